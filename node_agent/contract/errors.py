@@ -1,0 +1,89 @@
+"""The one tree of errors, and OpenAI's error body, which is the only form in which a client ever sees one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class SynktiError(Exception):
+    """Anything that this system expects may go wrong."""
+
+
+class ConfigurationError(SynktiError):
+    """Refuse to start. All faults are reported together: nobody should fix them one run at a time."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = tuple(faults)
+
+
+class TransientError(SynktiError):
+    """Worth another try, after `retry_after_s`."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EngineUnavailable(TransientError):
+    """The engine did not answer, or stopped answering before it was done."""
+
+
+class PeerUnreachable(TransientError):
+    """A peer did not answer on its peer door."""
+
+
+class StoreUnavailable(TransientError):
+    """EC2, DynamoDB, S3 or Secrets Manager did not do what was asked."""
+
+
+class MetadataUnavailable(TransientError):
+    """IMDS did not answer."""
+
+
+class PermanentError(SynktiError):
+    """Another try would end the same."""
+
+
+class RequestRejected(PermanentError):
+    """The client's request cannot be served as it is."""
+
+    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+
+
+class EngineCrashed(PermanentError):
+    """The engine ended, more often than restarts are allowed."""
+
+
+class ContinuationImpossible(PermanentError):
+    """No way of continuing reproduces this request's state exactly."""
+
+
+class NoReadyPeer(TransientError):
+    """No node of the fleet can take the request now."""
+
+
+class DeadlineExceeded(SynktiError):
+    """It took longer than it may."""
+
+
+class StaleEpoch(SynktiError):
+    """Someone newer owns this: stop."""
+
+
+class InvalidTransition(AssertionError):
+    """A bug in a machine: its message holds the recent events."""
+
+
+_TYPES = {400: "invalid_request_error", 404: "not_found_error", 413: "invalid_request_error", 429: "rate_limit_error"}
+
+
+def openai_error(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
+    """OpenAI's error body: {"error": {"message", "type", "param", "code"}}."""
+    kind = _TYPES.get(status, "invalid_request_error" if 400 <= status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

@@ -1,0 +1,60 @@
+"""The names under which the parts find each other: ports, resources, headers, stacks.
+
+Resource names derive from the cluster's name alone, so that nothing has to be looked up or configured twice.
+"""
+
+from __future__ import annotations
+
+import re
+
+DEFAULT_CLUSTER = "synkti"
+
+FRONT_DOOR_PORT = 8000
+PEER_DOOR_PORT = 8001
+ENGINE_PORT = 8002
+
+EC2_EVENT_SOURCE = "aws.ec2"
+DRILL_EVENT_SOURCE = "synkti.drill"
+"""Accepted by the deployed rules only where drills are on: anyone with events:PutEvents could start a drain."""
+
+STREAM_HEADER = "x-synkti-stream"
+ROUTE_HEADER = "x-synkti-route"
+NODE_HEADER = "x-synkti-node"
+"""The instance whose engine serves the request, as it was first routed."""
+
+_CLUSTER = re.compile(r"[a-z][a-z0-9-]{0,18}[a-z0-9]")
+
+
+def is_cluster_name(name: str) -> bool:
+    """Lower case letters, digits and hyphens, 2-20 characters: it has to fit in a bucket's name."""
+    return _CLUSTER.fullmatch(name) is not None
+
+
+def table_name(cluster: str) -> str:
+    return f"{cluster}-records"
+
+
+def models_bucket_name(cluster: str, account: str, region: str) -> str:
+    return f"{cluster}-models-{account}-{region}"
+
+
+def checkpoints_bucket_name(cluster: str, account: str, region: str) -> str:
+    return f"{cluster}-checkpoints-{account}-{region}"
+
+
+def cluster_key_secret_name(cluster: str) -> str:
+    return f"{cluster}/cluster-key"
+
+
+def auto_scaling_group_name(cluster: str) -> str:
+    return f"{cluster}-fleet"
+
+
+def stack_name(cluster: str, part: str) -> str:
+    """`part` is state, fleet or events."""
+    return f"{cluster}-{part}"
+
+
+def function_name(cluster: str, handler: str) -> str:
+    """`handler` is the module's name in lambdas/handlers, e.g. node_interrupted."""
+    return f"{cluster}-{handler.replace('_', '-')}"

@@ -1,0 +1,97 @@
+"""The DynamoDB table: its key schema, and the shape of a node's record.
+
+One table, two string keys. A node's record holds its state and the timeline of its interruption: which step, told by
+whom, when. Writers are the node itself and the Lambdas, in any order and more than once, so:
+
+* a state only moves forward (`state_rank`), within one incarnation of the agent;
+* a timeline step is added once for each (step, source): a repeated event changes nothing;
+* records expire (`expires_at`, the table's TTL attribute); a reader ignores expired ones, since TTL deletes late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from node_agent.contract.states import NodeState
+
+PARTITION_KEY = "pk"
+SORT_KEY = "sk"
+TTL_ATTRIBUTE = "expires_at"
+RECORD_LIFE_S = 7 * 24 * 3600
+"""A week: long enough to look into an interruption after a weekend."""
+
+
+def node_key(instance_id: str) -> dict[str, str]:
+    return {PARTITION_KEY: f"node#{instance_id}", SORT_KEY: "record"}
+
+
+def pool_key(zone: str, instance_type: str) -> dict[str, str]:
+    return {PARTITION_KEY: f"pool#{zone}#{instance_type}", SORT_KEY: "record"}
+
+
+@dataclass(frozen=True)
+class TimelineStep:
+    """One thing that happened to a node: `at` unix seconds, `source` who told (imds, eventbridge, agent, ...)."""
+
+    step: str
+    source: str
+    at: float
+
+    @property
+    def key(self) -> str:
+        """The attribute's name in the record's timeline map: one for each step and source."""
+        return f"{self.step}@{self.source}"
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """A node as the table knows it. `incarnation` is the agent's start (unix milliseconds); expires_at unix seconds."""
+
+    instance_id: str
+    zone: str
+    instance_type: str
+    state: NodeState
+    incarnation: int
+    expires_at: int
+    timeline: Mapping[str, TimelineStep] = field(default_factory=dict)
+
+    def to_item(self) -> dict[str, Any]:
+        """Plain values as the DynamoDB resource API takes them; instants in whole milliseconds."""
+        return {
+            **node_key(self.instance_id),
+            "instance_id": self.instance_id,
+            "zone": self.zone,
+            "instance_type": self.instance_type,
+            "state": self.state.value,
+            "state_rank": self.state.rank,
+            "incarnation": self.incarnation,
+            TTL_ATTRIBUTE: self.expires_at,
+            "timeline": {key: step_item(step) for key, step in self.timeline.items()},
+        }
+
+    @property
+    def story(self) -> tuple[TimelineStep, ...]:
+        """The timeline in the order of time."""
+        return tuple(sorted(self.timeline.values(), key=lambda step: (step.at, step.key)))
+
+
+def step_item(step: TimelineStep) -> dict[str, Any]:
+    return {"step": step.step, "source": step.source, "at_ms": round(step.at * 1000)}
+
+
+def record_from_item(item: Mapping[str, Any]) -> NodeRecord:
+    """The record behind an item of the table. Raises KeyError or ValueError where it is not one."""
+    return NodeRecord(
+        instance_id=item["instance_id"],
+        zone=item["zone"],
+        instance_type=item["instance_type"],
+        state=NodeState(item["state"]),
+        incarnation=int(item["incarnation"]),
+        expires_at=int(item[TTL_ATTRIBUTE]),
+        timeline={
+            key: TimelineStep(value["step"], value["source"], int(value["at_ms"]) / 1000)
+            for key, value in item.get("timeline", {}).items()
+        },
+    )

@@ -1,0 +1,69 @@
+"""The EC2 tags of a node: the fleet's slow truth, and how a new node finds the others.
+
+Rules kept here: keys are few and values short (50 tags, 256 characters); load never travels in tags; what cannot be
+read is treated as absent, because a person may edit a tag by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from node_agent.contract.instants import format_instant, parse_instant
+from node_agent.contract.states import NodeState
+
+CLUSTER_TAG = "SynktiCluster"
+ROLE_TAG = "SynktiRole"
+STATE_TAG = "SynktiState"
+ADDRESS_TAG = "SynktiAddress"
+DEADLINE_TAG = "SynktiDeadline"
+
+WORKER_ROLE = "worker"
+
+NODE_TAGS = (ROLE_TAG, STATE_TAG, ADDRESS_TAG, DEADLINE_TAG)
+"""What a node removes from itself on a graceful end; the cluster's tag belongs to the Auto Scaling group."""
+
+
+@dataclass(frozen=True)
+class NodeTags:
+    """What a node says of itself in tags.
+
+    address: host:port of its peer door, only where the private address is not enough; deadline: unix seconds.
+    """
+
+    cluster: str
+    state: NodeState | None
+    address: str | None = None
+    deadline: float | None = None
+
+    def encode(self) -> dict[str, str]:
+        tags = {CLUSTER_TAG: self.cluster, ROLE_TAG: WORKER_ROLE}
+        if self.state is not None:
+            tags[STATE_TAG] = self.state.value
+        if self.address is not None:
+            tags[ADDRESS_TAG] = self.address
+        if self.deadline is not None:
+            tags[DEADLINE_TAG] = format_instant(self.deadline)
+        return tags
+
+
+def decode_tags(tags: Mapping[str, str]) -> NodeTags | None:
+    """The node behind a set of tags, or None where they are not those of a worker of any cluster."""
+    cluster = tags.get(CLUSTER_TAG)
+    if not cluster or tags.get(ROLE_TAG) != WORKER_ROLE:
+        return None
+    return NodeTags(cluster, _state(tags.get(STATE_TAG)), tags.get(ADDRESS_TAG), _deadline(tags.get(DEADLINE_TAG)))
+
+
+def _state(value: str | None) -> NodeState | None:
+    try:
+        return NodeState(value) if value is not None else None
+    except ValueError:
+        return None
+
+
+def _deadline(value: str | None) -> float | None:
+    try:
+        return parse_instant(value) if value is not None else None
+    except ValueError:
+        return None
