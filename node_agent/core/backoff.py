@@ -1,0 +1,29 @@
+"""How long to wait before another try: exponential, bounded, with full jitter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """first_s, max_s: bounds of a wait in seconds; tries: how many are allowed, None for no end."""
+
+    first_s: float
+    max_s: float
+    tries: int | None = None
+
+    def wait_s(self, attempt: int, chance: float) -> float | None:
+        """The wait before try `attempt` + 1 (attempts count from 1), or None where there is none.
+
+        chance: uniform in [0, 1), from the caller. Half of the wait is fixed, so that a retry is never immediate.
+        """
+        if self.tries is not None and attempt >= self.tries:
+            return None
+        ceiling = min(self.max_s, self.first_s * 2.0 ** min(attempt - 1, 32))
+        return ceiling * (0.5 + 0.5 * chance)
+
+
+def jittered_s(period_s: float, chance: float) -> float:
+    """A period spread by a fifth to both sides, so that nodes that booted together do not call together."""
+    return period_s * (0.8 + 0.4 * chance)

@@ -1,0 +1,200 @@
+"""A node's life, as a machine: what happens goes in, what is to be done comes out.
+
+    STARTING --EngineReady--> READY --RebalanceSeen--> AT_RISK
+       ^  |                     |                         |
+       |  +--- EngineLost <-----+-------------------------+
+       |
+    any of these --NoticeSeen, TermRequested--> DRAINING --no streams left, or the deadline--> GONE
+    STARTING --EngineGaveUp--> GONE
+
+Rules kept here:
+
+* a node that drains never takes requests again; a shorter deadline replaces a longer one, never the other way;
+* effects carry their order: peers and readiness hear of a cordon before any stream is moved; clients are told before
+  the engine stops; tags go before the process does;
+* GONE is the end: whatever happens afterwards changes nothing.
+
+Fed by the reactor, one event at a time. Instants are unix seconds and arrive with the events.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from node_agent.contract.errors import InvalidTransition
+from node_agent.contract.states import NodeState
+
+CLOSE_CLIENTS_BEFORE_S = 5.0
+"""When before the deadline the clients still connected here are told to resume elsewhere (DESIGN section 6)."""
+
+RETIRE_BEFORE_S = 3.0
+"""When before the deadline the engine stops and the tags go, whatever still runs: tags take a call to EC2."""
+
+REPLAN_EVERY_S = 0.5
+
+EXIT_DRAINED = 0
+EXIT_ENGINE_GAVE_UP = 69  # EX_UNAVAILABLE of sysexits.h: a restart by systemd may help
+
+
+@dataclass(frozen=True)
+class EngineReady:
+    at: float
+
+
+@dataclass(frozen=True)
+class EngineLost:
+    at: float
+    why: str
+
+
+@dataclass(frozen=True)
+class EngineGaveUp:
+    """The engine ended more often than restarts are allowed."""
+
+    at: float
+    why: str
+
+
+@dataclass(frozen=True)
+class NoticeSeen:
+    """EC2 takes the instance at `deadline`."""
+
+    at: float
+    deadline: float
+
+
+@dataclass(frozen=True)
+class RebalanceSeen:
+    at: float
+
+
+@dataclass(frozen=True)
+class TermRequested:
+    """SIGTERM: a deployment or a scale-in; the drain has its own deadline."""
+
+    at: float
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passed. streams: requests at this engine and clients connected here, together."""
+
+    at: float
+    streams: int
+
+
+Event = EngineReady | EngineLost | EngineGaveUp | NoticeSeen | RebalanceSeen | TermRequested | Tick
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Tell readiness, peers, tags and the record of the new state, in this order. step: the timeline's word for it."""
+
+    state: NodeState
+    step: str
+    source: str
+    at: float
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
+class MoveStreams:
+    """Plan the streams at this engine against the deadline, and hand off those that cannot finish."""
+
+    deadline: float
+
+
+@dataclass(frozen=True)
+class CloseClients:
+    """Hand off every stream, and end the clients' connections with an error that says where to resume."""
+
+
+@dataclass(frozen=True)
+class Retire:
+    """Stop the engine, untag, close the doors, end the process."""
+
+    exit_code: int
+    why: str
+
+
+Effect = Publish | MoveStreams | CloseClients | Retire
+
+
+class Lifecycle:
+    """See the module. `state` is what the node says of itself; `recent` makes a bug report replayable."""
+
+    def __init__(self) -> None:
+        self.state = NodeState.STARTING
+        self.deadline: float | None = None
+        self.recent: deque[Event] = deque(maxlen=64)
+        self._at_risk = False
+        self._clients_closed = False
+
+    def handle(self, event: Event) -> tuple[Effect, ...]:
+        """The effects of one event, in the order in which they are to happen."""
+        self.recent.append(event)
+        if self.state is NodeState.GONE:
+            return ()
+        match event:
+            case EngineReady():
+                return self._engine_ready(event.at)
+            case EngineLost():
+                return self._engine_lost(event)
+            case EngineGaveUp():
+                return self._gone(EXIT_ENGINE_GAVE_UP, f"the engine cannot be kept running: {event.why}")
+            case RebalanceSeen():
+                return self._rebalance(event.at)
+            case NoticeSeen():
+                return self._drain(event.at, event.deadline, "notice-seen", "imds")
+            case TermRequested():
+                return self._drain(event.at, event.deadline, "termination-requested", "agent")
+            case Tick():
+                return self._tick(event)
+        raise InvalidTransition(f"unknown event after {list(self.recent)}")
+
+    def _engine_ready(self, at: float) -> tuple[Effect, ...]:
+        if self.state is not NodeState.STARTING:
+            return ()
+        self.state = NodeState.AT_RISK if self._at_risk else NodeState.READY
+        return (Publish(self.state, "ready", "agent", at),)
+
+    def _engine_lost(self, event: EngineLost) -> tuple[Effect, ...]:
+        if not self.state.takes_requests:
+            return ()
+        self.state = NodeState.STARTING
+        return (Publish(self.state, "engine-lost", "agent", event.at),)
+
+    def _rebalance(self, at: float) -> tuple[Effect, ...]:
+        first, self._at_risk = not self._at_risk, True
+        if not first or self.state is not NodeState.READY:
+            return ()
+        self.state = NodeState.AT_RISK
+        return (Publish(self.state, "rebalance-recommended", "imds", at),)
+
+    def _drain(self, at: float, deadline: float, step: str, source: str) -> tuple[Effect, ...]:
+        if self.deadline is not None and deadline >= self.deadline:
+            return ()
+        self.deadline = deadline
+        self.state = NodeState.DRAINING
+        return (Publish(self.state, step, source, at, deadline), MoveStreams(deadline))
+
+    def _tick(self, event: Tick) -> tuple[Effect, ...]:
+        if self.state is not NodeState.DRAINING or self.deadline is None:
+            return ()
+        left_s = self.deadline - event.at
+        if event.streams == 0:
+            return self._gone(EXIT_DRAINED, "drained")
+        if left_s <= RETIRE_BEFORE_S:
+            return self._gone(EXIT_DRAINED, f"the deadline, with {event.streams} streams open")
+        if left_s <= CLOSE_CLIENTS_BEFORE_S:
+            if self._clients_closed:
+                return ()
+            self._clients_closed = True
+            return (CloseClients(),)
+        return (MoveStreams(self.deadline),)
+
+    def _gone(self, exit_code: int, why: str) -> tuple[Effect, ...]:
+        self.state = NodeState.GONE
+        return (CloseClients(), Retire(exit_code, why))

@@ -1,0 +1,38 @@
+"""How long an engine may be silent before it counts as lost: a drained vLLM can hang with its socket open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+MIN_SILENCE_S = 2.0
+_TOKENS_OF_SILENCE = 8.0
+FIRST_TOKEN_S = 30.0
+_FIRST_TOKEN_S_PER_KIB = 0.5
+MAX_FIRST_TOKEN_S = 600.0
+
+
+def silence_s(time_per_token_s: float) -> float:
+    """The inter-token timeout: 2 s, or eight times the engine's measured time per token where that is longer."""
+    return max(MIN_SILENCE_S, _TOKENS_OF_SILENCE * time_per_token_s)
+
+
+def first_token_s(request_bytes: int) -> float:
+    """The bound before the first token: queueing, and a prefill that grows with the prompt."""
+    return min(MAX_FIRST_TOKEN_S, FIRST_TOKEN_S + _FIRST_TOKEN_S_PER_KIB * request_bytes / 1024)
+
+
+class Pace:
+    """The time per token of one engine, as this node sees it: an average that forgets."""
+
+    _WEIGHT = 0.05
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.time_per_token_s = 0.0
+
+    def observe(self, elapsed_s: float) -> None:
+        """One more gap between two tokens of one stream, in seconds."""
+        if self.time_per_token_s:
+            self.time_per_token_s += self._WEIGHT * (elapsed_s - self.time_per_token_s)
+        else:
+            self.time_per_token_s = elapsed_s

@@ -1,0 +1,81 @@
+"""Server-sent events, as bytes in and events out, and the other way.
+
+Rules kept here:
+
+* a line ends with LF, CR or CRLF and with nothing else: U+2028 inside JSON is text;
+* an event is whole only after its blank line: half an event at the end of a stream was never received;
+* comments and unknown fields are dropped; an event without data is dropped;
+* an event is bounded, and so is what this parser holds of one that is not yet whole.
+
+Source: the WHATWG HTML standard, section "Server-sent events".
+"""
+
+from __future__ import annotations
+
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+"""A chunk is below a kilobyte; one with prompt ids and logprobs of a long context may reach megabytes."""
+
+Event = tuple[bytes, bytes]
+"""(name, data); the name is empty for an ordinary message."""
+
+DONE = b"[DONE]"
+
+
+class EventTooLarge(ValueError):
+    """An event outgrew its bound: the sender is broken."""
+
+
+class SseParser:
+    """Feed it what arrives, in any cuts; it returns the events that became whole."""
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._held = b""
+        self._max = max_event_bytes
+        self._skip_lf = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events completed by `data`, in order. Raises EventTooLarge."""
+        if b"\r" in data or self._skip_lf:
+            data = self._fold_line_ends(data)
+        *blocks, self._held = (self._held + data).split(b"\n\n")
+        if len(self._held) > self._max:
+            raise EventTooLarge(f"an event of more than {self._max} bytes")
+        events = []
+        for block in blocks:
+            if block.startswith(b"data: ") and b"\n" not in block:  # what an engine sends
+                events.append((b"", block[6:]))
+            elif (event := _parse_block(block)) is not None:
+                events.append(event)
+        return events
+
+    def _fold_line_ends(self, data: bytes) -> bytes:
+        if self._skip_lf and data.startswith(b"\n"):
+            data = data[1:]
+        self._skip_lf = data.endswith(b"\r")  # its LF may be the first byte of the next read
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _parse_block(block: bytes) -> Event | None:
+    name, data = b"", []
+    for line in block.split(b"\n"):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            data.append(value)
+        elif field == b"event":
+            name = value
+    return (name, b"\n".join(data)) if data else None
+
+
+def message(data: bytes, event_id: bytes = b"") -> bytes:
+    """One event without a name; `data` must hold no line end, as JSON on one line does not."""
+    return b"id: %b\ndata: %b\n\n" % (event_id, data) if event_id else b"data: %b\n\n" % data
+
+
+def named(name: bytes, data: bytes) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name, data)
+
+
+def comment(text: str) -> bytes:
+    """A line that every SSE client ignores; line ends in `text` become spaces."""
+    return b": %b\n\n" % " ".join(text.split()).encode()
