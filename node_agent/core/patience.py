@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 MIN_SILENCE_S = 2.0
 _TOKENS_OF_SILENCE = 8.0
 FIRST_TOKEN_S = 30.0
@@ -26,8 +24,7 @@ class Pace:
 
     _WEIGHT = 0.05
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self.time_per_token_s = 0.0
 
     def observe(self, elapsed_s: float) -> None:

@@ -31,8 +31,10 @@ from node_agent.core import completions, continuation, sse
 from node_agent.core.completions import COMPLETE_REASONS, Generation
 from node_agent.core.journal import Journal
 
-HANDOFF_EVENT = b"synkti-handoff"
-"""The name of the event with which a draining engine node hands a stream back to its entry."""
+LOST_EVENT = b"synkti-lost"
+"""With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
+
+HANDOFF = "handoff"
 
 
 class StreamState(Enum):
@@ -104,8 +106,8 @@ class StreamMachine:
             return self.lose("event-too-large")
         out = []
         for name, payload in events:
-            if name == HANDOFF_EVENT:
-                out.append(self.lose("handoff"))
+            if name == LOST_EVENT:
+                out.append(self.lose(payload.decode("ascii", "replace")))
             elif payload == sse.DONE:
                 out.append(self.lose("done-without-finish"))
             else:

@@ -1,0 +1,39 @@
+"""`python -m node_agent`: one node of the fleet, configured by environment variables (node_agent/settings.py).
+
+Exit codes: 0 drained and gone; 69 the engine cannot be kept running; 75 AWS could not be reached at the start;
+78 the configuration is wrong (all faults are on stderr). Anything else is a bug.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import uvloop
+
+from node_agent.agent import run
+from node_agent.contract.errors import ConfigurationError, TransientError
+from node_agent.settings import from_environ
+
+_EXIT_TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h
+_EXIT_CONFIGURATION = 78  # EX_CONFIG
+
+
+def main() -> int:
+    logging.basicConfig(
+        level=os.environ.get("SYNKTI_LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        return uvloop.run(run(from_environ(os.environ)))
+    except ConfigurationError as error:
+        for fault in error.faults:
+            print(f"configuration: {fault}", file=sys.stderr)
+        return _EXIT_CONFIGURATION
+    except TransientError as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+        return _EXIT_TEMPORARY
+
+
+if __name__ == "__main__":
+    sys.exit(main())

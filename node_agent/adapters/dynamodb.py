@@ -1,0 +1,79 @@
+"""This node's record in the table. The rules of `contract/records` are conditions of the writes themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from boto3.dynamodb.types import TypeSerializer
+
+from node_agent.adapters.aws import error_code, in_thread
+from node_agent.contract.errors import StaleEpoch, StoreUnavailable
+from node_agent.contract.records import NodeRecord, TimelineStep, node_key, step_item
+from node_agent.contract.states import NodeState
+
+_REFUSED = "ConditionalCheckFailedException"
+
+
+def _encode(value: dict[str, Any]) -> dict[str, Any]:
+    serializer = TypeSerializer()
+    return {key: serializer.serialize(item) for key, item in value.items()}
+
+
+class DynamoRecords:
+    """The Records port, over a boto3 DynamoDB client."""
+
+    def __init__(self, client: Any, table: str) -> None:
+        self._client = client
+        self._table = table
+
+    async def begin(self, record: NodeRecord) -> None:
+        item = _encode(record.to_item())
+        await in_thread("writing this node's record", lambda: self._client.put_item(TableName=self._table, Item=item))
+
+    async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
+        key = _encode(node_key(instance_id))
+        mine = "incarnation = :incarnation"
+        values = _encode({":incarnation": incarnation, ":step": step_item(step)})
+        try:
+            await self._update(
+                key, "SET timeline.#step = :step", f"{mine} AND attribute_not_exists(timeline.#step)",
+                {"#step": step.key}, values,
+            )  # fmt: skip
+        except StoreUnavailable as error:
+            if error_code(error) != _REFUSED:
+                raise
+            # Told before, or another incarnation: the second write tells which.
+        values = _encode({":incarnation": incarnation, ":state": state.value, ":rank": state.rank})
+        try:
+            await self._update(
+                key, "SET #state = :state, state_rank = :rank", f"{mine} AND state_rank <= :rank",
+                {"#state": "state"}, values,
+            )  # fmt: skip
+        except StoreUnavailable as error:
+            if error_code(error) != _REFUSED:
+                raise
+            await self._check_owner(key, incarnation)
+
+    async def _check_owner(self, key: dict[str, Any], incarnation: int) -> None:
+        answer = await in_thread(
+            "reading this node's record",
+            lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True),
+        )
+        held = int(answer.get("Item", {}).get("incarnation", {}).get("N", "0"))
+        if held != incarnation:
+            raise StaleEpoch(f"the record belongs to incarnation {held}, not to {incarnation}")
+
+    async def _update(
+        self, key: dict[str, Any], update: str, condition: str, names: dict[str, str], values: dict[str, Any]
+    ) -> None:
+        await in_thread(
+            "advancing this node's record",
+            lambda: self._client.update_item(
+                TableName=self._table,
+                Key=key,
+                UpdateExpression=update,
+                ConditionExpression=condition,
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues=values,
+            ),
+        )

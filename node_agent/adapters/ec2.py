@@ -1,0 +1,54 @@
+"""EC2: this instance's tags, and the running instances that carry the cluster's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from node_agent.adapters.aws import in_thread
+from node_agent.contract.names import PEER_DOOR_PORT
+from node_agent.contract.tags import CLUSTER_TAG, DEADLINE_TAG, NODE_TAGS, ROLE_TAG, WORKER_ROLE, NodeTags, decode_tags
+from node_agent.core.fleet import TaggedNode
+
+
+class Ec2:
+    """The Instances port, over a boto3 EC2 client."""
+
+    def __init__(self, client: Any, peer_port: int = PEER_DOOR_PORT) -> None:
+        self._client = client
+        self._peer_port = peer_port
+
+    async def tag(self, instance_id: str, tags: NodeTags) -> None:
+        encoded = tags.encode()
+
+        def call() -> None:
+            self._client.create_tags(Resources=[instance_id], Tags=[{"Key": k, "Value": v} for k, v in encoded.items()])
+            if DEADLINE_TAG not in encoded:
+                self._client.delete_tags(Resources=[instance_id], Tags=[{"Key": DEADLINE_TAG}])
+
+        await in_thread("tagging this instance", call)
+
+    async def untag(self, instance_id: str) -> None:
+        keys = [{"Key": key} for key in NODE_TAGS]
+        await in_thread("untagging this instance", lambda: self._client.delete_tags(Resources=[instance_id], Tags=keys))
+
+    async def nodes(self, cluster: str) -> list[TaggedNode]:
+        filters = [
+            {"Name": f"tag:{CLUSTER_TAG}", "Values": [cluster]},
+            {"Name": f"tag:{ROLE_TAG}", "Values": [WORKER_ROLE]},
+            {"Name": "instance-state-name", "Values": ["pending", "running"]},
+        ]
+
+        def call() -> list[TaggedNode]:
+            pages = self._client.get_paginator("describe_instances").paginate(Filters=filters)
+            instances = [i for page in pages for r in page["Reservations"] for i in r["Instances"]]
+            return [node for instance in instances if (node := self._node(instance)) is not None]
+
+        return await in_thread("looking for peers", call)
+
+    def _node(self, instance: dict[str, Any]) -> TaggedNode | None:
+        tags = decode_tags({tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])})
+        private = instance.get("PrivateIpAddress")
+        address = (tags.address if tags else None) or (f"{private}:{self._peer_port}" if private else None)
+        if tags is None or address is None:
+            return None
+        return TaggedNode(instance["InstanceId"], address, tags.state)

@@ -1,0 +1,92 @@
+"""The ports' twins in memory: for scenarios on virtual time, and for the suite that they share with the real ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from node_agent.contract.errors import StaleEpoch, StoreUnavailable
+from node_agent.contract.notices import InterruptionNotice
+from node_agent.contract.records import NodeRecord, TimelineStep
+from node_agent.contract.states import NodeState
+from node_agent.contract.tags import DEADLINE_TAG, NODE_TAGS, NodeTags, decode_tags
+from node_agent.core.fleet import TaggedNode
+from node_agent.ports import Identity
+
+
+class MemoryMetadata:
+    """IMDS whose answers a test sets."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self.notice: InterruptionNotice | None = None
+        self.rebalance_at: float | None = None
+
+    async def identity(self) -> Identity:
+        return self._identity
+
+    async def interruption(self) -> InterruptionNotice | None:
+        return self.notice
+
+    async def rebalance(self) -> float | None:
+        return self.rebalance_at
+
+
+class MemoryInstances:
+    """EC2 of running instances: id to private address; an unknown one cannot be tagged, as in EC2."""
+
+    def __init__(self, addresses: dict[str, str], peer_port: int) -> None:
+        self._addresses = addresses
+        self._peer_port = peer_port
+        self.tags: dict[str, dict[str, str]] = {}
+
+    async def tag(self, instance_id: str, tags: NodeTags) -> None:
+        self._known(instance_id)
+        held = self.tags.setdefault(instance_id, {})
+        held.pop(DEADLINE_TAG, None)
+        held.update(tags.encode())
+
+    async def untag(self, instance_id: str) -> None:
+        self._known(instance_id)
+        for key in NODE_TAGS:
+            self.tags.get(instance_id, {}).pop(key, None)
+
+    async def nodes(self, cluster: str) -> list[TaggedNode]:
+        found = []
+        for instance_id, held in self.tags.items():
+            tags = decode_tags(held)
+            if tags is not None and tags.cluster == cluster:
+                address = tags.address or f"{self._addresses[instance_id]}:{self._peer_port}"
+                found.append(TaggedNode(instance_id, address, tags.state))
+        return found
+
+    def _known(self, instance_id: str) -> None:
+        if instance_id not in self._addresses:
+            raise StoreUnavailable(f"no such instance: {instance_id}")
+
+
+class MemoryRecords:
+    """The table, with its rules."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, NodeRecord] = {}
+
+    async def begin(self, record: NodeRecord) -> None:
+        self.records[record.instance_id] = record
+
+    async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
+        record = self.records.get(instance_id)
+        if record is None or record.incarnation != incarnation:
+            raise StaleEpoch(f"the record does not belong to incarnation {incarnation}")
+        timeline = {step.key: step, **record.timeline}
+        forward = max(record.state, state, key=lambda s: s.rank)
+        self.records[instance_id] = replace(record, state=forward, timeline=timeline)
+
+
+class MemorySecrets:
+    def __init__(self, values: dict[str, bytes]) -> None:
+        self._values = values
+
+    async def read(self, name: str) -> bytes:
+        if name not in self._values:
+            raise StoreUnavailable(f"no such secret: {name}")
+        return self._values[name]

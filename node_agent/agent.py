@@ -1,0 +1,246 @@
+"""The composition root: every part of the node made, wired, run and ended.
+
+Its order is the node's life: learn who we are, open the doors (they answer 503), tag, start the engine, serve; and
+when the lifecycle says so, tell the peers, stop the engine, untag, close the doors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from node_agent.adapters.aws import aws_client
+from node_agent.adapters.dynamodb import DynamoRecords
+from node_agent.adapters.ec2 import Ec2
+from node_agent.adapters.engine_process import EngineProcess
+from node_agent.adapters.http import HttpClient
+from node_agent.adapters.imds import Imds
+from node_agent.adapters.secrets import SecretsManager
+from node_agent.contract.errors import TransientError
+from node_agent.contract.records import RECORD_LIFE_S, NodeRecord, TimelineStep
+from node_agent.contract.states import NodeState
+from node_agent.contract.tags import NodeTags
+from node_agent.core.addresses import Address
+from node_agent.core.backoff import Backoff
+from node_agent.core.fleet import Fleet
+from node_agent.core.lifecycle import CloseClients, Effect, Lifecycle, MoveStreams, Publish, Retire, TermRequested, Tick
+from node_agent.ports import Identity, Instances, Metadata
+from node_agent.reactor import Reactor
+from node_agent.settings import Settings
+from node_agent.tasks.asgi import DoorServer, bind, door
+from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
+from node_agent.tasks.engines import Engines
+from node_agent.tasks.front_door import FrontDoor
+from node_agent.tasks.metrics import Metrics
+from node_agent.tasks.node import Node
+from node_agent.tasks.peer_door import PeerDoor
+from node_agent.tasks.peers import Announcer, discover
+from node_agent.tasks.publisher import Publisher
+from node_agent.tasks.served import ServedRequests
+from node_agent.tasks.watch_metadata import watch_metadata
+
+_TICK_S = 0.25
+_ANNOUNCE_S = 0.5
+_ENGINE_GRACE_S = 1.0
+"""Nothing runs at the engine any more; the rest of its end is not waited for."""
+
+_FLUSH_S = 1.5
+_DOOR_DRAIN_S = 2.0
+_START_BACKOFF = Backoff(first_s=0.5, max_s=8.0, tries=10)
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _Outside:
+    """What was learned before anything was started."""
+
+    identity: Identity
+    metadata: Metadata
+    instances: Instances
+    key: bytes
+
+
+async def run(settings: Settings) -> int:
+    """A node's whole life; its exit code. Raises ConfigurationError, TransientError where it could not begin."""
+    client = HttpClient()
+    outside = await _learn(settings, client)
+    agent = Agent(settings, outside, client)
+    try:
+        return await agent.run()
+    finally:
+        client.close()
+
+
+async def _learn(settings: Settings, client: HttpClient) -> _Outside:
+    metadata = Imds(settings.metadata_endpoint, client)
+    identity = await _patiently(metadata.identity)
+    secrets = SecretsManager(aws_client("secretsmanager", identity.region))
+    key = await _patiently(lambda: secrets.read(settings.cluster_key_secret))
+    instances = Ec2(aws_client("ec2", identity.region), settings.peer.port)
+    return _Outside(identity, metadata, instances, key)
+
+
+async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask again for about a minute: on a fresh instance the network and the role come up with it."""
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return await ask()
+        except TransientError as error:
+            wait_s = _START_BACKOFF.wait_s(attempt, random.random())  # noqa: S311 # jitter
+            if wait_s is None:
+                raise
+            _log.warning("%s; trying again in %.1f s", error, wait_s)
+            await asyncio.sleep(wait_s)
+
+
+class Agent:
+    """One node, from its doors' opening to its end."""
+
+    def __init__(self, settings: Settings, outside: _Outside, client: HttpClient) -> None:
+        self._settings = settings
+        identity = outside.identity
+        peer = settings.advertise_address or str(Address(identity.private_address, settings.peer.port))
+        front = Address(peer.rpartition(":")[0], settings.front.port)
+        self._node = Node(
+            identity=identity,
+            peer=peer,
+            front=str(front),
+            model=settings.model_name,
+            incarnation=int(time.time() * 1000),
+            clock=time.time,
+            fleet=Fleet(identity.instance_id),
+            metrics=Metrics(),
+        )
+        self._served = ServedRequests(self._node, client, settings.engine)
+        engines = Engines(self._node, self._served, client, outside.key)
+        self._front = FrontDoor(
+            self._node, engines, max_body_bytes=settings.max_body_bytes, max_streams=settings.max_streams
+        )
+        self._peer = PeerDoor(self._node, self._served, outside.key, settings.max_body_bytes)
+        self._outside = outside
+        self._announcer = Announcer(self._node, client, outside.key)
+        self._group = EngineProcess(settings.engine_command, os.environ, settings.state_dir / "engine.group")
+        self._reactor = Reactor(Lifecycle(), self._perform)
+        self._publisher = self._make_publisher()
+        plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
+        self._supervisor = EngineSupervisor(plan, self._group, client, self._reactor.post, time.time, random.random)
+        self._background: set[asyncio.Task[None]] = set()
+
+    def _make_publisher(self) -> Publisher:
+        identity, table = self._outside.identity, self._settings.table
+        record = NodeRecord(
+            instance_id=identity.instance_id,
+            zone=identity.zone,
+            instance_type=identity.instance_type,
+            state=NodeState.STARTING,
+            incarnation=self._node.incarnation,
+            expires_at=int(time.time()) + RECORD_LIFE_S,
+        )
+        records = DynamoRecords(aws_client("dynamodb", identity.region), table) if table else None
+        return Publisher(record, self._outside.instances, records, random.random)
+
+    async def run(self) -> int:
+        """Until the node's life is over; its exit code."""
+        self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        settings = self._settings
+        front_socket = bind(settings.front.host, settings.front.port, "front door")
+        peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")
+        doors = [door(self._front, _DOOR_DRAIN_S), door(self._peer, _DOOR_DRAIN_S)]
+        self._handle_signals()
+        self._publish(Publish(NodeState.STARTING, "started", "agent", time.time()))
+        _log.info(
+            "%s listens for clients on %s, for peers on %s", self._node.instance_id, settings.front, settings.peer
+        )
+        try:
+            return await self._live(doors, (front_socket, peer_socket))
+        finally:
+            await self._group.stop(0.0)  # whatever happened: an engine without its agent serves nobody
+
+    async def _live(self, doors: list[DoorServer], listeners: tuple[socket.socket, socket.socket]) -> int:
+        async with asyncio.TaskGroup() as tasks:
+            serving = [
+                tasks.create_task(server.serve(sockets=[listener]))
+                for server, listener in zip(doors, listeners, strict=True)
+            ]
+            loops = [
+                tasks.create_task(loop)
+                for loop in (
+                    self._supervisor.run(),
+                    watch_metadata(self._outside.metadata, self._reactor.post, time.time),
+                    discover(self._node, self._outside.instances, self._settings.cluster, random.random),
+                    self._announcer.run(random.random),
+                    self._publisher.run(),
+                    self._tick(),
+                )
+            ]
+            retire = await self._reactor.run()
+            await self._retire(retire, doors, loops)
+            await asyncio.wait(serving)
+        return retire.exit_code
+
+    def _handle_signals(self) -> None:
+        def requested() -> None:
+            now = time.time()
+            self._reactor.post(TermRequested(now, now + self._settings.term_grace_s))
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, requested)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self._reactor.post(Tick(time.time(), len(self._served) + len(self._front.streams)))
+
+    async def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Publish():
+                self._publish(effect)
+            case MoveStreams():
+                for key in self._served.plan(time.time(), effect.deadline).hand_off:
+                    self._served.hand_off(key)
+            case CloseClients():
+                self._served.hand_off_all()
+                for stream in list(self._front.streams.values()):
+                    stream.close_with_handoff()
+            case Retire():
+                raise AssertionError("the reactor keeps this one for its caller")
+
+    def _publish(self, effect: Publish) -> None:
+        self._node.state = effect.state
+        task = asyncio.create_task(self._announcer.announce())
+        self._background.add(task)  # the loop holds tasks weakly
+        task.add_done_callback(self._background.discard)
+        tags = NodeTags(self._settings.cluster, effect.state, self._settings.advertise_address, effect.deadline)
+        self._publisher.publish(tags, effect.state, TimelineStep(effect.step, effect.source, effect.at))
+
+    async def _retire(self, retire: Retire, doors: list[DoorServer], loops: list[asyncio.Task[None]]) -> None:
+        """In the order that clients need: peers hear of it, so that nobody comes any more, before the rest ends."""
+        _log.info("retiring: %s", retire.why)
+        self._node.state = NodeState.GONE
+        loops[0].cancel()  # the supervisor would start the engine again
+        step = TimelineStep(retire.why.partition(",")[0], "agent", time.time())
+        self._publisher.publish(None, NodeState.GONE, step)
+        await asyncio.wait({asyncio.ensure_future(self._announcer.announce())}, timeout=_ANNOUNCE_S)
+        for server in doors:
+            server.should_exit = True
+        await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags())
+        for loop in loops:
+            loop.cancel()
+
+    async def _leave_tags(self) -> None:
+        if not await self._publisher.flush(_FLUSH_S):
+            _log.warning("the last step of the timeline could not be written in time")
+        with contextlib.suppress(TransientError):
+            await self._outside.instances.untag(self._node.instance_id)

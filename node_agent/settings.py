@@ -1,0 +1,176 @@
+"""The agent's settings: read once, from environment variables, all faults reported together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from node_agent.contract.errors import ConfigurationError
+from node_agent.contract.names import (
+    DEFAULT_CLUSTER,
+    ENGINE_PORT,
+    FRONT_DOOR_PORT,
+    PEER_DOOR_PORT,
+    cluster_key_secret_name,
+    is_cluster_name,
+    table_name,
+)
+from node_agent.core.addresses import Address, parse_address
+
+IMDS_ENDPOINT = "http://169.254.169.254"
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Each field is the environment variable SYNKTI_<FIELD>, where its docstring does not say otherwise."""
+
+    cluster: str
+    """The fleet this node belongs to; the tag SynktiCluster has the same value."""
+
+    model_name: str
+    """What clients call the model."""
+
+    model_dir: str
+    """Where the engine finds its weights."""
+
+    front: Address
+    """SYNKTI_FRONT_HOST, SYNKTI_FRONT_PORT: clients' door. The security group decides who reaches it."""
+
+    peer: Address
+    """SYNKTI_PEER_HOST, SYNKTI_PEER_PORT: peers' door, on the private network only."""
+
+    engine: Address
+    """SYNKTI_ENGINE_HOST, SYNKTI_ENGINE_PORT: vLLM's own address; loopback, because it checks no keys."""
+
+    engine_command: tuple[str, ...]
+    """A JSON list of the engine's command and arguments; by default `vllm serve` with what continuation needs."""
+
+    advertise_address: str | None
+    """host:port of the peer door where the private address is not what reaches it; becomes the tag SynktiAddress."""
+
+    state_dir: Path
+    """The agent's own folder: the note of the engine's process group, the engine's log."""
+
+    cluster_key_secret: str
+    """The name in Secrets Manager under which the peers' common key lies; the key itself is in no variable."""
+
+    table: str | None
+    """SYNKTI_TABLE: the DynamoDB table; the cluster's own by default, none where it is empty."""
+
+    metadata_endpoint: str
+    """AWS_EC2_METADATA_SERVICE_ENDPOINT, as botocore has it."""
+
+    engine_start_s: float
+    """How long the engine may take until it is healthy: a large model takes minutes to load."""
+
+    engine_restarts: int
+    """How many times in a row the engine may end before the node gives up."""
+
+    term_grace_s: float
+    """The deadline that SIGTERM gives a drain. systemd's TimeoutStopSec has to be longer."""
+
+    max_body_bytes: int
+    """Of a client's request; images in chat messages are the largest."""
+
+    max_streams: int
+    """Clients' streams open on this node at once; more get a 429."""
+
+
+def default_engine_command(model_dir: str, model_name: str, engine: Address) -> tuple[str, ...]:
+    """`vllm serve` on its own address, with request ids, load figures, and a moment for streams at SIGTERM."""
+    return (
+        "vllm", "serve", model_dir, "--served-model-name", model_name,
+        "--host", engine.host, "--port", str(engine.port),
+        "--enable-request-id-headers", "--enable-server-load-tracking",
+    )  # fmt: skip
+
+
+class _Reader:
+    """Reads variables, and keeps what is wrong with them until all were read."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.faults: list[str] = []
+
+    def get(self, name: str, default: _T, parse: Callable[[str], _T]) -> _T:
+        text = self._environ.get(name)
+        if text is None or (text == "" and default is not None):
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            self.faults.append(f"{name}={text!r}: {error}")
+            return default
+
+    def required(self, name: str) -> str:
+        text = self._environ.get(name, "")
+        if not text:
+            self.faults.append(f"{name} is not set")
+        return text
+
+    def address(self, door: str, host: str, port: int) -> Address:
+        given_host = self._environ.get(f"SYNKTI_{door}_HOST", host)
+        return Address(given_host, self.get(f"SYNKTI_{door}_PORT", port, _port))
+
+
+def from_environ(environ: Mapping[str, str]) -> Settings:
+    """Raises ConfigurationError with every fault there is."""
+    read = _Reader(environ)
+    cluster = read.get("SYNKTI_CLUSTER", DEFAULT_CLUSTER, _cluster)
+    model_name, model_dir = read.required("SYNKTI_MODEL_NAME"), read.required("SYNKTI_MODEL_DIR")
+    engine = read.address("ENGINE", "127.0.0.1", ENGINE_PORT)
+    settings = Settings(
+        cluster=cluster,
+        model_name=model_name,
+        model_dir=model_dir,
+        front=read.address("FRONT", "0.0.0.0", FRONT_DOOR_PORT),  # noqa: S104 # the security group closes it
+        peer=read.address("PEER", "0.0.0.0", PEER_DOOR_PORT),  # noqa: S104 # the security group closes it
+        engine=engine,
+        engine_command=read.get(
+            "SYNKTI_ENGINE_COMMAND", default_engine_command(model_dir, model_name, engine), _command
+        ),
+        advertise_address=read.get("SYNKTI_ADVERTISE_ADDRESS", None, lambda text: str(parse_address(text))),
+        state_dir=Path(environ.get("SYNKTI_STATE_DIR", "/var/lib/synkti")),
+        cluster_key_secret=environ.get("SYNKTI_CLUSTER_KEY_SECRET") or cluster_key_secret_name(cluster),
+        table=environ.get("SYNKTI_TABLE", table_name(cluster)) or None,
+        metadata_endpoint=environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or IMDS_ENDPOINT,
+        engine_start_s=read.get("SYNKTI_ENGINE_START_S", 900.0, _positive),
+        engine_restarts=read.get("SYNKTI_ENGINE_RESTARTS", 5, int),
+        term_grace_s=read.get("SYNKTI_TERM_GRACE_S", 90.0, _positive),
+        max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, int),
+        max_streams=read.get("SYNKTI_MAX_STREAMS", 2_000, int),
+    )
+    if read.faults:
+        raise ConfigurationError(read.faults)
+    return settings
+
+
+def _cluster(text: str) -> str:
+    if not is_cluster_name(text):
+        raise ValueError("2-20 lower case letters, digits and hyphens, beginning with a letter")
+    return text
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise ValueError("a port is a number from 1 to 65535")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise ValueError("must be more than 0")
+    return value
+
+
+def _command(text: str) -> tuple[str, ...]:
+    value = json.loads(text)
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        raise ValueError("must be a JSON list of texts, the command first")
+    return tuple(value)

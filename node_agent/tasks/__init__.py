@@ -1,0 +1,1 @@
+"""Loops and doors: wait for something, make an event or an answer of it, repeat."""

@@ -1,0 +1,259 @@
+"""The task behind one client's stream: asks an engine, moves bytes through the machine, and goes on elsewhere.
+
+All decisions about bytes are the machine's (`core/stream`); this is the shell that has connections and a clock. A
+token never waits here for anything but the client's own connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import orjson
+
+from node_agent.contract.errors import ContinuationImpossible, openai_error
+from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER, STREAM_HEADER
+from node_agent.core import sse
+from node_agent.core.completions import Generation
+from node_agent.core.fleet import NodeStatus, Pool
+from node_agent.core.patience import Pace, first_token_s, silence_s
+from node_agent.core.routing import Route
+from node_agent.core.stream import StreamMachine, StreamState
+from node_agent.ports import ExchangeLost, Response
+from node_agent.tasks.asgi import Send, respond, respond_error
+from node_agent.tasks.engines import Engines
+from node_agent.tasks.node import Node
+
+MAX_ENGINES = 3
+"""Engines that may be lost under one stream before it ends with an error."""
+
+WAIT_FOR_NODE_S = 15.0
+"""How long a stream that began waits for any node to take it on, where none is ready."""
+
+COMMENT_EVERY_S = 15.0
+REQUEST_ID = b"x-request-id"
+_LOOK_EVERY_S = 0.1
+_RETUNE_EVERY = 64
+_MAX_REFUSAL_BYTES = 1024 * 1024
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Loss:
+    """What to tell once the stream goes on: from where, why, since when (loop time)."""
+
+    node: NodeStatus
+    why: str
+    since: float
+
+
+class ClientStream:
+    """One stream of one client. `run` it; `close_with_handoff` ends it early, `abandon` when the client is gone."""
+
+    def __init__(
+        self,
+        node: Node,
+        engines: Engines,
+        generation: Generation,
+        stream_id: str,
+        send: Send,
+        request_id: bytes | None = None,
+    ) -> None:
+        self.stream_id = stream_id
+        self.machine = StreamMachine(generation, stream_id)
+        self._node = node
+        self._engines = engines
+        self._generation = generation
+        self._send = send
+        self._request_id = request_id
+        # The engine makes its own id of ours (chatcmpl-<stream>), so that one word finds a stream everywhere.
+        self._headers = {"content-type": "application/json", "x-request-id": stream_id}
+        self._response: Response | None = None
+        self._started = False
+        self._closed: str | None = None  # why it ends early: handoff, client-gone
+        self._tried: list[NodeStatus] = []
+        self._loss: _Loss | None = None
+        self._pace = Pace()
+        self._clock = asyncio.get_running_loop().time
+
+    async def run(self, first: Route) -> int:
+        """Until the answer is complete or cannot go on; returns the HTTP status that the client saw."""
+        route: Route | None = first
+        while route is not None:
+            status = await self._one_engine(route)
+            if status is not None:
+                return status
+            if self._closed is not None:
+                return await self._end_early()
+            if len(self._tried) >= MAX_ENGINES:
+                return await self._fail("engine_lost", f"{MAX_ENGINES} engines were lost under this request.")
+            route = await self._next_route()
+        return await self._fail("no_ready_node", "No node is ready to go on with this request.")
+
+    def abandon(self) -> None:
+        """The client is gone: stop generating at once."""
+        self._close("client-gone")
+
+    def close_with_handoff(self) -> None:
+        """This node goes: tell the client to resume elsewhere."""
+        self._close("handoff")
+
+    def _close(self, why: str) -> None:
+        self._closed = self._closed or why
+        if self._response is not None:
+            self._response.abort(why)
+
+    async def _one_engine(self, route: Route) -> int | None:
+        """One engine's part: the client's status when the request is over, None when the engine was lost."""
+        node = route.node
+        self._tried.append(node)
+        try:
+            request = self.machine.request()
+        except ContinuationImpossible as impossible:
+            return await self._fail(
+                "continuation_impossible", f"The engine was lost, and {impossible} rules out to go on."
+            )
+        max_tokens = self._generation.max_tokens
+        left = None if max_tokens is None else max(1, max_tokens - self.machine.tokens)
+        try:
+            self._response = await self._engines.open(
+                node,
+                "POST",
+                request.path,
+                self._headers,
+                request.body,
+                max_tokens=left,
+                silence_s=first_token_s(len(request.body)),
+            )
+        except ExchangeLost as lost:
+            self._lost(node, lost.why)
+            return None
+        try:
+            return await self._read(route, self._response)
+        finally:
+            self._response.close()
+            self._response = None
+
+    async def _read(self, route: Route, response: Response) -> int | None:
+        if response.status != 200 or not response.is_event_stream:
+            return await self._refused(route.node, response)
+        await self._start(route)
+        machine, read, chunks = self.machine, response.read, 0
+        while machine.state not in (StreamState.COMPLETE, StreamState.LOST):
+            asked_at = self._clock()
+            try:
+                data = await read() if chunks else await self._first_read(response)
+                out = machine.feed(data) if data else machine.lose("eof")
+            except ExchangeLost as lost:
+                out = machine.lose(lost.why)
+            if out:
+                if self._loss is not None:
+                    out = self._gone_on(route.node) + out
+                chunks += 1
+                self._pace.observe(self._clock() - asked_at)
+                if chunks % _RETUNE_EVERY == 1:
+                    response.allow_silence(silence_s(self._pace.time_per_token_s))
+                await self._send({"type": "http.response.body", "body": out, "more_body": True})
+        if machine.state is StreamState.COMPLETE:
+            await self._send({"type": "http.response.body", "body": b""})
+            return 200
+        self._lost(route.node, machine.lost_why)
+        return None
+
+    async def _first_read(self, response: Response) -> bytes:
+        """The first bytes may take a prefill: keep the client's connection alive meanwhile."""
+        reading = asyncio.ensure_future(response.read())
+        try:
+            while True:
+                done, _ = await asyncio.wait({reading}, timeout=COMMENT_EVERY_S)
+                if done:
+                    return reading.result()
+                await self._send({"type": "http.response.body", "body": sse.comment("waiting"), "more_body": True})
+        finally:
+            reading.cancel()
+
+    async def _start(self, route: Route) -> None:
+        if self._started:
+            return
+        self._started = True
+        lines = {
+            "content-type": "text/event-stream; charset=utf-8",
+            "cache-control": "no-cache",
+            STREAM_HEADER: self.stream_id,
+            ROUTE_HEADER: route.reason,
+            NODE_HEADER: route.node.instance_id,
+        }
+        encoded = [(key.encode(), value.encode()) for key, value in lines.items()]
+        if self._request_id is not None:
+            encoded.append((REQUEST_ID, self._request_id))
+        await self._send({"type": "http.response.start", "status": 200, "headers": encoded})
+
+    async def _refused(self, node: NodeStatus, response: Response) -> int | None:
+        """An answer that is no stream: the client's own fault (4xx) is passed on, all else is a loss."""
+        try:
+            body = await response.read_all(_MAX_REFUSAL_BYTES)
+        except ExchangeLost as lost:
+            self._lost(node, lost.why)
+            return None
+        if self._started or not 400 <= response.status < 500:
+            self._lost(node, f"status-{response.status}")
+            return None
+        await respond(self._send, response.status, body)
+        return response.status
+
+    def _lost(self, node: NodeStatus, why: str) -> None:
+        if self._closed is not None:
+            return
+        if self.machine.state is not StreamState.LOST:
+            self.machine.lose(why)
+        if self._loss is None:
+            self._loss = _Loss(node, why, self._clock())
+        self._node.metrics.losses.labels(why).inc()
+        _log.info("stream %s: lost %s: %s, after %d tokens", self.stream_id, node.instance_id, why, self.machine.tokens)
+
+    def _gone_on(self, node: NodeStatus) -> bytes:
+        """The stream goes on: count the pause, and say it in a comment that SSE clients ignore."""
+        loss, self._loss = self._loss, None
+        if loss is None or not self.machine.seq:
+            return b""
+        pause_s = self._clock() - loss.since
+        self._node.metrics.continuations.labels(loss.why).inc()
+        self._node.metrics.pause.observe(pause_s)
+        told = f"synkti continued on {node.instance_id} after {loss.why} on {loss.node.instance_id}"
+        told += f", pause {pause_s * 1000:.1f} ms"
+        _log.info("stream %s: %s", self.stream_id, told)
+        return sse.comment(told)
+
+    async def _next_route(self) -> Route | None:
+        """Another engine: outside the lost pool where possible; of those that were tried, any but the last."""
+        give_up_at = self._clock() + (WAIT_FOR_NODE_S if self._started else 0.0)
+        last: Pool | None = self._tried[-1].pool
+        while self._closed is None:
+            for tried in ([node.instance_id for node in self._tried], [self._tried[-1].instance_id]):
+                route = self._node.route(self._generation.model, self._generation.prefix, tried, avoid=last)
+                if route is not None:
+                    return route
+            if self._clock() >= give_up_at:
+                break
+            await asyncio.sleep(_LOOK_EVERY_S)
+        return None
+
+    async def _end_early(self) -> int:
+        if self._closed == "handoff":
+            fronts = ", ".join(node.front for node in self._node.fleet.serving(self._node.clock()))
+            return await self._fail(
+                "handoff", f"This node is going; resume stream {self.stream_id} at: {fronts or 'none'}."
+            )
+        return 499  # nginx's word for a client that closed its request
+
+    async def _fail(self, code: str, message: str) -> int:
+        """An explicit error, never a clean ending: inside the stream where it began, as a response where not."""
+        self._node.metrics.broken.labels(code).inc()
+        _log.warning("stream %s: %s: %s", self.stream_id, code, message)
+        if not self._started:
+            await respond_error(self._send, 503, code, message, retry_after_s=1.0)
+            return 503
+        body = sse.message(orjson.dumps(openai_error(503, code, message)))
+        await self._send({"type": "http.response.body", "body": body})
+        return 200

@@ -1,0 +1,151 @@
+"""The front door: what clients call. Any node answers any request; the engine may be anywhere in the fleet.
+
+    /v1/chat/completions, /v1/completions   streamed: a ClientStream; else retried whole
+    other /v1 routes, /tokenize, ...        passed on, retried before the first byte
+    /v1/models                              what the fleet serves
+    /v1/synkti/nodes                        the fleet as this node sees it
+    /healthz /readyz /metrics               liveness, readiness, Prometheus
+
+Every error is in OpenAI's form and says what to do.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+
+from node_agent.contract.errors import NoReadyPeer, RequestRejected
+from node_agent.core.completions import Generation, Kind, read_generation, read_model
+from node_agent.core.routing import Route
+from node_agent.tasks.asgi import (
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    header,
+    on_disconnect,
+    read_body,
+    respond,
+    respond_error,
+    respond_json,
+)
+from node_agent.tasks.client_stream import REQUEST_ID, ClientStream
+from node_agent.tasks.engines import Engines
+from node_agent.tasks.metrics import CONTENT_TYPE
+from node_agent.tasks.node import Node
+from node_agent.tasks.whole_request import WholeRequest, WholeRequests
+
+_PASSED_ON = frozenset({"/tokenize", "/detokenize", "/version"})
+_HEADERS = {"content-type": "application/json"}
+_RETRY_AFTER_S = 2.0
+
+_KINDS = {kind.value: kind for kind in Kind}
+
+
+class FrontDoor:
+    """An ASGI application. max_body_bytes: of a request; max_streams: clients' streams open here at once."""
+
+    def __init__(self, node: Node, engines: Engines, *, max_body_bytes: int, max_streams: int) -> None:
+        self._node = node
+        self._engines = engines
+        self._max_body_bytes = max_body_bytes
+        self._max_streams = max_streams
+        self._whole_requests = WholeRequests(node, engines)
+        self.streams: dict[str, ClientStream] = {}
+        self._own_routes: dict[str, Callable[[Send], Awaitable[None]]] = {
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/metrics": self._metrics,
+            "/v1/models": self._models,
+            "/v1/synkti/nodes": self._nodes,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        own = self._own_routes.get(path)
+        if own is not None and scope["method"] == "GET":
+            await own(send)
+            return
+        status = 0
+        try:
+            status = await self._serve(scope, path, receive, send)
+        except ClientGone:
+            status = 499
+        except RequestRejected as rejected:
+            status = rejected.status
+            await respond_error(send, status, rejected.code, str(rejected), param=rejected.param)
+        except NoReadyPeer as none:
+            status = 503
+            await respond_error(send, status, "no_ready_node", str(none), retry_after_s=none.retry_after_s)
+        finally:
+            label = path if path in _KINDS or path in _PASSED_ON else "other"
+            self._node.metrics.requests.labels(label, str(status)).inc()
+
+    async def _serve(self, scope: Scope, path: str, receive: Receive, send: Send) -> int:
+        kind = _KINDS.get(path)
+        if kind is None and not path.startswith("/v1/") and path not in _PASSED_ON:
+            raise RequestRejected(404, "unknown_route", f"There is no route {path}; the API is under /v1.")
+        if kind is not None and scope["method"] != "POST":
+            raise RequestRejected(405, "method_not_allowed", f"{path} takes POST.")
+        body = await read_body(scope, receive, self._max_body_bytes)
+        if kind is not None:
+            generation = read_generation(kind, body)
+            route = self._route(generation.model, generation.prefix)
+            if generation.streaming:
+                return await self._stream(scope, receive, send, route, generation)
+            request = WholeRequest(
+                "POST", path, _HEADERS, body, generation.model, generation.prefix, generation.max_tokens
+            )
+        else:
+            query = scope["query_string"].decode("latin-1")
+            model = read_model(body)
+            route = self._route(model, b"")
+            request = WholeRequest(scope["method"], path + (f"?{query}" if query else ""), _HEADERS, body, model)
+        return await self._whole_requests.answer(request, route, receive, send)
+
+    def _route(self, model: str | None, prefix: bytes) -> Route:
+        """Raises NoReadyPeer, or RequestRejected (404) where nodes are ready, but none serves the model."""
+        route = self._node.route(model, prefix)
+        if route is not None:
+            return route
+        models = sorted(self._node.models())
+        if not models:
+            raise NoReadyPeer("No node of the fleet is ready to serve; try again shortly.", _RETRY_AFTER_S)
+        have = ", ".join(models)
+        raise RequestRejected(404, "model_not_found", f"The model {model!r} does not exist; served: {have}.", "model")
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send, route: Route, generation: Generation) -> int:
+        if len(self.streams) >= self._max_streams:
+            message = f"This node holds {self._max_streams} streams, its bound; try another node, or again shortly."
+            await respond_error(send, 429, "too_many_streams", message, retry_after_s=1.0)
+            return 429
+        stream_id = secrets.token_hex(12)
+        stream = ClientStream(self._node, self._engines, generation, stream_id, send, header(scope, REQUEST_ID))
+        self.streams[stream_id] = stream
+        self._node.metrics.streams.set(len(self.streams))
+        try:
+            async with on_disconnect(receive, stream.abandon):
+                return await stream.run(route)
+        finally:
+            del self.streams[stream_id]
+            self._node.metrics.streams.set(len(self.streams))
+            self._node.metrics.tokens.inc(stream.machine.tokens)
+
+    async def _healthz(self, send: Send) -> None:
+        await respond_json(send, {"status": "alive"})
+
+    async def _readyz(self, send: Send) -> None:
+        ready = self._node.state.takes_requests
+        body = {"status": self._node.state.value, "instance_id": self._node.instance_id}
+        await respond_json(send, body, 200 if ready else 503)
+
+    async def _metrics(self, send: Send) -> None:
+        await respond(send, 200, self._node.metrics.exposition(), CONTENT_TYPE.encode())
+
+    async def _models(self, send: Send) -> None:
+        data = [{"id": model, "object": "model", "created": 0, "owned_by": "synkti"} for model in self._node.models()]
+        await respond_json(send, {"object": "list", "data": data})
+
+    async def _nodes(self, send: Send) -> None:
+        serving = [self._node.status(), *(p.status for p in self._node.fleet.peers.values() if p.status is not None)]
+        await respond_json(send, {"self": self._node.instance_id, "nodes": [status.to_json() for status in serving]})

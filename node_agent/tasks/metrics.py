@@ -1,0 +1,39 @@
+"""The agent's Prometheus metrics, in a registry of their own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_PAUSES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """What a node counts. Labels are few and bounded: states, reasons, routes, never ids."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self._registry = registry
+        self.requests = Counter(
+            "synkti_requests", "Requests answered at the front door", ["route", "status"], registry=registry
+        )
+        self.routes = Counter("synkti_routes", "Why an engine was chosen", ["reason"], registry=registry)
+        self.tokens = Counter("synkti_tokens_delivered", "Tokens handed to clients", registry=registry)
+        self.streams = Gauge("synkti_streams_open", "Clients' streams open on this node", registry=registry)
+        self.served = Gauge("synkti_engine_requests", "Requests under way at this node's engine", registry=registry)
+        self.losses = Counter("synkti_engine_losses", "Engines lost under a stream", ["why"], registry=registry)
+        self.continuations = Counter(
+            "synkti_continuations", "Streams that went on in another engine", ["why"], registry=registry
+        )
+        self.pause = Histogram(
+            "synkti_continuation_pause_seconds",
+            "From the last byte of the lost engine to the first of the next",
+            buckets=_PAUSES_S,
+            registry=registry,
+        )
+        self.broken = Counter("synkti_streams_broken", "Streams ended with an error", ["code"], registry=registry)
+        self.peers = Gauge("synkti_peers", "Peers known, by state", ["state"], registry=registry)
+        self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
+
+    def exposition(self) -> bytes:
+        return generate_latest(self._registry)

@@ -1,0 +1,36 @@
+"""Asks IMDS every second whether EC2 wants the instance back: the primary source of an interruption."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from node_agent.contract.errors import MetadataUnavailable
+from node_agent.core.lifecycle import Event, NoticeSeen, RebalanceSeen
+from node_agent.ports import Metadata
+
+EVERY_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+async def watch_metadata(metadata: Metadata, post: Callable[[Event], None], clock: Callable[[], float]) -> None:
+    """Until cancelled. An IMDS that does not answer is told once, not every second, and asked again."""
+    silent = False
+    noticed: float | None = None
+    recommended = False
+    while True:
+        try:
+            notice = await metadata.interruption()
+            if notice is not None and notice.deadline != noticed:
+                noticed = notice.deadline
+                post(NoticeSeen(clock(), notice.deadline))
+            if not recommended and await metadata.rebalance() is not None:
+                recommended = True
+                post(RebalanceSeen(clock()))
+            silent = False
+        except MetadataUnavailable as error:
+            if not silent:
+                _log.warning("%s; asking on", error)
+            silent = True
+        await asyncio.sleep(EVERY_S)

@@ -1,0 +1,120 @@
+"""A request that is not continued: asked whole of one engine after another, until one of them answers.
+
+Nothing reaches the client before an engine has answered in full or begun to stream, so a loss until then costs
+latency only. A stream of a route that Synkti does not continue (responses, messages) is passed on as it comes; a loss
+in its middle ends it with an explicit error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from node_agent.contract.errors import NoReadyPeer, openai_error
+from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
+from node_agent.core import sse
+from node_agent.core.routing import Route
+from node_agent.ports import ExchangeLost, Response
+from node_agent.tasks.asgi import ClientGone, Receive, Send, on_disconnect, respond
+from node_agent.tasks.engines import Engines
+from node_agent.tasks.node import Node
+
+MAX_ENGINES = 3
+MAX_TOTAL_S = 900.0
+"""For all engines together; an answer that takes longer should be streamed."""
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_RETRY_AFTER_S = 2.0
+_CLIENT_GONE = "client-gone"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WholeRequest:
+    """What to ask. target: path and query; model: None where any node will do; max_tokens: None where unknown."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+    model: str | None
+    prefix: bytes = b""
+    max_tokens: int | None = None
+
+
+class WholeRequests:
+    """Answers WholeRequests at the engines of the fleet."""
+
+    def __init__(self, node: Node, engines: Engines) -> None:
+        self._node = node
+        self._engines = engines
+
+    async def answer(self, request: WholeRequest, first: Route, receive: Receive, send: Send) -> int:
+        """The status that the client saw. Raises NoReadyPeer where engines ran out, ClientGone."""
+        route: Route | None = first
+        tried: list[str] = []
+        give_up_at = asyncio.get_running_loop().time() + MAX_TOTAL_S
+        while route is not None and len(tried) < MAX_ENGINES and asyncio.get_running_loop().time() < give_up_at:
+            tried.append(route.node.instance_id)
+            try:
+                return await self._one_engine(request, route, receive, send)
+            except ExchangeLost as lost:
+                if lost.why == _CLIENT_GONE:
+                    raise ClientGone from lost
+                _log.info("request to %s: lost %s: %s", request.target, route.node.instance_id, lost.why)
+                self._node.metrics.losses.labels(lost.why).inc()
+                route = self._node.route(request.model, request.prefix, tried, avoid=route.node.pool)
+        raise NoReadyPeer(
+            f"The request was lost by {len(tried)} nodes, and no other is ready; try again.", _RETRY_AFTER_S
+        )
+
+    async def _one_engine(self, request: WholeRequest, route: Route, receive: Receive, send: Send) -> int:
+        response = await self._engines.open(
+            route.node,
+            request.method,
+            request.target,
+            request.headers,
+            request.body,
+            max_tokens=request.max_tokens,
+            silence_s=MAX_TOTAL_S,
+        )
+        try:
+            async with on_disconnect(receive, lambda: response.abort(_CLIENT_GONE)):
+                if response.status >= 500:
+                    raise ExchangeLost(f"status-{response.status}")
+                told = (
+                    (ROUTE_HEADER.encode(), route.reason.encode()),
+                    (NODE_HEADER.encode(), route.node.instance_id.encode()),
+                )
+                if response.is_event_stream:
+                    await self._pass_on(response, send, told)
+                else:
+                    body = await response.read_all(MAX_ANSWER_BYTES)
+                    content_type = response.headers.get(b"content-type", b"application/json")
+                    await respond(send, response.status, body, content_type, told)
+                return response.status
+        finally:
+            response.close()
+
+    async def _pass_on(self, response: Response, send: Send, told: tuple[tuple[bytes, bytes], ...]) -> None:
+        data = await response.read()  # before the head: until here the request may go elsewhere
+        lines = [(b"content-type", b"text/event-stream; charset=utf-8"), *told]
+        await send({"type": "http.response.start", "status": response.status, "headers": lines})
+        last = b""
+        try:
+            while data:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+                data = await response.read()
+        except ExchangeLost as lost:
+            self._node.metrics.broken.labels("engine_lost").inc()
+            message = f"The engine was lost ({lost.why}), and streams of this route cannot be continued."
+            last = b"\n\n" + sse.message(orjson.dumps(openai_error(503, "engine_lost", message)))
+        await send({"type": "http.response.body", "body": last})
+
+
+def _told(route: Route) -> tuple[tuple[bytes, bytes], ...]:
+    return ((ROUTE_HEADER.encode(), route.reason.encode()), (NODE_HEADER.encode(), route.node.instance_id.encode()))
