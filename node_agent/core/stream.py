@@ -45,6 +45,9 @@ class StreamState(Enum):
     LOST = "lost"
 
 
+_OVER = (StreamState.COMPLETE, StreamState.LOST)
+
+
 @dataclass(frozen=True)
 class EngineRequest:
     """What to ask the next engine."""
@@ -100,6 +103,8 @@ class StreamMachine:
 
     def feed(self, data: bytes) -> bytes:
         """What to hand to the client for `data` of the engine; b"" often. Read `state` afterwards."""
+        if self.state in _OVER:
+            return b""
         try:
             events = self._parser.feed(data)
         except sse.EventTooLarge:
@@ -112,12 +117,14 @@ class StreamMachine:
                 out.append(self.lose("done-without-finish"))
             else:
                 out.append(self._chunk(payload))
-            if self.state in (StreamState.COMPLETE, StreamState.LOST):
+            if self.state in _OVER:
                 break
         return b"".join(out)
 
     def lose(self, why: str) -> bytes:
         """The engine is gone or said its last word: a loss, or, after a finish_reason, the end of the answer."""
+        if self.state in _OVER:
+            return b""  # the first word counts
         if self.state is StreamState.FINISHED:
             self.state = StreamState.COMPLETE
             return self._ending()

@@ -1,0 +1,263 @@
+"""The stream machine: whatever is cut where, the client has the uninterrupted answer, or is told that it has not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node_agent.contract.errors import ContinuationImpossible
+from node_agent.core.completions import Generation, Kind, read_generation
+from node_agent.core.sse import SseParser
+from node_agent.core.stream import LOST_EVENT, StreamMachine, StreamState
+from tests.unit.core.engine_script import FIRST_ID, PROMPT, ScriptedModel
+
+CHARACTERS = "abc \n.é漢字🚀🌍👩‍💻ع"
+
+
+@st.composite
+def models(draw: st.DrawFn) -> ScriptedModel:
+    """Texts of awkward characters, cut into tokens of one to four bytes, across characters too."""
+    data = draw(st.text(st.sampled_from(CHARACTERS), min_size=1, max_size=24)).encode()
+    pieces, at = [], 0
+    while at < len(data):
+        size = draw(st.integers(1, 4))
+        pieces.append(data[at : at + size])
+        at += size
+    return ScriptedModel(tuple(pieces))
+
+
+def generation(kind: Kind, **fields: Any) -> Generation:
+    prompt: dict[str, Any] = {"messages": []} if kind is Kind.CHAT else {"prompt": list(PROMPT)}
+    body = {"model": "m", "stream": True, "temperature": 0, "max_tokens": 64, **prompt, **fields}
+    return read_generation(kind, orjson.dumps(body))
+
+
+class Client:
+    """What an OpenAI client makes of the bytes it gets."""
+
+    def __init__(self) -> None:
+        self.raw = b""
+
+    def chunks(self) -> list[dict[str, Any]]:
+        events = SseParser().feed(self.raw)
+        return [orjson.loads(data) for _, data in events if data != b"[DONE]"]
+
+    @property
+    def text(self) -> str:
+        return "".join(
+            choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
+            for chunk in self.chunks()
+            for choice in chunk["choices"]
+        )
+
+    @property
+    def ids(self) -> list[int]:
+        return [i for chunk in self.chunks() for choice in chunk["choices"] for i in choice.get("token_ids") or ()]
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        return [c["finish_reason"] for chunk in self.chunks() for c in chunk["choices"] if c["finish_reason"]]
+
+
+def ask(machine: StreamMachine, model: ScriptedModel) -> list[bytes]:
+    """The next engine's events for what the machine asks of it."""
+    request = machine.request()
+    return model.chunks(orjson.loads(request.body), chat=request.path == Kind.CHAT.value)
+
+
+def run(machine: StreamMachine, model: ScriptedModel, cuts: list[int]) -> Client:
+    """Lose an engine after each number of its events, then let one finish."""
+    client = Client()
+    for cut in cuts:
+        for event in ask(machine, model)[:cut]:
+            client.raw += machine.feed(event)
+        client.raw += machine.lose("reset")
+        if machine.state is StreamState.COMPLETE:
+            return client
+    for event in ask(machine, model):
+        client.raw += machine.feed(event)
+    return client
+
+
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "stop": st.lists(st.text(st.sampled_from(CHARACTERS), min_size=1, max_size=4), min_size=1, max_size=2),
+        "max_tokens": st.integers(1, 40) | st.none(),
+        "return_token_ids": st.booleans(),
+        "include_stop_str_in_output": st.just(False),
+        "stream_options": st.just({"include_usage": True}),
+    },
+)
+
+
+@settings(max_examples=400)
+@given(models(), st.sampled_from(Kind), FIELDS, st.lists(st.integers(0, 40), max_size=4))
+def test_an_answer_that_was_cut_equals_the_one_that_was_not(
+    model: ScriptedModel, kind: Kind, fields: dict[str, Any], cuts: list[int]
+) -> None:
+    whole = run(StreamMachine(generation(kind, **fields), "s"), model, [])
+    machine = StreamMachine(generation(kind, **fields), "s")
+    client = run(machine, model, cuts)
+    assert machine.state is StreamState.COMPLETE
+    assert client.text == whole.text
+    assert client.ids == whole.ids
+    assert client.finish_reasons == whole.finish_reasons
+    assert client.raw.endswith(b"data: [DONE]\n\n")
+    usages = [chunk["usage"] for chunk in client.chunks() if "usage" in chunk]
+    if "stream_options" in fields and cuts:
+        assert usages == [
+            {
+                "prompt_tokens": len(PROMPT),
+                "completion_tokens": machine.tokens,
+                "total_tokens": len(PROMPT) + machine.tokens,
+            }
+        ]
+
+
+@settings(max_examples=200)
+@given(models(), st.sampled_from(Kind), FIELDS, st.lists(st.integers(0, 40), min_size=1, max_size=3), st.integers(1, 7))
+def test_what_the_client_has_is_always_a_prefix_whatever_the_chunking(
+    model: ScriptedModel, kind: Kind, fields: dict[str, Any], cuts: list[int], step: int
+) -> None:
+    whole = run(StreamMachine(generation(kind, **fields), "s"), model, []).text
+    machine, client = StreamMachine(generation(kind, **fields), "s"), Client()
+    for cut in cuts:
+        data = b"".join(ask(machine, model)[:cut])
+        data = data[: -step if step < len(data) else None]  # the last event comes half, or with half a character
+        for at in range(0, len(data), step):
+            client.raw += machine.feed(data[at : at + step])
+        client.raw += machine.lose("eof")
+        assert whole.startswith(client.text)
+        if machine.state is StreamState.COMPLETE:
+            assert client.text == whole
+            return
+
+
+def test_every_event_has_a_number_that_counts_what_was_delivered() -> None:
+    client = run(StreamMachine(generation(Kind.CHAT), "abc"), ScriptedModel((b"a", b"b", b"c")), [2])
+    ids = [line for line in client.raw.split(b"\n") if line.startswith(b"id: ")]
+    assert ids == [b"id: abc/%d" % number for number in range(1, len(ids) + 1)]
+
+
+def test_the_client_sees_one_answer_under_one_name() -> None:
+    machine = StreamMachine(generation(Kind.CHAT), "s")
+    model = ScriptedModel((b"a", b"b", b"c"))
+    client = Client()
+    for event in ask(machine, model)[:2]:
+        client.raw += machine.feed(event.replace(b'"id":"e"', b'"id":"first"').replace(b'"created":1', b'"created":9'))
+    machine.lose("reset")
+    for event in ask(machine, model):
+        client.raw += machine.feed(event)
+    assert {(chunk["id"], chunk["created"]) for chunk in client.chunks()} == {("first", 9)}
+    assert all(
+        "token_ids" not in c and "prompt_token_ids" not in chunk for chunk in client.chunks() for c in chunk["choices"]
+    )
+
+
+LOSSES = {
+    "error-chunk": b'data: {"error":{"message":"EngineCore died","code":500}}\n\n',
+    "done-without-finish": b"data: [DONE]\n\n",
+    "abort": b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"abort"}]}\n\n',
+    "malformed-chunk": b'data: {"choi\n\n',
+    "handoff": b"event: %b\ndata: handoff\n\n" % LOST_EVENT,
+}
+
+
+@pytest.mark.parametrize(("why", "data"), LOSSES.items())
+def test_each_way_to_lose_an_engine_is_a_loss_and_delivers_nothing(why: str, data: bytes) -> None:
+    machine = StreamMachine(generation(Kind.CHAT), "s")
+    events = ask(machine, ScriptedModel((b"a", b"b")))
+    before = machine.feed(events[0]) + machine.feed(events[1])
+    assert before
+    assert machine.feed(data) == b""
+    assert (machine.state, machine.lost_why) == (StreamState.LOST, why)
+
+
+@pytest.mark.parametrize("data", LOSSES.values())
+def test_after_the_finish_reason_nothing_can_be_lost(data: bytes) -> None:
+    machine = StreamMachine(generation(Kind.CHAT, stream_options={"include_usage": True}), "s")
+    events = ask(machine, ScriptedModel((b"a", b"b")))
+    client = Client()
+    for event in events[:-1]:
+        client.raw += machine.feed(event)
+    assert machine.state is StreamState.FINISHED
+    client.raw += machine.feed(data)
+    assert machine.state is StreamState.COMPLETE
+    assert client.chunks()[-1]["usage"]["completion_tokens"] == 3
+    assert client.raw.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"n": 2},
+        {"seed": 1},
+        {"frequency_penalty": 0.5},
+        {"presence_penalty": 0.5},
+        {"response_format": {"type": "json_object"}},
+        {"structured_outputs": {"regex": "a+"}},
+        {"tools": [{"type": "function"}]},
+        {"logprobs": True},
+    ],
+    ids=lambda field: next(iter(field)),
+)
+def test_what_a_rewind_would_corrupt_is_refused_after_the_first_token_and_repeated_before_it(
+    field: dict[str, Any],
+) -> None:
+    machine = StreamMachine(generation(Kind.CHAT, **field), "s")
+    first = machine.request()
+    machine.lose("refused")
+    assert machine.request() == first
+    events = ScriptedModel((b"a", b"b")).chunks(orjson.loads(first.body), chat=True)
+    machine.feed(events[0] + events[1])
+    machine.lose("reset")
+    with pytest.raises(ContinuationImpossible):
+        machine.request()
+
+
+def test_reasoning_is_refused_although_nothing_in_the_request_says_so() -> None:
+    machine = StreamMachine(generation(Kind.CHAT), "s")
+    machine.request()
+    machine.feed(b'data: {"choices":[{"index":0,"delta":{"reasoning":"hm"},"finish_reason":null,"token_ids":[9]}]}\n\n')
+    machine.lose("reset")
+    with pytest.raises(ContinuationImpossible, match="reasoning"):
+        machine.request()
+
+
+def test_a_continuation_that_says_something_else_is_a_loss_not_a_seam() -> None:
+    machine = StreamMachine(generation(Kind.CHAT, stop=["zzz"]), "s")
+    model = ScriptedModel((b"abc", b"def", b"ghi"))
+    delivered = b"".join(machine.feed(event) for event in ask(machine, model)[:3])  # "abcd": two are held back
+    machine.lose("reset")
+    other = ScriptedModel((b"abc", b"XYZ", b"ghi"))
+    assert b"".join(machine.feed(event) for event in ask(machine, other)) == b""
+    assert machine.lost_why == "diverged"
+    rest = b"".join(machine.feed(event) for event in ask(machine, model))
+    client = Client()
+    client.raw = delivered + rest
+    assert client.text == "abcdefghi"
+
+
+def test_limits_are_reduced_by_what_was_generated() -> None:
+    machine = StreamMachine(generation(Kind.COMPLETION, max_tokens=10, min_tokens=6), "s")
+    for event in ask(machine, ScriptedModel((b"a", b"b", b"c", b"d", b"e", b"f")))[:4]:
+        machine.feed(event)
+    machine.lose("reset")
+    body = orjson.loads(machine.request().body)
+    assert (body["max_tokens"], body["min_tokens"]) == (6, 2)
+    assert body["prompt"] == [*PROMPT, *range(FIRST_ID, FIRST_ID + 4)]
+
+
+def test_an_answer_of_several_choices_ends_with_the_last_of_them() -> None:
+    machine = StreamMachine(generation(Kind.CHAT, n=2), "s")
+    machine.request()
+    end = b'data: {"choices":[{"index":%d,"delta":{"content":"x"},"finish_reason":"stop","token_ids":[1]}]}\n\n'
+    machine.feed(end % 0)
+    assert machine.state is StreamState.STREAMING
+    machine.feed(end % 1)
+    assert machine.state is StreamState.FINISHED
