@@ -70,6 +70,7 @@ class StreamMachine:
         self._frame: dict[str, Any] | None = None  # id, object, created, model of the first engine's chunks
         self._attempts = 0
         self._whole = True  # the current engine was asked for the whole answer, in the client's own form
+        self._generated = False  # an engine reported ids: from then on only the rest may be asked for
         self._unfinished = generation.choices
         self._more_than_text = False
         self._usage_sent = False
@@ -93,9 +94,9 @@ class StreamMachine:
         self.state = StreamState.WAITING
         if self._more_than_text:
             raise ContinuationImpossible("reasoning or tool calls")
-        if self.journal.length and not self.journal.ids:
+        if self.journal.length and not self._generated:
             raise ContinuationImpossible("the engine reported no token ids")
-        self._whole = not self.journal.ids
+        self._whole = not self._generated
         if self._whole:
             # Nothing was generated: the same request again is exact, whatever its state is made of.
             return EngineRequest(self.generation.kind.value, self.generation.engine_body())
@@ -166,6 +167,7 @@ class StreamMachine:
                 return b""  # the first engine's role chunk was delivered
         self._more_than_text = self._more_than_text or completions.has_more_than_text(choice)
         self.journal.append(ids, text)
+        self._generated = self._generated or bool(ids)
         self.state = StreamState.STREAMING
         if not self.generation.wants_ids:
             completions.strip_ids(chunk)
