@@ -1,0 +1,1 @@
+"""One machine: what plays AWS and the engine where there is neither."""

@@ -1,0 +1,26 @@
+"""`python -m local.standin --host H --port P --model-name NAME`: a stand-in for `vllm serve`."""
+
+from __future__ import annotations
+
+import argparse
+
+import uvloop
+
+from local.standin.server import Config, serve
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="local.standin", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--model-name", required=True)
+    parser.add_argument("--seconds-per-token", type=float, default=0.02)
+    parser.add_argument("--max-model-len", type=int, default=4096)
+    parser.add_argument("--shutdown-timeout", type=float, default=0.0)
+    given = parser.parse_args()
+    config = Config(given.model_name, given.seconds_per_token, given.max_model_len, given.shutdown_timeout)
+    uvloop.run(serve(config, given.host, given.port))
+
+
+if __name__ == "__main__":
+    main()

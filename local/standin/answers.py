@@ -1,0 +1,185 @@
+"""An answer of the stand-in, step by step: what vLLM's detokenizer and stop rules make of the model's ids. Pure.
+
+Rules kept from vLLM 0.32 (v1/engine/detokenizer.py):
+
+* a text is sent only when its characters are whole: the steps before carry ids and an empty text;
+* with stop strings the last `max(len(stop)) - 1` characters are held back until the answer ends;
+* a stop string ends the answer in front of it, after `min_tokens`; the ids of it stay;
+* a prompt that ends inside a character makes the first text carry the *whole prompt*: continuation must avoid it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from local.standin import model
+
+
+class BadRequest(ValueError):
+    """What vLLM would answer with 400. param: the field at fault."""
+
+    def __init__(self, message: str, param: str | None = None, status: int = 400) -> None:
+        super().__init__(message)
+        self.param = param
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """max_tokens: None for the rest of the context."""
+
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False
+    echo: bool = False
+
+    @property
+    def held_back(self) -> int:
+        return max(map(len, self.stop)) - 1 if self.stop and not self.include_stop else 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One token and the text it set free; a finish_reason with the last one."""
+
+    token: int
+    text: str
+    finish_reason: str | None = None
+    stop_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The whole of it."""
+
+    ids: tuple[int, ...]
+    text: str
+    finish_reason: str
+
+
+@dataclass
+class _Text:
+    """What is decoded so far, and what of it was sent."""
+
+    raw: bytes = b""
+    whole: str = ""
+    sent: int = field(default=0)
+
+    def add(self, data: bytes) -> None:
+        self.raw += data
+        text = self.raw.decode(errors="ignore")
+        if text.encode() == self.raw:
+            self.whole, self.raw = self.whole + text, b""
+
+    def take(self, held_back: int) -> str:
+        upto = max(self.sent, len(self.whole) - held_back)
+        text, self.sent = self.whole[self.sent : upto], upto
+        return text
+
+
+def steps(prompt: Sequence[int], sampling: Sampling, max_model_len: int) -> Iterator[Step]:
+    """The answer's steps. prompt: ids with BEGIN in them."""
+    room = max_model_len - len(prompt)
+    limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
+    continuation = model.Continuation(prompt)
+    text = _Text(raw=_half_character(prompt))
+    for count in range(1, limit + 1):
+        token = continuation.next(sampling.ignore_eos or count <= sampling.min_tokens)
+        text.add(model.piece(token))
+        if token == model.EOS:
+            yield Step(token, text.take(0), "stop")
+            return
+        found = _find_stop(text.whole, sampling) if count > sampling.min_tokens else None
+        if found is not None:
+            at, stop = found
+            text.whole = text.whole[: at + len(stop) if sampling.include_stop else at]
+            yield Step(token, text.take(0), "stop", stop)
+            return
+        if count == limit:
+            text.whole += text.raw.decode(errors="replace")
+            yield Step(token, text.take(0), "length")
+            return
+        yield Step(token, text.take(sampling.held_back))
+
+
+def _half_character(prompt: Sequence[int]) -> bytes:
+    """vLLM's trap: what the first text will carry where the prompt ends inside a character."""
+    data = b"".join(map(model.piece, prompt))
+    tail = data[-3:]
+    is_whole = any(_decodes(tail[skip:]) for skip in range(min(4, len(tail) + 1)) if _starts_whole(tail, skip))
+    return b"" if not data or is_whole else data
+
+
+def _starts_whole(tail: bytes, skip: int) -> bool:
+    return skip >= len(tail) or tail[skip] & 0xC0 != 0x80
+
+
+def _decodes(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _find_stop(text: str, sampling: Sampling) -> tuple[int, str] | None:
+    found = [(at, stop) for stop in sampling.stop if (at := text.find(stop)) >= 0]
+    return min(found, default=None)
+
+
+def answer(prompt: Sequence[int], sampling: Sampling, max_model_len: int = 4096) -> Answer:
+    """The whole answer, known in advance."""
+    done = list(steps(prompt, sampling, max_model_len))
+    return Answer(
+        tuple(s.token for s in done), "".join(s.text for s in done), done[-1].finish_reason or "" if done else "length"
+    )
+
+
+def read_sampling(body: dict[str, Any], chat: bool) -> Sampling:
+    """Raises BadRequest."""
+    name = "max_completion_tokens" if chat and body.get("max_completion_tokens") is not None else "max_tokens"
+    max_tokens = body.get(name, None if chat else 16)
+    if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+        raise BadRequest(f"max_tokens must be at least 1, got {max_tokens}.", "max_tokens")
+    min_tokens = body.get("min_tokens") or 0
+    if max_tokens is not None and min_tokens > max_tokens:
+        raise BadRequest(f"min_tokens must be less than or equal to max_tokens={max_tokens}.", "min_tokens")
+    stop = body.get("stop") or ()
+    return Sampling(
+        max_tokens=max_tokens,
+        min_tokens=min_tokens,
+        ignore_eos=bool(body.get("ignore_eos")),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        include_stop=bool(body.get("include_stop_str_in_output")),
+        echo=bool(body.get("echo")),
+    )
+
+
+def read_prompt(body: dict[str, Any], chat: bool, max_model_len: int) -> list[int]:
+    """The ids of the request's one prompt. Raises BadRequest."""
+    if chat:
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise BadRequest("messages must be a list of at least one message.", "messages")
+        ids = model.chat_prompt(messages)
+    else:
+        prompt = body.get("prompt")
+        if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
+            prompt = prompt[0]
+        is_ids = isinstance(prompt, list) and all(isinstance(i, int) for i in prompt)
+        if not prompt or not (isinstance(prompt, str) or is_ids):
+            raise BadRequest("prompt must be a text or a list of token ids.", "prompt")
+        ids = model.completion_prompt(prompt)
+    outside = [i for i in ids if not 0 <= i < model.VOCABULARY_SIZE]
+    if outside:
+        raise BadRequest(f"Token id {outside[0]} is out of vocabulary", "prompt")
+    if len(ids) >= max_model_len:
+        raise BadRequest(
+            f"This model's maximum context length is {max_model_len} tokens. However, your prompt has {len(ids)}.",
+            "prompt",
+        )
+    return ids

@@ -1,0 +1,115 @@
+"""The stand-in's model: tokens, and the next one as a pure function of those before.
+
+Tokens are bytes and some frequent words, so that a character outside ASCII takes two to four of them, as it does in
+real vocabularies. The next token depends on nothing but the ids so far: every prompt ends with the begin-of-answer
+token (it is added where it is missing), the hash of what precedes it chooses a story, and the place in it is the
+number of ids behind it. So a completion of `prompt ids + ids[:j]` goes on exactly like the answer that was cut, which
+is what continuation relies on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+EOS = 256
+BEGIN = 257
+"""Begin of the answer. Real vLLM adds nothing to a prompt of ids; this one must know where the answer begins."""
+
+_SPECIALS = 3
+_FIRST_WORD = 256 + _SPECIALS
+
+_WORDS = (
+    " the", " and", " a", " node", " stream", " token", " goes", " on", " is", " was", " in", " of", " to", " it",
+    " went", " away", " another", " took", " over", " rain", " night", " train", " river", " light", "Once", " upon",
+)  # fmt: skip
+
+_SENTENCES = (
+    "Once upon a night the train went over the river. ",
+    "The light was on, and another node took the stream. ",
+    "Привет, мир! Как дела? ",
+    "日本語のテキストです。東京は大きい。",
+    "你好，世界！今天天气很好。",
+    "naïve café, déjà vu… ",
+    "🚀🌍 to the moon 🎉🔥 ",
+    "العربية جميلة ",
+    "हिन्दी भाषा ",
+    "👩‍💻 writes 🐍 and 🦀 code. ",
+    "1. one\n2. two\n3. three\n",
+    "```python\nprint('hi')\n```\n",
+    "한국어 텍스트. ",
+)
+
+_BY_LENGTH = sorted(((word.encode(), _FIRST_WORD + i) for i, word in enumerate(_WORDS)), key=lambda w: -len(w[0]))
+VOCABULARY_SIZE = _FIRST_WORD + len(_WORDS)
+
+
+def encode(text: str) -> list[int]:
+    """Ids of a text: the longest word that fits, else a byte."""
+    data, ids, at = text.encode(), [], 0
+    while at < len(data):
+        for word, token in _BY_LENGTH:
+            if data.startswith(word, at):
+                ids.append(token)
+                at += len(word)
+                break
+        else:
+            ids.append(data[at])
+            at += 1
+    return ids
+
+
+def piece(token: int) -> bytes:
+    """The bytes of a token; special ones have none. Raises ValueError for an id outside the vocabulary."""
+    if not 0 <= token < VOCABULARY_SIZE:
+        raise ValueError(f"token id {token} is out of vocabulary")
+    if token < 256:
+        return bytes((token,))
+    return _WORDS[token - _FIRST_WORD].encode() if token >= _FIRST_WORD else b""
+
+
+def decode(ids: Sequence[int]) -> str:
+    return b"".join(map(piece, ids)).decode(errors="replace")
+
+
+def chat_prompt(messages: Sequence[dict[str, object]]) -> list[int]:
+    """The ids of a conversation, up to the begin of its answer."""
+    turns = "".join(f"<{m.get('role')}>{_content(m.get('content'))}\n" for m in messages)
+    return [*encode(turns), BEGIN]
+
+
+def completion_prompt(prompt: str | Sequence[int]) -> list[int]:
+    """The ids of a plain prompt, a text or ids."""
+    ids = encode(prompt) if isinstance(prompt, str) else list(prompt)
+    return ids if BEGIN in ids else [*ids, BEGIN]
+
+
+def _content(content: object) -> str:
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return str(content or "")
+
+
+@lru_cache(maxsize=4096)
+def _story(prompt: tuple[int, ...]) -> tuple[int, ...]:
+    """A story's ids without an end; it is repeated where more is asked for (ignore_eos)."""
+    digest = hashlib.blake2b(repr(prompt).encode(), digest_size=32).digest()
+    length = 6 + digest[0] % 24
+    text = "".join(_SENTENCES[digest[1 + i % 31] % len(_SENTENCES)] for i in range(length))
+    return tuple(encode(text))
+
+
+class Continuation:
+    """The ids that follow a prompt (which holds BEGIN), one at a time."""
+
+    def __init__(self, prompt: Sequence[int]) -> None:
+        begin = len(prompt) - list(reversed(prompt)).index(BEGIN)
+        self._story = _story(tuple(prompt[:begin]))
+        self._at = len(prompt) - begin
+
+    def next(self, ignore_eos: bool) -> int:
+        """The next id; EOS where the story ends and its end is not ignored."""
+        at, self._at = self._at, self._at + 1
+        size = len(self._story)
+        return EOS if at == size and not ignore_eos else self._story[at % size]

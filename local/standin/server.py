@@ -1,0 +1,290 @@
+"""The stand-in as a process: routes, pace, and vLLM's ways to end.
+
+* SIGTERM with `--shutdown-timeout 0`: chat streams end with an error chunk and `[DONE]`, plain ones with `[DONE]`,
+  neither with a finish_reason; then the process ends.
+* SIGTERM with a longer one: streams may finish, new requests get 500, /health stays 200; what has not finished by
+  then hangs with its socket open.
+* a client that goes away ends its request at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import uvicorn
+
+from local.standin import model
+from local.standin.answers import BadRequest, Sampling, answer, read_prompt, read_sampling, steps
+from local.standin.chunks import DONE, Form
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+VERSION = "0.32.0"
+_MAX_CHOICES = 16
+_HANGS_S = 60.0
+"""How long a stream hangs after the shutdown timeout; a real one hangs for ever."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """seconds_per_token: the pace; shutdown_timeout_s: as vLLM's --shutdown-timeout."""
+
+    model: str
+    seconds_per_token: float = 0.02
+    max_model_len: int = 4096
+    shutdown_timeout_s: float = 0.0
+
+
+class StandIn:
+    """The ASGI application."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.running = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.terminating = asyncio.Event()  # SIGTERM came: no new requests
+        self.killed = asyncio.Event()  # the shutdown timeout is over
+        self._routes: dict[tuple[str, str], Callable[[Scope, Receive, Send, bytes], Awaitable[None]]] = {
+            ("POST", "/v1/chat/completions"): self._complete,
+            ("POST", "/v1/completions"): self._complete,
+            ("POST", "/tokenize"): self._tokenize,
+            ("POST", "/detokenize"): self._detokenize,
+            ("GET", "/health"): self._health,
+            ("GET", "/ping"): self._health,
+            ("GET", "/version"): self._version,
+            ("GET", "/load"): self._load,
+            ("GET", "/metrics"): self._metrics,
+            ("GET", "/v1/models"): self._models,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = b""
+        while True:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                return
+            body += event.get("body", b"")
+            if not event.get("more_body"):
+                break
+        route = self._routes.get((scope["method"], scope["path"]))
+        if route is None:
+            await _json(send, {"detail": "Not Found"}, 404)
+            return
+        try:
+            await route(scope, receive, send, body)
+        except BadRequest as bad:
+            await _error(send, bad.status, "NotFoundError" if bad.status == 404 else "Bad Request", str(bad), bad.param)
+
+    # completions
+
+    async def _complete(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        chat = scope["path"].startswith("/v1/chat")
+        body = _read(raw)
+        if body.get("model") not in (None, self._config.model):
+            raise BadRequest(f"The model `{body['model']}` does not exist.", "model", 404)
+        sampling = read_sampling(body, chat)
+        prompt = read_prompt(body, chat, self._config.max_model_len)
+        if self.terminating.is_set():
+            await _error(send, 500, "InternalServerError", "EngineCore encountered an issue.", None)
+            return
+        form = self._form(scope, body, chat, prompt)
+        choices = min(int(body.get("n") or 1), _MAX_CHOICES)
+        self.running += 1
+        self.idle.clear()
+        try:
+            if body.get("stream"):
+                await self._stream(send, receive, form, sampling, choices)
+            else:
+                await self._whole(send, receive, form, sampling, choices)
+        finally:
+            self.running -= 1
+            if not self.running:
+                self.idle.set()
+
+    def _form(self, scope: Scope, body: dict[str, Any], chat: bool, prompt: list[int]) -> Form:
+        given = next((value.decode() for key, value in scope["headers"] if key == b"x-request-id"), None)
+        options = body.get("stream_options") or {}
+        return Form(
+            chat=chat,
+            id=("chatcmpl-" if chat else "cmpl-") + (given or secrets.token_hex(8)),
+            created=int(time.time()),
+            model=self._config.model,
+            prompt=tuple(prompt),
+            wants_ids=bool(body.get("return_token_ids")),
+            logprobs=body.get("logprobs") not in (None, False),
+            wants_usage=bool(options.get("include_usage")),
+            running_usage=bool(options.get("include_usage") and options.get("continuous_usage_stats")),
+        )
+
+    async def _whole(self, send: Send, receive: Receive, form: Form, sampling: Sampling, choices: int) -> None:
+        made = [answer(form.prompt, sampling, self._config.max_model_len)] * choices
+        took = asyncio.create_task(asyncio.sleep(len(made[0].ids) * self._config.seconds_per_token))
+        gone = asyncio.create_task(_disconnected(receive))
+        ended = asyncio.create_task(self._end().wait())
+        await asyncio.wait({took, gone, ended}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (took, gone, ended):
+            task.cancel()
+        if took.done() and not took.cancelled():
+            await _json(send, form.whole(made, sampling.echo))
+        elif ended.done() and not ended.cancelled():
+            await _error(send, 500, "InternalServerError", "EngineCore encountered an issue.", None)
+
+    def _end(self) -> asyncio.Event:
+        return self.terminating if self._config.shutdown_timeout_s <= 0 else self.killed
+
+    async def _stream(self, send: Send, receive: Receive, form: Form, sampling: Sampling, choices: int) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
+            }
+        )
+        gone = asyncio.create_task(_disconnected(receive))
+        try:
+            await self._chunks(send, gone, form, sampling, choices)
+        finally:
+            gone.cancel()
+
+    async def _chunks(self, send: Send, gone: asyncio.Task[None], form: Form, sampling: Sampling, choices: int) -> None:
+        end, generated = self._end(), 0
+        due = time.monotonic()
+        for chunk in _interleaved(form, sampling, self._config.max_model_len, choices):
+            due += self._config.seconds_per_token / choices
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if gone.done():
+                return
+            if end.is_set():
+                await self._broken_off(send, gone, form)
+                return
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            generated += 1
+        usage = form.usage_chunk(generated - (choices if form.chat else 0)) if form.wants_usage else b""
+        await send({"type": "http.response.body", "body": usage + DONE})
+
+    async def _broken_off(self, send: Send, gone: asyncio.Task[None], form: Form) -> None:
+        if self._config.shutdown_timeout_s > 0:
+            await gone  # hangs with its socket open, as vLLM does once its drain timeout is over
+            return
+        error = form.error_chunk("EngineCore encountered an issue.") if form.chat else b""
+        await send({"type": "http.response.body", "body": error + DONE})
+
+    # the rest
+
+    async def _tokenize(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        body = _read(raw)
+        messages = body.get("messages")
+        ids = model.chat_prompt(messages) if messages else model.encode(str(body.get("prompt", "")))
+        await _json(send, {"count": len(ids), "max_model_len": self._config.max_model_len, "tokens": ids})
+
+    async def _detokenize(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        await _json(send, {"prompt": model.decode(_read(raw).get("tokens", []))})
+
+    async def _health(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        await _respond(send, 200, b"", b"text/plain")
+
+    async def _version(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        await _json(send, {"version": VERSION})
+
+    async def _load(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        await _json(send, {"server_load": self.running})
+
+    async def _metrics(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        label = f'{{engine="0",model_name="{self._config.model}"}}'
+        figures = {"num_requests_running": self.running, "num_requests_waiting": 0, "kv_cache_usage_perc": 0}
+        lines = [f"vllm:{name}{label} {float(value)}" for name, value in figures.items()]
+        await _respond(send, 200, ("\n".join(lines) + "\n").encode(), b"text/plain; version=0.0.4; charset=utf-8")
+
+    async def _models(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        card = {"id": self._config.model, "object": "model", "created": 0, "owned_by": "vllm"}
+        card["max_model_len"] = self._config.max_model_len
+        await _json(send, {"object": "list", "data": [card]})
+
+
+def _interleaved(form: Form, sampling: Sampling, max_model_len: int, choices: int) -> Iterator[bytes]:
+    """Chunk after chunk, the choices taking turns."""
+    if form.chat:
+        yield from (form.role_chunk(index) for index in range(choices))
+    runs = [steps(form.prompt, sampling, max_model_len) for _ in range(choices)]
+    for count, turn in enumerate(itertools.zip_longest(*runs), start=1):
+        yield from (form.step_chunk(index, step, count) for index, step in enumerate(turn) if step is not None)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _read(raw: bytes) -> dict[str, Any]:
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"1 validation error:\n  {{'type': 'json_invalid', 'msg': '{error}'}}", "body") from error
+    if not isinstance(body, dict):
+        raise BadRequest("1 validation error:\n  {'type': 'model_attributes_type'}", "body")
+    return body
+
+
+async def _json(send: Send, value: Any, status: int = 200) -> None:
+    await _respond(send, status, orjson.dumps(value), b"application/json")
+
+
+async def _error(send: Send, status: int, kind: str, message: str, param: str | None) -> None:
+    await _json(send, {"error": {"message": message, "type": kind, "param": param, "code": status}}, status)
+
+
+async def _respond(send: Send, status: int, body: bytes, content_type: bytes) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class _Server(uvicorn.Server):
+    """uvicorn whose end is the stand-in's: SIGTERM is vLLM's story, not uvicorn's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(config: Config, host: str, port: int) -> None:
+    """Until SIGTERM or SIGINT, and what they allow afterwards."""
+    app = StandIn(config)
+    server = _Server(
+        uvicorn.Config(
+            app, host=host, port=port, log_config=None, access_log=False, lifespan="off", ws="none", http="httptools"
+        )
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, app.terminating.set)
+    serving = asyncio.create_task(server.serve())
+    ending = asyncio.create_task(_end(app, config))
+    await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
+    server.force_exit = server.should_exit = True
+    await serving
+
+
+async def _end(app: StandIn, config: Config) -> None:
+    await app.terminating.wait()
+    await _idle_within(app, config.shutdown_timeout_s)
+    app.killed.set()
+    await _idle_within(app, _HANGS_S if config.shutdown_timeout_s > 0 else 1.0)
+
+
+async def _idle_within(app: StandIn, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await app.idle.wait()
