@@ -24,6 +24,7 @@ def main() -> int:
     logging.basicConfig(
         level=os.environ.get("SYNKTI_LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its doors open and close where the agent says so
     try:
         return uvloop.run(run(from_environ(os.environ)))
     except ConfigurationError as error:

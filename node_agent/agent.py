@@ -33,7 +33,7 @@ from node_agent.core.addresses import Address
 from node_agent.core.backoff import Backoff
 from node_agent.core.fleet import Fleet
 from node_agent.core.lifecycle import CloseClients, Effect, Lifecycle, MoveStreams, Publish, Retire, TermRequested, Tick
-from node_agent.ports import Identity, Instances, Metadata
+from node_agent.ports import Identity, Instances, Metadata, Records
 from node_agent.reactor import Reactor
 from node_agent.settings import Settings
 from node_agent.tasks.asgi import DoorServer, bind, door
@@ -61,12 +61,13 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class _Outside:
-    """What was learned before anything was started."""
+class Outside:
+    """What a node needs of the world: learned before anything is started. records: None where there is no table."""
 
     identity: Identity
     metadata: Metadata
     instances: Instances
+    records: Records | None
     key: bytes
 
 
@@ -81,13 +82,14 @@ async def run(settings: Settings) -> int:
         client.close()
 
 
-async def _learn(settings: Settings, client: HttpClient) -> _Outside:
+async def _learn(settings: Settings, client: HttpClient) -> Outside:
     metadata = Imds(settings.metadata_endpoint, client)
     identity = await _patiently(metadata.identity)
     secrets = SecretsManager(aws_client("secretsmanager", identity.region))
     key = await _patiently(lambda: secrets.read(settings.cluster_key_secret))
     instances = Ec2(aws_client("ec2", identity.region), settings.peer.port)
-    return _Outside(identity, metadata, instances, key)
+    records = DynamoRecords(aws_client("dynamodb", identity.region), settings.table) if settings.table else None
+    return Outside(identity, metadata, instances, records, key)
 
 
 async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
@@ -106,10 +108,11 @@ async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
 
 
 class Agent:
-    """One node, from its doors' opening to its end."""
+    """One node, from its doors' opening to its end. signals: whether SIGTERM and SIGINT are this agent's to handle."""
 
-    def __init__(self, settings: Settings, outside: _Outside, client: HttpClient) -> None:
+    def __init__(self, settings: Settings, outside: Outside, client: HttpClient, *, signals: bool = True) -> None:
         self._settings = settings
+        self._signals = signals
         identity = outside.identity
         peer = settings.advertise_address or str(Address(identity.private_address, settings.peer.port))
         front = Address(peer.rpartition(":")[0], settings.front.port)
@@ -139,7 +142,7 @@ class Agent:
         self._background: set[asyncio.Task[None]] = set()
 
     def _make_publisher(self) -> Publisher:
-        identity, table = self._outside.identity, self._settings.table
+        identity = self._outside.identity
         record = NodeRecord(
             instance_id=identity.instance_id,
             zone=identity.zone,
@@ -148,8 +151,7 @@ class Agent:
             incarnation=self._node.incarnation,
             expires_at=int(time.time()) + RECORD_LIFE_S,
         )
-        records = DynamoRecords(aws_client("dynamodb", identity.region), table) if table else None
-        return Publisher(record, self._outside.instances, records, random.random)
+        return Publisher(record, self._outside.instances, self._outside.records, random.random)
 
     async def run(self) -> int:
         """Until the node's life is over; its exit code."""
@@ -158,7 +160,8 @@ class Agent:
         front_socket = bind(settings.front.host, settings.front.port, "front door")
         peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")
         doors = [door(self._front, _DOOR_DRAIN_S), door(self._peer, _DOOR_DRAIN_S)]
-        self._handle_signals()
+        if self._signals:
+            self._handle_signals()
         self._publish(Publish(NodeState.STARTING, "started", "agent", time.time()))
         _log.info(
             "%s listens for clients on %s, for peers on %s", self._node.instance_id, settings.front, settings.peer
@@ -190,13 +193,14 @@ class Agent:
             await asyncio.wait(serving)
         return retire.exit_code
 
-    def _handle_signals(self) -> None:
-        def requested() -> None:
-            now = time.time()
-            self._reactor.post(TermRequested(now, now + self._settings.term_grace_s))
+    def request_drain(self) -> None:
+        """What SIGTERM does."""
+        now = time.time()
+        self._reactor.post(TermRequested(now, now + self._settings.term_grace_s))
 
+    def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, requested)
+            asyncio.get_running_loop().add_signal_handler(number, self.request_drain)
 
     async def _tick(self) -> None:
         while True:

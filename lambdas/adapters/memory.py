@@ -1,0 +1,57 @@
+"""The twins in memory, with the same rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lambdas.adapters.ports import RecordChanged
+from lambdas.core.decisions import Action, Decision, InstanceSeen, with_interruption
+from node_agent.contract.records import NodeRecord
+from node_agent.contract.tags import NodeTags
+
+
+class MemoryInstances:
+    def __init__(self, instances: dict[str, InstanceSeen]) -> None:
+        self.instances = instances
+
+    def find(self, instance_id: str) -> InstanceSeen | None:
+        return self.instances.get(instance_id)
+
+    def tag(self, instance_id: str, tags: NodeTags) -> None:
+        seen = self.instances[instance_id]
+        self.instances[instance_id] = replace(seen, tags={**seen.tags, **tags.encode()})
+
+
+class MemoryRecords:
+    def __init__(self) -> None:
+        self.records: dict[str, NodeRecord] = {}
+        self._pools: dict[tuple[str, str], tuple[int, ...]] = {}
+
+    def find(self, instance_id: str) -> NodeRecord | None:
+        return self.records.get(instance_id)
+
+    def write(self, decision: Decision) -> None:
+        record, step = decision.record, decision.step
+        if record is None or step is None:
+            raise AssertionError(f"nothing to write in {decision}")
+        held = self.records.get(record.instance_id)
+        if decision.action is Action.CREATE:
+            if held is not None:
+                raise RecordChanged
+            self.records[record.instance_id] = record
+            return
+        if (
+            held is None
+            or (held.incarnation, held.state) != (record.incarnation, record.state)
+            or step.key in held.timeline
+        ):
+            raise RecordChanged
+        timeline = {**held.timeline, step.key: step}
+        self.records[record.instance_id] = replace(held, state=decision.state or held.state, timeline=timeline)
+
+    def note_interruption(self, zone: str, instance_type: str, at: float, now: float) -> None:
+        pool = (zone, instance_type)
+        self._pools[pool] = with_interruption(self._pools.get(pool, ()), at)
+
+    def recent_interruptions(self, zone: str, instance_type: str) -> tuple[int, ...]:
+        return self._pools.get((zone, instance_type), ())

@@ -1,0 +1,26 @@
+"""EC2 takes a spot instance back: its node is draining, and its pool has lost one."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import Any
+
+from aws_lambda_powertools.utilities.idempotency import idempotent
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from lambdas.wiring import IDEMPOTENCY, Adapters, from_aws, idempotency_rows, logger, metrics, react
+from node_agent.contract.notices import SpotInterruption
+
+
+@lru_cache(maxsize=1)
+def _adapters() -> Adapters:
+    return from_aws(time.time)
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+@idempotent(persistence_store=idempotency_rows(), config=IDEMPOTENCY)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, str]:
+    """Returns what was decided, and why."""
+    return react(event, SpotInterruption, _adapters())

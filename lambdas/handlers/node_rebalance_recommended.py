@@ -1,0 +1,26 @@
+"""EC2 sees an elevated risk for a spot instance: its node is at-risk."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import Any
+
+from aws_lambda_powertools.utilities.idempotency import idempotent
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from lambdas.wiring import IDEMPOTENCY, Adapters, from_aws, idempotency_rows, logger, metrics, react
+from node_agent.contract.notices import RebalanceRecommendation
+
+
+@lru_cache(maxsize=1)
+def _adapters() -> Adapters:
+    return from_aws(time.time)
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+@idempotent(persistence_store=idempotency_rows(), config=IDEMPOTENCY)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, str]:
+    """Returns what was decided, and why."""
+    return react(event, RebalanceRecommendation, _adapters())

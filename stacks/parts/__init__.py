@@ -1,0 +1,1 @@
+"""Constructs: one part of the infrastructure each."""

@@ -1,0 +1,74 @@
+"""State: what outlives every node. The table, the buckets, the peers' common key."""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput, Duration, RemovalPolicy, Stack
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_secretsmanager as secretsmanager
+from constructs import Construct
+
+from node_agent.contract import names
+from node_agent.contract.records import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
+from stacks.settings import FleetSettings
+
+_CHECKPOINT_LIFE_DAYS = 7
+
+
+class StateStack(Stack):
+    """Deployed first, destroyed last."""
+
+    def __init__(self, scope: Construct, settings: FleetSettings) -> None:
+        name = names.stack_name(settings.cluster, "state")
+        super().__init__(scope, name, stack_name=name, description=f"Synkti {settings.cluster}: what outlives nodes")
+        self.table = self._table(settings)
+        self.models = self._bucket(
+            "Models", names.models_bucket_name(settings.cluster, self.account, self.region), permanent=True
+        )
+        self.checkpoints = self._bucket(
+            "Checkpoints", names.checkpoints_bucket_name(settings.cluster, self.account, self.region), permanent=False
+        )
+        self.cluster_key = secretsmanager.Secret(
+            self,
+            "ClusterKey",
+            secret_name=names.cluster_key_secret_name(settings.cluster),
+            description="What peers sign their messages with",
+            generate_secret_string=secretsmanager.SecretStringGenerator(password_length=64, exclude_punctuation=True),
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        CfnOutput(self, "TableName", value=self.table.table_name)
+        CfnOutput(self, "ModelsBucket", value=self.models.bucket_name)
+        CfnOutput(self, "CheckpointsBucket", value=self.checkpoints.bucket_name)
+        CfnOutput(self, "ClusterKeySecret", value=names.cluster_key_secret_name(settings.cluster))
+
+    def _table(self, settings: FleetSettings) -> dynamodb.Table:
+        return dynamodb.Table(
+            self,
+            "Records",
+            table_name=names.table_name(settings.cluster),
+            partition_key=dynamodb.Attribute(name=PARTITION_KEY, type=dynamodb.AttributeType.STRING),
+            sort_key=dynamodb.Attribute(name=SORT_KEY, type=dynamodb.AttributeType.STRING),
+            billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
+            point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
+                point_in_time_recovery_enabled=True
+            ),
+            time_to_live_attribute=TTL_ATTRIBUTE,
+            # On the embedded AWS the table goes with it; on the real one somebody has to want it.
+            deletion_protection=not settings.local,
+            removal_policy=RemovalPolicy.DESTROY if settings.local else RemovalPolicy.RETAIN,
+        )
+
+    def _bucket(self, construct_id: str, name: str, *, permanent: bool) -> s3.Bucket:
+        abort = s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(1))
+        expire = s3.LifecycleRule(expiration=Duration.days(_CHECKPOINT_LIFE_DAYS))
+        return s3.Bucket(
+            self,
+            construct_id,
+            bucket_name=name,
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            enforce_ssl=True,
+            versioned=permanent,
+            lifecycle_rules=[abort] if permanent else [abort, expire],
+            removal_policy=RemovalPolicy.RETAIN if permanent else RemovalPolicy.DESTROY,
+        )

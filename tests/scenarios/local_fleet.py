@@ -1,0 +1,154 @@
+"""A fleet in one event loop: real agents with real doors and stand-in engines; only AWS is a twin in memory.
+
+Every wait has a deadline, and nothing sleeps to let something happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import httpx
+
+from node_agent.adapters.http import HttpClient
+from node_agent.adapters.memory import MemoryInstances, MemoryMetadata, MemoryRecords
+from node_agent.agent import Agent, Outside
+from node_agent.contract.notices import InterruptionNotice
+from node_agent.ports import Identity
+from node_agent.settings import from_environ
+
+MODEL = "m"
+ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
+READY_WITHIN_S = 20.0
+_runs = itertools.count(1)
+
+
+async def eventually(what: str, check: Callable[[], Awaitable[bool]], within_s: float = READY_WITHIN_S) -> None:
+    """Wait for a condition, looking often."""
+    give_up_at = time.monotonic() + within_s
+    while not await check():
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"not within {within_s} s: {what}")
+        await asyncio.sleep(0.02)
+
+
+@dataclass
+class LocalNode:
+    """One node of the fleet. host: its loopback address."""
+
+    instance_id: str
+    host: str
+    agent: Agent
+    metadata: MemoryMetadata
+    state_dir: Path
+    life: asyncio.Task[int] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:8000"
+
+    def notice(self, lead_s: float) -> None:
+        self.metadata.notice = InterruptionNotice(time.time() + lead_s, "terminate")
+
+    def kill_engine(self, number: signal.Signals = signal.SIGKILL) -> None:
+        os.killpg(int((self.state_dir / "engine.group").read_text().split()[1]), number)
+
+
+@dataclass
+class LocalFleet:
+    nodes: list[LocalNode] = field(default_factory=list)
+    records: MemoryRecords = field(default_factory=MemoryRecords)
+    http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=30))
+
+    def by_id(self, instance_id: str) -> LocalNode:
+        return next(node for node in self.nodes if node.instance_id == instance_id)
+
+    def others(self, node: LocalNode) -> list[LocalNode]:
+        return [other for other in self.nodes if other is not node]
+
+    async def ready(self, node: LocalNode) -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return (await self.http.get(f"{node.url}/readyz")).status_code == 200
+        return False
+
+    async def sees(self, node: LocalNode, count: int) -> bool:
+        """Whether the node sees `count` nodes that serve, itself included."""
+        nodes = (await self.http.get(f"{node.url}/v1/synkti/nodes")).json()["nodes"]
+        return sum(1 for other in nodes if other["model"]) == count
+
+
+def _environ(host: str, folder: Path, seconds_per_token: float, extra: dict[str, str]) -> dict[str, str]:
+    command = [sys.executable, "-m", "local.standin", "--host", host, "--port", "8002", "--model-name", MODEL]
+    command += ["--seconds-per-token", str(seconds_per_token)]
+    quoted = ", ".join(f'"{word}"' for word in command)
+    return {
+        "SYNKTI_MODEL_NAME": MODEL,
+        "SYNKTI_MODEL_DIR": "unused",
+        "SYNKTI_FRONT_HOST": host,
+        "SYNKTI_PEER_HOST": host,
+        "SYNKTI_ENGINE_HOST": host,
+        "SYNKTI_ENGINE_COMMAND": f"[{quoted}]",
+        "SYNKTI_ADVERTISE_ADDRESS": f"{host}:8001",
+        "SYNKTI_STATE_DIR": str(folder),
+        **extra,
+    }
+
+
+@contextlib.asynccontextmanager
+async def local_fleet(
+    folder: Path, size: int = 3, seconds_per_token: float = 0.01, **extra: str
+) -> AsyncIterator[LocalFleet]:
+    """`size` nodes, each ready and known to all others. extra: settings, as SYNKTI_ variables."""
+    async with unready_fleet(folder, size, seconds_per_token, **extra) as fleet:
+        for node in fleet.nodes:
+            await eventually(f"{node.instance_id} is ready", partial(fleet.ready, node))
+            await eventually(f"{node.instance_id} sees all", partial(fleet.sees, node, size))
+        yield fleet
+
+
+@contextlib.asynccontextmanager
+async def unready_fleet(
+    folder: Path, size: int = 3, seconds_per_token: float = 0.01, **extra: str
+) -> AsyncIterator[LocalFleet]:
+    """The same, as soon as its agents were started; when it is left, all of them have ended."""
+    run = next(_runs)
+    addresses = {f"i-{n:08x}": f"127.{70 + os.getpid() % 100}.{run}.{n + 1}" for n in range(size)}
+    fleet = LocalFleet()
+    instances = MemoryInstances(addresses, 8001)
+    clients = [HttpClient() for _ in addresses]
+    for number, (instance_id, host) in enumerate(addresses.items()):
+        state_dir = folder / instance_id
+        settings = from_environ(_environ(host, state_dir, seconds_per_token, extra))
+        identity = Identity(instance_id, ZONES[number % 3], "us-east-1", "g5.xlarge", host)
+        metadata = MemoryMetadata(identity)
+        outside = Outside(identity, metadata, instances, fleet.records, b"cluster key")
+        agent = Agent(settings, outside, clients[number], signals=False)
+        fleet.nodes.append(LocalNode(instance_id, host, agent, metadata, state_dir))
+    try:
+        for node in fleet.nodes:
+            node.life = asyncio.create_task(node.agent.run())
+        yield fleet
+    finally:
+        await _end(fleet)
+        for client in clients:
+            client.close()
+
+
+async def _end(fleet: LocalFleet) -> None:
+    lives = [node.life for node in fleet.nodes if node.life is not None]
+    for node in fleet.nodes:
+        node.agent.request_drain()
+    _, late = await asyncio.wait(lives, timeout=READY_WITHIN_S)
+    for life in late:
+        life.cancel()
+    await fleet.http.aclose()
+    assert not late, "a node did not end"

@@ -1,0 +1,392 @@
+"""Stories of a fleet of three real agents on stand-in engines: what a client sees when an engine goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+
+from local.standin import model as standin_model
+from local.standin.answers import Answer, Sampling, answer
+from node_agent.contract.errors import ConfigurationError
+from node_agent.contract.states import NodeState
+from node_agent.core.lifecycle import EXIT_ENGINE_GAVE_UP
+from node_agent.core.sse import SseParser
+from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, local_fleet, unready_fleet
+
+TOKENS = 150
+MESSAGES: list[dict[str, object]] = [{"role": "user", "content": "a night train"}]
+CHAT = {"model": MODEL, "messages": MESSAGES, "temperature": 0, "max_tokens": TOKENS, "ignore_eos": True}
+PLAIN = {"model": MODEL, "prompt": "a night train", "temperature": 0, "max_tokens": TOKENS, "ignore_eos": True}
+PATHS = {"chat": "/v1/chat/completions", "plain": "/v1/completions"}
+Story = Callable[[LocalFleet], Coroutine[Any, Any, None]]
+
+
+def tell(folder: Path, story: Story, **options: Any) -> None:
+    """Run a story on a fleet of its own."""
+
+    async def run() -> None:
+        async with local_fleet(folder, **options) as fleet:
+            await story(fleet)
+
+    uvloop.run(run())
+
+
+def expected(kind: str, body: dict[str, Any]) -> Answer:
+    prompt = (
+        standin_model.chat_prompt(body["messages"])
+        if kind == "chat"
+        else standin_model.completion_prompt(body["prompt"])
+    )
+    sampling = Sampling(body["max_tokens"], ignore_eos=body.get("ignore_eos", False), stop=tuple(body.get("stop", ())))
+    return answer(prompt, sampling)
+
+
+@dataclass
+class Heard:
+    """A stream as its client hears it."""
+
+    response: httpx.Response
+    text: str = ""
+    ids: tuple[int, ...] = ()
+    finish_reason: str | None = None
+    error: dict[str, Any] | None = None
+    done: bool = False
+    events: int = 0
+
+    def take(self, data: bytes) -> None:
+        self.events += 1
+        if data == b"[DONE]":
+            self.done = True
+            return
+        chunk = json.loads(data)
+        self.error = chunk.get("error")
+        for choice in chunk.get("choices", ()):
+            self.text += choice["text"] if "text" in choice else choice["delta"].get("content") or ""
+            self.ids += tuple(choice.get("token_ids") or ())
+            self.finish_reason = choice["finish_reason"] or self.finish_reason
+
+
+@contextlib.asynccontextmanager
+async def streaming(fleet: LocalFleet, entry: LocalNode, kind: str, body: dict[str, Any]) -> AsyncIterator[Heard]:
+    request = {**body, "stream": True}
+    async with fleet.http.stream("POST", entry.url + PATHS[kind], json=request) as response:
+        yield Heard(response)
+
+
+async def listen(heard: Heard, after_events: int = 0, then: Callable[[], None] | None = None) -> None:
+    """To the end; `then` is called once `after_events` events were heard."""
+    parser = SseParser()
+    async for data in heard.response.aiter_bytes():
+        for _, event in parser.feed(data):
+            heard.take(event)
+            if then is not None and heard.events >= after_events:
+                then()
+                then = None
+    assert then is None, "the stream ended before anything could happen to it"
+
+
+async def find_engine(fleet: LocalFleet, kind: str, body: dict[str, Any]) -> LocalNode:
+    """The node to whose engine this request is routed."""
+    async with streaming(fleet, fleet.nodes[0], kind, {**body, "max_tokens": 1}) as heard:
+        await listen(heard)
+        return fleet.by_id(heard.response.headers["x-synkti-node"])
+
+
+HAPPENINGS: dict[str, Callable[[LocalNode], None]] = {
+    "its engine is killed": lambda node: node.kill_engine(),
+    "EC2 takes it at short notice": lambda node: node.notice(lead_s=5.5),
+    "it is told to end": lambda node: node.agent.request_drain(),
+}
+SHORT = {"SYNKTI_TERM_GRACE_S": "5.5"}  # so that after SIGTERM, too, nothing can finish in place
+
+
+@pytest.mark.parametrize("kind", ["chat", "plain"])
+@pytest.mark.parametrize("happening", HAPPENINGS)
+def test_a_stream_outlives_its_engine(tmp_path: Path, kind: str, happening: str) -> None:
+    body = {**(CHAT if kind == "chat" else PLAIN), "return_token_ids": True}
+
+    async def story(fleet: LocalFleet) -> None:
+        engine = await find_engine(fleet, kind, body)
+        entry = fleet.others(engine)[0]
+        async with streaming(fleet, entry, kind, body) as heard:
+            await listen(heard, 40, lambda: HAPPENINGS[happening](engine))
+        right = expected(kind, body)
+        assert (heard.error, heard.done) == (None, True)
+        assert heard.ids == right.ids
+        assert heard.text == right.text
+        assert heard.finish_reason == right.finish_reason
+        assert "synkti_continuation_pause_seconds_count 1.0" in (await fleet.http.get(f"{entry.url}/metrics")).text
+
+    tell(tmp_path, story, **SHORT)
+
+
+def test_a_stream_outlives_the_engine_of_its_own_entry(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        engine = await find_engine(fleet, "chat", CHAT)
+        async with streaming(fleet, engine, "chat", CHAT) as heard:
+            await listen(heard, 40, engine.kill_engine)
+        assert (heard.error, heard.text) == (None, expected("chat", CHAT).text)
+
+    tell(tmp_path, story)
+
+
+def test_a_client_whose_entry_goes_is_told_where_to_resume(tmp_path: Path) -> None:
+    body = {**CHAT, "max_tokens": 1000}
+
+    async def story(fleet: LocalFleet) -> None:
+        entry = fleet.nodes[0]
+        async with streaming(fleet, entry, "chat", body) as heard:
+            await listen(heard, 20, lambda: entry.notice(lead_s=5.5))
+        assert heard.error is not None
+        assert (heard.error["code"], heard.done) == ("handoff", False)
+        assert heard.response.headers["x-synkti-stream"] in heard.error["message"]
+        assert all(f"{other.host}:8000" in heard.error["message"] for other in fleet.others(entry))
+        assert expected("chat", body).text.startswith(heard.text)
+
+    tell(tmp_path, story)
+
+
+def test_what_can_finish_before_the_deadline_finishes_where_it_is(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        engine = await find_engine(fleet, "chat", CHAT)
+        async with streaming(fleet, fleet.others(engine)[0], "chat", CHAT) as heard:
+            await listen(heard, 40, lambda: engine.notice(lead_s=60.0))
+        assert heard.text == expected("chat", CHAT).text
+        # No continuation was needed, and the node left with its stream's end, long before the deadline.
+        metrics = (await fleet.http.get(f"{fleet.others(engine)[0].url}/metrics")).text
+        assert "synkti_continuations_total{" not in metrics
+        assert engine.life is not None
+        assert await asyncio.wait_for(engine.life, 10) == 0
+        record = fleet.records.records[engine.instance_id]
+        assert record.state is NodeState.GONE
+        assert [step.step for step in record.story] == ["started", "ready", "notice-seen", "drained"]
+
+    tell(tmp_path, story)
+
+
+def test_two_engines_in_a_row(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        first = await find_engine(fleet, "chat", CHAT)
+        entry = fleet.others(first)[0]
+        second = fleet.others(first)[1]
+
+        def both() -> None:
+            first.kill_engine()
+            second.kill_engine()
+
+        async with streaming(fleet, entry, "chat", CHAT) as heard:
+            await listen(heard, 30, both)
+        assert heard.text == expected("chat", CHAT).text
+
+    tell(tmp_path, story)
+
+
+def test_stop_strings_and_a_natural_end_across_a_cut(tmp_path: Path) -> None:
+    right = expected("chat", {**CHAT, "ignore_eos": False, "max_tokens": 2000})
+    stop = right.text[-12:-6]
+    body = {**CHAT, "ignore_eos": False, "max_tokens": 2000, "stop": [stop]}
+
+    async def story(fleet: LocalFleet) -> None:
+        engine = await find_engine(fleet, "chat", body)
+        async with streaming(fleet, fleet.others(engine)[0], "chat", body) as heard:
+            await listen(heard, 20, engine.kill_engine)
+        assert heard.text == expected("chat", body).text
+        assert heard.finish_reason == "stop"
+
+    tell(tmp_path, story)
+
+
+def test_a_request_that_is_not_streamed_is_asked_again_elsewhere(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        engine = await find_engine(fleet, "chat", CHAT)
+        asking = asyncio.create_task(fleet.http.post(fleet.others(engine)[0].url + PATHS["chat"], json=CHAT))
+
+        async def under_way() -> bool:
+            return "synkti_engine_requests 1.0" in (await fleet.http.get(f"{engine.url}/metrics")).text
+
+        await eventually("the request is at the engine", under_way)
+        engine.kill_engine()
+        response = await asking
+        assert response.status_code == 200
+        assert response.json()["choices"][0]["message"]["content"] == expected("chat", CHAT).text
+        assert response.headers["x-synkti-node"] != engine.instance_id
+
+    tell(tmp_path, story)
+
+
+def test_what_cannot_be_continued_exactly_ends_with_an_error_never_cleanly(tmp_path: Path) -> None:
+    body = {**CHAT, "seed": 7}
+
+    async def story(fleet: LocalFleet) -> None:
+        engine = await find_engine(fleet, "chat", body)
+        async with streaming(fleet, fleet.others(engine)[0], "chat", body) as heard:
+            await listen(heard, 20, engine.kill_engine)
+        assert heard.error is not None
+        assert heard.error["code"] == "continuation_impossible"
+        assert "seed" in heard.error["message"]
+        assert not heard.done
+        assert expected("chat", CHAT).text.startswith(heard.text)
+
+    tell(tmp_path, story)
+
+
+def test_a_client_that_goes_away_ends_its_generation_at_once(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        engine = await find_engine(fleet, "chat", CHAT)
+        body = {**CHAT, "max_tokens": 3000}
+        async with streaming(fleet, fleet.others(engine)[0], "chat", body) as heard:
+            await anext(heard.response.aiter_bytes())
+
+        async def idle() -> bool:
+            text = (await fleet.http.get(f"http://{engine.host}:8002/metrics")).text
+            return 'vllm:num_requests_running{engine="0",model_name="m"} 0.0' in text
+
+        await eventually("the engine is idle", idle, within_s=3.0)
+
+    tell(tmp_path, story)
+
+
+def test_every_bad_request_gets_a_clear_error_and_the_fleet_goes_on(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        url = fleet.nodes[0].url
+
+        async def error(body: bytes | dict[str, Any], path: str = PATHS["chat"]) -> tuple[int, str, str]:
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            response = await fleet.http.post(url + path, content=content)
+            told = response.json()["error"]
+            return response.status_code, told["code"], told["message"]
+
+        assert (await error(b"{"))[:2] == (400, "invalid_request")
+        assert (await error(b"[]"))[:2] == (400, "invalid_request")
+        assert (await error({"model": MODEL}))[:2] == (400, "invalid_request")
+        assert (await error({**CHAT, "model": ""}))[:2] == (400, "invalid_request")
+        assert (await error({**CHAT, "stop": 3}))[:2] == (400, "invalid_request")
+        status, code, message = await error({**CHAT, "model": "gpt-7"})
+        assert (status, code) == (404, "model_not_found")
+        assert MODEL in message
+        assert (await error({**CHAT, "messages": [{"role": "user", "content": "x" * 70_000}]}))[:2] == (
+            413,
+            "request_too_large",
+        )
+        assert (await error(b"", "/nowhere"))[:2] == (404, "unknown_route")
+        # The engine's own refusals come through as they are, streamed or not.
+        assert (await error({**CHAT, "max_tokens": 9, "min_tokens": 10}))[0] == 400
+        assert (await error({**CHAT, "max_tokens": 9, "min_tokens": 10, "stream": True}))[0] == 400
+        assert (await fleet.http.get(url + PATHS["chat"])).status_code == 405
+        good = await fleet.http.post(url + PATHS["chat"], json=CHAT)
+        assert good.status_code == 200
+
+    tell(tmp_path, story, size=2, SYNKTI_MAX_BODY_BYTES="65536")
+
+
+def test_too_many_streams_on_a_node_get_a_429(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        node = fleet.nodes[0]
+        async with streaming(fleet, node, "chat", CHAT) as heard:
+            await anext(heard.response.aiter_bytes())
+            refused = await fleet.http.post(node.url + PATHS["chat"], json={**CHAT, "stream": True})
+            assert refused.status_code == 429
+            assert refused.json()["error"]["code"] == "too_many_streams"
+            assert int(refused.headers["retry-after"]) >= 1
+
+    tell(tmp_path, story, size=1, SYNKTI_MAX_STREAMS="1")
+
+
+def test_without_a_ready_node_there_is_a_503_that_says_when_to_come_again(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        node = fleet.nodes[0]
+        node.kill_engine()
+
+        async def unready() -> bool:
+            return (await fleet.http.get(f"{node.url}/readyz")).status_code == 503
+
+        await eventually("the node is not ready", unready)
+        refused = await fleet.http.post(node.url + PATHS["chat"], json=CHAT)
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "no_ready_node"
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (await fleet.http.get(f"{node.url}/healthz")).status_code == 200
+        await eventually("the engine is back", lambda: fleet.ready(node))
+
+    tell(tmp_path, story, size=1)
+
+
+def test_a_node_that_drains_forwards_what_still_comes(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        engine = await find_engine(fleet, "chat", CHAT)
+        async with streaming(fleet, engine, "chat", CHAT) as heard:
+            await listen(heard, 20, lambda: engine.notice(lead_s=100.0))
+            # While it listened the notice came; the stream above kept the node alive until now.
+        body = {**CHAT, "max_tokens": 400}
+        async with streaming(fleet, engine, "chat", body) as late:
+            await listen(late)
+        assert late.response.headers["x-synkti-node"] != engine.instance_id
+        assert late.text == expected("chat", body).text
+
+    async def at_once(fleet: LocalFleet) -> None:
+        with contextlib.suppress(httpx.ConnectError):  # drained and gone already: its port refuses, nothing hangs
+            await story(fleet)
+
+    tell(tmp_path, at_once)
+
+
+def test_other_routes_pass_through_and_the_models_of_the_fleet_are_listed(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        url = fleet.nodes[0].url
+        tokens = await fleet.http.post(f"{url}/tokenize", json={"model": MODEL, "prompt": "héllo"})
+        assert tokens.json()["tokens"] == standin_model.encode("héllo")
+        assert (await fleet.http.get(f"{url}/v1/nothing")).status_code == 404
+        models = (await fleet.http.get(f"{url}/v1/models")).json()
+        assert [card["id"] for card in models["data"]] == [MODEL]
+
+    tell(tmp_path, story, size=2)
+
+
+def test_the_peer_door_opens_for_peers_only(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        url = f"http://{fleet.nodes[0].host}:8001"
+        for path in ("/peer/v1/status", "/peer/v1/engine/v1/completions", "/"):
+            refused = await fleet.http.post(url + path, json={})
+            assert refused.status_code == 401
+            assert refused.json()["error"]["code"] == "not_a_peer"
+
+    tell(tmp_path, story, size=1)
+
+
+def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        with pytest.raises(ConfigurationError, match=r"front door cannot listen on .*:8000: Address already in use"):
+            await fleet.nodes[0].agent.run()
+
+    tell(tmp_path, story, size=1)
+
+
+def test_an_engine_that_cannot_be_run_ends_its_node(tmp_path: Path) -> None:
+    async def run() -> int:
+        async with unready_fleet(tmp_path, 1, SYNKTI_ENGINE_COMMAND='["/nonexistent/vllm"]') as fleet:
+            life = fleet.nodes[0].life
+            assert life is not None
+            return await asyncio.wait_for(life, 10)
+
+    assert uvloop.run(run()) == EXIT_ENGINE_GAVE_UP
+
+
+def test_an_engine_that_ends_again_and_again_ends_its_node(tmp_path: Path) -> None:
+    async def run() -> int:
+        async with unready_fleet(
+            tmp_path, 1, SYNKTI_ENGINE_COMMAND='["/bin/false"]', SYNKTI_ENGINE_RESTARTS="1"
+        ) as fleet:
+            life = fleet.nodes[0].life
+            assert life is not None
+            return await asyncio.wait_for(life, 10)
+
+    assert uvloop.run(run()) == EXIT_ENGINE_GAVE_UP
