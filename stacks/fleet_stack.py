@@ -17,6 +17,9 @@ from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
 
 GPU_AMI_PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+LOCAL_AMI_PARAMETER = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+"""The embedded AWS knows no GPU images."""
+
 _BOOT_SCRIPT = Path(__file__).parent / "boot" / "boot.sh"
 _DRAIN = Duration.seconds(120)
 """How long the group waits for a node that it ends itself; EC2 does not wait at all."""
@@ -50,7 +53,9 @@ class FleetStack(Stack):
             self,
             "Template",
             launch_template_name=f"{self._settings.cluster}-node",
-            machine_image=ec2.MachineImage.from_ssm_parameter(GPU_AMI_PARAMETER),
+            machine_image=ec2.MachineImage.from_ssm_parameter(
+                LOCAL_AMI_PARAMETER if self._settings.local else GPU_AMI_PARAMETER
+            ),
             instance_type=ec2.InstanceType(self._settings.instance_types[0]),
             role=role.role,
             security_group=network.group,

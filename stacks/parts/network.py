@@ -12,6 +12,7 @@ from constructs import Construct
 from node_agent.contract import names
 from stacks.settings import FleetSettings
 
+_CIDR = "10.71.0.0/16"
 _MAX_ZONES = 3
 
 
@@ -23,7 +24,7 @@ class Network(Construct):
         self.vpc = ec2.Vpc(
             self,
             "Vpc",
-            ip_addresses=ec2.IpAddresses.cidr("10.71.0.0/16"),
+            ip_addresses=ec2.IpAddresses.cidr(_CIDR),
             max_azs=_MAX_ZONES,
             nat_gateways=0,
             restrict_default_security_group=False,  # its custom resource is a Lambda of its own, for an unused group
@@ -44,5 +45,5 @@ class Network(Construct):
 
     def _let_peers_in(self, settings: FleetSettings) -> None:
         # The embedded AWS has no rule that refers to its own group: there the VPC's range stands in.
-        peers: ec2.IPeer = ec2.Peer.ipv4(self.vpc.vpc_cidr_block) if settings.local else self.group
+        peers: ec2.IPeer = ec2.Peer.ipv4(_CIDR) if settings.local else self.group
         self.group.add_ingress_rule(peers, ec2.Port.tcp(names.PEER_DOOR_PORT), "peers")
