@@ -1,0 +1,106 @@
+"""The embedded AWS: ministack as a process on a free loopback port, and how to talk to it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from local.errors import LocalRunError
+from local.processes import start, tail
+
+ACCOUNT = "000000000000"
+REGION = "us-east-1"
+_HOST = "127.0.0.1"
+_READY_WITHIN_S = 30.0
+
+
+class EmbeddedAws:
+    """folder: the run's; the process ends with it."""
+
+    def __init__(self, folder: Path, logs: Path) -> None:
+        self._log = logs / "aws.log"
+        self._port = free_port()
+        # The CDK CLI remembers an account for each access key, so that every run needs a new one.
+        self._credentials = {
+            "AWS_ACCESS_KEY_ID": "AKIA" + secrets.token_hex(8).upper(),
+            "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16),
+        }
+        environ = {
+            **os.environ,
+            **self._credentials,
+            "BIND_HOST": _HOST,
+            "GATEWAY_PORT": str(self._port),
+            # Listeners on all addresses that nobody here needs.
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+        }
+        executable = str(Path(sys.executable).with_name("ministack"))
+        self._process = start([executable], folder / "aws", environ, self._log)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{_HOST}:{self._port}"
+
+    def environ(self) -> dict[str, str]:
+        """What makes any AWS tool talk to it, on top of this process's own environment."""
+        cleared = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+        return {
+            **cleared,
+            **self._credentials,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+        }
+
+    def client(self, service: str) -> Any:
+        session = boto3.session.Session(
+            aws_access_key_id=self._credentials["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self._credentials["AWS_SECRET_ACCESS_KEY"],
+            region_name=REGION,
+        )
+        return session.client(service, endpoint_url=self.endpoint)  # type: ignore[call-overload]
+
+    def wait(self) -> None:
+        """Until it answers. Raises LocalRunError."""
+        give_up_at = time.monotonic() + _READY_WITHIN_S
+        while not self._healthy():
+            if self._process.poll() is not None or time.monotonic() > give_up_at:
+                raise LocalRunError(f"the embedded AWS did not start; its log, {self._log}, ends:\n{tail(self._log)}")
+            time.sleep(0.05)
+
+    def _healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.endpoint}/_ministack/health", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def run_tool(argv: list[str], folder: Path, environ: dict[str, str], what: str, timeout_s: float = 300.0) -> str:
+    """Run a tool to its end; its output. Raises LocalRunError with the last lines of it."""
+    try:
+        done = subprocess.run(
+            argv, cwd=folder, env=environ, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LocalRunError(f"{what} did not end within {timeout_s:.0f} s") from error
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().splitlines()[-15:]
+        raise LocalRunError(f"{what} failed with status {done.returncode}:\n" + "\n".join(said))
+    return done.stdout

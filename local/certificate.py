@@ -1,0 +1,119 @@
+"""The continuity certificate: what every client got, against what it would have got without any interruption.
+
+Pure. A stream is compared token by token with its uninterrupted reference, and by a SHA-256 chain over tokens and
+text, so that nobody has to trust the comparison: equal heads mean equal answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client got, or should have got: token ids, and the text."""
+
+    ids: tuple[int, ...]
+    text: str
+
+    @property
+    def chain(self) -> str:
+        """The head of the SHA-256 chain: each link takes the one before and the next token; the last one the text."""
+        head = b""
+        for token in self.ids:
+            head = hashlib.sha256(head + token.to_bytes(8, "big")).digest()
+        return hashlib.sha256(head + self.text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class StreamAccount:
+    """One stream. pause_ms: None where its engine was not lost; kind: of the interruption that it met."""
+
+    name: str
+    reference: Answer
+    delivered: Answer
+    kind: str | None = None
+    pause_ms: float | None = None
+    resumed: bool = False
+    error: str | None = None
+
+    @property
+    def lost(self) -> int:
+        return self._differences()[0]
+
+    @property
+    def duplicated(self) -> int:
+        """Tokens that were delivered and have no place in the reference."""
+        return self._differences()[1]
+
+    @property
+    def verified(self) -> bool:
+        return self.delivered.chain == self.reference.chain
+
+    def _differences(self) -> tuple[int, int]:
+        if self.delivered.ids == self.reference.ids:
+            return 0, 0
+        lost = duplicated = 0
+        matcher = SequenceMatcher(None, self.reference.ids, self.delivered.ids, autojunk=False)
+        for kind, a, b, c, d in matcher.get_opcodes():
+            if kind != "equal":
+                lost += b - a
+                duplicated += d - c
+        return lost, duplicated
+
+
+def quantile(values: Sequence[float], share: float) -> float | None:
+    """The smallest value that `share` of all values do not exceed; None of none."""
+    if not values:
+        return None
+    return round(sorted(values)[max(0, math.ceil(len(values) * share) - 1)], 1)
+
+
+def certificate(
+    engine: str, seed: int | None, interruptions: dict[str, int], streams: Sequence[StreamAccount], duration_s: float
+) -> dict[str, Any]:
+    """The document. interruptions: a count by kind."""
+    kinds = sorted({stream.kind for stream in streams if stream.kind is not None and stream.pause_ms is not None})
+    return {
+        "engine": engine,
+        "seed": seed,
+        "interruptions": {**interruptions, "total": sum(interruptions.values())},
+        "streams": len(streams),
+        "resumed": sum(stream.resumed for stream in streams),
+        "tokens": {
+            "delivered": sum(len(stream.delivered.ids) for stream in streams),
+            "lost": sum(stream.lost for stream in streams),
+            "duplicated": sum(stream.duplicated for stream in streams),
+        },
+        "client_errors": sum(stream.error is not None for stream in streams),
+        "chains_verified": sum(stream.verified for stream in streams),
+        "chains": {stream.name: stream.delivered.chain for stream in streams},
+        "pause_ms": {**_pauses(streams, None), "by_kind": {kind: _pauses(streams, kind) for kind in kinds}},
+        "duration_s": round(duration_s, 1),
+    }
+
+
+def _pauses(streams: Sequence[StreamAccount], kind: str | None) -> dict[str, float | None]:
+    pauses = [s.pause_ms for s in streams if s.pause_ms is not None and kind in (None, s.kind)]
+    return {f"p{percent}": quantile(pauses, percent / 100) for percent in (50, 95, 99)}
+
+
+def holds(document: dict[str, Any]) -> bool:
+    """Whether the promise was kept: nothing lost, nothing twice, no error, every chain equal."""
+    tokens = document["tokens"]
+    return (
+        tokens["lost"] == 0
+        and tokens["duplicated"] == 0
+        and document["client_errors"] == 0
+        and document["chains_verified"] == document["streams"]
+    )
+
+
+def to_json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,96 @@
+"""The real CDK CLI against the embedded AWS: bootstrap, synth and deploy.
+
+The synthesized assembly is kept in the cache under a hash of everything that it is made from, so that a run that
+changes nothing deploys without synthesizing again. Bootstrap needs no app and goes on beside the synthesis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.aws import ACCOUNT, REGION, EmbeddedAws, run_tool
+from local.cache import made_once
+from node_agent.contract import names
+
+ROOT = Path(__file__).parent.parent
+_CDK = str(ROOT / "node_modules" / ".bin" / "cdk")
+_SOURCES = (
+    "app.py",
+    "cdk.json",
+    "package-lock.json",
+    "requirements/dev.txt",
+    "stacks",
+    "lambdas",
+    "node_agent/contract",
+)
+_QUIET = {
+    "CDK_DISABLE_CLI_TELEMETRY": "true",
+    "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
+    "JSII_SILENCE_WARNING_DEPRECATED_NODE_VERSION": "1",
+}
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What the stacks say of themselves."""
+
+    cluster: str
+    auto_scaling_group: str
+    table: str
+
+
+def deploy(aws: EmbeddedAws, folder: Path, cluster: str = names.DEFAULT_CLUSTER) -> Deployed:
+    """Bootstrap and deploy everything; drills on. Raises LocalRunError."""
+    environ = {**aws.environ(), **_QUIET}
+    outside = folder / "bootstrap"  # where there is no cdk.json: bootstrap would synthesize the app first
+    outside.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor() as beside:
+        bootstrapped = beside.submit(
+            run_tool, [_CDK, "bootstrap", f"aws://{ACCOUNT}/{REGION}"], outside, environ, "cdk bootstrap"
+        )
+        assembly = synthesized(cluster)
+        bootstrapped.result()
+    argv = [_CDK, "deploy", "--all", "--app", str(assembly), "--require-approval", "never"]
+    argv += ["--method", "direct", "--concurrency", "3", "--progress", "events"]
+    run_tool(argv, outside, environ, "cdk deploy")
+    outputs = _outputs(aws, cluster)
+    return Deployed(cluster, outputs["AutoScalingGroupName"], outputs["TableName"])
+
+
+def synthesized(cluster: str) -> Path:
+    """The cloud assembly for the embedded AWS, from the cache where nothing has changed. Raises LocalRunError."""
+    digest = hashlib.sha256(cluster.encode())
+    for path in _files(_SOURCES):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+
+    def make(folder: Path) -> None:
+        argv = [_CDK, "synth", "--quiet", "--all", "--output", str(folder / "cdk.out")]
+        argv += ["-c", "local=true", "-c", "drills=true", "-c", f"cluster={cluster}"]
+        run_tool(argv, ROOT, {**os.environ, **_QUIET}, "cdk synth")
+
+    return made_once(f"assembly-{digest.hexdigest()[:16]}", make) / "cdk.out"
+
+
+def _files(sources: Iterable[str]) -> list[Path]:
+    found = []
+    for source in sources:
+        path = ROOT / source
+        files = (
+            [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+        )
+        found += files
+    return sorted(found)
+
+
+def _outputs(aws: EmbeddedAws, cluster: str) -> dict[str, str]:
+    cloudformation = aws.client("cloudformation")
+    found: dict[str, str] = {}
+    for part in ("state", "fleet"):
+        stack = cloudformation.describe_stacks(StackName=names.stack_name(cluster, part))["Stacks"][0]
+        found |= {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+    return found

@@ -1,0 +1,151 @@
+"""Plays EC2 and its Auto Scaling group where the embedded AWS only keeps records of them.
+
+Stands in for AWS, and says so: it reads the *deployed* group, runs instances in the emulated EC2 with the group's
+propagated tags until there are as many as the group desires, boots a node for each, takes instances back with notice
+or without, replaces what is gone, and emits the events that EC2 would. Events of the source aws.ec2 cannot be put by
+anybody but AWS, so these have the source synkti.drill, which the deployed rules accept where drills are on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from local.aws import REGION, EmbeddedAws
+from local.imds import InstanceMetadata
+from local.machines import Machine, MachineKind
+from node_agent.contract.names import DRILL_EVENT_SOURCE
+from node_agent.contract.notices import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
+from node_agent.contract.tags import CLUSTER_TAG
+
+ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
+INSTANCE_TYPES = ("g5.xlarge", "g6.xlarge")
+_LOOK_EVERY_S = 0.25
+_READ_GROUP_EVERY = 8
+MAX_LAUNCHES = 64
+"""In one run: a node that cannot start is not replaced for ever."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the group wants next: so many launches."""
+
+    launch: int
+
+
+def plan(desired: int, alive: int, launched: int) -> Step:
+    """Pure: as many launches as are missing, within the run's bound."""
+    return Step(max(0, min(desired - alive, MAX_LAUNCHES - launched)))
+
+
+class Ec2Loop:
+    """machines: those that exist, in the order of their launch. told: hears of what happens, in a sentence."""
+
+    def __init__(self, aws: EmbeddedAws, group: str, kind: MachineKind, told: Callable[[str], None]) -> None:
+        self._ec2 = aws.client("ec2")
+        self._autoscaling = aws.client("autoscaling")
+        self._events = aws.client("events")
+        self._group = group
+        self._kind = kind
+        self._told = told
+        self._network = f"127.{secrets.randbelow(100) + 100}.{secrets.randbelow(200) + 10}"
+        self._launched = 0
+        self._reclaims: set[asyncio.Task[None]] = set()
+        self.machines: list[Machine] = []
+
+    def machine(self, instance_id: str) -> Machine:
+        return next(machine for machine in self.machines if machine.instance_id == instance_id)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        group = await self._read_group()
+        for turn in itertools.count():
+            if turn % _READ_GROUP_EVERY == 0:
+                group = await self._read_group()
+            for machine in [m for m in self.machines if not m.running]:
+                await self._reclaim(machine)
+            for _ in range(plan(group["DesiredCapacity"], len(self.machines), self._launched).launch):
+                await self._launch(group)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def interrupt(self, machine: Machine, lead_s: float) -> None:
+        """EC2 wants the instance back in `lead_s` seconds: notice in IMDS, event, and the end when time is up."""
+        machine.give_notice(lead_s)
+        await self._emit(INTERRUPTION_EVENT, machine, {"instance-action": "terminate"})
+        task = asyncio.create_task(self._end_after(machine, lead_s))
+        self._reclaims.add(task)
+        task.add_done_callback(self._reclaims.discard)
+
+    async def recommend_rebalance(self, machine: Machine) -> None:
+        machine.metadata.rebalance_at = time.time()
+        await self._emit(REBALANCE_EVENT, machine, {})
+
+    async def _end_after(self, machine: Machine, lead_s: float) -> None:
+        await asyncio.sleep(lead_s)
+        if machine.running:
+            await asyncio.to_thread(machine.kill)
+
+    async def _read_group(self) -> dict[str, Any]:
+        answer = await asyncio.to_thread(
+            self._autoscaling.describe_auto_scaling_groups, AutoScalingGroupNames=[self._group]
+        )
+        group: dict[str, Any] = answer["AutoScalingGroups"][0]
+        return group
+
+    async def _launch(self, group: dict[str, Any]) -> None:
+        number = self._launched
+        self._launched += 1
+        tags = [{"Key": t["Key"], "Value": t["Value"]} for t in group["Tags"] if t.get("PropagateAtLaunch")]
+        instance_type = INSTANCE_TYPES[number % len(INSTANCE_TYPES)]
+        answer = await asyncio.to_thread(
+            self._ec2.run_instances,
+            ImageId="ami-00000000000000000",
+            MinCount=1,
+            MaxCount=1,
+            InstanceType=instance_type,
+            TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+        )
+        metadata = InstanceMetadata(
+            instance_id=answer["Instances"][0]["InstanceId"],
+            zone=ZONES[number % len(ZONES)],
+            region=REGION,
+            instance_type=instance_type,
+            address=f"{self._network}.{number + 1}",
+        )
+        machine = Machine(self._kind, metadata)
+        self.machines.append(machine)
+        self._told(f"{machine.instance_id} launched: {metadata.zone}, {instance_type}, {metadata.address}")
+        await self._emit(STATE_CHANGE_EVENT, machine, {"state": "pending"})
+        await self._emit(STATE_CHANGE_EVENT, machine, {"state": "running"})
+
+    async def _reclaim(self, machine: Machine) -> None:
+        """The instance is gone, whatever its agent's reason was."""
+        status = machine.agent.wait()
+        how = "killed" if machine.killed else f"its agent ended with status {status}"
+        self._told(f"{machine.instance_id} is gone: {how}")
+        self.machines.remove(machine)
+        await asyncio.to_thread(machine.close)
+        await self._emit(STATE_CHANGE_EVENT, machine, {"state": "shutting-down"})
+        await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[machine.instance_id])
+        await self._emit(STATE_CHANGE_EVENT, machine, {"state": "terminated"})
+
+    async def _emit(self, kind: str, machine: Machine, detail: dict[str, str]) -> None:
+        entry = {
+            "Source": DRILL_EVENT_SOURCE,
+            "DetailType": kind,
+            "Detail": json.dumps({"instance-id": machine.instance_id, **detail}),
+            "Resources": [f"arn:aws:ec2:{machine.metadata.zone}:instance/{machine.instance_id}"],
+        }
+        await asyncio.to_thread(self._events.put_events, Entries=[entry])
+
+    def tags(self, instance_id: str) -> dict[str, str]:
+        """What EC2 has on the instance now, the cluster's own tag left out."""
+        answer = self._ec2.describe_instances(InstanceIds=[instance_id])
+        held = answer["Reservations"][0]["Instances"][0].get("Tags", [])
+        return {t["Key"]: t["Value"] for t in held if t["Key"].startswith("Synkti") and t["Key"] != CLUSTER_TAG}
