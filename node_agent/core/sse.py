@@ -77,5 +77,9 @@ def named(name: bytes, data: bytes) -> bytes:
 
 
 def comment(text: str) -> bytes:
-    """A line that every SSE client ignores; line ends in `text` become spaces."""
-    return b": %b\n\n" % " ".join(text.split()).encode()
+    """A line that every SSE client ignores, in front of the next event; line ends in `text` become spaces.
+
+    It has no blank line of its own: OpenAI's Python SDK (3.54) keeps the last `id:`, takes a comment with a blank line
+    behind it for an event, and fails on its empty data.
+    """
+    return b": %b\n" % " ".join(text.split()).encode()

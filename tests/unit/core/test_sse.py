@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai._streaming import SSEDecoder
 
 from node_agent.core import sse
 from node_agent.core.sse import EventTooLarge, SseParser
@@ -34,8 +35,14 @@ def test_names_comments_ids_and_several_data_lines() -> None:
 
 
 def test_what_is_written_is_read_back() -> None:
-    written = sse.message(b"{}", b"s/1") + sse.named(b"synkti-lost", b"reset") + sse.comment("two\nlines")
+    written = sse.message(b"{}", b"s/1") + sse.comment("two\nlines") + sse.named(b"synkti-lost", b"reset")
     assert SseParser().feed(written) == [(b"", b"{}"), (b"synkti-lost", b"reset")]
+
+
+def test_a_comment_between_events_with_ids_is_nothing_to_openais_sdk() -> None:
+    decoder = SSEDecoder()
+    stream = sse.message(b"1", b"s/1") + sse.comment("ping") + sse.comment("ping") + sse.message(b"2", b"s/2")
+    assert [event.data for event in decoder.iter_bytes(iter([stream]))] == ["1", "2"]
 
 
 def test_line_separators_inside_json_are_text() -> None:

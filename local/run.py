@@ -1,0 +1,203 @@
+"""`make run`: the whole system on one machine, and two nodes of it taken away while clients read.
+
+    python -m local.run [--engine vllm|sim] [--stay]
+
+Exit code 0: the promise was kept. 1: it was not, or something failed; the line printed last says what. 2: something
+has to be mended by a person first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import secrets
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from local import certificate as certificates
+from local.aws import EmbeddedAws
+from local.deploy import ROOT, deploy
+from local.ec2_loop import Ec2Loop
+from local.engine_env import engine_command, engine_environ, ensure_engine
+from local.errors import LocalRunError
+from local.listener import Question
+from local.machines import Machine, MachineKind
+from local.processes import Undertaker
+from local.screen import Screen
+from local.standin import model as standin_model
+from local.standin.answers import Sampling, answer
+from local.story import NOTICE_LEAD_S, Stage, act
+from local.tiny_model import ensure_model
+
+OUT = ROOT / "out"
+MODEL = "tiny"
+_SIM_SECONDS_PER_TOKEN = 0.01
+_NODES = 3
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make run", description=__doc__)
+    parser.add_argument("--engine", choices=("vllm", "sim"), default="vllm")
+    parser.add_argument("--stay", action="store_true", help="stay up after the story, until Ctrl-C")
+    given = parser.parse_args()
+    screen = Screen(Console(soft_wrap=True))
+    try:
+        kept = asyncio.run(_interruptible(given.engine, given.stay, screen))
+    except LocalRunError as error:
+        screen.say(str(error), style="bold red")
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        screen.say("stopped")
+        return 130
+    return 0 if kept else 1
+
+
+async def _interruptible(engine: str, stay: bool, screen: Screen) -> bool:
+    """The run, with SIGTERM and SIGHUP treated as Ctrl-C."""
+    task = asyncio.current_task()
+    if task is None:
+        raise AssertionError("asyncio.run gives a task")
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    folder = OUT / "run" / secrets.token_hex(4)
+    undertaker = Undertaker(folder)
+    try:
+        return await _run(engine, stay, screen, folder)
+    finally:
+        if not undertaker.finish():
+            screen.say("a process of this run would not end", style="bold red")
+        with contextlib.suppress(OSError):
+            shutil.rmtree(folder)
+
+
+async def _run(engine: str, stay: bool, screen: Screen, folder: Path) -> bool:
+    logs = OUT / "logs"
+    shutil.rmtree(logs, ignore_errors=True)
+    screen.headline(f"Synkti on one machine, with {'a real vLLM' if engine == 'vllm' else 'the stand-in engine'}")
+    kind = await asyncio.to_thread(_machine_kind, engine, folder, logs, screen.say)
+    screen.say("the embedded AWS starts")
+    aws = EmbeddedAws(folder, logs)
+    await asyncio.to_thread(aws.wait)
+    screen.say(f"cdk bootstrap, cdk deploy against {aws.endpoint}")
+    deployed = await asyncio.to_thread(deploy, aws, folder, kind.cluster)
+    screen.say("deployed: the stacks state, fleet and events")
+    kind.environ.update(aws.environ())
+    loop = Ec2Loop(aws, deployed.auto_scaling_group, kind, screen.say)
+    playing = asyncio.create_task(loop.run())
+    stage = Stage(
+        aws, deployed, loop, screen, MODEL,
+        reference=_known_answer if engine == "sim" else lambda question: None,
+        ready_within_s=60.0 if engine == "sim" else 300.0,
+    )  # fmt: skip
+    telling = asyncio.create_task(_tell(stage, engine, stay))
+    try:
+        done, _ = await asyncio.wait({playing, telling}, return_when=asyncio.FIRST_COMPLETED)
+        return await telling if telling in done else await _fail_of(playing)
+    finally:
+        for task in (playing, telling):
+            task.cancel()
+        await asyncio.gather(playing, telling, return_exceptions=True)
+        await stage.http.aclose()
+
+
+async def _fail_of(playing: asyncio.Task[None]) -> bool:
+    await playing  # raises what stopped it
+    raise LocalRunError("the loop that plays EC2 ended by itself")
+
+
+def _machine_kind(engine: str, folder: Path, logs: Path, tell: Callable[[str], None]) -> MachineKind:
+    if engine == "vllm":
+        environment = ensure_engine(tell)
+        model_dir = ensure_model(environment, tell)
+        command = partial(_vllm, environment, model_dir)
+        return MachineKind("synkti", MODEL, str(model_dir), command, engine_environ(), folder / "nodes", logs)
+    return MachineKind("synkti", MODEL, "none", _standin, {}, folder / "nodes", logs)
+
+
+def _vllm(environment: Path, model_dir: Path, host: str, port: int) -> list[str]:
+    return engine_command(environment, model_dir, MODEL, host, port)
+
+
+def _standin(host: str, port: int) -> list[str]:
+    words = [sys.executable, "-m", "local.standin", "--host", host, "--port", str(port), "--model-name", MODEL]
+    return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN)]
+
+
+def _known_answer(question: Question) -> certificates.Answer:
+    """The stand-in's answer is known without asking it."""
+    prompt = (
+        standin_model.chat_prompt([{"role": "user", "content": question.text}])
+        if question.chat
+        else standin_model.completion_prompt(question.text)
+    )
+    right = answer(prompt, Sampling(question.max_tokens, ignore_eos=True))
+    return certificates.Answer(right.ids, right.text)
+
+
+async def _tell(stage: Stage, engine: str, stay: bool) -> bool:
+    screen, loop = stage.screen, stage.loop
+    length = 900 if engine == "sim" else 2000
+    await stage.until_ready(_NODES)
+    screen.nodes(await stage.nodes())
+
+    screen.headline("1  EC2 wants an instance back, with notice")
+    screen.say(f"(EC2 gives about 120 s; here {NOTICE_LEAD_S:.0f} s, so that the stream must be handed off)")
+
+    async def notice(machine: Machine) -> None:
+        await loop.interrupt(machine, NOTICE_LEAD_S)
+
+    await act(stage, "chat through a notice", Question(True, "Tell me a story.", length), "notice", notice)
+
+    screen.headline("2  A node dies without a word")
+    await stage.until_ready(2)
+
+    async def kill(machine: Machine) -> None:
+        await asyncio.to_thread(machine.kill)
+
+    question = Question(False, "Once upon a night", length)
+    await act(stage, "completion through a SIGKILL", question, "sigkill", kill)
+
+    screen.headline("3  The fleet is whole again")
+    await stage.until_ready(_NODES)
+    screen.nodes(await stage.nodes())
+    kept = _certify(stage, engine)
+    if stay:
+        await _stay(stage)
+    return kept
+
+
+def _certify(stage: Stage, engine: str) -> bool:
+    screen = stage.screen
+    document = certificates.certificate(
+        engine, None, {"notice": 1, "sigkill": 1}, stage.accounts, stage.screen.elapsed_s
+    )
+    path = OUT / "certificate.json"
+    path.write_text(certificates.to_json(document))
+    screen.headline(f"The continuity certificate ({path.relative_to(ROOT)})")
+    screen.document(certificates.to_json(document))
+    kept = certificates.holds(document)
+    screen.say(
+        f"{'kept' if kept else 'BROKEN'}: an interruption costs a client a pause, never a token "
+        f"(first token after {stage.first_token_s or 0:.1f} s)",
+        style="bold green" if kept else "bold red",
+    )
+    return kept
+
+
+async def _stay(stage: Stage) -> None:
+    machine = stage.loop.machines[0]
+    stage.screen.headline(f"Up at {machine.url}/v1 until Ctrl-C; try it:")
+    body = f'{{"model": "{MODEL}", "stream": true, "messages": [{{"role": "user", "content": "hello"}}]}}'
+    stage.screen.document(f"curl -N {machine.url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'")
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
