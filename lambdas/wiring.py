@@ -65,6 +65,7 @@ def react(raw: Mapping[str, Any], kind: type[Ec2Event], adapters: Adapters) -> d
 
     Raises ValueError for a malformed event, RecordChanged after too many races, botocore's errors as they come.
     """
+    metrics.add_metric(name="EventReceived", unit=MetricUnit.Count, value=1)
     event = parse_event(raw)
     if not isinstance(event, kind):
         return _told(Decision(Action.IGNORE, "an event of a kind that is not this handler's"), str(raw.get("id")), "")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx2 as httpx  # what the OpenAI SDK is built on
 import openai
 
 from local.certificate import Answer
 
 TIMEOUT_S = 120.0
+CONTINUED = b": synkti continued"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Question:
 
 @dataclass
 class Heard:
-    """What a client heard, and when (monotonic seconds).
+    """What a client heard.
 
     node: whose engine began it; error: how it broke, if it did.
     """
@@ -36,28 +38,70 @@ class Heard:
     node: str
     ids: list[int] = field(default_factory=list)
     text: str = ""
-    arrivals: list[float] = field(default_factory=list)
+    pauses_ms: list[float] = field(default_factory=list)
     error: str | None = None
 
     @property
     def answer(self) -> Answer:
         return Answer(tuple(self.ids), self.text)
 
-    def longest_gap_ms(self, since: float) -> float:
-        """The longest wait between two chunks, of which the second came after `since`."""
-        gaps = [b - a for a, b in zip(self.arrivals, self.arrivals[1:], strict=False) if b >= since]
-        return round(max(gaps, default=0.0) * 1000, 1)
+    @property
+    def pause_ms(self) -> float | None:
+        """The longest pause of a continuation, None where there was none."""
+        return max(self.pauses_ms, default=None)
+
+
+class _Stopwatch(httpx.AsyncBaseTransport):
+    """The SDK's own transport, with an eye on the clock.
+
+    A node marks the place where a stream went on with a comment, which the SDK drops; here the time between the bytes
+    in front of it and those that bring it is taken, as the client has to wait it.
+    """
+
+    def __init__(self, pauses_ms: list[float]) -> None:
+        self._inner = httpx.AsyncHTTPTransport()
+        self._pauses_ms = pauses_ms
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._inner.handle_async_request(request)
+        if not isinstance(response.stream, httpx.AsyncByteStream):
+            raise TypeError("an asynchronous transport gives asynchronous bytes")
+        stream = _TimedStream(response.stream, self._pauses_ms)
+        return httpx.Response(
+            response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
+        )
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _TimedStream(httpx.AsyncByteStream):
+    def __init__(self, inner: httpx.AsyncByteStream, pauses_ms: list[float]) -> None:
+        self._inner = inner
+        self._pauses_ms = pauses_ms
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        before = time.monotonic()
+        async for data in self._inner:
+            now = time.monotonic()
+            if CONTINUED in data:
+                self._pauses_ms.append(round((now - before) * 1000, 1))
+            before = now
+            yield data
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
 
 
 async def listen(url: str, model: str, question: Question, heard_more: Callable[[Heard, str], None]) -> Heard:
     """Ask at `url` (a node's front door) and read to the end; `heard_more` gets each new piece of text."""
-    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="local", timeout=TIMEOUT_S, max_retries=0)
-    async with client:
+    pauses_ms: list[float] = []
+    http = httpx.AsyncClient(transport=_Stopwatch(pauses_ms), timeout=TIMEOUT_S)
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="local", max_retries=0, http_client=http) as client:
         raw = await _ask(client, model, question)
-        heard = Heard(raw.headers.get("x-synkti-node", ""))
+        heard = Heard(raw.headers.get("x-synkti-node", ""), pauses_ms=pauses_ms)
         try:
             async for chunk in await raw.parse():
-                heard.arrivals.append(time.monotonic())
                 piece = _note(heard, chunk)
                 heard_more(heard, piece)
         except openai.APIError as error:

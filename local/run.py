@@ -40,6 +40,7 @@ OUT = ROOT / "out"
 MODEL = "tiny"
 _SIM_SECONDS_PER_TOKEN = 0.01
 _NODES = 3
+_WIDTH = 120
 
 
 def main() -> int:
@@ -47,7 +48,8 @@ def main() -> int:
     parser.add_argument("--engine", choices=("vllm", "sim"), default="vllm")
     parser.add_argument("--stay", action="store_true", help="stay up after the story, until Ctrl-C")
     given = parser.parse_args()
-    screen = Screen(Console(soft_wrap=True))
+    console = Console()
+    screen = Screen(console if console.is_terminal else Console(width=_WIDTH))
     try:
         kept = asyncio.run(_interruptible(given.engine, given.stay, screen))
     except LocalRunError as error:

@@ -95,7 +95,6 @@ async def act(stage: Stage, name: str, question: Question, kind: str, take: Take
     entry = next(m for m in stage.loop.machines if m.instance_id != engine)
     screen.say(f"a client reads through {entry.instance_id}, the engine of {engine} generates:")
     victim: list[Machine] = []
-    cut_at: list[float] = []
     tags: list[tuple[float, dict[str, str]]] = []
     watching: list[asyncio.Task[None]] = []
     taking: list[asyncio.Task[None]] = []
@@ -106,17 +105,15 @@ async def act(stage: Stage, name: str, question: Question, kind: str, take: Take
         screen.stream(piece)
         if len(heard.ids) >= CUT_AFTER_TOKENS and not victim:
             victim.append(stage.loop.machine(heard.node))
-            cut_at.append(time.monotonic())
             screen.say(f"after {len(heard.ids)} tokens: {kind} for {heard.node}", style="bold red")
             watching.append(asyncio.create_task(_watch_tags(stage, heard.node, tags)))
             taking.append(asyncio.create_task(_coroutine(take, victim[0])))
 
     heard = await listen(entry.url, stage.model, question, heard_more)
-    if not cut_at:
+    if not victim:
         raise LocalRunError(f"the stream of {name} ended after {len(heard.ids)} tokens, before anything was taken away")
     await asyncio.gather(*taking)
-    pause_ms = heard.longest_gap_ms(cut_at[0])
-    account = StreamAccount(name, reference, heard.answer, kind, pause_ms, error=heard.error)
+    account = StreamAccount(name, reference, heard.answer, kind, heard.pause_ms, error=heard.error)
     stage.accounts.append(account)
     _tell(screen, account)
     await _tell_records(stage, victim[0].instance_id, kind, tags)
@@ -150,8 +147,9 @@ def _tell(screen: Screen, account: StreamAccount) -> None:
     if account.error is not None:
         screen.say(f"the client got an error: {account.error}", style="bold red")
     same = "exactly the uninterrupted answer" if account.verified else "NOT the uninterrupted answer"
+    went_on = f"it went on after a pause of {account.pause_ms} ms" if account.pause_ms is not None else "no hand-off"
     screen.say(
-        f"{len(account.delivered.ids)} tokens, {same}; longest pause {account.pause_ms} ms "
+        f"{len(account.delivered.ids)} tokens, {same}; {went_on} "
         f"(lost {account.lost}, duplicated {account.duplicated})",
         style="bold green" if account.verified else "bold red",
     )

@@ -19,8 +19,8 @@ def _adapters() -> Adapters:
 
 
 @logger.inject_lambda_context
-@metrics.log_metrics
 @idempotent(persistence_store=idempotency_rows(), config=IDEMPOTENCY)
+@metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, str]:
     """Returns what was decided, and why."""
     return react(event, SpotInterruption, _adapters())

@@ -83,9 +83,6 @@ class Peer:
     heard_at: float = 0.0
     tagged: bool = True
 
-    def may_serve(self, now: float) -> bool:
-        return self.status is not None and self.is_alive(now) and self.status.state.takes_requests
-
     def is_alive(self, now: float) -> bool:
         return now - self.heard_at <= DEAD_AFTER_S
 
@@ -134,6 +131,11 @@ class Fleet:
         if known is not None:
             self.peers[instance_id] = replace(known, heard_at=0.0)
 
+    def alive(self, now: float) -> list[NodeStatus]:
+        """What the peers that were heard lately said of themselves, those that have left excepted."""
+        said = [peer.status for peer in self.peers.values() if peer.status is not None and peer.is_alive(now)]
+        return [status for status in said if status.state is not NodeState.GONE]
+
     def serving(self, now: float) -> list[NodeStatus]:
         """What the peers that may be chosen now said of themselves."""
-        return [peer.status for peer in self.peers.values() if peer.status is not None and peer.may_serve(now)]
+        return [status for status in self.alive(now) if status.state.takes_requests]

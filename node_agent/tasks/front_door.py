@@ -147,5 +147,5 @@ class FrontDoor:
         await respond_json(send, {"object": "list", "data": data})
 
     async def _nodes(self, send: Send) -> None:
-        serving = [self._node.status(), *(p.status for p in self._node.fleet.peers.values() if p.status is not None)]
-        await respond_json(send, {"self": self._node.instance_id, "nodes": [status.to_json() for status in serving]})
+        alive = [self._node.status(), *self._node.fleet.alive(self._node.clock())]
+        await respond_json(send, {"self": self._node.instance_id, "nodes": [status.to_json() for status in alive]})

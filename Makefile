@@ -1,0 +1,37 @@
+# Everything sets itself up: Python 3.11+, Node 20+ and make are all that has to be there.
+PYTHON ?= python3
+ENGINE ?= vllm
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint synth lock clean
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 20
+
+setup:  ## the environments, from their lock files (every other target does it by itself)
+	@$(PYTHON) local/setup.py
+
+run: setup  ## the whole system on this machine, two nodes of it taken away (ENGINE=sim: without vLLM)
+	@$(BIN)/python -m local.run --engine $(ENGINE) $$(test -t 0 && echo --stay)
+
+lint: setup  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	$(BIN)/lint-imports --no-logo
+
+test: lint  ## everything that CI runs: lint, unit, templates, scenarios, both engines end to end
+	$(PYTEST) --durations=8
+
+synth: setup  ## the CloudFormation templates, without any AWS account
+	node_modules/.bin/cdk synth --quiet --all
+
+lock: setup  ## the lock files anew, after a change of dependencies in pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt pyproject.toml -o requirements/agent.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/bootstrap.in -o requirements/bootstrap.txt
+
+clean:  ## what was made in the checkout; the cache outside it stays
+	rm -rf .venv node_modules cdk.out out build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,106 @@
+"""Makes a fresh clone ready: the Python environment from its lock file, the pinned CDK CLI. Standard library only.
+
+    python3 local/setup.py
+
+Runs before anything is installed, so it imports nothing of the project. A step that was done is not done again: a
+stamp holds the hash of what it was made from. What is wrong with the machine is said in one line, with exit code 2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = (3, 11)
+NODE = 20
+NEEDED_GIB = 2.0
+EXIT_MEND_FIRST = 2
+
+
+class CannotSetUp(Exception):
+    """One line that says what to do."""
+
+
+def main() -> int:
+    try:
+        check_python()
+        check_node()
+        check_space()
+        once("Python environment", [ROOT / "requirements" / "dev.txt"], VENV / ".stamp", install_python)
+        once("CDK command-line tool", [ROOT / "package-lock.json"], ROOT / "node_modules" / ".stamp", install_node)
+    except CannotSetUp as problem:
+        print(f"cannot set up: {problem}", file=sys.stderr)
+        return EXIT_MEND_FIRST
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def check_python() -> None:
+    if sys.version_info < PYTHON:
+        found = ".".join(map(str, sys.version_info[:3]))
+        raise CannotSetUp(f"Python {found} is too old; install Python 3.11 or newer, or run make PYTHON=python3.11")
+    try:
+        import ensurepip  # noqa: F401, PLC0415 # Debian splits it from python3; say so before venv fails obscurely
+    except ImportError:
+        raise CannotSetUp("this Python has no ensurepip; install the package python3-venv") from None
+
+
+def check_node() -> None:
+    node = shutil.which("node")
+    if node is None or shutil.which("npm") is None:
+        raise CannotSetUp("Node.js with npm is missing; install Node 20 or newer (the CDK CLI runs on it)")
+    found = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if int(found.lstrip("v").split(".")[0]) < NODE:
+        raise CannotSetUp(f"Node {found} is too old; install Node 20 or newer")
+
+
+def check_space() -> None:
+    free = shutil.disk_usage(ROOT).free / 2**30
+    if free < NEEDED_GIB:
+        raise CannotSetUp(f"no disk space: {free:.1f} GiB free at {ROOT}, {NEEDED_GIB:.0f} are needed")
+
+
+def once(what: str, sources: list[Path], stamp: Path, make) -> None:  # type: ignore[no-untyped-def] # old Pythons get this far
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources) + sys.version.encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return
+    print(f"set-up: {what} ...", flush=True)
+    began = time.monotonic()
+    make()
+    stamp.write_text(digest)
+    print(f"set-up: {what} done in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def install_python() -> None:
+    """From the lock file, every hash checked. uv does it in seconds, pip in minutes; pip brings uv."""
+    venv.EnvBuilder(with_pip=True, clear=True).create(VENV)
+    python = str(VENV / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    step([*pip, "--requirement", str(ROOT / "requirements" / "bootstrap.txt")], "uv could not be downloaded")
+    uv = [str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", python, "--require-hashes"]
+    step([*uv, "--requirement", str(ROOT / "requirements" / "dev.txt")], "a package could not be downloaded")
+
+
+def install_node() -> None:
+    step(["npm", "ci", "--silent", "--no-audit", "--no-fund"], "npm ci failed")
+
+
+def step(command: list[str], problem: str) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ})
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
+        reasons = [line for line in said if "warning" not in line.lower()] or said
+        raise CannotSetUp(f"{problem}; check the network and run again ({reasons[-1].strip()})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
