@@ -1,0 +1,26 @@
+"""Both engines, one after the other, each started once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from local.aws import free_port
+from local.engine_env import engine_command, engine_environ, ensure_engine
+from local.tiny_model import ensure_model
+from tests.engines import MODEL, VLLM_WITHIN_S, Engine, running, standin
+
+
+@pytest.fixture(scope="session", params=["stand-in", pytest.param("vllm", marks=pytest.mark.vllm)])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    folder = tmp_path_factory.mktemp(f"engine-{request.param}")
+    if request.param == "stand-in":
+        with standin(folder, "--seconds-per-token", "0.004") as made:
+            yield made
+        return
+    environment = ensure_engine(print)
+    port = free_port()
+    argv = engine_command(environment, ensure_model(environment, print), MODEL, "127.0.0.1", port)
+    with running(argv, port, folder, engine_environ(), VLLM_WITHIN_S) as made:
+        yield made

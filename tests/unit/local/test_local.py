@@ -1,0 +1,195 @@
+"""The local run's pure parts, and its hold on processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from local import cache
+from local.certificate import Answer, StreamAccount, certificate, holds, quantile
+from local.ec2_loop import MAX_LAUNCHES, plan
+from local.errors import LocalRunError
+from local.imds import TOKEN_PATH, InstanceMetadata
+from local.processes import Undertaker, kill_all_in, living_in, start
+from node_agent.contract.notices import parse_instance_action, parse_rebalance
+
+# the certificate
+
+
+def account(delivered: tuple[int, ...], reference: tuple[int, ...] = (1, 2, 3, 4), text: str = "abcd") -> StreamAccount:
+    return StreamAccount("s", Answer(reference, "abcd"), Answer(delivered, text), "notice", 5.0)
+
+
+@pytest.mark.parametrize(
+    ("delivered", "lost", "duplicated"),
+    [
+        ((1, 2, 3, 4), 0, 0),
+        ((1, 2, 4), 1, 0),
+        ((1, 2, 2, 3, 4), 0, 1),
+        ((1, 2), 2, 0),
+        ((), 4, 0),
+        ((1, 9, 3, 4), 1, 1),
+    ],
+)
+def test_what_was_lost_and_what_came_twice_is_counted(delivered: tuple[int, ...], lost: int, duplicated: int) -> None:
+    stream = account(delivered)
+    assert (stream.lost, stream.duplicated) == (lost, duplicated)
+    assert stream.verified is (delivered == (1, 2, 3, 4))
+
+
+@given(st.lists(st.integers(0, 9)), st.lists(st.integers(0, 9)), st.text(), st.text())
+def test_chains_are_equal_only_for_equal_answers(a: list[int], b: list[int], s: str, t: str) -> None:
+    left, right = Answer(tuple(a), s), Answer(tuple(b), t)
+    assert (left.chain == right.chain) is (left == right)
+
+
+def test_the_promise_holds_only_if_nothing_at_all_is_wrong() -> None:
+    good = certificate("sim", 1, {"notice": 1}, [account((1, 2, 3, 4))], 1.0)
+    assert holds(good)
+    assert good["interruptions"] == {"notice": 1, "total": 1}
+    assert good["pause_ms"] == {
+        "p50": 5.0, "p95": 5.0, "p99": 5.0, "by_kind": {"notice": {"p50": 5.0, "p95": 5.0, "p99": 5.0}},
+    }  # fmt: skip
+    for bad in (account((1, 2, 3)), account((1, 1, 2, 3, 4)), account((1, 2, 3, 4), text="abXd")):
+        assert not holds(certificate("sim", 1, {}, [account((1, 2, 3, 4)), bad], 1.0))
+    broken = StreamAccount("s", Answer((), ""), Answer((), ""), error="APIError")
+    assert not holds(certificate("sim", 1, {}, [broken], 1.0))
+
+
+def test_quantiles() -> None:
+    assert quantile([], 0.5) is None
+    assert [quantile([1, 2, 3, 4], share) for share in (0.5, 0.75, 0.99)] == [2, 3, 4]
+
+
+# IMDS
+
+
+def metadata() -> InstanceMetadata:
+    return InstanceMetadata("i-1", "us-east-1a", "us-east-1", "g5.xlarge", "127.0.0.9")
+
+
+def get(imds: InstanceMetadata, path: str, token: str, now: float = 0.0) -> tuple[int, str]:
+    return imds.answer("GET", f"/latest/meta-data/{path}", {"x-aws-ec2-metadata-token": token}, now, "")
+
+
+def test_imds_answers_only_with_a_token_that_has_not_expired() -> None:
+    imds = metadata()
+    ttl = {"x-aws-ec2-metadata-token-ttl-seconds": "60"}
+    assert get(imds, "instance-id", "t1")[0] == 401
+    assert imds.answer("PUT", TOKEN_PATH, ttl, 0.0, "t1") == (200, "t1")
+    assert get(imds, "instance-id", "t1", now=59) == (200, "i-1")
+    assert get(imds, "instance-id", "t1", now=60)[0] == 401
+    assert get(imds, "nothing", "t1", now=1)[0] == 404
+    assert imds.answer("GET", TOKEN_PATH, ttl, 0.0, "t2")[0] == 405
+    for wrong in ("", "0", "21601", "x"):
+        assert imds.answer("PUT", TOKEN_PATH, {"x-aws-ec2-metadata-token-ttl-seconds": wrong}, 0.0, "t")[0] == 400
+
+
+def test_a_notice_and_a_recommendation_appear_when_they_are_given() -> None:
+    imds = metadata()
+    imds.answer("PUT", TOKEN_PATH, {"x-aws-ec2-metadata-token-ttl-seconds": "60"}, 0.0, "t")
+    assert get(imds, "spot/instance-action", "t")[0] == 404
+    assert get(imds, "events/recommendations/rebalance", "t")[0] == 404
+    imds.deadline, imds.rebalance_at = 1000.0, 900.0
+    assert parse_instance_action(get(imds, "spot/instance-action", "t")[1]).deadline == 1000.0
+    assert parse_rebalance(get(imds, "events/recommendations/rebalance", "t")[1]) == 900.0
+
+
+# EC2's part
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(0, MAX_LAUNCHES))
+def test_the_group_launches_what_is_missing_within_the_runs_bound(desired: int, alive: int, launched: int) -> None:
+    launch = plan(desired, alive, launched).launch
+    assert 0 <= launch <= MAX_LAUNCHES - launched
+    assert alive + launch <= max(desired, alive)
+    if launched + desired <= MAX_LAUNCHES:
+        assert alive + launch >= desired
+
+
+# processes
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(300)"]
+IN_A_SESSION = f"import subprocess; subprocess.run({SLEEP!r}, start_new_session=True)"
+PARENT = [sys.executable, "-c", IN_A_SESSION]
+
+
+def wait_for_living(folder: Path, count: int) -> None:
+    give_up_at = time.monotonic() + 10
+    while len(living_in(folder)) < count:
+        assert time.monotonic() < give_up_at, "the processes did not start"
+        time.sleep(0.01)
+
+
+def test_processes_and_their_children_are_found_by_their_folder_and_ended(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    parent = start(PARENT, run / "a", os.environ, run / "log")
+    other = start(SLEEP, tmp_path / "other", os.environ, tmp_path / "log")
+    try:
+        wait_for_living(run, 2)
+        assert kill_all_in(run)
+        assert parent.wait(10) == -9
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_when_a_run_is_killed_its_undertaker_ends_what_it_started(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    script = (
+        "import os, sys, time; from pathlib import Path; from local.processes import Undertaker, start\n"
+        f"run = Path({str(run)!r}); keeper = Undertaker(run)\n"
+        f"start({SLEEP!r}, run / 'node', os.environ, run / 'log'); time.sleep(300)"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[3])
+    try:
+        wait_for_living(run, 1)
+        (pid,) = living_in(run)
+    finally:
+        driver.kill()
+        driver.wait()
+    give_up_at = time.monotonic() + 10
+    while living_in(run):
+        assert time.monotonic() < give_up_at, f"{pid} outlived its run"
+        time.sleep(0.01)
+
+
+def test_an_undertaker_finishes_when_it_is_told_to(tmp_path: Path) -> None:
+    child = None
+    undertaker = Undertaker(tmp_path / "run")
+    child = start(SLEEP, tmp_path / "run" / "node", os.environ, tmp_path / "run" / "log")
+    wait_for_living(tmp_path / "run", 1)
+    assert undertaker.finish()
+    assert child.wait(5) == -9
+
+
+# the cache
+
+
+def test_a_thing_is_made_once_and_again_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNKTI_CACHE", str(tmp_path))
+    made = []
+
+    def fail(folder: Path) -> None:
+        (folder / "half").touch()
+        raise LocalRunError("no network")
+
+    with pytest.raises(LocalRunError):
+        cache.made_once("thing", fail)
+    for _ in range(2):
+        folder = cache.made_once("thing", lambda folder: made.append((folder / "half").exists()))
+    assert (made, folder) == ([False], tmp_path / "thing")
+
+
+def test_a_full_disk_is_said_before_anything_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNKTI_CACHE", str(tmp_path))
+    with pytest.raises(LocalRunError, match=r"no disk space: .* SYNKTI_CACHE"):
+        cache.require_space(10**9)
