@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from local.aws import REGION, EmbeddedAws
+from local.errors import LocalRunError
 from local.imds import InstanceMetadata
 from local.machines import Machine, MachineKind
+from local.processes import tail
 from node_agent.contract.names import DRILL_EVENT_SOURCE
 from node_agent.contract.notices import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
 from node_agent.contract.tags import CLUSTER_TAG
@@ -30,6 +32,9 @@ _LOOK_EVERY_S = 0.25
 _READ_GROUP_EVERY = 8
 MAX_LAUNCHES = 64
 """In one run: a node that cannot start is not replaced for ever."""
+
+MAX_FAILURES = 3
+"""Nodes that end by themselves, with an error, before the run gives up."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Ec2Loop:
         self._told = told
         self._network = f"127.{secrets.randbelow(100) + 100}.{secrets.randbelow(200) + 10}"
         self._launched = 0
+        self._failed = 0
         self._reclaims: set[asyncio.Task[None]] = set()
         self.machines: list[Machine] = []
 
@@ -129,6 +135,11 @@ class Ec2Loop:
         status = machine.agent.wait()
         how = "killed" if machine.killed else f"its agent ended with status {status}"
         self._told(f"{machine.instance_id} is gone: {how}")
+        self._failed += status != 0 and not machine.killed
+        if self._failed >= MAX_FAILURES:
+            raise LocalRunError(
+                f"nodes end by themselves; the last one's log, {machine.log}, ends:\n{tail(machine.log)}"
+            )
         self.machines.remove(machine)
         await asyncio.to_thread(machine.close)
         await self._emit(STATE_CHANGE_EVENT, machine, {"state": "shutting-down"})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 class Undertaker:
-    """A process that outlives the run by a moment: when the run ends, however it ends, it ends what is left.
+    """A process that outlives the run by a moment, and ends and removes what is left of it, however it ended.
 
     It waits for the end of its standard input, which the kernel closes with the run.
     """
@@ -115,7 +116,10 @@ def tail(log: Path, lines: int = 20) -> str:
 
 def _wait_and_bury(folder: Path) -> int:
     sys.stdin.buffer.read()
-    return 0 if kill_all_in(folder) else 1
+    if not kill_all_in(folder):
+        return 1
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import secrets
 import shutil
 import signal
@@ -75,8 +74,6 @@ async def _interruptible(engine: str, stay: bool, screen: Screen) -> bool:
     finally:
         if not undertaker.finish():
             screen.say("a process of this run would not end", style="bold red")
-        with contextlib.suppress(OSError):
-            shutil.rmtree(folder)
 
 
 async def _run(engine: str, stay: bool, screen: Screen, folder: Path) -> bool:

@@ -79,7 +79,7 @@ async def run(settings: Settings) -> int:
     try:
         return await agent.run()
     finally:
-        client.close()
+        await client.close()
 
 
 async def _learn(settings: Settings, client: HttpClient) -> Outside:

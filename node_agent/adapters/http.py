@@ -271,12 +271,13 @@ class HttpClient:
         else:
             connection.abort("closed")
 
-    def close(self) -> None:
-        """End all idle connections."""
+    async def close(self) -> None:
+        """End all idle connections, and give the loop the turn in which their sockets close."""
         for connections in self._idle.values():
             for connection in connections:
                 connection.abort("closed")
         self._idle.clear()
+        await asyncio.sleep(0)
 
 
 async def _connect(address: Address) -> _Connection:

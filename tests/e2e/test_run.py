@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from local.processes import living_in
+from local.processes import living_in, tail
 
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "out" / "run"
@@ -36,10 +36,8 @@ def run(engine: str, within_s: float, **environ: str) -> subprocess.CompletedPro
 
 def logs() -> str:
     """The end of every log of the last run, for a failure that has to be understood."""
-    parts = []
-    for log in sorted((ROOT / "out" / "logs").glob("*.log")):
-        parts.append(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-25:]))
-    return "\n".join(parts)
+    ends = {log.name: tail(log, 25) for log in sorted((ROOT / "out" / "logs").glob("*.log"))}
+    return "\n".join(f"--- {name}\n{end}" for name, end in ends.items())
 
 
 def assert_nothing_is_left() -> None:

@@ -140,7 +140,7 @@ async def unready_fleet(
     finally:
         await _end(fleet)
         for client in clients:
-            client.close()
+            await client.close()
 
 
 async def _end(fleet: LocalFleet) -> None:

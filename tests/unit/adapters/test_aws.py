@@ -1,0 +1,146 @@
+"""One suite over each port's adapter and its twin in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import boto3
+import pytest
+
+from node_agent.adapters.dynamodb import DynamoRecords
+from node_agent.adapters.ec2 import Ec2
+from node_agent.adapters.memory import MemoryInstances, MemoryRecords, MemorySecrets
+from node_agent.adapters.secrets import SecretsManager
+from node_agent.contract.errors import StaleEpoch, StoreUnavailable
+from node_agent.contract.records import NodeRecord, TimelineStep, node_key, record_from_item
+from node_agent.contract.states import NodeState
+from node_agent.contract.tags import NodeTags
+from node_agent.core.fleet import TaggedNode
+from node_agent.ports import Instances, Records, Secrets
+from tests.unit.adapters.conftest import TABLE, run_instance
+
+RECORD = NodeRecord("i-1", "us-east-1a", "g5.xlarge", NodeState.STARTING, 7, 99)
+READY = TimelineStep("ready", "agent", 10.0)
+NOTICE = TimelineStep("notice-seen", "imds", 11.0)
+
+
+class Table:
+    """A Records port and a look behind it."""
+
+    def __init__(self, port: Records, client: Any) -> None:
+        self.port = port
+        self._client = client
+
+    def held(self) -> NodeRecord:
+        if isinstance(self.port, MemoryRecords):
+            return self.port.records["i-1"]
+        return record_from_item(boto3.resource("dynamodb").Table(TABLE).get_item(Key=node_key("i-1"))["Item"])
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+def table(request: pytest.FixtureRequest) -> Table:
+    if request.param == "memory":
+        return Table(MemoryRecords(), None)
+    client = request.getfixturevalue("dynamodb")
+    return Table(DynamoRecords(client, TABLE), client)
+
+
+def test_a_nodes_record_moves_forward_and_tells_each_step_once(table: Table) -> None:
+    async def story() -> None:
+        await table.port.begin(RECORD)
+        await table.port.advance("i-1", 7, NodeState.READY, READY)
+        await table.port.advance("i-1", 7, NodeState.DRAINING, NOTICE)
+        await table.port.advance("i-1", 7, NodeState.DRAINING, replace(NOTICE, at=99.0))
+
+    asyncio.run(story())
+    assert table.held() == replace(RECORD, state=NodeState.DRAINING, timeline={READY.key: READY, NOTICE.key: NOTICE})
+
+
+def test_a_state_that_would_move_back_leaves_its_step_and_nothing_else(table: Table) -> None:
+    async def story() -> None:
+        await table.port.begin(replace(RECORD, state=NodeState.DRAINING))
+        await table.port.advance("i-1", 7, NodeState.READY, READY)
+
+    asyncio.run(story())
+    assert table.held() == replace(RECORD, state=NodeState.DRAINING, timeline={READY.key: READY})
+
+
+def test_a_newer_incarnation_owns_the_record(table: Table) -> None:
+    async def story() -> None:
+        await table.port.begin(RECORD)
+        await table.port.begin(replace(RECORD, incarnation=8))
+        with pytest.raises(StaleEpoch):
+            await table.port.advance("i-1", 7, NodeState.READY, READY)
+
+    asyncio.run(story())
+    assert table.held() == replace(RECORD, incarnation=8)
+
+
+class Fleet:
+    """An Instances port over two running instances."""
+
+    def __init__(self, port: Instances, ids: list[str], addresses: list[str]) -> None:
+        self.port = port
+        self.ids = ids
+        self.addresses = addresses
+
+
+@pytest.fixture(params=["memory", "ec2"])
+def fleet(request: pytest.FixtureRequest) -> Fleet:
+    if request.param == "memory":
+        known = {"i-1": "10.0.0.1", "i-2": "10.0.0.2"}
+        return Fleet(MemoryInstances(known, 8001), list(known), list(known.values()))
+    client = request.getfixturevalue("ec2")
+    pairs = [run_instance(client) for _ in range(2)]
+    return Fleet(Ec2(client), [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+def test_nodes_find_each_other_by_their_tags(fleet: Fleet) -> None:
+    first, second = fleet.ids
+
+    async def story() -> None:
+        assert await fleet.port.nodes("synkti") == []
+        await fleet.port.tag(first, NodeTags("synkti", NodeState.READY))
+        await fleet.port.tag(second, NodeTags("synkti", NodeState.STARTING, "127.0.0.2:9001"))
+        assert sorted(await fleet.port.nodes("synkti"), key=lambda node: fleet.ids.index(node.instance_id)) == [
+            TaggedNode(first, f"{fleet.addresses[0]}:8001", NodeState.READY),
+            TaggedNode(second, "127.0.0.2:9001", NodeState.STARTING),
+        ]
+        assert await fleet.port.nodes("another") == []
+        await fleet.port.untag(first)
+        assert [node.instance_id for node in await fleet.port.nodes("synkti")] == [second]
+
+    asyncio.run(story())
+
+
+def test_a_deadline_goes_with_the_drain_that_set_it(fleet: Fleet) -> None:
+    async def story() -> None:
+        await fleet.port.tag(fleet.ids[0], NodeTags("synkti", NodeState.DRAINING, deadline=100.0))
+        await fleet.port.tag(fleet.ids[0], NodeTags("synkti", NodeState.READY))
+
+    asyncio.run(story())
+    port: Any = fleet.port
+    if isinstance(port, MemoryInstances):
+        tags = set(port.tags[fleet.ids[0]])
+    else:
+        answer = boto3.client("ec2").describe_instances(InstanceIds=[fleet.ids[0]])
+        tags = {tag["Key"] for tag in answer["Reservations"][0]["Instances"][0]["Tags"]}
+    assert tags == {"SynktiCluster", "SynktiRole", "SynktiState"}
+
+
+@pytest.fixture(params=["memory", "secrets manager"])
+def secrets(request: pytest.FixtureRequest) -> Secrets:
+    if request.param == "memory":
+        return MemorySecrets({"synkti/cluster-key": b"key"})
+    request.getfixturevalue("aws")
+    client = boto3.client("secretsmanager")
+    client.create_secret(Name="synkti/cluster-key", SecretString="key")
+    return SecretsManager(client)
+
+
+def test_a_secret_is_read_and_a_missing_one_is_named(secrets: Secrets) -> None:
+    assert asyncio.run(secrets.read("synkti/cluster-key")) == b"key"
+    with pytest.raises(StoreUnavailable, match="nothing/here"):
+        asyncio.run(secrets.read("nothing/here"))
