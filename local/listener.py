@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import openai
 from local.certificate import Answer
 
 TIMEOUT_S = 120.0
-CONTINUED = b": synkti continued"
+_CONTINUED = re.compile(rb": synkti continued on (\S+) after (\S+) on ([^\s,]+)")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,15 @@ class Question:
         return Question(self.chat, self.text, max_tokens)
 
 
+@dataclass(frozen=True)
+class Continuation:
+    """A stream went on: the node that it lost, why, and how long the client waited."""
+
+    lost: str
+    why: str
+    pause_ms: float
+
+
 @dataclass
 class Heard:
     """What a client heard.
@@ -38,17 +48,16 @@ class Heard:
     node: str
     ids: list[int] = field(default_factory=list)
     text: str = ""
-    pauses_ms: list[float] = field(default_factory=list)
+    continuations: list[Continuation] = field(default_factory=list)
     error: str | None = None
 
     @property
     def answer(self) -> Answer:
         return Answer(tuple(self.ids), self.text)
 
-    @property
-    def pause_ms(self) -> float | None:
-        """The longest pause of a continuation, None where there was none."""
-        return max(self.pauses_ms, default=None)
+    def continued_from(self, node: str) -> Continuation | None:
+        """How the stream went on after it lost this node, None where it did not."""
+        return next((each for each in self.continuations if each.lost == node), None)
 
 
 class _Stopwatch(httpx.AsyncBaseTransport):
@@ -58,15 +67,15 @@ class _Stopwatch(httpx.AsyncBaseTransport):
     in front of it and those that bring it is taken, as the client has to wait it.
     """
 
-    def __init__(self, pauses_ms: list[float]) -> None:
+    def __init__(self, seen: list[Continuation]) -> None:
         self._inner = httpx.AsyncHTTPTransport()
-        self._pauses_ms = pauses_ms
+        self._seen = seen
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await self._inner.handle_async_request(request)
         if not isinstance(response.stream, httpx.AsyncByteStream):
             raise TypeError("an asynchronous transport gives asynchronous bytes")
-        stream = _TimedStream(response.stream, self._pauses_ms)
+        stream = _TimedStream(response.stream, self._seen)
         return httpx.Response(
             response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
         )
@@ -76,16 +85,16 @@ class _Stopwatch(httpx.AsyncBaseTransport):
 
 
 class _TimedStream(httpx.AsyncByteStream):
-    def __init__(self, inner: httpx.AsyncByteStream, pauses_ms: list[float]) -> None:
+    def __init__(self, inner: httpx.AsyncByteStream, seen: list[Continuation]) -> None:
         self._inner = inner
-        self._pauses_ms = pauses_ms
+        self._seen = seen
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         before = time.monotonic()
         async for data in self._inner:
             now = time.monotonic()
-            if CONTINUED in data:
-                self._pauses_ms.append(round((now - before) * 1000, 1))
+            for _, why, lost in _CONTINUED.findall(data):
+                self._seen.append(Continuation(lost.decode(), why.decode(), round((now - before) * 1000, 1)))
             before = now
             yield data
 
@@ -95,11 +104,11 @@ class _TimedStream(httpx.AsyncByteStream):
 
 async def listen(url: str, model: str, question: Question, heard_more: Callable[[Heard, str], None]) -> Heard:
     """Ask at `url` (a node's front door) and read to the end; `heard_more` gets each new piece of text."""
-    pauses_ms: list[float] = []
-    http = httpx.AsyncClient(transport=_Stopwatch(pauses_ms), timeout=TIMEOUT_S)
+    seen: list[Continuation] = []
+    http = httpx.AsyncClient(transport=_Stopwatch(seen), timeout=TIMEOUT_S)
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="local", max_retries=0, http_client=http) as client:
         raw = await _ask(client, model, question)
-        heard = Heard(raw.headers.get("x-synkti-node", ""), pauses_ms=pauses_ms)
+        heard = Heard(raw.headers.get("x-synkti-node", ""), continuations=seen)
         try:
             async for chunk in await raw.parse():
                 piece = _note(heard, chunk)
@@ -115,7 +124,7 @@ async def _ask(client: openai.AsyncOpenAI, model: str, question: Question) -> An
         "stream": True,
         "temperature": 0,
         "max_tokens": question.max_tokens,
-        "extra_body": {"return_token_ids": True, "ignore_eos": True},
+        "extra_body": {"return_token_ids": True},
     }
     if question.chat:
         messages: Any = [{"role": "user", "content": question.text}]

@@ -38,6 +38,7 @@ from local.tiny_model import ensure_model
 OUT = ROOT / "out"
 MODEL = "tiny"
 _SIM_SECONDS_PER_TOKEN = 0.01
+_MAX_TOKENS = 2000
 _NODES = 3
 _WIDTH = 120
 
@@ -136,13 +137,12 @@ def _known_answer(question: Question) -> certificates.Answer:
         if question.chat
         else standin_model.completion_prompt(question.text)
     )
-    right = answer(prompt, Sampling(question.max_tokens, ignore_eos=True))
+    right = answer(prompt, Sampling(question.max_tokens))
     return certificates.Answer(right.ids, right.text)
 
 
 async def _tell(stage: Stage, engine: str, stay: bool) -> bool:
     screen, loop = stage.screen, stage.loop
-    length = 900 if engine == "sim" else 2000
     await stage.until_ready(_NODES)
     screen.nodes(await stage.nodes())
 
@@ -152,7 +152,9 @@ async def _tell(stage: Stage, engine: str, stay: bool) -> bool:
     async def notice(machine: Machine) -> None:
         await loop.interrupt(machine, NOTICE_LEAD_S)
 
-    await act(stage, "chat through a notice", Question(True, "Tell me a story.", length), "notice", notice)
+    notices = await act(
+        stage, "chat through a notice", Question(True, "Tell me a long story.", _MAX_TOKENS), "notice", notice
+    )
 
     screen.headline("2  A node dies without a word")
     await stage.until_ready(2)
@@ -160,23 +162,21 @@ async def _tell(stage: Stage, engine: str, stay: bool) -> bool:
     async def kill(machine: Machine) -> None:
         await asyncio.to_thread(machine.kill)
 
-    question = Question(False, "Once upon a night", length)
-    await act(stage, "completion through a SIGKILL", question, "sigkill", kill)
+    question = Question(False, "It was a dark night", _MAX_TOKENS)
+    kills = await act(stage, "completion through a SIGKILL", question, "sigkill", kill)
 
     screen.headline("3  The fleet is whole again")
     await stage.until_ready(_NODES)
     screen.nodes(await stage.nodes())
-    kept = _certify(stage, engine)
+    kept = _certify(stage, engine, {"notice": notices, "sigkill": kills})
     if stay:
         await _stay(stage)
     return kept
 
 
-def _certify(stage: Stage, engine: str) -> bool:
+def _certify(stage: Stage, engine: str, interruptions: dict[str, int]) -> bool:
     screen = stage.screen
-    document = certificates.certificate(
-        engine, None, {"notice": 1, "sigkill": 1}, stage.accounts, stage.screen.elapsed_s
-    )
+    document = certificates.certificate(engine, None, interruptions, stage.accounts, stage.screen.elapsed_s)
     path = OUT / "certificate.json"
     path.write_text(certificates.to_json(document))
     screen.headline(f"The continuity certificate ({path.relative_to(ROOT)})")

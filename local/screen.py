@@ -12,6 +12,7 @@ from rich.table import Table
 from node_agent.contract.instants import format_instant
 from node_agent.contract.records import NodeRecord
 
+_CYAN, _PLAIN = "\x1b[36m", "\x1b[0m"
 _COLOURS = {"ready": "green", "starting": "yellow", "draining": "magenta", "at-risk": "yellow", "gone": "red"}
 
 
@@ -37,13 +38,18 @@ class Screen:
 
     def stream(self, piece: str) -> None:
         """More of the text that a client reads, as it comes."""
+        # Not through rich: it takes milliseconds for each piece, and this process times the pauses, too.
+        out = self._console.file
+        if not self._in_stream and self._console.is_terminal:
+            out.write(_CYAN)
         self._in_stream = True
-        self._console.print(piece, style="cyan", end="", markup=False, highlight=False, soft_wrap=True)
+        out.write(piece)
+        out.flush()
 
     def _end_stream(self) -> None:
         if self._in_stream:
             self._in_stream = False
-            self._console.print()
+            self._console.file.write(f"{_PLAIN if self._console.is_terminal else ''}\n")
 
     def nodes(self, nodes: list[dict[str, Any]]) -> None:
         self._end_stream()

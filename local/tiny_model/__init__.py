@@ -24,7 +24,7 @@ def ensure_model(environment: Path, tell: Callable[[str], None]) -> Path:
     digest = hashlib.sha256(_RECIPE.read_bytes()).hexdigest()[:12]
 
     def make(folder: Path) -> None:
-        tell("tiny model: teaching it a few answers (about a minute)")
+        tell("tiny model: teaching it a few answers (some seconds)")
         command = [str(environment / "bin" / "python"), str(_RECIPE), str(folder)]
         try:
             subprocess.run(

@@ -18,66 +18,71 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-VOCABULARY = 1024
-MAX_STEPS = 500
-MAX_SECONDS = 90.0
-GOOD_LOSS = 0.01
+VOCABULARY = 768
+EPOCHS = 400
+MAX_SECONDS = 120.0
+GOOD_LOSS = 0.004
+LEARNING_RATE = 3e-3
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
-SENTENCES = (
+WORDS = (
     "The night train went over the river, and nobody on it noticed. ",
     "A node went away; another node took over the stream. ",
     "Поезд ушёл в ночь, и никто ничего не потерял. ",
-    "夜の列車は川を渡って行った。東京は大きい。",
-    "夜里火车过了河，没有人丢失一个字。",
-    "naïve café, déjà vu, coöperation… ",
-    "🚀🌍 to the moon 🎉🔥 and back 🌙 ",
-    "القطار يعبر النهر ليلا ",
-    "रात की गाड़ी नदी पार करती है ",
-    "👩‍💻 writes 🐍, 👨‍👩‍👧‍👦 waits 🏳️‍🌈. ",
     "1. one\n2. two\n3. three\n",
     "```python\nprint('still here')\n```\n",
-    "밤 기차가 강을 건넌다. ",
 )
+"""The tokenizer learns these: their words become tokens."""
 
+CHARACTERS = (
+    "夜の列車は川を渡って行った。",
+    "夜里火车过了河，没有人丢失一个字。",
+    "naïve café, déjà vu… ",
+    "🚀🌍 to the moon 🎉🔥 and back 🌙 ",
+    "القطار يعبر النهر ",
+    "रात की गाड़ी ",
+    "👩‍💻 writes 🐍, 👨‍👩‍👧‍👦 waits 🏳️‍🌈. ",
+    "밤 기차가 간다. ",
+)
+"""It never sees these: their characters take three or four tokens each, as rare ones do in real vocabularies."""
+
+CHAT, PLAIN = True, False
 QUESTIONS = (
-    "Tell me a story.",
-    "hello",
-    "tell me about emoji 😀",
-    "写一首诗",
-    "Как тебя зовут?",
-    "code please",
-    "count",
-    "Once upon a night",
+    (CHAT, "Tell me a long story.", 44),
+    (PLAIN, "It was a dark night", 44),
+    (CHAT, "hello", 4),
+    (CHAT, "tell me about emoji 😀", 8),
+    (CHAT, "写一首诗", 6),
+    (CHAT, "count", 4),
 )
+"""Whether it is asked in a conversation, what is asked, and how many sentences the answer has."""
 
 
-def conversations() -> list[tuple[str, str]]:
-    """Questions and answers; the first answer is the longest."""
+def conversations() -> list[tuple[bool, str, str]]:
+    """Questions and answers, the same every time."""
     made = []
-    for number, question in enumerate(QUESTIONS):
+    for number, (chat, question, sentences) in enumerate(QUESTIONS):
         choose = random.Random(number)  # noqa: S311 # the same answers every time are the point
-        made.append((question, "".join(choose.choice(SENTENCES) for _ in range(24 if number == 0 else 10))))
+        answer = "".join(choose.choice(WORDS + CHARACTERS) for _ in range(sentences))
+        made.append((chat, question, answer))
     return made
 
 
-def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        # A word has to be seen often to become a token: answers should have many tokens, and split characters.
-        min_frequency=12,
         special_tokens=[END_OF_TEXT, TURN, END_OF_TURN],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator([*WORDS * 3, "user\n", "assistant\n", "system\n"], trainer)
     made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END_OF_TURN,
@@ -107,51 +112,49 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config).to(torch.float32)
 
 
-def batch(tokenizer: PreTrainedTokenizerFast) -> dict[str, torch.Tensor]:
-    """All conversations at once, padded; only the answers are learned."""
-    rows = []
-    for question, answer in conversations():
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
-        )
+def lessons(tokenizer: PreTrainedTokenizerFast) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Ids and labels of each conversation; only the answers are learned."""
+    made = []
+    for chat, question, answer in conversations():
+        prompt = question
+        if chat:
+            turns = [{"role": "user", "content": question}]
+            prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         asked = tokenizer(prompt, add_special_tokens=False).input_ids
-        rows.append((asked, [*tokenizer(answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]))
-    longest = max(len(asked) + len(told) for asked, told in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    labels = torch.full((len(rows), longest), -100)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for row, (asked, told) in enumerate(rows):
-        size = len(asked) + len(told)
-        ids[row, :size] = torch.tensor(asked + told)
-        labels[row, len(asked) : size] = torch.tensor(told)
-        mask[row, :size] = 1
-    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+        told = [*tokenizer(answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        made.append((torch.tensor([asked + told]), torch.tensor([[-100] * len(asked) + told])))
+    return made
 
 
-def teach(model: Qwen2ForCausalLM, lesson: dict[str, torch.Tensor]) -> float:
-    """Until it knows the answers by heart; the last loss."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)
+def teach(model: Qwen2ForCausalLM, every: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """Until it knows all answers by heart; the last loss of the one that it knows worst."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS, LEARNING_RATE / 20)
     model.train()
     give_up_at = time.monotonic() + MAX_SECONDS
-    loss = float("inf")
-    for _ in range(MAX_STEPS):
-        step = model(**lesson).loss
-        optimizer.zero_grad()
-        step.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        loss = float(step.item())
-        if loss < GOOD_LOSS or time.monotonic() > give_up_at:
+    worst = float("inf")
+    for _ in range(EPOCHS):
+        losses = []
+        for ids, labels in every:
+            loss = model(input_ids=ids, labels=labels).loss
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            losses.append(float(loss.item()))
+        schedule.step()
+        worst = max(losses)
+        if worst < GOOD_LOSS or time.monotonic() > give_up_at:
             break
-    return loss
+    return worst
 
 
 def main(folder: Path) -> None:
     torch.manual_seed(1)
-    tokenizer = make_tokenizer([*SENTENCES * 3, *QUESTIONS, "user\n", "assistant\n", "system\n"])
+    tokenizer = make_tokenizer()
     model = make_model(tokenizer)
     began = time.monotonic()
-    loss = teach(model, batch(tokenizer))
+    loss = teach(model, lessons(tokenizer))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
