@@ -94,6 +94,7 @@ async def _run(engine: str, stay: bool, screen: Screen, folder: Path) -> bool:
     stage = Stage(
         aws, deployed, loop, screen, MODEL,
         reference=_known_answer if engine == "sim" else lambda question: None,
+        size=_NODES,
         ready_within_s=60.0 if engine == "sim" else 300.0,
     )  # fmt: skip
     telling = asyncio.create_task(_tell(stage, engine, stay))
@@ -143,7 +144,7 @@ def _known_answer(question: Question) -> certificates.Answer:
 
 async def _tell(stage: Stage, engine: str, stay: bool) -> bool:
     screen, loop = stage.screen, stage.loop
-    await stage.until_ready(_NODES)
+    await stage.until_ready()
     screen.nodes(await stage.nodes())
 
     screen.headline("1  EC2 wants an instance back, with notice")
@@ -152,12 +153,12 @@ async def _tell(stage: Stage, engine: str, stay: bool) -> bool:
     async def notice(machine: Machine) -> None:
         await loop.interrupt(machine, NOTICE_LEAD_S)
 
-    notices = await act(
-        stage, "chat through a notice", Question(True, "Tell me a long story.", _MAX_TOKENS), "notice", notice
-    )
+    question = Question(True, "Tell me a long story.", _MAX_TOKENS)
+    notices = await act(stage, "chat through a notice", question, "notice", notice)
 
     screen.headline("2  A node dies without a word")
-    await stage.until_ready(2)
+    screen.say("first the replacement joins")
+    await stage.until_ready()
 
     async def kill(machine: Machine) -> None:
         await asyncio.to_thread(machine.kill)
@@ -166,7 +167,7 @@ async def _tell(stage: Stage, engine: str, stay: bool) -> bool:
     kills = await act(stage, "completion through a SIGKILL", question, "sigkill", kill)
 
     screen.headline("3  The fleet is whole again")
-    await stage.until_ready(_NODES)
+    await stage.until_ready()
     screen.nodes(await stage.nodes())
     kept = _certify(stage, engine, {"notice": notices, "sigkill": kills})
     if stay:

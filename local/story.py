@@ -40,7 +40,7 @@ Reference = Callable[[Question], Answer | None]
 
 @dataclass
 class Stage:
-    """Everything the acts need. ready_within_s: how long nodes may take until they serve."""
+    """Everything the acts need. size: of the fleet; ready_within_s: how long nodes may take until they serve."""
 
     aws: EmbeddedAws
     deployed: Deployed
@@ -48,6 +48,7 @@ class Stage:
     screen: Screen
     model: str
     reference: Reference
+    size: int
     ready_within_s: float
     accounts: list[StreamAccount] = field(default_factory=list)
     first_token_s: float | None = None
@@ -64,8 +65,8 @@ class Stage:
             return found
         return []
 
-    async def until_ready(self, count: int) -> None:
-        """Until `count` nodes serve and know each other; tells every change. Raises LocalRunError."""
+    async def until_ready(self) -> None:
+        """Until all nodes serve and know each other; tells every change. Raises LocalRunError."""
         told: dict[str, str] = {}
         give_up_at = time.monotonic() + self.ready_within_s
         while True:
@@ -76,7 +77,7 @@ class Stage:
                 if told.get(instance_id) != state:
                     self.screen.say(f"{instance_id} {state}", style="green" if state == "ready" else "")
             told = states
-            if sum(state == "ready" for state in states.values()) >= count:
+            if sum(state == "ready" for state in states.values()) >= self.size:
                 return
             if time.monotonic() > give_up_at:
                 logs = "\n".join(f"{m.log}:\n{tail(m.log)}" for m in self.loop.machines)
@@ -100,7 +101,7 @@ async def act(stage: Stage, name: str, question: Question, kind: str, take: Take
         if await _interrupt_once(stage, f"{name} {attempt}" if attempt > 1 else name, question, kind, take):
             return attempt
         stage.screen.say("the stream had moved before: this machine is busy. Once more, when all nodes are ready")
-        await stage.until_ready(2)
+        await stage.until_ready()
     raise LocalRunError(f"in {TRIES} tries no stream was moved by {kind}: this machine is too busy for the engine")
 
 

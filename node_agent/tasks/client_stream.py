@@ -74,6 +74,7 @@ class ClientStream:
         self._closed: str | None = None  # why it ends early: handoff, client-gone
         self._tried: list[NodeStatus] = []
         self._loss: _Loss | None = None
+        self._heard_at = 0.0  # loop time of the last bytes of any engine
         self._pace = Pace()
         self._clock = asyncio.get_running_loop().time
 
@@ -148,10 +149,12 @@ class ClientStream:
             except ExchangeLost as lost:
                 out = machine.lose(lost.why)
             if out:
+                now = self._clock()
                 if self._loss is not None:
-                    out = self._gone_on(route.node) + out
+                    out = self._gone_on(route.node, now) + out
+                self._heard_at = now
                 chunks += 1
-                self._pace.observe(self._clock() - asked_at)
+                self._pace.observe(now - asked_at)
                 if chunks % _RETUNE_EVERY == 1:
                     response.allow_silence(silence_s(self._pace.time_per_token_s))
                 await self._send({"type": "http.response.body", "body": out, "more_body": True})
@@ -208,16 +211,17 @@ class ClientStream:
         if self.machine.state is not StreamState.LOST:
             self.machine.lose(why)
         if self._loss is None:
-            self._loss = _Loss(node, why, self._clock())
+            # From the last bytes on: a silence is part of the pause that the client waits.
+            self._loss = _Loss(node, why, self._heard_at or self._clock())
         self._node.metrics.losses.labels(why).inc()
         _log.info("stream %s: lost %s: %s, after %d tokens", self.stream_id, node.instance_id, why, self.machine.tokens)
 
-    def _gone_on(self, node: NodeStatus) -> bytes:
+    def _gone_on(self, node: NodeStatus, now: float) -> bytes:
         """The stream goes on: count the pause, and say it in a comment that SSE clients ignore."""
         loss, self._loss = self._loss, None
         if loss is None or not self.machine.seq:
             return b""
-        pause_s = self._clock() - loss.since
+        pause_s = now - loss.since
         self._node.metrics.continuations.labels(loss.why).inc()
         self._node.metrics.pause.observe(pause_s)
         told = f"synkti continued on {node.instance_id} after {loss.why} on {loss.node.instance_id}"
