@@ -35,11 +35,15 @@ class EmbeddedAws:
             "AWS_ACCESS_KEY_ID": "AKIA" + secrets.token_hex(8).upper(),
             "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16),
         }
+        scratch = folder / "aws" / "tmp"
+        scratch.mkdir(parents=True, exist_ok=True)
         environ = {
             **os.environ,
             **self._credentials,
             "BIND_HOST": _HOST,
             "GATEWAY_PORT": str(self._port),
+            # Its Lambda workers keep their packages, and work, there.
+            "TMPDIR": str(scratch),
             # Listeners on all addresses that nobody here needs.
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",

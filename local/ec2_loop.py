@@ -12,7 +12,6 @@ import asyncio
 import itertools
 import json
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +88,7 @@ class Ec2Loop:
         task.add_done_callback(self._reclaims.discard)
 
     async def recommend_rebalance(self, machine: Machine) -> None:
-        machine.metadata.rebalance_at = time.time()
+        machine.recommend_rebalance()
         await self._emit(REBALANCE_EVENT, machine, {})
 
     async def _end_after(self, machine: Machine, lead_s: float) -> None:

@@ -1,17 +1,21 @@
-"""A stand-in for IMDSv2, one for each emulated instance, on the instance's own loopback address.
+"""A stand-in for IMDSv2, one process for each emulated instance, on the instance's own loopback address.
 
-What it answers is a pure function of its state (`answer`); the server around it only moves bytes.
+    python -m local.imds FILE      serves what FILE (`InstanceMetadata.to_json`) says, at every request anew
+
+What it answers is a pure function of its state (`answer`); the server around it only moves bytes. It is a process of
+its own so that a busy run cannot make it late: a notice has to be seen within a second.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-import threading
+import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from node_agent.contract.instants import format_instant
 
@@ -21,9 +25,9 @@ _ROOT = "/latest/meta-data/"
 _MAX_TTL_S = 21_600
 
 
-@dataclass
+@dataclass(frozen=True)
 class InstanceMetadata:
-    """The state of one instance's metadata, and its answers. deadline, rebalance_at: unix seconds."""
+    """What one instance's metadata say. deadline, rebalance_at: unix seconds, None while EC2 wants nothing."""
 
     instance_id: str
     zone: str
@@ -32,31 +36,12 @@ class InstanceMetadata:
     address: str
     deadline: float | None = None
     rebalance_at: float | None = None
-    _tokens: dict[str, float] = field(default_factory=dict)
 
-    def answer(self, method: str, path: str, headers: Mapping[str, str], now: float, fresh: str) -> tuple[int, str]:
-        """Status and body. headers: names in lower case; fresh: what a new token would be."""
-        if path == TOKEN_PATH:
-            return self._token(method, headers, now, fresh)
-        expires = self._tokens.get(headers.get("x-aws-ec2-metadata-token", ""))
-        if expires is None or expires <= now:
-            return 401, ""
-        if method != "GET" or not path.startswith(_ROOT):
-            return 404, ""
-        value = self._values().get(path.removeprefix(_ROOT))
-        return (200, value) if value is not None else (404, "")
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
 
-    def _token(self, method: str, headers: Mapping[str, str], now: float, fresh: str) -> tuple[int, str]:
-        ttl = headers.get("x-aws-ec2-metadata-token-ttl-seconds", "")
-        if method != "PUT":
-            return 405, ""
-        if not ttl.isdigit() or not 1 <= int(ttl) <= _MAX_TTL_S:
-            return 400, ""
-        self._tokens = {token: expires for token, expires in self._tokens.items() if expires > now}
-        self._tokens[fresh] = now + int(ttl)
-        return 200, fresh
-
-    def _values(self) -> dict[str, str | None]:
+    def values(self) -> dict[str, str | None]:
+        """Path below the root to body; None is a 404."""
         action = {"action": "terminate", "time": format_instant(self.deadline)} if self.deadline else None
         rebalance = {"noticeTime": format_instant(self.rebalance_at)} if self.rebalance_at else None
         return {
@@ -71,36 +56,80 @@ class InstanceMetadata:
         }
 
 
-class ImdsServer:
-    """Serves one instance's metadata on its address until it is closed. Raises OSError where it cannot listen."""
+class MetadataService:
+    """IMDSv2's rules about tokens, over metadata that may change between two requests."""
 
-    def __init__(self, metadata: InstanceMetadata) -> None:
-        self.url = f"http://{metadata.address}:{PORT}"
-        self._server = ThreadingHTTPServer((metadata.address, PORT), _handler(metadata))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+    def __init__(self) -> None:
+        self.tokens: dict[str, float] = {}
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def answer(
+        self, metadata: InstanceMetadata, method: str, path: str, headers: Mapping[str, str], now: float, fresh: str
+    ) -> tuple[int, str]:
+        """Status and body. headers: names in lower case; fresh: what a new token would be."""
+        if path == TOKEN_PATH:
+            return self._token(method, headers, now, fresh)
+        expires = self.tokens.get(headers.get("x-aws-ec2-metadata-token", ""))
+        if expires is None or expires <= now:
+            return 401, ""
+        if method != "GET" or not path.startswith(_ROOT):
+            return 404, ""
+        value = metadata.values().get(path.removeprefix(_ROOT))
+        return (200, value) if value is not None else (404, "")
+
+    def _token(self, method: str, headers: Mapping[str, str], now: float, fresh: str) -> tuple[int, str]:
+        ttl = headers.get("x-aws-ec2-metadata-token-ttl-seconds", "")
+        if method != "PUT":
+            return 405, ""
+        if not ttl.isdigit() or not 1 <= int(ttl) <= _MAX_TTL_S:
+            return 400, ""
+        self.tokens = {token: expires for token, expires in self.tokens.items() if expires > now}
+        self.tokens[fresh] = now + int(ttl)
+        return 200, fresh
 
 
-def _handler(metadata: InstanceMetadata) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class ImdsServer(ThreadingHTTPServer):
+    """Serves `read`'s metadata on `address`. Raises OSError where it cannot listen."""
 
-        def _respond(self) -> None:
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            status, body = metadata.answer(self.command, self.path, headers, time.time(), secrets.token_urlsafe(32))
-            data = body.encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    daemon_threads = True
 
-        do_GET = do_PUT = _respond  # http.server's names
+    def __init__(self, address: str, read: Callable[[], InstanceMetadata]) -> None:
+        self.read = read
+        self.service = MetadataService()
+        super().__init__((address, PORT), _Handler)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing: it is asked twice a second."""
 
-    return Handler
+def url(address: str) -> str:
+    return f"http://{address}:{PORT}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: ImdsServer
+
+    def _respond(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        fresh = secrets.token_urlsafe(32)
+        status, body = self.server.service.answer(
+            self.server.read(), self.command, self.path, headers, time.time(), fresh
+        )
+        data = body.encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_PUT = _respond  # http.server's names
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: it is asked twice a second."""
+
+
+def main(file: Path) -> None:
+    def read() -> InstanceMetadata:
+        return InstanceMetadata(**json.loads(file.read_text()))
+
+    ImdsServer(read().address, read).serve_forever()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from local.imds import ImdsServer, InstanceMetadata
+from local import imds
+from local.imds import InstanceMetadata
 from local.processes import kill_all_in, start
 
+_ROOT = str(Path(__file__).parent.parent)
 _AGENT = [sys.executable, "-m", "node_agent"]
 FRONT_PORT, PEER_PORT, ENGINE_PORT = 8000, 8001, 8002
 
@@ -42,16 +45,21 @@ class Machine:
         self.folder = kind.folder / metadata.instance_id
         self.log = kind.logs / f"{metadata.instance_id}.log"
         self.killed = False
-        self._imds = ImdsServer(metadata)
+        # Beside the machine, not on it: killing the machine leaves the metadata service, as in EC2.
+        self._imds_folder = kind.folder / f"{metadata.instance_id}.imds"
+        self._imds_file = self._imds_folder / "metadata.json"
+        self._tell_imds(metadata)
+        environ = {**os.environ, "PYTHONPATH": _ROOT}
+        command = [sys.executable, "-m", "local.imds", str(self._imds_file)]
+        self._imds = start(command, self._imds_folder, environ, self.log)
         self.agent: subprocess.Popen[bytes] = start(_AGENT, self.folder, self._environ(kind), self.log)
 
     def _environ(self, kind: MachineKind) -> dict[str, str]:
-        root = str(Path(__file__).parent.parent)
         command = ", ".join(f'"{word}"' for word in kind.engine(self.host, ENGINE_PORT))
         return {
             **kind.environ,
-            "PYTHONPATH": root,
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self._imds.url,
+            "PYTHONPATH": _ROOT,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds.url(self.host),
             "SYNKTI_CLUSTER": kind.cluster,
             "SYNKTI_MODEL_NAME": kind.model,
             "SYNKTI_MODEL_DIR": kind.model_dir,
@@ -72,8 +80,19 @@ class Machine:
         return self.agent.poll() is None
 
     def give_notice(self, lead_s: float) -> None:
-        """What IMDS says from now on."""
-        self.metadata.deadline = time.time() + lead_s
+        """What IMDS says from now on: EC2 takes the instance in `lead_s` seconds."""
+        self._tell_imds(replace(self.metadata, deadline=time.time() + lead_s))
+
+    def recommend_rebalance(self) -> None:
+        self._tell_imds(replace(self.metadata, rebalance_at=time.time()))
+
+    def _tell_imds(self, metadata: InstanceMetadata) -> None:
+        """Whole or not at all: the service reads the file at every request."""
+        self.metadata = metadata
+        self._imds_folder.mkdir(parents=True, exist_ok=True)
+        new = self._imds_file.with_suffix(".new")
+        new.write_text(metadata.to_json())
+        new.replace(self._imds_file)
 
     def kill(self) -> None:
         """The whole machine at once: agent, engine and all that they started."""
@@ -85,4 +104,5 @@ class Machine:
         """What is left of it, and its metadata."""
         kill_all_in(self.folder)
         self.agent.wait()
-        self._imds.close()
+        self._imds.kill()
+        self._imds.wait()

@@ -38,7 +38,7 @@ from local.tiny_model import ensure_model
 OUT = ROOT / "out"
 MODEL = "tiny"
 _SIM_SECONDS_PER_TOKEN = 0.01
-_MAX_TOKENS = 2000
+_MAX_TOKENS = 3000
 _NODES = 3
 _WIDTH = 120
 

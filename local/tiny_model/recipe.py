@@ -52,8 +52,8 @@ CHARACTERS = (
 
 CHAT, PLAIN = True, False
 QUESTIONS = (
-    (CHAT, "Tell me a long story.", 44),
-    (PLAIN, "It was a dark night", 44),
+    (CHAT, "Tell me a long story.", 88),
+    (PLAIN, "It was a dark night", 88),
     (CHAT, "hello", 4),
     (CHAT, "tell me about emoji 😀", 8),
     (CHAT, "写一首诗", 6),

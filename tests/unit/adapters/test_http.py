@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from local.aws import free_port
-from local.imds import ImdsServer, InstanceMetadata
+from local.imds import ImdsServer, InstanceMetadata, url
 from node_agent.adapters import http
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.imds import Imds
@@ -196,23 +198,21 @@ def test_what_nobody_reads_stops_the_sender(monkeypatch: pytest.MonkeyPatch) -> 
 # IMDS
 
 
-def metadata() -> InstanceMetadata:
-    host = f"127.60.{os.getpid() % 250 + 1}.9"
-    return InstanceMetadata("i-1", "us-east-1a", "us-east-1", "g5.xlarge", host)
-
-
 def test_imds_is_read_with_a_token_and_a_new_one_where_it_expired() -> None:
-    state = metadata()
-    server = ImdsServer(state)
+    host = f"127.60.{os.getpid() % 250 + 1}.9"
+    state = InstanceMetadata("i-1", "us-east-1a", "us-east-1", "g5.xlarge", host)
+    said = [state]
+    server = ImdsServer(host, lambda: said[-1])
+    threading.Thread(target=server.serve_forever, daemon=True).start()
 
     async def story() -> None:
         client = HttpClient()
-        imds = Imds(server.url, client)
-        assert await imds.identity() == Identity("i-1", "us-east-1a", "us-east-1", "g5.xlarge", state.address)
+        imds = Imds(url(host), client)
+        assert await imds.identity() == Identity("i-1", "us-east-1a", "us-east-1", "g5.xlarge", host)
         assert await imds.interruption() is None
         assert await imds.rebalance() is None
-        state.deadline, state.rebalance_at = 2000.0, 1000.0
-        state._tokens.clear()  # as after a restart of the service: every token is refused
+        said.append(replace(state, deadline=2000.0, rebalance_at=1000.0))
+        server.service.tokens.clear()  # as after a restart of the service: every token is refused
         assert await imds.interruption() == InterruptionNotice(2000.0, "terminate")
         assert await imds.rebalance() == 1000.0
         await client.close()
@@ -220,7 +220,8 @@ def test_imds_is_read_with_a_token_and_a_new_one_where_it_expired() -> None:
     try:
         asyncio.run(story())
     finally:
-        server.close()
+        server.shutdown()
+        server.server_close()
 
 
 def test_an_imds_that_does_not_answer_is_unavailable() -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from local import cache
 from local.certificate import Answer, StreamAccount, certificate, holds, quantile
 from local.ec2_loop import MAX_LAUNCHES, plan
 from local.errors import LocalRunError
-from local.imds import TOKEN_PATH, InstanceMetadata
+from local.imds import TOKEN_PATH, InstanceMetadata, MetadataService
 from local.processes import Undertaker, kill_all_in, living_in, start
 from node_agent.contract.notices import parse_instance_action, parse_rebalance
 
@@ -71,35 +72,39 @@ def test_quantiles() -> None:
 # IMDS
 
 
-def metadata() -> InstanceMetadata:
-    return InstanceMetadata("i-1", "us-east-1a", "us-east-1", "g5.xlarge", "127.0.0.9")
+METADATA = InstanceMetadata("i-1", "us-east-1a", "us-east-1", "g5.xlarge", "127.0.0.9")
+TTL = {"x-aws-ec2-metadata-token-ttl-seconds": "60"}
 
 
-def get(imds: InstanceMetadata, path: str, token: str, now: float = 0.0) -> tuple[int, str]:
-    return imds.answer("GET", f"/latest/meta-data/{path}", {"x-aws-ec2-metadata-token": token}, now, "")
+def get(service: MetadataService, path: str, token: str, now: float = 0.0, **changes: float) -> tuple[int, str]:
+    headers = {"x-aws-ec2-metadata-token": token}
+    metadata = InstanceMetadata(**{**asdict(METADATA), **changes})
+    return service.answer(metadata, "GET", f"/latest/meta-data/{path}", headers, now, "")
+
+
+def put(service: MetadataService, headers: dict[str, str], token: str) -> tuple[int, str]:
+    return service.answer(METADATA, "PUT", TOKEN_PATH, headers, 0.0, token)
 
 
 def test_imds_answers_only_with_a_token_that_has_not_expired() -> None:
-    imds = metadata()
-    ttl = {"x-aws-ec2-metadata-token-ttl-seconds": "60"}
-    assert get(imds, "instance-id", "t1")[0] == 401
-    assert imds.answer("PUT", TOKEN_PATH, ttl, 0.0, "t1") == (200, "t1")
-    assert get(imds, "instance-id", "t1", now=59) == (200, "i-1")
-    assert get(imds, "instance-id", "t1", now=60)[0] == 401
-    assert get(imds, "nothing", "t1", now=1)[0] == 404
-    assert imds.answer("GET", TOKEN_PATH, ttl, 0.0, "t2")[0] == 405
+    service = MetadataService()
+    assert get(service, "instance-id", "t1")[0] == 401
+    assert put(service, TTL, "t1") == (200, "t1")
+    assert get(service, "instance-id", "t1", now=59) == (200, "i-1")
+    assert get(service, "instance-id", "t1", now=60)[0] == 401
+    assert get(service, "nothing", "t1", now=1)[0] == 404
+    assert service.answer(METADATA, "GET", TOKEN_PATH, TTL, 0.0, "t2")[0] == 405
     for wrong in ("", "0", "21601", "x"):
-        assert imds.answer("PUT", TOKEN_PATH, {"x-aws-ec2-metadata-token-ttl-seconds": wrong}, 0.0, "t")[0] == 400
+        assert put(service, {"x-aws-ec2-metadata-token-ttl-seconds": wrong}, "t")[0] == 400
 
 
 def test_a_notice_and_a_recommendation_appear_when_they_are_given() -> None:
-    imds = metadata()
-    imds.answer("PUT", TOKEN_PATH, {"x-aws-ec2-metadata-token-ttl-seconds": "60"}, 0.0, "t")
-    assert get(imds, "spot/instance-action", "t")[0] == 404
-    assert get(imds, "events/recommendations/rebalance", "t")[0] == 404
-    imds.deadline, imds.rebalance_at = 1000.0, 900.0
-    assert parse_instance_action(get(imds, "spot/instance-action", "t")[1]).deadline == 1000.0
-    assert parse_rebalance(get(imds, "events/recommendations/rebalance", "t")[1]) == 900.0
+    service = MetadataService()
+    put(service, TTL, "t")
+    assert get(service, "spot/instance-action", "t")[0] == 404
+    assert get(service, "events/recommendations/rebalance", "t")[0] == 404
+    assert parse_instance_action(get(service, "spot/instance-action", "t", deadline=1000.0)[1]).deadline == 1000.0
+    assert parse_rebalance(get(service, "events/recommendations/rebalance", "t", rebalance_at=900.0)[1]) == 900.0
 
 
 # EC2's part
