@@ -14,7 +14,7 @@ import openai
 from local.certificate import Answer
 
 TIMEOUT_S = 120.0
-_CONTINUED = re.compile(rb": synkti continued on (\S+) after (\S+) on ([^\s,]+)")
+_CONTINUED = re.compile(rb": synkti continued on \S+ after (\S+) on (\S+), pause (\S+) ms")
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Heard:
 class _Stopwatch(httpx.AsyncBaseTransport):
     """The SDK's own transport, with an eye on the clock.
 
-    A node marks the place where a stream went on with a comment, which the SDK drops; here the time between the bytes
-    in front of it and those that bring it is taken, as the client has to wait it.
+    A node marks the place where a stream went on with a comment, which the SDK drops, and says how long it was without
+    a token; here the time between the bytes in front of it and those that bring it is taken as well.
     """
 
     def __init__(self, seen: list[Continuation]) -> None:
@@ -93,8 +93,10 @@ class _TimedStream(httpx.AsyncByteStream):
         before = time.monotonic()
         async for data in self._inner:
             now = time.monotonic()
-            for _, why, lost in _CONTINUED.findall(data):
-                self._seen.append(Continuation(lost.decode(), why.decode(), round((now - before) * 1000, 1)))
+            for why, lost, at_entry_ms in _CONTINUED.findall(data):
+                # The entry's figure where this client was behind and saw less of the pause than there was.
+                pause_ms = max((now - before) * 1000, float(at_entry_ms))
+                self._seen.append(Continuation(lost.decode(), why.decode(), round(pause_ms, 1)))
             before = now
             yield data
 

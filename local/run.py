@@ -118,7 +118,9 @@ def _machine_kind(engine: str, folder: Path, logs: Path, tell: Callable[[str], N
         environment = ensure_engine(tell)
         model_dir = ensure_model(environment, tell)
         command = partial(_vllm, environment, model_dir)
-        return MachineKind("synkti", MODEL, str(model_dir), command, engine_environ(), folder / "nodes", logs)
+        # Three engines share this CPU with everything else: one may be silent for seconds and still be well.
+        environ = {**engine_environ(), "SYNKTI_MIN_SILENCE_S": "10"}
+        return MachineKind("synkti", MODEL, str(model_dir), command, environ, folder / "nodes", logs)
     return MachineKind("synkti", MODEL, "none", _standin, {}, folder / "nodes", logs)
 
 

@@ -125,6 +125,7 @@ class Agent:
             clock=time.time,
             fleet=Fleet(identity.instance_id),
             metrics=Metrics(),
+            min_silence_s=settings.min_silence_s,
         )
         self._served = ServedRequests(self._node, client, settings.engine)
         engines = Engines(self._node, self._served, client, outside.key)

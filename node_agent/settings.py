@@ -19,6 +19,7 @@ from node_agent.contract.names import (
     table_name,
 )
 from node_agent.core.addresses import Address, parse_address
+from node_agent.core.patience import MIN_SILENCE_S
 
 IMDS_ENDPOINT = "http://169.254.169.254"
 
@@ -73,6 +74,9 @@ class Settings:
 
     term_grace_s: float
     """The deadline that SIGTERM gives a drain. systemd's TimeoutStopSec has to be longer."""
+
+    min_silence_s: float
+    """The least inter-token timeout. Longer where engines share a CPU and one may be slow without being lost."""
 
     max_body_bytes: int
     """Of a client's request; images in chat messages are the largest."""
@@ -142,6 +146,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         engine_start_s=read.get("SYNKTI_ENGINE_START_S", 900.0, _positive),
         engine_restarts=read.get("SYNKTI_ENGINE_RESTARTS", 5, int),
         term_grace_s=read.get("SYNKTI_TERM_GRACE_S", 90.0, _positive),
+        min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_SILENCE_S, _positive),
         max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, int),
         max_streams=read.get("SYNKTI_MAX_STREAMS", 2_000, int),
     )

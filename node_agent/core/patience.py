@@ -9,9 +9,9 @@ _FIRST_TOKEN_S_PER_KIB = 0.5
 MAX_FIRST_TOKEN_S = 600.0
 
 
-def silence_s(time_per_token_s: float) -> float:
+def silence_s(time_per_token_s: float, least_s: float = MIN_SILENCE_S) -> float:
     """The inter-token timeout: 2 s, or eight times the engine's measured time per token where that is longer."""
-    return max(MIN_SILENCE_S, _TOKENS_OF_SILENCE * time_per_token_s)
+    return max(least_s, _TOKENS_OF_SILENCE * time_per_token_s)
 
 
 def first_token_s(request_bytes: int) -> float:

@@ -156,7 +156,7 @@ class ClientStream:
                 chunks += 1
                 self._pace.observe(now - asked_at)
                 if chunks % _RETUNE_EVERY == 1:
-                    response.allow_silence(silence_s(self._pace.time_per_token_s))
+                    response.allow_silence(silence_s(self._pace.time_per_token_s, self._node.min_silence_s))
                 await self._send({"type": "http.response.body", "body": out, "more_body": True})
         if machine.state is StreamState.COMPLETE:
             await self._send({"type": "http.response.body", "body": b""})

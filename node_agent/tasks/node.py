@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from node_agent.contract.states import NodeState
 from node_agent.core import routing
 from node_agent.core.fleet import Fleet, NodeStatus, Pool
-from node_agent.core.patience import Pace
+from node_agent.core.patience import MIN_SILENCE_S, Pace
 from node_agent.core.routing import Route
 from node_agent.ports import Identity
 from node_agent.tasks.metrics import Metrics
@@ -19,7 +19,10 @@ from node_agent.tasks.metrics import Metrics
 
 @dataclass
 class Node:
-    """clock: unix seconds; peer, front: host:port of the doors as others reach them."""
+    """clock: unix seconds; peer, front: host:port of the doors as others reach them.
+
+    min_silence_s: the least inter-token timeout of the streams here.
+    """
 
     identity: Identity
     peer: str
@@ -29,6 +32,7 @@ class Node:
     clock: Callable[[], float]
     fleet: Fleet
     metrics: Metrics
+    min_silence_s: float = MIN_SILENCE_S
     state: NodeState = NodeState.STARTING
     in_flight: int = 0
     pace: Pace = field(default_factory=Pace)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +104,12 @@ async def find_engine(fleet: LocalFleet, kind: str, body: dict[str, Any]) -> Loc
 
 HAPPENINGS: dict[str, Callable[[LocalNode], None]] = {
     "its engine is killed": lambda node: node.kill_engine(),
+    "its engine falls silent": lambda node: node.kill_engine(signal.SIGSTOP),
     "EC2 takes it at short notice": lambda node: node.notice(lead_s=5.5),
     "it is told to end": lambda node: node.agent.request_drain(),
 }
-SHORT = {"SYNKTI_TERM_GRACE_S": "5.5"}  # so that after SIGTERM, too, nothing can finish in place
+# So that after SIGTERM, too, nothing can finish in place, and silence is noticed soon.
+SHORT = {"SYNKTI_TERM_GRACE_S": "5.5", "SYNKTI_MIN_SILENCE_S": "0.5"}
 
 
 @pytest.mark.parametrize("kind", ["chat", "plain"])
