@@ -1,0 +1,153 @@
+"""The publisher and the reactor: in order, in the background, nothing lost over failures, and bugs loud."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from node_agent.adapters.memory import MemoryInstances, MemoryRecords
+from node_agent.contract.errors import StoreUnavailable
+from node_agent.contract.records import NodeRecord, TimelineStep
+from node_agent.contract.states import NodeState
+from node_agent.contract.tags import NodeTags, decode_tags
+from node_agent.core.lifecycle import Effect, EngineReady, Lifecycle, NoticeSeen, Retire, TermRequested, Tick
+from node_agent.reactor import Reactor
+from node_agent.tasks.publisher import Publisher
+
+RECORD = NodeRecord("i-1", "z", "t", NodeState.STARTING, 7, 99)
+STARTED = TimelineStep("started", "agent", 1.0)
+READY = TimelineStep("ready", "agent", 2.0)
+DRAINING = NodeTags("synkti", NodeState.DRAINING, deadline=9.0)
+
+
+class Flaky(MemoryInstances):
+    """EC2 that fails so many times first, and counts what it was asked."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__({"i-1": "10.0.0.1"}, 8001)
+        self.failures = failures
+        self.written: list[NodeState | None] = []
+
+    async def tag(self, instance_id: str, tags: NodeTags) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("RequestLimitExceeded")
+        self.written.append(tags.state)
+        await super().tag(instance_id, tags)
+
+
+def publish(story: Coroutine[Any, Any, None], publisher: Publisher) -> None:
+    async def run() -> None:
+        running = asyncio.create_task(publisher.run())
+        try:
+            await story
+        finally:
+            running.cancel()
+
+    asyncio.run(run())
+
+
+def test_tags_collapse_to_the_newest_and_every_step_is_told() -> None:
+    instances, records = Flaky(0), MemoryRecords()
+    publisher = Publisher(RECORD, instances, records, lambda: 0.0)
+
+    async def story() -> None:
+        publisher.publish(NodeTags("synkti", NodeState.STARTING), NodeState.STARTING, STARTED)
+        publisher.publish(NodeTags("synkti", NodeState.READY), NodeState.READY, READY)
+        publisher.publish(DRAINING, NodeState.DRAINING, TimelineStep("notice-seen", "imds", 3.0))
+        assert await publisher.flush(5.0)
+
+    publish(story(), publisher)
+    assert instances.written == [NodeState.DRAINING]
+    assert decode_tags(instances.tags["i-1"]) == DRAINING
+    assert [step.step for step in records.records["i-1"].story] == ["started", "ready", "notice-seen"]
+    assert records.records["i-1"].state is NodeState.DRAINING
+
+
+def test_a_throttled_write_is_tried_again_until_it_is_written() -> None:
+    instances, records = Flaky(2), MemoryRecords()
+    publisher = Publisher(RECORD, instances, records, lambda: 0.0)
+
+    async def story() -> None:
+        publisher.publish(NodeTags("synkti", NodeState.READY), NodeState.READY, READY)
+        assert not await publisher.flush(0.01), "it cannot have been written yet"
+        assert await publisher.flush(5.0)
+
+    publish(story(), publisher)
+    assert instances.written == [NodeState.READY]
+    assert records.records["i-1"].state is NodeState.READY
+
+
+def test_an_older_incarnation_stops_writing_records() -> None:
+    instances, records = Flaky(0), MemoryRecords()
+    publisher = Publisher(RECORD, instances, records, lambda: 0.0)
+
+    async def story() -> None:
+        publisher.publish(None, NodeState.READY, READY)
+        assert await publisher.flush(5.0)
+        newer = NodeRecord("i-1", "z", "t", NodeState.STARTING, 8, 99)
+        await records.begin(newer)
+        publisher.publish(None, NodeState.GONE, TimelineStep("drained", "agent", 3.0))
+        assert await publisher.flush(5.0)
+        assert records.records["i-1"] == newer
+
+    publish(story(), publisher)
+
+
+def test_without_a_table_tags_are_still_written() -> None:
+    instances = Flaky(0)
+    publisher = Publisher(RECORD, instances, None, lambda: 0.0)
+
+    async def story() -> None:
+        publisher.publish(NodeTags("synkti", NodeState.READY), NodeState.READY, READY)
+        assert await publisher.flush(5.0)
+
+    publish(story(), publisher)
+    assert instances.written == [NodeState.READY]
+
+
+def test_effects_are_carried_out_in_order_and_the_last_is_returned() -> None:
+    done: list[str] = []
+
+    async def perform(effect: Effect) -> None:
+        done.append(type(effect).__name__)
+
+    async def run() -> Retire:
+        reactor = Reactor(Lifecycle(), perform)
+        for event in (EngineReady(1), NoticeSeen(2, 122), Tick(3, 0)):
+            reactor.post(event)
+        return await reactor.run()
+
+    assert asyncio.run(run()) == Retire(0, "drained")
+    assert done == ["Publish", "Publish", "MoveStreams", "CloseClients"]
+
+
+def test_a_bug_ends_the_process_with_the_recent_events(caplog: pytest.LogCaptureFixture) -> None:
+    async def perform(effect: Effect) -> None:
+        raise ZeroDivisionError
+
+    async def run() -> None:
+        reactor = Reactor(Lifecycle(), perform)
+        reactor.post(TermRequested(1, 91))
+        with pytest.raises(ZeroDivisionError):
+            await reactor.run()
+
+    asyncio.run(run())
+    assert "TermRequested" in caplog.text
+
+
+def test_the_queue_of_events_is_bounded() -> None:
+    async def perform(effect: Effect) -> None:
+        """Nothing."""
+
+    async def run() -> None:
+        reactor = Reactor(Lifecycle(), perform)
+        for _ in range(1_024):
+            reactor.post(Tick(1, 0))
+        with pytest.raises(asyncio.QueueFull):
+            reactor.post(Tick(1, 0))
+
+    asyncio.run(run())
