@@ -1,0 +1,58 @@
+"""What set-up says about a machine that is not ready for it: one line, exit code 2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from local import setup
+
+SETUP = Path(setup.__file__)
+
+
+def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "PYTHON", (99, 0))
+    with pytest.raises(setup.CannotSetUp, match=r"Python 3\.\d+\.\d+ is too old; install Python 3.11"):
+        setup.check_python()
+
+
+def test_a_missing_node_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    environ = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, str(SETUP)], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("cannot set up: Node.js with npm is missing; install Node 20")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_old_node_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, says in (("node", "v18.19.0"), ("npm", "9")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {says}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(setup.CannotSetUp, match=r"Node v18\.19\.0 is too old"):
+        setup.check_node()
+
+
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "NEEDED_GIB", 10.0**9)
+    with pytest.raises(setup.CannotSetUp, match="no disk space"):
+        setup.check_space()
+
+
+def test_a_failed_download_is_named_with_its_reason() -> None:
+    with pytest.raises(setup.CannotSetUp, match=r"npm ci failed; check the network and run again \(no route\)"):
+        setup.step(["/bin/sh", "-c", "echo warning: noise >&2; echo no route >&2; exit 1"], "npm ci failed")
+
+
+def test_a_step_that_was_done_is_not_done_again(tmp_path: Path) -> None:
+    source, stamp, made = tmp_path / "lock", tmp_path / "stamp", []
+    source.write_text("a")
+    for _ in range(2):
+        setup.once("thing", [source], stamp, lambda: made.append(source.read_text()))
+    source.write_text("b")
+    setup.once("thing", [source], stamp, lambda: made.append(source.read_text()))
+    assert made == ["a", "b"]
