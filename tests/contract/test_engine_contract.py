@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from node_agent.core.completions import COMPLETE_REASONS
 from node_agent.core.sse import SseParser
 from tests.engines import MODEL, Engine
 
@@ -244,8 +245,8 @@ def running_requests(engine: Engine) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running{"))
 
 
-def test_a_stream_that_sigterm_cuts_has_no_finish_reason(engine: Engine) -> None:
-    """The last test: it ends the engine. A clean end of the body proves nothing."""
+def test_a_stream_that_sigterm_cuts_never_looks_whole_to_us(engine: Engine) -> None:
+    """The last test: it ends the engine. vLLM says `abort`, an error, `[DONE]`, or nothing, as it happens to fall."""
     body = {**BODIES[CHAT], "stream": True, "max_tokens": 3000}
     heard, parser, told = Streamed(), SseParser(), False
     with (
@@ -261,4 +262,4 @@ def test_a_stream_that_sigterm_cuts_has_no_finish_reason(engine: Engine) -> None
                 told = True
                 engine.terminate()
     assert len(heard.chunks) >= 20
-    assert heard.finish_reasons == []
+    assert COMPLETE_REASONS.isdisjoint(heard.finish_reasons)
