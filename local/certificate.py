@@ -33,15 +33,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class StreamAccount:
-    """One stream. pause_ms: None where its engine was not lost; kind: of the interruption that it met."""
+    """One stream. kind: of the interruption that it met; pause_ms: None where it did not lose its engine."""
 
     name: str
     reference: Answer
     delivered: Answer
     kind: str | None = None
     pause_ms: float | None = None
-    resumed: bool = False
     error: str | None = None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether it went on after its engine was lost."""
+        return self.pause_ms is not None
 
     @property
     def lost(self) -> int:

@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,17 +35,25 @@ MAX_LAUNCHES = 64
 MAX_FAILURES = 3
 """Nodes that end by themselves, with an error, before the run gives up."""
 
+SCALE_IN_WITHIN_S = 120.0
+"""What the deployed lifecycle hook gives an instance that is told to go."""
+
 
 @dataclass(frozen=True)
 class Step:
-    """What the group wants next: so many launches."""
+    """What the group does next: so many launches, and these instances told to go."""
 
     launch: int
+    terminate: tuple[str, ...]
 
 
-def plan(desired: int, alive: int, launched: int) -> Step:
-    """Pure: as many launches as are missing, within the run's bound."""
-    return Step(max(0, min(desired - alive, MAX_LAUNCHES - launched)))
+def plan(desired: int, serving: Sequence[str], launched: int) -> Step:
+    """Pure: as many launches as are missing, within the run's bound; the oldest go where there are too many.
+
+    serving: the instances that nobody has told to go yet, in the order of their launch; launched: in the whole run.
+    """
+    missing = desired - len(serving)
+    return Step(max(0, min(missing, MAX_LAUNCHES - launched)), tuple(serving[: max(0, -missing)]))
 
 
 class Ec2Loop:
@@ -75,21 +83,33 @@ class Ec2Loop:
                 group = await self._read_group()
             for machine in [m for m in self.machines if not m.running]:
                 await self._reclaim(machine)
-            for _ in range(plan(group["DesiredCapacity"], len(self.machines), self._launched).launch):
+            serving = [machine.instance_id for machine in self.machines if not machine.leaving]
+            step = plan(group["DesiredCapacity"], serving, self._launched)
+            for _ in range(step.launch):
                 await self._launch(group)
+            for instance_id in step.terminate:
+                self._scale_in(self.machine(instance_id))
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def interrupt(self, machine: Machine, lead_s: float) -> None:
         """EC2 wants the instance back in `lead_s` seconds: notice in IMDS, event, and the end when time is up."""
         machine.give_notice(lead_s)
+        self._end_later(machine, lead_s)
         await self._emit(INTERRUPTION_EVENT, machine, {"instance-action": "terminate"})
-        task = asyncio.create_task(self._end_after(machine, lead_s))
-        self._reclaims.add(task)
-        task.add_done_callback(self._reclaims.discard)
 
     async def recommend_rebalance(self, machine: Machine) -> None:
         machine.recommend_rebalance()
         await self._emit(REBALANCE_EVENT, machine, {})
+
+    def _scale_in(self, machine: Machine) -> None:
+        self._told(f"{machine.instance_id} is one too many: the group tells it to go")
+        machine.scale_in()
+        self._end_later(machine, SCALE_IN_WITHIN_S)
+
+    def _end_later(self, machine: Machine, lead_s: float) -> None:
+        task = asyncio.create_task(self._end_after(machine, lead_s))
+        self._reclaims.add(task)
+        task.add_done_callback(self._reclaims.discard)
 
     async def _end_after(self, machine: Machine, lead_s: float) -> None:
         await asyncio.sleep(lead_s)

@@ -27,7 +27,10 @@ _MAX_TTL_S = 21_600
 
 @dataclass(frozen=True)
 class InstanceMetadata:
-    """What one instance's metadata say. deadline, rebalance_at: unix seconds, None while EC2 wants nothing."""
+    """What one instance's metadata say. deadline, rebalance_at: unix seconds, None while EC2 wants nothing.
+
+    lifecycle: the state that the Auto Scaling group wants the instance in, Terminated at a scale-in.
+    """
 
     instance_id: str
     zone: str
@@ -36,6 +39,7 @@ class InstanceMetadata:
     address: str
     deadline: float | None = None
     rebalance_at: float | None = None
+    lifecycle: str = "InService"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -49,6 +53,7 @@ class InstanceMetadata:
             "instance-type": self.instance_type,
             "instance-life-cycle": "spot",
             "local-ipv4": self.address,
+            "autoscaling/target-lifecycle-state": self.lifecycle,
             "placement/availability-zone": self.zone,
             "placement/region": self.region,
             "spot/instance-action": json.dumps(action) if action else None,

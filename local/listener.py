@@ -12,6 +12,7 @@ import httpx2 as httpx  # what the OpenAI SDK is built on
 import openai
 
 from local.certificate import Answer
+from node_agent.contract.names import NODE_HEADER
 
 TIMEOUT_S = 120.0
 _CONTINUED = re.compile(rb": synkti continued on \S+ after (\S+) on (\S+), pause (\S+) ms")
@@ -42,7 +43,7 @@ class Continuation:
 class Heard:
     """What a client heard.
 
-    node: whose engine began it; error: how it broke, if it did.
+    node: whose engine began it, empty where none did; error: how it broke, if it did.
     """
 
     node: str
@@ -109,9 +110,10 @@ async def listen(url: str, model: str, question: Question, heard_more: Callable[
     seen: list[Continuation] = []
     http = httpx.AsyncClient(transport=_Stopwatch(seen), timeout=TIMEOUT_S)
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="local", max_retries=0, http_client=http) as client:
-        raw = await _ask(client, model, question)
-        heard = Heard(raw.headers.get("x-synkti-node", ""), continuations=seen)
+        heard = Heard("", continuations=seen)
         try:
+            raw = await _ask(client, model, question)
+            heard.node = raw.headers.get(NODE_HEADER, "")
             async for chunk in await raw.parse():
                 piece = _note(heard, chunk)
                 heard_more(heard, piece)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,10 +14,10 @@ from pathlib import Path
 from local import imds
 from local.imds import InstanceMetadata
 from local.processes import kill_all_in, start
+from node_agent.contract.names import ENGINE_PORT, FRONT_DOOR_PORT, PEER_DOOR_PORT
 
 _ROOT = str(Path(__file__).parent.parent)
 _AGENT = [sys.executable, "-m", "node_agent"]
-FRONT_PORT, PEER_PORT, ENGINE_PORT = 8000, 8001, 8002
 
 EngineCommand = Callable[[str, int], list[str]]
 """host, port -> the engine's command."""
@@ -55,7 +56,6 @@ class Machine:
         self.agent: subprocess.Popen[bytes] = start(_AGENT, self.folder, self._environ(kind), self.log)
 
     def _environ(self, kind: MachineKind) -> dict[str, str]:
-        command = ", ".join(f'"{word}"' for word in kind.engine(self.host, ENGINE_PORT))
         return {
             **kind.environ,
             "PYTHONPATH": _ROOT,
@@ -66,14 +66,14 @@ class Machine:
             "SYNKTI_FRONT_HOST": self.host,
             "SYNKTI_PEER_HOST": self.host,
             "SYNKTI_ENGINE_HOST": self.host,
-            "SYNKTI_ENGINE_COMMAND": f"[{command}]",
-            "SYNKTI_ADVERTISE_ADDRESS": f"{self.host}:{PEER_PORT}",
+            "SYNKTI_ENGINE_COMMAND": json.dumps(kind.engine(self.host, ENGINE_PORT)),
+            "SYNKTI_ADVERTISE_ADDRESS": f"{self.host}:{PEER_DOOR_PORT}",
             "SYNKTI_STATE_DIR": str(self.folder),
         }
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{FRONT_PORT}"
+        return f"http://{self.host}:{FRONT_DOOR_PORT}"
 
     @property
     def running(self) -> bool:
@@ -85,6 +85,16 @@ class Machine:
 
     def recommend_rebalance(self) -> None:
         self._tell_imds(replace(self.metadata, rebalance_at=time.time()))
+
+    def scale_in(self) -> None:
+        """The group wants one less: a drain, in the agent's own time."""
+        self._tell_imds(replace(self.metadata, lifecycle="Terminated"))
+        self.agent.terminate()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the group has told it to go."""
+        return self.metadata.lifecycle == "Terminated"
 
     def _tell_imds(self, metadata: InstanceMetadata) -> None:
         """Whole or not at all: the service reads the file at every request."""

@@ -101,6 +101,10 @@ async def _run(engine: str, stay: bool, screen: Screen, folder: Path) -> bool:
     try:
         done, _ = await asyncio.wait({playing, telling}, return_when=asyncio.FIRST_COMPLETED)
         return await telling if telling in done else await _fail_of(playing)
+    except asyncio.CancelledError:
+        if stage.kept is None:
+            raise
+        return stage.kept  # the story was told; Ctrl-C is how staying up ends
     finally:
         for task in (playing, telling):
             task.cancel()
@@ -171,10 +175,10 @@ async def _tell(stage: Stage, engine: str, stay: bool) -> bool:
     screen.headline("3  The fleet is whole again")
     await stage.until_ready()
     screen.nodes(await stage.nodes())
-    kept = _certify(stage, engine, {"notice": notices, "sigkill": kills})
+    stage.kept = _certify(stage, engine, {"notice": notices, "sigkill": kills})
     if stay:
         await _stay(stage)
-    return kept
+    return stage.kept
 
 
 def _certify(stage: Stage, engine: str, interruptions: dict[str, int]) -> bool:

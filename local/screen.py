@@ -75,4 +75,4 @@ class Screen:
 
     def document(self, text: str) -> None:
         self._end_stream()
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)

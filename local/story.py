@@ -40,7 +40,11 @@ Reference = Callable[[Question], Answer | None]
 
 @dataclass
 class Stage:
-    """Everything the acts need. size: of the fleet; ready_within_s: how long nodes may take until they serve."""
+    """Everything the acts need.
+
+    size: of the fleet; ready_within_s: how long nodes may take until they serve; kept: whether the promise was, once
+    that is known.
+    """
 
     aws: EmbeddedAws
     deployed: Deployed
@@ -52,6 +56,7 @@ class Stage:
     ready_within_s: float
     accounts: list[StreamAccount] = field(default_factory=list)
     first_token_s: float | None = None
+    kept: bool | None = None
     http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=5))
 
     async def nodes(self) -> list[dict[str, Any]]:

@@ -69,6 +69,7 @@ class ClientStream:
         self._request_id = request_id
         # The engine makes its own id of ours (chatcmpl-<stream>), so that one word finds a stream everywhere.
         self._headers = {"content-type": "application/json", "x-request-id": stream_id}
+        self._opening: asyncio.Future[Response] | None = None
         self._response: Response | None = None
         self._started = False
         self._closed: str | None = None  # why it ends early: handoff, client-gone
@@ -85,11 +86,12 @@ class ClientStream:
             status = await self._one_engine(route)
             if status is not None:
                 return status
-            if self._closed is not None:
-                return await self._end_early()
-            if len(self._tried) >= MAX_ENGINES:
-                return await self._fail("engine_lost", f"{MAX_ENGINES} engines were lost under this request.")
-            route = await self._next_route()
+            may_go_on = self._closed is None and len(self._tried) < MAX_ENGINES
+            route = await self._next_route() if may_go_on else None
+        if self._closed is not None:
+            return await self._end_early()
+        if len(self._tried) >= MAX_ENGINES:
+            return await self._fail("engine_lost", f"{MAX_ENGINES} engines were lost under this request.")
         return await self._fail("no_ready_node", "No node is ready to go on with this request.")
 
     def abandon(self) -> None:
@@ -104,6 +106,8 @@ class ClientStream:
         self._closed = self._closed or why
         if self._response is not None:
             self._response.abort(why)
+        if self._opening is not None:
+            self._opening.cancel()
 
     async def _one_engine(self, route: Route) -> int | None:
         """One engine's part: the client's status when the request is over, None when the engine was lost."""
@@ -117,19 +121,29 @@ class ClientStream:
             )
         max_tokens = self._generation.max_tokens
         left = None if max_tokens is None else max(1, max_tokens - self.machine.tokens)
+        asking = self._engines.open(
+            node,
+            "POST",
+            request.path,
+            self._headers,
+            request.body,
+            max_tokens=left,
+            silence_s=first_token_s(len(request.body)),
+        )
+        self._opening = asyncio.ensure_future(asking)
         try:
-            self._response = await self._engines.open(
-                node,
-                "POST",
-                request.path,
-                self._headers,
-                request.body,
-                max_tokens=left,
-                silence_s=first_token_s(len(request.body)),
-            )
+            self._response = await self._opening
         except ExchangeLost as lost:
             self._lost(node, lost.why)
             return None
+        except asyncio.CancelledError:
+            if self._closed is None:
+                raise
+            return None  # the client is gone, or this node goes: nobody waits for the answer here
+        finally:
+            self._opening = None
+        if self._closed is not None:
+            self._response.abort(self._closed)  # it was closed between the answer's arrival and this line
         try:
             return await self._read(route, self._response)
         finally:

@@ -23,7 +23,7 @@ from node_agent.core.lifecycle import EXIT_ENGINE_GAVE_UP
 from node_agent.core.sse import SseParser
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, local_fleet, unready_fleet
 
-TOKENS = 150
+TOKENS = 250
 MESSAGES: list[dict[str, object]] = [{"role": "user", "content": "a night train"}]
 CHAT = {"model": MODEL, "messages": MESSAGES, "temperature": 0, "max_tokens": TOKENS, "ignore_eos": True}
 PLAIN = {"model": MODEL, "prompt": "a night train", "temperature": 0, "max_tokens": TOKENS, "ignore_eos": True}
@@ -108,8 +108,7 @@ HAPPENINGS: dict[str, Callable[[LocalNode], None]] = {
     "EC2 takes it at short notice": lambda node: node.notice(lead_s=5.5),
     "it is told to end": lambda node: node.agent.request_drain(),
 }
-# So that after SIGTERM, too, nothing can finish in place, and silence is noticed soon.
-SHORT = {"SYNKTI_TERM_GRACE_S": "5.5", "SYNKTI_MIN_SILENCE_S": "0.5"}
+SHORT = {"SYNKTI_TERM_GRACE_S": "5.5"}  # so that after SIGTERM, too, nothing can finish in place
 
 
 @pytest.mark.parametrize("kind", ["chat", "plain"])
@@ -127,7 +126,9 @@ def test_a_stream_outlives_its_engine(tmp_path: Path, kind: str, happening: str)
         assert heard.ids == right.ids
         assert heard.text == right.text
         assert heard.finish_reason == right.finish_reason
-        assert "synkti_continuation_pause_seconds_count 1.0" in (await fleet.http.get(f"{entry.url}/metrics")).text
+        metrics = (await fleet.http.get(f"{entry.url}/metrics")).text
+        assert "\nsynkti_continuation_pause_seconds_count 0.0" not in metrics
+        assert "\nsynkti_continuations_total{" in metrics
 
     tell(tmp_path, story, **SHORT)
 

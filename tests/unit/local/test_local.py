@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from local import cache
 from local.certificate import Answer, StreamAccount, certificate, holds, quantile
-from local.ec2_loop import MAX_LAUNCHES, plan
+from local.ec2_loop import MAX_LAUNCHES, Step, plan
 from local.errors import LocalRunError
 from local.imds import TOKEN_PATH, InstanceMetadata, MetadataService
 from local.processes import Undertaker, kill_all_in, living_in, start
@@ -54,6 +54,7 @@ def test_chains_are_equal_only_for_equal_answers(a: list[int], b: list[int], s: 
 def test_the_promise_holds_only_if_nothing_at_all_is_wrong() -> None:
     good = certificate("sim", 1, {"notice": 1}, [account((1, 2, 3, 4))], 1.0)
     assert holds(good)
+    assert good["resumed"] == 1
     assert good["interruptions"] == {"notice": 1, "total": 1}
     assert good["pause_ms"] == {
         "p50": 5.0, "p95": 5.0, "p99": 5.0, "by_kind": {"notice": {"p50": 5.0, "p95": 5.0, "p99": 5.0}},
@@ -92,6 +93,7 @@ def test_imds_answers_only_with_a_token_that_has_not_expired() -> None:
     assert put(service, TTL, "t1") == (200, "t1")
     assert get(service, "instance-id", "t1", now=59) == (200, "i-1")
     assert get(service, "instance-id", "t1", now=60)[0] == 401
+    assert get(service, "autoscaling/target-lifecycle-state", "t1", now=1) == (200, "InService")
     assert get(service, "nothing", "t1", now=1)[0] == 404
     assert service.answer(METADATA, "GET", TOKEN_PATH, TTL, 0.0, "t2")[0] == 405
     for wrong in ("", "0", "21601", "x"):
@@ -112,11 +114,17 @@ def test_a_notice_and_a_recommendation_appear_when_they_are_given() -> None:
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, MAX_LAUNCHES))
 def test_the_group_launches_what_is_missing_within_the_runs_bound(desired: int, alive: int, launched: int) -> None:
-    launch = plan(desired, alive, launched).launch
-    assert 0 <= launch <= MAX_LAUNCHES - launched
-    assert alive + launch <= max(desired, alive)
+    step = plan(desired, [f"i-{number}" for number in range(alive)], launched)
+    assert 0 <= step.launch <= MAX_LAUNCHES - launched
+    assert not (step.launch and step.terminate)
+    after = alive + step.launch - len(step.terminate)
+    assert after <= desired
     if launched + desired <= MAX_LAUNCHES:
-        assert alive + launch >= desired
+        assert after == desired
+
+
+def test_where_there_are_too_many_the_oldest_go() -> None:
+    assert plan(1, ["i-old", "i-middle", "i-new"], 3) == Step(0, ("i-old", "i-middle"))
 
 
 # processes

@@ -1,0 +1,157 @@
+"""The shell of a client's stream against engines that a test plays: its ends, its bounds, and who is told what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+import orjson
+import pytest
+
+from node_agent.contract.states import NodeState
+from node_agent.core.completions import Kind, read_generation
+from node_agent.core.fleet import Fleet, NodeStatus
+from node_agent.core.routing import Route
+from node_agent.ports import ExchangeLost, Identity, Response
+from node_agent.tasks import client_stream
+from node_agent.tasks.client_stream import MAX_ENGINES, ClientStream
+from node_agent.tasks.metrics import Metrics
+from node_agent.tasks.node import Node
+
+BODY = {"model": "m", "stream": True, "temperature": 0, "messages": [{"role": "user", "content": "x"}]}
+TOKEN = b'data: {"id":"e","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null,"token_ids":[7]}]}\n\n'
+ROLE = b'data: {"id":"e","choices":[{"index":0,"delta":{"role":"assistant"}}],"prompt_token_ids":[1,2]}\n\n'
+
+
+class Part:
+    """A response of these parts, after which the exchange is lost, or waits until it is aborted."""
+
+    status = 200
+    headers: dict[bytes, bytes] = {}  # noqa: RUF012 # never changed
+    is_event_stream = True
+
+    def __init__(self, *parts: bytes, then: str | None = "reset", status: int = 200, stream: bool = True) -> None:
+        self._parts = list(parts)
+        self._then = then
+        self._aborted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.status = status
+        self.is_event_stream = stream
+
+    async def read(self) -> bytes:
+        if self._parts:
+            return self._parts.pop(0)
+        raise ExchangeLost(self._then if self._then is not None else await self._aborted)
+
+    async def read_all(self, max_bytes: int) -> bytes:
+        return b"".join(self._parts)
+
+    def allow_silence(self, seconds: float) -> None:
+        """Nobody is silent here."""
+
+    def abort(self, why: str) -> None:
+        if not self._aborted.done():
+            self._aborted.set_result(why)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Engines:
+    """Each engine in turn; `opened` has the nodes that were asked."""
+
+    def __init__(self, play: Callable[[], Response]) -> None:
+        self._play = play
+        self.opened: list[str] = []
+        self.asked = asyncio.Event()
+
+    async def open(self, node: NodeStatus, *_: object, **__: object) -> Response:
+        self.opened.append(node.instance_id)
+        self.asked.set()
+        await asyncio.sleep(0)
+        return self._play()
+
+
+class Never(Engines):
+    async def open(self, node: NodeStatus, *_: object, **__: object) -> Response:
+        self.opened.append(node.instance_id)
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+
+def make_node(peers: int) -> Node:
+    identity = Identity("i-0", "z", "r", "t", "10.0.0.1")
+    node = Node(identity, "p:1", "f:1", "m", 1, lambda: 0.0, Fleet("i-0"), Metrics(), state=NodeState.READY)
+    for number in range(1, peers + 1):
+        name = f"i-{number}"
+        node.fleet.heard(NodeStatus(name, f"{name}:1", f"{name}:2", NodeState.READY, "z", "t", "m", 0, 1), 0.0)
+    return node
+
+
+def run(engines: Engines, peers: int, during: Callable[[ClientStream], None] | None = None) -> tuple[int, bytes, int]:
+    """The status, all bytes that were sent, and the status line that was sent (0 for none)."""
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    async def story() -> int:
+        node = make_node(peers)
+        generation = read_generation(Kind.CHAT, orjson.dumps(BODY))
+        stream = ClientStream(node, engines, generation, "s", send)  # type: ignore[arg-type] # plays Engines
+        running = asyncio.ensure_future(stream.run(Route(node.status(), "prefix")))
+        if during is not None:
+            await engines.asked.wait()
+            during(stream)
+        async with asyncio.timeout(5):
+            return await running
+
+    status = asyncio.run(story())
+    body = b"".join(message.get("body", b"") for message in sent)
+    return status, body, next((message["status"] for message in sent if "status" in message), 0)
+
+
+def test_engines_are_bounded_and_the_end_is_an_error_not_a_clean_one() -> None:
+    engines = Engines(lambda: Part(ROLE, TOKEN))
+    status, body, line = run(engines, peers=9)
+    assert (status, line) == (200, 200)
+    assert len(engines.opened) == len(set(engines.opened)) == MAX_ENGINES
+    assert b'"code":"engine_lost"' in body
+    assert b"[DONE]" not in body
+
+
+def test_before_the_first_byte_a_loss_of_all_engines_is_a_503() -> None:
+    status, body, line = run(Engines(lambda: Part(status=500, stream=False)), peers=9)
+    assert (status, line) == (503, 503)
+    assert b'"code":"engine_lost"' in body
+
+
+def test_a_refusal_of_the_request_itself_is_passed_on_and_not_tried_elsewhere() -> None:
+    engines = Engines(lambda: Part(b'{"error":{}}', status=400, stream=False))
+    assert run(engines, peers=9) == (400, b'{"error":{}}', 400)
+    assert len(engines.opened) == 1
+
+
+def test_a_lone_node_is_asked_once_more_only_where_another_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_stream, "WAIT_FOR_NODE_S", 0.2)
+    engines = Engines(lambda: Part(ROLE, TOKEN))
+    status, body, _ = run(engines, peers=0)
+    assert status == 200
+    assert engines.opened == ["i-0"]
+    assert b'"code":"no_ready_node"' in body
+
+
+@pytest.mark.parametrize("engines", [Never(Part), Engines(lambda: Part(ROLE, TOKEN, then=None))])
+def test_a_client_that_goes_ends_the_request_also_while_no_engine_has_answered(engines: Engines) -> None:
+    status, _, _ = run(engines, peers=2, during=lambda stream: stream.abandon())
+    assert status == 499
+    assert len(engines.opened) == 1
+
+
+def test_a_node_that_goes_tells_its_client_where_to_resume() -> None:
+    engines = Engines(lambda: Part(ROLE, TOKEN, then=None))
+    status, body, _ = run(engines, peers=2, during=lambda stream: stream.close_with_handoff())
+    assert status in (200, 503)
+    assert b'"code":"handoff"' in body
+    assert b"resume stream s at: i-1:2, i-2:2" in body
