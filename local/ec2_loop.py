@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,16 +56,21 @@ def plan(desired: int, serving: Sequence[str], launched: int) -> Step:
 
 
 class Ec2Loop:
-    """machines: those that exist, in the order of their launch. told: hears of what happens, in a sentence."""
+    """machines: those that exist, in the order of their launch.
 
-    def __init__(self, aws: EmbeddedAws, group: str, kind: MachineKind, told: Callable[[str], None]) -> None:
+    network: their addresses' first three numbers; told: hears of what happens, in a sentence.
+    """
+
+    def __init__(
+        self, aws: EmbeddedAws, group: str, kind: MachineKind, network: str, told: Callable[[str], None]
+    ) -> None:
         self._ec2 = aws.client("ec2")
         self._autoscaling = aws.client("autoscaling")
         self._events = aws.client("events")
         self._group = group
         self._kind = kind
         self._told = told
-        self._network = f"127.{secrets.randbelow(100) + 100}.{secrets.randbelow(200) + 10}"
+        self._network = network
         self._launched = 0
         self._failed = 0
         self._reclaims: set[asyncio.Task[None]] = set()

@@ -1,7 +1,11 @@
-"""What can go wrong with the local run for reasons that a person can mend: one clear line each."""
+"""What can go wrong with the local run: one clear line each, and the end of the log that explains it."""
 
 from __future__ import annotations
 
 
 class LocalRunError(Exception):
-    """One line that says what is wrong and what to do about it."""
+    """What is wrong, and what to do about it."""
+
+
+class MendFirst(LocalRunError):
+    """No node was started: a person has to mend something on this machine first."""

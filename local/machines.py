@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import socket
 import subprocess
 import sys
 import time
@@ -12,12 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from local import imds
+from local.errors import MendFirst
 from local.imds import InstanceMetadata
 from local.processes import kill_all_in, start
 from node_agent.contract.names import ENGINE_PORT, FRONT_DOOR_PORT, PEER_DOOR_PORT
 
 _ROOT = str(Path(__file__).parent.parent)
 _AGENT = [sys.executable, "-m", "node_agent"]
+PORTS = (FRONT_DOOR_PORT, PEER_DOOR_PORT, ENGINE_PORT, imds.PORT)
 
 EngineCommand = Callable[[str, int], list[str]]
 """host, port -> the engine's command."""
@@ -34,6 +38,32 @@ class MachineKind:
     environ: dict[str, str]
     folder: Path
     logs: Path
+
+
+_TRIES = 5
+
+
+def free_network() -> str:
+    """The first three numbers of the loopback addresses of one run. Raises MendFirst where a port is taken on all."""
+    for _ in range(_TRIES):
+        network = f"127.{secrets.randbelow(100) + 100}.{secrets.randbelow(200) + 10}"
+        taken = [port for port in PORTS if not _is_free(f"{network}.1", port)]
+        if not taken:
+            return network
+    raise MendFirst(
+        f"a program on this machine listens on port {taken[0]} of all addresses, which every emulated instance needs; "
+        f"end it (ss -ltnp 'sport = :{taken[0]}' names it) and run again"
+    )
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 class Machine:

@@ -1,23 +1,26 @@
 """`make run`: the whole system on one machine, and two nodes of it taken away while clients read.
 
-    python -m local.run [--engine vllm|sim] [--stay]
+    python -m local.run [--engine vllm|sim] [--stay] [--out FOLDER]
 
 Exit code 0: the promise was kept. 1: it was not, or something failed; the line printed last says what. 2: something
-has to be mended by a person first.
+has to be mended by a person first. 130: stopped before the story was told.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import secrets
 import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from local import certificate as certificates
@@ -25,17 +28,17 @@ from local.aws import EmbeddedAws
 from local.deploy import ROOT, deploy
 from local.ec2_loop import Ec2Loop
 from local.engine_env import engine_command, engine_environ, ensure_engine
-from local.errors import LocalRunError
+from local.errors import LocalRunError, MendFirst
 from local.listener import Question
-from local.machines import Machine, MachineKind
-from local.processes import Undertaker
+from local.machines import Machine, MachineKind, free_network
+from local.processes import Undertaker, tail
 from local.screen import Screen
+from local.stage import Stage
 from local.standin import model as standin_model
 from local.standin.answers import Sampling, answer
-from local.story import NOTICE_LEAD_S, Stage, act
+from local.story import NOTICE_LEAD_S, act
 from local.tiny_model import ensure_model
 
-OUT = ROOT / "out"
 MODEL = "tiny"
 _SIM_SECONDS_PER_TOKEN = 0.01
 _MAX_TOKENS = 3000
@@ -43,17 +46,31 @@ _NODES = 3
 _WIDTH = 120
 
 
+@dataclass(frozen=True)
+class Options:
+    """What a person may choose. stay: up after the story, until Ctrl-C; out: where logs and certificate go."""
+
+    engine: str
+    stay: bool
+    out: Path
+
+    @property
+    def logs(self) -> Path:
+        return self.out / "logs"
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make run", description=__doc__)
-    parser.add_argument("--engine", choices=("vllm", "sim"), default="vllm")
-    parser.add_argument("--stay", action="store_true", help="stay up after the story, until Ctrl-C")
-    given = parser.parse_args()
+    options = _options()
     console = Console()
     screen = Screen(console if console.is_terminal else Console(width=_WIDTH))
     try:
-        kept = asyncio.run(_interruptible(given.engine, given.stay, screen))
+        kept = asyncio.run(_interruptible(options, screen))
     except LocalRunError as error:
         screen.say(str(error), style="bold red")
+        return 2 if isinstance(error, MendFirst) else 1
+    except (BotoCoreError, ClientError) as error:
+        log = options.logs / "aws.log"
+        screen.say(f"the embedded AWS failed: {error}; its log, {log}, ends:\n{tail(log)}", style="bold red")
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         screen.say("stopped")
@@ -61,43 +78,53 @@ def main() -> int:
     return 0 if kept else 1
 
 
-async def _interruptible(engine: str, stay: bool, screen: Screen) -> bool:
+def _options() -> Options:
+    parser = argparse.ArgumentParser(prog="make run", description="The whole system on one machine.")
+    parser.add_argument("--engine", choices=("vllm", "sim"), default="vllm")
+    parser.add_argument("--stay", action="store_true", help="stay up after the story, until Ctrl-C")
+    parser.add_argument("--out", type=Path, default=ROOT / "out", help="where logs and the certificate go")
+    given = parser.parse_args()
+    return Options(given.engine, given.stay, given.out.resolve())
+
+
+async def _interruptible(options: Options, screen: Screen) -> bool:
     """The run, with SIGTERM and SIGHUP treated as Ctrl-C."""
     task = asyncio.current_task()
     if task is None:
         raise AssertionError("asyncio.run gives a task")
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    folder = OUT / "run" / secrets.token_hex(4)
+    folder = options.out / "run" / secrets.token_hex(4)
     undertaker = Undertaker(folder)
     try:
-        return await _run(engine, stay, screen, folder)
+        return await _run(options, screen, folder)
     finally:
         if not undertaker.finish():
             screen.say("a process of this run would not end", style="bold red")
 
 
-async def _run(engine: str, stay: bool, screen: Screen, folder: Path) -> bool:
-    logs = OUT / "logs"
-    shutil.rmtree(logs, ignore_errors=True)
-    screen.headline(f"Synkti on one machine, with {'a real vLLM' if engine == 'vllm' else 'the stand-in engine'}")
-    kind = await asyncio.to_thread(_machine_kind, engine, folder, logs, screen.say)
+async def _run(options: Options, screen: Screen, folder: Path) -> bool:
+    shutil.rmtree(options.logs, ignore_errors=True)
+    vllm = options.engine == "vllm"
+    screen.headline(f"Synkti on one machine, with {'a real vLLM' if vllm else 'the stand-in engine'}")
+    network = free_network()
+    kind = await asyncio.to_thread(_machine_kind, options, folder, screen.say)
     screen.say("the embedded AWS starts")
-    aws = EmbeddedAws(folder, logs)
+    aws = EmbeddedAws(folder, options.logs)
     await asyncio.to_thread(aws.wait)
     screen.say(f"cdk bootstrap, cdk deploy against {aws.endpoint}")
     deployed = await asyncio.to_thread(deploy, aws, folder, kind.cluster)
     screen.say("deployed: the stacks state, fleet and events")
     kind.environ.update(aws.environ())
-    loop = Ec2Loop(aws, deployed.auto_scaling_group, kind, screen.say)
+    loop = Ec2Loop(aws, deployed.auto_scaling_group, kind, network, screen.say)
     playing = asyncio.create_task(loop.run())
     stage = Stage(
         aws, deployed, loop, screen, MODEL,
-        reference=_known_answer if engine == "sim" else lambda question: None,
+        reference=(lambda question: None) if vllm else _known_answer,
         size=_NODES,
-        ready_within_s=60.0 if engine == "sim" else 300.0,
+        ready_within_s=300.0 if vllm else 60.0,
     )  # fmt: skip
-    telling = asyncio.create_task(_tell(stage, engine, stay))
+    telling = asyncio.create_task(_tell(stage, options))
     try:
         done, _ = await asyncio.wait({playing, telling}, return_when=asyncio.FIRST_COMPLETED)
         return await telling if telling in done else await _fail_of(playing)
@@ -117,15 +144,19 @@ async def _fail_of(playing: asyncio.Task[None]) -> bool:
     raise LocalRunError("the loop that plays EC2 ended by itself")
 
 
-def _machine_kind(engine: str, folder: Path, logs: Path, tell: Callable[[str], None]) -> MachineKind:
-    if engine == "vllm":
-        environment = ensure_engine(tell)
-        model_dir = ensure_model(environment, tell)
+def _machine_kind(options: Options, folder: Path, tell: Callable[[str], None]) -> MachineKind:
+    """Makes what is not in the cache yet. Raises MendFirst."""
+    if options.engine == "vllm":
+        try:
+            environment = ensure_engine(tell)
+            model_dir = ensure_model(environment, tell)
+        except LocalRunError as error:
+            raise MendFirst(str(error)) from error
         command = partial(_vllm, environment, model_dir)
         # Three engines share this CPU with everything else: one may be silent for seconds and still be well.
         environ = {**engine_environ(), "SYNKTI_MIN_SILENCE_S": "10"}
-        return MachineKind("synkti", MODEL, str(model_dir), command, environ, folder / "nodes", logs)
-    return MachineKind("synkti", MODEL, "none", _standin, {}, folder / "nodes", logs)
+        return MachineKind("synkti", MODEL, str(model_dir), command, environ, folder / "nodes", options.logs)
+    return MachineKind("synkti", MODEL, "none", _standin, {}, folder / "nodes", options.logs)
 
 
 def _vllm(environment: Path, model_dir: Path, host: str, port: int) -> list[str]:
@@ -148,7 +179,7 @@ def _known_answer(question: Question) -> certificates.Answer:
     return certificates.Answer(right.ids, right.text)
 
 
-async def _tell(stage: Stage, engine: str, stay: bool) -> bool:
+async def _tell(stage: Stage, options: Options) -> bool:
     screen, loop = stage.screen, stage.loop
     await stage.until_ready()
     screen.nodes(await stage.nodes())
@@ -175,18 +206,18 @@ async def _tell(stage: Stage, engine: str, stay: bool) -> bool:
     screen.headline("3  The fleet is whole again")
     await stage.until_ready()
     screen.nodes(await stage.nodes())
-    stage.kept = _certify(stage, engine, {"notice": notices, "sigkill": kills})
-    if stay:
+    stage.kept = _certify(stage, options, {"notice": notices, "sigkill": kills})
+    if options.stay:
         await _stay(stage)
     return stage.kept
 
 
-def _certify(stage: Stage, engine: str, interruptions: dict[str, int]) -> bool:
+def _certify(stage: Stage, options: Options, interruptions: dict[str, int]) -> bool:
     screen = stage.screen
-    document = certificates.certificate(engine, None, interruptions, stage.accounts, stage.screen.elapsed_s)
-    path = OUT / "certificate.json"
+    document = certificates.certificate(options.engine, None, interruptions, stage.accounts, stage.screen.elapsed_s)
+    path = options.out / "certificate.json"
     path.write_text(certificates.to_json(document))
-    screen.headline(f"The continuity certificate ({path.relative_to(ROOT)})")
+    screen.headline(f"The continuity certificate ({os.path.relpath(path)})")
     screen.document(certificates.to_json(document))
     kept = certificates.holds(document)
     screen.say(

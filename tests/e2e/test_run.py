@@ -1,91 +1,163 @@
-"""`make run`, whole: the embedded AWS, the deployed stacks and Lambdas, agents, engines, and the OpenAI SDK."""
+"""`make run`, whole: the embedded AWS, the deployed stacks and Lambdas, agents, engines, and the OpenAI SDK.
+
+Each test gives its run a folder of its own, so that a run beside the tests, which may stay up for hours, disturbs
+nobody.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from local.processes import living_in, tail
 
 ROOT = Path(__file__).parents[2]
-RUNS = ROOT / "out" / "run"
-COMMAND = [sys.executable, "-m", "local.run", "--engine"]
+COMMAND = [sys.executable, "-m", "local.run"]
+NO_INDEX = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
+GONE_WITHIN_S = 20.0
 
 pytestmark = pytest.mark.e2e
 
 
-def run(engine: str, within_s: float, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, engine],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=within_s,
-        env={**os.environ, **environ},
-        check=False,
-    )
-
-
-def logs() -> str:
-    """The end of every log of the last run, for a failure that has to be understood."""
-    ends = {log.name: tail(log, 25) for log in sorted((ROOT / "out" / "logs").glob("*.log"))}
+def logs(out: Path) -> str:
+    """The end of every log of a run, for a failure that has to be understood."""
+    ends = {log.name: tail(log, 25) for log in sorted((out / "logs").glob("*.log"))}
     return "\n".join(f"--- {name}\n{end}" for name, end in ends.items())
 
 
-def assert_nothing_is_left() -> None:
-    assert living_in(RUNS) == []
-    assert list(RUNS.iterdir()) == []
+class Run:
+    """A run in the background. out: its folder."""
+
+    def __init__(self, process: subprocess.Popen[bytes], out: Path, output: Path) -> None:
+        self.process = process
+        self.out = out
+        self._output = output
+
+    @property
+    def told(self) -> str:
+        return self._output.read_text()
+
+    @property
+    def evidence(self) -> str:
+        return f"{self.told}\n{logs(self.out)}"
+
+    def until(self, condition: Callable[[], bool], within_s: float) -> None:
+        give_up_at = time.monotonic() + within_s
+        while not condition():
+            assert self.process.poll() is None, f"the run ended\n{self.evidence}"
+            assert time.monotonic() < give_up_at, f"not within {within_s} s\n{self.evidence}"
+            time.sleep(0.05)
+
+    def wait(self, within_s: float) -> int:
+        try:
+            return self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the run did not end within {within_s} s\n{self.evidence}")
+
+    def assert_nothing_is_left(self) -> None:
+        give_up_at = time.monotonic() + GONE_WITHIN_S
+        while left := [*living_in(self.out), *(self.out / "run").iterdir()]:
+            assert time.monotonic() < give_up_at, f"left: {left}"
+            time.sleep(0.05)
+
+
+@contextmanager
+def running(tmp_path: Path, *options: str, **environ: str) -> Iterator[Run]:
+    out, output = tmp_path / "out", tmp_path / "told"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [*COMMAND, *options, "--out", str(out)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environ},
+        )
+    try:
+        yield Run(process, out, output)
+    finally:
+        process.kill()  # where a test failed; its undertaker ends the rest
+        process.wait()
 
 
 @pytest.mark.parametrize("engine", ["sim", pytest.param("vllm", marks=pytest.mark.vllm)])
 @pytest.mark.timeout(900)
-def test_two_nodes_are_taken_and_no_token_is_lost(engine: str) -> None:
-    (ROOT / "out" / "certificate.json").unlink(missing_ok=True)
-    done = run(engine, within_s=840)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{logs()}"
-    certificate = json.loads((ROOT / "out" / "certificate.json").read_text())
-    assert certificate["engine"] == engine
-    interruptions = certificate["interruptions"]
-    assert interruptions["notice"] >= 1
-    assert interruptions["sigkill"] >= 1
-    assert certificate["tokens"]["lost"] == certificate["tokens"]["duplicated"] == certificate["client_errors"] == 0
-    assert certificate["tokens"]["delivered"] > 1000
-    assert certificate["chains_verified"] == certificate["streams"] == interruptions["total"]
-    assert set(certificate["pause_ms"]["by_kind"]) == {"notice", "sigkill"}, "each stream went on in another engine"
-    # What the deployed Lambda wrote was waited for, and shown.
-    for told in ("interruption-notice", "eventbridge", "notice-seen", "State=draining", "launched"):
-        assert told in done.stdout
-    assert_nothing_is_left()
+def test_two_nodes_are_taken_and_no_token_is_lost(engine: str, tmp_path: Path) -> None:
+    with running(tmp_path, "--engine", engine) as run:
+        assert run.wait(840) == 0, run.evidence
+        certificate = json.loads((run.out / "certificate.json").read_text())
+        assert certificate["engine"] == engine
+        interruptions = certificate["interruptions"]
+        assert interruptions["notice"] >= 1
+        assert interruptions["sigkill"] >= 1
+        assert certificate["tokens"]["lost"] == certificate["tokens"]["duplicated"] == certificate["client_errors"] == 0
+        assert certificate["tokens"]["delivered"] > 1000
+        assert certificate["chains_verified"] == certificate["streams"] == interruptions["total"]
+        assert certificate["resumed"] >= 2
+        assert set(certificate["pause_ms"]["by_kind"]) == {"notice", "sigkill"}, "each went on in another engine"
+        # What the deployed Lambda wrote was waited for, and shown.
+        for told in ("interruption-notice", "eventbridge", "notice-seen", "drained", "State=gone", "launched"):
+            assert told in run.told
+        run.assert_nothing_is_left()
+
+
+def test_a_run_that_may_stay_answers_until_ctrl_c(tmp_path: Path) -> None:
+    with running(tmp_path, "--engine", "sim", "--stay") as run:
+        run.until(lambda: "\ncurl -N " in run.told, within_s=120)
+        found = re.search(r"Up at (http://\S+/v1) until Ctrl-C", run.told)
+        assert found, run.evidence
+        question = {"model": "tiny", "prompt": "hello", "max_tokens": 3}
+        assert (
+            httpx.post(f"{found[1]}/completions", json=question, timeout=10).json()["usage"]["completion_tokens"] == 3
+        )
+        run.process.send_signal(signal.SIGINT)
+        assert run.wait(30) == 0, run.evidence
+        run.assert_nothing_is_left()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whatever_stops_a_run_in_the_middle_nothing_is_left(number: signal.Signals, tmp_path: Path) -> None:
-    output = tmp_path / "output"
-    with output.open("wb") as file:
-        driver = subprocess.Popen([*COMMAND, "sim"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-    give_up_at = time.monotonic() + 120
-    while b" ready" not in output.read_bytes():
-        assert driver.poll() is None, output.read_text()
-        assert time.monotonic() < give_up_at, output.read_text()
-        time.sleep(0.05)
-    driver.send_signal(number)
-    assert driver.wait(30) == (-9 if number is signal.SIGKILL else 130)
-    give_up_at = time.monotonic() + 20
-    while living_in(RUNS):
-        assert time.monotonic() < give_up_at, "processes of the run are left"
-        time.sleep(0.05)
+    with running(tmp_path, "--engine", "sim") as run:
+        run.until(lambda: " ready" in run.told, within_s=120)
+        run.process.send_signal(number)
+        assert run.wait(30) == (-9 if number is signal.SIGKILL else 130), run.evidence
+        run.assert_nothing_is_left()
 
 
-def test_a_fleet_that_cannot_start_is_one_clear_failure_and_nothing_is_left(tmp_path: Path) -> None:
-    done = run("sim", within_s=120, SYNKTI_MAX_BODY_BYTES="lots")
-    assert done.returncode == 1
-    assert "SYNKTI_MAX_BODY_BYTES='lots'" in done.stdout, done.stdout[-3000:]
-    assert living_in(RUNS) == []
+def test_a_fleet_that_cannot_start_is_one_clear_failure(tmp_path: Path) -> None:
+    with running(tmp_path, "--engine", "sim", SYNKTI_MAX_BODY_BYTES="lots") as run:
+        assert run.wait(120) == 1, run.evidence
+        assert "SYNKTI_MAX_BODY_BYTES='lots'" in run.told, run.evidence
+        assert "Traceback" not in run.told
+        run.assert_nothing_is_left()
+
+
+def test_an_aws_that_is_gone_is_one_clear_failure(tmp_path: Path) -> None:
+    with running(tmp_path, "--engine", "sim") as run:
+        run.until(lambda: " ready" in run.told, within_s=120)
+        (folder,) = (run.out / "run").iterdir()
+        for pid in set(living_in(folder / "aws")):
+            os.kill(pid, signal.SIGKILL)
+        assert run.wait(60) == 1, run.evidence
+        assert "the embedded AWS failed" in run.told, run.evidence
+        assert "Traceback" not in run.told
+        run.assert_nothing_is_left()
+
+
+def test_a_failed_download_has_to_be_mended_first(tmp_path: Path) -> None:
+    with running(tmp_path, "--engine", "vllm", SYNKTI_CACHE=str(tmp_path / "cache"), **NO_INDEX) as run:
+        assert run.wait(120) == 2, run.evidence
+        assert "the download failed; check the network" in " ".join(run.told.split()), run.evidence
+        assert "Traceback" not in run.told
+        run.assert_nothing_is_left()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local import cache
+from local import cache, machines
 from local.certificate import Answer, StreamAccount, certificate, holds, quantile
 from local.ec2_loop import MAX_LAUNCHES, Step, plan
-from local.errors import LocalRunError
+from local.errors import LocalRunError, MendFirst
 from local.imds import TOKEN_PATH, InstanceMetadata, MetadataService
 from local.processes import Undertaker, kill_all_in, living_in, start
 from node_agent.contract.notices import parse_instance_action, parse_rebalance
@@ -127,6 +128,17 @@ def test_where_there_are_too_many_the_oldest_go() -> None:
     assert plan(1, ["i-old", "i-middle", "i-new"], 3) == Step(0, ("i-old", "i-middle"))
 
 
+def test_a_port_that_is_taken_on_all_addresses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setattr(machines, "PORTS", (port,))
+        with pytest.raises(MendFirst, match=f"listens on port {port} of all addresses"):
+            machines.free_network()
+    assert machines.free_network().startswith("127.")
+
+
 # processes
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(300)"]
@@ -204,5 +216,5 @@ def test_a_thing_is_made_once_and_again_after_a_failure(tmp_path: Path, monkeypa
 
 def test_a_full_disk_is_said_before_anything_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNKTI_CACHE", str(tmp_path))
-    with pytest.raises(LocalRunError, match=r"no disk space: .* SYNKTI_CACHE"):
+    with pytest.raises(MendFirst, match=r"no disk space: .* SYNKTI_CACHE"):
         cache.require_space(10**9)
