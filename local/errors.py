@@ -1,4 +1,4 @@
-"""What can go wrong with the local run: one clear line each, and the end of the log that explains it."""
+"""What can go wrong with the local run: one clear line each, with the end of the log that explains it."""
 
 from __future__ import annotations
 

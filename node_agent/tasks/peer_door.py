@@ -16,7 +16,7 @@ from node_agent.core import sse
 from node_agent.core.fleet import status_from_json
 from node_agent.core.signing import AUTH_HEADER, Doorkeeper
 from node_agent.core.stream import LOST_EVENT
-from node_agent.ports import ExchangeLost
+from node_agent.ports import ExchangeLost, Response
 from node_agent.tasks.asgi import (
     ClientGone,
     Receive,
@@ -31,7 +31,8 @@ from node_agent.tasks.asgi import (
 )
 from node_agent.tasks.engines import ENGINE_PREFIX, LOST_HEADER, MAX_TOKENS_HEADER, STATUS_TARGET
 from node_agent.tasks.node import Node
-from node_agent.tasks.served import Served, ServedRequests
+from node_agent.tasks.served import ServedRequests
+from node_agent.tasks.under_way import UnderWay
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _PATIENCE_S = 900.0
@@ -91,40 +92,39 @@ class PeerDoor:
         if not self._node.state.takes_requests:
             await _respond_lost(send, self._node.state.value)
             return
+        under_way = UnderWay(self._served.open(scope["method"], target, headers, body, max_tokens, _PATIENCE_S))
         try:
-            served = await self._served.open(scope["method"], target, headers, body, max_tokens, _PATIENCE_S)
+            async with on_disconnect(receive, under_way.client_left):
+                response = await under_way.response()
+                await (self._stream if response.is_event_stream else self._whole)(send, response)
         except ExchangeLost as lost:
             await _respond_lost(send, lost.why)
-            return
-        try:
-            async with on_disconnect(receive, lambda: served.abort("client-gone")):
-                await (self._stream if served.is_event_stream else self._whole)(send, served)
         finally:
-            served.close()
+            under_way.close()
 
-    async def _stream(self, send: Send, served: Served) -> None:
+    async def _stream(self, send: Send, response: Response) -> None:
         await send(
             {
                 "type": "http.response.start",
-                "status": served.status,
+                "status": response.status,
                 "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
             }
         )
         try:
-            while data := await served.read():
+            while data := await response.read():
                 await send({"type": "http.response.body", "body": data, "more_body": True})
             last = b""
         except ExchangeLost as lost:
             last = b"\n\n" + sse.named(LOST_EVENT, lost.why.encode())  # the blank line ends what came half
         await send({"type": "http.response.body", "body": last})
 
-    async def _whole(self, send: Send, served: Served) -> None:
+    async def _whole(self, send: Send, response: Response) -> None:
         try:
-            body = await served.read_all(_MAX_ANSWER_BYTES)
+            body = await response.read_all(_MAX_ANSWER_BYTES)
         except ExchangeLost as lost:
             await _respond_lost(send, lost.why)
             return
-        await respond(send, served.status, body, served.headers.get(b"content-type", b"application/json"))
+        await respond(send, response.status, body, response.headers.get(b"content-type", b"application/json"))
 
 
 async def _respond_lost(send: Send, why: str) -> None:

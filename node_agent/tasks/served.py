@@ -26,6 +26,7 @@ class Served:
     registry: ServedRequests
     key: int
     max_tokens: int | None
+    opening: asyncio.Future[Response] | None = None
     exchange: Response | None = None
     tokens: int = 0
     handed_off: bool = False
@@ -103,11 +104,16 @@ class ServedRequests:
         served = Served(self, next(self._keys), max_tokens)
         self._served[served.key] = served
         self._update()
+        asking = self._client.open(self._engine, method, target, headers=headers, body=body, silence_s=silence_s)
+        served.opening = asyncio.ensure_future(asking)
         try:
-            served.exchange = await self._client.open(
-                self._engine, method, target, headers=headers, body=body, silence_s=silence_s
-            )
-        except BaseException:
+            served.exchange = await served.opening
+        except asyncio.CancelledError:
+            self.forget(served)
+            if served.handed_off:
+                raise ExchangeLost(HANDOFF) from None
+            raise
+        except ExchangeLost:
             self.forget(served)
             raise
         if served.handed_off:
@@ -141,6 +147,8 @@ class ServedRequests:
         served.handed_off = True
         if served.exchange is not None:
             served.exchange.abort(HANDOFF)
+        elif served.opening is not None:
+            served.opening.cancel()  # an answer in one piece has no head before it is whole
 
     def hand_off_all(self) -> None:
         """Give every request back."""

@@ -22,6 +22,7 @@ from node_agent.ports import ExchangeLost, Response
 from node_agent.tasks.asgi import ClientGone, Receive, Send, on_disconnect, respond
 from node_agent.tasks.engines import Engines
 from node_agent.tasks.node import Node
+from node_agent.tasks.under_way import CLIENT_GONE, UnderWay
 
 MAX_ENGINES = 3
 MAX_TOTAL_S = 900.0
@@ -29,7 +30,6 @@ MAX_TOTAL_S = 900.0
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _RETRY_AFTER_S = 2.0
-_CLIENT_GONE = "client-gone"
 _log = logging.getLogger(__name__)
 
 
@@ -63,7 +63,7 @@ class WholeRequests:
             try:
                 return await self._one_engine(request, route, receive, send)
             except ExchangeLost as lost:
-                if lost.why == _CLIENT_GONE:
+                if lost.why == CLIENT_GONE:
                     raise ClientGone from lost
                 _log.info("request to %s: lost %s: %s", request.target, route.node.instance_id, lost.why)
                 self._node.metrics.losses.labels(lost.why).inc()
@@ -73,7 +73,7 @@ class WholeRequests:
         )
 
     async def _one_engine(self, request: WholeRequest, route: Route, receive: Receive, send: Send) -> int:
-        response = await self._engines.open(
+        asking = self._engines.open(
             route.node,
             request.method,
             request.target,
@@ -82,23 +82,24 @@ class WholeRequests:
             max_tokens=request.max_tokens,
             silence_s=MAX_TOTAL_S,
         )
+        under_way = UnderWay(asking)
         try:
-            async with on_disconnect(receive, lambda: response.abort(_CLIENT_GONE)):
-                if response.status >= 500:
-                    raise ExchangeLost(f"status-{response.status}")
-                told = (
-                    (ROUTE_HEADER.encode(), route.reason.encode()),
-                    (NODE_HEADER.encode(), route.node.instance_id.encode()),
-                )
-                if response.is_event_stream:
-                    await self._pass_on(response, send, told)
-                else:
-                    body = await response.read_all(MAX_ANSWER_BYTES)
-                    content_type = response.headers.get(b"content-type", b"application/json")
-                    await respond(send, response.status, body, content_type, told)
-                return response.status
+            async with on_disconnect(receive, under_way.client_left):
+                return await self._answer(await under_way.response(), route, send)
         finally:
-            response.close()
+            under_way.close()
+
+    async def _answer(self, response: Response, route: Route, send: Send) -> int:
+        if response.status >= 500:
+            raise ExchangeLost(f"status-{response.status}")
+        told = _told(route)
+        if response.is_event_stream:
+            await self._pass_on(response, send, told)
+        else:
+            body = await response.read_all(MAX_ANSWER_BYTES)
+            content_type = response.headers.get(b"content-type", b"application/json")
+            await respond(send, response.status, body, content_type, told)
+        return response.status
 
     async def _pass_on(self, response: Response, send: Send, told: tuple[tuple[bytes, bytes], ...]) -> None:
         data = await response.read()  # before the head: until here the request may go elsewhere

@@ -209,7 +209,8 @@ def test_stop_strings_and_a_natural_end_across_a_cut(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
-def test_a_request_that_is_not_streamed_is_asked_again_elsewhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("happening", ["its engine is killed", "EC2 takes it at short notice"])
+def test_a_request_that_is_not_streamed_is_asked_again_elsewhere(tmp_path: Path, happening: str) -> None:
     async def story(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", CHAT)
         asking = asyncio.create_task(fleet.http.post(fleet.others(engine)[0].url + PATHS["chat"], json=CHAT))
@@ -218,7 +219,7 @@ def test_a_request_that_is_not_streamed_is_asked_again_elsewhere(tmp_path: Path)
             return "synkti_engine_requests 1.0" in (await fleet.http.get(f"{engine.url}/metrics")).text
 
         await eventually("the request is at the engine", under_way)
-        engine.kill_engine()
+        HAPPENINGS[happening](engine)
         response = await asking
         assert response.status_code == 200
         assert response.json()["choices"][0]["message"]["content"] == expected("chat", CHAT).text
@@ -255,6 +256,23 @@ def test_a_client_that_goes_away_ends_its_generation_at_once(tmp_path: Path) -> 
             return 'vllm:num_requests_running{engine="0",model_name="m"} 0.0' in text
 
         await eventually("the engine is idle", idle, within_s=3.0)
+
+    tell(tmp_path, story)
+
+
+def test_a_client_that_gives_up_on_a_whole_answer_ends_its_generation_at_once(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        engine = await find_engine(fleet, "chat", CHAT)
+        body = {**CHAT, "max_tokens": 3000}
+        for entry in (engine, fleet.others(engine)[0]):
+            with pytest.raises(httpx.ReadTimeout):
+                await fleet.http.post(entry.url + PATHS["chat"], json=body, timeout=0.3)
+
+            async def idle() -> bool:
+                text = (await fleet.http.get(f"http://{engine.host}:8002/metrics")).text
+                return 'vllm:num_requests_running{engine="0",model_name="m"} 0.0' in text
+
+            await eventually("the engine is idle", idle, within_s=3.0)
 
     tell(tmp_path, story)
 
