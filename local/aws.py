@@ -57,13 +57,15 @@ class EmbeddedAws:
 
     def environ(self) -> dict[str, str]:
         """What makes any AWS tool talk to it, on top of this process's own environment."""
-        cleared = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
         return {
-            **cleared,
+            **os.environ,
             **self._credentials,
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
+            # A person's profiles are about real accounts.
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }
 
     def client(self, service: str) -> Any:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -87,13 +88,15 @@ def _is_zombie(pid: int) -> bool:
 class Undertaker:
     """A process that outlives the run by a moment, and ends and removes what is left of it, however it ended.
 
-    It waits for the end of its standard input, which the kernel closes with the run.
+    It waits for the end of its standard input, which the kernel closes with the run. scratch: where the run's programs
+    keep temporary files, sockets among them: their paths must be short, so that it is not in the run's folder.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.scratch = Path(tempfile.mkdtemp(prefix="synkti-"))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "local.processes", str(folder)],
+            [sys.executable, "-m", "local.processes", str(folder), str(self.scratch)],
             cwd=Path(__file__).parent.parent,
             stdin=subprocess.PIPE,
             start_new_session=True,
@@ -114,13 +117,14 @@ def tail(log: Path, lines: int = 20) -> str:
         return "(no log)"
 
 
-def _wait_and_bury(folder: Path) -> int:
+def _wait_and_bury(folder: Path, scratch: Path) -> int:
     sys.stdin.buffer.read()
     if not kill_all_in(folder):
         return 1
     shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(_wait_and_bury(Path(sys.argv[1])))
+    sys.exit(_wait_and_bury(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -15,9 +15,7 @@ import secrets
 import shutil
 import signal
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -27,20 +25,15 @@ from local import certificate as certificates
 from local.aws import EmbeddedAws
 from local.deploy import ROOT, deploy
 from local.ec2_loop import Ec2Loop
-from local.engine_env import engine_command, engine_environ, ensure_engine
+from local.engines import MODEL, SIM, VLLM, prepared
 from local.errors import LocalRunError, MendFirst
 from local.listener import Question
 from local.machines import Machine, MachineKind, free_network
 from local.processes import Undertaker, tail
 from local.screen import Screen
 from local.stage import Stage
-from local.standin import model as standin_model
-from local.standin.answers import Sampling, answer
 from local.story import NOTICE_LEAD_S, act
-from local.tiny_model import ensure_model
 
-MODEL = "tiny"
-_SIM_SECONDS_PER_TOKEN = 0.01
 _MAX_TOKENS = 3000
 _NODES = 3
 _WIDTH = 120
@@ -61,6 +54,8 @@ class Options:
 
 def main() -> int:
     options = _options()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]  # nothing here may reach a real account, or depend on one
     console = Console()
     screen = Screen(console if console.is_terminal else Console(width=_WIDTH))
     try:
@@ -80,7 +75,7 @@ def main() -> int:
 
 def _options() -> Options:
     parser = argparse.ArgumentParser(prog="make run", description="The whole system on one machine.")
-    parser.add_argument("--engine", choices=("vllm", "sim"), default="vllm")
+    parser.add_argument("--engine", choices=(VLLM, SIM), default=VLLM)
     parser.add_argument("--stay", action="store_true", help="stay up after the story, until Ctrl-C")
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="where logs and the certificate go")
     given = parser.parse_args()
@@ -97,32 +92,33 @@ async def _interruptible(options: Options, screen: Screen) -> bool:
     folder = options.out / "run" / secrets.token_hex(4)
     undertaker = Undertaker(folder)
     try:
-        return await _run(options, screen, folder)
+        return await _run(options, screen, folder, undertaker.scratch)
     finally:
         if not undertaker.finish():
             screen.say("a process of this run would not end", style="bold red")
 
 
-async def _run(options: Options, screen: Screen, folder: Path) -> bool:
+async def _run(options: Options, screen: Screen, folder: Path, scratch: Path) -> bool:
     shutil.rmtree(options.logs, ignore_errors=True)
-    vllm = options.engine == "vllm"
-    screen.headline(f"Synkti on one machine, with {'a real vLLM' if vllm else 'the stand-in engine'}")
     network = free_network()
-    kind = await asyncio.to_thread(_machine_kind, options, folder, screen.say)
+    screen.headline("Synkti on one machine")
+    engine = await asyncio.to_thread(prepared, options.engine, screen.say)
+    screen.say(f"the engine: {engine.title}")
     screen.say("the embedded AWS starts")
     aws = EmbeddedAws(folder, options.logs)
     await asyncio.to_thread(aws.wait)
     screen.say(f"cdk bootstrap, cdk deploy against {aws.endpoint}")
-    deployed = await asyncio.to_thread(deploy, aws, folder, kind.cluster)
+    deployed = await asyncio.to_thread(deploy, aws, folder)
     screen.say("deployed: the stacks state, fleet and events")
-    kind.environ.update(aws.environ())
+    environ = {**aws.environ(), **engine.environ, "TMPDIR": str(scratch)}
+    kind = MachineKind(
+        deployed.cluster, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", options.logs
+    )
     loop = Ec2Loop(aws, deployed.auto_scaling_group, kind, network, screen.say)
     playing = asyncio.create_task(loop.run())
     stage = Stage(
         aws, deployed, loop, screen, MODEL,
-        reference=(lambda question: None) if vllm else _known_answer,
-        size=_NODES,
-        ready_within_s=300.0 if vllm else 60.0,
+        reference=engine.reference, size=_NODES, ready_within_s=engine.ready_within_s,
     )  # fmt: skip
     telling = asyncio.create_task(_tell(stage, options))
     try:
@@ -142,41 +138,6 @@ async def _run(options: Options, screen: Screen, folder: Path) -> bool:
 async def _fail_of(playing: asyncio.Task[None]) -> bool:
     await playing  # raises what stopped it
     raise LocalRunError("the loop that plays EC2 ended by itself")
-
-
-def _machine_kind(options: Options, folder: Path, tell: Callable[[str], None]) -> MachineKind:
-    """Makes what is not in the cache yet. Raises MendFirst."""
-    if options.engine == "vllm":
-        try:
-            environment = ensure_engine(tell)
-            model_dir = ensure_model(environment, tell)
-        except LocalRunError as error:
-            raise MendFirst(str(error)) from error
-        command = partial(_vllm, environment, model_dir)
-        # Three engines share this CPU with everything else: one may be silent for seconds and still be well.
-        environ = {**engine_environ(), "SYNKTI_MIN_SILENCE_S": "10"}
-        return MachineKind("synkti", MODEL, str(model_dir), command, environ, folder / "nodes", options.logs)
-    return MachineKind("synkti", MODEL, "none", _standin, {}, folder / "nodes", options.logs)
-
-
-def _vllm(environment: Path, model_dir: Path, host: str, port: int) -> list[str]:
-    return engine_command(environment, model_dir, MODEL, host, port)
-
-
-def _standin(host: str, port: int) -> list[str]:
-    words = [sys.executable, "-m", "local.standin", "--host", host, "--port", str(port), "--model-name", MODEL]
-    return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN)]
-
-
-def _known_answer(question: Question) -> certificates.Answer:
-    """The stand-in's answer is known without asking it."""
-    prompt = (
-        standin_model.chat_prompt([{"role": "user", "content": question.text}])
-        if question.chat
-        else standin_model.completion_prompt(question.text)
-    )
-    right = answer(prompt, Sampling(question.max_tokens))
-    return certificates.Answer(right.ids, right.text)
 
 
 async def _tell(stage: Stage, options: Options) -> bool:

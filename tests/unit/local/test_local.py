@@ -188,12 +188,14 @@ def test_when_a_run_is_killed_its_undertaker_ends_what_it_started(tmp_path: Path
 
 
 def test_an_undertaker_finishes_when_it_is_told_to(tmp_path: Path) -> None:
-    child = None
     undertaker = Undertaker(tmp_path / "run")
     child = start(SLEEP, tmp_path / "run" / "node", os.environ, tmp_path / "run" / "log")
     wait_for_living(tmp_path / "run", 1)
+    assert undertaker.scratch.is_dir()
     assert undertaker.finish()
     assert child.wait(5) == -9
+    assert not undertaker.scratch.exists()
+    assert not (tmp_path / "run").exists()
 
 
 # the cache

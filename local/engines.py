@@ -1,0 +1,79 @@
+"""The two engines that a run can have: a real vLLM with the tiny model, and the stand-in whose answers are known."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from local.cache import cache_dir
+from local.certificate import Answer
+from local.engine_env import engine_command, engine_environ, ensure_engine
+from local.errors import LocalRunError, MendFirst
+from local.listener import Question
+from local.machines import EngineCommand
+from local.stage import Reference
+from local.standin import model as standin_model
+from local.standin.answers import Sampling, answer
+from local.tiny_model import ensure_model
+
+MODEL = "tiny"
+VLLM, SIM = "vllm", "sim"
+_SIM_SECONDS_PER_TOKEN = 0.01
+
+_IN_ONE_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "01"}
+"""vLLM on a CPU insists on a process beside its core, but takes the core's word where this is not spelled "1".
+
+On two cores those processes spin waiting for each other, and the thread that sends the tokens starves: answers come in
+one piece at their end. In one process, as on a single GPU, each token comes when it is made, for half the CPU time.
+"""
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """environ: for the agents and their engines; ready_within_s: how long nodes with it may take until they serve."""
+
+    title: str
+    model_dir: str
+    command: EngineCommand
+    environ: Mapping[str, str]
+    reference: Reference
+    ready_within_s: float
+
+
+def prepared(name: str, tell: Callable[[str], None]) -> LocalEngine:
+    """Makes what is not in the cache yet. Raises MendFirst."""
+    if name == SIM:
+        return LocalEngine("the stand-in engine", "none", _standin, {}, _known_answer, 60.0)
+    try:
+        environment = ensure_engine(tell)
+        model_dir = ensure_model(environment, tell)
+    except LocalRunError as error:
+        raise MendFirst(str(error)) from error
+    # Three engines share this CPU with everything else: one may be silent for seconds and still be well.
+    environ = {**engine_environ(), **_IN_ONE_PROCESS, "SYNKTI_MIN_SILENCE_S": "10"}
+    environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_dir() / "inductor")  # else among a run's temporary files
+    command = partial(_vllm, environment, model_dir)
+    return LocalEngine("a real vLLM", str(model_dir), command, environ, lambda question: None, 300.0)
+
+
+def _vllm(environment: Path, model_dir: Path, host: str, port: int) -> list[str]:
+    return [*engine_command(environment, model_dir, MODEL, host, port), "--distributed-executor-backend", "uni"]
+
+
+def _standin(host: str, port: int) -> list[str]:
+    words = [sys.executable, "-m", "local.standin", "--host", host, "--port", str(port), "--model-name", MODEL]
+    return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN)]
+
+
+def _known_answer(question: Question) -> Answer:
+    """The stand-in's answer is known without asking it."""
+    prompt = (
+        standin_model.chat_prompt([{"role": "user", "content": question.text}])
+        if question.chat
+        else standin_model.completion_prompt(question.text)
+    )
+    right = answer(prompt, Sampling(question.max_tokens))
+    return Answer(right.ids, right.text)
