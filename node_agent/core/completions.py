@@ -19,6 +19,9 @@ from node_agent.contract.errors import RequestRejected
 COMPLETE_REASONS = frozenset({"stop", "length", "tool_calls", "repetition"})
 """Only these end an answer; `repetition` is vLLM's own, and only where a request turned its detection on."""
 
+MAX_CHOICES = 128
+"""Of one request, and so the journals of one stream."""
+
 _PREFIX_BYTES = 1024
 """How much of a prompt decides its prefix: the system prompt and the first turn of most conversations."""
 
@@ -42,8 +45,10 @@ class Kind(Enum):
 class Generation:
     """A client's request to generate, read once.
 
-    choices: how many answers it asks for; max_tokens: None where the request leaves it to the engine; stop: the
-    strings that end the answer; prefix: a digest of the prompt's beginning, equal for equal beginnings.
+    choices: how many answers it asks for, of all its prompts together; prompts: of a completion, one or more, each a
+    text or ids; echoes: the prompts' texts where the front door itself puts them before the answers; max_tokens: None
+    where the request leaves it to the engine; stop: the strings that end the answer; prefix: a digest of the prompt's
+    beginning, equal for equal beginnings.
     """
 
     kind: Kind
@@ -54,6 +59,8 @@ class Generation:
     wants_usage: bool
     wants_running_usage: bool
     choices: int
+    prompts: tuple[Any, ...]
+    echoes: tuple[str, ...]
     max_tokens: int | None
     stop: tuple[str, ...]
     prefix: bytes
@@ -69,11 +76,28 @@ class Generation:
     def greedy(self) -> bool:
         return self.body.get("temperature") == 0
 
+    @property
+    def told_ids(self) -> bool:
+        """Whether the client learns of every single id: a continuation must then repeat them exactly."""
+        return self.wants_ids or self.body.get("logprobs") not in (None, False)
+
+    def prompt_number(self, choice: int) -> int:
+        """Which of the prompts a choice answers: vLLM numbers the choices of the first prompt first."""
+        return choice * max(1, len(self.prompts)) // self.choices
+
+    def echo(self, choice: int) -> str:
+        return self.echoes[self.prompt_number(choice)] if self.echoes else ""
+
     def engine_body(self) -> bytes:
-        """The request as the engine gets it at first: with token ids in every chunk of a stream."""
-        if not self.streaming or self.wants_ids:
+        """The request as the engine gets it at first: with token ids in every chunk of a stream.
+
+        Asked for both, ids and echo, vLLM leaves the echo out; so it is made here, where its text is known.
+        """
+        echo_by_engine = self.body.get("echo") and not self.echoes
+        if not self.streaming or self.wants_ids or echo_by_engine:
             return orjson.dumps(self.body)
-        return orjson.dumps({**self.body, "return_token_ids": True})
+        body = {key: value for key, value in self.body.items() if key != "echo"}
+        return orjson.dumps({**body, "return_token_ids": True})
 
 
 def read_generation(kind: Kind, raw: bytes) -> Generation:
@@ -86,6 +110,7 @@ def read_generation(kind: Kind, raw: bytes) -> Generation:
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise _bad("'stream_options' must be an object.", "stream_options")
+    prompts = _prompts(body) if kind is Kind.COMPLETION else ()
     return Generation(
         kind=kind,
         body=body,
@@ -94,7 +119,9 @@ def read_generation(kind: Kind, raw: bytes) -> Generation:
         wants_ids=bool(body.get("return_token_ids")),
         wants_usage=bool(options.get("include_usage")),
         wants_running_usage=bool(options.get("include_usage") and options.get("continuous_usage_stats")),
-        choices=_choices(body),
+        choices=_choices(body) * max(1, len(prompts)),
+        prompts=prompts,
+        echoes=_echoes(body, prompts),
         max_tokens=_max_tokens(kind, body),
         stop=_stop_strings(body.get("stop")),
         prefix=_prefix(body[prompt_field]),
@@ -140,10 +167,26 @@ def _max_tokens(kind: Kind, body: Mapping[str, Any]) -> int | None:
 
 def _choices(body: Mapping[str, Any]) -> int:
     n = body.get("n")
-    each = n if isinstance(n, int) and n > 0 else 1
-    prompt = body.get("prompt")
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_CHOICES):
+        raise _bad(f"'n' must be a whole number from 1 to {MAX_CHOICES}.", "n")
+    return n or 1
+
+
+def _prompts(body: Mapping[str, Any]) -> tuple[Any, ...]:
+    prompt = body["prompt"]
     is_batch = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
-    return each * (len(prompt) if is_batch and isinstance(prompt, list) else 1)
+    prompts = tuple(prompt) if is_batch else (prompt,)
+    if len(prompts) > MAX_CHOICES:
+        raise _bad(f"A request may have {MAX_CHOICES} prompts; send the others in requests of their own.", "prompt")
+    return prompts
+
+
+def _echoes(body: Mapping[str, Any], prompts: tuple[Any, ...]) -> tuple[str, ...]:
+    """The prompts that can be echoed here: their texts must be known, and nothing be asked of their tokens."""
+    asks_of_tokens = body.get("return_token_ids") or body.get("logprobs") is not None or body.get("max_tokens") == 0
+    if not body.get("echo") or asks_of_tokens or not all(isinstance(prompt, str) for prompt in prompts):
+        return ()
+    return prompts
 
 
 def _stop_strings(stop: object) -> tuple[str, ...]:
@@ -188,19 +231,21 @@ def strip_ids(chunk: dict[str, Any]) -> None:
         choice.pop("prompt_text", None)
 
 
-def make_choice(kind: Kind, text: str, engine_choice: Mapping[str, Any], ids: list[int] | None) -> dict[str, Any]:
-    """A choice in the client's own form, from a plain completion's choice. ids: None where the client wants none."""
-    reason = engine_choice.get("finish_reason")
-    choice: dict[str, Any] = {"index": 0}
+def make_choice(kind: Kind, index: int, text: str, ids: list[int] | None, said: Mapping[str, Any]) -> dict[str, Any]:
+    """A choice in the client's own form.
+
+    ids: None where the client wants none; said: what there may be beside: `logprobs` in the client's form, `reason`
+    and `stop` of the end, `role` with a chat's first.
+    """
+    reason = said.get("reason")
+    choice: dict[str, Any] = {"index": index}
     if kind is Kind.CHAT:
-        choice |= {"delta": {"content": text}, "logprobs": None, "finish_reason": reason}
-        if reason is not None:
-            choice["stop_reason"] = engine_choice.get("stop_reason")
+        delta = {"role": "assistant", "content": text} if said.get("role") else {"content": text}
+        choice |= {"delta": delta, "logprobs": said.get("logprobs"), "finish_reason": reason}
     else:
-        choice |= {"text": text, "logprobs": None, "finish_reason": reason}
-        choice["stop_reason"] = engine_choice.get("stop_reason")
-        if ids is not None:
-            choice["prompt_token_ids"] = None
+        choice |= {"text": text, "logprobs": said.get("logprobs"), "finish_reason": reason}
+    if reason is not None or kind is Kind.COMPLETION:
+        choice["stop_reason"] = said.get("stop")
     if ids is not None:
         choice["token_ids"] = ids
     return choice

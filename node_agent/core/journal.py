@@ -9,11 +9,14 @@ Rules kept here:
   is taken where the engine sent a text along with a single id: its detokenizer emits a text only when the characters
   are whole. A chunk of several ids is no mark, because the last of them may begin a character.
 
+Whoever goes on with the stream after this node's death knows it from its lines (`core/lines`) alone.
+
 What a mark is needed for, and why a half character must never be one: `core/continuation`.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +30,9 @@ class Mark:
 
 
 _START = Mark(0, 0)
+NO_MARK = -1
+_MAX_PARTS = 256
+"""Texts of single tokens, before they are joined: a Python string costs fifty bytes on top of its own."""
 
 
 class Journal:
@@ -37,7 +43,7 @@ class Journal:
 
     def __init__(self, held_back: int = 0, told_ids: bool = False) -> None:
         self.prompt_ids: tuple[int, ...] | None = None
-        self.ids: list[int] = []
+        self.ids = array("I")
         self.finish_reason: str | None = None
         self._held_back = held_back
         self._told_ids = told_ids
@@ -45,8 +51,9 @@ class Journal:
         self._length = 0
         self._position = 0  # characters that the current engine's ids account for; behind _length after a rewind
         self._repeat: list[int] = []  # ids that the client has and the current engine has yet to repeat
-        self._mark_ids: list[int] = [0]
-        self._mark_lengths: list[int] = [0]
+        self._mark_ids = array("I", (0,))
+        self._mark_lengths = array("I", (0,))
+        self._written = 0  # ids that are in lines already
 
     @property
     def text(self) -> str:
@@ -73,9 +80,14 @@ class Journal:
                 self._mark_ids.append(len(self.ids))
                 self._mark_lengths.append(self._position + self._held_back)
         if new:
-            self._parts.append(new)
-            self._length += len(new)
+            self._deliver(new)
         return ids[repeated:] if repeated else ids, new
+
+    def _deliver(self, text: str) -> None:
+        if len(self._parts) == _MAX_PARTS:
+            self._parts = ["".join(self._parts)]
+        self._parts.append(text)
+        self._length += len(text)
 
     def _unseen_text(self, text: str) -> str:
         known = self.text[self._position :]
@@ -106,7 +118,30 @@ class Journal:
         if self._told_ids:
             self._repeat[:0] = self.ids[mark.ids :]
         del self.ids[mark.ids :]
+        self._written = min(self._written, mark.ids)
         while self._mark_ids[-1] > mark.ids:
             self._mark_ids.pop()
             self._mark_lengths.pop()
         self._position = mark.length
+
+    def unwritten(self) -> tuple[int, list[int], int]:
+        """What the next line has to say: (place of its first id, ids, length of the mark at its end or NO_MARK)."""
+        at, self._written = self._written, len(self.ids)
+        marked = self._mark_ids[-1] == self._written
+        return at, self.ids[at:].tolist(), self._mark_lengths[-1] if marked else NO_MARK
+
+    def read_line(self, at: int, ids: Sequence[int], text: str, mark: int) -> Sequence[int]:
+        """Account for a line of this journal that someone else wrote; the ids in it that are new to the client."""
+        known = len(self.ids)
+        del self.ids[at:]
+        while self._mark_ids[-1] > at:
+            self._mark_ids.pop()
+            self._mark_lengths.pop()
+        self.ids.extend(ids)
+        self._written = len(self.ids)
+        if mark != NO_MARK and self._written > self._mark_ids[-1]:
+            self._mark_ids.append(self._written)
+            self._mark_lengths.append(mark)
+        if text:
+            self._deliver(text)
+        return ids[max(0, known - at) :]

@@ -1,20 +1,23 @@
-"""One client's stream, from the first engine to the last: bytes of engines in, bytes for the client out.
+r"""One client's stream, from the first engine to the last: bytes of engines in, bytes for the client out.
 
 Rules kept here:
 
 * what was handed out is always a prefix of one unbroken answer: nothing lost, nothing twice, no seam;
-* the answer is complete only after a finish_reason; `[DONE]`, an error chunk, `abort`, half a chunk or the end of the
-  bytes without one mean that the engine was lost, and why;
-* once a finish_reason was handed out nothing can be lost any more: what is missing (usage, `[DONE]`) is made here;
+* the answer is complete only after a finish_reason of every choice; `[DONE]`, an error chunk, `abort`, half a chunk or
+  the end of the bytes without one mean that the engine was lost, and why;
+* once the last finish_reason was handed out nothing can be lost any more: what is missing is made here;
 * every engine after the first goes on under the id, name and time of the first, so the client sees one answer;
-* every event carries `id: <stream>/<seq>`, and `seq` counts what the client got.
+* every event carries `id: <stream>/<seq>`, and for every event there is one line of the journal (`core/lines`), from
+  which `resumed` makes the same stream again on another node.
 
 The shell opens engines and moves bytes; it asks `request()` before each engine, gives `feed()` what arrives, and
 reads `state` after it.
 
-    WAITING --first chunk--> STREAMING --finish_reason--> FINISHED --[DONE], end or loss--> COMPLETE
-       ^                         |
+    WAITING --first chunk--> STREAMING --last finish_reason--> FINISHED --[DONE], end or loss--> COMPLETE
+       ^                         |  \--finish_reason of one choice of several--> BETWEEN
        +------- request() -------+--- anything else ---> LOST
+
+After a loss several choices are continued one after another, since each has its own prompt and limits by then.
 """
 
 from __future__ import annotations
@@ -27,25 +30,29 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
-from node_agent.core import completions, continuation, sse
-from node_agent.core.completions import COMPLETE_REASONS, Generation
+from node_agent.core import completions, continuation, logprobs, sse
+from node_agent.core.completions import COMPLETE_REASONS, Generation, Kind
 from node_agent.core.journal import Journal
+from node_agent.core.lines import Line, read_lines, write_line
 
 LOST_EVENT = b"synkti-lost"
 """With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
 
 HANDOFF = "handoff"
+_FRAME = ("id", "object", "created", "model")
 
 
 class StreamState(Enum):
     WAITING = "waiting"
     STREAMING = "streaming"
+    BETWEEN = "between"
     FINISHED = "finished"
     COMPLETE = "complete"
     LOST = "lost"
 
 
-_OVER = (StreamState.COMPLETE, StreamState.LOST)
+_OVER = (StreamState.COMPLETE, StreamState.LOST, StreamState.BETWEEN)
+_MAY_ASK = (StreamState.WAITING, StreamState.LOST, StreamState.BETWEEN)
 
 
 @dataclass(frozen=True)
@@ -61,17 +68,21 @@ class StreamMachine:
 
     def __init__(self, generation: Generation, stream_id: str) -> None:
         self.generation = generation
-        self.journal = Journal(generation.held_back, generation.wants_ids)
+        self.journals = [Journal(generation.held_back, generation.told_ids) for _ in range(generation.choices)]
         self.state = StreamState.WAITING
         self.lost_why = ""
         self.seq = 0
+        self.lines: list[bytes] = []
         self._id = stream_id.encode()
         self._parser = sse.SseParser()
         self._frame: dict[str, Any] | None = None  # id, object, created, model of the first engine's chunks
         self._attempts = 0
-        self._whole = True  # the current engine was asked for the whole answer, in the client's own form
+        self._choice: int | None = None  # the one that the current engine continues; None: it answers the whole request
         self._generated = False  # an engine reported ids: from then on only the rest may be asked for
-        self._unfinished = generation.choices
+        self._begun: set[int] = set()  # choices whose role or echo the client has
+        self._prompted: set[int] = set()  # choices whose prompt ids are in a line
+        self._offsets = [logprobs.Offsets() for _ in self.journals]
+        self._base_offset = 0
         self._more_than_text = False
         self._usage_sent = False
 
@@ -83,24 +94,32 @@ class StreamMachine:
     @property
     def tokens(self) -> int:
         """Ids generated so far, as the engines counted them."""
-        return len(self.journal.ids)
+        return sum(len(journal.ids) for journal in self.journals)
+
+    def take_lines(self) -> list[bytes]:
+        """The journal's lines since the last call: one for each event that `feed` handed out meanwhile."""
+        lines, self.lines = self.lines, []
+        return lines
 
     def request(self) -> EngineRequest:
         """What the next engine is to be asked. Raises ContinuationImpossible, before anything is asked."""
-        if self.state not in (StreamState.WAITING, StreamState.LOST):
+        if self.state not in _MAY_ASK:
             raise InvalidTransition(f"a request in state {self.state.value}")
         self._attempts += 1
         self._parser = sse.SseParser()
         self.state = StreamState.WAITING
         if self._more_than_text:
             raise ContinuationImpossible("reasoning or tool calls")
-        if self.journal.length and not self._generated:
-            raise ContinuationImpossible("the engine reported no token ids")
-        self._whole = not self._generated
-        if self._whole:
+        if not self._generated:
+            if any(journal.length for journal in self.journals):
+                raise ContinuationImpossible("the engine reported no token ids")
             # Nothing was generated: the same request again is exact, whatever its state is made of.
             return EngineRequest(self.generation.kind.value, self.generation.engine_body())
-        return EngineRequest(continuation.CONTINUATION_PATH, continuation.rewind(self.generation, self.journal))
+        self._choice = choice = self._unfinished()[0]
+        journal = self.journals[choice]
+        body = continuation.rewind(self.generation, choice, journal)
+        self._base_offset = self._offsets[choice].of(len(journal.ids))
+        return EngineRequest(continuation.CONTINUATION_PATH, body)
 
     def feed(self, data: bytes) -> bytes:
         """What to hand to the client for `data` of the engine; b"" often. Read `state` afterwards."""
@@ -123,7 +142,7 @@ class StreamMachine:
         return b"".join(out)
 
     def lose(self, why: str) -> bytes:
-        """The engine is gone or said its last word: a loss, or, after a finish_reason, the end of the answer."""
+        """The engine is gone or said its last word: a loss, or, after the last finish_reason, the answer's end."""
         if self.state in _OVER:
             return b""  # the first word counts
         if self.state is StreamState.FINISHED:
@@ -132,6 +151,11 @@ class StreamMachine:
         self.state = StreamState.LOST
         self.lost_why = why
         return b""
+
+    def _unfinished(self) -> list[int]:
+        return [at for at, journal in enumerate(self.journals) if journal.finish_reason is None]
+
+    # an engine's chunk
 
     def _chunk(self, payload: bytes) -> bytes:
         try:
@@ -144,76 +168,185 @@ class StreamMachine:
         if not choices:
             return self._usage_chunk(chunk)
         choice = choices[0]
+        index = choice.get("index", 0) if self._choice is None else self._choice
+        if len(choices) > 1 or not 0 <= index < len(self.journals):
+            return self.lose("malformed-chunk")
         reason = choice.get("finish_reason")
         if reason is not None and reason not in COMPLETE_REASONS:
             return self.lose(str(reason))
-        self._note_prompt(chunk, choice)
-        out = self._passed_on(chunk, choice) if self._whole else self._spliced(choice)
+        self._note_prompt(index, chunk, choice)
+        out = self._passed_on(index, chunk, choice) if self._choice is None else self._spliced(index, choice)
         if reason is not None and self.state is StreamState.STREAMING:
-            self._unfinished -= 1
-            if not self._unfinished:
-                self.journal.finish_reason = reason
+            self.journals[index].finish_reason = reason
+            if not self._unfinished():
                 self.state = StreamState.FINISHED
+            elif self._choice is not None:
+                self.state = StreamState.BETWEEN
         return out
 
-    def _passed_on(self, chunk: dict[str, Any], choice: Mapping[str, Any]) -> bytes:
+    def _note_prompt(self, index: int, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
+        """A chat's prompt comes once for all choices, a completion's with the first chunk of each."""
+        if self.journals[index].prompt_ids is not None:
+            return
+        if ids := chunk.get("prompt_token_ids"):
+            for journal in self.journals:
+                journal.prompt_ids = tuple(ids)
+        elif ids := choice.get("prompt_token_ids"):
+            self.journals[index].prompt_ids = tuple(ids)
+
+    def _passed_on(self, index: int, chunk: dict[str, Any], choice: dict[str, Any]) -> bytes:
         """A chunk in the client's own form: all of it, but for what was not asked for."""
-        ids, text = choice.get("token_ids") or (), completions.text_of(self.generation.kind, choice)
+        kind, journal = self.generation.kind, self.journals[index]
+        ids, text = choice.get("token_ids") or (), completions.text_of(kind, choice)
+        extra: dict[str, Any] = {}
         if self._frame is None:
-            self._frame = {key: chunk.get(key) for key in ("id", "object", "created", "model")}
+            self._frame = extra["frame"] = {key: chunk.get(key) for key in _FRAME}
         elif self._attempts > 1:
             chunk.update(self._frame)
-            if not ids and not text and choice.get("finish_reason") is None:
+            if not ids and not text and choice.get("finish_reason") is None and index in self._begun:
                 return b""  # the first engine's role chunk was delivered
-        self._more_than_text = self._more_than_text or completions.has_more_than_text(choice)
-        self.journal.append(ids, text)
+        if index not in self._begun and self.generation.echoes:
+            choice["text"] = self.generation.echo(index) + text
+            extra["role"] = True
+        self._begun.add(index)
+        journal.append(ids, text)
         self._generated = self._generated or bool(ids)
         self.state = StreamState.STREAMING
         if not self.generation.wants_ids:
             completions.strip_ids(chunk)
-        return self._event(chunk)
+        if not ids:
+            self._more_than_text = self._more_than_text or completions.has_more_than_text(choice)
+            extra["chunk"] = chunk  # a role, or what no engine of ours would say: kept as it is
+        elif completions.has_more_than_text(choice):
+            self._more_than_text = True
+            extra["chunk"] = chunk
+        elif (told := choice.get("logprobs")) is not None:
+            extra["logprobs"] = told
+            self._offsets[index].note(told)
+        if choice.get("finish_reason") is not None:
+            extra |= {"reason": choice["finish_reason"], "stop": choice.get("stop_reason")}
+        return self._event(chunk, index, text, extra)
 
-    def _spliced(self, choice: Mapping[str, Any]) -> bytes:
+    def _spliced(self, index: int, choice: Mapping[str, Any]) -> bytes:
         """A plain completion's chunk, in the client's form, without what the client already has."""
         self.state = StreamState.STREAMING
+        engine_ids = choice.get("token_ids") or ()
         try:
-            ids, text = self.journal.append(choice.get("token_ids") or (), choice.get("text") or "")
+            ids, text = self.journals[index].append(engine_ids, choice.get("text") or "")
         except ValueError:
             return self.lose("diverged")
-        wants_ids = self.generation.wants_ids
-        if not text and not (ids and wants_ids) and choice.get("finish_reason") is None:
+        told_ids = self.generation.told_ids
+        if not text and not (ids and told_ids) and choice.get("finish_reason") is None:
             return b""
-        made = completions.make_choice(self.generation.kind, text, choice, list(ids) if wants_ids else None)
+        said: dict[str, Any] = {}
+        if index not in self._begun:
+            self._begun.add(index)
+            said["role"] = True
+        if (engine_logprobs := choice.get("logprobs")) is not None:
+            skip = len(engine_ids) - len(ids)
+            said["logprobs"] = logprobs.after_cut(engine_logprobs, skip, self._base_offset, self.generation)
+            self._offsets[index].note(said["logprobs"])
+        if choice.get("finish_reason") is not None:
+            said |= {"reason": choice["finish_reason"], "stop": choice.get("stop_reason")}
+        return self._event(self._made(index, text, list(ids), said), index, text, said)
+
+    def _made(self, index: int, text: str, ids: list[int], said: Mapping[str, Any]) -> dict[str, Any]:
+        """An event's chunk out of what it added."""
+        kind = self.generation.kind
+        shown = self.generation.echo(index) + text if said.get("role") else text
+        made = completions.make_choice(kind, index, shown, ids if self.generation.wants_ids else None, said)
         chunk = {**self._framed(), "choices": [made]}
         if self.generation.wants_running_usage:
-            chunk["usage"] = self._usage()
-        return self._event(chunk)
+            journal = self.journals[index]
+            chunk["usage"] = completions.usage(len(journal.prompt_ids or ()), len(journal.ids))
+        return chunk
 
-    def _note_prompt(self, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
-        if self.journal.prompt_ids is None:
-            ids = chunk.get("prompt_token_ids") or choice.get("prompt_token_ids")
-            self.journal.prompt_ids = tuple(ids) if ids else None
+    # the end
 
     def _usage_chunk(self, chunk: dict[str, Any]) -> bytes:
-        if not self._whole or not self.generation.wants_usage or self._usage_sent:
+        if self._choice is not None or not self.generation.wants_usage or self._usage_sent:
             return b""  # an engine that was asked for a part counts only its part; the ending counts all
+        return self._usage_event({**chunk, **self._framed()})
+
+    def _usage_event(self, chunk: dict[str, Any]) -> bytes:
         self._usage_sent = True
-        return self._event({**chunk, **self._framed()})
+        return self._event(chunk, 0, "", {"chunk": chunk})
 
     def _usage(self) -> dict[str, int]:
-        return completions.usage(len(self.journal.prompt_ids or ()), len(self.journal.ids))
+        each_prompt = {self.generation.prompt_number(at): journal for at, journal in enumerate(self.journals)}
+        prompt_tokens = sum(len(journal.prompt_ids or ()) for journal in each_prompt.values())
+        return completions.usage(prompt_tokens, self.tokens)
 
     def _ending(self) -> bytes:
         out = b""
         if self.generation.wants_usage and not self._usage_sent:
-            out = self._event({**self._framed(), "choices": [], "usage": self._usage()})
+            out = self._usage_event({**self._framed(), "choices": [], "usage": self._usage()})
         return out + sse.message(sse.DONE)
+
+    # events and lines
 
     def _framed(self) -> dict[str, Any]:
         if self._frame is None:
             raise InvalidTransition("a chunk without a first chunk")
         return self._frame
 
-    def _event(self, chunk: Mapping[str, Any]) -> bytes:
+    def _event(self, chunk: Mapping[str, Any], index: int, text: str, extra: dict[str, Any]) -> bytes:
+        journal = self.journals[index]
+        if index not in self._prompted and journal.prompt_ids is not None:
+            self._prompted.add(index)
+            extra = {**extra, "prompt": journal.prompt_ids}
+        at, ids, mark = journal.unwritten()
+        self.lines.append(write_line(index, at, ids, text, mark, extra or None))
+        return self._numbered(chunk)
+
+    def _numbered(self, chunk: Mapping[str, Any]) -> bytes:
         self.seq += 1
         return b"id: %b/%d\ndata: %b\n\n" % (self._id, self.seq, orjson.dumps(chunk))
+
+    def read_line(self, line: Line) -> bytes:
+        """Account for a line of this stream's journal; its event, made again. Raises ValueError."""
+        if not 0 <= line.choice < len(self.journals):
+            raise ValueError(f"a line of choice {line.choice}")
+        extra, journal = line.extra or {}, self.journals[line.choice]
+        self._frame = extra.get("frame", self._frame)
+        self._attempts = max(self._attempts, 1)
+        if (prompt := extra.get("prompt")) is not None:
+            self._prompted.add(line.choice)
+            journal.prompt_ids = tuple(prompt)
+        new_ids = journal.read_line(line.at, line.ids, line.text, line.mark)
+        self._generated = self._generated or bool(line.ids)
+        journal.finish_reason = extra.get("reason", journal.finish_reason)
+        if (told := extra.get("logprobs")) is not None:
+            self._offsets[line.choice].note(told)
+        chunk = extra.get("chunk")
+        if chunk is None or chunk["choices"]:
+            self._begun.add(line.choice)
+        if chunk is None:
+            return self._numbered(self._made(line.choice, line.text, list(new_ids), extra))
+        self._usage_sent = self._usage_sent or not chunk["choices"]
+        self._more_than_text = self._more_than_text or any(map(completions.has_more_than_text, chunk["choices"]))
+        return self._numbered(chunk)
+
+    def restored(self) -> None:
+        """All lines were read: what comes next is the rest of the answer, from another engine."""
+        self._share_chat_prompt()
+        if not self._unfinished():
+            self.state = StreamState.FINISHED
+        elif self.seq:
+            self.state, self.lost_why = StreamState.LOST, "entry-lost"
+
+    def _share_chat_prompt(self) -> None:
+        if self.generation.kind is Kind.CHAT:
+            for journal in self.journals:
+                journal.prompt_ids = self.journals[0].prompt_ids or journal.prompt_ids
+
+
+def resumed(generation: Generation, stream_id: str, written: bytes, after: int) -> tuple[StreamMachine, bytes]:
+    """A stream made from its journal, and the events behind `after` that its client lacks. Raises ValueError."""
+    machine, events = StreamMachine(generation, stream_id), []
+    for line in read_lines(written):
+        event = machine.read_line(line)
+        if machine.seq > after:
+            events.append(event)
+    machine.restored()
+    return machine, b"".join(events)

@@ -2,11 +2,13 @@
 
 Tokens are the UTF-8 bytes of the text in small groups, so that characters take several tokens. It keeps vLLM's rules:
 a text goes out only when its characters are whole, `max(len(stop)) - 1` characters are held back, and a prompt that
-ends inside a character makes the first text carry the whole prompt.
+ends inside a character makes the first text carry the whole prompt. Logprobs are a function of the id, and several
+choices are the same answer, interleaved.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,17 @@ import orjson
 
 PROMPT = (1, 2, 3)
 FIRST_ID = 100
+
+
+@dataclass(frozen=True)
+class Step:
+    """One token of an answer to `prompt`. offset: of its logprobs."""
+
+    prompt: list[int]
+    token: int
+    text: str
+    reason: str | None
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -28,14 +41,27 @@ class ScriptedModel:
 
     def chunks(self, body: dict[str, Any], chat: bool) -> list[bytes]:
         """The SSE events of an answer to `body`, [DONE] included."""
-        prompt = list(PROMPT) if chat else list(body["prompt"])
+        choices = range(body.get("n") or 1)
+        events: list[bytes] = []
+        if chat:
+            role = {"role": "assistant", "content": ""}
+            events = [_chunk({"index": i, "delta": role, "finish_reason": None}, list(PROMPT)) for i in choices]
+        first = True
+        for step in self._steps(body, chat):
+            for index in choices:
+                events.append(_chunk(_choice(chat, index, step, body, first), None))
+            first = False
+        return [*events, b"data: [DONE]\n\n"]
+
+    def _steps(self, body: dict[str, Any], chat: bool) -> Iterator[Step]:
+        prompt = list(PROMPT) if chat or isinstance(body["prompt"], str) else list(body["prompt"])
         done = len(prompt) - len(PROMPT)
         assert prompt == [*PROMPT, *(FIRST_ID + i for i in range(done))], "the prompt is not what was generated"
+        assert "echo" not in body
         stop = body.get("stop") or []
         held_back = 0 if body.get("include_stop_str_in_output") else max(map(len, stop), default=1) - 1
         limit = body["max_tokens"] if body.get("max_tokens") is not None else len(self.pieces) + 1
-        events = [self._chunk(chat, prompt, None, "", None)] if chat else []
-        raw, text, sent = self._trap(done), "", 0
+        raw, text, sent, offset = self._trap(done), "", 0, 0
         for count, index in enumerate(range(done, len(self.pieces) + 1), start=1):
             is_eos = index == len(self.pieces)
             raw += b"" if is_eos else self.pieces[index]
@@ -47,27 +73,46 @@ class ScriptedModel:
             if found is not None:
                 text = text[:found]
             upto = len(text) if reason else max(sent, len(text) - held_back)
-            first = prompt if not events else None
-            events.append(self._chunk(chat, first, FIRST_ID + index, text[sent:upto], reason))
+            yield Step(prompt, FIRST_ID + index, text[sent:upto], reason, offset)
+            offset += len(token_text(FIRST_ID + index))
             sent = upto
             if reason:
-                break
-        return [*events, b"data: [DONE]\n\n"]
+                return
 
     def _trap(self, done: int) -> bytes:
         before = b"".join(self.pieces[:done])
         is_whole = before.decode(errors="ignore").encode() == before
         return b"" if is_whole else b"<the whole prompt>" + before
 
-    def _chunk(self, chat: bool, prompt: list[int] | None, token: int | None, text: str, reason: str | None) -> bytes:
-        choice: dict[str, Any] = {"index": 0, "finish_reason": reason}
-        chunk: dict[str, Any] = {"id": "e", "object": "o", "created": 1, "model": "m", "choices": [choice]}
-        if chat:
-            choice["delta"] = {"role": "assistant", "content": ""} if token is None else {"content": text}
-            if prompt is not None:
-                chunk["prompt_token_ids"] = prompt
-        else:
-            choice |= {"text": text, "prompt_token_ids": prompt}
-        if token is not None:
-            choice["token_ids"] = [token]
-        return b"data: %b\n\n" % orjson.dumps(chunk)
+
+def _chunk(choice: dict[str, Any], prompt: list[int] | None) -> bytes:
+    chunk: dict[str, Any] = {"id": "e", "object": "o", "created": 1, "model": "m", "choices": [choice]}
+    if prompt is not None:
+        chunk["prompt_token_ids"] = prompt
+    return b"data: %b\n\n" % orjson.dumps(chunk)
+
+
+def _choice(chat: bool, index: int, step: Step, body: dict[str, Any], first: bool) -> dict[str, Any]:
+    choice: dict[str, Any] = {"index": index, "finish_reason": step.reason, "token_ids": [step.token]}
+    choice |= {"delta": {"content": step.text}} if chat else {"text": step.text}
+    if not chat and first:
+        choice["prompt_token_ids"] = step.prompt
+    if body.get("logprobs") not in (None, False):
+        choice["logprobs"] = _logprobs(chat, step, body)
+    return choice
+
+
+def _logprobs(chat: bool, step: Step, body: dict[str, Any]) -> dict[str, Any]:
+    token, value = token_text(step.token), -step.token / 8
+    top = {token: value, token + "?": value - 1}
+    if chat:
+        asked = list(top.items())[: body.get("top_logprobs") or 0]
+        said = [{"token": t, "logprob": v, "bytes": list(t.encode())} for t, v in [(token, value), *asked]]
+        return {"content": [{**said[0], "top_logprobs": said[1:]}]}
+    top = dict(list(top.items())[: body["logprobs"] + 1])
+    return {"text_offset": [step.offset], "token_logprobs": [value], "tokens": [token], "top_logprobs": [top]}
+
+
+def token_text(token: int) -> str:
+    """How logprobs spell a token: of different lengths, since offsets depend on it."""
+    return "t" * (1 + token % 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -10,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node_agent.contract.errors import ContinuationImpossible
-from node_agent.core.completions import Generation, Kind, read_generation
+from node_agent.core.completions import Generation, Kind, read_generation, usage
 from node_agent.core.sse import SseParser
-from node_agent.core.stream import LOST_EVENT, StreamMachine, StreamState
+from node_agent.core.stream import LOST_EVENT, StreamMachine, StreamState, resumed
 from tests.unit.core.engine_script import FIRST_ID, PROMPT, ScriptedModel
 
 CHARACTERS = "abc \n.é漢字🚀🌍👩‍💻ع"
@@ -42,25 +43,46 @@ class Client:
     def __init__(self) -> None:
         self.raw = b""
 
+    def lose(self, unread: int) -> None:
+        """Its connection breaks with so many bytes on their way; half an event was never received."""
+        self.raw = self.raw[: len(self.raw) - unread] if unread < len(self.raw) else b""
+        self.raw = self.raw[: self.raw.rfind(b"\n\n") + 2] if b"\n\n" in self.raw else b""
+
+    @property
+    def seq(self) -> int:
+        return max(self.numbers, default=0)
+
     def chunks(self) -> list[dict[str, Any]]:
         events = SseParser().feed(self.raw)
         return [orjson.loads(data) for _, data in events if data != b"[DONE]"]
 
+    def choices(self, index: int) -> list[dict[str, Any]]:
+        return [choice for chunk in self.chunks() for choice in chunk["choices"] if choice["index"] == index]
+
     @property
     def text(self) -> str:
+        return self.text_of(0)
+
+    def text_of(self, index: int) -> str:
         return "".join(
             choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
-            for chunk in self.chunks()
-            for choice in chunk["choices"]
+            for choice in self.choices(index)
         )
 
-    @property
-    def ids(self) -> list[int]:
-        return [i for chunk in self.chunks() for choice in chunk["choices"] for i in choice.get("token_ids") or ()]
+    def answer(self, index: int) -> dict[str, Any]:
+        """All that a client can learn of one choice, whatever events it came in."""
+        answer: dict[str, Any] = {"text": self.text_of(index), "ids": [], "reasons": [], "roles": 0, "logprobs": {}}
+        for choice in self.choices(index):
+            answer["ids"] += choice.get("token_ids") or ()
+            answer["roles"] += "role" in choice.get("delta", {})
+            answer["reasons"] += [choice["finish_reason"]] if choice["finish_reason"] else []
+            for name, values in (choice.get("logprobs") or {}).items():
+                answer["logprobs"].setdefault(name, []).extend(values)
+        return answer
 
     @property
-    def finish_reasons(self) -> list[str]:
-        return [c["finish_reason"] for chunk in self.chunks() for c in chunk["choices"] if c["finish_reason"]]
+    def numbers(self) -> list[int]:
+        return [int(line.rpartition(b"/")[2]) for line in self.raw.split(b"\n") if line.startswith(b"id: ")]
 
 
 def ask(machine: StreamMachine, model: ScriptedModel) -> list[bytes]:
@@ -69,17 +91,31 @@ def ask(machine: StreamMachine, model: ScriptedModel) -> list[bytes]:
     return model.chunks(orjson.loads(request.body), chat=request.path == Kind.CHAT.value)
 
 
-def run(machine: StreamMachine, model: ScriptedModel, cuts: list[int]) -> Client:
-    """Lose an engine after each number of its events, then let one finish."""
-    client = Client()
-    for cut in cuts:
-        for event in ask(machine, model)[:cut]:
+@dataclass(frozen=True)
+class Cut:
+    """After so many of an engine's events it is lost; or the entry dies, while `unread` bytes were on their way."""
+
+    events: int
+    entry: bool = False
+    unread: int = 0
+
+
+def run(machine: StreamMachine, model: ScriptedModel, cuts: list[Cut]) -> Client:
+    """Lose an engine or the entry after some of its events, then let one finish."""
+    client, written, cuts = Client(), b"", list(cuts)
+    while machine.state is not StreamState.COMPLETE:
+        cut = cuts.pop(0) if cuts else None
+        for event in ask(machine, model)[: cut.events if cut else None]:
             client.raw += machine.feed(event)
+            written += b"".join(machine.take_lines())
+        if cut is None:
+            continue
+        if cut.entry:
+            client.lose(cut.unread)
+            machine, replay = resumed(machine.generation, "s", written, client.seq)
+            client.raw += replay
         client.raw += machine.lose("reset")
-        if machine.state is StreamState.COMPLETE:
-            return client
-    for event in ask(machine, model):
-        client.raw += machine.feed(event)
+        written += b"".join(machine.take_lines())
     return client
 
 
@@ -91,32 +127,37 @@ FIELDS = st.fixed_dictionaries(
         "return_token_ids": st.booleans(),
         "include_stop_str_in_output": st.just(False),
         "stream_options": st.just({"include_usage": True}),
+        "n": st.integers(1, 3),
+        "logprobs": st.just(1),
     },
 )
+CUTS = st.builds(Cut, st.integers(0, 60), st.booleans(), st.integers(0, 300))
 
 
-@settings(max_examples=400)
-@given(models(), st.sampled_from(Kind), FIELDS, st.lists(st.integers(0, 40), max_size=4))
+@settings(max_examples=600)
+@given(models(), st.sampled_from(Kind), FIELDS, st.lists(CUTS, max_size=4), st.booleans())
 def test_an_answer_that_was_cut_equals_the_one_that_was_not(
-    model: ScriptedModel, kind: Kind, fields: dict[str, Any], cuts: list[int]
+    model: ScriptedModel, kind: Kind, fields: dict[str, Any], cuts: list[Cut], echo: bool
 ) -> None:
-    whole = run(StreamMachine(generation(kind, **fields), "s"), model, [])
-    machine = StreamMachine(generation(kind, **fields), "s")
-    client = run(machine, model, cuts)
-    assert machine.state is StreamState.COMPLETE
-    assert client.text == whole.text
-    assert client.ids == whole.ids
-    assert client.finish_reasons == whole.finish_reasons
+    if kind is Kind.CHAT and "logprobs" in fields:
+        fields = {**fields, "logprobs": True, "top_logprobs": fields["logprobs"]}
+    elif kind is Kind.COMPLETION and echo and not {"return_token_ids", "logprobs"} & set(fields):
+        fields = {**fields, "echo": True, "prompt": "a prompt that is a text"}
+    asked = generation(kind, **fields)
+    whole = run(StreamMachine(asked, "s"), model, [])
+    client = run(StreamMachine(asked, "s"), model, cuts)
+    for index in range(asked.choices):
+        assert client.answer(index) == whole.answer(index)
+        assert client.text_of(index).startswith(asked.echo(index))
     assert client.raw.endswith(b"data: [DONE]\n\n")
+    assert client.numbers == list(range(1, len(client.numbers) + 1))
     usages = [chunk["usage"] for chunk in client.chunks() if "usage" in chunk]
-    if "stream_options" in fields and cuts:
-        assert usages == [
-            {
-                "prompt_tokens": len(PROMPT),
-                "completion_tokens": machine.tokens,
-                "total_tokens": len(PROMPT) + machine.tokens,
-            }
-        ]
+    assert len(usages) == ("stream_options" in fields)
+    if usages:
+        counting = {key: value for key, value in fields.items() if key != "echo"} | {"return_token_ids": True}
+        finished = run(StreamMachine(generation(kind, **counting), "s"), model, [])
+        tokens = sum(len(finished.answer(index)["ids"]) for index in range(asked.choices))
+        assert usages[0] == usage(len(PROMPT), tokens)
 
 
 @settings(max_examples=200)
@@ -124,6 +165,7 @@ def test_an_answer_that_was_cut_equals_the_one_that_was_not(
 def test_what_the_client_has_is_always_a_prefix_whatever_the_chunking(
     model: ScriptedModel, kind: Kind, fields: dict[str, Any], cuts: list[int], step: int
 ) -> None:
+    fields = {**fields, "n": 1}
     whole = run(StreamMachine(generation(kind, **fields), "s"), model, []).text
     machine, client = StreamMachine(generation(kind, **fields), "s"), Client()
     for cut in cuts:
@@ -139,9 +181,9 @@ def test_what_the_client_has_is_always_a_prefix_whatever_the_chunking(
 
 
 def test_every_event_has_a_number_that_counts_what_was_delivered() -> None:
-    client = run(StreamMachine(generation(Kind.CHAT), "abc"), ScriptedModel((b"a", b"b", b"c")), [2])
-    ids = [line for line in client.raw.split(b"\n") if line.startswith(b"id: ")]
-    assert ids == [b"id: abc/%d" % number for number in range(1, len(ids) + 1)]
+    client = run(StreamMachine(generation(Kind.CHAT), "abc"), ScriptedModel((b"a", b"b", b"c")), [Cut(2)])
+    assert b"id: abc/2\n" in client.raw
+    assert client.numbers == list(range(1, len(client.numbers) + 1))
 
 
 def test_the_client_sees_one_answer_under_one_name() -> None:
@@ -195,14 +237,13 @@ def test_after_the_finish_reason_nothing_can_be_lost(data: bytes) -> None:
 @pytest.mark.parametrize(
     "field",
     [
-        {"n": 2},
         {"seed": 1},
         {"frequency_penalty": 0.5},
         {"presence_penalty": 0.5},
         {"response_format": {"type": "json_object"}},
         {"structured_outputs": {"regex": "a+"}},
         {"tools": [{"type": "function"}]},
-        {"logprobs": True},
+        {"prompt_logprobs": 1},
     ],
     ids=lambda field: next(iter(field)),
 )
