@@ -7,7 +7,8 @@ Rules kept here:
   the end of the bytes without one mean that the engine was lost, and why;
 * once the last finish_reason was handed out nothing can be lost any more: what is missing is made here;
 * every engine after the first goes on under the id, name and time of the first, so the client sees one answer;
-* every event carries `id: <stream>/<seq>`, and for every event there is one line of the journal (`core/lines`), from
+* every event carries its id, `<stream>/<seq>` and more after a takeover (`core/epochs`);
+* for every event there is one line of the journal (`core/lines`), from
   which `resumed` makes the same stream again on another node.
 
 The shell opens engines and moves bytes; it asks `request()` before each engine, gives `feed()` what arrives, and
@@ -22,7 +23,7 @@ After a loss several choices are continued one after another, since each has its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -32,6 +33,7 @@ import orjson
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
 from node_agent.core import completions, continuation, logprobs, sse
 from node_agent.core.completions import COMPLETE_REASONS, Generation, Kind
+from node_agent.core.epochs import Run, event_id_suffix
 from node_agent.core.journal import Journal
 from node_agent.core.lines import Line, read_lines, write_line
 
@@ -66,8 +68,9 @@ class EngineRequest:
 class StreamMachine:
     """See the module. `lost_why` says in a word what happened to the last engine."""
 
-    def __init__(self, generation: Generation, stream_id: str) -> None:
+    def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run] = ()) -> None:
         self.generation = generation
+        self.runs = runs
         self.journals = [Journal(generation.held_back, generation.told_ids) for _ in range(generation.choices)]
         self.state = StreamState.WAITING
         self.lost_why = ""
@@ -301,7 +304,8 @@ class StreamMachine:
 
     def _numbered(self, chunk: Mapping[str, Any]) -> bytes:
         self.seq += 1
-        return b"id: %b/%d\ndata: %b\n\n" % (self._id, self.seq, orjson.dumps(chunk))
+        run = event_id_suffix(self.runs, self.seq) if len(self.runs) > 1 else b""
+        return b"id: %b/%d%b\ndata: %b\n\n" % (self._id, self.seq, run, orjson.dumps(chunk))
 
     def read_line(self, line: Line) -> bytes:
         """Account for a line of this stream's journal; its event, made again. Raises ValueError."""
@@ -341,9 +345,14 @@ class StreamMachine:
                 journal.prompt_ids = self.journals[0].prompt_ids or journal.prompt_ids
 
 
-def resumed(generation: Generation, stream_id: str, written: bytes, after: int) -> tuple[StreamMachine, bytes]:
-    """A stream made from its journal, and the events behind `after` that its client lacks. Raises ValueError."""
-    machine, events = StreamMachine(generation, stream_id), []
+def resumed(
+    generation: Generation, stream_id: str, written: bytes, after: int, runs: Sequence[Run] = ()
+) -> tuple[StreamMachine, bytes]:
+    """A stream made from its journal, and the events behind `after` that its client lacks. Raises ValueError.
+
+    runs: of the stream (see `core/epochs`), the new owner's included.
+    """
+    machine, events = StreamMachine(generation, stream_id, runs), []
     for line in read_lines(written):
         event = machine.read_line(line)
         if machine.seq > after:

@@ -1,0 +1,114 @@
+"""What owners and keepers say to each other on one connection: many streams' messages in one signed frame.
+
+    frame    length (4 bytes) · signature (16) · messages
+    message  kind (1) · handle (4) · number (4) · length (4) · body
+
+A handle is the owner's short name for a stream on this connection. Kinds, with what number and body mean:
+
+    OPEN      number of lines     opening's JSON line, and all lines behind it
+    APPEND    first line's        lines
+    FINISH    -                   -
+    FORGET    -                   -
+    ACK       last line had       -
+    REFUSED   -                   why
+
+Every frame is signed with a key of this connection alone, which both sides derive from the cluster's key and from
+what each of them chose at random; its place in the connection is signed with it. So a frame that is forged, repeated,
+left out or played back is refused, and the connection with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from dataclasses import dataclass
+
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+_SIGNATURE_BYTES = 16
+_LENGTH = struct.Struct(">I")
+_HEAD = struct.Struct(">BIII")
+
+OPEN, APPEND, FINISH, FORGET, ACK, REFUSED = range(6)
+
+
+class BadFrame(ValueError):
+    """Not from who it says, or not what may be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    kind: int
+    handle: int
+    number: int
+    body: bytes = b""
+
+
+def encode(message: Message) -> bytes:
+    return _HEAD.pack(message.kind, message.handle, message.number, len(message.body)) + message.body
+
+
+def session_key(key: bytes, client_nonce: str, server_nonce: str) -> bytes:
+    return hmac.new(key, f"journal {client_nonce} {server_nonce}".encode(), hashlib.sha256).digest()
+
+
+class Sealer:
+    """Makes frames of one direction. side: who speaks, so that no frame can be sent back to its sender."""
+
+    def __init__(self, key: bytes, side: bytes) -> None:
+        self._key = key
+        self._side = side
+        self._count = 0
+
+    def seal(self, messages: bytes) -> bytes:
+        signature = self.sign(messages)
+        return b"".join((_LENGTH.pack(len(messages) + _SIGNATURE_BYTES), signature, messages))
+
+    def sign(self, messages: bytes) -> bytes:
+        """The signature of the next frame of this direction."""
+        place = self._side + self._count.to_bytes(8)
+        self._count += 1
+        return hashlib.blake2b(messages, key=self._key, digest_size=_SIGNATURE_BYTES, person=place).digest()
+
+
+class Opener:
+    """Bytes of one direction in, messages out."""
+
+    def __init__(self, key: bytes, side: bytes, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._sealer = Sealer(key, side)
+        self._held = b""
+        self._max = max_frame_bytes
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Raises BadFrame: the connection is worth nothing any more."""
+        held, at = self._held + data if self._held else data, 0
+        messages: list[Message] = []
+        while len(held) - at >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(held, at)
+            if not _SIGNATURE_BYTES <= length <= self._max:
+                raise BadFrame(f"a frame of {length} bytes")
+            end = at + _LENGTH.size + length
+            if len(held) < end:
+                break
+            signed = at + _LENGTH.size
+            body = held[signed + _SIGNATURE_BYTES : end]
+            if not hmac.compare_digest(held[signed : signed + _SIGNATURE_BYTES], self._sealer.sign(body)):
+                raise BadFrame("a wrong signature")
+            messages += _messages(body)
+            at = end
+        self._held = held[at:]
+        return messages
+
+
+def _messages(body: bytes) -> list[Message]:
+    messages, at = [], 0
+    while at < len(body):
+        if len(body) - at < _HEAD.size:
+            raise BadFrame("half a message")
+        kind, handle, number, length = _HEAD.unpack_from(body, at)
+        at += _HEAD.size
+        if kind > REFUSED or at + length > len(body):
+            raise BadFrame("a message that is none")
+        messages.append(Message(kind, handle, number, body[at : at + length]))
+        at += length
+    return messages

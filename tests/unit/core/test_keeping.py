@@ -1,0 +1,208 @@
+"""Keepers, write-ahead and placement: bounds, replacement, and who is asked first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from node_agent.contract.states import NodeState
+from node_agent.core import keeper as keeping
+from node_agent.core.epochs import Epoch, EventId, Run, event_id_suffix, parse_event_id
+from node_agent.core.fleet import NodeStatus
+from node_agent.core.keeper import LIFE_S, Keeper, Refused
+from node_agent.core.placement import RANKS, choose_keepers, rank
+from node_agent.core.write_ahead import Append, Condition, Forget, Open, WriteAhead
+
+ONE, TWO = Epoch(1, "i-a"), Epoch(2, "i-b")
+
+
+def opened(keeper: Keeper, stream: str = "s", size: int = 0, now: float = 0.0) -> None:
+    keeper.open(stream, ONE, b"o" * size, 0, b"", now)
+
+
+def why(refused: pytest.ExceptionInfo[Refused]) -> str:
+    return refused.value.why
+
+
+def test_a_keeper_skips_what_it_has_and_refuses_what_leaves_a_gap() -> None:
+    keeper = Keeper()
+    opened(keeper)
+    assert keeper.append("s", ONE, 1, [b"1\n", b"2\n"], 0.0) == 2
+    assert keeper.append("s", ONE, 2, [b"2\n", b"3\n"], 0.0) == 3
+    with pytest.raises(Refused) as refused:
+        keeper.append("s", ONE, 5, [b"5\n"], 0.0)
+    assert why(refused) == keeping.GAP
+    taken = keeper.take("s", "i-b", 0.0)
+    assert taken is not None
+    assert (taken.lines, taken.seq, taken.written_in, taken.number) == (b"1\n2\n3\n", 3, ONE, 2)
+
+
+def test_after_a_takeover_the_old_owner_is_refused_and_the_new_one_is_not() -> None:
+    keeper = Keeper()
+    opened(keeper)
+    keeper.take("s", "i-b", 0.0)
+    for attempt in (lambda: keeper.append("s", ONE, 1, [b"x\n"], 0.0), lambda: opened(keeper)):
+        with pytest.raises(Refused) as refused:
+            attempt()
+        assert why(refused) == keeping.STALE
+    assert keeper.open("s", TWO, b"", 1, b"1\n", 0.0) == 1
+
+
+def test_a_journal_is_bounded_and_so_are_all_of_them_together() -> None:
+    keeper = Keeper(max_bytes=100, max_journal_bytes=60)
+    with pytest.raises(Refused) as refused:
+        opened(keeper, "large", 61)
+    assert why(refused) == keeping.TOO_LARGE
+    opened(keeper, "a", 50)
+    opened(keeper, "b", 50)
+    for attempt in (lambda: opened(keeper, "c", 1), lambda: keeper.append("a", ONE, 1, [b"x\n"], 0.0)):
+        with pytest.raises(Refused) as refused:
+            attempt()
+        assert why(refused) == keeping.FULL
+    assert (len(keeper), keeper.held_bytes) == (2, 100)
+
+
+def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -> None:
+    keeper = Keeper(max_bytes=100)
+    for stream in ("first", "second", "third"):
+        opened(keeper, stream, 30)
+    keeper.finish("second", ONE)
+    keeper.finish("first", ONE)
+    opened(keeper, "fourth", 35)
+    assert [keeper.has_expired(stream) for stream in ("first", "second", "third")] == [True, False, False]
+    assert keeper.take("third", "i-b", 0.0) is not None
+
+
+def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_as_expired() -> None:
+    keeper = Keeper()
+    opened(keeper, now=0.0)
+    keeper.append("s", ONE, 1, [b"x\n"], 100.0)
+    keeper.expire(100.0 + LIFE_S)
+    assert len(keeper) == 1
+    keeper.expire(100.1 + LIFE_S)
+    assert (len(keeper), keeper.held_bytes, keeper.has_expired("s")) == (0, 0, True)
+    assert keeper.take("s", "i-b", 0.0) is None
+
+
+# write-ahead
+
+
+def ahead(**fields: object) -> WriteAhead:
+    return replace(WriteAhead("s", ONE, b"o"), **fields)  # type: ignore[arg-type]
+
+
+def test_an_event_waits_for_every_synced_copy_and_for_no_other() -> None:
+    stream = ahead()
+    assert stream.review(["a", "b"], ["a", "b"], 0.0) == [Open("a"), Open("b")]
+    stream.acknowledged("a", 0, 0.001)
+    assert stream.write([b"1\n"], 0.002) == [Append("a", 1), Append("b", 1)]
+    assert stream.wait_until(0.003) is not None
+    stream.acknowledged("a", 1, 0.004)
+    assert stream.wait_until(0.004) is None  # b was never in sync
+    stream.deliver()
+    stream.acknowledged("b", 1, 0.005)
+    stream.write([b"2\n"], 0.006)
+    stream.acknowledged("a", 2, 0.007)
+    assert stream.wait_until(0.007) is not None
+    stream.acknowledged("b", 2, 0.008)
+    assert stream.wait_until(0.008) is None
+    assert stream.gaps == 0
+
+
+def test_a_keeper_that_lags_is_not_waited_for_longer_than_the_bound_is_replaced_and_let_go() -> None:
+    stream = ahead()
+    stream.review(["a", "b", "c"], ["a", "b", "c"], 0.0)
+    stream.acknowledged("a", 0, 0.0)
+    stream.acknowledged("b", 0, 0.0)
+    stream.write([b"1\n"], 1.0)
+    stream.acknowledged("a", 1, 1.0)
+    assert stream.wait_until(1.049) == pytest.approx(1.05)
+    assert stream.wait_until(1.05) is None
+    stream.deliver()
+    assert stream.copies["b"].condition is Condition.LATE
+    assert stream.review(["a", "b", "c"], ["a", "b", "c"], 1.1) == [Open("c")]
+    stream.acknowledged("c", 1, 1.2)
+    assert stream.review(["a", "b", "c"], ["a", "b", "c"], 1.3) == [Forget("b")]
+    assert sorted(stream.synced) == ["a", "c"]
+
+
+def test_a_late_keeper_that_has_caught_up_is_in_sync_again() -> None:
+    stream = ahead()
+    stream.review(["a"], ["a"], 0.0)
+    stream.acknowledged("a", 0, 0.0)
+    stream.write([b"1\n"], 1.0)
+    assert stream.wait_until(2.0) is None
+    stream.deliver()
+    assert (stream.gaps, stream.synced) == (1, [])
+    stream.acknowledged("a", 1, 2.1)
+    assert stream.synced == ["a"]
+
+
+def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted() -> None:
+    stream = ahead()
+    assert stream.review([], [], 0.0) == []
+    stream.write([b"1\n"], 0.0)
+    assert stream.wait_until(0.0) is None
+    stream.deliver()
+    assert stream.gaps == 1
+
+
+def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewhere() -> None:
+    stream = ahead()
+    stream.review(["a", "b"], ["a", "b"], 0.0)
+    stream.acknowledged("a", 0, 0.0)
+    assert stream.refused("a", keeping.GAP, 0.0) == [Open("a")]
+    assert stream.refused("b", keeping.FULL, 0.0) == []
+    assert stream.review(["a", "b", "c"], ["a", "b", "c"], 0.0) == [Open("c")]
+    assert stream.refused("a", keeping.STALE, 0.0) == []
+    assert stream.fenced
+    assert stream.review(["a"], ["a"], 0.0) == []
+
+
+def test_a_keeper_that_leaves_is_replaced_before_it_is_let_go() -> None:
+    stream = ahead()
+    stream.review(["a", "b"], ["a", "b"], 0.0)
+    stream.acknowledged("a", 0, 0.0)
+    stream.acknowledged("b", 0, 0.0)
+    assert stream.review(["b", "c"], ["b", "c"], 1.0) == [Open("c")]
+    assert "a" in stream.synced
+    stream.acknowledged("c", 0, 1.0)
+    assert stream.review(["b", "c"], ["b", "c"], 1.1) == [Forget("a")]
+
+
+# placement
+
+
+def status(number: int, zone: str = "a", state: NodeState = NodeState.READY) -> NodeStatus:
+    return NodeStatus(f"i-{number}", f"h{number}:1", f"h{number}:2", state, zone, "g5.xlarge", "m", 0, 1)
+
+
+def test_keepers_are_of_the_first_ranks_and_of_other_pools_where_there_are_any() -> None:
+    nodes = [status(n, "ab"[n % 2]) for n in range(20)]
+    near = rank("s", nodes)[:RANKS]
+    pools = {node.pool for node in near}
+    assert len(pools) == 2, "a rank of one pool would prove nothing"
+    chosen = choose_keepers("s", nodes, [near[0].pool])
+    assert {node.instance_id for node in chosen[:RANKS]} == {node.instance_id for node in near}
+    assert chosen[0].pool != near[0].pool
+
+
+def test_nodes_that_are_at_risk_come_last_and_those_that_go_never() -> None:
+    nodes = [status(0, state=NodeState.AT_RISK), status(1), status(2, state=NodeState.DRAINING)]
+    assert [node.instance_id for node in choose_keepers("s", nodes, [])] == ["i-1", "i-0"]
+
+
+# ids of events
+
+
+def test_event_ids_name_the_owner_once_there_was_another() -> None:
+    runs = [Run(0, ONE), Run(3, TWO)]
+    assert [event_id_suffix(runs, seq) for seq in (1, 3, 4)] == [b"", b"", b"/2.i-b"]
+    assert parse_event_id("s/4/2.i-b") == EventId("s", 4, "2.i-b")
+
+
+@pytest.mark.parametrize("text", ["", "s", "s/", "/1", "s/x", "s/-1", "s/1234567890123"])
+def test_what_is_no_event_id_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not an event id"):
+        parse_event_id(text)
