@@ -24,6 +24,7 @@ from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.engine_process import EngineProcess
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.imds import Imds
+from node_agent.adapters.journal_link import TcpJournalLinks
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.contract.errors import TransientError
 from node_agent.contract.records import RECORD_LIFE_S, NodeRecord, TimelineStep
@@ -32,7 +33,9 @@ from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
 from node_agent.core.backoff import Backoff
 from node_agent.core.fleet import Fleet
+from node_agent.core.keeper import Keeper
 from node_agent.core.lifecycle import CloseClients, Effect, Lifecycle, MoveStreams, Publish, Retire, TermRequested, Tick
+from node_agent.core.signing import Doorkeeper
 from node_agent.ports import Identity, Instances, Metadata, Records
 from node_agent.reactor import Reactor
 from node_agent.settings import Settings
@@ -40,12 +43,16 @@ from node_agent.tasks.asgi import DoorServer, bind, door
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
 from node_agent.tasks.engines import Engines
 from node_agent.tasks.front_door import FrontDoor
+from node_agent.tasks.journal_door import JournalDoor
+from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.metrics import Metrics
 from node_agent.tasks.node import Node
+from node_agent.tasks.open_streams import OpenStreams
 from node_agent.tasks.peer_door import PeerDoor
 from node_agent.tasks.peers import Announcer, discover
 from node_agent.tasks.publisher import Publisher
 from node_agent.tasks.served import ServedRequests
+from node_agent.tasks.takeover import Takeovers
 from node_agent.tasks.watch_metadata import watch_metadata
 
 _TICK_S = 0.25
@@ -129,10 +136,21 @@ class Agent:
         )
         self._served = ServedRequests(self._node, client, settings.engine)
         engines = Engines(self._node, self._served, client, outside.key)
-        self._front = FrontDoor(
-            self._node, engines, max_body_bytes=settings.max_body_bytes, max_streams=settings.max_streams
+        keeper = Keeper(max_bytes=settings.max_kept_bytes)
+        self._keepers = Keepers(
+            self._node,
+            TcpJournalLinks(outside.key, time.time),
+            keeper,
+            settings.keepers if settings.durability == "peer" else 0,
+            settings.keeper_lag_s,
         )
-        self._peer = PeerDoor(self._node, self._served, outside.key, settings.max_body_bytes)
+        self._streams = OpenStreams(self._node.metrics, settings.max_streams)
+        takeovers = Takeovers(self._node, client, outside.key, keeper, self._streams.give_up)
+        self._front = FrontDoor(self._node, engines, self._keepers, takeovers, self._streams, settings.max_body_bytes)
+        doorkeeper = Doorkeeper(outside.key)
+        self.doors: list[DoorServer] = []
+        self.journals = JournalDoor(keeper, doorkeeper, time.time)
+        self._peer = PeerDoor(self._node, self._served, takeovers, doorkeeper, settings.max_body_bytes)
         self._outside = outside
         self._announcer = Announcer(self._node, client, outside.key)
         self._group = EngineProcess(settings.engine_command, os.environ, settings.state_dir / "engine.group")
@@ -160,7 +178,7 @@ class Agent:
         settings = self._settings
         front_socket = bind(settings.front.host, settings.front.port, "front door")
         peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")
-        doors = [door(self._front, _DOOR_DRAIN_S), door(self._peer, _DOOR_DRAIN_S)]
+        self.doors = [door(self._front, _DOOR_DRAIN_S), door(self._peer, _DOOR_DRAIN_S, self.journals.protocol())]
         if self._signals:
             self._handle_signals()
         self._publish(Publish(NodeState.STARTING, "started", "agent", time.time()))
@@ -168,15 +186,15 @@ class Agent:
             "%s listens for clients on %s, for peers on %s", self._node.instance_id, settings.front, settings.peer
         )
         try:
-            return await self._live(doors, (front_socket, peer_socket))
+            return await self._live((front_socket, peer_socket))
         finally:
             await self._group.stop(0.0)  # whatever happened: an engine without its agent serves nobody
 
-    async def _live(self, doors: list[DoorServer], listeners: tuple[socket.socket, socket.socket]) -> int:
+    async def _live(self, listeners: tuple[socket.socket, socket.socket]) -> int:
         async with asyncio.TaskGroup() as tasks:
             serving = [
                 tasks.create_task(server.serve(sockets=[listener]))
-                for server, listener in zip(doors, listeners, strict=True)
+                for server, listener in zip(self.doors, listeners, strict=True)
             ]
             loops = [
                 tasks.create_task(loop)
@@ -186,11 +204,12 @@ class Agent:
                     discover(self._node, self._outside.instances, self._settings.cluster, random.random),
                     self._announcer.run(random.random),
                     self._publisher.run(),
+                    self._keepers.run(),
                     self._tick(),
                 )
             ]
             retire = await self._reactor.run()
-            await self._retire(retire, doors, loops)
+            await self._retire(retire, loops)
             await asyncio.wait(serving)
         return retire.exit_code
 
@@ -206,7 +225,7 @@ class Agent:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            self._reactor.post(Tick(time.time(), len(self._served) + len(self._front.streams)))
+            self._reactor.post(Tick(time.time(), len(self._served) + len(self._streams)))
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
@@ -217,7 +236,7 @@ class Agent:
                     self._served.hand_off(key)
             case CloseClients():
                 self._served.hand_off_all()
-                for stream in list(self._front.streams.values()):
+                for stream in self._streams:
                     stream.close_with_handoff()
             case Retire():
                 raise AssertionError("the reactor keeps this one for its caller")
@@ -230,7 +249,7 @@ class Agent:
         tags = NodeTags(self._settings.cluster, effect.state, self._settings.advertise_address, effect.deadline)
         self._publisher.publish(tags, effect.state, TimelineStep(effect.step, effect.source, effect.at))
 
-    async def _retire(self, retire: Retire, doors: list[DoorServer], loops: list[asyncio.Task[None]]) -> None:
+    async def _retire(self, retire: Retire, loops: list[asyncio.Task[None]]) -> None:
         """In the order that clients need: peers hear of it, so that nobody comes any more, before the rest ends."""
         _log.info("retiring: %s", retire.why)
         self._node.state = NodeState.GONE
@@ -238,11 +257,14 @@ class Agent:
         step = TimelineStep(retire.why.partition(",")[0], "agent", time.time())
         self._publisher.publish(None, NodeState.GONE, step)
         await asyncio.wait({asyncio.ensure_future(self._announcer.announce())}, timeout=_ANNOUNCE_S)
-        for server in doors:
+        self._keepers.send_away()
+        for server in self.doors:
             server.should_exit = True
         await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags())
         for loop in loops:
             loop.cancel()
+        self._keepers.shut()
+        self.journals.close()
 
     async def _leave_tags(self) -> None:
         if not await self._publisher.flush(_FLUSH_S):

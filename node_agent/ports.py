@@ -5,7 +5,7 @@ Every method may raise a TransientError of the contract, and nothing else that i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
 from node_agent.core.fleet import TaggedNode
+from node_agent.core.journal_wire import Message
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,26 @@ class Http(Protocol):
 
         silence_s: how long the other side may send nothing, now and, until `allow_silence`, later.
         """
+        ...
+
+
+class JournalLink(Protocol):
+    """A connection to a peer's keeper (`core/journal_wire`), made in the background: what is sent before is held."""
+
+    def send(self, message: bytes) -> None:
+        """Send a message with the others of this moment. It may be lost: then `lost` is called."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class JournalLinks(Protocol):
+    """Connections to keepers."""
+
+    def connect(
+        self, address: Address, received: Callable[[Message], None], lost: Callable[[str], None]
+    ) -> JournalLink:
+        """lost: called once, with a word for why, when the connection broke or could not be made."""
         ...
 
 

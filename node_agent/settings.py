@@ -19,7 +19,9 @@ from node_agent.contract.names import (
     table_name,
 )
 from node_agent.core.addresses import Address, parse_address
+from node_agent.core.keeper import MAX_BYTES
 from node_agent.core.patience import MIN_SILENCE_S
+from node_agent.core.write_ahead import LAG_S, MAX_COPIES, WANTED
 
 IMDS_ENDPOINT = "http://169.254.169.254"
 
@@ -83,6 +85,18 @@ class Settings:
 
     max_streams: int
     """Clients' streams open on this node at once; more get a 429."""
+
+    durability: str
+    """peer: an event reaches its client only when its line is at keepers; none: no copies, and no waiting."""
+
+    keepers: int
+    """Copies of each stream's journal, at as many peers."""
+
+    keeper_lag_s: float
+    """How long an event may wait for a keeper. Longer where nodes share a CPU and may be slow without being ill."""
+
+    max_kept_bytes: int
+    """Of all journals that this node keeps for others."""
 
 
 def default_engine_command(model_dir: str, model_name: str, engine: Address) -> tuple[str, ...]:
@@ -149,6 +163,10 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_SILENCE_S, _positive),
         max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, int),
         max_streams=read.get("SYNKTI_MAX_STREAMS", 2_000, int),
+        durability=read.get("SYNKTI_DURABILITY", "peer", _durability),
+        keepers=read.get("SYNKTI_KEEPERS", WANTED, _copies),
+        keeper_lag_s=read.get("SYNKTI_KEEPER_LAG_S", LAG_S, _positive),
+        max_kept_bytes=read.get("SYNKTI_MAX_KEPT_BYTES", MAX_BYTES, int),
     )
     if read.faults:
         raise ConfigurationError(read.faults)
@@ -171,6 +189,19 @@ def _positive(text: str) -> float:
     value = float(text)
     if not value > 0:
         raise ValueError("must be more than 0")
+    return value
+
+
+def _durability(text: str) -> str:
+    if text not in ("peer", "none"):
+        raise ValueError("peer or none")
+    return text
+
+
+def _copies(text: str) -> int:
+    value = int(text)
+    if not 1 <= value < MAX_COPIES:
+        raise ValueError(f"from 1 to {MAX_COPIES - 1}")
     return value
 
 

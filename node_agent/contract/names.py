@@ -22,6 +22,9 @@ ROUTE_HEADER = "x-synkti-route"
 NODE_HEADER = "x-synkti-node"
 """The instance whose engine serves the request, as it was first routed."""
 
+DURABILITY_HEADER = b"x-synkti-durability"
+"""A request's own word on its stream's journal: peer (kept by peers, the default) or none."""
+
 _CLUSTER = re.compile(r"[a-z][a-z0-9-]{0,18}[a-z0-9]")
 
 

@@ -48,6 +48,17 @@ def encode(message: Message) -> bytes:
     return _HEAD.pack(message.kind, message.handle, message.number, len(message.body)) + message.body
 
 
+PREFACE = b"SYNKTI-JOURNAL/1 "
+"""What a connection to a keeper begins with, at the door that otherwise speaks HTTP; no HTTP method begins so.
+
+The owner sends it with a stamp of `core/signing` behind it, the keeper answers it with a nonce; each ends its line.
+"""
+
+MAX_PREFACE_BYTES = 512
+STAMPED = ("JOURNAL", "/")
+"""What the stamp is a signature of, in the place of an HTTP method and its target."""
+
+
 def session_key(key: bytes, client_nonce: str, server_nonce: str) -> bytes:
     return hmac.new(key, f"journal {client_nonce} {server_nonce}".encode(), hashlib.sha256).digest()
 

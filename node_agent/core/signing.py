@@ -33,7 +33,7 @@ class Doorkeeper:
     """Checks what knocks; remembers the nonces of the last `MAX_SKEW_S` seconds."""
 
     def __init__(self, key: bytes, max_nonces: int = MAX_NONCES) -> None:
-        self._key = key
+        self.key = key
         self._max = max_nonces
         self._seen: set[str] = set()
         self._order: deque[tuple[float, str]] = deque()
@@ -44,7 +44,7 @@ class Doorkeeper:
         if len(parts) != 4 or parts[0] != _VERSION or not parts[1].isdigit():
             return "no signature"
         _, stamp, nonce, given = parts
-        expected = _signature(self._key, method, target, body, stamp, nonce)
+        expected = _signature(self.key, method, target, body, stamp, nonce)
         if not hmac.compare_digest(expected.encode(), given.encode()):
             return "wrong signature"
         if abs(now - int(stamp) / 1000) > MAX_SKEW_S:

@@ -114,12 +114,15 @@ def bind(host: str, port: int, purpose: str) -> socket.socket:
     return listener
 
 
-def door(app: App, drain_s: float) -> DoorServer:
-    """A server for `app`. drain_s: how long open connections may take to end once it is told to close."""
+def door(app: App, drain_s: float, protocol: type[asyncio.Protocol] | None = None) -> DoorServer:
+    """A server for `app`. drain_s: how long open connections may take to end once it is told to close.
+
+    protocol: one made of uvicorn's own, where more than HTTP comes to the door.
+    """
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=protocol or "httptools",
         lifespan="off",
         ws="none",
         log_config=None,

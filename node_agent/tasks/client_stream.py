@@ -1,7 +1,8 @@
 """The task behind one client's stream: asks an engine, moves bytes through the machine, and goes on elsewhere.
 
 All decisions about bytes are the machine's (`core/stream`); this is the shell that has connections and a clock. A
-token never waits here for anything but the client's own connection.
+token waits here for its line's acknowledgement by the keepers, within their bound, and for the client's connection.
+While it waits the engine's next tokens gather, and go together: the wait costs no throughput.
 """
 
 from __future__ import annotations
@@ -10,20 +11,17 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-import orjson
-
-from node_agent.contract.errors import ContinuationImpossible, openai_error
-from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER, STREAM_HEADER
+from node_agent.contract.errors import ContinuationImpossible, StaleEpoch
 from node_agent.core import sse
-from node_agent.core.completions import Generation
 from node_agent.core.fleet import NodeStatus, Pool
 from node_agent.core.patience import Pace, first_token_s, silence_s
 from node_agent.core.routing import Route
 from node_agent.core.stream import StreamMachine, StreamState
 from node_agent.ports import ExchangeLost, Response
-from node_agent.tasks.asgi import Send, respond, respond_error
 from node_agent.tasks.engines import Engines
+from node_agent.tasks.keepers import KeptStream
 from node_agent.tasks.node import Node
+from node_agent.tasks.reply import Reply
 
 MAX_ENGINES = 3
 """Engines that may be lost under one stream before it ends with an error."""
@@ -32,7 +30,7 @@ WAIT_FOR_NODE_S = 15.0
 """How long a stream that began waits for any node to take it on, where none is ready."""
 
 COMMENT_EVERY_S = 15.0
-REQUEST_ID = b"x-request-id"
+_OVER = (StreamState.COMPLETE, StreamState.LOST, StreamState.BETWEEN)
 _LOOK_EVERY_S = 0.1
 _RETUNE_EVERY = 64
 _MAX_REFUSAL_BYTES = 1024 * 1024
@@ -49,29 +47,26 @@ class _Loss:
 
 
 class ClientStream:
-    """One stream of one client. `run` it; `close_with_handoff` ends it early, `abandon` when the client is gone."""
+    """One stream of one client. `run` it; `close_with_handoff` ends it early, `abandon` when the client is gone.
+
+    replay: events that a client who came back lacks; kept: the stream's journal.
+    """
 
     def __init__(
-        self,
-        node: Node,
-        engines: Engines,
-        generation: Generation,
-        stream_id: str,
-        send: Send,
-        request_id: bytes | None = None,
+        self, node: Node, engines: Engines, machine: StreamMachine, kept: KeptStream, reply: Reply, replay: bytes = b""
     ) -> None:
-        self.stream_id = stream_id
-        self.machine = StreamMachine(generation, stream_id)
+        self.stream_id = kept.ahead.stream
+        self.machine = machine
+        self.kept = kept
         self._node = node
         self._engines = engines
-        self._generation = generation
-        self._send = send
-        self._request_id = request_id
+        self._generation = machine.generation
+        self._reply = reply
+        self._replay = replay
         # The engine makes its own id of ours (chatcmpl-<stream>), so that one word finds a stream everywhere.
-        self._headers = {"content-type": "application/json", "x-request-id": stream_id}
+        self._headers = {"content-type": "application/json", "x-request-id": self.stream_id}
         self._opening: asyncio.Future[Response] | None = None
         self._response: Response | None = None
-        self._started = False
         self._closed: str | None = None  # why it ends early: handoff, client-gone
         self._tried: list[NodeStatus] = []
         self._loss: _Loss | None = None
@@ -81,11 +76,36 @@ class ClientStream:
 
     async def run(self, first: Route) -> int:
         """Until the answer is complete or cannot go on; returns the HTTP status that the client saw."""
-        route: Route | None = first
+        try:
+            return await self._engines_in_turn(first)
+        except StaleEpoch:
+            return await self._taken()
+        finally:
+            self.kept.close(finished=self.machine.state is StreamState.COMPLETE)
+
+    async def resume(self) -> int:
+        """Go on where another node, or an earlier connection, left the client; as `run`."""
+        try:
+            await self.kept.confirm()
+            await self._reply.start(None)
+            if self._replay:
+                await self._reply.events(self._replay)
+            if self.machine.state is StreamState.FINISHED:
+                await self._deliver(self.machine.lose("resumed"))
+                return await self._reply.end()
+            return await self._engines_in_turn(await self._next_route())
+        except StaleEpoch:
+            return await self._taken()
+        finally:
+            self.kept.close(finished=self.machine.state is StreamState.COMPLETE)
+
+    async def _engines_in_turn(self, route: Route | None) -> int:
         while route is not None:
             status = await self._one_engine(route)
             if status is not None:
                 return status
+            if self._closed is None and self.machine.state is StreamState.BETWEEN:
+                continue  # the same engine answers the next choice, too
             may_go_on = self._closed is None and len(self._tried) < MAX_ENGINES
             route = await self._next_route() if may_go_on else None
         if self._closed is not None:
@@ -95,12 +115,18 @@ class ClientStream:
         return await self._fail("no_ready_node", "No node is ready to go on with this request.")
 
     def abandon(self) -> None:
-        """The client is gone: stop generating at once."""
+        """The client is gone: stop generating at once. Its journal stays, for the case that it comes back."""
         self._close("client-gone")
 
     def close_with_handoff(self) -> None:
         """This node goes: tell the client to resume elsewhere."""
         self._close("handoff")
+
+    def give_up(self) -> None:
+        """The client has come back on another connection: this one gets nothing more."""
+        self.kept.close(finished=False)
+        self.kept.fence()
+        self._close("taken")
 
     def _close(self, why: str) -> None:
         self._closed = self._closed or why
@@ -112,7 +138,9 @@ class ClientStream:
     async def _one_engine(self, route: Route) -> int | None:
         """One engine's part: the client's status when the request is over, None when the engine was lost."""
         node = route.node
-        self._tried.append(node)
+        if self.machine.state is not StreamState.BETWEEN:
+            self._tried.append(node)
+        self.kept.avoid[1:] = [node.pool]
         try:
             request = self.machine.request()
         except ContinuationImpossible as impossible:
@@ -153,9 +181,9 @@ class ClientStream:
     async def _read(self, route: Route, response: Response) -> int | None:
         if response.status != 200 or not response.is_event_stream:
             return await self._refused(route.node, response)
-        await self._start(route)
+        await self._reply.start(route)
         machine, read, chunks = self.machine, response.read, 0
-        while machine.state not in (StreamState.COMPLETE, StreamState.LOST):
+        while machine.state not in _OVER:
             asked_at = self._clock()
             try:
                 data = await read() if chunks else await self._first_read(response)
@@ -163,20 +191,25 @@ class ClientStream:
             except ExchangeLost as lost:
                 out = machine.lose(lost.why)
             if out:
-                now = self._clock()
-                if self._loss is not None:
-                    out = self._gone_on(route.node, now) + out
-                self._heard_at = now
+                self._heard_at = now = self._clock()
                 chunks += 1
                 self._pace.observe(now - asked_at)
                 if chunks % _RETUNE_EVERY == 1:
                     response.allow_silence(silence_s(self._pace.time_per_token_s, self._node.min_silence_s))
-                await self._send({"type": "http.response.body", "body": out, "more_body": True})
+                await self._deliver(out, route.node)
         if machine.state is StreamState.COMPLETE:
-            await self._send({"type": "http.response.body", "body": b""})
-            return 200
-        self._lost(route.node, machine.lost_why)
+            return await self._reply.end()
+        if machine.state is StreamState.LOST:
+            self._lost(route.node, machine.lost_why)
         return None
+
+    async def _deliver(self, out: bytes, node: NodeStatus | None = None) -> None:
+        """Write the lines ahead, then send. Raises StaleEpoch instead, where the stream is somebody else's."""
+        if lines := self.machine.take_lines():
+            await self.kept.write(lines)
+        if self._loss is not None and node is not None:
+            out = self._gone_on(node, self._clock()) + out
+        await self._reply.events(out)
 
     async def _first_read(self, response: Response) -> bytes:
         """The first bytes may take a prefill: keep the client's connection alive meanwhile."""
@@ -186,25 +219,9 @@ class ClientStream:
                 done, _ = await asyncio.wait({reading}, timeout=COMMENT_EVERY_S)
                 if done:
                     return reading.result()
-                await self._send({"type": "http.response.body", "body": sse.comment("waiting"), "more_body": True})
+                await self._reply.comment("waiting")
         finally:
             reading.cancel()
-
-    async def _start(self, route: Route) -> None:
-        if self._started:
-            return
-        self._started = True
-        lines = {
-            "content-type": "text/event-stream; charset=utf-8",
-            "cache-control": "no-cache",
-            STREAM_HEADER: self.stream_id,
-            ROUTE_HEADER: route.reason,
-            NODE_HEADER: route.node.instance_id,
-        }
-        encoded = [(key.encode(), value.encode()) for key, value in lines.items()]
-        if self._request_id is not None:
-            encoded.append((REQUEST_ID, self._request_id))
-        await self._send({"type": "http.response.start", "status": 200, "headers": encoded})
 
     async def _refused(self, node: NodeStatus, response: Response) -> int | None:
         """An answer that is no stream: the client's own fault (4xx) is passed on, all else is a loss."""
@@ -213,11 +230,10 @@ class ClientStream:
         except ExchangeLost as lost:
             self._lost(node, lost.why)
             return None
-        if self._started or not 400 <= response.status < 500:
+        if self._reply.started or not 400 <= response.status < 500:
             self._lost(node, f"status-{response.status}")
             return None
-        await respond(self._send, response.status, body)
-        return response.status
+        return await self._reply.refuse(response.status, body)
 
     def _lost(self, node: NodeStatus, why: str) -> None:
         if self._closed is not None:
@@ -245,11 +261,12 @@ class ClientStream:
 
     async def _next_route(self) -> Route | None:
         """Another engine: outside the lost pool where possible; of those that were tried, any but the last."""
-        give_up_at = self._clock() + (WAIT_FOR_NODE_S if self._started else 0.0)
-        last: Pool | None = self._tried[-1].pool
+        give_up_at = self._clock() + (WAIT_FOR_NODE_S if self._reply.started else 0.0)
+        tried = [node.instance_id for node in self._tried]
+        last: Pool | None = self._tried[-1].pool if self._tried else None
         while self._closed is None:
-            for tried in ([node.instance_id for node in self._tried], [self._tried[-1].instance_id]):
-                route = self._node.route(self._generation.model, self._generation.prefix, tried, avoid=last)
+            for not_again in (tried, tried[-1:]):
+                route = self._node.route(self._generation.model, self._generation.prefix, not_again, avoid=last)
                 if route is not None:
                     return route
             if self._clock() >= give_up_at:
@@ -258,20 +275,27 @@ class ClientStream:
         return None
 
     async def _end_early(self) -> int:
+        if self._closed == "taken":
+            return await self._taken()
         if self._closed == "handoff":
-            fronts = ", ".join(node.front for node in self._node.fleet.serving(self._node.clock()))
             return await self._fail(
-                "handoff", f"This node is going; resume stream {self.stream_id} at: {fronts or 'none'}."
+                "handoff", f"This node is going; resume stream {self.stream_id} at: {self._fronts() or 'none'}."
             )
         return 499  # nginx's word for a client that closed its request
 
-    async def _fail(self, code: str, message: str) -> int:
-        """An explicit error, never a clean ending: inside the stream where it began, as a response where not."""
+    def _fronts(self) -> str:
+        """Where to resume: the keepers first, since they have the journal at hand."""
+        serving = self._node.fleet.serving(self._node.clock())
+        return ", ".join(
+            node.front for node in sorted(serving, key=lambda n: n.instance_id not in self.kept.ahead.copies)
+        )
+
+    async def _taken(self) -> int:
+        message = f"Stream {self.stream_id} was resumed elsewhere; nothing more comes here."
+        return await self._fail("stream_taken", message, 409)
+
+    async def _fail(self, code: str, message: str, status: int = 503) -> int:
+        """An explicit error, never a clean ending."""
         self._node.metrics.broken.labels(code).inc()
         _log.warning("stream %s: %s: %s", self.stream_id, code, message)
-        if not self._started:
-            await respond_error(self._send, 503, code, message, retry_after_s=1.0)
-            return 503
-        body = sse.message(orjson.dumps(openai_error(503, code, message)))
-        await self._send({"type": "http.response.body", "body": body})
-        return 200
+        return await self._reply.fail(status, code, message)

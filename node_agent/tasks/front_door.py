@@ -2,6 +2,7 @@
 
     /v1/chat/completions, /v1/completions   streamed: a ClientStream; else retried whole
     other /v1 routes, /tokenize, ...        passed on, retried before the first byte
+    /v1/streams/<id>                        a stream that began anywhere, from Last-Event-ID on
     /v1/models                              what the fleet serves
     /v1/synkti/nodes                        the fleet as this node sees it
     /healthz /readyz /metrics               liveness, readiness, Prometheus
@@ -11,12 +12,19 @@ Every error is in OpenAI's form and says what to do.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
 
 from node_agent.contract.errors import NoReadyPeer, RequestRejected
+from node_agent.contract.names import DURABILITY_HEADER
 from node_agent.core.completions import Generation, Kind, read_generation, read_model
+from node_agent.core.epochs import Epoch, EventId, Run, parse_event_id
+from node_agent.core.opening import Opening
 from node_agent.core.routing import Route
+from node_agent.core.stream import StreamMachine
+from node_agent.core.write_ahead import WriteAhead
 from node_agent.tasks.asgi import (
     ClientGone,
     Receive,
@@ -29,29 +37,43 @@ from node_agent.tasks.asgi import (
     respond_error,
     respond_json,
 )
-from node_agent.tasks.client_stream import REQUEST_ID, ClientStream
+from node_agent.tasks.client_stream import ClientStream
 from node_agent.tasks.engines import Engines
+from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.metrics import CONTENT_TYPE
 from node_agent.tasks.node import Node
+from node_agent.tasks.open_streams import OpenStreams
+from node_agent.tasks.reply import REQUEST_ID, Reply
+from node_agent.tasks.takeover import JournalBehind, Takeovers
 from node_agent.tasks.whole_request import WholeRequest, WholeRequests
 
 _PASSED_ON = frozenset({"/tokenize", "/detokenize", "/version"})
 _HEADERS = {"content-type": "application/json"}
+_STREAMS = "/v1/streams/"
 _RETRY_AFTER_S = 2.0
 
 _KINDS = {kind.value: kind for kind in Kind}
 
 
 class FrontDoor:
-    """An ASGI application. max_body_bytes: of a request; max_streams: clients' streams open here at once."""
+    """An ASGI application. max_body_bytes: of a request."""
 
-    def __init__(self, node: Node, engines: Engines, *, max_body_bytes: int, max_streams: int) -> None:
+    def __init__(
+        self,
+        node: Node,
+        engines: Engines,
+        keepers: Keepers,
+        takeovers: Takeovers,
+        streams: OpenStreams,
+        max_body_bytes: int,
+    ) -> None:
         self._node = node
         self._engines = engines
+        self._keepers = keepers
+        self._takeovers = takeovers
+        self._streams = streams
         self._max_body_bytes = max_body_bytes
-        self._max_streams = max_streams
         self._whole_requests = WholeRequests(node, engines)
-        self.streams: dict[str, ClientStream] = {}
         self._own_routes: dict[str, Callable[[Send], Awaitable[None]]] = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -77,11 +99,16 @@ class FrontDoor:
         except NoReadyPeer as none:
             status = 503
             await respond_error(send, status, "no_ready_node", str(none), retry_after_s=none.retry_after_s)
+        except JournalBehind as behind:
+            status = 503
+            await respond_error(send, status, "journal_behind", str(behind), retry_after_s=behind.retry_after_s)
         finally:
             label = path if path in _KINDS or path in _PASSED_ON else "other"
             self._node.metrics.requests.labels(label, str(status)).inc()
 
     async def _serve(self, scope: Scope, path: str, receive: Receive, send: Send) -> int:
+        if path.startswith(_STREAMS):
+            return await self._resume(scope, path.removeprefix(_STREAMS), receive, send)
         kind = _KINDS.get(path)
         if kind is None and not path.startswith("/v1/") and path not in _PASSED_ON:
             raise RequestRejected(404, "unknown_route", f"There is no route {path}; the API is under /v1.")
@@ -115,21 +142,65 @@ class FrontDoor:
         raise RequestRejected(404, "model_not_found", f"The model {model!r} does not exist; served: {have}.", "model")
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, route: Route, generation: Generation) -> int:
-        if len(self.streams) >= self._max_streams:
-            message = f"This node holds {self._max_streams} streams, its bound; try another node, or again shortly."
-            await respond_error(send, 429, "too_many_streams", message, retry_after_s=1.0)
-            return 429
+        durable = _is_durable(header(scope, DURABILITY_HEADER))
+        if self._streams.is_full:
+            return await self._refuse(send)
         stream_id = secrets.token_hex(12)
-        stream = ClientStream(self._node, self._engines, generation, stream_id, send, header(scope, REQUEST_ID))
-        self.streams[stream_id] = stream
-        self._node.metrics.streams.set(len(self.streams))
+        request_id = header(scope, REQUEST_ID)
+        epoch = Epoch(1, self._node.instance_id)
+        runs = (Run(0, epoch),)
+        opening = Opening(generation, runs, request_id.decode("latin-1") if request_id else None)
+        ahead = WriteAhead(stream_id, epoch, opening.to_bytes())
+        avoid = [self._node.pool, route.node.pool]
+        kept = self._keepers.begin(ahead, avoid, durable=durable)
+        machine = StreamMachine(generation, stream_id, runs)
+        stream = ClientStream(self._node, self._engines, machine, kept, Reply(send, stream_id, request_id))
+        return await self._run(stream, stream.run(route), receive)
+
+    async def _resume(self, scope: Scope, stream_id: str, receive: Receive, send: Send) -> int:
+        if scope["method"] != "GET":
+            raise RequestRejected(405, "method_not_allowed", "A stream is resumed with GET.")
+        event = _last_event(stream_id, header(scope, b"last-event-id"))
+        await read_body(scope, receive, 0)
+        if self._streams.is_full:
+            return await self._refuse(send)
+        with self._counted_resume():
+            takeover = await self._takeovers.take(event)
+        kept = self._keepers.begin(takeover.ahead, [self._node.pool])
+        request_id = takeover.request_id.encode("latin-1", "replace") if takeover.request_id else None
+        reply = Reply(send, event.stream, request_id)
+        stream = ClientStream(self._node, self._engines, takeover.machine, kept, reply, takeover.replay)
+        return await self._run(stream, stream.resume(), receive)
+
+    @contextlib.contextmanager
+    def _counted_resume(self) -> Iterator[None]:
+        outcome = "lost"
+        try:
+            yield
+            outcome = "taken"
+        except RequestRejected as rejected:
+            outcome = rejected.code
+            raise
+        except JournalBehind:
+            outcome = "journal_behind"
+            raise
+        finally:
+            self._node.metrics.resumes.labels(outcome).inc()
+
+    async def _run(self, stream: ClientStream, running: Coroutine[Any, Any, int], receive: Receive) -> int:
+        self._streams.add(stream)
+        before = stream.machine.tokens
         try:
             async with on_disconnect(receive, stream.abandon):
-                return await stream.run(route)
+                return await running
         finally:
-            del self.streams[stream_id]
-            self._node.metrics.streams.set(len(self.streams))
-            self._node.metrics.tokens.inc(stream.machine.tokens)
+            self._streams.remove(stream)
+            self._node.metrics.tokens.inc(max(0, stream.machine.tokens - before))
+
+    async def _refuse(self, send: Send) -> int:
+        message = f"This node holds {self._streams.most} streams, its bound; try another node, or again shortly."
+        await respond_error(send, 429, "too_many_streams", message, retry_after_s=1.0)
+        return 429
 
     async def _healthz(self, send: Send) -> None:
         await respond_json(send, {"status": "alive"})
@@ -149,3 +220,23 @@ class FrontDoor:
     async def _nodes(self, send: Send) -> None:
         alive = [self._node.status(), *self._node.fleet.alive(self._node.clock())]
         await respond_json(send, {"self": self._node.instance_id, "nodes": [status.to_json() for status in alive]})
+
+
+def _is_durable(asked: bytes | None) -> bool:
+    """Whether the client wants its stream kept by peers. Raises RequestRejected."""
+    if asked not in (None, b"peer", b"none"):
+        raise RequestRejected(400, "invalid_request", f"{DURABILITY_HEADER.decode()} is peer or none.")
+    return asked != b"none"
+
+
+def _last_event(stream_id: str, last: bytes | None) -> EventId:
+    """Raises RequestRejected."""
+    if not last:
+        return EventId(stream_id, 0)
+    try:
+        event = parse_event_id(last.decode("latin-1"))
+    except ValueError as error:
+        raise RequestRejected(400, "invalid_event_id", f"Last-Event-ID: {error}.") from error
+    if event.stream != stream_id:
+        raise RequestRejected(400, "invalid_event_id", f"Last-Event-ID is of stream {event.stream}, not {stream_id}.")
+    return event

@@ -32,6 +32,16 @@ class Metrics:
             registry=registry,
         )
         self.broken = Counter("synkti_streams_broken", "Streams ended with an error", ["code"], registry=registry)
+        self.gaps = Counter(
+            "synkti_write_ahead_gaps", "Events delivered although no keeper had their line", registry=registry
+        )
+        self.keeper_losses = Counter(
+            "synkti_keeper_losses", "Connections to keepers that broke", ["why"], registry=registry
+        )
+        self.kept_bytes = Gauge("synkti_kept_bytes", "Journals kept here for other nodes", registry=registry)
+        self.resumes = Counter(
+            "synkti_resumes", "Streams that clients came back for, by the outcome", ["outcome"], registry=registry
+        )
         self.peers = Gauge("synkti_peers", "Peers known, by state", ["state"], registry=registry)
         self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
 

@@ -41,6 +41,10 @@ class Node:
     def instance_id(self) -> str:
         return self.identity.instance_id
 
+    @property
+    def pool(self) -> Pool:
+        return Pool(self.identity.zone, self.identity.instance_type)
+
     def status(self) -> NodeStatus:
         return NodeStatus(
             instance_id=self.identity.instance_id,

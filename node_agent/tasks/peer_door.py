@@ -1,8 +1,10 @@
 """The peer door: what other nodes call, and nobody else.
 
-Two routes, both behind the cluster's key: peers exchange what they say of themselves, and pass requests to this
-node's engine. A stream goes through as it comes, unread; its journal is its entry's. A loss of the engine is told in
-words (an event, or a header on 503), because a connection that merely ends says less.
+Three routes, all behind the cluster's key: peers exchange what they say of themselves, pass requests to this node's
+engine, and take streams over whose journal lies here. (Journals come on connections of their own: `journal_door`.)
+
+A stream goes through as it comes, unread; its journal is its entry's. A loss of the engine is told in words (an event,
+or a header on 503), because a connection that merely ends says less.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from node_agent.tasks.asgi import (
 from node_agent.tasks.engines import ENGINE_PREFIX, LOST_HEADER, MAX_TOKENS_HEADER, STATUS_TARGET
 from node_agent.tasks.node import Node
 from node_agent.tasks.served import ServedRequests
+from node_agent.tasks.takeover import TAKE_TARGET, Takeovers
 from node_agent.tasks.under_way import UnderWay
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -44,10 +47,13 @@ _log = logging.getLogger(__name__)
 class PeerDoor:
     """An ASGI application. max_body_bytes: of a request."""
 
-    def __init__(self, node: Node, served: ServedRequests, key: bytes, max_body_bytes: int) -> None:
+    def __init__(
+        self, node: Node, served: ServedRequests, takeovers: Takeovers, doorkeeper: Doorkeeper, max_body_bytes: int
+    ) -> None:
         self._node = node
         self._served = served
-        self._doorkeeper = Doorkeeper(key)
+        self._takeovers = takeovers
+        self._doorkeeper = doorkeeper
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,6 +75,8 @@ class PeerDoor:
             await respond_error(send, 401, "not_a_peer", f"This door is for peers: {why}.")
         elif target == STATUS_TARGET:
             await self._exchange_status(send, body)
+        elif target == TAKE_TARGET:
+            await self._give_journal(send, body)
         elif target.startswith(ENGINE_PREFIX + "/"):
             await self._pass_on(scope, receive, send, signed_target.removeprefix(ENGINE_PREFIX), body)
         else:
@@ -82,6 +90,14 @@ class PeerDoor:
             return
         self._node.fleet.heard(status, self._node.clock())
         await respond_json(send, self._node.status().to_json())
+
+    async def _give_journal(self, send: Send, body: bytes) -> None:
+        try:
+            status, answer = self._takeovers.answer(body)
+        except (ValueError, KeyError, TypeError) as error:
+            await respond_error(send, 400, "invalid_take", f"Not a question for a journal: {error!r}.")
+            return
+        await respond(send, status, answer, b"application/octet-stream")
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, target: str, body: bytes) -> None:
         limit = header(scope, MAX_TOKENS_HEADER.encode())

@@ -59,6 +59,18 @@ class LocalNode:
     def notice(self, lead_s: float) -> None:
         self.metadata.notice = InterruptionNotice(time.time() + lead_s, "terminate")
 
+    async def crash(self) -> None:
+        """Its agent is gone in the middle of a word, with all that it kept and every connection."""
+        for door in self.agent.doors:
+            for server in door.servers:
+                server.close()
+            for connection in list(door.server_state.connections):
+                connection.transport.abort()
+        self.agent.journals.close()
+        if self.life is not None:
+            self.life.cancel()
+            await asyncio.wait({self.life})
+
     def kill_engine(self, number: signal.Signals = signal.SIGKILL) -> None:
         os.killpg(int((self.state_dir / "engine.group").read_text().split()[1]), number)
 

@@ -11,13 +11,19 @@ import pytest
 
 from node_agent.contract.states import NodeState
 from node_agent.core.completions import Kind, read_generation
+from node_agent.core.epochs import Epoch
 from node_agent.core.fleet import Fleet, NodeStatus
+from node_agent.core.keeper import Keeper
 from node_agent.core.routing import Route
-from node_agent.ports import ExchangeLost, Identity, Response
+from node_agent.core.stream import StreamMachine
+from node_agent.core.write_ahead import WriteAhead
+from node_agent.ports import ExchangeLost, Identity, JournalLink, Response
 from node_agent.tasks import client_stream
 from node_agent.tasks.client_stream import MAX_ENGINES, ClientStream
+from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.metrics import Metrics
 from node_agent.tasks.node import Node
+from node_agent.tasks.reply import Reply
 
 BODY = {"model": "m", "stream": True, "temperature": 0, "messages": [{"role": "user", "content": "x"}]}
 TOKEN = b'data: {"id":"e","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null,"token_ids":[7]}]}\n\n'
@@ -80,6 +86,11 @@ class Never(Engines):
         raise AssertionError("unreachable")
 
 
+class NoLinks:
+    def connect(self, *_: object) -> JournalLink:
+        raise AssertionError("nobody asked for a copy")
+
+
 def make_node(peers: int) -> Node:
     identity = Identity("i-0", "z", "r", "t", "10.0.0.1")
     node = Node(identity, "p:1", "f:1", "m", 1, lambda: 0.0, Fleet("i-0"), Metrics(), state=NodeState.READY)
@@ -99,7 +110,9 @@ def run(engines: Engines, peers: int, during: Callable[[ClientStream], None] | N
     async def story() -> int:
         node = make_node(peers)
         generation = read_generation(Kind.CHAT, orjson.dumps(BODY))
-        stream = ClientStream(node, engines, generation, "s", send)  # type: ignore[arg-type] # plays Engines
+        kept = Keepers(node, NoLinks(), Keeper()).begin(WriteAhead("s", Epoch(1, "i-0"), b"o"), [], durable=False)
+        reply = Reply(send, "s", None)
+        stream = ClientStream(node, engines, StreamMachine(generation, "s"), kept, reply)  # type: ignore[arg-type] # plays Engines
         running = asyncio.ensure_future(stream.run(Route(node.status(), "prefix")))
         if during is not None:
             await engines.asked.wait()

@@ -1,0 +1,144 @@
+"""Connections to keepers: messages of many streams, those of one moment in one frame.
+
+A link holds what is sent while it connects, and no more than MAX_HELD_BYTES of what the other side does not take:
+a keeper that far behind is lost, and its streams go to another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+from node_agent.core.addresses import Address
+from node_agent.core.journal_wire import (
+    MAX_PREFACE_BYTES,
+    PREFACE,
+    STAMPED,
+    BadFrame,
+    Message,
+    Opener,
+    Sealer,
+    session_key,
+)
+from node_agent.core.signing import sign
+
+CONNECT_TIMEOUT_S = 2.0
+MAX_HELD_BYTES = 32 * 1024 * 1024
+
+
+class TcpJournalLinks:
+    """The JournalLinks port. key: the cluster's; clock: unix seconds."""
+
+    def __init__(self, key: bytes, clock: Callable[[], float]) -> None:
+        self._key = key
+        self._clock = clock
+
+    def connect(self, address: Address, received: Callable[[Message], None], lost: Callable[[str], None]) -> TcpLink:
+        return TcpLink(address, self._key, self._clock(), received, lost)
+
+
+class TcpLink(asyncio.Protocol):
+    """The JournalLink port; it connects by itself."""
+
+    def __init__(
+        self, address: Address, key: bytes, at: float, received: Callable[[Message], None], lost: Callable[[str], None]
+    ) -> None:
+        self._key = key
+        self._nonce = secrets.token_hex(12)
+        self._stamp = sign(key, *STAMPED, b"", at, self._nonce)
+        self._received = received
+        self._lost: Callable[[str], None] | None = lost
+        self._outbox: list[bytes] = []
+        self._outbox_bytes = 0
+        self._flushing = False
+        self._greeting = b""
+        self._transport: asyncio.Transport | None = None
+        self._sealer: Sealer | None = None
+        self._opener: Opener | None = None
+        self._loop = asyncio.get_running_loop()
+        self._connecting = self._loop.create_task(self._connect(address))
+
+    async def _connect(self, address: Address) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._loop.create_connection(lambda: self, address.host, address.port)
+        except ConnectionRefusedError:
+            self._lose("refused")
+        except (TimeoutError, OSError):
+            self._lose("unreachable")
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment] # create_connection gives a Transport
+        if self._lost is None:
+            self.close()
+            return
+        self._transport.write(PREFACE + self._stamp.encode() + b"\n")  # type: ignore[union-attr] # it was just set
+
+    def data_received(self, data: bytes) -> None:
+        if self._opener is None:
+            data = self._greeted(data)
+        if self._opener is None:
+            return
+        try:
+            messages = self._opener.feed(data)
+        except BadFrame:
+            self._lose("broken")
+            return
+        for message in messages:
+            self._received(message)
+
+    def _greeted(self, data: bytes) -> bytes:
+        """The keeper's first line has come: what is behind it."""
+        self._greeting += data
+        line, end, rest = self._greeting.partition(b"\n")
+        if not end:
+            if len(self._greeting) > MAX_PREFACE_BYTES:
+                self._lose("broken")
+            return b""
+        if not line.startswith(PREFACE):
+            self._lose("broken")
+            return b""
+        key = session_key(self._key, self._nonce, line.removeprefix(PREFACE).decode("latin-1"))
+        self._sealer, self._opener = Sealer(key, b"owner"), Opener(key, b"keeper")
+        self._greeting = b""
+        self._flush()
+        return rest
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose("eof" if exc is None else "reset")
+
+    # JournalLink
+
+    def send(self, message: bytes) -> None:
+        self._outbox.append(message)
+        self._outbox_bytes += len(message)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._sealer is not None and self._transport is not None and self._outbox:
+            self._transport.write(self._sealer.seal(b"".join(self._outbox)))
+            self._outbox.clear()
+            self._outbox_bytes = 0
+        waiting = self._outbox_bytes + (self._transport.get_write_buffer_size() if self._transport else 0)
+        if waiting > MAX_HELD_BYTES:
+            self._lose("too-slow")
+
+    def _lose(self, why: str) -> None:
+        lost, self._lost = self._lost, None
+        self.close()
+        if lost is not None:
+            lost(why)
+
+    def close(self) -> None:
+        self._lost = None
+        self._outbox.clear()
+        self._connecting.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None

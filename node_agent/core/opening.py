@@ -1,0 +1,48 @@
+"""What a stream began with: all that its journal's lines do not say, for whoever goes on with it. One line of JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from node_agent.contract.errors import RequestRejected
+from node_agent.core.completions import Generation, Kind, read_generation
+from node_agent.core.epochs import Run, epoch_from_json
+
+
+@dataclass(frozen=True)
+class Opening:
+    """runs: who owned the stream from which event on, the writer of this the last; request_id: the client's own."""
+
+    generation: Generation
+    runs: tuple[Run, ...]
+    request_id: str | None
+
+    def to_bytes(self) -> bytes:
+        return orjson.dumps(
+            {
+                "kind": self.generation.kind.value,
+                "body": self.generation.body,
+                "runs": _runs_to_json(self.runs),
+                "request_id": self.request_id,
+            }
+        )
+
+
+def _runs_to_json(runs: Sequence[Run]) -> list[list[object]]:
+    return [[run.after, *run.epoch.to_json()] for run in runs]
+
+
+def read_opening(data: bytes) -> Opening:
+    """Raises ValueError where it is none."""
+    try:
+        value = orjson.loads(data)
+        generation = read_generation(Kind(value["kind"]), orjson.dumps(value["body"]))
+        runs = tuple(Run(int(after), epoch_from_json(epoch)) for after, *epoch in value["runs"])
+    except (RequestRejected, KeyError, TypeError) as error:
+        raise ValueError(f"not a stream's opening: {error}") from error
+    if not runs:
+        raise ValueError("not a stream's opening: nobody owned it")
+    return Opening(generation, runs, value.get("request_id"))

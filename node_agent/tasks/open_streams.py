@@ -1,0 +1,42 @@
+"""The streams whose clients are connected to this node, by the streams' ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from node_agent.tasks.client_stream import ClientStream
+from node_agent.tasks.metrics import Metrics
+
+
+class OpenStreams:
+    """most: how many there may be at once."""
+
+    def __init__(self, metrics: Metrics, most: int) -> None:
+        self.most = most
+        self._metrics = metrics
+        self._streams: dict[str, ClientStream] = {}
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def __iter__(self) -> Iterator[ClientStream]:
+        return iter(list(self._streams.values()))
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._streams) >= self.most
+
+    def add(self, stream: ClientStream) -> None:
+        self._streams[stream.stream_id] = stream
+        self._metrics.streams.set(len(self._streams))
+
+    def remove(self, stream: ClientStream) -> None:
+        if self._streams.get(stream.stream_id) is stream:  # a client that came back may have another one by now
+            del self._streams[stream.stream_id]
+        self._metrics.streams.set(len(self._streams))
+
+    def give_up(self, stream_id: str) -> None:
+        """Let go of a stream for whoever takes it over."""
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None:
+            stream.give_up()

@@ -1,0 +1,64 @@
+"""What one streaming client sees: a head, once; events; and an explicit end or an explicit error, never less."""
+
+from __future__ import annotations
+
+import orjson
+
+from node_agent.contract.errors import openai_error
+from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER, STREAM_HEADER
+from node_agent.core import sse
+from node_agent.core.routing import Route
+from node_agent.tasks.asgi import Send, respond, respond_error
+
+REQUEST_ID = b"x-request-id"
+
+
+class Reply:
+    """The answer on a client's connection. request_id: echoed where the client gave one."""
+
+    def __init__(self, send: Send, stream_id: str, request_id: bytes | None) -> None:
+        self._send = send
+        self._stream_id = stream_id
+        self._request_id = request_id
+        self.started = False
+
+    async def start(self, route: Route | None) -> None:
+        """The head, with where its engine is; None where none is needed any more."""
+        if self.started:
+            return
+        self.started = True
+        lines = {
+            "content-type": "text/event-stream; charset=utf-8",
+            "cache-control": "no-cache",
+            STREAM_HEADER: self._stream_id,
+        }
+        if route is not None:
+            lines |= {ROUTE_HEADER: route.reason, NODE_HEADER: route.node.instance_id}
+        encoded = [(key.encode(), value.encode()) for key, value in lines.items()]
+        if self._request_id is not None:
+            encoded.append((REQUEST_ID, self._request_id))
+        await self._send({"type": "http.response.start", "status": 200, "headers": encoded})
+
+    async def events(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def comment(self, text: str) -> None:
+        await self.events(sse.comment(text))
+
+    async def end(self) -> int:
+        await self._send({"type": "http.response.body", "body": b""})
+        return 200
+
+    async def refuse(self, status: int, body: bytes) -> int:
+        """An engine's own refusal of the request."""
+        await respond(self._send, status, body)
+        return status
+
+    async def fail(self, status: int, code: str, message: str) -> int:
+        """An error: inside the stream where it began, as a response where not; the status that the client saw."""
+        if not self.started:
+            await respond_error(self._send, status, code, message, retry_after_s=1.0 if status == 503 else None)
+            return status
+        body = sse.message(orjson.dumps(openai_error(status, code, message)))
+        await self._send({"type": "http.response.body", "body": body})
+        return 200

@@ -1,0 +1,182 @@
+"""Taking a stream over: find its journal at the keepers, fence whoever owned it, and make it again from there.
+
+The keepers are asked in the order in which every node ranks them: the first four at once, then, where views of the
+fleet differ, every other peer that is alive, once. Whoever has a copy refuses the old owner from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from node_agent.contract.errors import RequestRejected, TransientError
+from node_agent.core import keeper as keeping
+from node_agent.core.addresses import parse_address
+from node_agent.core.epochs import Epoch, EventId, Run, epoch_from_json, is_told_by
+from node_agent.core.fleet import NodeStatus
+from node_agent.core.keeper import Keeper, Taken
+from node_agent.core.opening import Opening, read_opening
+from node_agent.core.placement import RANKS, rank
+from node_agent.core.signing import AUTH_HEADER, sign
+from node_agent.core.stream import StreamMachine, resumed
+from node_agent.core.write_ahead import WriteAhead
+from node_agent.ports import ExchangeLost, Http
+from node_agent.tasks.node import Node
+
+TAKE_TARGET = "/peer/v1/take"
+_WITHIN_S = 1.0
+_MOMENT_S = 0.1
+"""For the other keepers, once one was found that has all that the client has: they may be gone with the entry."""
+
+_MAX_JOURNAL_BYTES = 2 * keeping.MAX_JOURNAL_BYTES
+_MAX_AT_ONCE = 32
+_log = logging.getLogger(__name__)
+
+
+class JournalBehind(TransientError):
+    """The copies that can be reached end before what the client has."""
+
+
+@dataclass(frozen=True)
+class Takeover:
+    """A stream as its new owner has it; replay: the events that the client lacks."""
+
+    machine: StreamMachine
+    ahead: WriteAhead
+    replay: bytes
+    request_id: str | None
+
+
+@dataclass(frozen=True)
+class _Found:
+    journals: Sequence[Taken]
+    expired: bool
+
+
+class Takeovers:
+    """give_up: lets go of a stream that this node owns itself, so that its journal is in `own`."""
+
+    def __init__(self, node: Node, client: Http, key: bytes, own: Keeper, give_up: Callable[[str], None]) -> None:
+        self._node = node
+        self._client = client
+        self._key = key
+        self._own = own
+        self._give_up = give_up
+        self._gate = asyncio.Semaphore(_MAX_AT_ONCE)
+
+    async def take(self, event: EventId) -> Takeover:
+        """Own the stream. Raises RequestRejected (404, 410), JournalBehind."""
+        owner = f"{self._node.instance_id}-{secrets.token_hex(4)}"
+        found = await self._find(event, owner)
+        if not found.journals:
+            if found.expired:
+                message = f"Stream {event.stream} has expired: its journal is kept for {keeping.LIFE_S:.0f} s."
+                raise RequestRejected(410, "stream_expired", message)
+            raise RequestRejected(404, "stream_not_found", f"No node knows a stream {event.stream}.")
+        journal = keeping.best(found.journals)
+        number = max(one.number for one in found.journals)
+        try:
+            return _taken_over(event, journal, Epoch(number, owner))
+        except ValueError as error:
+            _log.error("stream %s cannot be made again: %s", event.stream, error)
+            raise RequestRejected(
+                410, "stream_unreadable", f"The journal of this stream is damaged: {error}."
+            ) from error
+
+    def take_here(self, stream: str, owner: str) -> Taken | None:
+        """This node's own copy, or the stream itself, for a new owner."""
+        self._give_up(stream)
+        return self._own.take(stream, owner, self._node.clock())
+
+    def answer(self, raw: bytes) -> tuple[int, bytes]:
+        """A peer's question for a journal: (status, body). Raises ValueError, KeyError where it is none."""
+        asked = orjson.loads(raw)
+        stream = str(asked["stream"])
+        taken = self.take_here(stream, str(asked["owner"]))
+        if taken is None:
+            return 404, orjson.dumps({"expired": self._own.has_expired(stream)})
+        named = {"written_in": taken.written_in.to_json(), "number": taken.number, "seq": taken.seq}
+        return 200, b"\n".join((orjson.dumps(named), taken.opening, taken.lines))
+
+    async def _find(self, event: EventId, owner: str) -> _Found:
+        stream = event.stream
+        here = self.take_here(stream, owner)
+        peers = rank(stream, self._node.fleet.alive(self._node.clock()))
+        near = await self._ask_all(peers[:RANKS], event, owner, here)
+        if near.journals:
+            return near
+        far = await self._ask_all(peers[RANKS:], event, owner, None)
+        return _Found(far.journals, near.expired or far.expired or self._own.has_expired(stream))
+
+    async def _ask_all(self, peers: Sequence[NodeStatus], event: EventId, owner: str, here: Taken | None) -> _Found:
+        """Their answers, and this node's own. Once one has what the client needs, the others get a moment only."""
+        found, expired = [here] if here is not None else [], False
+        asking = {asyncio.ensure_future(self._ask(peer, event.stream, owner)) for peer in peers}
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + _WITHIN_S
+        while asking and clock() < give_up_at:
+            if any(_has(journal, event) for journal in found):
+                give_up_at = min(give_up_at, clock() + _MOMENT_S)
+            done, asking = await asyncio.wait(asking, timeout=give_up_at - clock(), return_when=asyncio.FIRST_COMPLETED)
+            answers = [task.result() for task in done]
+            found += [answer for answer in answers if isinstance(answer, Taken)]
+            expired = expired or True in answers
+        for task in asking:
+            task.cancel()
+        return _Found(found, expired)
+
+    async def _ask(self, peer: NodeStatus, stream: str, owner: str) -> Taken | bool:
+        """The peer's copy; else whether it knew one that has expired."""
+        body = orjson.dumps({"stream": stream, "owner": owner})
+        async with self._gate:
+            stamp = sign(self._key, "POST", TAKE_TARGET, body, self._node.clock(), secrets.token_hex(12))
+            headers = {"content-type": "application/json", AUTH_HEADER: stamp}
+            try:
+                exchange = await self._client.open(
+                    parse_address(peer.peer), "POST", TAKE_TARGET, headers=headers, body=body, silence_s=_WITHIN_S
+                )
+                try:
+                    answer = await exchange.read_all(_MAX_JOURNAL_BYTES)
+                    return _read_answer(exchange.status, answer)
+                finally:
+                    exchange.close()
+            except ExchangeLost as lost:
+                if lost.why == "refused":
+                    self._node.fleet.failed(peer.instance_id)
+            except (ValueError, KeyError, TypeError) as error:
+                _log.warning("peer %s answers nonsense: %r", peer.instance_id, error)
+        return False
+
+
+def _read_answer(status: int, answer: bytes) -> Taken | bool:
+    if status != 200:
+        return bool(status == 404 and orjson.loads(answer).get("expired"))
+    named, opening, lines = answer.split(b"\n", 2)
+    told = orjson.loads(named)
+    return Taken(epoch_from_json(told["written_in"]), int(told["number"]), opening, int(told["seq"]), lines)
+
+
+def _has(journal: Taken, event: EventId) -> bool:
+    """Whether the journal has all that the client of `event` has, in the same owners' words."""
+    try:
+        return event.seq <= journal.seq and is_told_by(event, read_opening(journal.opening).runs)
+    except ValueError:
+        return False
+
+
+def _taken_over(event: EventId, journal: Taken, epoch: Epoch) -> Takeover:
+    opening = read_opening(journal.opening)
+    if not _has(journal, event):
+        message = f"The copies of the journal that can be reached do not have event {event.seq}, which you have."
+        raise JournalBehind(message)
+    runs = (*opening.runs, Run(journal.seq, epoch))
+    machine, replay = resumed(opening.generation, event.stream, journal.lines, event.seq, runs)
+    written = Opening(opening.generation, runs, opening.request_id).to_bytes()
+    ahead = WriteAhead(event.stream, epoch, written, log=bytearray(journal.lines), seq=journal.seq)
+    ahead.delivered = journal.seq
+    return Takeover(machine, ahead, replay, opening.request_id)

@@ -1,0 +1,282 @@
+"""Stories of clients that come back: their entry died, went, or was cut off, and another node goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from node_agent.core.keeper import LIFE_S
+from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
+from tests.scenarios.test_fleet import CHAT, PATHS, PLAIN, expected, tell
+
+BODIES = {"chat": CHAT, "plain": PLAIN}
+
+
+@dataclass
+class Reader:
+    """A client that remembers what it read, over all of its connections."""
+
+    fleet: LocalFleet
+    stream: str = ""
+    last_id: str = ""
+    text: dict[int, str] = field(default_factory=dict)
+    finish_reasons: list[str] = field(default_factory=list)
+    error: dict[str, Any] | None = None
+    done: bool = False
+    events: int = 0
+
+    async def ask(self, entry: LocalNode, kind: str, until: int = 10**9, **fields: Any) -> httpx.Response:
+        body = {**BODIES[kind], **fields, "stream": True}
+        headers = fields.pop("headers", {})
+        body.pop("headers", None)
+        async with self.fleet.http.stream("POST", entry.url + PATHS[kind], json=body, headers=headers) as response:
+            self.stream = response.headers.get("x-synkti-stream", "")
+            await self._read(response, until)
+        return response
+
+    async def come_back(self, entry: LocalNode, until: int = 10**9) -> int:
+        headers = {"last-event-id": self.last_id} if self.last_id else {}
+        async with self.fleet.http.stream("GET", f"{entry.url}/v1/streams/{self.stream}", headers=headers) as response:
+            if response.status_code == 200:
+                await self._read(response, until)
+            else:
+                self.error = json.loads(await response.aread())["error"]
+        return response.status_code
+
+    async def _read(self, response: httpx.Response, until: int) -> None:
+        held = b""
+        try:
+            async for data in response.aiter_raw():
+                *events, held = (held + data).split(b"\n\n")
+                for event in events:
+                    self._event(event)
+                if self.done or self.events >= until:
+                    return
+        except httpx.TransportError:
+            return
+
+    def _event(self, event: bytes) -> None:
+        self.events += 1
+        lines = dict(line.split(b": ", 1) for line in event.split(b"\n") if not line.startswith(b":"))
+        self.last_id = lines.get(b"id", self.last_id.encode()).decode()
+        payload = lines[b"data"]
+        if payload == b"[DONE]":
+            self.done = True
+            return
+        chunk = json.loads(payload)
+        self.error = chunk.get("error", self.error)
+        for choice in chunk.get("choices", ()):
+            said = choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
+            self.text[choice["index"]] = self.text.get(choice["index"], "") + said
+            self.finish_reasons += [choice["finish_reason"]] if choice["finish_reason"] else []
+
+    def check_whole(self, kind: str, choices: int = 1) -> None:
+        right = expected(kind, BODIES[kind])
+        assert self.text == dict.fromkeys(range(choices), right.text)
+        assert self.finish_reasons == [right.finish_reason] * choices
+        assert self.done
+
+
+async def metric(fleet: LocalFleet, node: LocalNode, name: str) -> float:
+    text = (await fleet.http.get(f"{node.url}/metrics")).text
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
+
+
+@pytest.mark.parametrize("kind", ["chat", "plain"])
+@pytest.mark.parametrize("events", [1, 40])
+def test_a_stream_outlives_its_entry(tmp_path: Path, kind: str, events: int) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        entry, *others = fleet.nodes
+        reader = Reader(fleet)
+        reading = asyncio.create_task(reader.ask(entry, kind))
+        await eventually("some events came", lambda: _soon(reader.events >= events))
+        await entry.crash()
+        await reading
+        assert not reader.done
+        assert await reader.come_back(others[0]) == 200
+        reader.check_whole(kind)
+
+    tell(tmp_path, story)
+
+
+async def _soon(value: bool) -> bool:
+    return value
+
+
+def test_a_stream_outlives_entry_after_entry(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        reader = Reader(fleet)
+        await reader.ask(fleet.nodes[0], "chat", until=30)
+        for entry, until in ((fleet.nodes[1], 60), (fleet.nodes[2], 90), (fleet.nodes[0], 120)):
+            assert await reader.come_back(entry, until) == 200
+        assert await reader.come_back(fleet.nodes[1]) == 200
+        reader.check_whole("chat")
+        assert reader.last_id.count("/") == 2, "the id names the owner"
+
+    tell(tmp_path, story)
+
+
+@pytest.mark.parametrize("fields", [{"n": 3}, {"logprobs": 1}, {"echo": True}], ids=lambda f: next(iter(f)))
+def test_choices_logprobs_and_echo_outlive_the_entry_and_its_engine(tmp_path: Path, fields: dict[str, Any]) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        entry, *others = fleet.nodes
+        reader = Reader(fleet)
+        reading = asyncio.create_task(reader.ask(entry, "plain", **fields))
+        await eventually("some events came", lambda: _soon(reader.events >= 60))
+        await entry.crash()
+        await reading
+        assert await reader.come_back(others[0]) == 200
+        if "echo" in fields:
+            assert reader.text[0].startswith(PLAIN["prompt"])  # type: ignore[arg-type]
+            reader.text[0] = reader.text[0].removeprefix(PLAIN["prompt"])  # type: ignore[arg-type]
+        reader.check_whole("plain", choices=fields.get("n", 1))
+
+    tell(tmp_path, story)
+
+
+def test_an_owner_that_is_cut_off_from_its_client_delivers_nothing_once_another_has_taken_over(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        old, new = Reader(fleet), Reader(fleet)
+        reading = asyncio.create_task(old.ask(fleet.nodes[0], "chat"))
+        await eventually("some events came", lambda: _soon(old.events >= 30))
+        new.stream, new.last_id, new.text = old.stream, old.last_id, dict(old.text)
+        assert await new.come_back(fleet.nodes[1]) == 200
+        await reading
+        assert old.error is not None
+        assert old.error["code"] == "stream_taken"
+        assert not old.done
+        new.check_whole("chat")
+
+    tell(tmp_path, story)
+
+
+def test_of_two_that_resume_at_once_one_gets_the_stream(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        first = Reader(fleet)
+        await first.ask(fleet.nodes[0], "chat", until=30)
+        readers = [Reader(fleet, first.stream, first.last_id, dict(first.text)) for _ in range(2)]
+        await asyncio.gather(*(r.come_back(n) for r, n in zip(readers, fleet.nodes[1:], strict=True)))
+        winners = [reader for reader in readers if reader.done]
+        assert len(winners) == 1
+        winners[0].check_whole("chat")
+        loser = next(reader for reader in readers if not reader.done)
+        assert loser.error is not None
+        assert loser.error["code"] == "stream_taken"
+
+    tell(tmp_path, story)
+
+
+def test_a_client_whose_entry_drains_resumes_at_a_node_that_the_error_names(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        entry, *others = fleet.nodes
+        reader = Reader(fleet)
+        reading = asyncio.create_task(reader.ask(entry, "chat", max_tokens=250))
+        await eventually("some events came", lambda: _soon(reader.events >= 20))
+        entry.notice(5.5)
+        await reading
+        assert reader.error is not None
+        assert reader.error["code"] == "handoff"
+        named = next(node for node in others if f"{node.host}:8000" in reader.error["message"])
+        assert await reader.come_back(named) == 200
+        reader.check_whole("chat")
+
+    tell(tmp_path, story, seconds_per_token=0.02)
+
+
+def test_a_finished_stream_is_replayed_whole_and_expires_after_five_minutes(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        first = Reader(fleet)
+        await first.ask(fleet.nodes[0], "chat", stream_options={"include_usage": True})
+        again = Reader(fleet, first.stream)
+        assert await again.come_back(fleet.nodes[1]) == 200
+        again.check_whole("chat")
+        assert (again.last_id.split("/")[1], again.events) == (first.last_id.split("/")[1], first.events)
+        for node in fleet.nodes:
+            keeper = node.agent.journals.keeper
+            keeper.expire(node.agent.journals.clock() + LIFE_S + 1)
+        assert await again.come_back(fleet.nodes[2]) == 410
+        assert again.error is not None
+        assert again.error["code"] == "stream_expired"
+
+    tell(tmp_path, story)
+
+
+def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        entry = fleet.nodes[0]
+        for stream, last, status, code in (
+            ("nobody", "", 404, "stream_not_found"),
+            ("s", "nonsense", 400, "invalid_event_id"),
+            ("s", "t/1", 400, "invalid_event_id"),
+        ):
+            reader = Reader(fleet, stream, last)
+            assert await reader.come_back(entry) == status
+            assert reader.error is not None
+            assert reader.error["code"] == code
+        reader = Reader(fleet)
+        await reader.ask(entry, "chat", until=10)
+        reader.last_id = f"{reader.stream}/9999"
+        assert await reader.come_back(fleet.nodes[1]) == 503
+        assert reader.error is not None
+        assert reader.error["code"] == "journal_behind"
+        assert (await fleet.http.post(f"{entry.url}/v1/streams/x")).status_code == 405
+        asked = await fleet.http.post(
+            entry.url + PATHS["chat"], json={**CHAT, "stream": True}, headers={"x-synkti-durability": "maybe"}
+        )
+        assert asked.status_code == 400
+
+    tell(tmp_path, story)
+
+
+def test_without_durability_nothing_is_kept_at_peers_but_the_entry_itself_can_go_on(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        reader = Reader(fleet)
+        await reader.ask(fleet.nodes[0], "chat", until=30, headers={"x-synkti-durability": "none"})
+        assert all(len(node.agent.journals.keeper) == 0 for node in fleet.nodes[1:])
+        assert await reader.come_back(fleet.nodes[1]) == 200
+        reader.check_whole("chat")
+
+    tell(tmp_path, story)
+
+
+def test_a_keeper_that_dies_is_replaced_and_the_stream_still_outlives_its_entry(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        entry, *others = fleet.nodes
+        reader = Reader(fleet)
+        reading = asyncio.create_task(reader.ask(entry, "chat"))
+        await eventually("some events came", lambda: _soon(reader.events >= 20))
+        keepers = [node for node in others if len(node.agent.journals.keeper)]
+        assert len(keepers) == 2
+        await keepers[0].crash()
+        left = [node for node in others if node is not keepers[0]]
+        await eventually("both others keep it", lambda: _soon(all(len(n.agent.journals.keeper) for n in left)))
+        before = reader.events
+        await eventually("more came", lambda: _soon(reader.events >= before + 10))
+        await entry.crash()
+        await reading
+        assert await reader.come_back(left[0]) == 200
+        reader.check_whole("chat")
+
+    tell(tmp_path, story, size=4)
+
+
+def test_a_client_that_goes_leaves_a_journal_and_no_generation(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        reader = Reader(fleet)
+        await reader.ask(fleet.nodes[0], "chat", until=30)
+
+        async def idle() -> bool:
+            loads = [(await fleet.http.get(f"http://{n.host}:8002/load")).json()["server_load"] for n in fleet.nodes]
+            return sum(map(int, loads)) == 0
+
+        await eventually("no engine generates", idle, within_s=1.0)
+        assert await reader.come_back(fleet.nodes[2]) == 200
+        reader.check_whole("chat")
+
+    tell(tmp_path, story)
