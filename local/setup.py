@@ -88,6 +88,8 @@ def install_python() -> None:
     step([*pip, "--requirement", str(ROOT / "requirements" / "bootstrap.txt")], "uv could not be downloaded")
     uv = [str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", python, "--require-hashes"]
     step([*uv, "--requirement", str(ROOT / "requirements" / "dev.txt")], "a package could not be downloaded")
+    (packages,) = VENV.glob("lib/python3*/site-packages")
+    (packages / "synkti-checkout.pth").write_text(f"{ROOT / 'client'}\n")  # the client is a package of its own
 
 
 def install_node() -> None:

@@ -205,6 +205,7 @@ class Agent:
                     self._announcer.run(random.random),
                     self._publisher.run(),
                     self._keepers.run(),
+                    self._streams.keep_alive(),
                     self._tick(),
                 )
             ]

@@ -16,8 +16,8 @@ _CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard"
 _T = TypeVar("_T")
 
 
-def aws_client(service: str, region: str) -> Any:
-    """A boto3 client of `service`; the endpoint and the credentials are botocore's to find."""
+def aws_client(service: str, region: str | None) -> Any:
+    """A boto3 client of `service`; endpoint, credentials and, where it is None, the region are botocore's to find."""
     return boto3.session.Session(region_name=region).client(service, config=_CONFIG)  # type: ignore[call-overload]
 
 

@@ -29,7 +29,6 @@ MAX_ENGINES = 3
 WAIT_FOR_NODE_S = 15.0
 """How long a stream that began waits for any node to take it on, where none is ready."""
 
-COMMENT_EVERY_S = 15.0
 _OVER = (StreamState.COMPLETE, StreamState.LOST, StreamState.BETWEEN)
 _LOOK_EVERY_S = 0.1
 _RETUNE_EVERY = 64
@@ -114,6 +113,9 @@ class ClientStream:
             return await self._fail("engine_lost", f"{MAX_ENGINES} engines were lost under this request.")
         return await self._fail("no_ready_node", "No node is ready to go on with this request.")
 
+    def keep_alive(self) -> None:
+        self._reply.keep_alive()
+
     def abandon(self) -> None:
         """The client is gone: stop generating at once. Its journal stays, for the case that it comes back."""
         self._close("client-gone")
@@ -186,7 +188,7 @@ class ClientStream:
         while machine.state not in _OVER:
             asked_at = self._clock()
             try:
-                data = await read() if chunks else await self._first_read(response)
+                data = await read()
                 out = machine.feed(data) if data else machine.lose("eof")
             except ExchangeLost as lost:
                 out = machine.lose(lost.why)
@@ -211,18 +213,6 @@ class ClientStream:
             out = self._gone_on(node, self._clock()) + out
         await self._reply.events(out)
 
-    async def _first_read(self, response: Response) -> bytes:
-        """The first bytes may take a prefill: keep the client's connection alive meanwhile."""
-        reading = asyncio.ensure_future(response.read())
-        try:
-            while True:
-                done, _ = await asyncio.wait({reading}, timeout=COMMENT_EVERY_S)
-                if done:
-                    return reading.result()
-                await self._reply.comment("waiting")
-        finally:
-            reading.cancel()
-
     async def _refused(self, node: NodeStatus, response: Response) -> int | None:
         """An answer that is no stream: the client's own fault (4xx) is passed on, all else is a loss."""
         try:
@@ -230,7 +220,7 @@ class ClientStream:
         except ExchangeLost as lost:
             self._lost(node, lost.why)
             return None
-        if self._reply.started or not 400 <= response.status < 500:
+        if self.machine.seq or not 400 <= response.status < 500:
             self._lost(node, f"status-{response.status}")
             return None
         return await self._reply.refuse(response.status, body)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from node_agent.tasks.client_stream import ClientStream
 from node_agent.tasks.metrics import Metrics
+from node_agent.tasks.reply import COMMENT_EVERY_S
 
 
 class OpenStreams:
@@ -34,6 +36,13 @@ class OpenStreams:
         if self._streams.get(stream.stream_id) is stream:  # a client that came back may have another one by now
             del self._streams[stream.stream_id]
         self._metrics.streams.set(len(self._streams))
+
+    async def keep_alive(self) -> None:
+        """No client waits in silence; until cancelled."""
+        while True:
+            await asyncio.sleep(COMMENT_EVERY_S)
+            for stream in self:
+                stream.keep_alive()
 
     def give_up(self, stream_id: str) -> None:
         """Let go of a stream for whoever takes it over."""

@@ -1,6 +1,12 @@
-"""What one streaming client sees: a head, once; events; and an explicit end or an explicit error, never less."""
+"""What one streaming client sees: a head, once; events; and an explicit end or an explicit error, never less.
+
+A client can tell a slow answer from a dead node: the head comes within EARLY_HEAD_S whatever the engine does, and
+from then on the connection is never silent for longer than COMMENT_EVERY_S.
+"""
 
 from __future__ import annotations
+
+import asyncio
 
 import orjson
 
@@ -11,6 +17,8 @@ from node_agent.core.routing import Route
 from node_agent.tasks.asgi import Send, respond, respond_error
 
 REQUEST_ID = b"x-request-id"
+COMMENT_EVERY_S = 1.0
+EARLY_HEAD_S = 5.0
 
 
 class Reply:
@@ -21,6 +29,10 @@ class Reply:
         self._stream_id = stream_id
         self._request_id = request_id
         self.started = False
+        self._ended = False
+        self._clock = asyncio.get_running_loop().time
+        self._sent_at = self._clock()
+        self._commenting: asyncio.Task[None] | None = None
 
     async def start(self, route: Route | None) -> None:
         """The head, with where its engine is; None where none is needed any more."""
@@ -40,25 +52,38 @@ class Reply:
         await self._send({"type": "http.response.start", "status": 200, "headers": encoded})
 
     async def events(self, data: bytes) -> None:
+        self._sent_at = self._clock()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def comment(self, text: str) -> None:
-        await self.events(sse.comment(text))
+    def keep_alive(self) -> None:
+        """To be called about every COMMENT_EVERY_S: says something where nothing was said for so long."""
+        idle_s = self._clock() - self._sent_at
+        busy = self._commenting is not None and not self._commenting.done()
+        if self._ended or busy or idle_s < (COMMENT_EVERY_S if self.started else EARLY_HEAD_S):
+            return
+        self._commenting = asyncio.create_task(self._comment())
 
-    async def end(self) -> int:
-        await self._send({"type": "http.response.body", "body": b""})
+    async def _comment(self) -> None:
+        await self.start(None)
+        await self.events(sse.comment("waiting"))
+
+    async def end(self, last: bytes = b"") -> int:
+        self._ended = True
+        await self._send({"type": "http.response.body", "body": last})
         return 200
 
     async def refuse(self, status: int, body: bytes) -> int:
-        """An engine's own refusal of the request."""
+        """An engine's own refusal of the request; the status that the client saw."""
+        if self.started:
+            return await self.end(sse.message(body.replace(b"\n", b" ")))
+        self._ended = True
         await respond(self._send, status, body)
         return status
 
     async def fail(self, status: int, code: str, message: str) -> int:
         """An error: inside the stream where it began, as a response where not; the status that the client saw."""
         if not self.started:
+            self._ended = True
             await respond_error(self._send, status, code, message, retry_after_s=1.0 if status == 503 else None)
             return status
-        body = sse.message(orjson.dumps(openai_error(status, code, message)))
-        await self._send({"type": "http.response.body", "body": body})
-        return 200
+        return await self.end(sse.message(orjson.dumps(openai_error(status, code, message))))

@@ -1,0 +1,1 @@
+"""The `synkti` command: what a person runs on a laptop or beside an application, never a node."""

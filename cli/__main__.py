@@ -1,0 +1,5 @@
+"""Entry point: `python -m cli`."""
+
+from cli.main import app
+
+app(prog_name="synkti")

@@ -1,0 +1,30 @@
+"""The nodes of a cluster as EC2 knows them, for commands that run outside of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from botocore.exceptions import BotoCoreError
+
+from node_agent.adapters.aws import aws_client
+from node_agent.adapters.ec2 import Ec2
+from node_agent.contract.errors import TransientError
+from node_agent.contract.names import FRONT_DOOR_PORT, PEER_DOOR_PORT
+from node_agent.contract.states import NodeState
+
+
+class NoNodes(Exception):
+    """None could be found; the message says why, and what to do."""
+
+
+def fronts_by_tag(cluster: str, region: str | None = None) -> list[str]:
+    """URLs of the front doors of the cluster's running nodes. Raises NoNodes."""
+    try:
+        ec2 = Ec2(aws_client("ec2", region), PEER_DOOR_PORT)
+        nodes = asyncio.run(ec2.nodes(cluster))
+    except (TransientError, BotoCoreError) as error:
+        raise NoNodes(f"EC2 does not answer: {error}; check credentials and region") from error
+    hosts = [node.peer.rpartition(":")[0] for node in nodes if node.state is not NodeState.GONE]
+    if not hosts:
+        raise NoNodes(f"no running instance carries the tag SynktiCluster={cluster}")
+    return [f"http://{host}:{FRONT_DOOR_PORT}" for host in hosts]
