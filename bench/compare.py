@@ -65,7 +65,7 @@ class Plan:
     held_tokens: int
 
 
-_FULL = Plan(rounds=5, tokens=64, answers=2, whole_answers=400, held_tokens=16)
+_FULL = Plan(rounds=5, tokens=64, answers=2, whole_answers=1_000, held_tokens=16)
 _QUICK = Plan(rounds=1, tokens=32, answers=2, whole_answers=200, held_tokens=8)
 
 
@@ -217,7 +217,7 @@ def _memory(plan: Plan, doors: Doors, door: Door) -> Memory:
 
 def _show(console: Console, runs: Sequence[Run], memory: Sequence[Memory]) -> None:
     title = "CPU of the door, for each token (or small request)"
-    heads: tuple[str, ...] = ("load", "door", "µs", f"times {ROUTER}")
+    heads: tuple[str, ...] = ("load", "door", "µs", f"times {ROUTER}", "least-most")
     console.print(_table(title, heads, figures.cost_rows(figures.costs(runs))))
     title = "Added to the engine's own times: first token, between tokens; ms"
     heads = ("load", "door", "first, p50", "first, p99", "between, p50", "between, p99")

@@ -66,12 +66,12 @@ class Memory:
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU of one door: the median, and the median of the rounds' ratios to the router (None where it did not run)."""
+    """CPU of one door: the median over the rounds, and each round's ratio to the router (none where it did not run)."""
 
     door: str
     streams: int
     cost_us: float
-    ratio: float | None
+    ratios: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,9 @@ def paired(runs: Sequence[Run], door: str, other: str, streams: int) -> list[tup
     ]
 
 
-def median_ratio(runs: Sequence[Run], door: str, other: str, streams: int) -> float | None:
-    """Of the CPU's cost; None where no round has both."""
-    ratios = [mine.cost_us / theirs.cost_us for mine, theirs in paired(runs, door, other, streams) if theirs.cpu_s]
-    return median(ratios) if ratios else None
+def cost_ratios(runs: Sequence[Run], door: str, other: str, streams: int) -> tuple[float, ...]:
+    """The CPU's cost of `door` in the other's, round by round; a round without a tick of the other's has none."""
+    return tuple(mine.cost_us / theirs.cost_us for mine, theirs in paired(runs, door, other, streams) if theirs.cpu_s)
 
 
 def costs(runs: Sequence[Run]) -> list[Cost]:
@@ -104,7 +103,7 @@ def costs(runs: Sequence[Run]) -> list[Cost]:
     for door, streams in _loads(runs):
         if door != DIRECT and (streams == WHOLE or streams >= MIN_CPU_STREAMS):
             own = [run.cost_us for run in runs if (run.door, run.streams) == (door, streams)]
-            told.append(Cost(door, streams, median(own), median_ratio(runs, door, ROUTER, streams)))
+            told.append(Cost(door, streams, median(own), cost_ratios(runs, door, ROUTER, streams)))
     return told
 
 
@@ -142,12 +141,13 @@ def load_name(streams: int) -> str:
 
 
 def cost_rows(told: Sequence[Cost]) -> list[list[str]]:
-    """load, door, microseconds, ratio."""
+    """load, door, microseconds, the median ratio, the least and the most of the rounds'."""
     ordered = sorted(told, key=lambda cost: (cost.streams == WHOLE, cost.streams))
-    return [
-        [load_name(cost.streams), cost.door, f"{cost.cost_us:.1f}", "-" if cost.ratio is None else f"{cost.ratio:.2f}"]
-        for cost in ordered
-    ]
+    return [[load_name(cost.streams), cost.door, f"{cost.cost_us:.1f}", *_ratio_cells(cost.ratios)] for cost in ordered]
+
+
+def _ratio_cells(ratios: Sequence[float]) -> tuple[str, str]:
+    return (f"{median(ratios):.2f}", f"{min(ratios):.2f}-{max(ratios):.2f}") if ratios else ("-", "-")
 
 
 def added_rows(told: Sequence[Added]) -> list[list[str]]:
