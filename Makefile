@@ -7,7 +7,7 @@ WHOLE := tests/contract/ tests/e2e/
 SUITES := $(filter-out tests/__pycache__/ $(WHOLE),$(sort $(wildcard tests/*/))) $(WHOLE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint synth lock clean
+.PHONY: help setup run test bench lint synth lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 20
@@ -27,6 +27,9 @@ lint: setup  ## style, types, layers
 test: lint  ## everything that CI runs: lint, unit, templates, scenarios, both engines end to end
 	$(BIN)/python -m pytest --durations=8 $(SUITES)
 
+bench: setup  ## what the front door costs, next to the Rust vllm-router (ARGS=--quick: under a minute)
+	@$(BIN)/python -m bench.compare $(ARGS)
+
 synth: setup  ## the CloudFormation templates, without any AWS account
 	node_modules/.bin/cdk synth --quiet --all
 
@@ -34,6 +37,7 @@ lock: setup  ## the lock files anew, after a change of dependencies in pyproject
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt pyproject.toml -o requirements/agent.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/bench.in -o requirements/bench.txt
 
 clean:  ## what was made in the checkout; the cache outside it stays
 	rm -rf .venv node_modules cdk.out out build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,266 @@
+"""`make bench`: Synkti's front door and the Rust vllm-router over the same engine, taking turns.
+
+    python -m bench.compare [--rounds N] [--quick] [--out FOLDER]
+
+Prints three tables and writes bench.json. Every process works below the run's folder, so that none outlives the run.
+Exit code 0: measured; 1: something failed; 2: a person has to mend something first; 130: stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import figures
+from bench.doors import NONE, PEER, ROOT, Door, Doors, door_name, knows_durability
+from bench.figures import ROUTER, WHOLE, Memory, Run
+from bench.proc import rss_bytes
+from bench.router_env import ensure_router, router_version
+from local.errors import LocalRunError, MendFirst
+from local.machines import free_network
+from local.processes import Undertaker
+from local.screen import Screen
+
+_PACE_S = 0.02
+_ONE_STREAM_PACE_S = 0.005
+"""Faster for a single stream: what it waits for its first token takes many streams to tell."""
+
+_ONE_STREAM_TOKENS = 32
+_LEVELS = (1, 64, 256)
+_WHOLE_CLIENTS = 8
+_HELD_STREAMS, _HELD_PACE_S, _HELD_SPREAD_S = 1_000, 0.2, 2.0
+_HELD_MAX_TOKENS = 1_024
+_LOAD_TIMEOUT_S = 60.0
+_SETTLE_S = 1.0
+_WIDTH = 120
+_PACKAGES = ("uvicorn", "uvloop", "httptools", "orjson")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to measure. tokens, answers: of each stream, of each client; held_tokens: when memory is read."""
+
+    rounds: int
+    tokens: int
+    answers: int
+    whole_answers: int
+    held_tokens: int
+
+
+_FULL = Plan(rounds=5, tokens=64, answers=2, whole_answers=1_000, held_tokens=16)
+_QUICK = Plan(rounds=1, tokens=32, answers=2, whole_answers=200, held_tokens=8)
+
+
+def main() -> int:
+    options = _options()
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    screen = Screen(console)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    folder = options.out / "bench" / secrets.token_hex(4)
+    undertaker = Undertaker(folder)
+    try:
+        _compare(_plan(options), console, screen, folder, options.out)
+    except LocalRunError as error:
+        screen.say(str(error), style="bold red")
+        return 2 if isinstance(error, MendFirst) else 1
+    except KeyboardInterrupt:
+        screen.say("stopped")
+        return 130
+    finally:
+        if not undertaker.finish():
+            screen.say("a process of this run would not end", style="bold red")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description="Synkti's front door next to the Rust vllm-router.")
+    parser.add_argument("--rounds", type=int, help=f"of all doors (default {_FULL.rounds}; with --quick 1)")
+    parser.add_argument("--quick", action="store_true", help="under a minute; shows that it works, measures little")
+    parser.add_argument("--out", type=Path, default=ROOT / "out", help="where bench.json and the logs go")
+    options = parser.parse_args()
+    if options.rounds is not None and options.rounds < 1:
+        parser.error("--rounds: at least 1")
+    options.out = options.out.resolve()
+    return options
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    plan = _QUICK if options.quick else _FULL
+    return Plan(**{**asdict(plan), "rounds": options.rounds or plan.rounds})
+
+
+def _compare(plan: Plan, console: Console, screen: Screen, folder: Path, out: Path) -> None:
+    logs = out / "bench-logs"
+    shutil.rmtree(logs, ignore_errors=True)
+    _allow_many_files()
+    environment = ensure_router(screen.say)
+    screen.say(f"{os.cpu_count()} cores; vllm-router {router_version(environment)}; {plan.rounds} rounds")
+    doors = Doors(free_network(), folder, logs)
+    fronts = [doors.start_router(environment), doors.start_synkti(NONE)]
+    if knows_durability():
+        fronts.append(doors.start_synkti(PEER))
+    else:
+        screen.say(f"left out: {door_name(PEER)}; this agent has no SYNKTI_DURABILITY", style="yellow")
+    screen.say(f"ready: the engine, {', '.join(door.name for door in fronts)}")
+    memory = [_memory(plan, doors, door) for door in fronts]
+    screen.say(f"memory measured, {_HELD_STREAMS:,} streams at each")
+    runs = []
+    for round_ in range(plan.rounds):
+        runs += _round(plan, doors, [doors.engine, *fronts], round_)
+        screen.say(f"round {round_ + 1} of {plan.rounds}")
+    _show(console, runs, memory)
+    path = out / "bench.json"
+    path.write_text(json.dumps(_report(plan, environment, runs, memory), indent=1) + "\n")
+    screen.say(f"written: {path}")
+
+
+def _allow_many_files() -> None:
+    """For this process and all it starts: a door has two sockets for each stream."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * _HELD_STREAMS + 500
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise MendFirst(f"only {most} open files are allowed, {needed} are needed; raise the limit (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _round(plan: Plan, doors: Doors, all_doors: Sequence[Door], round_: int) -> list[Run]:
+    by_name = {door.name: door for door in all_doors}
+    runs = []
+    for streams in (*_LEVELS, WHOLE):
+        doors.pace(_ONE_STREAM_PACE_S if streams == 1 else _PACE_S)
+        options = _load_options(plan, streams)
+        runs += [_run(doors, by_name[name], streams, round_, options) for name in figures.turn(list(by_name), round_)]
+    return runs
+
+
+def _load_options(plan: Plan, streams: int) -> list[str]:
+    if streams == WHOLE:
+        return ["--whole", "--streams", str(_WHOLE_CLIENTS), "--each", str(plan.whole_answers)]
+    one_answer_s = plan.tokens * _PACE_S
+    if streams == 1:
+        tokens = _ONE_STREAM_TOKENS
+        each = round((plan.answers + 1) * one_answer_s / (tokens * _ONE_STREAM_PACE_S))
+        return ["--streams", "1", "--each", str(each), "--tokens", str(tokens)]
+    options = ["--streams", str(streams), "--each", str(plan.answers), "--tokens", str(plan.tokens)]
+    return [*options, "--spread", str(one_answer_s)]
+
+
+def _run(doors: Doors, door: Door, streams: int, round_: int, options: Sequence[str]) -> Run:
+    """One load on one door. Raises LocalRunError where an answer was not whole."""
+    try:
+        done = subprocess.run(
+            _load(door, options),
+            cwd=doors.folder,
+            env=doors.environ,
+            capture_output=True,
+            text=True,
+            timeout=_LOAD_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        what = figures.load_name(streams)
+        raise LocalRunError(f"{door.name}, {what}: no end after {_LOAD_TIMEOUT_S:.0f} s") from error
+    if done.returncode:
+        last = (done.stderr.strip() or "no output").splitlines()[-1]
+        raise LocalRunError(f"the load on {door.name} failed: {last}")
+    said = json.loads(done.stdout)
+    if said["failed"]:
+        raise LocalRunError(f"{door.name}, {figures.load_name(streams)}: {said['failed']} answers were not whole")
+    (first, first_99), (gap, gap_99) = said["first_s"], said["gap_s"] or (0.0, 0.0)
+    return Run(door.name, streams, round_, said["units"], said["cpu_s"], (first, first_99), (gap, gap_99))
+
+
+def _load(door: Door, options: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "bench.load", door.host, str(door.port), "--pid", str(door.pid), *options]
+
+
+def _memory(plan: Plan, doors: Doors, door: Door) -> Memory:
+    """Raises LocalRunError where not all streams live."""
+    doors.pace(_HELD_PACE_S)
+    at_rest = rss_bytes(door.pid)
+    options = ["--streams", str(_HELD_STREAMS), "--tokens", str(_HELD_MAX_TOKENS), "--hold", str(plan.held_tokens)]
+    command = _load(door, [*options, "--spread", str(_HELD_SPREAD_S)])
+    with subprocess.Popen(command, cwd=doors.folder, env=doors.environ, stdout=subprocess.PIPE, text=True) as holding:
+        try:
+            if holding.stdout is None:
+                raise AssertionError("it was asked for a pipe")
+            said = json.loads(holding.stdout.readline() or '{"live": 0}')
+            if said["live"] != _HELD_STREAMS:
+                raise LocalRunError(f"{door.name}: {said['live']} of {_HELD_STREAMS} streams live")
+            with_streams = rss_bytes(door.pid)
+        finally:
+            holding.kill()
+    time.sleep(_SETTLE_S)  # the door takes its clients' end for what it is, and ends their streams at the engine
+    return Memory(door.name, _HELD_STREAMS, plan.held_tokens, at_rest, with_streams)
+
+
+def _show(console: Console, runs: Sequence[Run], memory: Sequence[Memory]) -> None:
+    title = "CPU of the door, for each token (or small request)"
+    heads: tuple[str, ...] = ("load", "door", "µs", f"times {ROUTER}", "least-most")
+    console.print(_table(title, heads, figures.cost_rows(figures.costs(runs))))
+    title = "Added to the engine's own times: first token, between tokens; ms"
+    heads = ("load", "door", "first, p50", "first, p99", "between, p50", "between, p99")
+    console.print(_table(title, heads, figures.added_rows(figures.added(runs))))
+    title = f"Memory at {memory[0].streams:,} live streams, {memory[0].tokens} tokens each so far"
+    heads = ("door", "at rest, MiB", "with them, MiB", "each, KiB")
+    console.print(_table(title, heads, figures.memory_rows(memory)))
+
+
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for head in heads:
+        table.add_column(head, justify="left" if head in ("load", "door") else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _report(plan: Plan, environment: Path, runs: Sequence[Run], memory: Sequence[Memory]) -> dict[str, Any]:
+    return {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"},
+        "versions": {
+            "commit": _commit(),
+            "python": platform.python_version(),
+            ROUTER: router_version(environment),
+            **{name: version(name) for name in _PACKAGES},
+        },
+        "plan": asdict(plan),
+        "costs": [asdict(cost) for cost in figures.costs(runs)],
+        "added": [asdict(each) for each in figures.added(runs)],
+        "memory": [asdict(each) for each in memory],
+        "runs": [asdict(run) for run in runs],
+    }
+
+
+def _commit() -> str:
+    """With a mark where the checkout differs from it; "unknown" outside a repository."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""From runs to figures: costs, what a door adds, ratios of paired runs. Pure.
+
+Doors take turns within a round, so that what the machine does meanwhile meets all of them alike. A figure of two doors
+(a ratio, a difference) is therefore made round by round, and the median over the rounds is what is told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+DIRECT, ROUTER, SYNKTI = "direct", "vllm-router", "synkti"
+WHOLE = 0
+"""In place of a number of streams: small requests, answered in one piece."""
+
+MIN_CPU_STREAMS = 64
+"""With fewer, a run's CPU time is a few of the kernel's ticks of 10 ms: no figure."""
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    """The smallest value that `share` of all values do not exceed. Raises ValueError of none."""
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("a quantile of nothing")
+    return ordered[max(0, math.ceil(len(ordered) * share) - 1)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one load on one door gave. streams: clients at once, or WHOLE; units: tokens, or requests where WHOLE.
+
+    cpu_s: of the door's process; first_s: until the first byte of an answer, gap_s: between two tokens, as (median,
+    99th percentile) in seconds, both 0 for WHOLE's gaps.
+    """
+
+    door: str
+    streams: int
+    round: int
+    units: int
+    cpu_s: float
+    first_s: tuple[float, float]
+    gap_s: tuple[float, float]
+
+    @property
+    def cost_us(self) -> float:
+        """Microseconds of the door's CPU for each token or request."""
+        return self.cpu_s / self.units * 1e6
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident bytes of a door: before its first client, and with `streams` live ones of `tokens` tokens each."""
+
+    door: str
+    streams: int
+    tokens: int
+    at_rest: int
+    with_streams: int
+
+    @property
+    def bytes_per_stream(self) -> float:
+        return (self.with_streams - self.at_rest) / self.streams
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU of one door: the median over the rounds, and each round's ratio to the router (none where it did not run)."""
+
+    door: str
+    streams: int
+    cost_us: float
+    ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Added:
+    """What a door adds to the engine's own times, in milliseconds: each (at the median, at the 99th percentile)."""
+
+    door: str
+    streams: int
+    first_ms: tuple[float, float]
+    gap_ms: tuple[float, float]
+
+
+def paired(runs: Sequence[Run], door: str, other: str, streams: int) -> list[tuple[Run, Run]]:
+    """The runs of `door`, each with the one of `other` of the same round."""
+    others = {run.round: run for run in runs if run.door == other and run.streams == streams}
+    return [
+        (run, others[run.round]) for run in runs if run.door == door and run.streams == streams and run.round in others
+    ]
+
+
+def cost_ratios(runs: Sequence[Run], door: str, other: str, streams: int) -> tuple[float, ...]:
+    """The CPU's cost of `door` in the other's, round by round; a round without a tick of the other's has none."""
+    return tuple(mine.cost_us / theirs.cost_us for mine, theirs in paired(runs, door, other, streams) if theirs.cpu_s)
+
+
+def costs(runs: Sequence[Run]) -> list[Cost]:
+    """Of every door and load whose CPU time is a figure, in the order of their first runs."""
+    told = []
+    for door, streams in _loads(runs):
+        if door != DIRECT and (streams == WHOLE or streams >= MIN_CPU_STREAMS):
+            own = [run.cost_us for run in runs if (run.door, run.streams) == (door, streams)]
+            told.append(Cost(door, streams, median(own), cost_ratios(runs, door, ROUTER, streams)))
+    return told
+
+
+def added(runs: Sequence[Run]) -> list[Added]:
+    """What every door adds to the direct engine, for streams, in the order of their first runs."""
+    told = []
+    for door, streams in _loads(runs):
+        pairs = paired(runs, door, DIRECT, streams)
+        if door != DIRECT and streams != WHOLE and pairs:
+            first = _differences_ms(pairs, lambda run: run.first_s)
+            told.append(Added(door, streams, first, _differences_ms(pairs, lambda run: run.gap_s)))
+    return told
+
+
+def _differences_ms(
+    pairs: Sequence[tuple[Run, Run]], times: Callable[[Run], tuple[float, float]]
+) -> tuple[float, float]:
+    at_median = median((times(mine)[0] - times(theirs)[0]) * 1000 for mine, theirs in pairs)
+    at_99 = median((times(mine)[1] - times(theirs)[1]) * 1000 for mine, theirs in pairs)
+    return at_median, at_99
+
+
+def _loads(runs: Sequence[Run]) -> list[tuple[str, int]]:
+    return list(dict.fromkeys((run.door, run.streams) for run in runs))
+
+
+def turn(doors: Sequence[str], round_: int) -> list[str]:
+    """The doors' order in a round: each begins in its turn."""
+    shift = round_ % len(doors)
+    return [*doors[shift:], *doors[:shift]]
+
+
+def load_name(streams: int) -> str:
+    return "small requests" if streams == WHOLE else f"{streams} streams" if streams > 1 else "1 stream"
+
+
+def cost_rows(told: Sequence[Cost]) -> list[list[str]]:
+    """load, door, microseconds, the median ratio, the least and the most of the rounds'."""
+    ordered = sorted(told, key=lambda cost: (cost.streams == WHOLE, cost.streams))
+    return [[load_name(cost.streams), cost.door, f"{cost.cost_us:.1f}", *_ratio_cells(cost.ratios)] for cost in ordered]
+
+
+def _ratio_cells(ratios: Sequence[float]) -> tuple[str, str]:
+    return (f"{median(ratios):.2f}", f"{min(ratios):.2f}-{max(ratios):.2f}") if ratios else ("-", "-")
+
+
+def added_rows(told: Sequence[Added]) -> list[list[str]]:
+    """load, door, added milliseconds: first token at p50 and p99, between tokens at p50 and p99."""
+    ordered = sorted(told, key=lambda each: each.streams)
+    return [
+        [load_name(each.streams), each.door, *(f"{value:+.2f}" for value in (*each.first_ms, *each.gap_ms))]
+        for each in ordered
+    ]
+
+
+def memory_rows(told: Sequence[Memory]) -> list[list[str]]:
+    """door, MiB at rest, MiB with the streams, KiB for each stream."""
+    return [
+        [
+            each.door,
+            f"{each.at_rest / 2**20:.1f}",
+            f"{each.with_streams / 2**20:.1f}",
+            f"{each.bytes_per_stream / 2**10:.1f}",
+        ]
+        for each in told
+    ]

@@ -1,0 +1,23 @@
+"""What /proc says of one process. Its children are not in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of all its threads, in seconds; the kernel counts in ticks of (mostly) 10 ms."""
+    return cpu_s_of_stat(Path(f"/proc/{pid}/stat").read_text(), _TICKS_PER_S)
+
+
+def cpu_s_of_stat(stat: str, ticks_per_s: int) -> float:
+    fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and parentheses
+    return (int(fields[11]) + int(fields[12])) / ticks_per_s
+
+
+def rss_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES

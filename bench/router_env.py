@@ -1,0 +1,49 @@
+"""The other router's own environment: from its lock file, every hash checked, cached outside the checkout."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import distributions
+from pathlib import Path
+
+from local.cache import made_once, require_space
+from local.errors import MendFirst
+
+LOCK = Path(__file__).parent.parent / "requirements" / "bench.txt"
+PACKAGE = "vllm-router"
+_NEEDED_GIB = 0.5
+_STEP_TIMEOUT_S = 300
+
+
+def ensure_router(tell: Callable[[str], None]) -> Path:
+    """The environment's folder; `tell` hears where one is made. Raises MendFirst."""
+    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
+    name = f"{PACKAGE}-{digest}-py{sys.version_info.major}.{sys.version_info.minor}"
+    return made_once(name, lambda folder: _make(folder, tell))
+
+
+def router_version(environment: Path) -> str:
+    site = next((environment / "lib").glob("python3.*/site-packages"))
+    found = distributions(name=PACKAGE, path=[str(site)])
+    return next(iter(found)).version
+
+
+def _make(folder: Path, tell: Callable[[str], None]) -> None:
+    require_space(_NEEDED_GIB)
+    tell(f"{PACKAGE}: a new environment in {folder}")
+    _step([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+    uv, python = str(Path(sys.executable).parent / "uv"), str(folder / "bin" / "python")
+    _step([uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "--requirement", str(LOCK)])
+
+
+def _step(command: list[str]) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_STEP_TIMEOUT_S)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip() or error.stdout.strip() or "no output").splitlines()[-1]
+        raise MendFirst(f"{PACKAGE} cannot be installed; check the network and run again ({last})") from error
+    except subprocess.TimeoutExpired as error:
+        raise MendFirst(f"{PACKAGE} cannot be installed: no end after {_STEP_TIMEOUT_S} s") from error
