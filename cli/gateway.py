@@ -13,7 +13,6 @@ import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Annotated, Any
 
-import httpx
 import typer
 import uvicorn
 
@@ -21,6 +20,7 @@ import synkti_client
 from cli.fleet_nodes import NoNodes, fronts_by_tag
 from node_agent.contract.errors import ConfigurationError
 from node_agent.tasks.asgi import bind
+from synkti_client import httpx
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

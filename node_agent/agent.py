@@ -144,9 +144,9 @@ class Agent:
             settings.keepers if settings.durability == "peer" else 0,
             settings.keeper_lag_s,
         )
-        self._streams = OpenStreams(self._node.metrics, settings.max_streams)
-        takeovers = Takeovers(self._node, client, outside.key, keeper, self._streams.give_up)
-        self._front = FrontDoor(self._node, engines, self._keepers, takeovers, self._streams, settings.max_body_bytes)
+        self.streams = OpenStreams(self._node.metrics, settings.max_streams)
+        takeovers = Takeovers(self._node, client, outside.key, keeper, self.streams.give_up)
+        self._front = FrontDoor(self._node, engines, self._keepers, takeovers, self.streams, settings.max_body_bytes)
         doorkeeper = Doorkeeper(outside.key)
         self.doors: list[DoorServer] = []
         self.journals = JournalDoor(keeper, doorkeeper, time.time)
@@ -205,7 +205,7 @@ class Agent:
                     self._announcer.run(random.random),
                     self._publisher.run(),
                     self._keepers.run(),
-                    self._streams.keep_alive(),
+                    self.streams.keep_alive(),
                     self._tick(),
                 )
             ]
@@ -226,7 +226,7 @@ class Agent:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            self._reactor.post(Tick(time.time(), len(self._served) + len(self._streams)))
+            self._reactor.post(Tick(time.time(), len(self._served) + len(self.streams)))
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
@@ -237,7 +237,7 @@ class Agent:
                     self._served.hand_off(key)
             case CloseClients():
                 self._served.hand_off_all()
-                for stream in self._streams:
+                for stream in self.streams:
                     stream.close_with_handoff()
             case Retire():
                 raise AssertionError("the reactor keeps this one for its caller")

@@ -19,7 +19,11 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
 class Continuity:
-    """See the module. `last_id`: of the last event that the application got; `over`: nothing more is to come."""
+    """See the module.
+
+    last_id: of the last event that the application got; over: nothing more is to come; moved: the code with which the
+    node sent the stream elsewhere.
+    """
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
@@ -28,6 +32,10 @@ class Continuity:
         self.moved: str | None = None
         self._held = b""
 
+    def is_done(self) -> bool:
+        """Whether this connection has nothing more to say."""
+        return self.over or self.moved is not None
+
     def begin_connection(self) -> None:
         """The bytes that follow are another connection's."""
         self._held = b""
@@ -35,7 +43,7 @@ class Continuity:
 
     def feed(self, data: bytes) -> bytes:
         """The whole events in what came. Raises ValueError for an event beyond all bounds."""
-        if self.over or self.moved is not None:
+        if self.is_done():
             return b""
         *blocks, self._held = (self._held + data).split(b"\n\n")
         if len(self._held) > MAX_EVENT_BYTES:
@@ -44,7 +52,7 @@ class Continuity:
         for block in blocks:
             if self._takes(block):
                 out.append(block + b"\n\n")
-            if self.over or self.moved is not None:
+            if self.is_done():
                 break
         return b"".join(out)
 

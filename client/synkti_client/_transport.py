@@ -10,9 +10,8 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import httpx
-
 from synkti_client._continuity import ELSEWHERE, Continuity
+from synkti_client._httpx import httpx
 from synkti_client._nodes import Nodes
 from synkti_client._patience import Patience
 
@@ -144,7 +143,7 @@ class _Stream(httpx.SyncByteStream):
                     if out := self._continuity.feed(data):
                         attempts.progress()
                         yield out
-                    if self._continuity.over or self._continuity.moved:
+                    if self._continuity.is_done():
                         break
             except httpx.TransportError as error:
                 attempts.failed(self._node, error)
@@ -242,7 +241,7 @@ class _AsyncStream(httpx.AsyncByteStream):
                     if out := self._continuity.feed(data):
                         attempts.progress()
                         yield out
-                    if self._continuity.over or self._continuity.moved:
+                    if self._continuity.is_done():
                         break
             except httpx.TransportError as error:
                 attempts.failed(self._node, error)

@@ -1,0 +1,215 @@
+"""Stock clients and the loss of the node that they talk to: the OpenAI SDKs, curl, the transport and the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import uvicorn
+
+import synkti_client
+from cli.gateway import Gateway
+from local.setup import ROOT
+from node_agent.tasks.asgi import bind
+from synkti_client import httpx
+from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
+from tests.scenarios.test_fleet import CHAT, TOKENS, expected, tell
+
+PROMPT = str(CHAT["messages"][0]["content"])  # type: ignore[index]
+RIGHT = expected("chat", CHAT)
+ASKED: dict[str, Any] = {"model": MODEL, "messages": CHAT["messages"], "temperature": 0, "max_tokens": TOKENS}
+EXTRA = {"ignore_eos": True}
+
+
+def urls(fleet: LocalFleet) -> list[str]:
+    return [node.url for node in fleet.nodes]
+
+
+async def entry_of_the_stream(fleet: LocalFleet) -> LocalNode:
+    """The node that holds the one client's connection, once some of its tokens came."""
+    found: list[LocalNode] = []
+
+    async def streaming() -> bool:
+        found[:] = [n for n in fleet.nodes if any(s.machine.seq > 20 for s in n.agent.streams)]
+        return bool(found)
+
+    await eventually("a stream is under way", streaming)
+    return found[0]
+
+
+async def interrupted(fleet: LocalFleet, reading: Awaitable[Any], how: str = "crash") -> Any:
+    """Take the entry away under a stream, and see the client to its end."""
+    task = asyncio.ensure_future(reading)
+    entry = await entry_of_the_stream(fleet)
+    if how == "crash":
+        await entry.crash()
+    else:
+        entry.notice(5.5)
+    async with asyncio.timeout(60):
+        return await task
+
+
+async def read_async(client: openai.AsyncOpenAI) -> tuple[str, str | None]:
+    text, reason = "", None
+    stream = await client.chat.completions.create(**ASKED, stream=True, extra_body=EXTRA)
+    async for chunk in stream:
+        text += chunk.choices[0].delta.content or ""
+        reason = chunk.choices[0].finish_reason or reason
+    return text, reason
+
+
+def read_sync(client: openai.OpenAI) -> tuple[str, str | None]:
+    text, reason = "", None
+    for chunk in client.chat.completions.create(**ASKED, stream=True, extra_body=EXTRA):
+        text += chunk.choices[0].delta.content or ""
+        reason = chunk.choices[0].finish_reason or reason
+    return text, reason
+
+
+@contextlib.asynccontextmanager
+async def gateway(nodes: list[str]) -> AsyncIterator[str]:
+    """A gateway; its base URL."""
+    listener = bind("127.0.0.1", 0, "gateway")
+    transport = synkti_client.async_transport(nodes)
+    config = uvicorn.Config(Gateway(transport), lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment] # pytest's are not its
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    finally:
+        server.should_exit = True
+        await serving
+        await transport.aclose()
+
+
+@pytest.mark.parametrize("how", ["crash", "notice"])
+def test_the_async_sdk_with_the_transport_survives_the_loss_of_its_entry(tmp_path: Path, how: str) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        http = synkti_client.async_http_client(urls(fleet))
+        async with openai.AsyncOpenAI(base_url="http://synkti/v1", api_key="none", http_client=http) as client:
+            assert await interrupted(fleet, read_async(client), how) == (RIGHT.text, RIGHT.finish_reason)
+
+    tell(tmp_path, story)
+
+
+def test_the_sync_sdk_with_the_transport_survives_the_loss_of_its_entry(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        http = synkti_client.http_client(urls(fleet)[:1])
+        with openai.OpenAI(base_url="http://synkti/v1", api_key="none", http_client=http) as client:
+            reading = asyncio.to_thread(read_sync, client)
+            assert await interrupted(fleet, reading) == (RIGHT.text, RIGHT.finish_reason)
+
+    tell(tmp_path, story)
+
+
+async def stock_python(base_url: str) -> tuple[str, str | None]:
+    async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
+        return await read_async(client)
+
+
+async def output_of(*command: str) -> bytes:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out
+
+
+async def stock_node(base_url: str) -> tuple[str, str | None]:
+    script = str(ROOT / "tests" / "scenarios" / "openai_node.mjs")
+    told = json.loads(await output_of("node", script, base_url, MODEL, PROMPT, str(TOKENS)))
+    return told["text"], told["reason"]
+
+
+async def curl(base_url: str) -> tuple[str, str | None]:
+    body = json.dumps({**ASKED, **EXTRA, "stream": True})
+    out = await output_of(
+        "curl", "-sSN", f"{base_url}/chat/completions", "-H", "content-type: application/json", "-d", body
+    )
+    events = [line[6:] for line in out.split(b"\n") if line.startswith(b"data: ")]
+    assert events[-1] == b"[DONE]"
+    choices = [json.loads(event)["choices"][0] for event in events[:-1]]
+    return "".join(c["delta"].get("content") or "" for c in choices), choices[-1]["finish_reason"]
+
+
+@pytest.mark.parametrize("client", [stock_python, stock_node, curl])
+def test_stock_clients_behind_the_gateway_survive_the_loss_of_the_entry(
+    tmp_path: Path, client: Callable[[str], Awaitable[tuple[str, str | None]]]
+) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        async with gateway(urls(fleet)[:1]) as base_url:
+            assert await interrupted(fleet, client(base_url)) == (RIGHT.text, RIGHT.finish_reason)
+
+    tell(tmp_path, story)
+
+
+def test_an_answer_in_one_piece_survives_the_loss_of_the_entry(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        http = synkti_client.async_http_client(urls(fleet))
+        async with openai.AsyncOpenAI(base_url="http://synkti/v1", api_key="none", http_client=http) as client:
+            asking = asyncio.create_task(client.chat.completions.create(**ASKED, extra_body=EXTRA))
+            busy: list[LocalNode] = []
+
+            async def connected() -> bool:
+                busy[:] = [
+                    n for n in fleet.nodes if any(_has_request(c) for c in n.agent.doors[0].server_state.connections)
+                ]
+                return bool(busy)
+
+            await eventually("a node was asked", connected)
+            await busy[0].crash()
+            async with asyncio.timeout(60):
+                answer = await asking
+            assert answer.choices[0].message.content == RIGHT.text
+
+    def _has_request(connection: Any) -> bool:
+        return connection.cycle is not None and not connection.cycle.response_complete
+
+    tell(tmp_path, story)
+
+
+def test_a_client_of_the_gateway_that_goes_ends_its_generation(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        async with gateway(urls(fleet)) as base_url:
+            body = {**ASKED, **EXTRA, "stream": True}
+            async with fleet.http.stream("POST", f"{base_url}/chat/completions", json=body) as response:
+                await anext(response.aiter_raw())
+
+            async def idle() -> bool:
+                return not any(len(node.agent.streams) for node in fleet.nodes)
+
+            await eventually("no node streams", idle, within_s=2.0)
+
+    tell(tmp_path, story)
+
+
+def test_errors_pass_through_and_a_fleet_that_is_gone_is_said_so() -> None:
+    async def story() -> None:
+        patience = synkti_client.Patience(attempts=3, seconds=2.0)
+        transport = synkti_client.async_transport(["http://127.0.0.1:9"], patience=patience)
+        async with httpx.AsyncClient(transport=transport) as http:
+            with pytest.raises(httpx.ConnectError):
+                await http.get("http://synkti/v1/models")
+        async with gateway(["http://127.0.0.1:9"]) as base_url:
+            pass
+        assert base_url
+
+    asyncio.run(story())
+
+
+def test_a_bad_request_is_answered_once_and_as_it_is(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        async with gateway(urls(fleet)) as base_url, openai.AsyncOpenAI(base_url=base_url, api_key="none") as client:
+            with pytest.raises(openai.NotFoundError, match="does not exist; served: m"):
+                await client.chat.completions.create(model="other", messages=[], stream=True)
+            assert [model.id async for model in client.models.list()] == [MODEL]
+
+    tell(tmp_path, story)

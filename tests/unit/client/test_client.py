@@ -1,0 +1,96 @@
+"""The client's machines: whole events in order over any connections, and the next node to ask."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synkti_client._continuity import ELSEWHERE, Continuity
+from synkti_client._nodes import REFRESH_S, Nodes
+from synkti_client._patience import Patience
+
+EVENTS = [b'id: s/%d\ndata: {"n":%d}\n\n' % (n, n) for n in range(1, 12)]
+DONE = b"data: [DONE]\n\n"
+
+
+def error(code: str) -> bytes:
+    return b'data: {"error":{"message":"m","code":"%b"}}\n\n' % code.encode()
+
+
+@given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 30)), max_size=5), st.integers(1, 40))
+def test_over_any_connections_in_any_cuts_the_application_gets_every_event_once(
+    cuts: list[tuple[int, int]], step: int
+) -> None:
+    """Each connection begins behind the last event that was got, and breaks off somewhere, in an event too."""
+    continuity, got = Continuity("s"), b""
+    for events, rest in [*cuts, (11, 0)]:
+        continuity.begin_connection()
+        after = int(continuity.last_id.partition("/")[2] or 0)
+        data = b"".join(EVENTS[after:events]) + b"".join(EVENTS[max(after, events) :])[:rest]
+        data += DONE if events == len(EVENTS) else b""
+        for at in range(0, len(data), step):
+            got += continuity.feed(data[at : at + step])
+        if continuity.over:
+            break
+    assert got == b"".join(EVENTS) + DONE
+    assert continuity.over
+
+
+@pytest.mark.parametrize("code", sorted(ELSEWHERE))
+def test_an_error_that_only_means_not_here_is_kept_from_the_application(code: str) -> None:
+    continuity = Continuity("s")
+    assert continuity.feed(EVENTS[0] + error(code) + EVENTS[1]) == EVENTS[0]
+    assert (continuity.moved, continuity.over) == (code, False)
+    continuity.begin_connection()
+    assert continuity.feed(EVENTS[1] + DONE) == EVENTS[1] + DONE
+
+
+@pytest.mark.parametrize("data", [error("continuation_impossible"), b'data: {"error":"odd"}\n\n'])
+def test_any_other_error_is_the_applications_to_see_and_the_end(data: bytes) -> None:
+    continuity = Continuity("s")
+    assert continuity.feed(data) == data
+    assert continuity.over
+
+
+def test_an_event_without_an_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synkti_client._continuity.MAX_EVENT_BYTES", 10)
+    with pytest.raises(ValueError, match="without end"):
+        Continuity("s").feed(b"data: 12345678")
+
+
+def test_nodes_that_failed_come_last_until_they_answer() -> None:
+    nodes = Nodes(["http://a:1", "http://b:1", "http://c:1"])
+    nodes.failed("http://a:1", 10.0)
+    nodes.failed("http://b:1", 11.0)
+    assert nodes.order() == ["http://c:1", "http://a:1", "http://b:1"]
+    nodes.answered("http://b:1")
+    assert nodes.order()[-1] == "http://a:1"
+
+
+def test_the_list_is_learned_from_any_node_and_the_given_ones_stay_the_way_back() -> None:
+    nodes = Nodes(["http://a:1"])
+    assert nodes.refresh_from(100.0) == "http://a:1/v1/synkti/nodes"
+    assert nodes.refresh_from(100.0 + REFRESH_S / 2) is None
+    nodes.learned(b'{"nodes":[{"front":"b:1","model":"m"},{"front":"c:1","model":""}]}')
+    assert nodes.order() == ["http://b:1", "http://a:1"]
+    for nonsense in (b"", b"{}", b'{"nodes":[]}', b'{"nodes":[{"front":"b:1"}]}', b"[1]"):
+        nodes.learned(nonsense)
+    assert nodes.order() == ["http://b:1", "http://a:1"]
+    nodes.stale()
+    assert nodes.refresh_from(101.0) == "http://b:1/v1/synkti/nodes"
+
+
+def test_what_is_no_url_of_a_node_is_said_at_once() -> None:
+    with pytest.raises(ValueError, match="not the URL of a node"):
+        Nodes(["10.0.0.1:8000"])
+    with pytest.raises(ValueError, match="at least one node"):
+        Nodes([])
+
+
+def test_nodes_are_asked_one_after_another_at_once_and_then_ever_slower_up_to_a_bound() -> None:
+    patience = Patience()
+    assert [patience.wait_s(attempt, 3) for attempt in (1, 2, 3)] == [0, 0, 0]
+    waits = [patience.wait_s(attempt, 3) for attempt in range(4, 40)]
+    assert waits == sorted(waits)
+    assert waits[-1] == patience.longest_wait_s
