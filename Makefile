@@ -1,13 +1,16 @@
 # Everything sets itself up: Python 3.11+, Node 20+ and make are all that has to be there.
 PYTHON ?= python3
 ENGINE ?= vllm
+CHAOS_ENGINE := $(if $(filter command line environment,$(origin ENGINE)),$(ENGINE),sim)
+INTERRUPTIONS ?= 200
+SEED ?= 1
 BIN := .venv/bin
 # Cheap tests first, so that their failures show first; a new folder of tests needs no word here.
 WHOLE := tests/contract/ tests/e2e/
 SUITES := $(filter-out tests/__pycache__/ $(WHOLE),$(sort $(wildcard tests/*/))) $(WHOLE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench lint synth lock clean
+.PHONY: help setup run chaos test bench lint synth lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 20
@@ -17,6 +20,9 @@ setup:  ## the environments, from their lock files (every other target does it b
 
 run: setup  ## the whole system on this machine, two nodes of it taken away (ENGINE=sim: without vLLM)
 	@$(BIN)/python -m local.run --engine $(ENGINE) $$(test -t 0 && echo --stay)
+
+chaos: setup  ## nodes taken away at random under load (INTERRUPTIONS=1000 SEED=1 ENGINE=sim)
+	@$(BIN)/python -m local.chaos --engine $(CHAOS_ENGINE) --interruptions $(INTERRUPTIONS) --seed $(SEED)
 
 lint: setup  ## style, types, layers
 	$(BIN)/ruff check .

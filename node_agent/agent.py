@@ -135,24 +135,27 @@ class Agent:
             min_silence_s=settings.min_silence_s,
         )
         self._served = ServedRequests(self._node, client, settings.engine)
-        engines = Engines(self._node, self._served, client, outside.key)
+        # To peers from the address where they reach this node, so that a network's rules can tell nodes apart.
+        source = None if settings.peer.host == "0.0.0.0" else settings.peer.host  # noqa: S104 # it is compared
+        self._to_peers = HttpClient(source)
+        engines = Engines(self._node, self._served, self._to_peers, outside.key)
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
         self._keepers = Keepers(
             self._node,
-            TcpJournalLinks(outside.key, time.time),
+            TcpJournalLinks(outside.key, time.time, source),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
             settings.keeper_lag_s,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
-        takeovers = Takeovers(self._node, client, outside.key, keeper, self.streams.give_up)
+        takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up)
         self._front = FrontDoor(self._node, engines, self._keepers, takeovers, self.streams, settings.max_body_bytes)
         doorkeeper = Doorkeeper(outside.key)
         self.doors: list[DoorServer] = []
         self.journals = JournalDoor(keeper, doorkeeper, time.time)
         self._peer = PeerDoor(self._node, self._served, takeovers, doorkeeper, settings.max_body_bytes)
         self._outside = outside
-        self._announcer = Announcer(self._node, client, outside.key)
+        self._announcer = Announcer(self._node, self._to_peers, outside.key)
         self._group = EngineProcess(settings.engine_command, os.environ, settings.state_dir / "engine.group")
         self._reactor = Reactor(Lifecycle(), self._perform)
         self._publisher = self._make_publisher()
@@ -188,6 +191,7 @@ class Agent:
         try:
             return await self._live((front_socket, peer_socket))
         finally:
+            await self._to_peers.close()
             await self._group.stop(0.0)  # whatever happened: an engine without its agent serves nobody
 
     async def _live(self, listeners: tuple[socket.socket, socket.socket]) -> int:

@@ -213,9 +213,13 @@ class Exchange:
 
 
 class HttpClient:
-    """The Http port: connections to any number of addresses; at most MAX_IDLE idle ones for each."""
+    """The Http port: connections to any number of addresses; at most MAX_IDLE idle ones for each.
 
-    def __init__(self) -> None:
+    source: the local address that they come from; None for the system's choice.
+    """
+
+    def __init__(self, source: str | None = None) -> None:
+        self._source = (source, 0) if source else None
         self._idle: dict[Address, list[_Connection]] = {}
 
     async def open(
@@ -240,7 +244,7 @@ class HttpClient:
                 if lost.why not in ("eof", "reset"):
                     raise
                 # The server closed it while it was idle: nothing was answered, so another connection may ask.
-        return await self._exchange(address, await _connect(address), request, silence_s)
+        return await self._exchange(address, await _connect(address, self._source), request, silence_s)
 
     async def _exchange(self, address: Address, connection: _Connection, request: bytes, silence_s: float) -> Exchange:
         connection.begin(request, silence_s)
@@ -280,11 +284,11 @@ class HttpClient:
         await asyncio.sleep(0)
 
 
-async def _connect(address: Address) -> _Connection:
+async def _connect(address: Address, source: tuple[str, int] | None) -> _Connection:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, connection = await loop.create_connection(_Connection, address.host, address.port)
+            _, connection = await loop.create_connection(_Connection, address.host, address.port, local_addr=source)
     except TimeoutError:
         raise ExchangeLost("unreachable") from None
     except ConnectionRefusedError:

@@ -28,21 +28,28 @@ MAX_HELD_BYTES = 32 * 1024 * 1024
 
 
 class TcpJournalLinks:
-    """The JournalLinks port. key: the cluster's; clock: unix seconds."""
+    """The JournalLinks port. key: the cluster's; clock: unix seconds; source: as HttpClient's."""
 
-    def __init__(self, key: bytes, clock: Callable[[], float]) -> None:
+    def __init__(self, key: bytes, clock: Callable[[], float], source: str | None = None) -> None:
+        self._source = (source, 0) if source else None
         self._key = key
         self._clock = clock
 
     def connect(self, address: Address, received: Callable[[Message], None], lost: Callable[[str], None]) -> TcpLink:
-        return TcpLink(address, self._key, self._clock(), received, lost)
+        return TcpLink(address, self._source, self._key, self._clock(), received, lost)
 
 
 class TcpLink(asyncio.Protocol):
     """The JournalLink port; it connects by itself."""
 
     def __init__(
-        self, address: Address, key: bytes, at: float, received: Callable[[Message], None], lost: Callable[[str], None]
+        self,
+        address: Address,
+        source: tuple[str, int] | None,
+        key: bytes,
+        at: float,
+        received: Callable[[Message], None],
+        lost: Callable[[str], None],
     ) -> None:
         self._key = key
         self._nonce = secrets.token_hex(12)
@@ -57,12 +64,12 @@ class TcpLink(asyncio.Protocol):
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
         self._loop = asyncio.get_running_loop()
-        self._connecting = self._loop.create_task(self._connect(address))
+        self._connecting = self._loop.create_task(self._connect(address, source))
 
-    async def _connect(self, address: Address) -> None:
+    async def _connect(self, address: Address, source: tuple[str, int] | None) -> None:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._loop.create_connection(lambda: self, address.host, address.port)
+                await self._loop.create_connection(lambda: self, address.host, address.port, local_addr=source)
         except ConnectionRefusedError:
             self._lose("refused")
         except (TimeoutError, OSError):

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 class _Loss:
     """What to tell once the stream goes on: from where, why, since when (loop time)."""
 
-    node: NodeStatus
+    node: str
     why: str
     since: float
 
@@ -87,8 +87,9 @@ class ClientStream:
         try:
             await self.kept.confirm()
             await self._reply.start(None)
+            self._loss = _Loss(self._owner_before, "entry-lost", self._clock())
             if self._replay:
-                await self._reply.events(self._replay)
+                await self._reply.events(self._gone_on(self._node.status(), self._clock()) + self._replay)
             if self.machine.state is StreamState.FINISHED:
                 await self._deliver(self.machine.lose("resumed"))
                 return await self._reply.end()
@@ -97,6 +98,11 @@ class ClientStream:
             return await self._taken()
         finally:
             self.kept.close(finished=self.machine.state is StreamState.COMPLETE)
+
+    @property
+    def _owner_before(self) -> str:
+        """The instance that held the client's connection until now."""
+        return self.machine.runs[-2].epoch.owner.partition("+")[0]
 
     async def _engines_in_turn(self, route: Route | None) -> int:
         while route is not None:
@@ -232,7 +238,7 @@ class ClientStream:
             self.machine.lose(why)
         if self._loss is None:
             # From the last bytes on: a silence is part of the pause that the client waits.
-            self._loss = _Loss(node, why, self._heard_at or self._clock())
+            self._loss = _Loss(node.instance_id, why, self._heard_at or self._clock())
         self._node.metrics.losses.labels(why).inc()
         _log.info("stream %s: lost %s: %s, after %d tokens", self.stream_id, node.instance_id, why, self.machine.tokens)
 
@@ -244,7 +250,7 @@ class ClientStream:
         pause_s = now - loss.since
         self._node.metrics.continuations.labels(loss.why).inc()
         self._node.metrics.pause.observe(pause_s)
-        told = f"synkti continued on {node.instance_id} after {loss.why} on {loss.node.instance_id}"
+        told = f"synkti continued on {node.instance_id} after {loss.why} on {loss.node}"
         told += f", pause {pause_s * 1000:.1f} ms"
         _log.info("stream %s: %s", self.stream_id, told)
         return sse.comment(told)

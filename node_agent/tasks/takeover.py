@@ -71,7 +71,7 @@ class Takeovers:
 
     async def take(self, event: EventId) -> Takeover:
         """Own the stream. Raises RequestRejected (404, 410), JournalBehind."""
-        owner = f"{self._node.instance_id}-{secrets.token_hex(4)}"
+        owner = f"{self._node.instance_id}+{secrets.token_hex(4)}"
         found = await self._find(event, owner)
         if not found.journals:
             if found.expired:

@@ -1,0 +1,131 @@
+"""The fleet that chaos is done to: instances in the embedded EC2, an agent process for each, replaced when they go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from local.aws import REGION, EmbeddedAws
+from local.errors import LocalRunError
+from local.imds import InstanceMetadata
+from local.machines import Machine, MachineKind
+from local.processes import living_in, tail
+from node_agent.contract.names import cluster_key_secret_name
+from node_agent.contract.tags import CLUSTER_TAG, ROLE_TAG, WORKER_ROLE
+
+ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
+INSTANCE_TYPE = "g5.xlarge"
+_LOOK_EVERY_S = 0.2
+_MOST_FAILURES = 3
+_ADDRESSES = 250
+
+
+class ChaosFleet:
+    """size: how many nodes there are to be; serving: instance ids that answer as ready, as of the last look."""
+
+    def __init__(self, aws: EmbeddedAws, kind: MachineKind, network: str, size: int) -> None:
+        self._ec2 = aws.client("ec2")
+        self._secrets = aws.client("secretsmanager")
+        self._kind = kind
+        self._network = network
+        self._size = size
+        self._launched = 0
+        self._failed = 0
+        self._http = httpx.AsyncClient(timeout=1.0)
+        self.machines: list[Machine] = []
+        self.serving: set[str] = set()
+        self.struck: set[str] = set()
+        self.addresses: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Until cancelled. Raises LocalRunError where nodes end by themselves."""
+        await asyncio.to_thread(
+            self._secrets.create_secret,
+            Name=cluster_key_secret_name(self._kind.cluster),
+            SecretString=os.urandom(16).hex(),
+        )
+        try:
+            while True:
+                for machine in [m for m in self.machines if not m.running]:
+                    await self._bury(machine)
+                while len(self.machines) < self._size:
+                    await self._launch()
+                await asyncio.gather(*(self._look(machine) for machine in self.machines))
+                await asyncio.sleep(_LOOK_EVERY_S)
+        finally:
+            await self._http.aclose()
+
+    @property
+    def calm(self) -> list[Machine]:
+        """Nodes that serve and to which nothing is being done."""
+        return [m for m in self.machines if m.instance_id in self.serving and m.instance_id not in self.struck]
+
+    async def until(self, what: str, check: Callable[[], bool], within_s: float) -> None:
+        """Raises LocalRunError with the ends of the logs."""
+        give_up_at = asyncio.get_running_loop().time() + within_s
+        while not check():
+            if asyncio.get_running_loop().time() > give_up_at:
+                logs = "\n".join(f"{m.log}:\n{tail(m.log)}" for m in self.machines)
+                raise LocalRunError(f"not within {within_s:.0f} s: {what}; the nodes' logs:\n{logs}")
+            await asyncio.sleep(0.05)
+
+    async def figure(self, machine: Machine, name: str) -> float:
+        """One of the node's metrics, 0 where it does not answer."""
+        with contextlib.suppress(httpx.HTTPError):
+            text = (await self._http.get(f"{machine.url}/metrics")).text
+            return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
+        return 0.0
+
+    async def _look(self, machine: Machine) -> None:
+        ready = False
+        with contextlib.suppress(httpx.HTTPError):
+            ready = (await self._http.get(f"{machine.url}/readyz")).status_code == 200
+        (self.serving.add if ready else self.serving.discard)(machine.instance_id)
+
+    async def _launch(self) -> None:
+        number = self._launched
+        self._launched += 1
+        tags = [{"Key": CLUSTER_TAG, "Value": self._kind.cluster}, {"Key": ROLE_TAG, "Value": WORKER_ROLE}]
+        answer = await asyncio.to_thread(
+            self._ec2.run_instances, ImageId="ami-00000000000000000", MinCount=1, MaxCount=1,
+            InstanceType=INSTANCE_TYPE, TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+        )  # fmt: skip
+        here = [sum(m.metadata.zone == zone for m in self.machines) for zone in ZONES]
+        metadata = InstanceMetadata(
+            instance_id=answer["Instances"][0]["InstanceId"],
+            zone=ZONES[here.index(min(here))],
+            region=REGION,
+            instance_type=INSTANCE_TYPE,
+            address=f"{self._network}.{number % _ADDRESSES + 1}",
+        )
+        self.machines.append(await asyncio.to_thread(Machine, self._kind, metadata))
+        self.addresses[metadata.instance_id] = metadata.address
+
+    async def _bury(self, machine: Machine) -> None:
+        status = machine.agent.wait()
+        self._failed += status != 0 and not machine.killed and machine.instance_id not in self.struck
+        if self._failed >= _MOST_FAILURES:
+            raise LocalRunError(f"nodes end by themselves; the log {machine.log} ends:\n{tail(machine.log)}")
+        self.machines.remove(machine)
+        self.serving.discard(machine.instance_id)
+        await asyncio.to_thread(machine.close)
+        await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[machine.instance_id])
+
+
+def signal_all(folder: Path, number: signal.Signals) -> None:
+    """To every process of a machine."""
+    for pid in living_in(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def signal_engine(machine: Machine, number: signal.Signals) -> None:
+    """To the engine's process group, as its agent noted it."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        os.killpg(int((machine.folder / "engine.group").read_text().split()[1]), number)

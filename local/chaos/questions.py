@@ -1,0 +1,88 @@
+"""What the clients ask: requests of every kind that Synkti continues, at random by seed, with their right answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from local.certificate import Answer
+from local.standin import model as standin_model
+from local.standin.answers import Sampling, answer
+
+_TEXTS = ("a night train", "the river", "雨の夜", "Once upon a time", "🚀 and 🌍", "two nodes", "кто там", "3 lights")
+_STOPS = ("node", "。", "мир", "🎉", "\n2. ", "another node took")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request. through: client (the transport) or gateway (a stock client)."""
+
+    chat: bool
+    text: str
+    max_tokens: int
+    through: str
+    stream: bool = True
+    choices: int = 1
+    stop: tuple[str, ...] = ()
+    echo: bool = False
+    logprobs: bool = False
+    ids: bool = False
+    usage: bool = False
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Questions with equal keys have equal answers."""
+        return self.chat, self.text, self.max_tokens, self.stop, self.echo
+
+    def options(self, model: str) -> dict[str, Any]:
+        """Keyword arguments of the SDK's `create`."""
+        options: dict[str, Any] = {"model": model, "temperature": 0, "max_tokens": self.max_tokens}
+        options["extra_body"] = {"ignore_eos": True} | ({"return_token_ids": True} if self.ids else {})
+        if self.chat:
+            options["messages"] = [{"role": "user", "content": self.text}]
+        else:
+            options["prompt"] = self.text
+        if self.choices > 1:
+            options["n"] = self.choices
+        if self.stop:
+            options["stop"] = list(self.stop)
+        if self.echo:
+            options["echo"] = True
+        if self.logprobs:
+            options |= {"logprobs": True, "top_logprobs": 1} if self.chat else {"logprobs": 1}
+        if self.stream:
+            options |= {"stream": True}
+            if self.usage:
+                options["stream_options"] = {"include_usage": True}
+        return options
+
+
+def draw(random: Random, tokens: tuple[int, int], *, texts: int = len(_TEXTS)) -> Question:
+    """The next question. tokens: the least and the most that it asks for."""
+    chat = random.random() < 0.5  # half of them
+    echo = not chat and random.random() < 0.2
+    logprobs = not echo and random.random() < 0.2
+    return Question(
+        chat=chat,
+        text=_TEXTS[random.randrange(min(texts, len(_TEXTS)))],
+        max_tokens=random.randrange(*tokens, 20) if tokens[0] < tokens[1] else tokens[0],
+        through=random.choice(("client", "gateway")),
+        stream=random.random() < 0.9,
+        choices=random.choice((1, 1, 1, 1, 3)),
+        stop=(random.choice(_STOPS),) if random.random() < 0.2 else (),
+        echo=echo,
+        logprobs=logprobs,
+        ids=not echo and random.random() < 0.5,
+        usage=random.random() < 0.5,
+    )
+
+
+def known_answer(question: Question) -> Answer:
+    """The stand-in's answer, which is known without asking."""
+    if question.chat:
+        prompt = standin_model.chat_prompt([{"role": "user", "content": question.text}])
+    else:
+        prompt = standin_model.completion_prompt(question.text)
+    right = answer(prompt, Sampling(question.max_tokens, ignore_eos=True, stop=question.stop))
+    return Answer(right.ids, (question.text if question.echo else "") + right.text)
