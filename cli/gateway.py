@@ -28,6 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 DEFAULT_PORT = 8080
+_NODES_EVERY_S = 2.0
 _TAGS_EVERY_S = 30.0
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "host", "content-length"})
 
@@ -115,6 +116,13 @@ def _error(code: str, message: str) -> bytes:
     return json.dumps(body).encode()
 
 
+async def _follow_nodes(transport: synkti_client.AsyncContinuousTransport) -> None:
+    """Keep the list of nodes fresh also while nobody asks anything."""
+    while True:
+        await asyncio.sleep(_NODES_EVERY_S)
+        await transport.refresh()
+
+
 async def _follow_tags(transport: synkti_client.AsyncContinuousTransport, cluster: str, region: str | None) -> None:
     """Keep the list of nodes as the tags have it; an EC2 that does not answer changes nothing."""
     while True:
@@ -158,11 +166,13 @@ async def _serve(
     config = uvicorn.Config(
         Gateway(transport), lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=5
     )
-    following = asyncio.create_task(_follow_tags(transport, cluster, region)) if cluster else None
+    following = [asyncio.create_task(_follow_nodes(transport))]
+    if cluster:
+        following.append(asyncio.create_task(_follow_tags(transport, cluster, region)))
     host, port = listener.getsockname()[:2]
     typer.echo(f"gateway: http://{host}:{port}/v1, with {len(transport.nodes)} nodes to begin with")
     try:
         await uvicorn.Server(config).serve(sockets=[listener])
     finally:
-        if following is not None:
-            following.cancel()
+        for task in following:
+            task.cancel()

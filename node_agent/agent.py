@@ -138,7 +138,7 @@ class Agent:
         # To peers from the address where they reach this node, so that a network's rules can tell nodes apart.
         source = None if settings.peer.host == "0.0.0.0" else settings.peer.host  # noqa: S104 # it is compared
         self._to_peers = HttpClient(source)
-        engines = Engines(self._node, self._served, self._to_peers, outside.key)
+        self._engines = Engines(self._node, self._served, self._to_peers, outside.key)
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
         self._keepers = Keepers(
             self._node,
@@ -149,7 +149,9 @@ class Agent:
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up)
-        self._front = FrontDoor(self._node, engines, self._keepers, takeovers, self.streams, settings.max_body_bytes)
+        self._front = FrontDoor(
+            self._node, self._engines, self._keepers, takeovers, self.streams, settings.max_body_bytes
+        )
         doorkeeper = Doorkeeper(outside.key)
         self.doors: list[DoorServer] = []
         self.journals = JournalDoor(keeper, doorkeeper, time.time)
@@ -209,6 +211,7 @@ class Agent:
                     self._announcer.run(random.random),
                     self._publisher.run(),
                     self._keepers.run(),
+                    self._engines.watch(),
                     self.streams.keep_alive(),
                     self._tick(),
                 )

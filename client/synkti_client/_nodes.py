@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-REFRESH_S = 10.0
+REFRESH_S = 2.0
+_ASKED_AT_ONCE = 4
+_LONG_AGO = 1.0
 NODES_PATH = "/v1/synkti/nodes"
 _MAX_NODES = 2000
 
@@ -39,40 +41,40 @@ class Nodes:
     def answered(self, url: str) -> None:
         self._failures.pop(url, None)
 
-    def refresh_from(self, now: float) -> str | None:
-        """Where to ask for the list now; None while it is fresh. Once asked, it counts as fresh, whatever comes."""
+    def refresh_from(self, now: float) -> list[str]:
+        """Whom to ask for the list now, one after another until one answers; nobody while it is fresh."""
         if now - self._refreshed_at < REFRESH_S:
-            return None
+            return []
         self._refreshed_at = now
-        if self._discovery is not None:
-            return self._discovery
-        ordered = self.order()
-        return ordered[0] + NODES_PATH if ordered else None
+        nodes = [url + NODES_PATH for url in self.order()[:_ASKED_AT_ONCE]]
+        return [self._discovery, *nodes] if self._discovery is not None else nodes
 
     def stale(self) -> None:
         """Ask for the list before the next request."""
         self._refreshed_at = float("-inf")
 
-    def learned(self, body: bytes) -> None:
-        """The list as a node told it; nonsense and an empty one change nothing."""
+    def learned(self, body: bytes) -> bool:
+        """The list as a node told it; nonsense and an empty one change nothing, and are False."""
         try:
             told = json.loads(body)["nodes"]
-            fronts = [_base(f"http://{node['front']}") for node in told if node["model"]]
+            fronts = {_base(f"http://{node['front']}"): bool(node["model"]) for node in told}
         except (ValueError, KeyError, TypeError):
-            return
-        self.replace(fronts)
+            return False
+        self.replace(fronts, [url for url, serves in fronts.items() if not serves])
+        return bool(fronts)
 
-    def replace(self, urls: Iterable[str]) -> None:
-        urls = list(urls)[:_MAX_NODES]
-        if not urls:
+    def replace(self, urls: Iterable[str], not_yet: Iterable[str] = ()) -> None:
+        """Another list, in place of the one before. not_yet: those of it that do not serve now."""
+        listed = list(urls)[:_MAX_NODES]
+        if not listed:
             return
-        # Those given stay, at the end: a node that is not ready now is the way back when all others are gone.
-        self._known = list(dict.fromkeys([*[u for u in self._known if u in urls], *urls, *self._given]))
-        listed = set(urls)
-        for url in self._known:
-            if url not in listed:
-                self._failures.setdefault(url, 1.0)
+        # Those given stay, at the end: they may be the way back when all others are gone.
+        last = {*not_yet, *self._given} - (set(listed) - set(not_yet))
+        kept = [url for url in self._known if url in listed]
+        self._known = list(dict.fromkeys([*kept, *listed, *self._given]))
         self._failures = {url: at for url, at in self._failures.items() if url in self._known}
+        for url in last:
+            self._failures.setdefault(url, _LONG_AGO)
 
 
 def _base(url: str) -> str:

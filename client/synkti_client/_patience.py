@@ -15,7 +15,7 @@ class Patience:
 
     attempts: int = 40
     seconds: float = 60.0
-    silence_s: float = 5.0
+    silence_s: float = 3.0
     connect_s: float = 1.0
     head_s: float = 10.0
     first_wait_s: float = 0.05

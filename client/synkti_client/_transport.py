@@ -108,7 +108,7 @@ def _refusal(response: httpx.Response) -> Exception:
 
 def _may_come_back(response: httpx.Response) -> bool:
     """Whether another try can end differently: a refusal for now, not one of the stream."""
-    return response.status_code in _RETRIED or response.status_code in (401, 409)
+    return response.status_code in _RETRIED or response.status_code == 409
 
 
 def _is_refused_for_now(response: httpx.Response) -> bool:
@@ -155,6 +155,7 @@ class _Stream(httpx.SyncByteStream):
         if self._continuity.moved:
             attempts.failed(self._node, StreamLost(self._continuity.moved))
         while True:
+            self._owner.refresh()
             node, wait_s = attempts.next()
             time.sleep(wait_s)
             request = _resuming(node, self._continuity, self._first, self._owner.patience)
@@ -187,9 +188,9 @@ class ContinuousTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         body = request.read()
-        self._refresh()
         attempts = _Attempts(self.nodes, self.patience)
         while True:
+            self.refresh()
             node, wait_s = attempts.next()
             time.sleep(wait_s)
             asked = _at(node, request, body, self.patience)
@@ -208,16 +209,17 @@ class ContinuousTransport(httpx.BaseTransport):
                 return _whole(response, request, content)
             attempts.failed(node, _refusal(response))
 
-    def _refresh(self) -> None:
-        url = self.nodes.refresh_from(time.monotonic())
-        if url is None:
-            return
+    def refresh(self) -> None:
+        """Bring the list of nodes up to date where it is old; nodes that do not answer change nothing."""
         timeout = dict.fromkeys(("connect", "read", "write", "pool"), _REFRESH_TIMEOUT_S)
-        try:
-            response = self.inner.handle_request(httpx.Request("GET", url, extensions={"timeout": timeout}))
-            self.nodes.learned(response.read())
-        except httpx.TransportError:
-            return  # the nodes known stay; the next request asks another one
+        for url in self.nodes.refresh_from(time.monotonic()):
+            request = httpx.Request("GET", url, extensions={"timeout": timeout})
+            try:
+                response = self.inner.handle_request(request)
+                if self.nodes.learned(response.read()):
+                    return
+            except httpx.TransportError:
+                continue
 
     def close(self) -> None:
         self.inner.close()
@@ -253,6 +255,7 @@ class _AsyncStream(httpx.AsyncByteStream):
         if self._continuity.moved:
             attempts.failed(self._node, StreamLost(self._continuity.moved))
         while True:
+            await self._owner.refresh()
             node, wait_s = attempts.next()
             await asyncio.sleep(wait_s)
             request = _resuming(node, self._continuity, self._first, self._owner.patience)
@@ -285,9 +288,9 @@ class AsyncContinuousTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         body = await request.aread()
-        await self._refresh()
         attempts = _Attempts(self.nodes, self.patience)
         while True:
+            await self.refresh()
             node, wait_s = attempts.next()
             await asyncio.sleep(wait_s)
             asked = _at(node, request, body, self.patience)
@@ -306,16 +309,17 @@ class AsyncContinuousTransport(httpx.AsyncBaseTransport):
                 return _whole(response, request, content)
             attempts.failed(node, _refusal(response))
 
-    async def _refresh(self) -> None:
-        url = self.nodes.refresh_from(time.monotonic())
-        if url is None:
-            return
+    async def refresh(self) -> None:
+        """Bring the list of nodes up to date where it is old; nodes that do not answer change nothing."""
         timeout = dict.fromkeys(("connect", "read", "write", "pool"), _REFRESH_TIMEOUT_S)
-        try:
-            response = await self.inner.handle_async_request(httpx.Request("GET", url, extensions={"timeout": timeout}))
-            self.nodes.learned(await response.aread())
-        except httpx.TransportError:
-            return  # the nodes known stay; the next request asks another one
+        for url in self.nodes.refresh_from(time.monotonic()):
+            request = httpx.Request("GET", url, extensions={"timeout": timeout})
+            try:
+                response = await self.inner.handle_async_request(request)
+                if self.nodes.learned(await response.aread()):
+                    return
+            except httpx.TransportError:
+                continue
 
     async def aclose(self) -> None:
         await self.inner.aclose()

@@ -55,7 +55,7 @@ class Scale:
     texts: int
 
 
-_SCALES = {SIM: Scale(6, 3, 10, (60, 400), 8), VLLM: Scale(3, 2, 4, (600, 600), 3)}
+_SCALES = {SIM: Scale(9, 4, 12, (60, 400), 8), VLLM: Scale(3, 2, 4, (600, 600), 3)}
 
 
 @dataclass

@@ -101,8 +101,13 @@ class _Connection(asyncio.Protocol):
     def usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing() and self._lost is None
 
+    @property
+    def reusable(self) -> bool:
+        return self.done and self.keep_alive and self.usable and not self._paused
+
     def begin(self, request: bytes, silence_s: float) -> None:
         self.status, self.headers, self.done, self._head_seen = 0, {}, False, False
+        self._parts, self._held = [], 0  # a body that nobody read is no part of the next one
         self._parser = httptools.HttpResponseParser(self)
         self._heard_at = self._loop.time()
         self.allow_silence(silence_s)
@@ -269,7 +274,7 @@ class HttpClient:
     def release(self, address: Address, connection: _Connection) -> None:
         """Keep the connection for the next exchange where that is possible, or end it."""
         idle = self._idle.setdefault(address, [])
-        if connection.done and connection.keep_alive and connection.usable and len(idle) < MAX_IDLE:
+        if connection.reusable and len(idle) < MAX_IDLE:
             connection.idle_since = time.monotonic()
             idle.append(connection)
         else:

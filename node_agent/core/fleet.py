@@ -5,8 +5,8 @@ door (or a request to it that fails) tells how it is, within a second. Rules kep
 
 * a newer incarnation of a node replaces what was known; an older one is ignored;
 * what a peer says of itself beats its tags, which a Lambda or a person may have written late;
-* a peer that was silent for `DEAD_AFTER_S` may not be chosen; one that refused a connection may not at once, until it
-  is heard again;
+* a peer that was silent for `SUSPECT_AFTER_S` is chosen only where there is no other, for `DEAD_AFTER_S` never; one
+  that refused a connection may not at once, until it is heard again;
 * a node that is in no tag any more is forgotten once it is silent, too.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 
 from node_agent.contract.states import NodeState
 
+SUSPECT_AFTER_S = 2.5
 DEAD_AFTER_S = 5.0
 MAX_NODES = 2_000
 """More than a region's throttle allows to run (docs/decisions); beyond it the newest are not taken in."""
@@ -75,16 +76,23 @@ class TaggedNode:
 
 @dataclass(frozen=True)
 class Peer:
-    """Another node. status: None until it was heard; heard_at: 0 until then; tagged: it was in the last look at EC2."""
+    """Another node. status: None until it was heard; heard_at: 0 until then; tagged: it was in the last look at EC2.
+
+    refused: a connection to it failed since it was heard.
+    """
 
     instance_id: str
     address: str
     status: NodeStatus | None = None
     heard_at: float = 0.0
     tagged: bool = True
+    refused: bool = False
 
     def is_alive(self, now: float) -> bool:
-        return now - self.heard_at <= DEAD_AFTER_S
+        return not self.refused and not self.is_silent(now)
+
+    def is_silent(self, now: float) -> bool:
+        return now - self.heard_at > DEAD_AFTER_S
 
 
 class Fleet:
@@ -129,7 +137,7 @@ class Fleet:
         """A connection to the peer was refused or broke: not to be chosen until it is heard again."""
         known = self.peers.get(instance_id)
         if known is not None:
-            self.peers[instance_id] = replace(known, heard_at=0.0)
+            self.peers[instance_id] = replace(known, refused=True)
 
     def alive(self, now: float) -> list[NodeStatus]:
         """What the peers that were heard lately said of themselves, those that have left excepted."""
@@ -137,5 +145,12 @@ class Fleet:
         return [status for status in said if status.state is not NodeState.GONE]
 
     def serving(self, now: float) -> list[NodeStatus]:
-        """What the peers that may be chosen now said of themselves."""
-        return [status for status in self.alive(now) if status.state.takes_requests]
+        """What the peers that may be chosen now said of themselves; suspects only where there is nobody else."""
+        able = [status for status in self.alive(now) if status.state.takes_requests]
+        fresh = [s for s in able if now - self.peers[s.instance_id].heard_at <= SUSPECT_AFTER_S]
+        return fresh or able
+
+    def is_silent(self, instance_id: str, now: float) -> bool:
+        """Whether a peer is unknown or said nothing for DEAD_AFTER_S, whatever its connections look like."""
+        peer = self.peers.get(instance_id)
+        return peer is None or peer.is_silent(now)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping
+from weakref import WeakKeyDictionary
 
 from node_agent.core.addresses import parse_address
 from node_agent.core.fleet import NodeStatus
@@ -18,6 +20,8 @@ MAX_TOKENS_HEADER = "x-synkti-max-tokens"
 LOST_HEADER = b"x-synkti-lost"
 """On a peer door's 503: why its engine lost the request, which has to go on elsewhere."""
 
+PEER_SILENT = "peer-silent"
+_WATCH_EVERY_S = 0.5
 _GONE = frozenset({"refused", "unreachable", "reset"})
 """Losses that say something of the node, not only of one request."""
 
@@ -30,6 +34,10 @@ class Engines:
         self._served = served
         self._client = client
         self._key = key
+        self._opening: dict[asyncio.Future[Response], str] = {}
+        self._given_up: set[asyncio.Future[Response]] = set()
+        # Weakly: an exchange that nobody reads any more needs no watching.
+        self._open: WeakKeyDictionary[Response, str] = WeakKeyDictionary()
 
     async def open(
         self,
@@ -53,8 +61,8 @@ class Engines:
         extra = {AUTH_HEADER: stamp}
         if max_tokens is not None:
             extra[MAX_TOKENS_HEADER] = str(max_tokens)
-        try:
-            exchange = await self._client.open(
+        asking = asyncio.ensure_future(
+            self._client.open(
                 parse_address(target_node.peer),
                 method,
                 peer_target,
@@ -62,12 +70,39 @@ class Engines:
                 body=body,
                 silence_s=silence_s,
             )
+        )
+        self._opening[asking] = target_node.instance_id
+        try:
+            exchange = await asking
+        except asyncio.CancelledError:
+            if asking in self._given_up:
+                raise ExchangeLost(PEER_SILENT) from None
+            raise
         except ExchangeLost as lost:
             if lost.why in _GONE:
                 self._node.fleet.failed(target_node.instance_id)
             raise
+        finally:
+            del self._opening[asking]
+            self._given_up.discard(asking)
         if exchange.status == 503 and LOST_HEADER in exchange.headers:
             why = exchange.headers[LOST_HEADER].decode("latin-1")
             exchange.close()
             raise ExchangeLost(why)
+        self._open[exchange] = target_node.instance_id
         return exchange
+
+    async def watch(self) -> None:
+        """Lose what is under way at peers that are silent: their sockets may stay open; until cancelled."""
+        while True:
+            await asyncio.sleep(_WATCH_EVERY_S)
+            for asking, instance_id in list(self._opening.items()):
+                if self._is_silent(instance_id):
+                    self._given_up.add(asking)
+                    asking.cancel()
+            for exchange, instance_id in list(self._open.items()):
+                if self._is_silent(instance_id):
+                    exchange.abort(PEER_SILENT)
+
+    def _is_silent(self, instance_id: str) -> bool:
+        return self._node.fleet.is_silent(instance_id, self._node.clock())

@@ -1,7 +1,8 @@
 """Taking a stream over: find its journal at the keepers, fence whoever owned it, and make it again from there.
 
 The keepers are asked in the order in which every node ranks them: the first four at once, then, where views of the
-fleet differ, every other peer that is alive, once. Whoever has a copy refuses the old owner from then on.
+fleet differ, every other peer that this node ever heard of, once. Whoever has a copy refuses the old owner from then
+on. That nobody knows the stream is said only when everybody was heard; else the client is to ask again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from node_agent.contract.errors import RequestRejected, TransientError
 from node_agent.core import keeper as keeping
 from node_agent.core.addresses import parse_address
 from node_agent.core.epochs import Epoch, EventId, Run, epoch_from_json, is_told_by
-from node_agent.core.fleet import NodeStatus
+from node_agent.core.fleet import Peer
 from node_agent.core.keeper import Keeper, Taken
 from node_agent.core.opening import Opening, read_opening
 from node_agent.core.placement import RANKS, rank
@@ -54,8 +55,11 @@ class Takeover:
 
 @dataclass(frozen=True)
 class _Found:
+    """silent: how many peers did not answer."""
+
     journals: Sequence[Taken]
     expired: bool
+    silent: int
 
 
 class Takeovers:
@@ -77,6 +81,8 @@ class Takeovers:
             if found.expired:
                 message = f"Stream {event.stream} has expired: its journal is kept for {keeping.LIFE_S:.0f} s."
                 raise RequestRejected(410, "stream_expired", message)
+            if found.silent:
+                raise JournalBehind(f"Nobody who answers knows stream {event.stream}, but {found.silent} nodes do not.")
             raise RequestRejected(404, "stream_not_found", f"No node knows a stream {event.stream}.")
         journal = keeping.best(found.journals)
         number = max(one.number for one in found.journals)
@@ -106,16 +112,19 @@ class Takeovers:
     async def _find(self, event: EventId, owner: str) -> _Found:
         stream = event.stream
         here = self.take_here(stream, owner)
-        peers = rank(stream, self._node.fleet.alive(self._node.clock()))
-        near = await self._ask_all(peers[:RANKS], event, owner, here)
+        fleet = self._node.fleet
+        ranked = [node.instance_id for node in rank(stream, fleet.alive(self._node.clock()))]
+        near = await self._ask_all([fleet.peers[name] for name in ranked[:RANKS]], event, owner, here)
         if near.journals:
             return near
-        far = await self._ask_all(peers[RANKS:], event, owner, None)
-        return _Found(far.journals, near.expired or far.expired or self._own.has_expired(stream))
+        others = [peer for peer in fleet.peers.values() if peer.instance_id not in ranked[:RANKS]]
+        far = await self._ask_all(others, event, owner, None)
+        expired = near.expired or far.expired or self._own.has_expired(stream)
+        return _Found(far.journals, expired, near.silent + far.silent)
 
-    async def _ask_all(self, peers: Sequence[NodeStatus], event: EventId, owner: str, here: Taken | None) -> _Found:
+    async def _ask_all(self, peers: Sequence[Peer], event: EventId, owner: str, here: Taken | None) -> _Found:
         """Their answers, and this node's own. Once one has what the client needs, the others get a moment only."""
-        found, expired = [here] if here is not None else [], False
+        found, expired, silent = [here] if here is not None else [], False, 0
         asking = {asyncio.ensure_future(self._ask(peer, event.stream, owner)) for peer in peers}
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + _WITHIN_S
@@ -126,19 +135,20 @@ class Takeovers:
             answers = [task.result() for task in done]
             found += [answer for answer in answers if isinstance(answer, Taken)]
             expired = expired or True in answers
+            silent += answers.count(None)
         for task in asking:
             task.cancel()
-        return _Found(found, expired)
+        return _Found(found, expired, silent + len(asking))
 
-    async def _ask(self, peer: NodeStatus, stream: str, owner: str) -> Taken | bool:
-        """The peer's copy; else whether it knew one that has expired."""
+    async def _ask(self, peer: Peer, stream: str, owner: str) -> Taken | bool | None:
+        """The peer's copy; else whether it knew one that has expired; None where it does not answer."""
         body = orjson.dumps({"stream": stream, "owner": owner})
         async with self._gate:
             stamp = sign(self._key, "POST", TAKE_TARGET, body, self._node.clock(), secrets.token_hex(12))
             headers = {"content-type": "application/json", AUTH_HEADER: stamp}
             try:
                 exchange = await self._client.open(
-                    parse_address(peer.peer), "POST", TAKE_TARGET, headers=headers, body=body, silence_s=_WITHIN_S
+                    parse_address(peer.address), "POST", TAKE_TARGET, headers=headers, body=body, silence_s=_WITHIN_S
                 )
                 try:
                     answer = await exchange.read_all(_MAX_JOURNAL_BYTES)
@@ -150,7 +160,7 @@ class Takeovers:
                     self._node.fleet.failed(peer.instance_id)
             except (ValueError, KeyError, TypeError) as error:
                 _log.warning("peer %s answers nonsense: %r", peer.instance_id, error)
-        return False
+        return None
 
 
 def _read_answer(status: int, answer: bytes) -> Taken | bool:

@@ -88,6 +88,15 @@ def test_an_answer_is_read_and_its_connection_used_again() -> None:
     tell(serve, story)
 
 
+def test_a_body_that_nobody_read_is_no_part_of_the_next_answer() -> None:
+    async def story(client: HttpClient, address: Address) -> None:
+        for _ in range(3):
+            (await ask(client, address)).close()
+        assert await (await ask(client, address)).read_all(10) == b"ok"
+
+    tell(answering(WHOLE), story)
+
+
 def test_a_connection_that_the_server_closed_while_idle_is_not_a_loss() -> None:
     async def story(client: HttpClient, address: Address) -> None:
         for _ in range(2):
