@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Annotated, Any
 
@@ -116,19 +117,18 @@ def _error(code: str, message: str) -> bytes:
     return json.dumps(body).encode()
 
 
-async def _follow_nodes(transport: synkti_client.AsyncContinuousTransport) -> None:
-    """Keep the list of nodes fresh also while nobody asks anything."""
+async def _follow_nodes(
+    transport: synkti_client.AsyncContinuousTransport, cluster: str | None, region: str | None
+) -> None:
+    """Keep the list of nodes fresh, from the nodes themselves; from the tags seldom, or when no node answers."""
+    read_tags_at = time.monotonic() + _TAGS_EVERY_S
     while True:
         await asyncio.sleep(_NODES_EVERY_S)
-        await transport.refresh()
-
-
-async def _follow_tags(transport: synkti_client.AsyncContinuousTransport, cluster: str, region: str | None) -> None:
-    """Keep the list of nodes as the tags have it; an EC2 that does not answer changes nothing."""
-    while True:
-        await asyncio.sleep(_TAGS_EVERY_S)
-        with contextlib.suppress(NoNodes):
-            transport.nodes.replace(await asyncio.to_thread(fronts_by_tag, cluster, region))
+        answered = await transport.refresh()
+        if cluster is not None and (not answered or time.monotonic() >= read_tags_at):
+            read_tags_at = time.monotonic() + _TAGS_EVERY_S
+            with contextlib.suppress(NoNodes):  # an EC2 that does not answer changes nothing
+                transport.nodes.replace(await asyncio.to_thread(fronts_by_tag, cluster, region))
 
 
 def gateway(
@@ -166,13 +166,10 @@ async def _serve(
     config = uvicorn.Config(
         Gateway(transport), lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=5
     )
-    following = [asyncio.create_task(_follow_nodes(transport))]
-    if cluster:
-        following.append(asyncio.create_task(_follow_tags(transport, cluster, region)))
+    following = asyncio.create_task(_follow_nodes(transport, cluster, region))
     host, port = listener.getsockname()[:2]
     typer.echo(f"gateway: http://{host}:{port}/v1, with {len(transport.nodes)} nodes to begin with")
     try:
         await uvicorn.Server(config).serve(sockets=[listener])
     finally:
-        for task in following:
-            task.cancel()
+        following.cancel()

@@ -13,7 +13,7 @@ class Patience:
     connect_s: how long a connection may take; head_s: how long the head of a stream.
     """
 
-    attempts: int = 40
+    attempts: int = 200
     seconds: float = 60.0
     silence_s: float = 3.0
     connect_s: float = 1.0

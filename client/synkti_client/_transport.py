@@ -209,17 +209,19 @@ class ContinuousTransport(httpx.BaseTransport):
                 return _whole(response, request, content)
             attempts.failed(node, _refusal(response))
 
-    def refresh(self) -> None:
-        """Bring the list of nodes up to date where it is old; nodes that do not answer change nothing."""
+    def refresh(self) -> bool:
+        """Bring the list of nodes up to date where it is old; False where nobody answered, which changes nothing."""
         timeout = dict.fromkeys(("connect", "read", "write", "pool"), _REFRESH_TIMEOUT_S)
-        for url in self.nodes.refresh_from(time.monotonic()):
+        asked = self.nodes.refresh_from(time.monotonic())
+        for url in asked:
             request = httpx.Request("GET", url, extensions={"timeout": timeout})
             try:
                 response = self.inner.handle_request(request)
                 if self.nodes.learned(response.read()):
-                    return
+                    return True
             except httpx.TransportError:
                 continue
+        return not asked
 
     def close(self) -> None:
         self.inner.close()
@@ -309,17 +311,19 @@ class AsyncContinuousTransport(httpx.AsyncBaseTransport):
                 return _whole(response, request, content)
             attempts.failed(node, _refusal(response))
 
-    async def refresh(self) -> None:
-        """Bring the list of nodes up to date where it is old; nodes that do not answer change nothing."""
+    async def refresh(self) -> bool:
+        """Bring the list of nodes up to date where it is old; False where nobody answered, which changes nothing."""
         timeout = dict.fromkeys(("connect", "read", "write", "pool"), _REFRESH_TIMEOUT_S)
-        for url in self.nodes.refresh_from(time.monotonic()):
+        asked = self.nodes.refresh_from(time.monotonic())
+        for url in asked:
             request = httpx.Request("GET", url, extensions={"timeout": timeout})
             try:
                 response = await self.inner.handle_async_request(request)
                 if self.nodes.learned(await response.aread()):
-                    return
+                    return True
             except httpx.TransportError:
                 continue
+        return not asked
 
     async def aclose(self) -> None:
         await self.inner.aclose()

@@ -29,7 +29,7 @@ from local.chaos import network
 from local.chaos.fleet import ChaosFleet
 from local.chaos.listening import Heard, ask
 from local.chaos.questions import Question, draw, known_answer
-from local.chaos.strikes import KINDS, TERM_GRACE_S, Kind, deck, victims
+from local.chaos.strikes import KINDS, TERM_GRACE_S, Kind, Losses, deck, victims
 from local.deploy import ROOT
 from local.engines import MODEL, SIM, VLLM, LocalEngine, prepared
 from local.errors import LocalRunError, MendFirst
@@ -41,6 +41,7 @@ from synkti_client import httpx
 _CLUSTER = "chaos"
 _EVERY_S = (0.1, 0.9)
 _TELL_EVERY = 25
+_REFRESH_S = 2.0
 _GATEWAY_WITHIN_S = 15.0
 
 
@@ -191,7 +192,7 @@ async def _tell(
     await fleet.until("all nodes serve", lambda: len(fleet.calm) == scale.nodes, engine.ready_within_s)
     screen.say(f"{scale.nodes} nodes serve")
     urls = [machine.url for machine in fleet.machines]
-    gateway, gateway_url = await _gateway(urls, folder, options.out / "logs" / "gateway.log")
+    gateway, gateway_url = await _gateway(urls, fleet.environ, folder, options.out / "logs" / "gateway.log")
     transport = synkti_client.async_transport(urls)
     chaos = Chaos(fleet, engine, scale, screen, gateway_url, transport)
     over = asyncio.Event()
@@ -199,22 +200,33 @@ async def _tell(
     if options.engine == VLLM:
         await _learn_answers(chaos)
     clients = [asyncio.create_task(_client(chaos, each, over)) for each in questions]
+    following = asyncio.create_task(_follow(transport))
     try:
         await _strike(chaos, random, kinds, options.interruptions)
     finally:
         over.set()
     screen.say("no more strikes; the last answers come to their ends")
     await asyncio.gather(*clients)
+    following.cancel()
     gateway.terminate()
     await transport.aclose()
     return _certify(options, chaos, time.monotonic() - began)
 
 
-async def _gateway(urls: list[str], folder: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A gateway as its user runs it. It is given one node, and has to learn of the others."""
+async def _follow(transport: synkti_client.AsyncContinuousTransport) -> None:
+    """What an application gets by asking now and then: here the whole fleet is another one within seconds."""
+    while True:
+        await transport.refresh()
+        await asyncio.sleep(_REFRESH_S)
+
+
+async def _gateway(
+    urls: list[str], aws: dict[str, str], folder: Path, log: Path
+) -> tuple[subprocess.Popen[bytes], str]:
+    """A gateway as its user runs it. It is given one node and the cluster, and has to learn of the others."""
     port = free_port()
-    command = [sys.executable, "-m", "cli", "gateway", "--port", str(port), "--node", urls[0]]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "client")))}
+    command = [sys.executable, "-m", "cli", "gateway", "--port", str(port), "--node", urls[0], "--cluster", _CLUSTER]
+    environ = {**os.environ, **aws, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "client")))}
     process = start(command, folder / "gateway", environ, log)
     url, give_up_at = f"http://127.0.0.1:{port}", time.monotonic() + _GATEWAY_WITHIN_S
     async with httpx.AsyncClient(timeout=2.0) as http:
@@ -257,7 +269,7 @@ async def _client(chaos: Chaos, random: Random, over: asyncio.Event) -> None:
 
 
 async def _strike(chaos: Chaos, random: Random, kinds: list[Kind], interruptions: int) -> None:
-    fleet, under_way = chaos.fleet, set[asyncio.Task[None]]()
+    fleet, under_way, losses = chaos.fleet, set[asyncio.Task[None]](), Losses(asyncio.get_running_loop().time)
     for kind in deck(random, kinds):
         if sum(chaos.done.values()) >= interruptions:
             break
@@ -266,6 +278,7 @@ async def _strike(chaos: Chaos, random: Random, kinds: list[Kind], interruptions
         if least >= chaos.scale.nodes:
             continue
         await fleet.until("nodes are calm again", lambda: len(fleet.calm) > least, chaos.engine.ready_within_s)  # noqa: B023 # awaited here
+        await losses.room_for(kind)
         chosen = await victims(fleet, kind, random)
         if len(chosen) < kind.victims:
             continue

@@ -33,6 +33,7 @@ class ChaosFleet:
         self._ec2 = aws.client("ec2")
         self._secrets = aws.client("secretsmanager")
         self._kind = kind
+        self.environ = kind.environ
         self._network = network
         self._size = size
         self._launched = 0

@@ -96,12 +96,16 @@ async def _cut(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """victims: how many nodes it takes; most_of: the metric that says where it hurts most, None for any node."""
+    """victims: how many nodes it takes; most_of: the metric that says where it hurts most, None for any node.
+
+    sudden: whether the node is gone, or as good as gone, without a word.
+    """
 
     name: str
     strike: Strike
     victims: int = 1
     most_of: str | None = None
+    sudden: bool = False
 
 
 KINDS = (
@@ -109,17 +113,45 @@ KINDS = (
     Kind("short-notice", _short_notice),
     Kind("rebalance-then-notice", _rebalance),
     Kind("sigterm", _sigterm),
-    Kind("sigkill", _kill),
-    Kind("entry-kill", _kill, most_of="synkti_streams_open"),
-    Kind("keeper-kill", _kill, most_of="synkti_kept_bytes"),
-    Kind("pool-kill", _kill, victims=2),
-    Kind("sigstop", _freeze),
-    Kind("sigstop-sigcont", _freeze_and_thaw),
+    Kind("sigkill", _kill, sudden=True),
+    Kind("entry-kill", _kill, most_of="synkti_streams_open", sudden=True),
+    Kind("keeper-kill", _kill, most_of="synkti_kept_bytes", sudden=True),
+    Kind("pool-kill", _kill, victims=2, sudden=True),
+    Kind("sigstop", _freeze, sudden=True),
+    Kind("sigstop-sigcont", _freeze_and_thaw, sudden=True),
     Kind("engine-sigkill", _engine_kill, most_of="synkti_engine_requests"),
     Kind("engine-sigterm", _engine_term, most_of="synkti_engine_requests"),
     Kind("engine-sigstop", _engine_stop, most_of="synkti_engine_requests"),
     Kind("network-cut", _cut, victims=2),
 )
+
+
+class Losses:
+    """Keeps to what two keepers are for.
+
+    Of the nodes that hold one stream (its entry, two keepers) two may be lost within the time that it takes to notice
+    and to copy; a third is beyond the promise. So no more than MOST_AT_ONCE nodes are lost without a word in any
+    NOTICED_WITHIN_S.
+    """
+
+    MOST_AT_ONCE = 2
+    NOTICED_WITHIN_S = 5.0
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._at: list[float] = []
+
+    async def room_for(self, kind: Kind) -> None:
+        """Wait until the strike keeps to it, and count it."""
+        if not kind.sudden:
+            return
+        while (over := self._recent() + kind.victims - self.MOST_AT_ONCE) > 0:
+            await asyncio.sleep(self._at[over - 1] + self.NOTICED_WITHIN_S - self._clock() + 0.001)
+        self._at += [self._clock()] * kind.victims
+
+    def _recent(self) -> int:
+        self._at = [at for at in self._at if self._clock() - at < self.NOTICED_WITHIN_S]
+        return len(self._at)
 
 
 def deck(random: Random, kinds: Sequence[Kind]) -> Iterator[Kind]:
