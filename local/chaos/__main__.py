@@ -54,9 +54,10 @@ class Scale:
     clients: int
     tokens: tuple[int, int]
     texts: int
+    choices: int
 
 
-_SCALES = {SIM: Scale(9, 4, 12, (60, 400), 8), VLLM: Scale(3, 2, 4, (600, 600), 3)}
+_SCALES = {SIM: Scale(9, 4, 12, (60, 400), 8, 3), VLLM: Scale(3, 1, 2, (600, 600), 3, 1)}
 
 
 @dataclass
@@ -245,7 +246,7 @@ async def _learn_answers(chaos: Chaos) -> None:
     chaos.screen.say("the right answers are learned in calm")
     rng = Random(0)  # noqa: S311 # any will do
     while len(chaos.answers) < chaos.scale.texts * 2:
-        question = draw(rng, chaos.scale.tokens, texts=chaos.scale.texts)
+        question = draw(rng, chaos.scale.tokens, texts=chaos.scale.texts, choices=chaos.scale.choices)
         if question.stop or question.echo or question.key in chaos.answers:
             continue
         plain = Question(question.chat, question.text, question.max_tokens, "client", ids=True)
@@ -257,9 +258,9 @@ async def _learn_answers(chaos: Chaos) -> None:
 
 async def _client(chaos: Chaos, random: Random, over: asyncio.Event) -> None:
     while not over.is_set():
-        question = draw(random, chaos.scale.tokens, texts=chaos.scale.texts)
+        question = draw(random, chaos.scale.tokens, texts=chaos.scale.texts, choices=chaos.scale.choices)
         if question.key not in chaos.answers:
-            if chaos.engine.reference is not None and chaos.scale.nodes == _SCALES[VLLM].nodes:
+            if chaos.scale is _SCALES[VLLM]:
                 continue  # nobody knows the right answer
             chaos.answers[question.key] = known_answer(question)
         heard = await chaos.ask(question)

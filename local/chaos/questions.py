@@ -58,8 +58,11 @@ class Question:
         return options
 
 
-def draw(random: Random, tokens: tuple[int, int], *, texts: int = len(_TEXTS)) -> Question:
-    """The next question. tokens: the least and the most that it asks for."""
+def draw(random: Random, tokens: tuple[int, int], *, texts: int = len(_TEXTS), choices: int = 3) -> Question:
+    """The next question. tokens: the least and the most that it asks for; choices: the most.
+
+    A real vLLM takes several choices only where it samples, and nobody knows the right answer then.
+    """
     chat = random.random() < 0.5  # half of them
     echo = not chat and random.random() < 0.2
     logprobs = not echo and random.random() < 0.2
@@ -69,7 +72,7 @@ def draw(random: Random, tokens: tuple[int, int], *, texts: int = len(_TEXTS)) -
         max_tokens=random.randrange(*tokens, 20) if tokens[0] < tokens[1] else tokens[0],
         through=random.choice(("client", "gateway")),
         stream=random.random() < 0.9,
-        choices=random.choice((1, 1, 1, 1, 3)),
+        choices=random.choice((1, 1, 1, 1, choices)),
         stop=(random.choice(_STOPS),) if random.random() < 0.2 else (),
         echo=echo,
         logprobs=logprobs,

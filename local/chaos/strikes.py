@@ -135,7 +135,7 @@ class Losses:
     """
 
     MOST_AT_ONCE = 2
-    NOTICED_WITHIN_S = 5.0
+    NOTICED_WITHIN_S = 4.0
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -145,8 +145,9 @@ class Losses:
         """Wait until the strike keeps to it, and count it."""
         if not kind.sudden:
             return
-        while (over := self._recent() + kind.victims - self.MOST_AT_ONCE) > 0:
-            await asyncio.sleep(self._at[over - 1] + self.NOTICED_WITHIN_S - self._clock() + 0.001)
+        over = self._recent() + kind.victims - self.MOST_AT_ONCE
+        if over > 0:
+            await asyncio.sleep(self._at[over - 1] + self.NOTICED_WITHIN_S - self._clock())
         self._at += [self._clock()] * kind.victims
 
     def _recent(self) -> int:
