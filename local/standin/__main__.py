@@ -17,8 +17,11 @@ def main() -> None:
     parser.add_argument("--seconds-per-token", type=float, default=0.02)
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--shutdown-timeout", type=float, default=0.0)
+    parser.add_argument("--faults", action="store_true", help="take losses to play at /standin/faults")
     given = parser.parse_args()
-    config = Config(given.model_name, given.seconds_per_token, given.max_model_len, given.shutdown_timeout)
+    config = Config(
+        given.model_name, given.seconds_per_token, given.max_model_len, given.shutdown_timeout, given.faults
+    )
     uvloop.run(serve(config, given.host, given.port))
 
 

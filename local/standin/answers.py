@@ -16,6 +16,10 @@ from typing import Any
 
 from local.standin import model
 
+_MAX_N = 16
+_MAX_LOGPROBS = 20
+"""vLLM's --max-logprobs."""
+
 
 class BadRequest(ValueError):
     """What vLLM would answer with 400. param: the field at fault."""
@@ -35,7 +39,6 @@ class Sampling:
     ignore_eos: bool = False
     stop: tuple[str, ...] = ()
     include_stop: bool = False
-    echo: bool = False
 
     @property
     def held_back(self) -> int:
@@ -59,6 +62,7 @@ class Answer:
     ids: tuple[int, ...]
     text: str
     finish_reason: str
+    stop_reason: str | None = None
 
 
 @dataclass
@@ -120,8 +124,9 @@ def _find_stop(text: str, sampling: Sampling) -> tuple[int, str] | None:
 def answer(prompt: Sequence[int], sampling: Sampling, max_model_len: int = 4096) -> Answer:
     """The whole answer, known in advance."""
     done = list(steps(prompt, sampling, max_model_len))
+    last = done[-1]
     return Answer(
-        tuple(s.token for s in done), "".join(s.text for s in done), done[-1].finish_reason or "" if done else "length"
+        tuple(s.token for s in done), "".join(s.text for s in done), last.finish_reason or "", last.stop_reason
     )
 
 
@@ -141,25 +146,53 @@ def read_sampling(body: dict[str, Any], chat: bool) -> Sampling:
         ignore_eos=bool(body.get("ignore_eos")),
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         include_stop=bool(body.get("include_stop_str_in_output")),
-        echo=bool(body.get("echo")),
     )
 
 
-def read_prompt(body: dict[str, Any], chat: bool, max_model_len: int) -> list[int]:
-    """The ids of the request's one prompt. Raises BadRequest."""
+def read_n(body: dict[str, Any]) -> int:
+    """How many choices each prompt gets. Raises BadRequest."""
+    n = body.get("n")
+    n = 1 if n is None else n
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MAX_N:
+        raise BadRequest(f"n must be from 1 to {_MAX_N}, got {n!r}.", "n")
+    if n > 1 and body.get("temperature") == 0:
+        raise BadRequest(f"n must be 1 when using greedy sampling, got {n}.", "n")
+    return n
+
+
+def read_logprobs(body: dict[str, Any], chat: bool) -> int | None:
+    """How many of the top tokens come with each token; None where no logprobs are wanted. Raises BadRequest."""
+    field = "top_logprobs" if chat else "logprobs"
+    count = (body.get("top_logprobs") or 0 if body.get("logprobs") else None) if chat else body.get("logprobs")
+    if count is None:
+        return None
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MAX_LOGPROBS:
+        raise BadRequest(f"`{field}` must be from 0 to {_MAX_LOGPROBS}, got {count!r}.", field)
+    return count
+
+
+def read_prompts(body: dict[str, Any], chat: bool, max_model_len: int) -> list[list[int]]:
+    """The ids of each of the request's prompts; a chat has one. Raises BadRequest."""
     if chat:
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise BadRequest("messages must be a list of at least one message.", "messages")
-        ids = model.chat_prompt(messages)
-    else:
-        prompt = body.get("prompt")
-        if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
-            prompt = prompt[0]
-        is_ids = isinstance(prompt, list) and all(isinstance(i, int) for i in prompt)
-        if not prompt or not (isinstance(prompt, str) or is_ids):
-            raise BadRequest("prompt must be a text or a list of token ids.", "prompt")
-        ids = model.completion_prompt(prompt)
+        return [_checked(model.chat_prompt(messages), max_model_len)]
+    prompt = body.get("prompt")
+    is_batch = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
+    prompts = prompt if is_batch and isinstance(prompt, list) else [prompt]
+    return [_checked(_completion_prompt(each), max_model_len) for each in prompts]
+
+
+def _completion_prompt(prompt: object) -> list[int]:
+    if prompt and isinstance(prompt, str):
+        return model.completion_prompt(prompt)
+    if prompt and isinstance(prompt, list) and all(isinstance(i, int) for i in prompt):
+        return model.completion_prompt(prompt)
+    raise BadRequest("prompt must be a text, a list of token ids, or a list of such.", "prompt")
+
+
+def _checked(ids: list[int], max_model_len: int) -> list[int]:
     outside = [i for i in ids if not 0 <= i < model.VOCABULARY_SIZE]
     if outside:
         raise BadRequest(f"Token id {outside[0]} is out of vocabulary", "prompt")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,91 +10,132 @@ import orjson
 
 from local.standin import model
 from local.standin.answers import Answer, Step
-
-_LOGPROB = -0.125
-DONE = b"data: [DONE]\n\n"
+from local.standin.faults import Chunk, LastWords
+from local.standin.logprobs import Scored, Scorer, for_chat, for_completion
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a request wants its answer to look like. id: of the response; created: unix seconds."""
+    """What a request wants its answer to look like. id: of the response; created: unix seconds.
+
+    Choice i of prompt p has the index p * n + i. logprobs: how many of the top, None for none at all.
+    """
 
     chat: bool
     id: str
     created: int
     model: str
-    prompt: tuple[int, ...]
+    prompts: tuple[tuple[int, ...], ...]
+    n: int
+    echo: bool
     wants_ids: bool
-    logprobs: bool
+    logprobs: int | None
     wants_usage: bool
     running_usage: bool
 
-    def role_chunk(self, index: int) -> bytes:
+    @property
+    def choices(self) -> int:
+        return len(self.prompts) * self.n
+
+    def prompt(self, index: int) -> tuple[int, ...]:
+        """The prompt of a choice."""
+        return self.prompts[index // self.n]
+
+    def role_chunk(self, index: int) -> Chunk:
         choice = {
             "index": index,
             "delta": {"role": "assistant", "content": ""},
             "logprobs": None,
             "finish_reason": None,
         }
-        extra = {"prompt_token_ids": self.prompt, "prompt_text": None} if self.wants_ids else {}
-        return self._event([choice], extra)
+        ids = self.prompts[0] if self.wants_ids else None
+        extra: dict[str, Any] = {"prompt_token_ids": ids, "prompt_text": None}
+        if self.running_usage:
+            extra["usage"] = _usage(len(self.prompts[0]), 0)
+        return Chunk(self._event([choice], extra))
 
-    def step_chunk(self, index: int, step: Step, count: int) -> bytes:
-        """count: which token it is, from 1."""
-        logprobs = self._logprobs([step.token]) if self.logprobs else None
-        choice: dict[str, Any] = {"index": index}
-        choice |= {"delta": {"content": step.text}} if self.chat else {"text": step.text}
-        choice |= {"logprobs": logprobs, "finish_reason": step.finish_reason}
-        if not self.chat or step.finish_reason is not None:
-            choice["stop_reason"] = step.stop_reason
-        if self.wants_ids:
+    def choice_chunks(self, index: int, steps: Iterable[Step]) -> Iterator[Chunk]:
+        """One choice of a stream, a chunk for each step."""
+        prompt, offset = self.prompt(index), 0
+        scorer = self._scorer(prompt)
+        for count, step in enumerate(steps, start=1):
+            first = count == 1
+            echoed = prompt if first and self.echo and not self.chat else ()
+            scored: dict[str, Any] | None = None
+            if scorer is not None:
+                tokens = [scorer.score(token, of_prompt=True) for token in echoed] + [scorer.score(step.token)]
+                scored, offset = self._scored(tokens, offset), offset + sum(len(token.text) for token in tokens)
+            choice: dict[str, Any] = {"index": index}
+            text = (self._echo(prompt) if first else "") + step.text
+            choice |= {"delta": {"content": text}} if self.chat else {"text": text}
+            choice |= {"logprobs": scored, "finish_reason": step.finish_reason}
+            if not self.chat or step.finish_reason is not None:
+                choice["stop_reason"] = step.stop_reason
             if not self.chat:
-                choice["prompt_token_ids"] = self.prompt if count == 1 else None
-            choice["token_ids"] = [step.token]
-        extra = {"usage": self._usage(count)} if self.running_usage else {}
-        return self._event([choice], extra)
+                choice["prompt_token_ids"] = prompt if first and (self.wants_ids or self.echo) else None
+            choice["token_ids"] = [step.token] if self.wants_ids else None
+            extra = {"usage": _usage(len(prompt), count)} if self.running_usage else {}
+            yield Chunk(self._event([choice], extra), tokens=1)
 
     def usage_chunk(self, generated: int) -> bytes:
-        return self._event([], {"usage": self._usage(generated)})
+        return self._event([], {"usage": _usage(sum(map(len, self.prompts)), generated)})
+
+    def last_words(self) -> LastWords:
+        return LastWords(self.error_chunk("EngineCore encountered an issue."), self._abort_chunk())
 
     def error_chunk(self, message: str) -> bytes:
         body = {"error": {"message": message, "type": "InternalServerError", "param": None, "code": 500}}
         return b"data: %b\n\n" % orjson.dumps(body)
 
-    def whole(self, answers: Sequence[Answer], echo: bool) -> dict[str, Any]:
+    def _abort_chunk(self) -> bytes:
+        choice: dict[str, Any] = {"index": 0}
+        choice |= {"delta": {"content": ""}} if self.chat else {"text": "", "prompt_token_ids": None}
+        choice |= {"logprobs": None, "finish_reason": "abort", "stop_reason": None}
+        choice["token_ids"] = [] if self.wants_ids else None
+        return self._event([choice], {})
+
+    def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
-        choices = [self._choice(index, answer, echo) for index, answer in enumerate(answers)]
+        choices = [self._choice(index, answer) for index, answer in enumerate(answers)]
         body: dict[str, Any] = {"id": self.id, "object": "chat.completion" if self.chat else "text_completion"}
         body |= {"created": self.created, "model": self.model, "choices": choices}
-        body["usage"] = self._usage(sum(len(answer.ids) for answer in answers))
+        body["usage"] = _usage(sum(map(len, self.prompts)), sum(len(answer.ids) for answer in answers))
         if self.chat and self.wants_ids:
-            body["prompt_token_ids"] = self.prompt
+            body["prompt_token_ids"] = self.prompts[0]
         return body
 
-    def _choice(self, index: int, answer: Answer, echo: bool) -> dict[str, Any]:
+    def _choice(self, index: int, answer: Answer) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": index}
+        prompt = self.prompt(index)
         if self.chat:
             choice["message"] = {"role": "assistant", "content": answer.text}
         else:
-            choice["text"] = (model.decode(self.prompt) if echo else "") + answer.text
-        choice |= {"logprobs": self._logprobs(answer.ids) if self.logprobs else None}
-        choice |= {"finish_reason": answer.finish_reason, "stop_reason": None}
+            choice["text"] = self._echo(prompt) + answer.text
+        scored = None
+        if (scorer := self._scorer(prompt)) is not None:
+            echoed = prompt if self.echo and not self.chat else ()
+            tokens = [scorer.score(token, of_prompt=True) for token in echoed]
+            scored = self._scored(tokens + [scorer.score(token) for token in answer.ids], 0)
+        choice |= {"logprobs": scored, "finish_reason": answer.finish_reason, "stop_reason": answer.stop_reason}
         if self.wants_ids:
             choice["token_ids"] = answer.ids
             if not self.chat:
-                choice["prompt_token_ids"] = self.prompt
+                choice["prompt_token_ids"] = prompt
         return choice
 
-    def _usage(self, generated: int) -> dict[str, int]:
-        prompt = len(self.prompt)
-        return {"prompt_tokens": prompt, "total_tokens": prompt + generated, "completion_tokens": generated}
+    def _echo(self, prompt: Sequence[int]) -> str:
+        """vLLM says the prompt in ids or as a text, never both; a chat's echo (of its last turn) is not played."""
+        return model.decode(prompt) if self.echo and not self.chat and not self.wants_ids else ""
 
-    def _logprobs(self, ids: Sequence[int]) -> dict[str, Any]:
-        tokens = [model.piece(token).decode(errors="replace") for token in ids]
+    def _scorer(self, prompt: Sequence[int]) -> Scorer | None:
+        if self.logprobs is None:
+            return None
+        return Scorer(0 if self.echo and not self.chat else len(prompt), self.logprobs)
+
+    def _scored(self, tokens: Sequence[Scored], offset: int) -> dict[str, Any]:
         if self.chat:
-            return {"content": [{"token": t, "logprob": _LOGPROB, "bytes": None, "top_logprobs": []} for t in tokens]}
-        each = [_LOGPROB for _ in tokens]
-        return {"text_offset": [0 for _ in tokens], "token_logprobs": each, "tokens": tokens, "top_logprobs": None}
+            return for_chat(tokens, self.logprobs or 0)
+        return for_completion(tokens, offset)
 
     def _event(self, choices: list[dict[str, Any]], extra: dict[str, Any]) -> bytes:
         chunk = {
@@ -106,3 +147,7 @@ class Form:
             **extra,
         }
         return b"data: %b\n\n" % orjson.dumps(chunk)
+
+
+def _usage(prompt: int, generated: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "total_tokens": prompt + generated, "completion_tokens": generated}

@@ -5,6 +5,8 @@
 * SIGTERM with a longer one: streams may finish, new requests get 500, /health stays 200; what has not finished by
   then hangs with its socket open.
 * a client that goes away ends its request at once.
+* with `--faults`, `POST /standin/faults` takes a list of losses for the streams to come (`faults`), in place of all
+  told before; GET tells which of them wait and which happened.
 """
 
 from __future__ import annotations
@@ -12,38 +14,56 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import secrets
 import signal
+import socket
+import struct
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from local.standin import model
-from local.standin.answers import BadRequest, Sampling, answer, read_prompt, read_sampling, steps
-from local.standin.chunks import DONE, Form
+from local.standin.answers import (
+    BadRequest,
+    Sampling,
+    Step,
+    answer,
+    read_logprobs,
+    read_n,
+    read_prompts,
+    read_sampling,
+    steps,
+)
+from local.standin.chunks import Form
+from local.standin.faults import DONE, NO_STREAM, Chunk, Ending, Fault, Faults, Kind, broken, read_faults
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 VERSION = "0.32.0"
-_MAX_CHOICES = 16
+_RESET = "standin.reset"
+"""The ASGI extension that ends a connection with TCP RST."""
+
 _HANGS_S = 60.0
 """How long a stream hangs after the shutdown timeout; a real one hangs for ever."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """seconds_per_token: the pace; shutdown_timeout_s: as vLLM's --shutdown-timeout."""
+    """seconds_per_token: the pace; shutdown_timeout_s: as vLLM's --shutdown-timeout; faults: whether to take them."""
 
     model: str
     seconds_per_token: float = 0.02
     max_model_len: int = 4096
     shutdown_timeout_s: float = 0.0
+    faults: bool = False
 
 
 class StandIn:
@@ -68,6 +88,10 @@ class StandIn:
             ("GET", "/metrics"): self._metrics,
             ("GET", "/v1/models"): self._models,
         }
+        self._faults = Faults()
+        if config.faults:
+            self._routes["POST", "/standin/faults"] = self._take_faults
+            self._routes["GET", "/standin/faults"] = self._tell_faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = b""
@@ -93,27 +117,25 @@ class StandIn:
         chat = scope["path"].startswith("/v1/chat")
         body = _read(raw)
         if body.get("model") not in (None, self._config.model):
-            raise BadRequest(f"The model `{body['model']}` does not exist.", "model", 404)
+            raise _no_such_model(body["model"])
         sampling = read_sampling(body, chat)
-        prompt = read_prompt(body, chat, self._config.max_model_len)
+        form = self._form(scope, body, chat)
         if self.terminating.is_set():
             await _error(send, 500, "InternalServerError", "EngineCore encountered an issue.", None)
             return
-        form = self._form(scope, body, chat, prompt)
-        choices = min(int(body.get("n") or 1), _MAX_CHOICES)
         self.running += 1
         self.idle.clear()
         try:
             if body.get("stream"):
-                await self._stream(send, receive, form, sampling, choices)
+                await self._stream(scope, send, receive, form, sampling)
             else:
-                await self._whole(send, receive, form, sampling, choices)
+                await self._whole(send, receive, form, sampling)
         finally:
             self.running -= 1
             if not self.running:
                 self.idle.set()
 
-    def _form(self, scope: Scope, body: dict[str, Any], chat: bool, prompt: list[int]) -> Form:
+    def _form(self, scope: Scope, body: dict[str, Any], chat: bool) -> Form:
         given = next((value.decode() for key, value in scope["headers"] if key == b"x-request-id"), None)
         options = body.get("stream_options") or {}
         return Form(
@@ -121,30 +143,41 @@ class StandIn:
             id=("chatcmpl-" if chat else "cmpl-") + (given or secrets.token_hex(8)),
             created=int(time.time()),
             model=self._config.model,
-            prompt=tuple(prompt),
+            prompts=tuple(map(tuple, read_prompts(body, chat, self._config.max_model_len))),
+            n=read_n(body),
+            echo=bool(body.get("echo")),
             wants_ids=bool(body.get("return_token_ids")),
-            logprobs=body.get("logprobs") not in (None, False),
+            logprobs=read_logprobs(body, chat),
             wants_usage=bool(options.get("include_usage")),
             running_usage=bool(options.get("include_usage") and options.get("continuous_usage_stats")),
         )
 
-    async def _whole(self, send: Send, receive: Receive, form: Form, sampling: Sampling, choices: int) -> None:
-        made = [answer(form.prompt, sampling, self._config.max_model_len)] * choices
-        took = asyncio.create_task(asyncio.sleep(len(made[0].ids) * self._config.seconds_per_token))
+    async def _whole(self, send: Send, receive: Receive, form: Form, sampling: Sampling) -> None:
+        max_model_len = self._config.max_model_len
+        made = [answer(prompt, sampling, max_model_len) for prompt in form.prompts for _ in range(form.n)]
+        longest = max(len(each.ids) for each in made)
+        took = asyncio.create_task(asyncio.sleep(longest * self._config.seconds_per_token))
         gone = asyncio.create_task(_disconnected(receive))
         ended = asyncio.create_task(self._end().wait())
         await asyncio.wait({took, gone, ended}, return_when=asyncio.FIRST_COMPLETED)
         for task in (took, gone, ended):
             task.cancel()
         if took.done() and not took.cancelled():
-            await _json(send, form.whole(made, sampling.echo))
+            await _json(send, form.whole(made))
         elif ended.done() and not ended.cancelled():
             await _error(send, 500, "InternalServerError", "EngineCore encountered an issue.", None)
 
     def _end(self) -> asyncio.Event:
         return self.terminating if self._config.shutdown_timeout_s <= 0 else self.killed
 
-    async def _stream(self, send: Send, receive: Receive, form: Form, sampling: Sampling, choices: int) -> None:
+    async def _stream(self, scope: Scope, send: Send, receive: Receive, form: Form, sampling: Sampling) -> None:
+        fault = self._faults.take(scope["path"])
+        if fault is not None and fault.kind in NO_STREAM:
+            self._faults.happen(fault, time.time())
+            if fault.kind is Kind.WRONG_MODEL:
+                raise _no_such_model(self._config.model)
+            await _error(send, 500, "InternalServerError", "EngineCore encountered an issue.", None)
+            return
         await send(
             {
                 "type": "http.response.start",
@@ -154,32 +187,60 @@ class StandIn:
         )
         gone = asyncio.create_task(_disconnected(receive))
         try:
-            await self._chunks(send, gone, form, sampling, choices)
+            ending = await self._chunks(send, gone, form, sampling, fault)
+            if ending is None or fault is None:
+                return
+            self._faults.happen(fault, time.time())
+            if ending is Ending.CLEAN:
+                await send({"type": "http.response.body", "body": b""})
+            elif ending is Ending.RESET:
+                scope["extensions"][_RESET]()
+            else:
+                await gone
         finally:
             gone.cancel()
 
-    async def _chunks(self, send: Send, gone: asyncio.Task[None], form: Form, sampling: Sampling, choices: int) -> None:
+    async def _chunks(
+        self, send: Send, gone: asyncio.Task[None], form: Form, sampling: Sampling, fault: Fault | None
+    ) -> Ending | None:
+        """Until the answer is over, or up to a fault: how the connection is then to end."""
         end, generated = self._end(), 0
         due = time.monotonic()
-        for chunk in _interleaved(form, sampling, self._config.max_model_len, choices):
-            due += self._config.seconds_per_token / choices
+        for chunk in _told(form, sampling, self._config.max_model_len, fault):
+            due += self._config.seconds_per_token / form.choices
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             if gone.done():
-                return
+                return None
             if end.is_set():
                 await self._broken_off(send, gone, form)
-                return
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            generated += 1
-        usage = form.usage_chunk(generated - (choices if form.chat else 0)) if form.wants_usage else b""
+                return None
+            if isinstance(chunk, Ending):
+                return chunk
+            await send({"type": "http.response.body", "body": chunk.data, "more_body": True})
+            generated += chunk.tokens
+        usage = form.usage_chunk(generated) if form.wants_usage else b""
         await send({"type": "http.response.body", "body": usage + DONE})
+        return None
 
     async def _broken_off(self, send: Send, gone: asyncio.Task[None], form: Form) -> None:
         if self._config.shutdown_timeout_s > 0:
             await gone  # hangs with its socket open, as vLLM does once its drain timeout is over
             return
-        error = form.error_chunk("EngineCore encountered an issue.") if form.chat else b""
+        error = form.last_words().error if form.chat else b""
         await send({"type": "http.response.body", "body": error + DONE})
+
+    # faults
+
+    async def _take_faults(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        try:
+            given = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"Faults are JSON: {error}.") from error
+        self._faults.replace(read_faults(given))
+        await _json(send, self._faults.to_json())
+
+    async def _tell_faults(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        await _json(send, self._faults.to_json())
 
     # the rest
 
@@ -213,13 +274,33 @@ class StandIn:
         await _json(send, {"object": "list", "data": [card]})
 
 
-def _interleaved(form: Form, sampling: Sampling, max_model_len: int, choices: int) -> Iterator[bytes]:
+def _told(form: Form, sampling: Sampling, max_model_len: int, fault: Fault | None) -> Iterator[Chunk | Ending]:
+    """A stream's chunks, and what a fault makes of them."""
+    runs: list[Iterator[Step]] = [
+        steps(prompt, sampling, max_model_len) for prompt in form.prompts for _ in range(form.n)
+    ]
+    if fault is None:
+        yield from _interleaved(form, runs)
+        return
+    if fault.kind is Kind.BEFORE_FINISH:
+        runs = [_unfinished(run) for run in runs]
+    yield from broken(fault, _interleaved(form, runs), form.last_words())
+
+
+def _unfinished(run: Iterator[Step]) -> Iterator[Step]:
+    return (replace(step, finish_reason=None, stop_reason=None) for step in run)
+
+
+def _interleaved(form: Form, runs: Iterable[Iterator[Step]]) -> Iterator[Chunk]:
     """Chunk after chunk, the choices taking turns."""
     if form.chat:
-        yield from (form.role_chunk(index) for index in range(choices))
-    runs = [steps(form.prompt, sampling, max_model_len) for _ in range(choices)]
-    for count, turn in enumerate(itertools.zip_longest(*runs), start=1):
-        yield from (form.step_chunk(index, step, count) for index, step in enumerate(turn) if step is not None)
+        yield from (form.role_chunk(index) for index in range(form.choices))
+    for turn in itertools.zip_longest(*(form.choice_chunks(index, run) for index, run in enumerate(runs))):
+        yield from (chunk for chunk in turn if chunk is not None)
+
+
+def _no_such_model(name: object) -> BadRequest:
+    return BadRequest(f"The model `{name}` does not exist.", "model", 404)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -251,6 +332,20 @@ async def _respond(send: Send, status: int, body: bytes, content_type: bytes) ->
     await send({"type": "http.response.body", "body": body})
 
 
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, which lets its application reset the connection."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {_RESET: self._reset}  # type: ignore[dict-item] # ASGI's own extensions are dicts
+
+    def _reset(self) -> None:
+        # A copy of the descriptor, because event loops lend theirs for looking only; the option is the socket's.
+        with socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+
 class _Server(uvicorn.Server):
     """uvicorn whose end is the stand-in's: SIGTERM is vLLM's story, not uvicorn's."""
 
@@ -264,7 +359,7 @@ async def serve(config: Config, host: str, port: int) -> None:
     app = StandIn(config)
     server = _Server(
         uvicorn.Config(
-            app, host=host, port=port, log_config=None, access_log=False, lifespan="off", ws="none", http="httptools"
+            app, host=host, port=port, log_config=None, access_log=False, lifespan="off", ws="none", http=_Protocol
         )
     )
     loop = asyncio.get_running_loop()

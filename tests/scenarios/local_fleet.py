@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -98,9 +98,11 @@ class LocalFleet:
         return sum(1 for other in nodes if other["model"]) == count
 
 
-def _environ(host: str, folder: Path, seconds_per_token: float, extra: dict[str, str]) -> dict[str, str]:
+def _environ(
+    host: str, folder: Path, seconds_per_token: float, engine_options: Sequence[str], extra: dict[str, str]
+) -> dict[str, str]:
     command = [sys.executable, "-m", "local.standin", "--host", host, "--port", "8002", "--model-name", MODEL]
-    command += ["--seconds-per-token", str(seconds_per_token)]
+    command += ["--seconds-per-token", str(seconds_per_token), *engine_options]
     quoted = ", ".join(f'"{word}"' for word in command)
     return {
         "SYNKTI_MODEL_NAME": MODEL,
@@ -117,10 +119,13 @@ def _environ(host: str, folder: Path, seconds_per_token: float, extra: dict[str,
 
 @contextlib.asynccontextmanager
 async def local_fleet(
-    folder: Path, size: int = 3, seconds_per_token: float = 0.01, **extra: str
+    folder: Path, size: int = 3, seconds_per_token: float = 0.01, engine_options: Sequence[str] = (), **extra: str
 ) -> AsyncIterator[LocalFleet]:
-    """`size` nodes, each ready and known to all others. extra: settings, as SYNKTI_ variables."""
-    async with unready_fleet(folder, size, seconds_per_token, **extra) as fleet:
+    """`size` nodes, each ready and known to all others.
+
+    engine_options: of the stand-ins; extra: settings, as SYNKTI_ variables.
+    """
+    async with unready_fleet(folder, size, seconds_per_token, engine_options, **extra) as fleet:
         for node in fleet.nodes:
             await eventually(f"{node.instance_id} is ready", partial(fleet.ready, node))
             await eventually(f"{node.instance_id} sees all", partial(fleet.sees, node, size))
@@ -129,7 +134,7 @@ async def local_fleet(
 
 @contextlib.asynccontextmanager
 async def unready_fleet(
-    folder: Path, size: int = 3, seconds_per_token: float = 0.01, **extra: str
+    folder: Path, size: int = 3, seconds_per_token: float = 0.01, engine_options: Sequence[str] = (), **extra: str
 ) -> AsyncIterator[LocalFleet]:
     """The same, as soon as its agents were started; when it is left, all of them have ended."""
     run = next(_runs)
@@ -139,7 +144,7 @@ async def unready_fleet(
     clients = [HttpClient() for _ in addresses]
     for number, (instance_id, host) in enumerate(addresses.items()):
         state_dir = folder / instance_id
-        settings = from_environ(_environ(host, state_dir, seconds_per_token, extra))
+        settings = from_environ(_environ(host, state_dir, seconds_per_token, engine_options, extra))
         identity = Identity(instance_id, ZONES[number % 3], "us-east-1", "g5.xlarge", host)
         metadata = MemoryMetadata(identity)
         outside = Outside(identity, metadata, instances, fleet.records, b"cluster key")

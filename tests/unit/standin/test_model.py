@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local.standin import model
-from local.standin.answers import BadRequest, Sampling, answer, read_prompt, read_sampling, steps
+from local.standin.answers import BadRequest, Sampling, answer, read_prompts, read_sampling, steps
 
 
 @given(st.text(max_size=60))
@@ -72,13 +72,13 @@ def test_limits() -> None:
         ({"max_tokens": 2, "min_tokens": 3}, "min_tokens"),
         ({"prompt": ""}, "prompt"),
         ({"prompt": [1, 999_999]}, "prompt"),
-        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": ["a", 3]}, "prompt"),
         ({"prompt": "x" * 5_000}, "prompt"),
     ],
 )
 def test_bad_requests_name_their_field(body: dict[str, object], param: str) -> None:
     def read() -> None:
-        read_prompt({"prompt": "x", **body}, chat=False, max_model_len=4096)
+        read_prompts({"prompt": "x", **body}, chat=False, max_model_len=4096)
         read_sampling(body, chat=False)
 
     with pytest.raises(BadRequest) as caught:
