@@ -126,6 +126,14 @@ def signal_all(folder: Path, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+def kill_engine_core(machine: Machine) -> None:
+    """SIGKILL to the engine's youngest process: of a vLLM its core, which leaves the API server alone in its group."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        group = int((machine.folder / "engine.group").read_text().split()[1])
+        members = [pid for pid in living_in(machine.folder) if os.getpgid(pid) == group]
+        os.kill(max(members), signal.SIGKILL)
+
+
 def signal_engine(machine: Machine, number: signal.Signals) -> None:
     """To the engine's process group, as its agent noted it."""
     with contextlib.suppress(OSError, ValueError, IndexError):

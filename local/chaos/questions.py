@@ -37,7 +37,8 @@ class Question:
 
     def options(self, model: str) -> dict[str, Any]:
         """Keyword arguments of the SDK's `create`."""
-        options: dict[str, Any] = {"model": model, "temperature": 0, "max_tokens": self.max_tokens}
+        options: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens}
+        options["temperature"] = 0 if self.choices == 1 else 1  # vLLM takes several only where it samples
         options["extra_body"] = {"ignore_eos": True} | ({"return_token_ids": True} if self.ids else {})
         if self.chat:
             options["messages"] = [{"role": "user", "content": self.text}]
@@ -61,7 +62,7 @@ class Question:
 def draw(random: Random, tokens: tuple[int, int], *, texts: int = len(_TEXTS), choices: int = 3) -> Question:
     """The next question. tokens: the least and the most that it asks for; choices: the most.
 
-    A real vLLM takes several choices only where it samples, and nobody knows the right answer then.
+    Where it samples, nobody knows a real vLLM's right answer; the stand-in's is always the same.
     """
     chat = random.random() < 0.5  # half of them
     echo = not chat and random.random() < 0.2

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from local.chaos import network
-from local.chaos.fleet import ChaosFleet, signal_all, signal_engine
+from local.chaos.fleet import ChaosFleet, kill_engine_core, signal_all, signal_engine
 from local.machines import Machine
 
 NOTICE_S = 9.0
@@ -73,6 +73,11 @@ async def _engine_kill(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
     await asyncio.sleep(0.5)
 
 
+async def _engine_core_kill(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+    kill_engine_core(machines[0])
+    await asyncio.sleep(0.5)
+
+
 async def _engine_term(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
     signal_engine(machines[0], signal.SIGTERM)
     await asyncio.sleep(0.5)
@@ -120,6 +125,7 @@ KINDS = (
     Kind("sigstop", _freeze, sudden=True),
     Kind("sigstop-sigcont", _freeze_and_thaw, sudden=True),
     Kind("engine-sigkill", _engine_kill, most_of="synkti_engine_requests"),
+    Kind("engine-core-sigkill", _engine_core_kill, most_of="synkti_engine_requests"),
     Kind("engine-sigterm", _engine_term, most_of="synkti_engine_requests"),
     Kind("engine-sigstop", _engine_stop, most_of="synkti_engine_requests"),
     Kind("network-cut", _cut, victims=2),

@@ -207,6 +207,8 @@ class StandIn:
         end, generated = self._end(), 0
         due = time.monotonic()
         for chunk in _told(form, sampling, self._config.max_model_len, fault):
+            if isinstance(chunk, Ending):
+                return chunk  # with its last words it happened, whether their reader stayed or not
             due += self._config.seconds_per_token / form.choices
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             if gone.done():
@@ -214,8 +216,6 @@ class StandIn:
             if end.is_set():
                 await self._broken_off(send, gone, form)
                 return None
-            if isinstance(chunk, Ending):
-                return chunk
             await send({"type": "http.response.body", "body": chunk.data, "more_body": True})
             generated += chunk.tokens
         usage = form.usage_chunk(generated) if form.wants_usage else b""

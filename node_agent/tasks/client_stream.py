@@ -18,7 +18,7 @@ from node_agent.core.patience import Pace, first_token_s, silence_s
 from node_agent.core.routing import Route
 from node_agent.core.stream import StreamMachine, StreamState
 from node_agent.ports import ExchangeLost, Response
-from node_agent.tasks.engines import Engines
+from node_agent.tasks.engines import WRONG_MODEL, Engines
 from node_agent.tasks.keepers import KeptStream
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import Reply
@@ -220,11 +220,17 @@ class ClientStream:
         await self._reply.events(out)
 
     async def _refused(self, node: NodeStatus, response: Response) -> int | None:
-        """An answer that is no stream: the client's own fault (4xx) is passed on, all else is a loss."""
+        """An answer that is no stream: the client's own fault (4xx) is passed on, all else is a loss.
+
+        A 404 is none of the client's: the node said that it serves the model, or it would not have been chosen.
+        """
         try:
             body = await response.read_all(_MAX_REFUSAL_BYTES)
         except ExchangeLost as lost:
             self._lost(node, lost.why)
+            return None
+        if response.status == 404:
+            self._lost(node, WRONG_MODEL)
             return None
         if self.machine.seq or not 400 <= response.status < 500:
             self._lost(node, f"status-{response.status}")

@@ -21,6 +21,7 @@ LOST_HEADER = b"x-synkti-lost"
 """On a peer door's 503: why its engine lost the request, which has to go on elsewhere."""
 
 PEER_SILENT = "peer-silent"
+WRONG_MODEL = "wrong-model"
 _WATCH_EVERY_S = 0.5
 _GONE = frozenset({"refused", "unreachable", "reset"})
 """Losses that say something of the node, not only of one request."""

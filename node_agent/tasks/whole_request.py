@@ -20,7 +20,7 @@ from node_agent.core import sse
 from node_agent.core.routing import Route
 from node_agent.ports import ExchangeLost, Response
 from node_agent.tasks.asgi import ClientGone, Receive, Send, on_disconnect, respond
-from node_agent.tasks.engines import Engines
+from node_agent.tasks.engines import WRONG_MODEL, Engines
 from node_agent.tasks.node import Node
 from node_agent.tasks.under_way import CLIENT_GONE, UnderWay
 
@@ -85,7 +85,10 @@ class WholeRequests:
         under_way = UnderWay(asking)
         try:
             async with on_disconnect(receive, under_way.client_left):
-                return await self._answer(await under_way.response(), route, send)
+                response = await under_way.response()
+                if response.status == 404 and request.prefix:
+                    raise ExchangeLost(WRONG_MODEL)  # the node said that it serves the model
+                return await self._answer(response, route, send)
         finally:
             under_way.close()
 

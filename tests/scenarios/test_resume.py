@@ -122,7 +122,9 @@ def test_a_stream_outlives_entry_after_entry(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
-@pytest.mark.parametrize("fields", [{"n": 3}, {"logprobs": 1}, {"echo": True}], ids=lambda f: next(iter(f)))
+@pytest.mark.parametrize(
+    "fields", [{"n": 3, "temperature": 1}, {"logprobs": 1}, {"echo": True}], ids=lambda f: next(iter(f))
+)
 def test_choices_logprobs_and_echo_outlive_the_entry_and_its_engine(tmp_path: Path, fields: dict[str, Any]) -> None:
     async def story(fleet: LocalFleet) -> None:
         entry, *others = fleet.nodes

@@ -170,8 +170,11 @@ def test_what_a_client_gets_of_a_broken_stream(engine: Engine, path: str, kind: 
     assert b'"finish_reason":"length"' not in got
     assert (b'"finish_reason":"abort"' in got) == (kind == "abort")
     assert (b'"error"' in got) == (kind == "error-chunk")
-    tokens = got.count(b'"token_ids":[') - got.count(b'"prompt_token_ids":[') - (kind == "abort")
-    assert tokens == 20 or (kind == "half-character" and tokens >= 20)
+    tokens = got.count(b'"token_ids":[') - (kind == "abort")
+    if kind == "reset":
+        assert 0 < tokens <= 20  # it takes along what the client has not read yet
+    else:
+        assert tokens == 20 or (kind == "half-character" and tokens >= 20)
     whole, _ = raw_stream(engine, path)
     assert DONE in whole, "a fault is used up"
 
@@ -182,7 +185,7 @@ def test_silence_before_the_first_and_a_loss_before_the_finish(engine: Engine) -
     assert (ended, got.count(b"data: ")) == ("silence", 0)
     assert got.startswith(b"HTTP/1.1 200 ")
     got, ended = raw_stream(engine)
-    assert (ended, got.count(b'"token_ids":[') - 1) == ("reset", 60)
+    assert (ended, got.count(b'"token_ids":[')) == ("reset", 60)
     assert b'"finish_reason":"length"' not in got
     assert happened(engine) == ["silence-before-first", "before-finish"]
 

@@ -1,0 +1,54 @@
+"""Chaos's own rules: every kind gets its turn, the promise's terms are kept to, equal seeds ask equal questions."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from random import Random
+
+import pytest
+
+from local.chaos.questions import draw, known_answer
+from local.chaos.strikes import KINDS, Kind, Losses, deck
+
+
+def test_no_kind_is_rare() -> None:
+    drawn = list(itertools.islice(deck(Random(1), KINDS), 3 * len(KINDS)))
+    assert {drawn.count(kind) for kind in KINDS} == {3}
+
+
+def test_equal_seeds_ask_equal_questions_whose_answers_are_known() -> None:
+    one, other = ([draw(random, (20, 60)) for _ in range(40)] for random in (Random(3), Random(3)))
+    assert one == other
+    assert {q.through for q in one} == {"client", "gateway"}
+    assert any(q.choices > 1 for q in one)
+    for question in one:
+        right = known_answer(question)
+        assert right.ids
+        assert not question.echo or right.text.startswith(question.text)
+
+
+@pytest.mark.parametrize(("victims", "waits"), [([1, 1], False), ([2], False), ([1, 2], True), ([1, 1, 1], True)])
+def test_of_entry_and_keepers_no_more_are_lost_at_once_than_two(victims: list[int], waits: bool) -> None:
+    now = 0.0
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        slept.append(seconds)
+        now += seconds
+
+    async def story() -> None:
+        losses = Losses(lambda: now)
+        for number in victims:
+            await losses.room_for(Kind("k", strike, number, sudden=True))
+        await losses.room_for(Kind("announced", strike))
+
+    async def strike(*_: object) -> None:
+        raise AssertionError("nobody strikes here")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("local.chaos.strikes.asyncio.sleep", sleep)
+        asyncio.run(story())
+    assert bool(slept) == waits
+    assert sum(slept) <= Losses.NOTICED_WITHIN_S

@@ -1,0 +1,144 @@
+"""A journal's connection, both of its ends: who may come, what is bounded, and what a loss is called."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+import pytest
+
+from local.aws import free_port
+from node_agent.adapters import journal_link
+from node_agent.adapters.journal_link import TcpJournalLinks, TcpLink
+from node_agent.core.addresses import Address
+from node_agent.core.epochs import Epoch
+from node_agent.core.journal_wire import ACK, APPEND, FORGET, MAX_PREFACE_BYTES, OPEN, PREFACE, REFUSED, Message, encode
+from node_agent.core.keeper import Keeper
+from node_agent.core.signing import Doorkeeper
+from node_agent.tasks.asgi import Receive, Scope, Send, bind, door, respond
+from node_agent.tasks.journal_door import JournalDoor
+
+KEY = b"cluster key"
+NOW = 1000.0
+
+
+async def http(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(send, 200, b"http")
+
+
+class Ends:
+    """A door on a free port, and links to it. heard: what came back; lost: why a link was lost."""
+
+    def __init__(self) -> None:
+        self.keeper = Keeper()
+        self.journals = JournalDoor(self.keeper, Doorkeeper(KEY), lambda: NOW)
+        listener = bind("127.0.0.1", 0, "peer door")
+        self.address = Address("127.0.0.1", listener.getsockname()[1])
+        self.server = door(http, 0.1, self.journals.protocol())
+        self.serving = asyncio.create_task(self.server.serve(sockets=[listener]))
+        self.heard: asyncio.Queue[Message] = asyncio.Queue()
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def link(self, key: bytes = KEY, at: float = NOW, address: Address | None = None) -> TcpLink:
+        links = TcpJournalLinks(key, lambda: at, "127.0.0.1")
+        return links.connect(address or self.address, self.heard.put_nowait, self.lost.set_result)
+
+
+def tell(story: Callable[[Ends], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        ends = Ends()
+        async with asyncio.timeout(10):
+            await story(ends)
+        ends.journals.close()
+        ends.server.should_exit = True
+        await ends.serving
+
+    asyncio.run(run())
+
+
+def opened(stream: str = "s", epoch: int = 1, lines: bytes = b"") -> bytes:
+    named = orjson.dumps({"stream": stream, "epoch": [epoch, "i-a"]})
+    return encode(Message(OPEN, 1, lines.count(b"\n"), b"\n".join((named, b"opening", lines))))
+
+
+def test_lines_are_kept_and_acknowledged_in_their_order() -> None:
+    async def story(ends: Ends) -> None:
+        link = ends.link()
+        link.send(opened())
+        link.send(encode(Message(APPEND, 1, 1, b"one\ntwo\n")))
+        link.send(encode(Message(APPEND, 1, 5, b"five\n")))
+        heard = [await ends.heard.get() for _ in range(3)]
+        assert [(m.kind, m.number) for m in heard] == [(ACK, 0), (ACK, 2), (REFUSED, 0)]
+        taken = ends.keeper.take("s", "i-b", NOW)
+        assert taken is not None
+        assert (taken.opening, taken.lines, taken.seq) == (b"opening", b"one\ntwo\n", 2)
+        link.send(encode(Message(APPEND, 1, 3, b"three\n")))
+        assert (await ends.heard.get()).body == b"stale"
+        link.close()
+
+    tell(story)
+
+
+def test_forgotten_is_gone_and_the_door_still_speaks_http() -> None:
+    async def story(ends: Ends) -> None:
+        link = ends.link()
+        link.send(opened() + encode(Message(FORGET, 1, 0)))
+        await ends.heard.get()
+        assert len(ends.keeper) == 0
+        reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
+        for part in (b"G", b"ET / HTTP/1.1\r\nhost: x\r\n\r\n"):
+            writer.write(part)
+            await writer.drain()
+        assert b"200 OK" in await reader.readline()
+        writer.close()
+        link.close()
+
+    tell(story)
+
+
+@pytest.mark.parametrize(("key", "at"), [(b"another key", NOW), (KEY, NOW - 3600)])
+def test_a_stranger_and_a_recording_are_refused(key: bytes, at: float) -> None:
+    async def story(ends: Ends) -> None:
+        ends.link(key, at).send(opened())
+        assert await ends.lost in ("eof", "reset")
+        assert len(ends.keeper) == 0
+
+    tell(story)
+
+
+@pytest.mark.parametrize("rest", [b"x" * (MAX_PREFACE_BYTES + 1), b"nonsense\n"])
+def test_a_preface_is_bounded_and_checked(rest: bytes) -> None:
+    async def story(ends: Ends) -> None:
+        reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
+        writer.write(PREFACE + rest)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b"", "the door has nothing to say to it"
+        assert not ends.journals.connections
+        writer.close()
+
+    tell(story)
+
+
+def test_a_link_that_nobody_takes_from_is_lost_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_link, "MAX_HELD_BYTES", 1000)
+
+    async def story(ends: Ends) -> None:
+        ends.link().send(b"x" * 1001)  # before the connection is there: it is held
+        assert await ends.lost == "too-slow"
+
+    tell(story)
+
+
+def test_a_keeper_that_is_not_there_is_said_so() -> None:
+    async def story(ends: Ends) -> None:
+        ends.link(address=Address("127.0.0.1", free_port())).send(opened())
+        assert await ends.lost == "refused"
+
+    tell(story)
+
+
+def test_epochs_are_ordered_by_number_and_then_by_owner() -> None:
+    assert Epoch(1, "b") < Epoch(2, "a") < Epoch(2, "b")
