@@ -88,7 +88,7 @@ async def ask(question: Question, model: str, base_url: str, transport: httpx.As
         else:
             notes.take_whole(answer)
     except (openai.OpenAIError, httpx.HTTPError) as error:
-        heard.error = f"{type(error).__name__}: {error}"
+        heard.error = f"{type(error).__name__}: {error} ({error.__cause__!r})"
     heard.answers, heard.finish_reasons, heard.odd = notes.answers(), notes.finish_reasons, notes.odd()
     return heard
 
