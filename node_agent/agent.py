@@ -140,7 +140,7 @@ class Agent:
         self._to_peers = HttpClient(source)
         self._engines = Engines(self._node, self._served, self._to_peers, outside.key)
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
-        self._keepers = Keepers(
+        self.keepers = Keepers(
             self._node,
             TcpJournalLinks(outside.key, time.time, source),
             keeper,
@@ -150,7 +150,7 @@ class Agent:
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up)
         self._front = FrontDoor(
-            self._node, self._engines, self._keepers, takeovers, self.streams, settings.max_body_bytes
+            self._node, self._engines, self.keepers, takeovers, self.streams, settings.max_body_bytes
         )
         doorkeeper = Doorkeeper(outside.key)
         self.doors: list[DoorServer] = []
@@ -210,7 +210,7 @@ class Agent:
                     discover(self._node, self._outside.instances, self._settings.cluster, random.random),
                     self._announcer.run(random.random),
                     self._publisher.run(),
-                    self._keepers.run(),
+                    self.keepers.run(),
                     self._engines.watch(),
                     self.streams.keep_alive(),
                     self._tick(),
@@ -265,13 +265,13 @@ class Agent:
         step = TimelineStep(retire.why.partition(",")[0], "agent", time.time())
         self._publisher.publish(None, NodeState.GONE, step)
         await asyncio.wait({asyncio.ensure_future(self._announcer.announce())}, timeout=_ANNOUNCE_S)
-        self._keepers.send_away()
+        self.keepers.send_away()
         for server in self.doors:
             server.should_exit = True
         await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags())
         for loop in loops:
             loop.cancel()
-        self._keepers.shut()
+        self.keepers.shut()
         self.journals.close()
 
     async def _leave_tags(self) -> None:

@@ -10,7 +10,8 @@ class Patience:
     """attempts, seconds: without any progress, until the last error is raised.
 
     silence_s: how long a node may send nothing at all in a stream; a living one sends a comment every second.
-    connect_s: how long a connection may take; head_s: how long the head of a stream.
+    connect_s: how long a connection may take; head_s: how long the head of a new stream; resume_s: that of one that
+    is resumed, which waits for no engine, and should not wait long for a node that is frozen.
     """
 
     attempts: int = 200
@@ -18,6 +19,7 @@ class Patience:
     silence_s: float = 3.0
     connect_s: float = 1.0
     head_s: float = 10.0
+    resume_s: float = 3.5
     first_wait_s: float = 0.05
     longest_wait_s: float = 1.0
 

@@ -87,7 +87,7 @@ def _resuming(node: str, continuity: Continuity, first: httpx.Request, patience:
         headers["last-event-id"] = continuity.last_id
     if (key := first.headers.get("authorization")) is not None:
         headers["authorization"] = key
-    read = patience.head_s
+    read = patience.resume_s
     timeout = {"connect": patience.connect_s, "read": read, "write": read, "pool": read}
     return httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout})
 

@@ -5,6 +5,7 @@ Rules kept here:
 * an epoch only grows: once a stream was taken over, nothing of an older owner is accepted any more;
 * lines come gapless: what was had already is skipped, what leaves a gap is refused, and the owner sends all again;
 * a journal lives LIFE_S past its last line; its name is remembered as expired for a while after that;
+* an orphan, whose owner is gone and whose client has not come back, is copied on, so that its keepers may go, too;
 * at the bound of all journals together the finished ones go first, oldest first; then a new journal is refused, and a
   growing one too: its owner finds another keeper. A journal that is still growing is never thrown away for another.
 """
@@ -21,6 +22,9 @@ LIFE_S = 300.0
 MAX_JOURNAL_BYTES = 8 * 1024 * 1024
 MAX_BYTES = 256 * 1024 * 1024
 MAX_EXPIRED = 20_000
+ORPHAN_AFTER_S = 1.0
+"""A client comes back within that time, as a rule, and the new owner then looks after the copies."""
+
 
 STALE, GAP, FULL, TOO_LARGE, UNKNOWN = "stale", "gap", "full", "too-large", "unknown"
 
@@ -37,7 +41,9 @@ class Refused(Exception):
 class KeptJournal:
     """opening: what the stream began with, for whoever goes on; lines: `seq` of them; touched_at: unix seconds.
 
-    epoch: below it everything is refused; written_in: the epoch of the lines, lower once the journal was taken.
+    epoch: below it everything is refused; written_in: the epoch of the lines, lower once the journal was taken;
+    orphan_since: when the connection of its owner broke, None while it holds; copied_to: peers that this keeper has
+    sent an orphan to.
     """
 
     epoch: Epoch
@@ -47,6 +53,8 @@ class KeptJournal:
     lines: bytearray
     touched_at: float
     finished: bool = False
+    orphan_since: float | None = None
+    copied_to: set[str] = field(default_factory=set)
 
     @property
     def size(self) -> int:
@@ -95,6 +103,7 @@ class Keeper:
         if known is not None and known.epoch > epoch:
             raise Refused(STALE)
         if known is not None and known.written_in == epoch and known.seq >= seq:
+            known.orphan_since = None
             return known.seq
         journal = KeptJournal(epoch, epoch, opening, seq, bytearray(lines), now)
         self._make_room(journal.size, journal.size - (known.size if known else 0), stream)
@@ -135,6 +144,19 @@ class Keeper:
         journal = self._kept.get(stream)
         if journal is not None and journal.epoch == epoch:
             self._drop(stream)
+
+    def orphaned(self, stream: str, epoch: Epoch, now: float) -> None:
+        """The owner's connection broke: it may be dead, and its client may need some time to come back."""
+        journal = self._kept.get(stream)
+        if journal is not None and journal.written_in == epoch:
+            journal.orphan_since = now
+
+    def orphans(self, now: float) -> Iterator[tuple[str, KeptJournal]]:
+        """Unfinished journals that nobody took over for ORPHAN_AFTER_S: their copies are nobody's to look after."""
+        for stream, journal in self._kept.items():
+            is_left = journal.orphan_since is not None and now - journal.orphan_since >= ORPHAN_AFTER_S
+            if is_left and not journal.finished and journal.epoch == journal.written_in:
+                yield stream, journal
 
     def take(self, stream: str, owner: str, now: float) -> Taken | None:
         """Give the journal to a new owner: from here on all older ones are refused. None where there is none.

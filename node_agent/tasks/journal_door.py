@@ -31,7 +31,7 @@ from node_agent.core.journal_wire import (
     encode,
     session_key,
 )
-from node_agent.core.keeper import Keeper, Refused
+from node_agent.core.keeper import UNKNOWN, Keeper, Refused
 from node_agent.core.signing import Doorkeeper
 
 _log = logging.getLogger(__name__)
@@ -93,6 +93,8 @@ class JournalConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.connections.discard(self)
+        for stream, epoch in self._streams.values():
+            self._door.keeper.orphaned(stream, epoch, self._door.clock())
 
     def data_received(self, data: bytes) -> None:
         if self._opener is None:
@@ -144,7 +146,7 @@ class JournalConnection(asyncio.Protocol):
             self._streams[message.handle] = stream, epoch
             return Message(ACK, message.handle, keeper.open(stream, epoch, opening, message.number, lines, now))
         if message.handle not in self._streams:
-            raise ValueError("a handle that was never opened")
+            raise Refused(UNKNOWN)
         stream, epoch = self._streams[message.handle]
         if message.kind == APPEND:
             lines_now = message.body.splitlines(keepends=True)

@@ -18,7 +18,7 @@ from node_agent.core.addresses import parse_address
 from node_agent.core.epochs import Epoch
 from node_agent.core.fleet import Pool
 from node_agent.core.journal_wire import ACK, APPEND, FINISH, FORGET, OPEN, REFUSED, Message, encode
-from node_agent.core.keeper import Keeper, Refused
+from node_agent.core.keeper import Keeper, KeptJournal, Refused
 from node_agent.core.placement import choose_keepers
 from node_agent.core.write_ahead import LAG_S, WANTED, Append, Forget, Instruction, Open, WriteAhead
 from node_agent.ports import JournalLink, JournalLinks
@@ -126,6 +126,7 @@ class Keepers:
             await asyncio.sleep(REVIEW_EVERY_S)
             for stream in list(self._streams.values()):
                 self._review(stream)
+            self._copy_orphans()
             self.own.expire(self.node.clock())
             self.node.metrics.kept_bytes.set(self.own.held_bytes)
 
@@ -213,12 +214,21 @@ class Keepers:
 
     def send_away(self) -> None:
         """This node goes: give the journals that it keeps for others, and that somebody may need, to other peers."""
-        peers = self.node.fleet.alive(self.node.clock())
         for stream, journal in self.own.unfinished():
-            if journal.epoch != journal.written_in:
-                continue  # its new owner sends it where it wants it
-            ahead = WriteAhead(stream, journal.epoch, journal.opening, log=journal.lines, seq=journal.seq)
-            for peer in choose_keepers(stream, peers, [])[:1]:
+            if journal.epoch == journal.written_in:  # else its new owner sends it where it wants it
+                self._copy_on(stream, journal, 1)
+
+    def _copy_orphans(self) -> None:
+        for stream, journal in self.own.orphans(self.node.clock()):
+            self._copy_on(stream, journal, self._wanted)
+
+    def _copy_on(self, stream: str, journal: KeptJournal, copies: int) -> None:
+        """Send a journal that is kept here to the best peers, those that had it from here left out."""
+        peers = choose_keepers(stream, self.node.fleet.alive(self.node.clock()), [])
+        ahead = WriteAhead(stream, journal.epoch, journal.opening, log=journal.lines, seq=journal.seq)
+        for peer in peers[:copies]:
+            if peer.instance_id not in journal.copied_to:
+                journal.copied_to.add(peer.instance_id)
                 self._send(peer.instance_id, _opened(next(self._handles), ahead))
 
     def shut(self) -> None:

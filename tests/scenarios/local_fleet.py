@@ -66,7 +66,10 @@ class LocalNode:
                 server.close()
             for connection in list(door.server_state.connections):
                 connection.transport.abort()
+            for task in list(door.server_state.tasks):
+                task.cancel()
         self.agent.journals.close()
+        self.agent.keepers.shut()
         if self.life is not None:
             self.life.cancel()
             await asyncio.wait({self.life})

@@ -268,6 +268,27 @@ def test_a_keeper_that_dies_is_replaced_and_the_stream_still_outlives_its_entry(
     tell(tmp_path, story, size=4)
 
 
+def test_an_orphan_outlives_its_keepers_too(tmp_path: Path) -> None:
+    """The entry dies, the client is slow to come back, and meanwhile both keepers die."""
+
+    async def story(fleet: LocalFleet) -> None:
+        entry, *others = fleet.nodes
+        reader = Reader(fleet)
+        reading = asyncio.create_task(reader.ask(entry, "chat"))
+        await eventually("some events came", lambda: _soon(reader.events >= 30))
+        keepers = [node for node in others if len(node.agent.journals.keeper)]
+        (last,) = [node for node in others if node not in keepers]
+        await entry.crash()
+        await reading
+        await eventually("the orphan was copied on", lambda: _soon(len(last.agent.journals.keeper) == 1))
+        for keeper in keepers:
+            await keeper.crash()
+        assert await reader.come_back(last) == 200
+        reader.check_whole("chat")
+
+    tell(tmp_path, story, size=4)
+
+
 def test_a_client_that_goes_leaves_a_journal_and_no_generation(tmp_path: Path) -> None:
     async def story(fleet: LocalFleet) -> None:
         reader = Reader(fleet)

@@ -10,7 +10,7 @@ from node_agent.contract.states import NodeState
 from node_agent.core import keeper as keeping
 from node_agent.core.epochs import Epoch, EventId, Run, event_id_suffix, parse_event_id
 from node_agent.core.fleet import NodeStatus
-from node_agent.core.keeper import LIFE_S, Keeper, Refused
+from node_agent.core.keeper import LIFE_S, ORPHAN_AFTER_S, Keeper, Refused
 from node_agent.core.placement import RANKS, choose_keepers, rank
 from node_agent.core.write_ahead import Append, Condition, Forget, Open, WriteAhead
 
@@ -83,6 +83,21 @@ def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_
     keeper.expire(100.1 + LIFE_S)
     assert (len(keeper), keeper.held_bytes, keeper.has_expired("s")) == (0, 0, True)
     assert keeper.take("s", "i-b", 0.0) is None
+
+
+def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
+    keeper = Keeper()
+    opened(keeper)
+    opened(keeper, "finished")
+    keeper.finish("finished", ONE)
+    for stream in ("s", "finished", "nobody"):
+        keeper.orphaned(stream, ONE, 100.0)
+    assert list(keeper.orphans(100.0 + ORPHAN_AFTER_S / 2)) == []
+    assert [stream for stream, _ in keeper.orphans(100.0 + ORPHAN_AFTER_S)] == ["s"]
+    keeper.take("s", "i-b", 200.0)
+    assert list(keeper.orphans(200.0)) == []
+    keeper.open("s", Epoch(2, "i-b"), b"", 0, b"", 200.0)
+    assert list(keeper.orphans(300.0)) == []
 
 
 # write-ahead
