@@ -35,6 +35,7 @@ one piece at their end. In one process, as on a single GPU, each token comes whe
 class LocalEngine:
     """environ: for the agents and their engines; ready_within_s: how long nodes with it may take until they serve."""
 
+    name: str
     title: str
     model_dir: str
     command: EngineCommand
@@ -46,7 +47,7 @@ class LocalEngine:
 def prepared(name: str, tell: Callable[[str], None]) -> LocalEngine:
     """Makes what is not in the cache yet. Raises MendFirst."""
     if name == SIM:
-        return LocalEngine("the stand-in engine", "none", _standin, {}, _known_answer, 60.0)
+        return LocalEngine(SIM, "the stand-in engine", "none", _standin, {}, _known_answer, 60.0)
     try:
         environment = ensure_engine(tell)
         model_dir = ensure_model(environment, tell)
@@ -56,7 +57,7 @@ def prepared(name: str, tell: Callable[[str], None]) -> LocalEngine:
     environ = {**engine_environ(), **_IN_ONE_PROCESS, "SYNKTI_MIN_SILENCE_S": "10"}
     environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_dir() / "inductor")  # else among a run's temporary files
     command = partial(_vllm, environment, model_dir)
-    return LocalEngine("a real vLLM", str(model_dir), command, environ, lambda question: None, 300.0)
+    return LocalEngine(VLLM, "a real vLLM", str(model_dir), command, environ, lambda question: None, 300.0)
 
 
 def _vllm(environment: Path, model_dir: Path, host: str, port: int) -> list[str]:
