@@ -91,6 +91,7 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
     await asyncio.to_thread(aws.wait)
     environ = {**aws.environ(), **engine.environ, "TMPDIR": str(scratch)}
     environ |= {"SYNKTI_TABLE": "", "SYNKTI_TERM_GRACE_S": str(TERM_GRACE_S), "SYNKTI_ENGINE_RESTARTS": "50"}
+    environ["SYNKTI_LOG_LEVEL"] = "DEBUG"
     kind = MachineKind(CLUSTER, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", logs)
     fleet = ChaosFleet(aws, kind, free_network(), scale.nodes)
     tending = asyncio.create_task(fleet.run())

@@ -94,6 +94,7 @@ class JournalConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.connections.discard(self)
         for stream, epoch in self._streams.values():
+            _log.debug("stream %s of %s is an orphan", stream, epoch)
             self._door.keeper.orphaned(stream, epoch, self._door.clock())
 
     def data_received(self, data: bytes) -> None:
@@ -144,6 +145,7 @@ class JournalConnection(asyncio.Protocol):
             told = orjson.loads(named)
             stream, epoch = str(told["stream"]), epoch_from_json(told["epoch"])
             self._streams[message.handle] = stream, epoch
+            _log.debug("keeps stream %s of %s from event %d on", stream, epoch, message.number)
             return Message(ACK, message.handle, keeper.open(stream, epoch, opening, message.number, lines, now))
         if message.handle not in self._streams:
             raise Refused(UNKNOWN)
@@ -153,5 +155,6 @@ class JournalConnection(asyncio.Protocol):
             return Message(ACK, message.handle, keeper.append(stream, epoch, message.number, lines_now, now))
         if message.kind in (FINISH, FORGET):
             del self._streams[message.handle]
+            _log.debug("stream %s of %s is %s", stream, epoch, "finished" if message.kind == FINISH else "forgotten")
             (keeper.finish if message.kind == FINISH else keeper.forget)(stream, epoch)
         return None

@@ -60,6 +60,7 @@ class KeptStream:
         ahead.deliver()
         if ahead.gaps != gaps:
             keepers.node.metrics.gaps.inc()
+            _log.debug("stream %s: event %d is at no keeper: %s", ahead.stream, ahead.seq, ahead.copies)
 
     async def confirm(self) -> None:
         """Wait until a keeper takes this owner's word, where there is any. Raises StaleEpoch."""
@@ -144,6 +145,8 @@ class Keepers:
         """Send what the machine says; lines: those of an Append."""
         append = b""
         for instruction in instructions:
+            if not isinstance(instruction, Append):
+                _log.debug("stream %s: %s, of %s", stream.ahead.stream, instruction, stream.ahead.copies)
             match instruction:
                 case Append(keeper, first):
                     append = append or encode(Message(APPEND, stream.handle, first, b"".join(lines)))

@@ -77,6 +77,10 @@ class Takeovers:
         """Own the stream. Raises RequestRejected (404, 410), JournalBehind."""
         owner = f"{self._node.instance_id}+{secrets.token_hex(4)}"
         found = await self._find(event, owner)
+        _log.debug(
+            "stream %s for %s: %d journals found, %d peers silent",
+            event.stream, owner, len(found.journals), found.silent,
+        )  # fmt: skip
         if not found.journals:
             if found.expired:
                 message = f"Stream {event.stream} has expired: its journal is kept for {keeping.LIFE_S:.0f} s."
