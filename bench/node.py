@@ -51,7 +51,6 @@ def main() -> int:
     parser.add_argument("--peer", action="append", default=[], metavar="ID=ADDRESS")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     return uvloop.run(run(given.instance_id, given.address, dict(peer.split("=", 1) for peer in given.peer)))
 
 

@@ -23,8 +23,7 @@ _EXIT_CONFIGURATION = 78  # EX_CONFIG
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("node_agent").setLevel(os.environ.get("SYNKTI_LOG_LEVEL", "INFO"))
-    for library in ("uvicorn", "botocore"):  # what they have to say of an ordinary day, the agent says better
-        logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # what it says of an ordinary day helps nobody
     try:
         return uvloop.run(run(from_environ(os.environ)))
     except ConfigurationError as error:

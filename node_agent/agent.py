@@ -23,6 +23,7 @@ from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.engine_process import EngineProcess
 from node_agent.adapters.http import HttpClient
+from node_agent.adapters.http_server import HttpServer, Limits, bind
 from node_agent.adapters.imds import Imds
 from node_agent.adapters.journal_link import TcpJournalLinks
 from node_agent.adapters.secrets import SecretsManager
@@ -39,7 +40,6 @@ from node_agent.core.signing import Doorkeeper
 from node_agent.ports import Identity, Instances, Metadata, Records
 from node_agent.reactor import Reactor
 from node_agent.settings import Settings
-from node_agent.tasks.asgi import DoorServer, bind, door
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
 from node_agent.tasks.engines import Engines
 from node_agent.tasks.front_door import FrontDoor
@@ -59,6 +59,9 @@ _TICK_S = 0.25
 _ANNOUNCE_S = 0.5
 _ENGINE_GRACE_S = 1.0
 """Nothing runs at the engine any more; the rest of its end is not waited for."""
+
+_COPY_S = 1.0
+"""For the copies of journals that a node that goes has to leave elsewhere."""
 
 _FLUSH_S = 1.5
 _DOOR_DRAIN_S = 2.0
@@ -149,13 +152,12 @@ class Agent:
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up)
-        self._front = FrontDoor(
-            self._node, self._engines, self.keepers, takeovers, self.streams, settings.max_body_bytes
-        )
+        self._front = FrontDoor(self._node, self._engines, self.keepers, takeovers, self.streams)
         doorkeeper = Doorkeeper(outside.key)
-        self.doors: list[DoorServer] = []
         self.journals = JournalDoor(keeper, doorkeeper, time.time)
-        self._peer = PeerDoor(self._node, self._served, takeovers, doorkeeper, settings.max_body_bytes)
+        limits = Limits(body_bytes=settings.max_body_bytes)
+        peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper)
+        self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
         self._outside = outside
         self._announcer = Announcer(self._node, self._to_peers, outside.key)
         self._group = EngineProcess(settings.engine_command, os.environ, settings.state_dir / "engine.group")
@@ -183,7 +185,6 @@ class Agent:
         settings = self._settings
         front_socket = bind(settings.front.host, settings.front.port, "front door")
         peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")
-        self.doors = [door(self._front, _DOOR_DRAIN_S), door(self._peer, _DOOR_DRAIN_S, self.journals.protocol())]
         if self._signals:
             self._handle_signals()
         self._publish(Publish(NodeState.STARTING, "started", "agent", time.time()))
@@ -193,15 +194,15 @@ class Agent:
         try:
             return await self._live((front_socket, peer_socket))
         finally:
+            for server in self.doors:
+                server.abort()
             await self._to_peers.close()
             await self._group.stop(0.0)  # whatever happened: an engine without its agent serves nobody
 
     async def _live(self, listeners: tuple[socket.socket, socket.socket]) -> int:
+        for server, listener in zip(self.doors, listeners, strict=True):
+            await server.start(listener)
         async with asyncio.TaskGroup() as tasks:
-            serving = [
-                tasks.create_task(server.serve(sockets=[listener]))
-                for server, listener in zip(self.doors, listeners, strict=True)
-            ]
             loops = [
                 tasks.create_task(loop)
                 for loop in (
@@ -218,7 +219,6 @@ class Agent:
             ]
             retire = await self._reactor.run()
             await self._retire(retire, loops)
-            await asyncio.wait(serving)
         return retire.exit_code
 
     def request_drain(self) -> None:
@@ -233,7 +233,8 @@ class Agent:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            self._reactor.post(Tick(time.time(), len(self._served) + len(self.streams)))
+            clients = len(self.streams) + len(self._front.whole_requests)
+            self._reactor.post(Tick(time.time(), len(self._served) + clients))
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
@@ -246,6 +247,7 @@ class Agent:
                 self._served.hand_off_all()
                 for stream in self.streams:
                     stream.close_with_handoff()
+                self._front.whole_requests.close_with_handoff()
             case Retire():
                 raise AssertionError("the reactor keeps this one for its caller")
 
@@ -265,10 +267,9 @@ class Agent:
         step = TimelineStep(retire.why.partition(",")[0], "agent", time.time())
         self._publisher.publish(None, NodeState.GONE, step)
         await asyncio.wait({asyncio.ensure_future(self._announcer.announce())}, timeout=_ANNOUNCE_S)
-        self.keepers.send_away()
-        for server in self.doors:
-            server.should_exit = True
-        await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags())
+        closing = [asyncio.ensure_future(server.close(_DOOR_DRAIN_S)) for server in self.doors]
+        await self.keepers.send_away(_COPY_S)
+        await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
         for loop in loops:
             loop.cancel()
         self.keepers.shut()

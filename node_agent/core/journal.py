@@ -67,12 +67,13 @@ class Journal:
     def append(self, ids: Sequence[int], text: str) -> tuple[Sequence[int], str]:
         """Account for a chunk of the engine; returns the ids and the text in it that are new to the client.
 
-        After a rewind the engine repeats what the client has. Raises ValueError where it repeats something else.
+        After a rewind the engine repeats what the client has. Raises ValueError where it repeats something else,
+        TypeError or OverflowError where the ids are none.
         """
         # Both checks come before any change: a continuation that differs must leave the account as it was.
         repeated = self._check_repeated(ids) if self._repeat else 0
         new = text if self._position == self._length else self._unseen_text(text)
-        self.ids.extend(ids)
+        self.ids.extend(array("I", ids))
         del self._repeat[:repeated]
         if text:
             self._position += len(text)
@@ -82,6 +83,32 @@ class Journal:
         if new:
             self._deliver(new)
         return ids[repeated:] if repeated else ids, new
+
+    @property
+    def is_level(self) -> bool:
+        """Whether the current engine is where the client is: it has nothing to repeat any more."""
+        return self._position == self._length and not self._repeat
+
+    @property
+    def is_written(self) -> bool:
+        """Whether all ids are in lines: those that came without a text, to a client that is told none, are not yet."""
+        return self._written == len(self.ids)
+
+    def append_plain(self, token: int, text: str) -> tuple[int, int]:
+        """As `append` for one id with a text that are both new; the id's place, and the length of its mark.
+
+        Only while the journal is level and written: the caller writes the line itself.
+        """
+        ids = self.ids
+        at = len(ids)
+        ids.append(token)
+        self._written = at + 1
+        self._deliver(text)
+        self._position = length = self._length
+        mark = length + self._held_back
+        self._mark_ids.append(at + 1)
+        self._mark_lengths.append(mark)
+        return at, mark
 
     def _deliver(self, text: str) -> None:
         if len(self._parts) == _MAX_PARTS:

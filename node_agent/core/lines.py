@@ -39,6 +39,11 @@ def write_line(
     return orjson.dumps([choice, at, ids, text, mark, extra], option=orjson.OPT_APPEND_NEWLINE)
 
 
+def plain_line(choice: int, at: int, token: bytes, text: bytes, mark: int) -> bytes:
+    """The line of one id and one text that were never parsed: as they stood in JSON, the text without its quotes."""
+    return b'[%d,%d,[%b],"%b",%d,null]\n' % (choice, at, token, text, mark)
+
+
 def read_lines(written: bytes | bytearray) -> Iterator[Line]:
     """Raises ValueError where it is no journal."""
     for number, text in enumerate(bytes(written).splitlines(), start=1):

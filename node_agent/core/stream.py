@@ -8,8 +8,9 @@ Rules kept here:
 * once the last finish_reason was handed out nothing can be lost any more: what is missing is made here;
 * every engine after the first goes on under the id, name and time of the first, so the client sees one answer;
 * every event carries its id, `<stream>/<seq>` and more after a takeover (`core/epochs`);
-* for every event there is one line of the journal (`core/lines`), from
-  which `resumed` makes the same stream again on another node.
+* for every event there is one line of the journal (`core/lines`), from which `resumed` makes the same stream again on
+  another node;
+* a chunk that is like the one before but for its text and id is compared, not read (`core/template`).
 
 The shell opens engines and moves bytes; it asks `request()` before each engine, gives `feed()` what arrives, and
 reads `state` after it.
@@ -31,17 +32,20 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
-from node_agent.core import completions, continuation, logprobs, sse
+from node_agent.core import completions, continuation, logprobs, sse, template
 from node_agent.core.completions import COMPLETE_REASONS, Generation, Kind
-from node_agent.core.epochs import Run, event_id_suffix
+from node_agent.core.epochs import Run
+from node_agent.core.events import Events
 from node_agent.core.journal import Journal
-from node_agent.core.lines import Line, read_lines, write_line
+from node_agent.core.lines import Line, plain_line, read_lines, write_line
+from node_agent.core.template import Template
 
 LOST_EVENT = b"synkti-lost"
 """With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
 
 HANDOFF = "handoff"
-_FRAME = ("id", "object", "created", "model")
+_MAX_LESSONS = 8
+"""Templates learned of one engine: one whose chunks differ each time is read in full."""
 
 
 class StreamState(Enum):
@@ -70,15 +74,16 @@ class StreamMachine:
 
     def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run] = ()) -> None:
         self.generation = generation
-        self.runs = runs
+        self.events = Events(generation, stream_id, runs)
         self.journals = [Journal(generation.held_back, generation.told_ids) for _ in range(generation.choices)]
         self.state = StreamState.WAITING
         self.lost_why = ""
-        self.seq = 0
         self.lines: list[bytes] = []
-        self._id = stream_id.encode()
         self._parser = sse.SseParser()
-        self._frame: dict[str, Any] | None = None  # id, object, created, model of the first engine's chunks
+        self._template: Template | None = None
+        self._lessons = 0
+        self._plain_choice = 0
+        self._said_no_more = False  # the last event had an id and a text, and nothing beside them
         self._attempts = 0
         self._choice: int | None = None  # the one that the current engine continues; None: it answers the whole request
         self._generated = False  # an engine reported ids: from then on only the rest may be asked for
@@ -88,6 +93,11 @@ class StreamMachine:
         self._base_offset = 0
         self._more_than_text = False
         self._usage_sent = False
+
+    @property
+    def seq(self) -> int:
+        """The number of the last event."""
+        return self.events.seq
 
     @property
     def attempts(self) -> int:
@@ -110,6 +120,7 @@ class StreamMachine:
             raise InvalidTransition(f"a request in state {self.state.value}")
         self._attempts += 1
         self._parser = sse.SseParser()
+        self._template, self._lessons = None, 0
         self.state = StreamState.WAITING
         if self._more_than_text:
             raise ContinuationImpossible("reasoning or tool calls")
@@ -134,7 +145,9 @@ class StreamMachine:
             return self.lose("event-too-large")
         out = []
         for name, payload in events:
-            if name == LOST_EVENT:
+            if self._template is not None and (plain := self._plain(self._template, payload)) is not None:
+                out.append(plain)
+            elif name == LOST_EVENT:
                 out.append(self.lose(payload.decode("ascii", "replace")))
             elif payload == sse.DONE:
                 out.append(self.lose("done-without-finish"))
@@ -177,8 +190,13 @@ class StreamMachine:
         reason = choice.get("finish_reason")
         if reason is not None and reason not in COMPLETE_REASONS:
             return self.lose(str(reason))
-        self._note_prompt(index, chunk, choice)
-        out = self._passed_on(index, chunk, choice) if self._choice is None else self._spliced(index, choice)
+        try:
+            self._note_prompt(index, chunk, choice)
+            out = self._passed_on(index, chunk, choice) if self._choice is None else self._spliced(index, choice)
+        except (TypeError, OverflowError, AttributeError):
+            return self.lose("malformed-chunk")  # fields of other types than an engine's
+        if reason is None and self._lessons < _MAX_LESSONS:
+            self._learn(payload, index, choice, out)
         if reason is not None and self.state is StreamState.STREAMING:
             self.journals[index].finish_reason = reason
             if not self._unfinished():
@@ -202,10 +220,10 @@ class StreamMachine:
         kind, journal = self.generation.kind, self.journals[index]
         ids, text = choice.get("token_ids") or (), completions.text_of(kind, choice)
         extra: dict[str, Any] = {}
-        if self._frame is None:
-            self._frame = extra["frame"] = {key: chunk.get(key) for key in _FRAME}
+        if self.events.frame is None:
+            extra["frame"] = self.events.begin(chunk)
         elif self._attempts > 1:
-            chunk.update(self._frame)
+            chunk.update(self.events.frame)
             if not ids and not text and choice.get("finish_reason") is None and index in self._begun:
                 return b""  # the first engine's role chunk was delivered
         if index not in self._begun and self.generation.echoes:
@@ -228,7 +246,7 @@ class StreamMachine:
             self._offsets[index].note(told)
         if choice.get("finish_reason") is not None:
             extra |= {"reason": choice["finish_reason"], "stop": choice.get("stop_reason")}
-        return self._event(chunk, index, text, extra)
+        return self._event(orjson.dumps(chunk), index, text, extra)
 
     def _spliced(self, index: int, choice: Mapping[str, Any]) -> bytes:
         """A plain completion's chunk, in the client's form, without what the client already has."""
@@ -251,29 +269,49 @@ class StreamMachine:
             self._offsets[index].note(said["logprobs"])
         if choice.get("finish_reason") is not None:
             said |= {"reason": choice["finish_reason"], "stop": choice.get("stop_reason")}
-        return self._event(self._made(index, text, list(ids), said), index, text, said)
+        made = self.events.made(self.journals[index], index, text, list(ids), said)
+        return self._event(made, index, text, said)
 
-    def _made(self, index: int, text: str, ids: list[int], said: Mapping[str, Any]) -> dict[str, Any]:
-        """An event's chunk out of what it added."""
-        kind = self.generation.kind
-        shown = self.generation.echo(index) + text if said.get("role") else text
-        made = completions.make_choice(kind, index, shown, ids if self.generation.wants_ids else None, said)
-        chunk = {**self._framed(), "choices": [made]}
-        if self.generation.wants_running_usage:
-            journal = self.journals[index]
-            chunk["usage"] = completions.usage(len(journal.prompt_ids or ()), len(journal.ids))
-        return chunk
+    # chunks like the one before
+
+    def _learn(self, payload: bytes, index: int, choice: Mapping[str, Any], out: bytes) -> None:
+        """Take a chunk that was read in full, and its event, for an example of those to come."""
+        ids = choice.get("token_ids") or []
+        is_alone = self._choice is not None or len(self.journals) == 1
+        asks_more = self.generation.told_ids or self.generation.wants_running_usage
+        is_example = self._said_no_more and len(ids) == 1 and self.journals[index].is_level
+        if not out or asks_more or not is_alone or not is_example:
+            return
+        text = completions.text_of(self.generation.kind if self._choice is None else Kind.COMPLETION, choice)
+        self._lessons += 1
+        told = out.partition(b"\ndata: ")[2].removesuffix(b"\n\n")
+        self._template = template.learn(payload, text, ids[0], told) if text else None
+        self._plain_choice = index
+
+    def _plain(self, known: Template, payload: bytes) -> bytes | None:
+        """The event of a chunk that the template matches; None where the chunk is to be read in full."""
+        journal = self.journals[self._plain_choice]
+        found = known.match(payload)
+        if found is None or not journal.is_written:
+            return None
+        text, token = found
+        try:
+            at, mark = journal.append_plain(int(token), text.decode())
+        except UnicodeDecodeError:
+            return None
+        self.lines.append(plain_line(self._plain_choice, at, token, text, mark))
+        return self.events.numbered(known.before + text + known.behind)
 
     # the end
 
     def _usage_chunk(self, chunk: dict[str, Any]) -> bytes:
         if self._choice is not None or not self.generation.wants_usage or self._usage_sent:
             return b""  # an engine that was asked for a part counts only its part; the ending counts all
-        return self._usage_event({**chunk, **self._framed()})
+        return self._usage_event({**chunk, **self.events.framed()})
 
     def _usage_event(self, chunk: dict[str, Any]) -> bytes:
         self._usage_sent = True
-        return self._event(chunk, 0, "", {"chunk": chunk})
+        return self._event(orjson.dumps(chunk), 0, "", {"chunk": chunk})
 
     def _usage(self) -> dict[str, int]:
         each_prompt = {self.generation.prompt_number(at): journal for at, journal in enumerate(self.journals)}
@@ -283,36 +321,27 @@ class StreamMachine:
     def _ending(self) -> bytes:
         out = b""
         if self.generation.wants_usage and not self._usage_sent:
-            out = self._usage_event({**self._framed(), "choices": [], "usage": self._usage()})
+            out = self._usage_event({**self.events.framed(), "choices": [], "usage": self._usage()})
         return out + sse.message(sse.DONE)
 
     # events and lines
 
-    def _framed(self) -> dict[str, Any]:
-        if self._frame is None:
-            raise InvalidTransition("a chunk without a first chunk")
-        return self._frame
-
-    def _event(self, chunk: Mapping[str, Any], index: int, text: str, extra: dict[str, Any]) -> bytes:
+    def _event(self, chunk: bytes, index: int, text: str, extra: dict[str, Any]) -> bytes:
         journal = self.journals[index]
         if index not in self._prompted and journal.prompt_ids is not None:
             self._prompted.add(index)
             extra = {**extra, "prompt": journal.prompt_ids}
+        self._said_no_more = not extra
         at, ids, mark = journal.unwritten()
         self.lines.append(write_line(index, at, ids, text, mark, extra or None))
-        return self._numbered(chunk)
-
-    def _numbered(self, chunk: Mapping[str, Any]) -> bytes:
-        self.seq += 1
-        run = event_id_suffix(self.runs, self.seq) if len(self.runs) > 1 else b""
-        return b"id: %b/%d%b\ndata: %b\n\n" % (self._id, self.seq, run, orjson.dumps(chunk))
+        return self.events.numbered(chunk)
 
     def read_line(self, line: Line) -> bytes:
         """Account for a line of this stream's journal; its event, made again. Raises ValueError."""
         if not 0 <= line.choice < len(self.journals):
             raise ValueError(f"a line of choice {line.choice}")
         extra, journal = line.extra or {}, self.journals[line.choice]
-        self._frame = extra.get("frame", self._frame)
+        self.events.frame = extra.get("frame", self.events.frame)
         self._attempts = max(self._attempts, 1)
         if (prompt := extra.get("prompt")) is not None:
             self._prompted.add(line.choice)
@@ -326,10 +355,10 @@ class StreamMachine:
         if chunk is None or chunk["choices"]:
             self._begun.add(line.choice)
         if chunk is None:
-            return self._numbered(self._made(line.choice, line.text, list(new_ids), extra))
+            return self.events.numbered(self.events.made(journal, line.choice, line.text, list(new_ids), extra))
         self._usage_sent = self._usage_sent or not chunk["choices"]
         self._more_than_text = self._more_than_text or any(map(completions.has_more_than_text, chunk["choices"]))
-        return self._numbered(chunk)
+        return self.events.numbered(orjson.dumps(chunk))
 
     def restored(self) -> None:
         """All lines were read: what comes next is the rest of the answer, from another engine."""

@@ -8,74 +8,52 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from node_agent.core import drain
 from node_agent.core.addresses import Address
 from node_agent.core.drain import ServedStream
 from node_agent.core.stream import HANDOFF
-from node_agent.ports import ExchangeLost, Http, Response
+from node_agent.ports import Http, Response
+from node_agent.tasks.asked import Asked
 from node_agent.tasks.node import Node
 
+_EVENT = b"data: "
+_PACE_EVERY = 16
+"""Events between two looks at the clock: how fast an engine is changes slower than that."""
 
-@dataclass
-class Served:
-    """One request at the local engine. A Response itself."""
 
-    registry: ServedRequests
-    key: int
-    max_tokens: int | None
-    opening: asyncio.Future[Response] | None = None
-    exchange: Response | None = None
-    tokens: int = 0
-    handed_off: bool = False
-    _counted_at: float = 0.0
+class Served(Asked):
+    """One request at the local engine. tokens: what it has generated so far."""
 
-    @property
-    def status(self) -> int:
-        return self._open.status
+    def __init__(self, registry: ServedRequests, key: int, max_tokens: int | None, exchange: Response) -> None:
+        super().__init__(exchange)
+        self.key = key
+        self.max_tokens = max_tokens
+        self.tokens = 0
+        self.handed_off = False
+        self._registry = registry
+        self._counted = 0
+        self._counted_at = 0.0
 
-    @property
-    def headers(self) -> Mapping[bytes, bytes]:
-        return self._open.headers
+    async def pipe(self, sink: Callable[[bytes], None]) -> None:
+        def counted(data: bytes) -> None:
+            self.tokens += data.count(_EVENT)
+            if self.tokens - self._counted >= _PACE_EVERY:
+                self._look_at_clock()
+            sink(data)
 
-    @property
-    def is_event_stream(self) -> bool:
-        return self._open.is_event_stream
+        await self.exchange.pipe(counted)
 
-    @property
-    def _open(self) -> Response:
-        if self.exchange is None:
-            raise RuntimeError("the request has no response yet")
-        return self.exchange
-
-    async def read(self) -> bytes:
-        data = await self._open.read()
-        if data and self.is_event_stream:
-            self._count(data.count(b"\ndata: ") + data.startswith(b"data: "))
-        return data
-
-    def _count(self, events: int) -> None:
+    def _look_at_clock(self) -> None:
         now = asyncio.get_running_loop().time()
-        if self.tokens and events:
-            self.registry.node.pace.observe((now - self._counted_at) / events)
-        self._counted_at = now
-        self.tokens += events
-
-    async def read_all(self, max_bytes: int) -> bytes:
-        return await self._open.read_all(max_bytes)
-
-    def allow_silence(self, seconds: float) -> None:
-        self._open.allow_silence(seconds)
-
-    def abort(self, why: str) -> None:
-        self._open.abort(why)
+        if self._counted:
+            self._registry.node.pace.observe((now - self._counted_at) / (self.tokens - self._counted))
+        self._counted, self._counted_at = self.tokens, now
 
     def close(self) -> None:
-        self.registry.forget(self)
-        if self.exchange is not None:
-            self.exchange.close()
+        self._registry.forget(self)
+        self.exchange.close()
 
 
 class ServedRequests:
@@ -87,11 +65,12 @@ class ServedRequests:
         self._engine = engine
         self._keys = itertools.count(1)
         self._served: dict[int, Served] = {}
+        node.metrics.served.set_function(self.__len__)
 
     def __len__(self) -> int:
         return len(self._served)
 
-    async def open(
+    def ask(
         self,
         method: str,
         target: str,
@@ -100,34 +79,16 @@ class ServedRequests:
         max_tokens: int | None,
         silence_s: float,
     ) -> Served:
-        """Ask the engine. Raises ExchangeLost, with `handoff` where the node began to drain meanwhile."""
-        served = Served(self, next(self._keys), max_tokens)
+        """Ask the engine. It is lost with `handoff` where the node begins to drain meanwhile."""
+        exchange = self._client.ask(self._engine, method, target, headers=headers, body=body, silence_s=silence_s)
+        served = Served(self, next(self._keys), max_tokens, exchange)
         self._served[served.key] = served
-        self._update()
-        asking = self._client.open(self._engine, method, target, headers=headers, body=body, silence_s=silence_s)
-        served.opening = asyncio.ensure_future(asking)
-        try:
-            served.exchange = await served.opening
-        except asyncio.CancelledError:
-            self.forget(served)
-            if served.handed_off:
-                raise ExchangeLost(HANDOFF) from None
-            raise
-        except ExchangeLost:
-            self.forget(served)
-            raise
-        if served.handed_off:
-            served.close()
-            raise ExchangeLost(HANDOFF)
+        self.node.in_flight = len(self._served)
         return served
 
     def forget(self, served: Served) -> None:
         self._served.pop(served.key, None)
-        self._update()
-
-    def _update(self) -> None:
         self.node.in_flight = len(self._served)
-        self.node.metrics.served.set(len(self._served))
 
     def plan(self, now: float, deadline: float) -> drain.DrainPlan:
         """What the drain planner says of what is served now."""
@@ -142,13 +103,9 @@ class ServedRequests:
     def hand_off(self, key: int) -> None:
         """Give one request back to its entry."""
         served = self._served.get(key)
-        if served is None or served.handed_off:
-            return
-        served.handed_off = True
-        if served.exchange is not None:
+        if served is not None and not served.handed_off:
+            served.handed_off = True
             served.exchange.abort(HANDOFF)
-        elif served.opening is not None:
-            served.opening.cancel()  # an answer in one piece has no head before it is whole
 
     def hand_off_all(self) -> None:
         """Give every request back."""
