@@ -12,7 +12,7 @@ import sys
 
 import uvloop
 
-from node_agent.agent import run
+from node_agent.agent import run, settle_garbage_collector
 from node_agent.contract.errors import ConfigurationError, TransientError
 from node_agent.settings import from_environ
 
@@ -24,6 +24,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("node_agent").setLevel(os.environ.get("SYNKTI_LOG_LEVEL", "INFO"))
     logging.getLogger("botocore").setLevel(logging.WARNING)  # what it says of an ordinary day helps nobody
+    settle_garbage_collector()
     try:
         return uvloop.run(run(from_environ(os.environ)))
     except ConfigurationError as error:

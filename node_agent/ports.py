@@ -83,8 +83,15 @@ class ExchangeLost(TransientError):
 class Response(Protocol):
     """A request that was sent, and the response to it as it arrives. Always `close()` it.
 
-    status, headers: known once `head` has returned; names of headers are in lower case.
+    status, headers: known once `head` has returned; names of headers are in lower case. heard_at: loop time of the
+    last bytes; pieces: how many times some came, of a stream about once for each token.
     """
+
+    @property
+    def heard_at(self) -> float: ...
+
+    @property
+    def pieces(self) -> int: ...
 
     @property
     def status(self) -> int: ...
@@ -231,6 +238,10 @@ class LinkOwner(Protocol):
 
     def acknowledged(self, receipts: Sequence[Any]) -> None:
         """The keeper has dealt with these messages; what it refused of them was said before."""
+        ...
+
+    def overdue(self, receipts: Sequence[Any]) -> None:
+        """The keeper has not dealt with these messages for too long; once for each."""
         ...
 
     def refused(self, handle: int, why: str) -> None:

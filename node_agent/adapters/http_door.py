@@ -99,8 +99,8 @@ class Request:
         self._write(self._head(status, lines, more))
 
     def write(self, data: bytes) -> None:
-        if data and not self._is_head:
-            self._write(b"%x\r\n%b\r\n" % (len(data), data) if self.knows_chunks else data)
+        if data and not self._is_head and not self.is_gone:
+            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self.knows_chunks else data)
 
     def end(self, last: bytes = b"") -> None:
         if self.is_ended:
@@ -266,7 +266,9 @@ class DoorConnection(asyncio.Protocol):
         method = self._parser.get_method().decode("ascii")
         request = Request(self, method, self._url.decode("latin-1"), self._headers, body)
         request.knows_chunks = self._parser.get_http_version() == "1.1"
-        request.may_stay = request.knows_chunks and self._parser.should_keep_alive() and not self._parser.should_upgrade()
+        request.may_stay = (
+            request.knows_chunks and self._parser.should_keep_alive() and not self._parser.should_upgrade()
+        )
         self._is_partial = False
         self._head_bytes = 0
         if self._current is None:

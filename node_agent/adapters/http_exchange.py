@@ -24,7 +24,10 @@ MAX_HEAD_BYTES = 64 * 1024
 
 
 class Connection(asyncio.Protocol):
-    """exchange: the one that is under way on it, None while it is idle."""
+    """A connection while it is idle; an exchange takes its place as the transport's protocol.
+
+    exchange: the one that is under way on it.
+    """
 
     def __init__(self) -> None:
         self.exchange: Exchange | None = None
@@ -35,15 +38,20 @@ class Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment] # create_connection gives a Transport
 
     def data_received(self, data: bytes) -> None:
-        if self.exchange is None:
-            self.abort()  # it spoke without being asked
-        else:
-            self.exchange.data_received(data)
+        self.abort()  # it spoke without being asked
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        if self.exchange is not None:
-            self.exchange.lose("eof" if exc is None else "reset")
+
+    def begin(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        if self.transport is not None:
+            self.transport.set_protocol(exchange)
+
+    def end(self) -> None:
+        self.exchange = None
+        if self.transport is not None:
+            self.transport.set_protocol(self)
 
     @property
     def usable(self) -> bool:
@@ -54,8 +62,8 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
 
-class Exchange:
-    """The Response port.
+class Exchange(asyncio.Protocol):
+    """The Response port, and the protocol of its connection while it lasts.
 
     connect: makes a connection; raises ExchangeLost; released: takes a connection back that may be used again;
     lost: hears once why the exchange was lost, where it was.
@@ -91,9 +99,11 @@ class Exchange:
         self._held_back = False  # this side holds too much
         self._told_to_pause = False  # whoever takes the body asked for a pause
         self._waiter: asyncio.Future[None] | None = None
-        self._heard_at = 0.0
+        self.heard_at = 0.0
+        self.pieces = 0
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
 
     def begin(self, connection: Connection, *, was_idle: bool) -> None:
         """Send the request. was_idle: whether the connection waited for it, and may have been closed meanwhile."""
@@ -101,18 +111,18 @@ class Exchange:
         if connection.transport is None:
             self.lose("reset")
             return
-        connection.exchange = self
+        connection.begin(self)
         self._parser = httptools.HttpResponseParser(self)
         self.headers = {}
-        self._heard_at = self._loop.time()
+        self.heard_at = self._loop.time()
         self.allow_silence(self._silence_s)
         connection.transport.write(self._request)
 
     # what the connection says
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self._loop.time()
-        self._was_idle = False
+        self.heard_at = self._now()
+        self.pieces += 1
         if self._parser is None:
             return
         try:
@@ -120,15 +130,24 @@ class Exchange:
         except httptools.HttpParserError:
             self.abort("broken")
             return
+        if self._sink is not None:
+            if self._parts:
+                self._sink(self._take())
+            if self._done:
+                self._wake()
+            return
+        self._was_idle = False
         if not self._head_seen:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.abort("broken")
                 return
-        if self._sink is not None and self._parts:
-            self._sink(self._take())
-        if self._waiter is not None and (self._sink is None or self._done):
-            self._wake()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._connection is not None:
+            self._connection.connection_lost(exc)
+        self.lose("eof" if exc is None else "reset")
 
     def lose(self, why: str) -> None:
         """The connection is gone; nothing happens where the exchange is over already."""
@@ -252,7 +271,7 @@ class Exchange:
         if reads and (self._held_back or self._told_to_pause):
             connection.transport.pause_reading()
         elif not reads and not (self._held_back or self._told_to_pause):
-            self._heard_at = self._loop.time()
+            self.heard_at = self._loop.time()
             connection.transport.resume_reading()
 
     def allow_silence(self, seconds: float) -> None:
@@ -263,7 +282,7 @@ class Exchange:
             self._timer = self._loop.call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
-        quiet_s = self._loop.time() - self._heard_at
+        quiet_s = self._loop.time() - self.heard_at
         is_paused = self._held_back or self._told_to_pause
         if is_paused or quiet_s < self._silence_s:
             rest_s = self._silence_s if is_paused else self._silence_s - quiet_s
@@ -284,7 +303,7 @@ class Exchange:
         if self._connecting is not None:
             self._connecting.cancel()
         if self._connection is not None and not was_over:
-            self._connection.exchange = None
+            self._connection.end()
             self._connection.abort()
 
     def close(self) -> None:
@@ -293,7 +312,7 @@ class Exchange:
         self._stop_timer()
         if connection is None or connection.exchange is not self:
             return
-        connection.exchange = None
+        connection.end()
         is_clear = self._done and self._may_stay and not self._held_back and not self._told_to_pause
         if is_clear and connection.usable:
             self._released(connection)

@@ -1,4 +1,4 @@
-"""What a client is sent of its stream: numbered events, all under the id, name and time of the first engine's chunks."""
+"""What a client is sent of its stream: numbered events, all under the id, name and time of the first engine's."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ class Events:
         self.seq = seq = self.seq + 1
         run = self._run if self._run_known else self._find_run()
         return b"id: %b/%d%b\ndata: %b\n\n" % (self._id, seq, run, chunk)
+
+    def plain(self, before: bytes, text: bytes, behind: bytes) -> bytes:
+        """The next event, in the bytes of a template around its text."""
+        self.seq = seq = self.seq + 1
+        run = self._run if self._run_known else self._find_run()
+        return b"id: %b/%d%b%b%b%b" % (self._id, seq, run, before, text, behind)
 
     def _find_run(self) -> bytes:
         """Events of earlier owners are made again under the runs that they had; from the last one on it is known."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 
 @dataclass(frozen=True)
@@ -94,21 +95,18 @@ class Journal:
         """Whether all ids are in lines: those that came without a text, to a client that is told none, are not yet."""
         return self._written == len(self.ids)
 
-    def append_plain(self, token: int, text: str) -> tuple[int, int]:
-        """As `append` for one id with a text that are both new; the id's place, and the length of its mark.
+    def append_plain(self, tokens: Sequence[int], texts: Sequence[str]) -> None:
+        """As `append` for ids of which each came with a new text, and that are in plain lines (`core/lines`).
 
-        Only while the journal is level and written: the caller writes the line itself.
+        Only while the journal is level and written. Raises OverflowError where one is no id.
         """
-        ids = self.ids
-        at = len(ids)
-        ids.append(token)
-        self._written = at + 1
-        self._deliver(text)
-        self._position = length = self._length
-        mark = length + self._held_back
-        self._mark_ids.append(at + 1)
-        self._mark_lengths.append(mark)
-        return at, mark
+        base = self._length + self._held_back
+        self._mark_ids.extend(range(len(self.ids) + 1, len(self.ids) + 1 + len(tokens)))
+        self._mark_lengths.extend(base + length for length in accumulate(map(len, texts)))
+        self.ids.extend(tokens)
+        self._written = len(self.ids)
+        self._deliver("".join(texts))
+        self._position = self._length
 
     def _deliver(self, text: str) -> None:
         if len(self._parts) == _MAX_PARTS:

@@ -25,7 +25,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
@@ -47,7 +46,7 @@ class Message(NamedTuple):
     body: bytes = b""
 
 
-def encode(kind: int, handle: int, number: int = 0, body: bytes = b"") -> bytes:
+def encode(kind: int, handle: int, number: int = 0, body: bytes | bytearray = b"") -> bytes:
     return _HEAD.pack(kind, handle, number, len(body)) + body
 
 
@@ -64,20 +63,6 @@ STAMPED = ("JOURNAL", "/")
 
 def session_key(key: bytes, client_nonce: str, server_nonce: str) -> bytes:
     return hmac.new(key, f"journal {client_nonce} {server_nonce}".encode(), hashlib.sha256).digest()
-
-
-def frames_of(messages: Sequence[bytes], most_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Messages put together for frames of no more than `most_bytes`, or of one larger message: (how many, their bytes)."""
-    group: list[bytes] = []
-    size = 0
-    for message in messages:
-        if group and size + len(message) > most_bytes:
-            yield len(group), b"".join(group)
-            group, size = [], 0
-        group.append(message)
-        size += len(message)
-    if group:
-        yield len(group), b"".join(group)
 
 
 class Sealer:

@@ -48,6 +48,11 @@ class SseParser:
                 events.append(event)
         return events
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is something of an event that is not yet whole."""
+        return bool(self._held) or self._skip_lf
+
     def _fold_line_ends(self, data: bytes) -> bytes:
         if self._skip_lf and data.startswith(b"\n"):
             data = data[1:]

@@ -10,7 +10,8 @@ Rules kept here:
 * every event carries its id, `<stream>/<seq>` and more after a takeover (`core/epochs`);
 * for every event there is one line of the journal (`core/lines`), from which `resumed` makes the same stream again on
   another node;
-* a chunk that is like the one before but for its text and id is compared, not read (`core/template`).
+* an event that is like the one before but for its text and id is compared, not read (`core/template`): its plain line
+  is all that is kept of it, until somebody needs the journals.
 
 The shell opens engines and moves bytes; it asks `request()` before each engine, gives `feed()` what arrives, and
 reads `state` after it.
@@ -37,8 +38,8 @@ from node_agent.core.completions import COMPLETE_REASONS, Generation, Kind
 from node_agent.core.epochs import Run
 from node_agent.core.events import Events
 from node_agent.core.journal import Journal
-from node_agent.core.lines import Line, plain_line, read_lines, write_line
-from node_agent.core.template import Template
+from node_agent.core.lines import Line, PlainLine, read_lines, read_plain_lines, write_line
+from node_agent.core.template import Template, as_event
 
 LOST_EVENT = b"synkti-lost"
 """With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
@@ -70,7 +71,7 @@ class EngineRequest:
 
 
 class StreamMachine:
-    """See the module. `lost_why` says in a word what happened to the last engine."""
+    """See the module. log: the journal's lines; lost_why: in a word, what happened to the last engine."""
 
     def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run] = ()) -> None:
         self.generation = generation
@@ -78,11 +79,14 @@ class StreamMachine:
         self.journals = [Journal(generation.held_back, generation.told_ids) for _ in range(generation.choices)]
         self.state = StreamState.WAITING
         self.lost_why = ""
-        self.lines: list[bytes] = []
+        self.log = bytearray()
         self._parser = sse.SseParser()
         self._template: Template | None = None
         self._lessons = 0
+        self._compares = False  # whether the next event may be one that the template matches
         self._plain_choice = 0
+        self._plain_lines = 0  # the last of the log, not yet in their journal
+        self._plain_from = 0  # where in the log they begin
         self._said_no_more = False  # the last event had an id and a text, and nothing beside them
         self._attempts = 0
         self._choice: int | None = None  # the one that the current engine continues; None: it answers the whole request
@@ -107,20 +111,16 @@ class StreamMachine:
     @property
     def tokens(self) -> int:
         """Ids generated so far, as the engines counted them."""
-        return sum(len(journal.ids) for journal in self.journals)
-
-    def take_lines(self) -> list[bytes]:
-        """The journal's lines since the last call: one for each event that `feed` handed out meanwhile."""
-        lines, self.lines = self.lines, []
-        return lines
+        return sum(len(journal.ids) for journal in self.journals) + self._plain_lines
 
     def request(self) -> EngineRequest:
         """What the next engine is to be asked. Raises ContinuationImpossible, before anything is asked."""
         if self.state not in _MAY_ASK:
             raise InvalidTransition(f"a request in state {self.state.value}")
+        self._catch_up()
         self._attempts += 1
         self._parser = sse.SseParser()
-        self._template, self._lessons = None, 0
+        self._template, self._lessons, self._compares = None, 0, False
         self.state = StreamState.WAITING
         if self._more_than_text:
             raise ContinuationImpossible("reasoning or tool calls")
@@ -137,15 +137,20 @@ class StreamMachine:
 
     def feed(self, data: bytes) -> bytes:
         """What to hand to the client for `data` of the engine; b"" often. Read `state` afterwards."""
-        if self.state in _OVER:
-            return b""
+        if self._compares and not self._parser.holds:
+            plain = self._plain(data)
+            if plain is not None:
+                return plain
+        return self._read(data) if self.state not in _OVER else b""
+
+    def _read(self, data: bytes) -> bytes:
         try:
             events = self._parser.feed(data)
         except sse.EventTooLarge:
             return self.lose("event-too-large")
         out = []
         for name, payload in events:
-            if self._template is not None and (plain := self._plain(self._template, payload)) is not None:
+            if self._compares and (plain := self._plain(as_event(payload))) is not None:
                 out.append(plain)
             elif name == LOST_EVENT:
                 out.append(self.lose(payload.decode("ascii", "replace")))
@@ -161,6 +166,8 @@ class StreamMachine:
         """The engine is gone or said its last word: a loss, or, after the last finish_reason, the answer's end."""
         if self.state in _OVER:
             return b""  # the first word counts
+        self._catch_up()
+        self._compares = False
         if self.state is StreamState.FINISHED:
             self.state = StreamState.COMPLETE
             return self._ending()
@@ -174,6 +181,7 @@ class StreamMachine:
     # an engine's chunk
 
     def _chunk(self, payload: bytes) -> bytes:
+        self._catch_up()
         try:
             chunk = orjson.loads(payload)
             choices = chunk.get("choices")
@@ -191,19 +199,27 @@ class StreamMachine:
         if reason is not None and reason not in COMPLETE_REASONS:
             return self.lose(str(reason))
         try:
+            ids = choice.get("token_ids") or []
+            text = completions.text_of(self.generation.kind if self._choice is None else Kind.COMPLETION, choice)
             self._note_prompt(index, chunk, choice)
             out = self._passed_on(index, chunk, choice) if self._choice is None else self._spliced(index, choice)
         except (TypeError, OverflowError, AttributeError):
             return self.lose("malformed-chunk")  # fields of other types than an engine's
-        if reason is None and self._lessons < _MAX_LESSONS:
-            self._learn(payload, index, choice, out)
-        if reason is not None and self.state is StreamState.STREAMING:
-            self.journals[index].finish_reason = reason
-            if not self._unfinished():
-                self.state = StreamState.FINISHED
-            elif self._choice is not None:
-                self.state = StreamState.BETWEEN
+        if reason is not None:
+            self._finish(index, reason)
+        else:
+            self._learn(payload, index, ids, text, out)
         return out
+
+    def _finish(self, index: int, reason: str) -> None:
+        self._compares = False
+        if self.state is not StreamState.STREAMING:
+            return
+        self.journals[index].finish_reason = reason
+        if not self._unfinished():
+            self.state = StreamState.FINISHED
+        elif self._choice is not None:
+            self.state = StreamState.BETWEEN
 
     def _note_prompt(self, index: int, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
         """A chat's prompt comes once for all choices, a completion's with the first chunk of each."""
@@ -272,35 +288,39 @@ class StreamMachine:
         made = self.events.made(self.journals[index], index, text, list(ids), said)
         return self._event(made, index, text, said)
 
-    # chunks like the one before
+    # events like the one before
 
-    def _learn(self, payload: bytes, index: int, choice: Mapping[str, Any], out: bytes) -> None:
-        """Take a chunk that was read in full, and its event, for an example of those to come."""
-        ids = choice.get("token_ids") or []
+    def _learn(self, payload: bytes, index: int, ids: list[int], text: str, out: bytes) -> None:
+        """After a chunk that was read in full: whether the next may be compared, and with what."""
         is_alone = self._choice is not None or len(self.journals) == 1
         asks_more = self.generation.told_ids or self.generation.wants_running_usage
-        is_example = self._said_no_more and len(ids) == 1 and self.journals[index].is_level
-        if not out or asks_more or not is_alone or not is_example:
-            return
-        text = completions.text_of(self.generation.kind if self._choice is None else Kind.COMPLETION, choice)
-        self._lessons += 1
-        told = out.partition(b"\ndata: ")[2].removesuffix(b"\n\n")
-        self._template = template.learn(payload, text, ids[0], told) if text else None
-        self._plain_choice = index
+        journal = self.journals[index]
+        is_example = bool(out and text) and self._said_no_more and len(ids) == 1 and is_alone and not asks_more
+        if is_example and journal.is_level and self._lessons < _MAX_LESSONS:
+            self._lessons += 1
+            told = out.partition(b"\ndata: ")[2].removesuffix(b"\n\n")
+            self._template = template.learn(payload, text, ids[0], told) or self._template
+            self._plain_choice = index
+        is_settled = journal.is_level and journal.is_written
+        self._compares = self._template is not None and is_settled and self.state is StreamState.STREAMING
 
-    def _plain(self, known: Template, payload: bytes) -> bytes | None:
-        """The event of a chunk that the template matches; None where the chunk is to be read in full."""
-        journal = self.journals[self._plain_choice]
-        found = known.match(payload)
-        if found is None or not journal.is_written:
+    def _plain(self, event: bytes) -> bytes | None:
+        """The client's event for one that the template matches; None where it is to be read in full."""
+        known = self._template
+        found = known.match(event) if known is not None else None
+        if known is None or found is None:
             return None
         text, token = found
-        try:
-            at, mark = journal.append_plain(int(token), text.decode())
-        except UnicodeDecodeError:
-            return None
-        self.lines.append(plain_line(self._plain_choice, at, token, text, mark))
-        return self.events.numbered(known.before + text + known.behind)
+        self._plain_lines += 1
+        self.log += b"%d %b %b\n" % (self._plain_choice, token, text)
+        return self.events.plain(known.before, text, known.behind)
+
+    def _catch_up(self) -> None:
+        """Take what the plain lines say into their journal."""
+        if self._plain_lines:
+            self.journals[self._plain_choice].append_plain(*read_plain_lines(self.log[self._plain_from :]))
+            self._plain_lines = 0
+        self._plain_from = len(self.log)
 
     # the end
 
@@ -333,13 +353,21 @@ class StreamMachine:
             extra = {**extra, "prompt": journal.prompt_ids}
         self._said_no_more = not extra
         at, ids, mark = journal.unwritten()
-        self.lines.append(write_line(index, at, ids, text, mark, extra or None))
+        self.log += write_line(index, at, ids, text, mark, extra or None)
+        self._plain_from = len(self.log)
         return self.events.numbered(chunk)
 
-    def read_line(self, line: Line) -> bytes:
+    def read_line(self, line: Line | PlainLine) -> bytes:
         """Account for a line of this stream's journal; its event, made again. Raises ValueError."""
         if not 0 <= line.choice < len(self.journals):
             raise ValueError(f"a line of choice {line.choice}")
+        if isinstance(line, PlainLine):
+            journal = self.journals[line.choice]
+            journal.append_plain([line.token], [line.text])
+            return self.events.numbered(self.events.made(journal, line.choice, line.text, [line.token], {}))
+        return self._read_full(line)
+
+    def _read_full(self, line: Line) -> bytes:
         extra, journal = line.extra or {}, self.journals[line.choice]
         self.events.frame = extra.get("frame", self.events.frame)
         self._attempts = max(self._attempts, 1)
@@ -360,8 +388,10 @@ class StreamMachine:
         self._more_than_text = self._more_than_text or any(map(completions.has_more_than_text, chunk["choices"]))
         return self.events.numbered(orjson.dumps(chunk))
 
-    def restored(self) -> None:
+    def restored(self, written: bytes) -> None:
         """All lines were read: what comes next is the rest of the answer, from another engine."""
+        self.log += written
+        self._plain_from = len(self.log)
         self._share_chat_prompt()
         if not self._unfinished():
             self.state = StreamState.FINISHED
@@ -386,5 +416,5 @@ def resumed(
         event = machine.read_line(line)
         if machine.seq > after:
             events.append(event)
-    machine.restored()
+    machine.restored(written)
     return machine, b"".join(events)

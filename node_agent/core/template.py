@@ -1,13 +1,13 @@
 """Chunks that differ from the one before only in their text and their id: nearly all chunks of nearly all streams.
 
-What an engine says of one token it says of the next in the same bytes around it. A template is learned from a chunk
-that was read in full, and from what the client was sent for it; the next chunk is then compared, not parsed, and its
-event is put together, not dumped. Whatever does not match to the byte is read in full, as if there were no templates.
+What an engine says of one token it says of the next in the same bytes around it. A template is learned from an event
+that was read in full, and from what the client was sent for it; the next one is then compared, not parsed, and the
+client's is put together, not dumped. What does not match to the byte is read in full, as if there were no templates.
 
 Rules kept here:
 
-* between the known bytes there is a text without quotes and escapes, and one number: nothing else fits;
-* a chunk with anything beside them (a finish_reason, logprobs, a usage) is no example and never matches one.
+* between the known bytes there is a text without quotes, escapes and line ends, and one number: nothing else fits;
+* an event with anything beside them (a finish_reason, logprobs, a usage) is no example and never matches one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 _MAX_DIGITS = 9
 _TEXT_KEYS = (b'"content":"', b'"text":"')
+_DATA, _END = b"data: ", b"\n\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """An engine's chunk is head + text + middle + id + tail; the client's chunk for it is before + text + behind."""
+    """An engine's event is head + text + middle + id + tail; the client's is its number + before + text + behind."""
 
     head: bytes
     middle: bytes
@@ -28,28 +29,42 @@ class Template:
     before: bytes
     behind: bytes
 
-    def match(self, payload: bytes) -> tuple[bytes, bytes] | None:
-        """The text and the id, as they stand there; None where the chunk is another."""
-        if not payload.startswith(self.head) or not payload.endswith(self.tail):
+    def match(self, event: bytes) -> tuple[bytes, bytes] | None:
+        """The text and the id, as they stand there; None where the event is another, or more than one."""
+        if not event.startswith(self.head) or not event.endswith(self.tail):
             return None
-        text, middle, number = payload[len(self.head) : -len(self.tail)].rpartition(self.middle)
-        if not middle or not text or b'"' in text or b"\\" in text:
+        text, middle, number = event[len(self.head) : -len(self.tail)].rpartition(self.middle)
+        if not middle or not text or b'"' in text or b"\\" in text or b"\n" in text:
             return None
-        if not number.isdigit() or len(number) > _MAX_DIGITS:
+        if not number.isdigit() or len(number) > _MAX_DIGITS or not (text.isascii() or _is_text(text)):
             return None
         return text, number
 
 
-def learn(payload: bytes, text: str, token: int, told: bytes) -> Template | None:
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def learn(chunk: bytes, text: str, token: int, told: bytes) -> Template | None:
     """From an engine's chunk with one text and one id, and the client's chunk for it; None where it is no example."""
     written = text.encode()
-    theirs, ours = _around(payload, written), _around(told, written)
+    theirs, ours = _around(chunk, written), _around(told, written)
     if theirs is None or ours is None or b'"' in written or b"\\" in written:
         return None
     before_id, number, tail = theirs[1].rpartition(b'"token_ids":[%d]' % token)
     if not number or number in before_id:
         return None
-    return Template(theirs[0], before_id + b'"token_ids":[', b"]" + tail, *ours)
+    middle = before_id + b'"token_ids":['
+    return Template(_DATA + theirs[0], middle, b"]" + tail + _END, b"\n" + _DATA + ours[0], ours[1] + _END)
+
+
+def as_event(chunk: bytes) -> bytes:
+    """The event that a chunk came in."""
+    return _DATA + chunk + _END
 
 
 def _around(chunk: bytes, text: bytes) -> tuple[bytes, bytes] | None:

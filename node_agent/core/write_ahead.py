@@ -4,24 +4,22 @@ The owner's side of one stream. It has copies at some keepers, each in one of th
 
     OPENING  the journal was sent whole, nothing was acknowledged yet
     SYNCED   it has all lines that were ever delivered; an event waits for every synced copy
-    LATE     it did not acknowledge for `lag_s`: no event waits for it. It still gets every line, and is synced again
-             once it has them all, if no other took its place until then
+    LATE     its keeper did not acknowledge in time: no event waits for it. It still gets every line, and is synced
+             again once it has them all, if no other took its place until then
 
 Rules kept here:
 
 * while a copy is synced, a delivered event is on it: so one surviving keeper is enough to go on without a loss;
-* the wait for a line is bounded by `lag_s`; what goes out with no synced copy is counted as a gap;
+* an event waits for no copy whose keeper is overdue (`core/batches`); what goes out with no synced copy is counted;
 * a copy that is late, lost or leaving is replaced, and let go of when the replacement is synced;
 * an acknowledgement counts for the copy that it is of, not for a later one at the same keeper;
 * a refusal as stale means that someone newer owns the stream: nothing may be delivered any more.
 
-No clock and no sockets: instants come as arguments (seconds of any clock that does not go back), and what is to be
-sent comes out as instructions. Lines go to all `copies`, as they are written.
+No clock and no sockets: what is to be sent comes out as instructions. Lines go to all `copies`, as they are written.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -30,7 +28,6 @@ from node_agent.core import keeper as keeping
 from node_agent.core.epochs import Epoch
 
 WANTED = 2
-LAG_S = 0.05
 MAX_COPIES = 4
 
 
@@ -42,13 +39,11 @@ class Condition(Enum):
 
 @dataclass(eq=False, slots=True)
 class Copy:
-    """One keeper's. acked: the last line that it has for certain; waiting_since: of the oldest line that it was sent
-    and did not acknowledge, None for none."""
+    """One keeper's. acked: the last line that it has for certain; leaving: its keeper goes, or may soon."""
 
     keeper: str
     condition: Condition
     acked: int = -1
-    waiting_since: float | None = None
     leaving: bool = False
 
 
@@ -71,7 +66,7 @@ Instruction = Open | Forget
 
 @dataclass(eq=False)
 class WriteAhead:
-    """opening: what the stream began with; log: all its lines; wanted: how many copies.
+    """opening: what the stream began with; log: all its lines, which its machine writes; wanted: how many copies.
 
     seq: number of the last line; delivered: of the last whose event the client was sent.
     """
@@ -80,7 +75,6 @@ class WriteAhead:
     epoch: Epoch
     opening: bytes
     wanted: int = WANTED
-    lag_s: float = LAG_S
     log: bytearray = field(default_factory=bytearray)
     seq: int = 0
     delivered: int = 0
@@ -88,73 +82,40 @@ class WriteAhead:
     fenced: bool = False
     copies: dict[str, Copy] = field(default_factory=dict)
     _awaited: list[Copy] = field(default_factory=list)
-    _waiting: deque[tuple[int, float]] = field(default_factory=deque)
-    _due: int = 0
     _unfit: set[str] = field(default_factory=set)
-
-    def write(self, lines: Sequence[bytes], now: float) -> int:
-        """Account for new lines, which are to be sent to all copies; the number of the first."""
-        first = self.seq + 1
-        self.seq += len(lines)
-        for line in lines:
-            self.log += line
-        self._waiting.append((self.seq, now))
-        for copy in self.copies.values():
-            if copy.waiting_since is None:
-                copy.waiting_since = now
-        return first
 
     def deliverable(self) -> int:
         """The number of the last event that may be delivered now."""
         upto = self.seq
         for copy in self._awaited:
-            if copy.acked < upto:
-                upto = copy.acked
-        return max(upto, self._due)
-
-    def wait_until(self) -> float | None:
-        """Until when the oldest event that waits may have to; None where none waits."""
-        return self._waiting[0][1] + self.lag_s if self._waiting else None
-
-    def expire(self, now: float) -> None:
-        """No event waits longer than `lag_s`; the copies that it waited for are late."""
-        due = max((seq for seq, since in self._waiting if now >= since + self.lag_s), default=0)
-        if due <= self._due:
-            return
-        self._due = due
-        for copy in self._awaited:
-            is_overdue = copy.condition is Condition.SYNCED or self._is_overdue(copy, now)
-            if copy.acked < due and is_overdue:
-                copy.condition = Condition.LATE
-        self._sort_out()
-
-    def _is_overdue(self, copy: Copy, now: float) -> bool:
-        return copy.waiting_since is not None and now >= copy.waiting_since + self.lag_s
+            upto = min(upto, copy.acked)
+        return upto
 
     def deliver(self, upto: int) -> None:
         """The events up to this number go to the client now."""
-        if upto > self.delivered and not any(copy.acked >= upto for copy in self.copies.values()):
+        if self.wanted and upto > self.delivered and not any(copy.acked >= upto for copy in self.copies.values()):
             self.gaps += 1
         self.delivered = max(self.delivered, upto)
-        while self._waiting and self._waiting[0][0] <= upto:
-            self._waiting.popleft()
 
     @property
     def synced(self) -> list[str]:
         """The keepers that have every delivered line."""
         return [name for name, copy in self.copies.items() if copy.condition is Condition.SYNCED]
 
-    def acknowledged(self, copy: Copy, seq: int, now: float) -> None:
+    def acknowledged(self, copy: Copy, seq: int) -> None:
         """The keeper of this copy has all lines up to `seq`."""
-        if seq <= copy.acked or self.copies.get(copy.keeper) is not copy:
-            return
-        copy.acked = seq
-        copy.waiting_since = now if seq < self.seq else None
-        if copy.condition is not Condition.SYNCED and seq >= self.delivered:
+        copy.acked = max(copy.acked, seq)
+        if copy.condition is not Condition.SYNCED and copy.acked >= self.delivered:
             copy.condition = Condition.SYNCED
             self._sort_out()
 
-    def refused(self, keeper: str, why: str, now: float) -> list[Instruction]:
+    def overdue(self, copy: Copy, seq: int) -> None:
+        """The keeper of this copy did not acknowledge line `seq` in time."""
+        if copy.acked < seq and copy.condition is not Condition.LATE:
+            copy.condition = Condition.LATE
+            self._sort_out()
+
+    def refused(self, keeper: str, why: str) -> list[Instruction]:
         """A keeper would not have it: send all again after a gap, go elsewhere for lack of room, stop when stale."""
         copy = self.copies.get(keeper)
         if copy is None:
@@ -165,7 +126,7 @@ class WriteAhead:
             self._sort_out()
             return []
         if why in (keeping.GAP, keeping.UNKNOWN) and copy.condition is not Condition.OPENING:
-            return [self._open(keeper, now)]
+            return [self._open(keeper)]
         self._unfit.add(keeper)
         self.lost(keeper)
         return []
@@ -175,20 +136,23 @@ class WriteAhead:
         if self.copies.pop(keeper, None) is not None:
             self._sort_out()
 
-    def review(self, ranked: Sequence[str], fit: Sequence[str], now: float) -> list[Instruction]:
+    def review(self, ranked: Sequence[str], fit: Sequence[str]) -> list[Instruction]:
         """Replace what is late or leaving, from `ranked` keepers, the best first. fit: those that may stay keepers."""
         if self.fenced:
             return []
         for name, copy in self.copies.items():
             copy.leaving = name not in fit
-            if self._is_overdue(copy, now):
-                copy.condition = Condition.LATE
-        self._sort_out()
         good = [n for n, c in self.copies.items() if c.condition is not Condition.LATE and not c.leaving]
         able = [name for name in ranked if name not in self.copies and name not in self._unfit]
         room = min(self.wanted - len(good), MAX_COPIES - len(self.copies))
-        opened: list[Instruction] = [self._open(name, now) for name in able[: max(0, room)]]
+        opened: list[Instruction] = [self._open(name) for name in able[: max(0, room)]]
         return opened + self._let_go()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has the copies that it wants, and no other."""
+        good = sum(1 for copy in self.copies.values() if copy.condition is Condition.SYNCED and not copy.leaving)
+        return good == len(self.copies) == self.wanted
 
     def _let_go(self) -> list[Instruction]:
         synced = [n for n, c in self.copies.items() if c.condition is Condition.SYNCED and not c.leaving]
@@ -200,8 +164,8 @@ class WriteAhead:
             self.lost(name)
         return [Forget(name) for name in spare]
 
-    def _open(self, keeper: str, now: float) -> Open:
-        copy = self.copies[keeper] = Copy(keeper, Condition.OPENING, waiting_since=now)
+    def _open(self, keeper: str) -> Open:
+        copy = self.copies[keeper] = Copy(keeper, Condition.OPENING)
         self._sort_out()
         return Open(copy)
 

@@ -14,6 +14,14 @@ class Asked:
         self.exchange = exchange
 
     @property
+    def heard_at(self) -> float:
+        return self.exchange.heard_at
+
+    @property
+    def pieces(self) -> int:
+        return self.exchange.pieces
+
+    @property
     def status(self) -> int:
         return self.exchange.status
 

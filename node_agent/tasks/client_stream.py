@@ -73,12 +73,14 @@ class ClientStream:
         self._closed: str | None = None  # why it ends early: handoff, client-gone, taken
         self._tried: list[NodeStatus] = []
         self._loss: _Loss | None = None
-        self._heard_at = 0.0  # loop time of the last bytes of any engine
-        self._chunks = 0
+        self._heard_at = 0.0  # loop time of the last bytes of the engine that was lost last
+        self._retune_at = 1  # the event at which to look at the engine's pace
+        self._paced_seq = 0
+        self._paced_at = 0.0
         self._is_congested = False
         self._pace = Pace()
         self._clock = asyncio.get_running_loop().time
-        kept.deliver = reply.events
+        kept.deliver = reply.request.write
         kept.fenced = self._fenced
         reply.request.when_gone(self.abandon)
         reply.request.when_congested(self._congested)
@@ -99,7 +101,7 @@ class ClientStream:
             self._reply.start(None)
             self._loss = _Loss(self._owner_before, "entry-lost", self._clock())
             if self._replay:
-                self._reply.events(self._gone_on(self._node.status(), self._clock()) + self._replay)
+                self._reply.request.write(self._gone_on(self._node.status(), self._clock()) + self._replay)
             if self.machine.state is StreamState.FINISHED:
                 self._deliver(self.machine.lose("resumed"))
                 return await self._end()
@@ -130,7 +132,7 @@ class ClientStream:
         return await self._fail("no_ready_node", "No node is ready to go on with this request.")
 
     def keep_alive(self) -> None:
-        self._reply.keep_alive()
+        self._reply.keep_alive(self.kept.ahead.delivered)
 
     def abandon(self) -> None:
         """The client is gone: stop generating at once. Its journal stays, for the case that it comes back."""
@@ -174,6 +176,7 @@ class ClientStream:
             )
         max_tokens = self._generation.max_tokens
         self._route = route
+        self._retune_at, self._paced_seq = self.machine.seq + 1, 0
         self._response = response = self._engines.ask(
             node,
             "POST",
@@ -191,6 +194,7 @@ class ClientStream:
         except ExchangeLost as lost:
             return await self._engine_ended(node, lost.why)
         finally:
+            self._heard_at = response.heard_at or self._heard_at
             self._response = None
             response.close()
 
@@ -206,7 +210,8 @@ class ClientStream:
         """The engine says nothing more: its part was over before, or is lost for this reason."""
         if self._closed is not None:
             return None
-        self._deliver(self.machine.lose(why))
+        if out := self.machine.lose(why):
+            self._deliver(out)
         if self.machine.state is StreamState.COMPLETE:
             return await self._end()
         if self.machine.state is StreamState.LOST:
@@ -218,32 +223,37 @@ class ClientStream:
         machine = self.machine
         out = machine.feed(data)
         if out:
-            now = self._clock()
-            self._chunks += 1
-            if self._chunks > 1:
-                self._pace.observe(now - self._heard_at)
-            self._heard_at = now
-            if self._chunks % _RETUNE_EVERY == 1 and self._response is not None:
-                self._response.allow_silence(silence_s(self._pace.time_per_token_s, self._node.min_silence_s))
             self._deliver(out)
-        if machine.state in _OVER and self._response is not None:
-            self._over(self._response)
+            if machine.events.seq >= self._retune_at:
+                self._retune()
+        if machine.state is not StreamState.STREAMING and machine.state in _OVER:
+            self._over()
 
-    def _over(self, response: Response) -> None:
+    def _retune(self) -> None:
+        """How long the engine may be silent, by its pace since the last look: often at first, then seldom."""
+        response, seq = self._response, self.machine.events.seq
+        if response is None:
+            return
+        if self._paced_seq:
+            self._pace.observe((response.heard_at - self._paced_at) / max(1, seq - self._paced_seq))
+        self._paced_seq, self._paced_at = seq, response.heard_at
+        self._retune_at = seq + min(max(seq, 1), _RETUNE_EVERY)
+        response.allow_silence(silence_s(self._pace.time_per_token_s, self._node.min_silence_s))
+
+    def _over(self) -> None:
         """Nothing more is wanted of this engine; after a whole answer its connection may be used again."""
+        if self._response is None:
+            return
         if self.machine.state is StreamState.COMPLETE:
-            response.allow_silence(_END_WITHIN_S)
+            self._response.allow_silence(_END_WITHIN_S)
         else:
-            response.abort("over")
+            self._response.abort("over")
 
     def _deliver(self, out: bytes) -> None:
-        """Write the lines ahead; the events follow once they are kept."""
-        lines = self.machine.take_lines()
-        if not out and not lines:
-            return
+        """Hand events on; they follow their lines."""
         if self._loss is not None and self._route is not None:
             out = self._gone_on(self._route.node, self._clock()) + out
-        self.kept.write(lines, out)
+        self.kept.write(self.machine.events.seq, out)
 
     async def _end(self) -> int:
         await self.kept.drained()
@@ -270,7 +280,8 @@ class ClientStream:
             self.machine.lose(why)
         if self._loss is None:
             # From the last bytes on: a silence is part of the pause that the client waits.
-            self._loss = _Loss(node.instance_id, why, self._heard_at or self._clock())
+            heard_at = self._response.heard_at if self._response is not None else 0.0
+            self._loss = _Loss(node.instance_id, why, heard_at or self._heard_at or self._clock())
         self._node.metrics.losses.labels(why).inc()
         _log.info("stream %s: lost %s: %s, after %d tokens", self.stream_id, node.instance_id, why, self.machine.tokens)
 

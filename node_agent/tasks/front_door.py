@@ -128,9 +128,9 @@ class FrontDoor:
         epoch = Epoch(1, self._node.instance_id)
         runs = (Run(0, epoch),)
         opening = Opening(generation, runs, request_id.decode("latin-1") if request_id else None)
-        ahead = WriteAhead(stream_id, epoch, opening.to_bytes())
-        kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
         machine = StreamMachine(generation, stream_id, runs)
+        ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log)
+        kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
         stream = ClientStream(self._node, self._engines, machine, kept, Reply(request, stream_id, request_id))
         return await self._run(stream, stream.run(route))
 

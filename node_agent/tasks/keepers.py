@@ -6,21 +6,20 @@ The decisions are `core/write_ahead`'s for each stream; here are the connections
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
 from node_agent.contract.states import NodeState
 from node_agent.core.addresses import parse_address
-from node_agent.core.fleet import Pool
+from node_agent.core.fleet import NodeStatus, Pool
 from node_agent.core.journal_wire import APPEND, FINISH, FORGET, OPEN, encode
 from node_agent.core.keeper import Keeper, KeptJournal, Refused
 from node_agent.core.placement import choose_keepers
-from node_agent.core.write_ahead import LAG_S, WANTED, Copy, Forget, Instruction, Open, WriteAhead
+from node_agent.core.write_ahead import WANTED, Copy, Forget, Instruction, Open, WriteAhead
 from node_agent.ports import JournalLink, JournalLinks
 from node_agent.tasks.kept_stream import KeptStream
 from node_agent.tasks.node import Node
@@ -30,8 +29,7 @@ _GONE = frozenset({"refused", "unreachable"})
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Receipt:
+class _Receipt(NamedTuple):
     """The copy has all lines up to `seq` once its keeper has dealt with the message."""
 
     stream: KeptStream
@@ -48,13 +46,20 @@ class _Keeper:
         self.link: JournalLink = links.connect(parse_address(address), self)
 
     def acknowledged(self, receipts: Sequence[_Receipt | asyncio.Future[None] | None]) -> None:
-        now = asyncio.get_running_loop().time()
+        for receipt in receipts:
+            if type(receipt) is _Receipt:
+                stream, copy, seq = receipt
+                stream.ahead.acknowledged(copy, seq)
+                stream.release()
+            elif isinstance(receipt, asyncio.Future) and not receipt.done():
+                receipt.set_result(None)
+
+    def overdue(self, receipts: Sequence[_Receipt | asyncio.Future[None] | None]) -> None:
+        _log.info("keeper %s lags", self._name)
         for receipt in receipts:
             if isinstance(receipt, _Receipt):
-                receipt.stream.ahead.acknowledged(receipt.copy, receipt.seq, now)
+                receipt.stream.ahead.overdue(receipt.copy, receipt.seq)
                 receipt.stream.release()
-            elif receipt is not None and not receipt.done():
-                receipt.set_result(None)
 
     def refused(self, handle: int, why: str) -> None:
         self._keepers.refused(self._name, handle, why)
@@ -64,26 +69,21 @@ class _Keeper:
 
 
 class Keepers:
-    """All streams that this node owns. wanted: copies of each, 0 for none; lag_s: how long an event may wait."""
+    """All streams that this node owns. wanted: copies of each, 0 for none."""
 
-    def __init__(
-        self, node: Node, links: JournalLinks, own: Keeper, wanted: int = WANTED, lag_s: float = LAG_S
-    ) -> None:
+    def __init__(self, node: Node, links: JournalLinks, own: Keeper, wanted: int = WANTED) -> None:
         self.node = node
         self.own = own
         self._links = links
         self._wanted = wanted
-        self._lag_s = lag_s
         self._handles = itertools.count(1)
         self._streams: dict[int, KeptStream] = {}
         self._open: dict[str, _Keeper] = {}
-        self._due: list[tuple[float, int, KeptStream]] = []  # a heap: when to look at which stream
-        self._timer: asyncio.TimerHandle | None = None
+        self._fleet_seen: tuple[tuple[str, NodeState], ...] = ()
 
     def begin(self, ahead: WriteAhead, engine: Pool | None, *, durable: bool = True) -> KeptStream:
         """Take a stream's journal in, and send it to its keepers. durable: whether the client wants copies."""
         ahead.wanted = self._wanted if durable else 0
-        ahead.lag_s = self._lag_s
         stream = KeptStream(self, ahead, next(self._handles), engine)
         self._streams[stream.handle] = stream
         self._review(stream)
@@ -93,67 +93,52 @@ class Keepers:
         """Look after all copies, and let old journals of others go; until cancelled."""
         while True:
             await asyncio.sleep(REVIEW_EVERY_S)
-            for stream in list(self._streams.values()):
-                self._review(stream)
+            self._review_all()
             self._copy_orphans()
             self.own.expire(self.node.clock())
             self.node.metrics.kept_bytes.set(self.own.held_bytes)
 
-    def _review(self, stream: KeptStream) -> None:
+    def _review_all(self) -> None:
+        """All streams when the fleet has changed, else those whose copies are not as they should be."""
+        peers = self.node.fleet.alive(self.node.clock())
+        fleet = tuple((peer.instance_id, peer.state) for peer in peers)
+        changed, self._fleet_seen = fleet != self._fleet_seen, fleet
+        for stream in list(self._streams.values()):
+            self._count_gaps(stream)
+            if changed or not stream.ahead.is_settled:
+                self._review(stream, peers)
+
+    def _review(self, stream: KeptStream, peers: Sequence[NodeStatus] | None = None) -> None:
         ahead = stream.ahead
         if not ahead.wanted:
             return
-        peers = self.node.fleet.alive(self.node.clock())
+        if peers is None:
+            peers = self.node.fleet.alive(self.node.clock())
         fit = [p.instance_id for p in peers if p.state in (NodeState.READY, NodeState.STARTING)]
         staying = [p.pool for p in peers if p.instance_id in ahead.copies and p.instance_id in fit]
         chosen = choose_keepers(ahead.stream, peers, [self.node.pool, *staying], stream.engine)
-        now = asyncio.get_running_loop().time()
-        self._perform(stream, ahead.review([peer.instance_id for peer in chosen], fit, now))
+        self._perform(stream, ahead.review([peer.instance_id for peer in chosen], fit))
         stream.release()
 
-    # lines and their time
-
-    def append(self, stream: KeptStream, first: int, lines: Sequence[bytes]) -> None:
-        """Send new lines to all copies of a stream."""
-        ahead = stream.ahead
-        if not ahead.copies:
-            return
-        body = lines[0] if len(lines) == 1 else b"".join(lines)
-        message = encode(APPEND, stream.handle, first, body)
-        for name, copy in list(ahead.copies.items()):
-            self._send(name, message, _Receipt(stream, copy, ahead.seq))
-
-    def time(self, stream: KeptStream) -> None:
-        """See that no event of the stream waits for longer than it may."""
-        until = stream.ahead.wait_until()
-        if until is None:
-            return
-        stream.is_timed = True
-        heapq.heappush(self._due, (until, stream.handle, stream))
-        if self._timer is None or self._due[0][2] is stream:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(self._due[0][0], self._on_timer) if self._due else None
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        now = asyncio.get_running_loop().time()
-        while self._due and self._due[0][0] <= now:
-            _, _, stream = heapq.heappop(self._due)
-            stream.is_timed = False
-            stream.expire(now)
-            self.time(stream)
-        self._set_timer()
-
-    def count_gap(self, stream: KeptStream) -> None:
-        """An event goes out that no keeper has."""
-        self.node.metrics.gaps.inc()
-        _log.debug("stream %s: event %d is at no keeper", stream.ahead.stream, stream.ahead.delivered)
+    def _count_gaps(self, stream: KeptStream) -> None:
+        """Events that went out although no keeper had them."""
+        gaps = stream.ahead.gaps - stream.counted_gaps
+        if gaps:
+            stream.counted_gaps += gaps
+            self.node.metrics.gaps.inc(gaps)
+            _log.debug("stream %s: %d events are at no keeper", stream.ahead.stream, gaps)
 
     # keepers
+
+    def append(self, stream: KeptStream, first: int, lines: bytes | bytearray, seq: int) -> None:
+        """Send new lines, number `first` to `seq`, to all copies of a stream."""
+        message = encode(APPEND, stream.handle, first, lines)
+        for name, copy in stream.ahead.copies.items():
+            keeper = self._open.get(name)
+            if keeper is not None:
+                keeper.link.send(message, _Receipt(stream, copy, seq))
+            else:
+                self._send(name, message, _Receipt(stream, copy, seq))
 
     def _perform(self, stream: KeptStream, instructions: Iterable[Instruction]) -> None:
         for instruction in instructions:
@@ -181,8 +166,7 @@ class Keepers:
         if stream is None:
             return
         _log.info("stream %s: keeper %s refuses: %s", stream.ahead.stream, keeper, why)
-        now = asyncio.get_running_loop().time()
-        self._perform(stream, stream.ahead.refused(keeper, why, now))
+        self._perform(stream, stream.ahead.refused(keeper, why))
         stream.release()
 
     def lost(self, keeper: str, why: str) -> None:
@@ -204,6 +188,7 @@ class Keepers:
         if self._streams.pop(stream.handle, None) is None:
             return
         ahead = stream.ahead
+        self._count_gaps(stream)
         if finished:
             for keeper in ahead.copies:
                 self._send(keeper, encode(FINISH, stream.handle))
@@ -228,7 +213,8 @@ class Keepers:
 
     def _copy_orphans(self) -> None:
         for name, journal in self.own.orphans(self.node.clock()):
-            self._copy_on(name, journal, self._wanted - len(journal.copied_to))
+            alive = {peer.instance_id for peer in self.node.fleet.alive(self.node.clock())}
+            self._copy_on(name, journal, self._wanted - len(journal.copied_to & alive))
 
     def _copy_on(self, name: str, journal: KeptJournal, copies: int) -> list[asyncio.Future[None]]:
         """Send a journal that is kept here to the best peers that have it not from here; their receipts."""
@@ -244,8 +230,6 @@ class Keepers:
         return receipts
 
     def shut(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         for keeper in self._open.values():
             keeper.link.close()
         self._open.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from node_agent.contract.errors import StaleEpoch
@@ -30,31 +30,37 @@ class KeptStream:
         self.engine = engine
         self.deliver: Callable[[bytes], None] = _nobody
         self.fenced: Callable[[], None] = lambda: None
-        self.is_timed = False  # `keepers` will look whether an event waits too long
+        self.counted_gaps = 0
         self._keepers = keepers
+        self._sent = len(ahead.log)  # how much of the log is at the copies, or on its way
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
 
-    def write(self, lines: Sequence[bytes], out: bytes) -> None:
-        """Keep the lines; `out`, their events and what belongs behind them, is delivered once that is allowed."""
+    def write(self, seq: int, out: bytes) -> None:
+        """The log has lines up to number `seq`; `out`, their events, is delivered once that is allowed."""
         ahead = self.ahead
         if ahead.fenced:
             return
-        if lines:
-            self._keepers.append(self, ahead.write(lines, self._loop.time()), lines)
-        self._waiting.append((ahead.seq, out))
-        self.release()
-        if self._waiting and not self.is_timed:
-            self._keepers.time(self)
+        if seq > ahead.seq:
+            if ahead.copies:
+                self._keepers.append(self, ahead.seq + 1, ahead.log[self._sent :], seq)
+            self._sent = len(ahead.log)
+            ahead.seq = seq
+        if ahead.copies or self._waiting:
+            self._waiting.append((seq, out))
+            if not ahead.copies:
+                self.release()
+        else:
+            ahead.deliver(seq)
+            self.deliver(out)
 
     def release(self) -> None:
         """Deliver what may be delivered; called whenever that may have changed."""
         ahead, waiting = self.ahead, self._waiting
         if ahead.fenced:
             self._fence()
-            return
-        if waiting and waiting[0][0] <= (upto := ahead.deliverable()):
+        elif waiting and waiting[0][0] <= (upto := ahead.deliverable()):
             seq, out = waiting.popleft()
             if waiting and waiting[0][0] <= upto:
                 parts = [out]
@@ -62,17 +68,10 @@ class KeptStream:
                     seq, out = waiting.popleft()
                     parts.append(out)
                 out = b"".join(parts)
-            gaps = ahead.gaps
             ahead.deliver(seq)
-            if ahead.gaps != gaps:
-                self._keepers.count_gap(self)
             self.deliver(out)
-        self._wake()
-
-    def expire(self, now: float) -> None:
-        """Deliver what has waited for as long as it may."""
-        self.ahead.expire(now)
-        self.release()
+        if self._waiter is not None:
+            self._wake()
 
     async def drained(self) -> None:
         """Wait until everything was delivered. Raises StaleEpoch when it never may be."""

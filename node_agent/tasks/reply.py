@@ -32,8 +32,9 @@ class Reply:
         self._request_id = request_id
         self.started = False
         self._ended = False
+        self._seen = 0
         self._clock = asyncio.get_running_loop().time
-        self._sent_at = self._clock()
+        self._asked_at = self._clock()
 
     def start(self, route: Route | None) -> None:
         """The head, with where its engine is; None where none is needed any more."""
@@ -48,16 +49,16 @@ class Reply:
             more.append((REQUEST_ID, self._request_id))
         self.request.begin(200, EVENT_STREAM, more)
 
-    def events(self, data: bytes) -> None:
-        self._sent_at = self._clock()
-        self.request.write(data)
+    def keep_alive(self, events: int) -> None:
+        """To be called about every COMMENT_EVERY_S: says something where nothing was said since the last call.
 
-    def keep_alive(self) -> None:
-        """To be called about every COMMENT_EVERY_S: says something where nothing was said for so long."""
-        idle_s = self._clock() - self._sent_at
-        if not self._ended and idle_s >= (COMMENT_EVERY_S if self.started else EARLY_HEAD_S):
+        events: how many the client was sent so far.
+        """
+        seen, self._seen = self._seen, events
+        waits_for_head = not self.started and self._clock() - self._asked_at < EARLY_HEAD_S
+        if not self._ended and events == seen and not waits_for_head:
             self.start(None)
-            self.events(sse.comment("waiting"))
+            self.request.write(sse.comment("waiting"))
 
     def end(self, last: bytes = b"") -> int:
         self._ended = True

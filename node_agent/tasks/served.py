@@ -6,9 +6,8 @@ to its entry: its reader then loses the exchange with `handoff`, and the entry g
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from node_agent.core import drain
 from node_agent.core.addresses import Address
@@ -18,38 +17,35 @@ from node_agent.ports import Http, Response
 from node_agent.tasks.asked import Asked
 from node_agent.tasks.node import Node
 
-_EVENT = b"data: "
-_PACE_EVERY = 16
-"""Events between two looks at the clock: how fast an engine is changes slower than that."""
+_SAMPLE_TOKENS = 4
+"""The least that a request has to have generated between two looks at its pace."""
 
 
 class Served(Asked):
-    """One request at the local engine. tokens: what it has generated so far."""
+    """One request at the local engine."""
 
     def __init__(self, registry: ServedRequests, key: int, max_tokens: int | None, exchange: Response) -> None:
         super().__init__(exchange)
         self.key = key
         self.max_tokens = max_tokens
-        self.tokens = 0
         self.handed_off = False
         self._registry = registry
-        self._counted = 0
-        self._counted_at = 0.0
+        self._seen = 0
+        self._seen_at = 0.0
 
-    async def pipe(self, sink: Callable[[bytes], None]) -> None:
-        def counted(data: bytes) -> None:
-            self.tokens += data.count(_EVENT)
-            if self.tokens - self._counted >= _PACE_EVERY:
-                self._look_at_clock()
-            sink(data)
+    @property
+    def remaining_tokens(self) -> int | None:
+        """At most, as a rule: tokens that come together count as one, so it errs on the safe side."""
+        return None if self.max_tokens is None else max(0, self.max_tokens - self.pieces)
 
-        await self.exchange.pipe(counted)
-
-    def _look_at_clock(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if self._counted:
-            self._registry.node.pace.observe((now - self._counted_at) / (self.tokens - self._counted))
-        self._counted, self._counted_at = self.tokens, now
+    def pace_s(self) -> float | None:
+        """The time per token since the last look, None where too few came."""
+        pieces, heard_at = self.pieces, self.heard_at
+        if pieces - self._seen < _SAMPLE_TOKENS:
+            return None
+        pace = (heard_at - self._seen_at) / (pieces - self._seen) if self._seen else None
+        self._seen, self._seen_at = pieces, heard_at
+        return pace
 
     def close(self) -> None:
         self._registry.forget(self)
@@ -90,14 +86,16 @@ class ServedRequests:
         self._served.pop(served.key, None)
         self.node.in_flight = len(self._served)
 
+    def look_at_pace(self) -> None:
+        """To be called now and then: how fast the engine is, by the requests that it serves."""
+        for served in self._served.values():
+            if (pace := served.pace_s()) is not None:
+                self.node.pace.observe(pace)
+
     def plan(self, now: float, deadline: float) -> drain.DrainPlan:
         """What the drain planner says of what is served now."""
         pace = self.node.pace.time_per_token_s
-        streams = [
-            ServedStream(s.key, None if s.max_tokens is None else max(0, s.max_tokens - s.tokens), pace)
-            for s in self._served.values()
-            if not s.handed_off
-        ]
+        streams = [ServedStream(s.key, s.remaining_tokens, pace) for s in self._served.values() if not s.handed_off]
         return drain.plan(streams, now, deadline)
 
     def hand_off(self, key: int) -> None:

@@ -191,6 +191,6 @@ def _taken_over(event: EventId, journal: Taken, epoch: Epoch) -> Takeover:
     runs = (*opening.runs, Run(journal.seq, epoch))
     machine, replay = resumed(opening.generation, event.stream, journal.lines, event.seq, runs)
     written = Opening(opening.generation, runs, opening.request_id).to_bytes()
-    ahead = WriteAhead(event.stream, epoch, written, log=bytearray(journal.lines), seq=journal.seq)
+    ahead = WriteAhead(event.stream, epoch, written, log=machine.log, seq=journal.seq)
     ahead.delivered = journal.seq
     return Takeover(machine, ahead, replay, opening.request_id)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.journal_wire import ACK, APPEND, BadFrame, Message, Opener, Sealer, encode, frames_of, session_key
+from node_agent.core.journal_wire import ACK, APPEND, BadFrame, Message, Opener, Sealer, encode, session_key
 
 KEY = session_key(b"cluster key", "a", "b")
 MESSAGES = st.lists(st.builds(Message, st.integers(0, 5), st.integers(0, 9), st.integers(0, 9), st.binary(max_size=20)))
@@ -17,14 +17,6 @@ def test_messages_arrive_whole_in_any_cuts(frames: list[list[Message]], step: in
     sealer, opener = Sealer(KEY, b"owner"), Opener(KEY, b"owner")
     data = b"".join(sealer.seal(b"".join(encode(*message) for message in messages)) for messages in frames)
     assert [frame for at in range(0, len(data), step) for frame in opener.feed(data[at : at + step])] == frames
-
-
-@given(st.lists(st.binary(max_size=20), max_size=9), st.integers(1, 40))
-def test_messages_are_put_together_up_to_a_size_and_none_is_left_out(messages: list[bytes], most: int) -> None:
-    groups = list(frames_of(messages, most))
-    assert b"".join(data for _, data in groups) == b"".join(messages)
-    assert sum(count for count, _ in groups) == len(messages)
-    assert all(count >= 1 and (len(data) <= most or count == 1) for count, data in groups)
 
 
 def frame(key: bytes = KEY, side: bytes = b"owner") -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 from node_agent.contract.states import NodeState
@@ -11,7 +10,7 @@ from node_agent.core.epochs import Epoch, EventId, Run, event_id_suffix, parse_e
 from node_agent.core.fleet import NodeStatus
 from node_agent.core.keeper import LIFE_S, ORPHAN_AFTER_S, Keeper, Refused
 from node_agent.core.placement import RANKS, choose_keepers, rank
-from node_agent.core.write_ahead import LAG_S, Condition, Copy, Forget, Instruction, Open, WriteAhead
+from node_agent.core.write_ahead import Condition, Copy, Instruction, Open, WriteAhead
 
 ONE, TWO = Epoch(1, "i-a"), Epoch(2, "i-b")
 
@@ -112,132 +111,126 @@ def asked(instructions: list[Instruction]) -> list[str]:
     return [f"open {i.copy.keeper}" if isinstance(i, Open) else f"forget {i.keeper}" for i in instructions]
 
 
-def review(stream: WriteAhead, keepers: str, now: float) -> list[str]:
-    return asked(stream.review(list(keepers), list(keepers), now))
+def review(stream: WriteAhead, keepers: str) -> list[str]:
+    return asked(stream.review(list(keepers), list(keepers)))
 
 
-def acknowledge(stream: WriteAhead, keepers: str, seq: int, now: float) -> None:
+def acknowledge(stream: WriteAhead, keepers: str, seq: int) -> None:
     for keeper in keepers:
-        stream.acknowledged(stream.copies[keeper], seq, now)
+        stream.acknowledged(stream.copies[keeper], seq)
 
 
 def in_sync(keepers: str) -> WriteAhead:
     stream = ahead()
-    review(stream, keepers, 0.0)
-    acknowledge(stream, keepers, 0, 0.0)
+    review(stream, keepers)
+    acknowledge(stream, keepers, 0)
     return stream
 
 
 def test_an_event_waits_for_every_synced_copy_and_for_no_other() -> None:
     stream = ahead()
-    assert review(stream, "ab", 0.0) == ["open a", "open b"]
-    acknowledge(stream, "a", 0, 0.001)
-    assert stream.write([b"1\n"], 0.002) == 1
+    assert review(stream, "ab") == ["open a", "open b"]
+    acknowledge(stream, "a", 0)
+    stream.seq = 1
     assert stream.deliverable() == 0
-    acknowledge(stream, "a", 1, 0.004)
+    acknowledge(stream, "a", 1)
     assert stream.deliverable() == 1, "b was never in sync"
     stream.deliver(1)
-    acknowledge(stream, "b", 1, 0.005)
-    assert stream.write([b"2\n", b"3\n"], 0.006) == 2
-    acknowledge(stream, "a", 3, 0.007)
+    acknowledge(stream, "b", 1)
+    stream.seq = 3
+    acknowledge(stream, "a", 3)
     assert stream.deliverable() == 1
-    acknowledge(stream, "b", 2, 0.008)
+    acknowledge(stream, "b", 2)
     assert stream.deliverable() == 2
-    acknowledge(stream, "b", 3, 0.008)
+    acknowledge(stream, "b", 3)
     assert stream.deliverable() == 3
     assert stream.gaps == 0
 
 
-def test_a_keeper_that_lags_is_not_waited_for_longer_than_the_bound_is_replaced_and_let_go() -> None:
+def test_a_keeper_that_lags_is_not_waited_for_is_replaced_and_let_go() -> None:
     stream = in_sync("ab")
-    stream.write([b"1\n"], 1.0)
-    acknowledge(stream, "a", 1, 1.0)
-    assert stream.wait_until() == pytest.approx(1.0 + LAG_S)
-    stream.expire(1.049)
+    stream.seq = 1
+    acknowledge(stream, "a", 1)
     assert stream.deliverable() == 0
-    stream.expire(1.05)
+    stream.overdue(stream.copies["b"], 1)
     assert stream.deliverable() == 1
     stream.deliver(1)
-    assert stream.wait_until() is None
     assert stream.copies["b"].condition is Condition.LATE
-    assert review(stream, "abc", 1.1) == ["open c"]
-    acknowledge(stream, "c", 1, 1.2)
-    assert review(stream, "abc", 1.3) == ["forget b"]
+    assert not stream.is_settled
+    assert review(stream, "abc") == ["open c"]
+    acknowledge(stream, "c", 1)
+    assert review(stream, "abc") == ["forget b"]
     assert sorted(stream.synced) == ["a", "c"]
+    assert stream.is_settled
 
 
-@pytest.mark.parametrize("keepers", ["a", "ab"])
-def test_the_wait_of_every_single_event_is_bounded_whatever_is_acknowledged_of_the_others(keepers: str) -> None:
-    stream = in_sync(keepers)
-    for number in range(1, 200):
-        now = number / 100
-        stream.write([b"x\n"], now)
-        if number > 2:
-            acknowledge(stream, keepers[0], number - 2, now)  # always behind, never silent
-        stream.expire(now)
-        stream.deliver(stream.deliverable())
-        waiting_since = stream.wait_until()
-        assert waiting_since is None or waiting_since > now
-
-
-def test_a_copy_that_was_just_opened_is_not_late_because_an_event_was_due_before() -> None:
-    stream = in_sync("a")
-    stream.write([b"1\n"], 1.0)
-    assert review(stream, "ab", 1.045) == ["open b"]
-    stream.lost("a")
-    stream.expire(1.05)
+def test_where_all_copies_lag_nobody_is_waited_for_and_what_goes_out_is_counted() -> None:
+    stream = in_sync("ab")
+    stream.seq = 1
+    for keeper in "ab":
+        stream.overdue(stream.copies[keeper], 1)
     assert stream.deliverable() == 1
-    assert stream.copies["b"].condition is Condition.OPENING
+    stream.deliver(1)
+    assert (stream.gaps, stream.synced) == (1, [])
+
+
+def test_what_was_acknowledged_meanwhile_is_not_overdue() -> None:
+    stream = in_sync("a")
+    stream.seq = 2
+    acknowledge(stream, "a", 1)
+    stream.overdue(stream.copies["a"], 1)
+    assert stream.synced == ["a"]
 
 
 def test_a_late_keeper_that_has_caught_up_is_in_sync_again() -> None:
     stream = in_sync("a")
-    stream.write([b"1\n"], 1.0)
-    stream.expire(2.0)
+    stream.seq = 1
+    stream.overdue(stream.copies["a"], 1)
     stream.deliver(stream.deliverable())
-    assert (stream.gaps, stream.synced) == (1, [])
-    acknowledge(stream, "a", 1, 2.1)
+    acknowledge(stream, "a", 1)
     assert stream.synced == ["a"]
 
 
 def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_place() -> None:
     stream = in_sync("a")
-    stream.write([b"1\n"], 1.0)
+    stream.seq = 1
     before: Copy = stream.copies["a"]
-    assert asked(stream.refused("a", keeping.GAP, 1.0)) == ["open a"]
-    stream.acknowledged(before, 1, 1.0)
+    assert asked(stream.refused("a", keeping.GAP)) == ["open a"]
+    stream.acknowledged(before, 1)
     assert stream.deliverable() < 1
-    acknowledge(stream, "a", 1, 1.0)
+    acknowledge(stream, "a", 1)
     assert stream.deliverable() == 1
 
 
-def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted() -> None:
-    stream = ahead()
-    assert review(stream, "", 0.0) == []
-    stream.write([b"1\n"], 0.0)
-    assert stream.deliverable() == 1
-    stream.deliver(1)
-    assert stream.gaps == 1
+def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted_unless_none_is_wanted() -> None:
+    for wanted, gaps in ((2, 1), (0, 0)):
+        stream = ahead()
+        stream.wanted = wanted
+        assert review(stream, "") == []
+        stream.seq = 1
+        assert stream.deliverable() == 1
+        stream.deliver(1)
+        assert stream.gaps == gaps
 
 
 def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewhere() -> None:
     stream = ahead()
-    review(stream, "ab", 0.0)
-    acknowledge(stream, "a", 0, 0.0)
-    assert asked(stream.refused("a", keeping.GAP, 0.0)) == ["open a"]
-    assert stream.refused("b", keeping.FULL, 0.0) == []
-    assert review(stream, "abc", 0.0) == ["open c"]
-    assert stream.refused("a", keeping.STALE, 0.0) == []
+    review(stream, "ab")
+    acknowledge(stream, "a", 0)
+    assert asked(stream.refused("a", keeping.GAP)) == ["open a"]
+    assert stream.refused("b", keeping.FULL) == []
+    assert review(stream, "abc") == ["open c"]
+    assert stream.refused("a", keeping.STALE) == []
     assert stream.fenced
-    assert review(stream, "a", 0.0) == []
+    assert review(stream, "a") == []
 
 
 def test_a_keeper_that_leaves_is_replaced_before_it_is_let_go() -> None:
     stream = in_sync("ab")
-    assert review(stream, "bc", 1.0) == ["open c"]
+    assert review(stream, "bc") == ["open c"]
     assert "a" in stream.synced
-    acknowledge(stream, "c", 0, 1.0)
-    assert review(stream, "bc", 1.1) == ["forget a"]
+    acknowledge(stream, "c", 0)
+    assert review(stream, "bc") == ["forget a"]
 
 
 # placement

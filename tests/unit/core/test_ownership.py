@@ -15,6 +15,7 @@ from node_agent.core.epochs import Epoch, EventId, Run, event_id_suffix, is_told
 from node_agent.core.keeper import Keeper, Refused, best
 from node_agent.core.write_ahead import Copy, Forget, Instruction, Open, WriteAhead
 
+NOW = 1000.0
 NODES = ("n0", "n1", "n2", "n3")
 STREAM = "s"
 
@@ -68,7 +69,6 @@ class Ownership(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 1000.0
         self.keepers = {name: Keeper() for name in NODES}
         self.takeovers = 0
         self.replays: set[Epoch] = set()
@@ -96,7 +96,9 @@ class Ownership(RuleBasedStateMachine):
                     self.messages.append(Message(owner, keeper, None, "forget", 0, []))
 
     def write(self, owner: WriteAhead, line: bytes) -> None:
-        first = owner.write([line], self.now)
+        owner.log += line
+        first = owner.seq + 1
+        owner.seq = first
         for name, copy in owner.copies.items():
             self.messages.append(Message(owner, name, copy, "append", first, [line]))
 
@@ -109,9 +111,9 @@ class Ownership(RuleBasedStateMachine):
             return
         if isinstance(message, Reply):
             if message.refused is None and message.copy is not None:
-                message.owner.acknowledged(message.copy, message.seq, self.now)
+                message.owner.acknowledged(message.copy, message.seq)
             elif message.refused is not None:
-                self.send(message.owner, message.owner.refused(message.keeper, message.refused, self.now))
+                self.send(message.owner, message.owner.refused(message.keeper, message.refused))
             return
         self.messages.append(self._answer(message))
 
@@ -119,11 +121,9 @@ class Ownership(RuleBasedStateMachine):
         keeper, owner = self.keepers[message.keeper], message.owner
         try:
             if message.kind == "open":
-                seq = keeper.open(
-                    STREAM, owner.epoch, owner.opening, len(message.lines), b"".join(message.lines), self.now
-                )
+                seq = keeper.open(STREAM, owner.epoch, owner.opening, len(message.lines), b"".join(message.lines), NOW)
             elif message.kind == "append":
-                seq = keeper.append(STREAM, owner.epoch, message.first, b"".join(message.lines), self.now)
+                seq = keeper.append(STREAM, owner.epoch, message.first, b"".join(message.lines), NOW)
             else:
                 keeper.forget(STREAM, owner.epoch)
                 seq = -1
@@ -156,13 +156,16 @@ class Ownership(RuleBasedStateMachine):
 
     # owners
 
-    @rule(seconds=st.sampled_from((0.01, 0.06, 1.0)))
-    def time_passes(self, seconds: float) -> None:
-        self.now += seconds
+    @precondition(lambda self: self.owners)
+    @rule(data=st.data())
+    def a_keeper_is_slow(self, data: st.DataObject) -> None:
+        owner = data.draw(st.sampled_from(self.owners))
+        if owner.copies:
+            owner.overdue(owner.copies[data.draw(st.sampled_from(sorted(owner.copies)))], owner.seq)
 
     def review(self, owner: WriteAhead) -> None:
         others = [name for name in NODES if name != node_of(owner)]
-        self.send(owner, owner.review(others, others, self.now))
+        self.send(owner, owner.review(others, others))
 
     @precondition(lambda self: self.owners)
     @rule(data=st.data())
@@ -182,7 +185,6 @@ class Ownership(RuleBasedStateMachine):
     def deliver(self, data: st.DataObject) -> None:
         owner = data.draw(st.sampled_from(self.owners))
         is_replay = owner.epoch in self.replays
-        owner.expire(self.now)
         waits = owner.copies and not owner.synced if is_replay else owner.deliverable() < owner.seq
         if owner.fenced or (owner.seq == owner.delivered and not is_replay) or waits:
             return
@@ -210,7 +212,7 @@ class Ownership(RuleBasedStateMachine):
         reached = [other for other in sorted(asked | {name}) if self.reaches(name, other)]
         self.takeovers += 1
         label = f"{name}-{self.takeovers}"
-        taken = [(other, self.keepers[other].take(STREAM, label, self.now)) for other in reached]
+        taken = [(other, self.keepers[other].take(STREAM, label, NOW)) for other in reached]
         found = {other: journal for other, journal in taken if journal is not None}
         if not found:
             return

@@ -34,6 +34,8 @@ class Part:
     """A response of these parts, after which the exchange is lost, or waits until it is aborted."""
 
     headers: dict[bytes, bytes] = {}  # noqa: RUF012 # never changed
+    heard_at = 0.0
+    pieces = 0
 
     def __init__(self, *parts: bytes, then: str | None = "reset", status: int = 200, stream: bool = True) -> None:
         self._parts = list(parts)
@@ -164,7 +166,7 @@ def test_a_lone_node_is_asked_once_more_only_where_another_can_be(monkeypatch: p
     assert b'"code":"no_ready_node"' in body
 
 
-ENDLESS = [lambda: Silent(), lambda: Part(ROLE, TOKEN, then=None)]
+ENDLESS: list[Callable[[], Part]] = [Silent, lambda: Part(ROLE, TOKEN, then=None)]
 
 
 @pytest.mark.parametrize("play", ENDLESS, ids=["no answer yet", "in the middle"])

@@ -24,6 +24,7 @@ from node_agent.tasks.journal_door import JournalDoor
 
 KEY = b"cluster key"
 NOW = 1000.0
+LAG_S = 5.0
 
 
 async def http(request: DoorRequest) -> None:
@@ -43,13 +44,17 @@ class Ends:
         self.why: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def link(self, key: bytes = KEY, at: float = NOW, address: Address | None = None) -> TcpLink:
-        return TcpJournalLinks(key, lambda: at, "127.0.0.1").connect(address or self.address, self)
+        return TcpJournalLinks(key, lambda: at, LAG_S, "127.0.0.1").connect(address or self.address, self)
 
     # LinkOwner
 
     def acknowledged(self, receipts: Sequence[object]) -> None:
         for receipt in receipts:
             self.heard.put_nowait(receipt)
+
+    def overdue(self, receipts: Sequence[object]) -> None:
+        for receipt in receipts:
+            self.heard.put_nowait(f"{receipt} is overdue")
 
     def refused(self, handle: int, why: str) -> None:
         self.heard.put_nowait((handle, why))
@@ -82,7 +87,7 @@ def test_lines_are_kept_and_acknowledged_in_their_order() -> None:
         link.send(encode(APPEND, 1, 1, b"one\ntwo\n"), "two")
         link.send(encode(APPEND, 1, 5, b"five\n"), "five")
         heard = [await ends.heard.get() for _ in range(4)]
-        assert heard == [(1, "gap"), "opened", "two", "five"], "a refusal comes before the receipts of its frame"
+        assert heard == [(1, "gap"), "opened", "two", "five"], "a refusal comes before the receipts of its batch"
         taken = ends.keeper.take("s", "i-b", NOW)
         assert taken is not None
         assert (taken.opening, taken.lines, taken.seq) == (b"opening", b"one\ntwo\n", 2)
@@ -129,6 +134,29 @@ def test_a_preface_is_bounded_and_checked(rest: bytes) -> None:
             assert await reader.read() == b"", "the door has nothing to say to it"
         assert not ends.journals.connections
         writer.close()
+
+    tell(story)
+
+
+def test_who_waits_for_a_keeper_that_does_not_answer_hears_so_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.unit.tasks.test_journals.LAG_S", 0.05)
+
+    async def story(ends: Ends) -> None:
+        ended = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+            ended.set()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        link = ends.link(address=Address("127.0.0.1", server.sockets[0].getsockname()[1]))
+        link.send(opened(), "opened")
+        assert await ends.heard.get() == "opened is overdue"
+        link.close()
+        await ended.wait()
+        server.close()
 
     tell(story)
 
