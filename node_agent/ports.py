@@ -5,6 +5,7 @@ Every method may raise a TransientError of the contract, and nothing else that i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -231,6 +232,14 @@ class JournalLink(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Other:
+    """Connections to a door that begin with `preface` speak no HTTP: `take_over` makes their protocol."""
+
+    preface: bytes
+    take_over: Callable[[asyncio.Transport], asyncio.Protocol]
 
 
 class LinkOwner(Protocol):

@@ -49,6 +49,7 @@ class Request:
         self.knows_chunks = True
         self._is_head = method == "HEAD"
         self._connection = connection
+        self._send = connection.write
         self._gone: Callable[[], None] | None = None
         self._congested: Callable[[bool], None] | None = None
 
@@ -100,7 +101,7 @@ class Request:
 
     def write(self, data: bytes) -> None:
         if data and not self._is_head and not self.is_gone:
-            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self.knows_chunks else data)
+            self._send(b"%x\r\n%b\r\n" % (len(data), data) if self.knows_chunks else data)
 
     def end(self, last: bytes = b"") -> None:
         if self.is_ended:
@@ -120,7 +121,7 @@ class Request:
 
     def _write(self, data: bytes) -> None:
         if not self.is_gone:
-            self._connection.write(data)
+            self._send(data)
 
     def _end(self) -> None:
         self.is_ended = True
@@ -143,6 +144,7 @@ class DoorConnection(asyncio.Protocol):
     def __init__(self, server: HttpServer) -> None:
         self.server = server
         self.is_congested = False
+        self.write: Callable[[bytes], None] = _to_nobody
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._first: bytes | None = b"" if server.other is not None else None
@@ -167,6 +169,7 @@ class DoorConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # a server's is one
+        self.write = self._transport.write  # type: ignore[union-attr] # it was just set
         self.server.connections.add(self)
         most = self.server.limits.connections
         if self.server.is_over(2 * most):
@@ -176,7 +179,7 @@ class DoorConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.server.connections.discard(self)
-        self._transport = None
+        self._transport, self.write = None, _to_nobody
         for request in (self._current, *self._waiting):
             if request is not None:
                 request.client_left()
@@ -311,10 +314,6 @@ class DoorConnection(asyncio.Protocol):
 
     # the transport
 
-    def write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
-
     def _read(self, reads: bool) -> None:
         if self._transport is not None and self._transport.is_reading() is not reads:
             (self._transport.resume_reading if reads else self._transport.pause_reading)()
@@ -348,3 +347,7 @@ class DoorConnection(asyncio.Protocol):
                 self.refuse(408, "request_timeout", f"The request was not whole after {took_s:.0f} s.")
         elif quiet_s > limits.idle_s:
             self._close()
+
+
+def _to_nobody(data: bytes) -> None:
+    """The client is gone: nobody reads it."""

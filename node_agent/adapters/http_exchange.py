@@ -127,12 +127,12 @@ class Exchange(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            raise  # a bug of whoever takes the body
         except httptools.HttpParserError:
             self.abort("broken")
             return
         if self._sink is not None:
-            if self._parts:
-                self._sink(self._take())
             if self._done:
                 self._wake()
             return
@@ -171,9 +171,12 @@ class Exchange(asyncio.Protocol):
             self._may_stay = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
+        if self._sink is not None:
+            self._sink(body)
+            return
         self._parts.append(body)
         self._held += len(body)
-        if self._held > MAX_HELD_BYTES and self._sink is None:
+        if self._held > MAX_HELD_BYTES:
             self._held_back = True
             self._set_reading()
 

@@ -19,14 +19,13 @@ from typing import Any
 
 from node_agent.adapters.http_door import DoorConnection
 from node_agent.contract.errors import ConfigurationError
-from node_agent.ports import DoorRequest
+from node_agent.ports import DoorRequest, Other
 
 _BACKLOG = 4096
 _SWEEP_EVERY_S = 1.0
 _log = logging.getLogger(__name__)
 
 Handle = Callable[[DoorRequest], Coroutine[Any, Any, None]]
-TakeOver = Callable[[asyncio.Transport], asyncio.Protocol]
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,6 @@ class Limits:
 
     request_s: float = 600.0
     """How long a request may take to arrive."""
-
-
-@dataclass(frozen=True)
-class Other:
-    """Connections that begin with `preface` speak something else: `take_over` makes their protocol."""
-
-    preface: bytes
-    take_over: TakeOver
 
 
 def bind(host: str, port: int, purpose: str) -> socket.socket:

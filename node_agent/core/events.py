@@ -47,11 +47,11 @@ class Events:
         run = self._run if self._run_known else self._find_run()
         return b"id: %b/%d%b\ndata: %b\n\n" % (self._id, seq, run, chunk)
 
-    def plain(self, before: bytes, text: bytes, behind: bytes) -> bytes:
-        """The next event, in the bytes of a template around its text."""
+    def shown(self, behind: bytes) -> bytes:
+        """The next event, of which all is there but its number."""
         self.seq = seq = self.seq + 1
         run = self._run if self._run_known else self._find_run()
-        return b"id: %b/%d%b%b%b%b" % (self._id, seq, run, before, text, behind)
+        return b"id: %b/%d%b%b" % (self._id, seq, run, behind)
 
     def _find_run(self) -> bytes:
         """Events of earlier owners are made again under the runs that they had; from the last one on it is known."""

@@ -39,7 +39,7 @@ from node_agent.core.epochs import Run
 from node_agent.core.events import Events
 from node_agent.core.journal import Journal
 from node_agent.core.lines import Line, PlainLine, read_lines, read_plain_lines, write_line
-from node_agent.core.template import Template, as_event
+from node_agent.core.template import Compare, as_event
 
 LOST_EVENT = b"synkti-lost"
 """With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
@@ -81,9 +81,9 @@ class StreamMachine:
         self.lost_why = ""
         self.log = bytearray()
         self._parser = sse.SseParser()
-        self._template: Template | None = None
+        self._template: Compare | None = None
+        self._compare: Compare | None = None  # the template, while the next event may be one that it matches
         self._lessons = 0
-        self._compares = False  # whether the next event may be one that the template matches
         self._plain_choice = 0
         self._plain_lines = 0  # the last of the log, not yet in their journal
         self._plain_from = 0  # where in the log they begin
@@ -120,7 +120,7 @@ class StreamMachine:
         self._catch_up()
         self._attempts += 1
         self._parser = sse.SseParser()
-        self._template, self._lessons, self._compares = None, 0, False
+        self._template, self._compare, self._lessons = None, None, 0
         self.state = StreamState.WAITING
         if self._more_than_text:
             raise ContinuationImpossible("reasoning or tool calls")
@@ -137,10 +137,10 @@ class StreamMachine:
 
     def feed(self, data: bytes) -> bytes:
         """What to hand to the client for `data` of the engine; b"" often. Read `state` afterwards."""
-        if self._compares and not self._parser.holds:
-            plain = self._plain(data)
+        if self._compare is not None and not self._parser.held:
+            plain = self._compare(data)
             if plain is not None:
-                return plain
+                return self._plain(*plain)
         return self._read(data) if self.state not in _OVER else b""
 
     def _read(self, data: bytes) -> bytes:
@@ -150,8 +150,8 @@ class StreamMachine:
             return self.lose("event-too-large")
         out = []
         for name, payload in events:
-            if self._compares and (plain := self._plain(as_event(payload))) is not None:
-                out.append(plain)
+            if self._compare is not None and (plain := self._compare(as_event(payload))) is not None:
+                out.append(self._plain(*plain))
             elif name == LOST_EVENT:
                 out.append(self.lose(payload.decode("ascii", "replace")))
             elif payload == sse.DONE:
@@ -167,7 +167,7 @@ class StreamMachine:
         if self.state in _OVER:
             return b""  # the first word counts
         self._catch_up()
-        self._compares = False
+        self._compare = None
         if self.state is StreamState.FINISHED:
             self.state = StreamState.COMPLETE
             return self._ending()
@@ -212,7 +212,7 @@ class StreamMachine:
         return out
 
     def _finish(self, index: int, reason: str) -> None:
-        self._compares = False
+        self._compare = None
         if self.state is not StreamState.STREAMING:
             return
         self.journals[index].finish_reason = reason
@@ -299,21 +299,16 @@ class StreamMachine:
         if is_example and journal.is_level and self._lessons < _MAX_LESSONS:
             self._lessons += 1
             told = out.partition(b"\ndata: ")[2].removesuffix(b"\n\n")
-            self._template = template.learn(payload, text, ids[0], told) or self._template
-            self._plain_choice = index
-        is_settled = journal.is_level and journal.is_written
-        self._compares = self._template is not None and is_settled and self.state is StreamState.STREAMING
+            if (learned := template.learn(payload, text, ids[0], told)) is not None:
+                self._template, self._plain_choice = learned.compare(), index
+        is_settled = journal.is_level and journal.is_written and self.state is StreamState.STREAMING
+        self._compare = self._template if is_settled else None
 
-    def _plain(self, event: bytes) -> bytes | None:
-        """The client's event for one that the template matches; None where it is to be read in full."""
-        known = self._template
-        found = known.match(event) if known is not None else None
-        if known is None or found is None:
-            return None
-        text, token = found
+    def _plain(self, token: bytes, text: bytes, shown: bytes) -> bytes:
+        """The client's event for one that the template matches."""
         self._plain_lines += 1
         self.log += b"%d %b %b\n" % (self._plain_choice, token, text)
-        return self.events.plain(known.before, text, known.behind)
+        return self.events.shown(shown)
 
     def _catch_up(self) -> None:
         """Take what the plain lines say into their journal."""

@@ -12,6 +12,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _MAX_DIGITS = 9
@@ -19,7 +20,14 @@ _TEXT_KEYS = (b'"content":"', b'"text":"')
 _DATA, _END = b"data: ", b"\n\n"
 
 
-@dataclass(frozen=True, slots=True)
+Compare = Callable[[bytes], "tuple[bytes, bytes, bytes] | None"]
+"""An engine's event -> its id and its text as they stand there, and what the client is shown behind its number.
+
+None where the event is another, or more than one.
+"""
+
+
+@dataclass(frozen=True)
 class Template:
     """An engine's event is head + text + middle + id + tail; the client's is its number + before + text + behind."""
 
@@ -29,16 +37,22 @@ class Template:
     before: bytes
     behind: bytes
 
-    def match(self, event: bytes) -> tuple[bytes, bytes] | None:
-        """The text and the id, as they stand there; None where the event is another, or more than one."""
-        if not event.startswith(self.head) or not event.endswith(self.tail):
-            return None
-        text, middle, number = event[len(self.head) : -len(self.tail)].rpartition(self.middle)
-        if not middle or not text or b'"' in text or b"\\" in text or b"\n" in text:
-            return None
-        if not number.isdigit() or len(number) > _MAX_DIGITS or not (text.isascii() or _is_text(text)):
-            return None
-        return text, number
+    def compare(self) -> Compare:
+        """A function, because it is called for every token: what it needs is bound once."""
+        head, middle, tail, before, behind = self.head, self.middle, self.tail, self.before, self.behind
+        at, to = len(head), -len(tail)
+
+        def compare(event: bytes) -> tuple[bytes, bytes, bytes] | None:
+            if not (event.startswith(head) and event.endswith(tail)):
+                return None
+            text, found, number = event[at:to].rpartition(middle)
+            if not (found and text and number.isdigit()) or len(number) > _MAX_DIGITS:
+                return None
+            if b'"' in text or b"\\" in text or b"\n" in text or not (text.isascii() or _is_text(text)):
+                return None
+            return number, text, before + text + behind
+
+        return compare
 
 
 def _is_text(data: bytes) -> bool:

@@ -80,6 +80,7 @@ class ClientStream:
         self._is_congested = False
         self._pace = Pace()
         self._clock = asyncio.get_running_loop().time
+        self._keep = kept.write
         kept.deliver = reply.request.write
         kept.fenced = self._fenced
         reply.request.when_gone(self.abandon)
@@ -223,8 +224,12 @@ class ClientStream:
         machine = self.machine
         out = machine.feed(data)
         if out:
-            self._deliver(out)
-            if machine.events.seq >= self._retune_at:
+            seq = machine.events.seq
+            if self._loss is None:
+                self._keep(seq, out)
+            else:
+                self._deliver(out)
+            if seq >= self._retune_at:
                 self._retune()
         if machine.state is not StreamState.STREAMING and machine.state in _OVER:
             self._over()

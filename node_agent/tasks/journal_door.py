@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import orjson
 
-from node_agent.adapters.http_server import Other
 from node_agent.core.epochs import Epoch, epoch_from_json
 from node_agent.core.journal_wire import (
     ACK,
@@ -33,6 +32,7 @@ from node_agent.core.journal_wire import (
 )
 from node_agent.core.keeper import UNKNOWN, Keeper, Refused
 from node_agent.core.signing import Doorkeeper
+from node_agent.ports import Other
 
 _COUNTED = 2**32
 _log = logging.getLogger(__name__)
