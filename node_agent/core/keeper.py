@@ -90,6 +90,7 @@ class Keeper:
     held_bytes: int = 0
     _kept: OrderedDict[str, KeptJournal] = field(default_factory=OrderedDict)
     _expired: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    _left: set[str] = field(default_factory=set)  # streams whose journals may be orphans
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -156,14 +157,17 @@ class Keeper:
     def orphaned(self, stream: str, epoch: Epoch, now: float) -> None:
         """The owner's connection broke: it may be dead, and its client may need some time to come back."""
         journal = self._kept.get(stream)
-        if journal is not None and journal.written_in == epoch:
+        if journal is not None and journal.written_in == epoch and not journal.finished:
             journal.orphan_since = now
+            self._left.add(stream)
 
     def orphans(self, now: float) -> Iterator[tuple[str, KeptJournal]]:
         """Unfinished journals whose owner is gone for ORPHAN_AFTER_S: their copies are nobody's to look after."""
-        for stream, journal in self._kept.items():
-            is_left = journal.orphan_since is not None and now - journal.orphan_since >= ORPHAN_AFTER_S
-            if is_left and not journal.finished:
+        for stream in list(self._left):
+            journal = self._kept.get(stream)
+            if journal is None or journal.orphan_since is None or journal.finished:
+                self._left.discard(stream)
+            elif now - journal.orphan_since >= ORPHAN_AFTER_S:
                 yield stream, journal
 
     def take(self, stream: str, owner: str, now: float) -> Taken | None:
@@ -176,6 +180,7 @@ class Keeper:
             return None
         journal.epoch = Epoch(journal.epoch.number + 1, owner)
         journal.touched_at = journal.orphan_since = now
+        self._left.add(stream)
         self._kept.move_to_end(stream)
         return Taken(journal.written_in, journal.epoch.number, journal.opening, journal.seq, bytes(journal.lines))
 
