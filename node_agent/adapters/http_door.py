@@ -153,13 +153,14 @@ class DoorConnection(asyncio.Protocol):
         self._heard_at = server.now
         self._refused_at: float | None = None
         self._is_last = False
+        self._owed = 0
+        self._head_bytes = 0
         self._began_at = server.now
         self._reset()
 
     def _reset(self) -> None:
         self._is_partial = False
         self._head_is_complete = False
-        self._head_bytes = 0
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
@@ -200,19 +201,23 @@ class DoorConnection(asyncio.Protocol):
         self._heard_at = self.server.now
         if self._first is not None:
             data = self._greet(self._first + data)
+        if self._owed:
+            self._collect(data)
+            return
         if not data or self._refused_at is not None or self._is_last:
             return
         if not self._head_is_complete:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
             self._is_last = True  # it is answered in HTTP/1.1, and nothing else is spoken here
+            if self._owed:
+                self._collect(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self.refuse(400, "invalid_http", f"This is not HTTP/1.1 as this door understands it: {error}.")
         if not self._head_is_complete and self._head_bytes > self.server.limits.head_bytes:
-            limit = self.server.limits.head_bytes
-            self.refuse(431, "headers_too_large", f"The request's headers are larger than {limit} bytes.")
+            self._refuse_head()
 
     def _greet(self, first: bytes) -> bytes:
         """The first bytes, unless they, or what may still come, begin something else than HTTP."""
@@ -249,6 +254,10 @@ class DoorConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._head_is_complete = True
+        if self._head_bytes > self.server.limits.head_bytes:  # or there is a body among these bytes
+            size = len(self._url) + sum(len(name) + len(value) for name, value in self._headers.items())
+            if size > self.server.limits.head_bytes:
+                self._refuse_head()
         announced = self._headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > self.server.limits.body_bytes:
             self._refuse_body()
@@ -263,8 +272,22 @@ class DoorConnection(asyncio.Protocol):
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        if self._refused_at is not None:
-            return
+        announced = self._headers.get(b"content-length", b"0")
+        if self._parser.should_upgrade() and announced.isdigit() and int(announced):
+            # The parser takes a body behind an offer to upgrade for the other protocol; clients in Java send such.
+            self._owed = int(announced)
+        elif self._refused_at is None:
+            self._complete()
+
+    def _collect(self, data: bytes) -> None:
+        """A body that the parser does not read."""
+        data = data[: self._owed]
+        self._owed -= len(data)
+        self.on_body(data)
+        if not self._owed and self._refused_at is None:
+            self._complete()
+
+    def _complete(self) -> None:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         method = self._parser.get_method().decode("ascii")
         request = Request(self, method, self._url.decode("latin-1"), self._headers, body)
@@ -281,6 +304,10 @@ class DoorConnection(asyncio.Protocol):
             self._read(False)
         else:
             self.abort()
+
+    def _refuse_head(self) -> None:
+        limit = self.server.limits.head_bytes
+        self.refuse(431, "headers_too_large", f"The request's headers are larger than {limit} bytes.")
 
     def _refuse_body(self) -> None:
         limit = self.server.limits.body_bytes
