@@ -243,7 +243,6 @@ class Agent:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            self._served.look_at_pace()
             clients = len(self.streams) + len(self._front.whole_requests)
             self._reactor.post(Tick(time.time(), len(self._served) + clients))
 

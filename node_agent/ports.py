@@ -84,9 +84,12 @@ class ExchangeLost(TransientError):
 class Response(Protocol):
     """A request that was sent, and the response to it as it arrives. Always `close()` it.
 
-    status, headers: known once `head` has returned; names of headers are in lower case. heard_at: loop time of the
-    last bytes; pieces: how many times some came, of a stream about once for each token.
+    status, headers: known once `head` has returned; names of headers are in lower case. began_at, heard_at: loop time
+    of the first and of the last bytes, 0 before any; pieces: how many times some came, about once a token.
     """
+
+    @property
+    def began_at(self) -> float: ...
 
     @property
     def heard_at(self) -> float: ...

@@ -212,8 +212,7 @@ class DoorConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._is_last = True  # it is answered in HTTP/1.1, and nothing else is spoken here
-            if self._owed:
-                self._collect(data[upgrade.args[0] :])
+            self._collect(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self.refuse(400, "invalid_http", f"This is not HTTP/1.1 as this door understands it: {error}.")
         if not self._head_is_complete and self._head_bytes > self.server.limits.head_bytes:
@@ -281,6 +280,8 @@ class DoorConnection(asyncio.Protocol):
 
     def _collect(self, data: bytes) -> None:
         """A body that the parser does not read."""
+        if not self._owed:
+            return
         data = data[: self._owed]
         self._owed -= len(data)
         self.on_body(data)

@@ -99,6 +99,7 @@ class Exchange(asyncio.Protocol):
         self._held_back = False  # this side holds too much
         self._told_to_pause = False  # whoever takes the body asked for a pause
         self._waiter: asyncio.Future[None] | None = None
+        self.began_at = 0.0
         self.heard_at = 0.0
         self.pieces = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -137,6 +138,7 @@ class Exchange(asyncio.Protocol):
                 self._wake()
             return
         self._was_idle = False
+        self.began_at = self.began_at or self.heard_at
         if not self._head_seen:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:

@@ -14,6 +14,10 @@ class Asked:
         self.exchange = exchange
 
     @property
+    def began_at(self) -> float:
+        return self.exchange.began_at
+
+    @property
     def heard_at(self) -> float:
         return self.exchange.heard_at
 

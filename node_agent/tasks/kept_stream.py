@@ -42,14 +42,14 @@ class KeptStream:
         ahead = self.ahead
         if ahead.fenced:
             return
-        if seq > ahead.seq:
-            if ahead.copies:
-                self._keepers.append(self, ahead.seq + 1, ahead.log[self._sent :], seq)
-            self._sent = len(ahead.log)
-            ahead.seq = seq
-        if ahead.copies or self._waiting:
+        awaits_copies = seq > ahead.seq and bool(ahead.copies)
+        if awaits_copies:
+            self._keepers.append(self, ahead.seq + 1, ahead.log[self._sent :], seq)
+        self._sent = len(ahead.log)
+        ahead.seq = seq
+        if awaits_copies or self._waiting:
             self._waiting.append((seq, out))
-            if not ahead.copies:
+            if not awaits_copies:
                 self.release()
         else:
             ahead.deliver(seq)

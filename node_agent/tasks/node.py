@@ -6,12 +6,12 @@ The one mutable value that the tasks share. Only the agent's effects change `sta
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from node_agent.contract.states import NodeState
 from node_agent.core import routing
 from node_agent.core.fleet import Fleet, NodeStatus, Pool
-from node_agent.core.patience import MIN_SILENCE_S, Pace
+from node_agent.core.patience import MIN_SILENCE_S
 from node_agent.core.routing import Route
 from node_agent.ports import Identity
 from node_agent.tasks.metrics import Metrics
@@ -35,7 +35,6 @@ class Node:
     min_silence_s: float = MIN_SILENCE_S
     state: NodeState = NodeState.STARTING
     in_flight: int = 0
-    pace: Pace = field(default_factory=Pace)
 
     @property
     def instance_id(self) -> str:

@@ -18,7 +18,7 @@ from node_agent.tasks.asked import Asked
 from node_agent.tasks.node import Node
 
 _SAMPLE_TOKENS = 4
-"""The least that a request has to have generated between two looks at its pace."""
+"""The least that a request has to have generated to say something of the engine's pace."""
 
 
 class Served(Asked):
@@ -30,22 +30,16 @@ class Served(Asked):
         self.max_tokens = max_tokens
         self.handed_off = False
         self._registry = registry
-        self._seen = 0
-        self._seen_at = 0.0
 
     @property
     def remaining_tokens(self) -> int | None:
         """At most, as a rule: tokens that come together count as one, so it errs on the safe side."""
         return None if self.max_tokens is None else max(0, self.max_tokens - self.pieces)
 
+    @property
     def pace_s(self) -> float | None:
-        """The time per token since the last look, None where too few came."""
-        pieces, heard_at = self.pieces, self.heard_at
-        if pieces - self._seen < _SAMPLE_TOKENS:
-            return None
-        pace = (heard_at - self._seen_at) / (pieces - self._seen) if self._seen else None
-        self._seen, self._seen_at = pieces, heard_at
-        return pace
+        """The time per token so far, None where too few came."""
+        return (self.heard_at - self.began_at) / (self.pieces - 1) if self.pieces >= _SAMPLE_TOKENS else None
 
     def close(self) -> None:
         self._registry.forget(self)
@@ -61,6 +55,7 @@ class ServedRequests:
         self._engine = engine
         self._keys = itertools.count(1)
         self._served: dict[int, Served] = {}
+        self._last_pace_s = 0.0
         node.metrics.served.set_function(self.__len__)
 
     def __len__(self) -> int:
@@ -86,15 +81,16 @@ class ServedRequests:
         self._served.pop(served.key, None)
         self.node.in_flight = len(self._served)
 
-    def look_at_pace(self) -> None:
-        """To be called now and then: how fast the engine is, by the requests that it serves."""
-        for served in self._served.values():
-            if (pace := served.pace_s()) is not None:
-                self.node.pace.observe(pace)
+    def pace_s(self) -> float:
+        """The engine's time per token: of what it serves now, else as it was last; 0 where nobody knows."""
+        paces = [pace for served in self._served.values() if (pace := served.pace_s) is not None]
+        if paces:
+            self._last_pace_s = sum(paces) / len(paces)
+        return self._last_pace_s
 
     def plan(self, now: float, deadline: float) -> drain.DrainPlan:
         """What the drain planner says of what is served now."""
-        pace = self.node.pace.time_per_token_s
+        pace = self.pace_s()
         streams = [ServedStream(s.key, s.remaining_tokens, pace) for s in self._served.values() if not s.handed_off]
         return drain.plan(streams, now, deadline)
 

@@ -100,7 +100,7 @@ async def another(client: Client) -> Client:
 
 
 async def until(check: Callable[[], bool]) -> None:
-    while not check():
+    while not check():  # noqa: ASYNC110 # no event tells what the server counts
         await asyncio.sleep(0.001)
 
 
@@ -423,5 +423,5 @@ def test_a_door_that_closes_does_not_wait_for_ever() -> None:
 def test_a_port_that_is_taken_is_said_so() -> None:
     listener = bind("127.0.0.1", 0, "front door")
     with pytest.raises(ConfigurationError, match="the front door cannot listen on"):
-        bind(*listener.getsockname(), "front door")
+        bind("127.0.0.1", listener.getsockname()[1], "front door")
     listener.close()

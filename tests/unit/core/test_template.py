@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node_agent.core import stream as streams
 from node_agent.core import template
 from node_agent.core.completions import Kind
 from node_agent.core.stream import StreamMachine, resumed
@@ -109,7 +108,7 @@ def test_most_of_a_stream_is_compared() -> None:
             return loads(payload)
 
         events = ask(machine, model)
-        patch.setattr(streams.orjson, "loads", counted)
+        patch.setattr("node_agent.core.stream.orjson.loads", counted)
         for event in events:
             machine.feed(event)
     assert read <= 4, "the role, the first, the last"

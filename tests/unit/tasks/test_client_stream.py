@@ -34,7 +34,7 @@ class Part:
     """A response of these parts, after which the exchange is lost, or waits until it is aborted."""
 
     headers: dict[bytes, bytes] = {}  # noqa: RUF012 # never changed
-    heard_at = 0.0
+    began_at = heard_at = 0.0
     pieces = 0
 
     def __init__(self, *parts: bytes, then: str | None = "reset", status: int = 200, stream: bool = True) -> None:

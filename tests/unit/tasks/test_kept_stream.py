@@ -1,0 +1,227 @@
+"""What a client is sent, and when: its events follow their lines, in their order, and nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from node_agent.adapters.memory import MemoryRequest
+from node_agent.contract.errors import StaleEpoch
+from node_agent.contract.states import NodeState
+from node_agent.core import journal_wire
+from node_agent.core.addresses import Address
+from node_agent.core.epochs import Epoch
+from node_agent.core.fleet import Fleet, NodeStatus
+from node_agent.core.journal_wire import APPEND, FINISH, OPEN
+from node_agent.core.keeper import STALE, Keeper
+from node_agent.core.write_ahead import WriteAhead
+from node_agent.ports import Identity, JournalLink, LinkOwner
+from node_agent.tasks.keepers import Keepers
+from node_agent.tasks.kept_stream import KeptStream
+from node_agent.tasks.metrics import Metrics
+from node_agent.tasks.node import Node
+
+
+@dataclass
+class Link:
+    """A keeper that acknowledges when it is told to."""
+
+    owner: LinkOwner
+    sent: list[tuple[int, bytes]] = field(default_factory=list)
+    receipts: list[Any] = field(default_factory=list)
+
+    def send(self, message: bytes, receipt: object = None) -> None:
+        ((kind, _, _, body),) = journal_wire._messages(message)
+        self.sent.append((kind, body))
+        self.receipts.append(receipt)
+
+    def acknowledge(self) -> None:
+        receipts, self.receipts = self.receipts, []
+        self.owner.acknowledged(receipts)
+
+    def lag(self) -> None:
+        self.owner.overdue(self.receipts)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass
+class Stage:
+    """A stream of a node with so many peers. links: to its keepers, by the host of their address."""
+
+    peers: int = 2
+    wanted: int = 2
+    links: dict[str, Link] = field(default_factory=dict)
+    client: MemoryRequest = field(default_factory=MemoryRequest)
+    fenced: int = 0
+
+    def connect(self, address: Address, owner: LinkOwner) -> JournalLink:
+        self.links[address.host] = Link(owner)
+        return self.links[address.host]
+
+    def begin(self) -> KeptStream:
+        identity = Identity("i-0", "z", "r", "t", "10.0.0.1")
+        node = Node(identity, "p:1", "f:1", "m", 1, lambda: 0.0, Fleet("i-0"), Metrics(), state=NodeState.READY)
+        for number in range(1, self.peers + 1):
+            name = f"i-{number}"
+            node.fleet.heard(NodeStatus(name, f"{name}:1", f"{name}:2", NodeState.READY, "z", "t", "m", 0, 1), 0.0)
+        self.own = Keeper()
+        self.keepers = Keepers(node, self, self.own, self.wanted)
+        stream = self.keepers.begin(WriteAhead("s", Epoch(1, "i-0"), b"opening"), None)
+        stream.deliver = self.client.write
+        stream.fenced = self._fence
+        return stream
+
+    def _fence(self) -> None:
+        self.fenced += 1
+
+    def acknowledge(self) -> None:
+        for link in self.links.values():
+            link.acknowledge()
+
+
+def write(stream: KeptStream, *events: bytes) -> None:
+    for event in events:
+        stream.ahead.log += event + b"\n"
+        stream.write(stream.ahead.seq + 1, event)
+
+
+def tell(story: Callable[[Stage, KeptStream], Any], peers: int = 2, wanted: int = 2) -> None:
+    async def run() -> None:
+        played = Stage(peers, wanted)
+        told = story(played, played.begin())
+        if told is not None:
+            await told
+
+    asyncio.run(run())
+
+
+def test_an_event_follows_its_line_at_all_keepers() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one", b"two")
+        one, other = stage.links.values()
+        assert one.sent[1:] == other.sent[1:] == [(APPEND, b"one\n"), (APPEND, b"two\n")]
+        assert one.sent[0][0] == OPEN
+        one.acknowledge()
+        assert stage.client.sent == []
+        other.acknowledge()
+        assert stage.client.sent == [b"one", b"two"]
+
+    tell(story)
+
+
+def test_what_is_kept_at_once_goes_together() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one", b"two")
+        for link in stage.links.values():
+            link.receipts = link.receipts[-1:]
+        stage.acknowledge()
+        assert stage.client.sent == [b"onetwo"]
+
+    tell(story)
+
+
+def test_what_has_no_line_goes_behind_what_waits_and_at_once_where_nothing_does() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        stream.write(1, b"behind")
+        assert stage.client.sent == []
+        stage.acknowledge()
+        assert stage.client.answer == b"onebehind"
+        stream.write(1, b"[DONE]")
+        assert stage.client.answer == b"onebehind[DONE]"
+
+    tell(story)
+
+
+def test_without_keepers_an_event_goes_at_once() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        write(stream, b"one", b"two")
+        assert stage.client.sent == [b"one", b"two"]
+
+    tell(story, peers=0)
+    tell(story, wanted=0)
+
+
+def test_a_keeper_that_lags_keeps_nothing_back() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        one, other = stage.links.values()
+        one.acknowledge()
+        other.lag()
+        assert stage.client.sent == [b"one"]
+
+    tell(story)
+
+
+def test_a_keeper_that_is_lost_keeps_nothing_back() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        one, other = stage.links.values()
+        one.acknowledge()
+        other.owner.lost("reset")
+        assert stage.client.sent == [b"one"]
+
+    tell(story)
+
+
+def test_once_the_stream_is_somebody_elses_nothing_more_is_delivered() -> None:
+    async def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        draining = asyncio.ensure_future(stream.drained())
+        await asyncio.sleep(0)
+        next(iter(stage.links.values())).owner.refused(stream.handle, STALE)
+        write(stream, b"two")
+        stage.acknowledge()
+        with pytest.raises(StaleEpoch):
+            await draining
+        assert (stage.client.sent, stage.fenced) == ([], 1)
+
+    tell(story)
+
+
+def test_the_end_waits_for_what_waits() -> None:
+    async def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        draining = asyncio.ensure_future(stream.drained())
+        await asyncio.sleep(0)
+        assert not draining.done()
+        stage.acknowledge()
+        await draining
+        assert stage.client.sent == [b"one"]
+        stream.close(finished=True)
+        assert [link.sent[-1][0] for link in stage.links.values()] == [FINISH, FINISH]
+        assert len(stage.own) == 0, "its keepers have it"
+
+    tell(story)
+
+
+def test_a_journal_whose_client_may_come_back_stays_here_too_and_is_copied_when_this_node_goes() -> None:
+    async def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        stage.acknowledge()
+        having = set(stage.links)
+        stream.close(finished=False)
+        assert len(stage.own) == 1
+        going = asyncio.ensure_future(stage.keepers.send_away(5.0))
+        await asyncio.sleep(0)
+        (new,) = set(stage.links) - having
+        assert stage.links[new].sent[0][0] == OPEN
+        assert not going.done(), "it stays until the copy is there"
+        stage.acknowledge()
+        await going
+
+    tell(story, peers=3)
