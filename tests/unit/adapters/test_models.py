@@ -165,7 +165,8 @@ def test_a_broken_answer_is_asked_for_again_and_waits_longer_each_time(
     s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = push(s3, files={"w.safetensors": os.urandom(900)})
-    read, failures, slept = ModelStore.read, iter((True, True, False)), []
+    slept: list[float] = []
+    read, failures = ModelStore.read, iter((True, True, False))
 
     def breaks(self: ModelStore, name: str, path: str, start: int, end: int, take: Any) -> None:
         if next(failures):

@@ -25,7 +25,7 @@ WHOLE = manifest(config_json=3, w_safetensors=9)
 def test_an_empty_folder_gets_everything() -> None:
     plan = plan_fetch(WHOLE, {}, {})
     assert plan.fetch == (CONFIG, WEIGHTS)
-    assert plan.keep == plan.compare == plan.remove == ()
+    assert not (plan.keep or plan.compare or plan.remove)
 
 
 def test_what_was_compared_and_not_touched_since_is_kept() -> None:
