@@ -1,15 +1,16 @@
-"""The CDK app: `cdk deploy --all [-c nodes=5] [-c client_cidrs=203.0.113.0/24]`; stacks/settings.py has every key."""
+"""The CDK app: `cdk deploy --all`, as synkti.toml says, and what is above it: `-c nodes=5`."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from aws_cdk import App
 
 from node_agent.contract.errors import ConfigurationError
 from stacks.events_stack import EventsStack
 from stacks.fleet_stack import FleetStack
-from stacks.settings import FleetSettings, from_context
+from stacks.settings import FleetSettings, load
 from stacks.state_stack import StateStack
 
 
@@ -22,7 +23,7 @@ def build(app: App, settings: FleetSettings) -> tuple[StateStack, FleetStack, Ev
 def main() -> int:
     app = App()
     try:
-        build(app, from_context(app.node.try_get_context))
+        build(app, load(Path.cwd(), app.node.try_get_context))
     except ConfigurationError as error:
         for fault in error.faults:
             print(f"configuration: {fault}", file=sys.stderr)

@@ -8,15 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.names import cluster_key_secret_name, table_name
 from node_agent.contract.notices import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
 from stacks.events_stack import REACTIONS
 from stacks.fleet_stack import GPU_AMI_PARAMETER
 from stacks.parts.reaction import RETRY_ATTEMPTS, RETRY_HOURS
-from stacks.settings import FleetSettings, from_context
+from stacks.settings import FleetSettings
 from tests.templates.conftest import Synthesized
 
 
@@ -215,37 +212,6 @@ def test_cfn_lint_has_nothing_to_say(production: Synthesized) -> None:
     command = [str(Path(sys.executable).with_name("cfn-lint")), "--ignore-checks", "W3005", "--", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
-
-
-@pytest.mark.parametrize(
-    ("context", "fault"),
-    [
-        ({"cluster": "Bad Name"}, "cluster"),
-        ({"nodes": "0"}, "nodes"),
-        ({"nodes": "x"}, "nodes"),
-        ({"client_cidrs": "everywhere"}, "client_cidrs"),
-        ({"instance_types": ""}, "instance_types"),
-        ({"drills": "maybe"}, "drills"),
-        ({"nodes": "2", "on_demand_base": "3"}, "on_demand_base"),
-    ],
-)
-def test_a_wrong_setting_is_named(context: dict[str, str], fault: str) -> None:
-    with pytest.raises(ConfigurationError, match=fault):
-        from_context(context.get)
-
-
-def test_all_wrong_settings_are_told_together() -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        from_context({"nodes": "x", "drills": "y", "root_gib": "1"}.get)
-    assert len(caught.value.faults) == 3
-
-
-def test_settings_are_read_from_the_command_line_as_from_a_file() -> None:
-    given = {"nodes": "5", "client_cidrs": "10.0.0.0/8, 192.0.2.0/24", "drills": "true", "on_demand_base": 1}
-    assert from_context(given.get) == FleetSettings(
-        nodes=5, client_cidrs=("10.0.0.0/8", "192.0.2.0/24"), drills=True, on_demand_base=1
-    )
-    assert from_context(lambda key: None) == FleetSettings()
 
 
 def test_the_units_stop_time_leaves_a_drain_its_deadline() -> None:
