@@ -25,9 +25,9 @@ from pathlib import Path
 
 from node_agent.adapters.model_download import Downloader, gib
 from node_agent.adapters.model_folder import ModelFolder, count_gpus
-from node_agent.adapters.model_store import ModelStore, s3_client
+from node_agent.adapters.model_store import Manifest, ModelStore, s3_client
 from node_agent.contract.errors import ModelDamaged, ModelMissing, SynktiError
-from node_agent.contract.model_manifest import Manifest, is_model_name
+from node_agent.contract.models import is_model_name
 from node_agent.core.model_load import LoadPlan, ModelLoad, plan_load
 
 EXIT_DAMAGED, EXIT_MISSING, EXIT_UNAVAILABLE, EXIT_DISK = 65, 66, 69, 73
@@ -48,11 +48,11 @@ def require_whole(manifest: Manifest, sizes: dict[str, int], name: str) -> None:
 def bring(store: ModelStore, options: argparse.Namespace, gpus: int, tell: Callable[[str], None]) -> LoadPlan:
     """Everything that the command does. Raises SynktiError, OSError."""
     manifest = store.manifest(options.name)
-    if options.manifest_sha256 and manifest.sha256 != options.manifest_sha256:
+    if options.manifest_sha256 and manifest.digest != options.manifest_sha256:
         raise ModelDamaged(
-            f"models/{options.name} has the manifest {manifest.sha256}, and {options.manifest_sha256} was deployed"
+            f"models/{options.name} has the manifest {manifest.digest}, and {options.manifest_sha256} was deployed"
         )
-    plan = plan_load(ModelLoad(options.load), gpus, manifest, options.bucket, options.name, str(options.to))
+    plan = plan_load(ModelLoad(options.load), gpus, manifest.files, options.bucket, options.name, str(options.to))
     if options.load == ModelLoad.STREAM:
         tell(f"{'read from S3' if plan.load is ModelLoad.STREAM else 'downloaded'}: {plan.reason}")
     if plan.load is ModelLoad.STREAM:
@@ -60,7 +60,7 @@ def bring(store: ModelStore, options: argparse.Namespace, gpus: int, tell: Calla
         return plan
     began = time.monotonic()
     download = Downloader(store, ModelFolder(options.to), options.name, workers=options.workers, tell=tell)
-    download.fetch(manifest)
+    download.fetch(manifest.files)
     what = f"{len(manifest.files)} files, {gib(manifest.total_bytes)} GiB"
     tell(f"whole: {what}; {gib(download.fetched)} GiB came in {time.monotonic() - began:.1f} s")
     return plan

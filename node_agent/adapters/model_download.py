@@ -11,7 +11,7 @@ from threading import Lock
 from node_agent.adapters.model_folder import ModelFolder, PartFile
 from node_agent.adapters.model_store import ModelStore
 from node_agent.contract.errors import ModelDamaged, StoreUnavailable
-from node_agent.contract.model_manifest import Manifest, ModelFile
+from node_agent.contract.models import ModelFile
 from node_agent.core.model_fetch import FetchPlan, missing_ranges, plan_fetch
 
 TRIES = 5
@@ -70,8 +70,8 @@ class Downloader:
         self._sleep = sleep
         self.fetched = 0
 
-    def fetch(self, manifest: Manifest) -> None:
-        """Make the folder what the manifest says; `fetched` counts the bytes that came.
+    def fetch(self, files: Sequence[ModelFile]) -> None:
+        """Make the folder exactly these files; `fetched` counts the bytes that came.
 
         Raises ModelMissing, ModelDamaged, StoreUnavailable; OSError where the disk does not take it.
         """
@@ -79,7 +79,7 @@ class Downloader:
         for _ in range(ROUNDS):
             if wrong:
                 self._tell(f"not what the manifest says: {', '.join(wrong[:3])}; fetched again")
-            plan = plan_fetch(manifest, self._folder.files(), self._folder.verified)
+            plan = plan_fetch(files, self._folder.files(), self._folder.verified)
             for path in plan.remove:
                 self._folder.remove(path)
             wrong = self._round(plan)

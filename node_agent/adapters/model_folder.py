@@ -14,7 +14,7 @@ import shutil
 import threading
 from pathlib import Path
 
-from node_agent.contract.model_manifest import ModelFile
+from node_agent.contract.models import ModelFile
 from node_agent.core.model_fetch import DONE_SUFFIX, PART_SUFFIX, OnDisk, Verified
 
 _NOTE = ".synkti-verified.json"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import boto3
@@ -15,11 +16,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from node_agent.contract.errors import ModelDamaged, ModelMissing, StoreUnavailable
-from node_agent.contract.model_manifest import (
-    MANIFEST_NAME,
+from node_agent.contract.models import (
+    MANIFEST,
     MAX_FILES,
     MAX_MANIFEST_BYTES,
-    Manifest,
+    ModelFile,
+    manifest_digest,
     manifest_key,
     model_prefix,
     parse_manifest,
@@ -41,6 +43,18 @@ def s3_client(region: str | None, connections: int) -> Any:
     return boto3.session.Session(region_name=region).client("s3", config=config)
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """files: what the model is made of; digest: the SHA-256 of the manifest itself, which names the weights."""
+
+    files: tuple[ModelFile, ...]
+    digest: str
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
 class ModelStore:
     """bucket: the cluster's models bucket."""
 
@@ -54,7 +68,7 @@ class ModelStore:
         with self._errors(f"s3://{self.bucket}/{key}"):
             body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read(MAX_MANIFEST_BYTES + 1)
         try:
-            return parse_manifest(body)
+            return _manifest(body)
         except ValueError as error:
             raise ModelDamaged(f"s3://{self.bucket}/{key} cannot be read: {error}; push the model again") from error
 
@@ -67,7 +81,7 @@ class ModelStore:
                     found[entry["Key"].removeprefix(prefix)] = int(entry["Size"])
                 if len(found) > MAX_FILES + 1:
                     raise ModelDamaged(f"s3://{self.bucket}/{prefix} holds more than {MAX_FILES} objects")
-        found.pop(MANIFEST_NAME, None)
+        found.pop(MANIFEST, None)
         return found
 
     def read(self, name: str, path: str, start: int, end: int, take: Callable[[bytes], None]) -> None:
@@ -99,3 +113,10 @@ class ModelStore:
             raise StoreUnavailable(f"{what}: {error}") from error
         except BotoCoreError as error:
             raise StoreUnavailable(f"{what}: {error}") from error
+
+
+def _manifest(body: bytes) -> Manifest:
+    if len(body) > MAX_MANIFEST_BYTES:
+        raise ValueError(f"it is longer than {MAX_MANIFEST_BYTES} bytes")
+    text = body.decode()
+    return Manifest(parse_manifest(text), manifest_digest(text))

@@ -10,10 +10,10 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from node_agent.contract.model_manifest import Manifest, ModelFile
+from node_agent.contract.models import ModelFile
 
 PART_SUFFIX = ".part"
 """A file that is not whole yet has its name with this behind it, and beside it the list of ranges that it has."""
@@ -50,10 +50,10 @@ class FetchPlan:
     remove: tuple[str, ...]
 
 
-def plan_fetch(manifest: Manifest, disk: Mapping[str, OnDisk], verified: Mapping[str, Verified]) -> FetchPlan:
-    """disk: the files of the model's folder by path; verified: what an earlier run has compared."""
+def plan_fetch(files: Sequence[ModelFile], disk: Mapping[str, OnDisk], verified: Mapping[str, Verified]) -> FetchPlan:
+    """files: the manifest's; disk: what the folder holds, by path; verified: what was compared before."""
     keep, compare, fetch = [], [], []
-    for file in manifest.files:
+    for file in files:
         there, note = disk.get(file.path), verified.get(file.path)
         if there is None or there.size != file.size:
             fetch.append(file)
@@ -61,7 +61,7 @@ def plan_fetch(manifest: Manifest, disk: Mapping[str, OnDisk], verified: Mapping
             keep.append(file)
         else:
             compare.append(file)
-    named = {file.path for file in manifest.files}
+    named = {file.path for file in files}
     halves = {file.path + suffix for file in fetch for suffix in (PART_SUFFIX, DONE_SUFFIX)}
     remove = tuple(sorted(set(disk) - named - halves))
     return FetchPlan(tuple(keep), tuple(compare), tuple(fetch), remove)

@@ -9,10 +9,11 @@ Source: vLLM's documentation, "Loading models with Run:ai Model Streamer". Not t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from node_agent.contract.model_manifest import Manifest, model_prefix
+from node_agent.contract.models import ModelFile, model_prefix
 
 STREAMER_CONCURRENCY = 16
 """Connections to S3. One brings about 90 MB/s; 15 fill 10 Gb/s."""
@@ -37,15 +38,17 @@ class LoadPlan:
     reason: str
 
 
-def plan_load(wanted: ModelLoad, gpus: int, manifest: Manifest, bucket: str, name: str, folder: str) -> LoadPlan:
-    """gpus: how many the machine has; folder: where the model lies, or is to lie, on the disk."""
+def plan_load(
+    wanted: ModelLoad, gpus: int, files: Sequence[ModelFile], bucket: str, name: str, folder: str
+) -> LoadPlan:
+    """gpus: how many the machine has; files: the manifest's; folder: the model's on the disk, now or later."""
     if wanted is ModelLoad.DOWNLOAD:
         return LoadPlan(ModelLoad.DOWNLOAD, folder, (), "model_load=download")
     if gpus == 0:
         return LoadPlan(ModelLoad.DOWNLOAD, folder, (), "streaming needs a GPU, and this machine has none")
-    if not any(file.path.endswith(".safetensors") for file in manifest.files):
+    if not any(file.path.endswith(".safetensors") for file in files):
         return LoadPlan(ModelLoad.DOWNLOAD, folder, (), "the streamer reads safetensors, and the model has none")
-    if other := [file.path for file in manifest.files if file.path.endswith(_OTHER_WEIGHTS)]:
+    if other := [file.path for file in files if file.path.endswith(_OTHER_WEIGHTS)]:
         return LoadPlan(ModelLoad.DOWNLOAD, folder, (), f"the streamer reads safetensors only, and there is {other[0]}")
     extra = f'{{"concurrency": {STREAMER_CONCURRENCY}}}'
     arguments = ("--load-format", "runai_streamer", "--model-loader-extra-config", extra)

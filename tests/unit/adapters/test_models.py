@@ -21,7 +21,7 @@ from node_agent.adapters.model_download import TRIES, Downloader
 from node_agent.adapters.model_folder import ModelFolder
 from node_agent.adapters.model_store import ModelStore
 from node_agent.contract.errors import StoreUnavailable
-from node_agent.contract.model_manifest import Manifest, manifest_key, manifest_of, model_prefix
+from node_agent.contract.models import ModelFile, format_manifest, manifest_digest, manifest_key, model_prefix
 from node_agent.core import model_fetch
 
 BUCKET = "synkti-models"
@@ -36,12 +36,12 @@ def s3(aws: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     return client
 
 
-def push(s3: Any, name: str = "tiny", files: dict[str, bytes] = FILES) -> Manifest:
+def push(s3: Any, name: str = "tiny", files: dict[str, bytes] = FILES) -> list[ModelFile]:
     for path, body in files.items():
         s3.put_object(Bucket=BUCKET, Key=model_prefix(name) + path, Body=body)
-    manifest = manifest_of({path: (len(body), hashlib.sha256(body).hexdigest()) for path, body in files.items()})
-    s3.put_object(Bucket=BUCKET, Key=manifest_key(name), Body=manifest.encode())
-    return manifest
+    held = [ModelFile(path, hashlib.sha256(body).hexdigest(), len(body)) for path, body in files.items()]
+    s3.put_object(Bucket=BUCKET, Key=manifest_key(name), Body=format_manifest(held).encode())
+    return held
 
 
 def run(folder: Path, *options: str) -> int:
@@ -189,9 +189,7 @@ def failure(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_a_missing_model_is_one_line_and_66(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path) == 66
-    assert failure(capsys) == (
-        "model tiny: s3://synkti-models/models/tiny/manifest.json is not there; push the model with `synkti model push`"
-    )
+    assert failure(capsys).startswith("model tiny: s3://synkti-models/models/tiny/manifest.sha256 is not there; push")
 
 
 def test_a_missing_bucket_is_one_line_and_66(s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,19 +214,19 @@ def test_a_damaged_object_is_fetched_twice_and_then_65(
     assert "config.json" not in held(tmp_path), "what is wrong is not left for the engine"
 
 
-@pytest.mark.parametrize("body", [b"[]", b"{}", b"not json"])
+@pytest.mark.parametrize("body", [b"", b"\xff", b"not a manifest"])
 def test_a_damaged_manifest_is_65(body: bytes, s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     push(s3)
     s3.put_object(Bucket=BUCKET, Key=manifest_key("tiny"), Body=body)
     assert run(tmp_path) == 65
-    assert "manifest.json cannot be read" in failure(capsys)
+    assert "manifest.sha256 cannot be read" in failure(capsys)
 
 
 def test_another_manifest_than_the_deployed_one_is_65(
     s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = push(s3)
-    assert run(tmp_path, "--manifest-sha256", manifest.sha256) == 0
+    assert run(tmp_path, "--manifest-sha256", manifest_digest(format_manifest(manifest))) == 0
     capsys.readouterr()
     assert run(tmp_path, "--manifest-sha256", "0" * 64) == 65
     assert "was deployed" in failure(capsys)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.contract.model_manifest import Manifest, ModelFile, manifest_of
+from node_agent.contract.models import ModelFile
 from node_agent.core.model_fetch import RANGE_BYTES, OnDisk, Verified, missing_ranges, plan_fetch, ranges
 from node_agent.core.model_load import ModelLoad, engine_command, plan_load
 
@@ -14,18 +14,15 @@ SHA = "a" * 64
 OTHER = "b" * 64
 
 
-def manifest(**files: int) -> Manifest:
-    return manifest_of({path.replace("_", "."): (size, SHA) for path, size in files.items()})
-
-
-CONFIG, WEIGHTS = ModelFile("config.json", 3, SHA), ModelFile("w.safetensors", 9, SHA)
-WHOLE = manifest(config_json=3, w_safetensors=9)
+Files = tuple[ModelFile, ...]
+CONFIG, WEIGHTS = ModelFile("config.json", SHA, 3), ModelFile("w.safetensors", SHA, 9)
+WHOLE = (CONFIG, WEIGHTS)
 
 
 def test_an_empty_folder_gets_everything() -> None:
     plan = plan_fetch(WHOLE, {}, {})
     assert plan.fetch == (CONFIG, WEIGHTS)
-    assert not (plan.keep or plan.compare or plan.remove)
+    assert [*plan.keep, *plan.compare, *plan.remove] == []
 
 
 def test_what_was_compared_and_not_touched_since_is_kept() -> None:
@@ -67,7 +64,7 @@ def test_ranges_cover_a_file_once(size: int, done: frozenset[int]) -> None:
     assert set(missing_ranges(size, done)) == {each for each in every if each[0] not in done}
 
 
-def load(wanted: ModelLoad, gpus: int = 1, model: Manifest = WHOLE) -> tuple[ModelLoad, str, str]:
+def load(wanted: ModelLoad, gpus: int = 1, model: Files = WHOLE) -> tuple[ModelLoad, str, str]:
     plan = plan_load(wanted, gpus, model, "bucket", "tiny", "/opt/tiny")
     return plan.load, plan.model, plan.reason
 
@@ -79,9 +76,9 @@ def test_the_disk_is_the_default() -> None:
 def test_streaming_is_for_safetensors_and_a_gpu() -> None:
     assert load(ModelLoad.STREAM) == (ModelLoad.STREAM, "s3://bucket/models/tiny", "model_load=stream")
     assert "has none" in load(ModelLoad.STREAM, gpus=0)[2]
-    assert "the model has none" in load(ModelLoad.STREAM, model=manifest(config_json=3))[2]
-    assert "there is w.bin" in load(ModelLoad.STREAM, model=manifest(w_bin=3, w_safetensors=9))[2]
-    for plan in (load(ModelLoad.STREAM, gpus=0), load(ModelLoad.STREAM, model=manifest(config_json=3))):
+    assert "the model has none" in load(ModelLoad.STREAM, model=(CONFIG,))[2]
+    assert "there is w.bin" in load(ModelLoad.STREAM, model=(ModelFile("w.bin", SHA, 3), WEIGHTS))[2]
+    for plan in (load(ModelLoad.STREAM, gpus=0), load(ModelLoad.STREAM, model=(CONFIG,))):
         assert plan[:2] == (ModelLoad.DOWNLOAD, "/opt/tiny")
 
 
