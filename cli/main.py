@@ -1,12 +1,23 @@
-"""All commands of `synkti`, each in a file of its own."""
+"""All commands of `synkti`, each in a file of its own; and what becomes of their errors."""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Sequence
+
 import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from typer.exceptions import TyperException
 
+from cli import model
+from cli.aws_errors import explained
+from cli.errors import BadConfiguration, CliError, Failed
+from cli.exit_codes import ExitCode
 from cli.gateway import gateway
+from node_agent.contract.errors import ConfigurationError, SynktiError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.callback()
@@ -15,3 +26,49 @@ def synkti() -> None:
 
 
 app.command()(gateway)
+app.add_typer(model.app, name="model")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. A person's mistake is a sentence, never a stack trace; a bug is one."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        returned = app(args=given, prog_name="synkti", standalone_mode=False)
+    except TyperException as error:
+        return _unusable(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except CliError as error:
+        return _failed(error, given)
+    except (BotoCoreError, ClientError) as error:
+        return _failed(explained(error), given)
+    except ConfigurationError as error:
+        return _failed(
+            BadConfiguration("; ".join(error.faults), "synkti.toml has every setting, with its meaning"), given
+        )
+    except SynktiError as error:
+        return _failed(Failed(str(error)), given)
+    return returned if isinstance(returned, int) else ExitCode.DONE
+
+
+def _failed(error: CliError, argv: Sequence[str]) -> int:
+    if "--json" in argv:
+        print(json.dumps(error.document(), indent=2))
+        return error.exit_code
+    print(f"synkti: {error.message}", file=sys.stderr)
+    if error.advice:
+        print(f"  {error.advice}", file=sys.stderr)
+    return error.exit_code
+
+
+def _unusable(error: TyperException) -> int:
+    show = getattr(error, "show", None)
+    if show is None:
+        raise error
+    show()
+    return int(getattr(error, "exit_code", ExitCode.USAGE))
+
+
+def run() -> None:
+    """The entry point of the installed command."""
+    sys.exit(main())
