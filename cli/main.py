@@ -12,9 +12,16 @@ from typer.exceptions import TyperException
 
 from cli import model
 from cli.aws_errors import explained
+from cli.connect import connect
+from cli.drill import drill
+from cli.endpoint import endpoint
 from cli.errors import BadConfiguration, CliError, Failed
 from cli.exit_codes import ExitCode
 from cli.gateway import gateway
+from cli.logs import logs
+from cli.nodes import nodes
+from cli.scale import scale
+from cli.stop import stop
 from node_agent.contract.errors import ConfigurationError, SynktiError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -25,8 +32,15 @@ def synkti() -> None:
     """Serve open LLMs on spot GPUs: an interruption costs a client a pause, never a token."""
 
 
-app.command()(gateway)
-app.add_typer(model.app, name="model")
+app.command(short_help="Who is there, and whether the fleet is as it should be.")(nodes)
+app.command(short_help="The base URL for OpenAI clients.")(endpoint)
+app.command(short_help="A shell on a node, or one of its ports here.")(connect)
+app.command(short_help="What a node writes, or has written.")(logs)
+app.command(short_help="Rehearse the loss of a node.")(drill)
+app.command(short_help="Keep N nodes.")(scale)
+app.command(short_help="Keep no nodes; nothing is lost.")(stop)
+app.add_typer(model.app, name="model", short_help="Models in S3: push, ls, rm.")
+app.command(short_help="A proxy: stock clients survive the loss of any node.")(gateway)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
