@@ -37,13 +37,14 @@ bench: setup  ## what the front door costs, next to the Rust vllm-router (ARGS=-
 	@$(BIN)/python -m bench.compare $(ARGS)
 
 synth: setup  ## the CloudFormation templates, without any AWS account
-	node_modules/.bin/cdk synth --quiet --all
+	node_modules/.bin/cdk synth --quiet
 
 lock: setup  ## the lock files anew, after a change of dependencies in pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt pyproject.toml -o requirements/agent.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/bench.in -o requirements/bench.txt
+	$(BIN)/uv pip compile --quiet --python-version 3.12 --python-platform x86_64-manylinux_2_35 --no-annotate --generate-hashes --no-emit-index-url --no-header requirements/engine.in -o requirements/engine.txt
 
 clean:  ## what was made in the checkout; the cache outside it stays
 	rm -rf .venv node_modules cdk.out out build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

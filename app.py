@@ -5,19 +5,27 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from aws_cdk import App
+from aws_cdk import App, Stack
 
 from node_agent.contract.errors import ConfigurationError
 from stacks.events_stack import EventsStack
 from stacks.fleet_stack import FleetStack
+from stacks.github_stack import GithubStack
+from stacks.image_stack import ImageStack
 from stacks.settings import FleetSettings, load
 from stacks.state_stack import StateStack
 
 
-def build(app: App, settings: FleetSettings) -> tuple[StateStack, FleetStack, EventsStack]:
-    """The stacks of one fleet, in the order of their dependence."""
+def build(app: App, settings: FleetSettings) -> list[Stack]:
+    """The stacks of one fleet, in the order of their dependence; image and github only where they are wanted."""
     state = StateStack(app, settings)
-    return state, FleetStack(app, settings, state), EventsStack(app, settings, state)
+    image = ImageStack(app, settings, state) if settings.bake_image else None
+    fleet = FleetStack(app, settings, state)
+    if image is not None:
+        fleet.add_stack_dependency(image)
+    events = EventsStack(app, settings, state)
+    github = GithubStack(app, settings) if settings.github_repository else None
+    return [stack for stack in (state, image, fleet, events, github) if stack is not None]
 
 
 def main() -> int:

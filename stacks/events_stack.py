@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aws_cdk import IgnoreMode, Stack
+from aws_cdk import IgnoreMode
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
@@ -12,6 +12,7 @@ from node_agent.contract import names
 from node_agent.contract.notices import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
 from stacks.parts.reaction import Code, Reaction
 from stacks.settings import FleetSettings
+from stacks.stack import FleetPart
 from stacks.state_stack import StateStack
 
 REACTIONS = {
@@ -30,12 +31,11 @@ _PACKAGED = ["*", "!lambdas", "!lambdas/**", "!node_agent", "node_agent/*", "!no
 """Everything is left out but the Lambdas and the contract that they share with the agent."""
 
 
-class EventsStack(Stack):
+class EventsStack(FleetPart):
     """Housekeeping after the fact: a fleet without this stack serves on."""
 
     def __init__(self, scope: Construct, settings: FleetSettings, state: StateStack) -> None:
-        name = names.stack_name(settings.cluster, "events")
-        super().__init__(scope, name, stack_name=name, description=f"Synkti {settings.cluster}: reactions to EC2")
+        super().__init__(scope, settings, "events", "reactions to EC2")
         package = lambda_.Code.from_asset(str(_ROOT), exclude=_PACKAGED, ignore_mode=IgnoreMode.GIT)
         code = Code(package, [] if settings.local else [self._powertools()])
         sources = [names.EC2_EVENT_SOURCE, *([names.DRILL_EVENT_SOURCE] if settings.drills else [])]

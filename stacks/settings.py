@@ -62,11 +62,15 @@ class FleetSettings:
     root_gib: int = _setting(100, values.whole(30, 16_384))
     """The root volume: the operating system, vLLM and its CUDA libraries, the weights."""
 
+    root_mib_per_s: int = _setting(250, values.whole(125, 1_000))
+    """What the root volume reads in a second; above 125 it is paid for. Weights come from it at every engine start."""
+
     on_demand_base: int = _setting(0, values.whole(0, 1_000))
     """Instances that are never spot: the floor on which a fleet stands when a region has no spot capacity."""
 
     on_demand_limit: int = _setting(2, values.whole(0, 1_000))
-    """How far the base may be raised while spot launches fail for lack of capacity. Not above the base: never."""
+    """How far the base may be raised while spot launches fail for lack of capacity; one place is always left for spot,
+    which is how it is noticed that there is some again. Not above the base: never."""
 
     scale_target: int = _setting(0, values.whole_or_zero(1, 10_000))
     """Requests in flight for each node that the fleet is scaled to keep; 0: always `nodes`."""
@@ -129,7 +133,8 @@ class FleetSettings:
     """Whether the model is in that image, too."""
 
     image_id: str = _setting("", values.ami_id)
-    """A machine image of your own, in the place of AWS's GPU image. For x86-64, Ubuntu 22.04, with NVIDIA's driver."""
+    """A machine image of your own, in the place of AWS's GPU image. For x86-64, like Ubuntu 24.04, with NVIDIA's driver
+    for CUDA 13, Python 3.11 or newer, and the AWS CLI."""
 
     drills: bool = _setting(False, values.switch)
     """Whether events of the source synkti.drill are accepted. Whoever may put events could then start a drain."""
@@ -229,6 +234,7 @@ def contradictions(settings: FleetSettings) -> list[str]:
         (balanced and not s.client_cidrs, f"load_balancer={s.load_balancer}: client_cidrs has to say for whom"),
         (s.certificate_arn and not balanced, "certificate_arn: there is no load balancer that would use it"),
         (s.bake_model and not s.bake_image, "bake_model=true: bake_image=true is what makes an image"),
+        (s.bake_model and not s.model_sha256, "bake_model=true: model_sha256 has to say which weights are baked"),
         (s.bake_image and s.image_id, f"image_id={s.image_id}: bake_image=true makes one; choose"),
         (s.bake_model and s.model_load == "stream", "model_load=stream: a model in the image is not in S3"),
         (

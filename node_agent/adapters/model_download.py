@@ -20,6 +20,9 @@ TRIES = 5
 ROUNDS = 2
 """Of the whole: a file whose SHA-256 is wrong is fetched once more, then the model is damaged."""
 
+SPARE_BYTES = 2 * 2**30
+"""Left free on the disk: logs, and whatever the engine compiles."""
+
 _TELL_EVERY_S = 5.0
 
 
@@ -93,8 +96,12 @@ class Downloader:
         parts = [(file, self._folder.part(file)) for file in plan.fetch]
         missing = [missing_ranges(file.size, part.done) for file, part in parts]
         needed = sum(end - start for each in missing for start, end in each)
-        if needed > (free := self._folder.free_bytes()):
-            raise OSError(f"{gib(needed)} GiB are needed and {gib(free)} GiB free; enlarge root_gib")
+        free = self._folder.free_bytes()
+        if needed and needed + SPARE_BYTES > free:
+            raise OSError(
+                f"{gib(needed + SPARE_BYTES)} GiB are needed and {gib(free)} GiB free; "
+                "set root_gib higher, or take instance types with a disk of their own"
+            )
         progress = Progress(self._tell, needed)
         with ThreadPoolExecutor(self._workers) as pool:
             futures = [pool.submit(self._compare, file, wrong) for file in plan.compare]

@@ -15,9 +15,7 @@ from enum import StrEnum
 
 from node_agent.contract.models import ModelFile, model_prefix
 
-STREAMER_CONCURRENCY = 16
-"""Connections to S3. One brings about 90 MB/s; 15 fill 10 Gb/s."""
-
+_STREAMER = ("--load-format", "runai_streamer")
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".gguf")
 
 
@@ -50,14 +48,5 @@ def plan_load(
         return LoadPlan(ModelLoad.DOWNLOAD, folder, (), "the streamer reads safetensors, and the model has none")
     if other := [file.path for file in files if file.path.endswith(_OTHER_WEIGHTS)]:
         return LoadPlan(ModelLoad.DOWNLOAD, folder, (), f"the streamer reads safetensors only, and there is {other[0]}")
-    extra = f'{{"concurrency": {STREAMER_CONCURRENCY}}}'
-    arguments = ("--load-format", "runai_streamer", "--model-loader-extra-config", extra)
     address = f"s3://{bucket}/{model_prefix(name).rstrip('/')}"
-    return LoadPlan(ModelLoad.STREAM, address, arguments, "model_load=stream")
-
-
-def engine_command(base: tuple[str, ...], plan: LoadPlan) -> tuple[str, ...]:
-    """base: `vllm serve <model> ...`, whose model is replaced by the plan's. Raises ValueError for another command."""
-    if base[1:2] != ("serve",) or len(base) < 3:
-        raise ValueError("not a `vllm serve MODEL` command")
-    return (*base[:2], plan.model, *base[3:], *plan.arguments)
+    return LoadPlan(ModelLoad.STREAM, address, _STREAMER, "model_load=stream")

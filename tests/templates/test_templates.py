@@ -11,7 +11,7 @@ from typing import Any
 from node_agent.contract.names import cluster_key_secret_name, table_name
 from node_agent.contract.notices import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
 from stacks.events_stack import REACTIONS
-from stacks.fleet_stack import GPU_AMI_PARAMETER
+from stacks.parts.node_template import GPU_AMI_PARAMETER
 from stacks.parts.reaction import RETRY_ATTEMPTS, RETRY_HOURS
 from stacks.settings import FleetSettings
 from tests.templates.conftest import Synthesized

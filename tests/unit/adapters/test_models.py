@@ -238,7 +238,7 @@ def test_a_full_disk_is_73(
     push(s3)
     monkeypatch.setattr(ModelFolder, "free_bytes", lambda self: 10)
     assert run(tmp_path) == 73
-    assert "enlarge root_gib" in failure(capsys)
+    assert "2.00 GiB are needed" in failure(capsys)
 
 
 def test_an_s3_that_does_not_answer_is_69(
@@ -282,7 +282,43 @@ def test_without_a_gpu_a_streamed_model_is_downloaded_and_the_reason_told(
     assert held(tmp_path) == FILES
 
 
-@pytest.mark.parametrize("options", [("--name", "../etc"), ("--workers", "0"), ("--workers", "65"), ("--load", "x")])
+def test_the_agent_is_told_where_the_model_is(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    push(s3)
+    told = tmp_path / "model.env"
+    environ = {
+        "SYNKTI_MODELS_BUCKET": BUCKET,
+        "SYNKTI_MODEL_NAME": "tiny",
+        "SYNKTI_MODEL_LOAD": "stream",
+        "SYNKTI_ENGINE_ARGS": '["--max-model-len", "8192"]',
+    }
+    where = ["--to", str(tmp_path / "m"), "--environ", str(told)]
+    for gpus, model, arguments in (
+        (1, "s3://synkti-models/models/tiny", '["--load-format", "runai_streamer", "--max-model-len", "8192"]'),
+        (0, str(tmp_path / "m"), '["--max-model-len", "8192"]'),
+    ):
+        monkeypatch.setattr(fetch_model, "count_gpus", lambda gpus=gpus: gpus)
+        assert fetch_model.main(where, environ) == 0
+        assert told.read_text() == f"SYNKTI_MODEL_DIR={model}\nSYNKTI_ENGINE_ARGS='{arguments}'\n"
+
+
+def test_what_the_environment_does_not_say_has_to_be_given(tmp_path: Path) -> None:
+    for environ in ({}, {"SYNKTI_MODELS_BUCKET": BUCKET}, {"SYNKTI_MODEL_NAME": "tiny"}):
+        with pytest.raises(SystemExit) as ended:
+            fetch_model.main(["--to", str(tmp_path)], environ)
+        assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--engine-args", "x"),
+        ("--engine-args", "[1]"),
+        ("--name", "../etc"),
+        ("--workers", "0"),
+        ("--workers", "65"),
+        ("--load", "x"),
+    ],
+)
 def test_bad_usage_is_2(options: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run(tmp_path, *options)

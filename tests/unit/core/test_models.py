@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from node_agent.contract.models import ModelFile
 from node_agent.core.model_fetch import RANGE_BYTES, OnDisk, Verified, missing_ranges, plan_fetch, ranges
-from node_agent.core.model_load import ModelLoad, engine_command, plan_load
+from node_agent.core.model_load import ModelLoad, plan_load
 
 SHA = "a" * 64
 OTHER = "b" * 64
@@ -82,12 +82,6 @@ def test_streaming_is_for_safetensors_and_a_gpu() -> None:
         assert plan[:2] == (ModelLoad.DOWNLOAD, "/opt/tiny")
 
 
-def test_the_engines_command_names_where_it_reads() -> None:
-    base = ("vllm", "serve", "/opt/tiny", "--served-model-name", "tiny")
-    disk = plan_load(ModelLoad.DOWNLOAD, 1, WHOLE, "bucket", "tiny", "/opt/tiny")
-    assert engine_command(base, disk) == base
-    streamed = engine_command(base, plan_load(ModelLoad.STREAM, 1, WHOLE, "bucket", "tiny", "/opt/tiny"))
-    assert streamed[:5] == ("vllm", "serve", "s3://bucket/models/tiny", "--served-model-name", "tiny")
-    assert streamed[5:7] == ("--load-format", "runai_streamer")
-    with pytest.raises(ValueError, match="vllm serve"):
-        engine_command(("python", "-m", "local.standin"), disk)
+def test_only_the_streamer_needs_arguments() -> None:
+    for wanted, arguments in ((ModelLoad.DOWNLOAD, ()), (ModelLoad.STREAM, ("--load-format", "runai_streamer"))):
+        assert plan_load(wanted, 1, WHOLE, "bucket", "tiny", "/opt/tiny").arguments == arguments
