@@ -29,7 +29,9 @@ class Account:
     """profile, region: what was asked for; None for what AWS's own configuration says. Raises BotoCoreError."""
 
     def __init__(self, profile: str | None = None, region: str | None = None) -> None:
-        self._session = boto3.session.Session(profile_name=profile or None, region_name=region or None)
+        # Every AWS tool reads AWS_REGION, but this library only AWS_DEFAULT_REGION.
+        chosen = region or os.environ.get("AWS_REGION") or None
+        self._session = boto3.session.Session(profile_name=profile or None, region_name=chosen)
         self.profile = profile or None
         if not self._session.region_name:
             raise NoRegionError
@@ -46,6 +48,13 @@ class Account:
     def where(self) -> str:
         """For a message: account and region."""
         return f"account {self.identity.account}, region {self.region}"
+
+    def known_regions(self) -> frozenset[str]:
+        """The regions that this machine's AWS library knows of; asks nobody."""
+        partitions = self._session.get_available_partitions()
+        return frozenset(
+            region for each in partitions for region in self._session.get_available_regions("ec2", partition_name=each)
+        )
 
     @property
     def embedded(self) -> bool:

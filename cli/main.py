@@ -12,7 +12,10 @@ from typer.exceptions import TyperException
 
 from cli import model
 from cli.aws_errors import explained
+from cli.bootstrap import bootstrap
 from cli.connect import connect
+from cli.destroy import destroy
+from cli.doctor import doctor
 from cli.drill import drill
 from cli.endpoint import endpoint
 from cli.errors import BadConfiguration, CliError, Failed
@@ -32,6 +35,8 @@ def synkti() -> None:
     """Serve open LLMs on spot GPUs: an interruption costs a client a pause, never a token."""
 
 
+app.command(short_help="From an AWS account to a fleet that answers.")(bootstrap)
+app.command(short_help="Look at everything that a deployment needs.")(doctor)
 app.command(short_help="Who is there, and whether the fleet is as it should be.")(nodes)
 app.command(short_help="The base URL for OpenAI clients.")(endpoint)
 app.command(short_help="A shell on a node, or one of its ports here.")(connect)
@@ -39,6 +44,7 @@ app.command(short_help="What a node writes, or has written.")(logs)
 app.command(short_help="Rehearse the loss of a node.")(drill)
 app.command(short_help="Keep N nodes.")(scale)
 app.command(short_help="Keep no nodes; nothing is lost.")(stop)
+app.command(short_help="Everything away but the models.")(destroy)
 app.add_typer(model.app, name="model", short_help="Models in S3: push, ls, rm.")
 app.command(short_help="A proxy: stock clients survive the loss of any node.")(gateway)
 

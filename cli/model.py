@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -63,6 +64,14 @@ def push(
     push_model(fleet, found, name or found.name, terminal, replace=replace, everything=everything, parallel=parallel)
 
 
+@dataclass(frozen=True)
+class Pushed:
+    """digest: the manifest's SHA-256; sent: bytes that had to be."""
+
+    digest: str
+    sent: int
+
+
 def push_model(
     fleet: Fleet,
     source: Source,
@@ -73,8 +82,8 @@ def push_model(
     everything: bool = False,
     parallel: int = 8,
     quiet_result: bool = False,
-) -> str:
-    """Everything that `model push` does; the manifest's SHA-256. Raises CliError and AWS's errors."""
+) -> Pushed:
+    """Everything that `model push` does. Raises CliError and AWS's errors."""
     if not is_model_name(name):
         raise BadUsage(f"{name!r} cannot be a model's name", "give one with --name: letters, digits, dots, hyphens")
     choice = choose_files(list_files(source.folder), everything=everything)
@@ -99,7 +108,7 @@ def push_model(
     sent = 0 if plan.same else _upload(bucket, source, name, plan, files, terminal, parallel)
     if not quiet_result:
         _tell_pushed(terminal, fleet, name, files, digest, sent, same=plan.same)
-    return digest
+    return Pushed(digest, sent)
 
 
 def _manifest_digest(files: Sequence[ModelFile]) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from cli.errors import Declined
 
+_TELL_EVERY_S = 10.0
 _WIDE = 10_000
 """Where nobody looks at it, a line is as long as it is: a file or a pipe has no right margin."""
 
@@ -80,20 +82,30 @@ class Terminal:
             self.say(f"{what} ...")
             yield
 
+    @contextmanager
+    def working(self, what: str) -> Iterator[Callable[[str], None]]:
+        """As `doing`, for something that says what it is at: give that to what is yielded, as often as you like."""
+        if self.moves:
+            with self.err.status(what) as status:
+                yield status.update
+        else:
+            self.say(f"{what} ...")
+            yield lambda step: None
+
     def transfer(self, what: str, total: int) -> Transfer:
         """A bar for so many bytes."""
         return Transfer(self, what, total)
 
 
 class Transfer:
-    """Bytes that go somewhere: a bar on a terminal, elsewhere a line for each tenth of the way. Any thread may add."""
+    """Bytes that go somewhere: a bar on a terminal, elsewhere a line every ten seconds. Any thread may add."""
 
     def __init__(self, terminal: Terminal, what: str, total: int) -> None:
         self._terminal = terminal
         self._what = what
         self._total = total
         self._done = 0
-        self._told = 0
+        self._told_at = time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
         self._bar = Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=terminal.err)
 
@@ -114,10 +126,10 @@ class Transfer:
             self._bar.advance(self._task, count)
             return
         self._done += count
-        tenth = 10 * self._done // self._total if self._total else 0
-        if tenth > self._told and tenth < 10:
-            self._told = tenth
-            self._terminal.say(f"{self._what}: {tenth}0 %")
+        now = time.monotonic()
+        if now - self._told_at >= _TELL_EVERY_S:
+            self._told_at = now
+            self._terminal.say(f"{self._what}: {human_bytes(self._done)} of {human_bytes(self._total)}")
 
 
 def made_table(headers: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()) -> Table:

@@ -10,6 +10,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from cli.adapters.buckets import remove
 from cli.aws_errors import error_code
 from cli.core.push import Part, Remote, Unfinished
 from cli.errors import NotFound
@@ -20,7 +21,6 @@ from node_agent.contract.models import MANIFEST, ModelFile, format_manifest, man
 _DIGEST = "sha256"
 """The object's own metadata: what its content was when it was uploaded."""
 
-_DELETE_AT_ONCE = 1_000
 _MISSING = frozenset({"NoSuchBucket", "404", "NoSuchKey", "NotFound", "NoSuchUpload"})
 
 
@@ -43,14 +43,19 @@ class ModelsBucket:
         self._client = client
         self._workers = workers
 
-    def require(self) -> None:
-        """Raises NotFound where there is no such bucket."""
+    def exists(self) -> bool:
         try:
             self._client.head_bucket(Bucket=self.name)
         except ClientError as error:
             if error_code(error) in _MISSING:
-                raise NotFound(f"there is no bucket {self.name}", "synkti bootstrap makes it") from error
+                return False
             raise
+        return True
+
+    def require(self) -> None:
+        """Raises NotFound where there is no such bucket."""
+        if not self.exists():
+            raise NotFound(f"there is no bucket {self.name}", "synkti bootstrap makes it")
 
     def models(self) -> list[Listed]:
         """Every model, by name."""
@@ -145,7 +150,7 @@ class ModelsBucket:
 
     def remove(self, name: str, paths: Iterable[str]) -> None:
         """Objects of the model; the bucket keeps their old versions."""
-        self._delete([{"Key": model_prefix(name) + path} for path in paths])
+        remove(self._client, self.name, [{"Key": model_prefix(name) + path} for path in paths])
 
     def purge(self, name: str) -> int:
         """Every version of every object of the model, for good; how many there were."""
@@ -155,15 +160,8 @@ class ModelsBucket:
             for page in pages
             for each in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
         ]
-        self._delete(versions)
+        remove(self._client, self.name, versions)
         return len(versions)
-
-    def _delete(self, objects: list[dict[str, str]]) -> None:
-        for start in range(0, len(objects), _DELETE_AT_ONCE):
-            some = objects[start : start + _DELETE_AT_ONCE]
-            answer = self._client.delete_objects(Bucket=self.name, Delete={"Objects": some, "Quiet": True})
-            for error in answer.get("Errors", ()):
-                raise ClientError({"Error": error}, "DeleteObjects")
 
     def _look(self, name: str, path: str) -> Remote:
         answer = self._client.head_object(Bucket=self.name, Key=model_prefix(name) + path)

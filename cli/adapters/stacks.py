@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from cli.core.clusters import Stack, first_failure
+from cli.core.takeover import Left
 from cli.errors import Failed
 from cli.waiting import Clock, until
+from node_agent.contract.tags import CLUSTER_TAG
 
 _MAX_STACKS = 2_000
 """CloudFormation's default quota; an account with more would have to be asked stack by stack."""
+
+_IMPORT_WITHIN_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,43 @@ class Stacks:
 
         until(gone, f"the end of the stack {name}", within_s=within_s, every_s=every_s, clock=clock)
 
+    def take_over(
+        self,
+        name: str,
+        cluster: str,
+        template: Mapping[str, Any],
+        left: Sequence[Left],
+        *,
+        every_s: float,
+        clock: Clock,
+    ) -> None:
+        """Make a stack of what an earlier one has left. Raises Failed with CloudFormation's reason, TimedOut."""
+        change = {"StackName": name, "ChangeSetName": "take-over"}
+        self._client.create_change_set(
+            **change,
+            ChangeSetType="IMPORT",
+            TemplateBody=json.dumps(template),
+            ResourcesToImport=[each.to_import() for each in left],
+        )
+
+        def made() -> bool | None:
+            described = self._client.describe_change_set(**change)
+            if described["Status"] == "FAILED":
+                raise Failed(
+                    f"{name} cannot take over what is there: {described.get('StatusReason', 'no reason given')}"
+                )
+            return True if described["Status"] == "CREATE_COMPLETE" else None
+
+        def done() -> bool | None:
+            stack = self.find(name)
+            if stack is None or "ROLLBACK" in stack.status or stack.status.endswith("FAILED"):
+                raise Failed(f"{name} could not take over what is there: {self.failure(name)}")
+            return True if stack.status == "IMPORT_COMPLETE" else None
+
+        until(made, "the change set", within_s=_IMPORT_WITHIN_S, every_s=every_s, clock=clock)
+        self._client.execute_change_set(**change)
+        until(done, "the import", within_s=_IMPORT_WITHIN_S, every_s=every_s, clock=clock)
+
     def failure(self, name: str) -> str:
         """CloudFormation's word on what failed first in the last operation; empty where it has none."""
         return first_failure(self._client.describe_stack_events(StackName=name)["StackEvents"])
@@ -101,7 +142,7 @@ def _stack(described: dict[str, Any]) -> Stack:
     return Stack(
         described["StackName"],
         described["StackStatus"],
-        described.get("Description", ""),
+        next((tag["Value"] for tag in described.get("Tags", []) if tag["Key"] == CLUSTER_TAG), None),
         outputs,
         changed.timestamp(),
     )

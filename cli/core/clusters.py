@@ -2,30 +2,30 @@
 
 Rules kept here:
 
-* a cluster is known by its stacks: CloudFormation has their names, and descriptions beginning `Synkti <cluster>:`;
+* a cluster is known by its stacks: they are tagged SynktiCluster=<cluster>, and named after it;
 * the cluster that is named is taken, whether by --cluster, SYNKTI_CLUSTER or synkti.toml;
 * where none is named, the only one is; where there are several, nothing is done.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cli.errors import Ambiguous, NotFound
 
-_DESCRIPTION = re.compile(r"Synkti ([a-z][a-z0-9-]*[a-z0-9]): ")
-
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack as CloudFormation tells of it. changed: when it was created or updated last, unix seconds."""
+    """A stack as CloudFormation tells of it.
+
+    cluster: what its tag says; changed: when it was created or updated last, unix seconds.
+    """
 
     name: str
     status: str
-    description: str
+    cluster: str | None
     outputs: Mapping[str, str]
     changed: float
 
@@ -33,14 +33,18 @@ class Stack:
     def is_there(self) -> bool:
         return self.status != "DELETE_COMPLETE"
 
+    @property
+    def is_deployed(self) -> bool:
+        """Whether its resources exist; a first creation that was rolled back left none."""
+        return self.status.endswith("_COMPLETE") and self.status not in ("ROLLBACK_COMPLETE", "DELETE_COMPLETE")
+
 
 def clusters_of(stacks: Iterable[Stack]) -> dict[str, tuple[Stack, ...]]:
     """Every cluster's stacks, in the order of their creation or last change; other people's stacks are left out."""
     found: dict[str, list[Stack]] = {}
     for stack in sorted(stacks, key=lambda stack: (stack.changed, stack.name)):
-        match = _DESCRIPTION.match(stack.description)
-        if match and stack.name.startswith(f"{match[1]}-") and stack.is_there:
-            found.setdefault(match[1], []).append(stack)
+        if stack.cluster and stack.name.startswith(f"{stack.cluster}-") and stack.is_there:
+            found.setdefault(stack.cluster, []).append(stack)
     return {cluster: tuple(its) for cluster, its in sorted(found.items())}
 
 
@@ -80,15 +84,17 @@ def first_failure(events: Iterable[Mapping[str, Any]]) -> str:
 
     events: as DescribeStackEvents gives them, the newest first. Later failures are mostly "cancelled" for the first.
     """
-    failure = ""
+    failure = own_failure = ""
     for event in events:
         status = str(event.get("ResourceStatus", ""))
-        own = event.get("ResourceType") == "AWS::CloudFormation::Stack"
-        if own and status in _BEGINNINGS:
+        reason = f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason') or 'no reason given'}"
+        if event.get("ResourceType") != "AWS::CloudFormation::Stack":
+            failure = reason if status.endswith("FAILED") else failure
+        elif status in _BEGINNINGS:
             break
-        if not own and status.endswith("FAILED"):
-            failure = f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', 'no reason given')}"
-    return failure
+        elif status.endswith("FAILED"):
+            own_failure = reason
+    return failure or own_failure
 
 
 def _listed(names: Collection[str]) -> str:

@@ -106,9 +106,7 @@ def make_state(cloudformation: MemoryCloudFormation, cluster: str) -> str:
     s3.create_bucket(Bucket=bucket)
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     resources = {"Models": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain", "PhysicalId": bucket}}
-    cloudformation.make(
-        stack_name(cluster, "state"), f"Synkti {cluster}: what outlives nodes", {"ModelsBucket": bucket}, resources
-    )
+    cloudformation.make(stack_name(cluster, "state"), cluster, {"ModelsBucket": bucket}, resources)
     return bucket
 
 
@@ -164,7 +162,7 @@ def make_fleet(cloudformation: MemoryCloudFormation, cluster: str, **outputs: st
         ],
     )
     given = {"AutoScalingGroupName": name, "FleetVersion": VERSION, **outputs}
-    cloudformation.make(stack_name(cluster, "fleet"), f"Synkti {cluster}: the nodes", given, {})
+    cloudformation.make(stack_name(cluster, "fleet"), cluster, given, {})
     found = ec2.describe_instances(Filters=[{"Name": "tag:SynktiCluster", "Values": [cluster]}])["Reservations"]
     instances = [instance for reservation in found for instance in reservation["Instances"]]
     instances.sort(key=lambda instance: (instance["LaunchTime"], instance["InstanceId"]))

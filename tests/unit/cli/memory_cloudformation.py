@@ -18,7 +18,7 @@ class MemoryStack:
     """resources: by logical id, as in a template, each with its PhysicalId beside."""
 
     name: str
-    description: str
+    cluster: str
     outputs: Mapping[str, str]
     resources: Mapping[str, Any]
     changed: datetime
@@ -34,9 +34,9 @@ class MemoryCloudFormation:
     deleted: list[str] = field(default_factory=list)
     on_delete: Callable[[str], None] = lambda name: None
 
-    def make(self, name: str, description: str, outputs: Mapping[str, str], resources: Mapping[str, Any]) -> None:
+    def make(self, name: str, cluster: str, outputs: Mapping[str, str], resources: Mapping[str, Any]) -> None:
         changed = datetime.fromtimestamp(1_700_000_000 + len(self.stacks), UTC)
-        self.stacks[name] = MemoryStack(name, description, outputs, resources, changed)
+        self.stacks[name] = MemoryStack(name, cluster, outputs, resources, changed)
 
     def get_paginator(self, operation: str) -> _Pages:
         return _Pages(getattr(self, operation))
@@ -101,7 +101,7 @@ def _described(stack: MemoryStack) -> dict[str, Any]:
     return {
         "StackName": stack.name,
         "StackStatus": stack.status,
-        "Description": stack.description,
+        "Tags": [{"Key": "SynktiCluster", "Value": stack.cluster}],
         "CreationTime": stack.changed,
         "Outputs": [{"OutputKey": key, "OutputValue": value} for key, value in stack.outputs.items()],
     }

@@ -13,7 +13,7 @@ import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from cli.adapters import models_bucket
+from cli.adapters import buckets
 from cli.adapters.models_bucket import ModelsBucket
 from cli.core import push
 from node_agent.adapters.model_store import ModelStore
@@ -217,7 +217,7 @@ def test_a_model_is_removed_only_when_somebody_says_so(bucket: str, model: Path,
 def test_many_objects_are_removed_in_several_requests(
     bucket: str, model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models_bucket, "_DELETE_AT_ONCE", 2)
+    monkeypatch.setattr(buckets, "_AT_ONCE", 2)
     assert run("model", "push", model).code == 0
     assert run("model", "rm", "tiny", "--yes", "--purge").code == 0
     assert "Versions" not in boto3.client("s3").list_object_versions(Bucket=bucket)
