@@ -84,6 +84,11 @@ class EmbeddedAws:
                 raise LocalRunError(f"the embedded AWS did not start; its log, {self._log}, ends:\n{tail(self._log)}")
             time.sleep(0.05)
 
+    def close(self) -> None:
+        """End it now; a run's own ends with the run."""
+        self._process.kill()
+        self._process.wait()
+
     def _healthy(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.endpoint}/_ministack/health", timeout=2) as answer:
