@@ -89,9 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BotoCoreError, ClientError) as error:
         return _failed(explained(error), given)
     except ConfigurationError as error:
-        return _failed(
-            BadConfiguration("; ".join(error.faults), "synkti.toml has every setting, with its meaning"), given
-        )
+        return _failed(BadConfiguration("; ".join(error.faults)), given)
     except SynktiError as error:
         return _failed(Failed(str(error)), given)
     return returned if isinstance(returned, int) else ExitCode.DONE
