@@ -1,8 +1,8 @@
-"""The synthesized templates, made once: as for production, and as for the embedded AWS."""
+"""The synthesized templates, made once each: as shipped, with everything on, as for the embedded AWS."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,29 @@ from aws_cdk import App
 from app import build
 from stacks.settings import FleetSettings
 
+CIDR = "203.0.113.0/24"
+SHIPPED = FleetSettings(client_cidrs=(CIDR,))
+"""As shipped, and opened to somebody."""
+
+EVERYTHING = replace(
+    SHIPPED,
+    account="123456789012",
+    region="us-east-1",
+    load_balancer="public",
+    certificate_arn="arn:aws:acm:us-east-1:123456789012:certificate/0a1b",
+    scale_target=8,
+    bake_image=True,
+    bake_model=True,
+    model_sha256="a" * 64,
+    alarm_email="somebody@example.com",
+    github_repository="acme/models",
+    drills=True,
+)
+
 
 @dataclass(frozen=True)
 class Synthesized:
-    """folder: the cloud assembly; templates: by stack name; findings: cdk-nag's, without the acknowledged ones."""
+    """folder: the cloud assembly; templates: by stack name."""
 
     folder: Path
     templates: dict[str, dict[str, Any]]
@@ -42,10 +61,18 @@ def synthesize(folder: Path, settings: FleetSettings) -> Synthesized:
 
 @pytest.fixture(scope="session")
 def production(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
-    return synthesize(tmp_path_factory.mktemp("production"), FleetSettings(client_cidrs=("203.0.113.0/24",)))
+    return synthesize(tmp_path_factory.mktemp("production"), SHIPPED)
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+    return synthesize(tmp_path_factory.mktemp("everything"), EVERYTHING)
 
 
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
-    settings = FleetSettings(client_cidrs=("203.0.113.0/24",), local=True)
-    return synthesize(tmp_path_factory.mktemp("local"), settings)
+    return synthesize(tmp_path_factory.mktemp("local"), replace(SHIPPED, local=True))
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
