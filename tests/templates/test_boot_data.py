@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stacks.parts.artifact import AGENT, DEPENDENCIES, FETCHING, ROOT, pack
+from stacks.parts.artifact import AGENT, DEPENDENCIES, FETCHING, ROOT, Archive, pack
 from stacks.parts.boot import MAX_USER_DATA_BYTES
 from tests.templates.conftest import SHIPPED, Synthesized, synthesize
 from tests.templates.test_fleet import user_data
@@ -21,6 +21,11 @@ def version_of(templates: Synthesized) -> str:
     return version
 
 
+def names_in(archive: Archive) -> set[str]:
+    with tarfile.open(fileobj=io.BytesIO(archive.content)) as held:
+        return set(held.getnames())
+
+
 def test_the_archive_that_is_published_is_the_one_that_is_expected(production: Synthesized) -> None:
     told = dict(line.split("=", 1) for line in user_data(production).splitlines() if line.startswith("SYNKTI_"))
     (archive,) = production.folder.glob("agent-*.tar")
@@ -29,7 +34,7 @@ def test_the_archive_that_is_published_is_the_one_that_is_expected(production: S
 
 
 def test_the_archive_holds_what_a_node_needs_and_nothing_else(production: Synthesized) -> None:
-    held = tarfile.open(fileobj=io.BytesIO(pack(AGENT).content)).getnames()
+    held = names_in(pack(AGENT))
     assert "node_agent/__main__.py" in held
     assert "stacks/boot/boot.sh" in held
     assert "requirements/engine.txt" in held
@@ -54,7 +59,7 @@ def test_a_pattern_that_names_nothing_is_a_mistake(tmp_path: Path) -> None:
 
 
 def test_an_image_build_has_what_its_module_imports() -> None:
-    held = set(tarfile.open(fileobj=io.BytesIO(pack((*DEPENDENCIES, *FETCHING)).content)).getnames())
+    held = names_in(pack((*DEPENDENCIES, *FETCHING)))
     sources = [ROOT / name for name in held if name.endswith(".py")]
     imported = {
         line.split()[1]
