@@ -19,7 +19,7 @@ from aws_cdk import App, Validations
 from cdk_nag import AwsSolutionsChecks
 
 from app import build
-from tests.templates.conftest import EVERYTHING, Synthesized
+from checks.assemblies import EVERYTHING, Synthesized
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted(str(path) for path in (ROOT / ".github" / "workflows").glob("*.yml"))

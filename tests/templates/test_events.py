@@ -11,10 +11,10 @@ import zipfile
 
 import pytest
 
+from checks.assemblies import Synthesized
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT
 from node_agent.contract.notices import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
 from stacks.parts.reaction import RETRY_ATTEMPTS, RETRY_HOURS
-from tests.templates.conftest import Synthesized
 
 HANDLERS = {
     "node_interrupted": {INTERRUPTION_EVENT},
@@ -102,7 +102,7 @@ def test_the_package_is_small(production: Synthesized) -> None:
 
 @pytest.mark.parametrize("name", HANDLERS)
 def test_a_handler_starts_with_what_it_is_told_and_soon(name: str, production: Synthesized) -> None:
-    """The best of some tries: the machine may be busy with something else, and never makes it faster."""
+    """In the process's own time, and the best of some tries: the machine may be busy with something else."""
     (function,) = [
         each["Properties"]
         for each in production.resources("AWS::Lambda::Function").values()
@@ -113,10 +113,10 @@ def test_a_handler_starts_with_what_it_is_told_and_soon(name: str, production: S
     assert "SYNKTI_TABLE" in function["Environment"]["Variables"]
     environ = {**told, "AWS_DEFAULT_REGION": "us-east-1", "PATH": os.environ["PATH"]}
     script = (
-        f"import time; began = time.perf_counter(); import lambdas.handlers.{name}; print(time.perf_counter() - began)"
+        f"import time; began = time.process_time(); import lambdas.handlers.{name}; print(time.process_time() - began)"
     )
     took = []
-    for _ in range(8):
+    for _ in range(5):
         done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True)
         took.append(float(done.stdout))
         if took[-1] < MAX_IMPORT_S:

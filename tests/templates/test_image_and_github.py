@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from checks.assemblies import EVERYTHING, SHIPPED, Synthesized, synthesize
 from stacks.parts.node_template import GPU_AMI_PARAMETER
-from tests.templates.conftest import EVERYTHING, SHIPPED, Synthesized, synthesize
 
 PROVIDER = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"
 

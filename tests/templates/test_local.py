@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.templates.conftest import Synthesized
+from checks.assemblies import Synthesized
 
 
 def test_the_local_templates_differ_in_the_named_places_only(production: Synthesized, local: Synthesized) -> None:

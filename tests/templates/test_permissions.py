@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.templates.conftest import EVERYTHING, Synthesized, as_list
+from checks.assemblies import EVERYTHING, Synthesized
+from tests.templates.conftest import as_list
 
 TABLE = Path(__file__).parents[2] / "docs" / "security.md"
 ROLES = {
@@ -183,7 +184,7 @@ def test_there_are_no_users_and_no_keys(kind: str, everything: Synthesized) -> N
 if __name__ == "__main__":  # the table's left half anew: python -m tests.templates.test_permissions
     import tempfile
 
-    from tests.templates.conftest import synthesize
+    from checks.assemblies import synthesize
 
     rows: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
     for grant in sorted(granted(synthesize(Path(tempfile.mkdtemp()), EVERYTHING))):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from checks.assemblies import Synthesized
 from node_agent.contract.names import cluster_key_secret_name, table_name
-from tests.templates.conftest import Synthesized
 
 
 def test_the_table_outlives_mistakes(production: Synthesized) -> None:

@@ -182,8 +182,8 @@ def test_a_node_that_never_serves_is_given_up_in_its_time(instance: Instance) ->
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        ('echo "An error occurred (ValidationError): No active Lifecycle Action found with instance ID" >&2; exit 1', 1),
-        ('echo "An error occurred (Throttling): Rate exceeded" >&2; exit 1', 6),
+        ('echo "ValidationError: No active Lifecycle Action found with instance ID" >&2; exit 1', 1),
+        ('echo "Throttling: Rate exceeded" >&2; exit 1', 6),
     ],
 )
 def test_a_group_that_does_not_wait_is_no_failure_and_one_that_does_not_answer_is(
