@@ -53,6 +53,7 @@ class FleetStack(FleetPart):
         )
         CfnOutput(self, "AutoScalingGroupName", value=fleet.group.auto_scaling_group_name)
         CfnOutput(self, "FleetVersion", value=version(settings, artifact))
+        CfnOutput(self, "Model", value=settings.model)
         if settings.load_balancer != "none":
             address = FrontAddress(self, "Address", settings, network=network, group=fleet.group)
             CfnOutput(self, "Endpoint", value=address.url)

@@ -1,20 +1,24 @@
-"""The models bucket, as a node reads it: in parallel, and never a byte that is not what the manifest says.
+"""The models bucket as a node reads it: manifests, lists, ranges of objects.
 
-Not a port of the agent: a node fetches its model before its agent starts (`python -m node_agent.fetch`).
+Foreign exceptions become the project's own here: a model that is not there is ModelMissing, a manifest that cannot be
+read is ModelDamaged, an S3 that does not answer is StoreUnavailable. Called from threads; a boto3 client allows that.
 """
 
 from __future__ import annotations
 
-import hashlib
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from boto3.s3.transfer import TransferConfig
+import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from node_agent.contract.errors import PermanentError, StoreUnavailable
+from node_agent.contract.errors import ModelDamaged, ModelMissing, StoreUnavailable
 from node_agent.contract.models import (
+    MANIFEST,
+    MAX_FILES,
     MAX_MANIFEST_BYTES,
     ModelFile,
     manifest_digest,
@@ -23,108 +27,96 @@ from node_agent.contract.models import (
     parse_manifest,
 )
 
-FILES_AT_ONCE = 4
-_PART_BYTES = 16 * 1024 * 1024
-_TRANSFER = TransferConfig(multipart_chunksize=_PART_BYTES, multipart_threshold=_PART_BYTES, max_concurrency=12)
-"""Parts at once of each file: one S3 connection gives 85-90 MB/s, and a GPU instance's network 10 Gb/s and more."""
-
-_READ_BYTES = 4 * 1024 * 1024
-_MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
+_CHUNK_BYTES = 1024 * 1024
+_GONE = frozenset({"NoSuchKey", "404", "NotFound"})
+_REFUSED = frozenset({"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
 
 
-class ModelMissing(PermanentError):
-    """The model, or a file of it, is not in the bucket."""
+def s3_client(region: str | None, connections: int) -> Any:
+    """A boto3 client of S3 for as many requests at once."""
+    config = Config(
+        connect_timeout=5,
+        read_timeout=30,
+        retries={"mode": "standard", "max_attempts": 5},
+        max_pool_connections=connections,
+    )
+    return boto3.session.Session(region_name=region).client("s3", config=config)
 
 
-class ModelDamaged(PermanentError):
-    """What is in the bucket is not what the manifest, or the deployment, says."""
+@dataclass(frozen=True)
+class Manifest:
+    """files: what the model is made of; digest: the SHA-256 of the manifest itself, which names the weights."""
+
+    files: tuple[ModelFile, ...]
+    digest: str
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.size for file in self.files)
 
 
 class ModelStore:
-    """client: a boto3 S3 client; its pool should have at least 48 connections."""
+    """bucket: the cluster's models bucket."""
 
     def __init__(self, client: Any, bucket: str) -> None:
+        self.bucket = bucket
         self._client = client
-        self._bucket = bucket
 
-    def manifest(self, name: str, sha256: str = "") -> tuple[ModelFile, ...]:
-        """The model's files; sha256: what the manifest has to be, where that was said.
-
-        Raises ModelMissing, ModelDamaged, StoreUnavailable.
-        """
+    def manifest(self, name: str) -> Manifest:
+        """Raises ModelMissing, ModelDamaged, StoreUnavailable."""
         key = manifest_key(name)
+        with self._errors(f"s3://{self.bucket}/{key}"):
+            body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read(MAX_MANIFEST_BYTES + 1)
         try:
-            answer = self._client.get_object(Bucket=self._bucket, Key=key)
-            text = answer["Body"].read(MAX_MANIFEST_BYTES + 1).decode()
-            files = parse_manifest(text)
+            return _manifest(body)
         except ValueError as error:
-            raise ModelDamaged(f"s3://{self._bucket}/{key}: {error}") from error
-        except (BotoCoreError, ClientError) as error:
-            raise self._why(error, key) from error
-        if sha256 and manifest_digest(text) != sha256:
-            raise ModelDamaged(
-                f"the manifest of {name} has the SHA-256 {manifest_digest(text)}, and {sha256} was deployed; "
-                "push the model again, or set model_sha256 to what is there"
-            )
-        return files
+            raise ModelDamaged(f"s3://{self.bucket}/{key} cannot be read: {error}; push the model again") from error
 
-    def check(self, name: str, files: tuple[ModelFile, ...]) -> None:
-        """That every file is there, in its size. Raises ModelMissing, ModelDamaged, StoreUnavailable."""
-        prefix = model_prefix(name)
+    def sizes(self, name: str) -> dict[str, int]:
+        """The objects below the model's prefix, by path, the manifest left out. Raises StoreUnavailable."""
+        prefix, found = model_prefix(name), {}
+        with self._errors(f"s3://{self.bucket}/{prefix}"):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+                for entry in page.get("Contents", ()):
+                    found[entry["Key"].removeprefix(prefix)] = int(entry["Size"])
+                if len(found) > MAX_FILES + 1:
+                    raise ModelDamaged(f"s3://{self.bucket}/{prefix} holds more than {MAX_FILES} objects")
+        found.pop(MANIFEST, None)
+        return found
+
+    def read(self, name: str, path: str, start: int, end: int, take: Callable[[bytes], None]) -> None:
+        """Give `take` the bytes from start to end (exclusive), in pieces. Raises ModelMissing, StoreUnavailable."""
+        key = model_prefix(name) + path
+        with self._errors(f"s3://{self.bucket}/{key}"):
+            answer = self._client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={start}-{end - 1}")
+            got = 0
+            for piece in answer["Body"].iter_chunks(_CHUNK_BYTES):
+                got += len(piece)
+                take(piece)
+        if got != end - start:
+            raise StoreUnavailable(f"s3://{self.bucket}/{key}: {got} bytes came of {end - start}")
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
         try:
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-            sizes = {each["Key"]: each["Size"] for page in pages for each in page.get("Contents", [])}
-        except (BotoCoreError, ClientError) as error:
-            raise self._why(error, prefix) from error
-        for file in files:
-            size = sizes.get(prefix + file.path)
-            if size is None:
-                raise ModelMissing(self._push_again(name, f"{file.path} is missing"))
-            if size != file.size:
-                raise ModelDamaged(self._push_again(name, f"{file.path} has {size} bytes, not {file.size}"))
-
-    def fetch(self, name: str, files: tuple[ModelFile, ...], folder: Path) -> int:
-        """All files into `folder`, and nothing else left there; how many bytes had to be downloaded.
-
-        A file that is there already is read, and left where it is right. Raises as `check` does.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        wanted = {folder / file.path for file in files}
-        for found in [path for path in folder.rglob("*") if path.is_file() and path not in wanted]:
-            found.unlink()
-        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-            return sum(pool.map(lambda file: self._fetch_one(name, file, folder / file.path), files))
-
-    def _fetch_one(self, name: str, file: ModelFile, path: Path) -> int:
-        if path.is_file() and path.stat().st_size == file.size and sha256_of(path) == file.sha256:
-            return 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        key = model_prefix(name) + file.path
-        try:
-            self._client.download_file(self._bucket, key, str(part), Config=_TRANSFER)
-        except (BotoCoreError, ClientError) as error:
-            raise self._why(error, key) from error
-        if sha256_of(part) != file.sha256:
-            part.unlink()
-            raise ModelDamaged(self._push_again(name, f"{file.path} is not what the manifest says"))
-        part.replace(path)
-        return file.size
-
-    def _why(self, error: Exception, key: str) -> Exception:
-        code = error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
-        if code in _MISSING:
-            return ModelMissing(f"s3://{self._bucket}/{key} does not exist; `synkti model push` brings a model there")
-        return StoreUnavailable(f"s3://{self._bucket}/{key} cannot be read: {error}")
-
-    def _push_again(self, name: str, what: str) -> str:
-        return f"{what} in s3://{self._bucket}/{model_prefix(name)}; run `synkti model push` again"
+            yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in _GONE:
+                raise ModelMissing(f"{what} is not there; push the model with `synkti model push`") from error
+            if code == "NoSuchBucket":
+                raise ModelMissing(f"the bucket {self.bucket} is not there; is the cluster's name right?") from error
+            if code == "InvalidRange":
+                raise ModelDamaged(f"{what} is shorter than its manifest says; push the model again") from error
+            if code in _REFUSED:
+                raise StoreUnavailable(f"{what}: S3 refuses ({code}); see this role's permissions") from error
+            raise StoreUnavailable(f"{what}: {error}") from error
+        except BotoCoreError as error:
+            raise StoreUnavailable(f"{what}: {error}") from error
 
 
-def sha256_of(path: Path) -> str:
-    """In hexadecimal, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_READ_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
+def _manifest(body: bytes) -> Manifest:
+    if len(body) > MAX_MANIFEST_BYTES:
+        raise ValueError(f"it is longer than {MAX_MANIFEST_BYTES} bytes")
+    text = body.decode()
+    return Manifest(parse_manifest(text), manifest_digest(text))

@@ -22,23 +22,15 @@ mkdir -p "$models" "$state" "$root/var/log/synkti"
 if command -v nvidia-modprobe >/dev/null; then nvidia-modprobe -c 0 -u; fi
 
 say "model $SYNKTI_MODEL_NAME ($SYNKTI_MODEL_LOAD)"
-baked=$home/baked-models/$SYNKTI_MODEL_NAME
-if [ "$SYNKTI_MODEL_LOAD" = stream ]; then
-  folder=s3://$SYNKTI_MODELS_BUCKET/models/$SYNKTI_MODEL_NAME/
-  "$home/agent/bin/python" -m node_agent.fetch --check
-elif [ -d "$baked" ]; then
-  folder=$baked
-  "$home/agent/bin/python" -m node_agent.fetch --into "$baked"
-else
-  folder=$models/$SYNKTI_MODEL_NAME
-  "$home/agent/bin/python" -m node_agent.fetch --into "$folder"
-fi
+folder=$home/baked-models/$SYNKTI_MODEL_NAME
+[ -d "$folder" ] || folder=$models/$SYNKTI_MODEL_NAME
+# It says where the engine finds the model, and with which arguments: from the disk, or straight from S3.
+"$home/agent/bin/python" -m node_agent.fetch_model --to "$folder" --environ "$root/etc/synkti/model.env"
 
 cat >"$root/etc/synkti/node.env.new" <<ENVIRONMENT
 SYNKTI_CLUSTER=$SYNKTI_CLUSTER
 SYNKTI_MODEL_NAME=$SYNKTI_MODEL_NAME
-SYNKTI_MODEL_DIR=$folder
-SYNKTI_ENGINE_ARGS='$SYNKTI_ENGINE_ARGS'
+$(cat "$root/etc/synkti/model.env")
 SYNKTI_STATE_DIR=/var/lib/synkti
 SYNKTI_GROUP=$SYNKTI_GROUP
 SYNKTI_CHECKPOINTS_BUCKET=$SYNKTI_CHECKPOINTS_BUCKET

@@ -31,9 +31,11 @@ DEPENDENCIES = ("stacks/boot/install.sh", "stacks/boot/instance.sh", *_LOCKS)
 
 FETCHING = (
     "node_agent/__init__.py",
-    "node_agent/fetch.py",
+    "node_agent/fetch_model.py",
     "node_agent/adapters/__init__.py",
-    "node_agent/adapters/model_store.py",
+    "node_agent/adapters/model_*.py",
+    "node_agent/core/__init__.py",
+    "node_agent/core/model_*.py",
     "node_agent/contract/*.py",
 )
 """What downloads a model into a machine image."""

@@ -62,12 +62,9 @@ def user_data(variables: dict[str, str]) -> str:
 
 
 def _model(settings: FleetSettings) -> dict[str, str]:
-    arguments = list(settings.engine_args)
-    if settings.model_load == "stream":
-        arguments = ["--load-format", "runai_streamer", *arguments]
     return {
         "SYNKTI_MODEL_NAME": settings.model,
         "SYNKTI_MODEL_SHA256": settings.model_sha256,
         "SYNKTI_MODEL_LOAD": settings.model_load,
-        "SYNKTI_ENGINE_ARGS": json.dumps(arguments),
+        "SYNKTI_ENGINE_ARGS": json.dumps(settings.engine_args),
     }

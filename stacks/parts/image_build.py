@@ -46,7 +46,7 @@ def build_steps(settings: FleetSettings, artifact: Artifact, state: StateStack, 
             f"export SYNKTI_MODELS_BUCKET={state.models.bucket_name} SYNKTI_MODEL_NAME={settings.model}",
             f"export SYNKTI_MODEL_SHA256={settings.model_sha256}",
             f"cd {release}",
-            f"/opt/synkti/agent/bin/python -m node_agent.fetch --into /opt/synkti/baked-models/{settings.model}",
+            f"/opt/synkti/agent/bin/python -m node_agent.fetch_model --to /opt/synkti/baked-models/{settings.model}",
         ]
     return "\n".join([*steps, "rm /tmp/synkti.tar"]) + "\n"
 
