@@ -31,7 +31,7 @@ def test_an_image_is_made_of_awss_with_the_same_script_as_a_node(everything: Syn
     steps = component(everything)
     assert "sha256sum --check" in steps
     assert "stacks/boot/install.sh" in steps
-    assert "node_agent.fetch --into /opt/synkti/baked-models/model" in steps
+    assert "node_agent.fetch_model --to /opt/synkti/baked-models/model" in steps
     infrastructure = everything.only("AWS::ImageBuilder::InfrastructureConfiguration")
     assert infrastructure["InstanceMetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
     assert infrastructure["TerminateInstanceOnFailure"] is True
@@ -47,7 +47,7 @@ def test_the_fleet_reads_the_image_from_a_parameter(everything: Synthesized) -> 
 
 def test_a_model_is_baked_only_where_that_is_wanted(tmp_path: Path) -> None:
     bare = synthesize(tmp_path, replace(EVERYTHING, bake_model=False))
-    assert "node_agent.fetch" not in component(bare)
+    assert "node_agent.fetch_model" not in component(bare)
     policies = json.dumps(bare.templates["synkti-image"]["Resources"])
     assert "models/model" not in policies
 

@@ -33,7 +33,8 @@ def released(instance: Instance) -> Instance:
     told = 'printf \'%s\\n\' "$(basename "$(dirname "$(dirname "$0")")") $(basename "$0") $*" >>"$CALLS"'
     (instance.root / "answers/inner").write_text(
         f'#!/bin/bash\n{told}\ncase "$*" in *getsitepackages*) echo {site};; '
-        '*node_agent.fetch*) [ -e "$ANSWERS/no-model" ] && exit 69;; esac\nexit 0\n'
+        '*node_agent.fetch_model*) [ -e "$ANSWERS/no-model" ] && exit 66; '
+        'printf "SYNKTI_MODEL_DIR=%s\\nSYNKTI_ENGINE_ARGS=\'%s\'\\n" "$4" "$SYNKTI_ENGINE_ARGS" >"$6";; esac\nexit 0\n'
     )
     instance.answers(
         "python3",
@@ -102,35 +103,30 @@ def test_the_agent_is_told_what_it_needs_and_started(released: Instance) -> None
 
 
 def fetched(instance: Instance) -> list[str]:
-    return [call.partition("node_agent.fetch ")[2] for call in instance.calls if "node_agent.fetch" in call]
+    """Where models were brought to."""
+    found = [call.partition("node_agent.fetch_model --to ")[2] for call in instance.calls if "fetch_model" in call]
+    return [call.split()[0] for call in found]
 
 
 def test_the_model_lies_on_the_instances_own_disk_where_there_is_one(released: Instance) -> None:
     released.answers("mountpoint", "exit 0")
     (released.root / "opt/dlami/nvme").mkdir(parents=True)
     boot(released)
-    assert fetched(released) == [f"--into {released.root}/opt/dlami/nvme/synkti-models/tiny"]
-
-
-def test_a_model_that_is_streamed_is_only_looked_for(released: Instance) -> None:
-    released.variables["SYNKTI_MODEL_LOAD"] = "stream"
-    boot(released)
-    assert fetched(released) == ["--check"]
-    assert "SYNKTI_MODEL_DIR=s3://synkti-models/models/tiny/\n" in (released.root / "etc/synkti/node.env").read_text()
+    assert fetched(released) == [f"{released.root}/opt/dlami/nvme/synkti-models/tiny"]
 
 
 def test_a_model_in_the_image_is_compared_and_used_where_it_lies(released: Instance) -> None:
     baked = released.root / "opt/synkti/baked-models/tiny"
     baked.mkdir(parents=True)
     boot(released)
-    assert fetched(released) == [f"--into {baked}"]
+    assert fetched(released) == [str(baked)]
     assert f"SYNKTI_MODEL_DIR={baked}\n" in (released.root / "etc/synkti/node.env").read_text()
 
 
 def test_without_its_model_no_agent_is_started(released: Instance) -> None:
     (released.root / "answers/no-model").touch()
     done = released.shell(str(released.root / "opt/synkti/current/stacks/boot/boot.sh"))
-    assert done.returncode == 69
+    assert done.returncode == 66
     assert not any("systemctl start" in call for call in released.calls)
 
 
