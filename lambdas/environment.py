@@ -38,6 +38,12 @@ class CapacityEnvironment:
     """How far that may be raised while spot has no capacity."""
 
 
+def table_from_environ(environ: Mapping[str, str]) -> str:
+    """What every handler has. Raises ConfigurationError."""
+    _require(environ, TABLE_VARIABLE)
+    return environ[TABLE_VARIABLE]
+
+
 def from_environ(environ: Mapping[str, str]) -> Environment:
     """Raises ConfigurationError, naming every variable that is missing."""
     _require(environ, CLUSTER_VARIABLE, TABLE_VARIABLE)

@@ -20,7 +20,7 @@ from lambdas.adapters.dynamodb import DynamoRecords
 from lambdas.adapters.ec2 import Ec2Instances
 from lambdas.adapters.ports import Instances, RecordChanged, Records
 from lambdas.core.decisions import Action, Decision, Snapshot, decide
-from lambdas.environment import Environment, from_environ
+from lambdas.environment import Environment, from_environ, table_from_environ
 from node_agent.contract.notices import Ec2Event, parse_event
 from node_agent.contract.records import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
 
@@ -54,7 +54,7 @@ def from_aws(clock: Callable[[], float]) -> Adapters:
 def idempotency_rows() -> DynamoDBPersistenceLayer:
     """Powertools' rows, in the same table under keys of their own."""
     return DynamoDBPersistenceLayer(
-        table_name=from_environ(os.environ).table,
+        table_name=table_from_environ(os.environ),
         key_attr=PARTITION_KEY,
         sort_key_attr=SORT_KEY,
         expiry_attr=TTL_ATTRIBUTE,

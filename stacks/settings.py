@@ -146,7 +146,7 @@ class FleetSettings:
     """How long logs of nodes and Lambdas are kept."""
 
     github_repository: str = _setting("", values.repository)
-    """owner/name of the repository whose pushes deploy. Empty: no role for GitHub."""
+    """owner/name of the repository whose pushes deploy, into `account` and `region`. Empty: none."""
 
     github_branch: str = _setting("main", values.branch)
     """The one branch whose workflow may deploy."""
@@ -237,6 +237,10 @@ def contradictions(settings: FleetSettings) -> list[str]:
         (s.bake_model and not s.model_sha256, "bake_model=true: model_sha256 has to say which weights are baked"),
         (s.bake_image and s.image_id, f"image_id={s.image_id}: bake_image=true makes one; choose"),
         (s.bake_model and s.model_load == "stream", "model_load=stream: a model in the image is not in S3"),
+        (
+            s.github_repository and not (s.account and s.region),
+            f"github_repository={s.github_repository}: account and region have to be set; the workflow reads them here",
+        ),
         (
             s.github_oidc_provider and not s.github_repository,
             "github_oidc_provider: github_repository has to say who it is for",

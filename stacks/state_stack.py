@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import CfnOutput, Duration, RemovalPolicy
+from aws_cdk import Aws, CfnOutput, Duration, RemovalPolicy
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_secretsmanager as secretsmanager
@@ -23,10 +23,10 @@ class StateStack(FleetPart):
         super().__init__(scope, settings, "state", "what outlives nodes")
         self.table = self._table(settings)
         self.models = self._bucket(
-            "Models", names.models_bucket_name(settings.cluster, self.account, self.region), permanent=True
+            "Models", names.models_bucket_name(settings.cluster, Aws.ACCOUNT_ID, Aws.REGION), permanent=True
         )
         self.checkpoints = self._bucket(
-            "Checkpoints", names.checkpoints_bucket_name(settings.cluster, self.account, self.region), permanent=False
+            "Checkpoints", names.checkpoints_bucket_name(settings.cluster, Aws.ACCOUNT_ID, Aws.REGION), permanent=False
         )
         self.cluster_key = secretsmanager.Secret(
             self,

@@ -14,6 +14,7 @@ PEER_DOOR_PORT = 8001
 ENGINE_PORT = 8002
 
 EC2_EVENT_SOURCE = "aws.ec2"
+AUTO_SCALING_EVENT_SOURCE = "aws.autoscaling"
 DRILL_EVENT_SOURCE = "synkti.drill"
 """Accepted by the deployed rules only where drills are on: anyone with events:PutEvents could start a drain."""
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The end of an instance's user data; in front of it stand `#!/bin/bash` and one line that writes boot.env.
 # It only brings the agent's archive here, checked, and hands over to what is in it. cloud-init runs it once in an
 # instance's life, as root.

@@ -1,5 +1,7 @@
+# shellcheck shell=bash
 # What the boot scripts have in common. Sourced, never run. SYNKTI_ROOT is the tests': a folder in the place of /.
 root=${SYNKTI_ROOT:-}
+# shellcheck disable=SC2034 # by those who source this
 home=$root/opt/synkti
 : "${SYNKTI_IMDS:=http://169.254.169.254}"
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 from textwrap import indent
 
-from aws_cdk import Stack
+from aws_cdk import Fn, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_imagebuilder as imagebuilder
@@ -155,7 +155,7 @@ def _build_vpc(scope: Construct, settings: FleetSettings) -> ec2.IVpc:
         scope,
         "Vpc",
         ip_addresses=ec2.IpAddresses.cidr(_BUILD_CIDR),
-        max_azs=1,
+        availability_zones=[Fn.select(0, Fn.get_azs())],
         nat_gateways=0,
         restrict_default_security_group=False,
         subnet_configuration=[ec2.SubnetConfiguration(name="build", subnet_type=ec2.SubnetType.PUBLIC)],

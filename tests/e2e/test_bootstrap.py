@@ -116,7 +116,7 @@ def world(tmp_path: Path) -> Any:
         aws.wait()
         yield World(aws, tmp_path)
     finally:
-        aws.close()
+        aws.stop()
         assert kill_all_in(tmp_path)
 
 

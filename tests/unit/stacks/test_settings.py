@@ -126,6 +126,7 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
             "model_load=stream",
         ),
         ({"github_oidc_provider": PROVIDER}, "github_repository"),
+        ({"github_repository": "acme/models"}, "account and region"),
         ({"local": True}, "-c local="),
         ({"node": 3}, "is 'nodes' meant?"),
         ({"colour": "blue"}, "unknown setting 'colour'"),
