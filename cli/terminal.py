@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 from cli.errors import Declined
 
@@ -136,7 +137,8 @@ def made_table(headers: Sequence[str], rows: Sequence[Sequence[str]], styles: Se
     """Columns under their names, without lines around them."""
     table = Table(*headers, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for number, row in enumerate(rows):
-        table.add_row(*row, style=styles[number] if styles else None)
+        # As they are: an address or a message may look like markup.
+        table.add_row(*map(Text, row), style=styles[number] if styles else None)
     return table
 
 

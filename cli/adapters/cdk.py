@@ -150,18 +150,18 @@ class Cdk:
             process = self._start(words, folder or self._project.folder)
             late = threading.Timer(within_s, process.terminate)
             late.start()
-            try:
-                for raw in process.stdout or ():
-                    line = plain(raw)
-                    log.write(line + "\n")
-                    kept.append(line)
-                    self._follow(line)
-                status = process.wait()
-            finally:
-                timely = late.is_alive()
-                late.cancel()
-                process.terminate()  # where this one was interrupted
-                process.wait()
+            with process:  # waits for its end, whatever happens here
+                try:
+                    for raw in process.stdout or ():
+                        line = plain(raw)
+                        log.write(line + "\n")
+                        kept.append(line)
+                        self._follow(line)
+                    status = process.wait()
+                finally:
+                    timely = late.is_alive()
+                    late.cancel()
+                    process.terminate()  # where this one was interrupted
         if not timely:
             raise TimedOut(f"cdk {words[0]} did not end within {within_s:.0f} s", f"its output: {self._log}")
         if status:

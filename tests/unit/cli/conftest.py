@@ -103,7 +103,7 @@ def make_state(cloudformation: MemoryCloudFormation, cluster: str) -> str:
     """The state stack, with its models bucket; the bucket's name."""
     bucket = models_bucket_name(cluster, ACCOUNT, REGION)
     s3 = boto3.client("s3")
-    s3.create_bucket(Bucket=bucket)
+    s3.create_bucket(Bucket=bucket)  # in us-east-1 it may be there already
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     resources = {"Models": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain", "PhysicalId": bucket}}
     cloudformation.make(stack_name(cluster, "state"), cluster, {"ModelsBucket": bucket}, resources)
@@ -140,9 +140,12 @@ class DeployedFleet:
         return group["MinSize"], group["MaxSize"], group["DesiredCapacity"]
 
 
-def make_fleet(cloudformation: MemoryCloudFormation, cluster: str, **outputs: str) -> DeployedFleet:
+def make_fleet(
+    cloudformation: MemoryCloudFormation, cluster: str, *, with_state: bool = True, **outputs: str
+) -> DeployedFleet:
     """The state and fleet stacks of a cluster, and two instances, which moto's group runs."""
-    make_state(cloudformation, cluster)
+    if with_state:
+        make_state(cloudformation, cluster)
     ec2, name = boto3.client("ec2"), auto_scaling_group_name(cluster)
     ec2.create_launch_template(
         LaunchTemplateName=f"{cluster}-node",

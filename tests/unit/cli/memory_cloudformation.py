@@ -27,11 +27,18 @@ class MemoryStack:
 
 @dataclass
 class MemoryCloudFormation:
-    """undeletable: a stack that fails to be deleted, and CloudFormation's reason. deleted: the names, in order."""
+    """undeletable: a stack that fails to be deleted, and CloudFormation's reason. deleted: the names, in order.
+
+    invalid: what it says against every template. imported: names by logical id, of each import; unimportable: why
+    there can be none.
+    """
 
     stacks: dict[str, MemoryStack] = field(default_factory=dict)
     undeletable: dict[str, str] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
+    invalid: str = ""
+    imported: list[dict[str, str]] = field(default_factory=list)
+    unimportable: str = ""
     on_delete: Callable[[str], None] = lambda name: None
 
     def make(self, name: str, cluster: str, outputs: Mapping[str, str], resources: Mapping[str, Any]) -> None:
@@ -48,6 +55,27 @@ class MemoryCloudFormation:
 
     def get_template(self, StackName: str) -> dict[str, Any]:
         return {"TemplateBody": {"Resources": dict(self._stack(StackName).resources)}}
+
+    def create_change_set(self, **given: Any) -> None:
+        names = {
+            r["LogicalResourceId"]: next(iter(r["ResourceIdentifier"].values())) for r in given["ResourcesToImport"]
+        }
+        self.imported.append(names)
+        self.make(given["StackName"], "", {}, {})
+        self.stacks[given["StackName"]].status = "REVIEW_IN_PROGRESS"
+
+    def describe_change_set(self, **_: Any) -> dict[str, Any]:
+        if self.unimportable:
+            return {"Status": "FAILED", "StatusReason": self.unimportable}
+        return {"Status": "CREATE_COMPLETE"}
+
+    def execute_change_set(self, **given: Any) -> None:
+        self.stacks[given["StackName"]].status = "IMPORT_COMPLETE"
+
+    def validate_template(self, TemplateBody: str) -> None:
+        if self.invalid:
+            error: Any = {"Code": "ValidationError", "Message": self.invalid}
+            raise ClientError({"Error": error}, "ValidateTemplate")
 
     def list_stack_resources(self, StackName: str) -> dict[str, Any]:
         held = self._stack(StackName).resources.items()
