@@ -20,7 +20,7 @@ _FORWARD = re.compile(r"(\d{1,5})(?::(\d{1,5}))?")
 NodeArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[NODE]",
+        metavar="NODE",
         help="An instance's id, the beginning of one, or an address; not needed where there is one node.",
         show_default=False,
     ),
