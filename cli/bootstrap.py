@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.account import Account
-from cli.adapters.cdk import Cdk, cache_folder, needed_toolkit, templates_of
+from cli.adapters.cdk import Cdk, needed_toolkit, templates_of
 from cli.adapters.examine import is_there, model_seen, toolkit_version
 from cli.adapters.model_files import find_source
 from cli.adapters.models_bucket import ModelsBucket
@@ -112,6 +113,10 @@ class _Bootstrap:
 
     def run(self, model: str | None, wait_s: float) -> dict[str, Any]:
         """Everything; the document for `--json`."""
+        with tempfile.TemporaryDirectory(prefix="synkti-") as folder:
+            return self._run(Path(folder) / "cdk.out", model, wait_s)
+
+    def _run(self, output: Path, model: str | None, wait_s: float) -> dict[str, Any]:
         log = cdk_log(os.environ, time.time())
         with self.terminal.working("synthesizing the templates") as show_step:
             cdk = Cdk(
@@ -122,7 +127,7 @@ class _Bootstrap:
                 self.terminal.say,
                 show_step,
             )
-            assembly = cdk.synth(cache_folder(os.environ) / "assemblies" / f"{self.deployment.cluster}.out")
+            assembly = cdk.synth(output)
             self._toolkit(cdk, assembly)
             before = self._stacks()
             self._state_before_model(cdk, assembly)
@@ -131,9 +136,9 @@ class _Bootstrap:
             cdk.show = show_step
             self._deploy(cdk, assembly, ())
         after = self._stacks()
-        self.changed += [s.name for s in after if s.changed != {b.name: b.changed for b in before}.get(s.name)]
-        fleet = Fleet(self.account, self.deployment.cluster, tuple(after))
-        return self._ready(fleet, wait_s)
+        known = {stack.name: stack.changed for stack in before}
+        self.changed += [stack.name for stack in after if stack.changed != known.get(stack.name)]
+        return self._ready(Fleet(self.account, self.deployment.cluster, tuple(after)), wait_s)
 
     def _stacks(self) -> Sequence[Stack]:
         every = Stacks(self.account.client("cloudformation")).every()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
@@ -30,9 +32,33 @@ from node_agent.contract.errors import ConfigurationError, SynktiError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"synkti {own_version()}")
+        raise typer.Exit
+
+
 @app.callback()
-def synkti() -> None:
-    """Serve open LLMs on spot GPUs: an interruption costs a client a pause, never a token."""
+def synkti(
+    version: Annotated[
+        bool, typer.Option("--version", help="Which one this is.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Serve open LLMs on spot GPUs: an interruption costs a client a pause, never a token.
+
+    \b
+    First:   synkti doctor      what is missing
+             synkti bootstrap   from an account to a fleet
+    Then:    git push           every push deploys (docs/gitops.md)
+    """
+
+
+def own_version() -> str:
+    """Of the installed package; in a checkout there is none."""
+    try:
+        return metadata.version("synkti")
+    except metadata.PackageNotFoundError:
+        return "(a checkout)"
 
 
 app.command(short_help="From an AWS account to a fleet that answers.")(bootstrap)
@@ -63,9 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BotoCoreError, ClientError) as error:
         return _failed(explained(error), given)
     except ConfigurationError as error:
-        return _failed(
-            BadConfiguration("; ".join(error.faults), "synkti.toml has every setting, with its meaning"), given
-        )
+        return _failed(BadConfiguration("; ".join(error.faults)), given)
     except SynktiError as error:
         return _failed(Failed(str(error)), given)
     return returned if isinstance(returned, int) else ExitCode.DONE

@@ -95,14 +95,7 @@ class Stacks:
         until(gone, f"the end of the stack {name}", within_s=within_s, every_s=every_s, clock=clock)
 
     def take_over(
-        self,
-        name: str,
-        cluster: str,
-        template: Mapping[str, Any],
-        left: Sequence[Left],
-        *,
-        every_s: float,
-        clock: Clock,
+        self, name: str, template: Mapping[str, Any], left: Sequence[Left], *, every_s: float, clock: Clock
     ) -> None:
         """Make a stack of what an earlier one has left. Raises Failed with CloudFormation's reason, TimedOut."""
         change = {"StackName": name, "ChangeSetName": "take-over"}
