@@ -1,6 +1,6 @@
 """One address for the fleet: an optional network load balancer, which leaves streams alone.
 
-Its attributes are what streams need (docs/decisions/0007-a-balancer-that-cuts-nothing.md): a node that drains fails its
+Its attributes are what streams need (docs/decisions/0013-a-balancer-that-cuts-nothing.md): a node that drains fails its
 health check on purpose and still has its clients, so neither an unhealthy nor a deregistered target loses connections.
 """
 
