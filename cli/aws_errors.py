@@ -53,7 +53,7 @@ def _answered(error: ClientError) -> CliError:
     if code in _NOT_ALLOWED:
         return NoAccess(
             f"these credentials may not do {error.operation_name}: {said}",
-            "ask for the permission; docs/security.md lists what each command needs",
+            "ask for the permission; docs/gitops.md lists what each command needs",
         )
     if code == "OptInRequired":
         return NoAccess(

@@ -1,4 +1,4 @@
-"""`synkti logs`: what a node writes, from its journal while it is there, from CloudWatch when it is gone."""
+"""`synkti logs`: what a node writes: its journal while it is there, CloudWatch and its last log when it is gone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from cli.options import Cluster, Json, Profile, Region
 from cli.terminal import Terminal
 from cli.waiting import Clock
 from node_agent.contract.instants import format_instant
-from node_agent.contract.names import node_log_group_name
+from node_agent.contract.names import END_OF_LIFE_PREFIX, node_log_group_name
 
 CLOCK = Clock()
 MAX_LINES = 2_000
-_UNITS = ("synkti-node", "synkti-boot")
+_UNITS = "'synkti-*'"  # the shell on the node is not to take it for files
+_LAST_LOG_BYTES = 8 * 1024 * 1024
 _PAGES = 20
 """Of CloudWatch's answer; each has up to 10,000 lines."""
 
@@ -35,6 +36,7 @@ class Origin(StrEnum):
     AUTO = "auto"
     JOURNAL = "journal"
     CLOUDWATCH = "cloudwatch"
+    LAST = "last"
 
 
 def logs(
@@ -50,8 +52,9 @@ def logs(
 ) -> None:
     """What a node's boot and agent have written, vLLM's own lines among them.
 
-    A node that is there is asked for its journal, through Systems Manager. A node that is gone has left its lines in
-    CloudWatch; without NODE those of all nodes are read there. --follow needs the aws command with its
+    A node that is there is asked for its journal, through Systems Manager. Of a node that is gone the lines in
+    CloudWatch are read, or, where there are none, the last log that it left in the checkpoints bucket (--from last).
+    Without NODE it is the lines of all nodes in CloudWatch. --follow needs the aws command with its
     session-manager-plugin.
 
     \b
@@ -59,7 +62,7 @@ def logs(
       synkti logs i-0abc
       synkti logs i-0abc --follow
       synkti logs --since 15
-      synkti logs i-0abc --from cloudwatch --lines 1000
+      synkti logs i-0abc --from last
     """
     terminal = Terminal(as_json)
     if follow and as_json:
@@ -71,13 +74,17 @@ def logs(
         _journal(terminal, fleet, chosen, lines, follow=follow)
     elif follow:
         raise BadUsage("only the journal of one node that is there can be followed", "say which node")
+    elif origin is Origin.LAST:
+        if node is None:
+            raise BadUsage("--from last is the log of one node", "say which: an instance's id")
+        _last_log(terminal, fleet, node, lines)
     else:
-        _cloudwatch(terminal, fleet, node, lines, since)
+        _gone(terminal, fleet, node, lines, since, origin)
 
 
 def _chosen(there: tuple[Node, ...], given: str | None, origin: Origin) -> Node | None:
     """The node whose journal is read; None for CloudWatch. Raises CliError."""
-    if origin is Origin.CLOUDWATCH or (origin is Origin.AUTO and given is None):
+    if origin in (Origin.CLOUDWATCH, Origin.LAST) or (origin is Origin.AUTO and given is None):
         return None
     try:
         return pick(there, given)
@@ -88,8 +95,7 @@ def _chosen(there: tuple[Node, ...], given: str | None, origin: Origin) -> Node 
 
 
 def _journal(terminal: Terminal, fleet: Fleet, node: Node, lines: int, *, follow: bool) -> None:
-    units = " ".join(f"--unit {unit}" for unit in _UNITS)
-    command = f"journalctl {units} --lines {lines} --no-pager --output short-iso"
+    command = f"journalctl --unit {_UNITS} --lines {lines} --no-pager --output short-iso"
     if follow:
         document = "AWS-StartInteractiveCommand"
         session = session_command(fleet.account, node.instance_id, document, {"command": [f"sudo {command} --follow"]})
@@ -98,6 +104,36 @@ def _journal(terminal: Terminal, fleet: Fleet, node: Node, lines: int, *, follow
         said = Commands(fleet.account.client("ssm"), CLOCK).run(node.instance_id, command)
     told = said.splitlines()
     terminal.document({"cluster": fleet.cluster, "node": node.instance_id, "from": "journal", "lines": told})
+    for line in told:
+        terminal.line(line)
+
+
+def _gone(terminal: Terminal, fleet: Fleet, given: str | None, lines: int, since: int, origin: Origin) -> None:
+    try:
+        _cloudwatch(terminal, fleet, given, lines, since)
+    except NotFound:
+        if origin is Origin.CLOUDWATCH or given is None:
+            raise
+        _last_log(terminal, fleet, given, lines)
+
+
+def _last_log(terminal: Terminal, fleet: Fleet, instance_id: str, lines: int) -> None:
+    """What the node wrote to S3 when it ended. Raises NotFound."""
+    bucket = fleet.output("CheckpointsBucket")
+    if bucket is None:
+        raise NotFound(f"the cluster {fleet.cluster!r} has no checkpoints bucket")
+    s3, prefix = fleet.account.client("s3"), f"{END_OF_LIFE_PREFIX}{instance_id}/"
+    found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+    if not found:
+        raise NotFound(
+            f"{instance_id} has left no line in CloudWatch and no log in s3://{bucket}/{prefix}",
+            "logs there are kept for a week; --since looks further back in CloudWatch",
+        )
+    key = max(found, key=lambda entry: entry["LastModified"])["Key"]
+    said = s3.get_object(Bucket=bucket, Key=key)["Body"].read(_LAST_LOG_BYTES).decode(errors="replace")
+    told = said.splitlines()[-lines:]
+    terminal.say(f"s3://{bucket}/{key}:")
+    terminal.document({"cluster": fleet.cluster, "node": instance_id, "from": f"s3://{bucket}/{key}", "lines": told})
     for line in told:
         terminal.line(line)
 

@@ -302,7 +302,7 @@ def test_a_nodes_journal(fleet: DeployedFleet, journal: MemorySsm, run: Run) -> 
     done = run("logs", fleet.ids[0], "--lines", "50")
     assert done.code == 0
     assert done.out == journal.said
-    assert journal.sent == ["journalctl --unit synkti-node --unit synkti-boot --lines 50 --no-pager --output short-iso"]
+    assert journal.sent == ["journalctl --unit 'synkti-*' --lines 50 --no-pager --output short-iso"]
 
 
 def test_a_journal_for_programs(fleet: DeployedFleet, journal: MemorySsm, run: Run) -> None:
@@ -354,6 +354,21 @@ def test_the_lines_of_a_node_that_is_gone(fleet: DeployedFleet, run: Run) -> Non
     assert sorted(line["message"] for line in every["lines"]) == ["still here", "the end"]
     assert run("logs", "i-0beef").code == 4
     assert run("logs", gone, "--from", "journal").code == 4
+
+
+def test_the_log_that_a_node_left_at_its_end(fleet: DeployedFleet, run: Run) -> None:
+    gone, s3 = "i-0dead", boto3.client("s3")
+    assert run("logs", gone, "--from", "last").code == 4, "the state stack names no checkpoints bucket"
+    fleet.cloudformation.stacks["synkti-state"].outputs = {"CheckpointsBucket": "checkpoints"}
+    s3.create_bucket(Bucket="checkpoints")
+    assert run("logs", gone).code == 4
+    s3.put_object(Bucket="checkpoints", Key=f"end-of-life/{gone}/first-boot.log", Body=b"one\ntwo\nthree\n")
+    done = run("logs", gone, "--lines", "2")
+    assert (done.code, done.out) == (0, "two\nthree\n")
+    document = run("logs", gone, "--from", "last", "--json").document
+    assert document["from"] == f"s3://checkpoints/end-of-life/{gone}/first-boot.log"
+    assert run("logs", gone, "--from", "cloudwatch").code == 4
+    assert run("logs", "--from", "last").code == 2
 
 
 # --- drill ------------------------------------------------------------------------------------------------------------
