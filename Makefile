@@ -9,6 +9,10 @@ BIN := .venv/bin
 WHOLE := tests/contract/ tests/e2e/
 SUITES := $(filter-out tests/__pycache__/ $(WHOLE),$(sort $(wildcard tests/*/))) $(WHOLE)
 
+# The CDK says at each start that Node 20 is old, and would like to tell its makers that it was started.
+export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
+export CDK_DISABLE_CLI_TELEMETRY := true
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run chaos test bench lint synth checkov lock clean
 

@@ -18,6 +18,8 @@ from stacks.state_stack import StateStack
 
 def build(app: App, settings: FleetSettings) -> list[Stack]:
     """The stacks of one fleet, in the order of their dependence; image and github only where they are wanted."""
+    if settings.local:
+        settings = settings.without_what_is_unknown_locally()
     state = StateStack(app, settings)
     image = ImageStack(app, settings, state) if settings.bake_image else None
     fleet = FleetStack(app, settings, state)

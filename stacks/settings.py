@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -156,6 +156,24 @@ class FleetSettings:
 
     local: bool = _setting(False, values.switch)
     """Deployed on the embedded AWS: without what it does not know (docs/architecture.md lists the differences)."""
+
+    def without_what_is_unknown_locally(self) -> FleetSettings:
+        """For the embedded AWS: no machine images, identity providers, load balancers, or VPCs that are there already."""
+        return replace(
+            self,
+            bake_image=False,
+            bake_model=False,
+            image_id="",
+            github_repository="",
+            github_oidc_provider="",
+            load_balancer="none",
+            certificate_arn="",
+            vpc="new",
+            vpc_id="",
+            public_addresses=True,
+            account="",
+            region="",
+        )
 
     @property
     def scaled(self) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from checks.assemblies import Synthesized
+from checks.assemblies import EVERYTHING, Synthesized, synthesize
 
 
 def test_the_local_templates_differ_in_the_named_places_only(production: Synthesized, local: Synthesized) -> None:
@@ -17,6 +19,17 @@ def test_the_local_templates_differ_in_the_named_places_only(production: Synthes
                 different.add(".".join(part for part in place.split(".") if not part.isdigit())[:120])
     kinds = {name_of(place) for place in different}
     assert kinds == {"deletion protection of the table", "image", "layers", "peers' rule"}
+
+
+def test_what_the_embedded_aws_does_not_know_is_left_out(local: Synthesized, tmp_path: Path) -> None:
+    """Whatever a person's own settings ask for, when they try them on this machine."""
+    everything = synthesize(tmp_path, replace(EVERYTHING, local=True, drills=False, alarm_email="", scale_target=0))
+    assert list(everything.templates) == list(local.templates)
+    kinds = {
+        resource["Type"] for template in everything.templates.values() for resource in template["Resources"].values()
+    }
+    assert not kinds & {"AWS::IAM::OIDCProvider", "AWS::EC2::SecurityGroupIngress", "AWS::ImageBuilder::Image"}
+    assert not any("LoadBalancing" in kind for kind in kinds)
 
 
 def flatten(value: Any, place: str = "") -> dict[str, Any]:
