@@ -25,8 +25,8 @@ from stacks.settings import FILE, FILE_KEY
 
 _QUIET = {
     "CDK_DISABLE_CLI_TELEMETRY": "true",
-    "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
-    "JSII_SILENCE_WARNING_DEPRECATED_NODE_VERSION": "1",
+    # It wants to hear which versions of Node.js are known to be old.
+    "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
     "FORCE_COLOR": "0",
 }
 _KEPT_LINES = 400
