@@ -51,7 +51,7 @@ _HELD_MAX_TOKENS = 1_024
 _LOAD_TIMEOUT_S = 60.0
 _SETTLE_S = 1.0
 _WIDTH = 120
-_PACKAGES = ("uvicorn", "uvloop", "httptools", "orjson")
+_PACKAGES = ("uvloop", "httptools", "orjson")
 
 
 @dataclass(frozen=True)

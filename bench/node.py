@@ -16,7 +16,7 @@ import uvloop
 
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.memory import MemoryInstances, MemoryMetadata, MemoryRecords
-from node_agent.agent import Agent, Outside
+from node_agent.agent import Agent, Outside, settle_garbage_collector
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.ports import Identity
@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("--peer", action="append", default=[], metavar="ID=ADDRESS")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    settle_garbage_collector()
     return uvloop.run(run(given.instance_id, given.address, dict(peer.split("=", 1) for peer in given.peer)))
 
 

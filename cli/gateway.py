@@ -8,115 +8,89 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Annotated, Any
+from typing import Annotated
 
+import orjson
 import typer
-import uvicorn
 
 import synkti_client
 from cli.errors import BadUsage
 from cli.fleet_nodes import NoNodes, fronts_by_tag
 from cli.options import Json
 from cli.terminal import Terminal
-from node_agent.tasks.asgi import bind
+from node_agent.adapters.http_server import HttpServer, Limits, bind
+from node_agent.contract.errors import openai_error
+from node_agent.ports import DoorRequest
 from synkti_client import httpx
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 DEFAULT_PORT = 8080
 _NODES_EVERY_S = 2.0
 _TAGS_EVERY_S = 30.0
-_HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "host", "content-length"})
+_END_WITHIN_S = 5.0
+_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"te", b"upgrade", b"host"})
+_NOT_ASKED = _HOP_BY_HOP | {b"content-length", b"accept-encoding", b"expect"}
+_NOT_ANSWERED = _HOP_BY_HOP | {b"content-length", b"content-type", b"date"}
+_NO_TIMEOUT = dict.fromkeys(("connect", "read", "write", "pool"))
 
 
 class Gateway:
-    """An ASGI application over an AsyncContinuousTransport."""
+    """Answers an application's requests over an AsyncContinuousTransport."""
 
     def __init__(self, transport: synkti_client.AsyncContinuousTransport) -> None:
         self.transport = transport
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        body = await _body(receive)
-        if body is None:
-            return
-        if len(body) > MAX_BODY_BYTES:
-            await _fail(send, 413, "request_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes.")
-            return
-        answering = asyncio.create_task(self._answer(scope, body, send))
-        leaving = asyncio.create_task(_left(receive))
-        try:
-            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            answering.cancel()  # the client is gone: the node ends the generation with this connection
-            with contextlib.suppress(asyncio.CancelledError):
-                await answering
+    async def __call__(self, request: DoorRequest) -> None:
+        answering = asyncio.ensure_future(self._answer(request))
+        request.when_gone(lambda: _cancel(answering))  # the node ends the generation with that connection
+        with contextlib.suppress(asyncio.CancelledError):
+            await answering
 
-    async def _answer(self, scope: Message, body: bytes, send: Send) -> None:
-        query = scope["query_string"].decode("latin-1")
-        url = f"http://synkti{scope['path']}" + (f"?{query}" if query else "")
-        headers = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"]]
-        request = httpx.Request(
-            scope["method"],
-            url,
-            headers=[(k, v) for k, v in headers if k not in _HOP_BY_HOP and k != "accept-encoding"],
-            content=body,
-            extensions={"timeout": {"connect": None, "read": None, "write": None, "pool": None}},
+    async def _answer(self, request: DoorRequest) -> None:
+        asked = httpx.Request(
+            request.method,
+            f"http://synkti{request.target}",
+            headers=[(key, value) for key, value in request.headers.items() if key not in _NOT_ASKED],
+            content=request.body,
+            extensions={"timeout": _NO_TIMEOUT},
         )
         try:
-            response = await self.transport.handle_async_request(request)
+            response = await self.transport.handle_async_request(asked)
         except httpx.TransportError as error:
-            await _fail(send, 503, "no_node_answers", f"No node of the fleet answers: {error or type(error).__name__}.")
+            message = f"No node of the fleet answers: {error or type(error).__name__}."
+            request.respond(503, _error("no_node_answers", message), more=[(b"retry-after", b"1")])
             return
-        kept = [(k, v) for k, v in response.headers.raw if k.decode("latin-1").lower() not in _HOP_BY_HOP]
-        await send({"type": "http.response.start", "status": response.status_code, "headers": kept})
+        try:
+            await self._pass_on(request, response)
+        finally:
+            await response.aclose()
+
+    async def _pass_on(self, request: DoorRequest, response: httpx.Response) -> None:
+        content_type = response.headers.get("content-type", "application/octet-stream").encode("latin-1")
+        kept = [(key, value) for key, value in response.headers.raw if key.lower() not in _NOT_ANSWERED]
+        room = asyncio.Event()
+        room.set()
+        request.when_congested(lambda is_congested: room.clear() if is_congested else room.set())
+        request.begin(response.status_code, content_type, kept)
         last = b""
         try:
             async for data in response.stream:  # type: ignore[union-attr] # of an async transport
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+                request.write(data)
+                await room.wait()
         except httpx.TransportError as error:
             last = b"data: " + _error("stream_lost", f"{error}") + b"\n\n"
-        finally:
-            await response.aclose()
-        await send({"type": "http.response.body", "body": last})
+        request.end(last)
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The request's body, a little more than MAX_BODY_BYTES at most; None where its client is gone."""
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if not message.get("more_body") or size > MAX_BODY_BYTES:
-            return b"".join(parts)
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _fail(send: Send, status: int, code: str, message: str) -> None:
-    headers = [(b"content-type", b"application/json"), (b"retry-after", b"1")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": _error(code, message)})
+def _cancel(task: asyncio.Future[None]) -> None:
+    task.cancel()
 
 
 def _error(code: str, message: str) -> bytes:
-    body = {"error": {"message": message, "type": "server_error", "param": None, "code": code}}
-    return json.dumps(body).encode()
+    return orjson.dumps(openai_error(503, code, message))
 
 
 async def _follow_nodes(
@@ -175,17 +149,20 @@ async def _serve(
     listener: socket.socket,
     terminal: Terminal,
 ) -> None:
-    config = uvicorn.Config(
-        Gateway(transport), lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=5
-    )
+    """Until SIGINT or SIGTERM, and what runs then has a moment to end."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
     following = asyncio.create_task(_follow_nodes(transport, cluster, region))
+    server = HttpServer(Gateway(transport), Limits(body_bytes=MAX_BODY_BYTES))
+    await server.start(listener)
     host, port = listener.getsockname()[:2]
     url, nodes = f"http://{host}:{port}/v1", len(transport.nodes)
     if terminal.as_json:
         terminal.json_line({"base_url": url, "nodes": nodes})
     terminal.line(f"gateway: {url}, with {nodes} nodes to begin with")
     terminal.out.file.flush()
-    try:
-        await uvicorn.Server(config).serve(sockets=[listener])
-    finally:
-        following.cancel()
+    await stop.wait()
+    following.cancel()
+    await server.close(_END_WITHIN_S)
+    await transport.aclose()

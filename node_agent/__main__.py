@@ -13,7 +13,7 @@ import sys
 import uvloop
 
 from node_agent.adapters.systemd import known_to_systemd
-from node_agent.agent import run
+from node_agent.agent import run, settle_garbage_collector
 from node_agent.contract.errors import ConfigurationError, TransientError
 from node_agent.settings import Settings, from_environ
 
@@ -24,8 +24,8 @@ _EXIT_CONFIGURATION = 78  # EX_CONFIG
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("node_agent").setLevel(os.environ.get("SYNKTI_LOG_LEVEL", "INFO"))
-    for library in ("uvicorn", "botocore"):  # what they have to say of an ordinary day, the agent says better
-        logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # what it says of an ordinary day helps nobody
+    settle_garbage_collector()
     try:
         return uvloop.run(_watched(from_environ(os.environ)))
     except ConfigurationError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -23,6 +24,7 @@ from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.engine_process import EngineProcess
 from node_agent.adapters.http import HttpClient
+from node_agent.adapters.http_server import HttpServer, Limits, bind
 from node_agent.adapters.imds import Imds
 from node_agent.adapters.journal_link import TcpJournalLinks
 from node_agent.adapters.secrets import SecretsManager
@@ -39,7 +41,6 @@ from node_agent.core.signing import Doorkeeper
 from node_agent.ports import Identity, Instances, Metadata, Records
 from node_agent.reactor import Reactor
 from node_agent.settings import Settings
-from node_agent.tasks.asgi import DoorServer, bind, door
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
 from node_agent.tasks.engines import Engines
 from node_agent.tasks.front_door import FrontDoor
@@ -60,6 +61,9 @@ _ANNOUNCE_S = 0.5
 _ENGINE_GRACE_S = 1.0
 """Nothing runs at the engine any more; the rest of its end is not waited for."""
 
+_COPY_S = 1.0
+"""For the copies of journals that a node that goes has to leave elsewhere."""
+
 _FLUSH_S = 1.5
 _DOOR_DRAIN_S = 2.0
 _START_BACKOFF = Backoff(first_s=0.5, max_s=8.0, tries=10)
@@ -76,6 +80,16 @@ class Outside:
     instances: Instances
     records: Records | None
     key: bytes
+
+
+def settle_garbage_collector() -> None:
+    """To be called once all is imported: what is there by now stays, and need not be searched for garbage for ever.
+
+    With Python's own thresholds the search of boto3's tens of thousands of objects took a fifth of a token's CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 async def run(settings: Settings) -> int:
@@ -142,20 +156,18 @@ class Agent:
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
         self.keepers = Keepers(
             self._node,
-            TcpJournalLinks(outside.key, time.time, source),
+            TcpJournalLinks(outside.key, time.time, settings.keeper_lag_s, source),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
-            settings.keeper_lag_s,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up)
-        self._front = FrontDoor(
-            self._node, self._engines, self.keepers, takeovers, self.streams, settings.max_body_bytes
-        )
+        self._front = FrontDoor(self._node, self._engines, self.keepers, takeovers, self.streams)
         doorkeeper = Doorkeeper(outside.key)
-        self.doors: list[DoorServer] = []
         self.journals = JournalDoor(keeper, doorkeeper, time.time)
-        self._peer = PeerDoor(self._node, self._served, takeovers, doorkeeper, settings.max_body_bytes)
+        limits = Limits(body_bytes=settings.max_body_bytes)
+        peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper)
+        self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
         self._outside = outside
         self._announcer = Announcer(self._node, self._to_peers, outside.key)
         self._group = EngineProcess(settings.engine_command, os.environ, settings.state_dir / "engine.group")
@@ -183,7 +195,6 @@ class Agent:
         settings = self._settings
         front_socket = bind(settings.front.host, settings.front.port, "front door")
         peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")
-        self.doors = [door(self._front, _DOOR_DRAIN_S), door(self._peer, _DOOR_DRAIN_S, self.journals.protocol())]
         if self._signals:
             self._handle_signals()
         self._publish(Publish(NodeState.STARTING, "started", "agent", time.time()))
@@ -193,15 +204,15 @@ class Agent:
         try:
             return await self._live((front_socket, peer_socket))
         finally:
+            for server in self.doors:
+                server.abort()
             await self._to_peers.close()
             await self._group.stop(0.0)  # whatever happened: an engine without its agent serves nobody
 
     async def _live(self, listeners: tuple[socket.socket, socket.socket]) -> int:
+        for server, listener in zip(self.doors, listeners, strict=True):
+            await server.start(listener)
         async with asyncio.TaskGroup() as tasks:
-            serving = [
-                tasks.create_task(server.serve(sockets=[listener]))
-                for server, listener in zip(self.doors, listeners, strict=True)
-            ]
             loops = [
                 tasks.create_task(loop)
                 for loop in (
@@ -218,7 +229,6 @@ class Agent:
             ]
             retire = await self._reactor.run()
             await self._retire(retire, loops)
-            await asyncio.wait(serving)
         return retire.exit_code
 
     def request_drain(self) -> None:
@@ -233,7 +243,9 @@ class Agent:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            self._reactor.post(Tick(time.time(), len(self._served) + len(self.streams)))
+            self._served.look_at_pace()
+            clients = len(self.streams) + len(self._front.whole_requests)
+            self._reactor.post(Tick(time.time(), len(self._served) + clients))
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
@@ -246,6 +258,7 @@ class Agent:
                 self._served.hand_off_all()
                 for stream in self.streams:
                     stream.close_with_handoff()
+                self._front.whole_requests.close_with_handoff()
             case Retire():
                 raise AssertionError("the reactor keeps this one for its caller")
 
@@ -265,10 +278,9 @@ class Agent:
         step = TimelineStep(retire.why.partition(",")[0], "agent", time.time())
         self._publisher.publish(None, NodeState.GONE, step)
         await asyncio.wait({asyncio.ensure_future(self._announcer.announce())}, timeout=_ANNOUNCE_S)
-        self.keepers.send_away()
-        for server in self.doors:
-            server.should_exit = True
-        await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags())
+        closing = [asyncio.ensure_future(server.close(_DOOR_DRAIN_S)) for server in self.doors]
+        await self.keepers.send_away(_COPY_S)
+        await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
         for loop in loops:
             loop.cancel()
         self.keepers.shut()

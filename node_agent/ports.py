@@ -5,9 +5,10 @@ Every method may raise a TransientError of the contract, and nothing else that i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from node_agent.contract.errors import TransientError
 from node_agent.contract.notices import InterruptionNotice
@@ -16,7 +17,6 @@ from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
 from node_agent.core.fleet import TaggedNode
-from node_agent.core.journal_wire import Message
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,17 @@ class ExchangeLost(TransientError):
 
 
 class Response(Protocol):
-    """A response that arrives. Raises ExchangeLost while it is read. Always `close()` it."""
+    """A request that was sent, and the response to it as it arrives. Always `close()` it.
+
+    status, headers: known once `head` has returned; names of headers are in lower case. heard_at: loop time of the
+    last bytes; pieces: how many times some came, of a stream about once for each token.
+    """
+
+    @property
+    def heard_at(self) -> float: ...
+
+    @property
+    def pieces(self) -> int: ...
 
     @property
     def status(self) -> int: ...
@@ -105,12 +115,24 @@ class Response(Protocol):
     @property
     def is_event_stream(self) -> bool: ...
 
+    async def head(self) -> None:
+        """Wait for the response's head. Raises ExchangeLost."""
+        ...
+
     async def read(self) -> bytes:
-        """What arrived since the last read, b"" at the end."""
+        """What arrived since the last read, b"" at the end. Raises ExchangeLost."""
         ...
 
     async def read_all(self, max_bytes: int) -> bytes:
-        """The whole body; a larger one is lost as too-large."""
+        """The whole body; a larger one is lost as too-large. Raises ExchangeLost."""
+        ...
+
+    async def pipe(self, sink: Callable[[bytes], None]) -> None:
+        """Give what arrives to `sink`, at once and until the end. Raises ExchangeLost, once the sink has all of it."""
+        ...
+
+    def pause(self, paused: bool) -> None:
+        """Take nothing more for now, or go on; a pause is no silence."""
         ...
 
     def allow_silence(self, seconds: float) -> None:
@@ -118,7 +140,7 @@ class Response(Protocol):
         ...
 
     def abort(self, why: str) -> None:
-        """Break it off: a reader that waits gets ExchangeLost(why); the server sees its client go."""
+        """Break it off: whoever waits gets ExchangeLost(why); the server sees its client go."""
         ...
 
     def close(self) -> None: ...
@@ -126,6 +148,23 @@ class Response(Protocol):
 
 class Http(Protocol):
     """HTTP/1.1 requests to engines, peers and IMDS."""
+
+    def ask(
+        self,
+        address: Address,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        silence_s: float,
+        lost: Callable[[str], None] | None = None,
+    ) -> Response:
+        """Send a request. silence_s: how long the other side may send nothing, now and, until `allow_silence`, later.
+
+        lost: hears why, once, where the exchange is lost.
+        """
+        ...
 
     async def open(
         self,
@@ -137,31 +176,108 @@ class Http(Protocol):
         body: bytes = b"",
         silence_s: float,
     ) -> Response:
-        """Send a request and wait for the head of its response. Raises ExchangeLost.
-
-        silence_s: how long the other side may send nothing, now and, until `allow_silence`, later.
-        """
+        """`ask`, and wait for the head. Raises ExchangeLost."""
         ...
+
+
+class DoorRequest(Protocol):
+    """A request that came to a door, whole, and the way to answer it: nothing here waits.
+
+    method: GET also for HEAD; path: decoded, without the query; target: as it was sent; headers: by lower case names.
+    """
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def target(self) -> str: ...
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has closed its connection: nobody is there to be answered."""
+        ...
+
+    def when_gone(self, call: Callable[[], None]) -> None:
+        """Hear of it when the client closes its connection before it has the answer; one at a time hears."""
+        ...
+
+    def when_congested(self, call: Callable[[bool], None]) -> None:
+        """Hear when the client takes less than it is sent (True), and when it has caught up (False)."""
+        ...
+
+    def respond(
+        self,
+        status: int,
+        body: bytes,
+        content_type: bytes = b"application/json",
+        more: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """Answer in one piece. more: headers."""
+        ...
+
+    def begin(self, status: int, content_type: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """The head of an answer that comes in pieces."""
+        ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def end(self, last: bytes = b"") -> None: ...
 
 
 class JournalLink(Protocol):
     """A connection to a peer's keeper (`core/journal_wire`), made in the background: what is sent before is held."""
 
-    def send(self, message: bytes) -> None:
-        """Send a message with the others of this moment. It may be lost: then `lost` is called."""
+    def send(self, message: bytes, receipt: object = None) -> None:
+        """Send a message with the others of this moment. It may be lost: then `lost` is called.
+
+        receipt: given back once the keeper has dealt with the message.
+        """
         ...
 
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Other:
+    """Connections to a door that begin with `preface` speak no HTTP: `take_over` makes their protocol."""
+
+    preface: bytes
+    take_over: Callable[[asyncio.Transport], asyncio.Protocol]
+
+
+class LinkOwner(Protocol):
+    """Who hears of a link."""
+
+    def acknowledged(self, receipts: Sequence[Any]) -> None:
+        """The keeper has dealt with these messages; what it refused of them was said before."""
+        ...
+
+    def overdue(self, receipts: Sequence[Any]) -> None:
+        """The keeper has not dealt with these messages for too long; once for each."""
+        ...
+
+    def refused(self, handle: int, why: str) -> None:
+        """It would not take a message of this stream."""
+        ...
+
+    def lost(self, why: str) -> None:
+        """Once: the connection broke, or could not be made."""
+        ...
+
+
 class JournalLinks(Protocol):
     """Connections to keepers."""
 
-    def connect(
-        self, address: Address, received: Callable[[Message], None], lost: Callable[[str], None]
-    ) -> JournalLink:
-        """lost: called once, with a word for why, when the connection broke or could not be made."""
-        ...
+    def connect(self, address: Address, owner: LinkOwner) -> JournalLink: ...
 
 
 class EngineGroup(Protocol):

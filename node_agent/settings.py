@@ -19,9 +19,10 @@ from node_agent.contract.names import (
     table_name,
 )
 from node_agent.core.addresses import Address, parse_address
+from node_agent.core.batches import LAG_S
 from node_agent.core.keeper import MAX_BYTES
 from node_agent.core.patience import MIN_SILENCE_S
-from node_agent.core.write_ahead import LAG_S, MAX_COPIES, WANTED
+from node_agent.core.write_ahead import MAX_COPIES, WANTED
 
 IMDS_ENDPOINT = "http://169.254.169.254"
 

@@ -26,6 +26,7 @@ class Nodes:
         self._known = list(self._given)
         self._failures: dict[str, float] = {}
         self._refreshed_at = float("-inf")
+        self._heard: str | None = None
         random.shuffle(self._known)  # so that many clients do not all begin with the first
 
     def __len__(self) -> int:
@@ -53,14 +54,20 @@ class Nodes:
         """Ask for the list before the next request."""
         self._refreshed_at = float("-inf")
 
-    def learned(self, body: bytes) -> bool:
-        """The list as a node told it; nonsense and an empty one change nothing, and are False."""
+    def take_heard(self) -> str | None:
+        """The node that told the list last, once: it answered a moment ago, which cannot be said of any other."""
+        heard, self._heard = self._heard, None
+        return heard
+
+    def learned(self, url: str, body: bytes) -> bool:
+        """The list as it was told at `url`; nonsense and an empty one change nothing, and are False."""
         try:
             told = json.loads(body)["nodes"]
             fronts = {_base(f"http://{node['front']}"): bool(node["model"]) for node in told}
         except (ValueError, KeyError, TypeError):
             return False
         self.replace(fronts, [url for url, serves in fronts.items() if not serves])
+        self._heard = url.removesuffix(NODES_PATH) if fronts and url != self._discovery else None
         return bool(fronts)
 
     def replace(self, urls: Iterable[str], not_yet: Iterable[str] = ()) -> None:

@@ -17,14 +17,15 @@ from synkti_client._patience import Patience
 
 STREAM_HEADER = "x-synkti-stream"
 _RETRIED = frozenset({429, 500, 502, 503, 504})
-_REFRESH_TIMEOUT_S = 1.0
+_REFRESH_TIMEOUT_S = 0.5
+"""A node that does not tell its list within that time is asked for nothing else now."""
 
 
 class StreamLost(httpx.ReadError):
     """The stream could not be resumed at any node, within the bounds of its Patience."""
 
 
-class _Attempts:
+class Attempts:
     """One request's way from node to node, until something of the answer comes; then it begins anew."""
 
     def __init__(self, nodes: Nodes, patience: Patience) -> None:
@@ -37,14 +38,23 @@ class _Attempts:
         self._made = 0
         self._began = time.monotonic()
         self._asked: list[str] = []
+        self._unknown_at: set[str] = set()
 
-    def next(self) -> tuple[str, float]:
-        """The node to ask, and how long to wait before. Raises the last error where patience is at its end."""
+    def not_found(self, node: str) -> bool:
+        """A node says that nobody knows the stream. Whether that is to be believed: it may know too few others."""
+        self._unknown_at.add(node)
+        return len(self._unknown_at) >= min(2, len(self._nodes))
+
+    def next(self, heard: str | None = None) -> tuple[str, float]:
+        """The node to ask, and how long to wait before. Raises the last error where patience is at its end.
+
+        heard: a node that is known to answer.
+        """
         self._made += 1
         if self._made > self._patience.attempts or time.monotonic() - self._began > self._patience.seconds:
             raise self._last or httpx.ConnectError("no node answers")
         order = self._nodes.order()
-        node = next((url for url in order if url not in self._asked), None)
+        node = next((url for url in (heard, *order) if url is not None and url not in self._asked), None)
         if node is None:
             self._asked.clear()
             node = order[0]
@@ -92,6 +102,11 @@ def _resuming(node: str, continuity: Continuity, first: httpx.Request, patience:
     return httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout})
 
 
+def _asking_for_list(url: str) -> httpx.Request:
+    timeout = dict.fromkeys(("connect", "read", "write", "pool"), _REFRESH_TIMEOUT_S)
+    return httpx.Request("GET", url, extensions={"timeout": timeout})
+
+
 def _asks_for_stream(body: bytes) -> bool:
     return b'"stream"' in body and b'"stream":false' not in body.replace(b" ", b"")
 
@@ -136,7 +151,7 @@ class _Stream(httpx.SyncByteStream):
         self._continuity = Continuity(response.headers[STREAM_HEADER])
 
     def __iter__(self) -> Iterator[bytes]:
-        attempts = _Attempts(self._owner.nodes, self._owner.patience)
+        attempts = Attempts(self._owner.nodes, self._owner.patience)
         while not self._continuity.over:
             try:
                 for data in self._response.stream:  # type: ignore[union-attr] # of a sync transport
@@ -151,12 +166,12 @@ class _Stream(httpx.SyncByteStream):
             if not self._continuity.over:
                 self._resume(attempts)
 
-    def _resume(self, attempts: _Attempts) -> None:
+    def _resume(self, attempts: Attempts) -> None:
         if self._continuity.moved:
             attempts.failed(self._node, StreamLost(self._continuity.moved))
         while True:
             self._owner.refresh()
-            node, wait_s = attempts.next()
+            node, wait_s = attempts.next(self._owner.nodes.take_heard())
             time.sleep(wait_s)
             request = _resuming(node, self._continuity, self._first, self._owner.patience)
             try:
@@ -170,7 +185,7 @@ class _Stream(httpx.SyncByteStream):
             except httpx.TransportError as error:
                 attempts.failed(node, error)
                 continue
-            if not _may_come_back(response):
+            if not _may_come_back(response) and (response.status_code != 404 or attempts.not_found(node)):
                 raise _refusal(response)
             attempts.failed(node, _refusal(response))
 
@@ -188,7 +203,7 @@ class ContinuousTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         body = request.read()
-        attempts = _Attempts(self.nodes, self.patience)
+        attempts = Attempts(self.nodes, self.patience)
         while True:
             self.refresh()
             node, wait_s = attempts.next()
@@ -211,13 +226,11 @@ class ContinuousTransport(httpx.BaseTransport):
 
     def refresh(self) -> bool:
         """Bring the list of nodes up to date where it is old; False where nobody answered, which changes nothing."""
-        timeout = dict.fromkeys(("connect", "read", "write", "pool"), _REFRESH_TIMEOUT_S)
         asked = self.nodes.refresh_from(time.monotonic())
         for url in asked:
-            request = httpx.Request("GET", url, extensions={"timeout": timeout})
             try:
-                response = self.inner.handle_request(request)
-                if self.nodes.learned(response.read()):
+                response = self.inner.handle_request(_asking_for_list(url))
+                if self.nodes.learned(url, response.read()):
                     return True
             except httpx.TransportError:
                 continue
@@ -238,7 +251,7 @@ class _AsyncStream(httpx.AsyncByteStream):
         self._continuity = Continuity(response.headers[STREAM_HEADER])
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        attempts = _Attempts(self._owner.nodes, self._owner.patience)
+        attempts = Attempts(self._owner.nodes, self._owner.patience)
         while not self._continuity.over:
             try:
                 async for data in self._response.stream:  # type: ignore[union-attr] # of an async transport
@@ -253,12 +266,12 @@ class _AsyncStream(httpx.AsyncByteStream):
             if not self._continuity.over:
                 await self._resume(attempts)
 
-    async def _resume(self, attempts: _Attempts) -> None:
+    async def _resume(self, attempts: Attempts) -> None:
         if self._continuity.moved:
             attempts.failed(self._node, StreamLost(self._continuity.moved))
         while True:
             await self._owner.refresh()
-            node, wait_s = attempts.next()
+            node, wait_s = attempts.next(self._owner.nodes.take_heard())
             await asyncio.sleep(wait_s)
             request = _resuming(node, self._continuity, self._first, self._owner.patience)
             try:
@@ -272,7 +285,7 @@ class _AsyncStream(httpx.AsyncByteStream):
             except httpx.TransportError as error:
                 attempts.failed(node, error)
                 continue
-            if not _may_come_back(response):
+            if not _may_come_back(response) and (response.status_code != 404 or attempts.not_found(node)):
                 raise _refusal(response)
             attempts.failed(node, _refusal(response))
 
@@ -290,7 +303,7 @@ class AsyncContinuousTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         body = await request.aread()
-        attempts = _Attempts(self.nodes, self.patience)
+        attempts = Attempts(self.nodes, self.patience)
         while True:
             await self.refresh()
             node, wait_s = attempts.next()
@@ -313,17 +326,23 @@ class AsyncContinuousTransport(httpx.AsyncBaseTransport):
 
     async def refresh(self) -> bool:
         """Bring the list of nodes up to date where it is old; False where nobody answered, which changes nothing."""
-        timeout = dict.fromkeys(("connect", "read", "write", "pool"), _REFRESH_TIMEOUT_S)
-        asked = self.nodes.refresh_from(time.monotonic())
-        for url in asked:
-            request = httpx.Request("GET", url, extensions={"timeout": timeout})
-            try:
-                response = await self.inner.handle_async_request(request)
-                if self.nodes.learned(await response.aread()):
+        asking = [asyncio.ensure_future(self._list_at(url)) for url in self.nodes.refresh_from(time.monotonic())]
+        try:
+            for answer in asyncio.as_completed(asking):
+                if self.nodes.learned(*await answer):
                     return True
-            except httpx.TransportError:
-                continue
-        return not asked
+        finally:
+            for task in asking:
+                task.cancel()
+        return not asking
+
+    async def _list_at(self, url: str) -> tuple[str, bytes]:
+        """The list of nodes as it is told there, nothing where nobody answers."""
+        try:
+            response = await self.inner.handle_async_request(_asking_for_list(url))
+            return url, await response.aread()
+        except httpx.TransportError:
+            return url, b""
 
     async def aclose(self) -> None:
         await self.inner.aclose()

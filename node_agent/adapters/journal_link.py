@@ -1,68 +1,80 @@
 """Connections to keepers: messages of many streams, those of one moment in one frame.
 
-A link holds what is sent while it connects, and no more than MAX_HELD_BYTES of what the other side does not take:
-a keeper that far behind is lost, and its streams go to another one.
+What goes when is `core/batches`' to decide. A link holds what is sent while it connects, and no more than
+MAX_HELD_BYTES of what the other side does not take: a keeper that far behind is lost, and its streams go to another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from node_agent.core.addresses import Address
+from node_agent.core.batches import Batches
 from node_agent.core.journal_wire import (
+    ACK,
     MAX_PREFACE_BYTES,
     PREFACE,
+    REFUSED,
     STAMPED,
-    BadFrame,
     Message,
     Opener,
     Sealer,
     session_key,
 )
 from node_agent.core.signing import sign
+from node_agent.ports import LinkOwner
 
 CONNECT_TIMEOUT_S = 2.0
 MAX_HELD_BYTES = 32 * 1024 * 1024
+_COUNTED = 2**32
 
 
 class TcpJournalLinks:
     """The JournalLinks port. key: the cluster's; clock: unix seconds; source: as HttpClient's."""
 
-    def __init__(self, key: bytes, clock: Callable[[], float], source: str | None = None) -> None:
+    def __init__(self, key: bytes, clock: Callable[[], float], lag_s: float, source: str | None = None) -> None:
         self._source = (source, 0) if source else None
         self._key = key
         self._clock = clock
+        self._lag_s = lag_s
 
-    def connect(self, address: Address, received: Callable[[Message], None], lost: Callable[[str], None]) -> TcpLink:
-        return TcpLink(address, self._source, self._key, self._clock(), received, lost)
+    def connect(self, address: Address, owner: LinkOwner) -> TcpLink:
+        return TcpLink(address, self._source, sign_for(self._key, self._clock()), Batches(self._lag_s), owner)
+
+
+def sign_for(key: bytes, at: float) -> Greeting:
+    """What a connection to a keeper begins with. at: unix seconds."""
+    nonce = secrets.token_hex(12)
+    return Greeting(key, nonce, sign(key, *STAMPED, b"", at, nonce))
+
+
+class Greeting(NamedTuple):
+    """The cluster's key, this side's nonce, and the stamp over it."""
+
+    key: bytes
+    nonce: str
+    stamp: str
 
 
 class TcpLink(asyncio.Protocol):
     """The JournalLink port; it connects by itself."""
 
     def __init__(
-        self,
-        address: Address,
-        source: tuple[str, int] | None,
-        key: bytes,
-        at: float,
-        received: Callable[[Message], None],
-        lost: Callable[[str], None],
+        self, address: Address, source: tuple[str, int] | None, greeting: Greeting, batches: Batches, owner: LinkOwner
     ) -> None:
-        self._key = key
-        self._nonce = secrets.token_hex(12)
-        self._stamp = sign(key, *STAMPED, b"", at, self._nonce)
-        self._received = received
-        self._lost: Callable[[str], None] | None = lost
-        self._outbox: list[bytes] = []
-        self._outbox_bytes = 0
+        self._greeting = greeting
+        self._batches = batches
+        self._owner: LinkOwner | None = owner
+        self._acknowledged = 0  # batches
         self._flushing = False
-        self._greeting = b""
+        self._heard = b""
         self._transport: asyncio.Transport | None = None
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._connecting = self._loop.create_task(self._connect(address, source))
 
@@ -79,10 +91,10 @@ class TcpLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # create_connection gives a Transport
-        if self._lost is None:
+        if self._owner is None:
             self.close()
             return
-        self._transport.write(PREFACE + self._stamp.encode() + b"\n")  # type: ignore[union-attr] # it was just set
+        self._transport.write(PREFACE + self._greeting.stamp.encode() + b"\n")  # type: ignore[union-attr] # it was just set
 
     def data_received(self, data: bytes) -> None:
         if self._opener is None:
@@ -90,27 +102,38 @@ class TcpLink(asyncio.Protocol):
         if self._opener is None:
             return
         try:
-            messages = self._opener.feed(data)
-        except BadFrame:
+            for messages in self._opener.feed(data):
+                self._hear(messages)
+        except ValueError:  # a bad frame, or an acknowledgement of what was never sent
             self._lose("broken")
-            return
-        for message in messages:
-            self._received(message)
+
+    def _hear(self, messages: Iterable[Message]) -> None:
+        for kind, handle, number, body in messages:
+            if self._owner is None:
+                return
+            if kind == ACK:
+                receipts = self._batches.acknowledged((number - self._acknowledged) % _COUNTED)
+                self._acknowledged = number
+                self._flush()
+                self._owner.acknowledged(receipts)
+            elif kind == REFUSED:
+                self._owner.refused(handle, body.decode("ascii", "replace"))
 
     def _greeted(self, data: bytes) -> bytes:
         """The keeper's first line has come: what is behind it."""
-        self._greeting += data
-        line, end, rest = self._greeting.partition(b"\n")
+        self._heard += data
+        line, end, rest = self._heard.partition(b"\n")
         if not end:
-            if len(self._greeting) > MAX_PREFACE_BYTES:
+            if len(self._heard) > MAX_PREFACE_BYTES:
                 self._lose("broken")
             return b""
         if not line.startswith(PREFACE):
             self._lose("broken")
             return b""
-        key = session_key(self._key, self._nonce, line.removeprefix(PREFACE).decode("latin-1"))
+        nonce = line.removeprefix(PREFACE).decode("latin-1")
+        key = session_key(self._greeting.key, self._greeting.nonce, nonce)
         self._sealer, self._opener = Sealer(key, b"owner"), Opener(key, b"keeper")
-        self._greeting = b""
+        self._heard = b""
         self._flush()
         return rest
 
@@ -119,33 +142,49 @@ class TcpLink(asyncio.Protocol):
 
     # JournalLink
 
-    def send(self, message: bytes) -> None:
-        self._outbox.append(message)
-        self._outbox_bytes += len(message)
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+    def send(self, message: bytes, receipt: object = None) -> None:
+        if self._batches.put(message, receipt, self._loop.time()):
+            self._watch()
+            if not self._flushing and self._batches.may_send:
+                self._flushing = True
+                self._loop.call_soon(self._flush)  # once this moment's messages are all there
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._sealer is not None and self._transport is not None and self._outbox:
-            self._transport.write(self._sealer.seal(b"".join(self._outbox)))
-            self._outbox.clear()
-            self._outbox_bytes = 0
-        waiting = self._outbox_bytes + (self._transport.get_write_buffer_size() if self._transport else 0)
-        if waiting > MAX_HELD_BYTES:
+        if self._sealer is None or self._transport is None:
+            if self._batches.held_bytes > MAX_HELD_BYTES:
+                self._lose("too-slow")
+            return
+        while self._batches.may_send:
+            self._transport.write(self._sealer.seal(self._batches.take()))
+
+    def _watch(self) -> None:
+        """See that the owner hears in time of what is overdue."""
+        due = self._batches.next_due() if self._timer is None else None
+        if due is not None:
+            self._timer = self._loop.call_at(due, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        receipts = self._batches.overdue(self._loop.time())
+        self._watch()
+        if receipts and self._owner is not None:
+            self._owner.overdue(receipts)
+        if self._batches.held_bytes > MAX_HELD_BYTES:
             self._lose("too-slow")
 
     def _lose(self, why: str) -> None:
-        lost, self._lost = self._lost, None
+        owner, self._owner = self._owner, None
         self.close()
-        if lost is not None:
-            lost(why)
+        if owner is not None:
+            owner.lost(why)
 
     def close(self) -> None:
-        self._lost = None
-        self._outbox.clear()
+        self._owner = None
         self._connecting.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._transport is not None:
             self._transport.abort()
             self._transport = None

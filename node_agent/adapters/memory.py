@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.notices import InterruptionNotice
@@ -107,3 +108,70 @@ class MemorySecrets:
         if name not in self._values:
             raise StoreUnavailable(f"no such secret: {name}")
         return self._values[name]
+
+
+@dataclass(eq=False)
+class MemoryRequest:
+    """A client at a door that remembers what it was sent. status: 0 while nothing was."""
+
+    method: str = "GET"
+    target: str = "/"
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    body: bytes = b""
+    status: int = 0
+    content_type: bytes = b""
+    told: dict[bytes, bytes] = field(default_factory=dict)
+    sent: list[bytes] = field(default_factory=list)
+    is_ended: bool = False
+    is_gone: bool = False
+    _gone: Callable[[], None] | None = None
+    _congested: Callable[[bool], None] | None = None
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def answer(self) -> bytes:
+        """All that was sent behind the head."""
+        return b"".join(self.sent)
+
+    def when_gone(self, call: Callable[[], None]) -> None:
+        self._gone = call
+
+    def when_congested(self, call: Callable[[bool], None]) -> None:
+        self._congested = call
+
+    def leave(self) -> None:
+        """The client closes its connection."""
+        self.is_gone = True
+        if self._gone is not None:
+            self._gone()
+
+    def lag(self, lags: bool) -> None:
+        """The client is slow, or is not any more."""
+        if self._congested is not None:
+            self._congested(lags)
+
+    def respond(
+        self,
+        status: int,
+        body: bytes,
+        content_type: bytes = b"application/json",
+        more: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        self.begin(status, content_type, more)
+        self.end(body)
+
+    def begin(self, status: int, content_type: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        if self.status:
+            raise RuntimeError("a request is answered once")
+        self.status, self.content_type, self.told = status, content_type, dict(more)
+
+    def write(self, data: bytes) -> None:
+        if data:
+            self.sent.append(data)
+
+    def end(self, last: bytes = b"") -> None:
+        self.write(last)
+        self.is_ended = True

@@ -100,10 +100,12 @@ class Fleet:
 
     def __init__(self, own_instance_id: str) -> None:
         self._own = own_instance_id
+        self.is_complete = False  # the tags were read: it may be said of a node that there is none
         self.peers: dict[str, Peer] = {}
 
     def tagged(self, nodes: Iterable[TaggedNode], now: float) -> None:
         """A whole look at EC2: every running node of the cluster."""
+        self.is_complete = True
         found = {node.instance_id: node for node in nodes if node.instance_id != self._own}
         for known in list(self.peers.values()):
             if known.instance_id in found:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,13 @@ class Journal:
     def append(self, ids: Sequence[int], text: str) -> tuple[Sequence[int], str]:
         """Account for a chunk of the engine; returns the ids and the text in it that are new to the client.
 
-        After a rewind the engine repeats what the client has. Raises ValueError where it repeats something else.
+        After a rewind the engine repeats what the client has. Raises ValueError where it repeats something else,
+        TypeError or OverflowError where the ids are none.
         """
         # Both checks come before any change: a continuation that differs must leave the account as it was.
         repeated = self._check_repeated(ids) if self._repeat else 0
         new = text if self._position == self._length else self._unseen_text(text)
-        self.ids.extend(ids)
+        self.ids.extend(array("I", ids))
         del self._repeat[:repeated]
         if text:
             self._position += len(text)
@@ -82,6 +84,29 @@ class Journal:
         if new:
             self._deliver(new)
         return ids[repeated:] if repeated else ids, new
+
+    @property
+    def is_level(self) -> bool:
+        """Whether the current engine is where the client is: it has nothing to repeat any more."""
+        return self._position == self._length and not self._repeat
+
+    @property
+    def is_written(self) -> bool:
+        """Whether all ids are in lines: those that came without a text, to a client that is told none, are not yet."""
+        return self._written == len(self.ids)
+
+    def append_plain(self, tokens: Sequence[int], texts: Sequence[str]) -> None:
+        """As `append` for ids of which each came with a new text, and that are in plain lines (`core/lines`).
+
+        Only while the journal is level and written. Raises OverflowError where one is no id.
+        """
+        base = self._length + self._held_back
+        self._mark_ids.extend(range(len(self.ids) + 1, len(self.ids) + 1 + len(tokens)))
+        self._mark_lengths.extend(base + length for length in accumulate(map(len, texts)))
+        self.ids.extend(tokens)
+        self._written = len(self.ids)
+        self._deliver("".join(texts))
+        self._position = self._length
 
     def _deliver(self, text: str) -> None:
         if len(self._parts) == _MAX_PARTS:

@@ -9,8 +9,11 @@ A handle is the owner's short name for a stream on this connection. Kinds, with 
     APPEND    first line's        lines
     FINISH    -                   -
     FORGET    -                   -
-    ACK       last line had       -
     REFUSED   -                   why
+    ACK       frames dealt with   -
+
+An ACK is of whole frames: everything in them was taken, but for what a REFUSED in front of it names. So it costs the
+same for one stream as for a thousand.
 
 Every frame is signed with a key of this connection alone, which both sides derive from the cluster's key and from
 what each of them chose at random; its place in the connection is signed with it. So a frame that is forged, repeated,
@@ -22,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 _SIGNATURE_BYTES = 16
@@ -36,16 +39,15 @@ class BadFrame(ValueError):
     """Not from who it says, or not what may be sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     kind: int
     handle: int
     number: int
     body: bytes = b""
 
 
-def encode(message: Message) -> bytes:
-    return _HEAD.pack(message.kind, message.handle, message.number, len(message.body)) + message.body
+def encode(kind: int, handle: int, number: int = 0, body: bytes | bytearray = b"") -> bytes:
+    return _HEAD.pack(kind, handle, number, len(body)) + body
 
 
 PREFACE = b"SYNKTI-JOURNAL/1 "
@@ -90,10 +92,10 @@ class Opener:
         self._held = b""
         self._max = max_frame_bytes
 
-    def feed(self, data: bytes) -> list[Message]:
-        """Raises BadFrame: the connection is worth nothing any more."""
+    def feed(self, data: bytes) -> list[list[Message]]:
+        """The messages of each frame that became whole. Raises BadFrame: the connection is worth nothing any more."""
         held, at = self._held + data if self._held else data, 0
-        messages: list[Message] = []
+        frames: list[list[Message]] = []
         while len(held) - at >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(held, at)
             if not _SIGNATURE_BYTES <= length <= self._max:
@@ -105,10 +107,10 @@ class Opener:
             body = held[signed + _SIGNATURE_BYTES : end]
             if not hmac.compare_digest(held[signed : signed + _SIGNATURE_BYTES], self._sealer.sign(body)):
                 raise BadFrame("a wrong signature")
-            messages += _messages(body)
+            frames.append(_messages(body))
             at = end
         self._held = held[at:]
-        return messages
+        return frames
 
 
 def _messages(body: bytes) -> list[Message]:

@@ -13,7 +13,7 @@ Rules kept here:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from node_agent.core.epochs import Epoch
@@ -42,8 +42,8 @@ class KeptJournal:
     """opening: what the stream began with, for whoever goes on; lines: `seq` of them; touched_at: unix seconds.
 
     epoch: below it everything is refused; written_in: the epoch of the lines, lower once the journal was taken;
-    orphan_since: when the connection of its owner broke, None while it holds; copied_to: peers that this keeper has
-    sent an orphan to.
+    orphan_since: when the connection of its owner broke, or when it was taken, until the new owner sends it anew;
+    copied_to: peers that have it from this node.
     """
 
     epoch: Epoch
@@ -90,6 +90,7 @@ class Keeper:
     held_bytes: int = 0
     _kept: OrderedDict[str, KeptJournal] = field(default_factory=OrderedDict)
     _expired: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    _left: set[str] = field(default_factory=set)  # streams whose journals may be orphans
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -112,7 +113,7 @@ class Keeper:
         self.held_bytes += journal.size
         return seq
 
-    def append(self, stream: str, epoch: Epoch, first: int, lines: list[bytes], now: float) -> int:
+    def append(self, stream: str, epoch: Epoch, first: int, lines: bytes, now: float) -> int:
         """Keep lines number `first` and following; the number of the last line had now. Raises Refused."""
         journal = self._kept.get(stream)
         if journal is None:
@@ -123,12 +124,14 @@ class Keeper:
             raise Refused(UNKNOWN)
         if first > journal.seq + 1:
             raise Refused(GAP)
-        new = b"".join(lines[journal.seq + 1 - first :])
-        if new:
-            self._make_room(journal.size + len(new), len(new), stream)
-            journal.lines += new
-            journal.seq = max(journal.seq, first - 1 + len(lines))
-            self.held_bytes += len(new)
+        last = first - 1 + lines.count(b"\n")
+        if first <= journal.seq:  # some of them came before
+            lines = b"".join(lines.splitlines(keepends=True)[journal.seq + 1 - first :])
+        if lines:
+            self._make_room(journal.size + len(lines), len(lines), stream)
+            journal.lines += lines
+            journal.seq = max(journal.seq, last)
+            self.held_bytes += len(lines)
         journal.touched_at = now
         self._kept.move_to_end(stream)
         return journal.seq
@@ -139,6 +142,12 @@ class Keeper:
         if journal is not None and journal.epoch == epoch:
             journal.finished = True
 
+    def copied(self, stream: str, epoch: Epoch, keepers: Iterable[str]) -> None:
+        """These peers have the journal, too."""
+        journal = self._kept.get(stream)
+        if journal is not None and journal.epoch == epoch:
+            journal.copied_to.update(keepers)
+
     def forget(self, stream: str, epoch: Epoch) -> None:
         """Its owner has other keepers."""
         journal = self._kept.get(stream)
@@ -148,14 +157,17 @@ class Keeper:
     def orphaned(self, stream: str, epoch: Epoch, now: float) -> None:
         """The owner's connection broke: it may be dead, and its client may need some time to come back."""
         journal = self._kept.get(stream)
-        if journal is not None and journal.written_in == epoch:
+        if journal is not None and journal.written_in == epoch and not journal.finished:
             journal.orphan_since = now
+            self._left.add(stream)
 
     def orphans(self, now: float) -> Iterator[tuple[str, KeptJournal]]:
-        """Unfinished journals that nobody took over for ORPHAN_AFTER_S: their copies are nobody's to look after."""
-        for stream, journal in self._kept.items():
-            is_left = journal.orphan_since is not None and now - journal.orphan_since >= ORPHAN_AFTER_S
-            if is_left and not journal.finished and journal.epoch == journal.written_in:
+        """Unfinished journals whose owner is gone for ORPHAN_AFTER_S: their copies are nobody's to look after."""
+        for stream in list(self._left):
+            journal = self._kept.get(stream)
+            if journal is None or journal.orphan_since is None or journal.finished:
+                self._left.discard(stream)
+            elif now - journal.orphan_since >= ORPHAN_AFTER_S:
                 yield stream, journal
 
     def take(self, stream: str, owner: str, now: float) -> Taken | None:
@@ -167,7 +179,8 @@ class Keeper:
         if journal is None:
             return None
         journal.epoch = Epoch(journal.epoch.number + 1, owner)
-        journal.touched_at = now
+        journal.touched_at = journal.orphan_since = now
+        self._left.add(stream)
         self._kept.move_to_end(stream)
         return Taken(journal.written_in, journal.epoch.number, journal.opening, journal.seq, bytes(journal.lines))
 

@@ -1,24 +1,34 @@
 """Lines: a stream's journal in writing, one line for each event that its client was sent.
 
 A keeper stores them unread; who takes a stream over reads them all, and makes from them the events that the client
-lacks and the journal that the next engine goes on from. So a line says what the event added, not what it looked like:
-about thirty bytes for a token, where its event has three hundred.
+lacks and the journal that the next engine goes on from. So a line says what the event added, not what it looked like.
+There are two kinds:
 
-A line is a JSON list: [choice, place of the first id, ids, text, mark, extra]. The place says where the ids belong:
-after a rewind a line may begin before the end of the one in front of it, and replaces what was there.
+    0 345  word                            plain: choice, id and text, of an event that has nothing else; the text as
+                                           it stood in JSON, free of quotes and escapes
+    [0, 12, [345], " word", 67, null]      full: choice, place of the first id, ids, text, mark, extra
+
+The place says where the ids belong: after a rewind a line may begin before the end of the one in front of it, and
+replaces what was there. A plain line belongs behind the last, and a mark ends it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class PlainLine(NamedTuple):
+    """One id, and the text that came with it."""
+
+    choice: int
+    token: int
+    text: str
+
+
+class Line(NamedTuple):
     """What one event added to its choice, or, with a chunk in `extra`, the event itself.
 
     mark: the length of the text at the mark that the ids end with, or NO_MARK; extra: None, or what is rare: `frame`
@@ -39,10 +49,24 @@ def write_line(
     return orjson.dumps([choice, at, ids, text, mark, extra], option=orjson.OPT_APPEND_NEWLINE)
 
 
-def read_lines(written: bytes | bytearray) -> Iterator[Line]:
+def read_lines(written: bytes | bytearray) -> Iterator[Line | PlainLine]:
     """Raises ValueError where it is no journal."""
-    for number, text in enumerate(bytes(written).splitlines(), start=1):
+    for number, line in enumerate(bytes(written).split(b"\n"), start=1):
+        if not line:
+            continue
         try:
-            yield Line(*orjson.loads(text))
-        except (orjson.JSONDecodeError, TypeError) as error:
+            yield Line(*orjson.loads(line)) if line.startswith(b"[") else read_plain(line)
+        except (orjson.JSONDecodeError, ValueError, TypeError) as error:
             raise ValueError(f"line {number} of the journal cannot be read: {error}") from error
+
+
+def read_plain(line: bytes) -> PlainLine:
+    """Raises ValueError."""
+    choice, token, text = line.split(b" ", 2)
+    return PlainLine(int(choice), int(token), text.decode())
+
+
+def read_plain_lines(lines: bytes | bytearray) -> tuple[list[int], list[str]]:
+    """The ids and the texts of lines that are all plain and of one choice. Raises ValueError."""
+    parts = [line.split(" ", 2) for line in lines.decode().split("\n")[:-1]]
+    return [int(part[1]) for part in parts], [part[2] for part in parts]

@@ -1,14 +1,15 @@
 """Where a stream's journal is kept: a rank of nodes by rendezvous hash, the same in every node's eyes.
 
 The keepers are taken from the first RANKS, so that whoever looks for them finds them there without knowing more than
-the stream's id; among these, nodes of other pools than the entry's and the engine node's come first, and nodes that
-are at risk last, because EC2 takes pools, not instances.
+the stream's id. EC2 takes pools, not instances: so no two copies are in one pool where that can be had, the entry's own
+included, and the engine node's pool is avoided next. Nodes that are at risk come last.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from node_agent.contract.states import NodeState
 from node_agent.core.fleet import NodeStatus, Pool
@@ -21,16 +22,28 @@ def rank(stream: str, nodes: Iterable[NodeStatus]) -> list[NodeStatus]:
     return sorted(nodes, key=lambda node: _weight(stream, node.instance_id), reverse=True)
 
 
-def choose_keepers(stream: str, peers: Iterable[NodeStatus], avoid: Collection[Pool]) -> list[NodeStatus]:
-    """Peers that may keep the stream's journal, the best first. avoid: the pools of its entry and its engine."""
+def choose_keepers(
+    stream: str, peers: Iterable[NodeStatus], taken: Iterable[Pool], engine: Pool | None = None
+) -> list[NodeStatus]:
+    """Peers that may keep the stream's journal, the best first, each in another pool than those before where it can be.
+
+    taken: the pools that have the journal already: its entry's, and those of copies that stay; engine: the pool of the
+    node that generates, whose loss is likeliest to need them.
+    """
     able = [peer for peer in peers if peer.state in (NodeState.READY, NodeState.AT_RISK, NodeState.STARTING)]
     ranked = rank(stream, able)
-    near, far = ranked[:RANKS], ranked[RANKS:]
-    return sorted(near, key=lambda peer: _badness(peer, avoid)) + far
+    pools = Counter(taken)
+    return [*_spread(ranked[:RANKS], pools, engine), *_spread(ranked[RANKS:], pools, engine)]
 
 
-def _badness(peer: NodeStatus, avoid: Collection[Pool]) -> tuple[bool, bool]:
-    return peer.state is not NodeState.READY, peer.pool in avoid
+def _spread(ranked: list[NodeStatus], pools: Counter[Pool], engine: Pool | None) -> Iterator[NodeStatus]:
+    """In the order of the rank, but the safest first; counts each in its pool."""
+    left = list(ranked)
+    while left:
+        best = min(left, key=lambda peer: (peer.state is not NodeState.READY, pools[peer.pool], peer.pool == engine))
+        pools[best.pool] += 1
+        left.remove(best)
+        yield best
 
 
 def _weight(stream: str, instance_id: str) -> bytes:

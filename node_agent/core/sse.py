@@ -26,10 +26,10 @@ class EventTooLarge(ValueError):
 
 
 class SseParser:
-    """Feed it what arrives, in any cuts; it returns the events that became whole."""
+    """Feed it what arrives, in any cuts; it returns the events that became whole. held: what is there of the next."""
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self._held = b""
+        self.held = b""
         self._max = max_event_bytes
         self._skip_lf = False
 
@@ -37,8 +37,8 @@ class SseParser:
         """The events completed by `data`, in order. Raises EventTooLarge."""
         if b"\r" in data or self._skip_lf:
             data = self._fold_line_ends(data)
-        *blocks, self._held = (self._held + data).split(b"\n\n")
-        if len(self._held) > self._max:
+        *blocks, self.held = (self.held + data).split(b"\n\n")
+        if len(self.held) > self._max:
             raise EventTooLarge(f"an event of more than {self._max} bytes")
         events = []
         for block in blocks:

@@ -8,8 +8,10 @@ Rules kept here:
 * once the last finish_reason was handed out nothing can be lost any more: what is missing is made here;
 * every engine after the first goes on under the id, name and time of the first, so the client sees one answer;
 * every event carries its id, `<stream>/<seq>` and more after a takeover (`core/epochs`);
-* for every event there is one line of the journal (`core/lines`), from
-  which `resumed` makes the same stream again on another node.
+* for every event there is one line of the journal (`core/lines`), from which `resumed` makes the same stream again on
+  another node;
+* an event that is like the one before but for its text and id is compared, not read (`core/template`): its plain line
+  is all that is kept of it, until somebody needs the journals.
 
 The shell opens engines and moves bytes; it asks `request()` before each engine, gives `feed()` what arrives, and
 reads `state` after it.
@@ -31,17 +33,20 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
-from node_agent.core import completions, continuation, logprobs, sse
+from node_agent.core import completions, continuation, logprobs, sse, template
 from node_agent.core.completions import COMPLETE_REASONS, Generation, Kind
-from node_agent.core.epochs import Run, event_id_suffix
+from node_agent.core.epochs import Run
+from node_agent.core.events import Events
 from node_agent.core.journal import Journal
-from node_agent.core.lines import Line, read_lines, write_line
+from node_agent.core.lines import Line, PlainLine, read_lines, read_plain_lines, write_line
+from node_agent.core.template import Compare, as_event
 
 LOST_EVENT = b"synkti-lost"
 """With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
 
 HANDOFF = "handoff"
-_FRAME = ("id", "object", "created", "model")
+_MAX_LESSONS = 8
+"""Templates learned of one engine: one whose chunks differ each time is read in full."""
 
 
 class StreamState(Enum):
@@ -66,19 +71,23 @@ class EngineRequest:
 
 
 class StreamMachine:
-    """See the module. `lost_why` says in a word what happened to the last engine."""
+    """See the module. log: the journal's lines; lost_why: in a word, what happened to the last engine."""
 
     def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run] = ()) -> None:
         self.generation = generation
-        self.runs = runs
+        self.events = Events(generation, stream_id, runs)
         self.journals = [Journal(generation.held_back, generation.told_ids) for _ in range(generation.choices)]
         self.state = StreamState.WAITING
         self.lost_why = ""
-        self.seq = 0
-        self.lines: list[bytes] = []
-        self._id = stream_id.encode()
+        self.log = bytearray()
         self._parser = sse.SseParser()
-        self._frame: dict[str, Any] | None = None  # id, object, created, model of the first engine's chunks
+        self._template: Compare | None = None
+        self._compare: Compare | None = None  # the template, while the next event may be one that it matches
+        self._lessons = 0
+        self._plain_choice = 0
+        self._plain_lines = 0  # the last of the log, not yet in their journal
+        self._plain_from = 0  # where in the log they begin
+        self._said_no_more = False  # the last event had an id and a text, and nothing beside them
         self._attempts = 0
         self._choice: int | None = None  # the one that the current engine continues; None: it answers the whole request
         self._generated = False  # an engine reported ids: from then on only the rest may be asked for
@@ -90,6 +99,11 @@ class StreamMachine:
         self._usage_sent = False
 
     @property
+    def seq(self) -> int:
+        """The number of the last event."""
+        return self.events.seq
+
+    @property
     def attempts(self) -> int:
         """Engines asked so far."""
         return self._attempts
@@ -97,19 +111,16 @@ class StreamMachine:
     @property
     def tokens(self) -> int:
         """Ids generated so far, as the engines counted them."""
-        return sum(len(journal.ids) for journal in self.journals)
-
-    def take_lines(self) -> list[bytes]:
-        """The journal's lines since the last call: one for each event that `feed` handed out meanwhile."""
-        lines, self.lines = self.lines, []
-        return lines
+        return sum(len(journal.ids) for journal in self.journals) + self._plain_lines
 
     def request(self) -> EngineRequest:
         """What the next engine is to be asked. Raises ContinuationImpossible, before anything is asked."""
         if self.state not in _MAY_ASK:
             raise InvalidTransition(f"a request in state {self.state.value}")
+        self._catch_up()
         self._attempts += 1
         self._parser = sse.SseParser()
+        self._template, self._compare, self._lessons = None, None, 0
         self.state = StreamState.WAITING
         if self._more_than_text:
             raise ContinuationImpossible("reasoning or tool calls")
@@ -126,15 +137,22 @@ class StreamMachine:
 
     def feed(self, data: bytes) -> bytes:
         """What to hand to the client for `data` of the engine; b"" often. Read `state` afterwards."""
-        if self.state in _OVER:
-            return b""
+        if self._compare is not None and not self._parser.held:
+            plain = self._compare(data)
+            if plain is not None:
+                return self._plain(*plain)
+        return self._read(data) if self.state not in _OVER else b""
+
+    def _read(self, data: bytes) -> bytes:
         try:
             events = self._parser.feed(data)
         except sse.EventTooLarge:
             return self.lose("event-too-large")
         out = []
         for name, payload in events:
-            if name == LOST_EVENT:
+            if self._compare is not None and (plain := self._compare(as_event(payload))) is not None:
+                out.append(self._plain(*plain))
+            elif name == LOST_EVENT:
                 out.append(self.lose(payload.decode("ascii", "replace")))
             elif payload == sse.DONE:
                 out.append(self.lose("done-without-finish"))
@@ -148,6 +166,8 @@ class StreamMachine:
         """The engine is gone or said its last word: a loss, or, after the last finish_reason, the answer's end."""
         if self.state in _OVER:
             return b""  # the first word counts
+        self._catch_up()
+        self._compare = None
         if self.state is StreamState.FINISHED:
             self.state = StreamState.COMPLETE
             return self._ending()
@@ -161,6 +181,7 @@ class StreamMachine:
     # an engine's chunk
 
     def _chunk(self, payload: bytes) -> bytes:
+        self._catch_up()
         try:
             chunk = orjson.loads(payload)
             choices = chunk.get("choices")
@@ -177,15 +198,28 @@ class StreamMachine:
         reason = choice.get("finish_reason")
         if reason is not None and reason not in COMPLETE_REASONS:
             return self.lose(str(reason))
-        self._note_prompt(index, chunk, choice)
-        out = self._passed_on(index, chunk, choice) if self._choice is None else self._spliced(index, choice)
-        if reason is not None and self.state is StreamState.STREAMING:
-            self.journals[index].finish_reason = reason
-            if not self._unfinished():
-                self.state = StreamState.FINISHED
-            elif self._choice is not None:
-                self.state = StreamState.BETWEEN
+        try:
+            ids = choice.get("token_ids") or []
+            text = completions.text_of(self.generation.kind if self._choice is None else Kind.COMPLETION, choice)
+            self._note_prompt(index, chunk, choice)
+            out = self._passed_on(index, chunk, choice) if self._choice is None else self._spliced(index, choice)
+        except (TypeError, OverflowError, AttributeError):
+            return self.lose("malformed-chunk")  # fields of other types than an engine's
+        if reason is not None:
+            self._finish(index, reason)
+        else:
+            self._learn(payload, index, ids, text, out)
         return out
+
+    def _finish(self, index: int, reason: str) -> None:
+        self._compare = None
+        if self.state is not StreamState.STREAMING:
+            return
+        self.journals[index].finish_reason = reason
+        if not self._unfinished():
+            self.state = StreamState.FINISHED
+        elif self._choice is not None:
+            self.state = StreamState.BETWEEN
 
     def _note_prompt(self, index: int, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
         """A chat's prompt comes once for all choices, a completion's with the first chunk of each."""
@@ -202,10 +236,10 @@ class StreamMachine:
         kind, journal = self.generation.kind, self.journals[index]
         ids, text = choice.get("token_ids") or (), completions.text_of(kind, choice)
         extra: dict[str, Any] = {}
-        if self._frame is None:
-            self._frame = extra["frame"] = {key: chunk.get(key) for key in _FRAME}
+        if self.events.frame is None:
+            extra["frame"] = self.events.begin(chunk)
         elif self._attempts > 1:
-            chunk.update(self._frame)
+            chunk.update(self.events.frame)
             if not ids and not text and choice.get("finish_reason") is None and index in self._begun:
                 return b""  # the first engine's role chunk was delivered
         if index not in self._begun and self.generation.echoes:
@@ -228,7 +262,7 @@ class StreamMachine:
             self._offsets[index].note(told)
         if choice.get("finish_reason") is not None:
             extra |= {"reason": choice["finish_reason"], "stop": choice.get("stop_reason")}
-        return self._event(chunk, index, text, extra)
+        return self._event(orjson.dumps(chunk), index, text, extra)
 
     def _spliced(self, index: int, choice: Mapping[str, Any]) -> bytes:
         """A plain completion's chunk, in the client's form, without what the client already has."""
@@ -251,29 +285,48 @@ class StreamMachine:
             self._offsets[index].note(said["logprobs"])
         if choice.get("finish_reason") is not None:
             said |= {"reason": choice["finish_reason"], "stop": choice.get("stop_reason")}
-        return self._event(self._made(index, text, list(ids), said), index, text, said)
+        made = self.events.made(self.journals[index], index, text, list(ids), said)
+        return self._event(made, index, text, said)
 
-    def _made(self, index: int, text: str, ids: list[int], said: Mapping[str, Any]) -> dict[str, Any]:
-        """An event's chunk out of what it added."""
-        kind = self.generation.kind
-        shown = self.generation.echo(index) + text if said.get("role") else text
-        made = completions.make_choice(kind, index, shown, ids if self.generation.wants_ids else None, said)
-        chunk = {**self._framed(), "choices": [made]}
-        if self.generation.wants_running_usage:
-            journal = self.journals[index]
-            chunk["usage"] = completions.usage(len(journal.prompt_ids or ()), len(journal.ids))
-        return chunk
+    # events like the one before
+
+    def _learn(self, payload: bytes, index: int, ids: list[int], text: str, out: bytes) -> None:
+        """After a chunk that was read in full: whether the next may be compared, and with what."""
+        is_alone = self._choice is not None or len(self.journals) == 1
+        asks_more = self.generation.told_ids or self.generation.wants_running_usage
+        journal = self.journals[index]
+        is_example = bool(out and text) and self._said_no_more and len(ids) == 1 and is_alone and not asks_more
+        if is_example and journal.is_level and self._lessons < _MAX_LESSONS:
+            self._lessons += 1
+            told = out.partition(b"\ndata: ")[2].removesuffix(b"\n\n")
+            if (learned := template.learn(payload, text, ids[0], told)) is not None:
+                self._template, self._plain_choice = learned.compare(), index
+        is_settled = journal.is_level and journal.is_written and self.state is StreamState.STREAMING
+        self._compare = self._template if is_settled else None
+
+    def _plain(self, token: bytes, text: bytes, shown: bytes) -> bytes:
+        """The client's event for one that the template matches."""
+        self._plain_lines += 1
+        self.log += b"%d %b %b\n" % (self._plain_choice, token, text)
+        return self.events.shown(shown)
+
+    def _catch_up(self) -> None:
+        """Take what the plain lines say into their journal."""
+        if self._plain_lines:
+            self.journals[self._plain_choice].append_plain(*read_plain_lines(self.log[self._plain_from :]))
+            self._plain_lines = 0
+        self._plain_from = len(self.log)
 
     # the end
 
     def _usage_chunk(self, chunk: dict[str, Any]) -> bytes:
         if self._choice is not None or not self.generation.wants_usage or self._usage_sent:
             return b""  # an engine that was asked for a part counts only its part; the ending counts all
-        return self._usage_event({**chunk, **self._framed()})
+        return self._usage_event({**chunk, **self.events.framed()})
 
     def _usage_event(self, chunk: dict[str, Any]) -> bytes:
         self._usage_sent = True
-        return self._event(chunk, 0, "", {"chunk": chunk})
+        return self._event(orjson.dumps(chunk), 0, "", {"chunk": chunk})
 
     def _usage(self) -> dict[str, int]:
         each_prompt = {self.generation.prompt_number(at): journal for at, journal in enumerate(self.journals)}
@@ -283,36 +336,35 @@ class StreamMachine:
     def _ending(self) -> bytes:
         out = b""
         if self.generation.wants_usage and not self._usage_sent:
-            out = self._usage_event({**self._framed(), "choices": [], "usage": self._usage()})
+            out = self._usage_event({**self.events.framed(), "choices": [], "usage": self._usage()})
         return out + sse.message(sse.DONE)
 
     # events and lines
 
-    def _framed(self) -> dict[str, Any]:
-        if self._frame is None:
-            raise InvalidTransition("a chunk without a first chunk")
-        return self._frame
-
-    def _event(self, chunk: Mapping[str, Any], index: int, text: str, extra: dict[str, Any]) -> bytes:
+    def _event(self, chunk: bytes, index: int, text: str, extra: dict[str, Any]) -> bytes:
         journal = self.journals[index]
         if index not in self._prompted and journal.prompt_ids is not None:
             self._prompted.add(index)
             extra = {**extra, "prompt": journal.prompt_ids}
+        self._said_no_more = not extra
         at, ids, mark = journal.unwritten()
-        self.lines.append(write_line(index, at, ids, text, mark, extra or None))
-        return self._numbered(chunk)
+        self.log += write_line(index, at, ids, text, mark, extra or None)
+        self._plain_from = len(self.log)
+        return self.events.numbered(chunk)
 
-    def _numbered(self, chunk: Mapping[str, Any]) -> bytes:
-        self.seq += 1
-        run = event_id_suffix(self.runs, self.seq) if len(self.runs) > 1 else b""
-        return b"id: %b/%d%b\ndata: %b\n\n" % (self._id, self.seq, run, orjson.dumps(chunk))
-
-    def read_line(self, line: Line) -> bytes:
+    def read_line(self, line: Line | PlainLine) -> bytes:
         """Account for a line of this stream's journal; its event, made again. Raises ValueError."""
         if not 0 <= line.choice < len(self.journals):
             raise ValueError(f"a line of choice {line.choice}")
+        if isinstance(line, PlainLine):
+            journal = self.journals[line.choice]
+            journal.append_plain([line.token], [line.text])
+            return self.events.numbered(self.events.made(journal, line.choice, line.text, [line.token], {}))
+        return self._read_full(line)
+
+    def _read_full(self, line: Line) -> bytes:
         extra, journal = line.extra or {}, self.journals[line.choice]
-        self._frame = extra.get("frame", self._frame)
+        self.events.frame = extra.get("frame", self.events.frame)
         self._attempts = max(self._attempts, 1)
         if (prompt := extra.get("prompt")) is not None:
             self._prompted.add(line.choice)
@@ -326,13 +378,15 @@ class StreamMachine:
         if chunk is None or chunk["choices"]:
             self._begun.add(line.choice)
         if chunk is None:
-            return self._numbered(self._made(line.choice, line.text, list(new_ids), extra))
+            return self.events.numbered(self.events.made(journal, line.choice, line.text, list(new_ids), extra))
         self._usage_sent = self._usage_sent or not chunk["choices"]
         self._more_than_text = self._more_than_text or any(map(completions.has_more_than_text, chunk["choices"]))
-        return self._numbered(chunk)
+        return self.events.numbered(orjson.dumps(chunk))
 
-    def restored(self) -> None:
+    def restored(self, written: bytes) -> None:
         """All lines were read: what comes next is the rest of the answer, from another engine."""
+        self.log += written
+        self._plain_from = len(self.log)
         self._share_chat_prompt()
         if not self._unfinished():
             self.state = StreamState.FINISHED
@@ -357,5 +411,5 @@ def resumed(
         event = machine.read_line(line)
         if machine.seq > after:
             events.append(event)
-    machine.restored()
+    machine.restored(written)
     return machine, b"".join(events)

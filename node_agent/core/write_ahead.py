@@ -4,18 +4,18 @@ The owner's side of one stream. It has copies at some keepers, each in one of th
 
     OPENING  the journal was sent whole, nothing was acknowledged yet
     SYNCED   it has all lines that were ever delivered; an event waits for every synced copy
-    LATE     it did not acknowledge for `lag_s`: no event waits for it. It still gets every line, and is synced again
-             once it has them all, if no other took its place until then
+    LATE     its keeper did not acknowledge in time: no event waits for it. It still gets every line, and is synced
+             again once it has them all, if no other took its place until then
 
 Rules kept here:
 
 * while a copy is synced, a delivered event is on it: so one surviving keeper is enough to go on without a loss;
-* the wait for a line is bounded by `lag_s`; what goes out with no synced copy is counted as a gap;
+* an event waits for no copy whose keeper is overdue (`core/batches`); what goes out with no synced copy is counted;
 * a copy that is late, lost or leaving is replaced, and let go of when the replacement is synced;
+* an acknowledgement counts for the copy that it is of, not for a later one at the same keeper;
 * a refusal as stale means that someone newer owns the stream: nothing may be delivered any more.
 
-No clock and no sockets: instants come as arguments (seconds of any clock that does not go back), and what is to be
-sent comes out as instructions.
+No clock and no sockets: what is to be sent comes out as instructions. Lines go to all `copies`, as they are written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from node_agent.core import keeper as keeping
 from node_agent.core.epochs import Epoch
 
 WANTED = 2
-LAG_S = 0.05
 MAX_COPIES = 4
 
 
@@ -38,30 +37,21 @@ class Condition(Enum):
     LATE = "late"
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class Copy:
-    """sent, acked: numbers of lines; waiting_since: of the oldest line that was not acknowledged, None for none."""
+    """One keeper's. acked: the last line that it has for certain; leaving: its keeper goes, or may soon."""
 
+    keeper: str
     condition: Condition
-    sent: int
     acked: int = -1
-    waiting_since: float | None = None
     leaving: bool = False
 
 
 @dataclass(frozen=True)
 class Open:
-    """Send the whole journal to this keeper."""
+    """Send the whole journal to this copy's keeper."""
 
-    keeper: str
-
-
-@dataclass(frozen=True)
-class Append:
-    """Send the newest lines, from number `first` on."""
-
-    keeper: str
-    first: int
+    copy: Copy
 
 
 @dataclass(frozen=True)
@@ -71,103 +61,98 @@ class Forget:
     keeper: str
 
 
-Instruction = Open | Append | Forget
+Instruction = Open | Forget
 
 
-@dataclass
+@dataclass(eq=False)
 class WriteAhead:
-    """opening: what the stream began with; log: all its lines; wanted: how many copies."""
+    """opening: what the stream began with; log: all its lines, which its machine writes; wanted: how many copies.
+
+    seq: number of the last line; delivered: of the last whose event the client was sent.
+    """
 
     stream: str
     epoch: Epoch
     opening: bytes
     wanted: int = WANTED
-    lag_s: float = LAG_S
     log: bytearray = field(default_factory=bytearray)
     seq: int = 0
     delivered: int = 0
     gaps: int = 0
     fenced: bool = False
     copies: dict[str, Copy] = field(default_factory=dict)
+    _awaited: list[Copy] = field(default_factory=list)
     _unfit: set[str] = field(default_factory=set)
 
-    def write(self, lines: Sequence[bytes], now: float) -> list[Instruction]:
-        """Account for new lines; what to send where."""
-        first = self.seq + 1
-        self.seq += len(lines)
-        self.log += b"".join(lines)
-        for copy in self.copies.values():
-            copy.sent = self.seq
-            if copy.waiting_since is None:
-                copy.waiting_since = now
-        return [Append(name, first) for name in self.copies]
+    def deliverable(self) -> int:
+        """The number of the last event that may be delivered now."""
+        upto = self.seq
+        for copy in self._awaited:
+            upto = min(upto, copy.acked)
+        return upto
 
-    def wait_until(self, now: float) -> float | None:
-        """Until when the newest event has to wait for an acknowledgement; None when it may be delivered now."""
-        awaited = [copy for copy in self._awaited() if copy.acked < self.seq]
-        until = None
-        for copy in awaited:
-            since = now if copy.waiting_since is None else copy.waiting_since
-            if now >= since + self.lag_s:
-                copy.condition = Condition.LATE
-            else:
-                until = max(until or 0.0, since + self.lag_s)
-        return until
-
-    def deliver(self) -> None:
-        """The newest event goes to the client now."""
-        if self.seq > self.delivered and not any(copy.acked >= self.seq for copy in self.copies.values()):
+    def deliver(self, upto: int) -> None:
+        """The events up to this number go to the client now."""
+        if self.wanted and upto > self.delivered and not any(copy.acked >= upto for copy in self.copies.values()):
             self.gaps += 1
-        self.delivered = self.seq
-
-    def _awaited(self) -> list[Copy]:
-        synced = [copy for copy in self.copies.values() if copy.condition is Condition.SYNCED]
-        return synced or [copy for copy in self.copies.values() if copy.condition is Condition.OPENING]
+        self.delivered = max(self.delivered, upto)
 
     @property
     def synced(self) -> list[str]:
         """The keepers that have every delivered line."""
         return [name for name, copy in self.copies.items() if copy.condition is Condition.SYNCED]
 
-    def acknowledged(self, keeper: str, seq: int, now: float) -> None:
-        copy = self.copies.get(keeper)
-        if copy is None or seq <= copy.acked:
-            return
-        copy.acked = seq
-        copy.waiting_since = now if copy.acked < copy.sent else None
-        if copy.acked >= self.delivered:
+    def acknowledged(self, copy: Copy, seq: int) -> None:
+        """The keeper of this copy has all lines up to `seq`."""
+        copy.acked = max(copy.acked, seq)
+        if copy.condition is not Condition.SYNCED and copy.acked >= self.delivered:
             copy.condition = Condition.SYNCED
+            self._sort_out()
 
-    def refused(self, keeper: str, why: str, now: float) -> list[Instruction]:
+    def overdue(self, copy: Copy, seq: int) -> None:
+        """The keeper of this copy did not acknowledge line `seq` in time."""
+        if copy.acked < seq and copy.condition is not Condition.LATE:
+            copy.condition = Condition.LATE
+            self._sort_out()
+
+    def refused(self, keeper: str, why: str) -> list[Instruction]:
         """A keeper would not have it: send all again after a gap, go elsewhere for lack of room, stop when stale."""
-        if keeper not in self.copies:
+        copy = self.copies.get(keeper)
+        if copy is None:
             return []
         if why == keeping.STALE:
             self.fenced = True
             self.copies.clear()
+            self._sort_out()
             return []
-        if why in (keeping.GAP, keeping.UNKNOWN) and self.copies[keeper].condition is not Condition.OPENING:
-            return [self._open(keeper, now)]
-        del self.copies[keeper]
+        if why in (keeping.GAP, keeping.UNKNOWN) and copy.condition is not Condition.OPENING:
+            return [self._open(keeper)]
         self._unfit.add(keeper)
+        self.lost(keeper)
         return []
 
     def lost(self, keeper: str) -> None:
         """The connection to the keeper is gone, and with it all that may be known of its copy."""
-        self.copies.pop(keeper, None)
+        if self.copies.pop(keeper, None) is not None:
+            self._sort_out()
 
-    def review(self, ranked: Sequence[str], fit: Sequence[str], now: float) -> list[Instruction]:
+    def review(self, ranked: Sequence[str], fit: Sequence[str]) -> list[Instruction]:
         """Replace what is late or leaving, from `ranked` keepers, the best first. fit: those that may stay keepers."""
         if self.fenced:
             return []
         for name, copy in self.copies.items():
             copy.leaving = name not in fit
-        self.wait_until(now)
         good = [n for n, c in self.copies.items() if c.condition is not Condition.LATE and not c.leaving]
         able = [name for name in ranked if name not in self.copies and name not in self._unfit]
         room = min(self.wanted - len(good), MAX_COPIES - len(self.copies))
-        opened: list[Instruction] = [self._open(name, now) for name in able[: max(0, room)]]
+        opened: list[Instruction] = [self._open(name) for name in able[: max(0, room)]]
         return opened + self._let_go()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has the copies that it wants, and no other."""
+        good = sum(1 for copy in self.copies.values() if copy.condition is Condition.SYNCED and not copy.leaving)
+        return good == len(self.copies) == self.wanted
 
     def _let_go(self) -> list[Instruction]:
         synced = [n for n, c in self.copies.items() if c.condition is Condition.SYNCED and not c.leaving]
@@ -176,9 +161,15 @@ class WriteAhead:
         spare = [n for n, c in self.copies.items() if c.leaving or c.condition is Condition.LATE]
         spare += synced[self.wanted :]
         for name in spare:
-            del self.copies[name]
+            self.lost(name)
         return [Forget(name) for name in spare]
 
-    def _open(self, keeper: str, now: float) -> Open:
-        self.copies[keeper] = Copy(Condition.OPENING, self.seq, waiting_since=now)
-        return Open(keeper)
+    def _open(self, keeper: str) -> Open:
+        copy = self.copies[keeper] = Copy(keeper, Condition.OPENING)
+        self._sort_out()
+        return Open(copy)
+
+    def _sort_out(self) -> None:
+        """An event waits for the copies in sync; where there are none, for those that are about to be."""
+        synced = [copy for copy in self.copies.values() if copy.condition is Condition.SYNCED]
+        self._awaited = synced or [c for c in self.copies.values() if c.condition is Condition.OPENING]

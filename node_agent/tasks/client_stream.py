@@ -1,13 +1,14 @@
 """The task behind one client's stream: asks an engine, moves bytes through the machine, and goes on elsewhere.
 
-All decisions about bytes are the machine's (`core/stream`); this is the shell that has connections and a clock. A
-token waits here for its line's acknowledgement by the keepers, within their bound, and for the client's connection.
-While it waits the engine's next tokens gather, and go together: the wait costs no throughput.
+All decisions about bytes are the machine's (`core/stream`); this is the shell that has connections and a clock. The
+task asks engines and waits for their ends; what comes from them passes beside it, from one callback to the next: the
+engine's connection, the machine, the journal (`tasks/kept_stream`), the client's connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from node_agent.core.routing import Route
 from node_agent.core.stream import StreamMachine, StreamState
 from node_agent.ports import ExchangeLost, Response
 from node_agent.tasks.engines import WRONG_MODEL, Engines
-from node_agent.tasks.keepers import KeptStream
+from node_agent.tasks.kept_stream import KeptStream
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import Reply
 
@@ -31,6 +32,9 @@ WAIT_FOR_NODE_S = 15.0
 
 _OVER = (StreamState.COMPLETE, StreamState.LOST, StreamState.BETWEEN)
 _LOOK_EVERY_S = 0.1
+_END_WITHIN_S = 0.2
+"""Between an engine's [DONE] and the end of its response."""
+
 _RETUNE_EVERY = 64
 _MAX_REFUSAL_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)
@@ -64,14 +68,23 @@ class ClientStream:
         self._replay = replay
         # The engine makes its own id of ours (chatcmpl-<stream>), so that one word finds a stream everywhere.
         self._headers = {"content-type": "application/json", "x-request-id": self.stream_id}
-        self._opening: asyncio.Future[Response] | None = None
+        self._route: Route | None = None  # to the engine that is asked now
         self._response: Response | None = None
-        self._closed: str | None = None  # why it ends early: handoff, client-gone
+        self._closed: str | None = None  # why it ends early: handoff, client-gone, taken
         self._tried: list[NodeStatus] = []
         self._loss: _Loss | None = None
-        self._heard_at = 0.0  # loop time of the last bytes of any engine
+        self._heard_at = 0.0  # loop time of the last bytes of the engine that was lost last
+        self._retune_at = 1  # the event at which to look at the engine's pace
+        self._paced_seq = 0
+        self._paced_at = 0.0
+        self._is_congested = False
         self._pace = Pace()
         self._clock = asyncio.get_running_loop().time
+        self._keep = kept.write
+        kept.deliver = reply.request.write
+        kept.fenced = self._fenced
+        reply.request.when_gone(self.abandon)
+        reply.request.when_congested(self._congested)
 
     async def run(self, first: Route) -> int:
         """Until the answer is complete or cannot go on; returns the HTTP status that the client saw."""
@@ -86,13 +99,13 @@ class ClientStream:
         """Go on where another node, or an earlier connection, left the client; as `run`."""
         try:
             await self.kept.confirm()
-            await self._reply.start(None)
+            self._reply.start(None)
             self._loss = _Loss(self._owner_before, "entry-lost", self._clock())
             if self._replay:
-                await self._reply.events(self._gone_on(self._node.status(), self._clock()) + self._replay)
+                self._reply.request.write(self._gone_on(self._node.status(), self._clock()) + self._replay)
             if self.machine.state is StreamState.FINISHED:
-                await self._deliver(self.machine.lose("resumed"))
-                return await self._reply.end()
+                self._deliver(self.machine.lose("resumed"))
+                return await self._end()
             return await self._engines_in_turn(await self._next_route())
         except StaleEpoch:
             return await self._taken()
@@ -102,7 +115,7 @@ class ClientStream:
     @property
     def _owner_before(self) -> str:
         """The instance that held the client's connection until now."""
-        return self.machine.runs[-2].epoch.owner.partition("+")[0]
+        return self.machine.events.runs[-2].epoch.owner.partition("+")[0]
 
     async def _engines_in_turn(self, route: Route | None) -> int:
         while route is not None:
@@ -120,7 +133,7 @@ class ClientStream:
         return await self._fail("no_ready_node", "No node is ready to go on with this request.")
 
     def keep_alive(self) -> None:
-        self._reply.keep_alive()
+        self._reply.keep_alive(self.kept.ahead.delivered)
 
     def abandon(self) -> None:
         """The client is gone: stop generating at once. Its journal stays, for the case that it comes back."""
@@ -136,19 +149,26 @@ class ClientStream:
         self.kept.fence()
         self._close("taken")
 
+    def _fenced(self) -> None:
+        self._close("taken")
+
     def _close(self, why: str) -> None:
         self._closed = self._closed or why
         if self._response is not None:
             self._response.abort(why)
-        if self._opening is not None:
-            self._opening.cancel()
+
+    def _congested(self, is_congested: bool) -> None:
+        """The client takes less than the engine gives: the engine has to wait for it."""
+        self._is_congested = is_congested
+        if self._response is not None:
+            self._response.pause(is_congested)
 
     async def _one_engine(self, route: Route) -> int | None:
         """One engine's part: the client's status when the request is over, None when the engine was lost."""
         node = route.node
         if self.machine.state is not StreamState.BETWEEN:
             self._tried.append(node)
-        self.kept.avoid[1:] = [node.pool]
+        self.kept.engine = node.pool
         try:
             request = self.machine.request()
         except ContinuationImpossible as impossible:
@@ -156,86 +176,107 @@ class ClientStream:
                 "continuation_impossible", f"The engine was lost, and {impossible} rules out to go on."
             )
         max_tokens = self._generation.max_tokens
-        left = None if max_tokens is None else max(1, max_tokens - self.machine.tokens)
-        asking = self._engines.open(
+        self._route = route
+        self._retune_at, self._paced_seq = self.machine.seq + 1, 0
+        self._response = response = self._engines.ask(
             node,
             "POST",
             request.path,
             self._headers,
             request.body,
-            max_tokens=left,
+            max_tokens=None if max_tokens is None else max(1, max_tokens - self.machine.tokens),
             silence_s=first_token_s(len(request.body)),
         )
-        self._opening = asyncio.ensure_future(asking)
-        try:
-            self._response = await self._opening
-        except ExchangeLost as lost:
-            self._lost(node, lost.why)
-            return None
-        except asyncio.CancelledError:
-            if self._closed is None:
-                raise
-            return None  # the client is gone, or this node goes: nobody waits for the answer here
-        finally:
-            self._opening = None
         if self._closed is not None:
-            self._response.abort(self._closed)  # it was closed between the answer's arrival and this line
+            response.abort(self._closed)  # before there was anything to abort
+        response.pause(self._is_congested)
         try:
-            return await self._read(route, self._response)
+            return await self._read(route, response)
+        except ExchangeLost as lost:
+            return await self._engine_ended(node, lost.why)
         finally:
-            self._response.close()
+            self._heard_at = response.heard_at or self._heard_at
             self._response = None
+            response.close()
 
     async def _read(self, route: Route, response: Response) -> int | None:
+        await response.head()
         if response.status != 200 or not response.is_event_stream:
             return await self._refused(route.node, response)
-        await self._reply.start(route)
-        machine, read, chunks = self.machine, response.read, 0
-        while machine.state not in _OVER:
-            asked_at = self._clock()
-            try:
-                data = await read()
-                out = machine.feed(data) if data else machine.lose("eof")
-            except ExchangeLost as lost:
-                out = machine.lose(lost.why)
-            if out:
-                self._heard_at = now = self._clock()
-                chunks += 1
-                self._pace.observe(now - asked_at)
-                if chunks % _RETUNE_EVERY == 1:
-                    response.allow_silence(silence_s(self._pace.time_per_token_s, self._node.min_silence_s))
-                await self._deliver(out, route.node)
-        if machine.state is StreamState.COMPLETE:
-            return await self._reply.end()
-        if machine.state is StreamState.LOST:
-            self._lost(route.node, machine.lost_why)
+        self._reply.start(route)
+        await response.pipe(self._take)
+        return await self._engine_ended(route.node, "eof")
+
+    async def _engine_ended(self, node: NodeStatus, why: str) -> int | None:
+        """The engine says nothing more: its part was over before, or is lost for this reason."""
+        if self._closed is not None:
+            return None
+        if out := self.machine.lose(why):
+            self._deliver(out)
+        if self.machine.state is StreamState.COMPLETE:
+            return await self._end()
+        if self.machine.state is StreamState.LOST:
+            self._lost(node, self.machine.lost_why)
         return None
 
-    async def _deliver(self, out: bytes, node: NodeStatus | None = None) -> None:
-        """Write the lines ahead, then send. Raises StaleEpoch instead, where the stream is somebody else's."""
-        if lines := self.machine.take_lines():
-            await self.kept.write(lines)
-        if self._loss is not None and node is not None:
-            out = self._gone_on(node, self._clock()) + out
-        await self._reply.events(out)
+    def _take(self, data: bytes) -> None:
+        """Bytes of the engine that is asked now. Called by its connection, for each token."""
+        machine = self.machine
+        out = machine.feed(data)
+        if out:
+            seq = machine.events.seq
+            if self._loss is None:
+                self._keep(seq, out)
+            else:
+                self._deliver(out)
+            if seq >= self._retune_at:
+                self._retune()
+        if machine.state is not StreamState.STREAMING and machine.state in _OVER:
+            self._over()
+
+    def _retune(self) -> None:
+        """How long the engine may be silent, by its pace since the last look: often at first, then seldom."""
+        response, seq = self._response, self.machine.events.seq
+        if response is None:
+            return
+        if self._paced_seq:
+            self._pace.observe((response.heard_at - self._paced_at) / max(1, seq - self._paced_seq))
+        self._paced_seq, self._paced_at = seq, response.heard_at
+        self._retune_at = seq + min(max(seq, 1), _RETUNE_EVERY)
+        response.allow_silence(silence_s(self._pace.time_per_token_s, self._node.min_silence_s))
+
+    def _over(self) -> None:
+        """Nothing more is wanted of this engine; after a whole answer its connection may be used again."""
+        if self._response is None:
+            return
+        if self.machine.state is StreamState.COMPLETE:
+            self._response.allow_silence(_END_WITHIN_S)
+        else:
+            self._response.abort("over")
+
+    def _deliver(self, out: bytes) -> None:
+        """Hand events on; they follow their lines."""
+        if self._loss is not None and self._route is not None:
+            out = self._gone_on(self._route.node, self._clock()) + out
+        self.kept.write(self.machine.events.seq, out)
+
+    async def _end(self) -> int:
+        await self.kept.drained()
+        return self._reply.end()
 
     async def _refused(self, node: NodeStatus, response: Response) -> int | None:
         """An answer that is no stream: the client's own fault (4xx) is passed on, all else is a loss.
 
         A 404 is none of the client's: the node said that it serves the model, or it would not have been chosen.
         """
-        try:
-            body = await response.read_all(_MAX_REFUSAL_BYTES)
-        except ExchangeLost as lost:
-            self._lost(node, lost.why)
-            return None
+        body = await response.read_all(_MAX_REFUSAL_BYTES)
         if response.status == 404:
             self._lost(node, WRONG_MODEL)
             return None
         if self.machine.seq or not 400 <= response.status < 500:
             self._lost(node, f"status-{response.status}")
             return None
-        return await self._reply.refuse(response.status, body)
+        return self._reply.refuse(response.status, body)
 
     def _lost(self, node: NodeStatus, why: str) -> None:
         if self._closed is not None:
@@ -244,7 +285,8 @@ class ClientStream:
             self.machine.lose(why)
         if self._loss is None:
             # From the last bytes on: a silence is part of the pause that the client waits.
-            self._loss = _Loss(node.instance_id, why, self._heard_at or self._clock())
+            heard_at = self._response.heard_at if self._response is not None else 0.0
+            self._loss = _Loss(node.instance_id, why, heard_at or self._heard_at or self._clock())
         self._node.metrics.losses.labels(why).inc()
         _log.info("stream %s: lost %s: %s, after %d tokens", self.stream_id, node.instance_id, why, self.machine.tokens)
 
@@ -298,6 +340,8 @@ class ClientStream:
 
     async def _fail(self, code: str, message: str, status: int = 503) -> int:
         """An explicit error, never a clean ending."""
+        with contextlib.suppress(StaleEpoch):
+            await self.kept.drained()
         self._node.metrics.broken.labels(code).inc()
         _log.warning("stream %s: %s: %s", self.stream_id, code, message)
-        return await self._reply.fail(status, code, message)
+        return self._reply.fail(status, code, message)

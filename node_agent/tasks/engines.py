@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
-from weakref import WeakKeyDictionary
 
 from node_agent.core.addresses import parse_address
 from node_agent.core.fleet import NodeStatus
 from node_agent.core.signing import AUTH_HEADER, sign
 from node_agent.ports import ExchangeLost, Http, Response
+from node_agent.tasks.asked import Asked
 from node_agent.tasks.node import Node
 from node_agent.tasks.served import ServedRequests
 
@@ -27,20 +27,35 @@ _GONE = frozenset({"refused", "unreachable", "reset"})
 """Losses that say something of the node, not only of one request."""
 
 
+class AtPeer(Asked):
+    """A request at the engine of another node, through its peer door."""
+
+    def __init__(self, engines: Engines, instance_id: str, exchange: Response) -> None:
+        super().__init__(exchange)
+        self.instance_id = instance_id
+        self._engines = engines
+
+    async def head(self) -> None:
+        await self.exchange.head()
+        if self.exchange.status == 503 and LOST_HEADER in self.exchange.headers:
+            raise ExchangeLost(self.exchange.headers[LOST_HEADER].decode("latin-1"))
+
+    def close(self) -> None:
+        self._engines.forget(self)
+        self.exchange.close()
+
+
 class Engines:
-    """Opens requests at the engines of the fleet."""
+    """Asks the engines of the fleet."""
 
     def __init__(self, node: Node, served: ServedRequests, client: Http, key: bytes) -> None:
         self._node = node
         self._served = served
         self._client = client
         self._key = key
-        self._opening: dict[asyncio.Future[Response], str] = {}
-        self._given_up: set[asyncio.Future[Response]] = set()
-        # Weakly: an exchange that nobody reads any more needs no watching.
-        self._open: WeakKeyDictionary[Response, str] = WeakKeyDictionary()
+        self._at_peers: set[AtPeer] = set()
 
-    async def open(
+    def ask(
         self,
         target_node: NodeStatus,
         method: str,
@@ -51,59 +66,43 @@ class Engines:
         max_tokens: int | None,
         silence_s: float,
     ) -> Response:
-        """Ask the engine of `target_node`. Raises ExchangeLost; a refused connection makes the peer suspect at once.
+        """Ask the engine of `target_node`; a refused connection makes the peer suspect at once.
 
         max_tokens: of the answer, None where unknown; silence_s: how long it may say nothing.
         """
-        if target_node.instance_id == self._node.instance_id:
-            return await self._served.open(method, target, headers, body, max_tokens, silence_s)
+        name = target_node.instance_id
+        if name == self._node.instance_id:
+            return self._served.ask(method, target, headers, body, max_tokens, silence_s)
         peer_target = ENGINE_PREFIX + target
         stamp = sign(self._key, method, peer_target, body, self._node.clock(), secrets.token_hex(12))
         extra = {AUTH_HEADER: stamp}
         if max_tokens is not None:
             extra[MAX_TOKENS_HEADER] = str(max_tokens)
-        asking = asyncio.ensure_future(
-            self._client.open(
-                parse_address(target_node.peer),
-                method,
-                peer_target,
-                headers={**headers, **extra},
-                body=body,
-                silence_s=silence_s,
-            )
+        exchange = self._client.ask(
+            parse_address(target_node.peer),
+            method,
+            peer_target,
+            headers={**headers, **extra},
+            body=body,
+            silence_s=silence_s,
+            lost=lambda why: self._lost(name, why),
         )
-        self._opening[asking] = target_node.instance_id
-        try:
-            exchange = await asking
-        except asyncio.CancelledError:
-            if asking in self._given_up:
-                raise ExchangeLost(PEER_SILENT) from None
-            raise
-        except ExchangeLost as lost:
-            if lost.why in _GONE:
-                self._node.fleet.failed(target_node.instance_id)
-            raise
-        finally:
-            del self._opening[asking]
-            self._given_up.discard(asking)
-        if exchange.status == 503 and LOST_HEADER in exchange.headers:
-            why = exchange.headers[LOST_HEADER].decode("latin-1")
-            exchange.close()
-            raise ExchangeLost(why)
-        self._open[exchange] = target_node.instance_id
-        return exchange
+        asked = AtPeer(self, name, exchange)
+        self._at_peers.add(asked)
+        return asked
+
+    def _lost(self, name: str, why: str) -> None:
+        if why in _GONE:
+            self._node.fleet.failed(name)
+
+    def forget(self, asked: AtPeer) -> None:
+        self._at_peers.discard(asked)
 
     async def watch(self) -> None:
         """Lose what is under way at peers that are silent: their sockets may stay open; until cancelled."""
         while True:
             await asyncio.sleep(_WATCH_EVERY_S)
-            for asking, instance_id in list(self._opening.items()):
-                if self._is_silent(instance_id):
-                    self._given_up.add(asking)
-                    asking.cancel()
-            for exchange, instance_id in list(self._open.items()):
-                if self._is_silent(instance_id):
-                    exchange.abort(PEER_SILENT)
-
-    def _is_silent(self, instance_id: str) -> bool:
-        return self._node.fleet.is_silent(instance_id, self._node.clock())
+            now = self._node.clock()
+            for asked in list(self._at_peers):
+                if self._node.fleet.is_silent(asked.instance_id, now):
+                    asked.abort(PEER_SILENT)

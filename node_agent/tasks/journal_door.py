@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Callable
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from node_agent.core.epochs import Epoch, epoch_from_json
 from node_agent.core.journal_wire import (
@@ -33,12 +32,14 @@ from node_agent.core.journal_wire import (
 )
 from node_agent.core.keeper import UNKNOWN, Keeper, Refused
 from node_agent.core.signing import Doorkeeper
+from node_agent.ports import Other
 
+_COUNTED = 2**32
 _log = logging.getLogger(__name__)
 
 
 class JournalDoor:
-    """Makes the protocol of the peer door, and knows the connections that came for journals."""
+    """What comes to the peer door for this node's keeper, and the connections that it comes on."""
 
     def __init__(self, keeper: Keeper, doorkeeper: Doorkeeper, clock: Callable[[], float]) -> None:
         self.keeper = keeper
@@ -46,30 +47,9 @@ class JournalDoor:
         self.clock = clock
         self.connections: set[JournalConnection] = set()
 
-    def protocol(self) -> type[HttpToolsProtocol]:
-        """uvicorn's protocol, which gives a connection away that begins with the journals' preface."""
-        door = self
-
-        class PeerProtocol(HttpToolsProtocol):
-            _first: bytes | None = b""
-
-            def data_received(self, data: bytes) -> None:
-                if self._first is None:
-                    super().data_received(data)
-                    return
-                self._first += data
-                if len(self._first) < len(PREFACE) and PREFACE.startswith(self._first):
-                    return
-                first, self._first = self._first, None
-                if not first.startswith(PREFACE):
-                    super().data_received(first)
-                    return
-                self.connections.discard(self)
-                journal = JournalConnection(door, self.transport)
-                self.transport.set_protocol(journal)
-                journal.data_received(first)
-
-        return PeerProtocol
+    def other(self) -> Other:
+        """For the peer door's server: connections that begin with the journals' preface are these."""
+        return Other(PREFACE, lambda transport: JournalConnection(self, transport))
 
     def close(self) -> None:
         for connection in list(self.connections):
@@ -86,6 +66,7 @@ class JournalConnection(asyncio.Protocol):
         self._opener: Opener | None = None
         self._sealer: Sealer | None = None
         self._streams: dict[int, tuple[str, Epoch]] = {}
+        self._frames = 0
         door.connections.add(self)
 
     def abort(self) -> None:
@@ -103,14 +84,15 @@ class JournalConnection(asyncio.Protocol):
         if self._opener is None or self._sealer is None:
             return
         try:
-            messages = self._opener.feed(data)
-            answers = [answer for message in messages if (answer := self._answer(message)) is not None]
+            frames = self._opener.feed(data)
+            said = [self._answer(message) for messages in frames for message in messages]
         except (BadFrame, ValueError, TypeError, KeyError) as error:
             _log.warning("a journal's connection broke off: %s", error)
             self.abort()
             return
-        if answers:
-            self._transport.write(self._sealer.seal(b"".join(map(encode, answers))))
+        if frames:
+            self._frames = (self._frames + len(frames)) % _COUNTED
+            self._transport.write(self._sealer.seal(b"".join((*said, encode(ACK, 0, self._frames)))))
 
     def _greet(self, data: bytes) -> bytes:
         self._held += data
@@ -132,29 +114,34 @@ class JournalConnection(asyncio.Protocol):
         self._held = b""
         return rest
 
-    def _answer(self, message: Message) -> Message | None:
+    def _answer(self, message: Message) -> bytes:
+        """What the owner has to hear of it beside that it came: nothing, or why it was not taken."""
         try:
-            return self._kept(message)
+            self._keep(message)
         except Refused as refused:
-            return Message(REFUSED, message.handle, 0, refused.why.encode())
+            return encode(REFUSED, message.handle, 0, refused.why.encode())
+        return b""
 
-    def _kept(self, message: Message) -> Message | None:
+    def _keep(self, message: Message) -> None:
+        kind, handle, number, body = message
         keeper, now = self._door.keeper, self._door.clock()
-        if message.kind == OPEN:
-            named, opening, lines = message.body.split(b"\n", 2)
-            told = orjson.loads(named)
-            stream, epoch = str(told["stream"]), epoch_from_json(told["epoch"])
-            self._streams[message.handle] = stream, epoch
-            _log.debug("keeps stream %s of %s from event %d on", stream, epoch, message.number)
-            return Message(ACK, message.handle, keeper.open(stream, epoch, opening, message.number, lines, now))
-        if message.handle not in self._streams:
+        if kind == OPEN:
+            self._open(handle, number, body, now)
+            return
+        if handle not in self._streams:
             raise Refused(UNKNOWN)
-        stream, epoch = self._streams[message.handle]
-        if message.kind == APPEND:
-            lines_now = message.body.splitlines(keepends=True)
-            return Message(ACK, message.handle, keeper.append(stream, epoch, message.number, lines_now, now))
-        if message.kind in (FINISH, FORGET):
-            del self._streams[message.handle]
-            _log.debug("stream %s of %s is %s", stream, epoch, "finished" if message.kind == FINISH else "forgotten")
-            (keeper.finish if message.kind == FINISH else keeper.forget)(stream, epoch)
-        return None
+        stream, epoch = self._streams[handle]
+        if kind == APPEND:
+            keeper.append(stream, epoch, number, body, now)
+        elif kind in (FINISH, FORGET):
+            del self._streams[handle]
+            _log.debug("stream %s of %s is %s", stream, epoch, "finished" if kind == FINISH else "forgotten")
+            (keeper.finish if kind == FINISH else keeper.forget)(stream, epoch)
+
+    def _open(self, handle: int, number: int, body: bytes, now: float) -> None:
+        named, opening, lines = body.split(b"\n", 2)
+        told = orjson.loads(named)
+        stream, epoch = str(told["stream"]), epoch_from_json(told["epoch"])
+        self._streams[handle] = stream, epoch
+        _log.debug("keeps stream %s of %s from event %d on", stream, epoch, number)
+        self._door.keeper.open(stream, epoch, opening, number, lines, now)

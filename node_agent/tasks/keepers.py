@@ -1,6 +1,6 @@
 """The owner's side of all journals: this node's streams, their copies at peers, and one connection to each keeper.
 
-The decisions are `core/write_ahead`'s for each stream; here are the connections, the timers and the waiting.
+The decisions are `core/write_ahead`'s for each stream; here are the connections and the timer.
 """
 
 from __future__ import annotations
@@ -9,114 +9,82 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import orjson
 
-from node_agent.contract.errors import StaleEpoch
 from node_agent.contract.states import NodeState
 from node_agent.core.addresses import parse_address
-from node_agent.core.epochs import Epoch
-from node_agent.core.fleet import Pool
-from node_agent.core.journal_wire import ACK, APPEND, FINISH, FORGET, OPEN, REFUSED, Message, encode
+from node_agent.core.fleet import NodeStatus, Pool
+from node_agent.core.journal_wire import APPEND, FINISH, FORGET, OPEN, encode
 from node_agent.core.keeper import Keeper, KeptJournal, Refused
 from node_agent.core.placement import choose_keepers
-from node_agent.core.write_ahead import LAG_S, WANTED, Append, Forget, Instruction, Open, WriteAhead
+from node_agent.core.write_ahead import WANTED, Copy, Forget, Instruction, Open, WriteAhead
 from node_agent.ports import JournalLink, JournalLinks
+from node_agent.tasks.kept_stream import KeptStream
 from node_agent.tasks.node import Node
 
 REVIEW_EVERY_S = 0.25
-CONFIRM_WITHIN_S = 2.0
-"""How long a new owner waits for one keeper to take its word, before it tells the client anything."""
-
 _GONE = frozenset({"refused", "unreachable"})
 _log = logging.getLogger(__name__)
 
 
-class KeptStream:
-    """One stream's journal, at its owner. avoid: the pools of its entry and its engine, as they change."""
+class _Receipt(NamedTuple):
+    """The copy has all lines up to `seq` once its keeper has dealt with the message."""
 
-    def __init__(self, keepers: Keepers, ahead: WriteAhead, handle: int, avoid: list[Pool]) -> None:
-        self.ahead = ahead
-        self.handle = handle
-        self.avoid = avoid
+    stream: KeptStream
+    copy: Copy
+    seq: int
+
+
+class _Keeper:
+    """A peer that keeps journals of this node, and the link to it. A LinkOwner."""
+
+    def __init__(self, keepers: Keepers, name: str, links: JournalLinks, address: str) -> None:
         self._keepers = keepers
-        self._waiter: asyncio.Future[None] | None = None
-        self._clock = asyncio.get_running_loop().time
+        self._name = name
+        self.link: JournalLink = links.connect(parse_address(address), self)
 
-    @property
-    def epoch(self) -> Epoch:
-        return self.ahead.epoch
+    def acknowledged(self, receipts: Sequence[_Receipt | asyncio.Future[None] | None]) -> None:
+        for receipt in receipts:
+            if type(receipt) is _Receipt:
+                stream, copy, seq = receipt
+                stream.ahead.acknowledged(copy, seq)
+                stream.release()
+            elif isinstance(receipt, asyncio.Future) and not receipt.done():
+                receipt.set_result(None)
 
-    async def write(self, lines: Sequence[bytes]) -> None:
-        """Returns when the events of these lines may be delivered. Raises StaleEpoch when they never may."""
-        ahead, keepers = self.ahead, self._keepers
-        keepers.perform(self, ahead.write(lines, self._clock()), lines)
-        until = ahead.wait_until(self._clock())
-        while until is not None and not ahead.fenced:
-            await self._wait(until)
-            until = ahead.wait_until(self._clock())
-        self._check_owner()
-        gaps = ahead.gaps
-        ahead.deliver()
-        if ahead.gaps != gaps:
-            keepers.node.metrics.gaps.inc()
-            _log.debug("stream %s: event %d is at no keeper: %s", ahead.stream, ahead.seq, ahead.copies)
+    def overdue(self, receipts: Sequence[_Receipt | asyncio.Future[None] | None]) -> None:
+        _log.info("keeper %s lags", self._name)
+        for receipt in receipts:
+            if isinstance(receipt, _Receipt):
+                receipt.stream.ahead.overdue(receipt.copy, receipt.seq)
+                receipt.stream.release()
 
-    async def confirm(self) -> None:
-        """Wait until a keeper takes this owner's word, where there is any. Raises StaleEpoch."""
-        give_up_at = self._clock() + CONFIRM_WITHIN_S
-        while not self.ahead.fenced and self.ahead.copies and not self.ahead.synced and self._clock() < give_up_at:
-            await self._wait(give_up_at)
-        self._check_owner()
+    def refused(self, handle: int, why: str) -> None:
+        self._keepers.refused(self._name, handle, why)
 
-    def _check_owner(self) -> None:
-        if self.ahead.fenced:
-            raise StaleEpoch("another node owns this stream now")
-
-    async def _wait(self, until: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = loop.call_at(until, self.wake)
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def fence(self) -> None:
-        """Somebody else takes the stream over."""
-        self.ahead.fenced = True
-        self.wake()
-
-    def close(self, *, finished: bool) -> None:
-        """This node is done with the stream: its client has all of it, or is gone and may come back for the rest."""
-        self._keepers.close(self, finished=finished)
+    def lost(self, why: str) -> None:
+        self._keepers.lost(self._name, why)
 
 
 class Keepers:
-    """All streams that this node owns. wanted: copies of each, 0 for none; lag_s: how long an event may wait."""
+    """All streams that this node owns. wanted: copies of each, 0 for none."""
 
-    def __init__(
-        self, node: Node, links: JournalLinks, own: Keeper, wanted: int = WANTED, lag_s: float = LAG_S
-    ) -> None:
+    def __init__(self, node: Node, links: JournalLinks, own: Keeper, wanted: int = WANTED) -> None:
         self.node = node
         self.own = own
         self._links = links
         self._wanted = wanted
-        self._lag_s = lag_s
         self._handles = itertools.count(1)
         self._streams: dict[int, KeptStream] = {}
-        self._open: dict[str, JournalLink] = {}
+        self._open: dict[str, _Keeper] = {}
+        self._fleet_seen: tuple[tuple[str, NodeState], ...] = ()
 
-    def begin(self, ahead: WriteAhead, avoid: list[Pool], *, durable: bool = True) -> KeptStream:
+    def begin(self, ahead: WriteAhead, engine: Pool | None, *, durable: bool = True) -> KeptStream:
         """Take a stream's journal in, and send it to its keepers. durable: whether the client wants copies."""
         ahead.wanted = self._wanted if durable else 0
-        ahead.lag_s = self._lag_s
-        stream = KeptStream(self, ahead, next(self._handles), avoid)
+        stream = KeptStream(self, ahead, next(self._handles), engine)
         self._streams[stream.handle] = stream
         self._review(stream)
         return stream
@@ -125,66 +93,84 @@ class Keepers:
         """Look after all copies, and let old journals of others go; until cancelled."""
         while True:
             await asyncio.sleep(REVIEW_EVERY_S)
-            for stream in list(self._streams.values()):
-                self._review(stream)
+            self._review_all()
             self._copy_orphans()
             self.own.expire(self.node.clock())
             self.node.metrics.kept_bytes.set(self.own.held_bytes)
 
-    def _review(self, stream: KeptStream) -> None:
-        if not stream.ahead.wanted:
-            return
+    def _review_all(self) -> None:
+        """All streams when the fleet has changed, else those whose copies are not as they should be."""
         peers = self.node.fleet.alive(self.node.clock())
-        ranked = [peer.instance_id for peer in choose_keepers(stream.ahead.stream, peers, stream.avoid)]
+        fleet = tuple((peer.instance_id, peer.state) for peer in peers)
+        changed, self._fleet_seen = fleet != self._fleet_seen, fleet
+        for stream in list(self._streams.values()):
+            self._count_gaps(stream)
+            if changed or not stream.ahead.is_settled:
+                self._review(stream, peers)
+
+    def _review(self, stream: KeptStream, peers: Sequence[NodeStatus] | None = None) -> None:
+        ahead = stream.ahead
+        if not ahead.wanted:
+            return
+        if peers is None:
+            peers = self.node.fleet.alive(self.node.clock())
         fit = [p.instance_id for p in peers if p.state in (NodeState.READY, NodeState.STARTING)]
-        now = asyncio.get_running_loop().time()
-        self.perform(stream, stream.ahead.review(ranked, fit, now), ())
-        stream.wake()
+        staying = [p.pool for p in peers if p.instance_id in ahead.copies and p.instance_id in fit]
+        chosen = choose_keepers(ahead.stream, peers, [self.node.pool, *staying], stream.engine)
+        self._perform(stream, ahead.review([peer.instance_id for peer in chosen], fit))
+        stream.release()
 
-    def perform(self, stream: KeptStream, instructions: Iterable[Instruction], lines: Sequence[bytes]) -> None:
-        """Send what the machine says; lines: those of an Append."""
-        append = b""
+    def _count_gaps(self, stream: KeptStream) -> None:
+        """Events that went out although no keeper had them."""
+        gaps = stream.ahead.gaps - stream.counted_gaps
+        if gaps:
+            stream.counted_gaps += gaps
+            self.node.metrics.gaps.inc(gaps)
+            _log.debug("stream %s: %d events are at no keeper", stream.ahead.stream, gaps)
+
+    # keepers
+
+    def append(self, stream: KeptStream, first: int, lines: bytes | bytearray, seq: int) -> None:
+        """Send new lines, number `first` to `seq`, to all copies of a stream."""
+        message = encode(APPEND, stream.handle, first, lines)
+        for name, copy in stream.ahead.copies.items():
+            keeper = self._open.get(name)
+            if keeper is not None:
+                keeper.link.send(message, _Receipt(stream, copy, seq))
+            else:
+                self._send(name, message, _Receipt(stream, copy, seq))
+
+    def _perform(self, stream: KeptStream, instructions: Iterable[Instruction]) -> None:
         for instruction in instructions:
-            if not isinstance(instruction, Append):
-                _log.debug("stream %s: %s, of %s", stream.ahead.stream, instruction, stream.ahead.copies)
+            _log.debug("stream %s: %s, of %s", stream.ahead.stream, instruction, list(stream.ahead.copies))
             match instruction:
-                case Append(keeper, first):
-                    append = append or encode(Message(APPEND, stream.handle, first, b"".join(lines)))
-                    self._send(keeper, append)
-                case Open(keeper):
-                    self._send(keeper, _opened(stream.handle, stream.ahead))
+                case Open(copy):
+                    ahead = stream.ahead
+                    self._send(copy.keeper, _opened(stream.handle, ahead), _Receipt(stream, copy, ahead.seq))
                 case Forget(keeper):
-                    self._send(keeper, encode(Message(FORGET, stream.handle, 0)))
+                    self._send(keeper, encode(FORGET, stream.handle))
 
-    def _send(self, keeper: str, message: bytes) -> None:
-        link = self._open.get(keeper)
-        if link is None:
+    def _send(self, keeper: str, message: bytes, receipt: object = None) -> None:
+        open_ = self._open.get(keeper)
+        if open_ is None:
             peer = self.node.fleet.peers.get(keeper)
             if peer is None:
-                asyncio.get_running_loop().call_soon(self._lost, keeper, "unknown")
+                asyncio.get_running_loop().call_soon(self.lost, keeper, "unknown")
                 return
-            link = self._links.connect(
-                parse_address(peer.address),
-                lambda message: self._received(keeper, message),
-                lambda why: self._lost(keeper, why),
-            )
-            self._open[keeper] = link
-        link.send(message)
+            open_ = self._open[keeper] = _Keeper(self, keeper, self._links, peer.address)
+        open_.link.send(message, receipt)
 
-    def _received(self, keeper: str, message: Message) -> None:
-        stream = self._streams.get(message.handle)
+    def refused(self, keeper: str, handle: int, why: str) -> None:
+        """The keeper would not take something of this stream."""
+        stream = self._streams.get(handle)
         if stream is None:
             return
-        now = asyncio.get_running_loop().time()
-        if message.kind == ACK:
-            stream.ahead.acknowledged(keeper, message.number, now)
-        elif message.kind == REFUSED:
-            why = message.body.decode("ascii", "replace")
-            _log.info("stream %s: keeper %s refuses: %s", stream.ahead.stream, keeper, why)
-            self.perform(stream, stream.ahead.refused(keeper, why, now), ())
-        stream.wake()
+        _log.info("stream %s: keeper %s refuses: %s", stream.ahead.stream, keeper, why)
+        self._perform(stream, stream.ahead.refused(keeper, why))
+        stream.release()
 
-    def _lost(self, keeper: str, why: str) -> None:
+    def lost(self, keeper: str, why: str) -> None:
+        """The link to the keeper is gone: its copies are to be had elsewhere."""
         self._open.pop(keeper, None)
         _log.info("keeper %s is lost: %s", keeper, why)
         self.node.metrics.keeper_losses.labels(why).inc()
@@ -195,14 +181,17 @@ class Keepers:
                 stream.ahead.lost(keeper)
                 self._review(stream)
 
+    # the ends of streams
+
     def close(self, stream: KeptStream, *, finished: bool) -> None:
-        """See KeptStream. Where no keeper has all of it, this node keeps it itself."""
+        """See KeptStream. Where no keeper has all of it, or its client may come back, this node keeps it, too."""
         if self._streams.pop(stream.handle, None) is None:
             return
         ahead = stream.ahead
+        self._count_gaps(stream)
         if finished:
             for keeper in ahead.copies:
-                self._send(keeper, encode(Message(FINISH, stream.handle, 0)))
+                self._send(keeper, encode(FINISH, stream.handle))
         if not ahead.fenced and not (finished and ahead.synced):
             self._keep_here(ahead, finished)
 
@@ -212,34 +201,40 @@ class Keepers:
         except Refused as refused:
             _log.info("stream %s: not kept here: %s", ahead.stream, refused.why)
             return
+        self.own.copied(ahead.stream, ahead.epoch, ahead.synced)
         if finished:
             self.own.finish(ahead.stream, ahead.epoch)
 
-    def send_away(self) -> None:
-        """This node goes: give the journals that it keeps for others, and that somebody may need, to other peers."""
-        for stream, journal in self.own.unfinished():
-            if journal.epoch == journal.written_in:  # else its new owner sends it where it wants it
-                self._copy_on(stream, journal, 1)
+    async def send_away(self, within_s: float) -> None:
+        """This node goes: each journal that somebody may still need gets a copy elsewhere in its place."""
+        sent = [receipt for name, journal in self.own.unfinished() for receipt in self._copy_on(name, journal, 1)]
+        if sent:
+            await asyncio.wait(sent, timeout=within_s)
 
     def _copy_orphans(self) -> None:
-        for stream, journal in self.own.orphans(self.node.clock()):
-            self._copy_on(stream, journal, self._wanted)
+        for name, journal in self.own.orphans(self.node.clock()):
+            alive = {peer.instance_id for peer in self.node.fleet.alive(self.node.clock())}
+            self._copy_on(name, journal, self._wanted - len(journal.copied_to & alive))
 
-    def _copy_on(self, stream: str, journal: KeptJournal, copies: int) -> None:
-        """Send a journal that is kept here to the best peers, those that had it from here left out."""
-        peers = choose_keepers(stream, self.node.fleet.alive(self.node.clock()), [])
-        ahead = WriteAhead(stream, journal.epoch, journal.opening, log=journal.lines, seq=journal.seq)
-        for peer in peers[:copies]:
-            if peer.instance_id not in journal.copied_to:
-                journal.copied_to.add(peer.instance_id)
-                self._send(peer.instance_id, _opened(next(self._handles), ahead))
+    def _copy_on(self, name: str, journal: KeptJournal, copies: int) -> list[asyncio.Future[None]]:
+        """Send a journal that is kept here to the best peers that have it not from here; their receipts."""
+        peers = self.node.fleet.alive(self.node.clock())
+        having = [peer.pool for peer in peers if peer.instance_id in journal.copied_to]
+        new = [peer for peer in peers if peer.instance_id not in journal.copied_to]
+        ahead = WriteAhead(name, journal.written_in, journal.opening, log=journal.lines, seq=journal.seq)
+        receipts = []
+        for peer in choose_keepers(name, new, [self.node.pool, *having])[: max(0, copies)]:
+            journal.copied_to.add(peer.instance_id)
+            receipts.append(asyncio.get_running_loop().create_future())
+            self._send(peer.instance_id, _opened(next(self._handles), ahead), receipts[-1])
+        return receipts
 
     def shut(self) -> None:
-        for link in self._open.values():
-            link.close()
+        for keeper in self._open.values():
+            keeper.link.close()
         self._open.clear()
 
 
 def _opened(handle: int, ahead: WriteAhead) -> bytes:
     named = orjson.dumps({"stream": ahead.stream, "epoch": ahead.epoch.to_json()})
-    return encode(Message(OPEN, handle, ahead.seq, b"\n".join((named, ahead.opening, bytes(ahead.log)))))
+    return encode(OPEN, handle, ahead.seq, b"\n".join((named, ahead.opening, bytes(ahead.log))))

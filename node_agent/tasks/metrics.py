@@ -45,5 +45,23 @@ class Metrics:
         self.peers = Gauge("synkti_peers", "Peers known, by state", ["state"], registry=registry)
         self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
 
+        # Looked up once: the library's own way takes longer than the rest of a small request's bookkeeping.
+        self._requests: dict[tuple[str, int], Counter] = {}
+        self._routes: dict[str, Counter] = {}
+
+    def count_request(self, route: str, status: int) -> None:
+        """An answered request."""
+        counter = self._requests.get((route, status))
+        if counter is None:
+            counter = self._requests[route, status] = self.requests.labels(route, str(status))
+        counter.inc()
+
+    def count_route(self, reason: str) -> None:
+        """A node was chosen."""
+        counter = self._routes.get(reason)
+        if counter is None:
+            counter = self._routes[reason] = self.routes.labels(reason)
+        counter.inc()
+
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

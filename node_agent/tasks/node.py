@@ -70,7 +70,7 @@ class Node:
     ) -> Route | None:
         route = routing.choose(self.serving(), model=model, prefix=prefix, tried=tried, avoid=avoid)
         if route is not None:
-            self.metrics.routes.labels(route.reason).inc()
+            self.metrics.count_route(route.reason)
         return route
 
     def models(self) -> set[str]:

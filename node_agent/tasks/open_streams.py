@@ -15,8 +15,8 @@ class OpenStreams:
 
     def __init__(self, metrics: Metrics, most: int) -> None:
         self.most = most
-        self._metrics = metrics
         self._streams: dict[str, ClientStream] = {}
+        metrics.streams.set_function(self.__len__)
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -30,12 +30,10 @@ class OpenStreams:
 
     def add(self, stream: ClientStream) -> None:
         self._streams[stream.stream_id] = stream
-        self._metrics.streams.set(len(self._streams))
 
     def remove(self, stream: ClientStream) -> None:
         if self._streams.get(stream.stream_id) is stream:  # a client that came back may have another one by now
             del self._streams[stream.stream_id]
-        self._metrics.streams.set(len(self._streams))
 
     async def keep_alive(self) -> None:
         """No client waits in silence; until cancelled."""

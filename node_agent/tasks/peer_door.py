@@ -1,10 +1,11 @@
-"""The peer door: what other nodes call, and nobody else.
+"""The peer door: what other nodes ask of this one. Every message is authenticated; all others get 401.
 
-Three routes, all behind the cluster's key: peers exchange what they say of themselves, pass requests to this node's
-engine, and take streams over whose journal lies here. (Journals come on connections of their own: `journal_door`.)
+    POST /peer/v1/status              statuses exchanged
+    POST /peer/v1/take                a stream's journal, for its new owner (see `tasks/takeover`)
+    *    /peer/v1/engine/<target>     a request to this node's engine
 
-A stream goes through as it comes, unread; its journal is its entry's. A loss of the engine is told in words (an event,
-or a header on 503), because a connection that merely ends says less.
+What an engine loses is said in words, not by a broken connection: an entry that finds the connection itself broken
+then knows that the node is gone. Journals come to this door too, on connections of their own (`tasks/journal_door`).
 """
 
 from __future__ import annotations
@@ -13,135 +14,103 @@ import logging
 
 import orjson
 
-from node_agent.contract.errors import RequestRejected
 from node_agent.core import sse
 from node_agent.core.fleet import status_from_json
 from node_agent.core.signing import AUTH_HEADER, Doorkeeper
 from node_agent.core.stream import LOST_EVENT
-from node_agent.ports import ExchangeLost, Response
-from node_agent.tasks.asgi import (
-    ClientGone,
-    Receive,
-    Scope,
-    Send,
-    header,
-    on_disconnect,
-    read_body,
-    respond,
-    respond_error,
-    respond_json,
-)
+from node_agent.ports import DoorRequest, ExchangeLost, Response
+from node_agent.tasks.answers import answer_error, answer_json
 from node_agent.tasks.engines import ENGINE_PREFIX, LOST_HEADER, MAX_TOKENS_HEADER, STATUS_TARGET
 from node_agent.tasks.node import Node
+from node_agent.tasks.reply import EVENT_STREAM
 from node_agent.tasks.served import ServedRequests
 from node_agent.tasks.takeover import TAKE_TARGET, Takeovers
-from node_agent.tasks.under_way import UnderWay
+from node_agent.tasks.whole_request import CLIENT_GONE, MAX_ANSWER_BYTES
 
-_MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _PATIENCE_S = 900.0
 """How long the engine may be silent: the entry is the one that loses patience, and then closes its connection."""
 
+_AUTH = AUTH_HEADER.encode()
 _log = logging.getLogger(__name__)
 
 
 class PeerDoor:
-    """An ASGI application. max_body_bytes: of a request."""
+    """Answers peers' requests."""
 
-    def __init__(
-        self, node: Node, served: ServedRequests, takeovers: Takeovers, doorkeeper: Doorkeeper, max_body_bytes: int
-    ) -> None:
+    def __init__(self, node: Node, served: ServedRequests, takeovers: Takeovers, doorkeeper: Doorkeeper) -> None:
         self._node = node
         self._served = served
         self._takeovers = takeovers
         self._doorkeeper = doorkeeper
-        self._max_body_bytes = max_body_bytes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            body = await read_body(scope, receive, self._max_body_bytes)
-        except ClientGone:
-            return
-        except RequestRejected as rejected:
-            await respond_error(send, rejected.status, rejected.code, str(rejected))
-            return
-        target = bytes(scope["raw_path"]).decode("latin-1")
-        stamp = header(scope, AUTH_HEADER.encode())
-        signed_target = target + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")
+    async def __call__(self, request: DoorRequest) -> None:
+        target = request.target
+        stamp = request.headers.get(_AUTH)
         why = self._doorkeeper.refusal(
-            stamp.decode("latin-1") if stamp else None, scope["method"], signed_target, body, self._node.clock()
+            stamp.decode("latin-1") if stamp else None, request.method, target, request.body, self._node.clock()
         )
         if why is not None:
-            _log.warning("peer door: refused %s %s: %s", scope["method"], target, why)
-            await respond_error(send, 401, "not_a_peer", f"This door is for peers: {why}.")
+            _log.warning("peer door: refused %s %s: %s", request.method, target, why)
+            answer_error(request, 401, "not_a_peer", f"This door is for peers: {why}.")
         elif target == STATUS_TARGET:
-            await self._exchange_status(send, body)
+            self._exchange_status(request)
         elif target == TAKE_TARGET:
-            await self._give_journal(send, body)
+            self._give_journal(request)
         elif target.startswith(ENGINE_PREFIX + "/"):
-            await self._pass_on(scope, receive, send, signed_target.removeprefix(ENGINE_PREFIX), body)
+            await self._pass_on(request, target.removeprefix(ENGINE_PREFIX))
         else:
-            await respond_error(send, 404, "unknown_route", f"The peer door has no {target}.")
+            answer_error(request, 404, "unknown_route", f"The peer door has no {target}.")
 
-    async def _exchange_status(self, send: Send, body: bytes) -> None:
+    def _exchange_status(self, request: DoorRequest) -> None:
         try:
-            status = status_from_json(orjson.loads(body))
+            status = status_from_json(orjson.loads(request.body))
         except (ValueError, KeyError, TypeError) as error:
-            await respond_error(send, 400, "invalid_status", f"Not a node's status: {error!r}.")
+            answer_error(request, 400, "invalid_status", f"Not a node's status: {error!r}.")
             return
         self._node.fleet.heard(status, self._node.clock())
-        await respond_json(send, self._node.status().to_json())
+        answer_json(request, self._node.status().to_json())
 
-    async def _give_journal(self, send: Send, body: bytes) -> None:
+    def _give_journal(self, request: DoorRequest) -> None:
         try:
-            status, answer = self._takeovers.answer(body)
+            status, answer = self._takeovers.answer(request.body)
         except (ValueError, KeyError, TypeError) as error:
-            await respond_error(send, 400, "invalid_take", f"Not a question for a journal: {error!r}.")
+            answer_error(request, 400, "invalid_take", f"Not a question for a journal: {error!r}.")
             return
-        await respond(send, status, answer, b"application/octet-stream")
+        request.respond(status, answer, b"application/octet-stream")
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, target: str, body: bytes) -> None:
-        limit = header(scope, MAX_TOKENS_HEADER.encode())
+    async def _pass_on(self, request: DoorRequest, target: str) -> None:
+        limit = request.headers.get(MAX_TOKENS_HEADER.encode())
         max_tokens = int(limit) if limit is not None and limit.isdigit() else None
         headers = {"content-type": "application/json"}
-        if (request_id := header(scope, b"x-request-id")) is not None:
+        if (request_id := request.headers.get(b"x-request-id")) is not None:
             headers["x-request-id"] = request_id.decode("latin-1")
         if not self._node.state.takes_requests:
-            await _respond_lost(send, self._node.state.value)
+            _answer_lost(request, self._node.state.value)
             return
-        under_way = UnderWay(self._served.open(scope["method"], target, headers, body, max_tokens, _PATIENCE_S))
+        response = self._served.ask(request.method, target, headers, request.body, max_tokens, _PATIENCE_S)
+        request.when_gone(lambda: response.abort(CLIENT_GONE))
+        request.when_congested(response.pause)
         try:
-            async with on_disconnect(receive, under_way.client_left):
-                response = await under_way.response()
-                await (self._stream if response.is_event_stream else self._whole)(send, response)
+            await response.head()
+            await (self._stream if response.is_event_stream else self._whole)(request, response)
         except ExchangeLost as lost:
-            await _respond_lost(send, lost.why)
+            _answer_lost(request, lost.why)
         finally:
-            under_way.close()
+            response.close()
 
-    async def _stream(self, send: Send, response: Response) -> None:
-        await send(
-            {
-                "type": "http.response.start",
-                "status": response.status,
-                "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
-            }
-        )
+    async def _stream(self, request: DoorRequest, response: Response) -> None:
+        request.begin(response.status, EVENT_STREAM)
         try:
-            while data := await response.read():
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await response.pipe(request.write)
             last = b""
         except ExchangeLost as lost:
             last = b"\n\n" + sse.named(LOST_EVENT, lost.why.encode())  # the blank line ends what came half
-        await send({"type": "http.response.body", "body": last})
+        request.end(last)
 
-    async def _whole(self, send: Send, response: Response) -> None:
-        try:
-            body = await response.read_all(_MAX_ANSWER_BYTES)
-        except ExchangeLost as lost:
-            await _respond_lost(send, lost.why)
-            return
-        await respond(send, response.status, body, response.headers.get(b"content-type", b"application/json"))
+    async def _whole(self, request: DoorRequest, response: Response) -> None:
+        body = await response.read_all(MAX_ANSWER_BYTES)
+        request.respond(response.status, body, response.headers.get(b"content-type", b"application/json"))
 
 
-async def _respond_lost(send: Send, why: str) -> None:
-    await respond(send, 503, b"{}", headers=[(LOST_HEADER, why.encode())])
+def _answer_lost(request: DoorRequest, why: str) -> None:
+    request.respond(503, b"{}", more=[(LOST_HEADER, why.encode())])

@@ -14,8 +14,10 @@ from node_agent.contract.errors import openai_error
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER, STREAM_HEADER
 from node_agent.core import sse
 from node_agent.core.routing import Route
-from node_agent.tasks.asgi import Send, respond, respond_error
+from node_agent.ports import DoorRequest
+from node_agent.tasks.answers import answer_error
 
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
 REQUEST_ID = b"x-request-id"
 COMMENT_EVERY_S = 1.0
 EARLY_HEAD_S = 5.0
@@ -24,66 +26,57 @@ EARLY_HEAD_S = 5.0
 class Reply:
     """The answer on a client's connection. request_id: echoed where the client gave one."""
 
-    def __init__(self, send: Send, stream_id: str, request_id: bytes | None) -> None:
-        self._send = send
+    def __init__(self, request: DoorRequest, stream_id: str, request_id: bytes | None) -> None:
+        self.request = request
         self._stream_id = stream_id
         self._request_id = request_id
         self.started = False
         self._ended = False
+        self._seen = 0
         self._clock = asyncio.get_running_loop().time
-        self._sent_at = self._clock()
-        self._commenting: asyncio.Task[None] | None = None
+        self._asked_at = self._clock()
 
-    async def start(self, route: Route | None) -> None:
+    def start(self, route: Route | None) -> None:
         """The head, with where its engine is; None where none is needed any more."""
         if self.started:
             return
         self.started = True
-        lines = {
-            "content-type": "text/event-stream; charset=utf-8",
-            "cache-control": "no-cache",
-            STREAM_HEADER: self._stream_id,
-        }
+        lines = {"cache-control": "no-cache", STREAM_HEADER: self._stream_id}
         if route is not None:
             lines |= {ROUTE_HEADER: route.reason, NODE_HEADER: route.node.instance_id}
-        encoded = [(key.encode(), value.encode()) for key, value in lines.items()]
+        more = [(key.encode(), value.encode()) for key, value in lines.items()]
         if self._request_id is not None:
-            encoded.append((REQUEST_ID, self._request_id))
-        await self._send({"type": "http.response.start", "status": 200, "headers": encoded})
+            more.append((REQUEST_ID, self._request_id))
+        self.request.begin(200, EVENT_STREAM, more)
 
-    async def events(self, data: bytes) -> None:
-        self._sent_at = self._clock()
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+    def keep_alive(self, events: int) -> None:
+        """To be called about every COMMENT_EVERY_S: says something where nothing was said since the last call.
 
-    def keep_alive(self) -> None:
-        """To be called about every COMMENT_EVERY_S: says something where nothing was said for so long."""
-        idle_s = self._clock() - self._sent_at
-        busy = self._commenting is not None and not self._commenting.done()
-        if self._ended or busy or idle_s < (COMMENT_EVERY_S if self.started else EARLY_HEAD_S):
-            return
-        self._commenting = asyncio.create_task(self._comment())
+        events: how many the client was sent so far.
+        """
+        seen, self._seen = self._seen, events
+        waits_for_head = not self.started and self._clock() - self._asked_at < EARLY_HEAD_S
+        if not self._ended and events == seen and not waits_for_head:
+            self.start(None)
+            self.request.write(sse.comment("waiting"))
 
-    async def _comment(self) -> None:
-        await self.start(None)
-        await self.events(sse.comment("waiting"))
-
-    async def end(self, last: bytes = b"") -> int:
+    def end(self, last: bytes = b"") -> int:
         self._ended = True
-        await self._send({"type": "http.response.body", "body": last})
+        self.request.end(last)
         return 200
 
-    async def refuse(self, status: int, body: bytes) -> int:
+    def refuse(self, status: int, body: bytes) -> int:
         """An engine's own refusal of the request; the status that the client saw."""
         if self.started:
-            return await self.end(sse.message(body.replace(b"\n", b" ")))
+            return self.end(sse.message(body.replace(b"\n", b" ")))
         self._ended = True
-        await respond(self._send, status, body)
+        self.request.respond(status, body)
         return status
 
-    async def fail(self, status: int, code: str, message: str) -> int:
+    def fail(self, status: int, code: str, message: str) -> int:
         """An error: inside the stream where it began, as a response where not; the status that the client saw."""
         if not self.started:
             self._ended = True
-            await respond_error(self._send, status, code, message, retry_after_s=1.0 if status == 503 else None)
+            answer_error(self.request, status, code, message, retry_after_s=1.0 if status == 503 else None)
             return status
-        return await self.end(sse.message(orjson.dumps(openai_error(status, code, message))))
+        return self.end(sse.message(orjson.dumps(openai_error(status, code, message))))

@@ -6,76 +6,50 @@ to its entry: its reader then loses the exchange with `handoff`, and the entry g
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from node_agent.core import drain
 from node_agent.core.addresses import Address
 from node_agent.core.drain import ServedStream
 from node_agent.core.stream import HANDOFF
-from node_agent.ports import ExchangeLost, Http, Response
+from node_agent.ports import Http, Response
+from node_agent.tasks.asked import Asked
 from node_agent.tasks.node import Node
 
+_SAMPLE_TOKENS = 4
+"""The least that a request has to have generated between two looks at its pace."""
 
-@dataclass
-class Served:
-    """One request at the local engine. A Response itself."""
 
-    registry: ServedRequests
-    key: int
-    max_tokens: int | None
-    opening: asyncio.Future[Response] | None = None
-    exchange: Response | None = None
-    tokens: int = 0
-    handed_off: bool = False
-    _counted_at: float = 0.0
+class Served(Asked):
+    """One request at the local engine."""
 
-    @property
-    def status(self) -> int:
-        return self._open.status
+    def __init__(self, registry: ServedRequests, key: int, max_tokens: int | None, exchange: Response) -> None:
+        super().__init__(exchange)
+        self.key = key
+        self.max_tokens = max_tokens
+        self.handed_off = False
+        self._registry = registry
+        self._seen = 0
+        self._seen_at = 0.0
 
     @property
-    def headers(self) -> Mapping[bytes, bytes]:
-        return self._open.headers
+    def remaining_tokens(self) -> int | None:
+        """At most, as a rule: tokens that come together count as one, so it errs on the safe side."""
+        return None if self.max_tokens is None else max(0, self.max_tokens - self.pieces)
 
-    @property
-    def is_event_stream(self) -> bool:
-        return self._open.is_event_stream
-
-    @property
-    def _open(self) -> Response:
-        if self.exchange is None:
-            raise RuntimeError("the request has no response yet")
-        return self.exchange
-
-    async def read(self) -> bytes:
-        data = await self._open.read()
-        if data and self.is_event_stream:
-            self._count(data.count(b"\ndata: ") + data.startswith(b"data: "))
-        return data
-
-    def _count(self, events: int) -> None:
-        now = asyncio.get_running_loop().time()
-        if self.tokens and events:
-            self.registry.node.pace.observe((now - self._counted_at) / events)
-        self._counted_at = now
-        self.tokens += events
-
-    async def read_all(self, max_bytes: int) -> bytes:
-        return await self._open.read_all(max_bytes)
-
-    def allow_silence(self, seconds: float) -> None:
-        self._open.allow_silence(seconds)
-
-    def abort(self, why: str) -> None:
-        self._open.abort(why)
+    def pace_s(self) -> float | None:
+        """The time per token since the last look, None where too few came."""
+        pieces, heard_at = self.pieces, self.heard_at
+        if pieces - self._seen < _SAMPLE_TOKENS:
+            return None
+        pace = (heard_at - self._seen_at) / (pieces - self._seen) if self._seen else None
+        self._seen, self._seen_at = pieces, heard_at
+        return pace
 
     def close(self) -> None:
-        self.registry.forget(self)
-        if self.exchange is not None:
-            self.exchange.close()
+        self._registry.forget(self)
+        self.exchange.close()
 
 
 class ServedRequests:
@@ -87,11 +61,12 @@ class ServedRequests:
         self._engine = engine
         self._keys = itertools.count(1)
         self._served: dict[int, Served] = {}
+        node.metrics.served.set_function(self.__len__)
 
     def __len__(self) -> int:
         return len(self._served)
 
-    async def open(
+    def ask(
         self,
         method: str,
         target: str,
@@ -100,55 +75,35 @@ class ServedRequests:
         max_tokens: int | None,
         silence_s: float,
     ) -> Served:
-        """Ask the engine. Raises ExchangeLost, with `handoff` where the node began to drain meanwhile."""
-        served = Served(self, next(self._keys), max_tokens)
+        """Ask the engine. It is lost with `handoff` where the node begins to drain meanwhile."""
+        exchange = self._client.ask(self._engine, method, target, headers=headers, body=body, silence_s=silence_s)
+        served = Served(self, next(self._keys), max_tokens, exchange)
         self._served[served.key] = served
-        self._update()
-        asking = self._client.open(self._engine, method, target, headers=headers, body=body, silence_s=silence_s)
-        served.opening = asyncio.ensure_future(asking)
-        try:
-            served.exchange = await served.opening
-        except asyncio.CancelledError:
-            self.forget(served)
-            if served.handed_off:
-                raise ExchangeLost(HANDOFF) from None
-            raise
-        except ExchangeLost:
-            self.forget(served)
-            raise
-        if served.handed_off:
-            served.close()
-            raise ExchangeLost(HANDOFF)
+        self.node.in_flight = len(self._served)
         return served
 
     def forget(self, served: Served) -> None:
         self._served.pop(served.key, None)
-        self._update()
-
-    def _update(self) -> None:
         self.node.in_flight = len(self._served)
-        self.node.metrics.served.set(len(self._served))
+
+    def look_at_pace(self) -> None:
+        """To be called now and then: how fast the engine is, by the requests that it serves."""
+        for served in self._served.values():
+            if (pace := served.pace_s()) is not None:
+                self.node.pace.observe(pace)
 
     def plan(self, now: float, deadline: float) -> drain.DrainPlan:
         """What the drain planner says of what is served now."""
         pace = self.node.pace.time_per_token_s
-        streams = [
-            ServedStream(s.key, None if s.max_tokens is None else max(0, s.max_tokens - s.tokens), pace)
-            for s in self._served.values()
-            if not s.handed_off
-        ]
+        streams = [ServedStream(s.key, s.remaining_tokens, pace) for s in self._served.values() if not s.handed_off]
         return drain.plan(streams, now, deadline)
 
     def hand_off(self, key: int) -> None:
         """Give one request back to its entry."""
         served = self._served.get(key)
-        if served is None or served.handed_off:
-            return
-        served.handed_off = True
-        if served.exchange is not None:
+        if served is not None and not served.handed_off:
+            served.handed_off = True
             served.exchange.abort(HANDOFF)
-        elif served.opening is not None:
-            served.opening.cancel()  # an answer in one piece has no head before it is whole
 
     def hand_off_all(self) -> None:
         """Give every request back."""

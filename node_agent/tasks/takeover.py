@@ -85,6 +85,8 @@ class Takeovers:
             if found.expired:
                 message = f"Stream {event.stream} has expired: its journal is kept for {keeping.LIFE_S:.0f} s."
                 raise RequestRejected(410, "stream_expired", message)
+            if not self._node.fleet.is_complete:
+                raise JournalBehind("This node does not know the others yet; ask again, or another node.")
             if found.silent:
                 raise JournalBehind(f"Nobody who answers knows stream {event.stream}, but {found.silent} nodes do not.")
             raise RequestRejected(404, "stream_not_found", f"No node knows a stream {event.stream}.")
@@ -119,12 +121,12 @@ class Takeovers:
         fleet = self._node.fleet
         ranked = [node.instance_id for node in rank(stream, fleet.alive(self._node.clock()))]
         near = await self._ask_all([fleet.peers[name] for name in ranked[:RANKS]], event, owner, here)
-        if near.journals:
+        if any(_has(journal, event) for journal in near.journals):
             return near
         others = [peer for peer in fleet.peers.values() if peer.instance_id not in ranked[:RANKS]]
         far = await self._ask_all(others, event, owner, None)
         expired = near.expired or far.expired or self._own.has_expired(stream)
-        return _Found(far.journals, expired, near.silent + far.silent)
+        return _Found([*near.journals, *far.journals], expired, near.silent + far.silent)
 
     async def _ask_all(self, peers: Sequence[Peer], event: EventId, owner: str, here: Taken | None) -> _Found:
         """Their answers, and this node's own. Once one has what the client needs, the others get a moment only."""
@@ -191,6 +193,6 @@ def _taken_over(event: EventId, journal: Taken, epoch: Epoch) -> Takeover:
     runs = (*opening.runs, Run(journal.seq, epoch))
     machine, replay = resumed(opening.generation, event.stream, journal.lines, event.seq, runs)
     written = Opening(opening.generation, runs, opening.request_id).to_bytes()
-    ahead = WriteAhead(event.stream, epoch, written, log=bytearray(journal.lines), seq=journal.seq)
+    ahead = WriteAhead(event.stream, epoch, written, log=machine.log, seq=journal.seq)
     ahead.delivered = journal.seq
     return Takeover(machine, ahead, replay, opening.request_id)

@@ -18,19 +18,24 @@ from node_agent.contract.errors import NoReadyPeer, openai_error
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
 from node_agent.core import sse
 from node_agent.core.routing import Route
-from node_agent.ports import ExchangeLost, Response
-from node_agent.tasks.asgi import ClientGone, Receive, Send, on_disconnect, respond
+from node_agent.core.stream import HANDOFF
+from node_agent.ports import DoorRequest, ExchangeLost, Response
 from node_agent.tasks.engines import WRONG_MODEL, Engines
 from node_agent.tasks.node import Node
-from node_agent.tasks.under_way import CLIENT_GONE, UnderWay
+from node_agent.tasks.reply import EVENT_STREAM
 
 MAX_ENGINES = 3
 MAX_TOTAL_S = 900.0
 """For all engines together; an answer that takes longer should be streamed."""
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+CLIENT_GONE = "client-gone"
 _RETRY_AFTER_S = 2.0
 _log = logging.getLogger(__name__)
+
+
+class ClientGone(Exception):
+    """The client closed its connection before it had its answer: nobody is there to be answered."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,19 @@ class WholeRequests:
     def __init__(self, node: Node, engines: Engines) -> None:
         self._node = node
         self._engines = engines
+        self._under_way: set[Response] = set()
+        self._is_closed = False
 
-    async def answer(self, request: WholeRequest, first: Route, receive: Receive, send: Send) -> int:
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def close_with_handoff(self) -> None:
+        """This node goes: the clients are to ask another one."""
+        self._is_closed = True
+        for response in list(self._under_way):
+            response.abort(HANDOFF)
+
+    async def answer(self, request: WholeRequest, first: Route, client: DoorRequest) -> int:
         """The status that the client saw. Raises NoReadyPeer where engines ran out, ClientGone."""
         route: Route | None = first
         tried: list[str] = []
@@ -61,10 +77,12 @@ class WholeRequests:
         while route is not None and len(tried) < MAX_ENGINES and asyncio.get_running_loop().time() < give_up_at:
             tried.append(route.node.instance_id)
             try:
-                return await self._one_engine(request, route, receive, send)
+                return await self._one_engine(request, route, client)
             except ExchangeLost as lost:
-                if lost.why == CLIENT_GONE:
+                if client.is_gone:
                     raise ClientGone from lost
+                if self._is_closed:
+                    raise NoReadyPeer("This node is going; ask another one.", _RETRY_AFTER_S) from lost
                 _log.info("request to %s: lost %s: %s", request.target, route.node.instance_id, lost.why)
                 self._node.metrics.losses.labels(lost.why).inc()
                 route = self._node.route(request.model, request.prefix, tried, avoid=route.node.pool)
@@ -72,8 +90,8 @@ class WholeRequests:
             f"The request was lost by {len(tried)} nodes, and no other is ready; try again.", _RETRY_AFTER_S
         )
 
-    async def _one_engine(self, request: WholeRequest, route: Route, receive: Receive, send: Send) -> int:
-        asking = self._engines.open(
+    async def _one_engine(self, request: WholeRequest, route: Route, client: DoorRequest) -> int:
+        response = self._engines.ask(
             route.node,
             request.method,
             request.target,
@@ -82,42 +100,41 @@ class WholeRequests:
             max_tokens=request.max_tokens,
             silence_s=MAX_TOTAL_S,
         )
-        under_way = UnderWay(asking)
+        self._under_way.add(response)
+        client.when_gone(lambda: response.abort(CLIENT_GONE))
         try:
-            async with on_disconnect(receive, under_way.client_left):
-                response = await under_way.response()
-                if response.status == 404 and request.prefix:
-                    raise ExchangeLost(WRONG_MODEL)  # the node said that it serves the model
-                return await self._answer(response, route, send)
+            await response.head()
+            if response.status == 404 and request.prefix:
+                raise ExchangeLost(WRONG_MODEL)  # the node said that it serves the model
+            return await self._answer(response, route, client)
         finally:
-            under_way.close()
+            self._under_way.discard(response)
+            response.close()
 
-    async def _answer(self, response: Response, route: Route, send: Send) -> int:
+    async def _answer(self, response: Response, route: Route, client: DoorRequest) -> int:
         if response.status >= 500:
             raise ExchangeLost(f"status-{response.status}")
-        told = _told(route)
         if response.is_event_stream:
-            await self._pass_on(response, send, told)
+            await self._pass_on(response, client, _told(route))
         else:
             body = await response.read_all(MAX_ANSWER_BYTES)
             content_type = response.headers.get(b"content-type", b"application/json")
-            await respond(send, response.status, body, content_type, told)
+            client.respond(response.status, body, content_type, _told(route))
         return response.status
 
-    async def _pass_on(self, response: Response, send: Send, told: tuple[tuple[bytes, bytes], ...]) -> None:
-        data = await response.read()  # before the head: until here the request may go elsewhere
-        lines = [(b"content-type", b"text/event-stream; charset=utf-8"), *told]
-        await send({"type": "http.response.start", "status": response.status, "headers": lines})
+    async def _pass_on(self, response: Response, client: DoorRequest, told: tuple[tuple[bytes, bytes], ...]) -> None:
+        first = await response.read()  # before the head: until here the request may go elsewhere
+        client.begin(response.status, EVENT_STREAM, told)
+        client.write(first)
+        client.when_congested(response.pause)
         last = b""
         try:
-            while data:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-                data = await response.read()
+            await response.pipe(client.write)
         except ExchangeLost as lost:
             self._node.metrics.broken.labels("engine_lost").inc()
             message = f"The engine was lost ({lost.why}), and streams of this route cannot be continued."
             last = b"\n\n" + sse.message(orjson.dumps(openai_error(503, "engine_lost", message)))
-        await send({"type": "http.response.body", "body": last})
+        client.end(last)
 
 
 def _told(route: Route) -> tuple[tuple[bytes, bytes], ...]:

@@ -62,12 +62,7 @@ class LocalNode:
     async def crash(self) -> None:
         """Its agent is gone in the middle of a word, with all that it kept and every connection."""
         for door in self.agent.doors:
-            for server in door.servers:
-                server.close()
-            for connection in list(door.server_state.connections):
-                connection.transport.abort()
-            for task in list(door.server_state.tasks):
-                task.cancel()
+            door.abort()
         self.agent.journals.close()
         self.agent.keepers.shut()
         if self.life is not None:

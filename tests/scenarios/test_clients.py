@@ -11,12 +11,11 @@ from typing import Any
 
 import openai
 import pytest
-import uvicorn
 
 import synkti_client
 from cli.gateway import Gateway
 from local.setup import ROOT
-from node_agent.tasks.asgi import bind
+from node_agent.adapters.http_server import HttpServer, bind
 from synkti_client import httpx
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
 from tests.scenarios.test_fleet import CHAT, TOKENS, expected, tell
@@ -77,15 +76,12 @@ async def gateway(nodes: list[str]) -> AsyncIterator[str]:
     """A gateway; its base URL."""
     listener = bind("127.0.0.1", 0, "gateway")
     transport = synkti_client.async_transport(nodes)
-    config = uvicorn.Config(Gateway(transport), lifespan="off", log_config=None, timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment] # pytest's are not its
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    server = HttpServer(Gateway(transport))
+    await server.start(listener)
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     finally:
-        server.should_exit = True
-        await serving
+        await server.close(1.0)
         await transport.aclose()
 
 
@@ -159,9 +155,7 @@ def test_an_answer_in_one_piece_survives_the_loss_of_the_entry(tmp_path: Path) -
             busy: list[LocalNode] = []
 
             async def connected() -> bool:
-                busy[:] = [
-                    n for n in fleet.nodes if any(_has_request(c) for c in n.agent.doors[0].server_state.connections)
-                ]
+                busy[:] = [node for node in fleet.nodes if node.agent.doors[0].busy]
                 return bool(busy)
 
             await eventually("a node was asked", connected)
@@ -169,9 +163,6 @@ def test_an_answer_in_one_piece_survives_the_loss_of_the_entry(tmp_path: Path) -
             async with asyncio.timeout(60):
                 answer = await asking
             assert answer.choices[0].message.content == RIGHT.text
-
-    def _has_request(connection: Any) -> bool:
-        return connection.cycle is not None and not connection.cycle.response_complete
 
     tell(tmp_path, story)
 

@@ -13,7 +13,7 @@ import pytest
 
 from local.aws import free_port
 from local.imds import ImdsServer, InstanceMetadata, url
-from node_agent.adapters import http
+from node_agent.adapters import http_exchange
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.imds import Imds
 from node_agent.contract.errors import MetadataUnavailable
@@ -180,7 +180,7 @@ def test_a_body_is_bounded() -> None:
 
 
 def test_what_nobody_reads_stops_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_HELD_BYTES", 100_000)
+    monkeypatch.setattr(http_exchange, "MAX_HELD_BYTES", 100_000)
     sent = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from synkti_client._continuity import ELSEWHERE, Continuity
 from synkti_client._nodes import REFRESH_S, Nodes
 from synkti_client._patience import Patience
+from synkti_client._transport import Attempts
 
 EVENTS = [b'id: s/%d\ndata: {"n":%d}\n\n' % (n, n) for n in range(1, 12)]
 DONE = b"data: [DONE]\n\n"
@@ -72,14 +73,30 @@ def test_the_list_is_learned_from_any_node_and_the_given_ones_stay_the_way_back(
     nodes = Nodes(["http://a:1"])
     assert nodes.refresh_from(100.0) == ["http://a:1/v1/synkti/nodes"]
     assert nodes.refresh_from(100.0 + REFRESH_S / 2) == []
-    nodes.learned(b'{"nodes":[{"front":"b:1","model":"m"},{"front":"c:1","model":""}]}')
+    nodes.learned("http://a:1/v1/synkti/nodes", b'{"nodes":[{"front":"b:1","model":"m"},{"front":"c:1","model":""}]}')
     assert nodes.order()[0] == "http://b:1"
     assert sorted(nodes.order()[1:]) == ["http://a:1", "http://c:1"], "not now, but perhaps later"
     for nonsense in (b"", b"{}", b'{"nodes":[]}', b'{"nodes":[{"front":"b:1"}]}', b"[1]"):
-        assert not nodes.learned(nonsense)
+        assert not nodes.learned("http://a:1/v1/synkti/nodes", nonsense)
     assert len(nodes) == 3
     nodes.stale()
     assert nodes.refresh_from(101.0)[0] == "http://b:1/v1/synkti/nodes"
+
+
+def test_who_told_the_list_is_known_to_answer_once_unless_it_is_no_node() -> None:
+    told = b'{"nodes":[{"front":"b:1","model":"m"}]}'
+    nodes = Nodes(["http://a:1"], "http://lb/v1/synkti/nodes")
+    nodes.learned("http://b:1/v1/synkti/nodes", told)
+    assert (nodes.take_heard(), nodes.take_heard()) == ("http://b:1", None)
+    nodes.learned("http://lb/v1/synkti/nodes", told)
+    assert nodes.take_heard() is None
+
+
+def test_that_a_stream_is_unknown_is_believed_when_two_nodes_say_so_or_the_only_one() -> None:
+    for urls, believed in ((["http://a:1", "http://b:1"], [False, False, True]), (["http://a:1"], [True])):
+        attempts = Attempts(Nodes(urls), Patience())
+        said = ["http://a:1", "http://a:1", "http://b:1"][: len(believed)]
+        assert [attempts.not_found(url) for url in said] == believed
 
 
 def test_what_is_no_url_of_a_node_is_said_at_once() -> None:

@@ -93,8 +93,8 @@ def _chunk(choice: dict[str, Any], prompt: list[int] | None) -> bytes:
 
 
 def _choice(chat: bool, index: int, step: Step, body: dict[str, Any], first: bool) -> dict[str, Any]:
-    choice: dict[str, Any] = {"index": index, "finish_reason": step.reason, "token_ids": [step.token]}
-    choice |= {"delta": {"content": step.text}} if chat else {"text": step.text}
+    choice: dict[str, Any] = {"index": index, **({"delta": {"content": step.text}} if chat else {"text": step.text})}
+    choice |= {"finish_reason": step.reason, "token_ids": [step.token]}
     if not chat and first:
         choice["prompt_token_ids"] = step.prompt
     if body.get("logprobs") not in (None, False):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from node_agent.contract.states import NodeState
@@ -12,7 +10,7 @@ from node_agent.core.epochs import Epoch, EventId, Run, event_id_suffix, parse_e
 from node_agent.core.fleet import NodeStatus
 from node_agent.core.keeper import LIFE_S, ORPHAN_AFTER_S, Keeper, Refused
 from node_agent.core.placement import RANKS, choose_keepers, rank
-from node_agent.core.write_ahead import Append, Condition, Forget, Open, WriteAhead
+from node_agent.core.write_ahead import Condition, Copy, Instruction, Open, WriteAhead
 
 ONE, TWO = Epoch(1, "i-a"), Epoch(2, "i-b")
 
@@ -28,10 +26,10 @@ def why(refused: pytest.ExceptionInfo[Refused]) -> str:
 def test_a_keeper_skips_what_it_has_and_refuses_what_leaves_a_gap() -> None:
     keeper = Keeper()
     opened(keeper)
-    assert keeper.append("s", ONE, 1, [b"1\n", b"2\n"], 0.0) == 2
-    assert keeper.append("s", ONE, 2, [b"2\n", b"3\n"], 0.0) == 3
+    assert keeper.append("s", ONE, 1, b"1\n2\n", 0.0) == 2
+    assert keeper.append("s", ONE, 2, b"2\n3\n", 0.0) == 3
     with pytest.raises(Refused) as refused:
-        keeper.append("s", ONE, 5, [b"5\n"], 0.0)
+        keeper.append("s", ONE, 5, b"5\n", 0.0)
     assert why(refused) == keeping.GAP
     taken = keeper.take("s", "i-b", 0.0)
     assert taken is not None
@@ -42,7 +40,7 @@ def test_after_a_takeover_the_old_owner_is_refused_and_the_new_one_is_not() -> N
     keeper = Keeper()
     opened(keeper)
     keeper.take("s", "i-b", 0.0)
-    for attempt in (lambda: keeper.append("s", ONE, 1, [b"x\n"], 0.0), lambda: opened(keeper)):
+    for attempt in (lambda: keeper.append("s", ONE, 1, b"x\n", 0.0), lambda: opened(keeper)):
         with pytest.raises(Refused) as refused:
             attempt()
         assert why(refused) == keeping.STALE
@@ -56,7 +54,7 @@ def test_a_journal_is_bounded_and_so_are_all_of_them_together() -> None:
     assert why(refused) == keeping.TOO_LARGE
     opened(keeper, "a", 50)
     opened(keeper, "b", 50)
-    for attempt in (lambda: opened(keeper, "c", 1), lambda: keeper.append("a", ONE, 1, [b"x\n"], 0.0)):
+    for attempt in (lambda: opened(keeper, "c", 1), lambda: keeper.append("a", ONE, 1, b"x\n", 0.0)):
         with pytest.raises(Refused) as refused:
             attempt()
         assert why(refused) == keeping.FULL
@@ -77,7 +75,7 @@ def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -
 def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_as_expired() -> None:
     keeper = Keeper()
     opened(keeper, now=0.0)
-    keeper.append("s", ONE, 1, [b"x\n"], 100.0)
+    keeper.append("s", ONE, 1, b"x\n", 100.0)
     keeper.expire(100.0 + LIFE_S)
     assert len(keeper) == 1
     keeper.expire(100.1 + LIFE_S)
@@ -96,6 +94,7 @@ def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
     assert [stream for stream, _ in keeper.orphans(100.0 + ORPHAN_AFTER_S)] == ["s"]
     keeper.take("s", "i-b", 200.0)
     assert list(keeper.orphans(200.0)) == []
+    assert len(list(keeper.orphans(200.0 + ORPHAN_AFTER_S))) == 1, "who took it never came back with it"
     keeper.open("s", Epoch(2, "i-b"), b"", 0, b"", 200.0)
     assert list(keeper.orphans(300.0)) == []
 
@@ -103,87 +102,135 @@ def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
 # write-ahead
 
 
-def ahead(**fields: object) -> WriteAhead:
-    return replace(WriteAhead("s", ONE, b"o"), **fields)  # type: ignore[arg-type]
+def ahead() -> WriteAhead:
+    return WriteAhead("s", ONE, b"o")
+
+
+def asked(instructions: list[Instruction]) -> list[str]:
+    """What is to be done with whom."""
+    return [f"open {i.copy.keeper}" if isinstance(i, Open) else f"forget {i.keeper}" for i in instructions]
+
+
+def review(stream: WriteAhead, keepers: str) -> list[str]:
+    return asked(stream.review(list(keepers), list(keepers)))
+
+
+def acknowledge(stream: WriteAhead, keepers: str, seq: int) -> None:
+    for keeper in keepers:
+        stream.acknowledged(stream.copies[keeper], seq)
+
+
+def in_sync(keepers: str) -> WriteAhead:
+    stream = ahead()
+    review(stream, keepers)
+    acknowledge(stream, keepers, 0)
+    return stream
 
 
 def test_an_event_waits_for_every_synced_copy_and_for_no_other() -> None:
     stream = ahead()
-    assert stream.review(["a", "b"], ["a", "b"], 0.0) == [Open("a"), Open("b")]
-    stream.acknowledged("a", 0, 0.001)
-    assert stream.write([b"1\n"], 0.002) == [Append("a", 1), Append("b", 1)]
-    assert stream.wait_until(0.003) is not None
-    stream.acknowledged("a", 1, 0.004)
-    assert stream.wait_until(0.004) is None  # b was never in sync
-    stream.deliver()
-    stream.acknowledged("b", 1, 0.005)
-    stream.write([b"2\n"], 0.006)
-    stream.acknowledged("a", 2, 0.007)
-    assert stream.wait_until(0.007) is not None
-    stream.acknowledged("b", 2, 0.008)
-    assert stream.wait_until(0.008) is None
+    assert review(stream, "ab") == ["open a", "open b"]
+    acknowledge(stream, "a", 0)
+    stream.seq = 1
+    assert stream.deliverable() == 0
+    acknowledge(stream, "a", 1)
+    assert stream.deliverable() == 1, "b was never in sync"
+    stream.deliver(1)
+    acknowledge(stream, "b", 1)
+    stream.seq = 3
+    acknowledge(stream, "a", 3)
+    assert stream.deliverable() == 1
+    acknowledge(stream, "b", 2)
+    assert stream.deliverable() == 2
+    acknowledge(stream, "b", 3)
+    assert stream.deliverable() == 3
     assert stream.gaps == 0
 
 
-def test_a_keeper_that_lags_is_not_waited_for_longer_than_the_bound_is_replaced_and_let_go() -> None:
-    stream = ahead()
-    stream.review(["a", "b", "c"], ["a", "b", "c"], 0.0)
-    stream.acknowledged("a", 0, 0.0)
-    stream.acknowledged("b", 0, 0.0)
-    stream.write([b"1\n"], 1.0)
-    stream.acknowledged("a", 1, 1.0)
-    assert stream.wait_until(1.049) == pytest.approx(1.05)
-    assert stream.wait_until(1.05) is None
-    stream.deliver()
+def test_a_keeper_that_lags_is_not_waited_for_is_replaced_and_let_go() -> None:
+    stream = in_sync("ab")
+    stream.seq = 1
+    acknowledge(stream, "a", 1)
+    assert stream.deliverable() == 0
+    stream.overdue(stream.copies["b"], 1)
+    assert stream.deliverable() == 1
+    stream.deliver(1)
     assert stream.copies["b"].condition is Condition.LATE
-    assert stream.review(["a", "b", "c"], ["a", "b", "c"], 1.1) == [Open("c")]
-    stream.acknowledged("c", 1, 1.2)
-    assert stream.review(["a", "b", "c"], ["a", "b", "c"], 1.3) == [Forget("b")]
+    assert not stream.is_settled
+    assert review(stream, "abc") == ["open c"]
+    acknowledge(stream, "c", 1)
+    assert review(stream, "abc") == ["forget b"]
     assert sorted(stream.synced) == ["a", "c"]
+    assert stream.is_settled
 
 
-def test_a_late_keeper_that_has_caught_up_is_in_sync_again() -> None:
-    stream = ahead()
-    stream.review(["a"], ["a"], 0.0)
-    stream.acknowledged("a", 0, 0.0)
-    stream.write([b"1\n"], 1.0)
-    assert stream.wait_until(2.0) is None
-    stream.deliver()
+def test_where_all_copies_lag_nobody_is_waited_for_and_what_goes_out_is_counted() -> None:
+    stream = in_sync("ab")
+    stream.seq = 1
+    for keeper in "ab":
+        stream.overdue(stream.copies[keeper], 1)
+    assert stream.deliverable() == 1
+    stream.deliver(1)
     assert (stream.gaps, stream.synced) == (1, [])
-    stream.acknowledged("a", 1, 2.1)
+
+
+def test_what_was_acknowledged_meanwhile_is_not_overdue() -> None:
+    stream = in_sync("a")
+    stream.seq = 2
+    acknowledge(stream, "a", 1)
+    stream.overdue(stream.copies["a"], 1)
     assert stream.synced == ["a"]
 
 
-def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted() -> None:
-    stream = ahead()
-    assert stream.review([], [], 0.0) == []
-    stream.write([b"1\n"], 0.0)
-    assert stream.wait_until(0.0) is None
-    stream.deliver()
-    assert stream.gaps == 1
+def test_a_late_keeper_that_has_caught_up_is_in_sync_again() -> None:
+    stream = in_sync("a")
+    stream.seq = 1
+    stream.overdue(stream.copies["a"], 1)
+    stream.deliver(stream.deliverable())
+    acknowledge(stream, "a", 1)
+    assert stream.synced == ["a"]
+
+
+def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_place() -> None:
+    stream = in_sync("a")
+    stream.seq = 1
+    before: Copy = stream.copies["a"]
+    assert asked(stream.refused("a", keeping.GAP)) == ["open a"]
+    stream.acknowledged(before, 1)
+    assert stream.deliverable() < 1
+    acknowledge(stream, "a", 1)
+    assert stream.deliverable() == 1
+
+
+def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted_unless_none_is_wanted() -> None:
+    for wanted, gaps in ((2, 1), (0, 0)):
+        stream = ahead()
+        stream.wanted = wanted
+        assert review(stream, "") == []
+        stream.seq = 1
+        assert stream.deliverable() == 1
+        stream.deliver(1)
+        assert stream.gaps == gaps
 
 
 def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewhere() -> None:
     stream = ahead()
-    stream.review(["a", "b"], ["a", "b"], 0.0)
-    stream.acknowledged("a", 0, 0.0)
-    assert stream.refused("a", keeping.GAP, 0.0) == [Open("a")]
-    assert stream.refused("b", keeping.FULL, 0.0) == []
-    assert stream.review(["a", "b", "c"], ["a", "b", "c"], 0.0) == [Open("c")]
-    assert stream.refused("a", keeping.STALE, 0.0) == []
+    review(stream, "ab")
+    acknowledge(stream, "a", 0)
+    assert asked(stream.refused("a", keeping.GAP)) == ["open a"]
+    assert stream.refused("b", keeping.FULL) == []
+    assert review(stream, "abc") == ["open c"]
+    assert stream.refused("a", keeping.STALE) == []
     assert stream.fenced
-    assert stream.review(["a"], ["a"], 0.0) == []
+    assert review(stream, "a") == []
 
 
 def test_a_keeper_that_leaves_is_replaced_before_it_is_let_go() -> None:
-    stream = ahead()
-    stream.review(["a", "b"], ["a", "b"], 0.0)
-    stream.acknowledged("a", 0, 0.0)
-    stream.acknowledged("b", 0, 0.0)
-    assert stream.review(["b", "c"], ["b", "c"], 1.0) == [Open("c")]
+    stream = in_sync("ab")
+    assert review(stream, "bc") == ["open c"]
     assert "a" in stream.synced
-    stream.acknowledged("c", 0, 1.0)
-    assert stream.review(["b", "c"], ["b", "c"], 1.1) == [Forget("a")]
+    acknowledge(stream, "c", 0)
+    assert review(stream, "bc") == ["forget a"]
 
 
 # placement
@@ -193,14 +240,21 @@ def status(number: int, zone: str = "a", state: NodeState = NodeState.READY) -> 
     return NodeStatus(f"i-{number}", f"h{number}:1", f"h{number}:2", state, zone, "g5.xlarge", "m", 0, 1)
 
 
-def test_keepers_are_of_the_first_ranks_and_of_other_pools_where_there_are_any() -> None:
-    nodes = [status(n, "ab"[n % 2]) for n in range(20)]
+def test_keepers_are_of_the_first_ranks_and_each_of_another_pool_where_there_are_any() -> None:
+    nodes = [status(n, "abc"[n % 3]) for n in range(20)]
     near = rank("s", nodes)[:RANKS]
     pools = {node.pool for node in near}
-    assert len(pools) == 2, "a rank of one pool would prove nothing"
-    chosen = choose_keepers("s", nodes, [near[0].pool])
-    assert {node.instance_id for node in chosen[:RANKS]} == {node.instance_id for node in near}
-    assert chosen[0].pool != near[0].pool
+    assert len(pools) == 3, "a rank of fewer pools would prove less"
+    for entry in pools:
+        chosen = choose_keepers("s", nodes, [entry])
+        assert {node.instance_id for node in chosen[:RANKS]} == {node.instance_id for node in near}
+        assert len({entry, chosen[0].pool, chosen[1].pool}) == 3
+
+
+def test_the_engines_pool_is_avoided_next_and_pools_that_hold_a_copy_count_as_taken() -> None:
+    a, b, c = (status(n, zone) for n, zone in enumerate("abc"))
+    assert choose_keepers("s", [a, b, c], [a.pool], engine=b.pool)[0] is c
+    assert choose_keepers("s", [a, b, c], [a.pool, c.pool], engine=b.pool)[0] is b
 
 
 def test_nodes_that_are_at_risk_come_last_and_those_that_go_never() -> None:

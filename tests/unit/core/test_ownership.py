@@ -13,18 +13,20 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from node_agent.core.epochs import Epoch, EventId, Run, event_id_suffix, is_told_by, parse_event_id
 from node_agent.core.keeper import Keeper, Refused, best
-from node_agent.core.write_ahead import Append, Forget, Instruction, Open, WriteAhead
+from node_agent.core.write_ahead import Copy, Forget, Instruction, Open, WriteAhead
 
+NOW = 1000.0
 NODES = ("n0", "n1", "n2", "n3")
 STREAM = "s"
 
 
 @dataclass
 class Message:
-    """From an owner to a keeper, with what it carried when it was sent."""
+    """From an owner to a keeper, with what it carried when it was sent. copy: as the owner saw it then."""
 
     owner: WriteAhead
     keeper: str
+    copy: Copy | None
     kind: str
     first: int
     lines: list[bytes]
@@ -34,6 +36,7 @@ class Message:
 class Reply:
     owner: WriteAhead
     keeper: str
+    copy: Copy | None
     seq: int
     refused: str | None
 
@@ -66,7 +69,6 @@ class Ownership(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 1000.0
         self.keepers = {name: Keeper() for name in NODES}
         self.takeovers = 0
         self.replays: set[Epoch] = set()
@@ -88,12 +90,17 @@ class Ownership(RuleBasedStateMachine):
         lines = bytes(owner.log).splitlines(keepends=True)
         for instruction in instructions:
             match instruction:
-                case Open(keeper):
-                    self.messages.append(Message(owner, keeper, "open", 1, lines))
-                case Append(keeper, first):
-                    self.messages.append(Message(owner, keeper, "append", first, lines[first - 1 :]))
+                case Open(copy):
+                    self.messages.append(Message(owner, copy.keeper, copy, "open", 1, lines))
                 case Forget(keeper):
-                    self.messages.append(Message(owner, keeper, "forget", 0, []))
+                    self.messages.append(Message(owner, keeper, None, "forget", 0, []))
+
+    def write(self, owner: WriteAhead, line: bytes) -> None:
+        owner.log += line
+        first = owner.seq + 1
+        owner.seq = first
+        for name, copy in owner.copies.items():
+            self.messages.append(Message(owner, name, copy, "append", first, [line]))
 
     @precondition(lambda self: self.messages)
     @rule(data=st.data(), repeat=st.booleans())
@@ -103,10 +110,10 @@ class Ownership(RuleBasedStateMachine):
         if not self.reaches(node_of(message.owner), message.keeper):
             return
         if isinstance(message, Reply):
-            if message.refused is None:
-                message.owner.acknowledged(message.keeper, message.seq, self.now)
-            else:
-                self.send(message.owner, message.owner.refused(message.keeper, message.refused, self.now))
+            if message.refused is None and message.copy is not None:
+                message.owner.acknowledged(message.copy, message.seq)
+            elif message.refused is not None:
+                self.send(message.owner, message.owner.refused(message.keeper, message.refused))
             return
         self.messages.append(self._answer(message))
 
@@ -114,17 +121,15 @@ class Ownership(RuleBasedStateMachine):
         keeper, owner = self.keepers[message.keeper], message.owner
         try:
             if message.kind == "open":
-                seq = keeper.open(
-                    STREAM, owner.epoch, owner.opening, len(message.lines), b"".join(message.lines), self.now
-                )
+                seq = keeper.open(STREAM, owner.epoch, owner.opening, len(message.lines), b"".join(message.lines), NOW)
             elif message.kind == "append":
-                seq = keeper.append(STREAM, owner.epoch, message.first, message.lines, self.now)
+                seq = keeper.append(STREAM, owner.epoch, message.first, b"".join(message.lines), NOW)
             else:
                 keeper.forget(STREAM, owner.epoch)
                 seq = -1
         except Refused as refused:
-            return Reply(owner, message.keeper, 0, refused.why)
-        return Reply(owner, message.keeper, seq, None)
+            return Reply(owner, message.keeper, message.copy, 0, refused.why)
+        return Reply(owner, message.keeper, message.copy, seq, None)
 
     @precondition(lambda self: self.messages)
     @rule(data=st.data())
@@ -151,13 +156,16 @@ class Ownership(RuleBasedStateMachine):
 
     # owners
 
-    @rule(seconds=st.sampled_from((0.01, 0.06, 1.0)))
-    def time_passes(self, seconds: float) -> None:
-        self.now += seconds
+    @precondition(lambda self: self.owners)
+    @rule(data=st.data())
+    def a_keeper_is_slow(self, data: st.DataObject) -> None:
+        owner = data.draw(st.sampled_from(self.owners))
+        if owner.copies:
+            owner.overdue(owner.copies[data.draw(st.sampled_from(sorted(owner.copies)))], owner.seq)
 
     def review(self, owner: WriteAhead) -> None:
         others = [name for name in NODES if name != node_of(owner)]
-        self.send(owner, owner.review(others, others, self.now))
+        self.send(owner, owner.review(others, others))
 
     @precondition(lambda self: self.owners)
     @rule(data=st.data())
@@ -170,17 +178,18 @@ class Ownership(RuleBasedStateMachine):
         """An owner's engine says the next thing, once the last was delivered."""
         owner = data.draw(st.sampled_from(self.owners))
         if owner.seq == owner.delivered and owner.epoch not in self.replays and not owner.fenced:
-            self.send(owner, owner.write([line(owner.seq + 1, owner.epoch)], self.now))
+            self.write(owner, line(owner.seq + 1, owner.epoch))
 
     @precondition(lambda self: self.owners)
     @rule(data=st.data())
     def deliver(self, data: st.DataObject) -> None:
         owner = data.draw(st.sampled_from(self.owners))
         is_replay = owner.epoch in self.replays
-        if owner.fenced or (owner.seq == owner.delivered and not is_replay) or owner.wait_until(self.now) is not None:
+        waits = owner.copies and not owner.synced if is_replay else owner.deliverable() < owner.seq
+        if owner.fenced or (owner.seq == owner.delivered and not is_replay) or waits:
             return
         gaps = owner.gaps
-        owner.deliver()
+        owner.deliver(owner.seq)
         self.replays.discard(owner.epoch)
         if owner is self.client.owner:
             lines = bytes(owner.log).splitlines(keepends=True)
@@ -203,7 +212,7 @@ class Ownership(RuleBasedStateMachine):
         reached = [other for other in sorted(asked | {name}) if self.reaches(name, other)]
         self.takeovers += 1
         label = f"{name}-{self.takeovers}"
-        taken = [(other, self.keepers[other].take(STREAM, label, self.now)) for other in reached]
+        taken = [(other, self.keepers[other].take(STREAM, label, NOW)) for other in reached]
         found = {other: journal for other, journal in taken if journal is not None}
         if not found:
             return

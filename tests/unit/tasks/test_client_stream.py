@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
 import orjson
 import pytest
 
+from node_agent.adapters.memory import MemoryRequest
 from node_agent.contract.states import NodeState
 from node_agent.core.completions import Kind, read_generation
 from node_agent.core.epochs import Epoch
@@ -33,9 +33,9 @@ ROLE = b'data: {"id":"e","choices":[{"index":0,"delta":{"role":"assistant"}}],"p
 class Part:
     """A response of these parts, after which the exchange is lost, or waits until it is aborted."""
 
-    status = 200
     headers: dict[bytes, bytes] = {}  # noqa: RUF012 # never changed
-    is_event_stream = True
+    heard_at = 0.0
+    pieces = 0
 
     def __init__(self, *parts: bytes, then: str | None = "reset", status: int = 200, stream: bool = True) -> None:
         self._parts = list(parts)
@@ -43,14 +43,26 @@ class Part:
         self._aborted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.status = status
         self.is_event_stream = stream
+        self.paused: list[bool] = []
+
+    async def head(self) -> None:
+        await asyncio.sleep(0)
+        if self._aborted.done():
+            raise ExchangeLost(self._aborted.result())
 
     async def read(self) -> bytes:
-        if self._parts:
-            return self._parts.pop(0)
-        raise ExchangeLost(self._then if self._then is not None else await self._aborted)
+        raise AssertionError("nobody reads piece by piece here")
 
     async def read_all(self, max_bytes: int) -> bytes:
         return b"".join(self._parts)
+
+    async def pipe(self, sink: Callable[[bytes], None]) -> None:
+        for part in self._parts:
+            sink(part)
+        raise ExchangeLost(self._then if self._then is not None else await self._aborted)
+
+    def pause(self, paused: bool) -> None:
+        self.paused.append(paused)
 
     def allow_silence(self, seconds: float) -> None:
         """Nobody is silent here."""
@@ -63,27 +75,27 @@ class Part:
         """Nothing to close."""
 
 
-class Engines:
-    """Each engine in turn; `opened` has the nodes that were asked."""
+class Silent(Part):
+    """It never answers."""
 
-    def __init__(self, play: Callable[[], Response]) -> None:
+    async def head(self) -> None:
+        raise ExchangeLost(await self._aborted)
+
+
+class Engines:
+    """Each engine in turn; `opened` has the nodes that were asked, `played` their responses."""
+
+    def __init__(self, play: Callable[[], Part]) -> None:
         self._play = play
         self.opened: list[str] = []
+        self.played: list[Part] = []
         self.asked = asyncio.Event()
 
-    async def open(self, node: NodeStatus, *_: object, **__: object) -> Response:
+    def ask(self, node: NodeStatus, *_: object, **__: object) -> Response:
         self.opened.append(node.instance_id)
         self.asked.set()
-        await asyncio.sleep(0)
-        return self._play()
-
-
-class Never(Engines):
-    async def open(self, node: NodeStatus, *_: object, **__: object) -> Response:
-        self.opened.append(node.instance_id)
-        self.asked.set()
-        await asyncio.Event().wait()
-        raise AssertionError("unreachable")
+        self.played.append(self._play())
+        return self.played[-1]
 
 
 class NoLinks:
@@ -100,29 +112,28 @@ def make_node(peers: int) -> Node:
     return node
 
 
-def run(engines: Engines, peers: int, during: Callable[[ClientStream], None] | None = None) -> tuple[int, bytes, int]:
+def run(
+    engines: Engines, peers: int, during: Callable[[ClientStream, MemoryRequest], None] | None = None
+) -> tuple[int, bytes, int]:
     """The status, all bytes that were sent, and the status line that was sent (0 for none)."""
-    sent: list[MutableMapping[str, Any]] = []
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        sent.append(message)
+    client = MemoryRequest()
 
     async def story() -> int:
         node = make_node(peers)
         generation = read_generation(Kind.CHAT, orjson.dumps(BODY))
-        kept = Keepers(node, NoLinks(), Keeper()).begin(WriteAhead("s", Epoch(1, "i-0"), b"o"), [], durable=False)
-        reply = Reply(send, "s", None)
-        stream = ClientStream(node, engines, StreamMachine(generation, "s"), kept, reply)  # type: ignore[arg-type] # plays Engines
+        kept = Keepers(node, NoLinks(), Keeper()).begin(WriteAhead("s", Epoch(1, "i-0"), b"o"), None, durable=False)
+        machine, reply = StreamMachine(generation, "s"), Reply(client, "s", None)
+        stream = ClientStream(node, engines, machine, kept, reply)  # type: ignore[arg-type] # plays Engines
         running = asyncio.ensure_future(stream.run(Route(node.status(), "prefix")))
         if during is not None:
             await engines.asked.wait()
-            during(stream)
+            await asyncio.sleep(0)
+            during(stream, client)
         async with asyncio.timeout(5):
             return await running
 
     status = asyncio.run(story())
-    body = b"".join(message.get("body", b"") for message in sent)
-    return status, body, next((message["status"] for message in sent if "status" in message), 0)
+    return status, client.answer, client.status
 
 
 def test_engines_are_bounded_and_the_end_is_an_error_not_a_clean_one() -> None:
@@ -155,16 +166,34 @@ def test_a_lone_node_is_asked_once_more_only_where_another_can_be(monkeypatch: p
     assert b'"code":"no_ready_node"' in body
 
 
-@pytest.mark.parametrize("engines", [Never(Part), Engines(lambda: Part(ROLE, TOKEN, then=None))])
-def test_a_client_that_goes_ends_the_request_also_while_no_engine_has_answered(engines: Engines) -> None:
-    status, _, _ = run(engines, peers=2, during=lambda stream: stream.abandon())
+ENDLESS: list[Callable[[], Part]] = [Silent, lambda: Part(ROLE, TOKEN, then=None)]
+
+
+@pytest.mark.parametrize("play", ENDLESS, ids=["no answer yet", "in the middle"])
+def test_a_client_that_goes_ends_the_request_also_while_no_engine_has_answered(play: Callable[[], Part]) -> None:
+    engines = Engines(play)
+    status, _, _ = run(engines, peers=2, during=lambda _, client: client.leave())
     assert status == 499
     assert len(engines.opened) == 1
 
 
 def test_a_node_that_goes_tells_its_client_where_to_resume() -> None:
     engines = Engines(lambda: Part(ROLE, TOKEN, then=None))
-    status, body, _ = run(engines, peers=2, during=lambda stream: stream.close_with_handoff())
+    status, body, _ = run(engines, peers=2, during=lambda stream, _: stream.close_with_handoff())
     assert status in (200, 503)
     assert b'"code":"handoff"' in body
     assert b"resume stream s at: i-1:2, i-2:2" in body
+
+
+def test_an_engine_waits_for_a_client_that_is_slow_and_so_does_the_next_one() -> None:
+    def slow_then_gone(stream: ClientStream, client: MemoryRequest) -> None:
+        client.lag(True)
+        client.lag(False)
+        client.lag(True)
+        engines.played[0].abort("reset")
+        asyncio.get_running_loop().call_later(0.05, client.leave)
+
+    engines = Engines(lambda: Part(ROLE, TOKEN, then=None))
+    run(engines, peers=2, during=slow_then_gone)
+    assert engines.played[0].paused == [False, True, False, True]
+    assert engines.played[1].paused == [True]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import orjson
@@ -12,71 +12,87 @@ import pytest
 
 from local.aws import free_port
 from node_agent.adapters import journal_link
+from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.adapters.journal_link import TcpJournalLinks, TcpLink
 from node_agent.core.addresses import Address
 from node_agent.core.epochs import Epoch
-from node_agent.core.journal_wire import ACK, APPEND, FORGET, MAX_PREFACE_BYTES, OPEN, PREFACE, REFUSED, Message, encode
+from node_agent.core.journal_wire import APPEND, FORGET, MAX_PREFACE_BYTES, OPEN, PREFACE, encode
 from node_agent.core.keeper import Keeper
 from node_agent.core.signing import Doorkeeper
-from node_agent.tasks.asgi import Receive, Scope, Send, bind, door, respond
+from node_agent.ports import DoorRequest
 from node_agent.tasks.journal_door import JournalDoor
 
 KEY = b"cluster key"
 NOW = 1000.0
+LAG_S = 5.0
 
 
-async def http(scope: Scope, receive: Receive, send: Send) -> None:
-    await respond(send, 200, b"http")
+async def http(request: DoorRequest) -> None:
+    request.respond(200, b"http")
 
 
 class Ends:
-    """A door on a free port, and links to it. heard: what came back; lost: why a link was lost."""
+    """A door on a free port, and links to it. heard: receipts and refusals as they came; why: a link was lost."""
 
     def __init__(self) -> None:
         self.keeper = Keeper()
         self.journals = JournalDoor(self.keeper, Doorkeeper(KEY), lambda: NOW)
-        listener = bind("127.0.0.1", 0, "peer door")
-        self.address = Address("127.0.0.1", listener.getsockname()[1])
-        self.server = door(http, 0.1, self.journals.protocol())
-        self.serving = asyncio.create_task(self.server.serve(sockets=[listener]))
-        self.heard: asyncio.Queue[Message] = asyncio.Queue()
-        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.listener = bind("127.0.0.1", 0, "peer door")
+        self.address = Address("127.0.0.1", self.listener.getsockname()[1])
+        self.server = HttpServer(http, other=self.journals.other())
+        self.heard: asyncio.Queue[object] = asyncio.Queue()
+        self.why: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def link(self, key: bytes = KEY, at: float = NOW, address: Address | None = None) -> TcpLink:
-        links = TcpJournalLinks(key, lambda: at, "127.0.0.1")
-        return links.connect(address or self.address, self.heard.put_nowait, self.lost.set_result)
+        return TcpJournalLinks(key, lambda: at, LAG_S, "127.0.0.1").connect(address or self.address, self)
+
+    # LinkOwner
+
+    def acknowledged(self, receipts: Sequence[object]) -> None:
+        for receipt in receipts:
+            self.heard.put_nowait(receipt)
+
+    def overdue(self, receipts: Sequence[object]) -> None:
+        for receipt in receipts:
+            self.heard.put_nowait(f"{receipt} is overdue")
+
+    def refused(self, handle: int, why: str) -> None:
+        self.heard.put_nowait((handle, why))
+
+    def lost(self, why: str) -> None:
+        self.why.set_result(why)
 
 
 def tell(story: Callable[[Ends], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
         ends = Ends()
+        await ends.server.start(ends.listener)
         async with asyncio.timeout(10):
             await story(ends)
         ends.journals.close()
-        ends.server.should_exit = True
-        await ends.serving
+        await ends.server.close(0.1)
 
     asyncio.run(run())
 
 
 def opened(stream: str = "s", epoch: int = 1, lines: bytes = b"") -> bytes:
     named = orjson.dumps({"stream": stream, "epoch": [epoch, "i-a"]})
-    return encode(Message(OPEN, 1, lines.count(b"\n"), b"\n".join((named, b"opening", lines))))
+    return encode(OPEN, 1, lines.count(b"\n"), b"\n".join((named, b"opening", lines)))
 
 
 def test_lines_are_kept_and_acknowledged_in_their_order() -> None:
     async def story(ends: Ends) -> None:
         link = ends.link()
-        link.send(opened())
-        link.send(encode(Message(APPEND, 1, 1, b"one\ntwo\n")))
-        link.send(encode(Message(APPEND, 1, 5, b"five\n")))
-        heard = [await ends.heard.get() for _ in range(3)]
-        assert [(m.kind, m.number) for m in heard] == [(ACK, 0), (ACK, 2), (REFUSED, 0)]
+        link.send(opened(), "opened")
+        link.send(encode(APPEND, 1, 1, b"one\ntwo\n"), "two")
+        link.send(encode(APPEND, 1, 5, b"five\n"), "five")
+        heard = [await ends.heard.get() for _ in range(4)]
+        assert heard == [(1, "gap"), "opened", "two", "five"], "a refusal comes before the receipts of its batch"
         taken = ends.keeper.take("s", "i-b", NOW)
         assert taken is not None
         assert (taken.opening, taken.lines, taken.seq) == (b"opening", b"one\ntwo\n", 2)
-        link.send(encode(Message(APPEND, 1, 3, b"three\n")))
-        assert (await ends.heard.get()).body == b"stale"
+        link.send(encode(APPEND, 1, 3, b"three\n"))
+        assert await ends.heard.get() == (1, "stale")
         link.close()
 
     tell(story)
@@ -85,7 +101,7 @@ def test_lines_are_kept_and_acknowledged_in_their_order() -> None:
 def test_forgotten_is_gone_and_the_door_still_speaks_http() -> None:
     async def story(ends: Ends) -> None:
         link = ends.link()
-        link.send(opened() + encode(Message(FORGET, 1, 0)))
+        link.send(opened() + encode(FORGET, 1))
         await ends.heard.get()
         assert len(ends.keeper) == 0
         reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
@@ -103,7 +119,7 @@ def test_forgotten_is_gone_and_the_door_still_speaks_http() -> None:
 def test_a_stranger_and_a_recording_are_refused(key: bytes, at: float) -> None:
     async def story(ends: Ends) -> None:
         ends.link(key, at).send(opened())
-        assert await ends.lost in ("eof", "reset")
+        assert await ends.why in ("eof", "reset")
         assert len(ends.keeper) == 0
 
     tell(story)
@@ -122,12 +138,35 @@ def test_a_preface_is_bounded_and_checked(rest: bytes) -> None:
     tell(story)
 
 
+def test_who_waits_for_a_keeper_that_does_not_answer_hears_so_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.unit.tasks.test_journals.LAG_S", 0.05)
+
+    async def story(ends: Ends) -> None:
+        ended = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+            ended.set()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        link = ends.link(address=Address("127.0.0.1", server.sockets[0].getsockname()[1]))
+        link.send(opened(), "opened")
+        assert await ends.heard.get() == "opened is overdue"
+        link.close()
+        await ended.wait()
+        server.close()
+
+    tell(story)
+
+
 def test_a_link_that_nobody_takes_from_is_lost_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_link, "MAX_HELD_BYTES", 1000)
 
     async def story(ends: Ends) -> None:
         ends.link().send(b"x" * 1001)  # before the connection is there: it is held
-        assert await ends.lost == "too-slow"
+        assert await ends.why == "too-slow"
 
     tell(story)
 
@@ -135,7 +174,7 @@ def test_a_link_that_nobody_takes_from_is_lost_at_its_bound(monkeypatch: pytest.
 def test_a_keeper_that_is_not_there_is_said_so() -> None:
     async def story(ends: Ends) -> None:
         ends.link(address=Address("127.0.0.1", free_port())).send(opened())
-        assert await ends.lost == "refused"
+        assert await ends.why == "refused"
 
     tell(story)
 

@@ -3,48 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
-from typing import Any
 
 import pytest
 
+from node_agent.adapters.memory import MemoryRequest
 from node_agent.tasks import reply as replies
 from node_agent.tasks.reply import Reply
 
 
-def played(monkeypatch: pytest.MonkeyPatch, *, early_s: float, every_s: float, ended: bool) -> list[dict[str, Any]]:
+def played(monkeypatch: pytest.MonkeyPatch, early_s: float, events: list[int], *, ended: bool = False) -> MemoryRequest:
+    """What a client hears; events: how many it had at each look."""
     monkeypatch.setattr(replies, "EARLY_HEAD_S", early_s)
-    monkeypatch.setattr(replies, "COMMENT_EVERY_S", every_s)
-    sent: list[dict[str, Any]] = []
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        sent.append(dict(message))
+    client = MemoryRequest()
 
     async def story() -> None:
-        reply = Reply(send, "s", b"mine")
+        reply = Reply(client, "s", b"mine")
         if ended:
-            await reply.fail(503, "code", "message")
-        for _ in range(3):
-            reply.keep_alive()
-            await asyncio.sleep(0)
+            reply.fail(503, "code", "message")
+        for count in events:
+            reply.keep_alive(count)
 
     asyncio.run(story())
-    return sent
+    return client
 
 
 def test_the_head_comes_before_any_engine_answers_and_comments_follow(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = played(monkeypatch, early_s=0.0, every_s=0.0, ended=False)
-    assert sent[0]["status"] == 200
-    assert (b"x-request-id", b"mine") in sent[0]["headers"]
-    assert {message["body"] for message in sent[1:]} == {b": waiting\n"}
+    client = played(monkeypatch, 0.0, [0, 0, 5, 5])
+    assert client.status == 200
+    assert client.told[b"x-request-id"] == b"mine"
+    assert client.sent == [b": waiting\n"] * 3
 
 
-@pytest.mark.parametrize("bounds", [{"early_s": 60.0, "every_s": 0.0, "ended": False}])
-def test_until_then_nothing_is_said(monkeypatch: pytest.MonkeyPatch, bounds: dict[str, Any]) -> None:
-    assert played(monkeypatch, **bounds) == []
+def test_until_then_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = played(monkeypatch, 60.0, [0, 0])
+    assert (client.status, client.sent) == (0, [])
 
 
 def test_after_the_end_nothing_more_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = played(monkeypatch, early_s=0.0, every_s=0.0, ended=True)
-    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
-    assert sent[0]["status"] == 503
+    client = played(monkeypatch, 0.0, [0, 0], ended=True)
+    assert (client.status, client.is_ended, len(client.sent)) == (503, True, 1)
+    assert b'"code":"code"' in client.answer

@@ -1,0 +1,337 @@
+"""One HTTP/1.1 exchange as a client has it, and the connection that it happens on; callbacks are httptools'.
+
+Rules kept here:
+
+* an exchange is over once: whole, or lost for one reason, the first that was given;
+* what nobody takes is bounded: beyond MAX_HELD_BYTES the connection stops reading;
+* a silence counts only while this side would take what came;
+* a request on a connection that the server had closed while it was idle is asked again, on a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import httptools
+
+from node_agent.ports import ExchangeLost
+
+MAX_HELD_BYTES = 1024 * 1024
+"""Received and not yet taken, at which a connection stops reading."""
+
+MAX_HEAD_BYTES = 64 * 1024
+
+
+class Connection(asyncio.Protocol):
+    """A connection while it is idle; an exchange takes its place as the transport's protocol.
+
+    exchange: the one that is under way on it.
+    """
+
+    def __init__(self) -> None:
+        self.exchange: Exchange | None = None
+        self.transport: asyncio.Transport | None = None
+        self.idle_since = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment] # create_connection gives a Transport
+
+    def data_received(self, data: bytes) -> None:
+        self.abort()  # it spoke without being asked
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+
+    def begin(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        if self.transport is not None:
+            self.transport.set_protocol(exchange)
+
+    def end(self) -> None:
+        self.exchange = None
+        if self.transport is not None:
+            self.transport.set_protocol(self)
+
+    @property
+    def usable(self) -> bool:
+        return self.transport is not None and not self.transport.is_closing()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Exchange(asyncio.Protocol):
+    """The Response port, and the protocol of its connection while it lasts.
+
+    connect: makes a connection; raises ExchangeLost; released: takes a connection back that may be used again;
+    lost: hears once why the exchange was lost, where it was.
+    """
+
+    def __init__(
+        self,
+        request: bytes,
+        silence_s: float,
+        connect: Callable[[], Awaitable[Connection]],
+        released: Callable[[Connection], None],
+        lost: Callable[[str], None] | None = None,
+    ) -> None:
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self._request = request
+        self._silence_s = silence_s
+        self._connect = connect
+        self._released = released
+        self._on_lost = lost
+        self._connection: Connection | None = None
+        self._was_idle = False
+        self._connecting: asyncio.Task[Connection] | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._head_bytes = 0
+        self._head_seen = False
+        self._may_stay = False
+        self._done = False
+        self._why_lost: str | None = None
+        self._parts: list[bytes] = []
+        self._held = 0
+        self._sink: Callable[[bytes], None] | None = None
+        self._held_back = False  # this side holds too much
+        self._told_to_pause = False  # whoever takes the body asked for a pause
+        self._waiter: asyncio.Future[None] | None = None
+        self.heard_at = 0.0
+        self.pieces = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
+
+    def begin(self, connection: Connection, *, was_idle: bool) -> None:
+        """Send the request. was_idle: whether the connection waited for it, and may have been closed meanwhile."""
+        self._connection, self._was_idle = connection, was_idle
+        if connection.transport is None:
+            self.lose("reset")
+            return
+        connection.begin(self)
+        self._parser = httptools.HttpResponseParser(self)
+        self.headers = {}
+        self.heard_at = self._loop.time()
+        self.allow_silence(self._silence_s)
+        connection.transport.write(self._request)
+
+    # what the connection says
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self._now()
+        self.pieces += 1
+        if self._parser is None:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            raise  # a bug of whoever takes the body
+        except httptools.HttpParserError:
+            self.abort("broken")
+            return
+        if self._sink is not None:
+            if self._done:
+                self._wake()
+            return
+        self._was_idle = False
+        if not self._head_seen:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.abort("broken")
+                return
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._connection is not None:
+            self._connection.connection_lost(exc)
+        self.lose("eof" if exc is None else "reset")
+
+    def lose(self, why: str) -> None:
+        """The connection is gone; nothing happens where the exchange is over already."""
+        if self._done or self._why_lost is not None:
+            return
+        self._why_lost = why
+        self._stop_timer()
+        if self._on_lost is not None and not self._was_idle:
+            self._on_lost(why)
+        self._wake()
+
+    # httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        if self._parser is not None:
+            self.status = self._parser.get_status_code()
+            self._head_seen = self.status >= 200  # before it there may be interim ones
+            self._may_stay = self._parser.should_keep_alive()
+
+    def on_body(self, body: bytes) -> None:
+        if self._sink is not None:
+            self._sink(body)
+            return
+        self._parts.append(body)
+        self._held += len(body)
+        if self._held > MAX_HELD_BYTES:
+            self._held_back = True
+            self._set_reading()
+
+    def on_message_complete(self) -> None:
+        self._done = self._head_seen
+        if self._done:
+            self._stop_timer()
+
+    # the Response port
+
+    @property
+    def is_event_stream(self) -> bool:
+        return self.headers.get(b"content-type", b"").startswith(b"text/event-stream")
+
+    async def head(self) -> None:
+        """Wait for the response's head. Raises ExchangeLost."""
+        while not self._head_seen:
+            if self._why_lost is not None:
+                if not self._was_idle or self._why_lost not in ("eof", "reset"):
+                    raise ExchangeLost(self._why_lost)
+                self._why_lost = None  # the server had closed it: nothing was answered, another connection may ask
+                self._connection = None
+            if self._connection is None:
+                self.begin(await self._connected(), was_idle=False)
+            else:
+                await self._wait()
+        self._request = b""
+
+    async def _connected(self) -> Connection:
+        self._connecting = asyncio.ensure_future(self._connect())
+        try:
+            return await self._connecting
+        except asyncio.CancelledError:
+            if self._why_lost is None:
+                raise
+            raise ExchangeLost(self._why_lost) from None
+        except ExchangeLost as lost:
+            self._was_idle = False
+            self.lose(lost.why)
+            raise
+        finally:
+            self._connecting = None
+
+    async def read(self) -> bytes:
+        """What arrived since the last read, b"" at the end. Raises ExchangeLost."""
+        while not self._parts:
+            if self._done:
+                return b""
+            if self._why_lost is not None:
+                raise ExchangeLost(self._why_lost)
+            await self._wait()
+        return self._take()
+
+    def _take(self) -> bytes:
+        parts = self._parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._held = 0
+        if self._held_back:
+            self._held_back = False
+            self._set_reading()
+        return data
+
+    async def read_all(self, max_bytes: int) -> bytes:
+        """The whole body. Raises ExchangeLost, also where it is larger than `max_bytes`."""
+        parts, size = [], 0
+        while data := await self.read():
+            parts.append(data)
+            size += len(data)
+            if size > max_bytes:
+                self.abort("too-large")
+                raise ExchangeLost("too-large")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def pipe(self, sink: Callable[[bytes], None]) -> None:
+        """Give what comes to `sink`, at once and until the end. Raises ExchangeLost, once it has all that came."""
+        self._sink = sink
+        if self._parts:
+            sink(self._take())
+        while not self._done:
+            if self._why_lost is not None:
+                raise ExchangeLost(self._why_lost)
+            await self._wait()
+
+    def pause(self, paused: bool) -> None:
+        """Take nothing more from the connection for now, or go on."""
+        self._told_to_pause = paused
+        self._set_reading()
+
+    def _set_reading(self) -> None:
+        connection = self._connection
+        if connection is None or connection.transport is None or connection.exchange is not self:
+            return
+        reads = connection.transport.is_reading()
+        if reads and (self._held_back or self._told_to_pause):
+            connection.transport.pause_reading()
+        elif not reads and not (self._held_back or self._told_to_pause):
+            self.heard_at = self._loop.time()
+            connection.transport.resume_reading()
+
+    def allow_silence(self, seconds: float) -> None:
+        """From now on, a silence of `seconds` loses the exchange."""
+        self._silence_s = seconds
+        self._stop_timer()
+        if not self._done and self._why_lost is None:
+            self._timer = self._loop.call_later(seconds, self._on_timer)
+
+    def _on_timer(self) -> None:
+        quiet_s = self._loop.time() - self.heard_at
+        is_paused = self._held_back or self._told_to_pause
+        if is_paused or quiet_s < self._silence_s:
+            rest_s = self._silence_s if is_paused else self._silence_s - quiet_s
+            self._timer = self._loop.call_later(max(rest_s, 0.001), self._on_timer)
+        else:
+            self.abort("silence")
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def abort(self, why: str) -> None:
+        """Break it off: whoever waits gets ExchangeLost(why); the server sees its client go."""
+        was_over = self._done
+        self._was_idle = False
+        self.lose(why)
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._connection is not None and not was_over:
+            self._connection.end()
+            self._connection.abort()
+
+    def close(self) -> None:
+        """This side is done with it. The connection of an unfinished one goes along."""
+        connection, self._connection = self._connection, None
+        self._stop_timer()
+        if connection is None or connection.exchange is not self:
+            return
+        connection.end()
+        is_clear = self._done and self._may_stay and not self._held_back and not self._told_to_pause
+        if is_clear and connection.usable:
+            self._released(connection)
+        else:
+            self._why_lost = self._why_lost or "closed"
+            connection.abort()
+
+    # waiting
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,58 @@
+"""A request at an engine: the exchange behind it, for those who add something to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from node_agent.ports import Response
+
+
+class Asked:
+    """The Response port over another Response."""
+
+    def __init__(self, exchange: Response) -> None:
+        self.exchange = exchange
+
+    @property
+    def heard_at(self) -> float:
+        return self.exchange.heard_at
+
+    @property
+    def pieces(self) -> int:
+        return self.exchange.pieces
+
+    @property
+    def status(self) -> int:
+        return self.exchange.status
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        return self.exchange.headers
+
+    @property
+    def is_event_stream(self) -> bool:
+        return self.exchange.is_event_stream
+
+    async def head(self) -> None:
+        await self.exchange.head()
+
+    async def read(self) -> bytes:
+        return await self.exchange.read()
+
+    async def read_all(self, max_bytes: int) -> bytes:
+        return await self.exchange.read_all(max_bytes)
+
+    async def pipe(self, sink: Callable[[bytes], None]) -> None:
+        await self.exchange.pipe(sink)
+
+    def pause(self, paused: bool) -> None:
+        self.exchange.pause(paused)
+
+    def allow_silence(self, seconds: float) -> None:
+        self.exchange.allow_silence(seconds)
+
+    def abort(self, why: str) -> None:
+        self.exchange.abort(why)
+
+    def close(self) -> None:
+        self.exchange.close()

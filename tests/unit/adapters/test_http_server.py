@@ -1,0 +1,427 @@
+"""The doors' HTTP server: requests in any cuts, answers in both forms, and a bound for everything that may come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node_agent.adapters import http_door
+from node_agent.adapters.http_server import Handle, HttpServer, Limits, bind
+from node_agent.contract.errors import ConfigurationError
+from node_agent.ports import DoorRequest
+
+LIMITS = Limits(body_bytes=100, head_bytes=2_000, connections=4, pipelined=3, idle_s=60.0, stalled_s=5.0, request_s=9.0)
+
+
+async def echo(request: DoorRequest) -> None:
+    said = f"{request.method} {request.path} {request.body.decode()}"
+    request.respond(200, said.encode(), b"text/plain", [(b"x-target", request.target.encode())])
+
+
+async def in_pieces(request: DoorRequest) -> None:
+    request.begin(200, b"text/plain")
+    for piece in (b"one ", b"", b"two"):
+        request.write(piece)
+    request.end(b" three")
+
+
+@dataclass
+class Client:
+    """A raw connection to the server."""
+
+    server: HttpServer
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    others: list[Client] = field(default_factory=list)
+
+    async def ask(self, raw: bytes, cut: int = 10_000) -> tuple[int, dict[str, str], bytes]:
+        """Send a request in cuts of so many bytes; status, headers and body of the answer."""
+        for at in range(0, len(raw), cut):
+            self.writer.write(raw[at : at + cut])
+            await self.writer.drain()
+        return await self.answer()
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        status = int(head[0].split(" ")[1])
+        if "content-length" in headers:
+            return status, headers, await self.reader.readexactly(int(headers["content-length"]))
+        if "transfer-encoding" not in headers:
+            return status, headers, b"" if status == 100 else await self.reader.read()
+        body = b""
+        while size := int(await self.reader.readuntil(b"\r\n"), 16):
+            body += (await self.reader.readexactly(size + 2))[:-2]
+        await self.reader.readline()
+        return status, headers, body
+
+    async def is_closed(self) -> bool:
+        """Whether the server says nothing more and ends the connection."""
+        with contextlib.suppress(ConnectionError):
+            return await self.reader.read() == b""
+        return True
+
+
+Story = Callable[[Client], Coroutine[Any, Any, None]]
+
+
+def tell(handle: Handle, story: Story, limits: Limits = LIMITS) -> None:
+    async def run() -> None:
+        listener = bind("127.0.0.1", 0, "door")
+        server = HttpServer(handle, limits)
+        await server.start(listener)
+        client = Client(server, *await asyncio.open_connection(*listener.getsockname()))
+        try:
+            async with asyncio.timeout(10):
+                await story(client)
+        finally:
+            for one in (client, *client.others):
+                one.writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await one.writer.wait_closed()
+            await server.close(0.1)
+
+    asyncio.run(run())
+
+
+async def another(client: Client) -> Client:
+    address = client.writer.get_extra_info("peername")
+    client.others.append(Client(client.server, *await asyncio.open_connection(*address)))
+    return client.others[-1]
+
+
+async def until(check: Callable[[], bool]) -> None:
+    while not check():
+        await asyncio.sleep(0.001)
+
+
+def post(body: str, path: str = "/a%20b?q=1", more: str = "") -> bytes:
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\n{more}content-length: {len(body)}\r\n\r\n{body}".encode()
+
+
+# requests and answers
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text("abc", max_size=20), min_size=1, max_size=3), st.integers(1, 60))
+def test_requests_come_whole_in_any_cuts_and_are_answered_in_their_order(bodies: list[str], cut: int) -> None:
+    async def story(client: Client) -> None:
+        raw = b"".join(map(post, bodies))
+        status, headers, body = await client.ask(raw, cut)
+        assert (status, headers["x-target"], body) == (200, "/a%20b?q=1", f"POST /a b {bodies[0]}".encode())
+        for rest in bodies[1:]:
+            assert (await client.answer())[2] == f"POST /a b {rest}".encode()
+
+    tell(echo, story)
+
+
+def test_an_answer_in_pieces_is_chunked_and_the_connection_stays() -> None:
+    async def story(client: Client) -> None:
+        for _ in range(2):
+            status, headers, body = await client.ask(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (status, headers["transfer-encoding"], body) == (200, "chunked", b"one two three")
+            assert "date" in headers
+            assert "connection" not in headers
+
+    tell(in_pieces, story)
+
+
+def test_a_client_of_http_1_0_gets_pieces_as_they_are_and_the_end_of_the_connection() -> None:
+    async def story(client: Client) -> None:
+        status, headers, body = await client.ask(b"GET / HTTP/1.0\r\n\r\n")
+        assert (status, headers["connection"], body) == (200, "close", b"one two three")
+
+    tell(in_pieces, story)
+
+
+def test_a_head_is_answered_as_a_get_without_its_body() -> None:
+    async def story(client: Client) -> None:
+        client.writer.write(b"HEAD /x HTTP/1.1\r\nhost: x\r\n\r\n" + post("next"))
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 7\r\n" in head
+        assert (await client.answer())[2] == b"POST /a b next"
+
+    tell(echo, story)
+
+
+def test_who_waits_for_leave_to_send_a_body_gets_it() -> None:
+    async def story(client: Client) -> None:
+        raw = post("body", more="expect: 100-continue\r\n")
+        assert (await client.ask(raw[:-4]))[0] == 100
+        assert (await client.ask(raw[-4:]))[2] == b"POST /a b body"
+
+    tell(echo, story)
+
+
+def test_an_offer_to_speak_http_2_is_answered_in_http_1_and_the_connection_ends() -> None:
+    async def story(client: Client) -> None:
+        offer = "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+        status, headers, body = await client.ask(post("body", more=offer))
+        assert (status, headers["connection"], body) == (200, "close", b"POST /a b body")
+        assert await client.is_closed()
+
+    tell(echo, story)
+
+
+def test_a_header_that_comes_twice_is_one_with_both_values() -> None:
+    seen = []
+
+    async def look(request: DoorRequest) -> None:
+        seen.append(request.headers[b"x-a"])
+        await echo(request)
+
+    async def story(client: Client) -> None:
+        await client.ask(post("", more="X-A: 1\r\nx-a: 2\r\n"))
+        assert seen == [b"1, 2"]
+
+    tell(look, story)
+
+
+# who answers hears of the client
+
+
+def test_a_client_that_goes_is_heard_of_before_and_in_the_middle_of_the_answer() -> None:
+    async def story(client: Client) -> None:
+        for begun in (False, True):
+            gone, asked = asyncio.Event(), asyncio.Event()
+            script.append((begun, asked, gone))
+            other = await another(client)
+            other.writer.write(post("x"))
+            await asked.wait()
+            other.writer.close()
+            await gone.wait()
+
+    script: list[tuple[bool, asyncio.Event, asyncio.Event]] = []
+
+    async def slow(request: DoorRequest) -> None:
+        begun, asked, gone = script[-1]
+        if begun:
+            request.begin(200, b"text/plain")
+            request.write(b"x")
+        request.when_gone(gone.set)
+        asked.set()
+        await gone.wait()
+        assert request.is_gone
+        request.write(b"to nobody")
+        request.end()
+
+    tell(slow, story)
+
+
+def test_a_client_that_does_not_read_is_said_to_lag_until_it_has_caught_up() -> None:
+    lags: list[bool] = []
+
+    async def much(request: DoorRequest) -> None:
+        request.when_congested(lags.append)
+        request.begin(200, b"text/plain")
+        while not lags:
+            request.write(b"x" * 100_000)
+            await asyncio.sleep(0)
+        await until(lambda: len(lags) > 1)
+        request.end()
+
+    async def story(client: Client) -> None:
+        client.writer.write(post("x"))
+        await until(lambda: lags == [True])
+        await client.answer()
+        assert lags == [True, False]
+
+    tell(much, story)
+
+
+def test_a_bug_in_the_middle_of_an_answer_never_looks_like_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(request: DoorRequest) -> None:
+        if request.body == b"begun":
+            request.begin(200, b"text/plain")
+            request.write(b"half")
+        raise RuntimeError("a bug")
+
+    async def story(client: Client) -> None:
+        other = await another(client)
+        status, _, body = await other.ask(post("new"))
+        assert status == 500
+        assert json.loads(body)["error"]["code"] == "internal_error"
+        client.writer.write(post("begun"))
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await client.answer()
+
+    with caplog.at_level(logging.ERROR):
+        tell(broken, story)
+    assert "a bug" in caplog.text
+
+
+# bounds
+
+
+@pytest.mark.parametrize("how", ["announced", "announced, and leave is asked", "chunked"])
+def test_a_body_is_bounded_and_the_client_reads_why(how: str) -> None:
+    async def story(client: Client) -> None:
+        more = "expect: 100-continue\r\n" if "leave" in how else ""
+        raw = post("x" * 101, more=more)
+        if how == "chunked":
+            raw = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + b"32\r\n" + b"x" * 50 + b"\r\n"
+            raw += b"33\r\n" + b"x" * 51 + b"\r\n"
+        status, headers, body = await client.ask(raw)
+        assert (status, headers["connection"]) == (413, "close")
+        assert json.loads(body)["error"]["code"] == "request_too_large"
+
+    tell(echo, story)
+
+
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b""], ids=["whole", "without end"])
+@pytest.mark.parametrize("cut", [700, 10_000])
+def test_a_head_is_bounded(end: bytes, cut: int) -> None:
+    async def story(client: Client) -> None:
+        status, _, body = await client.ask(b"GET / HTTP/1.1\r\nx: " + b"y" * 3_000 + end, cut)
+        assert status == 431
+        assert json.loads(body)["error"]["code"] == "headers_too_large"
+
+    tell(echo, story)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(raw: bytes) -> None:
+    async def story(client: Client) -> None:
+        status, headers, body = await client.ask(raw)
+        assert (status, headers["connection"]) == (400, "close")
+        assert json.loads(body)["error"]["code"] == "invalid_http"
+
+    tell(echo, story)
+
+
+def test_connections_are_bounded_and_one_too_many_is_told_so() -> None:
+    async def story(client: Client) -> None:
+        await client.ask(post("x"))
+        held = [await another(client) for _ in range(LIMITS.connections - 1)]
+        for one in held:
+            assert (await one.ask(post("x")))[0] == 200
+        status, headers, body = await (await another(client)).answer()
+        assert (status, headers["connection"]) == (503, "close")
+        assert json.loads(body)["error"]["code"] == "too_many_connections"
+        assert (await client.ask(post("x")))[0] == 200, "the others stay"
+
+    tell(echo, story)
+
+
+def test_requests_ahead_of_their_answers_are_bounded() -> None:
+    async def never(request: DoorRequest) -> None:
+        gone = asyncio.Event()
+        request.when_gone(gone.set)
+        await gone.wait()
+
+    async def story(client: Client) -> None:
+        client.writer.write(post("x") * (LIMITS.pipelined + 2))
+        assert await client.is_closed()
+
+    tell(never, story)
+
+
+def test_what_takes_too_long_is_ended_and_what_is_being_answered_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_door, "_LINGER_S", 1.0)
+    answering = asyncio.Event()
+
+    async def slow(request: DoorRequest) -> None:
+        if request.body == b"slow":
+            await answering.wait()
+        await echo(request)
+
+    async def story(client: Client) -> None:
+        slow_one, half_head, half_body, idle = [await another(client) for _ in range(4)]
+        slow_one.writer.write(post("slow"))
+        half_head.writer.write(post("x")[:20])
+        half_body.writer.write(post("xxxx")[:-2])
+        assert (await idle.ask(post("x")))[0] == 200
+        await until(lambda: len(client.server.connections) == 5 and client.server.busy == 1)
+        at = client.server.now + LIMITS.stalled_s + 0.1
+        for connection in list(client.server.connections):
+            connection.check(at)
+        for one in (half_head, half_body):
+            assert (await one.answer())[0] == 408
+        for connection in list(client.server.connections):
+            connection.check(at + LIMITS.idle_s)
+        assert await idle.is_closed()
+        assert await half_head.is_closed()
+        answering.set()
+        assert (await slow_one.answer())[2] == b"POST /a b slow"
+
+    tell(slow, story, replace(LIMITS, connections=9))
+
+
+def test_a_body_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(client: Client) -> None:
+        raw = post("x" * 50)
+        client.writer.write(raw[:-40])
+        await until(lambda: len(client.server.connections) == 1)
+        began = client.server.now
+        for second in range(1, 12):
+            client.server.now = began + second
+            client.writer.write(b"x")
+            await asyncio.sleep(0.01)
+            for connection in list(client.server.connections):
+                connection.check(client.server.now)
+        assert (await client.answer())[0] == 408
+
+    tell(echo, story)
+
+
+# the end
+
+
+def test_a_door_that_closes_lets_what_runs_end_and_takes_nothing_new() -> None:
+    may_end = asyncio.Event()
+
+    async def slow(request: DoorRequest) -> None:
+        await may_end.wait()
+        await echo(request)
+
+    async def story(client: Client) -> None:
+        client.writer.write(post("x"))
+        await until(lambda: client.server.busy == 1)
+        closing = asyncio.create_task(client.server.close(5.0))
+        await until(lambda: client.server.is_closing)
+        may_end.set()
+        status, headers, _ = await client.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        await closing
+        with pytest.raises(OSError, match="Connect call failed"):
+            await another(client)
+
+    tell(slow, story)
+
+
+def test_a_door_that_closes_does_not_wait_for_ever() -> None:
+    async def never(request: DoorRequest) -> None:
+        await asyncio.Event().wait()
+
+    async def story(client: Client) -> None:
+        client.writer.write(post("x"))
+        await until(lambda: client.server.busy == 1)
+        await client.server.close(0.05)
+        assert await client.is_closed()
+
+    tell(never, story)
+
+
+def test_a_port_that_is_taken_is_said_so() -> None:
+    listener = bind("127.0.0.1", 0, "front door")
+    with pytest.raises(ConfigurationError, match="the front door cannot listen on"):
+        bind(*listener.getsockname(), "front door")
+    listener.close()
