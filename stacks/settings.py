@@ -158,7 +158,7 @@ class FleetSettings:
     """Deployed on the embedded AWS: without what it does not know (docs/architecture.md lists the differences)."""
 
     def without_what_is_unknown_locally(self) -> FleetSettings:
-        """For the embedded AWS: no machine images, identity providers, load balancers, or VPCs that are there already."""
+        """For the embedded AWS: no machine images, identity providers, load balancers, or VPCs that exist already."""
         return replace(
             self,
             bake_image=False,
