@@ -88,7 +88,7 @@ class Terminal:
         """As `doing`, for something that says what it is at: give that to what is yielded, as often as you like."""
         if self.moves:
             with self.err.status(what) as status:
-                yield status.update
+                yield lambda step: status.update(Text(step))
         else:
             self.say(f"{what} ...")
             yield lambda step: None
