@@ -9,8 +9,12 @@ BIN := .venv/bin
 WHOLE := tests/contract/ tests/e2e/
 SUITES := $(filter-out tests/__pycache__/ $(WHOLE),$(sort $(wildcard tests/*/))) $(WHOLE)
 
+# The CDK says at each start that Node 20 is old, and would like to tell its makers that it was started.
+export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
+export CDK_DISABLE_CLI_TELEMETRY := true
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run chaos test bench lint synth lock clean
+.PHONY: help setup run chaos test bench lint synth checkov lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 20
@@ -37,13 +41,18 @@ bench: setup  ## what the front door costs, next to the Rust vllm-router (ARGS=-
 	@$(BIN)/python -m bench.compare $(ARGS)
 
 synth: setup  ## the CloudFormation templates, without any AWS account
-	node_modules/.bin/cdk synth --quiet --all
+	node_modules/.bin/cdk synth --quiet
 
-lock: setup  ## the lock files anew, after a change of dependencies in pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements/dev.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt pyproject.toml -o requirements/agent.txt
+checkov: setup  ## the templates before checkov, each finding accepted with a reason or mended
+	@$(BIN)/python -m checks.checkov
+
+lock: setup  ## the lock files anew, after a change of dependencies in pyproject.toml or requirements/*.in
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml requirements/agent.in -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt requirements/agent.in -o requirements/agent.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/bench.in -o requirements/bench.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/checkov.in -o requirements/checkov.txt
+	$(BIN)/uv pip compile --quiet --python-version 3.12 --python-platform x86_64-manylinux_2_35 --no-annotate --generate-hashes --no-emit-index-url --no-header requirements/engine.in -o requirements/engine.txt
 
 clean:  ## what was made in the checkout; the cache outside it stays
 	rm -rf .venv node_modules cdk.out out build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,28 +1,39 @@
-"""The CDK app: `cdk deploy --all [-c nodes=5] [-c client_cidrs=203.0.113.0/24]`; stacks/settings.py has every key."""
+"""The CDK app: `cdk deploy --all`, as synkti.toml says, and what is above it: `-c nodes=5`."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from aws_cdk import App
+from aws_cdk import App, Stack
 
 from node_agent.contract.errors import ConfigurationError
 from stacks.events_stack import EventsStack
 from stacks.fleet_stack import FleetStack
-from stacks.settings import FleetSettings, from_context
+from stacks.github_stack import GithubStack
+from stacks.image_stack import ImageStack
+from stacks.settings import FleetSettings, load
 from stacks.state_stack import StateStack
 
 
-def build(app: App, settings: FleetSettings) -> tuple[StateStack, FleetStack, EventsStack]:
-    """The stacks of one fleet, in the order of their dependence."""
+def build(app: App, settings: FleetSettings) -> list[Stack]:
+    """The stacks of one fleet, in the order of their dependence; image and github only where they are wanted."""
+    if settings.local:
+        settings = settings.without_what_is_unknown_locally()
     state = StateStack(app, settings)
-    return state, FleetStack(app, settings, state), EventsStack(app, settings, state)
+    image = ImageStack(app, settings, state) if settings.bake_image else None
+    fleet = FleetStack(app, settings, state)
+    if image is not None:
+        fleet.add_stack_dependency(image)
+    events = EventsStack(app, settings, state)
+    github = GithubStack(app, settings) if settings.github_repository else None
+    return [stack for stack in (state, image, fleet, events, github) if stack is not None]
 
 
 def main() -> int:
     app = App()
     try:
-        build(app, from_context(app.node.try_get_context))
+        build(app, load(Path.cwd(), app.node.try_get_context))
     except ConfigurationError as error:
         for fault in error.faults:
             print(f"configuration: {fault}", file=sys.stderr)

@@ -1,5 +1,5 @@
 """Entry point: `python -m cli`."""
 
-from cli.main import app
+from cli.main import run
 
-app(prog_name="synkti")
+run()

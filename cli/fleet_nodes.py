@@ -6,6 +6,7 @@ import asyncio
 
 from botocore.exceptions import BotoCoreError
 
+from cli.errors import NotFound
 from node_agent.adapters.aws import aws_client
 from node_agent.adapters.ec2 import Ec2
 from node_agent.contract.errors import TransientError
@@ -13,8 +14,8 @@ from node_agent.contract.names import FRONT_DOOR_PORT, PEER_DOOR_PORT
 from node_agent.contract.states import NodeState
 
 
-class NoNodes(Exception):
-    """None could be found; the message says why, and what to do."""
+class NoNodes(NotFound):
+    """None could be found."""
 
 
 def fronts_by_tag(cluster: str, region: str | None = None) -> list[str]:
@@ -23,8 +24,8 @@ def fronts_by_tag(cluster: str, region: str | None = None) -> list[str]:
         ec2 = Ec2(aws_client("ec2", region), PEER_DOOR_PORT)
         nodes = asyncio.run(ec2.nodes(cluster))
     except (TransientError, BotoCoreError) as error:
-        raise NoNodes(f"EC2 does not answer: {error}; check credentials and region") from error
+        raise NoNodes(f"EC2 does not answer: {error}", "check credentials and region") from error
     hosts = [node.peer.rpartition(":")[0] for node in nodes if node.state is not NodeState.GONE]
     if not hosts:
-        raise NoNodes(f"no running instance carries the tag SynktiCluster={cluster}")
+        raise NoNodes(f"no running instance carries the tag SynktiCluster={cluster}", "synkti nodes shows the nodes")
     return [f"http://{host}:{FRONT_DOOR_PORT}" for host in hosts]

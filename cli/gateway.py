@@ -17,9 +17,12 @@ import orjson
 import typer
 
 import synkti_client
+from cli.errors import BadUsage
 from cli.fleet_nodes import NoNodes, fronts_by_tag
+from cli.options import Json
+from cli.terminal import Terminal
 from node_agent.adapters.http_server import HttpServer, Limits, bind
-from node_agent.contract.errors import ConfigurationError, openai_error
+from node_agent.contract.errors import openai_error
 from node_agent.ports import DoorRequest
 from synkti_client import httpx
 
@@ -105,29 +108,38 @@ async def _follow_nodes(
 
 
 def gateway(
-    node: Annotated[list[str] | None, typer.Option(help="URL of a node, http://host:port; may be repeated.")] = None,
-    discovery: Annotated[
-        str | None, typer.Option(help="A URL that lists nodes as any node's /v1/synkti/nodes.")
+    node: Annotated[
+        list[str] | None, typer.Option(help="URL of a node, http://host:port; may be repeated.", show_default=False)
     ] = None,
-    cluster: Annotated[str | None, typer.Option(help="Find nodes by the EC2 tags of this cluster.")] = None,
-    region: Annotated[str | None, typer.Option(help="The cluster's region, if not the configured one.")] = None,
+    discovery: Annotated[
+        str | None, typer.Option(help="A URL that lists nodes as any node's /v1/synkti/nodes.", show_default=False)
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Find nodes by the EC2 tags of this cluster.", show_default=False)
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="The cluster's region, if not the configured one.", show_default=False)
+    ] = None,
     host: Annotated[str, typer.Option(help="Where applications call it; the loopback by default.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 for any that is free.")] = DEFAULT_PORT,
+    as_json: Json = False,
 ) -> None:
     """A proxy beside your application: stock OpenAI clients go on when the node they stream from is taken away.
 
-    Example: synkti gateway --cluster synkti, then base_url="http://127.0.0.1:8080/v1" in any OpenAI client.
+    It runs until Ctrl-C. With --json the line that says where it listens is a JSON object.
 
-    Example: synkti gateway --node http://10.0.1.5:8000 --node http://10.0.2.7:8000
+    \b
+    Examples:
+      synkti gateway --cluster synkti      # then base_url="http://127.0.0.1:8080/v1" in any OpenAI client
+      synkti gateway --node http://10.0.1.5:8000 --node http://10.0.2.7:8000
     """
+    fronts = [*(node or ()), *(fronts_by_tag(cluster, region) if cluster else ())]
     try:
-        fronts = [*(node or ()), *(fronts_by_tag(cluster, region) if cluster else ())]
         transport = synkti_client.async_transport(fronts, discovery=discovery)
-        listener = bind(host, port, "gateway")
-    except (ValueError, NoNodes, ConfigurationError) as error:
-        typer.echo(f"synkti gateway: {error}; see synkti gateway --help", err=True)
-        raise typer.Exit(78) from error
-    asyncio.run(_serve(transport, cluster, region, listener))
+    except ValueError as error:
+        raise BadUsage(f"{error}", "--cluster NAME finds nodes by their tags") from error
+    listener = bind(host, port, "gateway")
+    asyncio.run(_serve(transport, cluster, region, listener, Terminal(as_json)))
 
 
 async def _serve(
@@ -135,6 +147,7 @@ async def _serve(
     cluster: str | None,
     region: str | None,
     listener: socket.socket,
+    terminal: Terminal,
 ) -> None:
     """Until SIGINT or SIGTERM, and what runs then has a moment to end."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -144,7 +157,11 @@ async def _serve(
     server = HttpServer(Gateway(transport), Limits(body_bytes=MAX_BODY_BYTES))
     await server.start(listener)
     host, port = listener.getsockname()[:2]
-    typer.echo(f"gateway: http://{host}:{port}/v1, with {len(transport.nodes)} nodes to begin with")
+    url, nodes = f"http://{host}:{port}/v1", len(transport.nodes)
+    if terminal.as_json:
+        terminal.json_line({"base_url": url, "nodes": nodes})
+    terminal.line(f"gateway: {url}, with {nodes} nodes to begin with")
+    terminal.out.file.flush()
     await stop.wait()
     following.cancel()
     await server.close(_END_WITHIN_S)

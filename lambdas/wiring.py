@@ -1,6 +1,6 @@
 """What the handlers have in common: read, decide, write; and the adapters, made once for each container.
 
-A write that finds the record changed reads and decides again; after `_TRIES` the invocation fails, so that EventBridge
+A write that finds the record changed reads and decides again; after `TRIES` the invocation fails, so that EventBridge
 comes back later. Nothing is caught that is not understood.
 """
 
@@ -20,11 +20,13 @@ from lambdas.adapters.dynamodb import DynamoRecords
 from lambdas.adapters.ec2 import Ec2Instances
 from lambdas.adapters.ports import Instances, RecordChanged, Records
 from lambdas.core.decisions import Action, Decision, Snapshot, decide
-from lambdas.environment import Environment, from_environ
+from lambdas.environment import Environment, from_environ, table_from_environ
 from node_agent.contract.notices import Ec2Event, parse_event
 from node_agent.contract.records import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
 
-_TRIES = 3
+TRIES = 3
+"""Of a write that finds its record changed, each after reading and deciding again."""
+
 IDEMPOTENCY = IdempotencyConfig(event_key_jmespath="id", raise_on_no_idempotency_key=True, expires_after_seconds=86_400)
 """EventBridge retries for a day at most; an event's id is the same each time."""
 
@@ -52,7 +54,7 @@ def from_aws(clock: Callable[[], float]) -> Adapters:
 def idempotency_rows() -> DynamoDBPersistenceLayer:
     """Powertools' rows, in the same table under keys of their own."""
     return DynamoDBPersistenceLayer(
-        table_name=from_environ(os.environ).table,
+        table_name=table_from_environ(os.environ),
         key_attr=PARTITION_KEY,
         sort_key_attr=SORT_KEY,
         expiry_attr=TTL_ATTRIBUTE,
@@ -69,7 +71,7 @@ def react(raw: Mapping[str, Any], kind: type[Ec2Event], adapters: Adapters) -> d
     event = parse_event(raw)
     if not isinstance(event, kind):
         return _told(Decision(Action.IGNORE, "an event of a kind that is not this handler's"), str(raw.get("id")), "")
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         snapshot = Snapshot(adapters.instances.find(event.instance_id), adapters.records.find(event.instance_id))
         decision = decide(event, snapshot, adapters.environment.cluster, adapters.clock())
         try:
@@ -82,14 +84,14 @@ def react(raw: Mapping[str, Any], kind: type[Ec2Event], adapters: Adapters) -> d
         if decision.tags is not None:
             adapters.instances.tag(event.instance_id, decision.tags)
         return _told(decision, event.event_id, event.instance_id)
-    raise RecordChanged(f"the record of {event.instance_id} changed {_TRIES} times while it was written")
+    raise RecordChanged(f"the record of {event.instance_id} changed {TRIES} times while it was written")
 
 
 def _note_pool(adapters: Adapters, decision: Decision, at: float) -> None:
     """Count the interruption for its pool; losing a race here must not undo the node's own record."""
     if decision.record is None:
         return
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         try:
             adapters.records.note_interruption(
                 decision.record.zone, decision.record.instance_type, at, adapters.clock()

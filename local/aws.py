@@ -16,7 +16,7 @@ from typing import Any
 import boto3
 
 from local.errors import LocalRunError
-from local.processes import start, tail
+from local.processes import kill_all_in, start, tail
 
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
@@ -28,6 +28,7 @@ class EmbeddedAws:
     """folder: the run's; the process ends with it."""
 
     def __init__(self, folder: Path, logs: Path) -> None:
+        self._folder = folder / "aws"
         self._log = logs / "aws.log"
         self._port = free_port()
         # The CDK CLI remembers an account for each access key, so that every run needs a new one.
@@ -35,7 +36,7 @@ class EmbeddedAws:
             "AWS_ACCESS_KEY_ID": "AKIA" + secrets.token_hex(8).upper(),
             "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16),
         }
-        scratch = folder / "aws" / "tmp"
+        scratch = self._folder / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
         environ = {
             **os.environ,
@@ -49,7 +50,7 @@ class EmbeddedAws:
             "SFTP_ENABLED": "0",
         }
         executable = str(Path(sys.executable).with_name("ministack"))
-        self._process = start([executable], folder / "aws", environ, self._log)
+        self._process = start([executable], self._folder, environ, self._log)
 
     @property
     def endpoint(self) -> str:
@@ -83,6 +84,11 @@ class EmbeddedAws:
             if self._process.poll() is not None or time.monotonic() > give_up_at:
                 raise LocalRunError(f"the embedded AWS did not start; its log, {self._log}, ends:\n{tail(self._log)}")
             time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it, and the Lambdas that it runs."""
+        kill_all_in(self._folder)
+        self._process.wait()
 
     def _healthy(self) -> bool:
         try:

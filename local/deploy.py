@@ -7,11 +7,13 @@ changes nothing deploys without synthesizing again. Bootstrap needs no app and g
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from local.aws import ACCOUNT, REGION, EmbeddedAws, run_tool
 from local.cache import made_once
@@ -23,10 +25,10 @@ _SOURCES = (
     "app.py",
     "cdk.json",
     "package-lock.json",
-    "requirements/dev.txt",
+    "requirements",
     "stacks",
     "lambdas",
-    "node_agent/contract",
+    "node_agent",
 )
 _QUIET = {
     "CDK_DISABLE_CLI_TELEMETRY": "true",
@@ -44,8 +46,13 @@ class Deployed:
     table: str
 
 
-def deploy(aws: EmbeddedAws, folder: Path, cluster: str = names.DEFAULT_CLUSTER) -> Deployed:
-    """Bootstrap and deploy everything; drills on. Raises LocalRunError."""
+def deploy(
+    aws: EmbeddedAws,
+    folder: Path,
+    cluster: str = names.DEFAULT_CLUSTER,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Deployed:
+    """Bootstrap and deploy everything; drills on. more: settings besides. Raises LocalRunError."""
     environ = {**aws.environ(), **_QUIET}
     outside = folder / "bootstrap"  # where there is no cdk.json: bootstrap would synthesize the app first
     outside.mkdir(parents=True, exist_ok=True)
@@ -53,7 +60,7 @@ def deploy(aws: EmbeddedAws, folder: Path, cluster: str = names.DEFAULT_CLUSTER)
         bootstrapped = beside.submit(
             run_tool, [_CDK, "bootstrap", f"aws://{ACCOUNT}/{REGION}"], outside, environ, "cdk bootstrap"
         )
-        assembly = synthesized(cluster)
+        assembly = synthesized(cluster, more)
         bootstrapped.result()
     argv = [_CDK, "deploy", "--all", "--app", str(assembly), "--require-approval", "never"]
     argv += ["--method", "direct", "--concurrency", "3", "--progress", "events"]
@@ -62,15 +69,17 @@ def deploy(aws: EmbeddedAws, folder: Path, cluster: str = names.DEFAULT_CLUSTER)
     return Deployed(cluster, outputs["AutoScalingGroupName"], outputs["TableName"])
 
 
-def synthesized(cluster: str) -> Path:
+def synthesized(cluster: str, more: Mapping[str, str] = MappingProxyType({})) -> Path:
     """The cloud assembly for the embedded AWS, from the cache where nothing has changed. Raises LocalRunError."""
-    digest = hashlib.sha256(cluster.encode())
+    settings = {"settings_file": "", "local": "true", "drills": "true", "cluster": cluster, **more}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in _files(_SOURCES):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
 
     def make(folder: Path) -> None:
         argv = [_CDK, "synth", "--quiet", "--all", "--output", str(folder / "cdk.out")]
-        argv += ["-c", "local=true", "-c", "drills=true", "-c", f"cluster={cluster}"]
+        # No settings file: a local run shows the same to everybody, whatever they deploy.
+        argv += [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         run_tool(argv, ROOT, {**os.environ, **_QUIET}, "cdk synth")
 
     return made_once(f"assembly-{digest.hexdigest()[:16]}", make) / "cdk.out"

@@ -22,7 +22,7 @@ from local.machines import Machine, MachineKind
 from local.processes import tail
 from node_agent.contract.names import DRILL_EVENT_SOURCE
 from node_agent.contract.notices import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
-from node_agent.contract.tags import CLUSTER_TAG
+from node_agent.contract.tags import CLUSTER_TAG, VERSION_TAG
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 INSTANCE_TYPES = ("g5.xlarge", "g6.xlarge")
@@ -46,13 +46,33 @@ class Step:
     terminate: tuple[str, ...]
 
 
-def plan(desired: int, serving: Sequence[str], launched: int) -> Step:
-    """Pure: as many launches as are missing, within the run's bound; the oldest go where there are too many.
+@dataclass(frozen=True)
+class Seen:
+    """A machine that nobody has told to go. current: launched as the group says now; serves: its node is ready."""
 
-    serving: the instances that nobody has told to go yet, in the order of their launch; launched: in the whole run.
+    instance_id: str
+    current: bool = True
+    serves: bool = True
+
+
+def plan(desired: int, nodes: Sequence[Seen], leaving: int, launched: int) -> Step:
+    """Pure: what a group does that keeps its size, and that replaces instances of an older template.
+
+    As many launches as are missing, within the run's bound; the oldest go where there are too many. Where some are not
+    current, there is one more than desired, and one of them goes when all the current ones serve and the one before
+    has gone: an instance refresh that keeps all of the fleet healthy.
+
+    nodes: in the order of their launch; leaving: those that were told to go and are still there; launched: in the run.
     """
-    missing = desired - len(serving)
-    return Step(max(0, min(missing, MAX_LAUNCHES - launched)), tuple(serving[: max(0, -missing)]))
+    outdated = [node for node in nodes if not node.current]
+    wanted = desired + bool(outdated and desired)
+    missing = wanted - len(nodes)
+    launch = max(0, min(missing, MAX_LAUNCHES - launched))
+    first = sorted(nodes, key=lambda node: node.current)
+    surplus = max(0, -missing)
+    if outdated and missing == 0 and not leaving and all(node.serves for node in nodes if node.current):
+        surplus = 1
+    return Step(launch, tuple(node.instance_id for node in first[:surplus]))
 
 
 class Ec2Loop:
@@ -87,13 +107,24 @@ class Ec2Loop:
                 group = await self._read_group()
             for machine in [m for m in self.machines if not m.running]:
                 await self._reclaim(machine)
-            serving = [machine.instance_id for machine in self.machines if not machine.leaving]
-            step = plan(group["DesiredCapacity"], serving, self._launched)
+            staying = [machine for machine in self.machines if not machine.leaving]
+            nodes = await self._look(staying, _version(group))
+            step = plan(group["DesiredCapacity"], nodes, len(self.machines) - len(staying), self._launched)
             for _ in range(step.launch):
                 await self._launch(group)
             for instance_id in step.terminate:
                 self._scale_in(self.machine(instance_id))
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _look(self, machines: Sequence[Machine], version: str) -> list[Seen]:
+        """Whether they serve is asked only where something is replaced: nothing else depends on it."""
+        if all(machine.version == version for machine in machines):
+            return [Seen(machine.instance_id) for machine in machines]
+        serve = await asyncio.gather(*(asyncio.to_thread(machine.serves) for machine in machines))
+        return [
+            Seen(machine.instance_id, machine.version == version, serves)
+            for machine, serves in zip(machines, serve, strict=True)
+        ]
 
     async def interrupt(self, machine: Machine, lead_s: float) -> None:
         """EC2 wants the instance back in `lead_s` seconds: notice in IMDS, event, and the end when time is up."""
@@ -106,7 +137,7 @@ class Ec2Loop:
         await self._emit(REBALANCE_EVENT, machine, {})
 
     def _scale_in(self, machine: Machine) -> None:
-        self._told(f"{machine.instance_id} is one too many: the group tells it to go")
+        self._told(f"{machine.instance_id} is not needed any more: the group tells it to go")
         machine.scale_in()
         self._end_later(machine, SCALE_IN_WITHIN_S)
 
@@ -147,7 +178,7 @@ class Ec2Loop:
             instance_type=instance_type,
             address=f"{self._network}.{number + 1}",
         )
-        machine = Machine(self._kind, metadata)
+        machine = Machine(self._kind, metadata, _version(group))
         self.machines.append(machine)
         self._told(f"{machine.instance_id} launched: {metadata.zone}, {instance_type}, {metadata.address}")
         await self._emit(STATE_CHANGE_EVENT, machine, {"state": "pending"})
@@ -183,3 +214,8 @@ class Ec2Loop:
         answer = self._ec2.describe_instances(InstanceIds=[instance_id])
         held = answer["Reservations"][0]["Instances"][0].get("Tags", [])
         return {t["Key"]: t["Value"] for t in held if t["Key"].startswith("Synkti") and t["Key"] != CLUSTER_TAG}
+
+
+def _version(group: dict[str, Any]) -> str:
+    """What is launched now, as the deployment says it."""
+    return next((tag["Value"] for tag in group["Tags"] if tag["Key"] == VERSION_TAG), "")

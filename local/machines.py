@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,7 @@ class MachineKind:
 
 
 _TRIES = 5
+_LOOK_WITHIN_S = 2.0
 
 
 def free_network() -> str:
@@ -67,15 +69,16 @@ def _is_free(host: str, port: int) -> bool:
 
 
 class Machine:
-    """Boots on construction; `agent` is its process."""
+    """Boots on construction; `agent` is its process. version: of the launch template that it was launched from."""
 
-    def __init__(self, kind: MachineKind, metadata: InstanceMetadata) -> None:
+    def __init__(self, kind: MachineKind, metadata: InstanceMetadata, version: str = "") -> None:
         self.metadata = metadata
         self.instance_id = metadata.instance_id
         self.host = metadata.address
         self.folder = kind.folder / metadata.instance_id
         self.log = kind.logs / f"{metadata.instance_id}.log"
         self.killed = False
+        self.version = version
         # Beside the machine, not on it: killing the machine leaves the metadata service, as in EC2.
         self._imds_folder = kind.folder / f"{metadata.instance_id}.imds"
         self._imds_file = self._imds_folder / "metadata.json"
@@ -108,6 +111,14 @@ class Machine:
     @property
     def running(self) -> bool:
         return self.agent.poll() is None
+
+    def serves(self) -> bool:
+        """Whether its node takes requests; what a launch hook would wait for."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=_LOOK_WITHIN_S) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def give_notice(self, lead_s: float) -> None:
         """What IMDS says from now on: EC2 takes the instance in `lead_s` seconds."""

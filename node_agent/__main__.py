@@ -12,9 +12,10 @@ import sys
 
 import uvloop
 
+from node_agent.adapters.systemd import known_to_systemd
 from node_agent.agent import run, settle_garbage_collector
 from node_agent.contract.errors import ConfigurationError, TransientError
-from node_agent.settings import from_environ
+from node_agent.settings import Settings, from_environ
 
 _EXIT_TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h
 _EXIT_CONFIGURATION = 78  # EX_CONFIG
@@ -26,7 +27,7 @@ def main() -> int:
     logging.getLogger("botocore").setLevel(logging.WARNING)  # what it says of an ordinary day helps nobody
     settle_garbage_collector()
     try:
-        return uvloop.run(run(from_environ(os.environ)))
+        return uvloop.run(_watched(from_environ(os.environ)))
     except ConfigurationError as error:
         for fault in error.faults:
             print(f"configuration: {fault}", file=sys.stderr)
@@ -34,6 +35,11 @@ def main() -> int:
     except TransientError as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return _EXIT_TEMPORARY
+
+
+async def _watched(settings: Settings) -> int:
+    async with known_to_systemd(os.environ):
+        return await run(settings)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,10 @@ class Metadata(Protocol):
         """When a rebalance recommendation was given, unix seconds; None where there is none."""
         ...
 
+    async def told_to_go(self) -> bool:
+        """Whether the Auto Scaling group wants this instance to end: a scale-in, an update, a replacement."""
+        ...
+
 
 class Instances(Protocol):
     """EC2: the tags of this instance, and the others that carry the cluster's."""
@@ -61,6 +65,14 @@ class Records(Protocol):
 
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
         """Add a step once, and move the state forward where that is forward; StaleEpoch for an older incarnation."""
+        ...
+
+
+class ScalingGroup(Protocol):
+    """The Auto Scaling group that keeps this instance."""
+
+    async def let_go(self, instance_id: str) -> bool:
+        """Say that the node has drained, so that the group waits no longer. False where it does not wait."""
         ...
 
 

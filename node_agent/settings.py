@@ -52,7 +52,8 @@ class Settings:
     """SYNKTI_ENGINE_HOST, SYNKTI_ENGINE_PORT: vLLM's own address; loopback, because it checks no keys."""
 
     engine_command: tuple[str, ...]
-    """A JSON list of the engine's command and arguments; by default `vllm serve` with what continuation needs."""
+    """A JSON list of the engine's command and arguments; by default `vllm serve` with what continuation needs, and
+    with SYNKTI_ENGINE_ARGS, a JSON list of further arguments."""
 
     advertise_address: str | None
     """host:port of the peer door where the private address is not what reaches it; becomes the tag SynktiAddress."""
@@ -143,6 +144,8 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     cluster = read.get("SYNKTI_CLUSTER", DEFAULT_CLUSTER, _cluster)
     model_name, model_dir = read.required("SYNKTI_MODEL_NAME"), read.required("SYNKTI_MODEL_DIR")
     engine = read.address("ENGINE", "127.0.0.1", ENGINE_PORT)
+    no_more: tuple[str, ...] = ()
+    further = read.get("SYNKTI_ENGINE_ARGS", no_more, _arguments)
     settings = Settings(
         cluster=cluster,
         model_name=model_name,
@@ -151,7 +154,9 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         peer=read.address("PEER", "0.0.0.0", PEER_DOOR_PORT),  # noqa: S104 # the security group closes it
         engine=engine,
         engine_command=read.get(
-            "SYNKTI_ENGINE_COMMAND", default_engine_command(model_dir, model_name, engine), _command
+            "SYNKTI_ENGINE_COMMAND",
+            (*default_engine_command(model_dir, model_name, engine), *further),
+            _command,
         ),
         advertise_address=read.get("SYNKTI_ADVERTISE_ADDRESS", None, lambda text: str(parse_address(text))),
         state_dir=Path(environ.get("SYNKTI_STATE_DIR", "/var/lib/synkti")),
@@ -206,8 +211,15 @@ def _copies(text: str) -> int:
     return value
 
 
-def _command(text: str) -> tuple[str, ...]:
+def _arguments(text: str) -> tuple[str, ...]:
     value = json.loads(text)
-    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        raise ValueError("must be a JSON list of texts, the command first")
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError("must be a JSON list of texts")
     return tuple(value)
+
+
+def _command(text: str) -> tuple[str, ...]:
+    value = _arguments(text)
+    if not value:
+        raise ValueError("must not be empty: the command comes first")
+    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import CfnOutput, Duration, RemovalPolicy, Stack
+from aws_cdk import Aws, CfnOutput, Duration, RemovalPolicy
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_secretsmanager as secretsmanager
@@ -11,22 +11,22 @@ from constructs import Construct
 from node_agent.contract import names
 from node_agent.contract.records import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
 from stacks.settings import FleetSettings
+from stacks.stack import FleetPart
 
 _CHECKPOINT_LIFE_DAYS = 7
 
 
-class StateStack(Stack):
+class StateStack(FleetPart):
     """Deployed first, destroyed last."""
 
     def __init__(self, scope: Construct, settings: FleetSettings) -> None:
-        name = names.stack_name(settings.cluster, "state")
-        super().__init__(scope, name, stack_name=name, description=f"Synkti {settings.cluster}: what outlives nodes")
+        super().__init__(scope, settings, "state", "what outlives nodes")
         self.table = self._table(settings)
         self.models = self._bucket(
-            "Models", names.models_bucket_name(settings.cluster, self.account, self.region), permanent=True
+            "Models", names.models_bucket_name(settings.cluster, Aws.ACCOUNT_ID, Aws.REGION), permanent=True
         )
         self.checkpoints = self._bucket(
-            "Checkpoints", names.checkpoints_bucket_name(settings.cluster, self.account, self.region), permanent=False
+            "Checkpoints", names.checkpoints_bucket_name(settings.cluster, Aws.ACCOUNT_ID, Aws.REGION), permanent=False
         )
         self.cluster_key = secretsmanager.Secret(
             self,

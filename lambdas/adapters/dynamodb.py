@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 
 from lambdas.adapters.ports import RecordChanged
 from lambdas.core.decisions import Action, Decision, with_interruption
+from node_agent.contract.capacity import CapacityRecord, capacity_from_item, group_key
 from node_agent.contract.records import (
     PARTITION_KEY,
     RECORD_LIFE_S,
@@ -83,6 +84,31 @@ class DynamoRecords:
     def recent_interruptions(self, zone: str, instance_type: str) -> tuple[int, ...]:
         item = self._table.get_item(Key=pool_key(zone, instance_type), ConsistentRead=True).get("Item", {})
         return tuple(int(at) for at in item.get("recent", ()))
+
+
+class DynamoCapacity:
+    """The CapacityRecords port, over the same table."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def find(self, group: str) -> CapacityRecord | None:
+        item = self._table.get_item(Key=group_key(group), ConsistentRead=True).get("Item")
+        return capacity_from_item(item) if item is not None else None
+
+    def write(self, record: CapacityRecord) -> None:
+        """The version says which one was read: 1 stands on nothing."""
+        if record.version == 1:
+            condition, values = f"attribute_not_exists({PARTITION_KEY})", {}
+        else:
+            condition, values = "version = :before", {":before": record.version - 1}
+        _conditionally(
+            lambda: self._table.put_item(
+                Item=record.to_item(),
+                ConditionExpression=condition,
+                **({"ExpressionAttributeValues": values} if values else {}),
+            )
+        )
 
 
 def _conditionally(write: Callable[[], object]) -> None:

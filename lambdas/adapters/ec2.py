@@ -19,18 +19,25 @@ class Ec2Instances:
         self._client = client
 
     def find(self, instance_id: str) -> InstanceSeen | None:
+        found = self._describe(instance_id)
+        if found is None:
+            return None
+        tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
+        zone = found.get("Placement", {}).get("AvailabilityZone", "")
+        return InstanceSeen(instance_id, zone, found.get("InstanceType", ""), tags)
+
+    def is_spot(self, instance_id: str) -> bool | None:
+        found = self._describe(instance_id)
+        return found.get("InstanceLifecycle") == "spot" if found is not None else None
+
+    def _describe(self, instance_id: str) -> dict[str, Any] | None:
         try:
             answer = self._client.describe_instances(InstanceIds=[instance_id])
         except ClientError as error:
             if error.response["Error"]["Code"] in _UNKNOWN:
                 return None
             raise
-        found = [instance for each in answer["Reservations"] for instance in each["Instances"]]
-        if not found:
-            return None
-        tags = {tag["Key"]: tag["Value"] for tag in found[0].get("Tags", [])}
-        zone = found[0].get("Placement", {}).get("AvailabilityZone", "")
-        return InstanceSeen(instance_id, zone, found[0].get("InstanceType", ""), tags)
+        return next((instance for each in answer["Reservations"] for instance in each["Instances"]), None)
 
     def tag(self, instance_id: str, tags: NodeTags) -> None:
         encoded = [{"Key": key, "Value": value} for key, value in tags.encode().items()]

@@ -6,13 +6,18 @@ from dataclasses import replace
 
 from lambdas.adapters.ports import RecordChanged
 from lambdas.core.decisions import Action, Decision, InstanceSeen, with_interruption
+from lambdas.core.fallback import GroupSeen
+from node_agent.contract.capacity import CapacityRecord
 from node_agent.contract.records import NodeRecord
 from node_agent.contract.tags import NodeTags
 
 
 class MemoryInstances:
-    def __init__(self, instances: dict[str, InstanceSeen]) -> None:
+    """spot: the ids of those that are spot instances."""
+
+    def __init__(self, instances: dict[str, InstanceSeen], spot: frozenset[str] = frozenset()) -> None:
         self.instances = instances
+        self._spot = spot
 
     def find(self, instance_id: str) -> InstanceSeen | None:
         return self.instances.get(instance_id)
@@ -20,6 +25,9 @@ class MemoryInstances:
     def tag(self, instance_id: str, tags: NodeTags) -> None:
         seen = self.instances[instance_id]
         self.instances[instance_id] = replace(seen, tags={**seen.tags, **tags.encode()})
+
+    def is_spot(self, instance_id: str) -> bool | None:
+        return instance_id in self._spot if instance_id in self.instances else None
 
 
 class MemoryRecords:
@@ -55,3 +63,28 @@ class MemoryRecords:
 
     def recent_interruptions(self, zone: str, instance_type: str) -> tuple[int, ...]:
         return self._pools.get((zone, instance_type), ())
+
+
+class MemoryGroups:
+    def __init__(self, groups: dict[str, GroupSeen]) -> None:
+        self.groups = groups
+
+    def find(self, group: str) -> GroupSeen | None:
+        return self.groups.get(group)
+
+    def set_base(self, group: str, base: int) -> None:
+        self.groups[group] = replace(self.groups[group], base=base)
+
+
+class MemoryCapacity:
+    def __init__(self) -> None:
+        self.records: dict[str, CapacityRecord] = {}
+
+    def find(self, group: str) -> CapacityRecord | None:
+        return self.records.get(group)
+
+    def write(self, record: CapacityRecord) -> None:
+        held = self.records.get(record.group)
+        if (held.version if held is not None else 0) != record.version - 1:
+            raise RecordChanged
+        self.records[record.group] = record

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from lambdas.core.decisions import Decision, InstanceSeen
+from lambdas.core.fallback import GroupSeen
+from node_agent.contract.capacity import CapacityRecord
 from node_agent.contract.records import NodeRecord
 from node_agent.contract.tags import NodeTags
 
@@ -17,6 +19,10 @@ class Instances(Protocol):
     def find(self, instance_id: str) -> InstanceSeen | None: ...
 
     def tag(self, instance_id: str, tags: NodeTags) -> None: ...
+
+    def is_spot(self, instance_id: str) -> bool | None:
+        """None where there is no such instance."""
+        ...
 
 
 class Records(Protocol):
@@ -32,4 +38,24 @@ class Records(Protocol):
 
     def recent_interruptions(self, zone: str, instance_type: str) -> tuple[int, ...]:
         """Unix milliseconds, oldest first."""
+        ...
+
+
+class Groups(Protocol):
+    """EC2 Auto Scaling."""
+
+    def find(self, group: str) -> GroupSeen | None: ...
+
+    def set_base(self, group: str, base: int) -> None:
+        """The group's instances that are never spot. Repeating it changes nothing."""
+        ...
+
+
+class CapacityRecords(Protocol):
+    """The table: what was done about a lack of spot."""
+
+    def find(self, group: str) -> CapacityRecord | None: ...
+
+    def write(self, record: CapacityRecord) -> None:
+        """Over the version before. Raises RecordChanged where that is not what is there."""
         ...

@@ -33,3 +33,9 @@ def error_code(error: StoreUnavailable) -> str:
     """AWS's own code for the failure, "" where there was no answer."""
     cause = error.__cause__
     return str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""
+
+
+def error_message(error: StoreUnavailable) -> str:
+    """AWS's own words for the failure, "" where there was no answer."""
+    cause = error.__cause__
+    return str(cause.response.get("Error", {}).get("Message", "")) if isinstance(cause, ClientError) else ""

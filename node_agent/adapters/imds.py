@@ -1,4 +1,4 @@
-"""IMDSv2: who this instance is, and whether EC2 wants it back.
+"""IMDSv2: who this instance is, and whether EC2, or its Auto Scaling group, wants it back.
 
 The token is fetched once for six hours; on 401 it is dropped and fetched anew, because an instance that was resumed,
 or an emulated service that was restarted, no longer knows the old one.
@@ -50,6 +50,9 @@ class Imds:
             return parse_rebalance(body) if body is not None else None
         except ValueError as error:
             raise MetadataUnavailable(f"the rebalance recommendation cannot be read: {error}") from error
+
+    async def told_to_go(self) -> bool:
+        return await self._get("autoscaling/target-lifecycle-state") == "Terminated"
 
     async def _text(self, path: str) -> str:
         body = await self._get(path)

@@ -21,6 +21,7 @@ class MemoryMetadata:
         self._identity = identity
         self.notice: InterruptionNotice | None = None
         self.rebalance_at: float | None = None
+        self.going = False
 
     async def identity(self) -> Identity:
         return self._identity
@@ -30,6 +31,22 @@ class MemoryMetadata:
 
     async def rebalance(self) -> float | None:
         return self.rebalance_at
+
+    async def told_to_go(self) -> bool:
+        return self.going
+
+
+class MemoryScalingGroup:
+    """A group and the instances that it waits for before it ends them."""
+
+    def __init__(self, waits_for: set[str]) -> None:
+        self.waits_for = waits_for
+
+    async def let_go(self, instance_id: str) -> bool:
+        if instance_id not in self.waits_for:
+            return False
+        self.waits_for.remove(instance_id)
+        return True
 
 
 class MemoryInstances:

@@ -60,6 +60,14 @@ class EngineCrashed(PermanentError):
     """The engine ended, more often than restarts are allowed."""
 
 
+class ModelMissing(PermanentError):
+    """The models bucket has no such model, or not all of it."""
+
+
+class ModelDamaged(PermanentError):
+    """A model's files are not what its manifest says."""
+
+
 class ContinuationImpossible(PermanentError):
     """No way of continuing reproduces this request's state exactly."""
 

@@ -14,6 +14,7 @@ PEER_DOOR_PORT = 8001
 ENGINE_PORT = 8002
 
 EC2_EVENT_SOURCE = "aws.ec2"
+AUTO_SCALING_EVENT_SOURCE = "aws.autoscaling"
 DRILL_EVENT_SOURCE = "synkti.drill"
 """Accepted by the deployed rules only where drills are on: anyone with events:PutEvents could start a drain."""
 
@@ -53,8 +54,37 @@ def auto_scaling_group_name(cluster: str) -> str:
     return f"{cluster}-fleet"
 
 
+READY_HOOK = "ready"
+"""The group's hook on a launch: an instance counts as in service when its node serves, and not before."""
+
+DRAINED_HOOK = "drained"
+"""The group's hook on a termination: the instance stays until its node has drained, or the hook's time is up."""
+
+METRICS_NAMESPACE = "Synkti"
+IN_FLIGHT_METRIC = "InFlightRequests"
+"""Requests under way at a node's engine, once a minute from each node; its average scales the fleet."""
+
+END_OF_LIFE_PREFIX = "end-of-life/"
+"""Where in the checkpoints bucket nodes leave their last log: end-of-life/<instance>/<instant>.log."""
+
+
+def node_log_group_name(cluster: str) -> str:
+    """In CloudWatch; one stream for each instance, under its id."""
+    return f"/synkti/{cluster}/nodes"
+
+
+def github_role_name(cluster: str) -> str:
+    """The role that a repository's workflow deploys with."""
+    return f"{cluster}-github-deployer"
+
+
+def image_parameter_name(cluster: str) -> str:
+    """In Systems Manager: the id of the machine image that was made for the fleet."""
+    return f"/synkti/{cluster}/image-id"
+
+
 def stack_name(cluster: str, part: str) -> str:
-    """`part` is state, fleet or events."""
+    """`part` is state, image, fleet, events or github."""
     return f"{cluster}-{part}"
 
 

@@ -17,6 +17,9 @@ ROLE_TAG = "SynktiRole"
 STATE_TAG = "SynktiState"
 ADDRESS_TAG = "SynktiAddress"
 DEADLINE_TAG = "SynktiDeadline"
+VERSION_TAG = "SynktiVersion"
+"""What was deployed when the instance was launched: a digest of agent, engine, model and boot script. The Auto Scaling
+group writes it at launch, nobody changes it, and the fleet stack's output FleetVersion has the newest."""
 
 WORKER_ROLE = "worker"
 

@@ -1,65 +1,60 @@
 #!/bin/bash
-# Makes a fresh GPU instance a node: the agent and vLLM in environments of their own, the model, the systemd unit.
-# Idempotent: every step looks first whether it was done. Pinned: the agent's artifact names its version and carries
-# its lock file; nothing here asks for "latest". Checked: whatever is downloaded has its SHA-256 compared.
-# Not yet run on a real instance: it was read, linted and its parts were tried, no more.
+# Makes an instance a node: dependencies, the model, the agent's settings, the agent. Run by synkti-boot.service, at
+# every start of the instance. Idempotent: every step looks first whether it was done. Pinned: nothing here asks for a
+# newest version. Checked: packages and weights have their SHA-256 compared.
 set -euo pipefail
+# shellcheck source=stacks/boot/instance.sh
+. "$(dirname "$0")/instance.sh"
+release=$home/current
+state=$root/var/lib/synkti
+id synkti >/dev/null 2>&1 || useradd --system --home-dir "$state" --shell /usr/sbin/nologin synkti
 
-: "${SYNKTI_CLUSTER:?}" "${SYNKTI_MODEL_NAME:?}" "${SYNKTI_MODELS_BUCKET:?}" "${AWS_REGION:?}"
-home=/opt/synkti
+# The root volume, or the instance's own disk, which is faster and costs nothing. AWS's GPU image mounts it there.
 models=$home/models
-mkdir -p "$home" "$models" /etc/synkti
-id synkti >/dev/null 2>&1 || useradd --system --home-dir "$home" --shell /usr/sbin/nologin synkti
-
-say() { echo "synkti boot: $*"; }
-
-fetch() { # fetch KEY FILE: from the models bucket, checked against KEY.sha256
-  local key=$1 file=$2
-  aws s3 cp --only-show-errors "s3://$SYNKTI_MODELS_BUCKET/$key.sha256" "$file.sha256"
-  if [ -f "$file" ] && echo "$(cat "$file.sha256")  $file" | sha256sum --check --status; then
-    return
-  fi
-  aws s3 cp --only-show-errors "s3://$SYNKTI_MODELS_BUCKET/$key" "$file"
-  echo "$(cat "$file.sha256")  $file" | sha256sum --check --status || { say "$key is damaged"; exit 1; }
-}
-
-say "agent"
-fetch bin/agent.tar.gz "$home/agent.tar.gz"
-mkdir -p "$home/agent"
-tar --extract --gzip --file "$home/agent.tar.gz" --directory "$home/agent"
-if ! cmp --silent "$home/agent/requirements/agent.txt" "$home/venv/installed.txt"; then
-  python3 -m venv "$home/venv"
-  "$home/venv/bin/pip" install --quiet --require-hashes --requirement "$home/agent/requirements/agent.txt"
-  cp "$home/agent/requirements/agent.txt" "$home/venv/installed.txt"
+if mountpoint --quiet "$root/opt/dlami/nvme"; then
+  models=$root/opt/dlami/nvme/synkti-models
 fi
-site=$("$home/venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')
-echo "$home/agent" >"$site/synkti.pth"
+mkdir -p "$models" "$state" "$root/var/log/synkti"
 
-say "engine"
-vllm=$(cat "$home/agent/requirements/engine.txt")
-if [ ! -f "$home/engine/$vllm" ]; then
-  python3 -m venv "$home/engine"
-  "$home/engine/bin/pip" install --quiet "$vllm"
-  touch "$home/engine/$vllm"
-fi
+"$release/stacks/boot/install.sh" "$release"
 
-say "model $SYNKTI_MODEL_NAME"
-aws s3 cp --only-show-errors "s3://$SYNKTI_MODELS_BUCKET/models/$SYNKTI_MODEL_NAME/manifest.sha256" "$models/manifest.sha256"
-aws s3 sync --only-show-errors "s3://$SYNKTI_MODELS_BUCKET/models/$SYNKTI_MODEL_NAME" "$models/$SYNKTI_MODEL_NAME"
-(cd "$models/$SYNKTI_MODEL_NAME" && sha256sum --check --quiet "$models/manifest.sha256") ||
-  { say "the model is missing or damaged: run 'synkti model push' again"; exit 1; }
+# The agent's unit may gain no privileges, so what makes the GPU's device files has to run before it.
+if command -v nvidia-modprobe >/dev/null; then nvidia-modprobe -c 0 -u; fi
 
-cat >/etc/synkti/node.env <<ENVIRONMENT
+say "model $SYNKTI_MODEL_NAME ($SYNKTI_MODEL_LOAD)"
+folder=$home/baked-models/$SYNKTI_MODEL_NAME
+[ -d "$folder" ] || folder=$models/$SYNKTI_MODEL_NAME
+# It says where the engine finds the model, and with which arguments: from the disk, or straight from S3.
+"$home/agent/bin/python" -m node_agent.fetch_model --to "$folder" --environ "$root/etc/synkti/model.env"
+
+cat >"$root/etc/synkti/node.env.new" <<ENVIRONMENT
 SYNKTI_CLUSTER=$SYNKTI_CLUSTER
 SYNKTI_MODEL_NAME=$SYNKTI_MODEL_NAME
-SYNKTI_MODEL_DIR=$models/$SYNKTI_MODEL_NAME
+$(cat "$root/etc/synkti/model.env")
 SYNKTI_STATE_DIR=/var/lib/synkti
+SYNKTI_GROUP=$SYNKTI_GROUP
+SYNKTI_CHECKPOINTS_BUCKET=$SYNKTI_CHECKPOINTS_BUCKET
+SYNKTI_VERSION=$SYNKTI_VERSION
+PYTHONUNBUFFERED=1
 AWS_REGION=$AWS_REGION
 AWS_DEFAULT_REGION=$AWS_REGION
-PATH=$home/engine/bin:/usr/local/bin:/usr/bin:/bin
+VLLM_NO_USAGE_STATS=1
+DO_NOT_TRACK=1
+HF_HUB_OFFLINE=1
+TRANSFORMERS_OFFLINE=1
+PATH=/opt/synkti/engine/bin:/usr/local/bin:/usr/bin:/bin
 ENVIRONMENT
+mv "$root/etc/synkti/node.env.new" "$root/etc/synkti/node.env"
 
-install -m 0644 "$home/agent/stacks/boot/synkti-node.service" /etc/systemd/system/synkti-node.service
-systemctl daemon-reload
-systemctl enable --now synkti-node.service
-say "started"
+install -m 0644 "$release/stacks/boot/logrotate.conf" "$root/etc/logrotate.d/synkti"
+watcher=$root/opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl
+if [ -x "$watcher" ]; then
+  sed "s|@LOG_GROUP@|$SYNKTI_LOG_GROUP|" "$release/stacks/boot/cloudwatch-agent.json" >"$root/etc/synkti/cloudwatch-agent.json"
+  "$watcher" -a fetch-config -m ec2 -s -c "file:$root/etc/synkti/cloudwatch-agent.json" >/dev/null ||
+    say "CloudWatch's agent does not start; the journal and the log in S3 are all there is"
+else
+  say "this image has no CloudWatch agent; the journal and the log in S3 are all there is"
+fi
+
+systemctl start --no-block synkti-node.service synkti-load.timer
+say "the agent starts"

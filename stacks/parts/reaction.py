@@ -1,16 +1,15 @@
-"""A reaction: one kind of EC2 event, the Lambda that it triggers, and everything that notices when that fails.
+"""A reaction: kinds of events, the Lambda that they trigger, and everything that notices when that fails.
 
-EventBridge retries for up to two hours (an older interruption has no use), then the queue keeps the event; the alarm
-looks at the queue and at the function's errors.
+EventBridge retries for up to two hours (an older interruption has no use), then the queue keeps the event; the alarms
+look at the queue and at the function's errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from aws_cdk import Duration, RemovalPolicy, Stack
-from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
@@ -20,9 +19,9 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from node_agent.contract import names
-from node_agent.contract.tags import CLUSTER_TAG, NODE_TAGS
+from stacks.parts.alarms import Alarms
+from stacks.parts.retention import retention
 from stacks.settings import FleetSettings
-from stacks.state_stack import StateStack
 
 RETRY_HOURS = 2
 RETRY_ATTEMPTS = 20
@@ -36,21 +35,25 @@ class Code:
     layers: Sequence[lambda_.ILayerVersion]
 
 
-class Reaction(Construct):
-    """handler: the module's name in lambdas/handlers; detail_type: of the event; sources: who may send it."""
+@dataclass(frozen=True)
+class Task:
+    """handler: the module's name in lambdas/handlers; source: of its events; detail: what they have to say, too;
+    environment and permissions: what only this one needs.
+    """
 
-    def __init__(
-        self,
-        scope: Construct,
-        handler: str,
-        detail_type: str,
-        sources: Sequence[str],
-        *,
-        settings: FleetSettings,
-        state: StateStack,
-        code: Code,
-    ) -> None:
-        super().__init__(scope, handler)
+    handler: str
+    source: str
+    detail_types: Sequence[str]
+    environment: Mapping[str, str]
+    permissions: Sequence[iam.PolicyStatement]
+    detail: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+class Reaction(Construct):
+    """`function`, and `queue`, where events go that it could not handle."""
+
+    def __init__(self, scope: Construct, task: Task, settings: FleetSettings, code: Code, alarms: Alarms) -> None:
+        super().__init__(scope, task.handler)
         self.queue = sqs.Queue(
             self,
             "DeadLetters",
@@ -58,12 +61,16 @@ class Reaction(Construct):
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             retention_period=Duration.days(14),
         )
-        self.function = self._function(handler, settings, state, code)
+        self.function = self._function(task, settings, code)
         events.Rule(
             self,
             "Rule",
-            description=f"{detail_type} -> {handler}",
-            event_pattern=events.EventPattern(source=list(sources), detail_type=[detail_type]),
+            description=f"{', '.join(task.detail_types)} -> {task.handler}",
+            event_pattern=events.EventPattern(
+                source=[task.source, *([names.DRILL_EVENT_SOURCE] if settings.drills else [])],
+                detail_type=list(task.detail_types),
+                detail=dict(task.detail) or None,
+            ),
             targets=[
                 targets.LambdaFunction(
                     self.function,
@@ -73,28 +80,31 @@ class Reaction(Construct):
                 )
             ],
         )
-        self._alarm("Errors", self.function.metric_errors(period=Duration.minutes(5)), f"{handler} fails")
-        letters = self.queue.metric_approximate_number_of_messages_visible(period=Duration.minutes(5))
-        self._alarm("Letters", letters, f"events that {handler} could not handle")
+        period = Duration.minutes(5)
+        alarms.above_zero(self, "Errors", self.function.metric_errors(period=period), f"{task.handler} fails")
+        letters = self.queue.metric_approximate_number_of_messages_visible(period=period)
+        alarms.above_zero(self, "Letters", letters, f"events that {task.handler} could not handle")
 
-    def _function(self, handler: str, settings: FleetSettings, state: StateStack, code: Code) -> lambda_.Function:
-        name = names.function_name(settings.cluster, handler)
+    def _function(self, task: Task, settings: FleetSettings, code: Code) -> lambda_.Function:
+        name = names.function_name(settings.cluster, task.handler)
         role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         group = logs.LogGroup(
             self,
             "Logs",
             log_group_name=f"/aws/lambda/{name}",
-            retention=logs.RetentionDays.ONE_MONTH,
+            retention=retention(settings.log_days),
             removal_policy=RemovalPolicy.DESTROY,
         )
         group.grant_write(role)
-        function = lambda_.Function(
+        for statement in task.permissions:
+            role.add_to_policy(statement)
+        return lambda_.Function(
             self,
             "Function",
             function_name=name,
             runtime=lambda_.Runtime.PYTHON_3_13,
             architecture=lambda_.Architecture.ARM_64,
-            handler=f"lambdas.handlers.{handler}.handler",
+            handler=f"lambdas.handlers.{task.handler}.handler",
             code=code.package,
             layers=list(code.layers),
             role=role,
@@ -104,46 +114,5 @@ class Reaction(Construct):
             retry_attempts=2,
             tracing=lambda_.Tracing.ACTIVE,
             dead_letter_queue=self.queue,
-            environment={
-                "SYNKTI_CLUSTER": settings.cluster,
-                "SYNKTI_TABLE": state.table.table_name,
-                "POWERTOOLS_SERVICE_NAME": "synkti",
-            },
+            environment={"POWERTOOLS_SERVICE_NAME": "synkti", **task.environment},
         )
-        for statement in _permissions(self, settings, state):
-            role.add_to_policy(statement)
-        return function
-
-    def _alarm(self, construct_id: str, metric: cloudwatch.IMetric, description: str) -> None:
-        cloudwatch.Alarm(
-            self,
-            construct_id,
-            metric=metric,
-            threshold=0,
-            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
-            evaluation_periods=1,
-            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-            alarm_description=f"Synkti: {description}",
-        )
-
-
-def _permissions(scope: Construct, settings: FleetSettings, state: StateStack) -> tuple[iam.PolicyStatement, ...]:
-    instances = Stack.of(scope).format_arn(service="ec2", resource="instance", resource_name="*")
-    return (
-        iam.PolicyStatement(sid="FindInstance", actions=["ec2:DescribeInstances"], resources=["*"]),
-        iam.PolicyStatement(
-            sid="TagNodes",
-            actions=["ec2:CreateTags"],
-            resources=[instances],
-            conditions={
-                "StringEquals": {f"ec2:ResourceTag/{CLUSTER_TAG}": settings.cluster},
-                "ForAllValues:StringEquals": {"aws:TagKeys": [CLUSTER_TAG, *NODE_TAGS]},
-            },
-        ),
-        iam.PolicyStatement(
-            sid="Records",
-            # DeleteItem: the row of an idempotent call that failed, so that its retry is not taken for a repeat.
-            actions=["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"],
-            resources=[state.table.table_arn],
-        ),
-    )

@@ -41,7 +41,14 @@ def test_what_is_given_counts() -> None:
     assert settings.peer.port == 9
 
 
+def test_further_arguments_come_after_the_engines_own() -> None:
+    settings = from_environ({**LEAST, "SYNKTI_ENGINE_ARGS": '["--max-model-len", "8192"]'})
+    assert settings.engine_command[:2] == ("vllm", "serve")
+    assert settings.engine_command[-2:] == ("--max-model-len", "8192")
+
+
 WRONG = {
+    "SYNKTI_ENGINE_ARGS": "--max-model-len",
     "SYNKTI_CLUSTER": "Bad!",
     "SYNKTI_FRONT_PORT": "0",
     "SYNKTI_ENGINE_COMMAND": "vllm serve",

@@ -7,12 +7,16 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 
-from lambdas.adapters.dynamodb import DynamoRecords
+from lambdas.adapters.autoscaling import AutoScalingGroups
+from lambdas.adapters.dynamodb import DynamoCapacity, DynamoRecords
 from lambdas.adapters.ec2 import Ec2Instances
-from lambdas.adapters.memory import MemoryInstances, MemoryRecords
-from lambdas.adapters.ports import Instances, RecordChanged, Records
+from lambdas.adapters.memory import MemoryCapacity, MemoryGroups, MemoryInstances, MemoryRecords
+from lambdas.adapters.ports import CapacityRecords, Groups, Instances, RecordChanged, Records
 from lambdas.core.decisions import Action, Decision, InstanceSeen
+from lambdas.core.fallback import GroupSeen
+from node_agent.contract.capacity import CapacityChange, CapacityRecord
 from node_agent.contract.records import NodeRecord, TimelineStep
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags, decode_tags
@@ -97,3 +101,91 @@ def test_an_instance_is_found_and_tagged(found: tuple[Instances, str]) -> None:
 
 def test_an_unknown_instance_is_none(found: tuple[Instances, str]) -> None:
     assert found[0].find("i-00000000000000000") is None
+    assert found[0].is_spot("i-00000000000000000") is None
+
+
+def test_an_instance_is_spot_or_not(aws: None, run_instance: Any) -> None:
+    on_demand = run_instance({"Name": "on demand"})
+    spot = boto3.client("ec2").run_instances(
+        ImageId="ami-12c6146b", MinCount=1, MaxCount=1, InstanceMarketOptions={"MarketType": "spot"}
+    )["Instances"][0]["InstanceId"]
+    real = Ec2Instances(boto3.client("ec2"))
+    seen = InstanceSeen(spot, "us-east-1a", "g5.xlarge", {})
+    twin = MemoryInstances({spot: seen, on_demand: replace(seen, instance_id=on_demand)}, frozenset({spot}))
+    for instances in (real, twin):
+        assert (instances.is_spot(spot), instances.is_spot(on_demand)) == (True, False)
+
+
+GROUP = "synkti-fleet"
+
+
+@pytest.fixture(params=["memory", "autoscaling"])
+def groups(request: pytest.FixtureRequest) -> Groups:
+    """A group of three, all there, one of them on demand."""
+    if request.param == "memory":
+        return MemoryGroups({GROUP: GroupSeen(GROUP, 1, 3, 3)})
+    request.getfixturevalue("aws")
+    ec2, autoscaling = boto3.client("ec2"), boto3.client("autoscaling")
+    template = ec2.create_launch_template(
+        LaunchTemplateName="t", LaunchTemplateData={"ImageId": "ami-12c6146b", "InstanceType": "g5.xlarge"}
+    )["LaunchTemplate"]
+    specification: Any = {"LaunchTemplateId": template["LaunchTemplateId"], "Version": "1"}
+    autoscaling.create_auto_scaling_group(
+        AutoScalingGroupName=GROUP,
+        MinSize=0,
+        MaxSize=6,
+        DesiredCapacity=3,
+        AvailabilityZones=["us-east-1a"],
+        MixedInstancesPolicy={
+            "LaunchTemplate": {
+                "LaunchTemplateSpecification": specification,
+                "Overrides": [{"InstanceType": "g5.xlarge"}, {"InstanceType": "g6.xlarge"}],
+            },
+            "InstancesDistribution": {"OnDemandBaseCapacity": 1, "OnDemandPercentageAboveBaseCapacity": 0},
+        },
+    )
+    return AutoScalingGroups(autoscaling)
+
+
+def test_a_group_is_found_as_it_is(groups: Groups) -> None:
+    assert groups.find(GROUP) == GroupSeen(GROUP, base=1, desired=3, present=3)
+    assert groups.find("another") is None
+
+
+def test_a_base_is_set_and_nothing_else() -> None:
+    """moto wants the whole policy; botocore checks the request against EC2 Auto Scaling's own model."""
+    client = boto3.client("autoscaling", "us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
+    asked = {
+        "AutoScalingGroupName": GROUP,
+        "MixedInstancesPolicy": {"InstancesDistribution": {"OnDemandBaseCapacity": 2}},
+    }
+    with Stubber(client) as stub:
+        stub.add_response("update_auto_scaling_group", {}, asked)
+        AutoScalingGroups(client).set_base(GROUP, 2)
+        stub.assert_no_pending_responses()
+
+
+def test_a_base_in_memory_is_set_as_often_as_one_likes() -> None:
+    twin = MemoryGroups({GROUP: GroupSeen(GROUP, 1, 3, 3)})
+    twin.set_base(GROUP, 2)
+    twin.set_base(GROUP, 2)
+    assert twin.find(GROUP) == GroupSeen(GROUP, 2, 3, 3)
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+def capacity(request: pytest.FixtureRequest) -> CapacityRecords:
+    return MemoryCapacity() if request.param == "memory" else DynamoCapacity(request.getfixturevalue("table"))
+
+
+def test_a_capacity_record_stands_on_the_one_that_was_read(capacity: CapacityRecords) -> None:
+    first = CapacityRecord(GROUP, 1, 5.0, 6.0, "e-1", 1, 99, (CapacityChange(1, 5.0, "why"),))
+    assert capacity.find(GROUP) is None
+    capacity.write(first)
+    assert capacity.find(GROUP) == first
+    with pytest.raises(RecordChanged):
+        capacity.write(replace(first, base=9))
+    second = replace(first, base=2, version=2)
+    capacity.write(second)
+    with pytest.raises(RecordChanged):
+        capacity.write(replace(first, base=9, version=2))
+    assert capacity.find(GROUP) == second

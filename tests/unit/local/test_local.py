@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from local import cache, machines
 from local.certificate import Answer, StreamAccount, certificate, holds, quantile
-from local.ec2_loop import MAX_LAUNCHES, Step, plan
+from local.ec2_loop import MAX_LAUNCHES, Seen, Step, plan
 from local.errors import LocalRunError, MendFirst
 from local.imds import TOKEN_PATH, InstanceMetadata, MetadataService
 from local.processes import Undertaker, kill_all_in, living_in, start
@@ -113,9 +114,15 @@ def test_a_notice_and_a_recommendation_appear_when_they_are_given() -> None:
 # EC2's part
 
 
-@given(st.integers(0, 20), st.integers(0, 20), st.integers(0, MAX_LAUNCHES))
-def test_the_group_launches_what_is_missing_within_the_runs_bound(desired: int, alive: int, launched: int) -> None:
-    step = plan(desired, [f"i-{number}" for number in range(alive)], launched)
+def seen(*names: str, current: bool = True, serves: bool = True) -> list[Seen]:
+    return [Seen(name, current, serves) for name in names]
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(0, MAX_LAUNCHES), st.integers(0, 3))
+def test_the_group_launches_what_is_missing_within_the_runs_bound(
+    desired: int, alive: int, launched: int, leaving: int
+) -> None:
+    step = plan(desired, seen(*(f"i-{number}" for number in range(alive))), leaving, launched)
     assert 0 <= step.launch <= MAX_LAUNCHES - launched
     assert not (step.launch and step.terminate)
     after = alive + step.launch - len(step.terminate)
@@ -125,7 +132,44 @@ def test_the_group_launches_what_is_missing_within_the_runs_bound(desired: int, 
 
 
 def test_where_there_are_too_many_the_oldest_go() -> None:
-    assert plan(1, ["i-old", "i-middle", "i-new"], 3) == Step(0, ("i-old", "i-middle"))
+    assert plan(1, seen("i-old", "i-middle", "i-new"), 0, 3) == Step(0, ("i-old", "i-middle"))
+
+
+def test_an_update_replaces_one_after_another_and_the_new_one_first() -> None:
+    old = seen("i-1", "i-2", current=False)
+    assert plan(2, old, 0, 2) == Step(1, ()), "a third one comes first"
+    assert plan(2, [*old, *seen("i-3", serves=False)], 0, 3) == Step(0, ()), "it has to serve"
+    assert plan(2, [*old, *seen("i-3")], 0, 3) == Step(0, ("i-1",))
+    assert plan(2, [*old[1:], *seen("i-3")], 1, 3) == Step(1, ()), "its successor comes at once"
+    assert plan(2, [*old[1:], *seen("i-3", "i-4")], 1, 4) == Step(0, ()), "the first one has to be gone"
+    assert plan(2, [*old[1:], *seen("i-3", "i-4")], 0, 4) == Step(0, ("i-2",))
+    assert plan(2, seen("i-3", "i-4"), 1, 4) == Step(0, ())
+
+
+@given(st.integers(1, 8), st.integers(0, 8), st.randoms(use_true_random=False))
+def test_an_update_ends_and_never_has_too_few(desired: int, outdated: int, random: Random) -> None:
+    """Each turn the plan is carried out; nodes start to serve, and leave, when they like."""
+    nodes = [Seen(f"i-{number}", current=number >= outdated) for number in range(desired)]
+    leaving, launched = 0, desired
+    for _ in range(400):
+        step = plan(desired, nodes, leaving, launched)
+        for _ in range(step.launch):
+            nodes.append(Seen(f"i-{launched}", serves=False))
+            launched += 1
+        nodes = [node for node in nodes if node.instance_id not in step.terminate]
+        leaving += len(step.terminate)
+        assert leaving <= 1
+        assert sum(node.serves for node in nodes) >= desired
+        nodes = [replace(node, serves=node.serves or random.random() < 0.5) for node in nodes]
+        leaving -= int(leaving and random.random() < 0.5)
+        if all(node.current and node.serves for node in nodes) and not leaving:
+            break
+    assert [node.current for node in nodes] == [True] * desired
+
+
+def test_an_update_of_a_stopped_fleet_launches_nothing() -> None:
+    assert plan(0, [], 0, 3) == Step(0, ())
+    assert plan(0, seen("i-1", current=False), 0, 3) == Step(0, ("i-1",))
 
 
 def test_a_port_that_is_taken_on_all_addresses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

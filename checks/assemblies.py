@@ -1,0 +1,59 @@
+"""The app's templates as checks look at them: as shipped, and with everything on that can be turned on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aws_cdk import App
+
+from app import build
+from stacks.settings import FleetSettings
+
+CIDR = "203.0.113.0/24"
+SHIPPED = FleetSettings(client_cidrs=(CIDR,))
+"""As shipped, and opened to somebody."""
+
+EVERYTHING = replace(
+    SHIPPED,
+    account="123456789012",
+    region="us-east-1",
+    load_balancer="public",
+    certificate_arn="arn:aws:acm:us-east-1:123456789012:certificate/0a1b",
+    scale_target=8,
+    bake_image=True,
+    bake_model=True,
+    model_sha256="a" * 64,
+    alarm_email="somebody@example.com",
+    github_repository="acme/models",
+    drills=True,
+)
+
+
+@dataclass(frozen=True)
+class Synthesized:
+    """folder: the cloud assembly; templates: by stack name."""
+
+    folder: Path
+    templates: dict[str, dict[str, Any]]
+
+    def resources(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Every resource of a CloudFormation type, of all stacks, by logical id."""
+        every = [pair for template in self.templates.values() for pair in template["Resources"].items()]
+        return {name: resource for name, resource in every if resource["Type"] == kind}
+
+    def only(self, kind: str) -> dict[str, Any]:
+        """The properties of the one resource of this type."""
+        (resource,) = self.resources(kind).values()
+        properties: dict[str, Any] = resource["Properties"]
+        return properties
+
+
+def synthesize(folder: Path, settings: FleetSettings) -> Synthesized:
+    """The templates of a deployment with these settings, in `folder` as a cloud assembly. No account is asked."""
+    app = App(outdir=str(folder), analytics_reporting=False)
+    stacks = build(app, settings)
+    assembly = app.synth()
+    templates = {stack.stack_name: assembly.get_stack_by_name(stack.stack_name).template for stack in stacks}
+    return Synthesized(folder, templates)

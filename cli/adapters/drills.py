@@ -1,0 +1,87 @@
+"""Rehearsals: EC2's events under a source of our own, and real interruptions by the Fault Injection Service."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cli.errors import Failed
+from node_agent.contract.names import DRILL_EVENT_SOURCE
+
+_SPOT = "aws:ec2:send-spot-instance-interruptions"
+_RULES = 500
+"""Rules that are looked at: a region's default quota is 300."""
+
+
+class EventDrills:
+    """client: boto3's of EventBridge. Raises BotoCoreError and ClientError."""
+
+    def __init__(self, client: Any, cluster: str) -> None:
+        self._client = client
+        self._cluster = cluster
+
+    def are_on(self) -> bool:
+        """Whether a rule of the cluster takes events of the drills' source."""
+        seen = 0
+        for page in self._client.get_paginator("list_rules").paginate(NamePrefix=f"{self._cluster}-"):
+            for rule in page["Rules"]:
+                pattern = json.loads(rule.get("EventPattern") or "{}")
+                if DRILL_EVENT_SOURCE in pattern.get("source", ()):
+                    return True
+            seen += len(page["Rules"])
+            if seen > _RULES:
+                break
+        return False
+
+    def send(self, kind: str, instance_id: str, zone: str, detail: dict[str, str]) -> str:
+        """An event as EC2's; its id. Raises Failed where EventBridge does not take it."""
+        entry = {
+            "Source": DRILL_EVENT_SOURCE,
+            "DetailType": kind,
+            "Detail": json.dumps({"instance-id": instance_id, **detail}),
+            "Resources": [f"arn:aws:ec2:{zone}:instance/{instance_id}"],
+        }
+        (answer,) = self._client.put_events(Entries=[entry])["Entries"]
+        if "EventId" not in answer:
+            raise Failed(f"EventBridge did not take the event: {answer.get('ErrorMessage', answer.get('ErrorCode'))}")
+        return str(answer["EventId"])
+
+
+class Interruptions:
+    """client: boto3's of FIS. Raises BotoCoreError and ClientError."""
+
+    def __init__(self, client: Any, cluster: str) -> None:
+        self._client = client
+        self._cluster = cluster
+
+    def interrupt(self, instance_arn: str, role_arn: str, token: str) -> str:
+        """EC2's notice in the node's metadata now, and the instance taken two minutes later; the experiment's id.
+
+        token: makes a repeated request the same one. The template goes again; the experiment does not need it.
+        """
+        template = self._client.create_experiment_template(
+            clientToken=token,
+            description=f"Synkti {self._cluster}: one spot interruption",
+            roleArn=role_arn,
+            stopConditions=[{"source": "none"}],
+            targets={
+                "node": {
+                    "resourceType": "aws:ec2:spot-instance",
+                    "resourceArns": [instance_arn],
+                    "selectionMode": "ALL",
+                }
+            },
+            actions={
+                "interrupt": {
+                    "actionId": _SPOT,
+                    "parameters": {"durationBeforeInterruption": "PT2M"},
+                    "targets": {"SpotInstances": "node"},
+                }
+            },
+            tags={"SynktiCluster": self._cluster},
+        )["experimentTemplate"]["id"]
+        try:
+            started = self._client.start_experiment(clientToken=token, experimentTemplateId=template)
+        finally:
+            self._client.delete_experiment_template(id=template)
+        return str(started["experiment"]["id"])

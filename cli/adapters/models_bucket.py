@@ -1,0 +1,183 @@
+"""The models bucket as the person's side sees it: what lies there, uploads in parts, removal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from cli.adapters.buckets import remove
+from cli.aws_errors import error_code
+from cli.core.push import Part, Remote, Unfinished
+from cli.errors import NotFound
+from node_agent.adapters.model_store import Manifest, ModelStore
+from node_agent.contract.errors import ModelMissing
+from node_agent.contract.models import MANIFEST, ModelFile, format_manifest, manifest_key, model_prefix
+
+_DIGEST = "sha256"
+"""The object's own metadata: what its content was when it was uploaded."""
+
+_MISSING = frozenset({"NoSuchBucket", "404", "NoSuchKey", "NotFound", "NoSuchUpload"})
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A model as a list of the bucket shows it. size: bytes of all objects; changed: unix seconds."""
+
+    name: str
+    files: int
+    size: int
+    changed: float
+    whole: bool
+
+
+class ModelsBucket:
+    """client: boto3's of S3. Everything raises BotoCoreError and ClientError; a missing bucket is NotFound."""
+
+    def __init__(self, client: Any, bucket: str, workers: int = 8) -> None:
+        self.name = bucket
+        self._client = client
+        self._workers = workers
+
+    def exists(self) -> bool:
+        try:
+            self._client.head_bucket(Bucket=self.name)
+        except ClientError as error:
+            if error_code(error) in _MISSING:
+                return False
+            raise
+        return True
+
+    def require(self) -> None:
+        """Raises NotFound where there is no such bucket."""
+        if not self.exists():
+            raise NotFound(f"there is no bucket {self.name}", "synkti bootstrap makes it")
+
+    def models(self) -> list[Listed]:
+        """Every model, by name."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for entry in self._entries("models/"):
+            name, _, path = entry["Key"].removeprefix("models/").partition("/")
+            if path:
+                found.setdefault(name, []).append(entry)
+        return [_listed(name, entries) for name, entries in sorted(found.items())]
+
+    def manifest(self, name: str) -> Manifest | None:
+        """None where there is none. Raises ModelDamaged where it cannot be read."""
+        try:
+            return ModelStore(self._client, self.name).manifest(name)
+        except ModelMissing:
+            return None
+
+    def sizes(self, name: str) -> dict[str, int]:
+        """The model's objects, by path, without the manifest."""
+        prefix = model_prefix(name)
+        held = {entry["Key"].removeprefix(prefix): int(entry["Size"]) for entry in self._entries(prefix)}
+        held.pop(MANIFEST, None)
+        return held
+
+    def objects(self, name: str) -> dict[str, Remote]:
+        """The model's objects with what they were uploaded as; asks for each of them."""
+        sizes = self.sizes(name)
+        with ThreadPoolExecutor(self._workers) as pool:
+            return dict(pool.map(lambda path: (path, self._look(name, path)), sizes))
+
+    def unfinished(self, name: str) -> list[Unfinished]:
+        """Uploads that were begun and not completed, the newest first."""
+        prefix = model_prefix(name)
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=prefix)
+        begun = [each for page in pages for each in page.get("Uploads", ())]
+        begun.sort(key=lambda each: str(each.get("Initiated", "")), reverse=True)
+        found = []
+        for each in begun:
+            pages = self._client.get_paginator("list_parts").paginate(
+                Bucket=self.name, Key=each["Key"], UploadId=each["UploadId"]
+            )
+            parts = {
+                int(part["PartNumber"]): Part(int(part["Size"]), part["ETag"].strip('"'))
+                for page in pages
+                for part in page.get("Parts", ())
+            }
+            found.append(Unfinished(each["Key"].removeprefix(prefix), each["UploadId"], parts))
+        return found
+
+    def put(self, name: str, file: ModelFile, body: bytes) -> None:
+        self._client.put_object(
+            Bucket=self.name, Key=model_prefix(name) + file.path, Body=body, Metadata={_DIGEST: file.sha256}
+        )
+
+    def begin(self, name: str, file: ModelFile) -> str:
+        """The id of a new upload in parts."""
+        answer = self._client.create_multipart_upload(
+            Bucket=self.name, Key=model_prefix(name) + file.path, Metadata={_DIGEST: file.sha256}
+        )
+        return str(answer["UploadId"])
+
+    def put_part(self, name: str, path: str, upload_id: str, number: int, body: bytes) -> str:
+        """The part's ETag."""
+        answer = self._client.upload_part(
+            Bucket=self.name, Key=model_prefix(name) + path, UploadId=upload_id, PartNumber=number, Body=body
+        )
+        return str(answer["ETag"])
+
+    def complete(self, name: str, file: ModelFile, upload_id: str, etags: dict[int, str]) -> bool:
+        """Make the parts one object; whether it is the one that the file should be."""
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in sorted(etags.items())]
+        self._client.complete_multipart_upload(
+            Bucket=self.name, Key=model_prefix(name) + file.path, UploadId=upload_id, MultipartUpload={"Parts": parts}
+        )
+        return self._look(name, file.path) == Remote(file.size, file.sha256)
+
+    def abort(self, name: str, upload: Unfinished) -> None:
+        try:
+            self._client.abort_multipart_upload(
+                Bucket=self.name, Key=model_prefix(name) + upload.path, UploadId=upload.upload_id
+            )
+        except ClientError as error:
+            if error_code(error) not in _MISSING:
+                raise
+
+    def write_manifest(self, name: str, files: Iterable[ModelFile]) -> None:
+        body = format_manifest(files).encode()
+        self._client.put_object(Bucket=self.name, Key=manifest_key(name), Body=body, ContentType="text/plain")
+
+    def remove_manifest(self, name: str) -> None:
+        self._client.delete_object(Bucket=self.name, Key=manifest_key(name))
+
+    def remove(self, name: str, paths: Iterable[str]) -> None:
+        """Objects of the model; the bucket keeps their old versions."""
+        remove(self._client, self.name, [{"Key": model_prefix(name) + path} for path in paths])
+
+    def purge(self, name: str) -> int:
+        """Every version of every object of the model, for good; how many there were."""
+        pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self.name, Prefix=model_prefix(name))
+        versions = [
+            {"Key": each["Key"], "VersionId": each["VersionId"]}
+            for page in pages
+            for each in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
+        ]
+        remove(self._client, self.name, versions)
+        return len(versions)
+
+    def _look(self, name: str, path: str) -> Remote:
+        answer = self._client.head_object(Bucket=self.name, Key=model_prefix(name) + path)
+        return Remote(int(answer["ContentLength"]), answer.get("Metadata", {}).get(_DIGEST))
+
+    def _entries(self, prefix: str) -> Iterable[dict[str, Any]]:
+        try:
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
+                yield from page.get("Contents", ())
+        except ClientError as error:
+            if error_code(error) == "NoSuchBucket":
+                raise NotFound(f"there is no bucket {self.name}", "synkti bootstrap makes it") from error
+            raise
+
+
+def _listed(name: str, entries: list[dict[str, Any]]) -> Listed:
+    own = [each for each in entries if each["Key"] != manifest_key(name)]
+    newest: datetime = max(each["LastModified"] for each in entries)
+    return Listed(name, len(own), sum(each["Size"] for each in own), newest.timestamp(), len(own) < len(entries))

@@ -1,0 +1,101 @@
+"""Which cluster a command is about.
+
+Rules kept here:
+
+* a cluster is known by its stacks: they are tagged SynktiCluster=<cluster>, and named after it;
+* the cluster that is named is taken, whether by --cluster, SYNKTI_CLUSTER or synkti.toml;
+* where none is named, the only one is; where there are several, nothing is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cli.errors import Ambiguous, NotFound
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack as CloudFormation tells of it.
+
+    cluster: what its tag says; changed: when it was created or updated last, unix seconds.
+    """
+
+    name: str
+    status: str
+    cluster: str | None
+    outputs: Mapping[str, str]
+    changed: float
+
+    @property
+    def is_there(self) -> bool:
+        return self.status != "DELETE_COMPLETE"
+
+    @property
+    def is_deployed(self) -> bool:
+        """Whether its resources exist; a first creation that was rolled back left none."""
+        return self.status.endswith("_COMPLETE") and self.status not in ("ROLLBACK_COMPLETE", "DELETE_COMPLETE")
+
+
+def clusters_of(stacks: Iterable[Stack]) -> dict[str, tuple[Stack, ...]]:
+    """Every cluster's stacks, in the order of their creation or last change; other people's stacks are left out."""
+    found: dict[str, list[Stack]] = {}
+    for stack in sorted(stacks, key=lambda stack: (stack.changed, stack.name)):
+        if stack.cluster and stack.name.startswith(f"{stack.cluster}-") and stack.is_there:
+            found.setdefault(stack.cluster, []).append(stack)
+    return {cluster: tuple(its) for cluster, its in sorted(found.items())}
+
+
+def choose(named: str | None, found: Collection[str], where: str) -> str:
+    """named: what a person said; found: the clusters that there are; where: for the message. Raises CliError."""
+    if named is not None:
+        if named not in found:
+            there = f"; there is {_listed(found)}" if found else ""
+            raise NotFound(f"there is no cluster {named!r} in {where}{there}", "synkti bootstrap makes one")
+        return named
+    if not found:
+        raise NotFound(
+            f"there is no cluster in {where}", "synkti bootstrap makes one; --region and --profile look elsewhere"
+        )
+    if len(found) > 1:
+        raise Ambiguous(f"there are several clusters in {where}: {_listed(found)}", "say which with --cluster")
+    return next(iter(found))
+
+
+def choose_for_deployment(named: str | None, default: str, found: Collection[str], where: str) -> str:
+    """What `bootstrap` deploys: the one that is named; else the default, where nobody could have meant another."""
+    if named is not None:
+        return named
+    if not found or set(found) == {default}:
+        return default
+    raise Ambiguous(
+        f"no cluster is named, and {where} has {_listed(found)}",
+        f"say which with --cluster: one of these, or a new one such as {default!r}",
+    )
+
+
+_BEGINNINGS = ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS")
+
+
+def first_failure(events: Iterable[Mapping[str, Any]]) -> str:
+    """What failed first in a stack's last operation, and why; empty where nothing did.
+
+    events: as DescribeStackEvents gives them, the newest first. Later failures are mostly "cancelled" for the first.
+    """
+    failure = own_failure = ""
+    for event in events:
+        status = str(event.get("ResourceStatus", ""))
+        reason = f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason') or 'no reason given'}"
+        if event.get("ResourceType") != "AWS::CloudFormation::Stack":
+            failure = reason if status.endswith("FAILED") else failure
+        elif status in _BEGINNINGS:
+            break
+        elif status.endswith("FAILED"):
+            own_failure = reason
+    return failure or own_failure
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(repr(name) for name in sorted(names))

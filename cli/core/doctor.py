@@ -1,0 +1,248 @@
+"""What `synkti doctor` concludes of what was found: for each check a verdict, a sentence, and what to do.
+
+Rules kept here:
+
+* what could not be looked at is said to be unknown, with the reason; it never counts as right;
+* a fault is what a deployment, or a fleet, will fail of; everything else that a person may want to change is a warning;
+* every fault and warning says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cli.core.observed import Finding, Observed, Unseen, Verdict
+from cli.core.quotas import Quota, increase_command, needs, quota_of
+from node_agent.contract.names import stack_name
+from stacks.settings import FleetSettings
+
+NEEDED_NODE = 20
+"""The oldest Node.js that the CDK's command-line tool runs on."""
+
+
+def conclude(o: Observed) -> tuple[Finding, ...]:
+    """One finding or more for each check, in the order in which a person would mend them."""
+    return (
+        _settings(o),
+        _node(o),
+        _credentials(o),
+        _region(o),
+        *_types(o),
+        *_quotas(o),
+        _vpc(o),
+        _toolkit(o),
+        *_stacks(o),
+        _model(o),
+        *_templates(o),
+        _sessions(o),
+    )
+
+
+def worst(findings: Sequence[Finding]) -> Verdict:
+    """FAULT, WARNING, UNKNOWN or OK, the first of these that is there."""
+    there = {finding.verdict for finding in findings}
+    return next((v for v in (Verdict.FAULT, Verdict.WARNING, Verdict.UNKNOWN) if v in there), Verdict.OK)
+
+
+def _settings(o: Observed) -> Finding:
+    if isinstance(o.settings, FleetSettings):
+        return Finding(
+            "settings", Verdict.OK, f"cluster {o.cluster}, {o.settings.nodes} nodes, model {o.settings.model}"
+        )
+    return Finding(
+        "settings", Verdict.FAULT, "; ".join(o.settings), "synkti.toml has every setting, with its meaning and default"
+    )
+
+
+def _node(o: Observed) -> Finding:
+    if o.node is None:
+        advice = f"install Node.js {NEEDED_NODE} or newer, with npm: the CDK's command-line tool runs on it"
+        return Finding("node.js", Verdict.FAULT, "Node.js is not installed", advice)
+    if o.node < NEEDED_NODE:
+        return Finding("node.js", Verdict.FAULT, f"Node.js {o.node} is too old", f"install {NEEDED_NODE} or newer")
+    return Finding("node.js", Verdict.OK, f"Node.js {o.node}")
+
+
+def _credentials(o: Observed) -> Finding:
+    if isinstance(o.caller, Unseen) and isinstance(o.regions, frozenset) and o.region not in o.regions:
+        return Finding("credentials", Verdict.UNKNOWN, o.caller.reason)
+    if isinstance(o.caller, Unseen):
+        advice = "aws configure, aws sso login, or set AWS_PROFILE; then run this again"
+        return Finding("credentials", Verdict.FAULT, o.caller.reason, advice)
+    wanted = o.settings.account if isinstance(o.settings, FleetSettings) else ""
+    if wanted and wanted != o.account:
+        found = f"{o.caller} is of account {o.account}, and synkti.toml says {wanted}"
+        return Finding("credentials", Verdict.FAULT, found, "choose other credentials with --profile")
+    if o.caller.endswith(":root") and o.account != "000000000000":
+        found = f"{o.caller}: the account's root user"
+        return Finding(
+            "credentials", Verdict.WARNING, found, "make a user or a role for this; root needs no key at all"
+        )
+    return Finding("credentials", Verdict.OK, o.caller)
+
+
+def _region(o: Observed) -> Finding:
+    if isinstance(o.regions, Unseen):
+        return Finding("region", Verdict.UNKNOWN, f"{o.region}: {o.regions.reason}")
+    if o.region not in o.regions:
+        found = f"{o.region} is no region that this account may use"
+        return Finding("region", Verdict.FAULT, found, "--region, or enable it in the account's settings")
+    wanted = o.settings.zones if isinstance(o.settings, FleetSettings) and o.settings.vpc == "new" else 0
+    if isinstance(o.zones, int) and o.zones < wanted:
+        found = f"{o.region} has {o.zones} zones, and zones = {wanted}"
+        return Finding("region", Verdict.FAULT, found, f"set zones = {o.zones} in synkti.toml")
+    return Finding("region", Verdict.OK, o.region)
+
+
+def _types(o: Observed) -> Iterator[Finding]:
+    if not isinstance(o.settings, FleetSettings):
+        return
+    if isinstance(o.offered, Unseen):
+        yield Finding("instance types", Verdict.UNKNOWN, o.offered.reason)
+        return
+    types = o.settings.instance_types
+    there = [each for each in types if o.offered.get(each)]
+    if not there:
+        found = f"{o.region} has none of {', '.join(types)}"
+        yield Finding("instance types", Verdict.FAULT, found, "change instance_types, or the region")
+        return
+    pools = sum(len(o.offered[each]) for each in there)
+    found = f"{len(there)} of {len(types)} types are in {o.region}, in {pools} pools"
+    if pools < 2 * o.settings.nodes:
+        advice = "name more instance_types: with few pools EC2 takes several nodes at once"
+        yield Finding("instance types", Verdict.WARNING, found, advice)
+    else:
+        yield Finding("instance types", Verdict.OK, found)
+
+
+def _quotas(o: Observed) -> Iterator[Finding]:
+    if not isinstance(o.settings, FleetSettings):
+        return
+    s = o.settings
+    nodes = s.max_nodes if s.scaled else s.nodes
+    unknown = [each for each in s.instance_types if quota_of(each, spot=True) is None]
+    if unknown:
+        yield Finding("gpu quota", Verdict.UNKNOWN, f"which quota counts for {', '.join(unknown)} is not known here")
+    if s.on_demand_base < nodes:
+        yield from _quota(o, "gpu spot quota", s, nodes - s.on_demand_base, spot=True)
+    demand = max(s.on_demand_base, s.on_demand_limit)
+    if demand:
+        yield from _quota(o, "gpu on-demand quota", s, demand, spot=False)
+
+
+def _quota(o: Observed, check: str, s: FleetSettings, nodes: int, *, spot: bool) -> Iterator[Finding]:
+    for unseen in (o.vcpus, o.quotas):
+        if isinstance(unseen, Unseen):
+            yield Finding(check, Verdict.UNKNOWN, unseen.reason)
+            return
+    assert not isinstance(o.vcpus, Unseen)
+    assert not isinstance(o.quotas, Unseen)
+    for need in needs(s.instance_types, o.vcpus, nodes, spot=spot):
+        quota: Quota = need.quota
+        have = o.quotas.get(quota.code)
+        # An update starts a new node before an old one goes.
+        ask = need.most + need.most // nodes
+        advice = increase_command(quota, ask, o.region)
+        if have is None:
+            yield Finding(check, Verdict.UNKNOWN, f'"{quota.name}" could not be read')
+        elif have < need.least // nodes:
+            needed = s.on_demand_base > 0 or spot
+            found = f'"{quota.name}" is {have:g} vCPUs: not one of {nodes} nodes can start'
+            yield Finding(check, Verdict.FAULT if needed else Verdict.WARNING, found, advice)
+        elif have < need.most:
+            room = int(have // (need.most // nodes))
+            found = f'"{quota.name}" is {have:g} vCPUs: {nodes} nodes may need {need.most}, {room} are sure to start'
+            yield Finding(check, Verdict.WARNING, found, advice)
+        else:
+            yield Finding(
+                check, Verdict.OK, f'"{quota.name}" is {have:g} vCPUs, {nodes} nodes need {need.most} at most'
+            )
+
+
+def _vpc(o: Observed) -> Finding:
+    choice = o.settings.vpc if isinstance(o.settings, FleetSettings) else "new"
+    if choice != "default":
+        what = "a VPC of its own is made" if choice == "new" else "an existing VPC is used"
+        return Finding("default vpc", Verdict.OK, f"not needed: {what} (vpc = {choice})")
+    if isinstance(o.default_vpc, Unseen):
+        return Finding("default vpc", Verdict.UNKNOWN, o.default_vpc.reason)
+    if o.default_vpc is None:
+        advice = 'set vpc = "new" in synkti.toml, or make one: aws ec2 create-default-vpc'
+        return Finding("default vpc", Verdict.FAULT, f"{o.region} has none, and vpc = default", advice)
+    return Finding("default vpc", Verdict.OK, o.default_vpc)
+
+
+def _toolkit(o: Observed) -> Finding:
+    if isinstance(o.toolkit, Unseen):
+        return Finding("cdk bootstrap", Verdict.UNKNOWN, o.toolkit.reason)
+    if o.toolkit is None:
+        return Finding("cdk bootstrap", Verdict.WARNING, f"{o.region} is not bootstrapped", "synkti bootstrap does it")
+    if o.toolkit < o.needed_toolkit:
+        found = f"version {o.toolkit}, and {o.needed_toolkit} is needed"
+        return Finding("cdk bootstrap", Verdict.WARNING, found, "synkti bootstrap brings it up to date")
+    return Finding("cdk bootstrap", Verdict.OK, f"version {o.toolkit}")
+
+
+def _stacks(o: Observed) -> Iterator[Finding]:
+    if isinstance(o.stacks, Unseen):
+        yield Finding("stacks", Verdict.UNKNOWN, o.stacks.reason)
+        return
+    if not o.stacks:
+        yield Finding("stacks", Verdict.WARNING, f"{o.cluster} is not deployed", "synkti bootstrap does it")
+        return
+    bad = [stack for stack in o.stacks if stack.status.endswith("FAILED") or stack.status == "ROLLBACK_COMPLETE"]
+    for stack in bad:
+        advice = "synkti bootstrap tries again; what failed is in CloudFormation's events of the stack"
+        yield Finding("stacks", Verdict.FAULT, f"{stack.name} is {stack.status}", advice)
+    busy = [stack.name for stack in o.stacks if stack.status.endswith("IN_PROGRESS")]
+    if busy:
+        found = f"{', '.join(busy)}: an operation is under way"
+        yield Finding("stacks", Verdict.WARNING, found, "wait until it has ended")
+    parts = {stack_name(o.cluster, part) for part in ("state", "fleet", "events")}
+    missing = sorted(parts - {stack.name for stack in o.stacks})
+    if missing:
+        yield Finding("stacks", Verdict.WARNING, f"{', '.join(missing)} not deployed", "synkti bootstrap goes on")
+    elif not bad and not busy:
+        yield Finding("stacks", Verdict.OK, f"{len(o.stacks)} stacks are deployed")
+
+
+def _model(o: Observed) -> Finding:
+    if not isinstance(o.settings, FleetSettings) or isinstance(o.model, Unseen):
+        return Finding("model", Verdict.UNKNOWN, o.model.reason if isinstance(o.model, Unseen) else "see settings")
+    name = o.settings.model
+    push = f"synkti model push DIR --name {name}"
+    if not o.model.bucket:
+        advice = "synkti bootstrap --model DIR makes it and brings the model there"
+        return Finding("model", Verdict.WARNING, "there is no models bucket yet", advice)
+    if not o.model.manifest:
+        return Finding("model", Verdict.FAULT, f"{name} is not in the models bucket, or not whole", push)
+    if o.model.missing:
+        found = f"{name} lacks {len(o.model.missing)} files of its manifest, {o.model.missing[0]} among them"
+        return Finding("model", Verdict.FAULT, found, push)
+    if o.settings.model_sha256 not in ("", o.model.digest):
+        found = f"{name} has the SHA-256 {o.model.digest}, and model_sha256 is another"
+        return Finding("model", Verdict.FAULT, found, f'{push}; or set model_sha256 = "{o.model.digest}"')
+    return Finding("model", Verdict.OK, f"{name} is whole ({o.model.digest[:12]})")
+
+
+def _templates(o: Observed) -> Iterator[Finding]:
+    if isinstance(o.templates, Unseen):
+        yield Finding("templates", Verdict.UNKNOWN, o.templates.reason)
+        return
+    faults = {stack: fault for stack, fault in o.templates.items() if fault}
+    for stack, fault in faults.items():
+        yield Finding(
+            "templates", Verdict.FAULT, f"{stack}: {fault}", "compare synkti.toml with it; make synth shows it"
+        )
+    long = sum(fault is None for fault in o.templates.values())
+    if not faults:
+        found = f"{len(o.templates)} are synthesized; CloudFormation accepts {len(o.templates) - long}"
+        yield Finding("templates", Verdict.OK, found + (f", {long} are too long to ask about" if long else ""))
+
+
+def _sessions(o: Observed) -> Finding:
+    missing = sorted({"aws", "session-manager-plugin"} - o.programs)
+    if not missing:
+        return Finding("sessions", Verdict.OK, "the aws command and its session-manager-plugin")
+    found = f"{' and '.join(missing)} not installed"
+    return Finding("sessions", Verdict.WARNING, found, "only synkti connect and synkti logs --follow need it")

@@ -1,0 +1,103 @@
+"""What is to be deployed, and where: settings, account and cluster, for the commands that deploy or examine."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from cli.account import Account
+from cli.adapters.cdk import Project, cache_folder, find_project
+from cli.adapters.stacks import Stacks
+from cli.core.clusters import choose_for_deployment, clusters_of
+from cli.errors import BadConfiguration, BadUsage
+from cli.fleet import named
+from node_agent.contract.errors import ConfigurationError
+from node_agent.contract.names import DEFAULT_CLUSTER
+from stacks.settings import FleetSettings, from_values, load
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """context: what goes above the settings' file, for the CDK; settings: with it."""
+
+    account: Account
+    project: Project
+    settings: FleetSettings
+    context: Mapping[str, str]
+
+    @property
+    def cluster(self) -> str:
+        return self.settings.cluster
+
+
+@dataclass(frozen=True)
+class Meant:
+    """What a person wants deployed, before AWS is asked. named: whether the cluster was; settings: or their faults."""
+
+    account: Account
+    project: Project
+    context: Mapping[str, str]
+    cluster: str | None
+    settings: FleetSettings | tuple[str, ...]
+
+    @property
+    def cluster_or_default(self) -> str:
+        return self.cluster or DEFAULT_CLUSTER
+
+
+def read_context(pairs: Sequence[str]) -> dict[str, str]:
+    """`-c KEY=VALUE`, as the CDK has it. Raises BadUsage for a key that is no setting."""
+    known = [each.name for each in fields(FleetSettings)]
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise BadUsage(f"-c {pair}: a setting is given as KEY=VALUE", "such as -c nodes=5")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise BadUsage(
+                f"-c {pair}: there is no setting {key!r}", f"is {near[0]!r} meant?" if near else "see synkti.toml"
+            )
+        found[key] = value
+    return found
+
+
+def meant(cluster: str | None, region: str | None, profile: str | None, pairs: Sequence[str]) -> Meant:
+    """Everything that can be known without asking AWS. Raises CliError, BotoCoreError, ConfigurationError."""
+    context = read_context(pairs)
+    project = find_project(Path.cwd(), cache_folder(os.environ))
+    told = named(
+        cluster or context.get("cluster"), region or context.get("region"), project.settings and project.settings.parent
+    )
+    if told.cluster:
+        context["cluster"] = told.cluster
+    account = Account(profile, told.region)
+    if account.embedded:
+        context.setdefault("local", "true")
+    settings = _settings(project, context)
+    if isinstance(settings, FleetSettings) and settings.region not in ("", account.region):
+        context["region"] = account.region
+        settings = _settings(project, context)
+    return Meant(account, project, context, told.cluster, settings)
+
+
+def decided(what: Meant) -> Deployment:
+    """The same, when AWS was asked which clusters there are. Raises CliError, AWS's errors."""
+    if not isinstance(what.settings, FleetSettings):
+        raise BadConfiguration("; ".join(what.settings), "synkti.toml has every setting, with its meaning")
+    what.account.require(what.settings.account)
+    found = clusters_of(Stacks(what.account.client("cloudformation")).every())
+    choose_for_deployment(what.cluster, what.settings.cluster, found, what.account.where)
+    return Deployment(what.account, what.project, what.settings, what.context)
+
+
+def _settings(project: Project, context: Mapping[str, str]) -> FleetSettings | tuple[str, ...]:
+    try:
+        if project.settings is None:
+            return from_values({}, context.get)
+        return load(project.settings.parent, context.get)
+    except ConfigurationError as error:
+        return error.faults

@@ -1,0 +1,32 @@
+"""`synkti stop`: no nodes, and nothing lost; `synkti scale N` starts again."""
+
+from __future__ import annotations
+
+from cli.fleet import open_fleet
+from cli.options import Cluster, Json, Profile, Region
+from cli.scale import resize
+from cli.terminal import Terminal
+
+
+def stop(cluster: Cluster = None, region: Region = None, profile: Profile = None, as_json: Json = False) -> None:
+    """No nodes: the group is told to keep none, and each drains before it ends. Everything else stays as it is.
+
+    What still costs: storage of the models bucket, the table and the logs (cents), and the load balancer where there is
+    one. The next deployment starts as many nodes as synkti.toml says.
+
+    \b
+    Examples:
+      synkti stop
+      synkti scale 3        # and on again
+    """
+    terminal = Terminal(as_json)
+    fleet = open_fleet(cluster, region, profile)
+    before, after = resize(fleet, 0)
+    terminal.document({"cluster": fleet.cluster, "desired_before": before.desired, "desired": after.desired})
+    if before.desired == 0:
+        terminal.line(f"{fleet.cluster} keeps no nodes, as before")
+        return
+    terminal.line(f"{fleet.cluster} keeps no nodes, was {before.desired}; they drain and end within two minutes")
+    again = f"synkti scale {before.desired}"
+    balanced = "; the load balancer still costs" if fleet.output("Endpoint") else ""
+    terminal.say(f"on again: {again}{balanced}; all of it away: synkti destroy")

@@ -1,0 +1,184 @@
+"""A model's folder on a node's disk: what lies there, what of it was compared, and files that are not whole yet.
+
+Nothing is flushed to the disk on purpose: a boot should not wait for that. So the note of what was compared is good
+until the next boot, after which everything is compared again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+
+from node_agent.contract.models import ModelFile
+from node_agent.core.model_fetch import DONE_SUFFIX, PART_SUFFIX, OnDisk, Verified
+
+_NOTE = ".synkti-verified.json"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_CHUNK_BYTES = 4 * 1024 * 1024
+
+
+class ModelFolder:
+    """root: made where it is not there."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        root.mkdir(parents=True, exist_ok=True)
+        self._boot = _boot_id()
+        self._verified = self._read_note()
+
+    def files(self) -> dict[str, OnDisk]:
+        """Every file by its path below the root, the note left out; a link counts as what it leads to."""
+        found = {}
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                path = Path(folder, name)
+                with contextlib.suppress(FileNotFoundError):  # a link that leads nowhere is no file
+                    status = path.stat()
+                    found[path.relative_to(self._root).as_posix()] = OnDisk(status.st_size, status.st_mtime_ns)
+        found.pop(_NOTE, None)
+        return found
+
+    @property
+    def verified(self) -> dict[str, Verified]:
+        """What was compared since the machine booted."""
+        return dict(self._verified)
+
+    def compare(self, file: ModelFile) -> bool:
+        """Whether the file on the disk is the manifest's; noted where it is. Raises OSError."""
+        path = self._root / file.path
+        before = path.stat()
+        if _sha256(path) != file.sha256:
+            return False
+        self._note(file, before)
+        return True
+
+    def remove(self, path: str) -> None:
+        (self._root / path).unlink(missing_ok=True)
+
+    def part(self, file: ModelFile) -> PartFile:
+        """Where the file's ranges go until it is whole. Raises OSError."""
+        target = self._root / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return PartFile(target, file)
+
+    def finish(self, file: ModelFile, part: PartFile) -> bool:
+        """Give the file its name where its SHA-256 is right; else it is gone. Raises OSError."""
+        part.write(0, b"")  # an empty file has no range that would have made it
+        part.close()
+        if _sha256(part.path) != file.sha256:
+            part.discard()
+            return False
+        target = self._root / file.path
+        part.path.replace(target)
+        part.discard()
+        self._note(file, target.stat())
+        return True
+
+    def free_bytes(self) -> int:
+        return shutil.disk_usage(self._root).free
+
+    def _note(self, file: ModelFile, status: os.stat_result) -> None:
+        with self._lock:
+            self._verified[file.path] = Verified(status.st_size, status.st_mtime_ns, file.sha256)
+            held = {path: [v.size, v.mtime_ns, v.sha256] for path, v in self._verified.items()}
+            new = self._root / (_NOTE + ".new")
+            new.write_text(json.dumps({"boot": self._boot, "files": held}))
+            new.replace(self._root / _NOTE)
+
+    def _read_note(self) -> dict[str, Verified]:
+        try:
+            note = json.loads((self._root / _NOTE).read_text())
+            held = {path: Verified(int(s), int(m), str(h)) for path, (s, m, h) in note["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}  # a note that cannot be read vouches for nothing
+        return held if note["boot"] == self._boot else {}
+
+
+class PartFile:
+    """A file that is not whole yet: `<name>.part` at its full length, and the list of the ranges that it has.
+
+    The list begins with the SHA-256 that the file is to have: ranges of an older file of this name are worth nothing.
+    It is opened at its first range: a model may have more files than a process may have open.
+    """
+
+    def __init__(self, target: Path, file: ModelFile) -> None:
+        self.path = target.with_name(target.name + PART_SUFFIX)
+        self._list = target.with_name(target.name + DONE_SUFFIX)
+        self._file = file
+        self._lock = threading.Lock()
+        self._fd: int | None = None
+        self.done = self._read_list(file)
+
+    def write(self, offset: int, piece: bytes) -> None:
+        """Raises OSError."""
+        fd, view = self._opened(), memoryview(piece)
+        while view:
+            written = os.pwrite(fd, view, offset)
+            view, offset = view[written:], offset + written
+
+    def has(self, start: int) -> None:
+        """The range that begins there is written."""
+        with self._lock, self._list.open("a") as listing:
+            listing.write(f"{start}\n")
+
+    def close(self) -> None:
+        """May be called again."""
+        with self._lock:
+            if self._fd is not None:
+                os.close(self._fd)
+                self._fd = None
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._list.unlink(missing_ok=True)
+
+    def _opened(self) -> int:
+        with self._lock:
+            if self._fd is None:
+                if not self.done:
+                    self.discard()
+                    self._list.write_text(self._file.sha256 + "\n")
+                self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+                os.ftruncate(self._fd, self._file.size)
+            return self._fd
+
+    def _read_list(self, file: ModelFile) -> frozenset[int]:
+        try:
+            if self.path.stat().st_size != file.size:
+                return frozenset()
+            first, *starts = self._list.read_text().split("\n")
+        except OSError:
+            return frozenset()
+        # The last line may be cut: only what a line end follows was written.
+        return (
+            frozenset(int(start) for start in starts[:-1] if start.isdigit()) if first == file.sha256 else frozenset()
+        )
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def count_gpus() -> int:
+    """NVIDIA GPUs whose driver is loaded."""
+    try:
+        return sum(1 for _ in Path("/proc/driver/nvidia/gpus").iterdir())
+    except OSError:
+        return 0

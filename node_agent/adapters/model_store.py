@@ -1,0 +1,122 @@
+"""The models bucket as a node reads it: manifests, lists, ranges of objects.
+
+Foreign exceptions become the project's own here: a model that is not there is ModelMissing, a manifest that cannot be
+read is ModelDamaged, an S3 that does not answer is StoreUnavailable. Called from threads; a boto3 client allows that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from node_agent.contract.errors import ModelDamaged, ModelMissing, StoreUnavailable
+from node_agent.contract.models import (
+    MANIFEST,
+    MAX_FILES,
+    MAX_MANIFEST_BYTES,
+    ModelFile,
+    manifest_digest,
+    manifest_key,
+    model_prefix,
+    parse_manifest,
+)
+
+_CHUNK_BYTES = 1024 * 1024
+_GONE = frozenset({"NoSuchKey", "404", "NotFound"})
+_REFUSED = frozenset({"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
+
+
+def s3_client(region: str | None, connections: int) -> Any:
+    """A boto3 client of S3 for as many requests at once."""
+    config = Config(
+        connect_timeout=5,
+        read_timeout=30,
+        retries={"mode": "standard", "max_attempts": 5},
+        max_pool_connections=connections,
+    )
+    return boto3.session.Session(region_name=region).client("s3", config=config)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """files: what the model is made of; digest: the SHA-256 of the manifest itself, which names the weights."""
+
+    files: tuple[ModelFile, ...]
+    digest: str
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+class ModelStore:
+    """bucket: the cluster's models bucket."""
+
+    def __init__(self, client: Any, bucket: str) -> None:
+        self.bucket = bucket
+        self._client = client
+
+    def manifest(self, name: str) -> Manifest:
+        """Raises ModelMissing, ModelDamaged, StoreUnavailable."""
+        key = manifest_key(name)
+        with self._errors(f"s3://{self.bucket}/{key}"):
+            body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read(MAX_MANIFEST_BYTES + 1)
+        try:
+            return _manifest(body)
+        except ValueError as error:
+            raise ModelDamaged(f"s3://{self.bucket}/{key} cannot be read: {error}; push the model again") from error
+
+    def sizes(self, name: str) -> dict[str, int]:
+        """The objects below the model's prefix, by path, the manifest left out. Raises StoreUnavailable."""
+        prefix, found = model_prefix(name), {}
+        with self._errors(f"s3://{self.bucket}/{prefix}"):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+                for entry in page.get("Contents", ()):
+                    found[entry["Key"].removeprefix(prefix)] = int(entry["Size"])
+                if len(found) > MAX_FILES + 1:
+                    raise ModelDamaged(f"s3://{self.bucket}/{prefix} holds more than {MAX_FILES} objects")
+        found.pop(MANIFEST, None)
+        return found
+
+    def read(self, name: str, path: str, start: int, end: int, take: Callable[[bytes], None]) -> None:
+        """Give `take` the bytes from start to end (exclusive), in pieces. Raises ModelMissing, StoreUnavailable."""
+        key = model_prefix(name) + path
+        with self._errors(f"s3://{self.bucket}/{key}"):
+            answer = self._client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={start}-{end - 1}")
+            got = 0
+            for piece in answer["Body"].iter_chunks(_CHUNK_BYTES):
+                got += len(piece)
+                take(piece)
+        if got != end - start:
+            raise StoreUnavailable(f"s3://{self.bucket}/{key}: {got} bytes came of {end - start}")
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in _GONE:
+                raise ModelMissing(f"{what} is not there; push the model with `synkti model push`") from error
+            if code == "NoSuchBucket":
+                raise ModelMissing(f"the bucket {self.bucket} is not there; is the cluster's name right?") from error
+            if code == "InvalidRange":
+                raise ModelDamaged(f"{what} is shorter than its manifest says; push the model again") from error
+            if code in _REFUSED:
+                raise StoreUnavailable(f"{what}: S3 refuses ({code}); see this role's permissions") from error
+            raise StoreUnavailable(f"{what}: {error}") from error
+        except BotoCoreError as error:
+            raise StoreUnavailable(f"{what}: {error}") from error
+
+
+def _manifest(body: bytes) -> Manifest:
+    if len(body) > MAX_MANIFEST_BYTES:
+        raise ValueError(f"it is longer than {MAX_MANIFEST_BYTES} bytes")
+    text = body.decode()
+    return Manifest(parse_manifest(text), manifest_digest(text))

@@ -1,0 +1,38 @@
+"""The Auto Scaling group: its hook on terminations, which waits until this node has drained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from node_agent.adapters.aws import error_code, error_message, in_thread
+from node_agent.contract.errors import StoreUnavailable
+from node_agent.contract.names import DRAINED_HOOK
+
+_NOT_WAITING = "no active lifecycle action"
+"""EC2 Auto Scaling's words where nothing waits: its code is the same ValidationError for everything."""
+
+
+class AutoScaling:
+    """The ScalingGroup port, over a boto3 Auto Scaling client. group: the group's name."""
+
+    def __init__(self, client: Any, group: str) -> None:
+        self._client = client
+        self._group = group
+
+    async def let_go(self, instance_id: str) -> bool:
+        try:
+            await in_thread(
+                "telling the group that this node has drained",
+                lambda: self._client.complete_lifecycle_action(
+                    LifecycleHookName=DRAINED_HOOK,
+                    AutoScalingGroupName=self._group,
+                    LifecycleActionResult="CONTINUE",
+                    InstanceId=instance_id,
+                ),
+            )
+        except StoreUnavailable as error:
+            said = error_message(error).lower()
+            if error_code(error) == "ValidationError" and _NOT_WAITING in said:
+                return False
+            raise
+        return True

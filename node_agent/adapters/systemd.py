@@ -1,0 +1,66 @@
+"""systemd's notification socket: that the agent runs, and that its event loop still goes round.
+
+The protocol is one datagram of `KEY=value` lines to the socket that $NOTIFY_SOCKET names (sd_notify(3)). Without that
+variable, on a laptop or in a test, nobody is told anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+
+_log = logging.getLogger(__name__)
+
+Tell = Callable[[str], None]
+
+
+def teller(environ: Mapping[str, str]) -> Tell | None:
+    """What sends a message to systemd; None where nobody listens."""
+    name = environ.get("NOTIFY_SOCKET", "")
+    if not name:
+        return None
+    address = "\0" + name[1:] if name.startswith("@") else name
+
+    def tell(message: str) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            try:
+                sock.sendto(message.encode(), address)
+            except OSError as error:  # systemd does not listen: then it will not miss us either
+                _log.warning("systemd could not be told %s: %s", message, error)
+
+    return tell
+
+
+def watchdog_s(environ: Mapping[str, str]) -> float | None:
+    """How often systemd expects a sign of life, in seconds; None where it does not."""
+    given = environ.get("WATCHDOG_USEC", "")
+    return int(given) / 1_000_000 if given.isdigit() and int(given) > 0 else None
+
+
+@contextlib.asynccontextmanager
+async def known_to_systemd(environ: Mapping[str, str]) -> AsyncIterator[None]:
+    """READY=1 on entering, WATCHDOG=1 three times in each interval while inside, STOPPING=1 on leaving."""
+    tell = teller(environ)
+    if tell is None:
+        yield
+        return
+    tell("READY=1")
+    interval = watchdog_s(environ)
+    beating = asyncio.create_task(_beat(tell, interval / 3)) if interval is not None else None
+    try:
+        yield
+    finally:
+        if beating is not None:
+            beating.cancel()
+        tell("STOPPING=1")
+
+
+async def _beat(tell: Tell, every_s: float) -> None:
+    """On the agent's own loop: a loop that hangs stops it."""
+    while True:
+        tell("WATCHDOG=1")
+        await asyncio.sleep(every_s)

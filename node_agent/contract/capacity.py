@@ -1,0 +1,122 @@
+"""Capacity: what EC2 Auto Scaling says of a launch, and the record of what was done about a lack of it.
+
+The record belongs to the group. It holds how many instances were last asked for on demand because spot had none, so
+that the next event, which may be late, repeated or out of order, is judged by what happened before it.
+
+Source: Amazon EC2 Auto Scaling's event reference, "Successful" and "Unsuccessful scaling events".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from node_agent.contract.instants import parse_instant
+from node_agent.contract.records import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
+
+LAUNCH_FAILED_EVENT = "EC2 Instance Launch Unsuccessful"
+LAUNCH_SUCCEEDED_EVENT = "EC2 Instance Launch Successful"
+MAX_HISTORY = 20
+
+
+@dataclass(frozen=True)
+class LaunchFailed:
+    """message: AWS's own words for why; at: unix seconds."""
+
+    event_id: str
+    group: str
+    at: float
+    message: str
+
+
+@dataclass(frozen=True)
+class LaunchSucceeded:
+    event_id: str
+    group: str
+    at: float
+    instance_id: str
+
+
+LaunchEvent = LaunchFailed | LaunchSucceeded
+
+
+def parse_launch(event: Mapping[str, Any]) -> LaunchEvent | None:
+    """An EventBridge event of a launch, or None for another kind.
+
+    Raises ValueError where a launch's event lacks what it must have: the invocation should fail and be seen.
+    """
+    kind = event.get("detail-type")
+    if kind not in (LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT):
+        return None
+    detail = event.get("detail")
+    if not isinstance(detail, Mapping):
+        raise ValueError(f"expected an object, got {type(detail).__name__}")
+    event_id, group, at = _text(event, "id"), _text(detail, "AutoScalingGroupName"), parse_instant(_text(event, "time"))
+    if kind == LAUNCH_FAILED_EVENT:
+        return LaunchFailed(event_id, group, at, _text(detail, "StatusMessage"))
+    return LaunchSucceeded(event_id, group, at, _text(detail, "EC2InstanceId"))
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    value = document.get(key)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{key!r} is missing or not a text")
+    return value
+
+
+def group_key(group: str) -> dict[str, str]:
+    return {PARTITION_KEY: f"group#{group}", SORT_KEY: "capacity"}
+
+
+@dataclass(frozen=True)
+class CapacityChange:
+    """base: on-demand instances from then on; at: unix seconds."""
+
+    base: int
+    at: float
+    why: str
+
+
+@dataclass(frozen=True)
+class CapacityRecord:
+    """base: as it was last set for want of spot; failed_at: the last such failure, changed_at: the last change (unix
+    seconds, 0 for never); event_id: of the event that changed it; version: one more with every write.
+    """
+
+    group: str
+    base: int
+    failed_at: float
+    changed_at: float
+    event_id: str
+    version: int
+    expires_at: int
+    history: tuple[CapacityChange, ...] = ()
+
+    def to_item(self) -> dict[str, Any]:
+        """Plain values as the DynamoDB resource API takes them; instants in whole milliseconds."""
+        return {
+            **group_key(self.group),
+            "group": self.group,
+            "base": self.base,
+            "failed_at_ms": round(self.failed_at * 1000),
+            "changed_at_ms": round(self.changed_at * 1000),
+            "event_id": self.event_id,
+            "version": self.version,
+            TTL_ATTRIBUTE: self.expires_at,
+            "history": [{"base": c.base, "at_ms": round(c.at * 1000), "why": c.why} for c in self.history],
+        }
+
+
+def capacity_from_item(item: Mapping[str, Any]) -> CapacityRecord:
+    """The record behind an item of the table. Raises KeyError or ValueError where it is not one."""
+    return CapacityRecord(
+        group=item["group"],
+        base=int(item["base"]),
+        failed_at=int(item["failed_at_ms"]) / 1000,
+        changed_at=int(item["changed_at_ms"]) / 1000,
+        event_id=item["event_id"],
+        version=int(item["version"]),
+        expires_at=int(item[TTL_ATTRIBUTE]),
+        history=tuple(CapacityChange(int(c["base"]), int(c["at_ms"]) / 1000, c["why"]) for c in item["history"]),
+    )

@@ -1,0 +1,150 @@
+"""Bring the model to this node, or see that it is whole in S3: what the boot script calls before the agent starts.
+
+    python -m node_agent.fetch_model --to FOLDER [--environ FILE] [--bucket B] [--name N] [--load download|stream] ...
+
+Downloads in parallel ranges, compares every file's SHA-256 with the manifest, goes on where an earlier run was
+interrupted, and does nothing where all is there. With `--load stream` nothing is downloaded where vLLM can read the
+model from S3; then the objects' sizes are compared with the manifest's. What is not given is read from the
+environment: SYNKTI_MODELS_BUCKET, SYNKTI_MODEL_NAME, SYNKTI_MODEL_SHA256, SYNKTI_MODEL_LOAD, SYNKTI_ENGINE_ARGS.
+
+`--environ FILE` writes what the agent has to be told: SYNKTI_MODEL_DIR, the folder or an s3:// address, and
+SYNKTI_ENGINE_ARGS, with the streamer's arguments where it is used. The one line on standard output is a JSON object:
+`load`, `model`, `arguments`, `reason`. All else is told on standard error.
+
+Exit codes, as in sysexits.h: 0 done · 2 bad usage · 65 the model is damaged · 66 there is no such model · 69 S3 does
+not answer, or refuses · 73 the disk does not take it. A failure is one line. Standard library and boto3 only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from node_agent.adapters.model_download import Downloader, gib
+from node_agent.adapters.model_folder import ModelFolder, count_gpus
+from node_agent.adapters.model_store import Manifest, ModelStore, s3_client
+from node_agent.contract.errors import ModelDamaged, ModelMissing, SynktiError
+from node_agent.contract.models import is_model_name
+from node_agent.core.model_load import LoadPlan, ModelLoad, plan_load
+
+EXIT_DAMAGED, EXIT_MISSING, EXIT_UNAVAILABLE, EXIT_DISK = 65, 66, 69, 73
+MAX_WORKERS = 64
+
+
+def require_whole(manifest: Manifest, sizes: dict[str, int], name: str) -> None:
+    """Every file of the manifest is in the bucket at its length. Raises ModelMissing or ModelDamaged."""
+    for file in manifest.files:
+        if file.path not in sizes:
+            raise ModelMissing(f"models/{name}/{file.path} is not there; push the model again")
+        if sizes[file.path] != file.size:
+            raise ModelDamaged(
+                f"models/{name}/{file.path} has {sizes[file.path]} bytes, not {file.size}; push the model again"
+            )
+
+
+def bring(store: ModelStore, options: argparse.Namespace, gpus: int, tell: Callable[[str], None]) -> LoadPlan:
+    """Everything that the command does. Raises SynktiError, OSError."""
+    manifest = store.manifest(options.name)
+    if options.manifest_sha256 and manifest.digest != options.manifest_sha256:
+        raise ModelDamaged(
+            f"models/{options.name} has the manifest {manifest.digest}, and {options.manifest_sha256} was deployed; "
+            "push the model again, or set model_sha256 to what is there"
+        )
+    plan = plan_load(ModelLoad(options.load), gpus, manifest.files, options.bucket, options.name, str(options.to))
+    if options.load == ModelLoad.STREAM:
+        tell(f"{'read from S3' if plan.load is ModelLoad.STREAM else 'downloaded'}: {plan.reason}")
+    if plan.load is ModelLoad.STREAM:
+        require_whole(manifest, store.sizes(options.name), options.name)
+        return plan
+    began = time.monotonic()
+    download = Downloader(store, ModelFolder(options.to), options.name, workers=options.workers, tell=tell)
+    download.fetch(manifest.files)
+    what = f"{len(manifest.files)} files, {gib(manifest.total_bytes)} GiB"
+    tell(f"whole: {what}; {gib(download.fetched)} GiB came in {time.monotonic() - began:.1f} s")
+    return plan
+
+
+def agents_environ(plan: LoadPlan, engine_args: Sequence[str]) -> str:
+    """Two lines that a shell and systemd read alike."""
+    arguments = json.dumps([*plan.arguments, *engine_args])
+    return f"SYNKTI_MODEL_DIR={shlex.quote(plan.model)}\nSYNKTI_ENGINE_ARGS={shlex.quote(arguments)}\n"
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    options = _options(argv, environ)
+
+    def tell(what: str) -> None:
+        print(f"model {options.name}: {what}", file=sys.stderr, flush=True)
+
+    try:
+        store = ModelStore(s3_client(options.region, options.workers), options.bucket)
+        plan = bring(store, options, count_gpus(), tell)
+        if options.environ:
+            options.environ.write_text(agents_environ(plan, options.engine_args))
+    except ModelMissing as error:
+        return _failed(tell, error, EXIT_MISSING)
+    except ModelDamaged as error:
+        return _failed(tell, error, EXIT_DAMAGED)
+    except SynktiError as error:
+        return _failed(tell, error, EXIT_UNAVAILABLE)
+    except OSError as error:
+        return _failed(tell, error, EXIT_DISK)
+    print(json.dumps(asdict(plan)))
+    return 0
+
+
+def _failed(tell: Callable[[str], None], error: Exception, code: int) -> int:
+    tell(" ".join(str(error).split()))
+    return code
+
+
+def _options(argv: Sequence[str] | None, environ: Mapping[str, str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m node_agent.fetch_model")
+
+    def option(name: str, variable: str, default: str | None = None, **more: object) -> None:
+        given = environ.get(variable) or default
+        parser.add_argument(name, default=given, required=given is None, **more)  # type: ignore[arg-type]
+
+    parser.add_argument("--to", required=True, type=Path, help="the model's folder")
+    parser.add_argument("--environ", type=Path, default=None, help="where to write what the agent has to be told")
+    option("--bucket", "SYNKTI_MODELS_BUCKET")
+    option("--name", "SYNKTI_MODEL_NAME", type=_name)
+    option("--load", "SYNKTI_MODEL_LOAD", ModelLoad.DOWNLOAD.value, choices=[load.value for load in ModelLoad])
+    option("--manifest-sha256", "SYNKTI_MODEL_SHA256", "", help="what the manifest has to be")
+    option("--engine-args", "SYNKTI_ENGINE_ARGS", "[]", type=_arguments, help="a JSON list for --environ")
+    parser.add_argument("--region", default=None)
+    parser.add_argument("--workers", type=_workers, default=16, help="requests at once")
+    return parser.parse_args(argv)
+
+
+def _name(text: str) -> str:
+    if not is_model_name(text):
+        raise argparse.ArgumentTypeError("up to 96 letters, digits, dots, hyphens and underscores")
+    return text
+
+
+def _arguments(text: str) -> list[str]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not a JSON list: {error}") from error
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise argparse.ArgumentTypeError("must be a JSON list of texts")
+    return value
+
+
+def _workers(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"from 1 to {MAX_WORKERS}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

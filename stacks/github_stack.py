@@ -1,0 +1,61 @@
+"""GitHub: a role that the workflow of one repository, on one branch, may take, and that can do one thing only.
+
+It may assume the CDK's own roles, which `cdk bootstrap` made; what they may do is decided there. Nothing is stored at
+GitHub: the workflow proves who it is with a token that GitHub signs for each job.
+"""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput, Duration
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from node_agent.contract import names
+from stacks.settings import FleetSettings
+from stacks.stack import FleetPart
+
+_ISSUER = "token.actions.githubusercontent.com"
+_AUDIENCE = "sts.amazonaws.com"
+_CDK_ROLES = ("deploy", "file-publishing", "lookup")
+"""Of `cdk bootstrap`: to deploy stacks, to upload assets, to look up what exists. No images of containers here."""
+
+
+class GithubStack(FleetPart):
+    """On its own, because the embedded AWS knows no identity providers."""
+
+    def __init__(self, scope: Construct, settings: FleetSettings) -> None:
+        super().__init__(scope, settings, "github", f"deployments from {settings.github_repository}")
+        role = iam.Role(
+            self,
+            "Deployer",
+            role_name=names.github_role_name(settings.cluster),
+            description=f"Pushes to {settings.github_branch} of {settings.github_repository} deploy with this",
+            max_session_duration=Duration.hours(2),
+            assumed_by=iam.WebIdentityPrincipal(
+                self._provider(settings),
+                {
+                    "StringEquals": {
+                        f"{_ISSUER}:aud": _AUDIENCE,
+                        f"{_ISSUER}:sub": f"repo:{settings.github_repository}:ref:refs/heads/{settings.github_branch}",
+                    }
+                },
+            ),
+        )
+        role.add_to_policy(
+            iam.PolicyStatement(
+                sid="BecomeTheCdk",
+                actions=["sts:AssumeRole"],
+                resources=[self._cdk_role(kind) for kind in _CDK_ROLES],
+            )
+        )
+        CfnOutput(self, "DeployRoleArn", value=role.role_arn)
+
+    def _provider(self, settings: FleetSettings) -> str:
+        if settings.github_oidc_provider:
+            return settings.github_oidc_provider
+        # Its thumbprints are AWS's own affair: it checks GitHub's certificate with its library of authorities.
+        return iam.CfnOIDCProvider(self, "Provider", url=f"https://{_ISSUER}", client_id_list=[_AUDIENCE]).attr_arn
+
+    def _cdk_role(self, kind: str) -> str:
+        name = f"cdk-hnb659fds-{kind}-role-{self.account}-{self.region}"
+        return self.format_arn(service="iam", region="", resource="role", resource_name=name)

@@ -1,0 +1,43 @@
+"""Alarms, and who hears of them."""
+
+from __future__ import annotations
+
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from constructs import Construct
+
+from stacks.settings import FleetSettings
+
+
+class Alarms(Construct):
+    """Makes alarms; `all` has them, for the dashboard. Without `alarm_email` they are only shown."""
+
+    def __init__(self, scope: Construct, construct_id: str, settings: FleetSettings) -> None:
+        super().__init__(scope, construct_id)
+        self.all: list[cloudwatch.Alarm] = []
+        self._topic = self._make_topic(settings) if settings.alarm_email else None
+
+    def _make_topic(self, settings: FleetSettings) -> sns.Topic:
+        topic = sns.Topic(self, "Topic", display_name=f"Synkti {settings.cluster}", enforce_ssl=True)
+        topic.add_subscription(subscriptions.EmailSubscription(settings.alarm_email))
+        return topic
+
+    def above_zero(
+        self, scope: Construct, construct_id: str, metric: cloudwatch.IMetric, told: str, periods: int = 1
+    ) -> None:
+        """periods: how many of the metric's it has to be above zero, one after another; told: what that means."""
+        alarm = cloudwatch.Alarm(
+            scope,
+            construct_id,
+            metric=metric,
+            threshold=0,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+            evaluation_periods=periods,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            alarm_description=f"Synkti: {told}",
+        )
+        if self._topic is not None:
+            alarm.add_alarm_action(actions.SnsAction(self._topic))
+        self.all.append(alarm)

@@ -1,0 +1,149 @@
+"""How one setting's value is read, from TOML (typed) and from the command line (text) alike.
+
+Every reader takes what was given and returns what the setting holds. It raises ValueError saying what is allowed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Network
+from typing import Any
+
+from node_agent.contract.models import is_model_name
+from node_agent.contract.names import is_cluster_name
+
+_INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
+_REPOSITORY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/[A-Za-z0-9._-]{1,100}")
+_BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+_LOG_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
+"""What CloudWatch Logs knows, up to two years."""
+
+
+def cluster(value: Any) -> str:
+    if not is_cluster_name(str(value)):
+        raise ValueError("2-20 lower case letters, digits and hyphens, beginning with a letter")
+    return str(value)
+
+
+def whole(low: int, high: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, bool | float):
+            raise ValueError("must be a whole number")
+        number = int(value)
+        if not low <= number <= high:
+            raise ValueError(f"must be from {low} to {high}")
+        return number
+
+    return read
+
+
+def whole_or_zero(low: int, high: int) -> Callable[[Any], int]:
+    """0 turns off what it is about."""
+
+    def read(value: Any) -> int:
+        return 0 if str(value) == "0" else whole(low, high)(value)
+
+    return read
+
+
+def one_of(*choices: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if str(value) not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return str(value)
+
+    return read
+
+
+def switch(value: Any) -> bool:
+    if str(value).lower() not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return str(value).lower() == "true"
+
+
+def log_days(value: Any) -> int:
+    days = whole(1, 731)(value)
+    if days not in _LOG_DAYS:
+        raise ValueError(f"CloudWatch knows {', '.join(map(str, _LOG_DAYS))} days")
+    return days
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """A list, or a text with commas, as the command line gives it. May be empty."""
+    items = value if isinstance(value, list | tuple) else str(value).split(",")
+    return tuple(str(item).strip() for item in items if str(item).strip())
+
+
+def arguments(value: Any) -> tuple[str, ...]:
+    """A list, or a text with blanks, as a shell would take it. May be empty."""
+    items = [str(item) for item in value] if isinstance(value, list | tuple) else str(value).split()
+    if any(character in item for item in items for character in "'\"\\\n$`"):
+        raise ValueError("arguments have no quotes, backslashes, dollars or line ends")
+    return tuple(items)
+
+
+def instance_types(value: Any) -> tuple[str, ...]:
+    found = texts(value)
+    if not found:
+        raise ValueError("must name at least one")
+    for each in found:
+        if not _INSTANCE_TYPE.fullmatch(each):
+            raise ValueError(f"{each!r} is no instance type; they look like g6.xlarge")
+    if len(set(found)) != len(found):
+        raise ValueError("names one twice")
+    return found
+
+
+def cidrs(value: Any) -> tuple[str, ...]:
+    return tuple(str(IPv4Network(each)) for each in texts(value))
+
+
+def vpc_cidr(value: Any) -> str:
+    network = IPv4Network(str(value))
+    if not network.is_private or not 16 <= network.prefixlen <= 22:
+        raise ValueError("must be a private range between /16 and /22")
+    return str(network)
+
+
+def percent(value: Any) -> int:
+    return whole(1, 100)(value)
+
+
+def shaped(pattern: re.Pattern[str], what: str) -> Callable[[Any], str]:
+    """A text of this shape, or the empty text, which means that nothing is given."""
+
+    def read(value: Any) -> str:
+        text = str(value).strip()
+        if text and not pattern.fullmatch(text):
+            raise ValueError(f"must be {what}")
+        return text
+
+    return read
+
+
+def model(value: Any) -> str:
+    if not is_model_name(str(value)):
+        raise ValueError("up to 96 letters, digits, dots, hyphens and underscores: it is a folder's name in S3")
+    return str(value)
+
+
+def branch(value: Any) -> str:
+    if not _BRANCH.fullmatch(str(value)):
+        raise ValueError("must be a branch's name, such as main")
+    return str(value)
+
+
+account = shaped(re.compile(r"\d{12}"), "an account's twelve digits")
+region = shaped(re.compile(r"[a-z]{2}(-[a-z]+)+-\d"), "a region's name, such as us-east-1")
+vpc_id = shaped(re.compile(r"vpc-[0-9a-f]{8,17}"), "a VPC's id, vpc-...")
+ami_id = shaped(re.compile(r"ami-[0-9a-f]{8,17}"), "a machine image's id, ami-...")
+certificate = shaped(re.compile(r"arn:aws[a-z-]*:acm:\S+:certificate/\S+"), "the ARN of a certificate in ACM")
+oidc_provider = shaped(
+    re.compile(r"arn:aws[a-z-]*:iam::\d{12}:oidc-provider/token\.actions\.githubusercontent\.com"),
+    "the ARN of this account's provider for token.actions.githubusercontent.com",
+)
+repository = shaped(_REPOSITORY, "owner/name")
+email = shaped(_EMAIL, "an e-mail address")
+sha256 = shaped(re.compile(r"[0-9a-f]{64}"), "a SHA-256 in 64 lower case hexadecimal digits")

@@ -1,0 +1,226 @@
+"""`synkti bootstrap` to `synkti destroy`, whole: the embedded AWS, the real CDK CLI, nodes with the stand-in engine.
+
+The loop that plays EC2 (local/ec2_loop) does for the deployed group what EC2 would; everything else is what a person
+does on a real account, with AWS_ENDPOINT_URL in the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from local.aws import EmbeddedAws
+from local.ec2_loop import Ec2Loop
+from local.engines import MODEL, SIM, prepared
+from local.machines import MachineKind, free_network
+from local.processes import kill_all_in, tail
+from node_agent.contract.names import auto_scaling_group_name
+
+ROOT = Path(__file__).parents[2]
+GROUP = auto_scaling_group_name("synkti")
+SETTINGS = ["-c", "nodes=2", "-c", "drills=true", "-c", f"model={MODEL}"]
+
+pytestmark = pytest.mark.e2e
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        assert self.code == 0, f"exit {self.code}\n{self.out}\n{self.err}"
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class World:
+    """One embedded AWS, and the `synkti` command in front of it."""
+
+    aws: EmbeddedAws
+    folder: Path
+
+    async def synkti(self, *argv: str) -> Done:
+        environ = {**self.aws.environ(), "XDG_CACHE_HOME": str(self.folder / "cache"), "NO_COLOR": "1"}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "cli", *argv),
+            cwd=ROOT,
+            env=environ,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert b"Traceback" not in err, err.decode()
+        return Done(process.returncode or 0, out.decode(), err.decode())
+
+    @asynccontextmanager
+    async def ec2(self) -> AsyncIterator[Ec2Loop]:
+        """Plays EC2 as soon as there is a group to play it for."""
+        engine = prepared(SIM, lambda text: None)
+        environ = {**self.aws.environ(), **engine.environ}
+        nodes, logs = self.folder / "nodes", self.folder / "logs"
+        kind = MachineKind("synkti", MODEL, engine.model_dir, engine.command, environ, nodes, logs)
+        loop = Ec2Loop(self.aws, GROUP, kind, free_network(), lambda text: None)
+
+        async def play() -> None:
+            await asyncio.to_thread(self._until_there_is_a_group)
+            await loop.run()
+
+        playing = asyncio.create_task(play())
+        try:
+            yield loop
+        finally:
+            playing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await playing
+            for machine in loop.machines:
+                machine.close()
+
+    def _until_there_is_a_group(self) -> None:
+        client, give_up_at = self.aws.client("autoscaling"), time.monotonic() + 120
+        while not client.describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])["AutoScalingGroups"]:
+            if time.monotonic() > give_up_at:
+                return  # what the command says then is better than what could be said here
+            time.sleep(0.1)
+
+    async def until(self, condition: Callable[[Any], bool], *argv: str, within_s: float = 30.0) -> Any:
+        """The first document of a command that the condition holds for."""
+        give_up_at = time.monotonic() + within_s
+        while not condition(document := (await self.synkti(*argv)).document):
+            assert time.monotonic() < give_up_at, document
+        return document
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Any:
+    aws = EmbeddedAws(tmp_path / "run", tmp_path / "logs")
+    try:
+        aws.wait()
+        yield World(aws, tmp_path)
+    finally:
+        aws.stop()
+        assert kill_all_in(tmp_path)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(os.urandom(17 * 1024 * 1024))  # two parts
+    return folder
+
+
+@pytest.mark.timeout(240)
+def test_from_an_account_to_a_fleet_and_back(world: World, model: Path) -> None:
+    asyncio.run(_story(world, model))
+
+
+async def _story(world: World, model: Path) -> None:
+    lost = await world.synkti("nodes", "--json")
+    assert (lost.code, json.loads(lost.out)["error"]["code"]) == (4, "not_found")
+
+    async with world.ec2() as ec2:
+        # Two commands to a fleet: this is the second; the first installed it.
+        made = (await world.synkti("bootstrap", "--model", str(model), *SETTINGS, "--within", "120", "--json")).document
+        logs = "\n".join(tail(machine.log) for machine in ec2.machines)
+        assert made["ready"] == 2, logs
+        assert set(made["changed"]) == {
+            "CDKToolkit",
+            f"models/{MODEL}",
+            "synkti-state",
+            "synkti-fleet",
+            "synkti-events",
+        }
+        assert len(made["base_urls"]) == 2
+        await _asks(made["base_urls"][0])
+
+        again = (await world.synkti("bootstrap", *SETTINGS, "--json")).document
+        assert again["changed"] == []
+        assert (again["version"], again["ready"]) == (made["version"], 2)
+
+        await _looks(world, ec2, made)
+        await _rehearses(world, ec2)
+
+        assert (await world.synkti("scale", "1", "--json")).document["desired"] == 1
+        await world.until(lambda seen: len(seen["nodes"]) == 1, "nodes", "--json")
+        assert (await world.synkti("stop", "--json")).document["desired"] == 0
+        await world.until(lambda seen: not seen["nodes"], "nodes", "--json")
+
+    await _destroys(world)
+
+
+async def _asks(base_url: str) -> None:
+    """As a client does."""
+    question = {"model": MODEL, "prompt": "hello", "max_tokens": 3}
+    async with httpx.AsyncClient(timeout=20) as client:
+        answer = await client.post(f"{base_url}/completions", json=question)
+    assert answer.json()["usage"]["completion_tokens"] == 3, answer.text
+
+
+async def _looks(world: World, ec2: Ec2Loop, made: dict[str, Any]) -> None:
+    """What a person looks at, and what the deployment workflow waits for."""
+    seen = await world.synkti("nodes", "--wait", "--version", "deployed", "--within", "30")
+    assert seen.code == 0, seen.err
+    assert seen.out.splitlines()[0] == f"synkti in us-east-1: 2 of 2 nodes ready on version {made['version']}"
+    assert all(machine.instance_id in seen.out for machine in ec2.machines)
+    answering = (await world.synkti("endpoint", "--check", "--json")).document
+    assert all(answering["answers"].values())
+    (listed,) = (await world.synkti("model", "ls", "--json")).document["models"]
+    assert (listed["name"], listed["files"], listed["whole"]) == (MODEL, 2, True)
+    served = await world.synkti("model", "rm", MODEL, "--yes")
+    assert (served.code, "the fleet serves" in served.err) == (1, True)
+    doctor = (await world.synkti("doctor", "--no-templates", *SETTINGS, "--json")).document
+    verdicts = {finding["check"]: finding["verdict"] for finding in doctor["findings"]}
+    assert {check: verdicts[check] for check in ("credentials", "region", "cdk bootstrap", "stacks", "model")} == {
+        "credentials": "ok",
+        "region": "ok",
+        "cdk bootstrap": "ok",
+        "stacks": "ok",
+        "model": "ok",
+    }
+    assert verdicts["gpu spot quota"] == "unknown", "the embedded AWS has no quotas, and that is said"
+
+
+async def _rehearses(world: World, ec2: Ec2Loop) -> None:
+    """The drill's event goes through the deployed rule and Lambda, which write the tag."""
+    node = ec2.machines[0].instance_id
+    assert (await world.synkti("drill", node, "--json")).document["by"] == "eventbridge"
+
+    def told(seen: Any) -> bool:
+        return any(each["instance_id"] == node and each["state"] == "draining" for each in seen["nodes"])
+
+    await world.until(told, "nodes", "--json")
+
+
+async def _destroys(world: World) -> None:
+    asked = await world.synkti("destroy")
+    assert (asked.code, "add --yes" in asked.err) == (9, True)
+    gone = (await world.synkti("destroy", "--yes", "--json")).document
+    assert gone["deleted"] == ["synkti-events", "synkti-fleet", "synkti-state"]
+    (kept,) = gone["kept"]
+    assert kept["kind"] == "AWS::S3::Bucket"
+    assert (await world.synkti("nodes")).code == 4
+    # The bucket outlives its cluster, and a new cluster takes it over with the model in it.
+    assert (await world.synkti("model", "ls", "--json")).document["models"][0]["whole"] is True
+    anew = (await world.synkti("bootstrap", *SETTINGS, "--no-wait", "--json")).document
+    assert "synkti-state" in anew["changed"]
+    assert (await world.synkti("destroy", "--yes")).code == 0

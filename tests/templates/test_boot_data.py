@@ -1,0 +1,95 @@
+"""What an instance is told at its first boot, and the archive that it downloads."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from checks.assemblies import SHIPPED, Synthesized, synthesize
+from stacks.parts.artifact import AGENT, DEPENDENCIES, FETCHING, ROOT, Archive, pack
+from stacks.parts.boot import MAX_USER_DATA_BYTES
+from tests.templates.test_fleet import user_data
+
+
+def version_of(templates: Synthesized) -> str:
+    version: str = templates.templates["synkti-fleet"]["Outputs"]["FleetVersion"]["Value"]
+    return version
+
+
+def names_in(archive: Archive) -> set[str]:
+    with tarfile.open(fileobj=io.BytesIO(archive.content)) as held:
+        return set(held.getnames())
+
+
+def test_the_archive_that_is_published_is_the_one_that_is_expected(production: Synthesized) -> None:
+    told = dict(line.split("=", 1) for line in user_data(production).splitlines() if line.startswith("SYNKTI_"))
+    (archive,) = production.folder.glob("agent-*.tar")
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == told["SYNKTI_AGENT_SHA256"]
+    assert [copy.read_bytes() for copy in production.folder.glob("asset.*.tar")] == [archive.read_bytes()]
+
+
+def test_the_archive_holds_what_a_node_needs_and_nothing_else(production: Synthesized) -> None:
+    held = names_in(pack(AGENT))
+    assert "node_agent/__main__.py" in held
+    assert "stacks/boot/boot.sh" in held
+    assert "requirements/engine.txt" in held
+    beginnings = ("node_agent/", "stacks/boot/", "requirements/")
+    assert [name for name in held if not name.startswith(beginnings) or "__pycache__" in name] == []
+
+
+def test_an_archive_is_the_same_wherever_it_is_made(tmp_path: Path) -> None:
+    for name in ("one.py", "two.sh"):
+        (tmp_path / name).write_text(name)
+    first = pack(["*.py", "*.sh"], tmp_path)
+    (tmp_path / "one.py").touch()
+    (tmp_path / "two.sh").chmod(0o600)
+    assert pack(["*.sh", "*.py"], tmp_path) == first
+    (tmp_path / "one.py").write_text("changed")
+    assert pack(["*.py", "*.sh"], tmp_path).sha256 != first.sha256
+
+
+def test_a_pattern_that_names_nothing_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"\*\.md"):
+        pack(["*.md"], tmp_path)
+
+
+def test_an_image_build_has_what_its_module_imports() -> None:
+    held = names_in(pack((*DEPENDENCIES, *FETCHING)))
+    sources = [ROOT / name for name in held if name.endswith(".py")]
+    imported = {
+        line.split()[1]
+        for source in sources
+        for line in source.read_text().splitlines()
+        if line.startswith("from node_agent")
+    }
+    assert {name.replace(".", "/") + ".py" for name in imported} <= held
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "other"},
+        {"model_sha256": "b" * 64},
+        {"engine_args": ("--max-model-len", "8192")},
+        {"model_load": "stream"},
+        {"image_id": "ami-0123456789abcdef0"},
+    ],
+)
+def test_what_makes_another_node_makes_another_version(
+    changes: dict[str, object], production: Synthesized, tmp_path: Path
+) -> None:
+    assert version_of(synthesize(tmp_path, replace(SHIPPED, **changes))) != version_of(production)  # type: ignore[arg-type] # each is a field
+
+
+def test_what_does_not_keeps_the_version(production: Synthesized, tmp_path: Path) -> None:
+    more = replace(SHIPPED, nodes=7, client_cidrs=("10.0.0.0/8",), ready_within_s=600)
+    assert version_of(synthesize(tmp_path, more)) == version_of(production)
+
+
+def test_user_data_fits_with_room_for_references(production: Synthesized) -> None:
+    assert len(user_data(production).encode()) < MAX_USER_DATA_BYTES * 0.5

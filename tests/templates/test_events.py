@@ -1,0 +1,125 @@
+"""The Lambdas, what triggers them, what notices when they fail, and what they weigh."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from checks.assemblies import Synthesized
+from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT
+from node_agent.contract.notices import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
+from stacks.parts.reaction import RETRY_ATTEMPTS, RETRY_HOURS
+
+HANDLERS = {
+    "node_interrupted": {INTERRUPTION_EVENT},
+    "node_rebalance_recommended": {REBALANCE_EVENT},
+    "node_state_changed": {STATE_CHANGE_EVENT},
+    "launch_finished": {LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT},
+}
+MAX_ZIP_BYTES = 1_000_000
+MAX_IMPORT_S = 0.3
+
+
+def test_each_event_has_its_function_with_retries_and_somewhere_to_fall(production: Synthesized) -> None:
+    functions = production.resources("AWS::Lambda::Function")
+    assert {f["Properties"]["Handler"] for f in functions.values()} == {
+        f"lambdas.handlers.{name}.handler" for name in HANDLERS
+    }
+    for function in functions.values():
+        properties = function["Properties"]
+        assert (properties["Runtime"], properties["Architectures"]) == ("python3.13", ["arm64"])
+        assert properties["TracingConfig"] == {"Mode": "Active"}
+        assert "DeadLetterConfig" in properties
+    for rule in production.resources("AWS::Events::Rule").values():
+        (target,) = rule["Properties"]["Targets"]
+        assert target["RetryPolicy"] == {
+            "MaximumEventAgeInSeconds": RETRY_HOURS * 3600,
+            "MaximumRetryAttempts": RETRY_ATTEMPTS,
+        }
+        assert "DeadLetterConfig" in target
+
+
+def test_rules_let_in_what_their_function_is_for(production: Synthesized) -> None:
+    patterns = [rule["Properties"]["EventPattern"] for rule in production.resources("AWS::Events::Rule").values()]
+    kinds = [set(pattern["detail-type"]) for pattern in patterns]
+    assert sorted(kinds, key=sorted) == sorted(HANDLERS.values(), key=sorted)
+    for pattern in patterns:
+        launches = LAUNCH_FAILED_EVENT in pattern["detail-type"]
+        assert pattern["source"] == (["aws.autoscaling"] if launches else ["aws.ec2"]), "drills are off"
+        assert pattern.get("detail") == ({"AutoScalingGroupName": ["synkti-fleet"]} if launches else None)
+
+
+def test_drills_are_let_in_where_that_is_wanted(everything: Synthesized) -> None:
+    for rule in everything.resources("AWS::Events::Rule").values():
+        assert "synkti.drill" in rule["Properties"]["EventPattern"]["source"]
+
+
+def test_everything_that_can_go_wrong_has_its_alarm(production: Synthesized, everything: Synthesized) -> None:
+    alarms = production.resources("AWS::CloudWatch::Alarm")
+    assert len(alarms) == 2 * len(HANDLERS) + 2
+    names = {alarm["Properties"]["MetricName"] for alarm in alarms.values()}
+    assert names == {"Errors", "ApproximateNumberOfMessagesVisible", "GroupPendingInstances", "CapacityNote"}
+    assert not any("AlarmActions" in alarm["Properties"] for alarm in alarms.values())
+    heard = everything.resources("AWS::CloudWatch::Alarm").values()
+    assert all(alarm["Properties"]["AlarmActions"] for alarm in heard)
+    assert everything.only("AWS::SNS::Subscription")["Endpoint"] == "somebody@example.com"
+
+
+def test_logs_are_kept_for_a_while_and_a_page_shows_the_fleet(production: Synthesized) -> None:
+    assert all(g["Properties"]["RetentionInDays"] == 30 for g in production.resources("AWS::Logs::LogGroup").values())
+    board = json.dumps(production.only("AWS::CloudWatch::Dashboard"))
+    for shown in ("GroupInServiceInstances", "InFlightRequests", "OnDemandBase", "CapacityRaise", "EventAdvance"):
+        assert shown in board
+
+
+def package(production: Synthesized) -> dict[str, bytes]:
+    (folder,) = [path for path in production.folder.glob("asset.*") if path.is_dir()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_package_holds_the_lambdas_and_the_contract_and_nothing_else(production: Synthesized) -> None:
+    files = package(production)
+    assert "lambdas/handlers/node_interrupted.py" in files
+    assert "node_agent/contract/records.py" in files
+    allowed = ("lambdas/", "node_agent/contract/", "node_agent/__init__.py")
+    assert [file for file in files if not file.startswith(allowed)] == []
+
+
+def test_the_package_is_small(production: Synthesized) -> None:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in package(production).items():
+            archive.writestr(name, content)
+    print(f"zip: {len(held.getvalue())} bytes")
+    assert len(held.getvalue()) < MAX_ZIP_BYTES
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_a_handler_starts_with_what_it_is_told_and_soon(name: str, production: Synthesized) -> None:
+    """In the process's own time, and the best of some tries: the machine may be busy with something else."""
+    (function,) = [
+        each["Properties"]
+        for each in production.resources("AWS::Lambda::Function").values()
+        if each["Properties"]["Handler"] == f"lambdas.handlers.{name}.handler"
+    ]
+    told = {key: value for key, value in function["Environment"]["Variables"].items() if isinstance(value, str)}
+    told["SYNKTI_TABLE"] = "synkti-records"  # a reference in the template
+    assert "SYNKTI_TABLE" in function["Environment"]["Variables"]
+    environ = {**told, "AWS_DEFAULT_REGION": "us-east-1", "PATH": os.environ["PATH"]}
+    script = (
+        f"import time; began = time.process_time(); import lambdas.handlers.{name}; print(time.process_time() - began)"
+    )
+    took = []
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True)
+        took.append(float(done.stdout))
+        if took[-1] < MAX_IMPORT_S:
+            break
+    print(f"import of {name}: {min(took) * 1000:.0f} ms")
+    assert min(took) < MAX_IMPORT_S

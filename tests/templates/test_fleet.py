@@ -1,0 +1,211 @@
+"""The fleet: its group, its instances, its network, its one address."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks.assemblies import CIDR, SHIPPED, Synthesized, synthesize
+from node_agent.contract.names import DRAINED_HOOK, READY_HOOK, node_log_group_name
+from node_agent.core.lifecycle import RETIRE_BEFORE_S
+from node_agent.settings import from_environ
+from stacks.parts.node_group import DRAIN_S
+from stacks.parts.node_template import GPU_AMI_PARAMETER
+
+
+def group_of(templates: Synthesized) -> dict[str, Any]:
+    (group,) = templates.resources("AWS::AutoScaling::AutoScalingGroup").values()
+    return group
+
+
+def test_the_group_spreads_over_pools_and_replaces_early(production: Synthesized) -> None:
+    group = production.only("AWS::AutoScaling::AutoScalingGroup")
+    assert group["CapacityRebalance"] is True
+    assert (group["MinSize"], group["DesiredCapacity"], group["MaxSize"]) == ("0", "3", "6")
+    assert len(group["VPCZoneIdentifier"]) == 3
+    policy = group["MixedInstancesPolicy"]
+    assert policy["InstancesDistribution"] == {
+        "OnDemandBaseCapacity": 0,
+        "OnDemandPercentageAboveBaseCapacity": 0,
+        "SpotAllocationStrategy": "price-capacity-optimized",
+    }
+    types = [override["InstanceType"] for override in policy["LaunchTemplate"]["Overrides"]]
+    assert types == list(SHIPPED.instance_types)
+    tags = {tag["Key"]: (tag["Value"], tag["PropagateAtLaunch"]) for tag in group["Tags"]}
+    assert tags["SynktiCluster"] == ("synkti", True)
+    assert tags["SynktiRole"] == ("worker", True)
+    version = production.templates["synkti-fleet"]["Outputs"]["FleetVersion"]["Value"]
+    assert tags["SynktiVersion"] == (version, True)
+
+
+def hooks_of(templates: Synthesized) -> dict[str, tuple[str, str, int]]:
+    hooks = templates.only("AWS::AutoScaling::AutoScalingGroup")["LifecycleHookSpecificationList"]
+    return {
+        hook["LifecycleHookName"]: (hook["LifecycleTransition"], hook["DefaultResult"], hook["HeartbeatTimeout"])
+        for hook in hooks
+    }
+
+
+def test_the_group_waits_for_a_node_to_serve_and_to_drain(production: Synthesized) -> None:
+    hooks = hooks_of(production)
+    assert hooks[READY_HOOK][:2] == ("autoscaling:EC2_INSTANCE_LAUNCHING", "ABANDON")
+    assert hooks[READY_HOOK][2] > SHIPPED.ready_within_s, "the node leaves its log first"
+    assert hooks[DRAINED_HOOK] == ("autoscaling:EC2_INSTANCE_TERMINATING", "CONTINUE", DRAIN_S)
+    term = from_environ({"SYNKTI_MODEL_NAME": "m", "SYNKTI_MODEL_DIR": "d"}).term_grace_s
+    assert term + RETIRE_BEFORE_S < DRAIN_S
+
+
+def test_failed_nodes_are_kept_where_that_is_wanted(tmp_path: Path) -> None:
+    kept = synthesize(tmp_path, replace(SHIPPED, keep_failed_nodes=True))
+    assert hooks_of(kept)[READY_HOOK][1] == "CONTINUE"
+    assert "SYNKTI_KEEP_FAILED_NODES=true" in user_data(kept)
+
+
+def test_an_update_replaces_nodes_new_ones_first(production: Synthesized) -> None:
+    policy = group_of(production)["UpdatePolicy"]["AutoScalingInstanceRefresh"]
+    assert policy == {
+        "Strategy": "Rolling",
+        "Preferences": {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 110, "SkipMatching": True},
+    }
+
+
+def test_a_scaled_fleet_tracks_requests_in_flight_and_keeps_its_size_at_a_deployment(everything: Synthesized) -> None:
+    group = everything.only("AWS::AutoScaling::AutoScalingGroup")
+    assert (group["MinSize"], group["MaxSize"]) == ("2", "10")
+    assert "DesiredCapacity" not in group
+    tracking = everything.only("AWS::AutoScaling::ScalingPolicy")["TargetTrackingConfiguration"]
+    assert tracking["TargetValue"] == 8
+    assert tracking["CustomizedMetricSpecification"] == {
+        "Namespace": "Synkti",
+        "MetricName": "InFlightRequests",
+        "Dimensions": [{"Name": "AutoScalingGroupName", "Value": "synkti-fleet"}],
+        "Statistic": "Average",
+    }
+
+
+def test_without_a_target_nothing_is_scaled(production: Synthesized) -> None:
+    assert production.resources("AWS::AutoScaling::ScalingPolicy") == {}
+
+
+def launched(templates: Synthesized) -> dict[str, Any]:
+    data: dict[str, Any] = templates.only("AWS::EC2::LaunchTemplate")["LaunchTemplateData"]
+    return data
+
+
+def user_data(templates: Synthesized) -> str:
+    """With CloudFormation's references as they stand."""
+    pieces = launched(templates)["UserData"]["Fn::Base64"]["Fn::Join"][1]
+    return "".join(piece if isinstance(piece, str) else "<reference>" for piece in pieces)
+
+
+def test_instances_are_encrypted_need_imdsv2_and_end_when_they_power_off(production: Synthesized) -> None:
+    data = launched(production)
+    options = {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled"}
+    assert data["MetadataOptions"] | options == data["MetadataOptions"]
+    (root,) = data["BlockDeviceMappings"]
+    assert root["Ebs"] == {
+        "Encrypted": True,
+        "VolumeType": "gp3",
+        "VolumeSize": 100,
+        "Throughput": 250,
+        "DeleteOnTermination": True,
+    }
+    assert data["InstanceInitiatedShutdownBehavior"] == "terminate"
+    fleet = production.templates["synkti-fleet"]
+    assert GPU_AMI_PARAMETER in [parameter.get("Default") for parameter in fleet["Parameters"].values()]
+
+
+def test_an_image_of_ones_own_is_launched(tmp_path: Path) -> None:
+    own = synthesize(tmp_path, replace(SHIPPED, image_id="ami-0123456789abcdef0"))
+    assert launched(own)["ImageId"] == "ami-0123456789abcdef0"
+
+
+def test_only_clients_and_peers_come_in(production: Synthesized) -> None:
+    group = production.only("AWS::EC2::SecurityGroup")
+    assert [(rule["CidrIp"], rule["FromPort"], rule["ToPort"]) for rule in group["SecurityGroupIngress"]] == [
+        (CIDR, 8000, 8000)
+    ]
+    peers = production.only("AWS::EC2::SecurityGroupIngress")
+    assert (peers["FromPort"], peers["ToPort"]) == (8001, 8001)
+    assert peers["SourceSecurityGroupId"] == peers["GroupId"]
+
+
+def test_by_default_nobody_comes_in(tmp_path: Path) -> None:
+    closed = synthesize(tmp_path, replace(SHIPPED, client_cidrs=()))
+    assert "SecurityGroupIngress" not in closed.only("AWS::EC2::SecurityGroup")
+
+
+def test_a_new_vpc_has_no_nat_gateway_and_reaches_s3_and_dynamodb_inside(production: Synthesized) -> None:
+    assert production.resources("AWS::EC2::NatGateway") == {}
+    assert len(production.resources("AWS::EC2::Subnet")) == 3
+    endpoints = production.resources("AWS::EC2::VPCEndpoint").values()
+    assert {endpoint["Properties"]["VpcEndpointType"] for endpoint in endpoints} == {"Gateway"}
+    assert len(endpoints) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "endpoints", "public"),
+    [
+        ({"vpc": "default"}, 2, True),
+        ({"vpc": "default", "gateway_endpoints": False}, 0, True),
+        ({"vpc": "existing", "vpc_id": "vpc-0123456789abcdef0", "public_addresses": False}, 2, False),
+    ],
+)
+def test_a_vpc_that_is_there_is_used(changes: dict[str, Any], endpoints: int, public: bool, tmp_path: Path) -> None:
+    """The CDK looks it up when it is deployed; synthesized like this, it stands for one."""
+    found = synthesize(tmp_path, replace(SHIPPED, account="123456789012", region="us-east-1", **changes))
+    assert found.resources("AWS::EC2::VPC") == {}
+    assert len(found.resources("AWS::EC2::VPCEndpoint")) == endpoints
+    assert launched(found)["NetworkInterfaces"][0]["AssociatePublicIpAddress"] is public
+
+
+def test_a_balancer_cuts_no_stream(everything: Synthesized) -> None:
+    targets = everything.only("AWS::ElasticLoadBalancingV2::TargetGroup")
+    attributes = {each["Key"]: each["Value"] for each in targets["TargetGroupAttributes"]}
+    assert attributes == {
+        "deregistration_delay.timeout_seconds": "120",
+        "deregistration_delay.connection_termination.enabled": "false",
+        "target_health_state.unhealthy.connection_termination.enabled": "false",
+        "target_health_state.unhealthy.draining_interval_seconds": "120",
+    }
+    assert (targets["HealthCheckPath"], targets["HealthCheckProtocol"], targets["Port"]) == ("/readyz", "HTTP", 8000)
+    assert everything.only("AWS::AutoScaling::AutoScalingGroup")["TargetGroupARNs"]
+
+
+def test_a_certificate_makes_a_tls_listener(everything: Synthesized) -> None:
+    listener = everything.only("AWS::ElasticLoadBalancingV2::Listener")
+    assert (listener["Port"], listener["Protocol"]) == (443, "TLS")
+    assert listener["Certificates"] == [{"CertificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/0a1b"}]
+    assert "TLS13" in listener["SslPolicy"]
+    balancer = everything.only("AWS::ElasticLoadBalancingV2::LoadBalancer")
+    assert (balancer["Scheme"], balancer["Type"]) == ("internet-facing", "network")
+    doors = next(
+        group["Properties"]
+        for name, group in everything.resources("AWS::EC2::SecurityGroup").items()
+        if name.startswith("AddressDoors")
+    )
+    assert [(rule["CidrIp"], rule["FromPort"]) for rule in doors["SecurityGroupIngress"]] == [(CIDR, 443)]
+    endpoint = everything.templates["synkti-fleet"]["Outputs"]["Endpoint"]["Value"]
+    assert endpoint["Fn::Join"][1][0] == "https://"
+
+
+def test_an_internal_balancer_without_a_certificate_speaks_plain_http_for_long(tmp_path: Path) -> None:
+    internal = synthesize(tmp_path, replace(SHIPPED, load_balancer="internal"))
+    listener = internal.only("AWS::ElasticLoadBalancingV2::Listener")
+    assert (listener["Port"], listener["Protocol"]) == (80, "TCP")
+    assert listener["ListenerAttributes"] == [{"Key": "tcp.idle_timeout.seconds", "Value": "900"}]
+    assert internal.only("AWS::ElasticLoadBalancingV2::LoadBalancer")["Scheme"] == "internal"
+
+
+def test_there_is_no_balancer_unless_one_is_wanted(production: Synthesized) -> None:
+    assert production.resources("AWS::ElasticLoadBalancingV2::LoadBalancer") == {}
+    assert "Endpoint" not in production.templates["synkti-fleet"]["Outputs"]
+
+
+def test_nodes_logs_are_kept_for_a_while(production: Synthesized) -> None:
+    group = production.templates["synkti-fleet"]["Resources"]
+    (logs,) = [each["Properties"] for each in group.values() if each["Type"] == "AWS::Logs::LogGroup"]
+    assert (logs["LogGroupName"], logs["RetentionInDays"]) == (node_log_group_name("synkti"), 30)

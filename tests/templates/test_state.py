@@ -1,0 +1,47 @@
+"""What outlives every node, and how it is kept from mistakes."""
+
+from __future__ import annotations
+
+from checks.assemblies import Synthesized
+from node_agent.contract.names import cluster_key_secret_name, table_name
+
+
+def test_the_table_outlives_mistakes(production: Synthesized) -> None:
+    table = production.only("AWS::DynamoDB::Table")
+    assert table["TableName"] == table_name("synkti")
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    assert table["DeletionProtectionEnabled"] is True
+    assert [key["AttributeName"] for key in table["KeySchema"]] == ["pk", "sk"]
+
+
+def test_models_are_kept_and_checkpoints_expire(production: Synthesized) -> None:
+    buckets = production.resources("AWS::S3::Bucket")
+    models = next(bucket for name, bucket in buckets.items() if name.startswith("Models"))
+    checkpoints = next(bucket for name, bucket in buckets.items() if name.startswith("Checkpoints"))
+    assert (models["DeletionPolicy"], checkpoints["DeletionPolicy"]) == ("Retain", "Delete")
+    assert models["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
+    days = [rule.get("ExpirationInDays") for rule in checkpoints["Properties"]["LifecycleConfiguration"]["Rules"]]
+    assert 7 in days
+    assert len(buckets) == 2
+
+
+def test_buckets_are_encrypted_closed_and_leave_no_half_uploads(production: Synthesized) -> None:
+    for bucket in production.resources("AWS::S3::Bucket").values():
+        properties = bucket["Properties"]
+        assert all(properties["PublicAccessBlockConfiguration"].values())
+        encryption = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"][0]
+        assert encryption["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+        rules = properties["LifecycleConfiguration"]["Rules"]
+        assert {"DaysAfterInitiation": 1} in [rule.get("AbortIncompleteMultipartUpload") for rule in rules]
+    for policy in production.resources("AWS::S3::BucketPolicy").values():
+        denied = [s for s in policy["Properties"]["PolicyDocument"]["Statement"] if s["Effect"] == "Deny"]
+        assert {"Bool": {"aws:SecureTransport": "false"}} in [statement["Condition"] for statement in denied]
+
+
+def test_the_peers_key_is_made_by_secrets_manager_and_in_no_template(production: Synthesized) -> None:
+    secret = production.only("AWS::SecretsManager::Secret")
+    assert secret["Name"] == cluster_key_secret_name("synkti")
+    assert "SecretString" not in secret
+    assert secret["GenerateSecretString"]["PasswordLength"] == 64

@@ -1,0 +1,145 @@
+"""What the workflows run of their own: what they read of synkti.toml, the diff of a pull request, the verification."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from checks.assemblies import EVERYTHING, SHIPPED, Synthesized, synthesize
+
+ROOT = Path(__file__).parents[2]
+HERE = {"GITHUB_REPOSITORY": "acme/models", "GITHUB_REF": "refs/heads/main"}
+
+
+@pytest.fixture
+def settings_script() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("github_settings", ROOT / ".github" / "settings.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_workflow_learns_its_account_and_role_from_the_settings(settings_script: ModuleType) -> None:
+    assert settings_script.outputs(EVERYTHING, HERE) == {
+        "wanted": "true",
+        "region": "us-east-1",
+        "deployer": "arn:aws:iam::123456789012:role/synkti-github-deployer",
+        "looker": "arn:aws:iam::123456789012:role/cdk-hnb659fds-lookup-role-123456789012-us-east-1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("repository", "environ"),
+    [
+        ("", HERE),
+        ("acme/models", {}),
+        ("acme/models", {**HERE, "GITHUB_REPOSITORY": "somebody/models"}),
+        ("acme/models", {**HERE, "GITHUB_REF": "refs/heads/feature"}),
+        ("acme/models", {**HERE, "GITHUB_REF": "refs/tags/main"}),
+    ],
+)
+def test_another_repository_or_branch_deploys_nothing(
+    repository: str, environ: dict[str, str], settings_script: ModuleType
+) -> None:
+    settings = replace(EVERYTHING, github_repository=repository)
+    assert settings_script.outputs(settings, environ)["wanted"] == "false"
+    assert settings_script.outputs(SHIPPED, HERE)["wanted"] == "false"
+
+
+def test_it_runs_before_anything_is_installed() -> None:
+    """With the interpreter alone: no packages of the environment."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", str(ROOT / ".github/settings.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": os.environ["PATH"]},
+    )
+    assert done.stdout.splitlines()[0] == "wanted=false"
+
+
+def diff(before: Path, after: Path, home: Path) -> str:
+    quiet = {"PATH": os.environ["PATH"], "HOME": str(home), "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1"}
+    command = [str(ROOT / ".github/diff.sh"), str(before), str(after)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=quiet).stdout
+
+
+def test_a_diff_shows_what_a_change_changes_without_an_account(production: Synthesized, tmp_path: Path) -> None:
+    changed = synthesize(tmp_path / "change", replace(SHIPPED, nodes=5))
+    base = shutil.copytree(production.folder, tmp_path / "base")
+    (base / "synkti-old.template.json").write_text('{"Resources": {}}')
+    said = diff(base, changed.folder, tmp_path)
+    assert "Stack synkti-old is gone from the app; it stays deployed" in said
+    assert said.startswith("### What this would change\n```\n")
+    assert said.endswith("```\n")
+    fleet = said.partition("Stack synkti-fleet\n")[2].partition("Stack synkti-state")[0]
+    assert re.search(r"DesiredCapacity\n.*\[-\] 3\n.*\[\+\] 5\n", fleet)
+    assert said.count("There were no differences") == 2
+
+
+def test_a_long_diff_is_cut_to_what_a_comment_holds(
+    production: Synthesized, everything: Synthesized, tmp_path: Path
+) -> None:
+    said = diff(production.folder, everything.folder, tmp_path)
+    assert len(said) < 65_536
+    assert re.search(r"^\.\.\. and \d+ characters more$", said, re.MULTILINE)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout whose command line is a stand-in that writes down how it was called."""
+    (tmp_path / ".github").mkdir()
+    shutil.copy(ROOT / ".github/verify.sh", tmp_path / ".github")
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f'#!/bin/bash\nif [ "$1" = -c ]; then exec {sys.executable} "$@"; fi\n'
+        f'echo "$*" >{tmp_path}/called\ncat {tmp_path}/answer\nexit $(cat {tmp_path}/status)\n'
+    )
+    python.chmod(0o755)
+    (tmp_path / "answer").write_text('{"nodes": []}')
+    (tmp_path / "status").write_text("0")
+    return tmp_path
+
+
+def verify(checkout: Path, outputs: dict[str, dict[str, str]]) -> subprocess.CompletedProcess[str]:
+    (checkout / "outputs.json").write_text(json.dumps(outputs))
+    command = ["bash", str(checkout / ".github/verify.sh"), str(checkout / "outputs.json")]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+OUTPUTS = {"synkti-state": {"TableName": "t"}, "synkti-fleet": {"FleetVersion": "0123456789ab"}}
+
+
+def test_every_node_is_waited_for_on_the_version_that_was_deployed(checkout: Path) -> None:
+    done = verify(checkout, OUTPUTS)
+    assert done.returncode == 0, done.stderr
+    assert (checkout / "called").read_text() == "-m cli nodes --wait --version 0123456789ab --json\n"
+    assert "ready on version `0123456789ab`" in done.stdout
+    assert '{"nodes": []}' in done.stdout
+    balanced = {**OUTPUTS, "synkti-fleet": {**OUTPUTS["synkti-fleet"], "Endpoint": "https://fleet"}}
+    assert "answers at https://fleet" in verify(checkout, balanced).stdout
+
+
+def test_nodes_that_do_not_come_fail_the_deployment(checkout: Path) -> None:
+    (checkout / "status").write_text("1")
+    assert verify(checkout, OUTPUTS).returncode == 1
+
+
+def test_a_deployment_without_a_version_is_no_success(checkout: Path) -> None:
+    done = verify(checkout, {"synkti-state": {}})
+    assert done.returncode == 1
+    assert "which version" in done.stderr
+    assert not (checkout / "called").exists()

@@ -1,0 +1,79 @@
+"""systemd's socket: what the agent says to it, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node_agent.adapters.systemd import known_to_systemd, teller, watchdog_s
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
+    name = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(name)
+        listener.settimeout(5)
+        yield name, listener
+
+
+def test_the_agent_says_that_it_runs_that_it_lives_and_that_it_stops(systemd: tuple[str, socket.socket]) -> None:
+    name, listener = systemd
+    heard: list[bytes] = []
+
+    async def story() -> None:
+        async with known_to_systemd({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "30000"}):
+            heard.extend([await asyncio.to_thread(listener.recv, 100) for _ in range(4)])
+
+    asyncio.run(story())
+    heard.append(listener.recv(100))
+    assert heard[0] == b"READY=1"
+    assert set(heard[1:4]) == {b"WATCHDOG=1"}
+    while heard[-1] == b"WATCHDOG=1":  # one that was on its way
+        heard.append(listener.recv(100))
+    assert heard[-1] == b"STOPPING=1"
+
+
+def test_a_loop_that_hangs_gives_no_sign_of_life(systemd: tuple[str, socket.socket]) -> None:
+    name, listener = systemd
+
+    async def story() -> None:
+        async with known_to_systemd({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "3000"}):
+            give_up_at = time.monotonic() + 0.05
+            while time.monotonic() < give_up_at:  # busy, and never back in the loop
+                pass
+
+    asyncio.run(story())
+    listener.setblocking(False)
+    assert [listener.recv(100), listener.recv(100)] == [b"READY=1", b"STOPPING=1"]
+
+
+def test_without_systemd_nobody_is_told(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with known_to_systemd({}):
+            pass
+
+    asyncio.run(story())
+    assert teller({}) is None
+
+
+def test_a_socket_that_nobody_listens_at_is_no_reason_to_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tell = teller({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    assert tell is not None
+    with caplog.at_level(logging.WARNING):
+        tell("READY=1")
+    assert "could not be told" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [({}, None), ({"WATCHDOG_USEC": "30000000"}, 30.0), ({"WATCHDOG_USEC": "0"}, None), ({"WATCHDOG_USEC": "x"}, None)],
+)
+def test_how_often_a_sign_of_life_is_expected(environ: dict[str, str], expected: float | None) -> None:
+    assert watchdog_s(environ) == expected

@@ -1,0 +1,92 @@
+"""The user data: from a bare instance to the agent's archive, checked, and its boot service started."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stacks.parts.artifact import AGENT, pack
+from stacks.parts.boot import boot_variables, user_data
+from stacks.settings import FleetSettings
+from tests.unit.boot.conftest import NODE, Instance
+
+ARCHIVE = pack(AGENT)
+
+
+@pytest.fixture
+def script(instance: Instance) -> Path:
+    """The user data as a launch template has it, for an archive that the stand-in of S3 gives out."""
+    stored = instance.root / "archive.tar"
+    stored.write_bytes(ARCHIVE.content)
+    instance.answers("aws", f'case "$*" in *s3://assets/*) cp {stored} "${{@: -1}}";; esac')
+    artifact: Any = SimpleNamespace(url="s3://assets/agent.tar", sha256=ARCHIVE.sha256)
+    state: Any = SimpleNamespace(
+        models=SimpleNamespace(bucket_name="synkti-models"),
+        checkpoints=SimpleNamespace(bucket_name="synkti-checkpoints"),
+    )
+    settings = FleetSettings(model="tiny", engine_args=("--max-model-len", "8192"))
+    path = instance.root / "user-data"
+    path.write_text(user_data(boot_variables(settings, artifact, state, "us-east-1")))
+    cloud = instance.root / "var/lib/cloud/data"
+    cloud.mkdir(parents=True)
+    (cloud / "instance-id").write_text(NODE)
+    return path
+
+
+def test_the_archive_is_fetched_checked_unpacked_and_handed_over_to(instance: Instance, script: Path) -> None:
+    done = instance.shell(str(script))
+    assert done.returncode == 0, done.stderr
+    release = instance.root / "opt/synkti/current"
+    assert release.resolve().name == ARCHIVE.sha256
+    assert (release / "node_agent/__main__.py").is_file()
+    assert (release / "stacks/boot/boot.sh").stat().st_mode & 0o111
+    units = {path.name for path in (instance.root / "etc/systemd/system").iterdir()}
+    assert {"synkti-boot.service", "synkti-node.service", "synkti-load.timer"} <= units
+    assert instance.calls[-1].startswith("systemctl start --no-block")
+    assert "synkti-boot.service" in instance.calls[-1]
+    assert "synkti-ready.service" in instance.calls[-1]
+
+
+def test_the_settings_are_a_file_that_a_shell_reads(instance: Instance, script: Path) -> None:
+    instance.shell(str(script))
+    env = instance.root / "etc/synkti/boot.env"
+    asked = instance.shell("-c", f'. {env}; echo "$SYNKTI_ENGINE_ARGS|$SYNKTI_MODEL_SHA256|$SYNKTI_GROUP"')
+    assert asked.stdout == '["--max-model-len", "8192"]||synkti-fleet\n'
+    lines = env.read_text().splitlines()
+    assert not any('"' in line and "'" not in line for line in lines), "systemd would take the quotes away"
+
+
+def test_a_second_run_downloads_nothing(instance: Instance, script: Path) -> None:
+    instance.shell(str(script))
+    before = len([call for call in instance.calls if call.startswith("aws s3 cp")])
+    assert instance.shell(str(script)).returncode == 0
+    assert len([call for call in instance.calls if call.startswith("aws s3 cp")]) == before == 1
+
+
+def test_another_archive_than_was_deployed_is_not_unpacked(instance: Instance, script: Path) -> None:
+    (instance.root / "archive.tar").write_bytes(ARCHIVE.content + b"and more")
+    done = instance.shell(str(script))
+    assert done.returncode == 1
+    assert not (instance.root / "opt/synkti/current").exists()
+    assert f"end-of-life/{NODE}/first-boot.log" in "".join(instance.calls)
+    assert instance.calls[-1] == "systemctl poweroff"
+    assert hashlib.sha256(ARCHIVE.content).hexdigest() == ARCHIVE.sha256
+
+
+def test_an_archive_that_cannot_be_had_is_asked_for_some_times(instance: Instance, script: Path) -> None:
+    instance.answers("aws", "exit 1")
+    assert instance.shell(str(script)).returncode == 1
+    assert len([call for call in instance.calls if "s3://assets/" in call]) == 5
+    assert instance.calls[-1] == "systemctl poweroff"
+
+
+def test_a_failed_instance_stays_where_that_is_wanted(instance: Instance, script: Path) -> None:
+    instance.answers("aws", "exit 1")
+    told = script.read_text().replace("SYNKTI_KEEP_FAILED_NODES=false", "SYNKTI_KEEP_FAILED_NODES=true")
+    script.write_text(told)
+    assert instance.shell(str(script)).returncode == 1
+    assert not any("poweroff" in call for call in instance.calls)

@@ -1,0 +1,267 @@
+"""From the archive to a node, and from a node to its end: what the boot scripts do, and do not do twice."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stacks.parts.artifact import ROOT
+from tests.unit.boot.conftest import NODE, Instance, arguments_of
+
+LOCKS = ("bootstrap", "agent", "engine")
+
+
+@pytest.fixture
+def released(instance: Instance) -> Instance:
+    """With a release in place, and a Python that makes environments which only look like some."""
+    release = instance.root / "opt/synkti/releases/one"
+    for name in LOCKS:
+        lock = release / "requirements" / f"{name}.txt"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.write_text(f"{name}==1\n")
+    shutil.copytree(ROOT / "stacks/boot", release / "stacks/boot")
+    (instance.root / "opt/synkti/current").symlink_to(release)
+    for program in ("python3",):
+        path = instance.root / "programs" / program
+        path.write_text((instance.root / "programs/aws").read_text())
+        path.chmod(0o755)
+    # python3 -m venv FOLDER: with a python and a uv that tell what they are asked.
+    site = instance.root / "site"
+    site.mkdir()
+    told = 'printf \'%s\\n\' "$(basename "$(dirname "$(dirname "$0")")") $(basename "$0") $*" >>"$CALLS"'
+    (instance.root / "answers/inner").write_text(
+        f'#!/bin/bash\n{told}\ncase "$*" in *getsitepackages*) echo {site};; '
+        '*node_agent.fetch_model*) [ -e "$ANSWERS/no-model" ] && exit 66; '
+        'printf "SYNKTI_MODEL_DIR=%s\\nSYNKTI_ENGINE_ARGS=\'%s\'\\n" "$4" "$SYNKTI_ENGINE_ARGS" >"$6";; esac\nexit 0\n'
+    )
+    instance.answers(
+        "python3",
+        'case "$*" in "-m venv "*) mkdir -p "$3/bin"; for name in python uv; do cp "$ANSWERS/inner" "$3/bin/$name"; '
+        'chmod +x "$3/bin/$name"; done;; esac',
+    )
+    return instance
+
+
+def installed(instance: Instance) -> list[str]:
+    return [call for call in instance.calls if " pip install " in call or " -m pip install " in call]
+
+
+def boot(instance: Instance) -> str:
+    done = instance.shell(str(instance.root / "opt/synkti/current/stacks/boot/boot.sh"))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_package_is_installed_from_a_lock_file_with_its_hash(released: Instance) -> None:
+    boot(released)
+    commands = installed(released)
+    assert len(commands) == 3
+    assert all("--require-hashes" in command for command in commands)
+    assert [command.rpartition("/")[2] for command in commands] == [f"{name}.txt" for name in LOCKS]
+    assert (released.root / "site/synkti.pth").read_text() == "/opt/synkti/current\n"
+
+
+def test_nothing_is_installed_twice_and_a_new_lock_file_is(released: Instance) -> None:
+    boot(released)
+    boot(released)
+    assert len(installed(released)) == 3
+    (released.root / "opt/synkti/current/requirements/engine.txt").write_text("engine==2\n")
+    boot(released)
+    assert len(installed(released)) == 4
+    assert installed(released)[-1].endswith("engine.txt")
+
+
+def test_an_environment_that_was_not_finished_is_made_anew(released: Instance) -> None:
+    boot(released)
+    (stamp,) = (released.root / "opt/synkti/env").glob("agent-*/.installed")
+    (stamp.parent / "half").touch()
+    stamp.unlink()
+    boot(released)
+    assert not (stamp.parent / "half").exists()
+    assert stamp.exists()
+
+
+def test_an_old_python_is_refused(released: Instance) -> None:
+    released.answers("python3", "exit 1")
+    done = released.shell(str(released.root / "opt/synkti/current/stacks/boot/boot.sh"))
+    assert done.returncode == 1
+    assert "older than 3.11" in done.stdout
+
+
+def test_the_agent_is_told_what_it_needs_and_started(released: Instance) -> None:
+    boot(released)
+    env = released.root / "etc/synkti/node.env"
+    told = dict(line.split("=", 1) for line in env.read_text().splitlines())
+    assert told["SYNKTI_MODEL_DIR"] == str(released.root / "opt/synkti/models/tiny")
+    assert (told["SYNKTI_CLUSTER"], told["SYNKTI_MODEL_NAME"]) == ("synkti", "tiny")
+    assert arguments_of(env) == ["--max-model-len", "8192"]
+    assert told["PATH"].startswith("/opt/synkti/engine/bin:")
+    assert told["AWS_DEFAULT_REGION"] == "us-east-1"
+    assert released.calls[-1] == "systemctl start --no-block synkti-node.service synkti-load.timer"
+
+
+def fetched(instance: Instance) -> list[str]:
+    """Where models were brought to."""
+    found = [call.partition("node_agent.fetch_model --to ")[2] for call in instance.calls if "fetch_model" in call]
+    return [call.split()[0] for call in found]
+
+
+def test_the_model_lies_on_the_instances_own_disk_where_there_is_one(released: Instance) -> None:
+    released.answers("mountpoint", "exit 0")
+    (released.root / "opt/dlami/nvme").mkdir(parents=True)
+    boot(released)
+    assert fetched(released) == [f"{released.root}/opt/dlami/nvme/synkti-models/tiny"]
+
+
+def test_a_model_in_the_image_is_compared_and_used_where_it_lies(released: Instance) -> None:
+    baked = released.root / "opt/synkti/baked-models/tiny"
+    baked.mkdir(parents=True)
+    boot(released)
+    assert fetched(released) == [str(baked)]
+    assert f"SYNKTI_MODEL_DIR={baked}\n" in (released.root / "etc/synkti/node.env").read_text()
+
+
+def test_without_its_model_no_agent_is_started(released: Instance) -> None:
+    (released.root / "answers/no-model").touch()
+    done = released.shell(str(released.root / "opt/synkti/current/stacks/boot/boot.sh"))
+    assert done.returncode == 66
+    assert not any("systemctl start" in call for call in released.calls)
+
+
+def test_logs_go_to_cloudwatch_where_its_agent_is_there(released: Instance) -> None:
+    said = boot(released)
+    assert "no CloudWatch agent" in said
+    watcher = released.root / "opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl"
+    watcher.parent.mkdir(parents=True)
+    watcher.write_text((released.root / "programs/aws").read_text())
+    watcher.chmod(0o755)
+    said = boot(released)
+    assert "no CloudWatch agent" not in said
+    assert any(call.startswith("amazon-cloudwatch-agent-ctl -a fetch-config") for call in released.calls)
+    config = (released.root / "etc/synkti/cloudwatch-agent.json").read_text()
+    assert '"log_group_name": "/synkti/synkti/nodes"' in config
+
+
+# Ready, or not
+
+SERVES = 'case "$*" in *api/token*) echo token;; *instance-id*) echo {node};; *readyz*) {ready};; *) exit 22;; esac'
+
+
+def completed(instance: Instance) -> list[str]:
+    found = [call for call in instance.calls if "complete-lifecycle-action" in call]
+    return [call.partition("--lifecycle-action-result ")[2].split()[0] for call in found]
+
+
+def test_the_group_is_told_once_when_the_node_serves(instance: Instance) -> None:
+    """It serves for three questions, and then no more: after its time it is given up."""
+    left = instance.root / "left"
+    left.write_text("xxx")
+    serves = f'n=$(cat {left}); [ -n "$n" ] && echo "${{n#x}}" >{left}; [ -n "$n" ] && exit 0; exit 22'
+    instance.answers("curl", SERVES.format(node=NODE, ready=serves))
+    done = instance.run("ready.sh")
+    assert done.returncode == 1
+    assert completed(instance) == ["CONTINUE"]
+    (call,) = [call for call in instance.calls if "complete-lifecycle-action" in call]
+    for part in ("--lifecycle-hook-name ready", "--auto-scaling-group-name synkti-fleet", f"--instance-id {NODE}"):
+        assert part in call
+    assert "not ready for 2 s" in done.stdout
+
+
+def test_a_node_that_never_serves_is_given_up_in_its_time(instance: Instance) -> None:
+    done = instance.run("ready.sh")
+    assert done.returncode == 1
+    assert completed(instance) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ('echo "ValidationError: No active Lifecycle Action found with instance ID" >&2; exit 1', 1),
+        ('echo "Throttling: Rate exceeded" >&2; exit 1', 6),
+    ],
+)
+def test_a_group_that_does_not_wait_is_no_failure_and_one_that_does_not_answer_is(
+    answer: str, told: int, instance: Instance
+) -> None:
+    instance.answers("curl", SERVES.format(node=NODE, ready="exit 0"))
+    instance.answers("aws", answer)
+    instance.variables["SYNKTI_READY_WITHIN_S"] = "1"
+    if told == 1:  # it then goes on watching, until the node serves no more
+        left = instance.root / "left"
+        left.write_text("x")
+        serves = f"[ -e {left} ] && rm {left} && exit 0; exit 22"
+        instance.answers("curl", SERVES.format(node=NODE, ready=serves))
+    done = instance.run("ready.sh")
+    assert done.returncode == 1
+    assert len(completed(instance)) == told
+    assert ("does not wait" in done.stdout) is (told == 1)
+
+
+def test_a_node_that_gives_up_leaves_its_log_and_powers_off(instance: Instance) -> None:
+    instance.answers("journalctl", "echo the last words")
+    kept = instance.root / "kept.log"
+    instance.answers("aws", f'case "$*" in *"s3 cp"*) cp "$4" {kept};; esac')
+    done = instance.run("give-up.sh")
+    assert done.returncode == 0, done.stderr
+    assert kept.read_text() == "the last words\n"
+    (upload,) = [call for call in instance.calls if "s3 cp" in call]
+    assert f"s3://synkti-checkpoints/end-of-life/{NODE}/" in upload
+    assert upload.endswith("-gave-up.log")
+    assert completed(instance) == ["ABANDON"]
+    assert instance.calls[-1] == "systemctl poweroff"
+
+
+def test_a_node_powers_off_although_nothing_else_works(instance: Instance) -> None:
+    instance.answers("aws", "exit 1")
+    instance.answers("curl", "exit 7")
+    instance.answers("journalctl", "exit 1")
+    assert instance.run("give-up.sh").returncode == 0
+    assert instance.calls[-1] == "systemctl poweroff"
+
+
+def test_a_failed_node_is_kept_where_that_is_wanted(instance: Instance) -> None:
+    instance.variables["SYNKTI_KEEP_FAILED_NODES"] = "true"
+    done = instance.run("give-up.sh")
+    assert "the instance stays" in done.stdout
+    assert completed(instance) == []
+    assert not any("poweroff" in call for call in instance.calls)
+    assert any("s3 cp" in call for call in instance.calls), "its log is worth as much"
+
+
+def test_an_agent_that_is_started_again_is_not_given_up(instance: Instance) -> None:
+    instance.answers("systemctl", "[ $1 = show ] && echo auto-restart")
+    assert "nothing is given up yet" in instance.run("give-up.sh").stdout
+    assert not any("poweroff" in call or "aws" in call for call in instance.calls)
+
+
+def test_a_long_log_is_cut_to_its_end(instance: Instance) -> None:
+    instance.answers("journalctl", "head --bytes 6000000 /dev/zero | tr '\\0' x; echo; echo the last words")
+    kept = instance.root / "kept.log"
+    instance.answers("aws", f'case "$*" in *"s3 cp"*) cp "$4" {kept};; esac')
+    instance.run("end-of-life.sh", "success")
+    assert kept.stat().st_size == 4 * 1024 * 1024
+    assert kept.read_text().endswith("the last words\n")
+
+
+def test_how_much_is_under_way_is_told(instance: Instance) -> None:
+    metrics = "# HELP synkti_engine_requests Requests\\nsynkti_streams_open 9.0\\nsynkti_engine_requests 4.0\\n"
+    instance.answers("curl", f'printf "{metrics}"')
+    assert instance.run("load.sh").returncode == 0
+    (call,) = [call for call in instance.calls if call.startswith("aws")]
+    assert "--namespace Synkti --metric-name InFlightRequests" in call
+    assert "--value 4.0" in call
+    assert call.endswith("--dimensions AutoScalingGroupName=synkti-fleet")
+
+
+@pytest.mark.parametrize("answer", ["exit 7", 'printf "synkti_streams_open 9.0\\n"'])
+def test_nothing_is_told_where_nothing_is_known(answer: str, instance: Instance) -> None:
+    instance.answers("curl", answer)
+    assert instance.run("load.sh").returncode != 0
+    assert not any(call.startswith("aws") for call in instance.calls)
+
+
+def test_the_metric_is_one_that_the_agent_has() -> None:
+    assert '"synkti_engine_requests"' in (ROOT / "node_agent/tasks/metrics.py").read_text()
+    assert "synkti_engine_requests" in Path(ROOT / "stacks/boot/load.sh").read_text()

@@ -1,0 +1,87 @@
+"""The systemd units: what they promise the agent, and each other."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from node_agent.__main__ import _EXIT_CONFIGURATION
+from node_agent.settings import from_environ
+from tests.unit.boot.conftest import BOOT, unit
+
+UNITS = sorted(path.name for path in BOOT.glob("synkti-*"))
+
+
+def test_the_agent_is_watched_restarted_and_ended_whole() -> None:
+    node = unit("synkti-node.service")
+    assert node["Type"] == ["notify"]
+    assert float(node["WatchdogSec"][0]) > 0
+    assert node["KillMode"] == ["mixed"], "the engine is in the agent's control group, and ends with it"
+    assert node["Restart"] == ["on-failure"]
+    assert node["RestartPreventExitStatus"] == [str(_EXIT_CONFIGURATION)]
+    assert node["ExecStart"][0].endswith("/python -m node_agent")
+
+
+def test_a_drain_has_its_time() -> None:
+    term = from_environ({"SYNKTI_MODEL_NAME": "m", "SYNKTI_MODEL_DIR": "d"}).term_grace_s
+    assert int(unit("synkti-node.service")["TimeoutStopSec"][0]) > term
+
+
+def test_the_agent_may_do_little_on_its_machine() -> None:
+    node = unit("synkti-node.service")
+    assert node["User"] == ["synkti"]
+    for setting in ("NoNewPrivileges", "ProtectHome", "PrivateTmp", "RestrictSUIDSGID", "ProtectKernelTunables"):
+        assert node[setting] == ["true"]
+    assert node["ProtectSystem"] == ["strict"]
+    assert node["StateDirectory"] == ["synkti"]
+
+
+@pytest.mark.parametrize("name", ["synkti-boot.service", "synkti-node.service", "synkti-ready.service"])
+def test_whatever_fails_for_good_gives_the_instance_back(name: str) -> None:
+    assert unit(name)["OnFailure"] == ["synkti-give-up.service"]
+
+
+def test_a_node_starts_after_its_boot_also_when_the_instance_starts_again() -> None:
+    node = unit("synkti-node.service")
+    assert node["Requires"] == ["synkti-boot.service"]
+    assert "synkti-boot.service" in node["After"][0]
+    first = (BOOT / "first.sh").read_text()
+    assert "systemctl enable synkti-logs.service synkti-ready.service synkti-node.service" in first
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_starts_what_is_there(name: str) -> None:
+    parsed = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes=("#",))
+    parsed.optionxform = str  # type: ignore[assignment, method-assign] # systemd's keys have capitals
+    parsed.read(BOOT / name)
+    assert parsed.sections()
+    for command in [value for key, values in unit(name).items() if key.startswith("Exec") for value in values]:
+        scripts = [word for word in command.split() if "/stacks/boot/" in word]
+        assert all((BOOT / Path(script).name).exists() for script in scripts)
+
+
+def test_systemd_itself_has_nothing_to_say(tmp_path: Path) -> None:
+    """Where systemd is there. The programs are an instance's, so they are stood in for by one that is everywhere."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("no systemd here")
+    for name in UNITS:
+        told = (BOOT / name).read_text().replace("/opt/synkti/agent/bin/python", "/bin/true")
+        lines = [
+            line.split("=")[0] + "=/bin/true" if line.startswith("ExecStart=/opt") else line
+            for line in told.splitlines()
+            if not line.startswith("EnvironmentFile")
+        ]
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", *(str(tmp_path / name) for name in UNITS)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    ours = [line for line in done.stderr.splitlines() if "synkti" in line]
+    assert ours == []

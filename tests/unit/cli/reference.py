@@ -1,0 +1,256 @@
+"""docs/cli.md, made of the commands' own help and of what they print: `python -m tests.unit.cli.reference` writes it.
+
+The examples are the real commands against an AWS in memory; what differs from run to run (ids, addresses) is replaced
+by fixed values. A test compares, so that the page cannot rot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from cli import bootstrap, destroy, logs, model, nodes
+from cli.account import Account
+from cli.adapters import examine
+from cli.adapters.instances import Instances
+from cli.core.nodes import Node
+from cli.exit_codes import MEANINGS
+from cli.main import main
+from tests.unit.cli.conftest import REGION, DeployedFleet, make_state
+from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
+from tests.unit.cli.test_bootstrap import MemoryCdk
+from tests.unit.cli.test_fleet_commands import FakeClock, MemorySsm
+
+PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
+WIDTH = 100
+_IDS = ("i-0d3c5a1f9b7e24680", "i-07b2e94c61fa83d55", "i-0f86a1d2b3c4e5f67")
+_ADDRESSES = ("3.91.24.7", "44.203.118.52")
+_ZONES = ("us-east-1a", "us-east-1c")
+
+_INTRO = """# The `synkti` command
+
+<!-- Made by `python -m tests.unit.cli.reference`; a test fails where it differs from the commands. -->
+
+```
+pipx install .          # or: uv tool install .
+synkti --help
+```
+
+It needs Python 3.11+; `doctor`, `bootstrap` and whoever deploys need Node 20+ as well (the CDK's command-line tool runs
+on it, from `node_modules` in a checkout, through `npx` elsewhere). Install it into an environment of its own, as both
+lines do: an application that only wants to survive the loss of nodes takes `synkti_client` (docs/clients.md).
+
+**Which AWS:** credentials, profile and region as every AWS tool finds them; `--profile` and `--region` go above that,
+`region` in `synkti.toml` between. **Which cluster:** `--cluster`, then `SYNKTI_CLUSTER`, then `cluster` in the
+`synkti.toml` of the working directory, then the only one that there is. Where there are several and none is named,
+nothing is done (exit code 5).
+
+**What is written where:** results go to standard output, what happens meanwhile to standard error. With `--json` there
+is one document on standard output and nothing else; an error is a document as well, `{"error": {"code", "exit_code",
+"message", "advice"}}`. Colour and moving bars are for terminals, and `NO_COLOR` is honoured.
+
+**An AWS on this machine:** where `AWS_ENDPOINT_URL` leads to this machine the commands work against it, and deploy the
+templates for the embedded AWS (docs/architecture.md says how they differ).
+"""
+
+_OUTRO = """
+## Exit codes
+
+The same for every command.
+
+| code | `error.code` | meaning |
+|---|---|---|
+"""
+
+
+def page() -> str:
+    """The whole of docs/cli.md."""
+    parts = [_INTRO]
+    with _world() as world:
+        for title, argv, examples in world.commands():
+            parts.append(f"\n## `synkti {' '.join(argv) or title}`\n\n```\n{_help(argv)}\n```\n")
+            parts += [f"\n```\n{example}\n```\n" for example in examples]
+    table = [f"| {int(code)} | `{code.word}` | {meaning} |\n" for code, meaning in MEANINGS.items()]
+    return "".join([*parts, _OUTRO, *table])
+
+
+def _help(argv: Sequence[str]) -> str:
+    return _told([*argv, "--help"]).strip()
+
+
+def _told(argv: Sequence[str]) -> str:
+    """What a person sees: both outputs together, as on a terminal."""
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+        main(list(argv))
+    return told.getvalue()
+
+
+class _Fixed:
+    """Replaces what differs from run to run, the same value for the same thing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+        self._ids = iter(_IDS)
+        self._known: dict[str, str] = {}
+
+    def text(self, told: str) -> str:
+        told = told.replace(self._folder, ".")
+        told = re.sub(r"\bi-[0-9a-f]{17}\b", lambda match: self._one(match[0]), told)
+        told = re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "6fd1a7e2-0c55-4c0e-9f57-2b9d4c6a1e03", told)
+        return "\n".join(line.rstrip() for line in told.strip().splitlines())
+
+    def _one(self, found: str) -> str:
+        if found not in self._known:
+            self._known[found] = next(self._ids)
+        return self._known[found]
+
+
+class _World:
+    """A model on the disk, and an AWS in memory in which everything happens in the order of the page."""
+
+    def __init__(self, cloudformation: MemoryCloudFormation, folder: Path) -> None:
+        self._cloudformation = cloudformation
+        self._fixed = _Fixed(folder)
+        self.journal = MemorySsm("", "")
+
+    def _example(self, *argv: str) -> str:
+        return self._fixed.text(f"$ synkti {' '.join(argv)}\n{_told(argv)}")
+
+    def commands(self) -> Iterator[tuple[str, tuple[str, ...], list[str]]]:
+        """Title, words of the command, and its examples."""
+        yield "", ("doctor",), [self._example("doctor", "--no-templates")]
+        boto3.client("ssm").put_parameter(Name=examine.TOOLKIT_PARAMETER, Value="30", Type="String")
+        examine._quotas = lambda account, types: {"L-3819A6DF": 64.0, "L-DB2E81BA": 64.0}
+        make_state(self._cloudformation, "synkti")
+        pushing = self._example("model", "push", "./llama-3.1-8b", "--name", "model")
+        yield "", ("bootstrap",), [self._example("bootstrap", "--yes")]
+        fleet = self._fleet()
+        first = fleet.ids[0]
+        yield "", ("nodes",), [self._example("nodes")]
+        yield "", ("endpoint",), [self._example("endpoint")]
+        yield "", ("connect",), [self._example("connect", first, "--forward", "8000:8000", "--json")]
+        yield "", ("logs",), [self._example("logs", first, "--lines", "3")]
+        yield "", ("drill",), [self._example("drill", first)]
+        yield "", ("scale",), [self._example("scale", "5")]
+        yield "", ("stop",), [self._example("stop")]
+        listed = self._example("model", "ls")
+        yield "", ("model", "push"), [pushing]
+        yield "", ("model", "ls"), [listed]
+        yield "", ("model", "rm"), [self._example("model", "rm", "model", "--yes", "--force")]
+        yield "", ("destroy",), [self._example("destroy", "--yes")]
+        yield "", ("gateway",), []
+
+    def _fleet(self) -> DeployedFleet:
+        """The fleet that bootstrap has made, drills on, a node that drains in it."""
+        ec2 = boto3.client("ec2")
+        found = [i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
+        found.sort(key=lambda instance: (instance["LaunchTime"], instance["InstanceId"]))
+        ids = tuple(instance["InstanceId"] for instance in found)
+        self.journal.instance_id = ids[0]
+        self.journal.said = (
+            "2026-11-24T10:02:11+0000 ip-10-71-3-9 synkti-boot[812]: [96.20 s] synkti: the agent starts\n"
+            "2026-11-24T10:03:40+0000 ip-10-71-3-9 synkti-node[1203]: the engine answers\n"
+            "2026-11-24T10:03:40+0000 ip-10-71-3-9 synkti-node[1203]: ready\n"
+        )
+        pattern = '{"source": ["aws.ec2", "synkti.drill"]}'
+        boto3.client("events").put_rule(Name="synkti-events-node-interrupted", EventPattern=pattern)
+        return DeployedFleet(self._cloudformation, "synkti", "synkti-fleet", ids)
+
+
+@contextlib.contextmanager
+def _world() -> Iterator[_World]:
+    cloudformation = MemoryCloudFormation()
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch, mock_aws():
+        folder = Path(name)
+        world = _World(cloudformation, folder)
+        (folder / "llama-3.1-8b").mkdir()
+        (folder / "llama-3.1-8b" / "config.json").write_text("{}")
+        (folder / "llama-3.1-8b" / "model.safetensors").write_bytes(b"w" * 4096)
+        patch.chdir(folder)
+        _environment(patch, folder)
+        _time(patch)
+        MemoryCdk.ran, MemoryCdk.cloudformation, MemoryCdk.fails = [], cloudformation, ""
+        patch.setattr(bootstrap, "Cdk", MemoryCdk)
+        patch.setattr(bootstrap, "answers_from_here", lambda url: True)
+        patch.setattr(examine, "_quotas", lambda account, types: {"L-3819A6DF": 0.0, "L-DB2E81BA": 64.0})
+        patch.setattr(examine, "node_version", lambda: 22)
+        patch.setattr(shutil, "which", lambda program: None)
+        _spot_in_several_zones(patch)
+        _clients(patch, cloudformation, world)
+        yield world
+
+
+def _environment(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "SYNKTI_", "HF_"))]:
+        patch.delenv(name)
+    given = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
+    terminal = {"COLUMNS": str(WIDTH), "TERMINAL_WIDTH": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb"}
+    for name, value in {**given, **terminal, "XDG_CACHE_HOME": str(folder / "cache")}.items():
+        patch.setenv(name, value)
+
+
+def _time(patch: pytest.MonkeyPatch) -> None:
+    """Looks come minutes after what they look at, and nobody waits."""
+    clock = FakeClock().clock
+    for module in (nodes, logs, destroy, bootstrap):
+        patch.setattr(module, "CLOCK", clock)
+    real: Callable[[], float] = time.time
+
+    class Later:
+        monotonic = staticmethod(time.monotonic)
+
+        @staticmethod
+        def time() -> float:
+            return real() + 260
+
+    for module in (nodes, model):
+        patch.setattr(module, "time", Later)
+
+    class Still:
+        @staticmethod
+        def monotonic() -> float:
+            return 0.0
+
+    patch.setattr(destroy, "time", Still)
+
+
+def _spot_in_several_zones(patch: pytest.MonkeyPatch) -> None:
+    """An EC2 that moto does not play: spot, in several zones, at addresses that stay the same."""
+    real = Instances.nodes
+
+    def seen(self: Instances) -> tuple[Node, ...]:
+        found = zip(real(self), itertools.cycle(_ZONES), itertools.cycle(_ADDRESSES), strict=False)
+        return tuple(replace(node, bought="spot", zone=zone, public=address) for node, zone, address in found)
+
+    patch.setattr(Instances, "nodes", seen)
+
+
+def _clients(patch: pytest.MonkeyPatch, cloudformation: MemoryCloudFormation, world: _World) -> None:
+    real = Account._client
+
+    def client(self: Account, service: str, connections: int = 10) -> Any:
+        known: dict[str, Any] = {"cloudformation": cloudformation}
+        if service == "ssm" and world.journal.instance_id:
+            known["ssm"] = world.journal
+        return known.get(service) or real(self, service, connections)
+
+    patch.setattr(Account, "_client", client)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,295 @@
+"""The steps of `synkti bootstrap`, with a CDK that only writes stacks down; and `synkti destroy`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import boto3
+import pytest
+
+from cli import bootstrap, destroy, endpoint, nodes
+from cli.adapters import examine
+from cli.core.clusters import Stack
+from cli.core.takeover import import_template, retained
+from cli.destroy import deletion_order
+from cli.errors import Failed
+from cli.waiting import Clock
+from node_agent.contract.names import checkpoints_bucket_name, models_bucket_name
+from tests.unit.cli.conftest import ACCOUNT, REGION, DeployedFleet, Run, make_fleet, make_state
+from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
+from tests.unit.cli.test_fleet_commands import FakeClock
+
+BUCKET = models_bucket_name("synkti", ACCOUNT, REGION)
+STATE = {
+    "Description": "Synkti synkti: what outlives nodes",
+    "Outputs": {"ModelsBucket": {"Value": BUCKET}},
+    "Resources": {
+        "Models": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain", "Properties": {}},
+        "Policy": {"Type": "AWS::S3::BucketPolicy", "Properties": {}},
+        "Checkpoints": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Delete", "Properties": {}},
+        "Records": {"Type": "AWS::DynamoDB::Table", "DeletionPolicy": "Retain", "Properties": {}},
+    },
+}
+
+
+class MemoryCdk:
+    """Deploys into CloudFormation in memory: the state stack, then the others. ran: what was asked for, in order."""
+
+    ran: list[str]
+    cloudformation: MemoryCloudFormation
+    fails: str = ""
+
+    def __init__(self, *_: object) -> None:
+        self.show = None
+
+    def synth(self, output: Path) -> Path:
+        self.ran.append("synth")
+        output.mkdir()
+        stack = {"type": "aws:cloudformation:stack", "properties": {"templateFile": "state.json"}}
+        (output / "manifest.json").write_text(json.dumps({"artifacts": {"synkti-state": stack}}))
+        (output / "state.json").write_text(json.dumps(STATE))
+        return output
+
+    def bootstrap(self, account: str, region: str) -> None:
+        self.ran.append(f"bootstrap {account}/{region}")
+        boto3.client("ssm").put_parameter(Name=examine.TOOLKIT_PARAMETER, Value="30", Type="String")
+
+    def deploy(self, assembly: Path, names: Sequence[str], *, direct: bool) -> None:
+        self.ran.append("deploy " + (" ".join(names) or "everything"))
+        if self.fails in self.ran[-1] and self.fails:
+            raise Failed("cdk deploy failed:\n❌ synkti-fleet", "its whole output: log")
+        if "synkti-state" not in self.cloudformation.stacks:
+            make_state(self.cloudformation, "synkti")
+        if not names and "synkti-fleet" not in self.cloudformation.stacks:
+            make_fleet(self.cloudformation, "synkti", with_state=False).ready()
+
+
+@pytest.fixture
+def cdk(aws: MemoryCloudFormation, monkeypatch: pytest.MonkeyPatch) -> type[MemoryCdk]:
+    MemoryCdk.ran, MemoryCdk.cloudformation, MemoryCdk.fails = [], aws, ""
+    monkeypatch.setattr(bootstrap, "Cdk", MemoryCdk)
+    monkeypatch.setattr(nodes, "CLOCK", FakeClock().clock)
+    monkeypatch.setattr(endpoint, "answers_from_here", lambda url: False)
+    monkeypatch.setattr(bootstrap, "answers_from_here", lambda url: False)
+    monkeypatch.setattr(examine, "_quotas", lambda account, types: {"L-3819A6DF": 640.0, "L-DB2E81BA": 64.0})
+    return MemoryCdk
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "config.json").write_text("{}")
+    return tmp_path / "weights"
+
+
+def test_everything_in_its_order(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+    document = run("bootstrap", "--model", model, "--yes", "--json").document
+    assert cdk.ran == [
+        "synth",
+        f"bootstrap {ACCOUNT}/{REGION}",
+        "deploy synkti-state",
+        "deploy everything",
+    ]
+    assert document["changed"] == ["CDKToolkit", "models/model", "synkti-state", "synkti-fleet"]
+    assert (document["ready"], document["desired"], document["version"]) == (2, 2, "v2")
+    assert len(document["base_urls"]) == 2
+
+
+def test_a_second_time_nothing_is_changed(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+    assert run("bootstrap", "--model", model, "--yes").code == 0
+    cdk.ran.clear()
+    document = run("bootstrap", "--yes", "--json").document
+    assert document["changed"] == []
+    assert cdk.ran == ["synth", "deploy everything"]
+    assert "nothing had to be changed" in run("bootstrap", "--yes").err
+
+
+def test_without_a_model_no_node_is_started(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+    done = run("bootstrap", "--yes")
+    assert done.code == 4
+    assert "--model DIR" in done.err
+    assert cdk.ran[-1] == "deploy synkti-state", "the bucket is there, so that a model can be pushed"
+    assert run("model", "push", model, "--name", "model").code == 0
+    cdk.ran.clear()
+    assert run("bootstrap", "--yes").code == 0
+    assert cdk.ran == ["synth", "deploy everything"]
+
+
+def test_other_weights_than_the_pinned_ones_are_refused(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+    done = run("bootstrap", "--model", model, "--yes", "-c", f"model_sha256={'0' * 64}")
+    assert done.code == 1
+    assert 'model_sha256 = "' in done.err
+    assert "deploy everything" not in cdk.ran
+
+
+def test_nothing_is_made_before_somebody_says_yes(cdk: type[MemoryCdk], model: Path, run: Run) -> None:
+    done = run("bootstrap", "--model", model)
+    assert done.code == 9
+    assert f"account {ACCOUNT}, region us-east-1: 3 nodes of g6.xlarge" in done.err
+    assert cdk.ran == []
+
+
+def test_a_fault_stops_it_before_anything_is_made(
+    cdk: type[MemoryCdk], model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examine, "_quotas", lambda account, types: {"L-3819A6DF": 0.0, "L-DB2E81BA": 64.0})
+    done = run("bootstrap", "--model", model, "--yes")
+    assert done.code == 3
+    assert "gpu spot quota" in done.out
+    assert cdk.ran == []
+    assert run("bootstrap", "--model", model, "--yes", "--anyway").code == 0
+
+
+def test_a_failed_deployment_says_what_cloudformation_says(
+    cdk: type[MemoryCdk], aws: MemoryCloudFormation, model: Path, run: Run
+) -> None:
+    cdk.fails = "everything"
+    aws.undeletable["synkti-state"] = "no more buckets"  # what its events say
+    done = run("bootstrap", "--model", model, "--yes")
+    assert done.code == 1
+    assert "❌ synkti-fleet" in done.err
+    assert "synkti-state: Checkpoints: no more buckets" in done.err
+    cdk.fails = ""
+    assert run("bootstrap", "--yes").code == 0, "it goes on from there"
+
+
+def test_nodes_that_do_not_come_are_not_waited_for_forever(
+    cdk: type[MemoryCdk], aws: MemoryCloudFormation, model: Path, run: Run
+) -> None:
+    assert run("bootstrap", "--model", model, "--yes").code == 0
+    ec2 = boto3.client("ec2")
+    ids = [i["InstanceId"] for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
+    ec2.delete_tags(Resources=ids, Tags=[{"Key": "SynktiState"}])
+    done = run("bootstrap", "--yes", "--within", "60")
+    assert (done.code, "0 of 2 nodes ready on version v2 after 60 s" in done.err) == (8, True)
+    assert run("bootstrap", "--yes", "--no-wait").code == 0
+
+
+def test_another_account_than_the_settings_say_is_refused(cdk: type[MemoryCdk], run: Run) -> None:
+    done = run("bootstrap", "--yes", "--anyway", "-c", "account=999999999999")
+    assert (done.code, "these credentials are for" in done.err) == (78, True)
+
+
+def test_a_second_cluster_has_to_be_named(cdk: type[MemoryCdk], aws: MemoryCloudFormation, run: Run) -> None:
+    make_fleet(aws, "prod")
+    done = run("bootstrap", "--yes")
+    assert (done.code, "'prod'" in done.err) == (5, True)
+    assert cdk.ran == []
+
+
+# --- what an earlier cluster left -------------------------------------------------------------------------------------
+
+
+def test_only_what_is_kept_is_taken_over() -> None:
+    known = {"AWS::S3::Bucket": BUCKET, "AWS::DynamoDB::Table": "synkti-records"}
+    left = retained(STATE, known)
+    assert [(each.logical, each.name) for each in left] == [("Models", BUCKET), ("Records", "synkti-records")]
+    assert left[0].to_import() == {
+        "ResourceType": "AWS::S3::Bucket",
+        "LogicalResourceId": "Models",
+        "ResourceIdentifier": {"BucketName": BUCKET},
+    }
+    assert set(import_template(STATE, left)) == {"Description", "Resources"}, "an import adds no outputs"
+    assert set(import_template(STATE, left[:1])["Resources"]) == {"Models"}
+
+
+def test_a_bucket_that_was_left_is_taken_over(
+    cdk: type[MemoryCdk], aws: MemoryCloudFormation, model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("bootstrap", "--model", model, "--yes").code == 0
+    monkeypatch.setattr(destroy, "CLOCK", FakeClock().clock)
+    monkeypatch.setattr(bootstrap, "CLOCK", FakeClock().clock)
+    assert run("destroy", "--yes").code == 0
+    # What CloudFormation would have deleted with the stacks.
+    boto3.client("autoscaling").delete_auto_scaling_group(AutoScalingGroupName="synkti-fleet", ForceDelete=True)
+    boto3.client("ec2").delete_launch_template(LaunchTemplateName="synkti-node")
+    done = run("bootstrap", "--yes", "--no-wait")
+    assert done.code == 0, done.err
+    assert f"synkti-state takes over {BUCKET}" in done.err
+    assert aws.imported == [{"Models": BUCKET}]
+
+
+def test_a_take_over_that_fails_says_why(
+    cdk: type[MemoryCdk], aws: MemoryCloudFormation, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "CLOCK", FakeClock().clock)
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    aws.unimportable = "it belongs to another stack"
+    done = run("bootstrap", "--yes", "--no-wait")
+    assert (done.code, "it belongs to another stack" in done.err) == (1, True)
+
+
+# --- destroy ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_depends_on_others_goes_first() -> None:
+    parts = ("state", "image", "events", "fleet", "github", "extra")
+    stacks = [Stack(f"synkti-{part}", "CREATE_COMPLETE", "synkti", {}, 0.0) for part in parts]
+    assert [each.name.removeprefix("synkti-") for each in deletion_order("synkti", stacks)] == [
+        "extra",
+        "github",
+        "events",
+        "fleet",
+        "image",
+        "state",
+    ]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = FakeClock().clock
+    monkeypatch.setattr(destroy, "CLOCK", clock)
+    return clock
+
+
+def test_destroy_says_what_stays_before_it_asks(fleet: DeployedFleet, run: Run) -> None:
+    done = run("destroy")
+    assert done.code == 9
+    assert "goes: synkti-fleet, synkti-state" in done.err
+    assert f"stays: {BUCKET} (S3::Bucket)" in done.err
+    assert fleet.cloudformation.deleted == []
+
+
+def test_destroy_keeps_the_models_and_nothing_else(fleet: DeployedFleet, run: Run, clock: Clock) -> None:
+    s3 = boto3.client("s3")
+    checkpoints = checkpoints_bucket_name("synkti", ACCOUNT, REGION)
+    s3.create_bucket(Bucket=checkpoints)
+    s3.put_object(Bucket=checkpoints, Key="end-of-life/i-1/x.log", Body=b"the end")
+    fleet.cloudformation.stacks["synkti-state"].outputs = {"CheckpointsBucket": checkpoints}
+    document = run("destroy", "--yes", "--json").document
+    assert document["deleted"] == fleet.cloudformation.deleted == ["synkti-fleet", "synkti-state"]
+    assert document["kept"] == [{"kind": "AWS::S3::Bucket", "name": BUCKET}]
+    assert "Contents" not in s3.list_objects_v2(Bucket=checkpoints), (
+        "CloudFormation deletes no bucket that holds something"
+    )
+    assert run("destroy", "--yes").code == 4
+
+
+def test_a_stack_that_cannot_be_deleted_says_why(fleet: DeployedFleet, run: Run, clock: Clock) -> None:
+    fleet.cloudformation.undeletable["synkti-state"] = "the bucket is not empty"
+    done = run("destroy", "--yes")
+    assert done.code == 1
+    assert "Checkpoints: the bucket is not empty" in done.err
+    fleet.cloudformation.undeletable.clear()
+    assert run("destroy", "--yes").code == 0
+
+
+def test_a_deletion_is_not_waited_for_forever(
+    fleet: DeployedFleet, run: Run, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(StackName: str) -> None:
+        fleet.cloudformation.stacks[StackName].status = "DELETE_IN_PROGRESS"
+
+    monkeypatch.setattr(fleet.cloudformation, "delete_stack", never)
+    done = run("destroy", "--yes")
+    assert (done.code, "the end of the stack synkti-fleet did not happen within 3600 s" in done.err) == (8, True)
+
+
+def test_ambiguous_clusters_are_not_destroyed(fleet: DeployedFleet, run: Run, clock: Clock) -> None:
+    make_fleet(fleet.cloudformation, "other")
+    assert run("destroy", "--yes").code == 5
+    assert fleet.cloudformation.deleted == []
+    assert run("destroy", "--yes", "--cluster", "other").code == 0
+    assert fleet.cloudformation.deleted == ["other-fleet", "other-state"]

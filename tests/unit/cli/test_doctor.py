@@ -1,0 +1,307 @@
+"""What doctor concludes of what it found; and what it finds in an AWS in memory."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from cli import doctor as command
+from cli.adapters import cdk, examine
+from cli.core.clusters import Stack
+from cli.core.doctor import conclude, worst
+from cli.core.observed import Finding, ModelSeen, Observed, Unseen, Verdict
+from cli.core.quotas import needs, quota_of
+from stacks.settings import FleetSettings
+from tests.unit.cli.conftest import DeployedFleet, Run, make_fleet
+from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
+
+G_SPOT, P_SPOT, P5_SPOT, G_DEMAND = "L-3819A6DF", "L-7212CCBC", "L-C4BD4855", "L-DB2E81BA"
+TYPES = ("g6.xlarge", "g6.2xlarge")
+SETTINGS = FleetSettings(instance_types=TYPES, on_demand_limit=0)
+
+
+def stack(part: str, status: str = "CREATE_COMPLETE") -> Stack:
+    return Stack(f"synkti-{part}", status, "synkti", {}, 0.0)
+
+
+WELL = Observed(
+    settings=SETTINGS,
+    cluster="synkti",
+    region="us-east-1",
+    node=22,
+    programs=frozenset({"aws", "session-manager-plugin"}),
+    account="123456789012",
+    caller="arn:aws:iam::123456789012:user/ann",
+    regions=frozenset({"us-east-1"}),
+    zones=6,
+    vcpus={"g6.xlarge": 4, "g6.2xlarge": 8},
+    offered={"g6.xlarge": frozenset("abcd"), "g6.2xlarge": frozenset("abc")},
+    quotas={G_SPOT: 64.0, G_DEMAND: 8.0},
+    default_vpc="vpc-1",
+    toolkit=30,
+    needed_toolkit=6,
+    stacks=(stack("state"), stack("fleet"), stack("events")),
+    model=ModelSeen(bucket=True, manifest=True, digest="d" * 64),
+    templates={"synkti-state": "", "synkti-events": None},
+)
+
+
+def found(check: str, **changes: Any) -> Finding:
+    """The finding of this check where everything else is well."""
+    return next(finding for finding in conclude(replace(WELL, **changes)) if finding.check == check)
+
+
+def test_where_everything_is_well_nothing_is_to_be_done() -> None:
+    findings = conclude(WELL)
+    assert {finding.verdict for finding in findings} == {Verdict.OK}
+    assert not any(finding.advice for finding in findings)
+    assert worst(findings) is Verdict.OK
+
+
+NO_DEMAND = {"quotas": {G_SPOT: 64.0, G_DEMAND: 0.0}}
+FAULTS = [
+    ("settings", {"settings": ("nodes='x': no number", "zones=9: too many")}, "no number; zones=9"),
+    ("node.js", {"node": None}, "not installed"),
+    ("node.js", {"node": 18}, "too old"),
+    ("credentials", {"caller": Unseen("no AWS credentials")}, "no AWS credentials"),
+    ("credentials", {"settings": replace(SETTINGS, account="999999999999")}, "synkti.toml says 999999999999"),
+    ("region", {"regions": frozenset({"eu-west-1"})}, "no region that this account may use"),
+    ("region", {"zones": 2}, "has 2 zones, and zones = 3"),
+    ("instance types", {"offered": {}}, "none of g6.xlarge, g6.2xlarge"),
+    ("gpu spot quota", {"quotas": {G_SPOT: 0.0}}, "is 0 vCPUs: not one of 3 nodes can start"),
+    ("gpu on-demand quota", {"settings": replace(SETTINGS, on_demand_base=1), **NO_DEMAND}, "is 0"),
+    ("default vpc", {"settings": replace(SETTINGS, vpc="default"), "default_vpc": None}, "has none"),
+    ("stacks", {"stacks": (stack("state"), stack("fleet", "UPDATE_ROLLBACK_FAILED"))}, "UPDATE_ROLLBACK_FAILED"),
+    ("stacks", {"stacks": (stack("state", "ROLLBACK_COMPLETE"),)}, "ROLLBACK_COMPLETE"),
+    ("model", {"model": ModelSeen(bucket=True)}, "is not in the models bucket"),
+    ("model", {"model": ModelSeen(bucket=True, manifest=True, missing=("w.safetensors",))}, "w.safetensors"),
+    ("model", {"settings": replace(SETTINGS, model_sha256="e" * 64)}, "model_sha256 is another"),
+    ("templates", {"templates": {"synkti-fleet": "Unresolved resource"}}, "synkti-fleet: Unresolved resource"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "changes", "said"), FAULTS)
+def test_a_fault_is_told_with_what_to_do(check: str, changes: dict[str, Any], said: str) -> None:
+    finding = found(check, **changes)
+    assert finding.verdict is Verdict.FAULT
+    assert said in finding.found
+    assert finding.advice
+
+
+WARNINGS = [
+    ("credentials", {"caller": "arn:aws:iam::123456789012:root"}, "root user"),
+    ("instance types", {"offered": {"g6.xlarge": frozenset("ab")}}, "1 of 2 types"),
+    ("gpu spot quota", {"quotas": {G_SPOT: 16.0}}, "3 nodes may need 24, 2 are sure to start"),
+    ("gpu on-demand quota", {"settings": replace(SETTINGS, on_demand_limit=2), **NO_DEMAND}, "is 0"),
+    ("cdk bootstrap", {"toolkit": None}, "not bootstrapped"),
+    ("cdk bootstrap", {"toolkit": 5}, "version 5, and 6 is needed"),
+    ("stacks", {"stacks": ()}, "is not deployed"),
+    ("stacks", {"stacks": (stack("state"),)}, "synkti-events, synkti-fleet not deployed"),
+    ("stacks", {"stacks": (*WELL.stacks[:2], stack("events", "UPDATE_IN_PROGRESS"))}, "under way"),  # type: ignore[index]
+    ("model", {"model": ModelSeen(bucket=False)}, "no models bucket yet"),
+    ("sessions", {"programs": frozenset({"aws"})}, "session-manager-plugin not installed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "changes", "said"), WARNINGS)
+def test_what_may_be_wanted_is_a_warning(check: str, changes: dict[str, Any], said: str) -> None:
+    finding = found(check, **changes)
+    assert finding.verdict is Verdict.WARNING
+    assert said in finding.found
+    assert finding.advice
+
+
+@pytest.mark.parametrize(
+    ("check", "field"),
+    [
+        ("region", "regions"),
+        ("instance types", "offered"),
+        ("gpu spot quota", "quotas"),
+        ("gpu spot quota", "vcpus"),
+        ("cdk bootstrap", "toolkit"),
+        ("stacks", "stacks"),
+        ("model", "model"),
+        ("templates", "templates"),
+    ],
+)
+def test_what_could_not_be_looked_at_is_unknown_and_says_why(check: str, field: str) -> None:
+    finding = found(check, **{field: Unseen("these credentials may not do it")})
+    assert finding.verdict is Verdict.UNKNOWN
+    assert "these credentials may not do it" in finding.found
+
+
+def test_a_default_vpc_matters_only_where_it_is_used() -> None:
+    assert found("default vpc", default_vpc=None).verdict is Verdict.OK
+    assert found("default vpc", default_vpc=None).found.startswith("not needed")
+    used = replace(SETTINGS, vpc="default")
+    assert found("default vpc", settings=used).found == "vpc-1"
+    assert found("default vpc", settings=used, default_vpc=Unseen("no")).verdict is Verdict.UNKNOWN
+
+
+def test_how_to_ask_for_a_quota_is_a_command() -> None:
+    assert found("gpu spot quota", quotas={G_SPOT: 0.0}).advice == (
+        "aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-3819A6DF "
+        "--desired-value 32 --region us-east-1"
+    ), "three nodes of eight vCPUs, and the one that comes before another goes"
+
+
+def test_credentials_are_not_judged_in_a_region_that_is_none() -> None:
+    finding = found("credentials", caller=Unseen("us-esat-1 is no region"), regions=frozenset({"eu-west-1"}))
+    assert finding.verdict is Verdict.UNKNOWN
+
+
+def test_the_worst_verdict_is_the_whole_ones() -> None:
+    def of(*verdicts: Verdict) -> Verdict:
+        return worst([Finding("x", verdict, "") for verdict in verdicts])
+
+    assert of(Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING, Verdict.FAULT) is Verdict.FAULT
+    assert of(Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING) is Verdict.WARNING
+    assert of(Verdict.OK, Verdict.UNKNOWN) is Verdict.UNKNOWN
+    assert of() is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "spot", "demand"),
+    [
+        ("g4dn.xlarge", G_SPOT, G_DEMAND),
+        ("g6e.12xlarge", G_SPOT, G_DEMAND),
+        ("gr6.4xlarge", G_SPOT, G_DEMAND),
+        ("vt1.3xlarge", G_SPOT, G_DEMAND),
+        ("p4d.24xlarge", P_SPOT, "L-417A185B"),
+        ("p5.48xlarge", P5_SPOT, "L-417A185B"),
+        ("p6-b200.48xlarge", P5_SPOT, "L-417A185B"),
+    ],
+)
+def test_which_quota_counts(instance_type: str, spot: str, demand: str) -> None:
+    of_spot, on_demand = quota_of(instance_type, spot=True), quota_of(instance_type, spot=False)
+    assert of_spot is not None
+    assert on_demand is not None
+    assert (of_spot.code, on_demand.code) == (spot, demand)
+
+
+def test_other_families_have_no_quota_here() -> None:
+    assert quota_of("m5.large", spot=True) is None
+    assert needs(["m5.large"], {"m5.large": 2}, 3, spot=True) == ()
+    unknown = replace(SETTINGS, instance_types=("inf2.xlarge",))
+    assert found("gpu quota", settings=unknown).verdict is Verdict.UNKNOWN
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quota(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What Service Quotas answers; moto's knows only defaults of its own."""
+    values = {G_SPOT: 64.0, G_DEMAND: 64.0}
+    monkeypatch.setattr(examine, "_quotas", lambda account, types: values)
+    return values
+
+
+def verdicts(document: Any) -> dict[str, str]:
+    return {finding["check"]: finding["verdict"] for finding in document["findings"]}
+
+
+def test_doctor_finds_what_is_there(fleet: DeployedFleet, quota: dict[str, float], run: Run) -> None:
+    done = run("doctor", "--no-templates", "--json")
+    assert done.code == 3
+    told = verdicts(done.document)
+    assert told["credentials"] == "ok"
+    assert told["region"] == "ok"
+    assert told["gpu spot quota"] == "ok"
+    assert told["cdk bootstrap"] == "warning"
+    assert told["model"] == "fault"
+    assert told["templates"] == "unknown"
+    boto3.client("ssm").put_parameter(Name=examine.TOOLKIT_PARAMETER, Value="30", Type="String")
+    assert verdicts(run("doctor", "--no-templates", "--json").document)["cdk bootstrap"] == "ok"
+
+
+def test_doctor_for_people(fleet: DeployedFleet, quota: dict[str, float], run: Run) -> None:
+    quota[G_SPOT] = 0.0
+    done = run("doctor", "--no-templates")
+    assert done.code == 3
+    lines = done.out.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("FAULT    gpu spot quota"))
+    assert lines[at + 1].strip().startswith("-> aws service-quotas request-service-quota-increase")
+
+
+def test_doctor_without_credentials_says_so_once(run: Run) -> None:
+    done = run("doctor", "--no-templates", "--region", "us-east-1", "--json")
+    assert done.code == 3
+    told = verdicts(done.document)
+    assert told["credentials"] == "fault"
+    assert {told[check] for check in ("region", "gpu spot quota", "stacks", "model")} == {"unknown"}
+
+
+def test_doctor_in_a_region_that_is_none(aws: MemoryCloudFormation, run: Run) -> None:
+    told = verdicts(run("doctor", "--no-templates", "--region", "us-esat-1", "--json").document)
+    assert (told["region"], told["credentials"]) == ("fault", "unknown")
+
+
+def test_doctor_examines_wrong_settings_too(aws: MemoryCloudFormation, run: Run, nowhere: Path) -> None:
+    (nowhere / "synkti.toml").write_text("nodes = 0\nnods = 3\n")
+    done = run("doctor", "--json")
+    assert done.code == 3
+    (settings,) = [each for each in done.document["findings"] if each["check"] == "settings"]
+    assert "nodes=0" in settings["found"]
+    assert "'nods'" in settings["found"]
+    assert verdicts(done.document)["templates"] == "unknown"
+
+
+def test_a_setting_that_is_none_is_told_before_anything(run: Run) -> None:
+    done = run("doctor", "-c", "nods=3")
+    assert (done.code, "is 'nodes' meant?" in done.err) == (2, True)
+    assert run("doctor", "-c", "nodes").code == 2
+
+
+class MemoryCdk:
+    """Synthesizes one short and one long template."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def synth(self, output: Path) -> Path:
+        output.mkdir(parents=True)
+        (output / "manifest.json").write_text(
+            '{"artifacts": {"a": {"type": "aws:cloudformation:stack", "properties": {"templateFile": "a.json",'
+            ' "requiresBootstrapStackVersion": 6}}, "b": {"type": "aws:cloudformation:stack", "properties":'
+            ' {"templateFile": "b.json"}}, "c": {"type": "cdk:asset-manifest"}}}'
+        )
+        (output / "a.json").write_text("{}")
+        (output / "b.json").write_text(" " * 60_000)
+        return output
+
+
+def test_templates_are_synthesized_and_shown_to_cloudformation(
+    aws: MemoryCloudFormation, quota: dict[str, float], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "Cdk", MemoryCdk)
+    told = run("doctor", "--json").document["findings"]
+    (templates,) = [each["found"] for each in told if each["check"] == "templates"]
+    assert templates == "2 are synthesized; CloudFormation accepts 1, 1 are too long to ask about"
+    aws.invalid = "Template format error"
+    told = run("doctor", "--json").document["findings"]
+    assert [each["found"] for each in told if each["check"] == "templates"] == ["a: Template format error"]
+
+
+def test_without_node_the_templates_are_unknown(
+    aws: MemoryCloudFormation, quota: dict[str, float], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert cdk.node_version() is None
+    told = verdicts(run("doctor", "--json").document)
+    assert (told["node.js"], told["templates"], told["sessions"]) == ("fault", "unknown", "warning")
+
+
+def test_a_fleet_of_another_name_is_not_looked_at(aws: MemoryCloudFormation, quota: dict[str, float], run: Run) -> None:
+    make_fleet(aws, "prod")
+
+    def stacks(*options: str) -> str:
+        told = run("doctor", "--no-templates", "--json", *options).document["findings"]
+        return next(str(each["found"]) for each in told if each["check"] == "stacks")
+
+    assert stacks() == "synkti is not deployed"
+    assert stacks("--cluster", "prod") == "prod-events not deployed"

@@ -1,0 +1,246 @@
+"""`synkti model push|ls|rm` against S3 in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from cli.adapters import buckets
+from cli.adapters.models_bucket import ModelsBucket
+from cli.core import push
+from node_agent.adapters.model_store import ModelStore
+from tests.unit.cli.conftest import Run, make_state
+from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
+
+FILES = {"config.json": b"{}", "w.safetensors": os.urandom(500), "tokenizer/vocab.json": b"{}"}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return written(tmp_path / "tiny", FILES)
+
+
+def written(folder: Path, files: dict[str, bytes]) -> Path:
+    for path, body in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(body)
+    return folder
+
+
+def held(bucket: str) -> dict[str, bytes]:
+    s3 = boto3.client("s3")
+    keys = [each["Key"] for each in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
+    return {key: s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+
+
+def test_a_model_is_pushed_and_nodes_can_read_it(bucket: str, model: Path, run: Run) -> None:
+    done = run("model", "push", model)
+    assert done.code == 0
+    assert "tiny: 3 files, 504 B; 504 B sent" in done.out
+    there = held(bucket)
+    assert {key: body for key, body in there.items() if "manifest" not in key} == {
+        f"models/tiny/{path}": body for path, body in FILES.items()
+    }
+    manifest = ModelStore(boto3.client("s3"), bucket).manifest("tiny")
+    assert sorted(file.path for file in manifest.files) == sorted(FILES)
+    assert f'model_sha256 = "{manifest.digest}"' in done.out
+
+
+def test_a_second_push_changes_nothing(bucket: str, model: Path, run: Run) -> None:
+    first = run("model", "push", model, "--json").document
+    versions = len(boto3.client("s3").list_object_versions(Bucket=bucket)["Versions"])
+    second = run("model", "push", model, "--json").document
+    assert (first["changed"], first["sent_bytes"], second["changed"], second["sent_bytes"]) == (True, 504, False, 0)
+    assert first["manifest_sha256"] == second["manifest_sha256"]
+    assert len(boto3.client("s3").list_object_versions(Bucket=bucket)["Versions"]) == versions
+    assert "nothing to do" in run("model", "push", model).out
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model whose weights are uploaded in three parts."""
+    monkeypatch.setattr(push, "PART_BYTES", 5 * push.MIB)  # S3's least
+    return written(tmp_path / "large", {"config.json": b"{}", "w.safetensors": os.urandom(11 * push.MIB)})
+
+
+def test_an_interrupted_push_goes_on_where_it_was(
+    bucket: str, large: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_part = ModelsBucket.put_part
+
+    def breaks(self: ModelsBucket, name: str, path: str, upload_id: str, number: int, body: bytes) -> str:
+        if number == 3:
+            raise EndpointConnectionError(endpoint_url="https://s3")
+        return put_part(self, name, path, upload_id, number, body)
+
+    monkeypatch.setattr(ModelsBucket, "put_part", breaks)
+    broken = run("model", "push", large, "--parallel", "1")
+    assert broken.code == 1
+    assert "AWS cannot be reached" in broken.err
+    assert not any("manifest" in key for key in held(bucket)), "what is not whole has no manifest"
+    monkeypatch.setattr(ModelsBucket, "put_part", put_part)
+    again = run("model", "push", large, "--json").document
+    assert again["sent_bytes"] == push.MIB
+    assert held(bucket)["models/large/w.safetensors"] == (large / "w.safetensors").read_bytes()
+    assert "Uploads" not in boto3.client("s3").list_multipart_uploads(Bucket=bucket)
+
+
+def test_a_part_of_another_content_is_sent_again(
+    bucket: str, large: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3, key = boto3.client("s3"), "models/large/w.safetensors"
+    sha = hashlib.sha256((large / "w.safetensors").read_bytes()).hexdigest()
+    begun = s3.create_multipart_upload(Bucket=bucket, Key=key, Metadata={"sha256": sha})["UploadId"]
+    s3.upload_part(Bucket=bucket, Key=key, UploadId=begun, PartNumber=1, Body=b"x" * (5 * push.MIB))
+    assert run("model", "push", large).code == 0
+    assert held(bucket)[key] == (large / "w.safetensors").read_bytes()
+
+
+def test_an_upload_that_was_begun_as_another_file_is_noticed(bucket: str, large: Path, run: Run) -> None:
+    s3, key = boto3.client("s3"), "models/large/w.safetensors"
+    s3.create_multipart_upload(Bucket=bucket, Key=key, Metadata={"sha256": "0" * 64})
+    first = run("model", "push", large)
+    assert first.code == 1
+    assert "begun with another content" in first.err
+    assert run("model", "push", large).code == 0
+    assert held(bucket)[key] == (large / "w.safetensors").read_bytes()
+
+
+def test_a_model_of_other_content_is_not_written_over(bucket: str, model: Path, run: Run) -> None:
+    assert run("model", "push", model).code == 0
+    (model / "config.json").write_text('{"other": 1}')
+    (model / "tokenizer" / "vocab.json").unlink()
+    refused = run("model", "push", model)
+    assert refused.code == 1
+    assert "with other content" in refused.err
+    assert "--replace" in refused.err
+    assert run("model", "push", model, "--replace").code == 0
+    there = held(bucket)
+    assert there["models/tiny/config.json"] == b'{"other": 1}'
+    assert "models/tiny/tokenizer/vocab.json" not in there
+
+
+@pytest.mark.parametrize("named", ["folder", "repository"])
+def test_a_model_in_hugging_faces_cache(
+    named: str, bucket: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "hub" / "models--Qwen--Qwen2.5-7B"
+    blob = written(repository / "blobs", {"abc": b"{}"}) / "abc"
+    snapshot = repository / "snapshots" / "rev1"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").symlink_to(blob)
+    (repository / "snapshots" / "rev2").mkdir()
+    written(repository / "refs", {"main": b"rev1"})
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    given = str(repository) if named == "folder" else "Qwen/Qwen2.5-7B"
+    assert run("model", "push", given).code == 0
+    assert held(bucket)["models/Qwen2.5-7B/config.json"] == b"{}"
+
+
+def test_a_name_that_is_nowhere_says_where_it_was_looked_for(
+    bucket: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    done = run("model", "push", "nobody/nothing")
+    assert done.code == 4
+    assert "huggingface/hub" in done.err
+    assert "pipx inject synkti huggingface_hub" in done.err
+
+
+def test_a_name_is_downloaded_where_the_hubs_library_is_there(
+    bucket: str, model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library: Any = types.ModuleType("huggingface_hub")
+    library.snapshot_download = lambda repository: str(model)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
+    done = run("model", "push", "org/small")
+    assert (done.code, "downloaded from the hub first" in done.err) == (0, True)
+    assert "models/small/config.json" in held(bucket)
+
+
+@pytest.mark.parametrize(
+    ("files", "code", "said"),
+    [
+        ({"readme.md": b""}, 4, "is no model"),
+        ({"config.json": b"{}", "manifest.sha256": b""}, 1, "a file's name cannot be"),
+    ],
+)
+def test_what_is_no_model_is_not_pushed(
+    files: dict[str, bytes], code: int, said: str, bucket: str, run: Run, tmp_path: Path
+) -> None:
+    done = run("model", "push", written(tmp_path / "it", files))
+    assert (done.code, said in done.err) == (code, True)
+    assert held(bucket) == {}
+
+
+def test_bad_names_and_broken_links_are_told(bucket: str, model: Path, run: Run, tmp_path: Path) -> None:
+    assert run("model", "push", model, "--name", "a/b").code == 2
+    assert run("model", "push", tmp_path / "not here").code == 4
+    (model / "link").symlink_to(tmp_path / "nothing")
+    assert "leads to no file" in run("model", "push", model).err
+
+
+def test_models_are_listed_whole_or_not(bucket: str, model: Path, run: Run) -> None:
+    assert "no model in" in run("model", "ls").out
+    assert run("model", "push", model).code == 0
+    boto3.client("s3").put_object(Bucket=bucket, Key="models/half/config.json", Body=b"{}")
+    table = run("model", "ls").table
+    assert [row[0] for row in table] == ["MODEL", "half", "tiny"]
+    assert table[1][-1] == "not whole: push it again"
+    assert table[2][1:3] == ["3", "504 B"]
+    listed = run("model", "ls", "--json").document
+    assert {m["name"]: m["whole"] for m in listed["models"]} == {"half": False, "tiny": True}
+
+
+def test_a_model_is_removed_only_when_somebody_says_so(bucket: str, model: Path, run: Run) -> None:
+    assert run("model", "push", model).code == 0
+    assert run("model", "rm", "tiny").code == 9
+    assert "models/tiny/config.json" in held(bucket)
+    assert run("model", "rm", "tiny", "--yes").code == 0
+    assert held(bucket) == {}
+    s3 = boto3.client("s3")
+    assert s3.list_object_versions(Bucket=bucket)["Versions"], "they can be brought back"
+    assert run("model", "rm", "tiny", "--yes").code == 4
+    done = run("model", "rm", "tiny", "--yes", "--purge", "--json").document
+    assert done["purged_versions"] == 8
+    assert "Versions" not in s3.list_object_versions(Bucket=bucket)
+
+
+def test_many_objects_are_removed_in_several_requests(
+    bucket: str, model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "_AT_ONCE", 2)
+    assert run("model", "push", model).code == 0
+    assert run("model", "rm", "tiny", "--yes", "--purge").code == 0
+    assert "Versions" not in boto3.client("s3").list_object_versions(Bucket=bucket)
+
+
+def test_a_bucket_that_outlived_its_cluster_is_enough(
+    aws: MemoryCloudFormation, bucket: str, model: Path, run: Run
+) -> None:
+    aws.delete_stack("synkti-state")
+    assert run("model", "push", model).code == 0
+    assert run("model", "ls").code == 0
+
+
+def test_with_several_clusters_one_has_to_be_named(
+    aws: MemoryCloudFormation, bucket: str, model: Path, run: Run, nowhere: Path
+) -> None:
+    other = make_state(aws, "other")
+    done = run("model", "push", model)
+    assert done.code == 5
+    assert "'other', 'synkti'" in done.err
+    assert held(bucket) == held(other) == {}
+    assert run("model", "push", model, "--cluster", "other").code == 0
+    assert held(bucket) == {}
+    (nowhere / "synkti.toml").write_text('cluster = "synkti"')
+    assert run("model", "push", model).code == 0
+    assert held(bucket) != {}

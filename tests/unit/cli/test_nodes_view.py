@@ -1,0 +1,198 @@
+"""Nodes from EC2's answers, whether the fleet is whole, and why it is not: pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.core.group import Size, resized, troubles
+from cli.core.nodes import FleetStatus, Node, node_of, pick, row, style
+from cli.errors import Ambiguous, BadUsage, NotFound
+from node_agent.contract.states import NodeState
+
+LAUNCHED = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+
+
+def instance(**changes: Any) -> dict[str, Any]:
+    """As DescribeInstances tells of a node."""
+    tags = {"SynktiCluster": "synkti", "SynktiRole": "worker", "SynktiState": "ready", "SynktiVersion": "v2"}
+    tags |= changes.pop("tags", {})
+    return {
+        "InstanceId": "i-0a1",
+        "InstanceType": "g6.xlarge",
+        "State": {"Name": "running"},
+        "Placement": {"AvailabilityZone": "us-east-1a"},
+        "InstanceLifecycle": "spot",
+        "PrivateIpAddress": "10.0.0.1",
+        "PublicIpAddress": "3.91.24.7",
+        "LaunchTime": LAUNCHED,
+        "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
+        **changes,
+    }
+
+
+def node(**changes: Any) -> Node:
+    found = node_of(instance())
+    assert found is not None
+    return replace(found, **changes)
+
+
+def test_a_node_is_what_its_instance_and_its_tags_say() -> None:
+    found = node()
+    assert (found.state, found.bought, found.zone, found.version) == (NodeState.READY, "spot", "us-east-1a", "v2")
+    assert found.ready
+    assert found.document()["launched_at"] == "2026-11-24T10:00:00.000Z"
+    assert node_of(instance(Tags=[{"Key": "Name", "Value": "somebody else's"}])) is None
+
+
+def test_what_ec2_leaves_out_is_unknown_or_on_demand() -> None:
+    bare = instance()
+    for key in ("InstanceLifecycle", "PrivateIpAddress", "PublicIpAddress", "Placement", "State"):
+        del bare[key]
+    found = node_of(bare)
+    assert found is not None
+    assert (found.bought, found.zone, found.ec2_state, found.host) == ("on-demand", "unknown", "unknown", None)
+    assert not found.ready
+
+
+def test_a_stopping_instance_is_not_ready_whatever_its_tag_says() -> None:
+    assert not node(ec2_state="shutting-down").ready
+
+
+@pytest.mark.parametrize(
+    ("changes", "outside", "inside"),
+    [
+        ({}, "3.91.24.7", "10.0.0.1"),
+        ({"public": None}, "10.0.0.1", "10.0.0.1"),
+        ({"address": "127.0.0.5:8001"}, "127.0.0.5", "127.0.0.5"),
+        ({"public": None, "private": None}, None, None),
+    ],
+)
+def test_where_clients_reach_it(changes: dict[str, Any], outside: str | None, inside: str | None) -> None:
+    assert (node(**changes).host, node(**changes).private_host) == (outside, inside)
+
+
+def test_a_line_of_the_table() -> None:
+    assert row(node(), 0.0, "4 min") == (
+        "i-0a1",
+        "ready",
+        "g6.xlarge",
+        "us-east-1a",
+        "spot",
+        "3.91.24.7:8000",
+        "v2",
+        "4 min",
+    )
+    draining = node(state=NodeState.DRAINING, deadline=100.0)
+    assert row(draining, 58.4, "")[1] == "draining, 42 s left"
+    assert row(draining, 200.0, "")[1] == "draining, 0 s left"
+    silent = node(state=None, ec2_state="pending", version=None, public=None, private=None)
+    assert row(silent, 0.0, "")[1::4] == ("pending", "-")
+    assert (style(node()), style(silent)) == ("green", "")
+
+
+def status(*nodes: Node, desired: int = 2, version: str | None = None) -> FleetStatus:
+    return FleetStatus(nodes, desired, version)
+
+
+def test_a_fleet_is_whole_when_as_many_serve_as_should() -> None:
+    assert status(node(), node()).is_whole
+    assert not status(node(), node(state=NodeState.STARTING)).is_whole
+    assert not status(node(), node(state=NodeState.AT_RISK)).is_whole
+    assert status(desired=0).is_whole
+    assert status(node(), node(), node()).is_whole, "one more, while one takes another's place"
+
+
+def test_a_version_is_there_when_no_other_serves_any_more() -> None:
+    old = node(version="v1")
+    assert not status(node(), old, version="v2").is_whole
+    assert not status(node(), node(), old, version="v2").is_whole
+    assert status(node(), node(), replace(old, state=NodeState.DRAINING), version="v2").is_whole
+    assert not status(node(), node(version=None), version="v2").is_whole
+    assert status(node(), node(), old, version="v2").sentence == "2 of 2 nodes ready on version v2, 1 on another"
+
+
+NODES = (node(), node(instance_id="i-0a2", private="10.0.0.2", public="3.91.24.8"))
+
+
+@pytest.mark.parametrize(
+    ("given_", "found"),
+    [("i-0a1", 0), ("i-0a2", 1), ("10.0.0.2", 1), ("3.91.24.7", 0)],
+)
+def test_a_node_is_named_by_its_id_or_an_address(given_: str, found: int) -> None:
+    assert pick(NODES, given_) is NODES[found]
+
+
+def test_what_could_be_several_nodes_is_none() -> None:
+    assert pick(NODES[:1], None) is NODES[0]
+    assert pick((node(instance_id="i-0b"), NODES[0]), "i-0b").instance_id == "i-0b"
+    with pytest.raises(Ambiguous, match="there are 2 nodes"):
+        pick(NODES, None)
+    with pytest.raises(Ambiguous, match="i-0a1 or i-0a2"):
+        pick(NODES, "i-0a")
+    with pytest.raises(NotFound, match="no node 'i-0c'"):
+        pick(NODES, "i-0c")
+    with pytest.raises(NotFound, match="no node now"):
+        pick((), None)
+    with pytest.raises(BadUsage):
+        pick(NODES, "i-")
+
+
+def test_an_id_that_another_begins_with_is_itself() -> None:
+    short, long = node(instance_id="i-0a"), node(instance_id="i-0a1")
+    assert pick((long, short), "i-0a") is short
+
+
+@given(st.integers(0, 1_000), st.integers(0, 1_000), st.integers(0, 1_000))
+def test_a_groups_bounds_give_way(least: int, more: int, nodes: int) -> None:
+    size = resized(Size(least, least + more, least), nodes)
+    assert size.least <= size.desired == nodes <= size.most
+    assert size.least <= least
+    assert size.most >= least + more
+
+
+def activity(message: str, at: int = 100, code: str = "Failed") -> dict[str, Any]:
+    return {"StatusCode": code, "StatusMessage": message, "StartTime": datetime.fromtimestamp(at, UTC)}
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("MaxSpotInstanceCountExceeded - Max spot instance count exceeded", "quota for spot GPUs"),
+        ("You have requested more vCPU capacity than your current vCPU limit of 0", "quota for on-demand GPUs"),
+        ("We currently do not have sufficient g6.xlarge capacity (InsufficientInstanceCapacity)", "on_demand_base"),
+        ("UnfulfillableCapacity: no Spot capacity available that matches your request", "more instance_types"),
+        ("Your requested instance type is not supported in your requested Availability Zone", "others"),
+        ("Launching was abandoned: lifecycle action with action result ABANDON", "did not become ready in time"),
+    ],
+)
+def test_what_ec2_says_has_an_advice(message: str, advice: str) -> None:
+    (found,) = troubles([activity(message)], since=0)
+    assert found.said == message
+    assert advice in found.advice
+
+
+def test_each_reason_is_told_once_and_the_newest_of_it() -> None:
+    capacity = "InsufficientInstanceCapacity in us-east-1"
+    found = troubles(
+        [
+            activity("Launching a new EC2 instance", code="Successful"),
+            activity(f"{capacity}b", at=300),
+            activity(f"{capacity}a", at=200),
+            activity("something that nobody knows", at=150),
+            activity("VcpuLimitExceeded", at=50),
+        ],
+        since=100,
+    )
+    assert [(each.at, each.said) for each in found] == [
+        (300, f"{capacity}b"),
+        (150, "something that nobody knows"),
+    ]
+    assert found[1].advice == ""
+    unnamed = {"StatusCode": "Cancelled", "StartTime": datetime.fromtimestamp(1, UTC)}
+    assert troubles([unnamed], since=0)[0].said == "no reason given"

@@ -1,0 +1,180 @@
+"""The handler of launches, whole: a raw event in, a record and a group's base out, with Powertools' own idempotency.
+
+The table is moto's; the group is the twin in memory, because moto changes a base only together with a launch template.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from lambdas import capacity
+from lambdas.adapters.dynamodb import DynamoCapacity
+from lambdas.adapters.memory import MemoryGroups, MemoryInstances
+from lambdas.adapters.ports import RecordChanged
+from lambdas.capacity import CapacityAdapters, react_to_launch
+from lambdas.core.decisions import InstanceSeen
+from lambdas.core.fallback import GroupSeen
+from lambdas.environment import CapacityEnvironment
+from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT, CapacityRecord
+from node_agent.contract.errors import ConfigurationError
+from node_agent.contract.instants import format_instant
+from tests.unit.lambdas.test_handlers import Context
+
+GROUP = "synkti-fleet"
+SPOT = "i-0123456789abcdef0"
+AT = 1_795_514_400.0
+NO_SPOT = "Could not launch Spot Instances. UnfulfillableCapacity - Unable to fulfill capacity"
+
+
+def event(kind: str, event_id: str = "e-1", at: float = AT, **detail: str) -> dict[str, Any]:
+    return {
+        "id": event_id,
+        "detail-type": kind,
+        "source": "aws.autoscaling",
+        "time": format_instant(at),
+        "detail": {"AutoScalingGroupName": GROUP, "StatusMessage": NO_SPOT, "EC2InstanceId": SPOT, **detail},
+    }
+
+
+@pytest.fixture
+def adapters(table: Any, monkeypatch: pytest.MonkeyPatch) -> CapacityAdapters:
+    for name, value in (("SYNKTI_GROUP", GROUP), ("SYNKTI_ON_DEMAND_BASE", "0"), ("SYNKTI_ON_DEMAND_LIMIT", "2")):
+        monkeypatch.setenv(name, value)
+    return CapacityAdapters(
+        CapacityEnvironment("synkti-records", GROUP, 0, 2),
+        MemoryGroups({GROUP: GroupSeen(GROUP, 0, 3, 2)}),
+        MemoryInstances({SPOT: InstanceSeen(SPOT, "us-east-1a", "g5.xlarge", {})}, frozenset({SPOT})),
+        DynamoCapacity(table),
+        lambda: AT + 2,
+    )
+
+
+@pytest.fixture
+def handler(adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = importlib.reload(importlib.import_module("lambdas.handlers.launch_finished"))
+    monkeypatch.setattr(module, "_adapters", lambda: adapters)
+    return module
+
+
+def base(adapters: CapacityAdapters) -> int:
+    found = adapters.groups.find(GROUP)
+    assert found is not None
+    return found.base
+
+
+def test_spot_goes_and_comes_back(handler: ModuleType, adapters: CapacityAdapters) -> None:
+    failed = event(LAUNCH_FAILED_EVENT)
+    first = handler.handler(failed, Context())
+    assert first == {"action": "raise", "reason": "UnfulfillableCapacity: 1 of 3 missing"}
+    assert base(adapters) == 1
+    assert handler.handler(failed, Context()) == first  # answered from its row
+    succeeded = event(LAUNCH_SUCCEEDED_EVENT, "e-2", AT + 60)
+    assert handler.handler(succeeded, Context())["action"] == "lower"
+    assert base(adapters) == 0
+    record = adapters.records.find(GROUP)
+    assert record is not None
+    assert [change.base for change in record.history] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        (event(LAUNCH_FAILED_EVENT, AutoScalingGroupName="somebody-elses"), "another group"),
+        (event("EC2 Instance Terminate Successful"), "an event of another kind"),
+        (event(LAUNCH_FAILED_EVENT, StatusMessage="You have requested more vCPU"), "not for lack of spot capacity"),
+        (event(LAUNCH_SUCCEEDED_EVENT), "the base is not raised"),
+    ],
+)
+def test_what_is_not_about_spot_here_changes_nothing(
+    told: dict[str, Any], reason: str, handler: ModuleType, adapters: CapacityAdapters
+) -> None:
+    assert handler.handler(told, Context()) == {"action": "ignore", "reason": reason}
+    assert (base(adapters), adapters.records.find(GROUP)) == (0, None)
+
+
+def test_a_malformed_event_fails_the_invocation(handler: ModuleType) -> None:
+    with pytest.raises(ValueError, match="StatusMessage"):
+        handler.handler(event(LAUNCH_FAILED_EVENT, StatusMessage=""), Context())
+
+
+def test_a_throttled_call_fails_the_invocation_and_its_retry_finishes_it(
+    handler: ModuleType, adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def throttled(*_: object) -> None:
+        raise ClientError({"Error": {"Code": "Throttling"}}, "UpdateAutoScalingGroup")
+
+    told = event(LAUNCH_FAILED_EVENT)
+    with monkeypatch.context() as patch:
+        patch.setattr(adapters.groups, "set_base", throttled)
+        with pytest.raises(ClientError):
+            handler.handler(told, Context())
+    assert base(adapters) == 0
+    assert handler.handler(told, Context()) == {"action": "raise", "reason": "what was begun before"}
+    assert base(adapters) == 1
+
+
+def race(adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch, losses: int) -> None:
+    """The next so many writes are lost to somebody else."""
+    real, left = adapters.records.write, [None] * losses
+
+    def write(record: CapacityRecord) -> None:
+        if left:
+            left.pop()
+            raise RecordChanged
+        real(record)
+
+    monkeypatch.setattr(adapters.records, "write", write)
+
+
+def test_a_race_is_decided_again(adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch) -> None:
+    race(adapters, monkeypatch, 2)
+    assert react_to_launch(event(LAUNCH_FAILED_EVENT), adapters)["action"] == "raise"
+    assert base(adapters) == 1
+
+
+def test_an_endless_race_fails_the_invocation_before_the_group_is_touched(
+    adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race(adapters, monkeypatch, 3)
+    with pytest.raises(RecordChanged, match="3 times"):
+        react_to_launch(event(LAUNCH_FAILED_EVENT), adapters)
+    assert base(adapters) == 0
+
+
+def test_the_real_adapters_are_made_of_the_environment(
+    adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = capacity.from_aws(lambda: AT)
+    assert made.environment == adapters.environment
+    assert made.groups.find(GROUP) is None
+    monkeypatch.setenv("SYNKTI_ON_DEMAND_LIMIT", "many")
+    with pytest.raises(ConfigurationError, match="SYNKTI_ON_DEMAND_LIMIT"):
+        capacity.from_aws(lambda: AT)
+    monkeypatch.delenv("SYNKTI_GROUP")
+    with pytest.raises(ConfigurationError, match="SYNKTI_GROUP"):
+        capacity.from_aws(lambda: AT)
+
+
+def test_what_somebody_else_wrote_between_reading_and_writing_is_not_lost(
+    adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, others = adapters.records.find, [event(LAUNCH_FAILED_EVENT, "e-other")]
+
+    def find(group: str) -> CapacityRecord | None:
+        read = real(group)
+        if others:
+            told = others.pop()
+            assert react_to_launch(told, adapters)["action"] == "raise"
+        return read
+
+    monkeypatch.setattr(adapters.records, "find", find)
+    told = react_to_launch(event(LAUNCH_FAILED_EVENT, "e-1"), adapters)
+    assert told["reason"] == "from before the last change"  # decided again, on what the other one wrote
+    record = real(GROUP)
+    assert record is not None
+    assert (record.event_id, record.version, record.base) == ("e-other", 1, base(adapters))

@@ -1,0 +1,211 @@
+"""When spot has no capacity: late, repeated, out of order, and about other things included."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambdas.core.fallback import (
+    LATE_S,
+    Bounds,
+    CapacityAction,
+    CapacityDecision,
+    CapacitySnapshot,
+    GroupSeen,
+    decide_capacity,
+    lack_of_spot,
+)
+from node_agent.contract.capacity import MAX_HISTORY, CapacityRecord, LaunchEvent, LaunchFailed, LaunchSucceeded
+
+GROUP = "synkti-fleet"
+NODE = "i-0123456789abcdef0"
+AT = 1_000_000.0
+NO_SPOT = (
+    "Could not launch Spot Instances. UnfulfillableCapacity - Unable to fulfill capacity due to your request "
+    "configuration. Please adjust your request and try again. Launching EC2 instance failed."
+)
+FAILED = LaunchFailed("e-1", GROUP, AT, NO_SPOT)
+SUCCEEDED = LaunchSucceeded("e-2", GROUP, AT, NODE)
+BOUNDS = Bounds(base=0, limit=2)
+RAISED = CapacityRecord(GROUP, 1, AT - 60, AT - 59, "e-0", 3, 99)
+
+
+def group(base: int = 0, desired: int = 3, present: int = 2) -> GroupSeen:
+    return GroupSeen(GROUP, base, desired, present)
+
+
+def decided(
+    event: LaunchEvent,
+    seen: GroupSeen | None,
+    record: CapacityRecord | None = None,
+    spot: bool | None = True,
+    now: float = AT + 3,
+) -> CapacityDecision:
+    return decide_capacity(event, CapacitySnapshot(seen, record, spot), BOUNDS, now)
+
+
+def test_a_missing_spot_instance_is_asked_for_on_demand() -> None:
+    decision = decided(FAILED, group())
+    assert (decision.action, decision.base) == (CapacityAction.RAISE, 1)
+    assert decision.reason == "UnfulfillableCapacity: 1 of 3 missing"
+    record = decision.record
+    assert record is not None
+    assert (record.base, record.failed_at, record.changed_at, record.event_id, record.version) == (
+        1,
+        AT,
+        AT + 3,
+        "e-1",
+        1,
+    )
+    assert [(change.base, change.why) for change in record.history] == [(1, decision.reason)]
+
+
+@pytest.mark.parametrize(
+    ("seen", "base"),
+    [
+        (group(present=0), 2),  # all three are missing; the limit is two
+        (group(present=1), 2),
+        (group(base=1, present=2), 2),
+        (group(desired=2, present=0), 1),  # one place stays spot
+        (group(present=5), 1),  # the group shows more than it wants: a replacement failed
+    ],
+)
+def test_what_is_missing_is_asked_for_within_the_bounds(seen: GroupSeen, base: int) -> None:
+    decision = decided(FAILED, seen)
+    assert (decision.action, decision.base) == (CapacityAction.RAISE, base)
+
+
+@pytest.mark.parametrize("seen", [group(base=2), group(desired=1, present=0), group(base=3, present=2)])
+def test_at_the_bound_the_failure_is_noted_and_nothing_is_changed(seen: GroupSeen) -> None:
+    decision = decided(FAILED, seen)
+    assert (decision.action, decision.base) == (CapacityAction.NOTE, None)
+    assert decision.record is not None
+    assert (decision.record.failed_at, decision.record.changed_at) == (AT, 0.0)
+
+
+def test_a_limit_below_what_was_deployed_turns_it_off() -> None:
+    snapshot = CapacitySnapshot(group(base=2), None)
+    assert decide_capacity(FAILED, snapshot, Bounds(2, 0), AT).action is CapacityAction.NOTE
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Could not launch On-Demand Instances. InsufficientInstanceCapacity - We currently do not have sufficient",
+        "Could not launch Spot Instances. MaxSpotInstanceCountExceeded - Max spot instance count exceeded.",
+        "Could not launch Spot Instances. InvalidParameterCombination - not eligible for Free Tier",
+        "Could not launch Spot Instances. UnauthorizedOperation - You are not authorized",
+        "Instance failed to complete user's Lifecycle Action: Lifecycle Action with token x was abandoned",
+        "You have requested more vCPU capacity than your current vCPU limit of 0 allows",
+        "something that AWS has not said before",
+    ],
+)
+def test_what_money_does_not_mend_changes_nothing(message: str) -> None:
+    decision = decided(replace(FAILED, message=message), group())
+    assert (decision.action, decision.reason) == (CapacityAction.IGNORE, "not for lack of spot capacity")
+    assert decision.record is None
+
+
+@pytest.mark.parametrize("code", ["InsufficientInstanceCapacity", "UnfulfillableCapacity", "SpotMaxPriceTooLow"])
+def test_awss_codes_for_a_lack_of_spot(code: str) -> None:
+    assert lack_of_spot(f"Could not launch Spot Instances. {code} - There is no Spot capacity available") == code
+
+
+def test_a_spot_instance_that_comes_lets_one_on_demand_instance_go() -> None:
+    decision = decided(SUCCEEDED, group(base=2), replace(RAISED, base=2))
+    assert (decision.action, decision.base) == (CapacityAction.LOWER, 1)
+    assert decision.record is not None
+    assert (decision.record.base, decision.record.version) == (1, 4)
+
+
+def test_a_raised_base_whose_record_expired_still_steps_back() -> None:
+    decision = decided(SUCCEEDED, group(base=1), None)
+    assert (decision.action, decision.base) == (CapacityAction.LOWER, 0)
+
+
+@pytest.mark.parametrize(
+    ("seen", "record", "spot", "reason"),
+    [
+        (group(base=0), RAISED, True, "the base is not raised"),
+        (group(base=1), RAISED, False, "an on-demand launch says nothing of spot"),
+        (group(base=1), RAISED, None, "unknown instance"),
+        (group(base=1), replace(RAISED, failed_at=AT), True, "older than the last failure"),
+        (group(base=1), replace(RAISED, changed_at=AT + 1), True, "from before the last change"),
+        (None, RAISED, True, "unknown group"),
+    ],
+)
+def test_a_success_that_says_nothing_of_spot_now_changes_nothing(
+    seen: GroupSeen | None, record: CapacityRecord, spot: bool | None, reason: str
+) -> None:
+    decision = decided(SUCCEEDED, seen, record, spot)
+    assert (decision.action, decision.reason) == (CapacityAction.IGNORE, reason)
+
+
+def test_a_failure_from_before_the_last_change_is_answered_already() -> None:
+    decision = decided(FAILED, group(base=1), replace(RAISED, changed_at=AT + 0.5))
+    assert (decision.action, decision.reason) == (CapacityAction.IGNORE, "from before the last change")
+
+
+@pytest.mark.parametrize("event", [FAILED, SUCCEEDED])
+def test_an_event_that_is_hours_late_says_nothing_of_now(event: LaunchEvent) -> None:
+    late = decided(event, group(base=1), None, now=AT + LATE_S + 1)
+    assert (late.action, late.reason) == (CapacityAction.IGNORE, "too late to say anything of now")
+
+
+def test_a_retry_finishes_what_its_first_invocation_recorded() -> None:
+    first = decided(FAILED, group())
+    again = decided(FAILED, group(), first.record)  # the group was not set
+    assert (again.action, again.base, again.record) == (CapacityAction.RAISE, 1, None)
+    hours_later = decided(FAILED, group(), first.record, now=AT + 7200)
+    assert hours_later.base == 1
+    done = decided(FAILED, group(base=1), first.record)
+    assert (done.action, done.reason) == (CapacityAction.IGNORE, "done before")
+    lowered = decided(SUCCEEDED, group(base=2), replace(RAISED, base=2))
+    half = decided(SUCCEEDED, group(base=2), lowered.record)
+    assert (half.action, half.base) == (CapacityAction.LOWER, 1)
+
+
+def test_a_deployment_that_set_the_base_back_is_the_truth() -> None:
+    decision = decided(FAILED, group(base=0), replace(RAISED, base=2))
+    assert decision.base == 1
+
+
+events = st.lists(
+    st.tuples(st.sampled_from(["no spot", "spot", "on demand", "quota"]), st.floats(0, 600)), min_size=1, max_size=40
+)
+
+
+@given(events, st.integers(1, 6), st.integers(0, 3), st.integers(0, 6))
+def test_whatever_comes_the_base_stays_in_its_bounds_and_history_is_bounded(
+    told: list[tuple[str, float]], desired: int, base: int, limit: int
+) -> None:
+    """In any order: the times are not sorted."""
+    bounds, seen, record = Bounds(base, limit), group(base, desired, 0), None
+    now, successes = AT, 0
+    for number, (kind, ago) in enumerate(told):
+        now += 60
+        at = now - ago
+        event: LaunchEvent = LaunchSucceeded(f"e-{number}", GROUP, at, NODE)
+        if kind in ("no spot", "quota"):
+            event = LaunchFailed(f"e-{number}", GROUP, at, NO_SPOT if kind == "no spot" else "MaxSpot...")
+        decision = decide_capacity(event, CapacitySnapshot(seen, record, kind == "spot"), bounds, now)
+        assert decision.reason
+        if decision.record is not None:
+            assert decision.record.version == (record.version if record else 0) + 1
+            record = decision.record
+        if decision.base is not None:
+            seen = replace(seen, base=decision.base)
+        assert base <= seen.base <= max(base, min(limit, desired - 1))
+        assert record is None or len(record.history) <= MAX_HISTORY
+    while seen.base > base:  # spot is back: it steps all the way down
+        now += 60
+        successes += 1
+        event = LaunchSucceeded(f"s-{successes}", GROUP, now, NODE)
+        decision = decide_capacity(event, CapacitySnapshot(seen, record, True), bounds, now + 1)
+        assert decision.action is CapacityAction.LOWER
+        assert decision.base is not None
+        seen, record = replace(seen, base=decision.base), decision.record
+    assert successes <= limit

@@ -1,0 +1,167 @@
+"""The settings of a deployment: the file, the command line above it, and what is wrong with either."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node_agent.contract.errors import ConfigurationError
+from stacks.settings import FILE, NOT_IN_A_FILE, FleetSettings, from_values, load
+
+SHIPPED = Path(__file__).parents[3] / FILE
+ARN = "arn:aws:acm:us-east-1:123456789012:certificate/0a1b"
+PROVIDER = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"
+
+
+def nothing(_: str) -> None:
+    return None
+
+
+def faults(**held: Any) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as caught:
+        from_values(held, nothing)
+    return caught.value.faults
+
+
+def test_what_is_shipped_names_every_setting_with_its_default() -> None:
+    told = "\n".join(re.sub(r"^# (?=[a-z0-9_]+ = )", "", line) for line in SHIPPED.read_text().splitlines())
+    named = tomllib.loads(told)
+    assert set(named) == {each.name for each in fields(FleetSettings)} - NOT_IN_A_FILE
+    assert from_values(named, nothing) == FleetSettings()
+
+
+def test_what_is_shipped_changes_nothing() -> None:
+    assert load(SHIPPED.parent, nothing) == FleetSettings()
+
+
+def test_the_command_line_goes_above_the_file(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('nodes = 5\nclient_cidrs = ["10.0.0.0/8"]\ndrills = true\n')
+    assert load(tmp_path, nothing) == FleetSettings(nodes=5, client_cidrs=("10.0.0.0/8",), drills=True)
+    above = {"nodes": "7", "client_cidrs": "192.0.2.0/24, 198.51.100.0/24", "drills": "false"}
+    expected = FleetSettings(nodes=7, client_cidrs=("192.0.2.0/24", "198.51.100.0/24"))
+    assert load(tmp_path, above.get) == expected
+
+
+def test_without_a_file_and_with_another_one(tmp_path: Path) -> None:
+    assert load(tmp_path, nothing) == FleetSettings()
+    (tmp_path / FILE).write_text("nodes = 5\n")
+    (tmp_path / "staging.toml").write_text("nodes = 1\n")
+    assert load(tmp_path, {"settings_file": "staging.toml"}.get).nodes == 1
+    assert load(tmp_path, {"settings_file": ""}.get) == FleetSettings()
+    with pytest.raises(ConfigurationError, match="no such file"):
+        load(tmp_path, {"settings_file": "nowhere.toml"}.get)
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("nodes: 5\n")
+    with pytest.raises(ConfigurationError, match=r"synkti\.toml cannot be read: .*line 1"):
+        load(tmp_path, nothing)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cluster", "Bad Name"),
+        ("account", "12"),
+        ("region", "mars"),
+        ("nodes", 0),
+        ("nodes", "x"),
+        ("nodes", 2.5),
+        ("nodes", True),
+        ("instance_types", []),
+        ("instance_types", "large"),
+        ("instance_types", ["g5.xlarge", "g5.xlarge"]),
+        ("zones", 1),
+        ("root_gib", 1),
+        ("scale_target", -1),
+        ("refresh_healthy_percent", 101),
+        ("vpc", "mine"),
+        ("vpc_id", "vpc-x"),
+        ("vpc_cidr", "8.0.0.0/16"),
+        ("vpc_cidr", "10.0.0.0/28"),
+        ("client_cidrs", "everywhere"),
+        ("client_cidrs", "10.0.0.1/8"),
+        ("load_balancer", "both"),
+        ("certificate_arn", "mine"),
+        ("model", "../secrets"),
+        ("model_sha256", "abc"),
+        ("model_load", "guess"),
+        ("engine_args", "--served-model-name 'a b'"),
+        ("ready_within_s", 1),
+        ("image_id", "ubuntu"),
+        ("drills", "maybe"),
+        ("alarm_email", "me"),
+        ("log_days", 8),
+        ("github_repository", "just-a-name"),
+        ("github_branch", "no spaces"),
+        ("github_oidc_provider", "arn:aws:iam::123456789012:role/x"),
+    ],
+)
+def test_a_wrong_value_is_named(name: str, value: object) -> None:
+    (fault,) = faults(**{name: value})
+    assert fault.startswith(f"{name}={value!r}: ")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"nodes": 2, "on_demand_base": 3}, "on_demand_base=3"),
+        ({"scale_target": 8, "min_nodes": 5, "max_nodes": 4}, "min_nodes=5"),
+        ({"vpc": "existing", "account": "1" * 12, "region": "us-east-1"}, "vpc_id has to say"),
+        ({"vpc_id": "vpc-0123456789abcdef0"}, "only vpc=existing"),
+        ({"vpc": "default"}, "account and region"),
+        ({"public_addresses": False}, "public_addresses=false"),
+        ({"load_balancer": "public"}, "client_cidrs has to say"),
+        ({"certificate_arn": ARN}, "no load balancer"),
+        ({"bake_model": True, "model_sha256": "a" * 64}, "bake_image=true"),
+        ({"bake_model": True, "bake_image": True}, "model_sha256 has to say"),
+        ({"bake_image": True, "image_id": "ami-0123456789abcdef0"}, "choose"),
+        (
+            {"bake_image": True, "bake_model": True, "model_sha256": "a" * 64, "model_load": "stream"},
+            "model_load=stream",
+        ),
+        ({"github_oidc_provider": PROVIDER}, "github_repository"),
+        ({"github_repository": "acme/models"}, "account and region"),
+        ({"local": True}, "-c local="),
+        ({"node": 3}, "is 'nodes' meant?"),
+        ({"colour": "blue"}, "unknown setting 'colour'"),
+    ],
+)
+def test_what_cannot_be_together_is_told(given: dict[str, Any], told: str) -> None:
+    (fault,) = faults(**given)
+    assert told in fault
+
+
+def test_all_that_is_wrong_is_told_together() -> None:
+    assert len(faults(nodes="x", drills="y", root_gib=1, colour="blue", certificate_arn=ARN)) == 5
+
+
+def test_what_is_right_is_held() -> None:
+    held = from_values(
+        {
+            "account": "123456789012",
+            "region": "eu-central-1",
+            "vpc": "existing",
+            "vpc_id": "vpc-0123456789abcdef0",
+            "public_addresses": False,
+            "load_balancer": "internal",
+            "client_cidrs": ["10.0.0.0/8"],
+            "certificate_arn": ARN,
+            "engine_args": "--max-model-len 8192",
+            "github_repository": "acme/models",
+            "scale_target": 12,
+        },
+        nothing,
+    )
+    assert held.engine_args == ("--max-model-len", "8192")
+    assert (held.scaled, held.capacity_limit) == (True, 10)
+    assert replace(held, scale_target=0, nodes=4).capacity_limit == 8
+
+
+def test_a_local_deployment_is_asked_for_by_the_command_line_only() -> None:
+    assert from_values({}, {"local": "true"}.get).local is True
