@@ -27,6 +27,7 @@ from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_server import HttpServer, Limits, bind
 from node_agent.adapters.imds import Imds
 from node_agent.adapters.journal_link import TcpJournalLinks
+from node_agent.adapters.scaling_group import AutoScaling
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.contract.errors import TransientError
 from node_agent.contract.records import RECORD_LIFE_S, NodeRecord, TimelineStep
@@ -38,7 +39,7 @@ from node_agent.core.fleet import Fleet
 from node_agent.core.keeper import Keeper
 from node_agent.core.lifecycle import CloseClients, Effect, Lifecycle, MoveStreams, Publish, Retire, TermRequested, Tick
 from node_agent.core.signing import Doorkeeper
-from node_agent.ports import Identity, Instances, Metadata, Records
+from node_agent.ports import Identity, Instances, Metadata, Records, ScalingGroup
 from node_agent.reactor import Reactor
 from node_agent.settings import Settings
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
@@ -65,6 +66,7 @@ _COPY_S = 1.0
 """For the copies of journals that a node that goes has to leave elsewhere."""
 
 _FLUSH_S = 1.5
+_LET_GO_S = 2.0
 _DOOR_DRAIN_S = 2.0
 _START_BACKOFF = Backoff(first_s=0.5, max_s=8.0, tries=10)
 _log = logging.getLogger(__name__)
@@ -73,13 +75,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Outside:
-    """What a node needs of the world: learned before anything is started. records: None where there is no table."""
+    """What a node needs of the world: learned before anything is started.
+
+    records, group: None where there is no table, or no Auto Scaling group that waits for this node.
+    """
 
     identity: Identity
     metadata: Metadata
     instances: Instances
     records: Records | None
     key: bytes
+    group: ScalingGroup | None = None
 
 
 def settle_garbage_collector() -> None:
@@ -110,7 +116,8 @@ async def _learn(settings: Settings, client: HttpClient) -> Outside:
     key = await _patiently(lambda: secrets.read(settings.cluster_key_secret))
     instances = Ec2(aws_client("ec2", identity.region), settings.peer.port)
     records = DynamoRecords(aws_client("dynamodb", identity.region), settings.table) if settings.table else None
-    return Outside(identity, metadata, instances, records, key)
+    group = AutoScaling(aws_client("autoscaling", identity.region), settings.group) if settings.group else None
+    return Outside(identity, metadata, instances, records, key, group)
 
 
 async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
@@ -217,7 +224,7 @@ class Agent:
                 tasks.create_task(loop)
                 for loop in (
                     self._supervisor.run(),
-                    watch_metadata(self._outside.metadata, self._reactor.post, time.time),
+                    watch_metadata(self._outside.metadata, self._reactor.post, time.time, self._settings.term_grace_s),
                     discover(self._node, self._outside.instances, self._settings.cluster, random.random),
                     self._announcer.run(random.random),
                     self._publisher.run(),
@@ -290,3 +297,7 @@ class Agent:
             _log.warning("the last step of the timeline could not be written in time")
         with contextlib.suppress(TransientError):
             await self._outside.instances.untag(self._node.instance_id)
+        if self._outside.group is not None:
+            with contextlib.suppress(TransientError, TimeoutError):
+                async with asyncio.timeout(_LET_GO_S):
+                    await self._outside.group.let_go(self._node.instance_id)

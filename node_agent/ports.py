@@ -161,11 +161,13 @@ class Http(Protocol):
         headers: Mapping[str, str],
         body: bytes = b"",
         silence_s: float,
+        accept_s: float | None = None,
         lost: Callable[[str], None] | None = None,
     ) -> Response:
         """Send a request. silence_s: how long the other side may send nothing, now and, until `allow_silence`, later.
 
-        lost: hears why, once, where the exchange is lost.
+        accept_s: how long until its first bytes, where it accepts requests at once (`DoorRequest.accept`); lost: hears
+        why, once, where the exchange is lost.
         """
         ...
 
@@ -215,6 +217,10 @@ class DoorRequest(Protocol):
 
     def when_congested(self, call: Callable[[bool], None]) -> None:
         """Hear when the client takes less than it is sent (True), and when it has caught up (False)."""
+        ...
+
+    def accept(self) -> None:
+        """Say at once that the request has come and that its answer will take its time."""
         ...
 
     def respond(

@@ -67,6 +67,9 @@ class Settings:
     table: str | None
     """SYNKTI_TABLE: the DynamoDB table; the cluster's own by default, none where it is empty."""
 
+    group: str | None
+    """The Auto Scaling group that waits for this node's drain; none where nothing waits."""
+
     metadata_endpoint: str
     """AWS_EC2_METADATA_SERVICE_ENDPOINT, as botocore has it."""
 
@@ -162,6 +165,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         state_dir=Path(environ.get("SYNKTI_STATE_DIR", "/var/lib/synkti")),
         cluster_key_secret=environ.get("SYNKTI_CLUSTER_KEY_SECRET") or cluster_key_secret_name(cluster),
         table=environ.get("SYNKTI_TABLE", table_name(cluster)) or None,
+        group=environ.get("SYNKTI_GROUP") or None,
         metadata_endpoint=environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or IMDS_ENDPOINT,
         engine_start_s=read.get("SYNKTI_ENGINE_START_S", 900.0, _positive),
         engine_restarts=read.get("SYNKTI_ENGINE_RESTARTS", 5, int),

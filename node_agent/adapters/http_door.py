@@ -82,6 +82,10 @@ class Request:
 
     # answering
 
+    def accept(self) -> None:
+        if self.knows_chunks and not self.is_begun:
+            self._write(b"HTTP/1.1 102 Processing\r\n\r\n")
+
     def respond(self, status: int, body: bytes, content_type: bytes = b"application/json", more: Headers = ()) -> None:
         if self.is_begun:
             raise RuntimeError("a request is answered once")

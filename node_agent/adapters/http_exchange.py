@@ -66,7 +66,8 @@ class Exchange(asyncio.Protocol):
     """The Response port, and the protocol of its connection while it lasts.
 
     connect: makes a connection; raises ExchangeLost; released: takes a connection back that may be used again;
-    lost: hears once why the exchange was lost, where it was.
+    accept_s: how long until the first bytes, None for as long as any silence; lost: hears once why the exchange was
+    lost, where it was.
     """
 
     def __init__(
@@ -75,12 +76,15 @@ class Exchange(asyncio.Protocol):
         silence_s: float,
         connect: Callable[[], Awaitable[Connection]],
         released: Callable[[Connection], None],
+        *,
+        accept_s: float | None = None,
         lost: Callable[[str], None] | None = None,
     ) -> None:
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self._request = request
         self._silence_s = silence_s
+        self._accept_s = accept_s
         self._connect = connect
         self._released = released
         self._on_lost = lost
@@ -116,7 +120,7 @@ class Exchange(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self.headers = {}
         self.heard_at = self._loop.time()
-        self.allow_silence(self._silence_s)
+        self._set_timer(self._accept_s or self._silence_s)
         connection.transport.write(self._request)
 
     # what the connection says
@@ -138,7 +142,11 @@ class Exchange(asyncio.Protocol):
                 self._wake()
             return
         self._was_idle = False
-        self.began_at = self.began_at or self.heard_at
+        if not self.began_at:
+            self.began_at = self.heard_at
+            if self._accept_s is not None:
+                self._accept_s = None
+                self._set_timer(self._silence_s)
         if not self._head_seen:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -282,6 +290,9 @@ class Exchange(asyncio.Protocol):
     def allow_silence(self, seconds: float) -> None:
         """From now on, a silence of `seconds` loses the exchange."""
         self._silence_s = seconds
+        self._set_timer(seconds)
+
+    def _set_timer(self, seconds: float) -> None:
         self._stop_timer()
         if not self._done and self._why_lost is None:
             self._timer = self._loop.call_later(seconds, self._on_timer)
@@ -289,8 +300,9 @@ class Exchange(asyncio.Protocol):
     def _on_timer(self) -> None:
         quiet_s = self._loop.time() - self.heard_at
         is_paused = self._held_back or self._told_to_pause
-        if is_paused or quiet_s < self._silence_s:
-            rest_s = self._silence_s if is_paused else self._silence_s - quiet_s
+        allowed_s = self._silence_s if self._accept_s is None else self._accept_s
+        if is_paused or quiet_s < allowed_s:
+            rest_s = allowed_s if is_paused else allowed_s - quiet_s
             self._timer = self._loop.call_later(max(rest_s, 0.001), self._on_timer)
         else:
             self.abort("silence")

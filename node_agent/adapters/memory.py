@@ -153,6 +153,9 @@ class MemoryRequest:
         if self._congested is not None:
             self._congested(lags)
 
+    def accept(self) -> None:
+        """Nobody is in doubt here."""
+
     def respond(
         self,
         status: int,

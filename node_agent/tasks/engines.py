@@ -20,6 +20,9 @@ MAX_TOKENS_HEADER = "x-synkti-max-tokens"
 LOST_HEADER = b"x-synkti-lost"
 """On a peer door's 503: why its engine lost the request, which has to go on elsewhere."""
 
+ACCEPT_S = 1.0
+"""A peer door accepts a request at once, whatever its engine does: one that does not is frozen, or cut off."""
+
 PEER_SILENT = "peer-silent"
 WRONG_MODEL = "wrong-model"
 _WATCH_EVERY_S = 0.5
@@ -85,6 +88,7 @@ class Engines:
             headers={**headers, **extra},
             body=body,
             silence_s=silence_s,
+            accept_s=ACCEPT_S,
             lost=lambda why: self._lost(name, why),
         )
         asked = AtPeer(self, name, exchange)

@@ -60,6 +60,7 @@ class _Keeper:
             if isinstance(receipt, _Receipt):
                 receipt.stream.ahead.overdue(receipt.copy, receipt.seq)
                 receipt.stream.release()
+        self._keepers.replace_late({receipt.stream for receipt in receipts if isinstance(receipt, _Receipt)})
 
     def refused(self, handle: int, why: str) -> None:
         self._keepers.refused(self._name, handle, why)
@@ -127,6 +128,13 @@ class Keepers:
             stream.counted_gaps += gaps
             self.node.metrics.gaps.inc(gaps)
             _log.debug("stream %s: %d events are at no keeper", stream.ahead.stream, gaps)
+
+    def replace_late(self, streams: Iterable[KeptStream]) -> None:
+        """Some copies of these are late."""
+        peers = self.node.fleet.alive(self.node.clock())
+        for stream in streams:
+            if stream.handle in self._streams:
+                self._review(stream, peers)
 
     # keepers
 

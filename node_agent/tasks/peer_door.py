@@ -87,6 +87,7 @@ class PeerDoor:
         if not self._node.state.takes_requests:
             _answer_lost(request, self._node.state.value)
             return
+        request.accept()
         response = self._served.ask(request.method, target, headers, request.body, max_tokens, _PATIENCE_S)
         request.when_gone(lambda: response.abort(CLIENT_GONE))
         request.when_congested(response.pause)

@@ -1,4 +1,4 @@
-"""Asks IMDS every second whether EC2 wants the instance back: the primary source of an interruption."""
+"""Asks IMDS every second whether EC2, or the Auto Scaling group, wants the instance back: the primary source of it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import logging
 from collections.abc import Callable
 
 from node_agent.contract.errors import MetadataUnavailable
-from node_agent.core.lifecycle import Event, NoticeSeen, RebalanceSeen
+from node_agent.core.lifecycle import Event, NoticeSeen, RebalanceSeen, TermRequested
 from node_agent.ports import Metadata
 
 EVERY_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-async def watch_metadata(metadata: Metadata, post: Callable[[Event], None], clock: Callable[[], float]) -> None:
-    """Until cancelled. An IMDS that does not answer is told once, not every second, and asked again."""
-    silent = False
+async def watch_metadata(
+    metadata: Metadata, post: Callable[[Event], None], clock: Callable[[], float], term_grace_s: float
+) -> None:
+    """Until cancelled. An IMDS that does not answer is told once, not every second, and asked again.
+
+    term_grace_s: what a drain may take that the group asked for; it waits a little longer.
+    """
+    silent = recommended = told_to_go = False
     noticed: float | None = None
-    recommended = False
     while True:
         try:
             notice = await metadata.interruption()
@@ -28,6 +32,9 @@ async def watch_metadata(metadata: Metadata, post: Callable[[Event], None], cloc
             if not recommended and await metadata.rebalance() is not None:
                 recommended = True
                 post(RebalanceSeen(clock()))
+            if not told_to_go and await metadata.told_to_go():
+                told_to_go = True
+                post(TermRequested(clock(), clock() + term_grace_s))
             silent = False
         except MetadataUnavailable as error:
             if not silent:

@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 
 from node_agent.adapters.http import HttpClient
-from node_agent.adapters.memory import MemoryInstances, MemoryMetadata, MemoryRecords
+from node_agent.adapters.memory import MemoryInstances, MemoryMetadata, MemoryRecords, MemoryScalingGroup
 from node_agent.agent import Agent, Outside
 from node_agent.contract.notices import InterruptionNotice
 from node_agent.ports import Identity
@@ -77,6 +77,7 @@ class LocalNode:
 class LocalFleet:
     nodes: list[LocalNode] = field(default_factory=list)
     records: MemoryRecords = field(default_factory=MemoryRecords)
+    group: MemoryScalingGroup = field(default_factory=lambda: MemoryScalingGroup(set()))
     http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=30))
 
     def by_id(self, instance_id: str) -> LocalNode:
@@ -137,7 +138,7 @@ async def unready_fleet(
     """The same, as soon as its agents were started; when it is left, all of them have ended."""
     run = next(_runs)
     addresses = {f"i-{n:08x}": f"127.{70 + os.getpid() % 100}.{run}.{n + 1}" for n in range(size)}
-    fleet = LocalFleet()
+    fleet = LocalFleet(group=MemoryScalingGroup(set(addresses)))
     instances = MemoryInstances(addresses, 8001)
     clients = [HttpClient() for _ in addresses]
     for number, (instance_id, host) in enumerate(addresses.items()):
@@ -145,7 +146,7 @@ async def unready_fleet(
         settings = from_environ(_environ(host, state_dir, seconds_per_token, engine_options, extra))
         identity = Identity(instance_id, ZONES[number % 3], "us-east-1", "g5.xlarge", host)
         metadata = MemoryMetadata(identity)
-        outside = Outside(identity, metadata, instances, fleet.records, b"cluster key")
+        outside = Outside(identity, metadata, instances, fleet.records, b"cluster key", fleet.group)
         agent = Agent(settings, outside, clients[number], signals=False)
         fleet.nodes.append(LocalNode(instance_id, host, agent, metadata, state_dir))
     try:

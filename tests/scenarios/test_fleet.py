@@ -133,6 +133,19 @@ def test_a_stream_outlives_its_engine(tmp_path: Path, kind: str, happening: str)
     tell(tmp_path, story, **SHORT)
 
 
+def test_a_node_that_its_group_wants_back_drains_and_lets_the_group_go_on(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        engine = await find_engine(fleet, "chat", CHAT)
+        async with streaming(fleet, fleet.others(engine)[0], "chat", CHAT) as heard:
+            await listen(heard, 40, lambda: setattr(engine.metadata, "going", True))
+        assert (heard.error, heard.text) == (None, expected("chat", CHAT).text)
+        assert engine.life is not None
+        assert await asyncio.wait_for(engine.life, 10) == 0
+        assert fleet.group.waits_for == {other.instance_id for other in fleet.others(engine)}
+
+    tell(tmp_path, story, **SHORT)
+
+
 def test_a_stream_outlives_the_engine_of_its_own_entry(tmp_path: Path) -> None:
     async def story(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", CHAT)

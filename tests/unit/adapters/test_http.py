@@ -149,6 +149,29 @@ def test_silence_is_a_loss_before_the_head_and_in_the_middle() -> None:
     tell(answering(CHUNKED + b"2\r\nok\r\n"), middle)
 
 
+def test_who_accepts_at_once_may_then_take_its_time_and_who_does_not_is_lost_at_once() -> None:
+    async def accepting(client: HttpClient, address: Address) -> None:
+        asked = client.ask(address, "GET", "/", headers={}, silence_s=5.0, accept_s=0.5)
+        await asked.head()
+        assert (asked.status, await asked.read_all(10)) == (200, b"ok")
+        asked.close()
+
+    async def frozen(client: HttpClient, address: Address) -> None:
+        asked = client.ask(address, "GET", "/", headers={}, silence_s=5.0, accept_s=0.05)
+        with pytest.raises(ExchangeLost, match="silence"):
+            await asked.head()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+        await asyncio.sleep(0.6)  # longer than it may take to accept
+        writer.write(WHOLE)
+        writer.close()
+
+    tell(slow, accepting)
+    tell(answering(), frozen)
+
+
 def test_a_refused_connection_says_so() -> None:
     async def story() -> None:
         with pytest.raises(ExchangeLost) as caught:

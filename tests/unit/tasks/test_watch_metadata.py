@@ -1,0 +1,64 @@
+"""What IMDS tells becomes an event, once; an IMDS that is silent is asked again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from node_agent.adapters.memory import MemoryMetadata
+from node_agent.contract.errors import MetadataUnavailable
+from node_agent.contract.notices import InterruptionNotice
+from node_agent.core.lifecycle import Event, NoticeSeen, RebalanceSeen, TermRequested
+from node_agent.ports import Identity
+from node_agent.tasks import watch_metadata as watching
+from node_agent.tasks.watch_metadata import watch_metadata
+
+NOW, GRACE_S = 1000.0, 90.0
+
+
+class Metadata(MemoryMetadata):
+    """looks: how often it was asked; silent: whether it does not answer."""
+
+    looks = 0
+    silent = False
+
+    async def interruption(self) -> InterruptionNotice | None:
+        self.looks += 1
+        if self.silent:
+            raise MetadataUnavailable("IMDS does not answer")
+        return await super().interruption()
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, *steps: dict[str, object]) -> list[Event]:
+    """The events of a watch during which IMDS says one thing after another, each for two looks."""
+    monkeypatch.setattr(watching, "EVERY_S", 0.0)
+    events: list[Event] = []
+
+    async def story() -> None:
+        metadata = Metadata(Identity("i-1", "z", "r", "t", "10.0.0.1"))
+        task = asyncio.create_task(watch_metadata(metadata, events.append, lambda: NOW, GRACE_S))
+        for step in steps:
+            for name, value in step.items():
+                setattr(metadata, name, value)
+            seen = metadata.looks
+            while metadata.looks < seen + 2:  # noqa: ASYNC110 # looking is all that happens
+                await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(story(), 10))
+    return events
+
+
+def test_nothing_said_is_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert watched(monkeypatch, {}) == []
+
+
+def test_each_thing_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    notice = InterruptionNotice(NOW + 120, "terminate")
+    events = watched(monkeypatch, {"rebalance_at": NOW}, {"going": True}, {"notice": notice}, {})
+    assert events == [RebalanceSeen(NOW), TermRequested(NOW, NOW + GRACE_S), NoticeSeen(NOW, NOW + 120)]
+
+
+def test_an_imds_that_was_silent_is_heard_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert watched(monkeypatch, {"silent": True}, {"silent": False, "rebalance_at": NOW}) == [RebalanceSeen(NOW)]
