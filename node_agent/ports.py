@@ -245,6 +245,11 @@ class DoorRequest(Protocol):
 class JournalLink(Protocol):
     """A connection to a peer's keeper (`core/journal_wire`), made in the background: what is sent before is held."""
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the keeper owes an acknowledgement for too long."""
+        ...
+
     def send(self, message: bytes, receipt: object = None) -> None:
         """Send a message with the others of this moment. It may be lost: then `lost` is called.
 

@@ -142,6 +142,10 @@ class TcpLink(asyncio.Protocol):
 
     # JournalLink
 
+    @property
+    def is_late(self) -> bool:
+        return self._batches.is_late
+
     def send(self, message: bytes, receipt: object = None) -> None:
         if self._batches.put(message, receipt, self._loop.time()):
             self._watch()

@@ -45,15 +45,15 @@ class Batches:
         self._in_flight: deque[_Batch] = deque()
 
     def put(self, message: bytes, receipt: object, now: float) -> bool:
-        """Take a message; whether it is the first since the last batch."""
-        is_first = not self._messages
-        if is_first:
+        """Take a message; whether it is the first of its batch that waits, so that there is something new to see to."""
+        if not self._messages:
             self._gathering = _Batch(now, [])
-        elif not self._gathering.waits:
+        waited = self._gathering.waits
+        if not waited:
             self._gathering.since = now
         self._messages.append(message)
         self._gathering.receipts.append(receipt)
-        return is_first
+        return not waited
 
     @property
     def may_send(self) -> bool:
@@ -96,6 +96,11 @@ class Batches:
                 receipts += batch.receipts[batch.told :]
                 batch.told = len(batch.receipts)
         return receipts
+
+    @property
+    def is_late(self) -> bool:
+        """Whether something is overdue and still not acknowledged."""
+        return any(batch.told for batch in self._unacknowledged())
 
     def next_due(self) -> float | None:
         """When something will be overdue, if nothing is acknowledged until then; None where nothing waits."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from node_agent.contract.states import NodeState
 from node_agent.core.fleet import NodeStatus, Pool
@@ -23,17 +23,24 @@ def rank(stream: str, nodes: Iterable[NodeStatus]) -> list[NodeStatus]:
 
 
 def choose_keepers(
-    stream: str, peers: Iterable[NodeStatus], taken: Iterable[Pool], engine: Pool | None = None
+    stream: str,
+    peers: Iterable[NodeStatus],
+    taken: Iterable[Pool],
+    engine: Pool | None = None,
+    slow: Container[str] = (),
 ) -> list[NodeStatus]:
     """Peers that may keep the stream's journal, the best first, each in another pool than those before where it can be.
 
     taken: the pools that have the journal already: its entry's, and those of copies that stay; engine: the pool of the
-    node that generates, whose loss is likeliest to need them.
+    node that generates, whose loss is likeliest to need them; slow: instance ids of those that do not acknowledge now.
     """
     able = [peer for peer in peers if peer.state in (NodeState.READY, NodeState.AT_RISK, NodeState.STARTING)]
     ranked = rank(stream, able)
     pools = Counter(taken)
-    return [*_spread(ranked[:RANKS], pools, engine), *_spread(ranked[RANKS:], pools, engine)]
+    near = [peer for peer in ranked[:RANKS] if peer.instance_id not in slow]
+    far = [peer for peer in ranked[RANKS:] if peer.instance_id not in slow]
+    last = [peer for peer in ranked if peer.instance_id in slow]
+    return [peer for group in (near, far, last) for peer in _spread(group, pools, engine)]
 
 
 def _spread(ranked: list[NodeStatus], pools: Counter[Pool], engine: Pool | None) -> Iterator[NodeStatus]:

@@ -117,7 +117,8 @@ class Keepers:
             peers = self.node.fleet.alive(self.node.clock())
         fit = [p.instance_id for p in peers if p.state in (NodeState.READY, NodeState.STARTING)]
         staying = [p.pool for p in peers if p.instance_id in ahead.copies and p.instance_id in fit]
-        chosen = choose_keepers(ahead.stream, peers, [self.node.pool, *staying], stream.engine)
+        slow = {name for name, keeper in self._open.items() if keeper.link.is_late}
+        chosen = choose_keepers(ahead.stream, peers, [self.node.pool, *staying], stream.engine, slow)
         self._perform(stream, ahead.review([peer.instance_id for peer in chosen], fit))
         stream.release()
 

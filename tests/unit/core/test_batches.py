@@ -32,6 +32,16 @@ def test_a_batch_gathers_while_another_is_on_its_way() -> None:
     assert able == [True, False, True, False]
 
 
+def test_a_keeper_is_late_until_it_has_acknowledged() -> None:
+    batches = Batches(LAG_S)
+    put(batches, "a", 1.0)
+    batches.take()
+    batches.overdue(2.0)
+    late = [batches.is_late]
+    batches.acknowledged(1)
+    assert [*late, batches.is_late] == [True, False]
+
+
 def test_only_the_first_message_of_a_batch_is_the_one_to_be_sent_for() -> None:
     batches = Batches(LAG_S)
     assert [batches.put(b"x", None, 0.0) for _ in range(3)] == [True, False, False]
@@ -58,7 +68,8 @@ def test_what_joins_a_batch_that_is_overdue_has_its_own_time() -> None:
     batches.take()
     put(batches, "b", 1.0)
     assert batches.overdue(2.0) == ["a", "b"]
-    put(batches, "c", 2.0)
+    assert batches.is_late
+    assert batches.put(b"c", "c", 2.0), "there is something new to see to"
     assert batches.overdue(2.04) == []
     assert batches.next_due() == pytest.approx(2.05)
     assert batches.overdue(2.05) == ["c"]

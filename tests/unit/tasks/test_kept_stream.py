@@ -33,6 +33,7 @@ class Link:
     owner: LinkOwner
     sent: list[tuple[int, bytes]] = field(default_factory=list)
     receipts: list[Any] = field(default_factory=list)
+    is_late: bool = False
 
     def send(self, message: bytes, receipt: object = None) -> None:
         ((kind, _, _, body),) = journal_wire._messages(message)
@@ -44,6 +45,7 @@ class Link:
         self.owner.acknowledged(receipts)
 
     def lag(self) -> None:
+        self.is_late = True
         self.owner.overdue(self.receipts)
 
     def close(self) -> None:
@@ -161,6 +163,18 @@ def test_a_keeper_that_lags_keeps_nothing_back() -> None:
         assert stage.client.sent == [b"one"]
 
     tell(story)
+
+
+def test_a_keeper_that_lags_is_replaced_at_once() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        first = set(stage.links)
+        for link in list(stage.links.values()):
+            link.lag()
+        assert len(stage.links) == 4
+        for name in set(stage.links) - first:
+            assert stage.links[name].sent[0][0] == OPEN
+
+    tell(story, peers=4)
 
 
 def test_a_keeper_that_is_lost_keeps_nothing_back() -> None:
