@@ -1,7 +1,7 @@
 """The doors' HTTP/1.1 server: listens, bounds what comes, and ends what takes too long.
 
 Why not a library: every token of every client passes here. A general server costs a task step, two coroutines and
-three dictionaries for each of them, more than the whole of what it carries (docs/decisions/0007, docs/performance.md).
+three dictionaries for each of them, more than the whole of what it carries (docs/decisions/0008, docs/performance.md).
 Parsing is llhttp's (httptools); this is what remains: connections with bounds, one request at a time on each.
 """
 
