@@ -53,8 +53,9 @@ def prepared(name: str, tell: Callable[[str], None]) -> LocalEngine:
         model_dir = ensure_model(environment, tell)
     except LocalRunError as error:
         raise MendFirst(str(error)) from error
-    # Three engines share this CPU with everything else: one may be silent for seconds and still be well.
-    environ = {**engine_environ(), **_IN_ONE_PROCESS, "SYNKTI_MIN_SILENCE_S": "10"}
+    # Three engines share this CPU with everything else: one may be silent for seconds and still be well, and so may an
+    # agent be for half of one.
+    environ = {**engine_environ(), **_IN_ONE_PROCESS, "SYNKTI_MIN_SILENCE_S": "10", "SYNKTI_KEEPER_LAG_S": "0.5"}
     environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_dir() / "inductor")  # else among a run's temporary files
     command = partial(_vllm, environment, model_dir)
     return LocalEngine(VLLM, "a real vLLM", str(model_dir), command, environ, lambda question: None, 300.0)

@@ -6,6 +6,7 @@ Both do the same in the same words, one with `await`; all that they decide is in
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -17,8 +18,9 @@ from synkti_client._patience import Patience
 
 STREAM_HEADER = "x-synkti-stream"
 _RETRIED = frozenset({429, 500, 502, 503, 504})
-_REFRESH_TIMEOUT_S = 0.5
-"""A node that does not tell its list within that time is asked for nothing else now."""
+_LIST_TIMEOUT_S = 2.0
+_LIST_TIMEOUTS_S = (0.5, _LIST_TIMEOUT_S)
+"""Where nodes can only be asked one after another, one that is frozen should not hold up the others at first."""
 
 
 class StreamLost(httpx.ReadError):
@@ -102,8 +104,8 @@ def _resuming(node: str, continuity: Continuity, first: httpx.Request, patience:
     return httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout})
 
 
-def _asking_for_list(url: str) -> httpx.Request:
-    timeout = dict.fromkeys(("connect", "read", "write", "pool"), _REFRESH_TIMEOUT_S)
+def _asking_for_list(url: str, timeout_s: float) -> httpx.Request:
+    timeout = dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)
     return httpx.Request("GET", url, extensions={"timeout": timeout})
 
 
@@ -227,9 +229,9 @@ class ContinuousTransport(httpx.BaseTransport):
     def refresh(self) -> bool:
         """Bring the list of nodes up to date where it is old; False where nobody answered, which changes nothing."""
         asked = self.nodes.refresh_from(time.monotonic())
-        for url in asked:
+        for timeout_s, url in itertools.product(_LIST_TIMEOUTS_S, asked):
             try:
-                response = self.inner.handle_request(_asking_for_list(url))
+                response = self.inner.handle_request(_asking_for_list(url, timeout_s))
                 if self.nodes.learned(url, response.read()):
                     return True
             except httpx.TransportError:
@@ -339,7 +341,7 @@ class AsyncContinuousTransport(httpx.AsyncBaseTransport):
     async def _list_at(self, url: str) -> tuple[str, bytes]:
         """The list of nodes as it is told there, nothing where nobody answers."""
         try:
-            response = await self.inner.handle_async_request(_asking_for_list(url))
+            response = await self.inner.handle_async_request(_asking_for_list(url, _LIST_TIMEOUT_S))
             return url, await response.aread()
         except httpx.TransportError:
             return url, b""

@@ -14,6 +14,12 @@ def silence_s(time_per_token_s: float, least_s: float = MIN_SILENCE_S) -> float:
     return max(least_s, _TOKENS_OF_SILENCE * time_per_token_s)
 
 
+def accept_s(least_s: float) -> float:
+    """How long a peer may take to accept a request. It does so at once, whatever its engine does: one that does not is
+    frozen, or cut off. least_s: of an inter-token timeout, which says how slow a machine may be here."""
+    return least_s / 2
+
+
 def first_token_s(request_bytes: int) -> float:
     """The bound before the first token: queueing, and a prefill that grows with the prompt."""
     return min(MAX_FIRST_TOKEN_S, FIRST_TOKEN_S + _FIRST_TOKEN_S_PER_KIB * request_bytes / 1024)

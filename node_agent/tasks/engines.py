@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from node_agent.core.addresses import parse_address
 from node_agent.core.fleet import NodeStatus
+from node_agent.core.patience import accept_s
 from node_agent.core.signing import AUTH_HEADER, sign
 from node_agent.ports import ExchangeLost, Http, Response
 from node_agent.tasks.asked import Asked
@@ -19,9 +20,6 @@ STATUS_TARGET = "/peer/v1/status"
 MAX_TOKENS_HEADER = "x-synkti-max-tokens"
 LOST_HEADER = b"x-synkti-lost"
 """On a peer door's 503: why its engine lost the request, which has to go on elsewhere."""
-
-ACCEPT_S = 1.0
-"""A peer door accepts a request at once, whatever its engine does: one that does not is frozen, or cut off."""
 
 PEER_SILENT = "peer-silent"
 WRONG_MODEL = "wrong-model"
@@ -88,7 +86,7 @@ class Engines:
             headers={**headers, **extra},
             body=body,
             silence_s=silence_s,
-            accept_s=ACCEPT_S,
+            accept_s=accept_s(self._node.min_silence_s),
             lost=lambda why: self._lost(name, why),
         )
         asked = AtPeer(self, name, exchange)
