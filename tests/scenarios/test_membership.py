@@ -7,7 +7,7 @@ from statistics import median
 import pytest
 
 from node_agent.contract.states import NodeState
-from node_agent.core.membership import Membership, Received
+from node_agent.core.membership import Membership, Received, Tempo
 from node_agent.core.membership.wire import MAX_DATAGRAM
 from node_agent.core.nodes import Liveness, Load, TaggedNode
 from sim.fleet import Fleet
@@ -299,6 +299,22 @@ def test_a_restarted_agent_takes_its_old_life_s_place_also_with_its_clock_set_ba
     assert agree([new, *rest])
 
 
+def test_a_clock_set_back_is_made_up_for_also_where_only_some_knew_the_old_life() -> None:
+    fleet = calm(6)
+    old, *rest = fleet.hosts.values()
+    younger = fleet.boot(4)
+    for host in younger:
+        host.side = 1
+    old.vanish()
+    fleet.pass_time(10)
+    for host in younger:
+        host.side = 0
+    new = fleet.restart(old, clock_set_back_s=7200)
+    fleet.pass_time(40)
+    assert agree([new, *rest, *younger])
+    assert len({host.membership.members[new.instance_id].incarnation for host in (*rest, *younger)}) == 1
+
+
 def test_a_restarted_agent_comes_back_after_it_left() -> None:
     fleet = calm(5)
     old, *rest = fleet.hosts.values()
@@ -316,6 +332,22 @@ def test_a_clock_that_jumps_blames_nobody(jump_s: float) -> None:
     fleet.pass_time(30)
     assert [change for _, _, change in fleet.changes if change.after is Liveness.DEAD] == []
     assert agree([jumper, *rest])
+
+
+def test_a_probe_that_was_under_way_when_the_node_was_stopped_says_nothing() -> None:
+    """Its answer may have been dropped with a full socket buffer. Only a probe that was lived through counts."""
+    fleet = calm(2)
+    a, b = fleet.hosts.values()
+    b.vanish()
+    while not a.membership.figures["probes"]:
+        fleet.pass_time(0.05)
+    a.freeze()
+    fleet.pass_time(60)
+    a.thaw()
+    fleet.pass_time(0.6)  # the old probe would have ended by now
+    assert fleet.changes == []
+    fleet.pass_time(2)
+    assert held(a, b) is not Liveness.ALIVE
 
 
 def test_a_node_that_was_stopped_for_a_minute_blames_nobody_and_comes_back() -> None:
@@ -376,6 +408,51 @@ def test_a_split_fleet_serves_on_both_sides_and_heals() -> None:
     assert [change for change in since if change.after is Liveness.DEAD] == []
     # Nobody is taken out of service for having been on the other side.
     assert len([change for change in since if change.after is Liveness.SUSPECT]) <= 2
+
+
+def test_a_split_that_nobody_sees_from_outside_heals_too() -> None:
+    """No newcomer, no tags: the dead are tried again now and then."""
+    fleet = calm(12)
+    hosts = list(fleet.hosts.values())
+    fleet.split(hosts[:6], hosts[6:])
+    fleet.pass_time(300)
+    assert agree(hosts[:6])
+    fleet.split()
+    wait_until_agreed(fleet, hosts, 30)
+
+
+def test_who_missed_a_refutation_hears_it_again_from_the_accused() -> None:
+    fleet = calm(6)
+    accused, deaf, *rest = fleet.hosts.values()
+    accused.freeze()
+    fleet.pass_time(15)
+    assert held(deaf, accused) is Liveness.DEAD
+    deaf.side = 1  # it misses how the others take the accused back
+    accused.thaw()
+    fleet.pass_time(5)
+    assert all_hold(rest, accused, Liveness.ALIVE)
+    fleet.network.cut_links |= {(host.address, deaf.address) for host in rest}
+    deaf.side = 0
+    fleet.pass_time(12)
+    assert held(deaf, accused) is Liveness.ALIVE
+
+
+def test_second_opinions_settle_a_suspicion_without_waiting_for_the_rotation() -> None:
+    """Without them only further probes' turns would confirm it, half a second later at that size."""
+    took = {}
+    for opinions in (0.0, 4.0):
+        lasted = []
+        for seed in range(8):
+            fleet = Fleet(seed, tempo=Tempo(opinions=opinions))
+            fleet.gather(40)
+            fleet.pass_time(3)
+            gone = fleet.hosts["i-00000000000000007"]
+            gone.vanish()
+            fleet.pass_time(25)
+            first = min(at for at, _, _ in changes(fleet, gone, Liveness.SUSPECT))
+            lasted.append(max(at for at, _, _ in changes(fleet, gone, Liveness.DEAD)) - first)
+        took[opinions] = median(lasted)
+    assert took[4.0] < took[0.0] - 0.3
 
 
 def test_a_zone_that_goes_at_once_is_excluded_and_the_rest_goes_on() -> None:

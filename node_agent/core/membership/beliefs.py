@@ -45,7 +45,10 @@ LEFT_KEPT_S = 60.0
 
 
 class Beliefs:
-    """changed: gets every change; suspected: gets every member that becomes suspect."""
+    """changed: gets every change; suspected: gets every member that becomes suspect.
+
+    outbid: gets every introduction of another life that claims less than what is known of its instance, and that.
+    """
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class Beliefs:
         time: LivedTime,
         changed: Callable[[Changed], None],
         suspected: Callable[[Member], None],
+        outbid: Callable[[Intro, int], None],
     ) -> None:
         self._me = me
         self._roster = roster
@@ -68,9 +72,13 @@ class Beliefs:
         self._time = time
         self._changed = changed
         self._suspected = suspected
+        self._outbid = outbid
         self.refutations = 0
         self.has_to_refute = False
         """A refutation waits to be told: the owner tells it at once."""
+
+        self.was_told_old_news = False
+        """Somebody has not heard this node's last refutation: who hears the accusation tells it again."""
 
         self.knows_too_little = False
         """Somebody spoke of a life that was never introduced here: the owner compares tables with a peer."""
@@ -116,7 +124,9 @@ class Beliefs:
         if known is not None:
             self._hear_alive(known, status, why)
             return None
-        if status.incarnation <= self._roster.newest_incarnation(status.instance_id):
+        newest = self._roster.newest_incarnation(status.instance_id)
+        if status.incarnation <= newest:
+            self._outbid(intro, newest)
             return None
         before = self._roster.by_id.get(status.instance_id)
         member = self._roster.admit(life, status, self._time.now, below)
@@ -162,7 +172,8 @@ class Beliefs:
             return
         if rumour.incarnation > member.incarnation:
             status = replace(member.status, state=rumour.state, incarnation=rumour.incarnation)
-            self._hear_alive(member, status, "gossip")
+            self._roster.update(member, status)
+            member.suspicion = None  # it was of an older incarnation
         self.suspect(member, rumour.accusers, "gossip")
 
     def suspect(self, member: Member, accusers: frozenset[bytes], why: str) -> None:
@@ -175,9 +186,11 @@ class Beliefs:
                 return
         else:
             suspicion = Suspicion(accusers, self._time.now, self._roster.nodes)
+            before = member.liveness
             self._roster.hold(member, Liveness.SUSPECT, self._time.now)
             member.suspicion = suspicion
-            self._changed(Changed(member.status, Liveness.ALIVE, Liveness.SUSPECT, why))
+            if before is Liveness.ALIVE:
+                self._changed(Changed(member.status, before, Liveness.SUSPECT, why))
             self._suspected(member)
         self._rumours.tell(member.life, accusation_of(member, self._me.life))
         self._timers.set(suspicion.ends_at, self._suspicion_ends, member, suspicion)
@@ -219,6 +232,8 @@ class Beliefs:
     def _answer_accusation(self, incarnation: int) -> None:
         if incarnation >= self._me.status.incarnation:
             self._refute(incarnation)
+        else:
+            self.was_told_old_news = True
 
     def _refute(self, incarnation: int) -> None:
         if self._me.has_left:

@@ -149,8 +149,12 @@ class Ear:
     def _hear_member(self, sender: Member, header: Header, content: bytes) -> None:
         at = HEADER_BYTES + (LIFE_BYTES if header.kind is Kind.ASK else 0)
         was_dead = sender.liveness is Liveness.DEAD
+        self._beliefs.was_told_old_news = False
         for rumour in read_rumours(content, at):
             self._beliefs.take(rumour)
+        if self._beliefs.was_told_old_news and not self._me.has_left:
+            again = self._post.datagram(Kind.GOSSIP, sender.life, self._roster.nodes, first=self._me.alive)
+            self._send(sender.status.peer, again)
         match header.kind:
             case Kind.PING | Kind.HELLO:
                 self._send(sender.status.peer, self._reply(header, accusation_of(sender, self._me.life)))

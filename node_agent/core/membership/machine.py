@@ -56,7 +56,7 @@ from node_agent.core.membership.roster import MAX_NODES, Chance, Member, Roster,
 from node_agent.core.membership.rumours import LoadNews, Rumours
 from node_agent.core.membership.tempo import Tempo
 from node_agent.core.membership.timers import Timers
-from node_agent.core.membership.wire import Kind, Seal
+from node_agent.core.membership.wire import Intro, Kind, Seal, write_dead
 from node_agent.core.nodes import Liveness, NodeStatus
 
 _GREETED_AT_ONCE = 3
@@ -100,7 +100,7 @@ class Membership:
         self._effects: list[Effect] = []
         self._beliefs = Beliefs(
             self._me, self._roster, self._rumours, self._loads, self._timers, self._health,
-            self._time, self._effects.append, self._on_suspect,
+            self._time, self._effects.append, self._on_suspect, self._on_outbid,
         )  # fmt: skip
         self._prober = Prober(
             self._me, self._roster, self._post, self._timers, self._health, self.tempo,
@@ -298,6 +298,11 @@ class Membership:
             self._prober.greet(member.status.peer, member.life, accusation_of(member, self._me.life))
         elif self._chance() * self._roster.nodes < self.tempo.opinions:
             self._prober.check(member)
+
+    def _on_outbid(self, intro: Intro, newest: int) -> None:
+        """An older life, or a newer one whose clock was set back: if it is there, it hears what it has to exceed."""
+        accusation = write_dead(intro.life, newest, self._me.life)
+        self._prober.greet(intro.status.peer, intro.life, accusation)
 
     def _on_silence(self, member: Member) -> None:
         self._beliefs.suspect(member, frozenset((self._me.life,)), "silent")

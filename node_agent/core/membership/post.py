@@ -15,6 +15,7 @@ from node_agent.core.membership.wire import (
     Kind,
     Seal,
     check_status,
+    write_alive,
     write_header,
     write_intro,
     write_left,
@@ -40,6 +41,10 @@ class Me:
     @property
     def intro(self) -> bytes:
         return write_intro(self.life, self.status)
+
+    @property
+    def alive(self) -> bytes:
+        return write_alive(self.life, self.status.incarnation, self.status.state)
 
     def say(self, state: NodeState, model: str) -> bool:
         """Have a new state or model told. Returns whether it is one."""

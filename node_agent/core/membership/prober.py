@@ -79,7 +79,7 @@ class Prober:
         self._over_stream = over_stream
         self._number = 0
         self._under_way: dict[int, Probe] = {}
-        self._checked: set[bytes] = set()
+        self._asked: set[tuple[Purpose, bytes]] = set()
         self._strangers = 0
         self._relays: dict[int, tuple[Member, int]] = {}
 
@@ -125,13 +125,12 @@ class Prober:
         self._say_hello(probe, b"")
 
     def _begin(self, purpose: Purpose, life: bytes, address: str) -> Probe | None:
-        greets = purpose is Purpose.GREET
-        if len(self._under_way) >= MAX_UNDER_WAY or (not greets and life in self._checked):
+        if len(self._under_way) >= MAX_UNDER_WAY or (purpose, life) in self._asked:
             return None
         probe = Probe(self.next_number(), purpose, life, address)
         self._under_way[probe.number] = probe
-        if not greets:
-            self._checked.add(life)
+        if life != NOBODY:
+            self._asked.add((purpose, life))
         return probe
 
     def _say_hello(self, probe: Probe, accusation: bytes) -> None:
@@ -162,8 +161,7 @@ class Prober:
     def _settle(self, number: int) -> Probe | None:
         probe = self._under_way.pop(number, None)
         if probe is not None:
-            if probe.purpose is not Purpose.GREET:
-                self._checked.discard(probe.life)
+            self._asked.discard((probe.purpose, probe.life))
             self._strangers -= probe.purpose is Purpose.VERIFY
         return probe
 
@@ -212,6 +210,6 @@ class Prober:
     def forget_all(self) -> None:
         """This node was not there to hear answers: nothing under way says anything."""
         self._under_way.clear()
-        self._checked.clear()
+        self._asked.clear()
         self._relays.clear()
         self._strangers = 0
