@@ -429,8 +429,9 @@ def test_who_missed_a_refutation_hears_it_again_from_the_accused() -> None:
     assert held(deaf, accused) is Liveness.DEAD
     deaf.side = 1  # it misses how the others take the accused back
     accused.thaw()
-    fleet.pass_time(5)
+    fleet.pass_time(0.8)
     assert all_hold(rest, accused, Liveness.ALIVE)
+    assert held(deaf, accused) is Liveness.DEAD
     fleet.network.cut_links |= {(host.address, deaf.address) for host in rest}
     deaf.side = 0
     fleet.pass_time(12)

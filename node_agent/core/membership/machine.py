@@ -116,6 +116,8 @@ class Membership:
         self._load_due = 0.0
         self._in_haste = False
         self._compare_at = 0.0
+        self._compared_at = 0.0
+        self._compared_version = 0
         self._handlers: dict[type, Callable[[Any], None]] = {
             Tick: lambda _: self._timers.fire(self._time.now),
             Received: lambda event: self._ear.datagram(event.data),
@@ -129,7 +131,8 @@ class Membership:
         }
         self._timers.set(chance() * self.tempo.probe_every_s, self._probe)
         self._timers.set(chance() * self.tempo.gossip_every_s, self._gossip)
-        self._timers.set(chance() * self.tempo.sync_every_s, self._compare)
+        self._timers.set(chance() * self.tempo.probe_every_s, self._watch)
+        self._timers.set(chance() * self.tempo.compare_after_news_s, self._compare)
         self._timers.set(chance() * self.tempo.retry_dead_every_s, self._retry_dead)
 
     def meet(self, life: bytes, status: NodeStatus) -> None:
@@ -242,6 +245,12 @@ class Membership:
         if member is not None and not self._comparisons.finished and not len(self._comparisons):
             self._compare_soon()
 
+    def _watch(self) -> None:
+        self._timers.set(self._time.now + self.tempo.probe_every_s * self._health.patience, self._watch)
+        member = self._roster.next_alive(self._me.life)
+        if member is not None:
+            self._prober.check(member)
+
     def _gossip(self) -> None:
         now = self._time.now
         self._timers.set(now + self.tempo.gossip_every_s, self._gossip)
@@ -271,9 +280,12 @@ class Membership:
         self._loads.tell(self._me.life, self._me.next_load())
 
     def _compare(self) -> None:
-        every_s = self.tempo.sync_every_s * (0.8 + 0.4 * self._chance())
-        self._timers.set(self._time.now + every_s, self._compare)
-        self._compare_soon()
+        tempo, now = self.tempo, self._time.now
+        self._timers.set(now + tempo.compare_after_news_s * (0.8 + 0.4 * self._chance()), self._compare)
+        has_news = self._roster.version != self._compared_version
+        if has_news or now - self._compared_at >= tempo.compare_every_s:
+            self._compared_at, self._compared_version = now, self._roster.version
+            self._compare_soon()
 
     def _compare_soon(self) -> None:
         for member in self._roster.present.some(1):

@@ -12,6 +12,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -26,6 +27,8 @@ MAX_NODES = 2_000
 
 MAX_TOMBSTONES = 8_192
 BUCKETS = 128
+MAX_STEPS = 8
+"""Past so many suspects a node looks for somebody to watch; beyond them it is the rotation's turn alone."""
 
 Chance = Callable[[], float]
 """Uniform in [0, 1): the caller's randomness."""
@@ -161,11 +164,12 @@ class Roster:
         self.by_life: dict[bytes, Member] = {}
         self.by_id: dict[str, Member] = {}
         self.present = Rotation(chance)
+        self._lives: list[bytes] = []  # of those present, sorted: a ring
         self.dead = Rotation(chance)
         self.tombstones: dict[str, Tombstone] = {}
         self.summary = [0] * BUCKETS
         self._max_nodes = max_nodes
-        self._version = 0
+        self.version = 0
         self._view: View | None = None
 
     @property
@@ -183,7 +187,7 @@ class Roster:
         members = self.by_id.values()
         alive = tuple(m.status for m in members if m.liveness is Liveness.ALIVE)
         return View(
-            version=self._version,
+            version=self.version,
             alive=alive,
             serving=tuple(status for status in alive if status.state.takes_requests),
             suspects=tuple(m.status for m in members if m.liveness is Liveness.SUSPECT),
@@ -191,7 +195,7 @@ class Roster:
         )
 
     def _changed(self) -> None:
-        self._version += 1
+        self.version += 1
         self._view = None
 
     def newest_incarnation(self, instance_id: str) -> int:
@@ -220,7 +224,7 @@ class Roster:
         member.tagged = before.tagged if before is not None else False
         self.by_id[status.instance_id] = member
         self.by_life[life] = member
-        self.present.add(member)
+        self._join_rotation(member)
         self._sum(member)
         self._changed()
         return member
@@ -253,18 +257,32 @@ class Roster:
             member.suspicion = None
         if before.is_present != liveness.is_present or before is Liveness.DEAD:
             self._leave_rotation(member, before)
-            if liveness.is_present:
-                self.present.add(member)
-            elif liveness is Liveness.DEAD:
-                self.dead.add(member)
+            self._join_rotation(member)
         self._sum(member)
         self._changed()
+
+    def _join_rotation(self, member: Member) -> None:
+        if member.liveness.is_present:
+            self.present.add(member)
+            insort(self._lives, member.life)
+        elif member.liveness is Liveness.DEAD:
+            self.dead.add(member)
 
     def _leave_rotation(self, member: Member, held: Liveness) -> None:
         if held.is_present:
             self.present.remove(member)
+            del self._lives[bisect_left(self._lives, member.life)]
         elif held is Liveness.DEAD:
             self.dead.remove(member)
+
+    def next_alive(self, life: bytes) -> Member | None:
+        """Whose life comes next on the ring of lives: the one that the owner of this life watches."""
+        lives, at = self._lives, bisect_right(self._lives, life)
+        for step in range(min(len(lives), MAX_STEPS)):
+            member = self.by_life[lives[(at + step) % len(lives)]]
+            if member.liveness is Liveness.ALIVE:
+                return member
+        return None
 
     def forget(self, member: Member) -> None:
         """Only its tombstone is left."""

@@ -11,7 +11,7 @@ import math
 MAX_ACCUSERS = 4
 """Of one suspicion: the first, and as many confirmations as can still shorten it."""
 
-_LEAST_S = 1.4
+_LEAST_S = 1.6
 _LEAST_S_PER_DECADE = 0.6
 _MOST_TIMES = 3.0
 
