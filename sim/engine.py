@@ -24,7 +24,8 @@ CACHE_TOKENS = 150_000
 class Work:
     """One request. prefix: what it begins with (a conversation); context: tokens to be read; remaining: to be made.
 
-    begun: gets the moment of its first token here; ended: is told when the last one was made.
+    begun: is told of its first token; ended: of its last one; shared, shared_tokens: the beginning of that beginning,
+    which other conversations have, too (a system prompt).
     """
 
     prefix: int
@@ -32,6 +33,8 @@ class Work:
     remaining: int
     begun: Callable[[Work], None]
     ended: Callable[[Work], None]
+    shared: int = 0
+    shared_tokens: int = 0
     came_at: float = 0.0
     began_at: float | None = None
     generation: int = 0
@@ -73,10 +76,12 @@ class Engine:
     def _start(self, work: Work) -> None:
         work.generation += 1
         self.running[id(work)] = work
-        work.cached = min(work.context, self._look_up(work.prefix))
+        shared = min(work.shared_tokens, self._look_up(work.shared))
+        work.cached = min(work.context, max(shared, self._look_up(work.prefix)))
         self.tokens_read += work.context
         self.tokens_cached += work.cached
         self.read_until = max(self.agenda.now, self.read_until) + (work.context - work.cached) / self.prefill_tokens_s
+        self._remember(work.shared, work.shared_tokens)
         self._remember(work.prefix, work.context)
         self.agenda.at(self.read_until, self._begin, work, work.generation)
 
@@ -123,6 +128,8 @@ class Engine:
         return tokens
 
     def _remember(self, prefix: int, tokens: int) -> None:
+        if not tokens:
+            return
         self._cached += tokens - self._cache.pop(prefix, 0)
         self._cache[prefix] = tokens
         while self._cached > CACHE_TOKENS:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 from node_agent.contract.states import NodeState
 from node_agent.core.membership import Changed, Tempo
+from node_agent.core.membership.roster import Chance, Roster
 from node_agent.core.membership.wire import LIFE_BYTES
 from node_agent.core.nodes import NodeStatus, Pool, TaggedNode
 from sim.agenda import Agenda
 from sim.host import Host, Watch
 from sim.network import Network, Weather
+from sim.shared_roster import SharedRoster, Start
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 TYPES = ("g5.xlarge", "g6.xlarge")
 KEY = b"the simulated fleet's key"
 TAGS_EVERY_S = 30.0
+_BEGAN = 1_700_000_000_000
+MakeRoster = Callable[[Chance], Roster]
 
 
 def status_of(number: int, incarnation: int) -> NodeStatus:
@@ -52,27 +57,43 @@ class Fleet:
     def make(self, state: NodeState = NodeState.READY) -> Host:
         """A new instance, which nobody knows yet."""
         self._numbers += 1
-        status = replace(status_of(self._numbers, 1_700_000_000_000 + self._numbers), state=state)
+        status = replace(status_of(self._numbers, _BEGAN + self._numbers), state=state)
         return self._start(status)
 
-    def _start(self, status: NodeStatus) -> Host:
-        life = self._random.randbytes(LIFE_BYTES)
+    def _start(self, status: NodeStatus, life: bytes | None = None, roster: MakeRoster | None = None) -> Host:
         seed = f"host {self._seed} {status.instance_id} {status.incarnation}"
         host = Host(
-            self.agenda, self.network, status, life, KEY, seed, self._watch, self._tempo, max(2_000, self._max_nodes)
-        )
+            self.agenda, self.network, status, life or self._random.randbytes(LIFE_BYTES), KEY, seed, self._watch,
+            self._tempo, self._max_nodes, roster,
+        )  # fmt: skip
         self.hosts[status.instance_id] = host
         return host
 
-    def gather(self, count: int) -> list[Host]:
-        """So many hosts that have long met."""
+    def gather(self, count: int, *, share: bool = False) -> list[Host]:
+        """So many hosts that have long met. share: their tables begin as one (`sim/shared_roster`)."""
         self._max_nodes = max(self._max_nodes, 2 * count)
+        if share:
+            return self._gather_shared(count)
         hosts = [self.make() for _ in range(count)]
         for host in hosts:
             for other in hosts:
                 if other is not host:
                     host.membership.meet(other.life, other.membership.status)
         return hosts
+
+    def _gather_shared(self, count: int) -> list[Host]:
+        statuses = [status_of(number, _BEGAN + number) for number in range(1, count + 1)]
+        lives = [self._random.randbytes(LIFE_BYTES) for _ in statuses]
+        start = Start(lives, statuses)
+
+        def roster_of(number: int) -> MakeRoster:
+            return lambda chance: SharedRoster(number, chance, start, self._max_nodes)
+
+        self._numbers += count
+        return [
+            self._start(status, life, roster_of(number))
+            for number, (status, life) in enumerate(zip(statuses, lives, strict=True))
+        ]
 
     def boot(self, count: int = 1, state: NodeState = NodeState.READY) -> list[Host]:
         """So many instances that find the others by tags, as in life."""

@@ -15,6 +15,7 @@ from node_agent.core.membership import (
     Answered,
     Ask,
     Changed,
+    Effect,
     Event,
     Failed,
     Leaving,
@@ -27,6 +28,7 @@ from node_agent.core.membership import (
     Tempo,
     Tick,
 )
+from node_agent.core.membership.roster import Chance, Roster
 from node_agent.core.nodes import Load, NodeStatus, TaggedNode
 from sim.agenda import Agenda
 from sim.network import Network, Reach
@@ -52,6 +54,7 @@ class Host:
         watch: Watch,
         tempo: Tempo | None = None,
         max_nodes: int = 2_000,
+        roster: Callable[[Chance], Roster] | None = None,
     ) -> None:
         self.agenda = agenda
         self.network = network
@@ -59,8 +62,10 @@ class Host:
         self.seed = seed
         self.clock_offset_s = 0.0
         self.cpu_s = 0.0
-        self.handled = 0
         self.is_frozen = False
+        self.tape: list[Event] | None = None
+        """Every event, where somebody wants to play them again."""
+
         self._watch = watch
         self._held_back: deque[bytes] = deque()
         self._held_bytes = 0
@@ -70,7 +75,10 @@ class Host:
         self.listens = True
         network.plug_in(self)
         chance = random.Random(seed).random  # noqa: S311 # a simulation
-        self.membership = Membership(status, life, key, agenda.now, chance, tempo=tempo, max_nodes=max_nodes)
+        table = roster(chance) if roster is not None else None
+        self.membership = Membership(
+            status, life, key, agenda.now, chance, tempo=tempo, max_nodes=max_nodes, roster=table
+        )
         self._due = float("inf")
         self._wait()
 
@@ -132,11 +140,7 @@ class Host:
     def handle(self, event: Event) -> None:
         if not self.is_running:
             return
-        began = perf_counter()
-        effects = self.membership.handle(event)
-        self.cpu_s += perf_counter() - began
-        self.handled += 1
-        for effect in effects:
+        for effect in self._handle(event):
             if type(effect) is Send:
                 self.network.send(self, effect.to, effect.data)
             elif type(effect) is Ask:
@@ -144,6 +148,14 @@ class Host:
             elif type(effect) is Changed:
                 self._watch(self, effect)
         self._wait()
+
+    def _handle(self, event: Event) -> tuple[Effect, ...]:
+        if self.tape is not None:
+            self.tape.append(event)
+        began = perf_counter()
+        effects = self.membership.handle(event)
+        self.cpu_s += perf_counter() - began
+        return effects
 
     def _wait(self) -> None:
         due = max(self.agenda.now, self.membership.next_deadline() - self.clock_offset_s)
@@ -167,12 +179,12 @@ class Host:
 
     def _ask(self, asked: Ask) -> None:
         reach, host = self.network.reach(self, asked.to)
-        delay_s = self.network.delay_s()
+        delay_s = self.network.stream_delay_s(opens=True)
         if reach is Reach.OPEN and host is not None:
             self.network.count(len(asked.body))
-            self.agenda.after(2 * delay_s, host.question, self, asked.instance_id, asked.body)
+            self.agenda.after(delay_s, host.question, self, asked.instance_id, asked.body)
         elif reach is Reach.REFUSED:
-            self.agenda.after(2 * delay_s, self.failed, asked.instance_id, REFUSED)
+            self.agenda.after(delay_s, self.failed, asked.instance_id, REFUSED)
         else:
             self.agenda.after(STREAM_PATIENCE_S, self.failed, asked.instance_id, "silence")
 
@@ -181,14 +193,10 @@ class Host:
         if not self.is_running:
             self.agenda.after(STREAM_PATIENCE_S, asker.failed, instance_id, "silence")
             return
-        began = perf_counter()
-        effects = self.membership.handle(Questioned(self.clock, body))
-        self.cpu_s += perf_counter() - began
-        self.handled += 1
-        for effect in effects:
+        for effect in self._handle(Questioned(self.clock, body)):
             if type(effect) is Answer and effect.body is not None:
                 self.network.count(len(effect.body))
-                self.agenda.after(self.network.delay_s(), asker.answered, effect.body)
+                self.agenda.after(self.network.stream_delay_s(opens=False), asker.answered, effect.body)
             elif type(effect) is Send:
                 self.network.send(self, effect.to, effect.data)
             elif type(effect) is Changed:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
+from node_agent.contract.errors import InvalidTransition
 from node_agent.contract.states import NodeState
-from node_agent.core.membership import Changed
+from node_agent.core.membership import Changed, Membership
 from node_agent.core.nodes import Liveness, Load
 from node_agent.core.router import Request, Route
 from sim.entry import Entry
 from sim.figures import Spread, spread
-from sim.fleet import Fleet
+from sim.fleet import KEY, Fleet
 from sim.host import Host
 from sim.network import Weather
 
 SETTLE_S = 3.0
+MOST_TABLES = 2_000
+"""Hosts with a table each; more begin with one together (`sim/shared_roster`)."""
+
+ALONE_WARM_UP_S = 10.0
+ALONE_S = 20.0
 ENTRIES = 16
 ROUTES_PER_S = 50.0
 """Of each entry that is looked at."""
@@ -27,7 +34,6 @@ ROUTES_PER_S = 50.0
 class Sightings:
     """Everything that any host said of any other, by whom it was about."""
 
-    fleet: Fleet | None = None
     of: dict[str, list[tuple[float, str, Liveness, str]]] = field(default_factory=dict)
 
     def __call__(self, host: Host, change: Changed) -> None:
@@ -60,7 +66,7 @@ def met(nodes: int, seed: int, weather: Weather | None = None) -> tuple[Fleet, S
     """A fleet of so many that have met, and all that they will say."""
     sightings = Sightings()
     fleet = Fleet(seed, weather, sightings)
-    fleet.gather(nodes)
+    fleet.gather(nodes, share=nodes > MOST_TABLES)
     fleet.pass_time(SETTLE_S)
     return fleet, sightings
 
@@ -80,13 +86,43 @@ def keep_loads_changing(fleet: Fleet, seed: int) -> None:
 
 
 def cost(nodes: int, seed: int, seconds: float) -> dict[str, Any]:
-    """Messages, bytes and CPU of a node in a second, without and with changing loads; how old loads are."""
+    """Messages, bytes and CPU of a node in a second, without and with changing loads; how far off loads are."""
     fleet, _ = met(nodes, seed)
     quiet = _rates(fleet, seconds)
     keep_loads_changing(fleet, seed)
     fleet.pass_time(seconds)
     busy = _rates(fleet, seconds)
-    return {"quiet": quiet, "busy": busy, "load_error": _load_error(fleet)}
+    return {"quiet": quiet, "busy": busy, "load_error": _load_error(fleet), "cpu_alone_us_s": cpu_alone(nodes, seed)}
+
+
+def cpu_alone(nodes: int, seed: int) -> float:
+    """CPU of one node in a second of changing loads, played again by itself: in the simulation a thousand nodes take
+    turns with the processor's caches, which no real node has to."""
+    fleet = Fleet(seed)
+    first, *others = fleet.gather(nodes, share=nodes > MOST_TABLES)
+    first.tape = []
+    keep_loads_changing(fleet, seed)
+    fleet.pass_time(ALONE_WARM_UP_S + ALONE_S)
+    return min(_play_again(first, others) for _ in range(3))
+
+
+def _play_again(host: Host, others: list[Host]) -> float:
+    """All that a host was told, to another machine like its own; the CPU of it in a second, in microseconds."""
+    chance = random.Random(host.seed).random  # noqa: S311 # the same as the host's
+    again = Membership(host.membership.status, host.life, KEY, 0.0, chance, max_nodes=2 * len(others) + 2)
+    for other in others:
+        again.meet(other.life, other.membership.status)
+    events = host.tape or []
+    warm_up = [event for event in events if event.at < ALONE_WARM_UP_S]
+    for event in warm_up:
+        again.handle(event)
+    began = perf_counter()
+    for event in events[len(warm_up) :]:
+        again.handle(event)
+    took_s = perf_counter() - began
+    if again.figures["sent"] != host.membership.figures["sent"]:
+        raise InvalidTransition(f"{host.instance_id} did something else when its events were played again")
+    return round(took_s / ALONE_S * 1e6, 1)
 
 
 def _rates(fleet: Fleet, seconds: float) -> dict[str, float]:
@@ -110,9 +146,38 @@ def _load_error(fleet: Fleet) -> Spread:
     return spread(float(error) for error in errors)
 
 
-def deaths(nodes: int, seed: int, count: int, every_s: float, loss: float) -> dict[str, Any]:
+@dataclass
+class Obituaries:
+    """What deaths in several fleets came to."""
+
+    suspected: list[float] = field(default_factory=list)
+    dead: list[float] = field(default_factory=list)
+    deaths: int = 0
+    routes: int = 0
+    stale: int = 0
+    seconds: float = 0.0
+    falsely_dead: int = 0
+
+
+def deaths(nodes: int, seed: int, fleets: int, count: int, every_s: float, loss: float) -> dict[str, Any]:
     """Instances vanish one after another: how long until each survivor suspects and excludes them, and what is routed
-    to them meanwhile."""
+    to them meanwhile. In several fleets, where one has too few nodes to lose."""
+    told = Obituaries()
+    for number in range(fleets):
+        _deaths(nodes, seed * 10_000 + number, count, every_s, loss, told)
+    return {
+        "deaths": told.deaths,
+        "suspected_s": spread(told.suspected),
+        "dead_s": spread(told.dead),
+        "falsely_dead": told.falsely_dead,
+        "routes": told.routes,
+        "stale_routes": told.stale,
+        "stale_share": round(told.stale / told.routes, 6),
+        "virtual_s": round(told.seconds, 1),
+    }
+
+
+def _deaths(nodes: int, seed: int, count: int, every_s: float, loss: float, told: Obituaries) -> None:
     fleet, sightings = met(nodes, seed, Weather(loss=loss))
     chance = random.Random(f"deaths {seed}")  # noqa: S311 # a simulation
     hosts = list(fleet.hosts.values())
@@ -124,19 +189,18 @@ def deaths(nodes: int, seed: int, count: int, every_s: float, loss: float) -> di
     routes = RouteCheck(fleet, entries, seed)
     died: dict[str, float] = {}
     for victim in victims:
-        fleet.pass_time(every_s)
+        fleet.pass_time(every_s * (0.5 + chance.random()))
         died[victim.instance_id] = fleet.agenda.now
         victim.vanish()
     fleet.pass_time(20.0)
-    return {
-        "suspected_s": spread(d for name, at in died.items() for d in sightings.delays(name, Liveness.SUSPECT, at)),
-        "dead_s": spread(d for name, at in died.items() for d in sightings.delays(name, Liveness.DEAD, at)),
-        "deaths": len(died),
-        "routes": routes.routes,
-        "stale_routes": routes.stale,
-        "seconds": round(fleet.agenda.now - SETTLE_S, 1),
-        "falsely_dead": sightings.count(Liveness.DEAD, lambda name: name not in died),
-    }
+    for name, at in died.items():
+        told.suspected += sightings.delays(name, Liveness.SUSPECT, at)
+        told.dead += sightings.delays(name, Liveness.DEAD, at)
+    told.deaths += len(died)
+    told.routes += routes.routes
+    told.stale += routes.stale
+    told.seconds += fleet.agenda.now - SETTLE_S
+    told.falsely_dead += sightings.count(Liveness.DEAD, lambda name: name not in died)
 
 
 class RouteCheck:

@@ -16,6 +16,11 @@ _STREAM_HEADERS = 300
 """Of one HTTP message and its share of a TCP connection, about."""
 
 
+_HANDSHAKE_AGAIN_S = 1.0
+_DATA_AGAIN_S = 0.2
+"""Linux's first retransmission timeouts: of a SYN, and about that of data (TCP_TIMEOUT_INIT, TCP_RTO_MIN)."""
+
+
 @dataclass(frozen=True)
 class Weather:
     """How the network is: shares from 0 to 1, delays in seconds.
@@ -76,6 +81,20 @@ class Network(Generic[_Host]):
         if weather.late and chance < weather.late:
             return weather.delay_s + weather.late_s * self._random.random()
         return weather.delay_s * (0.5 + 2.0 * chance * chance)
+
+    def stream_delay_s(self, *, opens: bool) -> float:
+        """How long a message over a stream takes one way; where packets are lost, TCP sends them again.
+
+        opens: whether its connection is made first. At a loss of everything, streams are on another path.
+        """
+        delay_s, loss = self.delay_s(), self.weather.loss
+        if opens:
+            delay_s += 2 * self.delay_s()
+            while 0.0 < loss < 1.0 and self._random.random() > (1 - loss) ** 2:  # of a SYN and its answer
+                delay_s += _HANDSHAKE_AGAIN_S
+        while 0.0 < loss < 1.0 and self._random.random() < loss:
+            delay_s += _DATA_AGAIN_S
+        return delay_s
 
     def send(self, source: _Host, to: str, data: bytes) -> None:
         """A datagram; whether it arrives is nobody's business."""

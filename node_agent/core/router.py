@@ -36,7 +36,7 @@ SLACK = 4
 NEAR = 4
 """How many in a key's order are looked at before any other will do."""
 
-MAX_WAITING = 8
+MAX_WAITING = 4
 """Requests that wait at an engine, from which on it is full: another one would only wait, too."""
 
 FULL_KV = 0.98
@@ -86,7 +86,7 @@ class Request:
 class Candidate:
     """A node that may serve. open: requests that this node has there; counted: its part in the sum of all."""
 
-    __slots__ = ("at_report", "breaker", "counted", "is_ready", "name", "open", "source", "status", "version")
+    __slots__ = ("at_report", "breaker", "counted", "is_ready", "load", "name", "open", "source", "status", "version")
 
     def __init__(self, status: NodeStatus, source: Loaded, breaker: Breaker, opened: int) -> None:
         self.status = status
@@ -97,20 +97,30 @@ class Candidate:
         self.open = opened
         self.at_report = opened
         self.version = source.load_version
+        self.load = source.load
         self.counted = 0
 
-    def in_flight(self) -> int:
-        """What it said, and what this node has sent it since."""
+    def refresh(self) -> None:
+        """Take membership's word where it is a new one."""
         source = self.source
         if source.load_version != self.version:
             self.version = source.load_version
-            self.at_report = self.open
-        running, waiting, *_ = source.load
+            self.heard(source.load)
+
+    def heard(self, load: Load) -> None:
+        """Its newest load, whoever told it."""
+        self.load = load
+        self.at_report = self.open
+
+    def in_flight(self) -> int:
+        """What it said, and what this node has sent it since."""
+        self.refresh()
+        running, waiting, *_ = self.load
         return max(self.open, running + waiting + self.open - self.at_report)
 
     def is_full(self) -> bool:
-        load = self.source.load
-        return load.waiting >= MAX_WAITING or load.kv_use >= FULL_KV
+        self.refresh()
+        return self.load.waiting >= MAX_WAITING or self.load.kv_use >= FULL_KV
 
 
 class OwnLoad:
@@ -215,6 +225,11 @@ class Router:
         if candidate is not None and candidate.open:
             candidate.open -= 1
             candidate.at_report = min(candidate.at_report, candidate.open)
+
+    def heard(self, name: str, load: Load) -> None:
+        """A peer's answer told its load: fresher than gossip, and of just those that this node sends requests to."""
+        if candidate := self._candidates.get(name):
+            candidate.heard(load)
 
     def succeeded(self, name: str) -> None:
         if breaker := self._breakers.get(name):

@@ -71,7 +71,8 @@ _CATCH_UP_EVERY_S = 2.0
 class Membership:
     """status: what this node says of itself at first; life: LIFE_BYTES random bytes; key: the cluster's; at: now.
 
-    chance: uniform in [0, 1) at every call; max_nodes: members that are kept at most.
+    chance: uniform in [0, 1) at every call; max_nodes: members that are kept at most; roster: the
+    table, where a simulation has one of its own.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Membership:
         *,
         tempo: Tempo | None = None,
         max_nodes: int = MAX_NODES,
+        roster: Roster | None = None,
     ) -> None:
         self.tempo = tempo or Tempo()
         self._chance = chance
@@ -95,7 +97,7 @@ class Membership:
         seal = Seal(key)
         self._me = Me(status, life, self._rumours)
         self._post = Post(self._me, seal, self._rumours, self._loads)
-        self._roster = Roster(status.instance_id, chance, max_nodes)
+        self._roster = roster or Roster(status.instance_id, chance, max_nodes)
         self._named = NamedNodes(max_nodes)
         self._effects: list[Effect] = []
         self._beliefs = Beliefs(

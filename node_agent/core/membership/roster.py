@@ -264,16 +264,22 @@ class Roster:
     def _join_rotation(self, member: Member) -> None:
         if member.liveness.is_present:
             self.present.add(member)
-            insort(self._lives, member.life)
+            self._join_ring(member.life)
         elif member.liveness is Liveness.DEAD:
             self.dead.add(member)
 
     def _leave_rotation(self, member: Member, held: Liveness) -> None:
         if held.is_present:
             self.present.remove(member)
-            del self._lives[bisect_left(self._lives, member.life)]
+            self._leave_ring(member.life)
         elif held is Liveness.DEAD:
             self.dead.remove(member)
+
+    def _join_ring(self, life: bytes) -> None:
+        insort(self._lives, life)
+
+    def _leave_ring(self, life: bytes) -> None:
+        del self._lives[bisect_left(self._lives, life)]
 
     def next_alive(self, life: bytes) -> Member | None:
         """Whose life comes next on the ring of lives: the one that the owner of this life watches."""
