@@ -4,13 +4,14 @@ ENGINE ?= vllm
 CHAOS_ENGINE := $(if $(filter command line environment,$(origin ENGINE)),$(ENGINE),sim)
 INTERRUPTIONS ?= 200
 SEED ?= 1
+NODES ?= 100
 BIN := .venv/bin
 # Cheap tests first, so that their failures show first; a new folder of tests needs no word here.
 WHOLE := tests/contract/ tests/e2e/
 SUITES := $(filter-out tests/__pycache__/ $(WHOLE),$(sort $(wildcard tests/*/))) $(WHOLE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chaos test bench lint synth lock clean
+.PHONY: help setup run chaos simulate test bench lint synth lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 20
@@ -23,6 +24,9 @@ run: setup  ## the whole system on this machine, two nodes of it taken away (ENG
 
 chaos: setup  ## nodes taken away at random under load (INTERRUPTIONS=1000 SEED=1 ENGINE=sim)
 	@$(BIN)/python -m local.chaos --engine $(CHAOS_ENGINE) --interruptions $(INTERRUPTIONS) --seed $(SEED)
+
+simulate: setup  ## a fleet of NODES=1000 on virtual time, SEED=1: detection, false alarms, cost, drains (docs/scale.md)
+	@$(BIN)/python -m sim --nodes $(NODES) --seed $(SEED) $(ARGS)
 
 lint: setup  ## style, types, layers
 	$(BIN)/ruff check .

@@ -23,8 +23,6 @@ SETTLE_S = 3.0
 MOST_TABLES = 2_000
 """Hosts with a table each; more begin with one together (`sim/shared_roster`)."""
 
-ALONE_WARM_UP_S = 10.0
-ALONE_S = 20.0
 ENTRIES = 16
 ROUTES_PER_S = 50.0
 """Of each entry that is looked at."""
@@ -92,28 +90,33 @@ def cost(nodes: int, seed: int, seconds: float) -> dict[str, Any]:
     keep_loads_changing(fleet, seed)
     fleet.pass_time(seconds)
     busy = _rates(fleet, seconds)
-    return {"quiet": quiet, "busy": busy, "load_error": _load_error(fleet), "cpu_alone_us_s": cpu_alone(nodes, seed)}
+    return {
+        "quiet": quiet,
+        "busy": busy,
+        "load_error": _load_error(fleet),
+        "cpu_alone_us_s": cpu_alone(nodes, seed, seconds),
+    }
 
 
-def cpu_alone(nodes: int, seed: int) -> float:
+def cpu_alone(nodes: int, seed: int, seconds: float) -> float:
     """CPU of one node in a second of changing loads, played again by itself: in the simulation a thousand nodes take
     turns with the processor's caches, which no real node has to."""
     fleet = Fleet(seed)
     first, *others = fleet.gather(nodes, share=nodes > MOST_TABLES)
     first.tape = []
     keep_loads_changing(fleet, seed)
-    fleet.pass_time(ALONE_WARM_UP_S + ALONE_S)
-    return min(_play_again(first, others) for _ in range(3))
+    fleet.pass_time(2 * seconds)  # the first half to warm up
+    return min(_play_again(first, others, seconds) for _ in range(3))
 
 
-def _play_again(host: Host, others: list[Host]) -> float:
+def _play_again(host: Host, others: list[Host], seconds: float) -> float:
     """All that a host was told, to another machine like its own; the CPU of it in a second, in microseconds."""
     chance = random.Random(host.seed).random  # noqa: S311 # the same as the host's
     again = Membership(host.membership.status, host.life, KEY, 0.0, chance, max_nodes=2 * len(others) + 2)
     for other in others:
         again.meet(other.life, other.membership.status)
     events = host.tape or []
-    warm_up = [event for event in events if event.at < ALONE_WARM_UP_S]
+    warm_up = [event for event in events if event.at < seconds]
     for event in warm_up:
         again.handle(event)
     began = perf_counter()
@@ -122,7 +125,7 @@ def _play_again(host: Host, others: list[Host]) -> float:
     took_s = perf_counter() - began
     if again.figures["sent"] != host.membership.figures["sent"]:
         raise InvalidTransition(f"{host.instance_id} did something else when its events were played again")
-    return round(took_s / ALONE_S * 1e6, 1)
+    return round(took_s / seconds * 1e6, 1)
 
 
 def _rates(fleet: Fleet, seconds: float) -> dict[str, float]:
