@@ -259,8 +259,9 @@ def test_an_instance_whose_tag_says_gone_is_not_greeted() -> None:
 
 def test_twenty_nodes_that_boot_at_once_know_all_within_seconds() -> None:
     fleet = calm(10)
-    fleet.boot(20)
+    booted = fleet.boot(20)
     assert wait_until_agreed(fleet, list(fleet.hosts.values()), 12) < 12
+    assert all(host.membership.has_looked for host in booted)
 
 
 def test_the_first_nodes_of_a_fleet_find_each_other() -> None:
@@ -280,6 +281,7 @@ def test_an_outage_of_the_ec2_api_changes_nothing() -> None:
     fleet.api_is_up = False
     fleet.pass_time(300)
     assert fleet.changes == []
+    assert not any(host.membership.has_looked for host in fleet.hosts.values())
     assert agree(list(fleet.hosts.values()))
 
 

@@ -117,6 +117,7 @@ class Membership:
         self._load_told = self._me.load
         self._load_due = 0.0
         self._in_haste = False
+        self._has_looked = False
         self._compare_at = 0.0
         self._compared_at = 0.0
         self._compared_version = 0
@@ -157,6 +158,11 @@ class Membership:
     def members(self) -> Mapping[str, Member]:
         """By instance id, to be read only: a member's `load` is the newest that was heard."""
         return self._roster.by_id
+
+    @property
+    def has_looked(self) -> bool:
+        """Whether the tags were read: only then it may be said of a node that there is none."""
+        return self._has_looked
 
     def is_gone(self, instance_id: str) -> bool:
         """Whether a peer is dead, left, or unknown."""
@@ -340,6 +346,7 @@ class Membership:
         self._in_haste = self._me.say(announced.state, announced.model)
 
     def _look_at(self, tagged: Tagged) -> None:
+        self._has_looked = True
         roster, now = self._roster, self._time.now
         nodes = tuple(tagged.nodes)
         named = {node.instance_id for node in nodes}
