@@ -4,6 +4,7 @@ ENGINE ?= vllm
 CHAOS_ENGINE := $(if $(filter command line environment,$(origin ENGINE)),$(ENGINE),sim)
 INTERRUPTIONS ?= 200
 SEED ?= 1
+NODES ?= 100
 BIN := .venv/bin
 # Cheap tests first, so that their failures show first; a new folder of tests needs no word here.
 WHOLE := tests/contract/ tests/e2e/
@@ -14,7 +15,7 @@ export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export CDK_DISABLE_CLI_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chaos test bench lint synth checkov lock clean
+.PHONY: help setup run chaos simulate test bench lint synth checkov lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 20
@@ -27,6 +28,9 @@ run: setup  ## the whole system on this machine, two nodes of it taken away (ENG
 
 chaos: setup  ## nodes taken away at random under load (INTERRUPTIONS=1000 SEED=1 ENGINE=sim)
 	@$(BIN)/python -m local.chaos --engine $(CHAOS_ENGINE) --interruptions $(INTERRUPTIONS) --seed $(SEED)
+
+simulate: setup  ## a fleet of NODES=1000 on virtual time, SEED=1: detection, false alarms, cost, drains (docs/scale.md)
+	@$(BIN)/python -m sim --nodes $(NODES) --seed $(SEED) $(ARGS)
 
 lint: setup  ## style, types, layers
 	$(BIN)/ruff check .

@@ -1,26 +1,71 @@
-"""The drain planner: which streams finish on a node that is going, and which are handed off. A pure function.
+"""The drain planner: which streams finish on a node that is going, and which are handed off, when, and to whom.
 
 A stream finishes here if what is left of it fits before the deadline, with a margin; all others are handed off, the
 longest first, because they have most to gain from an early start elsewhere. A stream whose length nobody knows, or
 that has not begun, is handed off.
+
+`plan` says only that. `Drain` says the rest, again every half second, because engines slow down, peers come and go, and
+what was handed off is gone:
+
+* to a peer outside the pools that are going, where there is one; ready ones before those at risk;
+* one of a few that are this node's own choice: where half a fleet goes at once, all that go share all that stay;
+* no earlier than that peer can take it: what a stream has so far must be read again there (its prefill), and a peer
+  gets no more than BACKLOG_S of that at a time, its own queue included; a longer one only where nothing else waits;
+* what finds no place before the last moment goes on being generated here until then, and is handed off all the same:
+  it waits at its entry, and is never lost for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+
+from node_agent.contract.states import NodeState
+from node_agent.core.nodes import Load, NodeStatus, Pool
 
 MARGIN_S = 5.0
 """Kept free before the deadline: for closing clients' connections, records and the engine's own end."""
 
+BACKLOG_S = 2.0
+"""Prefill that a peer may have before it: what its own clients' first tokens are late for this node's sake."""
+
+PREFILL_TOKENS_S = 2_000.0
+"""Of a peer that has not measured its own: an A10G reads an 8B model's prompts about that fast."""
+
+WAITING_TOKENS = 500
+"""What a request that waits at a peer has to be read there, where nobody knows."""
+
+LAST_MOMENTS_S = 3.0
+"""What found no place is handed off within that time before the margin, one after another, not all at once."""
+
+LEAST_PREFILL_S = 0.005
+MAX_PEERS = 32
+"""That one node hands off to; more would only be looked at."""
+
+LEAST_PEERS = 2
+FULL_WAITING = 8
+"""Requests that wait at a peer, from which on others are better."""
+
 
 @dataclass(frozen=True)
 class ServedStream:
-    """A request at this node's engine. remaining_tokens: None where it has no limit of its own."""
+    """A request at this node's engine. remaining_tokens: None where it has no limit of its own.
+
+    context_tokens: prompt and answer so far, which another engine has to read before it goes on.
+    """
 
     key: int
     remaining_tokens: int | None
     time_per_token_s: float
+    context_tokens: int = 0
+
+    @property
+    def left_s(self) -> float | None:
+        """How long it takes here, None where nobody knows."""
+        if self.remaining_tokens is None or self.time_per_token_s <= 0:
+            return None
+        return self.remaining_tokens * self.time_per_token_s
 
 
 @dataclass(frozen=True)
@@ -31,20 +76,171 @@ class DrainPlan:
     hand_off: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Peer:
+    """A node that may take streams over: those that serve the same model."""
+
+    status: NodeStatus
+    load: Load
+
+
+@dataclass(frozen=True)
+class HandOff:
+    """One stream's move. to: an instance id, None where there is nobody; at: unix seconds.
+
+    crowded: no peer has a place for it in time.
+    """
+
+    key: int
+    to: str | None
+    at: float
+    crowded: bool = False
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """finish: keys of streams that stay; due: to be handed off now, all of them; later: as it looks at the moment."""
+
+    finish: tuple[int, ...]
+    due: tuple[HandOff, ...]
+    later: tuple[HandOff, ...]
+
+
 def plan(streams: Iterable[ServedStream], now: float, deadline: float) -> DrainPlan:
     """now, deadline: unix seconds. Called again while the drain goes on, since engines slow down and speed up."""
-    room_s = deadline - now - MARGIN_S
-    finish, hand_off = [], []
+    finish, hand_off = _sort(streams, deadline - now - MARGIN_S)
+    return DrainPlan(tuple(stream.key for stream in finish), tuple(stream.key for stream in hand_off))
+
+
+def going_pools(nodes: Iterable[NodeStatus], own: Pool) -> frozenset[Pool]:
+    """The pools that EC2 takes back, as far as it shows: this node's, and those of all that drain or are at risk."""
+    leaving = (NodeState.AT_RISK, NodeState.DRAINING)
+    return frozenset((own, *(node.pool for node in nodes if node.state in leaving)))
+
+
+class Drain:
+    """One node's drain. It remembers what it has given to whom, because peers' loads tell of that only later."""
+
+    def __init__(self, own_id: str) -> None:
+        self._own_id = own_id
+        self._busy_until: dict[str, float] = {}
+
+    def plan(
+        self,
+        streams: Iterable[ServedStream],
+        peers: Sequence[Peer],
+        going: Collection[Pool],
+        drainers: int,
+        now: float,
+        deadline: float,
+    ) -> Schedule:
+        """What to do now. now, deadline: unix seconds.
+
+        going: the pools that are going (`going_pools`); drainers: how many nodes drain now, this one included.
+        """
+        finish, leaving = _sort(streams, deadline - now - MARGIN_S)
+        peers = self._choice(peers, going, drainers)
+        busy = {peer.status.instance_id: max(self._busy_until.get(peer.status.instance_id, 0.0), now + _queue_s(peer))
+                for peer in peers}  # fmt: skip
+        latest = max(now, deadline - MARGIN_S)
+        due: list[HandOff] = []
+        later: list[HandOff] = []
+        homeless: list[ServedStream] = []
+        for stream in leaving:
+            hand_off = _place(stream, peers, going, busy, now, latest)
+            if hand_off is None:
+                homeless.append(stream)
+            elif hand_off.at <= now:
+                # Nothing that is due comes behind something later at the same peer, so this is what it has been given.
+                self._busy_until[hand_off.to or ""] = busy[hand_off.to or ""]
+                due.append(hand_off)
+            else:
+                later.append(hand_off)
+        for hand_off in _crowd(homeless, peers, going, busy, now, latest):
+            (due if hand_off.at <= now else later).append(hand_off)
+        return Schedule(tuple(stream.key for stream in finish), tuple(due), tuple(later))
+
+    def _choice(self, peers: Sequence[Peer], going: Collection[Pool], drainers: int) -> list[Peer]:
+        """A few peers, the best kind first, and another few for every node that drains."""
+        count = min(MAX_PEERS, max(LEAST_PEERS, 2 * len(peers) // max(1, drainers)))
+        kinds = [(_kind(peer, going), peer.load.waiting >= FULL_WAITING) for peer in peers]
+        ranked = sorted(
+            zip(kinds, peers, strict=True), key=lambda ranked: (ranked[0], self._weight(ranked[1].status.instance_id))
+        )
+        return [peer for _, peer in ranked[:count]]
+
+    def _weight(self, name: str) -> bytes:
+        return blake2b(f"{self._own_id} {name}".encode(), digest_size=8).digest()
+
+
+def _sort(streams: Iterable[ServedStream], room_s: float) -> tuple[list[ServedStream], list[ServedStream]]:
+    """Those that finish here, and the others, the longest first."""
+    finish: list[ServedStream] = []
+    leaving: list[ServedStream] = []
     for stream in streams:
-        left_s = _left_s(stream)
-        if left_s is not None and left_s < room_s:
-            finish.append(stream.key)
-        else:
-            hand_off.append((-(left_s if left_s is not None else float("inf")), stream.key))
-    return DrainPlan(tuple(finish), tuple(key for _, key in sorted(hand_off)))
+        left_s = stream.left_s
+        (finish if left_s is not None and left_s < room_s else leaving).append(stream)
+    leaving.sort(key=lambda stream: (-(float("inf") if stream.left_s is None else stream.left_s), stream.key))
+    return finish, leaving
 
 
-def _left_s(stream: ServedStream) -> float | None:
-    if stream.remaining_tokens is None or stream.time_per_token_s <= 0:
+def _queue_s(peer: Peer) -> float:
+    """How much prefill waits at a peer, by its own account."""
+    return peer.load.waiting * WAITING_TOKENS / _rate(peer)
+
+
+def _rate(peer: Peer) -> float:
+    return peer.load.prefill_tokens_s or PREFILL_TOKENS_S
+
+
+def _kind(peer: Peer, going: Collection[Pool]) -> int:
+    """0 is best: ready and elsewhere; then elsewhere; then ready."""
+    return 2 * (peer.status.pool in going) + (peer.status.state is not NodeState.READY)
+
+
+def _place(
+    stream: ServedStream,
+    peers: Sequence[Peer],
+    going: Collection[Pool],
+    busy: dict[str, float],
+    now: float,
+    latest: float,
+) -> HandOff | None:
+    """The peer that has it read soonest, among the best kind that can in time; its time is taken in `busy`."""
+    best: tuple[int, float, int, float, str] | None = None
+    for peer in peers:
+        name = peer.status.instance_id
+        cost_s = max(LEAST_PREFILL_S, stream.context_tokens / _rate(peer))
+        at = max(now, busy[name] + cost_s - max(BACKLOG_S, cost_s))
+        if at > latest:
+            continue
+        choice = (_kind(peer, going), max(busy[name], at) + cost_s, peer.load.in_flight, at, name)
+        if best is None or choice < best:
+            best = choice
+    if best is None:
         return None
-    return stream.remaining_tokens * stream.time_per_token_s
+    _, read_at, _, at, name = best
+    busy[name] = read_at
+    return HandOff(stream.key, name, at)
+
+
+def _crowd(
+    streams: Sequence[ServedStream],
+    peers: Sequence[Peer],
+    going: Collection[Pool],
+    busy: dict[str, float],
+    now: float,
+    latest: float,
+) -> list[HandOff]:
+    """Those for which there is no place in time, spread over the last moments and over the peers."""
+    best_kind = min((_kind(peer, going) for peer in peers), default=0)
+    names = [peer.status.instance_id for peer in peers if _kind(peer, going) == best_kind]
+    first = max(now, latest - LAST_MOMENTS_S)
+    hand_offs = []
+    for number, stream in enumerate(streams):
+        to = min(names, key=lambda name: (busy[name], name), default=None)
+        if to is not None:
+            busy[to] += max(LEAST_PREFILL_S, stream.context_tokens / PREFILL_TOKENS_S)
+        at = first + (latest - first) * (number + 1) / len(streams)
+        hand_offs.append(HandOff(stream.key, to, at, crowded=True))
+    return hand_offs

@@ -17,19 +17,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from node_agent.contract.states import NodeState
+from node_agent.core.nodes import Pool, TaggedNode
+
+__all__ = ["Fleet", "NodeStatus", "Peer", "Pool", "TaggedNode", "status_from_json"]
 
 SUSPECT_AFTER_S = 2.5
 DEAD_AFTER_S = 5.0
 MAX_NODES = 2_000
 """More than a region's throttle allows to run (docs/decisions); beyond it the newest are not taken in."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """What EC2 reclaims together: nodes of one zone and type."""
-
-    zone: str
-    instance_type: str
 
 
 @dataclass(frozen=True)
@@ -63,15 +58,6 @@ def status_from_json(value: Mapping[str, Any]) -> NodeStatus:
     texts = {key: str(value[key]) for key in ("instance_id", "peer", "front", "zone", "instance_type", "model")}
     numbers = {key: int(value[key]) for key in ("in_flight", "incarnation")}
     return NodeStatus(**texts, **numbers, state=NodeState(value["state"]))  # type: ignore[arg-type] # checked by name
-
-
-@dataclass(frozen=True)
-class TaggedNode:
-    """A running instance that carries the cluster's tags."""
-
-    instance_id: str
-    peer: str
-    state: NodeState | None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,47 @@
+"""Who is in the fleet. `Membership` is the machine; the modules here are its parts, and nobody else's."""
+
+from node_agent.core.membership.events import (
+    REFUSED,
+    Announced,
+    Answer,
+    Answered,
+    Ask,
+    Changed,
+    Effect,
+    Event,
+    Failed,
+    Leaving,
+    Measured,
+    Questioned,
+    Received,
+    Send,
+    Tagged,
+    Tick,
+)
+from node_agent.core.membership.machine import Membership
+from node_agent.core.membership.roster import MAX_NODES, Member, View
+from node_agent.core.membership.tempo import Tempo
+
+__all__ = [
+    "MAX_NODES",
+    "REFUSED",
+    "Announced",
+    "Answer",
+    "Answered",
+    "Ask",
+    "Changed",
+    "Effect",
+    "Event",
+    "Failed",
+    "Leaving",
+    "Measured",
+    "Member",
+    "Membership",
+    "Questioned",
+    "Received",
+    "Send",
+    "Tagged",
+    "Tempo",
+    "Tick",
+    "View",
+]

@@ -1,0 +1,114 @@
+"""What happens to membership, and what it wants done.
+
+Tuples, because a node gets a dozen of them every second, and a simulated fleet millions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from node_agent.contract.states import NodeState
+from node_agent.core.nodes import Liveness, Load, NodeStatus, TaggedNode
+
+REFUSED = "refused"
+"""Why a request failed: nobody listens there. Every other failure may be the request's own."""
+
+
+class Tick(NamedTuple):
+    """Time passed. Every `at` is in seconds, of one clock of the owner's that mostly goes forward."""
+
+    at: float
+
+
+class Received(NamedTuple):
+    """A datagram came in."""
+
+    at: float
+    data: bytes
+
+
+class Tagged(NamedTuple):
+    """A whole look at EC2: every running node of the cluster."""
+
+    at: float
+    nodes: Iterable[TaggedNode]
+
+
+class Failed(NamedTuple):
+    """A request to a peer failed. why: REFUSED where nobody listens there, anything else where it only did not work."""
+
+    at: float
+    instance_id: str
+    why: str
+
+
+class Announced(NamedTuple):
+    """This node has a new state, or another model."""
+
+    at: float
+    state: NodeState
+    model: str
+
+
+class Measured(NamedTuple):
+    """What this node's engine is doing now."""
+
+    at: float
+    load: Load
+
+
+class Questioned(NamedTuple):
+    """A peer's question came in over a stream; the effects hold the Answer."""
+
+    at: float
+    body: bytes
+
+
+class Answered(NamedTuple):
+    """The answer to an Ask came back."""
+
+    at: float
+    body: bytes
+
+
+class Leaving(NamedTuple):
+    """This node ends. The owner goes on for a moment, so that the word gets around."""
+
+    at: float
+
+
+Event = Tick | Received | Tagged | Failed | Announced | Measured | Questioned | Answered | Leaving
+
+
+class Send(NamedTuple):
+    """A datagram for host:port."""
+
+    to: str
+    data: bytes
+
+
+class Ask(NamedTuple):
+    """A question over a stream to a peer's door at host:port; its answer is an Answered, its failure a Failed."""
+
+    instance_id: str
+    to: str
+    body: bytes
+
+
+class Answer(NamedTuple):
+    """To a Questioned; None where it is refused."""
+
+    body: bytes | None
+
+
+class Changed(NamedTuple):
+    """What this node holds of a peer has changed. before: None where it is new; why: for the log."""
+
+    status: NodeStatus
+    before: Liveness | None
+    after: Liveness
+    why: str
+
+
+Effect = Send | Ask | Answer | Changed

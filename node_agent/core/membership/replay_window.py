@@ -1,0 +1,36 @@
+"""Which of a sender's numbers were seen: a repeated or an old datagram is no news.
+
+A sliding window as in IPsec (RFC 4303, section 3.4.3): numbers may come out of order within WIDTH of the highest;
+what is older than that counts as seen.
+"""
+
+from __future__ import annotations
+
+WIDTH = 256
+"""A sender counts its datagrams to all peers together, a few a second, and bursts of dozens when much changes."""
+
+_MASK = (1 << WIDTH) - 1
+
+
+class ReplayWindow:
+    """The numbers of one sender in one life."""
+
+    __slots__ = ("_seen", "highest")
+
+    def __init__(self, below: int = 0) -> None:
+        """below: numbers up to this one count as seen."""
+        self.highest = below
+        self._seen = _MASK
+
+    def admit(self, number: int) -> bool:
+        """Whether the number is new; it is used up then."""
+        ahead = number - self.highest
+        if ahead > 0:
+            self._seen = ((self._seen << ahead) | 1) & _MASK if ahead < WIDTH else 1
+            self.highest = number
+            return True
+        bit = 1 << -ahead
+        if -ahead >= WIDTH or self._seen & bit:
+            return False
+        self._seen |= bit
+        return True

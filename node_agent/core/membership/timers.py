@@ -1,0 +1,38 @@
+"""What a machine wants to do later: a heap, fired by its owner's clock."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+NEVER = float("inf")
+ROUNDING_S = 1e-6
+"""A caller that comes at the very instant it was told may come a rounding error early."""
+
+
+class Timers:
+    """Nothing is ever cancelled: what a timer finds settled when it fires, it leaves alone."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def set(self, when: float, do: Callable[..., None], *arguments: Any) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (when, self._count, do, arguments))
+
+    @property
+    def due(self) -> float:
+        return self._heap[0][0] if self._heap else NEVER
+
+    def fire(self, now: float) -> None:
+        """Do what is due, in the order of its instants; what is set meanwhile waits for the next time."""
+        ready = []
+        while self._heap and self._heap[0][0] <= now + ROUNDING_S:
+            ready.append(heapq.heappop(self._heap))
+        for _, _, do, arguments in ready:
+            do(*arguments)

@@ -1,0 +1,230 @@
+"""A mass interruption: EC2 gives half of a busy fleet two minutes' notice. The real drain planner, router and admission
+on model engines: what becomes of the streams, what the nodes that stay have to bear, what new requests hear.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from node_agent.contract.states import NodeState
+from node_agent.core.admission import Refused
+from node_agent.core.drain import MARGIN_S, Drain, HandOff, Peer, ServedStream, going_pools
+from node_agent.core.router import MAX_WAITING, Request, Route
+from sim.engine import TIME_PER_TOKEN_S, Engine, Work
+from sim.entry import Entry
+from sim.figures import spread
+from sim.fleet import Fleet
+from sim.host import Host
+
+NOTICE_S = 120.0
+REPLAN_S = 0.5
+LOOKS_AT_ENGINE_S = 0.5
+WARM_UP_S = 240.0
+"""Until as many requests end as come: an answer takes two minutes on average."""
+
+CONTEXT = (200, 6_000)
+ANSWER = (100, 8_000)
+"""Tokens of prompts and answers, from and to."""
+
+WAIT_FOR_NODE_S = 15.0
+"""How long a stream that has begun waits for a node, as the agent's does."""
+
+
+@dataclass
+class Node:
+    host: Host
+    engine: Engine
+    entry: Entry
+    drain: Drain
+    deadline: float | None = None
+
+
+@dataclass
+class Outcome:
+    """Everything counted. lost: streams whose client got no answer and no error that says how to go on."""
+
+    asked: int = 0
+    finished: int = 0
+    handed_off: int = 0
+    crowded: int = 0
+    at_deadline: int = 0
+    lost: int = 0
+    refused: int = 0
+    pauses: list[float] = field(default_factory=list)
+    first_tokens: list[float] = field(default_factory=list)
+    backlogs: list[float] = field(default_factory=list)
+    retry_after: list[float] = field(default_factory=list)
+
+
+class MassInterruption:
+    """nodes: of the fleet; share: of it that goes; rate: requests a second that come in at each node."""
+
+    def __init__(self, nodes: int, seed: int, share: float, rate: float) -> None:
+        self.fleet = Fleet(seed)
+        self.outcome = Outcome()
+        self._random = random.Random(f"mass interruption {seed}")  # noqa: S311 # a simulation
+        self._rate = rate
+        self._keys = 0
+        self.nodes = {host.instance_id: self._node(host, seed) for host in self.fleet.gather(nodes)}
+        self._share = share
+        agenda = self.fleet.agenda
+        agenda.every(LOOKS_AT_ENGINE_S, self._measure)
+        for node in self.nodes.values():
+            agenda.after(self._random.expovariate(rate), self._request, node)
+
+    def _node(self, host: Host, seed: int) -> Node:
+        entry = Entry(self.fleet.agenda, host, f"entry {seed} {host.instance_id}")
+        return Node(host, Engine(self.fleet.agenda), entry, Drain(host.instance_id))
+
+    def run(self) -> Outcome:
+        """From a busy fleet to two minutes after the last of those that go is gone."""
+        agenda = self.fleet.agenda
+        self.fleet.pass_time(WARM_UP_S)
+        nodes = list(self.nodes.values())
+        going = self._random.sample(nodes, round(self._share * len(nodes)))
+        for node in going:
+            agenda.after(2.0 * self._random.random(), self._notice, node)
+        self.fleet.pass_time(NOTICE_S + 60.0)
+        return self.outcome
+
+    # requests
+
+    def _request(self, node: Node) -> None:
+        """A client asks a node that a load balancer still sends to."""
+        self.fleet.agenda.after(self._random.expovariate(self._rate), self._request, node)
+        if not node.host.is_running:
+            return
+        self.outcome.asked += 1
+        context, answer = self._random.randint(*CONTEXT), self._random.randint(*ANSWER)
+        work = Work(self._random.getrandbits(64), context, answer, self._begun, self._ended)
+        self._ask(work, node, self.fleet.agenda.now)
+
+    def _ask(self, work: Work, node: Node, asked_at: float) -> None:
+        def answered(route: Route | Refused) -> None:
+            if isinstance(route, Refused):
+                self.outcome.refused += 1
+                self.outcome.retry_after.append(route.retry_after_s)
+            elif self._is_full(node, route):
+                self._ask(work, node, asked_at)
+            else:
+                self._send(work, node, route, asked_at, set())
+
+        node.entry.ask(Request("llama", work.prefix), answered)
+
+    def _is_full(self, node: Node, route: Route) -> bool:
+        """Whether the engine node says no: the entry's word for its load was old. It knows better now."""
+        name = route.node.instance_id
+        engine = self.nodes[name].engine
+        node.entry.router.heard(name, engine.load)
+        return len(engine.waiting) >= MAX_WAITING
+
+    def _send(self, work: Work, entry: Node, route: Route, since: float, tried: set[str]) -> None:
+        target = self.nodes[route.node.instance_id]
+        if not target.host.is_running or not target.host.membership.status.state.takes_requests:
+            tried.add(route.node.instance_id)  # stale: its door says so, and the entry asks on
+            self._go_on(work, entry, since, tried, None)
+            return
+        target.engine.submit(work)
+        work.came_at = since
+
+    def _go_on(self, work: Work, entry: Node, since: float, tried: set[str], to: str | None) -> None:
+        """A stream that was handed off, or met a node that goes, finds another one."""
+        if not entry.host.is_running:
+            entry = next(node for node in self.nodes.values() if node.host.is_running)  # its client resumed there
+        route = entry.entry.route(Request("llama", work.prefix, tried=tuple(tried), handed_to=to, goes_on=True))
+        now = self.fleet.agenda.now
+        if isinstance(route, Route):
+            self._send(work, entry, route, since, tried)
+        elif now - since < WAIT_FOR_NODE_S:
+            self.fleet.agenda.after(0.1, self._go_on, work, entry, since, set(), None)
+        else:
+            self.outcome.lost += 1
+
+    def _begun(self, work: Work) -> None:
+        waited_s = self.fleet.agenda.now - work.came_at
+        (self.outcome.pauses if work.generation > 1 else self.outcome.first_tokens).append(waited_s)
+
+    def _ended(self, _: Work) -> None:
+        self.outcome.finished += 1
+
+    # nodes
+
+    def _measure(self) -> None:
+        for node in self.nodes.values():
+            if node.host.is_running:
+                node.host.measured(node.engine.load)
+                node.entry.router.own_load.measured(node.engine.load)
+                if node.deadline is None:
+                    self.outcome.backlogs.append(node.engine.queue_s)
+
+    def _notice(self, node: Node) -> None:
+        node.deadline = self.fleet.agenda.now + NOTICE_S
+        node.host.announce(NodeState.DRAINING)
+        self._replan(node)
+
+    def _replan(self, node: Node) -> None:
+        now, deadline = self.fleet.agenda.now, node.deadline
+        if deadline is None or not node.host.is_running:
+            return
+        engine, machine = node.engine, node.host.membership
+        works = dict(enumerate((*engine.running.values(), *engine.waiting)))
+        if now >= deadline - MARGIN_S or not works:
+            self._close(node, list(works.values()))
+            return
+        streams = [_served(number, work, engine) for number, work in works.items()]
+        view = machine.view
+        peers = [Peer(status, machine.members[status.instance_id].load) for status in view.serving]
+        drainers = 1 + sum(status.state is NodeState.DRAINING for status in view.alive)
+        going = going_pools((s for s in view.alive if s.state is NodeState.AT_RISK), machine.status.pool)
+        planned = node.drain.plan(streams, peers, going, drainers, now, deadline)
+        for hand_off in planned.due:
+            self._hand_off(node, works[hand_off.key], hand_off)
+        self.fleet.agenda.after(REPLAN_S, self._replan, node)
+
+    def _hand_off(self, node: Node, work: Work, hand_off: HandOff) -> None:
+        self.outcome.handed_off += 1
+        self.outcome.crowded += hand_off.crowded
+        node.engine.hand_off(work)
+        entry = self._random.choice([other for other in self.nodes.values() if other.host.is_running])
+        self._go_on(work, entry, self.fleet.agenda.now, {node.host.instance_id}, hand_off.to)
+
+    def _close(self, node: Node, works: list[Work]) -> None:
+        """The last moment: what is still here goes, and the node leaves."""
+        for work in works:
+            self.outcome.at_deadline += 1
+            self._hand_off(node, work, HandOff(0, None, self.fleet.agenda.now))
+        node.host.leave()
+
+
+def _served(key: int, work: Work, engine: Engine) -> ServedStream:
+    """What the node's planner knows of one request; of one that waits, not how long it will take."""
+    made = engine.made_so_far(work)
+    remaining = work.remaining - made if work.began_at is not None else None
+    return ServedStream(key, remaining, TIME_PER_TOKEN_S, work.context + made)
+
+
+def mass_interruption(nodes: int, seed: int, share: float = 0.5, rate: float = 0.15) -> dict[str, Any]:
+    """What became of everything."""
+    story = MassInterruption(nodes, seed, share, rate)
+    outcome = story.run()
+    running = sum(len(node.engine.running) + len(node.engine.waiting) for node in story.nodes.values())
+    waiting = sum(len(node.entry.admission) for node in story.nodes.values() if node.host.is_running)
+    return {
+        "nodes": nodes,
+        "went": sum(not node.host.is_running for node in story.nodes.values()),
+        "asked": outcome.asked,
+        "finished": outcome.finished,
+        "still_there": running + waiting,
+        "handed_off": outcome.handed_off,
+        "crowded": outcome.crowded,
+        "at_deadline": outcome.at_deadline,
+        "lost": outcome.lost,
+        "refused_429": outcome.refused,
+        "unaccounted": outcome.asked - outcome.finished - running - waiting - outcome.lost - outcome.refused,
+        "pause_s": spread(outcome.pauses),
+        "first_token_s": spread(outcome.first_tokens),
+        "prefill_backlog_s": spread(outcome.backlogs),
+        "retry_after_s": spread(outcome.retry_after),
+    }

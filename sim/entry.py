@@ -1,0 +1,118 @@
+"""What a simulated node does with a client's request: the real router and admission, or what is usual elsewhere."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from enum import Enum
+
+from node_agent.core.admission import Admission, Refused, Ticket
+from node_agent.core.nodes import NodeStatus
+from node_agent.core.router import Nowhere, Request, Route, Router
+from sim.agenda import Agenda
+from sim.host import Host
+
+_LOOK_EVERY_S = 0.05
+
+
+class Policy(Enum):
+    """How an engine is chosen. PREFIX is Synkti's own; the others are what is usual."""
+
+    PREFIX = "prefix, bounded load"
+    ROUND_ROBIN = "round robin"
+    LEAST_LOAD = "least load"
+    POWER_OF_TWO = "power of two"
+
+
+class Entry:
+    """One host's front door. routes: how many requests were routed, reasons: why so."""
+
+    def __init__(self, agenda: Agenda, host: Host, seed: str, policy: Policy = Policy.PREFIX) -> None:
+        self.host = host
+        self.router = Router(host.instance_id)
+        self.admission = Admission()
+        self.policy = policy
+        self.reasons: dict[str, int] = {}
+        self.refused: dict[str, int] = {}
+        self._agenda = agenda
+        self._random = random.Random(seed)  # noqa: S311 # a simulation
+        self._view_version = -1
+        self._own_status: NodeStatus | None = None
+        self._waiting: dict[int, tuple[Ticket, Request, Callable[[Route | Refused], None]]] = {}
+        self._turn = 0
+        self._is_looking = False
+
+    def route(self, request: Request) -> Route | Nowhere:
+        """Where it goes now, if anywhere."""
+        machine = self.host.membership
+        view, own = machine.view, machine.status
+        if view.version != self._view_version or own is not self._own_status:
+            self._view_version, self._own_status = view.version, own
+            self.router.renew(view.serving, machine.members, own)
+        if self.policy is not Policy.PREFIX:
+            return self._usual(view.serving)
+        route = self.router.choose(request, self._agenda.now)
+        reason = route.reason if isinstance(route, Route) else route.value
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        return route
+
+    def _usual(self, serving: tuple[NodeStatus, ...]) -> Route | Nowhere:
+        machine = self.host.membership
+        nodes = [*serving, machine.status] if machine.status.state.takes_requests else list(serving)
+        if not nodes:
+            return Nowhere.NO_NODE
+
+        def in_flight(node: NodeStatus) -> int:
+            own = node.instance_id == self.host.instance_id
+            load = self.router.own_load.load if own else machine.members[node.instance_id].load
+            return load.in_flight
+
+        if self.policy is Policy.ROUND_ROBIN:
+            self._turn += 1
+            chosen = nodes[self._turn % len(nodes)]
+        elif self.policy is Policy.POWER_OF_TWO:
+            chosen = min(self._random.choice(nodes), self._random.choice(nodes), key=in_flight)
+        else:
+            chosen = min(nodes, key=lambda node: (in_flight(node), self._random.random()))
+        return Route(chosen, self.policy.value)
+
+    def ask(self, request: Request, answer: Callable[[Route | Refused], None]) -> None:
+        """Route a request now, or when a node can take it; `answer` hears where, or that it was refused."""
+        now = self._agenda.now
+        route = self.route(request) if self.admission.may_pass() or request.goes_on else Nowhere.FULL
+        if isinstance(route, Route):
+            self.admission.admitted(now)
+            answer(route)
+            return
+        waits = self.admission.arrive(now, self._random.random())
+        if isinstance(waits, Refused):
+            self._refuse(waits, answer)
+            return
+        self._waiting[waits.number] = (waits, request, answer)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        if not self._is_looking:
+            self._is_looking = True
+            self._agenda.after(_LOOK_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        self._is_looking = False
+        now = self._agenda.now
+        for ticket in self.admission.overdue(now):
+            _, _, answer = self._waiting.pop(ticket.number)
+            self._refuse(self.admission.waited_too_long(now, self._random.random()), answer)
+        while (first := self.admission.next) is not None:
+            _, request, answer = self._waiting[first.number]
+            route = self.route(request)
+            if not isinstance(route, Route):
+                break
+            del self._waiting[first.number]
+            self.admission.admitted(now, first)
+            answer(route)
+        if len(self.admission):
+            self._look_later()
+
+    def _refuse(self, refused: Refused, answer: Callable[[Route | Refused], None]) -> None:
+        self.refused[refused.why] = self.refused.get(refused.why, 0) + 1
+        answer(refused)

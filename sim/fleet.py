@@ -1,0 +1,146 @@
+"""A simulated fleet: hosts, the EC2 that names them, and what can befall them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from node_agent.contract.states import NodeState
+from node_agent.core.membership import Changed, Tempo
+from node_agent.core.membership.roster import Chance, Roster
+from node_agent.core.membership.wire import LIFE_BYTES
+from node_agent.core.nodes import NodeStatus, Pool, TaggedNode
+from sim.agenda import Agenda
+from sim.host import Host, Watch
+from sim.network import Network, Weather
+from sim.shared_roster import SharedRoster, Start
+
+ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
+TYPES = ("g5.xlarge", "g6.xlarge")
+KEY = b"the simulated fleet's key"
+TAGS_EVERY_S = 30.0
+_BEGAN = 1_700_000_000_000
+MakeRoster = Callable[[Chance], Roster]
+
+
+def status_of(number: int, incarnation: int) -> NodeStatus:
+    """The node of that number: its address, its pool and its names, as EC2 would give them."""
+    host = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+    pool = Pool(ZONES[number % len(ZONES)], TYPES[number // len(ZONES) % len(TYPES)])
+    instance_id = f"i-{number:017x}"
+    return NodeStatus(instance_id, f"{host}:8001", f"{host}:8000", NodeState.READY, pool, "llama", incarnation, "0.1.0")
+
+
+class Fleet:
+    """seed: of everything that is left to chance here; watch: gets every change that any host tells."""
+
+    def __init__(
+        self, seed: int, weather: Weather | None = None, watch: Watch | None = None, tempo: Tempo | None = None
+    ) -> None:
+        self.agenda = Agenda()
+        self.network: Network[Host] = Network(self.agenda, seed, weather)
+        self.hosts: dict[str, Host] = {}
+        self.changes: list[tuple[float, str, Changed]] = []
+        self.api_is_up = True
+        self.looks = 0
+        self._seed = seed
+        self._random = random.Random(f"fleet {seed}")  # noqa: S311 # a simulation, the same for every seed
+        self._watch = watch or self._record
+        self._tempo = tempo
+        self._numbers = 0
+        self._max_nodes = 2_000
+
+    def _record(self, host: Host, change: Changed) -> None:
+        self.changes.append((self.agenda.now, host.instance_id, change))
+
+    def make(self, state: NodeState = NodeState.READY) -> Host:
+        """A new instance, which nobody knows yet."""
+        self._numbers += 1
+        status = replace(status_of(self._numbers, _BEGAN + self._numbers), state=state)
+        return self._start(status)
+
+    def _start(self, status: NodeStatus, life: bytes | None = None, roster: MakeRoster | None = None) -> Host:
+        seed = f"host {self._seed} {status.instance_id} {status.incarnation}"
+        host = Host(
+            self.agenda, self.network, status, life or self._random.randbytes(LIFE_BYTES), KEY, seed, self._watch,
+            self._tempo, self._max_nodes, roster,
+        )  # fmt: skip
+        self.hosts[status.instance_id] = host
+        return host
+
+    def gather(self, count: int, *, share: bool = False) -> list[Host]:
+        """So many hosts that have long met. share: their tables begin as one (`sim/shared_roster`)."""
+        self._max_nodes = max(self._max_nodes, 2 * count)
+        if share:
+            return self._gather_shared(count)
+        hosts = [self.make() for _ in range(count)]
+        for host in hosts:
+            for other in hosts:
+                if other is not host:
+                    host.membership.meet(other.life, other.membership.status)
+        return hosts
+
+    def _gather_shared(self, count: int) -> list[Host]:
+        statuses = [status_of(number, _BEGAN + number) for number in range(1, count + 1)]
+        lives = [self._random.randbytes(LIFE_BYTES) for _ in statuses]
+        start = Start(lives, statuses)
+
+        def roster_of(number: int) -> MakeRoster:
+            return lambda chance: SharedRoster(number, chance, start, self._max_nodes)
+
+        self._numbers += count
+        return [
+            self._start(status, life, roster_of(number))
+            for number, (status, life) in enumerate(zip(statuses, lives, strict=True))
+        ]
+
+    def boot(self, count: int = 1, state: NodeState = NodeState.READY) -> list[Host]:
+        """So many instances that find the others by tags, as in life."""
+        hosts = [self.make(state) for _ in range(count)]
+        for host in hosts:
+            self._look(host)
+        return hosts
+
+    def restart(self, host: Host, clock_set_back_s: float = 0.0) -> Host:
+        """The same instance's agent, in a new life. clock_set_back_s: how wrong its clock became meanwhile."""
+        status = host.membership.status
+        began = status.incarnation + round(1000 * (self.agenda.now + 1 - clock_set_back_s))
+        host.vanish()
+        again = self._start(replace(status, incarnation=began))
+        self._look(again)
+        return again
+
+    def keep_looking(self, host: Host) -> None:
+        """Read the tags now and every half minute, as an agent does."""
+        self.agenda.every(TAGS_EVERY_S * (0.8 + 0.4 * self._random.random()), self._look, host)
+
+    def _look(self, host: Host) -> None:
+        if self.api_is_up and host.is_running:
+            self.looks += 1
+            host.tagged(self.tags())
+
+    def tags(self, *still_shown: str) -> list[TaggedNode]:
+        """What DescribeInstances would say: every instance that runs, also those whose agent does not.
+
+        still_shown: instance ids that run no more, and that EC2 has not noticed to be gone.
+        """
+        return [
+            TaggedNode(name, host.address, NodeState.READY)
+            for name, host in self.hosts.items()
+            if host.is_up or name in still_shown
+        ]
+
+    def split(self, *sides: list[Host]) -> None:
+        """Cut the network between these sides; `split()` heals it."""
+        for host in self.hosts.values():
+            host.side = 0
+        for number, side in enumerate(sides):
+            for host in side:
+                host.side = number
+
+    def running(self) -> list[Host]:
+        return [host for host in self.hosts.values() if host.is_running]
+
+    def pass_time(self, seconds: float) -> None:
+        self.agenda.run_until(self.agenda.now + seconds)

@@ -1,0 +1,207 @@
+"""One simulated node: the real membership machine, and what the agent's shell would do for it."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+
+from node_agent.contract.states import NodeState
+from node_agent.core.membership import (
+    REFUSED,
+    Announced,
+    Answer,
+    Answered,
+    Ask,
+    Changed,
+    Effect,
+    Event,
+    Failed,
+    Leaving,
+    Measured,
+    Membership,
+    Questioned,
+    Received,
+    Send,
+    Tagged,
+    Tempo,
+    Tick,
+)
+from node_agent.core.membership.roster import Chance, Roster
+from node_agent.core.nodes import Load, NodeStatus, TaggedNode
+from sim.agenda import Agenda
+from sim.network import Network, Reach
+
+STREAM_PATIENCE_S = 2.0
+_SOCKET_BUFFER_BYTES = 212_992
+"""What Linux keeps of a socket that nobody reads (net.core.rmem_default)."""
+
+Watch = Callable[["Host", Changed], None]
+
+
+class Host:
+    """membership: the machine; cpu_s: what it took of a real processor; fate: for the observers' eyes only."""
+
+    def __init__(
+        self,
+        agenda: Agenda,
+        network: Network[Host],
+        status: NodeStatus,
+        life: bytes,
+        key: bytes,
+        seed: str,
+        watch: Watch,
+        tempo: Tempo | None = None,
+        max_nodes: int = 2_000,
+        roster: Callable[[Chance], Roster] | None = None,
+    ) -> None:
+        self.agenda = agenda
+        self.network = network
+        self.life = life
+        self.seed = seed
+        self.clock_offset_s = 0.0
+        self.cpu_s = 0.0
+        self.is_frozen = False
+        self.tape: list[Event] | None = None
+        """Every event, where somebody wants to play them again."""
+
+        self._watch = watch
+        self._held_back: deque[bytes] = deque()
+        self._held_bytes = 0
+        self.address = status.peer
+        self.side = 0
+        self.is_up = True
+        self.listens = True
+        network.plug_in(self)
+        chance = random.Random(seed).random  # noqa: S311 # a simulation
+        table = roster(chance) if roster is not None else None
+        self.membership = Membership(
+            status, life, key, agenda.now, chance, tempo=tempo, max_nodes=max_nodes, roster=table
+        )
+        self._due = float("inf")
+        self._wait()
+
+    @property
+    def instance_id(self) -> str:
+        return self.membership.status.instance_id
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the agent would answer now."""
+        return self.is_up and self.listens and not self.is_frozen
+
+    @property
+    def clock(self) -> float:
+        """What this host takes for the time."""
+        return self.agenda.now + self.clock_offset_s
+
+    # what happens to it
+
+    def tagged(self, nodes: list[TaggedNode]) -> None:
+        self.handle(Tagged(self.clock, nodes))
+
+    def announce(self, state: NodeState) -> None:
+        self.handle(Announced(self.clock, state, self.membership.status.model))
+
+    def measured(self, load: Load) -> None:
+        self.handle(Measured(self.clock, load))
+
+    def failed(self, instance_id: str, why: str = REFUSED) -> None:
+        self.handle(Failed(self.clock, instance_id, why))
+
+    def leave(self, linger_s: float = 0.5) -> None:
+        """End as it should: say so, and go a moment later."""
+        self.handle(Leaving(self.clock))
+        self.agenda.after(linger_s, self.vanish)
+
+    def vanish(self) -> None:
+        """The instance is taken away: nothing answers there any more."""
+        self.is_up = False
+
+    def crash(self) -> None:
+        """The agent's process ends; its host refuses connections."""
+        self.listens = False
+
+    def freeze(self) -> None:
+        self.is_frozen = True
+
+    def thaw(self) -> None:
+        """Go on as if nothing had been, with all that the socket kept."""
+        self.is_frozen = False
+        held, self._held_back, self._held_bytes = self._held_back, deque(), 0
+        for data in held:
+            self.hear(data)
+        self._due = float("inf")
+        self._wait()
+
+    # the shell's part
+
+    def handle(self, event: Event) -> None:
+        if not self.is_running:
+            return
+        for effect in self._handle(event):
+            if type(effect) is Send:
+                self.network.send(self, effect.to, effect.data)
+            elif type(effect) is Ask:
+                self._ask(effect)
+            elif type(effect) is Changed:
+                self._watch(self, effect)
+        self._wait()
+
+    def _handle(self, event: Event) -> tuple[Effect, ...]:
+        if self.tape is not None:
+            self.tape.append(event)
+        began = perf_counter()
+        effects = self.membership.handle(event)
+        self.cpu_s += perf_counter() - began
+        return effects
+
+    def _wait(self) -> None:
+        due = max(self.agenda.now, self.membership.next_deadline() - self.clock_offset_s)
+        if due < self._due:
+            self._due = due
+            self.agenda.at(due, self._tick, due)
+
+    def _tick(self, due: float) -> None:
+        if due != self._due:
+            return  # an earlier one was put down since
+        self._due = float("inf")
+        if self.is_running:
+            self.handle(Tick(self.clock))
+
+    def hear(self, data: bytes) -> None:
+        if not self.is_frozen:
+            self.handle(Received(self.clock, data))
+        elif self._held_bytes + len(data) <= _SOCKET_BUFFER_BYTES:
+            self._held_back.append(data)
+            self._held_bytes += len(data)
+
+    def _ask(self, asked: Ask) -> None:
+        reach, host = self.network.reach(self, asked.to)
+        delay_s = self.network.stream_delay_s(opens=True)
+        if reach is Reach.OPEN and host is not None:
+            self.network.count(len(asked.body))
+            self.agenda.after(delay_s, host.question, self, asked.instance_id, asked.body)
+        elif reach is Reach.REFUSED:
+            self.agenda.after(delay_s, self.failed, asked.instance_id, REFUSED)
+        else:
+            self.agenda.after(STREAM_PATIENCE_S, self.failed, asked.instance_id, "silence")
+
+    def question(self, asker: Host, instance_id: str, body: bytes) -> None:
+        """A comparison's question arrives; a frozen process's kernel takes the connection, and nobody answers."""
+        if not self.is_running:
+            self.agenda.after(STREAM_PATIENCE_S, asker.failed, instance_id, "silence")
+            return
+        for effect in self._handle(Questioned(self.clock, body)):
+            if type(effect) is Answer and effect.body is not None:
+                self.network.count(len(effect.body))
+                self.agenda.after(self.network.stream_delay_s(opens=False), asker.answered, effect.body)
+            elif type(effect) is Send:
+                self.network.send(self, effect.to, effect.data)
+            elif type(effect) is Changed:
+                self._watch(self, effect)
+        self._wait()
+
+    def answered(self, body: bytes) -> None:
+        self.handle(Answered(self.clock, body))

@@ -1,0 +1,39 @@
+"""What was found, as a table for people and as JSON for everything else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from sim.figures import Spread
+
+_WIDTH = 46
+
+
+def to_json(found: Any) -> Any:
+    """Plain values of whatever was found; what is not a number is null."""
+    if isinstance(found, Spread):
+        return {name: to_json(value) for name, value in found.to_json().items()}
+    if isinstance(found, dict):
+        return {str(name): to_json(value) for name, value in found.items()}
+    return None if isinstance(found, float) and math.isnan(found) else found
+
+
+def without_cpu(found: Any) -> Any:
+    """All that depends on the seed alone: processor time is another one each time."""
+    if isinstance(found, dict):
+        return {name: without_cpu(value) for name, value in found.items() if not name.startswith("cpu")}
+    return found
+
+
+def lines(name: str, found: dict[str, Any], indent: str = "") -> list[str]:
+    """A measure as lines of a table. Spreads are p50 / p99 / max."""
+    table = [f"{indent}{name}"] if not indent else []
+    for key, value in found.items():
+        if isinstance(value, dict):
+            table.append(f"{indent}  {key}")
+            table += lines(key, value, indent + "  ")
+        else:
+            label = f"{indent}  {key.replace('_', ' ')}"
+            table.append(f"{label:<{_WIDTH}}{value if not isinstance(value, float) else f'{value:g}'}")
+    return table

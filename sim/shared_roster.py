@@ -1,0 +1,230 @@
+"""Tables of members for fleets too large to have one each: ten thousand nodes know a hundred million others.
+
+All begin with the same members, which nobody has heard anything new of. So a table begins as a reference to those, and
+a member becomes its own only when something happens to it, or somebody looks. It does exactly what `Roster` does, in
+the same order of chances; tests/unit/sim holds the two to that.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, ValuesView
+from dataclasses import dataclass
+from typing import TypeVar
+
+from node_agent.core.membership.roster import (
+    BUCKETS,
+    MAX_STEPS,
+    Chance,
+    Member,
+    Roster,
+    Rotation,
+    bucket_of,
+    fingerprint,
+)
+from node_agent.core.nodes import Liveness, NodeStatus
+
+_Key = TypeVar("_Key", bound=bytes | str)
+
+
+@dataclass
+class Start:
+    """Whom all know at first, and by which names."""
+
+    lives: list[bytes]
+    statuses: list[NodeStatus]
+
+    def __post_init__(self) -> None:
+        self.by_life = {life: number for number, life in enumerate(self.lives)}
+        self.by_id = {status.instance_id: number for number, status in enumerate(self.statuses)}
+        self.ring = sorted(self.lives)
+        self.summary = [0] * BUCKETS
+        for life, status in zip(self.lives, self.statuses, strict=True):
+            self.summary[bucket_of(life)] ^= fingerprint(life, status.incarnation)
+
+
+class _Table(dict[_Key, Member]):
+    """Members by a name, made when they are looked for."""
+
+    def __init__(self, numbers: dict[_Key, int], own: int, make: Callable[[int], Member]) -> None:
+        super().__init__()
+        self._numbers = numbers
+        self._own = own
+        self._make = make
+        self._gone: set[_Key] = set()
+        self._size = len(numbers) - 1
+
+    def __missing__(self, key: _Key) -> Member:
+        number = self._numbers.get(key, self._own)
+        if number == self._own or key in self._gone:
+            raise KeyError(key)
+        return self._make(number)
+
+    def get(self, key: _Key, default: Member | None = None) -> Member | None:  # type: ignore[override]
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or (
+            key not in self._gone and self._numbers.get(key, self._own) != self._own  # type: ignore[call-overload]
+        )
+
+    def __setitem__(self, key: _Key, member: Member) -> None:
+        self._size += key not in self
+        super().__setitem__(key, member)
+
+    def __delitem__(self, key: _Key) -> None:
+        super().__delitem__(key)
+        self._gone.add(key)
+        self._size -= 1
+
+    def keep(self, key: _Key, member: Member) -> None:
+        """One that was there all the time has become its own."""
+        super().__setitem__(key, member)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[_Key]:
+        for key, number in self._numbers.items():
+            if number != self._own and key not in self._gone:
+                yield key
+        for key in dict.keys(self):
+            if key not in self._numbers or key in self._gone:
+                yield key
+
+    def values(self) -> ValuesView[Member]:  # type: ignore[override]
+        return ValuesView(self)
+
+
+class _SharedRotation(Rotation):
+    """A Rotation whose list is the start's, but for what was exchanged in it."""
+
+    def __init__(self, chance: Chance, own: int, count: int, make: Callable[[int], Member]) -> None:
+        super().__init__(chance)
+        self._own = own
+        self._count = count
+        self._make = make
+        self._moved: dict[int, int | Member] = {}
+        self._place_of: dict[int | Member, int] = {}
+        self._number_of: dict[bytes, int] = {}
+
+    def know(self, life: bytes, number: int) -> None:
+        self._number_of[life] = number
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Member]:
+        return (self._member(self._at(place)) for place in range(self._count))
+
+    def _at(self, place: int) -> int | Member:
+        key = self._moved.get(place)
+        return (place if place < self._own else place + 1) if key is None else key
+
+    def _put(self, place: int, key: int | Member) -> None:
+        self._moved[place] = key
+        self._place_of[key] = place
+
+    def _member(self, key: int | Member) -> Member:
+        return self._make(key) if isinstance(key, int) else key
+
+    def add(self, member: Member) -> None:
+        self._put(self._count, self._number_of.get(member.life, member))
+        self._count += 1
+
+    def remove(self, member: Member) -> None:
+        key = self._number_of.get(member.life, member)
+        first = (key if key < self._own else key - 1) if isinstance(key, int) else -1
+        place = self._place_of.get(key, first)
+        if place < self._walked:
+            self._walked -= 1
+            self._put(place, self._at(self._walked))
+            place = self._walked
+        self._count -= 1
+        last = self._at(self._count)
+        if place < self._count:
+            self._put(place, last)
+        self._moved.pop(self._count, None)
+        self._place_of.pop(key, None)
+
+    def next(self) -> Member | None:
+        if not self._count:
+            return None
+        if self._walked >= self._count:
+            self._walked = 0
+        at = self._walked
+        drawn = at + int(self._chance() * (self._count - at))
+        chosen, other = self._at(drawn), self._at(at)
+        self._put(at, chosen)
+        if drawn != at:
+            self._put(drawn, other)
+        self._walked += 1
+        return self._member(chosen)
+
+    def some(self, count: int, without: Member | None = None) -> list[Member]:
+        if self._count <= 3 * count:
+            return self._draw(count, [member for member in self if member is not without])
+        chosen: list[Member] = []
+        while len(chosen) < count:
+            member = self._member(self._at(int(self._chance() * self._count)))
+            if member is not without and member not in chosen:
+                chosen.append(member)
+        return chosen
+
+
+class SharedRoster(Roster):
+    """own: this node's number in the start."""
+
+    def __init__(self, own: int, chance: Chance, start: Start, max_nodes: int) -> None:
+        super().__init__(start.statuses[own].instance_id, chance, max_nodes)
+        self._start = start
+        self._own = own
+        self._ring = start.ring
+        self._on_ring: Collection[bytes] = start.by_life
+        self._life_table: _Table[bytes] = _Table(start.by_life, own, self._make)
+        self._id_table: _Table[str] = _Table(start.by_id, own, self._make)
+        self.by_life = self._life_table
+        self.by_id = self._id_table
+        self._shared = _SharedRotation(chance, own, len(start.lives) - 1, self._make)
+        self.present = self._shared
+        self.version = len(start.lives) - 1
+        life = start.lives[own]
+        self.summary = list(start.summary)
+        self.summary[bucket_of(life)] ^= fingerprint(life, start.statuses[own].incarnation)
+
+    def _make(self, number: int) -> Member:
+        life = self._start.lives[number]
+        if dict.__contains__(self._life_table, life):
+            return self._life_table[life]
+        status = self._start.statuses[number]
+        member = Member(life, status, 0.0, None)
+        self._shared.know(life, number)
+        self._life_table.keep(life, member)
+        self._id_table.keep(status.instance_id, member)
+        return member
+
+    def _join_ring(self, life: bytes) -> None:
+        """The ring is the start's until a newcomer joins; who is not there any more is stepped over."""
+        if life not in self._on_ring:
+            self._on_ring = {*self._on_ring, life}
+            self._ring = sorted((*self._ring, life))
+
+    def _leave_ring(self, life: bytes) -> None:
+        """It stays, and is stepped over."""
+
+    def next_alive(self, life: bytes) -> Member | None:
+        ring, at = self._ring, bisect_right(self._ring, life)
+        steps = 0
+        for step in range(len(ring) - 1):
+            member = self.by_life.get(ring[(at + step) % len(ring)])
+            if member is None or not member.liveness.is_present:
+                continue
+            if member.liveness is Liveness.ALIVE:
+                return member
+            steps += 1
+            if steps == MAX_STEPS:
+                break
+        return None

@@ -1,0 +1,75 @@
+"""A whole simulation: every measure, on as many fleets of that size as give it enough to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sim import drains, measures, policies
+
+Found = dict[str, Any]
+MASS_NODES = 60
+"""A mass interruption is played with that many nodes at most: each has a router and an engine there."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a simulation of so many nodes does.
+
+    cost_s, loss_s: virtual seconds; fleets: for measures of which one fleet gives too few; deaths: in each of them;
+    deaths_every_s: between two; wide: whether splits and mass interruptions are played, too; deep: whether boots, stops
+    and a zone's failure are, in which each host hears something of many others.
+    """
+
+    nodes: int
+    cost_s: float
+    loss_s: float
+    fleets: int
+    deaths: int
+    deaths_every_s: float
+    wide: bool = True
+    deep: bool = True
+
+
+def plan_for(nodes: int) -> Plan:
+    """As much of everything as a machine does in a few minutes."""
+    if nodes < 50:
+        return Plan(nodes, cost_s=60.0, loss_s=3_600.0, fleets=max(1, 1_000 // nodes), deaths=1, deaths_every_s=1.0)
+    if nodes < 500:
+        return Plan(nodes, cost_s=30.0, loss_s=900.0, fleets=4, deaths=20, deaths_every_s=2.0)
+    if nodes <= 2_000:
+        return Plan(nodes, cost_s=15.0, loss_s=60.0, fleets=1, deaths=30, deaths_every_s=1.0)
+    return Plan(nodes, cost_s=5.0, loss_s=10.0, fleets=1, deaths=10, deaths_every_s=0.5, wide=False, deep=False)
+
+
+def quick_plan(nodes: int) -> Plan:
+    """A little of everything, in seconds."""
+    return Plan(nodes, cost_s=3.0, loss_s=20.0, fleets=1, deaths=1, deaths_every_s=1.0, wide=False)
+
+
+def steps(plan: Plan, seed: int) -> Iterator[tuple[str, Callable[[], Found]]]:
+    """The measures by name, in their order."""
+    nodes = plan.nodes
+
+    def deaths(loss: float) -> Found:
+        return measures.deaths(nodes, seed, plan.fleets, plan.deaths, plan.deaths_every_s, loss)
+
+    yield "cost", lambda: measures.cost(nodes, seed, plan.cost_s)
+    yield "deaths", lambda: deaths(0.0)
+    yield "deaths, 5 % loss", lambda: deaths(0.05)
+    yield "5 % loss", lambda: measures.lossy(nodes, seed, plan.loss_s, 0.05)
+    yield "a changed state", lambda: measures.news(nodes, seed, min(nodes, 10))
+    if plan.deep:
+        yield "boots", lambda: measures.boots(nodes, seed, max(1, nodes // 10))
+        yield "frozen for 30 s", lambda: measures.frozen(nodes, seed, max(1, nodes // 50), 30.0)
+        yield "a zone fails", lambda: measures.zone_failure(nodes, seed)
+    if plan.wide:
+        yield "split for 30 s", lambda: measures.split(nodes, seed, 30.0)
+        yield "half the fleet goes", lambda: drains.mass_interruption(min(nodes, MASS_NODES), seed)
+        yield "half goes, too busy", lambda: drains.mass_interruption(min(nodes, MASS_NODES), seed, rate=0.22)
+
+
+def policy_steps(seed: int) -> Iterator[tuple[str, Callable[[], Found]]]:
+    """Ways to choose an engine, of which the size of the fleet is no matter."""
+    yield "policies", lambda: policies.compare(seed)

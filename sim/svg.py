@@ -1,0 +1,69 @@
+"""Grouped bars as SVG, and nothing else: a plotting library would be the largest package of the whole environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0")
+_WIDTH, _HEIGHT = 720, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 56, 40
+_STEPS = (1, 2, 2.5, 5, 10)
+_INK = "#6b7280"
+"""Grey that reads on white and on black."""
+
+
+def ticks(most: float, wanted: int = 5) -> list[float]:
+    """Round values from 0 to at least `most`, about as many as wanted."""
+    if most <= 0:
+        return [0.0, 1.0]
+    magnitude = 1.0
+    while magnitude * 10 * wanted <= most:
+        magnitude *= 10
+    while magnitude * wanted > most:
+        magnitude /= 10
+    step = next(step * magnitude for step in _STEPS if step * magnitude * wanted >= most * 0.999)
+    values = [0.0]
+    while values[-1] < most * 0.999:
+        values.append(round(values[-1] + step, 10))
+    return values
+
+
+def bars(title: str, unit: str, groups: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> str:
+    """groups: the names along the bottom; series: for each its values, one a group, None where there is none."""
+    marks = ticks(max((value for values in series.values() for value in values if value is not None), default=0.0))
+    plot_w, plot_h = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    group_w = plot_w / max(1, len(groups))
+    bar_w = group_w * 0.8 / max(1, len(series))
+
+    def y(value: float) -> float:
+        return _TOP + plot_h * (1 - value / marks[-1])
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'font-family="sans-serif" font-size="12" fill="{_INK}">',
+        f"<title>{escape(title)}</title>",
+        f'<text x="{_LEFT}" y="20" font-size="15" font-weight="bold">{escape(title)}</text>',
+    ]
+    for mark in marks:
+        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(mark):.1f}" y2="{y(mark):.1f}" '
+                     f'stroke="{_INK}" stroke-opacity="0.3"/>')  # fmt: skip
+        parts.append(f'<text x="{_LEFT - 6}" y="{y(mark) + 4:.1f}" text-anchor="end">{mark:g}</text>')
+    parts.append(f'<text x="{_LEFT - 6}" y="{_TOP - 10}" text-anchor="end">{escape(unit)}</text>')
+    for number, (name, values) in enumerate(series.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        legend_x = _LEFT + 150 * number
+        parts.append(f'<rect x="{legend_x}" y="30" width="10" height="10" fill="{colour}"/>')
+        parts.append(f'<text x="{legend_x + 15}" y="39">{escape(name)}</text>')
+        for place, value in enumerate(values):
+            if value is None:
+                continue
+            x = _LEFT + group_w * place + group_w * 0.1 + bar_w * number
+            parts.append(f'<rect x="{x:.1f}" y="{y(value):.1f}" width="{bar_w * 0.92:.1f}" '
+                         f'height="{max(0.5, _TOP + plot_h - y(value)):.1f}" fill="{colour}"/>')  # fmt: skip
+            parts.append(f'<text x="{x + bar_w * 0.46:.1f}" y="{y(value) - 3:.1f}" text-anchor="middle" '
+                         f'font-size="10">{value:.3g}</text>')  # fmt: skip
+    for place, group in enumerate(groups):
+        x = _LEFT + group_w * (place + 0.5)
+        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 14}" text-anchor="middle">{escape(group)}</text>')
+    return "\n".join((*parts, "</svg>", ""))

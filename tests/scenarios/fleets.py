@@ -1,0 +1,55 @@
+"""Words for stories about simulated fleets: who sees whom how, and when that was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from node_agent.core.membership import Changed
+from node_agent.core.nodes import Liveness
+from sim.fleet import Fleet
+from sim.host import Host
+
+
+def held(by: Host, host: Host) -> Liveness | None:
+    """What one host holds of another, None where it does not know it."""
+    member = by.membership.members.get(host.instance_id)
+    return member.liveness if member is not None else None
+
+
+def all_hold(hosts: Iterable[Host], host: Host, liveness: Liveness | None) -> bool:
+    return all(held(by, host) is liveness for by in hosts if by is not host)
+
+
+def serving(by: Host) -> set[str]:
+    return {status.instance_id for status in by.membership.view.serving}
+
+
+def names(hosts: Iterable[Host]) -> set[str]:
+    return {host.instance_id for host in hosts}
+
+
+def agree(hosts: list[Host]) -> bool:
+    """Whether each of them holds all others for alive, and nobody else."""
+    return all(
+        {status.instance_id for status in host.membership.view.alive} == names(hosts) - {host.instance_id}
+        and not host.membership.view.suspects
+        for host in hosts
+    )
+
+
+def changes(fleet: Fleet, of: Host, after: Liveness, since: float = 0.0) -> list[tuple[float, str, Changed]]:
+    """When, in whose eyes and why a host became that."""
+    return [
+        (at, by, change)
+        for at, by, change in fleet.changes
+        if at >= since and change.status.instance_id == of.instance_id and change.after is after
+    ]
+
+
+def wait_until_agreed(fleet: Fleet, hosts: list[Host], within_s: float) -> float:
+    """How long it took until they agreed, in virtual seconds; fails after `within_s`."""
+    began = fleet.agenda.now
+    while not agree(hosts):
+        assert fleet.agenda.now - began < within_s, f"no agreement in {within_s} s"
+        fleet.pass_time(0.25)
+    return fleet.agenda.now - began

@@ -1,0 +1,435 @@
+"""Membership's parts, each by its own rules: suspicion, health, lived time, replay window, rumours, table, names."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.contract.errors import InvalidTransition
+from node_agent.contract.states import NodeState
+from node_agent.core.membership.anti_entropy import differing, page, read_summary, summary_of, write_summary
+from node_agent.core.membership.lived_time import LATE_S, LivedTime
+from node_agent.core.membership.local_health import MAX_SCORE, LocalHealth
+from node_agent.core.membership.named_nodes import MAX_S, NamedNodes
+from node_agent.core.membership.post import Me
+from node_agent.core.membership.replay_window import WIDTH, ReplayWindow
+from node_agent.core.membership.roster import MAX_TOMBSTONES, Member, Roster, Rotation
+from node_agent.core.membership.rumours import LOAD_SENDS, MAX_LOADS_TOLD, LoadNews, Rumours, sends
+from node_agent.core.membership.suspicion import (
+    MAX_ACCUSERS,
+    Suspicion,
+    least_s,
+    most_s,
+    timeout_s,
+    wanted_confirmations,
+)
+from node_agent.core.membership.timers import NEVER, Timers
+from node_agent.core.membership.wire import Intro, Loads, read_loads, read_rumours, write_load
+from node_agent.core.nodes import IDLE, Liveness, TaggedNode
+from sim.fleet import status_of
+
+
+def life(number: int) -> bytes:
+    return number.to_bytes(6, "big")
+
+
+# suspicion
+
+
+@pytest.mark.parametrize(
+    ("confirmations", "wanted", "seconds"),
+    [(0, 3, 6.0), (1, 3, 4.0), (2, 3, 2.83), (3, 3, 2.0), (9, 3, 2.0), (0, 0, 2.0)],
+)
+def test_each_confirmation_shortens_a_suspicion_the_first_one_most(
+    confirmations: int, wanted: int, seconds: float
+) -> None:
+    assert timeout_s(confirmations, wanted, 2.0, 6.0) == pytest.approx(seconds, abs=0.01)
+
+
+def test_a_suspicion_lasts_longer_in_a_larger_fleet_but_only_by_the_logarithm() -> None:
+    assert least_s(1) < least_s(10) < least_s(1_000) < 2 * least_s(10)
+    assert most_s(10) == 3 * least_s(10)
+    assert [wanted_confirmations(nodes) for nodes in (1, 2, 3, 4, 5, 1000)] == [0, 0, 1, 2, 3, 3]
+
+
+def test_accusers_count_once_and_no_more_of_them_than_matter() -> None:
+    suspicion = Suspicion(frozenset((life(1),)), began=10.0, nodes=1000)
+    longest = suspicion.ends_at
+    assert not suspicion.confirm(frozenset((life(1),)))
+    assert suspicion.confirm(frozenset((life(2),)))
+    assert suspicion.ends_at < longest
+    assert suspicion.confirm(frozenset(map(life, range(3, 9))))
+    assert len(suspicion.accusers) == MAX_ACCUSERS
+    assert suspicion.ends_at == 10.0 + least_s(1000)
+    assert not suspicion.confirm(frozenset((life(77),)))
+
+
+# health and time
+
+
+def test_health_has_bounds_and_patience_grows_with_doubt() -> None:
+    health = LocalHealth()
+    health.better()
+    assert (health.score, health.patience) == (0, 1.0)
+    for _ in range(50):
+        health.worse()
+    assert health.score == MAX_SCORE
+    assert health.patience == 1.0 + MAX_SCORE
+
+
+def test_time_that_was_not_lived_through_does_not_count() -> None:
+    time = LivedTime(100.0)
+    assert time.advance(101.0, due=1.0) == 0.0
+    assert time.now == 1.0
+    assert time.advance(3701.0, due=2.0) == pytest.approx(3600.0 - 1.0 - LATE_S)  # an hour, of which 1 s was due
+    assert time.now == 2.0 + LATE_S
+    assert time.advance(50.0, due=3.0) == 0.0  # the clock was set back
+    assert time.now == 2.0 + LATE_S
+    assert time.outside(4.0) == pytest.approx(50.0 + 4.0 - 2.0 - LATE_S)
+    assert time.advance(50.5, due=3.0) == 0.0
+    assert time.now == pytest.approx(3.0 + LATE_S - 0.5 + 0.5 - 0.5)
+
+
+@given(st.lists(st.floats(-1e4, 1e4), max_size=40))
+def test_lived_time_never_goes_back_and_never_leaps(steps: list[float]) -> None:
+    time, at = LivedTime(0.0), 0.0
+    for step in steps:
+        at += step
+        before = time.now
+        time.advance(at, due=before + 0.25)
+        assert before <= time.now <= before + 0.25 + LATE_S + 1e-9
+
+
+def test_timers_fire_in_order_and_what_they_set_waits() -> None:
+    timers = Timers()
+    done: list[str] = []
+
+    def first() -> None:
+        done.append("first")
+        timers.set(1.5, done.append, "later")
+
+    assert timers.due == NEVER
+    timers.set(2.0, done.append, "second")
+    timers.set(1.0, first)
+    assert timers.due == 1.0
+    timers.fire(2.0)
+    assert done == ["first", "second"]
+    timers.fire(2.0)
+    assert done == ["first", "second", "later"]
+    assert len(timers) == 0
+
+
+# who may speak
+
+
+@given(st.lists(st.integers(1, 900), max_size=200))
+def test_a_number_is_admitted_once_and_an_old_one_never(numbers: list[int]) -> None:
+    window, admitted, highest = ReplayWindow(), set(), 0
+    for number in numbers:
+        fresh = window.admit(number)
+        assert fresh == (number not in admitted and number > highest - WIDTH)
+        highest = max(highest, number)
+        if fresh:
+            admitted.add(number)
+
+
+def test_numbers_up_to_the_one_that_proved_a_sender_are_used_up() -> None:
+    window = ReplayWindow(below=500)
+    assert not window.admit(500)
+    assert not window.admit(499)
+    assert window.admit(501)
+    assert not window.admit(501)
+
+
+# rumours
+
+
+def test_a_rumour_is_sent_a_limited_number_of_times_and_the_fresher_first() -> None:
+    rumours = Rumours()
+    rumours.tell(life(1), b"old")
+    assert rumours.take(100, limit=3) == [b"old"]
+    rumours.tell(life(2), b"new")
+    assert rumours.take(3, limit=3) == [b"new"]  # room for one
+    assert sorted(rumours.take(100, limit=3)) == [b"new", b"old"]
+    assert sorted(rumours.take(100, limit=3)) == [b"new", b"old"]
+    assert rumours.take(100, limit=3) == []
+    assert len(rumours) == 0
+
+
+def test_a_newer_rumour_of_the_same_subject_replaces_the_older_and_begins_anew() -> None:
+    rumours = Rumours()
+    rumours.tell(life(1), b"a")
+    rumours.take(9, limit=2)
+    rumours.tell(life(1), b"b")
+    assert len(rumours) == 1
+    assert [rumours.take(9, limit=2) for _ in range(3)] == [[b"b"], [b"b"], []]
+
+
+def test_what_does_not_fit_waits_for_more_room() -> None:
+    rumours = Rumours()
+    rumours.tell(life(1), b"a long one")
+    rumours.tell(life(2), b"short")
+    assert rumours.take(6, limit=2) == [b"short"]
+    assert rumours.take(10, limit=2) == [b"a long one"]
+
+
+def test_rumours_are_bounded_and_the_most_told_go_first() -> None:
+    rumours = Rumours(most=3)
+    rumours.tell(life(1), b"1")
+    rumours.take(9, limit=5)
+    for number in (2, 3, 4):
+        rumours.tell(life(number), b"%d" % number)
+    assert len(rumours) == 3
+    assert sorted(rumours.take(9, limit=5)) == [b"2", b"3", b"4"]
+    for number in range(5, 50):
+        rumours.tell(life(number), b"x")
+    assert len(rumours) == 3
+
+
+def test_a_node_whose_introduction_is_still_under_way_is_told_of_in_full() -> None:
+    rumours, status = Rumours(), status_of(1, 5)
+    me = Me(status, life(1), rumours)
+    me.introduce()
+    rumours.tell_alive(life(1), replace(status, incarnation=6, state=NodeState.DRAINING))
+    (told,) = read_rumours(b"".join(rumours.take(999, limit=1)), 0)
+    assert type(told).__name__ == "Intro"
+    rumours.tell_alive(life(1), replace(status, incarnation=7))
+    (told,) = read_rumours(b"".join(rumours.take(999, limit=1)), 0)
+    assert type(told).__name__ == "Alive"
+
+
+def test_sends_grow_with_the_logarithm() -> None:
+    assert [sends(nodes) for nodes in (1, 10, 100, 1_000, 10_000)] == [4, 7, 10, 13, 16]
+    assert all(nodes * math.exp(-sends(nodes)) < 0.02 for nodes in (10, 100, 1_000, 10_000))
+
+
+def test_loads_are_bounded_told_a_few_times_and_the_oldest_first() -> None:
+    news = LoadNews(most=20)
+    for number in range(30):
+        news.tell(life(number), write_load(life(number), 1, IDLE))
+    assert len(news) == 20
+    taken = told(news)
+    assert taken == [life(number) for number in range(10, 10 + MAX_LOADS_TOLD)]
+    rounds = 1
+    while len(news):
+        assert told(news)
+        rounds += 1
+    assert rounds == math.ceil(20 * LOAD_SENDS / MAX_LOADS_TOLD)
+    assert news.take(1000) == b""
+    news.tell(life(1), write_load(life(1), 1, IDLE))
+    assert news.take(10) == b""
+
+
+def told(news: LoadNews) -> list[bytes]:
+    (loads,) = read_rumours(news.take(1000), 0)
+    assert isinstance(loads, Loads)
+    return [read[0] for read in read_loads(loads.packed)]
+
+
+def test_who_has_left_says_nothing_more() -> None:
+    rumours = Rumours()
+    me = Me(status_of(1, 5), life(1), rumours)
+    assert not me.say(NodeState.READY, "llama")
+    assert me.say(NodeState.DRAINING, "llama")
+    assert me.status.incarnation == 6
+    assert me.say(NodeState.READY, "other model")
+    me.leave()
+    assert not me.say(NodeState.READY, "llama")
+    assert me.status.incarnation == 7
+
+
+@pytest.mark.parametrize("bad", [b"", bytes(6), b"seven77"])
+def test_a_life_is_six_bytes_and_not_nobody_s(bad: bytes) -> None:
+    with pytest.raises(ValueError, match="life"):
+        Me(status_of(1, 1), bad, Rumours())
+
+
+# the table
+
+
+def member(number: int) -> Member:
+    return Member(life(number), status_of(number, 1), 0.0, None)
+
+
+@given(st.lists(st.tuples(st.sampled_from("awr"), st.integers(0, 30)), max_size=120), st.integers(0, 99))
+def test_a_rotation_walks_everyone_once_a_round_whoever_comes_and_goes(steps: list[tuple[str, int]], seed: int) -> None:
+    rotation = Rotation(random.Random(seed).random)
+    within: dict[int, Member] = {}
+    walked: list[Member] = []
+    for step, number in steps:
+        if step == "a" and number not in within:
+            within[number] = member(number)
+            rotation.add(within[number])
+        elif step == "r" and number in within:
+            gone = within.pop(number)
+            rotation.remove(gone)
+            walked = [other for other in walked if other is not gone]
+        elif step == "w" and within:
+            if len(walked) >= len(within):
+                walked = []
+            next_one = rotation.next()
+            assert next_one is not None
+            assert next_one not in walked
+            assert next_one in within.values()
+            walked.append(next_one)
+        assert sorted(m.life for m in rotation) == sorted(m.life for m in within.values())
+        assert all(rotation._members[m.place] is m for m in rotation)
+
+
+def test_who_is_not_in_a_rotation_cannot_be_taken_out_of_it() -> None:
+    with pytest.raises(InvalidTransition):
+        Rotation(lambda: 0.5).remove(member(1))
+    assert Rotation(lambda: 0.5).next() is None
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9, 10, 50])
+def test_some_are_different_ones_at_random_and_everyone_s_turn_comes(count: int) -> None:
+    rotation = Rotation(random.Random(count).random)
+    members = [member(number) for number in range(count)]
+    for one in members:
+        rotation.add(one)
+    drawn: set[bytes] = set()
+    for _ in range(400):
+        some = rotation.some(3, without=members[0])
+        assert len({m.life for m in some}) == len(some) == min(3, count - 1)
+        assert members[0] not in some
+        drawn |= {m.life for m in some}
+    assert drawn == {m.life for m in members[1:]}
+
+
+def table(*numbers: int, max_nodes: int = 100) -> Roster:
+    roster = Roster("me", random.Random(1).random, max_nodes)
+    for number in numbers:
+        roster.admit(life(number), status_of(number, 1), 0.0)
+    return roster
+
+
+def test_the_table_is_bounded_and_the_dead_make_room() -> None:
+    roster = table(1, 2, max_nodes=2)
+    assert roster.admit(life(3), status_of(3, 1), 0.0) is None
+    roster.hold(roster.by_life[life(1)], Liveness.DEAD, 1.0)
+    assert roster.admit(life(3), status_of(3, 1), 0.0) is not None
+    assert set(roster.by_life) == {life(2), life(3)}
+    assert roster.newest_incarnation(status_of(1, 1).instance_id) == 1
+
+
+def test_what_is_forgotten_leaves_a_tombstone_and_those_are_bounded() -> None:
+    roster = table(1)
+    roster.forget(roster.by_life[life(1)])
+    assert roster.newest_incarnation(status_of(1, 1).instance_id) == 1
+    assert roster.newest_incarnation("i-never-heard-of") == -1
+    for number in range(2, MAX_TOMBSTONES + 10):
+        admitted = roster.admit(life(number), status_of(number, 1), 0.0)
+        assert admitted is not None
+        roster.forget(admitted)
+    assert len(roster.tombstones) == MAX_TOMBSTONES
+
+
+def test_a_forgotten_life_that_comes_back_has_its_used_numbers_still_used() -> None:
+    roster = table()
+    first = roster.admit(life(1), status_of(1, 1), 0.0, below=40)
+    assert first is not None
+    roster.forget(first)
+    again = roster.admit(life(1), status_of(1, 2), 9.0, below=10)
+    assert again is not None
+    assert again.window is not None
+    assert not again.window.admit(40)
+    assert again.window.admit(41)
+
+
+def test_a_view_sorts_members_by_what_is_held_of_them() -> None:
+    roster = table(1, 2, 3, 4, 5)
+    ids = [status_of(number, 1).instance_id for number in range(6)]
+    roster.update(roster.by_id[ids[1]], replace(status_of(1, 2), state=NodeState.DRAINING))
+    for number, liveness in ((2, Liveness.SUSPECT), (3, Liveness.DEAD), (4, Liveness.LEFT)):
+        roster.hold(roster.by_id[ids[number]], liveness, 1.0)
+    view = roster.view
+    assert [status.instance_id for status in view.alive] == [ids[1], ids[5]]
+    assert [status.instance_id for status in view.serving] == [ids[5]]
+    assert [status.instance_id for status in view.suspects] == [ids[2]]
+    assert [status.instance_id for status in view.known] == [ids[1], ids[2], ids[3], ids[5]]
+    assert roster.view is view
+    assert roster.nodes == 4
+
+
+# comparing tables
+
+
+NUMBERS = st.sets(st.integers(1, 2**20), max_size=40)
+
+
+@given(NUMBERS, NUMBERS, st.integers(0, 99))
+def test_summaries_differ_exactly_where_tables_do_and_a_page_makes_up_for_it(
+    left: set[int], right: set[int], start: int
+) -> None:
+    a, b = scattered(left), scattered(right)
+    buckets = differing(a.summary, b.summary)
+    assert bool(buckets) == (left != right)
+    me = Me(status_of(2**21, 1), bytes(5) + b"m", Rumours())
+    for rumour in read_rumours(page(a, me, buckets, start), 0):
+        assert isinstance(rumour, Intro)
+        if rumour.life not in b.by_life:
+            b.admit(rumour.life, rumour.status, 0.0)
+    assert {life for life in b.by_life if life != me.life} == {*scattered(left | right).by_life}
+
+
+def scattered(numbers: set[int]) -> Roster:
+    """A table whose lives fall into all buckets, the same for the same number."""
+    roster = Roster("me", lambda: 0.5)
+    for number in numbers:
+        roster.admit(bytes((number % 251,)) + number.to_bytes(5, "big"), status_of(number, 1), 0.0)
+    return roster
+
+
+def test_a_summary_is_undone_by_the_same_changes_backwards() -> None:
+    roster = table(1, 2, 3)
+    before = list(roster.summary)
+    third = roster.by_life[life(3)]
+    roster.hold(third, Liveness.SUSPECT, 1.0)
+    assert roster.summary == before  # a suspect is still there
+    roster.hold(third, Liveness.DEAD, 1.0)
+    assert roster.summary != before
+    roster.hold(third, Liveness.ALIVE, 1.0)
+    assert roster.summary == before
+    me = Me(status_of(9, 1), life(9), Rumours())
+    assert read_summary(b"xx" + write_summary(summary_of(roster, me)), 2) == tuple(summary_of(roster, me))
+    with pytest.raises(ValueError, match="summary"):
+        read_summary(b"short", 0)
+
+
+# names from tags
+
+
+def test_names_are_greeted_ever_more_seldom_until_they_are_members_or_named_no_more() -> None:
+    roster, names = table(1), NamedNodes(most=10)
+    tags = [TaggedNode(status_of(number, 1).instance_id, f"host{number}:1", None) for number in range(1, 4)]
+    names.renew([*tags, TaggedNode("me", "me:1", None)], roster, 0.0)
+    assert len(names) == 2
+    assert names.due(5, roster, 0.0) == ["host2:1", "host3:1"]
+    assert names.due(5, roster, 0.5) == []
+    assert names.due(1, roster, 1.0) == ["host2:1"]
+    roster.admit(life(2), status_of(2, 1), 0.0)
+    names.renew(tags[2:], roster, 2.0)
+    times, now = [], 2.0
+    while now < 600:
+        if names.due(5, roster, now):
+            times.append(now)
+        now += 0.5
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps == sorted(gaps)
+    assert max(gaps) == MAX_S
+    names.renew([], roster, now)
+    assert len(names) == 0
+
+
+def test_names_are_bounded_and_a_thousand_cost_no_more_than_a_few() -> None:
+    names = NamedNodes(most=50)
+    names.renew([TaggedNode(f"i-{number}", f"h{number}:1", None) for number in range(999)], table(), 0.0)
+    assert len(names) == 50
+    assert len(names.due(3, table(), 0.0)) == 3

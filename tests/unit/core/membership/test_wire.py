@@ -1,0 +1,197 @@
+"""The wire format: what is written is read, whatever else comes is refused, and nothing outgrows a datagram."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.contract.states import NodeState
+from node_agent.core.membership import wire
+from node_agent.core.membership.wire import (
+    HEADER_BYTES,
+    LOAD_BYTES,
+    MAX_DATAGRAM,
+    SEAL_BYTES,
+    Alive,
+    Dead,
+    Header,
+    Intro,
+    Kind,
+    Left,
+    Loads,
+    Rumour,
+    Seal,
+    Suspect,
+    check_status,
+    load_of,
+    read_header,
+    read_loads,
+    read_rumours,
+    write_alive,
+    write_dead,
+    write_header,
+    write_intro,
+    write_left,
+    write_load,
+    write_loads,
+    write_suspect,
+)
+from node_agent.core.nodes import Load, NodeStatus, Pool
+
+LIVES = st.binary(min_size=6, max_size=6)
+COUNTS = st.integers(0, 2**32 - 1)
+INCARNATIONS = st.integers(0, 2**64 - 1)
+STATES = st.sampled_from(NodeState)
+
+
+def texts(most: int) -> st.SearchStrategy[str]:
+    return st.text(max_size=most).filter(lambda text: len(text.encode()) <= most)
+
+
+STATUSES = st.builds(
+    NodeStatus,
+    instance_id=texts(64),
+    peer=texts(64),
+    front=texts(64),
+    state=STATES,
+    pool=st.builds(Pool, texts(32), texts(32)),
+    model=texts(128),
+    incarnation=INCARNATIONS,
+    version=texts(32),
+)
+LOADS = st.builds(
+    Load,
+    st.integers(0, 70_000),
+    st.integers(0, 70_000),
+    st.floats(0, 1),
+    st.floats(0, 10),
+    st.floats(0, 1e6),
+)
+PACKED = st.builds(write_load, LIVES, COUNTS, LOADS)
+RUMOURS = st.one_of(
+    st.builds(Intro, LIVES, STATUSES),
+    st.builds(Alive, LIVES, INCARNATIONS, STATES),
+    st.builds(Suspect, LIVES, INCARNATIONS, STATES, st.frozensets(LIVES, min_size=1, max_size=4)),
+    st.builds(Dead, LIVES, INCARNATIONS, LIVES),
+    st.builds(Left, LIVES, INCARNATIONS),
+    st.builds(lambda packed: Loads(b"".join(packed)), st.lists(PACKED, max_size=12)),
+)
+
+
+def written(rumour: Rumour) -> bytes:
+    match rumour:
+        case Intro():
+            return write_intro(*rumour)
+        case Alive():
+            return write_alive(*rumour)
+        case Suspect():
+            return write_suspect(*rumour)
+        case Dead():
+            return write_dead(*rumour)
+        case Left():
+            return write_left(*rumour)
+        case Loads():
+            size = LOAD_BYTES
+            return write_loads([rumour.packed[at : at + size] for at in range(0, len(rumour.packed), size)])
+
+
+@given(st.builds(Header, st.sampled_from(Kind), LIVES, LIVES, COUNTS, COUNTS), st.lists(RUMOURS, max_size=8))
+def test_what_is_written_is_read(header: Header, rumours: list[Rumour]) -> None:
+    content = write_header(header) + b"".join(map(written, rumours))
+    assert read_header(content) == header
+    assert list(read_rumours(content, HEADER_BYTES)) == rumours
+
+
+@given(LIVES, COUNTS, LOADS)
+def test_a_load_is_read_as_precisely_as_its_format_allows(life: bytes, version: int, load: Load) -> None:
+    packed = write_load(life, version, load)
+    (read,) = read_loads(packed)
+    assert read[:2] == (life, version)
+    back = load_of(read)
+    assert back.running == min(load.running, 65_535)
+    assert back.waiting == min(load.waiting, 65_535)
+    assert back.kv_use == pytest.approx(load.kv_use, abs=0.002)
+    assert back.time_per_token_s == pytest.approx(min(load.time_per_token_s, 6.5535), abs=5.1e-5)
+    assert back.prefill_tokens_s == pytest.approx(min(load.prefill_tokens_s, 655_350.0), abs=5.1)
+    assert write_load(life, version, back) == packed  # passed on, it never drifts
+
+
+@given(st.binary(max_size=200))
+def test_bytes_at_random_are_refused_and_nothing_worse(content: bytes) -> None:
+    try:
+        read_header(content)
+        list(read_rumours(content, HEADER_BYTES))
+    except ValueError:
+        pass
+
+
+@given(RUMOURS, st.integers(0, 300))
+def test_a_rumour_that_was_cut_off_is_refused(rumour: Rumour, at: int) -> None:
+    whole = written(rumour)
+    cut = whole[: at % len(whole)]
+    if cut:
+        with pytest.raises(ValueError, match="rumour"):
+            list(read_rumours(cut, 0))
+
+
+def test_rumours_of_a_newer_version_are_skipped_and_longer_ones_read_as_far_as_they_are_known() -> None:
+    left = Left(b"sixsix", 7)
+    unknown = b"\xc8\x00\x03abc"
+    raw = write_left(*left)
+    longer = raw[:1] + (len(raw) - 3 + 2).to_bytes(2, "big") + raw[3:] + b"!!"
+    assert list(read_rumours(unknown + longer + raw, 0)) == [left, left]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x01", write_header(Header(Kind.PING, b"sender", b"to-you", 1, 1)).replace(b"\x01", b"\x02", 1),
+     b"\x01\xff" + bytes(HEADER_BYTES - 2)],
+    ids=["nothing", "short", "another version", "an unknown kind"],
+)  # fmt: skip
+def test_what_is_no_header_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"header|version|Kind"):
+        read_header(content)
+
+
+@pytest.mark.parametrize(
+    ("rumour", "why"),
+    [
+        (b"\x03\x00\x0f" + bytes(15), "nobody"),
+        (b"\x06\x00\x05" + bytes(5), "half a load"),
+        (b"\x02\x00\x0f" + bytes(14) + b"\x09", "rumour 2"),
+        (b"\x01\x00\x14" + bytes(15) + b"\xff1234", "longer than its introduction"),
+    ],
+)
+def test_a_rumour_that_makes_no_sense_is_refused(rumour: bytes, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        list(read_rumours(rumour, 0))
+
+
+def test_the_longest_introduction_and_an_accusation_fit_in_a_datagram() -> None:
+    longest = NodeStatus(
+        "i" * 64, "p" * 64, "f" * 64, NodeState.READY, Pool("z" * 32, "t" * 32), "m" * 128, 1, "v" * 32
+    )
+    check_status(longest)
+    accusation = write_suspect(b"sixsix", 1, NodeState.READY, frozenset((b"aaaaaa", b"bbbbbb", b"cccccc", b"dddddd")))
+    assert HEADER_BYTES + len(write_intro(b"sixsix", longest)) + len(accusation) + SEAL_BYTES <= MAX_DATAGRAM
+
+
+@given(st.sampled_from(list(wire._LONGEST)))
+def test_a_status_with_a_text_that_is_too_long_is_named(name: str) -> None:
+    fields = dict.fromkeys(("instance_id", "peer", "front", "model", "version"), "x")
+    pool = {"zone": "x", "instance_type": "x"}
+    (pool if name in pool else fields)[name] = "x" * 200
+    with pytest.raises(ValueError, match=name):
+        check_status(NodeStatus(state=NodeState.READY, pool=Pool(**pool), incarnation=1, **fields))
+
+
+@given(st.binary(max_size=64), st.binary(max_size=64), st.binary(max_size=100), st.integers(0, 2000))
+def test_a_seal_opens_only_what_its_own_key_closed_unchanged(key: bytes, other: bytes, content: bytes, at: int) -> None:
+    sealed = Seal(key).close(content)
+    assert Seal(key).open(sealed) == content
+    if other != key:
+        assert Seal(other).open(sealed) is None
+    at %= len(sealed)
+    assert Seal(key).open(sealed[:at] + bytes((sealed[at] ^ 1,)) + sealed[at + 1 :]) is None
+    assert Seal(key).open(sealed[:at]) is None

@@ -1,0 +1,286 @@
+"""The simulator itself: the same seed gives the same figures, and what it plays is played as it says."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from node_agent.core.membership import Changed
+from node_agent.core.nodes import Load
+from sim import __main__ as command
+from sim import plots
+from sim.agenda import Agenda
+from sim.drains import mass_interruption
+from sim.engine import CACHE_TOKENS, TIME_PER_TOKEN_S, Engine, Work
+from sim.entry import Policy
+from sim.figures import spread
+from sim.fleet import Fleet
+from sim.host import _SOCKET_BUFFER_BYTES
+from sim.measures import cpu_alone, deaths, keep_loads_changing
+from sim.network import Reach, Weather
+from sim.policies import Bench
+from sim.report import lines, to_json, without_cpu
+from sim.story import plan_for, quick_plan, steps
+from sim.svg import bars, ticks
+
+
+def found(nodes: int, seed: int) -> dict[str, object]:
+    return {name: without_cpu(to_json(measure())) for name, measure in steps(quick_plan(nodes), seed)}
+
+
+def test_the_same_seed_gives_the_same_figures_and_another_one_others() -> None:
+    first, again, other = found(8, 1), found(8, 1), found(8, 2)
+    assert first == again
+    assert first != other
+
+
+def test_a_short_simulation_finds_what_the_goals_ask_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--nodes", "30", "--quick", "--out", str(tmp_path)]) == 0
+    told = json.loads((tmp_path / "simulation-30-1.json").read_text())["found"]
+    assert told["deaths"]["suspected_s"]["n"] == 29
+    assert told["deaths"]["dead_s"]["max"] < 8.0
+    assert told["deaths"]["falsely_dead"] == 0
+    assert told["cost"]["quiet"]["messages_s"] < 6
+    assert 0 < told["cost"]["busy"]["bytes_s"] < 4_000
+    assert told["deaths"]["routes"] > 1_000
+    assert "suspected s" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command.main(["--nodes", "2"])
+
+
+def test_every_size_has_a_plan() -> None:
+    assert [plan_for(nodes).fleets * plan_for(nodes).deaths for nodes in (10, 100, 1_000, 10_000)] == [100, 80, 30, 10]
+    names = [name for name, _ in steps(plan_for(100), 1)]
+    assert "half the fleet goes" in names
+    assert "half the fleet goes" not in [name for name, _ in steps(plan_for(10_000), 1)]
+
+
+def test_tables_that_begin_as_one_do_exactly_what_tables_do() -> None:
+    def play(*, share: bool) -> tuple[list[tuple[float, str, Changed]], int, int]:
+        fleet = Fleet(3, Weather(loss=0.05))
+        hosts = fleet.gather(20, share=share)
+        keep_loads_changing(fleet, 1)
+        fleet.pass_time(5)
+        hosts[3].vanish()
+        hosts[4].freeze()
+        fleet.pass_time(12)
+        hosts[4].thaw()
+        hosts[7].leave()
+        fleet.split(hosts[:10], hosts[10:])
+        fleet.pass_time(12)
+        fleet.split()
+        fleet.boot(2)
+        fleet.restart(hosts[8])
+        fleet.pass_time(12)
+        return fleet.changes, fleet.network.messages, fleet.network.octets
+
+    assert play(share=True) == play(share=False)
+
+
+def test_a_host_s_events_played_again_cost_a_few_hundred_microseconds_a_second() -> None:
+    assert 10 < cpu_alone(20, 1, 3.0) < 20_000
+
+
+def test_deaths_are_seen_by_every_survivor_and_routes_go_stale_only_until_then() -> None:
+    told = deaths(10, 5, fleets=4, count=1, every_s=1.0, loss=0.0)
+    assert told["suspected_s"].count == told["dead_s"].count == 4 * 9
+    assert 0 < told["stale_share"] < 0.05
+
+
+# time and network
+
+
+def test_things_happen_in_order_and_at_once_in_the_order_in_which_they_were_put_down() -> None:
+    agenda = Agenda()
+    done: list[str] = []
+    agenda.at(2.0, done.append, "late")
+    agenda.at(1.0, done.append, "first")
+    agenda.at(1.0, done.append, "second")
+    agenda.every(0.9, done.append, "again")
+    agenda.run_until(1.0)
+    assert done == ["again", "first", "second"]
+    assert agenda.now == 1.0
+    agenda.run_until(2.0)
+    assert done[3:] == ["again", "late"]
+
+
+def arrivals(weather: Weather, count: int = 4_000) -> list[tuple[int, float]]:
+    """(which, when after it was sent) of so many datagrams sent a second apart."""
+    fleet = Fleet(1, weather)
+    source, target = fleet.make(), fleet.make()
+    fleet.network.plug_in(target)
+    heard: list[tuple[int, float]] = []
+    target.hear = lambda data: heard.append((int(data), fleet.agenda.now - int(data)))  # type: ignore[method-assign]
+    for number in range(count):
+        fleet.agenda.at(float(number), fleet.network.send, source, target.address, b"%d" % number)
+    fleet.agenda.run_until(count + 10.0)
+    return heard
+
+
+def test_the_network_loses_repeats_and_delays_as_its_weather_says() -> None:
+    calm = arrivals(Weather(delay_s=0.001))
+    assert len(calm) == 4_000
+    assert 0.0005 < fmean(delay for _, delay in calm) < 0.002
+    rough = arrivals(Weather(loss=0.1, repeated=0.2, late=0.05, late_s=0.5))
+    assert len({number for number, _ in rough}) == pytest.approx(3_600, rel=0.05)
+    assert len(rough) == pytest.approx(3_600 * 1.2, rel=0.05)
+    assert 0.3 < max(delay for _, delay in rough) < 2.0
+
+
+def test_streams_meet_what_is_there_and_wait_for_what_is_lost() -> None:
+    fleet = Fleet(1, Weather(loss=0.2))
+    a, b = fleet.make(), fleet.make()
+    reach = fleet.network.reach
+    assert reach(a, b.address) == (Reach.OPEN, b)
+    b.crash()
+    assert reach(a, b.address) == (Reach.REFUSED, None)
+    b.vanish()
+    assert reach(a, b.address) == (Reach.SILENT, None)
+    assert reach(a, "10.9.9.9:1")[0] is Reach.SILENT
+    b.is_up = b.listens = True
+    fleet.network.cut_links.add((b.address, a.address))
+    assert reach(a, b.address)[0] is Reach.SILENT  # an answer has to come back, too
+    fleet.network.cut_links.clear()
+    fleet.split([a], [b])
+    assert reach(a, b.address)[0] is Reach.SILENT
+    delays = [fleet.network.stream_delay_s(opens=True) for _ in range(2_000)]
+    assert sum(delay > 1.0 for delay in delays) / 2_000 == pytest.approx(0.36, abs=0.05)
+
+
+def test_a_stopped_process_s_socket_keeps_what_fits_in_its_buffer() -> None:
+    fleet = Fleet(1)
+    host = fleet.make()
+    host.freeze()
+    for _ in range(300):
+        host.hear(bytes(1_000))
+    host.thaw()
+    assert host.membership.refused["seal"] == _SOCKET_BUFFER_BYTES // 1_000
+
+
+# engines
+
+
+def work(context: int = 1_000, remaining: int = 100, prefix: int = 1, **more: int) -> Work:
+    return Work(prefix, context, remaining, lambda _: None, lambda _: None, **more)
+
+
+def test_an_engine_reads_one_after_another_and_generates_side_by_side() -> None:
+    agenda = Agenda()
+    engine = Engine(agenda, slots=2, prefill_tokens_s=1_000.0)
+    works = [work(prefix=number) for number in range(3)]
+    for one in works:
+        engine.submit(one)
+    assert (len(engine.running), len(engine.waiting)) == (2, 1)
+    assert engine.load == Load(2, 1, 2_000 / CACHE_TOKENS, TIME_PER_TOKEN_S, 1_000.0)
+    agenda.run_until(1.0)
+    assert works[0].began_at == pytest.approx(1.0)
+    assert works[1].began_at is None
+    agenda.run_until(1.0 + 100 * TIME_PER_TOKEN_S + 0.01)
+    assert works[1].began_at == pytest.approx(2.0)
+    assert list(engine.running.values()) == works[1:]
+    agenda.run_until(60.0)
+    assert engine.running == {}
+
+
+def test_an_engine_does_not_read_twice_what_it_has_room_to_remember() -> None:
+    agenda = Agenda()
+    engine = Engine(agenda)
+    engine.submit(work(context=1_000, prefix=1))
+    agenda.run_until(10.0)
+    again = work(context=1_500, prefix=1)
+    engine.submit(again)
+    assert again.cached == 1_100  # with the answer of before
+    sibling = work(context=900, prefix=2, shared=9, shared_tokens=400)
+    engine.submit(sibling)
+    cousin = work(context=900, prefix=3, shared=9, shared_tokens=400)
+    engine.submit(cousin)
+    assert (sibling.cached, cousin.cached) == (0, 400)
+    for number in range(100, 300):
+        engine.submit(work(context=2_000, prefix=number))
+        agenda.run_until(agenda.now + 10.0)
+    forgotten = work(context=1_500, prefix=1)
+    engine.submit(forgotten)
+    assert forgotten.cached == 0
+
+
+def test_a_stream_that_is_handed_off_takes_along_what_it_has() -> None:
+    agenda = Agenda()
+    engine = Engine(agenda, slots=1)
+    one, next_one = work(remaining=1_000), work(prefix=2)
+    engine.submit(one)
+    engine.submit(next_one)
+    agenda.run_until(0.25 + 10 * TIME_PER_TOKEN_S + 0.001)
+    engine.hand_off(one)
+    assert (one.context, one.remaining, one.began_at) == (1_010, 990, None)
+    assert list(engine.running.values()) == [next_one]
+    engine.take_away(one)  # not there any more
+
+
+# the larger stories, short
+
+
+def test_no_stream_is_lost_when_half_a_fleet_goes_and_each_is_accounted_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.drains.WARM_UP_S", 120.0)
+    told = mass_interruption(8, 1, rate=0.25)
+    assert told["went"] == 4
+    assert told["lost"] == told["unaccounted"] == 0
+    assert told["handed_off"] > 5
+    assert told["refused_429"] > 0
+    assert told["retry_after_s"].most <= 60.0
+
+
+def test_conversations_meet_their_prefix_caches_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.policies.WARM_UP_S", 40.0)
+    monkeypatch.setattr("sim.policies.MEASURED_S", 60.0)
+    rates = {policy: Bench(policy, True, 1, 1.0).run()["hit_rate"] for policy in Policy}
+    assert rates[Policy.PREFIX] > 0.8
+    assert all(rates[Policy.PREFIX] > 1.3 * rate for policy, rate in rates.items() if policy is not Policy.PREFIX)
+    unrelated = Bench(Policy.PREFIX, False, 1, 5.0).run()
+    assert unrelated["hit_rate"] < 0.01
+
+
+# reports
+
+
+def test_spreads_and_tables_say_what_was_measured() -> None:
+    told = spread(range(101))
+    assert (told.p50, told.p99, told.most, told.count) == (50, 99, 100, 101)
+    assert to_json(spread([])) == {"p50": None, "p99": None, "max": None, "n": 0}
+    table = lines("a measure", {"some_s": told, "of": {"it": 1.5, "cpu_us": 9.0}})
+    assert table[0] == "a measure"
+    assert any("some s" in line and "50.00 / 99.00 / 100.00" in line for line in table)
+    assert any(line.strip().endswith("1.5") for line in table)
+    assert without_cpu({"of": {"it": 1.5, "cpu_us": 9.0}}) == {"of": {"it": 1.5}}
+
+
+@pytest.mark.parametrize("most", [0.0, 0.003, 0.9, 1.0, 7.3, 99.0, 4_321.0])
+def test_axes_have_round_marks_up_to_the_most(most: float) -> None:
+    marks = ticks(most)
+    assert marks[0] == 0.0
+    assert marks[-1] >= most * 0.999
+    assert 2 <= len(marks) <= 7
+
+
+def test_pictures_are_well_formed_and_hold_every_value() -> None:
+    picture = bars("a < b", "s", ["x", "y"], {"one": [1.0, None], "two": [2.5, 0.0]})
+    root = ET.fromstring(picture)
+    texts = [element.text for element in root.iter() if element.text]
+    assert {"a < b", "one", "two", "x", "y", "2.5"} <= set(texts)
+    assert sum(element.tag.endswith("rect") for element in root.iter()) == 2 + 3
+
+
+def test_pictures_are_made_of_what_simulations_wrote(tmp_path: Path) -> None:
+    for nodes in (5, 15):
+        command.main(["--nodes", str(nodes), "--quick", "--out", str(tmp_path)])
+    policies = {name.value: {"hit_rate": 0.5, "first_token_s": {"p50": 0.1, "p99": 0.2}} for name in Policy}
+    told = {"found": {"policies": {"chat": policies, "unrelated": policies}}}
+    (tmp_path / "simulation-policies-1.json").write_text(json.dumps(told))
+    plots.main(["--found", str(tmp_path), "--to", str(tmp_path / "pictures")])
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
+        "bytes.svg", "cpu.svg", "detection.svg", "first-token.svg", "hits.svg",
+    ]  # fmt: skip
+    assert "15 nodes" in (tmp_path / "pictures" / "detection.svg").read_text()
