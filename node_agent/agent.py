@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import random
+import secrets
 import signal
 import socket
 import time
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from node_agent.adapters.aws import aws_client
+from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.engine_process import EngineProcess
@@ -35,30 +37,35 @@ from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
 from node_agent.core.backoff import Backoff
-from node_agent.core.fleet import Fleet
 from node_agent.core.keeper import Keeper
 from node_agent.core.lifecycle import CloseClients, Effect, Lifecycle, MoveStreams, Publish, Retire, TermRequested, Tick
+from node_agent.core.membership import Leaving, Membership
+from node_agent.core.membership.wire import LIFE_BYTES
+from node_agent.core.nodes import NodeStatus, Pool
 from node_agent.core.signing import Doorkeeper
+from node_agent.core.tag_reads import TagReads
 from node_agent.ports import Identity, Instances, Metadata, Records, ScalingGroup
 from node_agent.reactor import Reactor
 from node_agent.settings import Settings
+from node_agent.tasks.draining import Draining
+from node_agent.tasks.engine_load import EngineLoad
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
 from node_agent.tasks.engines import Engines
+from node_agent.tasks.entrance import Entrance
 from node_agent.tasks.front_door import FrontDoor
+from node_agent.tasks.gossip import Gossip, is_lost
 from node_agent.tasks.journal_door import JournalDoor
 from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.metrics import Metrics
 from node_agent.tasks.node import Node
 from node_agent.tasks.open_streams import OpenStreams
 from node_agent.tasks.peer_door import PeerDoor
-from node_agent.tasks.peers import Announcer, discover
 from node_agent.tasks.publisher import Publisher
 from node_agent.tasks.served import ServedRequests
 from node_agent.tasks.takeover import Takeovers
 from node_agent.tasks.watch_metadata import watch_metadata
 
 _TICK_S = 0.25
-_ANNOUNCE_S = 0.5
 _ENGINE_GRACE_S = 1.0
 """Nothing runs at the engine any more; the rest of its end is not waited for."""
 
@@ -109,11 +116,25 @@ async def run(settings: Settings) -> int:
         await client.close()
 
 
+def _first_status(settings: Settings, identity: Identity) -> NodeStatus:
+    """What this node says of itself while nothing is ready."""
+    peer = settings.advertise_address or str(Address(identity.private_address, settings.peer.port))
+    return NodeStatus(
+        instance_id=identity.instance_id,
+        peer=peer,
+        front=str(Address(peer.rpartition(":")[0], settings.front.port)),
+        state=NodeState.STARTING,
+        pool=Pool(identity.zone, identity.instance_type),
+        model="",
+        incarnation=int(time.time() * 1000),
+    )
+
+
 async def _learn(settings: Settings, client: HttpClient) -> Outside:
     metadata = Imds(settings.metadata_endpoint, client)
     identity = await _patiently(metadata.identity)
-    secrets = SecretsManager(aws_client("secretsmanager", identity.region))
-    key = await _patiently(lambda: secrets.read(settings.cluster_key_secret))
+    store = SecretsManager(aws_client("secretsmanager", identity.region))
+    key = await _patiently(lambda: store.read(settings.cluster_key_secret))
     instances = Ec2(aws_client("ec2", identity.region), settings.peer.port)
     records = DynamoRecords(aws_client("dynamodb", identity.region), settings.table) if settings.table else None
     group = AutoScaling(aws_client("autoscaling", identity.region), settings.group) if settings.group else None
@@ -142,23 +163,16 @@ class Agent:
         self._settings = settings
         self._signals = signals
         identity = outside.identity
-        peer = settings.advertise_address or str(Address(identity.private_address, settings.peer.port))
-        front = Address(peer.rpartition(":")[0], settings.front.port)
-        self._node = Node(
-            identity=identity,
-            peer=peer,
-            front=str(front),
-            model=settings.model_name,
-            incarnation=int(time.time() * 1000),
-            clock=time.time,
-            fleet=Fleet(identity.instance_id),
-            metrics=Metrics(),
-            min_silence_s=settings.min_silence_s,
-        )
-        self._served = ServedRequests(self._node, client, settings.engine)
         # To peers from the address where they reach this node, so that a network's rules can tell nodes apart.
         source = None if settings.peer.host == "0.0.0.0" else settings.peer.host  # noqa: S104 # it is compared
         self._to_peers = HttpClient(source)
+        self._datagrams = UdpDatagrams()
+        metrics = Metrics()
+        status = _first_status(settings, identity)
+        machine = Membership(status, secrets.token_bytes(LIFE_BYTES), outside.key, time.monotonic(), random.random)
+        self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
+        self._node = Node(identity, settings.model_name, time.time, self._gossip, metrics, settings.min_silence_s)
+        self._served = ServedRequests(self._node, client, settings.engine)
         self._engines = Engines(self._node, self._served, self._to_peers, outside.key)
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
         self.keepers = Keepers(
@@ -169,32 +183,37 @@ class Agent:
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up)
-        self._front = FrontDoor(self._node, self._engines, self.keepers, takeovers, self.streams)
+        self._publisher = self._make_publisher(outside, status.incarnation)
+        self._draining = Draining(self._node, self._served, self._publisher.keep_drain)
+        self._entrance = Entrance(self._node, random.random)
+        self._front = FrontDoor(
+            self._node, self._entrance, self._engines, self.keepers, takeovers, self.streams, self._draining
+        )
+        self._gossip.changed = lambda change: self._engines.lose(change.status.instance_id) if is_lost(change) else None
         doorkeeper = Doorkeeper(outside.key)
         self.journals = JournalDoor(keeper, doorkeeper, time.time)
         limits = Limits(body_bytes=settings.max_body_bytes)
         peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper)
         self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
         self._outside = outside
-        self._announcer = Announcer(self._node, self._to_peers, outside.key)
         self._group = EngineProcess(settings.engine_command, os.environ, settings.state_dir / "engine.group")
         self._reactor = Reactor(Lifecycle(), self._perform)
-        self._publisher = self._make_publisher()
+        self._engine_load = EngineLoad(self._node, self._served, client, settings.engine)
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._supervisor = EngineSupervisor(plan, self._group, client, self._reactor.post, time.time, random.random)
-        self._background: set[asyncio.Task[None]] = set()
 
-    def _make_publisher(self) -> Publisher:
-        identity = self._outside.identity
+    @staticmethod
+    def _make_publisher(outside: Outside, incarnation: int) -> Publisher:
+        identity = outside.identity
         record = NodeRecord(
             instance_id=identity.instance_id,
             zone=identity.zone,
             instance_type=identity.instance_type,
             state=NodeState.STARTING,
-            incarnation=self._node.incarnation,
+            incarnation=incarnation,
             expires_at=int(time.time()) + RECORD_LIFE_S,
         )
-        return Publisher(record, self._outside.instances, self._outside.records, random.random)
+        return Publisher(record, outside.instances, outside.records, random.random)
 
     async def run(self) -> int:
         """Until the node's life is over; its exit code."""
@@ -202,6 +221,9 @@ class Agent:
         settings = self._settings
         front_socket = bind(settings.front.host, settings.front.port, "front door")
         peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")
+        await self._datagrams.open(
+            bind(settings.peer.host, settings.peer.port, "peers' datagrams", socket.SOCK_DGRAM), self._gossip.hear
+        )
         if self._signals:
             self._handle_signals()
         self._publish(Publish(NodeState.STARTING, "started", "agent", time.time()))
@@ -213,23 +235,26 @@ class Agent:
         finally:
             for server in self.doors:
                 server.abort()
+            self._datagrams.close()
             await self._to_peers.close()
             await self._group.stop(0.0)  # whatever happened: an engine without its agent serves nobody
 
     async def _live(self, listeners: tuple[socket.socket, socket.socket]) -> int:
         for server, listener in zip(self.doors, listeners, strict=True):
             await server.start(listener)
+        reads = TagReads(self._settings.boot_spread_s)
         async with asyncio.TaskGroup() as tasks:
             loops = [
                 tasks.create_task(loop)
                 for loop in (
                     self._supervisor.run(),
                     watch_metadata(self._outside.metadata, self._reactor.post, time.time, self._settings.term_grace_s),
-                    discover(self._node, self._outside.instances, self._settings.cluster, random.random),
-                    self._announcer.run(random.random),
+                    self._gossip.discover(self._outside.instances, self._settings.cluster, reads, random.random),
+                    self._gossip.run(),
+                    self._engine_load.run(),
+                    self._entrance.run(),
                     self._publisher.run(),
                     self.keepers.run(),
-                    self._engines.watch(),
                     self.streams.keep_alive(),
                     self._tick(),
                 )
@@ -258,10 +283,9 @@ class Agent:
             case Publish():
                 self._publish(effect)
             case MoveStreams():
-                for key in self._served.plan(time.time(), effect.deadline).hand_off:
-                    self._served.hand_off(key)
+                self._draining.move(effect.deadline)
             case CloseClients():
-                self._served.hand_off_all()
+                self._draining.close(len(self.streams) + len(self._front.whole_requests))
                 for stream in self.streams:
                     stream.close_with_handoff()
                 self._front.whole_requests.close_with_handoff()
@@ -269,21 +293,20 @@ class Agent:
                 raise AssertionError("the reactor keeps this one for its caller")
 
     def _publish(self, effect: Publish) -> None:
-        self._node.state = effect.state
-        task = asyncio.create_task(self._announcer.announce())
-        self._background.add(task)  # the loop holds tasks weakly
-        task.add_done_callback(self._background.discard)
+        self._node.become(effect.state)
+        self._draining.begin(effect)
         tags = NodeTags(self._settings.cluster, effect.state, self._settings.advertise_address, effect.deadline)
         self._publisher.publish(tags, effect.state, TimelineStep(effect.step, effect.source, effect.at))
 
     async def _retire(self, retire: Retire, loops: list[asyncio.Task[None]]) -> None:
         """In the order that clients need: peers hear of it, so that nobody comes any more, before the rest ends."""
         _log.info("retiring: %s", retire.why)
-        self._node.state = NodeState.GONE
+        self._node.become(NodeState.GONE)
+        self._gossip.handle(Leaving(time.monotonic()))
         loops[0].cancel()  # the supervisor would start the engine again
         step = TimelineStep(retire.why.partition(",")[0], "agent", time.time())
         self._publisher.publish(None, NodeState.GONE, step)
-        await asyncio.wait({asyncio.ensure_future(self._announcer.announce())}, timeout=_ANNOUNCE_S)
+        self._draining.tell("retired")
         closing = [asyncio.ensure_future(server.close(_DOOR_DRAIN_S)) for server in self.doors]
         await self.keepers.send_away(_COPY_S)
         await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
@@ -297,6 +320,8 @@ class Agent:
             _log.warning("the last step of the timeline could not be written in time")
         with contextlib.suppress(TransientError):
             await self._outside.instances.untag(self._node.instance_id)
+            self._draining.tell("untagged")
+            await self._publisher.flush(_FLUSH_S)
         if self._outside.group is not None:
             with contextlib.suppress(TransientError, TimeoutError):
                 async with asyncio.timeout(_LET_GO_S):

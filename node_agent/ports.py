@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from node_agent.contract.drains import DrainRecord
 from node_agent.contract.errors import TransientError
 from node_agent.contract.notices import InterruptionNotice
 from node_agent.contract.records import NodeRecord, TimelineStep
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
-from node_agent.core.fleet import TaggedNode
+from node_agent.core.nodes import TaggedNode
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,10 @@ class Records(Protocol):
 
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
         """Add a step once, and move the state forward where that is forward; StaleEpoch for an older incarnation."""
+        ...
+
+    async def keep_drain(self, record: DrainRecord) -> None:
+        """Write what there is to tell of a drain; the newest word replaces the one before."""
         ...
 
 
@@ -240,6 +245,12 @@ class DoorRequest(Protocol):
     def write(self, data: bytes) -> None: ...
 
     def end(self, last: bytes = b"") -> None: ...
+
+
+class Datagrams(Protocol):
+    """Messages to peers that may be lost, repeated or come late."""
+
+    def send(self, to: Address, data: bytes) -> None: ...
 
 
 class JournalLink(Protocol):

@@ -22,6 +22,7 @@ from node_agent.core.addresses import Address, parse_address
 from node_agent.core.batches import LAG_S
 from node_agent.core.keeper import MAX_BYTES
 from node_agent.core.patience import MIN_SILENCE_S
+from node_agent.core.tag_reads import FIRST_LOOK_WITHIN_S
 from node_agent.core.write_ahead import MAX_COPIES, WANTED
 
 IMDS_ENDPOINT = "http://169.254.169.254"
@@ -78,6 +79,9 @@ class Settings:
 
     engine_restarts: int
     """How many times in a row the engine may end before the node gives up."""
+
+    boot_spread_s: float
+    """Nodes that boot together look for each other one after another within that time."""
 
     term_grace_s: float
     """The deadline that SIGTERM gives a drain. systemd's TimeoutStopSec has to be longer."""
@@ -169,6 +173,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         metadata_endpoint=environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or IMDS_ENDPOINT,
         engine_start_s=read.get("SYNKTI_ENGINE_START_S", 900.0, _positive),
         engine_restarts=read.get("SYNKTI_ENGINE_RESTARTS", 5, int),
+        boot_spread_s=read.get("SYNKTI_BOOT_SPREAD_S", FIRST_LOOK_WITHIN_S, _positive),
         term_grace_s=read.get("SYNKTI_TERM_GRACE_S", 90.0, _positive),
         min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_SILENCE_S, _positive),
         max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, int),

@@ -7,6 +7,7 @@ from typing import Any
 from boto3.dynamodb.types import TypeSerializer
 
 from node_agent.adapters.aws import error_code, in_thread
+from node_agent.contract.drains import DrainRecord
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.records import NodeRecord, TimelineStep, node_key, step_item
 from node_agent.contract.states import NodeState
@@ -53,6 +54,10 @@ class DynamoRecords:
             if error_code(error) != _REFUSED:
                 raise
             await self._check_owner(key, incarnation)
+
+    async def keep_drain(self, record: DrainRecord) -> None:
+        item = _encode(record.to_item())
+        await in_thread("writing this drain's record", lambda: self._client.put_item(TableName=self._table, Item=item))
 
     async def _check_owner(self, key: dict[str, Any], incarnation: int) -> None:
         answer = await in_thread(

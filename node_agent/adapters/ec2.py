@@ -7,7 +7,7 @@ from typing import Any
 from node_agent.adapters.aws import in_thread
 from node_agent.contract.names import PEER_DOOR_PORT
 from node_agent.contract.tags import CLUSTER_TAG, DEADLINE_TAG, NODE_TAGS, ROLE_TAG, WORKER_ROLE, NodeTags, decode_tags
-from node_agent.core.fleet import TaggedNode
+from node_agent.core.nodes import TaggedNode
 
 
 class Ec2:

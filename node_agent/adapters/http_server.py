@@ -54,16 +54,18 @@ class Limits:
     """How long a request may take to arrive."""
 
 
-def bind(host: str, port: int, purpose: str) -> socket.socket:
+def bind(host: str, port: int, purpose: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     """A listening socket. Raises ConfigurationError that says what is in the way."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(socket.AF_INET, kind)
+    if kind is socket.SOCK_STREAM:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
         raise ConfigurationError([f"the {purpose} cannot listen on {host}:{port}: {error.strerror}"]) from error
-    listener.listen(_BACKLOG)
+    if kind is socket.SOCK_STREAM:
+        listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener
 

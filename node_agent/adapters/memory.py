@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from node_agent.contract.drains import DrainRecord
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.notices import InterruptionNotice
 from node_agent.contract.records import NodeRecord, TimelineStep
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import DEADLINE_TAG, NODE_TAGS, NodeTags, decode_tags
-from node_agent.core.fleet import TaggedNode
+from node_agent.core.nodes import TaggedNode
 from node_agent.ports import Identity
 
 
@@ -87,6 +88,7 @@ class MemoryRecords:
 
     def __init__(self) -> None:
         self.records: dict[str, NodeRecord] = {}
+        self.drains: dict[tuple[str, int], DrainRecord] = {}
 
     async def begin(self, record: NodeRecord) -> None:
         self.records[record.instance_id] = record
@@ -98,6 +100,9 @@ class MemoryRecords:
         timeline = {step.key: step, **record.timeline}
         forward = max(record.state, state, key=lambda s: s.rank)
         self.records[instance_id] = replace(record, state=forward, timeline=timeline)
+
+    async def keep_drain(self, record: DrainRecord) -> None:
+        self.drains[record.instance_id, record.incarnation] = record
 
 
 class MemorySecrets:

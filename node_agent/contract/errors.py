@@ -76,6 +76,10 @@ class NoReadyPeer(TransientError):
     """No node of the fleet can take the request now."""
 
 
+class FleetFull(TransientError):
+    """Every node that could take the request has more than enough to do."""
+
+
 class DeadlineExceeded(SynktiError):
     """It took longer than it may."""
 

@@ -26,6 +26,9 @@ NODE_HEADER = "x-synkti-node"
 DURABILITY_HEADER = b"x-synkti-durability"
 """A request's own word on its stream's journal: peer (kept by peers, the default) or none."""
 
+SESSION_HEADER = b"x-synkti-session"
+"""A client's own name for requests that belong together: they go to one node while it has room."""
+
 _CLUSTER = re.compile(r"[a-z][a-z0-9-]{0,18}[a-z0-9]")
 
 

@@ -15,8 +15,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 MAX_WAITING = 256
-MAX_WAIT_S = 10.0
-"""Clients of a model wait seconds for a first token anyhow; beyond this they had better be told."""
+MAX_WAIT_S = 4.0
+"""Clients of a model wait seconds for a first token anyhow; beyond this they had better be told. Less than it takes
+until a stream that waits for its engine gets its head: a status can be told only before."""
 
 LEAST_RETRY_S = 1.0
 MOST_RETRY_S = 60.0

@@ -6,7 +6,6 @@ What the client did not ask for (token ids, usage) is added for the engine and t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -15,15 +14,13 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import RequestRejected
+from node_agent.core.affinity import conversation_key, prompt_key
 
 COMPLETE_REASONS = frozenset({"stop", "length", "tool_calls", "repetition"})
 """Only these end an answer; `repetition` is vLLM's own, and only where a request turned its detection on."""
 
 MAX_CHOICES = 128
 """Of one request, and so the journals of one stream."""
-
-_PREFIX_BYTES = 1024
-"""How much of a prompt decides its prefix: the system prompt and the first turn of most conversations."""
 
 
 class Kind(Enum):
@@ -47,8 +44,8 @@ class Generation:
 
     choices: how many answers it asks for, of all its prompts together; prompts: of a completion, one or more, each a
     text or ids; echoes: the prompts' texts where the front door itself puts them before the answers; max_tokens: None
-    where the request leaves it to the engine; stop: the strings that end the answer; prefix: a digest of the prompt's
-    beginning, equal for equal beginnings.
+    where the request leaves it to the engine; stop: the strings that end the answer; key: of what it begins with
+    (`core/affinity`), None where it has no beginning to speak of.
     """
 
     kind: Kind
@@ -63,7 +60,7 @@ class Generation:
     echoes: tuple[str, ...]
     max_tokens: int | None
     stop: tuple[str, ...]
-    prefix: bytes
+    key: int | None
 
     @property
     def held_back(self) -> int:
@@ -124,7 +121,7 @@ def read_generation(kind: Kind, raw: bytes) -> Generation:
         echoes=_echoes(body, prompts),
         max_tokens=_max_tokens(kind, body),
         stop=_stop_strings(body.get("stop")),
-        prefix=_prefix(body[prompt_field]),
+        key=conversation_key(body["messages"]) if kind is Kind.CHAT else prompt_key(body["prompt"]),
     )
 
 
@@ -197,10 +194,6 @@ def _stop_strings(stop: object) -> tuple[str, ...]:
     if not isinstance(stop, list) or not all(isinstance(text, str) for text in stop):
         raise _bad("'stop' must be a text or a list of texts.", "stop")
     return tuple(text for text in stop if text)
-
-
-def _prefix(prompt: object) -> bytes:
-    return hashlib.blake2b(orjson.dumps(prompt)[:_PREFIX_BYTES], digest_size=8).digest()
 
 
 def _bad(message: str, param: str | None = None) -> RequestRejected:

@@ -4,8 +4,8 @@ A stream finishes here if what is left of it fits before the deadline, with a ma
 longest first, because they have most to gain from an early start elsewhere. A stream whose length nobody knows, or
 that has not begun, is handed off.
 
-`plan` says only that. `Drain` says the rest, again every half second, because engines slow down, peers come and go, and
-what was handed off is gone:
+It is planned again and again while the drain goes on, because engines slow down, peers come and go, and what was handed
+off is gone. A stream goes:
 
 * to a peer outside the pools that are going, where there is one; ready ones before those at risk;
 * one of a few that are this node's own choice: where half a fleet goes at once, all that go share all that stay;
@@ -69,14 +69,6 @@ class ServedStream:
 
 
 @dataclass(frozen=True)
-class DrainPlan:
-    """Keys of streams: `hand_off` in the order in which to do it."""
-
-    finish: tuple[int, ...]
-    hand_off: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Peer:
     """A node that may take streams over: those that serve the same model."""
 
@@ -104,12 +96,6 @@ class Schedule:
     finish: tuple[int, ...]
     due: tuple[HandOff, ...]
     later: tuple[HandOff, ...]
-
-
-def plan(streams: Iterable[ServedStream], now: float, deadline: float) -> DrainPlan:
-    """now, deadline: unix seconds. Called again while the drain goes on, since engines slow down and speed up."""
-    finish, hand_off = _sort(streams, deadline - now - MARGIN_S)
-    return DrainPlan(tuple(stream.key for stream in finish), tuple(stream.key for stream in hand_off))
 
 
 def going_pools(nodes: Iterable[NodeStatus], own: Pool) -> frozenset[Pool]:

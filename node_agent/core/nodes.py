@@ -66,6 +66,11 @@ class Load(NamedTuple):
         return self.running + self.waiting
 
 
+def load_to_json(load: Load) -> dict[str, Any]:
+    """For people and programs that look at the fleet."""
+    return {"in_flight": load.in_flight, **load._asdict()}
+
+
 IDLE = Load(0, 0, 0.0, 0.0, 0.0)
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 
 from node_agent.contract.states import NodeState
-from node_agent.core.fleet import NodeStatus, Pool
+from node_agent.core.nodes import NodeStatus, Pool
 
 RANKS = 4
 

@@ -44,7 +44,6 @@ from node_agent.core.template import Compare, as_event
 LOST_EVENT = b"synkti-lost"
 """With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
 
-HANDOFF = "handoff"
 _MAX_LESSONS = 8
 """Templates learned of one engine: one whose chunks differ each time is read in full."""
 

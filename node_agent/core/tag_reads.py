@@ -38,15 +38,16 @@ def every_s(nodes: int) -> float:
 
 
 class TagReads:
-    """When one node looks. chance: uniform in [0, 1), another one each time."""
+    """When one node looks. chance: uniform in [0, 1), another one each time; first_within_s: FIRST_LOOK_WITHIN_S."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_within_s: float = FIRST_LOOK_WITHIN_S) -> None:
+        self._first_within_s = first_within_s
         self._factor = 1.0
         self._alone_s = ALONE_FIRST_S
 
     def first_s(self, chance: float) -> float:
-        """How long to wait before the first look, and before the node's own tags are written."""
-        return FIRST_LOOK_WITHIN_S * chance
+        """How long to wait before the first look."""
+        return self._first_within_s * chance
 
     def next_s(self, nodes: int, chance: float) -> float:
         """How long to wait after a look that succeeded. nodes: that there are, this one included."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node_agent.contract.errors import ContinuationImpossible, StaleEpoch
 from node_agent.core import sse
-from node_agent.core.fleet import NodeStatus, Pool
+from node_agent.core.handing_over import read_loss
+from node_agent.core.nodes import NodeStatus, Pool
 from node_agent.core.patience import Pace, first_token_s, silence_s
-from node_agent.core.routing import Route
+from node_agent.core.router import Request, Route
 from node_agent.core.stream import StreamMachine, StreamState
 from node_agent.ports import ExchangeLost, Response
 from node_agent.tasks.engines import WRONG_MODEL, Engines
@@ -52,11 +53,18 @@ class _Loss:
 class ClientStream:
     """One stream of one client. `run` it; `close_with_handoff` ends it early, `abandon` when the client is gone.
 
-    replay: events that a client who came back lacks; kept: the stream's journal.
+    wanted: what routing has to know; replay: events that a client who came back lacks; kept: the stream's journal.
     """
 
     def __init__(
-        self, node: Node, engines: Engines, machine: StreamMachine, kept: KeptStream, reply: Reply, replay: bytes = b""
+        self,
+        node: Node,
+        engines: Engines,
+        machine: StreamMachine,
+        kept: KeptStream,
+        reply: Reply,
+        wanted: Request,
+        replay: bytes = b"",
     ) -> None:
         self.stream_id = kept.ahead.stream
         self.machine = machine
@@ -65,6 +73,7 @@ class ClientStream:
         self._engines = engines
         self._generation = machine.generation
         self._reply = reply
+        self._wanted = replace(wanted, goes_on=True)
         self._replay = replay
         # The engine makes its own id of ours (chatcmpl-<stream>), so that one word finds a stream everywhere.
         self._headers = {"content-type": "application/json", "x-request-id": self.stream_id}
@@ -72,6 +81,7 @@ class ClientStream:
         self._response: Response | None = None
         self._closed: str | None = None  # why it ends early: handoff, client-gone, taken
         self._tried: list[NodeStatus] = []
+        self._handed_to: str | None = None  # who has room, by the word of the node that gave the stream back
         self._loss: _Loss | None = None
         self._heard_at = 0.0  # loop time of the last bytes of the engine that was lost last
         self._retune_at = 1  # the event at which to look at the engine's pace
@@ -203,6 +213,7 @@ class ClientStream:
         await response.head()
         if response.status != 200 or not response.is_event_stream:
             return await self._refused(route.node, response)
+        self._node.succeeded(route.node.instance_id)
         self._reply.start(route)
         await response.pipe(self._take)
         return await self._engine_ended(route.node, "eof")
@@ -278,9 +289,11 @@ class ClientStream:
             return None
         return self._reply.refuse(response.status, body)
 
-    def _lost(self, node: NodeStatus, why: str) -> None:
+    def _lost(self, node: NodeStatus, word: str) -> None:
         if self._closed is not None:
             return
+        why, self._handed_to = read_loss(word)
+        self._node.failed(node.instance_id, why)
         if self.machine.state is not StreamState.LOST:
             self.machine.lose(why)
         if self._loss is None:
@@ -310,8 +323,9 @@ class ClientStream:
         last: Pool | None = self._tried[-1].pool if self._tried else None
         while self._closed is None:
             for not_again in (tried, tried[-1:]):
-                route = self._node.route(self._generation.model, self._generation.prefix, not_again, avoid=last)
-                if route is not None:
+                wanted = replace(self._wanted, tried=not_again, avoid=last, handed_to=self._handed_to)
+                route = self._node.route(wanted)
+                if isinstance(route, Route):
                     return route
             if self._clock() >= give_up_at:
                 break
@@ -329,7 +343,7 @@ class ClientStream:
 
     def _fronts(self) -> str:
         """Where to resume: the keepers first, since they have the journal at hand."""
-        serving = self._node.fleet.serving(self._node.clock())
+        serving = self._node.members.view.serving
         return ", ".join(
             node.front for node in sorted(serving, key=lambda n: n.instance_id not in self.kept.ahead.copies)
         )

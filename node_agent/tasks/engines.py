@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Mapping
 
 from node_agent.core.addresses import parse_address
-from node_agent.core.fleet import NodeStatus
+from node_agent.core.nodes import NodeStatus
 from node_agent.core.patience import accept_s
 from node_agent.core.signing import AUTH_HEADER, sign
 from node_agent.ports import ExchangeLost, Http, Response
@@ -16,16 +15,12 @@ from node_agent.tasks.node import Node
 from node_agent.tasks.served import ServedRequests
 
 ENGINE_PREFIX = "/peer/v1/engine"
-STATUS_TARGET = "/peer/v1/status"
 MAX_TOKENS_HEADER = "x-synkti-max-tokens"
 LOST_HEADER = b"x-synkti-lost"
 """On a peer door's 503: why its engine lost the request, which has to go on elsewhere."""
 
 PEER_SILENT = "peer-silent"
 WRONG_MODEL = "wrong-model"
-_WATCH_EVERY_S = 0.5
-_GONE = frozenset({"refused", "unreachable", "reset"})
-"""Losses that say something of the node, not only of one request."""
 
 
 class AtPeer(Asked):
@@ -42,7 +37,7 @@ class AtPeer(Asked):
             raise ExchangeLost(self.exchange.headers[LOST_HEADER].decode("latin-1"))
 
     def close(self) -> None:
-        self._engines.forget(self)
+        self._engines.closed(self)
         self.exchange.close()
 
 
@@ -69,11 +64,14 @@ class Engines:
     ) -> Response:
         """Ask the engine of `target_node`; a refused connection makes the peer suspect at once.
 
+        Always close what it returns: until then it counts as under way there.
+
         max_tokens: of the answer, None where unknown; silence_s: how long it may say nothing.
         """
         name = target_node.instance_id
+        self._node.router.opened(name)
         if name == self._node.instance_id:
-            return self._served.ask(method, target, headers, body, max_tokens, silence_s)
+            return self._served.ask(method, target, headers, body, max_tokens, silence_s, own=True)
         peer_target = ENGINE_PREFIX + target
         stamp = sign(self._key, method, peer_target, body, self._node.clock(), secrets.token_hex(12))
         extra = {AUTH_HEADER: stamp}
@@ -87,24 +85,18 @@ class Engines:
             body=body,
             silence_s=silence_s,
             accept_s=accept_s(self._node.min_silence_s),
-            lost=lambda why: self._lost(name, why),
+            lost=lambda why: self._node.lost(name, why),
         )
         asked = AtPeer(self, name, exchange)
         self._at_peers.add(asked)
         return asked
 
-    def _lost(self, name: str, why: str) -> None:
-        if why in _GONE:
-            self._node.fleet.failed(name)
+    def closed(self, asked: AtPeer) -> None:
+        if asked in self._at_peers:
+            self._at_peers.remove(asked)
+            self._node.router.closed(asked.instance_id)
 
-    def forget(self, asked: AtPeer) -> None:
-        self._at_peers.discard(asked)
-
-    async def watch(self) -> None:
-        """Lose what is under way at peers that are silent: their sockets may stay open; until cancelled."""
-        while True:
-            await asyncio.sleep(_WATCH_EVERY_S)
-            now = self._node.clock()
-            for asked in list(self._at_peers):
-                if self._node.fleet.is_silent(asked.instance_id, now):
-                    asked.abort(PEER_SILENT)
+    def lose(self, instance_id: str) -> None:
+        """A peer is dead: what is under way there is lost. Its sockets may stay open for long."""
+        for asked in [asked for asked in self._at_peers if asked.instance_id == instance_id]:
+            asked.abort(PEER_SILENT)

@@ -5,6 +5,7 @@
     /v1/streams/<id>                        a stream that began anywhere, from Last-Event-ID on
     /v1/models                              what the fleet serves
     /v1/synkti/nodes                        the fleet as this node sees it
+    /v1/synkti/drains                       this node's drain, while it lives: what happened when
     /healthz /readyz /metrics               liveness, readiness, Prometheus
 
 Every error is in OpenAI's form and says what to do.
@@ -17,18 +18,22 @@ import secrets
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from node_agent.contract.errors import NoReadyPeer, RequestRejected
-from node_agent.contract.names import DURABILITY_HEADER
+from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
+from node_agent.contract.names import DURABILITY_HEADER, SESSION_HEADER
+from node_agent.core.affinity import session_key
 from node_agent.core.completions import Generation, Kind, read_generation, read_model
 from node_agent.core.epochs import Epoch, EventId, Run, parse_event_id
+from node_agent.core.nodes import load_to_json
 from node_agent.core.opening import Opening
-from node_agent.core.routing import Route
+from node_agent.core.router import Request, Route
 from node_agent.core.stream import StreamMachine
 from node_agent.core.write_ahead import WriteAhead
 from node_agent.ports import DoorRequest
 from node_agent.tasks.answers import answer_error, answer_json
 from node_agent.tasks.client_stream import ClientStream
+from node_agent.tasks.draining import Draining
 from node_agent.tasks.engines import Engines
+from node_agent.tasks.entrance import Entrance
 from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.metrics import CONTENT_TYPE
 from node_agent.tasks.node import Node
@@ -40,7 +45,7 @@ from node_agent.tasks.whole_request import ClientGone, WholeRequest, WholeReques
 _PASSED_ON = frozenset({"/tokenize", "/detokenize", "/version"})
 _HEADERS = {"content-type": "application/json"}
 _STREAMS = "/v1/streams/"
-_RETRY_AFTER_S = 2.0
+_MAX_SESSION_BYTES = 256
 
 _KINDS = {kind.value: kind for kind in Kind}
 
@@ -49,13 +54,22 @@ class FrontDoor:
     """Answers clients' requests."""
 
     def __init__(
-        self, node: Node, engines: Engines, keepers: Keepers, takeovers: Takeovers, streams: OpenStreams
+        self,
+        node: Node,
+        entrance: Entrance,
+        engines: Engines,
+        keepers: Keepers,
+        takeovers: Takeovers,
+        streams: OpenStreams,
+        draining: Draining,
     ) -> None:
         self._node = node
+        self._entrance = entrance
         self._engines = engines
         self._keepers = keepers
         self._takeovers = takeovers
         self._streams = streams
+        self._draining = draining
         self.whole_requests = WholeRequests(node, engines)
         self._own_routes: dict[str, Callable[[DoorRequest], None]] = {
             "/healthz": self._healthz,
@@ -63,6 +77,7 @@ class FrontDoor:
             "/metrics": self._metrics,
             "/v1/models": self._models,
             "/v1/synkti/nodes": self._nodes,
+            "/v1/synkti/drains": self._drains,
         }
 
     async def __call__(self, request: DoorRequest) -> None:
@@ -81,6 +96,9 @@ class FrontDoor:
         except NoReadyPeer as none:
             status = 503
             answer_error(request, status, "no_ready_node", str(none), retry_after_s=none.retry_after_s)
+        except FleetFull as full:
+            status = 429
+            answer_error(request, status, "fleet_full", str(full), retry_after_s=full.retry_after_s)
         except JournalBehind as behind:
             status = 503
             answer_error(request, status, "journal_behind", str(behind), retry_after_s=behind.retry_after_s)
@@ -94,32 +112,21 @@ class FrontDoor:
         if kind is None and not path.startswith("/v1/") and path not in _PASSED_ON:
             raise RequestRejected(404, "unknown_route", f"There is no route {path}; the API is under /v1.")
         if kind is None:
-            model = read_model(request.body)
-            whole = WholeRequest(request.method, request.target, _HEADERS, request.body, model)
-            return await self.whole_requests.answer(whole, self._route(model, b""), request)
+            wanted = _wanted(request, read_model(request.body), None)
+            route = await self._entrance.route(wanted, request)
+            whole = WholeRequest(request.method, request.target, _HEADERS, request.body, wanted)
+            return await self.whole_requests.answer(whole, route, request)
         if request.method != "POST":
             raise RequestRejected(405, "method_not_allowed", f"{path} takes POST.")
         generation = read_generation(kind, request.body)
-        route = self._route(generation.model, generation.prefix)
+        wanted = _wanted(request, generation.model, generation.key)
+        route = await self._entrance.route(wanted, request)
         if generation.streaming:
-            return await self._stream(request, route, generation)
-        whole = WholeRequest(
-            "POST", path, _HEADERS, request.body, generation.model, generation.prefix, generation.max_tokens
-        )
+            return await self._stream(request, route, generation, wanted)
+        whole = WholeRequest("POST", path, _HEADERS, request.body, wanted, generation.max_tokens, generates=True)
         return await self.whole_requests.answer(whole, route, request)
 
-    def _route(self, model: str | None, prefix: bytes) -> Route:
-        """Raises NoReadyPeer, or RequestRejected (404) where nodes are ready, but none serves the model."""
-        route = self._node.route(model, prefix)
-        if route is not None:
-            return route
-        models = sorted(self._node.models())
-        if not models:
-            raise NoReadyPeer("No node of the fleet is ready to serve; try again shortly.", _RETRY_AFTER_S)
-        have = ", ".join(models)
-        raise RequestRejected(404, "model_not_found", f"The model {model!r} does not exist; served: {have}.", "model")
-
-    async def _stream(self, request: DoorRequest, route: Route, generation: Generation) -> int:
+    async def _stream(self, request: DoorRequest, route: Route, generation: Generation, wanted: Request) -> int:
         durable = _is_durable(request.headers.get(DURABILITY_HEADER))
         if self._streams.is_full:
             return self._refuse(request)
@@ -131,7 +138,8 @@ class FrontDoor:
         machine = StreamMachine(generation, stream_id, runs)
         ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log)
         kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
-        stream = ClientStream(self._node, self._engines, machine, kept, Reply(request, stream_id, request_id))
+        reply = Reply(request, stream_id, request_id)
+        stream = ClientStream(self._node, self._engines, machine, kept, reply, wanted)
         return await self._run(stream, stream.run(route))
 
     async def _resume(self, request: DoorRequest, stream_id: str) -> int:
@@ -145,7 +153,9 @@ class FrontDoor:
         kept = self._keepers.begin(takeover.ahead, None)
         request_id = takeover.request_id.encode("latin-1", "replace") if takeover.request_id else None
         reply = Reply(request, event.stream, request_id)
-        stream = ClientStream(self._node, self._engines, takeover.machine, kept, reply, takeover.replay)
+        generation = takeover.machine.generation
+        wanted = _wanted(request, generation.model, generation.key)
+        stream = ClientStream(self._node, self._engines, takeover.machine, kept, reply, wanted, takeover.replay)
         return await self._run(stream, stream.resume())
 
     @contextlib.contextmanager
@@ -193,8 +203,32 @@ class FrontDoor:
         answer_json(request, {"object": "list", "data": data})
 
     def _nodes(self, request: DoorRequest) -> None:
-        alive = [self._node.status(), *self._node.fleet.alive(self._node.clock())]
-        answer_json(request, {"self": self._node.instance_id, "nodes": [status.to_json() for status in alive]})
+        node = self._node
+        suspects = node.suspects
+        nodes = [
+            {
+                **status.to_json(),
+                **load_to_json(node.load_of(status.instance_id)),
+                "suspect": status.instance_id in suspects,
+            }
+            for status in (node.status(), *node.present)
+        ]
+        answer_json(request, {"self": node.instance_id, "nodes": nodes})
+
+    def _drains(self, request: DoorRequest) -> None:
+        record = self._draining.record
+        answer_json(request, {"drains": [] if record is None else [record.to_json()]})
+
+
+def _wanted(request: DoorRequest, model: str | None, key: int | None) -> Request:
+    """What routing has to know. Raises RequestRejected."""
+    session = request.headers.get(SESSION_HEADER)
+    if not session:
+        return Request(model, key)
+    if len(session) > _MAX_SESSION_BYTES:
+        name = SESSION_HEADER.decode()
+        raise RequestRejected(400, "invalid_request", f"{name} has {_MAX_SESSION_BYTES} characters at most.")
+    return Request(model, session_key(session.decode("latin-1")), by_session=True)
 
 
 def _is_durable(asked: bytes | None) -> bool:

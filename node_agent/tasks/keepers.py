@@ -15,9 +15,10 @@ import orjson
 
 from node_agent.contract.states import NodeState
 from node_agent.core.addresses import parse_address
-from node_agent.core.fleet import NodeStatus, Pool
 from node_agent.core.journal_wire import APPEND, FINISH, FORGET, OPEN, encode
 from node_agent.core.keeper import Keeper, KeptJournal, Refused
+from node_agent.core.membership import View
+from node_agent.core.nodes import NodeStatus, Pool
 from node_agent.core.placement import choose_keepers
 from node_agent.core.write_ahead import WANTED, Copy, Forget, Instruction, Open, WriteAhead
 from node_agent.ports import JournalLink, JournalLinks
@@ -25,7 +26,10 @@ from node_agent.tasks.kept_stream import KeptStream
 from node_agent.tasks.node import Node
 
 REVIEW_EVERY_S = 0.25
-_GONE = frozenset({"refused", "unreachable"})
+_OUT_OF_REACH_S = 5.0
+"""How long a peer whose link broke is not asked to keep anything, where another can: a network may be cut between two
+nodes that all others reach."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -80,7 +84,8 @@ class Keepers:
         self._handles = itertools.count(1)
         self._streams: dict[int, KeptStream] = {}
         self._open: dict[str, _Keeper] = {}
-        self._fleet_seen: tuple[tuple[str, NodeState], ...] = ()
+        self._fleet_seen: View | None = None
+        self._lost_at: dict[str, float] = {}  # peers whose link broke lately, by loop time
 
     def begin(self, ahead: WriteAhead, engine: Pool | None, *, durable: bool = True) -> KeptStream:
         """Take a stream's journal in, and send it to its keepers. durable: whether the client wants copies."""
@@ -101,9 +106,8 @@ class Keepers:
 
     def _review_all(self) -> None:
         """All streams when the fleet has changed, else those whose copies are not as they should be."""
-        peers = self.node.fleet.alive(self.node.clock())
-        fleet = tuple((peer.instance_id, peer.state) for peer in peers)
-        changed, self._fleet_seen = fleet != self._fleet_seen, fleet
+        view, peers = self.node.members.view, self.node.present
+        changed, self._fleet_seen = view is not self._fleet_seen, view
         for stream in list(self._streams.values()):
             self._count_gaps(stream)
             if changed or not stream.ahead.is_settled:
@@ -114,13 +118,19 @@ class Keepers:
         if not ahead.wanted:
             return
         if peers is None:
-            peers = self.node.fleet.alive(self.node.clock())
+            peers = self.node.present
         fit = [p.instance_id for p in peers if p.state in (NodeState.READY, NodeState.STARTING)]
         staying = [p.pool for p in peers if p.instance_id in ahead.copies and p.instance_id in fit]
-        slow = {name for name, keeper in self._open.items() if keeper.link.is_late}
-        chosen = choose_keepers(ahead.stream, peers, [self.node.pool, *staying], stream.engine, slow)
+        chosen = choose_keepers(ahead.stream, peers, [self.node.pool, *staying], stream.engine, self._doubtful())
         self._perform(stream, ahead.review([peer.instance_id for peer in chosen], fit))
         stream.release()
+
+    def _doubtful(self) -> set[str]:
+        """Peers that are chosen last: suspected, late, or out of reach a moment ago."""
+        now = asyncio.get_running_loop().time()
+        self._lost_at = {name: at for name, at in self._lost_at.items() if now - at < _OUT_OF_REACH_S}
+        late = (name for name, keeper in self._open.items() if keeper.link.is_late)
+        return {*self.node.suspects, *self._lost_at, *late}
 
     def _count_gaps(self, stream: KeptStream) -> None:
         """Events that went out although no keeper had them."""
@@ -132,7 +142,7 @@ class Keepers:
 
     def replace_late(self, streams: Iterable[KeptStream]) -> None:
         """Some copies of these are late."""
-        peers = self.node.fleet.alive(self.node.clock())
+        peers = self.node.present
         for stream in streams:
             if stream.handle in self._streams:
                 self._review(stream, peers)
@@ -162,11 +172,11 @@ class Keepers:
     def _send(self, keeper: str, message: bytes, receipt: object = None) -> None:
         open_ = self._open.get(keeper)
         if open_ is None:
-            peer = self.node.fleet.peers.get(keeper)
+            peer = self.node.member(keeper)
             if peer is None:
                 asyncio.get_running_loop().call_soon(self.lost, keeper, "unknown")
                 return
-            open_ = self._open[keeper] = _Keeper(self, keeper, self._links, peer.address)
+            open_ = self._open[keeper] = _Keeper(self, keeper, self._links, peer.status.peer)
         open_.link.send(message, receipt)
 
     def refused(self, keeper: str, handle: int, why: str) -> None:
@@ -183,8 +193,8 @@ class Keepers:
         self._open.pop(keeper, None)
         _log.info("keeper %s is lost: %s", keeper, why)
         self.node.metrics.keeper_losses.labels(why).inc()
-        if why in _GONE:
-            self.node.fleet.failed(keeper)
+        self._lost_at[keeper] = asyncio.get_running_loop().time()
+        self.node.lost(keeper, why)
         for stream in list(self._streams.values()):
             if keeper in stream.ahead.copies:
                 stream.ahead.lost(keeper)
@@ -222,17 +232,17 @@ class Keepers:
 
     def _copy_orphans(self) -> None:
         for name, journal in self.own.orphans(self.node.clock()):
-            alive = {peer.instance_id for peer in self.node.fleet.alive(self.node.clock())}
+            alive = {peer.instance_id for peer in self.node.present}
             self._copy_on(name, journal, self._wanted - len(journal.copied_to & alive))
 
     def _copy_on(self, name: str, journal: KeptJournal, copies: int) -> list[asyncio.Future[None]]:
         """Send a journal that is kept here to the best peers that have it not from here; their receipts."""
-        peers = self.node.fleet.alive(self.node.clock())
+        peers = self.node.present
         having = [peer.pool for peer in peers if peer.instance_id in journal.copied_to]
         new = [peer for peer in peers if peer.instance_id not in journal.copied_to]
         ahead = WriteAhead(name, journal.written_in, journal.opening, log=journal.lines, seq=journal.seq)
         receipts = []
-        for peer in choose_keepers(name, new, [self.node.pool, *having])[: max(0, copies)]:
+        for peer in choose_keepers(name, new, [self.node.pool, *having], None, self._doubtful())[: max(0, copies)]:
             journal.copied_to.add(peer.instance_id)
             receipts.append(asyncio.get_running_loop().create_future())
             self._send(peer.instance_id, _opened(next(self._handles), ahead), receipts[-1])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from node_agent.contract.errors import StaleEpoch
-from node_agent.core.fleet import Pool
+from node_agent.core.nodes import Pool
 from node_agent.core.write_ahead import WriteAhead
 
 if TYPE_CHECKING:

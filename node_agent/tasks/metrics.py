@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -42,7 +44,14 @@ class Metrics:
         self.resumes = Counter(
             "synkti_resumes", "Streams that clients came back for, by the outcome", ["outcome"], registry=registry
         )
-        self.peers = Gauge("synkti_peers", "Peers known, by state", ["state"], registry=registry)
+        self.peers = Gauge("synkti_peers", "Peers known, by what is held of them", ["held"], registry=registry)
+        self.member_changes = Counter(
+            "synkti_member_changes", "Peers that came to be held for this", ["held"], registry=registry
+        )
+        self.health = Gauge("synkti_local_health", "How far this node mistrusts itself, 0 is well", registry=registry)
+        self.waiting = Gauge(
+            "synkti_requests_waiting", "Requests that wait until a node can take them", registry=registry
+        )
         self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
 
         # Looked up once: the library's own way takes longer than the rest of a small request's bookkeeping.
@@ -62,6 +71,13 @@ class Metrics:
         if counter is None:
             counter = self._routes[reason] = self.routes.labels(reason)
         counter.inc()
+
+    def watch_members(self, figures: Callable[[], Mapping[str, int]], suspects: Callable[[], int]) -> None:
+        """Have membership's figures read whenever somebody asks for the metrics."""
+        self.peers.labels("alive").set_function(lambda: figures()["present"] - suspects())
+        self.peers.labels("suspect").set_function(suspects)
+        self.peers.labels("dead").set_function(lambda: figures()["dead"])
+        self.health.set_function(lambda: figures()["health"])
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

@@ -5,36 +5,43 @@ The one mutable value that the tasks share. Only the agent's effects change `sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from node_agent.contract.states import NodeState
-from node_agent.core import routing
-from node_agent.core.fleet import Fleet, NodeStatus, Pool
+from node_agent.core.handing_over import HANDOFF
+from node_agent.core.membership import Announced, Measured, Member, Membership, View
+from node_agent.core.nodes import Load, NodeStatus, Pool
 from node_agent.core.patience import MIN_SILENCE_S
-from node_agent.core.routing import Route
+from node_agent.core.router import Nowhere, Request, Route, Router
 from node_agent.ports import Identity
+from node_agent.tasks.gossip import Gossip
 from node_agent.tasks.metrics import Metrics
+
+_NOT_THERE = frozenset({"refused", "unreachable", "reset"})
+"""Losses that say something of the node, not only of one request."""
 
 
 @dataclass
 class Node:
-    """clock: unix seconds; peer, front: host:port of the doors as others reach them.
+    """clock: unix seconds; model: the one that it serves once it is ready.
 
     min_silence_s: the least inter-token timeout of the streams here.
     """
 
     identity: Identity
-    peer: str
-    front: str
     model: str
-    incarnation: int
     clock: Callable[[], float]
-    fleet: Fleet
+    gossip: Gossip
     metrics: Metrics
     min_silence_s: float = MIN_SILENCE_S
-    state: NodeState = NodeState.STARTING
-    in_flight: int = 0
+    router: Router = field(init=False)
+    _view: View | None = field(init=False, default=None)
+    _own: NodeStatus | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.router = Router(self.instance_id)
 
     @property
     def instance_id(self) -> str:
@@ -44,34 +51,85 @@ class Node:
     def pool(self) -> Pool:
         return Pool(self.identity.zone, self.identity.instance_type)
 
+    @property
+    def members(self) -> Membership:
+        return self.gossip.machine
+
+    @property
+    def state(self) -> NodeState:
+        return self.members.status.state
+
+    def become(self, state: NodeState) -> None:
+        """Have everybody told at once."""
+        model = self.model if state.takes_requests else ""
+        self.gossip.handle(Announced(self.gossip.clock(), state, model))
+
+    def measured(self, load: Load) -> None:
+        """What this node's engine is doing now."""
+        self.router.own_load.measured(load)
+        self.gossip.handle(Measured(self.gossip.clock(), load))
+
     def status(self) -> NodeStatus:
-        return NodeStatus(
-            instance_id=self.identity.instance_id,
-            peer=self.peer,
-            front=self.front,
-            state=self.state,
-            zone=self.identity.zone,
-            instance_type=self.identity.instance_type,
-            model=self.model if self.state.takes_requests else "",
-            in_flight=self.in_flight,
-            incarnation=self.incarnation,
-        )
+        return self.members.status
 
-    def serving(self) -> list[NodeStatus]:
-        """All nodes that may serve now, this one included."""
-        serving = self.fleet.serving(self.clock())
-        if self.state.takes_requests:
-            serving.append(self.status())
-        return serving
+    def load_of(self, instance_id: str) -> Load:
+        member = self.members.members.get(instance_id)
+        return member.load if member is not None else self.router.own_load.load
 
-    def route(
-        self, model: str | None, prefix: bytes, tried: Collection[str] = (), avoid: Pool | None = None
-    ) -> Route | None:
-        route = routing.choose(self.serving(), model=model, prefix=prefix, tried=tried, avoid=avoid)
-        if route is not None:
+    # peers
+
+    @property
+    def present(self) -> list[NodeStatus]:
+        """All peers that are not known to be gone; a suspect is innocent until its time is up."""
+        view = self.members.view
+        return [*view.alive, *view.suspects]
+
+    @property
+    def suspects(self) -> set[str]:
+        return {status.instance_id for status in self.members.view.suspects}
+
+    def member(self, instance_id: str) -> Member | None:
+        return self.members.members.get(instance_id)
+
+    def lost(self, instance_id: str, why: str) -> None:
+        """A connection to a peer broke or could not be made."""
+        if why in _NOT_THERE:
+            self.gossip.failed(instance_id, why)
+
+    def succeeded(self, instance_id: str) -> None:
+        """A node's engine began to answer."""
+        self.router.succeeded(instance_id)
+
+    def failed(self, instance_id: str, why: str) -> None:
+        """A node's engine lost a request; what it gives back because it goes is no failure."""
+        if not why.startswith(HANDOFF):
+            self.router.failed(instance_id, self.gossip.clock())
+
+    # routes
+
+    def route(self, request: Request) -> Route | Nowhere:
+        """Which engine serves a request, and why."""
+        self._renew()
+        route = self.router.choose(request, self.gossip.clock())
+        if isinstance(route, Route):
             self.metrics.count_route(route.reason)
         return route
 
-    def models(self) -> set[str]:
+    def models(self) -> frozenset[str]:
         """The models that some node serves now."""
-        return {node.model for node in self.serving() if node.model}
+        self._renew()
+        return self.router.models()
+
+    def _renew(self) -> None:
+        members = self.members
+        view, own = members.view, members.status
+        if view is not self._view or own is not self._own:
+            self._view, self._own = view, own
+            self.router.renew(_serving(view, own), members.members, own)
+
+
+def _serving(view: View, own: NodeStatus) -> Iterable[NodeStatus]:
+    """Peers that may be chosen: suspects only where nobody else serves their model."""
+    models = {status.model for status in itertools.chain(view.serving, (own,) if own.state.takes_requests else ())}
+    doubtful = [s for s in view.suspects if s.state.takes_requests and s.model not in models]
+    return [*view.serving, *doubtful]

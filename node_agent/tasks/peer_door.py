@@ -1,6 +1,6 @@
 """The peer door: what other nodes ask of this one. Every message is authenticated; all others get 401.
 
-    POST /peer/v1/status              statuses exchanged
+    POST /peer/v1/members             tables of members compared (sealed by `core/membership`, no other stamp)
     POST /peer/v1/take                a stream's journal, for its new owner (see `tasks/takeover`)
     *    /peer/v1/engine/<target>     a request to this node's engine
 
@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import logging
 
-import orjson
-
 from node_agent.core import sse
-from node_agent.core.fleet import status_from_json
 from node_agent.core.signing import AUTH_HEADER, Doorkeeper
 from node_agent.core.stream import LOST_EVENT
 from node_agent.ports import DoorRequest, ExchangeLost, Response
-from node_agent.tasks.answers import answer_error, answer_json
-from node_agent.tasks.engines import ENGINE_PREFIX, LOST_HEADER, MAX_TOKENS_HEADER, STATUS_TARGET
+from node_agent.tasks.answers import answer_error
+from node_agent.tasks.engines import ENGINE_PREFIX, LOST_HEADER, MAX_TOKENS_HEADER
+from node_agent.tasks.gossip import MEMBERS_TARGET
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import EVENT_STREAM
 from node_agent.tasks.served import ServedRequests
@@ -45,6 +43,9 @@ class PeerDoor:
 
     async def __call__(self, request: DoorRequest) -> None:
         target = request.target
+        if target == MEMBERS_TARGET:
+            self._compare_members(request)
+            return
         stamp = request.headers.get(_AUTH)
         why = self._doorkeeper.refusal(
             stamp.decode("latin-1") if stamp else None, request.method, target, request.body, self._node.clock()
@@ -52,8 +53,6 @@ class PeerDoor:
         if why is not None:
             _log.warning("peer door: refused %s %s: %s", request.method, target, why)
             answer_error(request, 401, "not_a_peer", f"This door is for peers: {why}.")
-        elif target == STATUS_TARGET:
-            self._exchange_status(request)
         elif target == TAKE_TARGET:
             self._give_journal(request)
         elif target.startswith(ENGINE_PREFIX + "/"):
@@ -61,14 +60,12 @@ class PeerDoor:
         else:
             answer_error(request, 404, "unknown_route", f"The peer door has no {target}.")
 
-    def _exchange_status(self, request: DoorRequest) -> None:
-        try:
-            status = status_from_json(orjson.loads(request.body))
-        except (ValueError, KeyError, TypeError) as error:
-            answer_error(request, 400, "invalid_status", f"Not a node's status: {error!r}.")
-            return
-        self._node.fleet.heard(status, self._node.clock())
-        answer_json(request, self._node.status().to_json())
+    def _compare_members(self, request: DoorRequest) -> None:
+        answer = self._node.gossip.question(request.body)
+        if answer is None:
+            answer_error(request, 401, "not_a_peer", "This door is for peers: the message is not sealed as theirs are.")
+        else:
+            request.respond(200, answer, b"application/octet-stream")
 
     def _give_journal(self, request: DoorRequest) -> None:
         try:

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from node_agent.contract.drains import DrainRecord
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.records import NodeRecord, TimelineStep
 from node_agent.contract.states import NodeState
@@ -41,6 +42,8 @@ class Publisher:
         self._records = records
         self._chance = chance
         self._tags: NodeTags | None = None
+        self._drain: DrainRecord | None = None
+        self._drain_written: DrainRecord | None = None
         self._steps: deque[tuple[NodeState, TimelineStep]] = deque(maxlen=_MAX_STEPS)
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
@@ -53,6 +56,13 @@ class Publisher:
         self._steps.append((state, step))
         self._idle.clear()
         self._news.set()
+
+    def keep_drain(self, record: DrainRecord) -> None:
+        """Returns at once. Only the newest word of a drain matters."""
+        if record != self._drain_written:
+            self._drain = record
+            self._idle.clear()
+            self._news.set()
 
     async def flush(self, within_s: float) -> bool:
         """Wait until everything was written; False where that took longer than it may."""
@@ -92,6 +102,7 @@ class Publisher:
                 self._tags = None
         if self._records is None:
             self._steps.clear()
+            self._drain = None
             return
         if not self._begun:
             await self._records.begin(self._record)
@@ -100,3 +111,8 @@ class Publisher:
             state, step = self._steps[0]
             await self._records.advance(self._record.instance_id, self._record.incarnation, state, step)
             self._steps.popleft()
+        if (drain := self._drain) is not None:
+            await self._records.keep_drain(drain)
+            self._drain_written = drain
+            if self._drain is drain:
+                self._drain = None

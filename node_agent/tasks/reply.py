@@ -13,7 +13,7 @@ import orjson
 from node_agent.contract.errors import openai_error
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER, STREAM_HEADER
 from node_agent.core import sse
-from node_agent.core.routing import Route
+from node_agent.core.router import Route
 from node_agent.ports import DoorRequest
 from node_agent.tasks.answers import answer_error
 

@@ -1,7 +1,7 @@
 """What this node's engine is serving: for its own clients and, through the peer door, for those of other nodes.
 
 Every request to the local engine passes here, so that the drain planner knows all of them and can hand each one back
-to its entry: its reader then loses the exchange with `handoff`, and the entry goes on elsewhere.
+to its entry: its reader then loses the exchange with `handoff`, and the entry goes on where the planner says.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-from node_agent.core import drain
 from node_agent.core.addresses import Address
 from node_agent.core.drain import ServedStream
-from node_agent.core.stream import HANDOFF
+from node_agent.core.handing_over import handed_to
 from node_agent.ports import Http, Response
 from node_agent.tasks.asked import Asked
 from node_agent.tasks.node import Node
@@ -20,14 +19,21 @@ from node_agent.tasks.node import Node
 _SAMPLE_TOKENS = 4
 """The least that a request has to have generated to say something of the engine's pace."""
 
+_BYTES_PER_TOKEN = 4
+"""Of a prompt, where nobody counted: about what tokenizers make of English."""
+
 
 class Served(Asked):
-    """One request at the local engine."""
+    """One request at the local engine. body_bytes: of the request; own: whether this node is its entry."""
 
-    def __init__(self, registry: ServedRequests, key: int, max_tokens: int | None, exchange: Response) -> None:
+    def __init__(
+        self, registry: ServedRequests, key: int, max_tokens: int | None, body_bytes: int, exchange: Response, own: bool
+    ) -> None:
         super().__init__(exchange)
         self.key = key
         self.max_tokens = max_tokens
+        self.body_bytes = body_bytes
+        self.own = own
         self.handed_off = False
         self._registry = registry
 
@@ -35,6 +41,11 @@ class Served(Asked):
     def remaining_tokens(self) -> int | None:
         """At most, as a rule: tokens that come together count as one, so it errs on the safe side."""
         return None if self.max_tokens is None else max(0, self.max_tokens - self.pieces)
+
+    @property
+    def context_tokens(self) -> int:
+        """About what another engine would have to read before it goes on."""
+        return self.body_bytes // _BYTES_PER_TOKEN + self.pieces
 
     @property
     def pace_s(self) -> float | None:
@@ -69,17 +80,21 @@ class ServedRequests:
         body: bytes,
         max_tokens: int | None,
         silence_s: float,
+        *,
+        own: bool = False,
     ) -> Served:
-        """Ask the engine. It is lost with `handoff` where the node begins to drain meanwhile."""
+        """Ask the engine. It is lost with `handoff` where the node begins to drain meanwhile.
+
+        own: whether this node is the request's entry, which counts what it has under way where (`Router.opened`).
+        """
         exchange = self._client.ask(self._engine, method, target, headers=headers, body=body, silence_s=silence_s)
-        served = Served(self, next(self._keys), max_tokens, exchange)
+        served = Served(self, next(self._keys), max_tokens, len(body), exchange, own)
         self._served[served.key] = served
-        self.node.in_flight = len(self._served)
         return served
 
     def forget(self, served: Served) -> None:
-        self._served.pop(served.key, None)
-        self.node.in_flight = len(self._served)
+        if self._served.pop(served.key, None) is not None and served.own:
+            self.node.router.closed(self.node.instance_id)
 
     def pace_s(self) -> float:
         """The engine's time per token: of what it serves now, else as it was last; 0 where nobody knows."""
@@ -88,20 +103,24 @@ class ServedRequests:
             self._last_pace_s = sum(paces) / len(paces)
         return self._last_pace_s
 
-    def plan(self, now: float, deadline: float) -> drain.DrainPlan:
-        """What the drain planner says of what is served now."""
+    def streams(self) -> list[ServedStream]:
+        """What is served now and was not handed off, as the drain planner wants it."""
         pace = self.pace_s()
-        streams = [ServedStream(s.key, s.remaining_tokens, pace) for s in self._served.values() if not s.handed_off]
-        return drain.plan(streams, now, deadline)
+        return [
+            ServedStream(served.key, served.remaining_tokens, pace, served.context_tokens)
+            for served in self._served.values()
+            if not served.handed_off
+        ]
 
-    def hand_off(self, key: int) -> None:
-        """Give one request back to its entry."""
+    def hand_off(self, key: int, to: str | None) -> bool:
+        """Give one request back to its entry. to: the instance that has room for it. Whether it was still here."""
         served = self._served.get(key)
-        if served is not None and not served.handed_off:
-            served.handed_off = True
-            served.exchange.abort(HANDOFF)
+        if served is None or served.handed_off:
+            return False
+        served.handed_off = True
+        served.exchange.abort(handed_to(to))
+        return True
 
-    def hand_off_all(self) -> None:
-        """Give every request back."""
-        for key in list(self._served):
-            self.hand_off(key)
+    def hand_off_all(self) -> int:
+        """Give every request back; how many there were."""
+        return sum(self.hand_off(key, None) for key in list(self._served))

@@ -19,7 +19,6 @@ from node_agent.contract.errors import RequestRejected, TransientError
 from node_agent.core import keeper as keeping
 from node_agent.core.addresses import parse_address
 from node_agent.core.epochs import Epoch, EventId, Run, epoch_from_json, is_told_by
-from node_agent.core.fleet import Peer
 from node_agent.core.keeper import Keeper, Taken
 from node_agent.core.opening import Opening, read_opening
 from node_agent.core.placement import RANKS, rank
@@ -85,7 +84,7 @@ class Takeovers:
             if found.expired:
                 message = f"Stream {event.stream} has expired: its journal is kept for {keeping.LIFE_S:.0f} s."
                 raise RequestRejected(410, "stream_expired", message)
-            if not self._node.fleet.is_complete:
+            if not self._node.members.has_looked:
                 raise JournalBehind("This node does not know the others yet; ask again, or another node.")
             if found.silent:
                 raise JournalBehind(f"Nobody who answers knows stream {event.stream}, but {found.silent} nodes do not.")
@@ -118,20 +117,24 @@ class Takeovers:
     async def _find(self, event: EventId, owner: str) -> _Found:
         stream = event.stream
         here = self.take_here(stream, owner)
-        fleet = self._node.fleet
-        ranked = [node.instance_id for node in rank(stream, fleet.alive(self._node.clock()))]
-        near = await self._ask_all([fleet.peers[name] for name in ranked[:RANKS]], event, owner, here)
+        members = self._node.members
+        ranked = [(node.instance_id, node.peer) for node in rank(stream, self._node.present)]
+        near = await self._ask_all(ranked[:RANKS], event, owner, here)
         if any(_has(journal, event) for journal in near.journals):
             return near
-        others = [peer for peer in fleet.peers.values() if peer.instance_id not in ranked[:RANKS]]
+        known = dict([*members.unmet, *((node.instance_id, node.peer) for node in members.view.known)])
+        asked = dict(ranked[:RANKS])
+        others = [(name, address) for name, address in known.items() if name not in asked]
         far = await self._ask_all(others, event, owner, None)
         expired = near.expired or far.expired or self._own.has_expired(stream)
         return _Found([*near.journals, *far.journals], expired, near.silent + far.silent)
 
-    async def _ask_all(self, peers: Sequence[Peer], event: EventId, owner: str, here: Taken | None) -> _Found:
+    async def _ask_all(
+        self, peers: Sequence[tuple[str, str]], event: EventId, owner: str, here: Taken | None
+    ) -> _Found:
         """Their answers, and this node's own. Once one has what the client needs, the others get a moment only."""
         found, expired, silent = [here] if here is not None else [], False, 0
-        asking = {asyncio.ensure_future(self._ask(peer, event.stream, owner)) for peer in peers}
+        asking = {asyncio.ensure_future(self._ask(name, address, event.stream, owner)) for name, address in peers}
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + _WITHIN_S
         while asking and clock() < give_up_at:
@@ -146,7 +149,7 @@ class Takeovers:
             task.cancel()
         return _Found(found, expired, silent + len(asking))
 
-    async def _ask(self, peer: Peer, stream: str, owner: str) -> Taken | bool | None:
+    async def _ask(self, name: str, address: str, stream: str, owner: str) -> Taken | bool | None:
         """The peer's copy; else whether it knew one that has expired; None where it does not answer."""
         body = orjson.dumps({"stream": stream, "owner": owner})
         async with self._gate:
@@ -154,7 +157,7 @@ class Takeovers:
             headers = {"content-type": "application/json", AUTH_HEADER: stamp}
             try:
                 exchange = await self._client.open(
-                    parse_address(peer.address), "POST", TAKE_TARGET, headers=headers, body=body, silence_s=_WITHIN_S
+                    parse_address(address), "POST", TAKE_TARGET, headers=headers, body=body, silence_s=_WITHIN_S
                 )
                 try:
                     answer = await exchange.read_all(_MAX_JOURNAL_BYTES)
@@ -162,10 +165,9 @@ class Takeovers:
                 finally:
                     exchange.close()
             except ExchangeLost as lost:
-                if lost.why == "refused":
-                    self._node.fleet.failed(peer.instance_id)
+                self._node.lost(name, lost.why)
             except (ValueError, KeyError, TypeError) as error:
-                _log.warning("peer %s answers nonsense: %r", peer.instance_id, error)
+                _log.warning("peer %s answers nonsense: %r", name, error)
         return None
 
 

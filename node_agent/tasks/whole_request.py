@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
 from node_agent.contract.errors import NoReadyPeer, openai_error
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
 from node_agent.core import sse
-from node_agent.core.routing import Route
-from node_agent.core.stream import HANDOFF
+from node_agent.core.handing_over import HANDOFF, read_loss
+from node_agent.core.router import Request, Route
 from node_agent.ports import DoorRequest, ExchangeLost, Response
 from node_agent.tasks.engines import WRONG_MODEL, Engines
 from node_agent.tasks.node import Node
@@ -40,15 +40,18 @@ class ClientGone(Exception):
 
 @dataclass(frozen=True)
 class WholeRequest:
-    """What to ask. target: path and query; model: None where any node will do; max_tokens: None where unknown."""
+    """What to ask. target: path and query; wanted: what routing has to know; max_tokens: None where unknown.
+
+    generates: whether it is one of a model, which whoever serves the model has to answer.
+    """
 
     method: str
     target: str
     headers: Mapping[str, str]
     body: bytes
-    model: str | None
-    prefix: bytes = b""
+    wanted: Request
     max_tokens: int | None = None
+    generates: bool = False
 
 
 class WholeRequests:
@@ -83,9 +86,13 @@ class WholeRequests:
                     raise ClientGone from lost
                 if self._is_closed:
                     raise NoReadyPeer("This node is going; ask another one.", _RETRY_AFTER_S) from lost
+                why, handed_to = read_loss(lost.why)
                 _log.info("request to %s: lost %s: %s", request.target, route.node.instance_id, lost.why)
-                self._node.metrics.losses.labels(lost.why).inc()
-                route = self._node.route(request.model, request.prefix, tried, avoid=route.node.pool)
+                self._node.metrics.losses.labels(why).inc()
+                self._node.failed(route.node.instance_id, why)
+                wanted = replace(request.wanted, tried=tried, avoid=route.node.pool, handed_to=handed_to, goes_on=True)
+                found = self._node.route(wanted)
+                route = found if isinstance(found, Route) else None
         raise NoReadyPeer(
             f"The request was lost by {len(tried)} nodes, and no other is ready; try again.", _RETRY_AFTER_S
         )
@@ -104,9 +111,11 @@ class WholeRequests:
         client.when_gone(lambda: response.abort(CLIENT_GONE))
         try:
             await response.head()
-            if response.status == 404 and request.prefix:
+            if response.status == 404 and request.generates:
                 raise ExchangeLost(WRONG_MODEL)  # the node said that it serves the model
-            return await self._answer(response, route, client)
+            status = await self._answer(response, route, client)
+            self._node.succeeded(route.node.instance_id)
+            return status
         finally:
             self._under_way.discard(response)
             response.close()

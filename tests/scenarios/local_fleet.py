@@ -112,6 +112,7 @@ def _environ(
         "SYNKTI_ENGINE_COMMAND": f"[{quoted}]",
         "SYNKTI_ADVERTISE_ADDRESS": f"{host}:8001",
         "SYNKTI_STATE_DIR": str(folder),
+        "SYNKTI_BOOT_SPREAD_S": "0.1",
         **extra,
     }
 

@@ -160,6 +160,16 @@ class Membership:
         return self._roster.by_id
 
     @property
+    def nodes(self) -> int:
+        """How many nodes there are, this one included."""
+        return self._roster.nodes
+
+    @property
+    def unmet(self) -> list[tuple[str, str]]:
+        """(instance id, host:port of the peer door) of nodes that tags name and that were not met yet."""
+        return self._named.unmet(self._roster)
+
+    @property
     def has_looked(self) -> bool:
         """Whether the tags were read: only then it may be said of a node that there is none."""
         return self._has_looked

@@ -51,6 +51,10 @@ class NamedNodes:
             elif len(self._queue) < self._most:
                 self._queue.append(Named(node.instance_id, node.peer, now))
 
+    def unmet(self, roster: Roster) -> list[tuple[str, str]]:
+        """(instance id, address) of all that are named and not members yet."""
+        return [(named.instance_id, named.address) for named in self._queue if named.instance_id not in roster.by_id]
+
     def due(self, count: int, roster: Roster, now: float) -> list[str]:
         """Up to `count` addresses to greet now; each waits longer every time."""
         addresses: list[str] = []

@@ -17,7 +17,7 @@ from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.records import NodeRecord, TimelineStep, node_key, record_from_item
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
-from node_agent.core.fleet import TaggedNode
+from node_agent.core.nodes import TaggedNode
 from node_agent.ports import Instances, Records, Secrets
 from tests.unit.adapters.conftest import TABLE, run_instance
 

@@ -7,8 +7,8 @@ import pytest
 from node_agent.contract.states import NodeState
 from node_agent.core import keeper as keeping
 from node_agent.core.epochs import Epoch, EventId, Run, event_id_suffix, parse_event_id
-from node_agent.core.fleet import NodeStatus
 from node_agent.core.keeper import LIFE_S, ORPHAN_AFTER_S, Keeper, Refused
+from node_agent.core.nodes import NodeStatus, Pool
 from node_agent.core.placement import RANKS, choose_keepers, rank
 from node_agent.core.write_ahead import Condition, Copy, Instruction, Open, WriteAhead
 
@@ -237,7 +237,7 @@ def test_a_keeper_that_leaves_is_replaced_before_it_is_let_go() -> None:
 
 
 def status(number: int, zone: str = "a", state: NodeState = NodeState.READY) -> NodeStatus:
-    return NodeStatus(f"i-{number}", f"h{number}:1", f"h{number}:2", state, zone, "g5.xlarge", "m", 0, 1)
+    return NodeStatus(f"i-{number}", f"h{number}:1", f"h{number}:2", state, Pool(zone, "g5.xlarge"), "m", 1)
 
 
 def test_keepers_are_of_the_first_ranks_and_each_of_another_pool_where_there_are_any() -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.states import NodeState
-from node_agent.core import drain, routing
 from node_agent.core.backoff import Backoff, jittered_s
-from node_agent.core.drain import ServedStream
-from node_agent.core.fleet import DEAD_AFTER_S, Fleet, NodeStatus, TaggedNode, status_from_json
 from node_agent.core.lifecycle import (
     CloseClients,
     Effect,
@@ -33,11 +28,6 @@ from node_agent.core.patience import MAX_FIRST_TOKEN_S, Pace, first_token_s, sil
 from node_agent.core.signing import MAX_SKEW_S, Doorkeeper, sign
 
 T0 = 1_000_000.0
-
-
-def status(name: str, **changes: object) -> NodeStatus:
-    base = NodeStatus(name, f"{name}:8001", f"{name}:8000", NodeState.READY, "us-east-1a", "g5.xlarge", "m", 0, 1)
-    return replace(base, **changes)  # type: ignore[arg-type] # the test names fields
 
 
 # lifecycle
@@ -122,167 +112,6 @@ def test_whatever_happens_a_drain_is_never_undone_and_the_deadline_never_moves_a
         if deadline is not None:
             assert machine.deadline is not None
             assert machine.deadline <= deadline
-
-
-# drain
-
-
-def test_what_fits_before_the_deadline_stays_and_the_longest_leaves_first() -> None:
-    streams = [ServedStream(1, 100, 0.1), ServedStream(2, 2_000, 0.1), ServedStream(3, 5_000, 0.1)]
-    assert drain.plan(streams, now=0, deadline=120) == drain.DrainPlan((1,), (3, 2))
-
-
-def test_a_stream_of_unknown_length_or_pace_is_handed_off_first() -> None:
-    streams = [ServedStream(1, 9_999, 1.0), ServedStream(2, None, 0.1), ServedStream(3, 10, 0.0)]
-    assert drain.plan(streams, now=0, deadline=120).hand_off == (2, 3, 1)
-
-
-@given(
-    st.lists(
-        st.builds(ServedStream, st.integers(), st.none() | st.integers(0, 9_999), st.floats(0, 2)),
-        unique_by=lambda s: s.key,
-    ),
-    st.floats(-10, 300),
-)
-def test_every_stream_is_planned_once_and_none_stays_past_the_margin(
-    streams: list[ServedStream], left_s: float
-) -> None:
-    plan = drain.plan(streams, now=T0, deadline=T0 + left_s)
-    assert sorted((*plan.finish, *plan.hand_off)) == sorted(s.key for s in streams)
-    for stream in streams:
-        if stream.key in plan.finish:
-            assert (stream.remaining_tokens or 0) * stream.time_per_token_s < left_s - drain.MARGIN_S + 1e-3
-
-
-# routing
-
-
-def test_all_nodes_choose_alike_whatever_the_order_they_know_each_other_in() -> None:
-    nodes = [status(name) for name in "abcdef"]
-    for prefix in (b"1", b"2", b"3"):
-        routes = [routing.choose(order, model="m", prefix=prefix) for order in (nodes, nodes[::-1])]
-        assert routes[0] == routes[1]
-
-
-def test_prefixes_spread_over_the_fleet() -> None:
-    nodes = [status(name) for name in "abcd"]
-    chosen = [routing.choose(nodes, model="m", prefix=b"%d" % i) for i in range(400)]
-    counts = [sum(r is not None and r.node is node for r in chosen) for node in nodes]
-    assert min(counts) > 60
-
-
-def test_a_node_that_goes_moves_only_its_own_prefixes() -> None:
-    nodes = [status(name) for name in "abcd"]
-    for i in range(100):
-        before = routing.choose(nodes, model="m", prefix=b"%d" % i)
-        after = routing.choose(nodes[:-1], model="m", prefix=b"%d" % i)
-        assert before is not None
-        assert after is not None
-        assert before.node is nodes[-1] or before.node is after.node
-
-
-def test_only_nodes_that_serve_the_model_and_were_not_tried() -> None:
-    nodes = [status("a"), status("b", model="other"), status("c")]
-    routes = [routing.choose(nodes, model="m", prefix=b"%d" % i, tried=["a"]) for i in range(9)]
-    assert [route.node.instance_id for route in routes if route is not None] == ["c"] * 9
-    assert routing.choose(nodes, model="m", prefix=b"", tried=["a", "c"]) is None
-    assert routing.choose(nodes, model="nope", prefix=b"") is None
-    assert routing.choose([], model=None, prefix=b"") is None
-
-
-def test_at_risk_nodes_serve_only_where_no_other_does() -> None:
-    risky, calm = status("a", state=NodeState.AT_RISK), status("b")
-    for i in range(20):
-        route = routing.choose([risky, calm], model="m", prefix=b"%d" % i)
-        assert route is not None
-        assert route.node is calm
-    route = routing.choose([risky], model="m", prefix=b"")
-    assert route is not None
-    assert route.reason == "prefix;only-at-risk"
-
-
-def test_after_a_loss_another_pool_is_preferred_and_the_same_one_better_than_none() -> None:
-    lost = status("a")
-    same, other = status("b"), status("c", zone="us-east-1b")
-    for i in range(20):
-        route = routing.choose([same, other], model="m", prefix=b"%d" % i, avoid=lost.pool)
-        assert route is not None
-        assert (route.node, route.reason) == (other, "prefix;other-pool")
-    route = routing.choose([same], model="m", prefix=b"", avoid=lost.pool)
-    assert route is not None
-    assert route.reason == "prefix;same-pool"
-
-
-def test_an_overloaded_owner_of_a_prefix_is_passed_over() -> None:
-    busy, idle = status("a", in_flight=50), status("b", in_flight=1)
-    reasons = set()
-    for i in range(20):
-        route = routing.choose([busy, idle], model="m", prefix=b"%d" % i)
-        assert route is not None
-        assert route.node is idle
-        reasons.add(route.reason)
-    assert reasons == {"prefix", "prefix-owner-overloaded"}
-
-
-# fleet
-
-
-def test_a_tagged_peer_serves_once_it_was_heard_and_not_after_it_fell_silent() -> None:
-    fleet = Fleet("me")
-    fleet.tagged([TaggedNode("a", "a:8001", NodeState.READY), TaggedNode("me", "me:8001", None)], T0)
-    assert list(fleet.peers) == ["a"]
-    assert fleet.serving(T0) == []
-    assert fleet.heard(status("a"), T0)
-    assert not fleet.heard(status("a"), T0 + 1)
-    assert fleet.serving(T0 + 1 + DEAD_AFTER_S) == [status("a")]
-    assert fleet.serving(T0 + 1.1 + DEAD_AFTER_S) == []
-
-
-def test_a_refused_connection_excludes_at_once_until_the_peer_speaks() -> None:
-    fleet = Fleet("me")
-    fleet.heard(status("a"), T0)
-    fleet.failed("a")
-    fleet.failed("unknown")
-    assert fleet.serving(T0) == []
-    fleet.heard(status("a"), T0 + 1)
-    assert fleet.serving(T0 + 1) == [status("a")]
-
-
-def test_an_older_incarnation_is_ignored() -> None:
-    fleet = Fleet("me")
-    fleet.heard(status("a", incarnation=2, state=NodeState.DRAINING), T0)
-    assert not fleet.heard(status("a", incarnation=1), T0)
-    assert fleet.serving(T0) == []
-
-
-def test_a_peer_without_tags_is_kept_while_it_speaks_and_forgotten_when_it_does_not() -> None:
-    fleet = Fleet("me")
-    fleet.heard(status("a"), T0)
-    fleet.tagged([], T0 + 1)
-    assert "a" in fleet.peers
-    fleet.tagged([], T0 + 1 + DEAD_AFTER_S)
-    assert "a" not in fleet.peers
-
-
-def test_a_node_never_holds_itself_and_a_gone_one_is_not_taken_in() -> None:
-    fleet = Fleet("me")
-    assert not fleet.heard(status("me"), T0)
-    fleet.tagged([TaggedNode("a", "a:1", NodeState.GONE)], T0)
-    assert fleet.peers == {}
-
-
-def test_the_number_of_peers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node_agent.core.fleet.MAX_NODES", 2)
-    fleet = Fleet("me")
-    fleet.tagged([TaggedNode(str(i), "h:1", None) for i in range(5)], T0)
-    fleet.heard(status("z"), T0)
-    assert len(fleet.peers) == 2
-
-
-def test_a_status_survives_the_way_over_the_peer_door() -> None:
-    assert status_from_json(status("a").to_json()) == status("a")
-    with pytest.raises(KeyError):
-        status_from_json({})
 
 
 # signing

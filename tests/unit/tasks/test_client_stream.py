@@ -9,21 +9,19 @@ import orjson
 import pytest
 
 from node_agent.adapters.memory import MemoryRequest
-from node_agent.contract.states import NodeState
 from node_agent.core.completions import Kind, read_generation
 from node_agent.core.epochs import Epoch
-from node_agent.core.fleet import Fleet, NodeStatus
 from node_agent.core.keeper import Keeper
-from node_agent.core.routing import Route
+from node_agent.core.nodes import NodeStatus
+from node_agent.core.router import Request, Route
 from node_agent.core.stream import StreamMachine
 from node_agent.core.write_ahead import WriteAhead
-from node_agent.ports import ExchangeLost, Identity, JournalLink, Response
+from node_agent.ports import ExchangeLost, JournalLink, Response
 from node_agent.tasks import client_stream
 from node_agent.tasks.client_stream import MAX_ENGINES, ClientStream
 from node_agent.tasks.keepers import Keepers
-from node_agent.tasks.metrics import Metrics
-from node_agent.tasks.node import Node
 from node_agent.tasks.reply import Reply
+from tests.unit.tasks.a_node import make_node
 
 BODY = {"model": "m", "stream": True, "temperature": 0, "messages": [{"role": "user", "content": "x"}]}
 TOKEN = b'data: {"id":"e","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null,"token_ids":[7]}]}\n\n'
@@ -103,15 +101,6 @@ class NoLinks:
         raise AssertionError("nobody asked for a copy")
 
 
-def make_node(peers: int) -> Node:
-    identity = Identity("i-0", "z", "r", "t", "10.0.0.1")
-    node = Node(identity, "p:1", "f:1", "m", 1, lambda: 0.0, Fleet("i-0"), Metrics(), state=NodeState.READY)
-    for number in range(1, peers + 1):
-        name = f"i-{number}"
-        node.fleet.heard(NodeStatus(name, f"{name}:1", f"{name}:2", NodeState.READY, "z", "t", "m", 0, 1), 0.0)
-    return node
-
-
 def run(
     engines: Engines, peers: int, during: Callable[[ClientStream, MemoryRequest], None] | None = None
 ) -> tuple[int, bytes, int]:
@@ -123,7 +112,7 @@ def run(
         generation = read_generation(Kind.CHAT, orjson.dumps(BODY))
         kept = Keepers(node, NoLinks(), Keeper()).begin(WriteAhead("s", Epoch(1, "i-0"), b"o"), None, durable=False)
         machine, reply = StreamMachine(generation, "s"), Reply(client, "s", None)
-        stream = ClientStream(node, engines, machine, kept, reply)  # type: ignore[arg-type] # plays Engines
+        stream = ClientStream(node, engines, machine, kept, reply, Request("m"))  # type: ignore[arg-type] # plays Engines
         running = asyncio.ensure_future(stream.run(Route(node.status(), "prefix")))
         if during is not None:
             await engines.asked.wait()

@@ -11,19 +11,16 @@ import pytest
 
 from node_agent.adapters.memory import MemoryRequest
 from node_agent.contract.errors import StaleEpoch
-from node_agent.contract.states import NodeState
 from node_agent.core import journal_wire
 from node_agent.core.addresses import Address
 from node_agent.core.epochs import Epoch
-from node_agent.core.fleet import Fleet, NodeStatus
 from node_agent.core.journal_wire import APPEND, FINISH, OPEN
 from node_agent.core.keeper import STALE, Keeper
 from node_agent.core.write_ahead import WriteAhead
-from node_agent.ports import Identity, JournalLink, LinkOwner
+from node_agent.ports import JournalLink, LinkOwner
 from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.kept_stream import KeptStream
-from node_agent.tasks.metrics import Metrics
-from node_agent.tasks.node import Node
+from tests.unit.tasks.a_node import make_node
 
 
 @dataclass
@@ -67,11 +64,7 @@ class Stage:
         return self.links[address.host]
 
     def begin(self) -> KeptStream:
-        identity = Identity("i-0", "z", "r", "t", "10.0.0.1")
-        node = Node(identity, "p:1", "f:1", "m", 1, lambda: 0.0, Fleet("i-0"), Metrics(), state=NodeState.READY)
-        for number in range(1, self.peers + 1):
-            name = f"i-{number}"
-            node.fleet.heard(NodeStatus(name, f"{name}:1", f"{name}:2", NodeState.READY, "z", "t", "m", 0, 1), 0.0)
+        node = make_node(self.peers)
         self.own = Keeper()
         self.keepers = Keepers(node, self, self.own, self.wanted)
         stream = self.keepers.begin(WriteAhead("s", Epoch(1, "i-0"), b"opening"), None)

@@ -1,0 +1,45 @@
+"""Datagrams between nodes, on the number of the peer door's port: UDP, one socket for both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import cast
+
+from node_agent.core.addresses import Address
+
+
+class UdpDatagrams(asyncio.DatagramProtocol):
+    """The Datagrams port, once it is open; until then nothing is sent."""
+
+    def __init__(self) -> None:
+        self._hear: Callable[[bytes], None] = _ignore
+        self._transport: asyncio.DatagramTransport | None = None
+
+    async def open(self, bound: socket.socket, hear: Callable[[bytes], None]) -> None:
+        """hear: gets what comes in. Where from says nothing: anybody can write any sender's address."""
+        self._hear = hear
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=bound)
+
+    def send(self, to: Address, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.sendto(data, (to.host, to.port))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._hear(data)
+
+    def error_received(self, exc: Exception) -> None:
+        """Nobody listens there, or no way leads there: membership finds that out by the silence."""
+
+
+def _ignore(data: bytes) -> None:
+    """Nobody is there to hear."""

@@ -1,0 +1,56 @@
+"""How busy this node's engine is: what passes here, several times a second, and what vLLM says of itself, once."""
+
+from __future__ import annotations
+
+import asyncio
+
+from node_agent.core.addresses import Address
+from node_agent.core.engine_figures import EngineFigures, read_figures
+from node_agent.core.nodes import Load
+from node_agent.ports import ExchangeLost, Http
+from node_agent.tasks.node import Node
+from node_agent.tasks.served import ServedRequests
+
+EVERY_S = 0.25
+ASK_EVERY = 4
+_SILENCE_S = 2.0
+_MAX_BYTES = 4 * 1024 * 1024
+_NOTHING = EngineFigures(0, 0, 0.0)
+
+
+class EngineLoad:
+    """Keeps the node's own load up to date. engine: where vLLM answers /metrics."""
+
+    def __init__(self, node: Node, served: ServedRequests, client: Http, engine: Address) -> None:
+        self._node = node
+        self._served = served
+        self._client = client
+        self._engine = engine
+        self._figures = _NOTHING
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        turns = 0
+        while True:
+            if turns % ASK_EVERY == 0:
+                self._figures = await self._ask() if self._node.state.takes_requests else _NOTHING
+            turns += 1
+            self._node.measured(self.load())
+            await asyncio.sleep(EVERY_S)
+
+    def load(self) -> Load:
+        """Requests here are counted here; how many of them wait, and for what, only the engine knows."""
+        waiting = min(self._figures.waiting, len(self._served))
+        running = len(self._served) - waiting
+        return Load(running, waiting, self._figures.kv_use, self._served.pace_s(), 0.0)
+
+    async def _ask(self) -> EngineFigures:
+        try:
+            exchange = await self._client.open(self._engine, "GET", "/metrics", headers={}, silence_s=_SILENCE_S)
+            try:
+                text = await exchange.read_all(_MAX_BYTES)
+            finally:
+                exchange.close()
+        except ExchangeLost:
+            return self._figures  # slow, or gone: the supervisor will say
+        return read_figures(text) or _NOTHING

@@ -1,0 +1,123 @@
+"""Who may come in: a request that no node can take now waits its turn, for a bounded time, or hears 429.
+
+The decisions are `core/admission`'s; here are the requests that wait, and the loop that tries them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
+from node_agent.core.admission import Admission, Refused, Ticket
+from node_agent.core.router import Nowhere, Request, Route
+from node_agent.ports import DoorRequest
+from node_agent.tasks.node import Node
+from node_agent.tasks.whole_request import ClientGone
+
+LOOK_EVERY_S = 0.05
+_RETRY_AFTER_S = 2.0
+
+
+class _Waiting:
+    """A request in the queue."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.turn: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
+
+    def leave(self) -> None:
+        if not self.turn.done():
+            self.turn.set_exception(ClientGone())
+
+
+class Entrance:
+    """chance: uniform in [0, 1), so that clients that were sent away do not all come back together."""
+
+    def __init__(self, node: Node, chance: Callable[[], float], admission: Admission | None = None) -> None:
+        self._node = node
+        self._chance = chance
+        self._admission = admission or Admission()
+        self._waiting: dict[int, _Waiting] = {}
+        self._somebody = asyncio.Event()
+        node.metrics.waiting.set_function(self._waiting.__len__)
+
+    async def route(self, request: Request, client: DoorRequest) -> Route:
+        """Where a request goes, at once or after a while.
+
+        Raises FleetFull, NoReadyPeer, ClientGone, and RequestRejected (404) where nodes are ready, but none serves the
+        model.
+        """
+        route = self._node.route(request)
+        if isinstance(route, Route) and self._admission.may_pass():
+            self._admission.admitted(self._now())
+            return route
+        if isinstance(route, Nowhere) and route is not Nowhere.FULL:
+            raise self._refusal(request)
+        return await self._wait(request, client)
+
+    async def _wait(self, request: Request, client: DoorRequest) -> Route:
+        ticket = self._admission.arrive(self._now(), self._chance())
+        if isinstance(ticket, Refused):
+            raise _full(ticket)
+        waiting = self._waiting[ticket.number] = _Waiting(request)
+        client.when_gone(waiting.leave)
+        self._somebody.set()
+        try:
+            return await waiting.turn
+        finally:
+            del self._waiting[ticket.number]
+            self._admission.withdraw(ticket)
+
+    async def run(self) -> None:
+        """Let in who waits, until cancelled."""
+        while True:
+            await self._somebody.wait()
+            while (ticket := self._admission.next) is not None:
+                self._send_away(self._now())
+                if not self._let_in(ticket):
+                    await asyncio.sleep(LOOK_EVERY_S)
+            self._somebody.clear()
+
+    def _let_in(self, ticket: Ticket) -> bool:
+        """Whether the first one waits no longer."""
+        waiting = self._waiting.get(ticket.number)
+        if waiting is None or waiting.turn.done():
+            self._admission.withdraw(ticket)
+            return True
+        route = self._node.route(waiting.request)
+        if route is Nowhere.FULL:
+            return False
+        if isinstance(route, Route):
+            self._admission.admitted(self._now(), ticket)
+            waiting.turn.set_result(route)
+        else:
+            self._admission.withdraw(ticket)
+            waiting.turn.set_exception(self._refusal(waiting.request))
+        return True
+
+    def _send_away(self, now: float) -> None:
+        for ticket in self._admission.overdue(now):
+            waiting = self._waiting.get(ticket.number)
+            if waiting is not None and not waiting.turn.done():
+                waiting.turn.set_exception(_full(self._admission.waited_too_long(now, self._chance())))
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _refusal(self, request: Request) -> NoReadyPeer | RequestRejected:
+        models = sorted(self._node.models())
+        if not models or request.model == self._node.model:  # this node's own: it is on its way
+            return NoReadyPeer("No node of the fleet is ready to serve; try again shortly.", _RETRY_AFTER_S)
+        have = ", ".join(models)
+        return RequestRejected(
+            404, "model_not_found", f"The model {request.model!r} does not exist; served: {have}.", "model"
+        )
+
+
+def _full(refused: Refused) -> FleetFull:
+    told = {
+        "queue-full": "All nodes are full, and as many requests wait here as may",
+        "waited-too-long": "All nodes are full, and none had room for this request in time",
+    }
+    return FleetFull(f"{told[refused.why]}; try again in {refused.retry_after_s:.0f} s.", refused.retry_after_s)
