@@ -124,6 +124,7 @@ class Stage:
     async def lose(self, form: str, faults: Sequence[Fault], entry: int = -1) -> Heard:
         """The stream loses one engine for each of `faults`; its entry is the node that is `entry` in the order."""
         order = await self.order(form)
+        self.fleet.close_breakers()
         for node, planned in zip(order, [*([fault] for fault in faults), *[[]] * len(order)], strict=False):
             await self.tell(node, planned)
         heard = await self.ask(order[entry], form)
