@@ -37,7 +37,7 @@ class Entrance:
     def __init__(self, node: Node, chance: Callable[[], float], admission: Admission | None = None) -> None:
         self._node = node
         self._chance = chance
-        self._admission = admission or Admission()
+        self._admission = Admission() if admission is None else admission
         self._waiting: dict[int, _Waiting] = {}
         self._somebody = asyncio.Event()
         node.metrics.waiting.set_function(self._waiting.__len__)

@@ -1,0 +1,86 @@
+"""Whom a node may choose, as its peers come, are doubted and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from node_agent.contract.states import NodeState
+from node_agent.core.membership import REFUSED, Failed
+from node_agent.core.nodes import Load
+from node_agent.core.router import Nowhere, Request, Route
+from node_agent.tasks.node import Node
+from tests.unit.tasks.a_node import make_node, meet, status_of
+
+
+def tell(story: Callable[[Node], None], peers: int = 2) -> None:
+    async def run() -> None:
+        story(make_node(peers))
+
+    asyncio.run(run())
+
+
+def doubt(node: Node, name: str) -> None:
+    """Nobody listens there any more."""
+    node.gossip.handle(Failed(node.gossip.clock(), name, REFUSED))
+
+
+def chosen(node: Node, model: str = "m", **asked: object) -> str:
+    route = node.route(Request(model, **asked))  # type: ignore[arg-type] # the test names fields
+    return route.node.instance_id if isinstance(route, Route) else route.value
+
+
+def test_a_peer_that_refuses_a_connection_is_not_chosen_from_then_on() -> None:
+    def story(node: Node) -> None:
+        assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-1", "i-2"}
+        node.lost("i-1", "refused")
+        assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-2"}
+        assert [status.instance_id for status in node.present] == ["i-2", "i-1"]
+
+    tell(story)
+
+
+def test_a_suspect_serves_where_nobody_else_has_its_model() -> None:
+    def story(node: Node) -> None:
+        meet(node, status_of(7, model="rare"))
+        doubt(node, "i-7")
+        doubt(node, "i-1")
+        assert chosen(node, "rare") == "i-7"
+        assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-2"}
+
+    tell(story)
+
+
+def test_a_node_without_its_engine_serves_nothing_and_routes_to_others() -> None:
+    def story(node: Node) -> None:
+        node.become(NodeState.DRAINING)
+        assert node.status().model == ""
+        assert chosen(node) in ("i-1", "i-2")
+        assert node.models() == {"m"}
+
+    tell(story)
+
+
+def test_losses_of_requests_open_a_peers_breaker_and_hand_offs_do_not() -> None:
+    def story(node: Node) -> None:
+        node.become(NodeState.STARTING)
+        for _ in range(3):
+            node.failed("i-1", "handoff")
+        assert chosen(node) == "i-1"
+        for _ in range(3):
+            node.failed("i-1", "reset")
+        assert node.route(Request("m", goes_on=True)) is Nowhere.FULL
+        node.succeeded("i-1")
+        assert chosen(node) == "i-1"
+
+    tell(story, peers=1)
+
+
+def test_a_node_tells_what_its_engine_does() -> None:
+    def story(node: Node) -> None:
+        load = Load(3, 1, 0.5, 0.02, 0.0)
+        node.measured(load)
+        assert node.load_of("i-0") == load
+        assert node.load_of("i-1").in_flight == 0
+
+    tell(story)
