@@ -18,9 +18,15 @@ def main() -> None:
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--shutdown-timeout", type=float, default=0.0)
     parser.add_argument("--faults", action="store_true", help="take losses to play at /standin/faults")
+    parser.add_argument("--max-num-seqs", type=int, default=1_024)
     given = parser.parse_args()
     config = Config(
-        given.model_name, given.seconds_per_token, given.max_model_len, given.shutdown_timeout, given.faults
+        given.model_name,
+        given.seconds_per_token,
+        given.max_model_len,
+        given.shutdown_timeout,
+        given.faults,
+        given.max_num_seqs,
     )
     uvloop.run(serve(config, given.host, given.port))
 

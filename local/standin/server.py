@@ -57,13 +57,17 @@ _HANGS_S = 60.0
 
 @dataclass(frozen=True)
 class Config:
-    """seconds_per_token: the pace; shutdown_timeout_s: as vLLM's --shutdown-timeout; faults: whether to take them."""
+    """seconds_per_token: the pace; shutdown_timeout_s: as vLLM's --shutdown-timeout; faults: whether to take them.
+
+    max_num_seqs: as vLLM's: requests that are generated at once, all others wait.
+    """
 
     model: str
     seconds_per_token: float = 0.02
     max_model_len: int = 4096
     shutdown_timeout_s: float = 0.0
     faults: bool = False
+    max_num_seqs: int = 1_024
 
 
 class StandIn:
@@ -71,7 +75,8 @@ class StandIn:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.running = 0
+        self.running = 0  # requests under way, those that wait included
+        self._places = asyncio.Semaphore(config.max_num_seqs)
         self.idle = asyncio.Event()
         self.idle.set()
         self.terminating = asyncio.Event()  # SIGTERM came: no new requests
@@ -126,10 +131,11 @@ class StandIn:
         self.running += 1
         self.idle.clear()
         try:
-            if body.get("stream"):
-                await self._stream(scope, send, receive, form, sampling)
-            else:
-                await self._whole(send, receive, form, sampling)
+            async with self._places:
+                if body.get("stream"):
+                    await self._stream(scope, send, receive, form, sampling)
+                else:
+                    await self._whole(send, receive, form, sampling)
         finally:
             self.running -= 1
             if not self.running:
@@ -264,7 +270,9 @@ class StandIn:
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         label = f'{{engine="0",model_name="{self._config.model}"}}'
-        figures = {"num_requests_running": self.running, "num_requests_waiting": 0, "kv_cache_usage_perc": 0}
+        running = min(self.running, self._config.max_num_seqs)
+        waiting = self.running - running
+        figures = {"num_requests_running": running, "num_requests_waiting": waiting, "kv_cache_usage_perc": 0}
         lines = [f"vllm:{name}{label} {float(value)}" for name, value in figures.items()]
         await _respond(send, 200, ("\n".join(lines) + "\n").encode(), b"text/plain; version=0.0.4; charset=utf-8")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from node_agent.contract.drains import DrainRecord
 from node_agent.contract.records import RECORD_LIFE_S
 from node_agent.contract.states import NodeState
-from node_agent.core.drain import Drain, Peer, going_pools
+from node_agent.core.drain import Drain, Peer, ServedStream, going_pools
 from node_agent.core.drain_log import DrainLog
 from node_agent.core.lifecycle import Publish
 from node_agent.tasks.node import Node
@@ -44,8 +44,7 @@ class Draining:
     def move(self, deadline: float) -> None:
         """Hand off what is due, by a plan that is made anew each time."""
         node, now = self._node, self._node.clock()
-        streams = self._served.streams()
-        self._log.count("finished", now, max(0, self._before - len(streams)))
+        streams = self._look(now)
         present = node.present
         peers = [
             Peer(status, node.load_of(status.instance_id))
@@ -66,6 +65,7 @@ class Draining:
     def close(self, clients: int) -> None:
         """All that is left is handed off; so many clients are told to resume elsewhere."""
         now = self._node.clock()
+        self._look(now)
         self._log.count("handed-off", now, self._served.hand_off_all())
         self._before = 0
         self._log.count("clients-closed", now, clients)
@@ -74,6 +74,13 @@ class Draining:
     def tell(self, step: str) -> None:
         self._log.tell(step, self._node.clock())
         self._write()
+
+    def _look(self, now: float) -> list[ServedStream]:
+        """What is under way; those that are gone by themselves since the last look have finished."""
+        streams = self._served.streams()
+        self._log.count("finished", now, max(0, self._before - len(streams)))
+        self._before = len(streams)
+        return streams
 
     def _write(self) -> None:
         if self._log.record is not None:

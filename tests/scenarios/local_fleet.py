@@ -103,13 +103,13 @@ class LocalFleet:
 
 
 def _environ(
-    host: str, folder: Path, seconds_per_token: float, engine_options: Sequence[str], extra: dict[str, str]
+    host: str, folder: Path, seconds_per_token: float, engine_options: Sequence[str], extra: dict[str, str], model: str
 ) -> dict[str, str]:
-    command = [sys.executable, "-m", "local.standin", "--host", host, "--port", "8002", "--model-name", MODEL]
+    command = [sys.executable, "-m", "local.standin", "--host", host, "--port", "8002", "--model-name", model]
     command += ["--seconds-per-token", str(seconds_per_token), *engine_options]
     quoted = ", ".join(f'"{word}"' for word in command)
     return {
-        "SYNKTI_MODEL_NAME": MODEL,
+        "SYNKTI_MODEL_NAME": model,
         "SYNKTI_MODEL_DIR": "unused",
         "SYNKTI_FRONT_HOST": host,
         "SYNKTI_PEER_HOST": host,
@@ -124,13 +124,18 @@ def _environ(
 
 @contextlib.asynccontextmanager
 async def local_fleet(
-    folder: Path, size: int = 3, seconds_per_token: float = 0.01, engine_options: Sequence[str] = (), **extra: str
+    folder: Path,
+    size: int = 3,
+    seconds_per_token: float = 0.01,
+    engine_options: Sequence[str] = (),
+    models: Sequence[str] = (MODEL,),
+    **extra: str,
 ) -> AsyncIterator[LocalFleet]:
     """`size` nodes, each ready and known to all others.
 
-    engine_options: of the stand-ins; extra: settings, as SYNKTI_ variables.
+    engine_options: of the stand-ins; models: what the nodes serve, in turn; extra: settings, as SYNKTI_ variables.
     """
-    async with unready_fleet(folder, size, seconds_per_token, engine_options, **extra) as fleet:
+    async with unready_fleet(folder, size, seconds_per_token, engine_options, models, **extra) as fleet:
         for node in fleet.nodes:
             await eventually(f"{node.instance_id} is ready", partial(fleet.ready, node))
             await eventually(f"{node.instance_id} sees all", partial(fleet.sees, node, size))
@@ -139,7 +144,12 @@ async def local_fleet(
 
 @contextlib.asynccontextmanager
 async def unready_fleet(
-    folder: Path, size: int = 3, seconds_per_token: float = 0.01, engine_options: Sequence[str] = (), **extra: str
+    folder: Path,
+    size: int = 3,
+    seconds_per_token: float = 0.01,
+    engine_options: Sequence[str] = (),
+    models: Sequence[str] = (MODEL,),
+    **extra: str,
 ) -> AsyncIterator[LocalFleet]:
     """The same, as soon as its agents were started; when it is left, all of them have ended."""
     run = next(_runs)
@@ -149,7 +159,8 @@ async def unready_fleet(
     clients = [HttpClient() for _ in addresses]
     for number, (instance_id, host) in enumerate(addresses.items()):
         state_dir = folder / instance_id
-        settings = from_environ(_environ(host, state_dir, seconds_per_token, engine_options, extra))
+        model = models[number % len(models)]
+        settings = from_environ(_environ(host, state_dir, seconds_per_token, engine_options, extra, model))
         identity = Identity(instance_id, ZONES[number % 3], "us-east-1", "g5.xlarge", host)
         metadata = MemoryMetadata(identity)
         outside = Outside(identity, metadata, instances, fleet.records, b"cluster key", fleet.group)

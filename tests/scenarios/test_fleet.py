@@ -186,6 +186,14 @@ def test_what_can_finish_before_the_deadline_finishes_where_it_is(tmp_path: Path
         record = fleet.records.records[engine.instance_id]
         assert record.state is NodeState.GONE
         assert [step.step for step in record.story] == ["started", "ready", "notice-seen", "drained"]
+        (drain,) = fleet.records.drains.values()
+        steps = {step.step: step.count for step in drain.steps}
+        assert steps == {
+            "asked": None, "cordoned": None, "planned": 0, "finished": 1, "retired": None, "untagged": None,
+        }  # fmt: skip
+        left_s = [drain.deadline - step.at for step in drain.steps]
+        assert left_s == sorted(left_s, reverse=True)
+        assert left_s[-1] > 50
 
     tell(tmp_path, story)
 
@@ -389,7 +397,7 @@ def test_other_routes_pass_through_and_the_models_of_the_fleet_are_listed(tmp_pa
 def test_the_peer_door_opens_for_peers_only(tmp_path: Path) -> None:
     async def story(fleet: LocalFleet) -> None:
         url = f"http://{fleet.nodes[0].host}:8001"
-        for path in ("/peer/v1/status", "/peer/v1/engine/v1/completions", "/"):
+        for path in ("/peer/v1/members", "/peer/v1/take", "/peer/v1/engine/v1/completions", "/"):
             refused = await fleet.http.post(url + path, json={})
             assert refused.status_code == 401
             assert refused.json()["error"]["code"] == "not_a_peer"

@@ -13,6 +13,7 @@ from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.memory import MemoryInstances, MemoryRecords, MemorySecrets
 from node_agent.adapters.secrets import SecretsManager
+from node_agent.contract.drains import DrainRecord, DrainStep, drain_from_item
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.records import NodeRecord, TimelineStep, node_key, record_from_item
 from node_agent.contract.states import NodeState
@@ -38,6 +39,13 @@ class Table:
             return self.port.records["i-1"]
         return record_from_item(boto3.resource("dynamodb").Table(TABLE).get_item(Key=node_key("i-1"))["Item"])
 
+    def drain(self, like: DrainRecord) -> DrainRecord:
+        """The drain that is kept where `like` would be."""
+        if isinstance(self.port, MemoryRecords):
+            return self.port.drains[like.instance_id, like.incarnation]
+        key = {name: like.to_item()[name] for name in ("pk", "sk")}
+        return drain_from_item(boto3.resource("dynamodb").Table(TABLE).get_item(Key=key)["Item"])
+
 
 @pytest.fixture(params=["memory", "dynamodb"])
 def table(request: pytest.FixtureRequest) -> Table:
@@ -45,6 +53,18 @@ def table(request: pytest.FixtureRequest) -> Table:
         return Table(MemoryRecords(), None)
     client = request.getfixturevalue("dynamodb")
     return Table(DynamoRecords(client, TABLE), client)
+
+
+def test_the_newest_word_of_a_drain_is_the_one_that_stays(table: Table) -> None:
+    record = DrainRecord("i-1", 7, "notice-seen", 130.0, 999, (DrainStep("asked", 9.0),))
+    newest = replace(record, steps=(*record.steps, DrainStep("handed-off", 10.5, 3)))
+
+    async def story() -> None:
+        await table.port.keep_drain(record)
+        await table.port.keep_drain(newest)
+
+    asyncio.run(story())
+    assert table.drain(newest) == newest
 
 
 def test_a_nodes_record_moves_forward_and_tells_each_step_once(table: Table) -> None:

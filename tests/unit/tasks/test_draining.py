@@ -48,8 +48,9 @@ class Stage:
         self.now = 1_000.0
         self.node: Node = make_node(peers)
         self.node.clock = lambda: self.now
-        self.engine: Any = Engine()
-        self.served = ServedRequests(self.node, self.engine, Address("127.0.0.1", 1))
+        self.engine = Engine()
+        http: Any = self.engine
+        self.served = ServedRequests(self.node, http, Address("127.0.0.1", 1))
         self.kept: list[DrainRecord] = []
         self.draining = Draining(self.node, self.served, self.kept.append)
 

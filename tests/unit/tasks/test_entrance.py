@@ -41,7 +41,7 @@ def tell(
 
 async def until_waiting(node: Node, count: int) -> None:
     text = f"synkti_requests_waiting {float(count)}".encode()
-    while text not in node.metrics.exposition():
+    while text not in node.metrics.exposition():  # noqa: ASYNC110 # a figure, not an event
         await asyncio.sleep(0)
 
 

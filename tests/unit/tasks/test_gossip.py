@@ -83,7 +83,7 @@ def tell(story: Callable[[Party, Party, Air], Coroutine[Any, Any, None]]) -> Non
 
 
 async def until(check: Callable[[], bool]) -> None:
-    while not check():
+    while not check():  # noqa: ASYNC110 # of any condition
         await asyncio.sleep(0.01)
 
 
