@@ -18,6 +18,7 @@ from cli.bootstrap import bootstrap
 from cli.connect import connect
 from cli.destroy import destroy
 from cli.doctor import doctor
+from cli.drain import drain
 from cli.drill import drill
 from cli.endpoint import endpoint
 from cli.errors import BadConfiguration, CliError, Failed
@@ -67,6 +68,7 @@ app.command(short_help="Who is there, and whether the fleet is as it should be."
 app.command(short_help="The base URL for OpenAI clients.")(endpoint)
 app.command(short_help="A shell on a node, or one of its ports here.")(connect)
 app.command(short_help="What a node writes, or has written.")(logs)
+app.command(short_help="One node ends, and no stream with it.")(drain)
 app.command(short_help="Rehearse the loss of a node.")(drill)
 app.command(short_help="Keep N nodes.")(scale)
 app.command(short_help="Keep no nodes; nothing is lost.")(stop)

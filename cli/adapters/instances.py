@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from cli.core.group import Size, Trouble, troubles
@@ -49,6 +50,15 @@ class Group:
             MinSize=size.least,
             MaxSize=size.most,
             DesiredCapacity=size.desired,
+        )
+
+    def end(self, instance_id: str, *, shrink: bool) -> None:
+        """Have the group end an instance, which its hook lets drain first. shrink: keep one less from now on."""
+        size = self.size()
+        if shrink and size.least >= size.desired > 0:  # else the group would refuse to go below its least
+            self.resize(replace(size, least=size.desired - 1))
+        self._client.terminate_instance_in_auto_scaling_group(
+            InstanceId=instance_id, ShouldDecrementDesiredCapacity=shrink
         )
 
     def troubles(self, since: float) -> tuple[Trouble, ...]:

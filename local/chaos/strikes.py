@@ -116,6 +116,7 @@ class Kind:
 KINDS = (
     Kind("notice", _notice),
     Kind("short-notice", _short_notice),
+    Kind("mass-notice", _notice, victims=4),
     Kind("rebalance-then-notice", _rebalance),
     Kind("sigterm", _sigterm),
     Kind("sigkill", _kill, sudden=True),

@@ -34,6 +34,7 @@ class Network(Construct):
         # The embedded AWS has no rule that refers to its own group: there the VPC's range stands in.
         peers: ec2.IPeer = ec2.Peer.ipv4(settings.vpc_cidr) if settings.local else self.group
         self.group.add_ingress_rule(peers, ec2.Port.tcp(names.PEER_DOOR_PORT), "peers")
+        self.group.add_ingress_rule(peers, ec2.Port.udp(names.PEER_DOOR_PORT), "peers, membership")
 
     def _vpc(self, settings: FleetSettings) -> ec2.IVpc:
         if settings.vpc == "default":

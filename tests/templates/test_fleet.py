@@ -128,9 +128,12 @@ def test_only_clients_and_peers_come_in(production: Synthesized) -> None:
     assert [(rule["CidrIp"], rule["FromPort"], rule["ToPort"]) for rule in group["SecurityGroupIngress"]] == [
         (CIDR, 8000, 8000)
     ]
-    peers = production.only("AWS::EC2::SecurityGroupIngress")
-    assert (peers["FromPort"], peers["ToPort"]) == (8001, 8001)
-    assert peers["SourceSecurityGroupId"] == peers["GroupId"]
+    rules = [rule["Properties"] for rule in production.resources("AWS::EC2::SecurityGroupIngress").values()]
+    assert sorted((rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in rules) == [
+        ("tcp", 8001, 8001),
+        ("udp", 8001, 8001),
+    ]
+    assert all(rule["SourceSecurityGroupId"] == rule["GroupId"] for rule in rules)
 
 
 def test_by_default_nobody_comes_in(tmp_path: Path) -> None:

@@ -134,6 +134,11 @@ class DeployedFleet:
         for instance_id in self.ids:
             self.tag(instance_id, State="ready", Version=version)
 
+    def running(self) -> set[str]:
+        """The instances of the group that run."""
+        answer = boto3.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[self.group])
+        return {instance["InstanceId"] for instance in answer["AutoScalingGroups"][0]["Instances"]}
+
     def size(self) -> tuple[int, int, int]:
         answer = boto3.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[self.group])
         group = answer["AutoScalingGroups"][0]

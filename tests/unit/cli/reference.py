@@ -146,6 +146,7 @@ class _World:
         yield "", ("connect",), [self._example("connect", first, "--forward", "8000:8000", "--json")]
         yield "", ("logs",), [self._example("logs", first, "--lines", "3")]
         yield "", ("drill",), [self._example("drill", first)]
+        yield "", ("drain",), [self._example("drain", first, "--yes")]
         yield "", ("scale",), [self._example("scale", "5")]
         yield "", ("stop",), [self._example("stop")]
         listed = self._example("model", "ls")

@@ -460,6 +460,31 @@ def spot() -> Any:
     return lambda instance: before({**instance, "InstanceLifecycle": "spot"})
 
 
+# --- drain ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_is_drained_and_replaced(fleet: DeployedFleet, run: Run) -> None:
+    done = run("drain", fleet.ids[0], "--yes")
+    assert (done.code, fleet.size()) == (0, (0, 4, 2))
+    assert f"{fleet.ids[0]} drains and ends; another takes its place" in done.out
+    assert fleet.ids[0] not in fleet.running()
+    assert len(fleet.running()) == 2
+
+
+def test_a_node_less_is_kept_also_where_the_least_number_was_reached(fleet: DeployedFleet, run: Run) -> None:
+    boto3.client("autoscaling").update_auto_scaling_group(AutoScalingGroupName=fleet.group, MinSize=2)
+    document = run("drain", fleet.ids[0], "--shrink", "--yes", "--json").document
+    assert document == {"cluster": "synkti", "node": fleet.ids[0], "replaced": False}
+    assert fleet.size() == (1, 4, 1)
+    assert fleet.running() == {fleet.ids[1]}
+
+
+def test_nobody_is_drained_without_a_yes_nor_by_a_name_that_nobody_has(fleet: DeployedFleet, run: Run) -> None:
+    assert run("drain", fleet.ids[0]).code == 9
+    assert run("drain", "i-nobody", "--yes").code == 4
+    assert fleet.running() == set(fleet.ids)
+
+
 # --- scale, stop ------------------------------------------------------------------------------------------------------
 
 
