@@ -125,7 +125,7 @@ def _first_status(settings: Settings, identity: Identity) -> NodeStatus:
         front=str(Address(peer.rpartition(":")[0], settings.front.port)),
         state=NodeState.STARTING,
         pool=Pool(identity.zone, identity.instance_type),
-        model="",
+        model=settings.model_name,
         incarnation=int(time.time() * 1000),
     )
 

@@ -198,10 +198,12 @@ async def _strike(chaos: Chaos, random: Random, kinds: Sequence[Kind], interrupt
         chaos.done[kind.name] += 1
         task = asyncio.create_task(_one(chaos, kind, chosen))
         under_way.add(task)
-        task.add_done_callback(under_way.discard)
         count = sum(chaos.done.values())
         if count % _TELL_EVERY == 0:
             chaos.screen.say(f"{count} strikes, {len(chaos.heard)} answers, {chaos.bad} bad")
+        for done in [task for task in under_way if task.done()]:
+            under_way.remove(done)
+            done.result()  # a strike that could not be made is a fault of this run, not the nodes' merit
     await asyncio.gather(*under_way)
 
 

@@ -27,8 +27,8 @@ Strike = Callable[[ChaosFleet, Sequence[Machine]], Awaitable[None]]
 
 
 async def _notice(fleet: ChaosFleet, machines: Sequence[Machine], lead_s: float = NOTICE_S) -> None:
-    (machine,) = machines
-    machine.give_notice(lead_s)
+    for machine in machines:
+        machine.give_notice(lead_s)
     await asyncio.sleep(lead_s)
     await _kill(fleet, machines)
 

@@ -21,8 +21,9 @@ class Pool:
 class NodeStatus:
     """What a node says of itself, its load apart, which changes with every request.
 
-    peer, front: host:port of its doors; model: the one it serves, "" while none is ready; incarnation: its agent's
-    start in unix milliseconds, one more for every change and every refutation; version: of its software.
+    peer, front: host:port of its doors; model: the one it serves while its state takes requests, the same for its whole
+    life; incarnation: its agent's start in unix milliseconds, one more for every change and every refutation; version:
+    of its software.
     """
 
     instance_id: str
@@ -35,6 +36,7 @@ class NodeStatus:
     version: str = ""
 
     def to_json(self) -> dict[str, Any]:
+        """For people and programs that look at the fleet: `model` is "" while it serves none."""
         return {
             "instance_id": self.instance_id,
             "peer": self.peer,
@@ -42,7 +44,7 @@ class NodeStatus:
             "state": self.state.value,
             "zone": self.pool.zone,
             "instance_type": self.pool.instance_type,
-            "model": self.model,
+            "model": self.model if self.state.takes_requests else "",
             "incarnation": self.incarnation,
             "version": self.version,
         }

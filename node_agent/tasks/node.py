@@ -25,7 +25,7 @@ _NOT_THERE = frozenset({"refused", "unreachable", "reset"})
 
 @dataclass
 class Node:
-    """clock: unix seconds; model: the one that it serves once it is ready.
+    """clock: unix seconds; model: the one that it serves while its state takes requests.
 
     min_silence_s: the least inter-token timeout of the streams here.
     """
@@ -61,8 +61,7 @@ class Node:
 
     def become(self, state: NodeState) -> None:
         """Have everybody told at once."""
-        model = self.model if state.takes_requests else ""
-        self.gossip.handle(Announced(self.gossip.clock(), state, model))
+        self.gossip.handle(Announced(self.gossip.clock(), state, self.model))
 
     def measured(self, load: Load) -> None:
         """What this node's engine is doing now."""

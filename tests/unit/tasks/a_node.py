@@ -39,7 +39,7 @@ def meet(node: Node, status: NodeStatus) -> None:
 def make_node(peers: int, model: str = "m") -> Node:
     """Node i-0 and its peers i-1, i-2, ..., inside a running loop."""
     clock = asyncio.get_running_loop().time
-    machine = Membership(status_of(0, NodeState.STARTING, ""), life_of(0), b"key", clock(), lambda: 0.5)
+    machine = Membership(status_of(0, NodeState.STARTING, model), life_of(0), b"key", clock(), lambda: 0.5)
     metrics = Metrics()
     gossip = Gossip(machine, NoDatagrams(), HttpClient(), clock, metrics)
     node = Node(Identity("i-0", "z", "r", "t", "10.0.0.1"), model, lambda: 0.0, gossip, metrics)

@@ -54,7 +54,7 @@ def test_a_suspect_serves_where_nobody_else_has_its_model() -> None:
 def test_a_node_without_its_engine_serves_nothing_and_routes_to_others() -> None:
     def story(node: Node) -> None:
         node.become(NodeState.DRAINING)
-        assert node.status().model == ""
+        assert node.status().to_json()["model"] == ""
         assert chosen(node) in ("i-1", "i-2")
         assert node.models() == {"m"}
 
