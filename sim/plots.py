@@ -51,10 +51,13 @@ def pictures(found: list[tuple[int, Found]]) -> dict[str, str]:
             },
         ),
         "cpu.svg": bars(
-            "Processor time of a node in a second, loads changing",
+            "Processor time of a node's membership in a second",
             "µs",
             sizes,
-            {"membership": values(lambda one: one["cost"]["cpu_alone_us_s"])},
+            {
+                "loads at rest": values(lambda one: one["cost"]["quiet"]["cpu_us_s"]),
+                "loads that change": values(lambda one: one["cost"]["busy"]["cpu_us_s"]),
+            },
         ),
     }
 

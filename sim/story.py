@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sim import drains, measures, policies
+from sim import drains, ec2_calls, measures, policies
+from sim.cost import cost
 
 Found = dict[str, Any]
 MASS_NODES = 60
@@ -55,7 +56,8 @@ def steps(plan: Plan, seed: int) -> Iterator[tuple[str, Callable[[], Found]]]:
     def deaths(loss: float) -> Found:
         return measures.deaths(nodes, seed, plan.fleets, plan.deaths, plan.deaths_every_s, loss)
 
-    yield "cost", lambda: measures.cost(nodes, seed, plan.cost_s)
+    yield "cost", lambda: cost(nodes, seed, plan.cost_s)
+    yield "EC2 calls", lambda: ec2_calls.measure(nodes, seed)
     yield "deaths", lambda: deaths(0.0)
     yield "deaths, 5 % loss", lambda: deaths(0.05)
     yield "5 % loss", lambda: measures.lossy(nodes, seed, plan.loss_s, 0.05)

@@ -14,13 +14,14 @@ from node_agent.core.nodes import Load
 from sim import __main__ as command
 from sim import plots
 from sim.agenda import Agenda
+from sim.cost import cost, keep_loads_changing
 from sim.drains import mass_interruption
 from sim.engine import CACHE_TOKENS, TIME_PER_TOKEN_S, Engine, Work
 from sim.entry import Policy
 from sim.figures import spread
 from sim.fleet import Fleet
 from sim.host import _SOCKET_BUFFER_BYTES
-from sim.measures import cpu_alone, deaths, keep_loads_changing
+from sim.measures import deaths
 from sim.network import Reach, Weather
 from sim.policies import Bench
 from sim.report import lines, to_json, without_cpu
@@ -82,7 +83,8 @@ def test_tables_that_begin_as_one_do_exactly_what_tables_do() -> None:
 
 
 def test_a_host_s_events_played_again_cost_a_few_hundred_microseconds_a_second() -> None:
-    assert 10 < cpu_alone(20, 1, 3.0) < 20_000
+    told = cost(20, 1, 3.0)
+    assert 10 < told["quiet"]["cpu_us_s"] < told["busy"]["cpu_us_s"] < 20_000
 
 
 def test_deaths_are_seen_by_every_survivor_and_routes_go_stale_only_until_then() -> None:
