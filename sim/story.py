@@ -10,6 +10,7 @@ from sim import drains, ec2_calls, measures, policies
 from sim.cost import cost
 
 Found = dict[str, Any]
+Measure = Callable[[], Found]
 MASS_NODES = 60
 """A mass interruption is played with that many nodes at most: each has a router and an engine there."""
 
@@ -49,7 +50,7 @@ def quick_plan(nodes: int) -> Plan:
     return Plan(nodes, cost_s=3.0, loss_s=20.0, fleets=1, deaths=1, deaths_every_s=1.0, wide=False)
 
 
-def steps(plan: Plan, seed: int) -> Iterator[tuple[str, Callable[[], Found]]]:
+def steps(plan: Plan, seed: int) -> Iterator[tuple[str, Measure]]:
     """The measures by name, in their order."""
     nodes = plan.nodes
 
@@ -72,6 +73,6 @@ def steps(plan: Plan, seed: int) -> Iterator[tuple[str, Callable[[], Found]]]:
         yield "half goes, too busy", lambda: drains.mass_interruption(min(nodes, MASS_NODES), seed, rate=0.22)
 
 
-def policy_steps(seed: int) -> Iterator[tuple[str, Callable[[], Found]]]:
+def policy_steps(seed: int) -> Iterator[tuple[str, Measure]]:
     """Ways to choose an engine, of which the size of the fleet is no matter."""
     yield "policies", lambda: policies.compare(seed)

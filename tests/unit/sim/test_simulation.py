@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -40,7 +41,7 @@ def test_the_same_seed_gives_the_same_figures_and_another_one_others() -> None:
 
 
 def test_a_short_simulation_finds_what_the_goals_ask_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--nodes", "30", "--quick", "--out", str(tmp_path)]) == 0
+    assert command.main(["--nodes", "30", "--quick", "--jobs", "1", "--out", str(tmp_path)]) == 0
     told = json.loads((tmp_path / "simulation-30-1.json").read_text())["found"]
     assert told["deaths"]["suspected_s"]["n"] == 29
     assert told["deaths"]["dead_s"]["max"] < 8.0
@@ -49,8 +50,16 @@ def test_a_short_simulation_finds_what_the_goals_ask_for(tmp_path: Path, capsys:
     assert 0 < told["cost"]["busy"]["bytes_s"] < 4_000
     assert told["deaths"]["routes"] > 1_000
     assert "suspected s" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        command.main(["--nodes", "2"])
+    for bad in (["--nodes", "2"], ["--jobs", "0"]):
+        with pytest.raises(SystemExit):
+            command.main(bad)
+
+
+def test_figures_do_not_depend_on_how_many_are_taken_at_a_time() -> None:
+    plan = replace(quick_plan(6), loss_s=5.0, deep=False)
+    one, two = (dict(command.measured(plan, 1, jobs)) for jobs in (1, 2))
+    assert without_cpu(to_json(one)) == without_cpu(to_json(two))
+    assert list(one) == list(two) == [name for name, _ in steps(plan, 1)]
 
 
 def test_every_size_has_a_plan() -> None:
@@ -277,7 +286,7 @@ def test_pictures_are_well_formed_and_hold_every_value() -> None:
 
 def test_pictures_are_made_of_what_simulations_wrote(tmp_path: Path) -> None:
     for nodes in (5, 15):
-        command.main(["--nodes", str(nodes), "--quick", "--out", str(tmp_path)])
+        command.main(["--nodes", str(nodes), "--quick", "--jobs", "1", "--out", str(tmp_path)])
     policies = {name.value: {"hit_rate": 0.5, "first_token_s": {"p50": 0.1, "p99": 0.2}} for name in Policy}
     told = {"found": {"policies": {"chat": policies, "unrelated": policies}}}
     (tmp_path / "simulation-policies-1.json").write_text(json.dumps(told))
