@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import multiprocessing
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
 from sim.report import lines, to_json
-from sim.story import CHAPTERS, Found
-
-
-def take(chapter: str, nodes: int, seed: int, name: str) -> Found:
-    """One measure, in whatever process."""
-    gc.disable()  # nothing here is cyclic garbage, and looking for it in a million members takes half of the time
-    return CHAPTERS[chapter](nodes, seed)[name]()
-
-
-def measured(chapter: str, nodes: int, seed: int, jobs: int) -> Iterator[tuple[str, Found]]:
-    """Every measure's name and what it found, in their order; each has fleets and chances of its own, so that the
-    figures do not depend on how many are taken at a time."""
-    names = list(CHAPTERS[chapter](nodes, seed))
-    found = partial(take, chapter, nodes, seed)
-    if jobs == 1:
-        yield from zip(names, map(found, names), strict=True)
-        return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        yield from zip(names, pool.map(found, names), strict=True)
+from sim.story import CHAPTERS
+from sim.taking import measured
 
 
 def main(arguments: list[str] | None = None) -> int:
