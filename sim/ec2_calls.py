@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from node_agent.core.tag_reads import FIRST_LOOK_WITHIN_S, REFILL_PER_S, TagReads, calls_of, every_s
+from node_agent.core.tag_reads import FIRST_LOOK_CALLS, FIRST_LOOK_WITHIN_S, REFILL_PER_S, TagReads, calls_of, every_s
 
 BURST = 100.0
 """Of Describe* with a filter, and of CreateTags (EC2's "Request throttling", as REFILL_PER_S is)."""
@@ -63,13 +63,14 @@ def looks(nodes: int, seconds: float, booting: int, seed: int) -> Looks:
         for number, node in enumerate(reads)
     ]
     heapq.heapify(heap)
-    tagged: set[int] = set()
+    have_looked = set(range(booting, nodes))
     while heap[0][0] < seconds:
         at, number = heapq.heappop(heap)
-        if number < booting and number not in tagged and found.taggings.call(at, 1):
-            tagged.add(number)
-        if found.reads.call(at, calls_of(nodes)):
-            found.calls += [at] * calls_of(nodes)
+        is_first = number not in have_looked
+        calls = FIRST_LOOK_CALLS if is_first else calls_of(nodes)
+        if found.reads.call(at, calls) and (not is_first or found.taggings.call(at, 1)):
+            have_looked.add(number)
+            found.calls += [at] * calls
             wait_s = reads[number].next_s(nodes, chance())
         else:
             wait_s = reads[number].after_failure_s(nodes, chance())

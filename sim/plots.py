@@ -47,7 +47,7 @@ def pictures(found: list[tuple[int, Found]]) -> dict[str, str]:
             sizes,
             {
                 "loads at rest": values(lambda one: one["cost"]["quiet"]["bytes_s"]),
-                "loads that change": values(lambda one: one["cost"]["busy"]["bytes_s"]),
+                "loads that change": values(lambda one: one["cost"].get("busy", {}).get("bytes_s")),
             },
         ),
         "cpu.svg": bars(
@@ -56,7 +56,7 @@ def pictures(found: list[tuple[int, Found]]) -> dict[str, str]:
             sizes,
             {
                 "loads at rest": values(lambda one: one["cost"]["quiet"]["cpu_us_s"]),
-                "loads that change": values(lambda one: one["cost"]["busy"]["cpu_us_s"]),
+                "loads that change": values(lambda one: one["cost"].get("busy", {}).get("cpu_us_s")),
             },
         ),
     }

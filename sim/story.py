@@ -25,8 +25,8 @@ class Plan:
     """What a simulation of so many nodes does.
 
     cost_s, loss_s: virtual seconds; fleets: for measures of which one fleet gives too few; deaths: in each of them;
-    deaths_every_s: between two; wide: whether splits and mass interruptions are played, too; deep: whether boots, stops
-    and a zone's failure are, in which each host hears something of many others.
+    deaths_every_s: between two; wide: whether splits and mass interruptions are played, too; deep: whether changing
+    loads, boots, stops and a zone's failure are, in which each host hears something of many others.
     """
 
     nodes: int
@@ -62,7 +62,7 @@ def steps(plan: Plan, seed: int) -> Iterator[tuple[str, Measure]]:
     def deaths(loss: float) -> Found:
         return measures.deaths(nodes, seed, plan.fleets, plan.deaths, plan.deaths_every_s, loss)
 
-    yield "cost", lambda: cost(nodes, seed, plan.cost_s)
+    yield "cost", lambda: cost(nodes, seed, plan.cost_s, loads=plan.deep)
     yield "EC2 calls", lambda: ec2_calls.measure(nodes, seed)
     yield "deaths", lambda: deaths(0.0)
     yield "deaths, 5 % loss", lambda: deaths(0.05)

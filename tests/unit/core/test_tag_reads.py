@@ -37,7 +37,7 @@ def test_some_node_looks_every_second_in_a_large_fleet_and_every_half_minute_in_
     assert every_s(3) == LEAST_S
 
 
-@pytest.mark.parametrize("already", [0, 900])
+@pytest.mark.parametrize("already", [0, 900, 1_900])
 def test_a_hundred_nodes_that_boot_at_once_do_not_exhaust_the_bucket(already: int) -> None:
     for seed in range(20):
         found = looks(already + 100, 60.0, booting=100, seed=seed)

@@ -99,6 +99,7 @@ def test_tables_that_begin_as_one_do_exactly_what_tables_do() -> None:
 
 def test_a_host_s_events_played_again_cost_a_few_hundred_microseconds_a_second() -> None:
     told = cost(20, 1, 3.0)
+    assert list(cost(5, 1, 1.0, loads=False)) == ["quiet"]
     assert 10 < told["quiet"]["cpu_us_s"] < told["busy"]["cpu_us_s"] < 20_000
 
 
