@@ -156,3 +156,12 @@ def test_who_leaves_tells_some_at_once() -> None:
     told = sends(made.handle(Leaving(0.1)))
     assert len({send.to for send in told}) == made.tempo.leaving_fanout
     assert all(Left(life(1), 1_000) in read(send.data)[1] for send in told)
+
+
+def test_tags_that_name_nobody_change_nothing() -> None:
+    """A wrong filter, or an EC2 that is not itself: the fleet is what its nodes say it is."""
+    made = machine(2, 3)
+    before = made.view
+    assert made.handle(Tagged(0.1, [])) == ()
+    assert made.view is before
+    assert len(before.serving) == 2
