@@ -161,7 +161,7 @@ def longest_queue_s(drainers: int, staying: int, streams: int, hears_of_others: 
     left = {name: {key: long(key, 200 + 171 * key % 1_800) for key in range(streams)} for name in drains}
     ends: dict[str, float] = {}
     longest, now = 0.0, T0
-    while now < T0 + 115 and any(left.values()):
+    while now <= T0 + 115 and any(left.values()):
         for name, drain in drains.items():
             count = drainers if hears_of_others else 1
             for hand_off in drain.plan(left[name].values(), among, {OWN}, count, now, T0 + 120).due:
