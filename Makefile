@@ -29,7 +29,7 @@ run: setup  ## the whole system on this machine, two nodes of it taken away (ENG
 chaos: setup  ## nodes taken away at random under load (INTERRUPTIONS=1000 SEED=1 ENGINE=sim)
 	@$(BIN)/python -m local.chaos --engine $(CHAOS_ENGINE) --interruptions $(INTERRUPTIONS) --seed $(SEED)
 
-simulate: setup  ## a fleet of NODES=1000 on virtual time, SEED=1: detection, false alarms, cost, drains (docs/scale.md)
+simulate: setup  ## a fleet of NODES=1000 on virtual time, SEED=1 (ARGS=quick: in seconds): docs/scale.md
 	@$(BIN)/python -m sim --nodes $(NODES) --seed $(SEED) $(ARGS)
 
 lint: setup  ## style, types, layers

@@ -17,6 +17,7 @@ from sim.entry import Entry
 from sim.figures import spread
 from sim.fleet import Fleet
 from sim.host import Host
+from sim.sightings import MOST_TABLES
 
 NOTICE_S = 120.0
 REPLAN_S = 0.5
@@ -28,6 +29,9 @@ CONTEXT = (200, 6_000)
 ANSWER = (100, 8_000)
 """Tokens of prompts and answers, from and to."""
 
+MOST_ENTRIES = 60
+"""Nodes that clients come in at: each has a router, which in a large fleet knows a thousand engines."""
+
 WAIT_FOR_NODE_S = 15.0
 """How long a stream that has begun waits for a node, as the agent's does."""
 
@@ -36,9 +40,16 @@ WAIT_FOR_NODE_S = 15.0
 class Node:
     host: Host
     engine: Engine
-    entry: Entry
     drain: Drain
     deadline: float | None = None
+
+
+@dataclass
+class Door:
+    """A node at which clients come in."""
+
+    node: Node
+    entry: Entry
 
 
 @dataclass
@@ -65,18 +76,19 @@ class MassInterruption:
         self.fleet = Fleet(seed)
         self.outcome = Outcome()
         self._random = random.Random(f"mass interruption {seed}")  # noqa: S311 # a simulation
-        self._rate = rate
-        self._keys = 0
-        self.nodes = {host.instance_id: self._node(host, seed) for host in self.fleet.gather(nodes)}
-        self._share = share
         agenda = self.fleet.agenda
+        hosts = self.fleet.gather(nodes, share=nodes > MOST_TABLES)
+        self.nodes = {host.instance_id: Node(host, Engine(agenda), Drain(host.instance_id)) for host in hosts}
+        self.doors = [
+            Door(self.nodes[host.instance_id], Entry(agenda, host, f"entry {seed} {host.instance_id}"))
+            for host in hosts[:MOST_ENTRIES]
+        ]
+        self._share = share
+        self._rate = rate * nodes / len(self.doors)
+        self._routed: dict[int, tuple[Door, str]] = {}
         agenda.every(LOOKS_AT_ENGINE_S, self._measure)
-        for node in self.nodes.values():
-            agenda.after(self._random.expovariate(rate), self._request, node)
-
-    def _node(self, host: Host, seed: int) -> Node:
-        entry = Entry(self.fleet.agenda, host, f"entry {seed} {host.instance_id}")
-        return Node(host, Engine(self.fleet.agenda), entry, Drain(host.instance_id))
+        for door in self.doors:
+            agenda.after(self._random.expovariate(self._rate), self._request, door)
 
     def run(self) -> Outcome:
         """From a busy fleet to two minutes after the last of those that go is gone."""
@@ -91,54 +103,62 @@ class MassInterruption:
 
     # requests
 
-    def _request(self, node: Node) -> None:
+    def _request(self, door: Door) -> None:
         """A client asks a node that a load balancer still sends to."""
-        self.fleet.agenda.after(self._random.expovariate(self._rate), self._request, node)
-        if not node.host.is_running:
+        self.fleet.agenda.after(self._random.expovariate(self._rate), self._request, door)
+        if not door.node.host.is_running:
             return
         self.outcome.asked += 1
         context, answer = self._random.randint(*CONTEXT), self._random.randint(*ANSWER)
         work = Work(self._random.getrandbits(64), context, answer, self._begun, self._ended)
-        self._ask(work, node, self.fleet.agenda.now)
+        self._ask(work, door, self.fleet.agenda.now)
 
-    def _ask(self, work: Work, node: Node, asked_at: float) -> None:
+    def _ask(self, work: Work, door: Door, asked_at: float) -> None:
         def answered(route: Route | Refused) -> None:
             if isinstance(route, Refused):
                 self.outcome.refused += 1
                 self.outcome.retry_after.append(route.retry_after_s)
-            elif self._is_full(node, route):
-                self._ask(work, node, asked_at)
+            elif self._is_full(door, route):
+                self._ask(work, door, asked_at)
             else:
-                self._send(work, node, route, asked_at, set())
+                self._send(work, door, route, asked_at, set())
 
-        node.entry.ask(Request("llama", work.prefix), answered)
+        door.entry.ask(Request("llama", work.prefix), answered)
 
-    def _is_full(self, node: Node, route: Route) -> bool:
+    def _is_full(self, door: Door, route: Route) -> bool:
         """Whether the engine node says no: the entry's word for its load was old. It knows better now."""
         name = route.node.instance_id
         engine = self.nodes[name].engine
-        node.entry.router.heard(name, engine.load)
+        door.entry.router.heard(name, engine.load)
         return len(engine.waiting) >= MAX_WAITING
 
-    def _send(self, work: Work, entry: Node, route: Route, since: float, tried: set[str]) -> None:
+    def _send(self, work: Work, door: Door, route: Route, since: float, tried: set[str]) -> None:
         target = self.nodes[route.node.instance_id]
         if not target.host.is_running or not target.host.membership.status.state.takes_requests:
             tried.add(route.node.instance_id)  # stale: its door says so, and the entry asks on
-            self._go_on(work, entry, since, tried, None)
+            self._go_on(work, door, since, tried, None)
             return
+        self._routed[id(work)] = door, route.node.instance_id
+        door.entry.router.opened(route.node.instance_id)
         target.engine.submit(work)
         work.came_at = since
 
-    def _go_on(self, work: Work, entry: Node, since: float, tried: set[str], to: str | None) -> None:
+    def _is_there_no_more(self, work: Work) -> Door:
+        """An engine has one less to do, and its entry knows: whose stream it is."""
+        door, name = self._routed.pop(id(work))
+        door.entry.router.closed(name)
+        return door
+
+    def _go_on(self, work: Work, door: Door, since: float, tried: set[str], to: str | None) -> None:
         """A stream that was handed off, or met a node that goes, finds another one."""
-        if not entry.host.is_running:
-            entry = next(node for node in self.nodes.values() if node.host.is_running)  # its client resumed there
-        route = entry.entry.route(Request("llama", work.prefix, tried=tuple(tried), handed_to=to, goes_on=True))
+        if not door.node.host.is_running:  # its client resumed elsewhere
+            door = self._random.choice([other for other in self.doors if other.node.host.is_running])
+        route = door.entry.route(Request("llama", work.prefix, tried=tuple(tried), handed_to=to, goes_on=True))
         now = self.fleet.agenda.now
         if isinstance(route, Route):
-            self._send(work, entry, route, since, tried)
+            self._send(work, door, route, since, tried)
         elif now - since < WAIT_FOR_NODE_S:
-            self.fleet.agenda.after(0.1, self._go_on, work, entry, since, set(), None)
+            self.fleet.agenda.after(0.1, self._go_on, work, door, since, set(), None)
         else:
             self.outcome.lost += 1
 
@@ -146,7 +166,8 @@ class MassInterruption:
         waited_s = self.fleet.agenda.now - work.came_at
         (self.outcome.pauses if work.generation > 1 else self.outcome.first_tokens).append(waited_s)
 
-    def _ended(self, _: Work) -> None:
+    def _ended(self, work: Work) -> None:
+        self._is_there_no_more(work)
         self.outcome.finished += 1
 
     # nodes
@@ -155,9 +176,10 @@ class MassInterruption:
         for node in self.nodes.values():
             if node.host.is_running:
                 node.host.measured(node.engine.load)
-                node.entry.router.own_load.measured(node.engine.load)
                 if node.deadline is None:
                     self.outcome.backlogs.append(node.engine.queue_s)
+        for door in self.doors:
+            door.entry.router.own_load.measured(door.node.engine.load)
 
     def _notice(self, node: Node) -> None:
         node.deadline = self.fleet.agenda.now + NOTICE_S
@@ -187,8 +209,7 @@ class MassInterruption:
         self.outcome.handed_off += 1
         self.outcome.crowded += hand_off.crowded
         node.engine.hand_off(work)
-        entry = self._random.choice([other for other in self.nodes.values() if other.host.is_running])
-        self._go_on(work, entry, self.fleet.agenda.now, {node.host.instance_id}, hand_off.to)
+        self._go_on(work, self._is_there_no_more(work), self.fleet.agenda.now, {node.host.instance_id}, hand_off.to)
 
     def _close(self, node: Node, works: list[Work]) -> None:
         """The last moment: what is still here goes, and the node leaves."""
@@ -205,12 +226,12 @@ def _served(key: int, work: Work, engine: Engine) -> ServedStream:
     return ServedStream(key, remaining, TIME_PER_TOKEN_S, work.context + made)
 
 
-def mass_interruption(nodes: int, seed: int, share: float = 0.5, rate: float = 0.15) -> dict[str, Any]:
+def mass_interruption(nodes: int, seed: int, share: float = 0.5, *, rate: float) -> dict[str, Any]:
     """What became of everything."""
     story = MassInterruption(nodes, seed, share, rate)
     outcome = story.run()
     running = sum(len(node.engine.running) + len(node.engine.waiting) for node in story.nodes.values())
-    waiting = sum(len(node.entry.admission) for node in story.nodes.values() if node.host.is_running)
+    waiting = sum(len(door.entry.admission) for door in story.doors if door.node.host.is_running)
     return {
         "nodes": nodes,
         "went": sum(not node.host.is_running for node in story.nodes.values()),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from time import perf_counter
 
 from node_agent.contract.states import NodeState
 from node_agent.core.membership import (
@@ -41,7 +40,7 @@ Watch = Callable[["Host", Changed], None]
 
 
 class Host:
-    """membership: the machine; cpu_s: what it took of a real processor; fate: for the observers' eyes only."""
+    """membership: the machine; side, is_up, listens: as the network sees it."""
 
     def __init__(
         self,
@@ -61,7 +60,6 @@ class Host:
         self.life = life
         self.seed = seed
         self.clock_offset_s = 0.0
-        self.cpu_s = 0.0
         self.is_frozen = False
         self.tape: list[Event] | None = None
         """Every event, where somebody wants to play them again."""
@@ -152,10 +150,7 @@ class Host:
     def _handle(self, event: Event) -> tuple[Effect, ...]:
         if self.tape is not None:
             self.tape.append(event)
-        began = perf_counter()
-        effects = self.membership.handle(event)
-        self.cpu_s += perf_counter() - began
-        return effects
+        return self.membership.handle(event)
 
     def _wait(self) -> None:
         due = max(self.agenda.now, self.membership.next_deadline() - self.clock_offset_s)

@@ -1,152 +1,23 @@
-"""What is measured of membership, each on a fleet of its own: what it costs, what it finds, how fast, how wrongly."""
+"""What is measured of membership, each on a fleet of its own: what it finds, how fast, how wrongly."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Any
 
-from node_agent.contract.errors import InvalidTransition
 from node_agent.contract.states import NodeState
-from node_agent.core.membership import Changed, Membership
-from node_agent.core.nodes import Liveness, Load
+from node_agent.core.nodes import Liveness
 from node_agent.core.router import Request, Route
 from sim.entry import Entry
-from sim.figures import Spread, spread
-from sim.fleet import KEY, Fleet
-from sim.host import Host
+from sim.figures import spread
+from sim.fleet import Fleet
 from sim.network import Weather
-
-SETTLE_S = 3.0
-MOST_TABLES = 2_000
-"""Hosts with a table each; more begin with one together (`sim/shared_roster`)."""
+from sim.sightings import SETTLE_S, met
 
 ENTRIES = 16
 ROUTES_PER_S = 50.0
 """Of each entry that is looked at."""
-
-
-@dataclass
-class Sightings:
-    """Everything that any host said of any other, by whom it was about."""
-
-    of: dict[str, list[tuple[float, str, Liveness, str]]] = field(default_factory=dict)
-
-    def __call__(self, host: Host, change: Changed) -> None:
-        seen = self.of.setdefault(change.status.instance_id, [])
-        seen.append((host.agenda.now, host.instance_id, change.after, change.why))
-
-    def delays(self, subject: str, after: Liveness, since: float) -> list[float]:
-        """How long after `since` each observer first held the subject for that."""
-        first: dict[str, float] = {}
-        for at, by, held, _ in self.of.get(subject, ()):
-            if held is after and at >= since:
-                first.setdefault(by, at - since)
-        return list(first.values())
-
-    def count(self, after: Liveness, of: Callable[[str], bool] = lambda _: True) -> int:
-        """How many (node, incarnation) were held for that by anybody at all, counted once for each wave of opinions."""
-        waves = 0
-        for subject, seen in self.of.items():
-            if of(subject):
-                last = -1e9
-                for at, _, held, _ in seen:
-                    if held is after and at - last > 5.0:
-                        waves += 1
-                    if held is after:
-                        last = at
-        return waves
-
-
-def met(nodes: int, seed: int, weather: Weather | None = None) -> tuple[Fleet, Sightings]:
-    """A fleet of so many that have met, and all that they will say."""
-    sightings = Sightings()
-    fleet = Fleet(seed, weather, sightings)
-    fleet.gather(nodes, share=nodes > MOST_TABLES)
-    fleet.pass_time(SETTLE_S)
-    return fleet, sightings
-
-
-def keep_loads_changing(fleet: Fleet, seed: int) -> None:
-    """Every engine has other work twice a second."""
-    chance = random.Random(f"loads {seed}")  # noqa: S311 # a simulation
-    busy = dict.fromkeys(fleet.hosts, 8.0)
-
-    def change() -> None:
-        for name, host in fleet.hosts.items():
-            busy[name] = min(60.0, max(0.0, busy.get(name, 8.0) + chance.gauss(0.0, 1.5)))
-            running = int(busy[name])
-            host.measured(Load(running, max(0, running - 32), running / 64, 0.03, 4_000.0))
-
-    fleet.agenda.every(0.5, change)
-
-
-def cost(nodes: int, seed: int, seconds: float) -> dict[str, Any]:
-    """Messages, bytes and CPU of a node in a second, without and with changing loads; how far off loads are."""
-    fleet, _ = met(nodes, seed)
-    quiet = _rates(fleet, seconds)
-    keep_loads_changing(fleet, seed)
-    fleet.pass_time(seconds)
-    busy = _rates(fleet, seconds)
-    return {
-        "quiet": quiet,
-        "busy": busy,
-        "load_error": _load_error(fleet),
-        "cpu_alone_us_s": cpu_alone(nodes, seed, seconds),
-    }
-
-
-def cpu_alone(nodes: int, seed: int, seconds: float) -> float:
-    """CPU of one node in a second of changing loads, played again by itself: in the simulation a thousand nodes take
-    turns with the processor's caches, which no real node has to."""
-    fleet = Fleet(seed)
-    first, *others = fleet.gather(nodes, share=nodes > MOST_TABLES)
-    first.tape = []
-    keep_loads_changing(fleet, seed)
-    fleet.pass_time(2 * seconds)  # the first half to warm up
-    return min(_play_again(first, others, seconds) for _ in range(3))
-
-
-def _play_again(host: Host, others: list[Host], seconds: float) -> float:
-    """All that a host was told, to another machine like its own; the CPU of it in a second, in microseconds."""
-    chance = random.Random(host.seed).random  # noqa: S311 # the same as the host's
-    again = Membership(host.membership.status, host.life, KEY, 0.0, chance, max_nodes=2 * len(others) + 2)
-    for other in others:
-        again.meet(other.life, other.membership.status)
-    events = host.tape or []
-    warm_up = [event for event in events if event.at < seconds]
-    for event in warm_up:
-        again.handle(event)
-    began = perf_counter()
-    for event in events[len(warm_up) :]:
-        again.handle(event)
-    took_s = perf_counter() - began
-    if again.figures["sent"] != host.membership.figures["sent"]:
-        raise InvalidTransition(f"{host.instance_id} did something else when its events were played again")
-    return round(took_s / seconds * 1e6, 1)
-
-
-def _rates(fleet: Fleet, seconds: float) -> dict[str, float]:
-    hosts = list(fleet.hosts.values())
-    before = fleet.network.messages, fleet.network.octets, sum(host.cpu_s for host in hosts)
-    fleet.pass_time(seconds)
-    after = fleet.network.messages, fleet.network.octets, sum(host.cpu_s for host in hosts)
-    messages, octets, cpu_s = ((now - then) / seconds / len(hosts) for now, then in zip(after, before, strict=True))
-    return {"messages_s": round(messages, 3), "bytes_s": round(octets, 1), "cpu_us_s": round(cpu_s * 1e6, 1)}
-
-
-def _load_error(fleet: Fleet) -> Spread:
-    """How far what a node knows of another's requests in flight is from the truth, in requests."""
-    hosts = list(fleet.hosts.values())
-    truth = {host.instance_id: host.membership._me.load.in_flight for host in hosts}
-    errors = [
-        abs(member.load.in_flight - truth[name])
-        for host in hosts[:: max(1, len(hosts) // 50)]
-        for name, member in host.membership.members.items()
-    ]
-    return spread(float(error) for error in errors)
 
 
 @dataclass

@@ -13,10 +13,10 @@ from sim.svg import bars
 Found = dict[str, Any]
 
 
-def read(folder: Path, seed: int) -> list[tuple[int, Found]]:
+def read(folder: Path, chapter: str, seed: int) -> list[tuple[int, Found]]:
     """By the number of nodes, what was found."""
     found = []
-    for path in folder.glob(f"simulation-[0-9]*-{seed}.json"):
+    for path in folder.glob(f"simulation-{chapter}-*-{seed}.json"):
         told = json.loads(path.read_text())
         found.append((int(told["nodes"]), told["found"]))
     return sorted(found, key=lambda pair: pair[0])
@@ -47,14 +47,17 @@ def pictures(found: list[tuple[int, Found]]) -> dict[str, str]:
             sizes,
             {
                 "loads at rest": values(lambda one: one["cost"]["quiet"]["bytes_s"]),
-                "loads that change": values(lambda one: one["cost"]["busy"]["bytes_s"]),
+                "loads that change": values(lambda one: one["cost"].get("busy", {}).get("bytes_s")),
             },
         ),
         "cpu.svg": bars(
-            "Processor time of a node in a second, loads changing",
+            "Processor time of a node's membership in a second",
             "µs",
             sizes,
-            {"membership": values(lambda one: one["cost"]["cpu_alone_us_s"])},
+            {
+                "loads at rest": values(lambda one: one["cost"]["quiet"]["cpu_us_s"]),
+                "loads that change": values(lambda one: one["cost"].get("busy", {}).get("cpu_us_s")),
+            },
         ),
     }
 
@@ -87,13 +90,13 @@ def policy_pictures(found: Found) -> dict[str, str]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sim.plots", description=__doc__)
     parser.add_argument("--found", type=Path, default=Path("out"), help="where the simulations wrote")
+    parser.add_argument("--chapter", default="fleet", help="of `python -m sim`")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--to", type=Path, default=Path("docs/scale"), help="where the pictures go")
     asked = parser.parse_args(arguments)
-    drawn = pictures(read(asked.found, asked.seed))
-    policies = asked.found / f"simulation-policies-{asked.seed}.json"
-    if policies.exists():
-        drawn |= policy_pictures(json.loads(policies.read_text())["found"])
+    drawn = pictures(read(asked.found, asked.chapter, asked.seed))
+    for _, found in read(asked.found, "policies", asked.seed):
+        drawn |= policy_pictures(found)
     asked.to.mkdir(parents=True, exist_ok=True)
     for name, picture in drawn.items():
         (asked.to / name).write_text(picture)

@@ -8,7 +8,7 @@ the same order of chances; tests/unit/sim holds the two to that.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, ValuesView
+from collections.abc import Callable, Collection, Iterable, Iterator, ValuesView
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -38,6 +38,9 @@ class Start:
         self.by_life = {life: number for number, life in enumerate(self.lives)}
         self.by_id = {status.instance_id: number for number, status in enumerate(self.statuses)}
         self.ring = sorted(self.lives)
+        self.in_bucket: dict[int, list[int]] = {}
+        for number, life in enumerate(self.lives):
+            self.in_bucket.setdefault(bucket_of(life), []).append(number)
         self.summary = [0] * BUCKETS
         for life, status in zip(self.lives, self.statuses, strict=True):
             self.summary[bucket_of(life)] ^= fingerprint(life, status.incarnation)
@@ -67,9 +70,7 @@ class _Table(dict[_Key, Member]):
             return default
 
     def __contains__(self, key: object) -> bool:
-        return super().__contains__(key) or (
-            key not in self._gone and self._numbers.get(key, self._own) != self._own  # type: ignore[call-overload]
-        )
+        return super().__contains__(key) or self.is_as_at_first(key)  # type: ignore[arg-type]
 
     def __setitem__(self, key: _Key, member: Member) -> None:
         self._size += key not in self
@@ -87,13 +88,17 @@ class _Table(dict[_Key, Member]):
     def __len__(self) -> int:
         return self._size
 
+    def is_as_at_first(self, key: _Key) -> bool:
+        """Whether it was there from the start, and has not been away."""
+        return key not in self._gone and self._numbers.get(key, self._own) != self._own
+
+    def newcomers(self) -> Iterator[_Key]:
+        """All others, in the order in which they came."""
+        return (key for key in dict.keys(self) if not self.is_as_at_first(key))
+
     def __iter__(self) -> Iterator[_Key]:
-        for key, number in self._numbers.items():
-            if number != self._own and key not in self._gone:
-                yield key
-        for key in dict.keys(self):
-            if key not in self._numbers or key in self._gone:
-                yield key
+        yield from filter(self.is_as_at_first, self._numbers)
+        yield from self.newcomers()
 
     def values(self) -> ValuesView[Member]:  # type: ignore[override]
         return ValuesView(self)
@@ -205,6 +210,17 @@ class SharedRoster(Roster):
         self._life_table.keep(life, member)
         self._id_table.keep(status.instance_id, member)
         return member
+
+    def in_buckets(self, buckets: Iterable[int]) -> Iterator[Member]:
+        """Without a look at all the others, so that they need not be made."""
+        wanted = frozenset(buckets)
+        for number in sorted(number for bucket in wanted for number in self._start.in_bucket.get(bucket, ())):
+            if self._id_table.is_as_at_first(self._start.statuses[number].instance_id):
+                yield self._make(number)
+        for name in self._id_table.newcomers():
+            member = self._id_table[name]
+            if bucket_of(member.life) in wanted:
+                yield member
 
     def _join_ring(self, life: bytes) -> None:
         """The ring is the start's until a newcomer joins; who is not there any more is stepped over."""

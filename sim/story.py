@@ -6,11 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sim import drains, measures, policies
+from sim import drains, ec2_calls, measures, policies
+from sim.cost import cost
 
 Found = dict[str, Any]
-MASS_NODES = 60
-"""A mass interruption is played with that many nodes at most: each has a router and an engine there."""
+Measure = Callable[[], Found]
+MASS_NODES = 200
+"""A mass interruption is played with that many nodes at most, but where it is asked for by itself: five hundred nodes
+that plan their drains twice a second take a while."""
+
+NORMAL_RATE, BUSY_RATE = 0.15, 0.22
+"""Requests a second at each node: an engine of the model can serve 0.26. So half of the fleet that is left has 114 %
+of what it can do, and 167 %."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +25,8 @@ class Plan:
     """What a simulation of so many nodes does.
 
     cost_s, loss_s: virtual seconds; fleets: for measures of which one fleet gives too few; deaths: in each of them;
-    deaths_every_s: between two; wide: whether splits and mass interruptions are played, too; deep: whether boots, stops
-    and a zone's failure are, in which each host hears something of many others.
+    deaths_every_s: between two; wide: whether splits and mass interruptions are played, too; deep: whether changing
+    loads, boots, stops and a zone's failure are, in which each host hears something of many others.
     """
 
     nodes: int
@@ -48,14 +55,15 @@ def quick_plan(nodes: int) -> Plan:
     return Plan(nodes, cost_s=3.0, loss_s=20.0, fleets=1, deaths=1, deaths_every_s=1.0, wide=False)
 
 
-def steps(plan: Plan, seed: int) -> Iterator[tuple[str, Callable[[], Found]]]:
+def steps(plan: Plan, seed: int) -> Iterator[tuple[str, Measure]]:
     """The measures by name, in their order."""
     nodes = plan.nodes
 
     def deaths(loss: float) -> Found:
         return measures.deaths(nodes, seed, plan.fleets, plan.deaths, plan.deaths_every_s, loss)
 
-    yield "cost", lambda: measures.cost(nodes, seed, plan.cost_s)
+    yield "cost", lambda: cost(nodes, seed, plan.cost_s, loads=plan.deep)
+    yield "EC2 calls", lambda: ec2_calls.measure(nodes, seed)
     yield "deaths", lambda: deaths(0.0)
     yield "deaths, 5 % loss", lambda: deaths(0.05)
     yield "5 % loss", lambda: measures.lossy(nodes, seed, plan.loss_s, 0.05)
@@ -66,10 +74,24 @@ def steps(plan: Plan, seed: int) -> Iterator[tuple[str, Callable[[], Found]]]:
         yield "a zone fails", lambda: measures.zone_failure(nodes, seed)
     if plan.wide:
         yield "split for 30 s", lambda: measures.split(nodes, seed, 30.0)
-        yield "half the fleet goes", lambda: drains.mass_interruption(min(nodes, MASS_NODES), seed)
-        yield "half goes, too busy", lambda: drains.mass_interruption(min(nodes, MASS_NODES), seed, rate=0.22)
+        yield from mass_steps(min(nodes, MASS_NODES), seed)
 
 
-def policy_steps(seed: int) -> Iterator[tuple[str, Callable[[], Found]]]:
+def mass_steps(nodes: int, seed: int) -> Iterator[tuple[str, Measure]]:
+    """Half of a fleet goes, which the other half can hardly replace, and cannot at all."""
+    yield "half the fleet goes", lambda: drains.mass_interruption(nodes, seed, rate=NORMAL_RATE)
+    yield "half goes, too busy", lambda: drains.mass_interruption(nodes, seed, rate=BUSY_RATE)
+
+
+def policy_steps(seed: int) -> Iterator[tuple[str, Measure]]:
     """Ways to choose an engine, of which the size of the fleet is no matter."""
     yield "policies", lambda: policies.compare(seed)
+
+
+CHAPTERS: dict[str, Callable[[int, int], dict[str, Measure]]] = {
+    "fleet": lambda nodes, seed: dict(steps(plan_for(nodes), seed)),
+    "quick": lambda nodes, seed: dict(steps(quick_plan(nodes), seed)),
+    "mass": lambda nodes, seed: dict(mass_steps(nodes, seed)),
+    "policies": lambda _, seed: dict(policy_steps(seed)),
+}
+"""What can be asked for by itself: its measures by name, for so many nodes and that seed."""

@@ -8,7 +8,8 @@ It is planned again and again while the drain goes on, because engines slow down
 off is gone. A stream goes:
 
 * to a peer outside the pools that are going, where there is one; ready ones before those at risk;
-* one of a few that are this node's own choice: where half a fleet goes at once, all that go share all that stay;
+* one of a few that are this node's own choice: where half a fleet goes at once, all that go share all that stay, and
+  each counts on no more than its share of what a peer can read, and waits for its turn to begin;
 * no earlier than that peer can take it: what a stream has so far must be read again there (its prefill), and a peer
   gets no more than BACKLOG_S of that at a time, its own queue included; a longer one only where nothing else waits;
 * what finds no place before the last moment goes on being generated here until then, and is handed off all the same:
@@ -17,7 +18,8 @@ off is gone. A stream goes:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -39,11 +41,14 @@ WAITING_TOKENS = 500
 LAST_MOMENTS_S = 3.0
 """What found no place is handed off within that time before the margin, one after another, not all at once."""
 
+SHARED_RATE = 0.5
+"""Of what a peer can read, for all nodes together that hand off to it: they come by chance, so that at its full rate
+queues would grow, and its own clients ask, too."""
+
 LEAST_PREFILL_S = 0.005
 MAX_PEERS = 32
 """That one node hands off to; more would only be looked at."""
 
-LEAST_PEERS = 2
 FULL_WAITING = 8
 """Requests that wait at a peer, from which on others are better."""
 
@@ -109,6 +114,7 @@ class Drain:
 
     def __init__(self, own_id: str) -> None:
         self._own_id = own_id
+        self._began_at: float | None = None
         self._busy_until: dict[str, float] = {}
 
     def plan(
@@ -125,15 +131,14 @@ class Drain:
         going: the pools that are going (`going_pools`); drainers: how many nodes drain now, this one included.
         """
         finish, leaving = _sort(streams, deadline - now - MARGIN_S)
-        peers = self._choice(peers, going, drainers)
-        busy = {peer.status.instance_id: max(self._busy_until.get(peer.status.instance_id, 0.0), now + _queue_s(peer))
-                for peer in peers}  # fmt: skip
+        peers, speeds = self._choice(peers, going, drainers)
+        busy = self._busy(peers, speeds, leaving, now)
         latest = max(now, deadline - MARGIN_S)
         due: list[HandOff] = []
         later: list[HandOff] = []
         homeless: list[ServedStream] = []
         for stream in leaving:
-            hand_off = _place(stream, peers, going, busy, now, latest)
+            hand_off = _place(stream, peers, speeds, going, busy, now, latest)
             if hand_off is None:
                 homeless.append(stream)
             elif hand_off.at <= now:
@@ -146,17 +151,39 @@ class Drain:
             (due if hand_off.at <= now else later).append(hand_off)
         return Schedule(tuple(stream.key for stream in finish), tuple(due), tuple(later))
 
-    def _choice(self, peers: Sequence[Peer], going: Collection[Pool], drainers: int) -> list[Peer]:
-        """A few peers, the best kind first, and another few for every node that drains."""
-        count = min(MAX_PEERS, max(LEAST_PEERS, 2 * len(peers) // max(1, drainers)))
+    def _choice(
+        self, peers: Sequence[Peer], going: Collection[Pool], drainers: int
+    ) -> tuple[list[Peer], dict[str, float]]:
+        """A few peers, the best kind first; and of each how many tokens a second it reads for this node.
+
+        Every node that drains chooses as many, by chance, so that an equal share of each peer is this node's.
+        """
         kinds = [(_kind(peer, going), peer.load.waiting >= FULL_WAITING) for peer in peers]
         ranked = sorted(
-            zip(kinds, peers, strict=True), key=lambda ranked: (ranked[0], self._weight(ranked[1].status.instance_id))
+            zip(kinds, peers, strict=True),
+            key=lambda ranked: (ranked[0], _share(f"{self._own_id} {ranked[1].status.instance_id}")),
         )
-        return [peer for _, peer in ranked[:count]]
+        chosen = ranked[:MAX_PEERS]
+        of_kind, chosen_of_kind = Counter(kinds), Counter(kind for kind, _ in chosen)
+        speeds = {}
+        for kind, peer in chosen:
+            sharers = drainers * chosen_of_kind[kind] / of_kind[kind]
+            speeds[peer.status.instance_id] = _rate(peer) * (SHARED_RATE / sharers if sharers > 1 else 1.0)
+        return [peer for _, peer in chosen], speeds
 
-    def _weight(self, name: str) -> bytes:
-        return blake2b(f"{self._own_id} {name}".encode(), digest_size=8).digest()
+    def _busy(
+        self, peers: Sequence[Peer], speeds: Mapping[str, float], leaving: Sequence[ServedStream], now: float
+    ) -> dict[str, float]:
+        """Until when each peer reads what it has, and not before this node's turn there comes for the first time."""
+        self._began_at = began = now if self._began_at is None else self._began_at
+        context = sum(stream.context_tokens for stream in leaving) / max(1, len(leaving))
+        busy = {}
+        for peer in peers:
+            name = peer.status.instance_id
+            others_s = context / speeds[name] - context / _rate(peer)
+            turn = began + _share(f"{name} {self._own_id}") * others_s
+            busy[name] = max(self._busy_until.get(name, 0.0), turn, now + _queue_s(peer))
+        return busy
 
 
 def _sort(streams: Iterable[ServedStream], room_s: float) -> tuple[list[ServedStream], list[ServedStream]]:
@@ -168,6 +195,11 @@ def _sort(streams: Iterable[ServedStream], room_s: float) -> tuple[list[ServedSt
         (finish if left_s is not None and left_s < room_s else leaving).append(stream)
     leaving.sort(key=lambda stream: (-(float("inf") if stream.left_s is None else stream.left_s), stream.key))
     return finish, leaving
+
+
+def _share(text: str) -> float:
+    """From 0 to 1, even, and the same for the same text."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def _queue_s(peer: Peer) -> float:
@@ -187,6 +219,7 @@ def _kind(peer: Peer, going: Collection[Pool]) -> int:
 def _place(
     stream: ServedStream,
     peers: Sequence[Peer],
+    speeds: Mapping[str, float],
     going: Collection[Pool],
     busy: dict[str, float],
     now: float,
@@ -196,7 +229,7 @@ def _place(
     best: tuple[int, float, int, float, str] | None = None
     for peer in peers:
         name = peer.status.instance_id
-        cost_s = max(LEAST_PREFILL_S, stream.context_tokens / _rate(peer))
+        cost_s = max(LEAST_PREFILL_S, stream.context_tokens / speeds[name])
         at = max(now, busy[name] + cost_s - max(BACKLOG_S, cost_s))
         if at > latest:
             continue

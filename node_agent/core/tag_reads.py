@@ -18,6 +18,9 @@ LEAST_S = 30.0
 FIRST_LOOK_WITHIN_S = 3.0
 """Nodes that boot together look one after another within that time, so that a hundred leave the bucket half full."""
 
+FIRST_LOOK_CALLS = 1
+"""The first look is one page, however large the fleet: whoever is on it tells of all others."""
+
 ALONE_FIRST_S = 2.0
 """Between the first looks of a node that found nobody: its peers may be booting, too."""
 

@@ -65,7 +65,9 @@ def page(roster: Roster, me: Me, buckets: Sequence[int], start: int) -> bytes:
 
     start: any number; the page begins at that bucket of the list, so that no bucket is last every time.
     """
-    turned = [*buckets[start % len(buckets) :], *buckets[: start % len(buckets)]] if buckets else []
+    if not buckets:
+        return b""
+    turned = [*buckets[start % len(buckets) :], *buckets[: start % len(buckets)]]
     place = {bucket: place for place, bucket in enumerate(turned)}
     members = sorted(roster.in_buckets(turned), key=lambda member: place[bucket_of(member.life)])
     parts = [me.intro] if not me.has_left and bucket_of(me.life) in place else []

@@ -16,77 +16,35 @@ from node_agent.core.tag_reads import (
     MAX_BACKED_OFF,
     REFILL_PER_S,
     TagReads,
-    calls_of,
     every_s,
 )
-
-BURST = 100.0
-
-
-class Bucket:
-    """EC2's: 100 calls, 20 more a second."""
-
-    def __init__(self) -> None:
-        self.level = BURST
-        self.lowest = BURST
-        self.refused = 0
-        self._at = 0.0
-
-    def call(self, at: float, calls: int) -> bool:
-        self.level = min(BURST, self.level + REFILL_PER_S * (at - self._at))
-        self._at = at
-        if self.level < calls:
-            self.refused += 1
-            return False
-        self.level -= calls
-        self.lowest = min(self.lowest, self.level)
-        return True
-
-
-def looks(nodes: int, seconds: float, booting: int, seed: int = 1) -> tuple[Bucket, list[float]]:
-    """A fleet's looks over some time, of which so many nodes boot at once at the start."""
-    chance = random.Random(seed).random
-    bucket, calls = Bucket(), []
-    reads = [TagReads() for _ in range(nodes)]
-    heap = [
-        (node.first_s(chance()) if number < booting else every_s(nodes) * chance(), number)
-        for number, node in enumerate(reads)
-    ]
-    heapq.heapify(heap)
-    while heap[0][0] < seconds:
-        at, number = heapq.heappop(heap)
-        if bucket.call(at, calls_of(nodes)):
-            calls += [at] * calls_of(nodes)
-            wait_s = reads[number].next_s(nodes, chance())
-        else:
-            wait_s = reads[number].after_failure_s(nodes, chance())
-        heapq.heappush(heap, (at + wait_s, number))
-    return bucket, calls
+from sim.ec2_calls import BURST, looks
 
 
 @pytest.mark.parametrize("nodes", [3, 10, 100, 1_000, 3_000])
 def test_a_fleet_of_any_size_stays_under_a_fifth_of_what_the_bucket_gets(nodes: int) -> None:
     seconds = 20 * every_s(nodes)
-    bucket, calls = looks(nodes, seconds, booting=0)
-    assert len(calls) / seconds < REFILL_PER_S / 5
-    assert bucket.refused == 0
-    assert bucket.lowest > 0.8 * BURST
+    found = looks(nodes, seconds, booting=0, seed=1)
+    assert len(found.calls) / seconds < REFILL_PER_S / 5
+    assert found.reads.refused == 0
+    assert found.reads.lowest > 0.8 * BURST
 
 
 def test_some_node_looks_every_second_in_a_large_fleet_and_every_half_minute_in_a_small_one() -> None:
-    _, calls = looks(1_000, 1_000, booting=0)
+    calls = looks(1_000, 1_000, booting=0, seed=1).calls
     gaps = sorted(later - earlier for earlier, later in itertools.pairwise(calls))
     assert gaps[int(0.99 * len(gaps))] < 2.0
     assert every_s(3) == LEAST_S
 
 
-@pytest.mark.parametrize("already", [0, 900])
+@pytest.mark.parametrize("already", [0, 900, 1_900])
 def test_a_hundred_nodes_that_boot_at_once_do_not_exhaust_the_bucket(already: int) -> None:
     for seed in range(20):
-        bucket, calls = looks(already + 100, 60.0, booting=100, seed=seed)
-        assert bucket.refused == 0
-        assert bucket.lowest > BURST / 3
-        assert sum(at <= FIRST_LOOK_WITHIN_S for at in calls) >= 100
+        found = looks(already + 100, 60.0, booting=100, seed=seed)
+        assert found.reads.refused == found.taggings.refused == 0
+        assert found.reads.lowest > BURST / 3
+        assert found.taggings.lowest > BURST / 5
+        assert sum(at <= FIRST_LOOK_WITHIN_S for at in found.calls) >= 100
 
 
 def test_a_node_that_finds_nobody_looks_again_soon_and_then_as_seldom_as_any() -> None:

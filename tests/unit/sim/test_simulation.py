@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from statistics import fmean
@@ -14,18 +16,20 @@ from node_agent.core.nodes import Load
 from sim import __main__ as command
 from sim import plots
 from sim.agenda import Agenda
+from sim.cost import cost, keep_loads_changing
 from sim.drains import mass_interruption
 from sim.engine import CACHE_TOKENS, TIME_PER_TOKEN_S, Engine, Work
 from sim.entry import Policy
 from sim.figures import spread
 from sim.fleet import Fleet
 from sim.host import _SOCKET_BUFFER_BYTES
-from sim.measures import cpu_alone, deaths, keep_loads_changing
+from sim.measures import deaths
 from sim.network import Reach, Weather
 from sim.policies import Bench
 from sim.report import lines, to_json, without_cpu
 from sim.story import plan_for, quick_plan, steps
 from sim.svg import bars, ticks
+from sim.taking import measured
 
 
 def found(nodes: int, seed: int) -> dict[str, object]:
@@ -39,8 +43,8 @@ def test_the_same_seed_gives_the_same_figures_and_another_one_others() -> None:
 
 
 def test_a_short_simulation_finds_what_the_goals_ask_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--nodes", "30", "--quick", "--out", str(tmp_path)]) == 0
-    told = json.loads((tmp_path / "simulation-30-1.json").read_text())["found"]
+    assert command.main(["quick", "--nodes", "30", "--jobs", "1", "--out", str(tmp_path)]) == 0
+    told = json.loads((tmp_path / "simulation-quick-30-1.json").read_text())["found"]
     assert told["deaths"]["suspected_s"]["n"] == 29
     assert told["deaths"]["dead_s"]["max"] < 8.0
     assert told["deaths"]["falsely_dead"] == 0
@@ -48,8 +52,20 @@ def test_a_short_simulation_finds_what_the_goals_ask_for(tmp_path: Path, capsys:
     assert 0 < told["cost"]["busy"]["bytes_s"] < 4_000
     assert told["deaths"]["routes"] > 1_000
     assert "suspected s" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        command.main(["--nodes", "2"])
+    for bad in (["--nodes", "2"], ["--jobs", "0"]):
+        with pytest.raises(SystemExit):
+            command.main(bad)
+
+
+def test_figures_do_not_depend_on_how_many_are_taken_at_a_time(tmp_path: Path) -> None:
+    """The command as make calls it, two measures at a time, against one after another here."""
+    told = subprocess.run(
+        [sys.executable, "-m", "sim", "mass", "--nodes", "3", "--jobs", "2", "--out", str(tmp_path)],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert "half goes, too busy" in told.stdout
+    here = dict(measured("mass", 3, 1, jobs=1))
+    assert json.loads((tmp_path / "simulation-mass-3-1.json").read_text())["found"] == to_json(here)
 
 
 def test_every_size_has_a_plan() -> None:
@@ -82,7 +98,9 @@ def test_tables_that_begin_as_one_do_exactly_what_tables_do() -> None:
 
 
 def test_a_host_s_events_played_again_cost_a_few_hundred_microseconds_a_second() -> None:
-    assert 10 < cpu_alone(20, 1, 3.0) < 20_000
+    told = cost(20, 1, 3.0)
+    assert list(cost(5, 1, 1.0, loads=False)) == ["quiet"]
+    assert 10 < told["quiet"]["cpu_us_s"] < told["busy"]["cpu_us_s"] < 20_000
 
 
 def test_deaths_are_seen_by_every_survivor_and_routes_go_stale_only_until_then() -> None:
@@ -275,11 +293,11 @@ def test_pictures_are_well_formed_and_hold_every_value() -> None:
 
 def test_pictures_are_made_of_what_simulations_wrote(tmp_path: Path) -> None:
     for nodes in (5, 15):
-        command.main(["--nodes", str(nodes), "--quick", "--out", str(tmp_path)])
+        command.main(["quick", "--nodes", str(nodes), "--jobs", "1", "--out", str(tmp_path)])
     policies = {name.value: {"hit_rate": 0.5, "first_token_s": {"p50": 0.1, "p99": 0.2}} for name in Policy}
-    told = {"found": {"policies": {"chat": policies, "unrelated": policies}}}
-    (tmp_path / "simulation-policies-1.json").write_text(json.dumps(told))
-    plots.main(["--found", str(tmp_path), "--to", str(tmp_path / "pictures")])
+    told = {"nodes": 100, "found": {"policies": {"chat": policies, "unrelated": policies}}}
+    (tmp_path / "simulation-policies-100-1.json").write_text(json.dumps(told))
+    plots.main(["--chapter", "quick", "--found", str(tmp_path), "--to", str(tmp_path / "pictures")])
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
         "bytes.svg", "cpu.svg", "detection.svg", "first-token.svg", "hits.svg",
     ]  # fmt: skip

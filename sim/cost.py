@@ -1,0 +1,123 @@
+"""What membership costs a node: messages, bytes and processor time in a second, and how far off the loads are that it
+knows for that."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left
+from time import process_time
+from typing import Any
+
+from node_agent.contract.errors import InvalidTransition
+from node_agent.core.membership import MAX_NODES, Event, Membership
+from node_agent.core.nodes import Load
+from sim.figures import Spread, spread
+from sim.fleet import KEY, Fleet
+from sim.host import Host
+from sim.sightings import MOST_TABLES, SETTLE_S
+
+TAPED = 4
+"""Hosts whose events are played again, to see what each costs by itself."""
+
+PLAYED = 3
+"""Times, of which the quickest counts: the machine may be busy with something else."""
+
+
+def keep_loads_changing(fleet: Fleet, seed: int) -> None:
+    """Every engine has other work twice a second."""
+    chance = random.Random(f"loads {seed}")  # noqa: S311 # a simulation
+    busy = dict.fromkeys(fleet.hosts, 8.0)
+
+    def change() -> None:
+        for name, host in fleet.hosts.items():
+            busy[name] = min(60.0, max(0.0, busy.get(name, 8.0) + chance.gauss(0.0, 1.5)))
+            running = int(busy[name])
+            host.measured(Load(running, max(0, running - 32), running / 64, 0.03, 4_000.0))
+
+    fleet.agenda.every(0.5, change)
+
+
+def cost(nodes: int, seed: int, seconds: float, *, loads: bool = True) -> dict[str, Any]:
+    """Messages, bytes and CPU of a node in a second, without and with changing loads; how far off loads are.
+
+    loads: whether they change at all; where they do, every node hears something of every other, which takes 2 kB of
+    memory for each pair.
+    """
+    fleet = Fleet(seed)
+    hosts = fleet.gather(nodes, share=nodes > MOST_TABLES)
+    tapes = [Tape(host, hosts) for host in hosts[:: max(1, nodes // TAPED)][:TAPED]]
+    fleet.pass_time(SETTLE_S)
+    found: dict[str, Any] = {"quiet": _rates(fleet, tapes, seconds)}
+    if loads:
+        keep_loads_changing(fleet, seed)
+        fleet.pass_time(seconds)
+        found |= {"busy": _rates(fleet, tapes, seconds), "load_error": _load_error(fleet)}
+    return found
+
+
+def _rates(fleet: Fleet, tapes: list[Tape], seconds: float) -> dict[str, float]:
+    """Of a node; and how many virtual seconds of the whole fleet a processor gets through in a minute."""
+    network, nodes, since = fleet.network, len(fleet.hosts), fleet.agenda.now
+    messages, octets, began = network.messages, network.octets, process_time()
+    fleet.pass_time(seconds)
+    took_s = process_time() - began
+    return {
+        "messages_s": round((network.messages - messages) / seconds / nodes, 3),
+        "bytes_s": round((network.octets - octets) / seconds / nodes, 1),
+        "cpu_us_s": round(sum(tape.cpu_us_s(since, since + seconds) for tape in tapes) / len(tapes), 1),
+        "cpu_virtual_s_per_minute": round(60 * seconds / took_s, 1),
+    }
+
+
+class Tape:
+    """All that one host is told, from its start on, to be played again by itself: in the simulation a thousand nodes
+    take turns with the processor's caches, which no real node has to."""
+
+    def __init__(self, host: Host, hosts: list[Host]) -> None:
+        self._host = host
+        self._others = [other for other in hosts if other is not host]
+        self._began = host.agenda.now
+        self._events: list[Event] = []
+        host.tape = self._events
+
+    def cpu_us_s(self, since: float, until: float) -> float:
+        """Of the host in a second between these instants, in microseconds; to be asked once `until` is over.
+
+        Raises InvalidTransition where the same events had other consequences.
+        """
+        return min(self._play(since, until) for _ in range(PLAYED)) / (until - since) * 1e6
+
+    def _play(self, since: float, until: float) -> float:
+        """The seconds that another machine like the host's own took for these events, after all of those before."""
+        host, others = self._host, self._others
+        chance = random.Random(host.seed).random  # noqa: S311 # the same as the host's
+        again = Membership(
+            host.membership.status, host.life, KEY, self._began, chance, max_nodes=max(MAX_NODES, 2 * len(others) + 2)
+        )
+        for other in others:
+            again.meet(other.life, other.membership.status)
+        first = bisect_left(self._events, since, key=lambda event: event.at)
+        last = bisect_left(self._events, until, key=lambda event: event.at)
+        for event in self._events[:first]:
+            again.handle(event)
+        began = process_time()
+        for event in self._events[first:last]:
+            again.handle(event)
+        took_s = process_time() - began
+        for event in self._events[last:]:
+            again.handle(event)
+        if again.figures["sent"] != host.membership.figures["sent"]:
+            raise InvalidTransition(f"{host.instance_id} did something else when its events were played again")
+        return took_s
+
+
+def _load_error(fleet: Fleet) -> Spread:
+    """How far what a node knows of another's requests in flight is from the truth, in requests."""
+    hosts = list(fleet.hosts.values())
+    truth = {host.instance_id: host.membership._me.load.in_flight for host in hosts}
+    errors = [
+        abs(member.load.in_flight - truth[name])
+        for host in hosts[:: max(1, len(hosts) // 50)]
+        for name, member in host.membership.members.items()
+    ]
+    return spread(float(error) for error in errors)
