@@ -100,7 +100,7 @@ class Host:
         self.handle(Tagged(self.clock, nodes))
 
     def announce(self, state: NodeState) -> None:
-        self.handle(Announced(self.clock, state, self.membership.status.model))
+        self.handle(Announced(self.clock, state))
 
     def measured(self, load: Load) -> None:
         self.handle(Measured(self.clock, load))

@@ -61,7 +61,7 @@ class Node:
 
     def become(self, state: NodeState) -> None:
         """Have everybody told at once."""
-        self.gossip.handle(Announced(self.gossip.clock(), state, self.model))
+        self.gossip.handle(Announced(self.gossip.clock(), state))
 
     def measured(self, load: Load) -> None:
         """What this node's engine is doing now."""

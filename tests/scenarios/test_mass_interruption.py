@@ -1,4 +1,4 @@
-"""Half of a busy fleet gets its notice at once: streams go on, what finds no room waits or hears 429, nothing breaks."""
+"""Half of a busy fleet gets its notice at once: streams go on, what finds no room waits or hears 429, all is well."""
 
 from __future__ import annotations
 

@@ -44,11 +44,10 @@ class Failed(NamedTuple):
 
 
 class Announced(NamedTuple):
-    """This node has a new state, or another model."""
+    """This node has a new state."""
 
     at: float
     state: NodeState
-    model: str
 
 
 class Measured(NamedTuple):

@@ -46,18 +46,16 @@ class Me:
     def alive(self) -> bytes:
         return write_alive(self.life, self.status.incarnation, self.status.state)
 
-    def say(self, state: NodeState, model: str) -> bool:
-        """Have a new state or model told. Returns whether it is one."""
-        before = self.status
-        if self.has_left or (before.state, before.model) == (state, model):
+    def say(self, state: NodeState) -> bool:
+        """Have a new state told. Returns whether it is one.
+
+        All else that a status says holds for a whole life: rumours tell of a change in short, and whoever had believed
+        a short one would not look at the full one any more.
+        """
+        if self.has_left or self.status.state is state:
             return False
-        after = replace(before, state=state, model=model, incarnation=before.incarnation + 1)
-        check_status(after)
-        self.status = after
-        if before.model == model:
-            self._rumours.tell_alive(self.life, after)
-        else:
-            self.introduce()
+        self.status = replace(self.status, state=state, incarnation=self.status.incarnation + 1)
+        self._rumours.tell_alive(self.life, self.status)
         return True
 
     def refute(self, incarnation: int) -> None:

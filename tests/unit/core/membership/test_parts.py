@@ -235,12 +235,12 @@ def told(news: LoadNews) -> list[bytes]:
 def test_who_has_left_says_nothing_more() -> None:
     rumours = Rumours()
     me = Me(status_of(1, 5), life(1), rumours)
-    assert not me.say(NodeState.READY, "llama")
-    assert me.say(NodeState.DRAINING, "llama")
+    assert not me.say(NodeState.READY)
+    assert me.say(NodeState.DRAINING)
     assert me.status.incarnation == 6
-    assert me.say(NodeState.READY, "other model")
+    assert me.say(NodeState.READY)
     me.leave()
-    assert not me.say(NodeState.READY, "llama")
+    assert not me.say(NodeState.DRAINING)
     assert me.status.incarnation == 7
 
 
