@@ -55,7 +55,18 @@ ANSWER_TOKENS = 32
 _TICK_S = 0.01
 _LOOK_EVERY_S = 0.2
 _SILENCE_S = 60.0
-_HEADS = ("clients", "policy", "prompts cached", "first token p50 (s)", "p99 (s)", "imbalance", "load average")
+_BESIDE = Policy.ROUND_ROBIN.value
+_HEADS = (
+    "clients",
+    "policy",
+    "cached, %",
+    "first p50, s",
+    f"x {_BESIDE}",
+    "p99, s",
+    f"x {_BESIDE}",
+    "imbalance",
+    "load",
+)
 _LOOKED_UP, _HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
 
 
@@ -166,22 +177,23 @@ async def play(policy: Policy, clients: str, talks: Sequence[Talk], engines: Seq
         for talk in left:
             await nodes.hold(talk)
 
-    playing = asyncio.gather(*(client() for _ in range(CLIENTS)))
-    tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(nodes.keep_time()), playing]
+    living = asyncio.create_task(nodes.keep_time())
+    tasks = [asyncio.create_task(client()) for _ in range(CLIENTS)]
+    playing: list[asyncio.Future[Any]] = [living, asyncio.gather(*tasks)]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        done, _ = await asyncio.wait(playing, return_when=asyncio.FIRST_COMPLETED)
+        for ended in done:
+            ended.result()
     finally:
-        for task in tasks:
+        for task in (living, *tasks):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(living, *tasks, return_exceptions=True)
         await nodes.client.close()
     looked_up_now, hits_now = prefix_counts(engines)
     asked = tuple(nodes.asked[name] for name in nodes.engines)
     first = tuple(round(seconds, 5) for seconds in nodes.first_token_s)
     busy, _, _ = os.getloadavg()
-    return Played(clients, policy.value, first, asked, looked_up_now - looked_up, hits_now - hits, busy)
+    return Played(clients, seed, policy.value, first, asked, looked_up_now - looked_up, hits_now - hits, busy)
 
 
 def start_engines(stage: Stage, logs: Path) -> list[Address]:
@@ -213,9 +225,11 @@ def measure(stage: Stage, options: argparse.Namespace) -> None:
         seed = options.seed + round_
         for clients, trace in (("chat", chats), ("unrelated", unrelated)):
             for name in in_turn([policy.value for policy in Policy], round_):
-                plays.append(asyncio.run(play(Policy(name), clients, trace(seed, ENGINES), engines, seed)))
-                stage.screen.say(f"round {round_ + 1}: {', '.join(rows(plays[-1:])[0])}")
-    stage.console.print(table(f"{options.rounds} rounds, least-most", _HEADS, rows(plays)))
+                played = asyncio.run(play(Policy(name), clients, trace(seed, ENGINES), engines, seed))
+                plays.append(played)
+                told = f"{played.hit_rate:.0%} cached, first token {played.first_p50_s:.2f} s"
+                stage.screen.say(f"round {round_ + 1}, {clients}, {name}: {told}")
+    stage.console.print(table(f"{options.rounds} rounds: median (least-most)", _HEADS, rows(plays, _BESIDE)))
     report = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
@@ -230,7 +244,7 @@ def measure(stage: Stage, options: argparse.Namespace) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.routing", description="Ways to choose an engine, on vLLM.")
-    parser.add_argument("--rounds", type=int, default=3, help="each with clients of its own; about two minutes")
+    parser.add_argument("--rounds", type=int, default=4, help="each with clients of its own; about two minutes")
     parser.add_argument("--seed", type=int, default=1, help="of the first round's clients")
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="where routing.json and the logs go")
     options = parser.parse_args()

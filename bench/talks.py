@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from sim.figures import spread
 
@@ -39,10 +40,12 @@ class Talk:
 
 @dataclass(frozen=True)
 class Played:
-    """first_token_s: of every turn; asked: turns by engine, of all engines; read: prompt tokens that were looked up in
-    the prefix caches; cached: those that were there; load_average: the machine's, of a minute, at the end."""
+    """One trace under one policy. seed: of the trace, and so its round; first_token_s: of every turn; asked: turns by
+    engine, of all engines; read: prompt tokens that were looked up in the prefix caches; cached: those that were there;
+    load_average: the machine's, of a minute, at the end."""
 
     clients: str
+    seed: int
     policy: str
     first_token_s: tuple[float, ...]
     asked: tuple[int, ...]
@@ -53,6 +56,14 @@ class Played:
     @property
     def hit_rate(self) -> float:
         return self.cached / self.read
+
+    @property
+    def first_p50_s(self) -> float:
+        return spread(self.first_token_s).p50
+
+    @property
+    def first_p99_s(self) -> float:
+        return spread(self.first_token_s).p99
 
     @property
     def imbalance(self) -> float:
@@ -84,28 +95,31 @@ def _text(chance: random.Random, characters: int) -> str:
     return "".join(chance.choices(_LETTERS, k=characters))
 
 
-def rows(plays: Sequence[Played]) -> list[list[str]]:
-    """clients, policy, prompt tokens cached, first token at p50 and p99, imbalance, load average.
-
-    Figures are least-most of the rounds.
-    """
+def rows(plays: Sequence[Played], beside: str) -> list[list[str]]:
+    """clients, policy, prompt tokens cached, first token at p50 and p99 and these in what `beside` had with the same
+    clients, imbalance, load average. Figures are the median of the rounds, and least-most."""
     told: dict[tuple[str, str], list[Played]] = {}
     for play in sorted(plays, key=lambda play: play.clients):
         told.setdefault((play.clients, play.policy), []).append(play)
-    return [[*name, *_cells(rounds)] for name, rounds in told.items()]
+    others = {(play.clients, play.seed): play for play in plays if play.policy == beside}
+    return [[*name, *_cells(rounds, others)] for name, rounds in told.items()]
 
 
-def _cells(rounds: Sequence[Played]) -> list[str]:
-    first = [spread(play.first_token_s) for play in rounds]
+def _cells(rounds: Sequence[Played], others: Mapping[tuple[str, int], Played]) -> list[str]:
+    pairs = [(play, others[play.clients, play.seed]) for play in rounds if (play.clients, play.seed) in others]
     return [
-        _range([100 * play.hit_rate for play in rounds], 1) + " %",
-        _range([each.p50 for each in first], 2),
-        _range([each.p99 for each in first], 2),
-        _range([play.imbalance for play in rounds], 2),
-        _range([play.load_average for play in rounds], 0),
+        _middle([100 * play.hit_rate for play in rounds], 0),
+        _middle([play.first_p50_s for play in rounds]),
+        _middle([play.first_p50_s / other.first_p50_s for play, other in pairs]),
+        _middle([play.first_p99_s for play in rounds]),
+        _middle([play.first_p99_s / other.first_p99_s for play, other in pairs]),
+        _middle([play.imbalance for play in rounds]),
+        _middle([play.load_average for play in rounds], 0),
     ]
 
 
-def _range(values: Sequence[float], digits: int) -> str:
-    least, most = (f"{value:.{digits}f}" for value in (min(values), max(values)))
-    return least if least == most else f"{least}-{most}"
+def _middle(values: Sequence[float], digits: int = 2) -> str:
+    if not values:
+        return "-"
+    middle, least, most = (f"{value:.{digits}f}" for value in (median(values), min(values), max(values)))
+    return middle if least == most else f"{middle} ({least}-{most})"

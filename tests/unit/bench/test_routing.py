@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -77,7 +77,8 @@ class Answer(BaseHTTPRequestHandler):
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(text)))
         self.end_headers()
-        self.wfile.write(text.encode())
+        with suppress(ConnectionError):  # the bench has ended
+            self.wfile.write(text.encode())
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -168,11 +169,16 @@ def test_what_clients_say_fits_into_the_engine() -> None:
     assert int(command[command.index("--max-num-seqs") + 1]) >= CLIENTS
 
 
-def test_rows_span_the_rounds_policy_by_policy() -> None:
-    one = Played("chat", "p", (0.1, 0.2, 0.3), (2, 1, 0), 200, 100, 3.0)
-    other = Played("chat", "p", (0.2, 0.4, 0.6), (1, 1, 1), 200, 150, 7.4)
-    alone = Played("alone", "p", (0.1,), (1, 0, 0), 10, 0, 3.0)
-    assert rows([one, alone, other]) == [
-        ["alone", "p", "0.0 %", "0.10", "0.10", "3.00", "3"],
-        ["chat", "p", "50.0-75.0 %", "0.20-0.40", "0.30-0.60", "1.00-2.00", "3-7"],
-    ]
+def test_rows_tell_the_middle_round_and_compare_within_each() -> None:
+    def told(seed: int, policy: str, *first: float, cached: int = 100) -> Played:
+        return Played("chat", seed, policy, first, (2, 1, 0), 200, cached, 2.0 * seed)
+
+    mine = [told(1, "mine", 0.1, cached=140), told(2, "mine", 0.6, cached=150), told(3, "mine", 0.3, cached=160)]
+    usual = [told(1, "usual", 0.2), told(2, "usual", 0.8), told(3, "usual", 0.4, 0.4, 0.9)]
+    alone = Played("alone", 1, "mine", (0.1,), (1, 1, 1), 10, 0, 3.0)
+    assert rows([mine[0], alone, *usual, *mine[1:]], "usual") == [
+        ["alone", "mine", "0", "0.10", "-", "0.10", "-", "1.00", "3"],
+        ["chat", "mine", "75 (70-80)", "0.30 (0.10-0.60)", "0.75 (0.50-0.75)", "0.30 (0.10-0.60)", "0.50 (0.33-0.75)",
+         "2.00", "4 (2-6)"],
+        ["chat", "usual", "50", "0.40 (0.20-0.80)", "1.00", "0.80 (0.20-0.90)", "1.00", "2.00", "4 (2-6)"],
+    ]  # fmt: skip
