@@ -65,7 +65,6 @@ _HEADS = (
     "p99, s",
     f"x {_BESIDE}",
     "imbalance",
-    "load",
 )
 _LOOKED_UP, _HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
 
@@ -229,7 +228,9 @@ def measure(stage: Stage, options: argparse.Namespace) -> None:
                 plays.append(played)
                 told = f"{played.hit_rate:.0%} cached, first token {played.first_p50_s:.2f} s"
                 stage.screen.say(f"round {round_ + 1}, {clients}, {name}: {told}")
-    stage.console.print(table(f"{options.rounds} rounds: median (least-most)", _HEADS, rows(plays, _BESIDE)))
+    busy = [each.load_average for each in plays]
+    title = f"{options.rounds} rounds: median (least-most); the machine's load average: {min(busy):.0f}-{max(busy):.0f}"
+    stage.console.print(table(title, _HEADS, rows(plays, _BESIDE)))
     report = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
@@ -244,7 +245,7 @@ def measure(stage: Stage, options: argparse.Namespace) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.routing", description="Ways to choose an engine, on vLLM.")
-    parser.add_argument("--rounds", type=int, default=4, help="each with clients of its own; about two minutes")
+    parser.add_argument("--rounds", type=int, default=4, help="each with clients of its own; over a minute")
     parser.add_argument("--seed", type=int, default=1, help="of the first round's clients")
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="where routing.json and the logs go")
     options = parser.parse_args()

@@ -97,7 +97,7 @@ def _text(chance: random.Random, characters: int) -> str:
 
 def rows(plays: Sequence[Played], beside: str) -> list[list[str]]:
     """clients, policy, prompt tokens cached, first token at p50 and p99 and these in what `beside` had with the same
-    clients, imbalance, load average. Figures are the median of the rounds, and least-most."""
+    clients, imbalance. Figures are the median of the rounds, and least-most."""
     told: dict[tuple[str, str], list[Played]] = {}
     for play in sorted(plays, key=lambda play: play.clients):
         told.setdefault((play.clients, play.policy), []).append(play)
@@ -114,7 +114,6 @@ def _cells(rounds: Sequence[Played], others: Mapping[tuple[str, int], Played]) -
         _middle([play.first_p99_s for play in rounds]),
         _middle([play.first_p99_s / other.first_p99_s for play, other in pairs]),
         _middle([play.imbalance for play in rounds]),
-        _middle([play.load_average for play in rounds], 0),
     ]
 
 
