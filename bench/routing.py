@@ -56,16 +56,7 @@ _TICK_S = 0.01
 _LOOK_EVERY_S = 0.2
 _SILENCE_S = 60.0
 _BESIDE = Policy.ROUND_ROBIN.value
-_HEADS = (
-    "clients",
-    "policy",
-    "cached, %",
-    "first p50, s",
-    f"x {_BESIDE}",
-    "p99, s",
-    f"x {_BESIDE}",
-    "imbalance",
-)
+_HEADS = ("clients", "policy", "cached, %", "first p50, s", f"x {_BESIDE}", "p99, s", f"x {_BESIDE}", "imbalance")
 _LOOKED_UP, _HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
 
 
