@@ -216,10 +216,12 @@ class Exchange(asyncio.Protocol):
         self._request = b""
 
     async def _connected(self) -> Connection:
-        self._connecting = asyncio.ensure_future(self._connect())
+        self._connecting = connecting = asyncio.ensure_future(self._connect())
         try:
-            return await self._connecting
+            return await connecting
         except asyncio.CancelledError:
+            if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
+                connecting.result().abort()  # made in the very moment: nobody else knows of it
             if self._why_lost is None:
                 raise
             raise ExchangeLost(self._why_lost) from None

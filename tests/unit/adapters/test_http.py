@@ -15,6 +15,7 @@ from local.aws import free_port
 from local.imds import ImdsServer, InstanceMetadata, url
 from node_agent.adapters import http_exchange
 from node_agent.adapters.http import HttpClient
+from node_agent.adapters.http_exchange import Connection, Exchange
 from node_agent.adapters.imds import Imds
 from node_agent.contract.errors import MetadataUnavailable
 from node_agent.contract.notices import InterruptionNotice
@@ -277,3 +278,25 @@ def test_an_imds_that_makes_no_sense_is_unavailable(answer: bytes, message: str)
             await Imds(f"http://{address}", client).interruption()
 
     tell(answering(answer), story)
+
+
+def test_a_connection_that_is_made_while_its_client_is_cancelled_does_not_stay_open() -> None:
+    made: list[Connection] = []
+
+    async def connect_and_cancel(address: Address, waits: list[asyncio.Task[None]]) -> Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(Connection, address.host, address.port)
+        made.append(connection)
+        loop.call_soon(waits[0].cancel)  # before the waiting one hears of it
+        return connection
+
+    async def story(_: HttpClient, address: Address) -> None:
+        waits: list[asyncio.Task[None]] = []
+        exchange = Exchange(b"", 5.0, lambda: connect_and_cancel(address, waits), made.append)
+        waits.append(asyncio.create_task(exchange.head()))
+        with pytest.raises(asyncio.CancelledError):
+            await waits[0]
+        await asyncio.sleep(0)
+        assert [connection.usable for connection in made] == [False]
+
+    tell(answering(WHOLE), story)
