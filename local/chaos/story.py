@@ -184,7 +184,8 @@ async def _strike(chaos: Chaos, random: Random, kinds: Sequence[Kind], interrupt
         if sum(chaos.done.values()) >= interruptions:
             break
         await asyncio.sleep(random.uniform(*_EVERY_S))
-        least = chaos.scale.least_calm + kind.victims - 1
+        leaves = chaos.scale.least_calm if kind.leaves is None else kind.leaves
+        least = leaves + kind.victims - 1
         if least >= chaos.scale.nodes:
             continue
         await fleet.until("nodes are calm again", lambda: len(fleet.calm) > least, chaos.engine.ready_within_s)  # noqa: B023 # awaited here
