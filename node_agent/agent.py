@@ -197,7 +197,7 @@ class Agent:
         self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
         self._outside = outside
         self._group = EngineProcess(settings.engine_command, os.environ, settings.state_dir / "engine.group")
-        self._reactor = Reactor(Lifecycle(), self._perform)
+        self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
         self._engine_load = EngineLoad(self._node, self._served, client, settings.engine)
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._supervisor = EngineSupervisor(plan, self._group, client, self._reactor.post, time.time, random.random)

@@ -54,7 +54,9 @@ class Instances(Protocol):
 
     async def untag(self, instance_id: str) -> None: ...
 
-    async def nodes(self, cluster: str) -> list[TaggedNode]: ...
+    async def nodes(self, cluster: str, most_calls: int | None = None) -> list[TaggedNode]:
+        """Running nodes. most_calls: of EC2's API, each of which tells of a thousand; None for all nodes there are."""
+        ...
 
 
 class Records(Protocol):

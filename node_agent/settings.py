@@ -86,6 +86,10 @@ class Settings:
     term_grace_s: float
     """The deadline that SIGTERM gives a drain. systemd's TimeoutStopSec has to be longer."""
 
+    linger_s: float
+    """How long a node that is asked to drain stays at least, although it has nothing to do any more: it forwards what a
+    load balancer still sends it. 0 where there is none."""
+
     min_silence_s: float
     """The least inter-token timeout. Longer where engines share a CPU and one may be slow without being lost."""
 
@@ -175,6 +179,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         engine_restarts=read.get("SYNKTI_ENGINE_RESTARTS", 5, int),
         boot_spread_s=read.get("SYNKTI_BOOT_SPREAD_S", FIRST_LOOK_WITHIN_S, _positive),
         term_grace_s=read.get("SYNKTI_TERM_GRACE_S", 90.0, _positive),
+        linger_s=read.get("SYNKTI_LINGER_S", 0.0, _seconds),
         min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_SILENCE_S, _positive),
         max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, int),
         max_streams=read.get("SYNKTI_MAX_STREAMS", 2_000, int),
@@ -204,6 +209,13 @@ def _positive(text: str) -> float:
     value = float(text)
     if not value > 0:
         raise ValueError("must be more than 0")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise ValueError("must be 0 or more")
     return value
 
 

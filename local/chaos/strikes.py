@@ -103,8 +103,8 @@ async def _cut(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
 class Kind:
     """victims: how many nodes it takes; most_of: the metric that says where it hurts most, None for any node.
 
-    sudden: whether the node is gone, or as good as gone, without a word; leaves: how many nodes it leaves in peace, None
-    for as many as any other.
+    sudden: whether the node is gone, or as good as gone, without a word; leaves: how many nodes it leaves in peace,
+    None for as many as any other.
     """
 
     name: str

@@ -12,6 +12,7 @@ from node_agent.contract.records import NodeRecord, TimelineStep
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import DEADLINE_TAG, NODE_TAGS, NodeTags, decode_tags
 from node_agent.core.nodes import TaggedNode
+from node_agent.core.tag_reads import PAGE_NODES
 from node_agent.ports import Identity
 
 
@@ -69,14 +70,14 @@ class MemoryInstances:
         for key in NODE_TAGS:
             self.tags.get(instance_id, {}).pop(key, None)
 
-    async def nodes(self, cluster: str) -> list[TaggedNode]:
-        found = []
+    async def nodes(self, cluster: str, most_calls: int | None = None) -> list[TaggedNode]:
+        found: list[TaggedNode] = []
         for instance_id, held in self.tags.items():
             tags = decode_tags(held)
             if tags is not None and tags.cluster == cluster:
                 address = tags.address or f"{self._addresses[instance_id]}:{self._peer_port}"
                 found.append(TaggedNode(instance_id, address, tags.state))
-        return found
+        return found if most_calls is None else found[: most_calls * PAGE_NODES]
 
     def _known(self, instance_id: str) -> None:
         if instance_id not in self._addresses:

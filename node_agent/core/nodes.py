@@ -73,6 +73,18 @@ def load_to_json(load: Load) -> dict[str, Any]:
     return {"in_flight": load.in_flight, **load._asdict()}
 
 
+def load_to_header(load: Load) -> bytes:
+    """In one line, for the answers of a peer door."""
+    return b"%d %d %.3f %.6f %.1f" % load
+
+
+def load_from_header(line: bytes) -> Load:
+    """Raises ValueError where it is none."""
+    running, waiting, *rest = line.split(b" ")
+    kv_use, time_per_token_s, prefill_tokens_s = map(float, rest)
+    return Load(int(running), int(waiting), kv_use, time_per_token_s, prefill_tokens_s)
+
+
 IDLE = Load(0, 0, 0.0, 0.0, 0.0)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Mapping
 
 from node_agent.core.addresses import parse_address
-from node_agent.core.nodes import NodeStatus
+from node_agent.core.nodes import NodeStatus, load_from_header
 from node_agent.core.patience import accept_s
 from node_agent.core.signing import AUTH_HEADER, sign
 from node_agent.ports import ExchangeLost, Http, Response
@@ -16,6 +17,9 @@ from node_agent.tasks.served import ServedRequests
 
 ENGINE_PREFIX = "/peer/v1/engine"
 MAX_TOKENS_HEADER = "x-synkti-max-tokens"
+LOAD_HEADER = b"x-synkti-load"
+"""On a peer door's answers: what its engine is doing, fresher than gossip."""
+
 LOST_HEADER = b"x-synkti-lost"
 """On a peer door's 503: why its engine lost the request, which has to go on elsewhere."""
 
@@ -33,6 +37,7 @@ class AtPeer(Asked):
 
     async def head(self) -> None:
         await self.exchange.head()
+        self._engines.heard(self)
         if self.exchange.status == 503 and LOST_HEADER in self.exchange.headers:
             raise ExchangeLost(self.exchange.headers[LOST_HEADER].decode("latin-1"))
 
@@ -90,6 +95,13 @@ class Engines:
         asked = AtPeer(self, name, exchange)
         self._at_peers.add(asked)
         return asked
+
+    def heard(self, asked: AtPeer) -> None:
+        """A peer has answered: with its load, where it is of a version that tells it."""
+        line = asked.headers.get(LOAD_HEADER)
+        if line is not None:
+            with contextlib.suppress(ValueError):
+                self._node.router.heard(asked.instance_id, load_from_header(line))
 
     def closed(self, asked: AtPeer) -> None:
         if asked in self._at_peers:

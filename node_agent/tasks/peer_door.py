@@ -13,11 +13,12 @@ from __future__ import annotations
 import logging
 
 from node_agent.core import sse
+from node_agent.core.nodes import load_to_header
 from node_agent.core.signing import AUTH_HEADER, Doorkeeper
 from node_agent.core.stream import LOST_EVENT
 from node_agent.ports import DoorRequest, ExchangeLost, Response
 from node_agent.tasks.answers import answer_error
-from node_agent.tasks.engines import ENGINE_PREFIX, LOST_HEADER, MAX_TOKENS_HEADER
+from node_agent.tasks.engines import ENGINE_PREFIX, LOAD_HEADER, LOST_HEADER, MAX_TOKENS_HEADER
 from node_agent.tasks.gossip import MEMBERS_TARGET
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import EVENT_STREAM
@@ -97,7 +98,7 @@ class PeerDoor:
             response.close()
 
     async def _stream(self, request: DoorRequest, response: Response) -> None:
-        request.begin(response.status, EVENT_STREAM)
+        request.begin(response.status, EVENT_STREAM, self._told())
         try:
             await response.pipe(request.write)
             last = b""
@@ -107,7 +108,11 @@ class PeerDoor:
 
     async def _whole(self, request: DoorRequest, response: Response) -> None:
         body = await response.read_all(MAX_ANSWER_BYTES)
-        request.respond(response.status, body, response.headers.get(b"content-type", b"application/json"))
+        content_type = response.headers.get(b"content-type", b"application/json")
+        request.respond(response.status, body, content_type, self._told())
+
+    def _told(self) -> list[tuple[bytes, bytes]]:
+        return [(LOAD_HEADER, load_to_header(self._node.router.own_load.load))]
 
 
 def _answer_lost(request: DoorRequest, why: str) -> None:

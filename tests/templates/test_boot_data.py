@@ -30,6 +30,7 @@ def test_the_archive_that_is_published_is_the_one_that_is_expected(production: S
     told = dict(line.split("=", 1) for line in user_data(production).splitlines() if line.startswith("SYNKTI_"))
     (archive,) = production.folder.glob("agent-*.tar")
     assert hashlib.sha256(archive.read_bytes()).hexdigest() == told["SYNKTI_AGENT_SHA256"]
+    assert told["SYNKTI_LINGER_S"] == "30"  # these settings have a load balancer
     assert [copy.read_bytes() for copy in production.folder.glob("asset.*.tar")] == [archive.read_bytes()]
 
 

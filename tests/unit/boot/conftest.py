@@ -35,6 +35,7 @@ VARIABLES = {
     "SYNKTI_MODEL_LOAD": "download",
     "SYNKTI_ENGINE_ARGS": '["--max-model-len", "8192"]',
     "SYNKTI_GROUP": "synkti-fleet",
+    "SYNKTI_LINGER_S": "0",
     "SYNKTI_READY_HOOK": "ready",
     "SYNKTI_READY_WITHIN_S": "2",
     "SYNKTI_KEEP_FAILED_NODES": "false",
