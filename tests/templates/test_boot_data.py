@@ -30,7 +30,6 @@ def test_the_archive_that_is_published_is_the_one_that_is_expected(production: S
     told = dict(line.split("=", 1) for line in user_data(production).splitlines() if line.startswith("SYNKTI_"))
     (archive,) = production.folder.glob("agent-*.tar")
     assert hashlib.sha256(archive.read_bytes()).hexdigest() == told["SYNKTI_AGENT_SHA256"]
-    assert told["SYNKTI_LINGER_S"] == "30"  # these settings have a load balancer
     assert [copy.read_bytes() for copy in production.folder.glob("asset.*.tar")] == [archive.read_bytes()]
 
 
@@ -94,3 +93,11 @@ def test_what_does_not_keeps_the_version(production: Synthesized, tmp_path: Path
 
 def test_user_data_fits_with_room_for_references(production: Synthesized) -> None:
     assert len(user_data(production).encode()) < MAX_USER_DATA_BYTES * 0.5
+
+
+@pytest.mark.parametrize(("balancer", "seconds"), [("none", "0"), ("internal", "30")])
+def test_a_node_lingers_where_a_load_balancer_may_still_send_it_requests(
+    tmp_path: Path, balancer: str, seconds: str
+) -> None:
+    told = user_data(synthesize(tmp_path, replace(SHIPPED, load_balancer=balancer)))
+    assert f"\nSYNKTI_LINGER_S={seconds}\n" in told

@@ -28,14 +28,6 @@ NAMES = st.sets(st.text("abcdef", min_size=1, max_size=3), max_size=12)
 
 
 @given(NAMES, NAMES, st.randoms(use_true_random=False))
-def test_a_load_goes_in_one_line_and_nonsense_is_none() -> None:
-    load = Load(7, 2, 0.25, 0.0125, 1_500.0)
-    assert load_from_header(load_to_header(load)) == load
-    for nonsense in (b"", b"7 2", b"a b c d e", b"1 2 3 4 5 6"):
-        with pytest.raises(ValueError, match=r".*"):
-            load_from_header(nonsense)
-
-
 def test_a_ring_is_the_same_however_it_came_about(names: set[str], passing: set[str], order: random.Random) -> None:
     direct: Ring[str] = Ring()
     direct.add_all({name: name for name in sorted(names)})
@@ -491,3 +483,11 @@ JUNK = st.recursive(
 def test_whatever_a_client_sends_has_a_key_or_none(body: object) -> None:
     for key in (conversation_key(body), prompt_key(body), conversation_key([{"role": "user", "content": body}])):
         assert key is None or 0 <= key < 2**64
+
+
+def test_a_load_goes_in_one_line_and_nonsense_is_none() -> None:
+    load = Load(7, 2, 0.25, 0.0125, 1_500.0)
+    assert load_from_header(load_to_header(load)) == load
+    for nonsense in (b"", b"7 2", b"a b c d e", b"1 2 3 4 5 6"):
+        with pytest.raises(ValueError, match=r"invalid literal|could not convert|not enough|too many"):
+            load_from_header(nonsense)
