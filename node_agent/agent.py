@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from node_agent.adapters.aws import aws_client
+from node_agent.adapters.checkpoints import AT_ONCE, AwsCheckpoints
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.engine_process import EngineProcess
@@ -39,9 +40,10 @@ from node_agent.core.fleet import Fleet
 from node_agent.core.keeper import Keeper
 from node_agent.core.lifecycle import CloseClients, Effect, Lifecycle, MoveStreams, Publish, Retire, TermRequested, Tick
 from node_agent.core.signing import Doorkeeper
-from node_agent.ports import Identity, Instances, Metadata, Records, ScalingGroup
+from node_agent.ports import Checkpoints, Identity, Instances, Metadata, Records, ScalingGroup
 from node_agent.reactor import Reactor
 from node_agent.settings import Settings
+from node_agent.tasks.checkpointer import Checkpointer
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
 from node_agent.tasks.engines import Engines
 from node_agent.tasks.front_door import FrontDoor
@@ -65,6 +67,9 @@ _ENGINE_GRACE_S = 1.0
 _COPY_S = 1.0
 """For the copies of journals that a node that goes has to leave elsewhere."""
 
+_CHECKPOINT_S = 2.0
+"""For the checkpoints of journals, at the same time."""
+
 _FLUSH_S = 1.5
 _LET_GO_S = 2.0
 _DOOR_DRAIN_S = 2.0
@@ -77,7 +82,7 @@ _T = TypeVar("_T")
 class Outside:
     """What a node needs of the world: learned before anything is started.
 
-    records, group: None where there is no table, or no Auto Scaling group that waits for this node.
+    records, group, checkpoints: None where there is no table, no Auto Scaling group that waits, no bucket.
     """
 
     identity: Identity
@@ -86,6 +91,7 @@ class Outside:
     records: Records | None
     key: bytes
     group: ScalingGroup | None = None
+    checkpoints: Checkpoints | None = None
 
 
 def settle_garbage_collector() -> None:
@@ -117,7 +123,14 @@ async def _learn(settings: Settings, client: HttpClient) -> Outside:
     instances = Ec2(aws_client("ec2", identity.region), settings.peer.port)
     records = DynamoRecords(aws_client("dynamodb", identity.region), settings.table) if settings.table else None
     group = AutoScaling(aws_client("autoscaling", identity.region), settings.group) if settings.group else None
-    return Outside(identity, metadata, instances, records, key, group)
+    return Outside(identity, metadata, instances, records, key, group, _checkpoints(settings, identity.region))
+
+
+def _checkpoints(settings: Settings, region: str) -> Checkpoints | None:
+    if settings.checkpoints_bucket is None or settings.table is None:
+        return None
+    s3, dynamodb = (aws_client(service, region, AT_ONCE) for service in ("s3", "dynamodb"))
+    return AwsCheckpoints(s3, settings.checkpoints_bucket, dynamodb, settings.table)
 
 
 async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
@@ -168,7 +181,8 @@ class Agent:
             settings.keepers if settings.durability == "peer" else 0,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
-        takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up)
+        self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
+        takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up, self._checkpointer)
         self._front = FrontDoor(self._node, self._engines, self.keepers, takeovers, self.streams)
         doorkeeper = Doorkeeper(outside.key)
         self.journals = JournalDoor(keeper, doorkeeper, time.time)
@@ -285,7 +299,7 @@ class Agent:
         self._publisher.publish(None, NodeState.GONE, step)
         await asyncio.wait({asyncio.ensure_future(self._announcer.announce())}, timeout=_ANNOUNCE_S)
         closing = [asyncio.ensure_future(server.close(_DOOR_DRAIN_S)) for server in self.doors]
-        await self.keepers.send_away(_COPY_S)
+        await asyncio.gather(self.keepers.send_away(_COPY_S), self._checkpointer.leave(_CHECKPOINT_S))
         await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
         for loop in loops:
             loop.cancel()

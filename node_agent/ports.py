@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from node_agent.contract.errors import TransientError
 from node_agent.contract.notices import InterruptionNotice
-from node_agent.contract.records import NodeRecord, TimelineStep
+from node_agent.contract.records import NodeRecord, StreamRecord, TimelineStep
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
@@ -65,6 +65,23 @@ class Records(Protocol):
 
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
         """Add a step once, and move the state forward where that is forward; StaleEpoch for an older incarnation."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """The checkpoints bucket and the streams' records: journals whose nodes go."""
+
+    async def write(self, key: str, body: bytes, records: Sequence[StreamRecord]) -> int:
+        """Write the object, then the records; one that would move its stream back is left out. How many were written.
+
+        Raises StoreUnavailable where the object, or any of the records, could not be written.
+        """
+        ...
+
+    async def find(self, stream: str) -> StreamRecord | None: ...
+
+    async def read(self, record: StreamRecord) -> bytes | None:
+        """The bytes that the record speaks of; None where there is no such object any more."""
         ...
 
 

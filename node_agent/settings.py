@@ -67,6 +67,9 @@ class Settings:
     table: str | None
     """SYNKTI_TABLE: the DynamoDB table; the cluster's own by default, none where it is empty."""
 
+    checkpoints_bucket: str | None
+    """The S3 bucket for journals whose nodes go; none where they are left nowhere. It needs the table, too."""
+
     group: str | None
     """The Auto Scaling group that waits for this node's drain; none where nothing waits."""
 
@@ -165,6 +168,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         state_dir=Path(environ.get("SYNKTI_STATE_DIR", "/var/lib/synkti")),
         cluster_key_secret=environ.get("SYNKTI_CLUSTER_KEY_SECRET") or cluster_key_secret_name(cluster),
         table=environ.get("SYNKTI_TABLE", table_name(cluster)) or None,
+        checkpoints_bucket=environ.get("SYNKTI_CHECKPOINTS_BUCKET") or None,
         group=environ.get("SYNKTI_GROUP") or None,
         metadata_endpoint=environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or IMDS_ENDPOINT,
         engine_start_s=read.get("SYNKTI_ENGINE_START_S", 900.0, _positive),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.notices import InterruptionNotice
-from node_agent.contract.records import NodeRecord, TimelineStep
+from node_agent.contract.records import NodeRecord, StreamRecord, TimelineStep
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import DEADLINE_TAG, NODE_TAGS, NodeTags, decode_tags
 from node_agent.core.fleet import TaggedNode
@@ -98,6 +98,39 @@ class MemoryRecords:
         timeline = {step.key: step, **record.timeline}
         forward = max(record.state, state, key=lambda s: s.rank)
         self.records[instance_id] = replace(record, state=forward, timeline=timeline)
+
+
+class MemoryCheckpoints:
+    """The bucket and the records, with their rule; unavailable: as AWS sometimes is."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.records: dict[str, StreamRecord] = {}
+        self.unavailable = False
+
+    async def write(self, key: str, body: bytes, records: Sequence[StreamRecord]) -> int:
+        self._check()
+        self.objects[key] = body
+        written = 0
+        for record in records:
+            held = self.records.get(record.stream)
+            if held is None or held.progress <= record.progress:
+                self.records[record.stream] = record
+                written += 1
+        return written
+
+    async def find(self, stream: str) -> StreamRecord | None:
+        self._check()
+        return self.records.get(stream)
+
+    async def read(self, record: StreamRecord) -> bytes | None:
+        self._check()
+        body = self.objects.get(record.object_key)
+        return None if body is None else body[record.start : record.start + record.length]
+
+    def _check(self) -> None:
+        if self.unavailable:
+            raise StoreUnavailable("the checkpoints are not to be had")
 
 
 class MemorySecrets:

@@ -64,6 +64,9 @@ METRICS_NAMESPACE = "Synkti"
 IN_FLIGHT_METRIC = "InFlightRequests"
 """Requests under way at a node's engine, once a minute from each node; its average scales the fleet."""
 
+JOURNALS_PREFIX = "journals/"
+"""Where in the checkpoints bucket nodes that go leave unfinished journals: journals/<instance>/<incarnation>-<n>."""
+
 END_OF_LIFE_PREFIX = "end-of-life/"
 """Where in the checkpoints bucket nodes leave their last log: end-of-life/<instance>/<instant>.log."""
 

@@ -127,7 +127,7 @@ class FrontDoor:
         request_id = request.headers.get(REQUEST_ID)
         epoch = Epoch(1, self._node.instance_id)
         runs = (Run(0, epoch),)
-        opening = Opening(generation, runs, request_id.decode("latin-1") if request_id else None)
+        opening = Opening(generation, runs, request_id.decode("latin-1") if request_id else None, durable)
         machine = StreamMachine(generation, stream_id, runs)
         ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log)
         kept = self._keepers.begin(ahead, route.node.pool, durable=durable)

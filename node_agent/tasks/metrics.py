@@ -42,6 +42,12 @@ class Metrics:
         self.resumes = Counter(
             "synkti_resumes", "Streams that clients came back for, by the outcome", ["outcome"], registry=registry
         )
+        self.checkpoints = Counter(
+            "synkti_checkpoints",
+            "Journals left when this node went, by the outcome",
+            ["outcome"],
+            registry=registry,
+        )
         self.peers = Gauge("synkti_peers", "Peers known, by state", ["state"], registry=registry)
         self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
 
