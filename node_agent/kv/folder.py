@@ -159,6 +159,13 @@ class BlockFolder:
         new.write_text(json.dumps(layout))
         new.replace(self.root / LAYOUT)
 
+    def layout(self) -> dict[str, Any] | None:
+        """What the engine said of it; None where it has said nothing yet."""
+        with contextlib.suppress(OSError, ValueError):
+            told = json.loads((self.root / LAYOUT).read_text())
+            return told if isinstance(told, dict) else None
+        return None
+
     def note_heads(self, heads: Mapping[str, bytes]) -> None:
         """Say which block each of these requests got last. Raises OSError."""
         path = self.root / HEADS

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ MAX_TOKENS = 250
 Story = Callable[[LocalFleet, Reader], Awaitable[None]]
 
 
-async def read_some(fleet: LocalFleet, reader: Reader, kind: str = "chat", **fields: object) -> None:
+async def read_some(fleet: LocalFleet, reader: Reader, kind: str = "chat", **fields: Any) -> None:
     """Read a while, and then until the connection ends: the fleet stops."""
     reading = asyncio.create_task(reader.ask(fleet.nodes[0], kind, max_tokens=MAX_TOKENS, **fields))
 
