@@ -17,6 +17,7 @@ from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
 from node_agent.core.fleet import TaggedNode
+from node_agent.core.kv_index import Batch, Index
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,23 @@ class Checkpoints(Protocol):
 
     async def read(self, record: StreamRecord) -> bytes | None:
         """The bytes that the record speaks of; None where there is no such object any more."""
+        ...
+
+
+class BlockStore(Protocol):
+    """KV blocks in the checkpoints bucket, a stream's together, with an index."""
+
+    async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
+        """Write a stream's blocks, then their index. read: a block's file by its name, called in a thread.
+
+        Raises StoreUnavailable, also where a block is not there any more; then there is no index.
+        """
+        ...
+
+    async def index(self, fingerprint: bytes, stream: str) -> Index | None: ...
+
+    async def fetch(self, index: Index, batch: Batch) -> bytes:
+        """The bytes of some of the blocks."""
         ...
 
 

@@ -11,6 +11,7 @@ from node_agent.contract.records import NodeRecord, StreamRecord, TimelineStep
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import DEADLINE_TAG, NODE_TAGS, NodeTags, decode_tags
 from node_agent.core.fleet import TaggedNode
+from node_agent.core.kv_index import Batch, Index, blocks_key, index_key, read_index
 from node_agent.ports import Identity
 
 
@@ -131,6 +132,30 @@ class MemoryCheckpoints:
     def _check(self) -> None:
         if self.unavailable:
             raise StoreUnavailable("the checkpoints are not to be had")
+
+
+class MemoryBlockStore:
+    """Blocks and indexes by their keys."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
+        found = [read(name) for name in index.names]
+        if [len(block or b"") for block in found] != list(index.sizes):
+            raise StoreUnavailable("a block is not there any more")
+        key = blocks_key(index.fingerprint, stream)
+        self.objects[key] = b"".join(block for block in found if block is not None)
+        self.objects[index_key(index.fingerprint, stream)] = replace(index, object_key=key).to_bytes()
+
+    async def index(self, fingerprint: bytes, stream: str) -> Index | None:
+        told = self.objects.get(index_key(fingerprint, stream))
+        return None if told is None else read_index(told)
+
+    async def fetch(self, index: Index, batch: Batch) -> bytes:
+        if index.object_key not in self.objects:
+            raise StoreUnavailable("the blocks are gone")
+        return self.objects[index.object_key][batch.start : batch.end]
 
 
 class MemorySecrets:

@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class Kept:
         return sorted(path.name for path in self.folder.root.rglob("*.kv"))
 
 
+@contextmanager
 def started(folder: Path, blocks: Path) -> Iterator[Kept]:
     environment = ensure_engine(print)
     port = free_port()
@@ -98,7 +100,7 @@ class Left:
 def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
     folder = tmp_path_factory.mktemp("first")
     blocks = folder / "blocks"
-    for first in started(folder, blocks):
+    with started(folder, blocks) as first:
         answers = {1: first.answer(prompt(1), ANSWER, "first")}
         with ThreadPoolExecutor() as at_once:
             seeds = range(2, 8)
@@ -113,7 +115,8 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
 @pytest.fixture(scope="module")
 def engine(left: Left, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
     folder = tmp_path_factory.mktemp("second")
-    yield from started(folder, folder / "blocks")
+    with started(folder, folder / "blocks") as made:
+        yield made
 
 
 @pytest.fixture
@@ -164,7 +167,7 @@ def test_many_at_once_load_and_go_on(left: Left, second: Kept) -> None:
 
     loaded, rests = second.loaded(all_at_once)
     assert rests == [token for seed in left.answers for token in left.answers[seed][-40:]]
-    assert loaded == len(left.answers) * (PROMPT + ANSWER - 40) // BLOCK * BLOCK
+    assert loaded == len(left.answers) * ((PROMPT + ANSWER - 40) // BLOCK * BLOCK)
 
 
 def test_a_prompt_that_is_nothing_but_whole_blocks_is_loaded_but_for_its_last_token(left: Left, second: Kept) -> None:
