@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from local import imds
+from local.aws import ACCOUNT, REGION
 from local.errors import MendFirst
 from local.imds import InstanceMetadata
 from local.processes import kill_all_in, start
-from local.aws import ACCOUNT, REGION
 from node_agent.contract.names import ENGINE_PORT, FRONT_DOOR_PORT, PEER_DOOR_PORT, checkpoints_bucket_name
 
 _ROOT = str(Path(__file__).parent.parent)

@@ -15,11 +15,14 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from node_agent.adapters.aws import aws_client
+from node_agent.adapters.block_store import AT_ONCE as RANGES_AT_ONCE
+from node_agent.adapters.block_store import S3BlockStore
 from node_agent.adapters.checkpoints import AT_ONCE, AwsCheckpoints
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
@@ -40,7 +43,8 @@ from node_agent.core.fleet import Fleet
 from node_agent.core.keeper import Keeper
 from node_agent.core.lifecycle import CloseClients, Effect, Lifecycle, MoveStreams, Publish, Retire, TermRequested, Tick
 from node_agent.core.signing import Doorkeeper
-from node_agent.ports import Checkpoints, Identity, Instances, Metadata, Records, ScalingGroup
+from node_agent.kv.folder import BlockFolder
+from node_agent.ports import BlockStore, Checkpoints, Identity, Instances, Metadata, Records, ScalingGroup
 from node_agent.reactor import Reactor
 from node_agent.settings import Settings
 from node_agent.tasks.checkpointer import Checkpointer
@@ -49,6 +53,7 @@ from node_agent.tasks.engines import Engines
 from node_agent.tasks.front_door import FrontDoor
 from node_agent.tasks.journal_door import JournalDoor
 from node_agent.tasks.keepers import Keepers
+from node_agent.tasks.kv_node import KvNode
 from node_agent.tasks.metrics import Metrics
 from node_agent.tasks.node import Node
 from node_agent.tasks.open_streams import OpenStreams
@@ -82,7 +87,7 @@ _T = TypeVar("_T")
 class Outside:
     """What a node needs of the world: learned before anything is started.
 
-    records, group, checkpoints: None where there is no table, no Auto Scaling group that waits, no bucket.
+    records, group: None where there is no table, no Auto Scaling group that waits; checkpoints, blocks: no bucket.
     """
 
     identity: Identity
@@ -92,6 +97,7 @@ class Outside:
     key: bytes
     group: ScalingGroup | None = None
     checkpoints: Checkpoints | None = None
+    blocks: BlockStore | None = None
 
 
 def settle_garbage_collector() -> None:
@@ -123,7 +129,14 @@ async def _learn(settings: Settings, client: HttpClient) -> Outside:
     instances = Ec2(aws_client("ec2", identity.region), settings.peer.port)
     records = DynamoRecords(aws_client("dynamodb", identity.region), settings.table) if settings.table else None
     group = AutoScaling(aws_client("autoscaling", identity.region), settings.group) if settings.group else None
-    return Outside(identity, metadata, instances, records, key, group, _checkpoints(settings, identity.region))
+    checkpoints, blocks = _checkpoints(settings, identity.region), _blocks(settings, identity.region)
+    return Outside(identity, metadata, instances, records, key, group, checkpoints, blocks)
+
+
+def _blocks(settings: Settings, region: str) -> BlockStore | None:
+    if settings.checkpoints_bucket is None or not settings.kv_max_bytes:
+        return None
+    return S3BlockStore(aws_client("s3", region, RANGES_AT_ONCE), settings.checkpoints_bucket)
 
 
 def _checkpoints(settings: Settings, region: str) -> Checkpoints | None:
@@ -146,6 +159,12 @@ async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
                 raise
             _log.warning("%s; trying again in %.1f s", error, wait_s)
             await asyncio.sleep(wait_s)
+
+
+def _engine_environ() -> dict[str, str]:
+    """The agent's own; the engine finds what it loads of this package (`node_agent/kv`)."""
+    above = str(Path(__file__).resolve().parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
 
 
 class Agent:
@@ -172,7 +191,9 @@ class Agent:
         # To peers from the address where they reach this node, so that a network's rules can tell nodes apart.
         source = None if settings.peer.host == "0.0.0.0" else settings.peer.host  # noqa: S104 # it is compared
         self._to_peers = HttpClient(source)
-        self._engines = Engines(self._node, self._served, self._to_peers, outside.key)
+        folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes) if settings.kv_max_bytes else None
+        self.kv = KvNode(self._node, client, self._to_peers, outside.key, settings.engine, folder, outside.blocks)
+        self._engines = Engines(self._node, self._served, self._to_peers, outside.key, self.kv.contexts)
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
         self.keepers = Keepers(
             self._node,
@@ -187,11 +208,11 @@ class Agent:
         doorkeeper = Doorkeeper(outside.key)
         self.journals = JournalDoor(keeper, doorkeeper, time.time)
         limits = Limits(body_bytes=settings.max_body_bytes)
-        peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper)
+        peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
         self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
         self._outside = outside
         self._announcer = Announcer(self._node, self._to_peers, outside.key)
-        self._group = EngineProcess(settings.engine_command, os.environ, settings.state_dir / "engine.group")
+        self._group = EngineProcess(settings.engine_argv, _engine_environ(), settings.state_dir / "engine.group")
         self._reactor = Reactor(Lifecycle(), self._perform)
         self._publisher = self._make_publisher()
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
@@ -265,17 +286,16 @@ class Agent:
         while True:
             await asyncio.sleep(_TICK_S)
             clients = len(self.streams) + len(self._front.whole_requests)
-            self._reactor.post(Tick(time.time(), len(self._served) + clients))
+            self._reactor.post(Tick(time.time(), len(self._served) + clients + self.kv.owed()))
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
             case Publish():
                 self._publish(effect)
             case MoveStreams():
-                for key in self._served.plan(time.time(), effect.deadline).hand_off:
-                    self._served.hand_off(key)
+                self.kv.handed_off(self._served.hand_off(self._served.plan(time.time(), effect.deadline).hand_off))
             case CloseClients():
-                self._served.hand_off_all()
+                self.kv.handed_off(self._served.hand_off_all())
                 for stream in self.streams:
                     stream.close_with_handoff()
                 self._front.whole_requests.close_with_handoff()
@@ -284,11 +304,16 @@ class Agent:
 
     def _publish(self, effect: Publish) -> None:
         self._node.state = effect.state
-        task = asyncio.create_task(self._announcer.announce())
+        self._in_background(self._announcer.announce())
+        tags = NodeTags(self._settings.cluster, effect.state, self._settings.advertise_address, effect.deadline)
+        if effect.step == "ready":
+            self._in_background(self.kv.measure())
+        self._publisher.publish(tags, effect.state, TimelineStep(effect.step, effect.source, effect.at))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._background.add(task)  # the loop holds tasks weakly
         task.add_done_callback(self._background.discard)
-        tags = NodeTags(self._settings.cluster, effect.state, self._settings.advertise_address, effect.deadline)
-        self._publisher.publish(tags, effect.state, TimelineStep(effect.step, effect.source, effect.at))
 
     async def _retire(self, retire: Retire, loops: list[asyncio.Task[None]]) -> None:
         """In the order that clients need: peers hear of it, so that nobody comes any more, before the rest ends."""
@@ -304,6 +329,7 @@ class Agent:
         for loop in loops:
             loop.cancel()
         self.keepers.shut()
+        self.kv.shut()
         self.journals.close()
 
     async def _leave_tags(self) -> None:

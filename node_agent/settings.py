@@ -21,6 +21,7 @@ from node_agent.contract.names import (
 from node_agent.core.addresses import Address, parse_address
 from node_agent.core.batches import LAG_S
 from node_agent.core.keeper import MAX_BYTES
+from node_agent.core.kv_transfer import kv_arguments
 from node_agent.core.patience import MIN_SILENCE_S
 from node_agent.core.write_ahead import MAX_COPIES, WANTED
 
@@ -106,6 +107,19 @@ class Settings:
     max_kept_bytes: int
     """Of all journals that this node keeps for others."""
 
+    kv_max_bytes: int
+    """Of the KV blocks that the engine keeps on the disk (in `kv` of the state's folder), so that a context can move;
+    0: it keeps none."""
+
+    @property
+    def kv_dir(self) -> Path:
+        return self.state_dir / "kv"
+
+    @property
+    def engine_argv(self) -> tuple[str, ...]:
+        """The engine's command, with what makes it keep its blocks."""
+        return (*self.engine_command, *(kv_arguments(str(self.kv_dir), self.kv_max_bytes) if self.kv_max_bytes else ()))
+
 
 def default_engine_command(model_dir: str, model_name: str, engine: Address) -> tuple[str, ...]:
     """`vllm serve` on its own address, with request ids, load figures, and a moment for streams at SIGTERM."""
@@ -181,6 +195,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         keepers=read.get("SYNKTI_KEEPERS", WANTED, _copies),
         keeper_lag_s=read.get("SYNKTI_KEEPER_LAG_S", LAG_S, _positive),
         max_kept_bytes=read.get("SYNKTI_MAX_KEPT_BYTES", MAX_BYTES, int),
+        kv_max_bytes=read.get("SYNKTI_KV_MAX_BYTES", 0, _size),
     )
     if read.faults:
         raise ConfigurationError(read.faults)
@@ -203,6 +218,13 @@ def _positive(text: str) -> float:
     value = float(text)
     if not value > 0:
         raise ValueError("must be more than 0")
+    return value
+
+
+def _size(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError("must not be negative")
     return value
 
 

@@ -66,7 +66,8 @@ class S3BlockStore:
                 raise
             return read_index(answer["Body"].read(_MAX_INDEX_BYTES))
 
-        return await self._run(f"reading s3://{self._bucket}/{key}", read)
+        found: Index | None = await self._run(f"reading s3://{self._bucket}/{key}", read)
+        return found
 
     async def fetch(self, index: Index, batch: Batch) -> bytes:
         def read() -> bytes:
@@ -75,7 +76,8 @@ class S3BlockStore:
             body: bytes = answer["Body"].read()
             return body
 
-        return await self._run(f"reading s3://{self._bucket}/{index.object_key}", read)
+        found: bytes = await self._run(f"reading s3://{self._bucket}/{index.object_key}", read)
+        return found
 
     async def _run(self, what: str, call: Callable[[], Any]) -> Any:
         try:

@@ -48,6 +48,21 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.contexts = Counter(
+            "synkti_contexts", "Contexts of streams that went on here, by the way they came", ["way"], registry=registry
+        )
+        self.context_bytes = Counter(
+            "synkti_context_bytes", "Bytes of KV blocks that came here, by their way", ["way"], registry=registry
+        )
+        self.contexts_left = Counter(
+            "synkti_contexts_left",
+            "Contexts handed off, and whether left in S3",
+            ["outcome"],
+            registry=registry,
+        )
+        self.prefill_rate = Gauge(
+            "synkti_prefill_tokens_per_second", "Of the idle engine; 0 while not measured", registry=registry
+        )
         self.peers = Gauge("synkti_peers", "Peers known, by state", ["state"], registry=registry)
         self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
 

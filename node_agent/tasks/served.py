@@ -7,7 +7,7 @@ to its entry: its reader then loses the exchange with `handoff`, and the entry g
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from node_agent.core import drain
 from node_agent.core.addresses import Address
@@ -24,9 +24,12 @@ _SAMPLE_TOKENS = 4
 class Served(Asked):
     """One request at the local engine."""
 
-    def __init__(self, registry: ServedRequests, key: int, max_tokens: int | None, exchange: Response) -> None:
+    def __init__(
+        self, registry: ServedRequests, key: int, max_tokens: int | None, exchange: Response, request_id: str
+    ) -> None:
         super().__init__(exchange)
         self.key = key
+        self.request_id = request_id
         self.max_tokens = max_tokens
         self.handed_off = False
         self._registry = registry
@@ -72,7 +75,7 @@ class ServedRequests:
     ) -> Served:
         """Ask the engine. It is lost with `handoff` where the node begins to drain meanwhile."""
         exchange = self._client.ask(self._engine, method, target, headers=headers, body=body, silence_s=silence_s)
-        served = Served(self, next(self._keys), max_tokens, exchange)
+        served = Served(self, next(self._keys), max_tokens, exchange, headers.get("x-request-id", ""))
         self._served[served.key] = served
         self.node.in_flight = len(self._served)
         return served
@@ -94,14 +97,17 @@ class ServedRequests:
         streams = [ServedStream(s.key, s.remaining_tokens, pace) for s in self._served.values() if not s.handed_off]
         return drain.plan(streams, now, deadline)
 
-    def hand_off(self, key: int) -> None:
-        """Give one request back to its entry."""
-        served = self._served.get(key)
-        if served is not None and not served.handed_off:
-            served.handed_off = True
-            served.exchange.abort(HANDOFF)
+    def hand_off(self, keys: Iterable[int]) -> list[str]:
+        """Give requests back to their entries; their ids, which are their streams', in the same order."""
+        ids = []
+        for key in keys:
+            served = self._served.get(key)
+            if served is not None and not served.handed_off:
+                served.handed_off = True
+                served.exchange.abort(HANDOFF)
+                ids.append(served.request_id)
+        return ids
 
-    def hand_off_all(self) -> None:
+    def hand_off_all(self) -> list[str]:
         """Give every request back."""
-        for key in list(self._served):
-            self.hand_off(key)
+        return self.hand_off(list(self._served))
