@@ -94,6 +94,11 @@ class Contexts:
         self._turn = asyncio.Semaphore(STREAMS_AT_ONCE)
         self._rates = {Way.PEER: PEER_RATE, Way.S3: S3_RATE}
 
+    @property
+    def measured(self) -> tuple[Way, ...]:
+        """The ways that a context can come."""
+        return tuple(self._rates)
+
     def offer(self, way: Way, tokens: int, size: int) -> Offer:
         """With what was measured of this way."""
         return Offer(way, tokens, size, self._rates[way])
