@@ -49,7 +49,9 @@ class S3BlockStore:
         told = replace(index, object_key=key).to_bytes()
 
         def write() -> None:
-            self._client.upload_fileobj(_OneAfterTheOther(index, read), self._bucket, key, Config=self._config)
+            # Buffered, because boto3 takes a short read for the end, and all of it for one part.
+            blocks = io.BufferedReader(_OneAfterTheOther(index, read), self._config.multipart_chunksize)
+            self._client.upload_fileobj(blocks, self._bucket, key, Config=self._config)
             self._client.put_object(Bucket=self._bucket, Key=index_key(index.fingerprint, stream), Body=told)
 
         await self._run(f"keeping the blocks of stream {stream}", write)
