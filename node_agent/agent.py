@@ -43,7 +43,7 @@ from node_agent.core.fleet import Fleet
 from node_agent.core.keeper import Keeper
 from node_agent.core.lifecycle import CloseClients, Effect, Lifecycle, MoveStreams, Publish, Retire, TermRequested, Tick
 from node_agent.core.signing import Doorkeeper
-from node_agent.kv.folder import BlockFolder
+from node_agent.kv.folder import MAX_WRITERS, BlockFolder
 from node_agent.ports import BlockStore, Checkpoints, Identity, Instances, Metadata, Records, ScalingGroup
 from node_agent.reactor import Reactor
 from node_agent.settings import Settings
@@ -161,8 +161,10 @@ async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
             await asyncio.sleep(wait_s)
 
 
-def _engine_environ() -> dict[str, str]:
-    """The agent's own; the engine finds what it loads of this package (`node_agent/kv`)."""
+def _engine_environ(settings: Settings) -> dict[str, str]:
+    """The agent's own; an engine that keeps blocks finds there what it loads of this package (`node_agent/kv`)."""
+    if not settings.kv_max_bytes:
+        return dict(os.environ)
     above = str(Path(__file__).resolve().parents[1])
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
 
@@ -191,7 +193,7 @@ class Agent:
         # To peers from the address where they reach this node, so that a network's rules can tell nodes apart.
         source = None if settings.peer.host == "0.0.0.0" else settings.peer.host  # noqa: S104 # it is compared
         self._to_peers = HttpClient(source)
-        folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes) if settings.kv_max_bytes else None
+        folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes, MAX_WRITERS) if settings.kv_max_bytes else None
         self.kv = KvNode(self._node, client, self._to_peers, outside.key, settings.engine, folder, outside.blocks)
         self._engines = Engines(self._node, self._served, self._to_peers, outside.key, self.kv.contexts)
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
@@ -212,7 +214,9 @@ class Agent:
         self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
         self._outside = outside
         self._announcer = Announcer(self._node, self._to_peers, outside.key)
-        self._group = EngineProcess(settings.engine_argv, _engine_environ(), settings.state_dir / "engine.group")
+        self._group = EngineProcess(
+            settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group"
+        )
         self._reactor = Reactor(Lifecycle(), self._perform)
         self._publisher = self._make_publisher()
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)

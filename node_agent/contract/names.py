@@ -26,6 +26,8 @@ NODE_HEADER = "x-synkti-node"
 DURABILITY_HEADER = b"x-synkti-durability"
 """A request's own word on its stream's journal: peer (kept by peers, the default) or none."""
 
+NOT_DURABLE = "none"
+
 _CLUSTER = re.compile(r"[a-z][a-z0-9-]{0,18}[a-z0-9]")
 
 

@@ -30,6 +30,9 @@ HEADS = "heads.log"
 """Which block each request got last: lines of request id and key, appended by the engine."""
 
 MAX_HEADS_BYTES = 1024 * 1024
+MAX_WRITERS = 16
+"""An engine's workers and the agent. The agent counts with so many, since it does not know the workers' number."""
+
 _SHARES = 8
 _ABANDONED_S = 60.0
 _TEMPORARY = ".tmp"

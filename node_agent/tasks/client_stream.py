@@ -13,6 +13,7 @@ import logging
 from dataclasses import dataclass
 
 from node_agent.contract.errors import ContinuationImpossible, StaleEpoch
+from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
 from node_agent.core import sse
 from node_agent.core.fleet import NodeStatus, Pool
 from node_agent.core.patience import Pace, first_token_s, silence_s
@@ -69,6 +70,8 @@ class ClientStream:
         self._replay = replay
         # The engine makes its own id of ours (chatcmpl-<stream>), so that one word finds a stream everywhere.
         self._headers = {"content-type": "application/json", "x-request-id": self.stream_id}
+        if not kept.ahead.wanted:
+            self._headers[DURABILITY_HEADER.decode()] = NOT_DURABLE
         self._context_at = ""  # the node whose engine had the context last, as KV_HEADER says it
         self._route: Route | None = None  # to the engine that is asked now
         self._response: Response | None = None

@@ -142,7 +142,7 @@ class FrontDoor:
             return self._refuse(request)
         with self._counted_resume():
             takeover = await self._takeovers.take(event)
-        kept = self._keepers.begin(takeover.ahead, None)
+        kept = self._keepers.begin(takeover.ahead, None, durable=takeover.durable)
         request_id = takeover.request_id.encode("latin-1", "replace") if takeover.request_id else None
         reply = Reply(request, event.stream, request_id)
         stream = ClientStream(self._node, self._engines, takeover.machine, kept, reply, takeover.replay)

@@ -15,6 +15,7 @@ import logging
 
 import orjson
 
+from node_agent.contract.names import DURABILITY_HEADER
 from node_agent.core import sse
 from node_agent.core.fleet import status_from_json
 from node_agent.core.signing import AUTH_HEADER, Doorkeeper
@@ -93,6 +94,8 @@ class PeerDoor:
         headers = {"content-type": "application/json"}
         if (request_id := request.headers.get(b"x-request-id")) is not None:
             headers["x-request-id"] = request_id.decode("latin-1")
+        if (durability := request.headers.get(DURABILITY_HEADER)) is not None:
+            headers[DURABILITY_HEADER.decode()] = durability.decode("latin-1")
         if not self._node.state.takes_requests:
             _answer_lost(request, self._node.state.value)
             return

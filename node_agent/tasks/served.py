@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 
+from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
 from node_agent.core import drain
 from node_agent.core.addresses import Address
 from node_agent.core.drain import ServedStream
@@ -17,6 +18,7 @@ from node_agent.ports import Http, Response
 from node_agent.tasks.asked import Asked
 from node_agent.tasks.node import Node
 
+_DURABILITY = DURABILITY_HEADER.decode()
 _SAMPLE_TOKENS = 4
 """The least that a request has to have generated to say something of the engine's pace."""
 
@@ -25,11 +27,18 @@ class Served(Asked):
     """One request at the local engine."""
 
     def __init__(
-        self, registry: ServedRequests, key: int, max_tokens: int | None, exchange: Response, request_id: str
+        self,
+        registry: ServedRequests,
+        key: int,
+        max_tokens: int | None,
+        exchange: Response,
+        request_id: str,
+        durable: bool,
     ) -> None:
         super().__init__(exchange)
         self.key = key
         self.request_id = request_id
+        self.durable = durable
         self.max_tokens = max_tokens
         self.handed_off = False
         self._registry = registry
@@ -75,7 +84,8 @@ class ServedRequests:
     ) -> Served:
         """Ask the engine. It is lost with `handoff` where the node begins to drain meanwhile."""
         exchange = self._client.ask(self._engine, method, target, headers=headers, body=body, silence_s=silence_s)
-        served = Served(self, next(self._keys), max_tokens, exchange, headers.get("x-request-id", ""))
+        request_id, durable = headers.get("x-request-id", ""), headers.get(_DURABILITY) != NOT_DURABLE
+        served = Served(self, next(self._keys), max_tokens, exchange, request_id, durable)
         self._served[served.key] = served
         self.node.in_flight = len(self._served)
         return served
@@ -98,14 +108,15 @@ class ServedRequests:
         return drain.plan(streams, now, deadline)
 
     def hand_off(self, keys: Iterable[int]) -> list[str]:
-        """Give requests back to their entries; their ids, which are their streams', in the same order."""
+        """Give requests back to their entries. The ids (their streams') of those that may be kept, in order."""
         ids = []
         for key in keys:
             served = self._served.get(key)
             if served is not None and not served.handed_off:
                 served.handed_off = True
                 served.exchange.abort(HANDOFF)
-                ids.append(served.request_id)
+                if served.durable:
+                    ids.append(served.request_id)
         return ids
 
     def hand_off_all(self) -> list[str]:

@@ -48,12 +48,13 @@ class JournalBehind(TransientError):
 
 @dataclass(frozen=True)
 class Takeover:
-    """A stream as its new owner has it; replay: the events that the client lacks."""
+    """A stream as its new owner has it; replay: the events that the client lacks; durable: as its client wants it."""
 
     machine: StreamMachine
     ahead: WriteAhead
     replay: bytes
     request_id: str | None
+    durable: bool
 
 
 @dataclass(frozen=True)
@@ -215,4 +216,4 @@ def _taken_over(event: EventId, journal: Taken, epoch: Epoch) -> Takeover:
     written = Opening(opening.generation, runs, opening.request_id, opening.durable).to_bytes()
     ahead = WriteAhead(event.stream, epoch, written, log=machine.log, seq=journal.seq)
     ahead.delivered = journal.seq
-    return Takeover(machine, ahead, replay, opening.request_id)
+    return Takeover(machine, ahead, replay, opening.request_id, opening.durable)

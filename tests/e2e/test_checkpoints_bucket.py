@@ -62,7 +62,7 @@ def test_a_context_goes_up_in_parts_and_comes_back_in_ranges(aws: EmbeddedAws) -
         assert index is not None
         asked = list(batches(index, lambda _: True))
         ranges = await asyncio.gather(*(store.fetch(index, batch) for batch in asked))
-        found = {}
+        found: dict[str, bytes] = {}
         for batch, data in zip(asked, ranges, strict=True):
             assert len(data) == batch.end - batch.start
             found |= {name: data[at * 3 * MIB : (at + 1) * 3 * MIB] for at, name in enumerate(batch.names)}

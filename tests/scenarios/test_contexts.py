@@ -68,12 +68,12 @@ def held(node: LocalNode, names: list[str]) -> int:
     return sum(map(folder_of(node).has, names))
 
 
-async def reading(fleet: LocalFleet, reader: Reader) -> tuple[asyncio.Task[Any], LocalNode]:
+async def reading(fleet: LocalFleet, reader: Reader, **fields: Any) -> tuple[asyncio.Task[Any], LocalNode]:
     """A client that has read some of an answer whose length nobody knows, so that a drain hands it off.
 
     With the node whose engine generates it.
     """
-    task = asyncio.create_task(reader.ask(fleet.nodes[0], "chat", **ENDLESS))
+    task = asyncio.create_task(reader.ask(fleet.nodes[0], "chat", **ENDLESS, **fields))
 
     async def some() -> bool:
         return reader.events >= 20
@@ -150,6 +150,21 @@ def test_an_engine_that_computes_faster_computes(tmp_path: Path, monkeypatch: py
         assert [held(node, names) for node in others] == [0, 0]
         assert await ways(fleet) == {"peer": 0, "s3": 0, "recompute": 1}
         assert not fleet.blocks.objects, "it is not left in S3 either"
+
+    tell(tmp_path, story, **ON)
+
+
+def test_the_context_of_a_client_that_wants_nothing_kept_is_not_left_in_s3(tmp_path: Path, slow_prefill: None) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        for node in fleet.nodes:
+            folder_of(node)
+        reader = Reader(fleet)
+        task, draining = await reading(fleet, reader, headers={"x-synkti-durability": "none"})
+        lay(draining, reader.stream)
+        draining.notice(60)
+        await task
+        check_whole(reader)
+        assert not fleet.blocks.objects
 
     tell(tmp_path, story, **ON)
 

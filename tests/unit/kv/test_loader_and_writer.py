@@ -122,11 +122,16 @@ def load(folder: BlockFolder, *places: int) -> tuple[Cache, set[int]]:
     loader = Loader(folder, MADE, cache.put, lambda: None)
     loader.start(Load("r", tuple((50 + place, KEYS[place]) for place in places)))
     over: list[tuple[set[str], set[int]]] = []
-    eventually(lambda: (found := loader.finished())[0] and over.append(found) is None)
+
+    def ended() -> bool:
+        over.append(loader.finished())
+        return bool(over[-1][0])
+
+    eventually(ended)
     assert loader.finished() == (set(), set())
     loader.close()
-    assert over[0][0] == {"r"}
-    return cache, over[0][1]
+    assert over[-1][0] == {"r"}
+    return cache, over[-1][1]
 
 
 def test_blocks_are_loaded_where_they_belong(folder: BlockFolder) -> None:
