@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -47,14 +48,19 @@ class S3BlockStore:
     async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
         key = blocks_key(index.fingerprint, stream)
         told = replace(index, object_key=key).to_bytes()
+        given_up = threading.Event()
 
         def write() -> None:
             # Buffered, because boto3 takes a short read for the end, and all of it for one part.
-            blocks = io.BufferedReader(_OneAfterTheOther(index, read), self._config.multipart_chunksize)
+            blocks = io.BufferedReader(_OneAfterTheOther(index, read, given_up), self._config.multipart_chunksize)
             self._client.upload_fileobj(blocks, self._bucket, key, Config=self._config)
             self._client.put_object(Bucket=self._bucket, Key=index_key(index.fingerprint, stream), Body=told)
 
-        await self._run(f"keeping the blocks of stream {stream}", write)
+        try:
+            await self._run(f"keeping the blocks of stream {stream}", write)
+        except asyncio.CancelledError:
+            given_up.set()  # else the thread, and with it the process, would go on until all of it was written
+            raise
 
     async def index(self, fingerprint: bytes, stream: str) -> Index | None:
         key = index_key(fingerprint, stream)
@@ -90,9 +96,12 @@ class S3BlockStore:
 
 class _OneAfterTheOther(io.RawIOBase):
     """The blocks of an index as one file, of which no more than a block is in memory. Raises OSError for one that is
-    not there any more, or is not as the index has it: the upload ends there, and nobody hears of it."""
+    not there any more, or is not as the index has it, and once it is given up: the upload ends there."""
 
-    def __init__(self, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
+    def __init__(
+        self, index: Index, read: Callable[[str], bytes | bytearray | None], given_up: threading.Event
+    ) -> None:
+        self._given_up = given_up
         self._left = iter(zip(index.names, index.sizes, strict=True))
         self._read = read
         self._held = memoryview(b"")
@@ -106,7 +115,7 @@ class _OneAfterTheOther(io.RawIOBase):
             if following is None:
                 return 0
             name, size = following
-            block = self._read(name)
+            block = None if self._given_up.is_set() else self._read(name)
             if block is None or len(block) != size:
                 raise OSError(f"block {name} is not there any more")
             self._held = memoryview(block)

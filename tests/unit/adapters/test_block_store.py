@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -102,6 +103,31 @@ def test_an_upload_that_fails_leaves_no_parts(s3: Any) -> None:
     with pytest.raises(StoreUnavailable):
         told(lambda: S3BlockStore(s3, BUCKET, PART_BYTES).keep(STREAM, INDEX, blocks.get))
     assert not s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
+
+
+def test_an_upload_that_is_given_up_ends_at_once_and_leaves_nothing(s3: Any) -> None:
+    begun, go_on, asked = threading.Event(), threading.Event(), list[str]()
+
+    def read(name: str) -> bytes:
+        asked.append(name)
+        if len(asked) == 2:
+            begun.set()
+            assert go_on.wait(10)
+        return BLOCKS[name]
+
+    async def story() -> None:
+        store = S3BlockStore(s3, BUCKET, PART_BYTES)
+        keeping = asyncio.create_task(store.keep(STREAM, INDEX, read))
+        assert await asyncio.to_thread(begun.wait, 10)
+        keeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await keeping
+        go_on.set()
+        store._pool.shutdown()  # waits for its threads
+
+    told(story)
+    assert asked == list(NAMES[:2])
+    assert not s3.list_objects_v2(Bucket=BUCKET).get("Contents")
 
 
 def test_an_index_that_is_none_and_a_bucket_that_is_not_there_are_no_answers(s3: Any) -> None:
