@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--seconds-per-token", type=float, default=0.02)
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--shutdown-timeout", type=float, default=0.0)
+    parser.add_argument("--kv-transfer-config", help="taken as vLLM takes it; no blocks are kept here")
     parser.add_argument("--faults", action="store_true", help="take losses to play at /standin/faults")
     parser.add_argument("--max-num-seqs", type=int, default=1_024)
     given = parser.parse_args()

@@ -12,6 +12,7 @@ from node_agent.core.patience import accept_s
 from node_agent.core.signing import AUTH_HEADER, sign
 from node_agent.ports import ExchangeLost, Http, Response
 from node_agent.tasks.asked import Asked
+from node_agent.tasks.kv_bring import Contexts
 from node_agent.tasks.node import Node
 from node_agent.tasks.served import ServedRequests
 
@@ -49,12 +50,18 @@ class AtPeer(Asked):
 class Engines:
     """Asks the engines of the fleet."""
 
-    def __init__(self, node: Node, served: ServedRequests, client: Http, key: bytes) -> None:
+    def __init__(self, node: Node, served: ServedRequests, client: Http, key: bytes, contexts: Contexts) -> None:
         self._node = node
         self._served = served
         self._client = client
         self._key = key
+        self._contexts = contexts
         self._at_peers: set[AtPeer] = set()
+
+    async def bring(self, target_node: NodeStatus, stream: str, source: str) -> None:
+        """Before this node's own engine goes on with a stream: its context. Another node does that for itself."""
+        if source and target_node.instance_id == self._node.instance_id:
+            await self._contexts.bring(stream, source)
 
     def ask(
         self,

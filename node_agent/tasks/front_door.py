@@ -134,7 +134,7 @@ class FrontDoor:
         request_id = request.headers.get(REQUEST_ID)
         epoch = Epoch(1, self._node.instance_id)
         runs = (Run(0, epoch),)
-        opening = Opening(generation, runs, request_id.decode("latin-1") if request_id else None)
+        opening = Opening(generation, runs, request_id.decode("latin-1") if request_id else None, durable)
         machine = StreamMachine(generation, stream_id, runs)
         ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log)
         kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
@@ -150,7 +150,7 @@ class FrontDoor:
             return self._refuse(request)
         with self._counted_resume():
             takeover = await self._takeovers.take(event)
-        kept = self._keepers.begin(takeover.ahead, None)
+        kept = self._keepers.begin(takeover.ahead, None, durable=takeover.durable)
         request_id = takeover.request_id.encode("latin-1", "replace") if takeover.request_id else None
         reply = Reply(request, event.stream, request_id)
         generation = takeover.machine.generation

@@ -27,7 +27,8 @@ _NOT_THERE = frozenset({"refused", "unreachable", "reset"})
 class Node:
     """clock: unix seconds; model: the one that it serves while its state takes requests.
 
-    min_silence_s: the least inter-token timeout of the streams here.
+    incarnation: the one that this agent began with, its name in the table; min_silence_s: the least inter-token timeout
+    of the streams here.
     """
 
     identity: Identity
@@ -36,11 +37,13 @@ class Node:
     gossip: Gossip
     metrics: Metrics
     min_silence_s: float = MIN_SILENCE_S
+    incarnation: int = field(init=False)
     router: Router = field(init=False)
     _view: View | None = field(init=False, default=None)
     _own: NodeStatus | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        self.incarnation = self.members.status.incarnation
         self.router = Router(self.instance_id)
 
     @property

@@ -72,4 +72,5 @@ def _model(settings: FleetSettings) -> dict[str, str]:
         "SYNKTI_MODEL_SHA256": settings.model_sha256,
         "SYNKTI_MODEL_LOAD": settings.model_load,
         "SYNKTI_ENGINE_ARGS": json.dumps(settings.engine_args),
+        "SYNKTI_KV_MAX_BYTES": str(settings.kv_gib * 1024**3),
     }

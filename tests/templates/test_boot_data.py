@@ -77,6 +77,7 @@ def test_an_image_build_has_what_its_module_imports() -> None:
         {"model_sha256": "b" * 64},
         {"engine_args": ("--max-model-len", "8192")},
         {"model_load": "stream"},
+        {"kv_gib": 20},
         {"image_id": "ami-0123456789abcdef0"},
     ],
 )

@@ -34,6 +34,7 @@ VARIABLES = {
     "SYNKTI_MODEL_SHA256": "",
     "SYNKTI_MODEL_LOAD": "download",
     "SYNKTI_ENGINE_ARGS": '["--max-model-len", "8192"]',
+    "SYNKTI_KV_MAX_BYTES": "0",
     "SYNKTI_GROUP": "synkti-fleet",
     "SYNKTI_LINGER_S": "0",
     "SYNKTI_READY_HOOK": "ready",

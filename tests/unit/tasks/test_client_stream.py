@@ -89,6 +89,9 @@ class Engines:
         self.played: list[Part] = []
         self.asked = asyncio.Event()
 
+    async def bring(self, node: NodeStatus, stream: str, source: str) -> None:
+        """There are no contexts here."""
+
     def ask(self, node: NodeStatus, *_: object, **__: object) -> Response:
         self.opened.append(node.instance_id)
         self.asked.set()
