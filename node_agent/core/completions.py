@@ -22,6 +22,9 @@ COMPLETE_REASONS = frozenset({"stop", "length", "tool_calls", "repetition"})
 MAX_CHOICES = 128
 """Of one request, and so the journals of one stream."""
 
+OWN_ARGUMENTS = "synkti_"
+"""What the names of our own arguments for engines (`vllm_xargs`) begin with: no client may send one."""
+
 _PREFIX_BYTES = 1024
 """How much of a prompt decides its prefix: the system prompt and the first turn of most conversations."""
 
@@ -102,7 +105,7 @@ class Generation:
 
 def read_generation(kind: Kind, raw: bytes) -> Generation:
     """Raises RequestRejected (400) for what no engine could serve; finer checks are the engine's own."""
-    body = _read_object(raw)
+    body = without_own_arguments(_read_object(raw))
     model = _required_text(body, "model")
     prompt_field = "messages" if kind is Kind.CHAT else "prompt"
     if prompt_field not in body:
@@ -136,6 +139,27 @@ def _read_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise _bad("The body must be a JSON object.")
     return body
+
+
+def without_own_arguments(body: dict[str, Any]) -> dict[str, Any]:
+    """A client's request without arguments that only an entry may send: an engine would believe them."""
+    extra = body.get("vllm_xargs")
+    if not isinstance(extra, dict) or not any(name.startswith(OWN_ARGUMENTS) for name in extra):
+        return body
+    return {**body, "vllm_xargs": {name: extra[name] for name in extra if not name.startswith(OWN_ARGUMENTS)}}
+
+
+def stripped(raw: bytes) -> bytes:
+    """As `without_own_arguments`, for the body of any route; as it is where nothing had to go."""
+    try:
+        body = orjson.loads(raw) if raw else None
+    except orjson.JSONDecodeError:
+        return raw
+    if isinstance(body, list):
+        kept: Any = [without_own_arguments(one) if isinstance(one, dict) else one for one in body]
+    else:
+        kept = without_own_arguments(body) if isinstance(body, dict) else body
+    return raw if kept == body else orjson.dumps(kept)
 
 
 def read_model(raw: bytes) -> str | None:

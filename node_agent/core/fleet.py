@@ -23,6 +23,9 @@ DEAD_AFTER_S = 5.0
 MAX_NODES = 2_000
 """More than a region's throttle allows to run (docs/decisions); beyond it the newest are not taken in."""
 
+MAX_WAYS = 8
+"""Of one node's status: what a newer version may advertise that this one does not know."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -37,7 +40,8 @@ class NodeStatus:
     """What a node says of itself.
 
     peer, front: host:port of its doors; model: the one it serves, "" while none is ready; in_flight: requests at
-    its engine; incarnation: its agent's start, unix milliseconds.
+    its engine; incarnation: its agent's start, unix milliseconds; ways: how its engine can go on with an answer, beside
+    a rewind (`core/ways`).
     """
 
     instance_id: str
@@ -49,6 +53,7 @@ class NodeStatus:
     model: str
     in_flight: int
     incarnation: int
+    ways: tuple[str, ...] = ()
 
     @property
     def pool(self) -> Pool:
@@ -62,7 +67,8 @@ def status_from_json(value: Mapping[str, Any]) -> NodeStatus:
     """Raises KeyError, TypeError or ValueError where it is not one."""
     texts = {key: str(value[key]) for key in ("instance_id", "peer", "front", "zone", "instance_type", "model")}
     numbers = {key: int(value[key]) for key in ("in_flight", "incarnation")}
-    return NodeStatus(**texts, **numbers, state=NodeState(value["state"]))  # type: ignore[arg-type] # checked by name
+    ways = tuple(str(way) for way in value.get("ways", ())[:MAX_WAYS])
+    return NodeStatus(**texts, **numbers, ways=ways, state=NodeState(value["state"]))  # type: ignore[arg-type] # checked by name
 
 
 @dataclass(frozen=True)

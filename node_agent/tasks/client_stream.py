@@ -170,11 +170,14 @@ class ClientStream:
             self._tried.append(node)
         self.kept.engine = node.pool
         try:
-            request = self.machine.request()
+            request = self.machine.request(node.ways)
         except ContinuationImpossible as impossible:
             return await self._fail(
                 "continuation_impossible", f"The engine was lost, and {impossible} rules out to go on."
             )
+        if (chosen := self.machine.chosen) is not None:
+            self._node.metrics.ways.labels(chosen.way.value).inc()
+            _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.way.value, chosen.reason)
         max_tokens = self._generation.max_tokens
         self._route = route
         self._retune_at, self._paced_seq = self.machine.seq + 1, 0
@@ -309,7 +312,8 @@ class ClientStream:
         tried = [node.instance_id for node in self._tried]
         last: Pool | None = self._tried[-1].pool if self._tried else None
         while self._closed is None:
-            for not_again in (tried, tried[-1:]):
+            unable = self._unable()
+            for not_again in (tried + unable, tried[-1:] + unable, tried[-1:]):
                 route = self._node.route(self._generation.model, self._generation.prefix, not_again, avoid=last)
                 if route is not None:
                     return route
@@ -317,6 +321,10 @@ class ClientStream:
                 break
             await asyncio.sleep(_LOOK_EVERY_S)
         return None
+
+    def _unable(self) -> list[str]:
+        """Nodes whose engines cannot go on with this answer. Chosen where there is no other, one says why it ends."""
+        return [node.instance_id for node in self._node.serving() if not self.machine.can_go_on(node.ways)]
 
     async def _end_early(self) -> int:
         if self._closed == "taken":

@@ -19,7 +19,7 @@ from typing import Any
 
 from node_agent.contract.errors import NoReadyPeer, RequestRejected
 from node_agent.contract.names import DURABILITY_HEADER
-from node_agent.core.completions import Generation, Kind, read_generation, read_model
+from node_agent.core.completions import Generation, Kind, read_generation, read_model, stripped
 from node_agent.core.epochs import Epoch, EventId, Run, parse_event_id
 from node_agent.core.opening import Opening
 from node_agent.core.routing import Route
@@ -95,7 +95,7 @@ class FrontDoor:
             raise RequestRejected(404, "unknown_route", f"There is no route {path}; the API is under /v1.")
         if kind is None:
             model = read_model(request.body)
-            whole = WholeRequest(request.method, request.target, _HEADERS, request.body, model)
+            whole = WholeRequest(request.method, request.target, _HEADERS, stripped(request.body), model)
             return await self.whole_requests.answer(whole, self._route(model, b""), request)
         if request.method != "POST":
             raise RequestRejected(405, "method_not_allowed", f"{path} takes POST.")
@@ -104,7 +104,7 @@ class FrontDoor:
         if generation.streaming:
             return await self._stream(request, route, generation)
         whole = WholeRequest(
-            "POST", path, _HEADERS, request.body, generation.model, generation.prefix, generation.max_tokens
+            "POST", path, _HEADERS, stripped(request.body), generation.model, generation.prefix, generation.max_tokens
         )
         return await self.whole_requests.answer(whole, route, request)
 

@@ -21,7 +21,7 @@ from node_agent.tasks.metrics import Metrics
 class Node:
     """clock: unix seconds; peer, front: host:port of the doors as others reach them.
 
-    min_silence_s: the least inter-token timeout of the streams here.
+    min_silence_s: the least inter-token timeout of the streams here; ways: what the self-test found its engine able to.
     """
 
     identity: Identity
@@ -35,6 +35,7 @@ class Node:
     min_silence_s: float = MIN_SILENCE_S
     state: NodeState = NodeState.STARTING
     in_flight: int = 0
+    ways: tuple[str, ...] = ()
 
     @property
     def instance_id(self) -> str:
@@ -55,6 +56,7 @@ class Node:
             model=self.model if self.state.takes_requests else "",
             in_flight=self.in_flight,
             incarnation=self.incarnation,
+            ways=self.ways,
         )
 
     def serving(self) -> list[NodeStatus]:
