@@ -80,6 +80,15 @@ _NEVER: tuple[tuple[Test, str], ...] = (
 """What nothing can go on with."""
 
 
+_BETTER: tuple[tuple[Test, str], ...] = (
+    (
+        lambda body: body.get("logprobs") not in (None, False),
+        "logprobs: a completion tells candidates that read the same as one",
+    ),
+)
+"""What a rewind goes on with in all that matters, and a resume to the bit."""
+
+
 def why_never(generation: Generation) -> str | None:
     """What in the request rules every way out; None where nothing does."""
     if _echo_by_engine(generation):
@@ -104,6 +113,9 @@ def choose(generation: Generation, able: Collection[str], *, only_text: bool) ->
         raise ContinuationImpossible(never)
     state = why_not_rewind(generation, only_text=only_text)
     if state is None:
+        better = next((why for applies, why in _BETTER if applies(generation.body)), None)
+        if better is not None and Way.RESUME.value in able:
+            return Choice(Way.RESUME, better)
         return Choice(Way.REWIND, "only its ids matter")
     if Way.RESUME.value in able:
         return Choice(Way.RESUME, state)

@@ -61,6 +61,7 @@ def _validate(processor: InputProcessor, request: Any, name: str) -> None:
 class _Apart(RequestOutputCollector):  # type: ignore[misc] # vLLM has no types here
     """Holds outputs that its consumer is behind with, each for itself, as long as there are ids to be told again."""
 
+    output: Any
     held: deque[Any]
     left: int
 

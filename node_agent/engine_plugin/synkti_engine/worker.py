@@ -41,7 +41,7 @@ def _restored(settle: Function) -> Function:
     return __post_init__
 
 
-class CpuGenerator(torch.Generator):
+class CpuGenerator(torch.Generator):  # type: ignore[misc] # torch is not in this environment
     """A request's generator on a CPU: its state follows from its seed and from how many ids the answer has.
 
     After each piece of a prefill but the last vLLM throws the sampled token away and moves the generator back, by an
@@ -49,7 +49,7 @@ class CpuGenerator(torch.Generator):
     drawing once for each id.
     """
 
-    def __new__(cls, seed: int, output_ids: list[int]) -> CpuGenerator:
+    def __new__(cls, seed: int, output_ids: list[int]) -> Any:
         return super().__new__(cls, device="cpu")
 
     def __init__(self, seed: int, output_ids: list[int]) -> None:

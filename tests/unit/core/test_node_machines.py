@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from node_agent.contract.states import NodeState
 from node_agent.core import drain, routing
 from node_agent.core.backoff import Backoff, jittered_s
 from node_agent.core.drain import ServedStream
-from node_agent.core.fleet import DEAD_AFTER_S, Fleet, NodeStatus, TaggedNode, status_from_json
+from node_agent.core.fleet import DEAD_AFTER_S, MAX_WAYS, Fleet, NodeStatus, TaggedNode, status_from_json
 from node_agent.core.lifecycle import (
     CloseClients,
     Effect,
@@ -283,6 +284,15 @@ def test_a_status_survives_the_way_over_the_peer_door() -> None:
     assert status_from_json(status("a").to_json()) == status("a")
     with pytest.raises(KeyError):
         status_from_json({})
+
+
+def test_a_status_says_how_its_engine_can_go_on_and_an_older_one_says_nothing_of_it() -> None:
+    able = status("a", ways=("resume", "forced"))
+    told = orjson.loads(orjson.dumps(able.to_json()))
+    assert status_from_json(told) == able
+    del told["ways"]
+    assert status_from_json(told).ways == ()
+    assert len(status_from_json({**told, "ways": ["x"] * 1000}).ways) == MAX_WAYS
 
 
 # signing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import orjson
 import pytest
@@ -103,24 +103,31 @@ class NoLinks:
         raise AssertionError("nobody asked for a copy")
 
 
-def make_node(peers: int) -> Node:
+def make_node(peers: int, able: Sequence[int] = ()) -> Node:
+    """able: the numbers of those whose engines can resume."""
     identity = Identity("i-0", "z", "r", "t", "10.0.0.1")
     node = Node(identity, "p:1", "f:1", "m", 1, lambda: 0.0, Fleet("i-0"), Metrics(), state=NodeState.READY)
     for number in range(1, peers + 1):
         name = f"i-{number}"
-        node.fleet.heard(NodeStatus(name, f"{name}:1", f"{name}:2", NodeState.READY, "z", "t", "m", 0, 1), 0.0)
+        ways = ("resume",) if number in able else ()
+        status = NodeStatus(name, f"{name}:1", f"{name}:2", NodeState.READY, "z", "t", "m", 0, 1, ways)
+        node.fleet.heard(status, 0.0)
     return node
 
 
 def run(
-    engines: Engines, peers: int, during: Callable[[ClientStream, MemoryRequest], None] | None = None
+    engines: Engines,
+    peers: int,
+    during: Callable[[ClientStream, MemoryRequest], None] | None = None,
+    able: Sequence[int] = (),
+    **fields: object,
 ) -> tuple[int, bytes, int]:
     """The status, all bytes that were sent, and the status line that was sent (0 for none)."""
     client = MemoryRequest()
 
     async def story() -> int:
-        node = make_node(peers)
-        generation = read_generation(Kind.CHAT, orjson.dumps(BODY))
+        node = make_node(peers, able)
+        generation = read_generation(Kind.CHAT, orjson.dumps({**BODY, **fields}))
         kept = Keepers(node, NoLinks(), Keeper()).begin(WriteAhead("s", Epoch(1, "i-0"), b"o"), None, durable=False)
         machine, reply = StreamMachine(generation, "s"), Reply(client, "s", None)
         stream = ClientStream(node, engines, machine, kept, reply)  # type: ignore[arg-type] # plays Engines
@@ -142,6 +149,23 @@ def test_engines_are_bounded_and_the_end_is_an_error_not_a_clean_one() -> None:
     assert (status, line) == (200, 200)
     assert len(engines.opened) == len(set(engines.opened)) == MAX_ENGINES
     assert b'"code":"engine_lost"' in body
+    assert b"[DONE]" not in body
+
+
+def test_what_has_a_state_goes_on_only_where_the_engine_was_seen_doing_so() -> None:
+    engines = Engines(lambda: Part(ROLE, TOKEN))
+    run(engines, peers=9, able=[4, 7], seed=1, temperature=1)
+    assert engines.opened[0] == "i-0"
+    assert set(engines.opened[1:]) == {"i-4", "i-7"}
+    assert len(engines.opened) == MAX_ENGINES
+
+
+def test_where_no_engine_can_the_client_is_told_at_once_why() -> None:
+    engines = Engines(lambda: Part(ROLE, TOKEN))
+    _, body, _ = run(engines, peers=9, seed=1, temperature=1)
+    assert engines.opened == ["i-0"]
+    assert b'"code":"continuation_impossible"' in body
+    assert b"a seed: its random numbers would start again" in body
     assert b"[DONE]" not in body
 
 
