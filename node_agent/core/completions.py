@@ -16,6 +16,9 @@ import orjson
 
 from node_agent.contract.errors import RequestRejected
 
+REASONING = ("reasoning", "reasoning_content")
+"""How a delta's reasoning is called, now and in earlier versions of vLLM."""
+
 COMPLETE_REASONS = frozenset({"stop", "length", "tool_calls", "repetition"})
 """Only these end an answer; `repetition` is vLLM's own, and only where a request turned its detection on."""
 
@@ -239,10 +242,14 @@ def text_of(kind: Kind, choice: Mapping[str, Any]) -> str:
     return (delta.get("content") or "") if delta else ""
 
 
-def has_more_than_text(choice: Mapping[str, Any]) -> bool:
-    """Whether a chat chunk carries reasoning or tool calls, whose state a plain rewind would lose."""
-    delta = choice.get("delta")
-    return delta is not None and any(delta.get(key) for key in ("reasoning", "reasoning_content", "tool_calls"))
+def is_parsed(delta: Mapping[str, Any]) -> bool:
+    """Whether a chat's delta has reasoning or tool calls: the state of their parser is what a rewind would lose."""
+    return any(delta.get(key) for key in (*REASONING, "tool_calls"))
+
+
+def is_silent(delta: Mapping[str, Any]) -> bool:
+    """Whether a parser had an id and said nothing. Without a parser an id comes with a content, if an empty one."""
+    return delta.get("content") is None and "role" not in delta and not is_parsed(delta)
 
 
 def strip_ids(chunk: dict[str, Any]) -> None:

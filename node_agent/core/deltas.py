@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_REASONING = ("reasoning", "reasoning_content")
+from node_agent.core import completions
+
+_REASONING = completions.REASONING
 _TEXTUAL = frozenset({"role", "content", "tool_calls", *_REASONING})
 
 
@@ -44,7 +46,7 @@ class _Call:
 
 
 class Deltas:
-    """One choice's. is_empty: nothing but text was ever said."""
+    """One choice's."""
 
     def __init__(self) -> None:
         self._reasoning = _Growing()
@@ -52,6 +54,7 @@ class Deltas:
 
     @property
     def is_empty(self) -> bool:
+        """Whether the client has nothing but text."""
         return not (self._reasoning.text or self._calls)
 
     @property

@@ -152,6 +152,11 @@ class Journal:
         self._forget_after(_START)
         return list(self._repeat)
 
+    def forget(self) -> None:
+        """Forget all ids: the client heard of none, and the next engine may say others."""
+        self._repeat.clear()
+        self._forget_after(_START)
+
     def _forget_after(self, mark: Mark) -> None:
         del self.ids[mark.ids :]
         self._written = min(self._written, mark.ids)

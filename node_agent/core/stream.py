@@ -102,6 +102,7 @@ class StreamMachine:
         self._offsets = [logprobs.Offsets() for _ in self.journals]
         self._base_offset = 0
         self._deltas = [Deltas() for _ in self.journals]
+        self._kept_back: set[int] = set()  # choices of which a parser had an id and said nothing
         self._way: Way | None = None  # of the current engine; None: it answers the whole request
         self.chosen: Choice | None = None
         self._usage_sent = False
@@ -126,12 +127,19 @@ class StreamMachine:
 
         Raises ContinuationImpossible where it could not.
         """
-        if not self._generated and not any(journal.length for journal in self.journals):
-            return None  # nothing was generated: the same request again is exact, whatever its state is made of
+        if not self._was_heard:
+            return None  # the same request again is exact, whatever its state is made of
         if not self._generated:
             raise ContinuationImpossible("the engine reported no token ids")
-        only_text = all(deltas.is_empty for deltas in self._deltas)
+        only_text = not any(map(self._is_parsed, range(len(self.journals))))
         return ways.choose(self.generation, able, only_text=only_text)
+
+    @property
+    def _was_heard(self) -> bool:
+        """Whether the client has anything of the answer, or knows of any id."""
+        if self._generated and self.generation.told_ids:
+            return True
+        return any(journal.length for journal in self.journals) or not all(deltas.is_empty for deltas in self._deltas)
 
     def can_go_on(self, able: Collection[str]) -> bool:
         """Whether an engine whose node advertises `able` could be asked next."""
@@ -156,6 +164,8 @@ class StreamMachine:
         chosen = self.chosen = self.way_at(able)
         self._way = chosen.way if chosen is not None else None
         if chosen is None:
+            for journal in self.journals:
+                journal.forget()
             return EngineRequest(self.generation.kind.value, self.generation.engine_body())
         self._choice = choice = self._unfinished()[0]
         journal = self.journals[choice]
@@ -164,8 +174,8 @@ class StreamMachine:
             self._base_offset = self._offsets[choice].of(len(journal.ids))
             return EngineRequest(continuation.REWIND_PATH, body)
         self._deltas[choice].replay()
-        is_parsed = not self._deltas[choice].is_empty or bool(self.generation.body.get("tools"))
-        body = continuation.again(self.generation, choice, journal, chosen.way, apart=is_parsed)
+        apart = self._is_parsed(choice) or choice in self._kept_back or bool(self.generation.body.get("tools"))
+        body = continuation.again(self.generation, choice, journal, chosen.way, apart=apart)
         return EngineRequest(self.generation.kind.value, body)
 
     def feed(self, data: bytes) -> bytes:
@@ -291,10 +301,8 @@ class StreamMachine:
         self.state = StreamState.STREAMING
         if not self.generation.wants_ids:
             completions.strip_ids(chunk)
-        is_more = completions.has_more_than_text(choice)
-        if is_more:
-            self._deltas[index].unseen(choice["delta"])
-        if is_more or not ids:
+        is_parsed = self._note_delta(index, choice)
+        if is_parsed or not ids:
             extra["chunk"] = chunk  # a role alone, too, or what no engine of ours would say: kept as it is
         elif (told := choice.get("logprobs")) is not None:
             extra["logprobs"] = told
@@ -303,13 +311,36 @@ class StreamMachine:
             extra |= {"reason": choice["finish_reason"], "stop": choice.get("stop_reason")}
         return self._event(orjson.dumps(chunk), index, text, extra)
 
+    def _note_delta(self, index: int, choice: Mapping[str, Any]) -> bool:
+        """Account for what a chat's chunk says beside the text; whether it says, or keeps, anything there."""
+        delta = choice.get("delta")
+        if delta is None:
+            return False
+        if completions.is_silent(delta):
+            self._kept_back.add(index)
+            return True
+        if not completions.is_parsed(delta):
+            return False
+        self._deltas[index].unseen(delta)
+        return True
+
+    def _is_parsed(self, index: int) -> bool:
+        """Whether a parser's state is a part of the choice's.
+
+        One that kept ids to itself, and has not let any text through, may have begun to read a reasoning; behind the
+        first text it is half a character that it keeps.
+        """
+        is_read = index in self._kept_back and not self.journals[index].length
+        return is_read or not self._deltas[index].is_empty
+
     def _spliced(self, index: int, choice: Mapping[str, Any]) -> bytes:
         """A chunk of an engine that goes on, in the client's form, without what the client already has."""
         self.state = StreamState.STREAMING
         engine_ids, form = choice.get("token_ids") or (), self._form
         try:
             ids, text = self.journals[index].append(engine_ids, completions.text_of(form, choice))
-            more = self._deltas[index].unseen(choice.get("delta") or {})
+            delta = choice.get("delta")
+            more = {} if delta is None else self._deltas[index].unseen(delta)
             if choice.get("finish_reason") is not None:
                 self._check_level(index)
         except ValueError:
@@ -438,8 +469,8 @@ class StreamMachine:
         if chunk is None:
             return self.events.numbered(self.events.made(journal, line.choice, line.text, list(new_ids), extra))
         self._usage_sent = self._usage_sent or not chunk["choices"]
-        for choice in filter(completions.has_more_than_text, chunk["choices"]):
-            self._deltas[line.choice].unseen(choice["delta"])
+        for choice in chunk["choices"]:
+            self._note_delta(line.choice, choice)
         return self.events.numbered(orjson.dumps(chunk))
 
     def restored(self, written: bytes) -> None:

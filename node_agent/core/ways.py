@@ -80,13 +80,17 @@ _NEVER: tuple[tuple[Test, str], ...] = (
 """What nothing can go on with."""
 
 
-_BETTER: tuple[tuple[Test, str], ...] = (
+_BETTER: tuple[tuple[Callable[[Generation], bool], str], ...] = (
     (
-        lambda body: body.get("logprobs") not in (None, False),
+        lambda asked: asked.body.get("logprobs") not in (None, False),
         "logprobs: a completion tells candidates that read the same as one",
     ),
+    (
+        lambda asked: _sampled(asked.body) and (asked.wants_ids or asked.held_back > 0),
+        "sampling: a rewind would draw again what is behind its mark, and the client knows of it",
+    ),
 )
-"""What a rewind goes on with in all that matters, and a resume to the bit."""
+"""What a rewind goes on with, but not to the bit, or not at the first try; a resume does."""
 
 
 def why_never(generation: Generation) -> str | None:
@@ -113,7 +117,7 @@ def choose(generation: Generation, able: Collection[str], *, only_text: bool) ->
         raise ContinuationImpossible(never)
     state = why_not_rewind(generation, only_text=only_text)
     if state is None:
-        better = next((why for applies, why in _BETTER if applies(generation.body)), None)
+        better = next((why for applies, why in _BETTER if applies(generation)), None)
         if better is not None and Way.RESUME.value in able:
             return Choice(Way.RESUME, better)
         return Choice(Way.REWIND, "only its ids matter")

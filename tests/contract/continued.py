@@ -58,11 +58,15 @@ class Said:
         return self.text, self.reasoning, self.calls, self.ids, self.reasons, self.logprobs
 
 
+def chunks(raw: bytes) -> list[dict[str, Any]]:
+    return [orjson.loads(data) for _, data in SseParser().feed(raw) if data != b"[DONE]"]
+
+
 def said(raw: bytes) -> dict[int, Said]:
     """By choice."""
     found: dict[int, Said] = {}
-    for _, data in SseParser().feed(raw):
-        for choice in [] if data == b"[DONE]" else orjson.loads(data)["choices"]:
+    for chunk in chunks(raw):
+        for choice in chunk["choices"]:
             found.setdefault(choice["index"], Said()).take(choice)
     return found
 

@@ -60,7 +60,7 @@ _CALL = r'<tool_call>\n\{"name": "clock", "arguments": \{"zone": "[a-z]{4,9}"\}\
 class Row:
     """what: as a person says it; way: the right one; outcome: what goes on is EXACT to the bit, or CONTINUOUS only.
 
-    prompt: the question; parsed: needs the engine whose model knows tags; needs: what the whole answer has to show, for
+    prompt: the question; thinks: needs the engine that parses reasoning; needs: what the whole answer has to show, for
     which seeds are tried, since nobody can tell a model of a million weights to think.
     """
 
@@ -71,7 +71,7 @@ class Row:
     outcome: str = EXACT
     kind: Kind = Kind.CHAT
     prompt: str = "Tell me a long story."
-    parsed: bool = False
+    thinks: bool = False
     needs: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -79,8 +79,31 @@ GREEDY = {"temperature": 0}
 ROWS = (
     Row("greedy", "chat, greedy", GREEDY, Way.REWIND),
     Row("greedy-plain", "completion, greedy", GREEDY, Way.REWIND, kind=Kind.COMPLETION),
-    Row("sampled", "sampled without a seed", {"temperature": 1.0, "ignore_eos": True}, Way.REWIND, CONTINUOUS),
-    Row("stop", "stop strings", {**GREEDY, "stop": ["until the end of the world"]}, Way.REWIND),
+    Row(
+        "sampled",
+        "sampled without a seed",
+        {
+            "temperature": 1.0,
+            "ignore_eos": True,
+            "return_token_ids": False,
+            "stream_options": {"include_usage": True},
+        },
+        Way.REWIND,
+        CONTINUOUS,
+    ),
+    Row(
+        "sampled-ids",
+        "sampled without a seed, and the client is told the ids",
+        {"temperature": 1.0, "ignore_eos": True},
+        Way.RESUME,
+        CONTINUOUS,
+    ),
+    Row(
+        "stop",
+        "stop strings",
+        {**GREEDY, "stop": ["until the end of the world"], "return_token_ids": False},
+        Way.REWIND,
+    ),
     Row("logit-bias", "`logit_bias`", {**GREEDY, "logit_bias": {"300": 4, "12": -100}}, Way.REWIND),
     Row("repetition", "`repetition_penalty`", {**GREEDY, "repetition_penalty": 1.3}, Way.REWIND),
     Row("logprobs", "`logprobs`, greedy", {**GREEDY, "logprobs": True, "top_logprobs": 2}),
@@ -136,23 +159,23 @@ ROWS = (
             **_TOOLS,
             "tool_choice": "auto",
             "structured_outputs": {"regex": f"({_CALL}){{2}}"},
+            "max_tokens": 160,
             "skip_special_tokens": False,
         },
-        parsed=True,
         needs=frozenset({"calls"}),
     ),
     Row(
         "reasoning",
         "reasoning (deepseek_r1), cut inside and after it",
         {"temperature": 1.0, "presence_penalty": 2.0, "skip_special_tokens": False},
-        parsed=True,
+        thinks=True,
         needs=frozenset({"reasoning", "content", "start-tag"}),
     ),
     Row(
         "reasoning-schema",
         "reasoning, then a json_schema",
         {"temperature": 1.0, "presence_penalty": 2.0, "response_format": _JSON_SCHEMA, "skip_special_tokens": False},
-        parsed=True,
+        thinks=True,
         needs=frozenset({"reasoning", "content"}),
     ),
 )

@@ -5,56 +5,57 @@ A row that is not rewound also shows that a rewind fails on it; else it would pr
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
 
-from local.aws import free_port
-from local.engine_env import engine_command, engine_environ, ensure_engine, ensure_plugin
-from local.tiny_model import ensure_model
+from checks.continuation_table import RESULTS
 from node_agent.core import continuation
 from node_agent.core.completions import Generation
 from node_agent.core.stream import EngineRequest, StreamMachine
-from node_agent.core.ways import Way, why_not_rewind
-from tests.contract.continued import TOKENS, Cut, Player, answers, asked, generation_of, said
+from node_agent.core.ways import Way, choose, why_not_rewind
+from tests.contract.continued import TOKENS, Cut, Player, answers, asked, chunks, generation_of, said
 from tests.contract.rows import CONTINUOUS, ROWS, Row
-from tests.contract.thinking_model import BIASED, make_thinking_model
-from tests.engines import MODEL, VLLM_WITHIN_S, Engine, running
+from tests.contract.thinking_model import BIASED
+from tests.engines import Engine
 
 pytestmark = pytest.mark.vllm
-TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-THINKS = ["--reasoning-parser", "deepseek_r1"]
 STATEFUL = (
     "seed", "frequency_penalty", "presence_penalty", "bad_words", "response_format", "structured_outputs",
 )  # fmt: skip
 """What a rewind leaves out because it would be wrong there: here it gets all of it, and is wrong."""
 
+REWINDS = {
+    (True, False): "is the way",
+    (False, True): "tells another answer",
+    (False, False): "may be lost, and is tried again",
+}
 _SEEDS = range(1, 200)
 
 
-@pytest.fixture(scope="module", params=["plain", "parsed"])
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """With the plug-in; `parsed`: of a model that knows tags, with parsers for them."""
-    folder = tmp_path_factory.mktemp(f"engine-{request.param}")
-    environment = ensure_engine(print)
-    model, more = ensure_model(environment, print), list[str]()
-    if request.param == "parsed":
-        model, more = make_thinking_model(model, folder / "model"), THINKS
-    port = free_port()
-    argv = engine_command(environment, model, MODEL, "127.0.0.1", port, ensure_plugin(environment))
-    with running([*argv, *TOOLS, *more], port, folder, engine_environ(), VLLM_WITHIN_S) as made:
-        yield made
+_found: dict[str, dict[str, Any]] = {}
 
 
-def rows(*, parsed: bool) -> Any:
-    return [pytest.param(row, id=row.name) for row in ROWS if row.parsed is parsed]
+@pytest.fixture(scope="module", autouse=True)
+def written() -> Iterator[None]:
+    """What was found, for the table in docs/continuation.md, where every row was run and right."""
+    yield
+    if set(_found) == {row.name for row in ROWS}:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps([_found[row.name] for row in ROWS], indent=1))
+
+
+def rows(*, thinks: bool) -> Any:
+    return [pytest.param(row, id=row.name) for row in ROWS if row.thinks is thinks]
 
 
 def with_answer(engine: Engine, row: Row) -> tuple[Generation, bytes]:
     """The row's request, and its whole answer."""
-    if not row.parsed:
+    if not row.needs:
         generation = generation_of(row)
         return generation, Player(engine, generation).whole()
     for seed in _SEEDS:
@@ -84,24 +85,41 @@ def check_row(engine: Engine, row: Row) -> None:
     whole.whole()
     right = answers(raw)
     cuts = places(whole.events)
-    ways = [Way.REWIND] if row.way is Way.REWIND else [Way.RESUME, Way.FORCED]
+    ways = [row.way] if why_not_rewind(generation, only_text=True) is None else [Way.RESUME, Way.FORCED]
+    compared = dict.fromkeys(ways, 0)
     for way in ways:
         for cut in cuts if way is not Way.FORCED else cuts[1::2]:
+            compared[way] += 1
             player = Player(engine, generation)
             heard = player.cut(Cut(cut, entry=cut % 2 == 0), able=(way.value,))
             assert set(player.ways) <= {way.value}
             if row.outcome == CONTINUOUS:
                 assert said(heard)[0].reasons == ["length"]
-                assert len(said(heard)[0].ids) == TOKENS
+                assert len(said(heard)[0].ids) == TOKENS or usage(heard)["completion_tokens"] == TOKENS
             else:
                 assert answers(heard) == right, f"{way.value}, cut after {cut} of {whole.events} events"
-    if row.way is not Way.REWIND:
+    is_proof = row.way is not Way.REWIND and row.outcome != CONTINUOUS
+    if is_proof:
         assert rewind_fails(engine, generation, right, whole.events)
+    chosen = choose(generation, [way.value for way in Way], only_text=not row.thinks)
+    assert chosen.way is row.way
+    _found[row.name] = {
+        "what": row.what,
+        "way": row.way.value,
+        "outcome": row.outcome,
+        "cuts": {way.value: number for way, number in compared.items()},
+        "rewind": REWINDS[row.way is Way.REWIND, is_proof],
+    }
+
+
+def usage(raw: bytes) -> dict[str, int]:
+    (told,) = [chunk["usage"] for chunk in chunks(raw) if "usage" in chunk]
+    return dict(told)
 
 
 def rewind_fails(engine: Engine, generation: Generation, right: Any, events: int) -> bool:
     """Whether a plain rewind goes on with another answer than the right one, at one cut at least."""
-    ids = right[0][3]
+    text, ids = right[0][0], right[0][3]
     for cut in range(2, events):
         if why_not_rewind(generation, only_text=True) is None:
             if answers(Player(engine, generation).cut(Cut(cut), able=())) != right:
@@ -109,8 +127,8 @@ def rewind_fails(engine: Engine, generation: Generation, right: Any, events: int
             continue
         machine = StreamMachine(generation, "s")
         first = asked(engine, machine.request())
-        for _ in range(cut):
-            machine.feed(next(first))
+        for event in itertools.islice(first, cut):
+            machine.feed(event)
         machine.lose("reset")
         journal = machine.journals[0]
         if not journal.ids:
@@ -118,25 +136,20 @@ def rewind_fails(engine: Engine, generation: Generation, right: Any, events: int
         body = orjson.loads(continuation.rewind(generation, 0, journal))
         body |= {name: generation.body[name] for name in STATEFUL if name in generation.body}
         known = list(journal.ids)
-        rest = [
-            token
-            for event in asked(engine, EngineRequest(continuation.REWIND_PATH, orjson.dumps(body)))
-            if event != b"data: [DONE]\n\n"
-            for choice in orjson.loads(event[6:])["choices"]
-            for token in choice.get("token_ids") or ()
-        ]
-        if known + rest != ids:
+        behind = EngineRequest(continuation.REWIND_PATH, orjson.dumps(body))
+        rest = said(b"".join(asked(engine, behind)))[0]
+        if known + rest.ids != ids or not text.endswith(rest.text):
             return True
     return False
 
 
-@pytest.mark.parametrize("row", rows(parsed=False))
-@pytest.mark.parametrize("engine", ["plain"], indirect=True)
-def test_a_row_goes_on(engine: Engine, row: Row) -> None:
-    check_row(engine, row)
+@pytest.mark.parametrize("row", rows(thinks=False))
+@pytest.mark.parametrize("plugged", ["plain"], indirect=True)
+def test_a_row_goes_on(plugged: Engine, row: Row) -> None:
+    check_row(plugged, row)
 
 
-@pytest.mark.parametrize("row", rows(parsed=True))
-@pytest.mark.parametrize("engine", ["parsed"], indirect=True)
-def test_a_row_with_parsers_goes_on(engine: Engine, row: Row) -> None:
-    check_row(engine, row)
+@pytest.mark.parametrize("row", rows(thinks=True))
+@pytest.mark.parametrize("plugged", ["thinks"], indirect=True)
+def test_a_row_with_reasoning_goes_on(plugged: Engine, row: Row) -> None:
+    check_row(plugged, row)

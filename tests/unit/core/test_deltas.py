@@ -88,8 +88,15 @@ def told_so_far() -> Deltas:
 def test_text_is_not_its_business() -> None:
     deltas = Deltas()
     assert deltas.unseen({"role": "assistant", "content": "text"}) == {}
+    assert deltas.unseen({"content": ""}) == {}
     assert deltas.is_empty
-    assert not told_so_far().is_empty
+
+
+@pytest.mark.parametrize("delta", [{"reasoning": "hm"}, call(0, "look", "")], ids=str)
+def test_what_a_parser_said_is_its_business(delta: Delta) -> None:
+    deltas = Deltas()
+    deltas.unseen(delta)
+    assert not deltas.is_empty
 
 
 @pytest.mark.parametrize(

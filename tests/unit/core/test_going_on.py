@@ -168,6 +168,30 @@ def test_reasoning_goes_on_and_is_never_taken_for_the_answer() -> None:
     assert text(raw) == "yes"
 
 
+def test_what_no_client_heard_is_asked_anew_whatever_its_state_is_made_of() -> None:
+    """A parser kept the first ids to itself: the next engine may say others."""
+    machine, raw = begun(event({}, [1]), event({}, [2]))
+    assert orjson.loads(machine.request(()).body) == {**BASE, "return_token_ids": True}
+    for one in (role(), event({}, [8]), event({"reasoning": "so"}, [9]), event({"content": "a"}, [10], "stop")):
+        raw += machine.feed(one)
+    assert [delta for delta in deltas(raw) if any(delta.values())] == [
+        {"role": "assistant", "content": ""}, {"reasoning": "so"}, {"content": "a"},
+    ]  # fmt: skip
+    assert machine.tokens == 3
+
+
+def test_ids_that_a_client_was_told_are_resumed_although_a_parser_said_nothing_of_them() -> None:
+    machine, _ = begun(event({}, [1]), temperature=0, return_token_ids=True)
+    assert not machine.can_go_on(())
+    told = {"synkti_resume_ids": [1], "synkti_apart": 1}
+    assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == told
+
+
+def test_half_a_character_behind_a_text_is_no_reasoning() -> None:
+    machine, _ = begun(event({"content": "a"}, [1]), event({}, [2]), temperature=0, return_token_ids=True)
+    assert machine.can_go_on(())
+
+
 def test_each_of_several_choices_goes_on_by_itself_with_the_seed_that_it_had() -> None:
     machine = StreamMachine(generation(n=2), "s")
     machine.request()

@@ -33,6 +33,7 @@ PLAIN: list[dict[str, Any]] = [
     {"tools": [{"type": "function"}], "tool_choice": "none"},
     {"frequency_penalty": 0, "bad_words": []},
     {"logit_bias": {"5": 1}, "stop": ["x"], "repetition_penalty": 1.2},
+    {"temperature": 0, "stop": ["two"], "return_token_ids": True},
 ]
 NEVER: list[dict[str, Any]] = [
     {"use_beam_search": True},
@@ -72,8 +73,11 @@ def test_reasoning_and_tool_calls_are_a_state_that_no_request_names() -> None:
         choose(generation(), (), only_text=False)
 
 
-def test_logprobs_are_resumed_where_that_can_be_had_and_rewound_elsewhere() -> None:
-    ways = [choose(generation(logprobs=True), able, only_text=True).way for able in (BOTH, ("forced",), ())]
+@pytest.mark.parametrize(
+    "fields", [{"logprobs": True}, {"return_token_ids": True}, {"stop": ["two"], "temperature": 0.7}], ids=str
+)
+def test_what_a_rewind_repeats_only_nearly_is_resumed_where_that_can_be_had(fields: dict[str, Any]) -> None:
+    ways = [choose(generation(**fields), able, only_text=True).way for able in (BOTH, ("forced",), ())]
     assert ways == [Way.RESUME, Way.REWIND, Way.REWIND]
 
 
