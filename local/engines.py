@@ -68,7 +68,7 @@ def _vllm(environment: Path, model_dir: Path, plugin: Path, host: str, port: int
 
 def _standin(host: str, port: int) -> list[str]:
     words = [sys.executable, "-m", "local.standin", "--host", host, "--port", str(port), "--model-name", MODEL]
-    return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN)]
+    return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN), "--plugged"]
 
 
 def _known_answer(question: Question) -> Answer:

@@ -22,7 +22,7 @@ _STATES: dict[str, dict[str, Any]] = {
         "structured_outputs": {"regex": "([a-z]{6}, ){400}"},
     },
 }
-"""What an answer may depend on beside its ids: only a real engine has it, and only with the plug-in can it go on."""
+"""What an answer may depend on beside its ids, and can go on with the plug-in only. The stand-in has the first."""
 
 _IN_BODY = frozenset({"structured_outputs"})
 _STOPS = ("node", "。", "мир", "🎉", "\n2. ", "another node took")
@@ -87,19 +87,21 @@ def draw(
     chat = random.random() < 0.5  # half of them
     echo = not chat and random.random() < 0.2
     logprobs = not echo and random.random() < 0.2
+    many = random.choice((1, 1, 1, 1, choices))
+    has_state = states > 0 and many == 1  # each of several choices would have a seed of its own
     return Question(
         chat=chat,
         text=_TEXTS[random.randrange(min(texts, len(_TEXTS)))],
         max_tokens=random.randrange(*tokens, 20) if tokens[0] < tokens[1] else tokens[0],
         through=random.choice(("client", "gateway")),
         stream=random.random() < 0.9,
-        choices=random.choice((1, 1, 1, 1, choices)),
+        choices=many,
         stop=(random.choice(_STOPS),) if random.random() < 0.2 else (),
         echo=echo,
         logprobs=logprobs,
         ids=not echo and random.random() < 0.5,
         usage=random.random() < 0.5,
-        state=random.choice(["", *_STATES][: states + 1]) if states else "",
+        state=random.choice(["", *_STATES][: states + 1]) if has_state else "",
     )
 
 
@@ -109,5 +111,6 @@ def known_answer(question: Question) -> Answer:
         prompt = standin_model.chat_prompt([{"role": "user", "content": question.text}])
     else:
         prompt = standin_model.completion_prompt(question.text)
-    right = answer(prompt, Sampling(question.max_tokens, ignore_eos=True, stop=question.stop))
+    seed = _STATES.get(question.state, {}).get("seed")
+    right = answer(prompt, Sampling(question.max_tokens, ignore_eos=True, stop=question.stop, seed=seed))
     return Answer(right.ids, (question.text if question.echo else "") + right.text)

@@ -53,7 +53,7 @@ class Scale:
 
 
 SCALES = {
-    SIM: Scale(9, 4, 12, (60, 400), texts=8, choices=3, answers_are_known=True),
+    SIM: Scale(9, 4, 12, (60, 400), texts=8, choices=3, answers_are_known=True, states=1),
     VLLM: Scale(3, 1, 2, (600, 600), texts=3, choices=1, answers_are_known=False, states=4),
 }
 

@@ -18,9 +18,15 @@ def main() -> None:
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--shutdown-timeout", type=float, default=0.0)
     parser.add_argument("--faults", action="store_true", help="take losses to play at /standin/faults")
+    parser.add_argument("--plugged", action="store_true", help="with the plug-in: it can resume")
     given = parser.parse_args()
     config = Config(
-        given.model_name, given.seconds_per_token, given.max_model_len, given.shutdown_timeout, given.faults
+        given.model_name,
+        given.seconds_per_token,
+        given.max_model_len,
+        given.shutdown_timeout,
+        given.faults,
+        given.plugged,
     )
     uvloop.run(serve(config, given.host, given.port))
 

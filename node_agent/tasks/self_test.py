@@ -14,7 +14,7 @@ from node_agent.core.ways import Way
 from node_agent.ports import ExchangeLost, Http
 
 WITHIN_S = 60.0
-"""For both ways: a grammar takes seconds at its first use on a busy CPU. Without a way a node serves all the same."""
+"""A grammar takes seconds at its first use on a busy CPU. Without a way a node serves all the same."""
 
 _TESTED = (Way.RESUME, Way.FORCED)
 _SILENCE_S = 30.0
@@ -23,15 +23,16 @@ _log = logging.getLogger(__name__)
 
 
 async def able_ways(client: Http, engine: Address, model: str, within_s: float = WITHIN_S) -> tuple[str, ...]:
-    """The ways that the engine passed, by name; each result is logged with its reason."""
-    passed = []
+    """The ways that the engine passed, by name: the second is tried where the first failed. Each result is logged."""
+    passed: list[str] = []
     try:
         async with asyncio.timeout(within_s):
             for way in _TESTED:
                 why = await _run(client, engine, model, way)
+                _log.info("the engine's self-test: %s: %s", way.value, why or "passed")
                 if why is None:
                     passed.append(way.value)
-                _log.info("the engine's self-test: %s %s", way.value, why or "passed")
+                    break
     except TimeoutError:
         _log.warning("the engine's self-test was not done after %.0f s; passed: %s", within_s, passed or "nothing")
     return tuple(passed)
