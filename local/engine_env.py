@@ -29,7 +29,6 @@ _STEP_TIMEOUT_S = 1800
 
 MAX_MODEL_LEN = 4096
 _PLUGIN = Path(__file__).parents[1] / "node_agent" / "engine_plugin"
-_FORCED_REPLAY = "synkti_engine.forced:ForcedReplay"
 
 
 def ensure_engine(tell: Callable[[str], None]) -> Path:
@@ -113,4 +112,4 @@ def engine_command(
     ]  # fmt: skip
     if plugin is None:
         return serve
-    return ["env", f"PYTHONPATH={plugin}", *serve, "--logits-processors", _FORCED_REPLAY]
+    return ["env", f"PYTHONPATH={plugin}", *serve]

@@ -29,6 +29,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 PARSED = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 THINKS = (*PARSED, "--reasoning-parser", "deepseek_r1")
+FORCED = ("--logits-processors", "synkti_engine.forced:ForcedReplay")
 CHUNK = 512
 """A longer prompt is prefilled in pieces."""
 
@@ -41,6 +42,6 @@ def plugged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     model = make_thinking_model(ensure_model(environment, print), folder / "model")
     port = free_port()
     argv = engine_command(environment, model, MODEL, "127.0.0.1", port, ensure_plugin(environment))
-    more = [*(THINKS if request.param == "thinks" else PARSED), "--max-num-batched-tokens", str(CHUNK)]
+    more = [*(THINKS if request.param == "thinks" else PARSED), *FORCED, "--max-num-batched-tokens", str(CHUNK)]
     with running([*argv, *more], port, folder, engine_environ(), VLLM_WITHIN_S) as made:
         yield made

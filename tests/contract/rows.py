@@ -118,7 +118,7 @@ ROWS = (
     ),
     Row("frequency", "`frequency_penalty`", {**GREEDY, "frequency_penalty": 2.0, "ignore_eos": True}, prompt=_UNHEARD),
     Row("presence", "`presence_penalty`", {**GREEDY, "presence_penalty": 2.0, "ignore_eos": True}, prompt=_UNHEARD),
-    Row("bad-words", "`bad_words`", {**GREEDY, "bad_words": ["over the river", "nobody on it", "the stream"]}),
+    Row("bad-words", "`bad_words`", {**GREEDY, "bad_words": ["went over the"]}),
     Row("json-object", "`response_format` json_object", {**_SEEDED, "response_format": {"type": "json_object"}}),
     Row("json-schema", "`response_format` json_schema", {**GREEDY, "response_format": _JSON_SCHEMA}),
     Row("regex", "`structured_outputs` regex", {**GREEDY, "structured_outputs": {"regex": "([a-z]{4} [0-9]{2};){9}"}}),

@@ -58,7 +58,7 @@ def untrue(body: dict[str, Any]) -> Sequence[int]:
     """It goes on behind all ids but its own."""
     ids = able({**body, "vllm_xargs": {}})
     given = (body.get("vllm_xargs") or {}).get(RESUME_IDS) or []
-    return [*given, *ids[:1] * 50][: self_test.TOKENS] if given == ids[: len(given)] else able(body)
+    return [*given, *[ids[0]] * 50][: self_test.TOKENS] if given == ids[: len(given)] else able(body)
 
 
 def short(body: dict[str, Any]) -> Sequence[int]:
