@@ -153,16 +153,30 @@ def without_own_arguments(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def stripped(raw: bytes) -> bytes:
-    """As `without_own_arguments`, for the body of any route; as it is where nothing had to go."""
+    """The body of any route without such arguments, however deep; as it is where nothing had to go.
+
+    Raises RequestRejected (400) where it is too deep to be written anew.
+    """
+    if b"vllm_xargs" not in raw and b"\\u" not in raw:
+        return raw
     try:
-        body = orjson.loads(raw) if raw else None
+        body = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return raw
-    if isinstance(body, list):
-        kept: Any = [without_own_arguments(one) if isinstance(one, dict) else one for one in body]
-    else:
-        kept = without_own_arguments(body) if isinstance(body, dict) else body
-    return raw if kept == body else orjson.dumps(kept)
+    found, under_way = False, [body]
+    while under_way:  # not by recursion: a client may nest as deep as it likes
+        value = under_way.pop()
+        if isinstance(value, dict):
+            kept = without_own_arguments(value)
+            if kept is not value:
+                found, value["vllm_xargs"] = True, kept["vllm_xargs"]
+            under_way += value.values()
+        elif isinstance(value, list):
+            under_way += value
+    try:
+        return orjson.dumps(body) if found else raw
+    except orjson.JSONEncodeError as error:
+        raise _bad("The body is nested too deep.") from error
 
 
 def read_model(raw: bytes) -> str | None:

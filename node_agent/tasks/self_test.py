@@ -47,14 +47,14 @@ async def _run(client: Http, engine: Address, model: str, way: Way) -> str | Non
     except StopIteration as done:
         why: str | None = done.value
         return why
-    except (ExchangeLost, ValueError, KeyError, TypeError) as error:
+    except (ExchangeLost, ValueError, LookupError, TypeError) as error:
         return f"the engine answered nothing that can be compared: {error!r}"
     finally:
         steps.close()
 
 
 async def _ids(client: Http, engine: Address, body: dict[str, object]) -> Sequence[int]:
-    """The ids of the engine's answer. Raises ExchangeLost, ValueError, KeyError, TypeError."""
+    """The ids of the engine's answer. Raises ExchangeLost, ValueError, LookupError, TypeError."""
     exchange = await client.open(
         engine,
         "POST",

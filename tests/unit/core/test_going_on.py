@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from node_agent.contract.errors import ContinuationImpossible
+from node_agent.contract.errors import ContinuationImpossible, RequestRejected
 from node_agent.core.completions import Generation, Kind, read_generation, stripped
 from node_agent.core.sse import SseParser
 from node_agent.core.stream import StreamMachine, StreamState, resumed
@@ -234,8 +234,15 @@ def test_no_client_can_send_an_argument_of_ours_to_an_engine(
     assert orjson.loads(asked.engine_body())["vllm_xargs"] == kept
     raw = orjson.dumps({**BASE, **smuggled}).replace(b"synkti", b"\\u0073ynkti")
     assert orjson.loads(stripped(raw)) == {**BASE, "vllm_xargs": kept}
-    batch = orjson.dumps([{**BASE, **smuggled}, {**BASE}])
-    assert orjson.loads(stripped(batch)) == [{**BASE, "vllm_xargs": kept}, BASE]
+    batch = orjson.dumps({"requests": [{**BASE, **smuggled}, BASE]})
+    assert orjson.loads(stripped(batch)) == {"requests": [{**BASE, "vllm_xargs": kept}, BASE]}
+
+
+def test_nesting_does_not_hide_them_and_does_not_end_the_node() -> None:
+    smuggled = orjson.dumps({"vllm_xargs": {"synkti_apart": 1}})
+    assert b"synkti" not in stripped(b'{"a":' * 200 + smuggled + b"}" * 200)
+    with pytest.raises(RequestRejected, match="too deep"):
+        stripped(b'{"a":' * 900 + smuggled + b"}" * 900)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"7", b'{"vllm_xargs": 7}', b'{ "vllm_xargs": {"theirs": [1]} }'])
