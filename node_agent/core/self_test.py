@@ -19,8 +19,16 @@ from node_agent.core.ways import Way
 
 TOKENS = 12
 _CUTS = (4, 9)
-_SEEDS = (1, 2, 3)
+_ATTEMPTS = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
+"""Seeds of each. On a GPU the shape of a batch may move a draw that was nearly even: that is no fault of the way's."""
+
 _ARGUMENTS = {Way.RESUME: RESUME_IDS, Way.FORCED: FORCED_IDS}
+
+_LENGTH = f"its answer does not have the {TOKENS} tokens that were asked for"
+_SEEDLESS = "its answers do not depend on the seed"
+_IGNORED = "it ignores the ids that it is given"
+_CERTAIN = (_LENGTH, _SEEDLESS, _IGNORED)
+"""What a second try would not change."""
 
 Steps = Generator[dict[str, Any], Sequence[int], "str | None"]
 """Yields bodies for /v1/completions, is sent the ids of each answer, and returns why the way is not to be used."""
@@ -43,24 +51,33 @@ def question(model: str, seed: int) -> dict[str, Any]:
 
 def steps(model: str, way: Way) -> Steps:
     """The test of one way. None is returned where it passed."""
+    why = None
+    for seeds in _ATTEMPTS:
+        why = yield from _attempt(model, way, seeds)
+        if why is None or why in _CERTAIN:
+            break
+    return why
+
+
+def _attempt(model: str, way: Way, seeds: Sequence[int]) -> Steps:
+    first, second = _CUTS
     argument = _ARGUMENTS[way]
 
     def behind(ids: Sequence[int]) -> dict[str, Any]:
-        return {**question(model, 1), "vllm_xargs": {argument: list(ids)}}
+        return {**question(model, seeds[0]), "vllm_xargs": {argument: list(ids)}}
 
-    first, second = _CUTS
-    own = yield question(model, _SEEDS[0])
+    own = yield question(model, seeds[0])
     if len(own) != TOKENS:
-        return f"an answer of {TOKENS} tokens has {len(own)}"
-    for seed in _SEEDS[1:]:
+        return _LENGTH
+    for seed in seeds[1:]:
         other = yield question(model, seed)
         if list(other[:first]) != list(own[:first]):
             break
     else:
-        return "its answers do not depend on the seed"
+        return _SEEDLESS
     led = yield behind(other[:first])
     if list(led[:first]) != list(other[:first]):
-        return "it ignores the ids that it is given"
+        return _IGNORED
     later = yield behind(led[:second])
     if list(later) != list(led):
         return "behind given ids it does not go on the same twice"

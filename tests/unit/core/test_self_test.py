@@ -84,6 +84,19 @@ def test_an_engine_that_goes_on_passes_in_a_handful_of_questions(way: Way) -> No
     assert asked <= 6
 
 
+def test_a_draw_that_was_nearly_even_does_not_condemn_an_engine() -> None:
+    asked = 0
+
+    def shaky(body: dict[str, Any]) -> Sequence[int]:
+        nonlocal asked
+        asked += 1
+        return able(body) if asked != 4 else [*able(body)[:-1], 99]
+
+    why, questions = verdict(shaky)
+    assert why is None
+    assert questions <= 10
+
+
 @pytest.mark.parametrize(
     ("engine", "why"),
     [
@@ -92,11 +105,11 @@ def test_an_engine_that_goes_on_passes_in_a_handful_of_questions(way: Way) -> No
         (flattering, "does not go on the same twice"),
         (seedless, "do not depend on the seed"),
         (untrue, "goes on with another"),
-        (short, "has 11"),
+        (short, "does not have the 12"),
     ],
 )
 def test_no_other_passes(engine: Engine, why: str) -> None:
     said, asked = verdict(engine)
     assert said is not None
     assert why in said
-    assert asked <= 6
+    assert asked <= 18
