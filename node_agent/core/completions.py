@@ -87,6 +87,14 @@ class Generation:
         """Whether the client learns of every single id: a continuation must then repeat them exactly."""
         return self.wants_ids or self.body.get("logprobs") not in (None, False)
 
+    @property
+    def hides_reasoning(self) -> bool:
+        """Whether the reasoning is taken out here: an engine that hides it hides its ids, too.
+
+        To a client that asked for ids or logprobs it would be told in those, so that there the engine hides it.
+        """
+        return self.kind is Kind.CHAT and self.body.get("include_reasoning") is False and not self.told_ids
+
     def prompt_number(self, choice: int) -> int:
         """Which of the prompts a choice answers: vLLM numbers the choices of the first prompt first."""
         return choice * max(1, len(self.prompts)) // self.choices
@@ -103,7 +111,8 @@ class Generation:
         if not self.streaming or self.wants_ids or echo_by_engine:
             return orjson.dumps(self.body)
         body = {key: value for key, value in self.body.items() if key != "echo"}
-        return orjson.dumps({**body, "return_token_ids": True})
+        told = {"include_reasoning": True} if self.hides_reasoning else {}
+        return orjson.dumps({**body, **told, "return_token_ids": True})
 
 
 def read_generation(kind: Kind, raw: bytes) -> Generation:
@@ -264,6 +273,12 @@ def is_parsed(delta: Mapping[str, Any]) -> bool:
 def is_silent(delta: Mapping[str, Any]) -> bool:
     """Whether a parser had an id and said nothing. Without a parser an id comes with a content, if an empty one."""
     return delta.get("content") is None and "role" not in delta and not is_parsed(delta)
+
+
+def hide_reasoning(delta: dict[str, Any]) -> bool:
+    """Take the reasoning out of a delta, in place; whether there was nothing else."""
+    hidden = [delta.pop(key) for key in REASONING if key in delta]
+    return bool(hidden) and not any(delta.values())
 
 
 def strip_ids(chunk: dict[str, Any]) -> None:

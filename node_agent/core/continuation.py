@@ -82,6 +82,8 @@ def again(generation: Generation, choice: int, journal: Journal, way: Way, *, ap
         ids = ids[: max(0, generation.max_tokens - 1)]  # something must be left to generate; it is then compared
     body = {key: value for key, value in generation.body.items() if key not in _NOT_REPEATED}
     body |= {"stream": True, "return_token_ids": True}
+    if generation.hides_reasoning:
+        body["include_reasoning"] = True
     if generation.prompts:
         body["prompt"] = generation.prompts[generation.prompt_number(choice)]
     each = generation.choices // max(1, len(generation.prompts))

@@ -136,10 +136,12 @@ class StreamMachine:
 
     @property
     def _was_heard(self) -> bool:
-        """Whether the client has anything of the answer, or knows of any id."""
+        """Whether the client has anything of the answer, the end of a choice included, or knows of any id."""
         if self._generated and self.generation.told_ids:
             return True
-        return any(journal.length for journal in self.journals) or not all(deltas.is_empty for deltas in self._deltas)
+        if any(journal.length or journal.finish_reason is not None for journal in self.journals):
+            return True
+        return not all(deltas.is_empty for deltas in self._deltas)
 
     def can_go_on(self, able: Collection[str]) -> bool:
         """Whether an engine whose node advertises `able` could be asked next."""
@@ -296,12 +298,16 @@ class StreamMachine:
             choice["text"] = self.generation.echo(index) + text
             extra["role"] = True
         self._begun.add(index)
+        is_parsed = self._note_delta(index, choice)
         journal.append(ids, text)
         self._generated = self._generated or bool(ids)
         self.state = StreamState.STREAMING
+        if self.generation.hides_reasoning:
+            is_empty = completions.hide_reasoning(choice.get("delta") or {})
+            if is_empty and choice.get("finish_reason") is None:
+                return b""
         if not self.generation.wants_ids:
             completions.strip_ids(chunk)
-        is_parsed = self._note_delta(index, choice)
         if is_parsed or not ids:
             extra["chunk"] = chunk  # a role alone, too, or what no engine of ours would say: kept as it is
         elif (told := choice.get("logprobs")) is not None:
@@ -341,6 +347,8 @@ class StreamMachine:
             ids, text = self.journals[index].append(engine_ids, completions.text_of(form, choice))
             delta = choice.get("delta")
             more = {} if delta is None else self._deltas[index].unseen(delta)
+            if self.generation.hides_reasoning:
+                completions.hide_reasoning(more)
             if choice.get("finish_reason") is not None:
                 self._check_level(index)
         except ValueError:

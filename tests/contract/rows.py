@@ -178,4 +178,17 @@ ROWS = (
         thinks=True,
         needs=frozenset({"reasoning", "content"}),
     ),
+    Row(
+        "reasoning-hidden",
+        "reasoning that the client does not want (`include_reasoning: false`)",
+        {
+            "temperature": 1.0,
+            "presence_penalty": 2.0,
+            "include_reasoning": False,
+            "return_token_ids": False,
+            "skip_special_tokens": False,
+        },
+        thinks=True,
+        needs=frozenset({"content"}),
+    ),
 )

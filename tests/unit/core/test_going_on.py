@@ -180,6 +180,30 @@ def test_what_no_client_heard_is_asked_anew_whatever_its_state_is_made_of() -> N
     assert machine.tokens == 3
 
 
+@pytest.mark.parametrize("takeover", [False, True], ids=["engine", "entry"])
+def test_reasoning_that_no_client_wants_is_read_here_and_hidden_here(takeover: bool) -> None:
+    """An engine that hides it hides its ids, too, and nothing could go on."""
+    machine, raw = begun(
+        event({}, [1]), event({"reasoning": "so"}, [2]), event({"content": "a"}, [3]), include_reasoning=False
+    )
+    if takeover:
+        machine, _ = resumed(machine.generation, "s", bytes(machine.log), machine.seq)
+    body = orjson.loads(machine.request(("resume",)).body)
+    assert body["include_reasoning"] is True
+    assert body["vllm_xargs"]["synkti_resume_ids"] == [1, 2, 3]
+    for one in (
+        role(), event({}, [1]), event({"reasoning": "so"}, [2]), event({"content": "a"}, [3]),
+        event({"content": "b"}, [4], "stop"),
+    ):  # fmt: skip
+        raw += machine.feed(one)
+    assert text(raw) == "ab"
+    assert b"reasoning" not in raw
+    first = orjson.loads(generation(include_reasoning=False).engine_body())
+    assert first["include_reasoning"] is True
+    shown = generation(include_reasoning=False, return_token_ids=True)
+    assert orjson.loads(shown.engine_body())["include_reasoning"] is False
+
+
 def test_ids_that_a_client_was_told_are_resumed_although_a_parser_said_nothing_of_them() -> None:
     machine, _ = begun(event({}, [1]), temperature=0, return_token_ids=True)
     assert not machine.can_go_on(())
@@ -208,6 +232,15 @@ def test_each_of_several_choices_goes_on_by_itself_with_the_seed_that_it_had() -
         machine.feed(event({"content": "ab"}, [*body["vllm_xargs"]["synkti_resume_ids"], 9], "stop"))
     assert seeds == [(5, [1], None), (6, [2], None)]
     assert machine.state is StreamState.FINISHED
+
+
+def test_a_choice_that_ended_without_a_text_is_not_asked_again() -> None:
+    machine = StreamMachine(generation(n=2), "s")
+    machine.request()
+    machine.feed(role())
+    machine.feed(event({"content": ""}, [1], "stop"))
+    machine.lose("reset")
+    assert machine.request(("resume",)).body != generation(n=2).engine_body()
 
 
 def test_an_engine_that_hides_its_ids_cannot_be_gone_on_from() -> None:
