@@ -68,6 +68,7 @@ from node_agent.tasks.node import Node
 from node_agent.tasks.open_streams import OpenStreams
 from node_agent.tasks.peer_door import PeerDoor
 from node_agent.tasks.publisher import Publisher
+from node_agent.tasks.self_test import able_ways
 from node_agent.tasks.served import ServedRequests
 from node_agent.tasks.takeover import Takeovers
 from node_agent.tasks.watch_metadata import watch_metadata
@@ -239,7 +240,10 @@ class Agent:
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
         self._engine_load = EngineLoad(self._node, self._served, client, settings.engine)
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
-        self._supervisor = EngineSupervisor(plan, self._group, client, self._reactor.post, time.time, random.random)
+        self._client = client
+        self._supervisor = EngineSupervisor(
+            plan, self._group, client, self._reactor.post, time.time, random.random, self._examine_engine
+        )
         self._background: set[asyncio.Task[None]] = set()
 
     @staticmethod
@@ -254,6 +258,11 @@ class Agent:
             expires_at=int(time.time()) + RECORD_LIFE_S,
         )
         return Publisher(record, outside.instances, outside.records, random.random)
+
+    async def _examine_engine(self) -> None:
+        """What peers may ask of this engine is what it was seen doing."""
+        self._node.ways = ()
+        self._node.ways = await able_ways(self._client, self._settings.engine, self._settings.model_name)
 
     async def run(self) -> int:
         """Until the node's life is over; its exit code."""

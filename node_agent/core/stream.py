@@ -25,7 +25,7 @@ After a loss several choices are continued one after another, since each has its
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -33,13 +33,15 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
-from node_agent.core import completions, continuation, logprobs, sse, template
+from node_agent.core import completions, continuation, logprobs, sse, template, ways
 from node_agent.core.completions import COMPLETE_REASONS, Generation, Kind
+from node_agent.core.deltas import Deltas
 from node_agent.core.epochs import Run
 from node_agent.core.events import Events
 from node_agent.core.journal import Journal
 from node_agent.core.lines import Line, PlainLine, read_lines, read_plain_lines, write_line
 from node_agent.core.template import Compare, as_event
+from node_agent.core.ways import Choice, Way
 
 LOST_EVENT = b"synkti-lost"
 """With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
@@ -70,7 +72,11 @@ class EngineRequest:
 
 
 class StreamMachine:
-    """See the module. log: the journal's lines; lost_why: in a word, what happened to the last engine."""
+    """See the module.
+
+    log: the journal's lines; lost_why: in a word, what happened to the last engine; chosen: the way that the current
+    engine goes on, None where it answers the whole request.
+    """
 
     def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run] = ()) -> None:
         self.generation = generation
@@ -94,7 +100,10 @@ class StreamMachine:
         self._prompted: set[int] = set()  # choices whose prompt ids are in a line
         self._offsets = [logprobs.Offsets() for _ in self.journals]
         self._base_offset = 0
-        self._more_than_text = False
+        self._deltas = [Deltas() for _ in self.journals]
+        self._kept_back: set[int] = set()  # choices of which a parser had an id and said nothing
+        self._way: Way | None = None  # of the current engine; None: it answers the whole request
+        self.chosen: Choice | None = None
         self._usage_sent = False
 
     @property
@@ -112,8 +121,40 @@ class StreamMachine:
         """Ids generated so far, as the engines counted them."""
         return sum(len(journal.ids) for journal in self.journals) + self._plain_lines
 
-    def request(self) -> EngineRequest:
-        """What the next engine is to be asked. Raises ContinuationImpossible, before anything is asked."""
+    def way_at(self, able: Collection[str]) -> Choice | None:
+        """How an engine whose node advertises `able` would go on; None where it is asked the whole request.
+
+        Raises ContinuationImpossible where it could not.
+        """
+        if not self._was_heard:
+            return None  # the same request again is exact, whatever its state is made of
+        if not self._generated:
+            raise ContinuationImpossible("the engine reported no token ids")
+        only_text = not any(map(self._is_parsed, range(len(self.journals))))
+        return ways.choose(self.generation, able, only_text=only_text)
+
+    @property
+    def _was_heard(self) -> bool:
+        """Whether the client has anything of the answer, the end of a choice included, or knows of any id."""
+        if self._generated and self.generation.told_ids:
+            return True
+        if any(journal.length or journal.finish_reason is not None for journal in self.journals):
+            return True
+        return not all(deltas.is_empty for deltas in self._deltas)
+
+    def can_go_on(self, able: Collection[str]) -> bool:
+        """Whether an engine whose node advertises `able` could be asked next."""
+        try:
+            self.way_at(able)
+        except ContinuationImpossible:
+            return False
+        return True
+
+    def request(self, able: Collection[str] = ()) -> EngineRequest:
+        """What the next engine is to be asked, whose node advertises `able`.
+
+        Raises ContinuationImpossible, before anything is asked.
+        """
         if self.state not in _MAY_ASK:
             raise InvalidTransition(f"a request in state {self.state.value}")
         self._catch_up()
@@ -121,18 +162,22 @@ class StreamMachine:
         self._parser = sse.SseParser()
         self._template, self._compare, self._lessons = None, None, 0
         self.state = StreamState.WAITING
-        if self._more_than_text:
-            raise ContinuationImpossible("reasoning or tool calls")
-        if not self._generated:
-            if any(journal.length for journal in self.journals):
-                raise ContinuationImpossible("the engine reported no token ids")
-            # Nothing was generated: the same request again is exact, whatever its state is made of.
+        chosen = self.chosen = self.way_at(able)
+        self._way = chosen.way if chosen is not None else None
+        if chosen is None:
+            for journal in self.journals:
+                journal.forget()
             return EngineRequest(self.generation.kind.value, self.generation.engine_body())
         self._choice = choice = self._unfinished()[0]
         journal = self.journals[choice]
-        body = continuation.rewind(self.generation, choice, journal)
-        self._base_offset = self._offsets[choice].of(len(journal.ids))
-        return EngineRequest(continuation.CONTINUATION_PATH, body)
+        if chosen.way is Way.REWIND:
+            body = continuation.rewind(self.generation, choice, journal)
+            self._base_offset = self._offsets[choice].of(len(journal.ids))
+            return EngineRequest(continuation.REWIND_PATH, body)
+        self._deltas[choice].replay()
+        apart = self._is_parsed(choice) or choice in self._kept_back or bool(self.generation.body.get("tools"))
+        body = continuation.again(self.generation, choice, journal, chosen.way, apart=apart)
+        return EngineRequest(self.generation.kind.value, body)
 
     def feed(self, data: bytes) -> bytes:
         """What to hand to the client for `data` of the engine; b"" often. Read `state` afterwards."""
@@ -199,9 +244,10 @@ class StreamMachine:
             return self.lose(str(reason))
         try:
             ids = choice.get("token_ids") or []
-            text = completions.text_of(self.generation.kind if self._choice is None else Kind.COMPLETION, choice)
-            self._note_prompt(index, chunk, choice)
-            out = self._passed_on(index, chunk, choice) if self._choice is None else self._spliced(index, choice)
+            text = completions.text_of(self._form, choice)
+            if not self._note_prompt(index, chunk, choice):
+                return self.lose("diverged")
+            out = self._passed_on(index, chunk, choice) if self._way is None else self._spliced(index, choice)
         except (TypeError, OverflowError, AttributeError):
             return self.lose("malformed-chunk")  # fields of other types than an engine's
         if reason is not None:
@@ -220,15 +266,21 @@ class StreamMachine:
         elif self._choice is not None:
             self.state = StreamState.BETWEEN
 
-    def _note_prompt(self, index: int, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
-        """A chat's prompt comes once for all choices, a completion's with the first chunk of each."""
-        if self.journals[index].prompt_ids is not None:
-            return
-        if ids := chunk.get("prompt_token_ids"):
-            for journal in self.journals:
-                journal.prompt_ids = tuple(ids)
-        elif ids := choice.get("prompt_token_ids"):
-            self.journals[index].prompt_ids = tuple(ids)
+    def _note_prompt(self, index: int, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> bool:
+        """A chat's prompt comes once for all choices, a completion's with the first chunk of each.
+
+        False where a request that was asked again has another prompt than it had.
+        """
+        ids = chunk.get("prompt_token_ids") or choice.get("prompt_token_ids")
+        known = self.journals[index].prompt_ids
+        if not ids:
+            return True
+        if known is not None:
+            return self._way in (None, Way.REWIND) or known == tuple(ids)
+        shared = self.journals if chunk.get("prompt_token_ids") else [self.journals[index]]
+        for journal in shared:
+            journal.prompt_ids = tuple(ids)
+        return True
 
     def _passed_on(self, index: int, chunk: dict[str, Any], choice: dict[str, Any]) -> bytes:
         """A chunk in the client's own form: all of it, but for what was not asked for."""
@@ -245,17 +297,18 @@ class StreamMachine:
             choice["text"] = self.generation.echo(index) + text
             extra["role"] = True
         self._begun.add(index)
+        is_parsed = self._note_delta(index, choice)
         journal.append(ids, text)
         self._generated = self._generated or bool(ids)
         self.state = StreamState.STREAMING
+        if self.generation.hides_reasoning:
+            is_empty = completions.hide_reasoning(choice.get("delta") or {})
+            if is_empty and choice.get("finish_reason") is None:
+                return b""
         if not self.generation.wants_ids:
             completions.strip_ids(chunk)
-        if not ids:
-            self._more_than_text = self._more_than_text or completions.has_more_than_text(choice)
-            extra["chunk"] = chunk  # a role, or what no engine of ours would say: kept as it is
-        elif completions.has_more_than_text(choice):
-            self._more_than_text = True
-            extra["chunk"] = chunk
+        if is_parsed or not ids:
+            extra["chunk"] = chunk  # a role alone, too, or what no engine of ours would say: kept as it is
         elif (told := choice.get("logprobs")) is not None:
             extra["logprobs"] = told
             self._offsets[index].note(told)
@@ -263,29 +316,73 @@ class StreamMachine:
             extra |= {"reason": choice["finish_reason"], "stop": choice.get("stop_reason")}
         return self._event(orjson.dumps(chunk), index, text, extra)
 
+    def _note_delta(self, index: int, choice: Mapping[str, Any]) -> bool:
+        """Account for what a chat's chunk says beside the text; whether it says, or keeps, anything there."""
+        delta = choice.get("delta")
+        if delta is None:
+            return False
+        if completions.is_silent(delta):
+            self._kept_back.add(index)
+            return True
+        if not completions.is_parsed(delta):
+            return False
+        self._deltas[index].unseen(delta)
+        return True
+
+    def _is_parsed(self, index: int) -> bool:
+        """Whether a parser's state is a part of the choice's.
+
+        One that kept ids to itself, and has not let any text through, may have begun to read a reasoning; behind the
+        first text it is half a character that it keeps.
+        """
+        is_read = index in self._kept_back and not self.journals[index].length
+        return is_read or not self._deltas[index].is_empty
+
     def _spliced(self, index: int, choice: Mapping[str, Any]) -> bytes:
-        """A plain completion's chunk, in the client's form, without what the client already has."""
+        """A chunk of an engine that goes on, in the client's form, without what the client already has."""
         self.state = StreamState.STREAMING
-        engine_ids = choice.get("token_ids") or ()
+        engine_ids, form = choice.get("token_ids") or (), self._form
         try:
-            ids, text = self.journals[index].append(engine_ids, choice.get("text") or "")
+            ids, text = self.journals[index].append(engine_ids, completions.text_of(form, choice))
+            delta = choice.get("delta")
+            more = {} if delta is None else self._deltas[index].unseen(delta)
+            if self.generation.hides_reasoning:
+                completions.hide_reasoning(more)
+            if choice.get("finish_reason") is not None:
+                self._check_level(index)
         except ValueError:
             return self.lose("diverged")
         told_ids = self.generation.told_ids
-        if not text and not (ids and told_ids) and choice.get("finish_reason") is None:
+        if not text and not more and not (ids and told_ids) and choice.get("finish_reason") is None:
             return b""
         said: dict[str, Any] = {}
         if index not in self._begun:
             self._begun.add(index)
             said["role"] = True
-        if (engine_logprobs := choice.get("logprobs")) is not None:
-            skip = len(engine_ids) - len(ids)
-            said["logprobs"] = logprobs.after_cut(engine_logprobs, skip, self._base_offset, self.generation)
+        if (told := choice.get("logprobs")) is not None:
+            said["logprobs"] = self._logprobs_after_cut(told, len(engine_ids) - len(ids))
             self._offsets[index].note(said["logprobs"])
         if choice.get("finish_reason") is not None:
             said |= {"reason": choice["finish_reason"], "stop": choice.get("stop_reason")}
-        made = self.events.made(self.journals[index], index, text, list(ids), said)
+        made = self.events.made(self.journals[index], index, text, list(ids), said, more)
+        if more:
+            said["chunk"] = orjson.loads(made)
         return self._event(made, index, text, said)
+
+    @property
+    def _form(self) -> Kind:
+        """The route that the current engine answers on."""
+        return Kind.COMPLETION if self._way is Way.REWIND else self.generation.kind
+
+    def _logprobs_after_cut(self, told: dict[str, Any], skip: int) -> dict[str, Any]:
+        if self._way is Way.REWIND:
+            return logprobs.after_cut(told, skip, self._base_offset, self.generation)
+        return logprobs.without_first(told, skip)
+
+    def _check_level(self, index: int) -> None:
+        """An answer that ends before it has repeated all that was delivered is another one. Raises ValueError."""
+        if self._way is not Way.REWIND and not (self.journals[index].is_level and self._deltas[index].is_level):
+            raise ValueError("the continuation ends before what was delivered")
 
     # events like the one before
 
@@ -379,7 +476,8 @@ class StreamMachine:
         if chunk is None:
             return self.events.numbered(self.events.made(journal, line.choice, line.text, list(new_ids), extra))
         self._usage_sent = self._usage_sent or not chunk["choices"]
-        self._more_than_text = self._more_than_text or any(map(completions.has_more_than_text, chunk["choices"]))
+        for choice in chunk["choices"]:
+            self._note_delta(line.choice, choice)
         return self.events.numbered(orjson.dumps(chunk))
 
     def restored(self, written: bytes) -> None:

@@ -186,11 +186,14 @@ class ClientStream:
             self._tried.append(node)
         self.kept.engine = node.pool
         try:
-            request = self.machine.request()
+            request = self.machine.request(node.ways)
         except ContinuationImpossible as impossible:
             return await self._fail(
                 "continuation_impossible", f"The engine was lost, and {impossible} rules out to go on."
             )
+        if (chosen := self.machine.chosen) is not None:
+            self._node.metrics.ways.labels(chosen.way.value).inc()
+            _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.way.value, chosen.reason)
         await self._engines.bring(node, self.stream_id, self._context_at)
         max_tokens = self._generation.max_tokens
         self._route = route
@@ -330,7 +333,8 @@ class ClientStream:
         tried = [node.instance_id for node in self._tried]
         last: Pool | None = self._tried[-1].pool if self._tried else None
         while self._closed is None:
-            for not_again in (tried, tried[-1:]):
+            unable = self._unable()
+            for not_again in (tried + unable, tried[-1:] + unable, tried[-1:]):
                 wanted = replace(self._wanted, tried=not_again, avoid=last, handed_to=self._handed_to)
                 route = self._node.route(wanted)
                 if isinstance(route, Route):
@@ -339,6 +343,11 @@ class ClientStream:
                 break
             await asyncio.sleep(_LOOK_EVERY_S)
         return None
+
+    def _unable(self) -> list[str]:
+        """Nodes whose engines cannot go on with this answer. Chosen where there is no other, one says why it ends."""
+        nodes = (*self._node.members.view.serving, self._node.status())
+        return [node.instance_id for node in nodes if not self.machine.can_go_on(node.ways)]
 
     async def _end_early(self) -> int:
         if self._closed == "taken":

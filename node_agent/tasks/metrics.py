@@ -27,6 +27,7 @@ class Metrics:
         self.continuations = Counter(
             "synkti_continuations", "Streams that went on in another engine", ["why"], registry=registry
         )
+        self.ways = Counter("synkti_ways", "How engines were asked to go on", ["way"], registry=registry)
         self.pause = Histogram(
             "synkti_continuation_pause_seconds",
             "From the last byte of the lost engine to the first of the next",
