@@ -72,6 +72,9 @@ IN_FLIGHT_METRIC = "InFlightRequests"
 JOURNALS_PREFIX = "journals/"
 """Where in the checkpoints bucket nodes that go leave unfinished journals: journals/<instance>/<incarnation>-<n>."""
 
+KV_BLOCKS_PREFIX = "kv/"
+"""Where there they leave the KV blocks of streams that they hand off: kv/<fingerprint>/<stream>."""
+
 END_OF_LIFE_PREFIX = "end-of-life/"
 """Where in the checkpoints bucket nodes leave their last log: end-of-life/<instance>/<instant>.log."""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from node_agent.contract.names import KV_BLOCKS_PREFIX
 from node_agent.core.kv_blocks import HEADER_BYTES, KEY_BYTES, MAX_BLOCK_BYTES, Header, block_names, read_header
 
 MAX_BLOCKS = 65_536
@@ -21,9 +22,6 @@ MAX_BLOCKS = 65_536
 
 BATCH_BYTES = 8 * 1024 * 1024
 """Asked for at once: what S3 recommends for a range, and little enough to hold in memory a few times."""
-
-PREFIX = "kv/"
-"""In the checkpoints bucket."""
 
 _NAME = re.compile(r"[0-9a-f]{%d}(\.\d{1,4}of\d{1,4})?\.kv" % (2 * KEY_BYTES))  # noqa: UP031 # braces of both kinds
 _STREAM = re.compile(r"[0-9a-f]{8,64}")
@@ -78,11 +76,11 @@ def is_stream_id(text: str) -> bool:
 
 
 def index_key(fingerprint: bytes, stream: str) -> str:
-    return f"{PREFIX}{fingerprint.hex()}/{stream}.json"
+    return f"{KV_BLOCKS_PREFIX}{fingerprint.hex()}/{stream}.json"
 
 
 def blocks_key(fingerprint: bytes, stream: str) -> str:
-    return f"{PREFIX}{fingerprint.hex()}/{stream}.blocks"
+    return f"{KV_BLOCKS_PREFIX}{fingerprint.hex()}/{stream}.blocks"
 
 
 def heads_of(stream: str, heads: Mapping[str, bytes]) -> list[bytes]:
