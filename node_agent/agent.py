@@ -238,7 +238,9 @@ class Agent:
             settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group"
         )
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
-        self._engine_load = EngineLoad(self._node, self._served, client, settings.engine)
+        self._engine_load = EngineLoad(
+            self._node, self._served, client, settings.engine, lambda: self.kv.contexts.prefill_tokens_per_s or 0.0
+        )
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._client = client
         self._supervisor = EngineSupervisor(
