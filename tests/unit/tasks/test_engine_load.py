@@ -71,7 +71,7 @@ def test_waiting_and_kv_use_are_the_engines_word_and_the_number_of_requests_is_c
         load = node.load_of("i-0")
         assert (load.running, load.in_flight, load.kv_use, load.prefill_tokens_s) == (1, 3, 0.5, 1_200.0)
 
-        # An engine that says nothing, or nonsense, is no reason to believe that its queue is empty, or longer than it is.
+        # One that says nothing, or nonsense: no reason to believe that its queue is empty, or longer than it can be.
         engine.text, asked = None, engine.asked
         await until(lambda: engine.asked > asked)
         assert loads.load().waiting == 2
