@@ -78,7 +78,7 @@ class Row:
 GREEDY = {"temperature": 0}
 ROWS = (
     Row("greedy", "chat, greedy", GREEDY, Way.REWIND),
-    Row("greedy-plain", "completion, greedy", GREEDY, Way.REWIND, kind=Kind.COMPLETION),
+    Row("greedy-plain", "completion, greedy", {**GREEDY, "ignore_eos": True}, Way.REWIND, kind=Kind.COMPLETION),
     Row(
         "sampled",
         "sampled without a seed",
