@@ -167,7 +167,7 @@ ROWS = (
     Row(
         "reasoning",
         "reasoning (deepseek_r1), cut inside and after it",
-        {"temperature": 1.0, "presence_penalty": 2.0, "skip_special_tokens": False},
+        {"temperature": 0.8, "presence_penalty": 2.0, "frequency_penalty": 2.0, "skip_special_tokens": False},
         thinks=True,
         needs=frozenset({"reasoning", "content", "start-tag"}),
     ),
