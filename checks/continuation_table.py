@@ -1,6 +1,6 @@
 """The table of docs/continuation.md, made of what the contract tests found on a real vLLM.
 
-    python -m pytest tests/contract/test_continuation.py    writes out/continuation.json, when every row was run
+    python -m pytest tests/contract/test_continuation.py    writes what it found into out/continuation.json
     python -m checks.continuation_table                     puts it into the page
 
 Nothing is written by hand between the two marks of the page, so that the table cannot promise what no test showed.
@@ -48,7 +48,7 @@ def put(page: str, made: str) -> str:
 
 def main() -> int:
     try:
-        results = json.loads(RESULTS.read_text())
+        results = list(json.loads(RESULTS.read_text()).values())
     except FileNotFoundError:
         print(
             f"{RESULTS} is not there: run the tests of tests/contract/test_continuation.py, all of them",

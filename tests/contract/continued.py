@@ -91,6 +91,7 @@ class Player:
         self.generation = generation
         self.ways: list[str] = []
         self.events = 0
+        self.before_cut = b""
 
     def whole(self) -> bytes:
         return self._play(StreamMachine(self.generation, "s"), b"", (), None)
@@ -99,6 +100,7 @@ class Player:
         machine, raw = StreamMachine(self.generation, "s"), b""
         for cut in cuts:
             raw = self._play(machine, raw, able, cut.events)
+            self.before_cut = self.before_cut or raw
             if machine.state is StreamState.COMPLETE:
                 return raw
             if cut.entry:
@@ -127,6 +129,15 @@ class Player:
             assert machine.state is not StreamState.LOST, machine.lost_why
             if machine.state is StreamState.COMPLETE:
                 return raw
+
+
+def begins(raw: bytes, whole: bytes) -> bool:
+    """Whether what was heard is a part of the whole answer, its reasoning included."""
+    right = said(whole)
+    return all(
+        right[index].text.startswith(one.text) and right[index].reasoning.startswith(one.reasoning)
+        for index, one in said(raw).items()
+    )
 
 
 def asked(engine: Engine, request: EngineRequest) -> Iterator[bytes]:

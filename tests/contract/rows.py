@@ -78,7 +78,7 @@ class Row:
 GREEDY = {"temperature": 0}
 ROWS = (
     Row("greedy", "chat, greedy", GREEDY, Way.REWIND),
-    Row("greedy-plain", "completion, greedy", GREEDY, Way.REWIND, kind=Kind.COMPLETION),
+    Row("greedy-plain", "completion, greedy", {**GREEDY, "ignore_eos": True}, Way.REWIND, kind=Kind.COMPLETION),
     Row(
         "sampled",
         "sampled without a seed",
@@ -167,7 +167,7 @@ ROWS = (
     Row(
         "reasoning",
         "reasoning (deepseek_r1), cut inside and after it",
-        {"temperature": 1.0, "presence_penalty": 2.0, "skip_special_tokens": False},
+        {"temperature": 0.8, "presence_penalty": 2.0, "frequency_penalty": 2.0, "skip_special_tokens": False},
         thinks=True,
         needs=frozenset({"reasoning", "content", "start-tag"}),
     ),

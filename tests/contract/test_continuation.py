@@ -18,7 +18,7 @@ from node_agent.core import continuation
 from node_agent.core.completions import Generation
 from node_agent.core.stream import EngineRequest, StreamMachine
 from node_agent.core.ways import Way, choose, why_not_rewind
-from tests.contract.continued import TOKENS, Cut, Player, answers, asked, chunks, generation_of, said
+from tests.contract.continued import TOKENS, Cut, Player, answers, asked, begins, chunks, generation_of, said
 from tests.contract.rows import CONTINUOUS, ROWS, Row
 from tests.contract.thinking_model import BIASED, TAG_IDS
 from tests.engines import Engine
@@ -35,6 +35,7 @@ REWINDS = {
     (False, False): "may be lost, and is tried again",
 }
 _SEEDS = range(1, 200)
+_TRIES = 5
 
 
 _found: dict[str, dict[str, Any]] = {}
@@ -42,11 +43,12 @@ _found: dict[str, dict[str, Any]] = {}
 
 @pytest.fixture(scope="module", autouse=True)
 def written() -> Iterator[None]:
-    """What was found, for the table in docs/continuation.md, where every row was run and right."""
+    """What was found, for the table in docs/continuation.md; of rows that were not run, what was found last."""
     yield
-    if set(_found) == {row.name for row in ROWS}:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps([_found[row.name] for row in ROWS], indent=1))
+    RESULTS.parent.mkdir(exist_ok=True)
+    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found = {**before, **_found}
+    RESULTS.write_text(json.dumps({row.name: found[row.name] for row in ROWS if row.name in found}, indent=1))
 
 
 def rows(*, thinks: bool) -> Any:
@@ -67,7 +69,13 @@ def with_answer(engine: Engine, row: Row) -> tuple[Generation, bytes]:
 
 
 def shows(raw: bytes) -> set[str]:
+    """What an answer has. None where its parser's words depend on how vLLM joined its tokens on their way.
+
+    That is so, with a cut or without, of a tag in the wrong place and of half a character in front of one.
+    """
     one = said(raw)[0]
+    if one.ids.count(TAG_IDS["<think>"]) > 1 or "\ufffd" in one.reasoning:
+        return set()
     found = {"calls"} if len(one.calls) > 1 else set()
     found |= {"reasoning"} if len(one.reasoning) > 8 else set()
     found |= {"content"} if len(one.text) > 8 else set()
@@ -90,9 +98,8 @@ def check_row(engine: Engine, row: Row) -> None:
     for way in ways:
         for cut in cuts if way is not Way.FORCED else cuts[1::2]:
             compared[way] += 1
-            player = Player(engine, generation)
-            heard = player.cut(Cut(cut, entry=cut % 2 == 0), able=(way.value,))
-            assert set(player.ways) <= {way.value}
+            heard, taken = went_on(engine, generation, raw, cut, way)
+            assert set(taken) <= {way.value}
             if row.outcome == CONTINUOUS:
                 assert said(heard)[0].reasons == ["length"]
                 assert len(said(heard)[0].ids) == TOKENS or usage(heard)["completion_tokens"] == TOKENS
@@ -110,6 +117,22 @@ def check_row(engine: Engine, row: Row) -> None:
         "cuts": {way.value: number for way, number in compared.items()},
         "rewind": REWINDS[row.way is Way.REWIND, is_proof],
     }
+
+
+def went_on(engine: Engine, generation: Generation, whole: bytes, cut: int, way: Way) -> tuple[bytes, list[str]]:
+    """What was heard, and the ways that were taken.
+
+    On a busy machine vLLM joins tokens on their way, and its parser of reasoning then lets its tag through, without any
+    cut. Such a beginning is no answer that anything could go on with like the whole one: it is asked for again.
+    """
+    for _ in range(_TRIES):
+        player = Player(engine, generation)
+        try:
+            return player.cut(Cut(cut, entry=cut % 2 == 0), able=(way.value,)), player.ways
+        except AssertionError:
+            if generation.body.get("seed") is None or begins(player.before_cut, whole):
+                raise
+    raise AssertionError(f"no beginning in {_TRIES} tries is that of the whole answer")
 
 
 def usage(raw: bytes) -> dict[str, int]:
