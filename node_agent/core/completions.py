@@ -22,6 +22,9 @@ REASONING = ("reasoning", "reasoning_content")
 COMPLETE_REASONS = frozenset({"stop", "length", "tool_calls", "repetition"})
 """Only these end an answer; `repetition` is vLLM's own, and only where a request turned its detection on."""
 
+MAX_DEPTH = 200
+"""Of a request's JSON: it has to be written again, inside of a journal's opening, and orjson writes 254 levels."""
+
 MAX_CHOICES = 128
 """Of one request, and so the journals of one stream."""
 
@@ -147,7 +150,22 @@ def _read_object(raw: bytes) -> dict[str, Any]:
         raise _bad(f"The body is not valid JSON: {error}.") from error
     if not isinstance(body, dict):
         raise _bad("The body must be a JSON object.")
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+        raise _bad(f"The body is nested deeper than {MAX_DEPTH} levels.")
     return body
+
+
+def _depth(value: object) -> int:
+    """How deep a JSON value is nested, without recursion; no further than what is too deep anyhow."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        below: list[object] = []
+        for each in level:
+            if isinstance(each, (dict, list)):
+                below += each.values() if isinstance(each, dict) else each
+        depth += any(isinstance(each, (dict, list)) for each in level)
+        level = below
+    return depth
 
 
 def without_own_arguments(body: dict[str, Any]) -> dict[str, Any]:
