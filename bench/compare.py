@@ -13,9 +13,7 @@ import json
 import os
 import platform
 import resource
-import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -27,17 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from bench import figures
+from bench.command import Stage, run, table
 from bench.doors import NONE, PEER, ROOT, Door, Doors, door_name, knows_durability
 from bench.figures import ROUTER, WHOLE, Memory, Run
 from bench.proc import rss_bytes
 from bench.router_env import ensure_router, router_version
 from local.errors import LocalRunError, MendFirst
 from local.machines import free_network
-from local.processes import Undertaker
-from local.screen import Screen
 
 _PACE_S = 0.02
 _ONE_STREAM_PACE_S = 0.005
@@ -50,7 +46,6 @@ _HELD_STREAMS, _HELD_PACE_S, _HELD_SPREAD_S = 1_000, 0.2, 2.0
 _HELD_MAX_TOKENS = 1_024
 _LOAD_TIMEOUT_S = 60.0
 _SETTLE_S = 1.0
-_WIDTH = 120
 _PACKAGES = ("uvloop", "httptools", "orjson")
 
 
@@ -71,26 +66,8 @@ _QUICK = Plan(rounds=1, tokens=32, answers=2, whole_answers=200, held_tokens=8)
 
 def main() -> int:
     options = _options()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
-    screen = Screen(console)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    folder = options.out / "bench" / secrets.token_hex(4)
-    undertaker = Undertaker(folder)
-    try:
-        _compare(_plan(options), console, screen, folder, options.out)
-    except LocalRunError as error:
-        screen.say(str(error), style="bold red")
-        return 2 if isinstance(error, MendFirst) else 1
-    except KeyboardInterrupt:
-        screen.say("stopped")
-        return 130
-    finally:
-        if not undertaker.finish():
-            screen.say("a process of this run would not end", style="bold red")
-    return 0
+    plan = _plan(options)
+    return run("bench", options.out, lambda stage: _compare(plan, stage, options.out))
 
 
 def _options() -> argparse.Namespace:
@@ -110,13 +87,14 @@ def _plan(options: argparse.Namespace) -> Plan:
     return Plan(**{**asdict(plan), "rounds": options.rounds or plan.rounds})
 
 
-def _compare(plan: Plan, console: Console, screen: Screen, folder: Path, out: Path) -> None:
+def _compare(plan: Plan, stage: Stage, out: Path) -> None:
+    screen = stage.screen
     logs = out / "bench-logs"
     shutil.rmtree(logs, ignore_errors=True)
     _allow_many_files()
     environment = ensure_router(screen.say)
     screen.say(f"{os.cpu_count()} cores; vllm-router {router_version(environment)}; {plan.rounds} rounds")
-    doors = Doors(free_network(), folder, logs)
+    doors = Doors(free_network(), stage.folder, logs)
     fronts = [doors.start_router(environment), doors.start_synkti(NONE)]
     if knows_durability():
         fronts.append(doors.start_synkti(PEER))
@@ -129,7 +107,7 @@ def _compare(plan: Plan, console: Console, screen: Screen, folder: Path, out: Pa
     for round_ in range(plan.rounds):
         runs += _round(plan, doors, [doors.engine, *fronts], round_)
         screen.say(f"round {round_ + 1} of {plan.rounds}")
-    _show(console, runs, memory)
+    _show(stage.console, runs, memory)
     path = out / "bench.json"
     path.write_text(json.dumps(_report(plan, environment, runs, memory), indent=1) + "\n")
     screen.say(f"written: {path}")
@@ -218,22 +196,13 @@ def _memory(plan: Plan, doors: Doors, door: Door) -> Memory:
 def _show(console: Console, runs: Sequence[Run], memory: Sequence[Memory]) -> None:
     title = "CPU of the door, for each token (or small request)"
     heads: tuple[str, ...] = ("load", "door", "µs", f"times {ROUTER}", "least-most")
-    console.print(_table(title, heads, figures.cost_rows(figures.costs(runs))))
+    console.print(table(title, heads, figures.cost_rows(figures.costs(runs))))
     title = "Added to the engine's own times: first token, between tokens; ms"
     heads = ("load", "door", "first, p50", "first, p99", "between, p50", "between, p99")
-    console.print(_table(title, heads, figures.added_rows(figures.added(runs))))
+    console.print(table(title, heads, figures.added_rows(figures.added(runs))))
     title = f"Memory at {memory[0].streams:,} live streams, {memory[0].tokens} tokens each so far"
     heads = ("door", "at rest, MiB", "with them, MiB", "each, KiB")
-    console.print(_table(title, heads, figures.memory_rows(memory)))
-
-
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for head in heads:
-        table.add_column(head, justify="left" if head in ("load", "door") else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    console.print(table(title, heads, figures.memory_rows(memory), names=1))
 
 
 def _report(plan: Plan, environment: Path, runs: Sequence[Run], memory: Sequence[Memory]) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""What the benches' commands have in common: a folder for each run, exit codes, tables."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from local.errors import LocalRunError, MendFirst
+from local.processes import Undertaker
+from local.screen import Screen
+from node_agent.contract.errors import SynktiError
+
+_WIDTH = 120
+
+
+@dataclass(frozen=True)
+class Stage:
+    """folder: where the run's processes work, so that none outlives it; scratch: for their temporary files."""
+
+    console: Console
+    screen: Screen
+    folder: Path
+    scratch: Path
+
+
+def run(name: str, out: Path, act: Callable[[Stage], None]) -> int:
+    """The exit code. 0: measured; 1: something failed; 2: a person has to mend something first; 130: stopped."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    screen = Screen(console)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    folder = out / name / secrets.token_hex(4)
+    undertaker = Undertaker(folder)
+    try:
+        act(Stage(console, screen, folder, undertaker.scratch))
+    except (LocalRunError, SynktiError) as error:
+        screen.say(str(error), style="bold red")
+        return 2 if isinstance(error, MendFirst) else 1
+    except KeyboardInterrupt:
+        screen.say("stopped")
+        return 130
+    finally:
+        if not undertaker.finish():
+            screen.say("a process of this run would not end", style="bold red")
+    return 0
+
+
+def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], names: int = 2) -> Table:
+    """names: how many columns, of the first, are no figures."""
+    made = Table(title=title, title_justify="left")
+    for number, head in enumerate(heads):
+        made.add_column(head, justify="left" if number < names else "right")
+    for row in rows:
+        made.add_row(*row)
+    return made

@@ -1,0 +1,124 @@
+"""What the clients of `bench.routing` say, the same for every policy, and what a play of it came to. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from sim.figures import spread
+
+CHATS, TURNS = 36, 4
+SYSTEM_CHARACTERS = 1_000
+QUESTION_CHARACTERS = (200, 500)
+ALONE = 72
+ALONE_CHARACTERS = (500, 3_000)
+THINKS_S = 0.3
+"""Before a question, on average."""
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz "
+"""Of text that no tokenizer knows: a character is about a token."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """entry: the number of the node that it comes in at; thinks_s: how long its client waits before it."""
+
+    question: str
+    entry: int
+    thinks_s: float
+
+
+@dataclass(frozen=True)
+class Talk:
+    """system: what it begins with, "" where that is its first question."""
+
+    system: str
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class Played:
+    """One trace under one policy. seed: of the trace, and so its round; first_token_s: of every turn; asked: turns by
+    engine, of all engines; read: prompt tokens that were looked up in the prefix caches; cached: those that were there;
+    load_average: the machine's, of a minute, at the end."""
+
+    clients: str
+    seed: int
+    policy: str
+    first_token_s: tuple[float, ...]
+    asked: tuple[int, ...]
+    read: int
+    cached: int
+    load_average: float
+
+    @property
+    def hit_rate(self) -> float:
+        return self.cached / self.read
+
+    @property
+    def first_p50_s(self) -> float:
+        return spread(self.first_token_s).p50
+
+    @property
+    def first_p99_s(self) -> float:
+        return spread(self.first_token_s).p99
+
+    @property
+    def imbalance(self) -> float:
+        """The engine that was asked most, over the mean."""
+        return max(self.asked) * len(self.asked) / sum(self.asked)
+
+
+def chats(seed: int, entries: int) -> list[Talk]:
+    """Conversations of one application: a system prompt that all share, then questions of their own."""
+    chance = random.Random(f"chats {seed}")  # noqa: S311 # the same for every policy
+    system = _text(chance, SYSTEM_CHARACTERS)
+    return [
+        Talk(system, tuple(_turn(chance, QUESTION_CHARACTERS, entries) for _ in range(TURNS))) for _ in range(CHATS)
+    ]
+
+
+def unrelated(seed: int, entries: int) -> list[Talk]:
+    """Prompts that share nothing."""
+    chance = random.Random(f"unrelated {seed}")  # noqa: S311 # the same for every policy
+    return [Talk("", (_turn(chance, ALONE_CHARACTERS, entries),)) for _ in range(ALONE)]
+
+
+def _turn(chance: random.Random, characters: tuple[int, int], entries: int) -> Turn:
+    question = _text(chance, chance.randint(*characters))
+    return Turn(question, chance.randrange(entries), chance.expovariate(1 / THINKS_S))
+
+
+def _text(chance: random.Random, characters: int) -> str:
+    return "".join(chance.choices(_LETTERS, k=characters))
+
+
+def rows(plays: Sequence[Played], beside: str) -> list[list[str]]:
+    """clients, policy, prompt tokens cached, first token at p50 and p99 and these in what `beside` had with the same
+    clients, imbalance. Figures are the median of the rounds, and least-most."""
+    told: dict[tuple[str, str], list[Played]] = {}
+    for play in sorted(plays, key=lambda play: play.clients):
+        told.setdefault((play.clients, play.policy), []).append(play)
+    others = {(play.clients, play.seed): play for play in plays if play.policy == beside}
+    return [[*name, *_cells(rounds, others)] for name, rounds in told.items()]
+
+
+def _cells(rounds: Sequence[Played], others: Mapping[tuple[str, int], Played]) -> list[str]:
+    pairs = [(play, others[play.clients, play.seed]) for play in rounds if (play.clients, play.seed) in others]
+    return [
+        _middle([100 * play.hit_rate for play in rounds], 0),
+        _middle([play.first_p50_s for play in rounds]),
+        _middle([play.first_p50_s / other.first_p50_s for play, other in pairs]),
+        _middle([play.first_p99_s for play in rounds]),
+        _middle([play.first_p99_s / other.first_p99_s for play, other in pairs]),
+        _middle([play.imbalance for play in rounds]),
+    ]
+
+
+def _middle(values: Sequence[float], digits: int = 2) -> str:
+    if not values:
+        return "-"
+    middle, least, most = (f"{value:.{digits}f}" for value in (median(values), min(values), max(values)))
+    return middle if least == most else f"{middle} ({least}-{most})"

@@ -1,0 +1,53 @@
+"""How a bench's command ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench.command import Stage, run, table
+from local.errors import LocalRunError, MendFirst
+from local.processes import start
+from node_agent.ports import ExchangeLost
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (None, 0, ""),
+        (LocalRunError("it broke"), 1, "it broke"),
+        (ExchangeLost("reset"), 1, "the exchange was lost: reset"),
+        (MendFirst("mend it"), 2, "mend it"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ],
+)
+def test_the_exit_code_says_how_it_ended_and_nothing_is_left(
+    error: BaseException | None, code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def act(stage: Stage) -> None:
+        sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
+        started.append(start(sleeps, stage.folder, {}, tmp_path / "log"))
+        if error is not None:
+            raise error
+
+    assert run("name", tmp_path, act) == code
+    assert started[0].wait(timeout=10) == -9
+    assert list((tmp_path / "name").iterdir()) == []
+    assert capsys.readouterr().out.rstrip().endswith(said)
+
+
+def test_figures_stand_right_names_left() -> None:
+    made = table("a title", ("name", "figure"), [["long name", "1"], ["n", "1234567890"]], names=1)
+    console = Console(width=60)
+    with console.capture() as capture:
+        console.print(made)
+    lines = capture.get().splitlines()
+    assert lines[0].startswith("a title")
+    assert any("long name" in line and line.rstrip(" │").endswith("         1") for line in lines)
+    assert any(line.startswith("│ n  ") for line in lines)
