@@ -81,8 +81,8 @@ class Engines:
         max_tokens: of the answer, None where unknown; silence_s: how long it may say nothing.
         """
         name = target_node.instance_id
-        self._node.router.opened(name)
         if name == self._node.instance_id:
+            self._node.router.opened(name)
             return self._served.ask(method, target, headers, body, max_tokens, silence_s, own=True)
         peer_target = ENGINE_PREFIX + target
         stamp = sign(self._key, method, peer_target, body, self._node.clock(), secrets.token_hex(12))
@@ -101,6 +101,7 @@ class Engines:
         )
         asked = AtPeer(self, name, exchange)
         self._at_peers.add(asked)
+        self._node.router.opened(name)
         return asked
 
     def heard(self, asked: AtPeer) -> None:
