@@ -10,9 +10,12 @@ up), where others would resolve to several GB of CUDA libraries.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +28,7 @@ _METADATA = f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM_VERSION}+cpu\n"
 _STEP_TIMEOUT_S = 1800
 
 MAX_MODEL_LEN = 4096
+_PLUGIN = Path(__file__).parents[1] / "node_agent" / "engine_plugin"
 
 
 def ensure_engine(tell: Callable[[str], None]) -> Path:
@@ -55,6 +59,24 @@ def _make(folder: Path, tell: Callable[[str], None]) -> None:
     _step([python, "-c", "import vllm; assert vllm.__version__"], "vLLM cannot be imported", engine_environ())
 
 
+def ensure_plugin(environment: Path) -> Path:
+    """A folder with this checkout's plug-in for vLLM, to be on the engine's PYTHONPATH. Raises LocalRunError.
+
+    Not in the environment itself, which other checkouts use, too.
+    """
+    sources = [*sorted(_PLUGIN.glob("**/*.py")), _PLUGIN / "pyproject.toml"]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    return made_once(f"engine-plugin-{digest}", lambda folder: _install_plugin(environment, folder))
+
+
+def _install_plugin(environment: Path, folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:  # setuptools builds in its source's folder
+        source = shutil.copytree(_PLUGIN, Path(scratch) / "plugin")
+        pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        own = ["--no-index", "--no-deps", "--no-build-isolation", "--target", str(folder), str(source)]
+        _step([*pip, *own], "the plug-in cannot be installed")
+
+
 def _step(command: list[str], advice: str, environ: dict[str, str] | None = None) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_STEP_TIMEOUT_S, env=environ)
@@ -79,10 +101,15 @@ def engine_environ() -> dict[str, str]:
     }
 
 
-def engine_command(environment: Path, model_dir: Path, model_name: str, host: str, port: int) -> list[str]:
-    """`vllm serve` of the environment, for a small model on a CPU."""
-    return [
+def engine_command(
+    environment: Path, model_dir: Path, model_name: str, host: str, port: int, plugin: Path | None = None
+) -> list[str]:
+    """`vllm serve` of the environment, for a small model on a CPU; with the plug-in where its folder is given."""
+    serve = [
         str(environment / "bin" / "vllm"), "serve", str(model_dir), "--served-model-name", model_name,
         "--host", host, "--port", str(port), "--dtype", "float32", "--max-model-len", str(MAX_MODEL_LEN),
         "--enforce-eager", "--max-num-seqs", "16", "--enable-request-id-headers", "--enable-server-load-tracking",
     ]  # fmt: skip
+    if plugin is None:
+        return serve
+    return ["env", f"PYTHONPATH={plugin}", *serve]

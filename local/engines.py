@@ -10,7 +10,7 @@ from pathlib import Path
 
 from local.cache import cache_dir
 from local.certificate import Answer
-from local.engine_env import engine_command, engine_environ, ensure_engine
+from local.engine_env import engine_command, engine_environ, ensure_engine, ensure_plugin
 from local.errors import LocalRunError, MendFirst
 from local.listener import Question
 from local.machines import EngineCommand
@@ -51,23 +51,24 @@ def prepared(name: str, tell: Callable[[str], None]) -> LocalEngine:
     try:
         environment = ensure_engine(tell)
         model_dir = ensure_model(environment, tell)
+        plugin = ensure_plugin(environment)
     except LocalRunError as error:
         raise MendFirst(str(error)) from error
     # Three engines share this CPU with everything else: one may be silent for seconds and still be well, and so may an
     # agent be for half of one.
     environ = {**engine_environ(), **_IN_ONE_PROCESS, "SYNKTI_MIN_SILENCE_S": "10", "SYNKTI_KEEPER_LAG_S": "0.5"}
     environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_dir() / "inductor")  # else among a run's temporary files
-    command = partial(_vllm, environment, model_dir)
+    command = partial(_vllm, environment, model_dir, plugin)
     return LocalEngine(VLLM, "a real vLLM", str(model_dir), command, environ, lambda question: None, 300.0)
 
 
-def _vllm(environment: Path, model_dir: Path, host: str, port: int) -> list[str]:
-    return [*engine_command(environment, model_dir, MODEL, host, port), "--distributed-executor-backend", "uni"]
+def _vllm(environment: Path, model_dir: Path, plugin: Path, host: str, port: int) -> list[str]:
+    return [*engine_command(environment, model_dir, MODEL, host, port, plugin), "--distributed-executor-backend", "uni"]
 
 
 def _standin(host: str, port: int) -> list[str]:
     words = [sys.executable, "-m", "local.standin", "--host", host, "--port", str(port), "--model-name", MODEL]
-    return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN)]
+    return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN), "--plugged"]
 
 
 def _known_answer(question: Question) -> Answer:

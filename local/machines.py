@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from local import imds
+from local.aws import ACCOUNT, REGION
 from local.errors import MendFirst
 from local.imds import InstanceMetadata
 from local.processes import kill_all_in, start
-from node_agent.contract.names import ENGINE_PORT, FRONT_DOOR_PORT, PEER_DOOR_PORT
+from node_agent.contract.names import ENGINE_PORT, FRONT_DOOR_PORT, PEER_DOOR_PORT, checkpoints_bucket_name
 
 _ROOT = str(Path(__file__).parent.parent)
 _AGENT = [sys.executable, "-m", "node_agent"]
@@ -102,6 +103,7 @@ class Machine:
             "SYNKTI_ENGINE_COMMAND": json.dumps(kind.engine(self.host, ENGINE_PORT)),
             "SYNKTI_ADVERTISE_ADDRESS": f"{self.host}:{PEER_DOOR_PORT}",
             "SYNKTI_STATE_DIR": str(self.folder),
+            "SYNKTI_CHECKPOINTS_BUCKET": checkpoints_bucket_name(kind.cluster, ACCOUNT, REGION),
         }
 
     @property

@@ -16,11 +16,15 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from node_agent.adapters.aws import aws_client
+from node_agent.adapters.block_store import AT_ONCE as RANGES_AT_ONCE
+from node_agent.adapters.block_store import S3BlockStore
+from node_agent.adapters.checkpoints import AT_ONCE, AwsCheckpoints
 from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
@@ -44,9 +48,11 @@ from node_agent.core.membership.wire import LIFE_BYTES
 from node_agent.core.nodes import NodeStatus, Pool
 from node_agent.core.signing import Doorkeeper
 from node_agent.core.tag_reads import TagReads
-from node_agent.ports import Identity, Instances, Metadata, Records, ScalingGroup
+from node_agent.kv.folder import MAX_WRITERS, BlockFolder
+from node_agent.ports import BlockStore, Checkpoints, Identity, Instances, Metadata, Records, ScalingGroup
 from node_agent.reactor import Reactor
 from node_agent.settings import Settings
+from node_agent.tasks.checkpointer import Checkpointer
 from node_agent.tasks.draining import Draining
 from node_agent.tasks.engine_load import EngineLoad
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
@@ -56,11 +62,13 @@ from node_agent.tasks.front_door import FrontDoor
 from node_agent.tasks.gossip import Gossip, is_lost
 from node_agent.tasks.journal_door import JournalDoor
 from node_agent.tasks.keepers import Keepers
+from node_agent.tasks.kv_node import KvNode
 from node_agent.tasks.metrics import Metrics
 from node_agent.tasks.node import Node
 from node_agent.tasks.open_streams import OpenStreams
 from node_agent.tasks.peer_door import PeerDoor
 from node_agent.tasks.publisher import Publisher
+from node_agent.tasks.self_test import able_ways
 from node_agent.tasks.served import ServedRequests
 from node_agent.tasks.takeover import Takeovers
 from node_agent.tasks.watch_metadata import watch_metadata
@@ -71,6 +79,9 @@ _ENGINE_GRACE_S = 1.0
 
 _COPY_S = 1.0
 """For the copies of journals that a node that goes has to leave elsewhere."""
+
+_CHECKPOINT_S = 2.0
+"""For the checkpoints of journals, at the same time."""
 
 _FLUSH_S = 1.5
 _LET_GO_S = 2.0
@@ -84,7 +95,7 @@ _T = TypeVar("_T")
 class Outside:
     """What a node needs of the world: learned before anything is started.
 
-    records, group: None where there is no table, or no Auto Scaling group that waits for this node.
+    records, group: None where there is no table, no Auto Scaling group that waits; checkpoints, blocks: no bucket.
     """
 
     identity: Identity
@@ -93,6 +104,8 @@ class Outside:
     records: Records | None
     key: bytes
     group: ScalingGroup | None = None
+    checkpoints: Checkpoints | None = None
+    blocks: BlockStore | None = None
 
 
 def settle_garbage_collector() -> None:
@@ -138,7 +151,21 @@ async def _learn(settings: Settings, client: HttpClient) -> Outside:
     instances = Ec2(aws_client("ec2", identity.region), settings.peer.port)
     records = DynamoRecords(aws_client("dynamodb", identity.region), settings.table) if settings.table else None
     group = AutoScaling(aws_client("autoscaling", identity.region), settings.group) if settings.group else None
-    return Outside(identity, metadata, instances, records, key, group)
+    checkpoints, blocks = _checkpoints(settings, identity.region), _blocks(settings, identity.region)
+    return Outside(identity, metadata, instances, records, key, group, checkpoints, blocks)
+
+
+def _blocks(settings: Settings, region: str) -> BlockStore | None:
+    if settings.checkpoints_bucket is None or not settings.kv_max_bytes:
+        return None
+    return S3BlockStore(aws_client("s3", region, RANGES_AT_ONCE), settings.checkpoints_bucket)
+
+
+def _checkpoints(settings: Settings, region: str) -> Checkpoints | None:
+    if settings.checkpoints_bucket is None or settings.table is None:
+        return None
+    s3, dynamodb = (aws_client(service, region, AT_ONCE) for service in ("s3", "dynamodb"))
+    return AwsCheckpoints(s3, settings.checkpoints_bucket, dynamodb, settings.table)
 
 
 async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
@@ -154,6 +181,14 @@ async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
                 raise
             _log.warning("%s; trying again in %.1f s", error, wait_s)
             await asyncio.sleep(wait_s)
+
+
+def _engine_environ(settings: Settings) -> dict[str, str]:
+    """The agent's own; an engine that keeps blocks finds there what it loads of this package (`node_agent/kv`)."""
+    if not settings.kv_max_bytes:
+        return dict(os.environ)
+    above = str(Path(__file__).resolve().parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
 
 
 class Agent:
@@ -173,7 +208,9 @@ class Agent:
         self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
         self._node = Node(identity, settings.model_name, time.time, self._gossip, metrics, settings.min_silence_s)
         self._served = ServedRequests(self._node, client, settings.engine)
-        self._engines = Engines(self._node, self._served, self._to_peers, outside.key)
+        folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes, MAX_WRITERS) if settings.kv_max_bytes else None
+        self.kv = KvNode(self._node, client, self._to_peers, outside.key, settings.engine, folder, outside.blocks)
+        self._engines = Engines(self._node, self._served, self._to_peers, outside.key, self.kv.contexts)
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
         self.keepers = Keepers(
             self._node,
@@ -182,9 +219,10 @@ class Agent:
             settings.keepers if settings.durability == "peer" else 0,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
-        takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up)
+        self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
+        takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up, self._checkpointer)
         self._publisher = self._make_publisher(outside, status.incarnation)
-        self._draining = Draining(self._node, self._served, self._publisher.keep_drain)
+        self._draining = Draining(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
         self._entrance = Entrance(self._node, random.random)
         self._front = FrontDoor(
             self._node, self._entrance, self._engines, self.keepers, takeovers, self.streams, self._draining
@@ -193,14 +231,22 @@ class Agent:
         doorkeeper = Doorkeeper(outside.key)
         self.journals = JournalDoor(keeper, doorkeeper, time.time)
         limits = Limits(body_bytes=settings.max_body_bytes)
-        peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper)
+        peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
         self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
         self._outside = outside
-        self._group = EngineProcess(settings.engine_command, os.environ, settings.state_dir / "engine.group")
-        self._reactor = Reactor(Lifecycle(), self._perform)
-        self._engine_load = EngineLoad(self._node, self._served, client, settings.engine)
+        self._group = EngineProcess(
+            settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group"
+        )
+        self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
+        self._engine_load = EngineLoad(
+            self._node, self._served, client, settings.engine, lambda: self.kv.contexts.prefill_tokens_per_s or 0.0
+        )
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
-        self._supervisor = EngineSupervisor(plan, self._group, client, self._reactor.post, time.time, random.random)
+        self._client = client
+        self._supervisor = EngineSupervisor(
+            plan, self._group, client, self._reactor.post, time.time, random.random, self._examine_engine
+        )
+        self._background: set[asyncio.Task[None]] = set()
 
     @staticmethod
     def _make_publisher(outside: Outside, incarnation: int) -> Publisher:
@@ -214,6 +260,11 @@ class Agent:
             expires_at=int(time.time()) + RECORD_LIFE_S,
         )
         return Publisher(record, outside.instances, outside.records, random.random)
+
+    async def _examine_engine(self) -> None:
+        """What peers may ask of this engine is what it was seen doing."""
+        self._node.ways = ()
+        self._node.ways = await able_ways(self._client, self._settings.engine, self._settings.model_name)
 
     async def run(self) -> int:
         """Until the node's life is over; its exit code."""
@@ -276,7 +327,7 @@ class Agent:
         while True:
             await asyncio.sleep(_TICK_S)
             clients = len(self.streams) + len(self._front.whole_requests)
-            self._reactor.post(Tick(time.time(), len(self._served) + clients))
+            self._reactor.post(Tick(time.time(), len(self._served) + clients + self.kv.owed()))
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
@@ -295,8 +346,15 @@ class Agent:
     def _publish(self, effect: Publish) -> None:
         self._node.become(effect.state)
         self._draining.begin(effect)
+        if effect.step == "ready":
+            self._in_background(self.kv.measure())
         tags = NodeTags(self._settings.cluster, effect.state, self._settings.advertise_address, effect.deadline)
         self._publisher.publish(tags, effect.state, TimelineStep(effect.step, effect.source, effect.at))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)  # the loop holds tasks weakly
+        task.add_done_callback(self._background.discard)
 
     async def _retire(self, retire: Retire, loops: list[asyncio.Task[None]]) -> None:
         """In the order that clients need: peers hear of it, so that nobody comes any more, before the rest ends."""
@@ -308,11 +366,12 @@ class Agent:
         self._publisher.publish(None, NodeState.GONE, step)
         self._draining.tell("retired")
         closing = [asyncio.ensure_future(server.close(_DOOR_DRAIN_S)) for server in self.doors]
-        await self.keepers.send_away(_COPY_S)
+        await asyncio.gather(self.keepers.send_away(_COPY_S), self._checkpointer.leave(_CHECKPOINT_S))
         await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
         for loop in loops:
             loop.cancel()
         self.keepers.shut()
+        self.kv.shut()
         self.journals.close()
 
     async def _leave_tags(self) -> None:

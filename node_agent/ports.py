@@ -13,10 +13,11 @@ from typing import Any, Protocol
 from node_agent.contract.drains import DrainRecord
 from node_agent.contract.errors import TransientError
 from node_agent.contract.notices import InterruptionNotice
-from node_agent.contract.records import NodeRecord, TimelineStep
+from node_agent.contract.records import NodeRecord, StreamRecord, TimelineStep
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
+from node_agent.core.kv_index import Batch, Index
 from node_agent.core.nodes import TaggedNode
 
 
@@ -54,7 +55,9 @@ class Instances(Protocol):
 
     async def untag(self, instance_id: str) -> None: ...
 
-    async def nodes(self, cluster: str) -> list[TaggedNode]: ...
+    async def nodes(self, cluster: str, most_calls: int | None = None) -> list[TaggedNode]:
+        """Running nodes. most_calls: of EC2's API, each of which tells of a thousand; None for all nodes there are."""
+        ...
 
 
 class Records(Protocol):
@@ -70,6 +73,40 @@ class Records(Protocol):
 
     async def keep_drain(self, record: DrainRecord) -> None:
         """Write what there is to tell of a drain; the newest word replaces the one before."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """The checkpoints bucket and the streams' records: journals whose nodes go."""
+
+    async def write(self, key: str, body: bytes, records: Sequence[StreamRecord]) -> int:
+        """Write the object, then the records; one that would move its stream back is left out. How many were written.
+
+        Raises StoreUnavailable where the object, or any of the records, could not be written.
+        """
+        ...
+
+    async def find(self, stream: str) -> StreamRecord | None: ...
+
+    async def read(self, record: StreamRecord) -> bytes | None:
+        """The bytes that the record speaks of; None where there is no such object any more."""
+        ...
+
+
+class BlockStore(Protocol):
+    """KV blocks in the checkpoints bucket, a stream's together, with an index."""
+
+    async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
+        """Write a stream's blocks, then their index. read: a block's file by its name, called in a thread.
+
+        Raises StoreUnavailable, also where a block is not there any more; then there is no index.
+        """
+        ...
+
+    async def index(self, fingerprint: bytes, stream: str) -> Index | None: ...
+
+    async def fetch(self, index: Index, batch: Batch) -> bytes:
+        """The bytes of some of the blocks."""
         ...
 
 

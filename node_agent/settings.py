@@ -21,6 +21,7 @@ from node_agent.contract.names import (
 from node_agent.core.addresses import Address, parse_address
 from node_agent.core.batches import LAG_S
 from node_agent.core.keeper import MAX_BYTES
+from node_agent.core.kv_transfer import kv_arguments
 from node_agent.core.patience import MIN_SILENCE_S
 from node_agent.core.tag_reads import FIRST_LOOK_WITHIN_S
 from node_agent.core.write_ahead import MAX_COPIES, WANTED
@@ -68,6 +69,9 @@ class Settings:
     table: str | None
     """SYNKTI_TABLE: the DynamoDB table; the cluster's own by default, none where it is empty."""
 
+    checkpoints_bucket: str | None
+    """The S3 bucket for journals whose nodes go; none where they are left nowhere. It needs the table, too."""
+
     group: str | None
     """The Auto Scaling group that waits for this node's drain; none where nothing waits."""
 
@@ -85,6 +89,10 @@ class Settings:
 
     term_grace_s: float
     """The deadline that SIGTERM gives a drain. systemd's TimeoutStopSec has to be longer."""
+
+    linger_s: float
+    """How long a node that is asked to drain stays at least, although it has nothing to do any more: it forwards what a
+    load balancer still sends it. 0 where there is none."""
 
     min_silence_s: float
     """The least inter-token timeout. Longer where engines share a CPU and one may be slow without being lost."""
@@ -106,6 +114,19 @@ class Settings:
 
     max_kept_bytes: int
     """Of all journals that this node keeps for others."""
+
+    kv_max_bytes: int
+    """Of the KV blocks that the engine keeps on the disk (in `kv` of the state's folder), so that a context can move;
+    0: it keeps none."""
+
+    @property
+    def kv_dir(self) -> Path:
+        return self.state_dir / "kv"
+
+    @property
+    def engine_argv(self) -> tuple[str, ...]:
+        """The engine's command, with what makes it keep its blocks."""
+        return (*self.engine_command, *(kv_arguments(str(self.kv_dir), self.kv_max_bytes) if self.kv_max_bytes else ()))
 
 
 def default_engine_command(model_dir: str, model_name: str, engine: Address) -> tuple[str, ...]:
@@ -169,12 +190,14 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         state_dir=Path(environ.get("SYNKTI_STATE_DIR", "/var/lib/synkti")),
         cluster_key_secret=environ.get("SYNKTI_CLUSTER_KEY_SECRET") or cluster_key_secret_name(cluster),
         table=environ.get("SYNKTI_TABLE", table_name(cluster)) or None,
+        checkpoints_bucket=environ.get("SYNKTI_CHECKPOINTS_BUCKET") or None,
         group=environ.get("SYNKTI_GROUP") or None,
         metadata_endpoint=environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or IMDS_ENDPOINT,
         engine_start_s=read.get("SYNKTI_ENGINE_START_S", 900.0, _positive),
         engine_restarts=read.get("SYNKTI_ENGINE_RESTARTS", 5, int),
         boot_spread_s=read.get("SYNKTI_BOOT_SPREAD_S", FIRST_LOOK_WITHIN_S, _positive),
         term_grace_s=read.get("SYNKTI_TERM_GRACE_S", 90.0, _positive),
+        linger_s=read.get("SYNKTI_LINGER_S", 0.0, _seconds),
         min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_SILENCE_S, _positive),
         max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, int),
         max_streams=read.get("SYNKTI_MAX_STREAMS", 2_000, int),
@@ -182,6 +205,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         keepers=read.get("SYNKTI_KEEPERS", WANTED, _copies),
         keeper_lag_s=read.get("SYNKTI_KEEPER_LAG_S", LAG_S, _positive),
         max_kept_bytes=read.get("SYNKTI_MAX_KEPT_BYTES", MAX_BYTES, int),
+        kv_max_bytes=read.get("SYNKTI_KV_MAX_BYTES", 0, _size),
     )
     if read.faults:
         raise ConfigurationError(read.faults)
@@ -204,6 +228,20 @@ def _positive(text: str) -> float:
     value = float(text)
     if not value > 0:
         raise ValueError("must be more than 0")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise ValueError("must be 0 or more")
+    return value
+
+
+def _size(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError("must not be negative")
     return value
 
 

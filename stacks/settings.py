@@ -120,6 +120,10 @@ class FleetSettings:
     engine_args: tuple[str, ...] = _setting((), values.arguments)
     """Further arguments of `vllm serve`."""
 
+    kv_gib: int = _setting(0, values.whole_or_zero(1, 4_096))
+    """Of the root volume, for KV blocks: a stream that goes on at another node then brings its context there instead of
+    computing it, where that is faster. 0: none are kept. Not run on a GPU yet."""
+
     ready_within_s: int = _setting(1_800, values.whole(120, 7_200))
     """A node that has not become ready by then ends itself: it borrowed the instance."""
 

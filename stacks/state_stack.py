@@ -14,6 +14,8 @@ from stacks.settings import FleetSettings
 from stacks.stack import FleetPart
 
 _CHECKPOINT_LIFE_DAYS = 7
+_CONTEXT_LIFE_DAYS = 1
+"""S3 knows nothing shorter. Records expire after an hour, and nobody reads what has none."""
 
 
 class StateStack(FleetPart):
@@ -60,7 +62,13 @@ class StateStack(FleetPart):
 
     def _bucket(self, construct_id: str, name: str, *, permanent: bool) -> s3.Bucket:
         abort = s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(1))
-        expire = s3.LifecycleRule(expiration=Duration.days(_CHECKPOINT_LIFE_DAYS))
+        expire = [
+            s3.LifecycleRule(expiration=Duration.days(_CHECKPOINT_LIFE_DAYS)),
+            *(
+                s3.LifecycleRule(prefix=prefix, expiration=Duration.days(_CONTEXT_LIFE_DAYS))
+                for prefix in (names.JOURNALS_PREFIX, names.KV_BLOCKS_PREFIX)
+            ),
+        ]
         return s3.Bucket(
             self,
             construct_id,
@@ -69,6 +77,6 @@ class StateStack(FleetPart):
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
             versioned=permanent,
-            lifecycle_rules=[abort] if permanent else [abort, expire],
+            lifecycle_rules=[abort] if permanent else [abort, *expire],
             removal_policy=RemovalPolicy.RETAIN if permanent else RemovalPolicy.DESTROY,
         )

@@ -11,12 +11,26 @@ from local.standin import model as standin_model
 from local.standin.answers import Sampling, answer
 
 _TEXTS = ("a night train", "the river", "雨の夜", "Once upon a time", "🚀 and 🌍", "two nodes", "кто там", "3 lights")
+_STATES: dict[str, dict[str, Any]] = {
+    "seed": {"temperature": 1.1, "seed": 7},
+    "penalties": {"temperature": 0, "frequency_penalty": 0.3, "presence_penalty": 0.6},
+    "grammar": {"temperature": 0, "structured_outputs": {"regex": "([a-z]{8} ){400}"}},
+    "all": {
+        "temperature": 0.9,
+        "seed": 3,
+        "frequency_penalty": 0.2,
+        "structured_outputs": {"regex": "([a-z]{6}, ){400}"},
+    },
+}
+"""What an answer may depend on beside its ids, and can go on with the plug-in only. The stand-in has the first."""
+
+_IN_BODY = frozenset({"structured_outputs"})
 _STOPS = ("node", "。", "мир", "🎉", "\n2. ", "another node took")
 
 
 @dataclass(frozen=True)
 class Question:
-    """One request. through: client (the transport) or gateway (a stock client)."""
+    """One request. through: client (the transport) or gateway (a stock client); state: one of _STATES, or none."""
 
     chat: bool
     text: str
@@ -29,17 +43,21 @@ class Question:
     logprobs: bool = False
     ids: bool = False
     usage: bool = False
+    state: str = ""
 
     @property
     def key(self) -> tuple[object, ...]:
         """Questions with equal keys have equal answers."""
-        return self.chat, self.text, self.max_tokens, self.stop, self.echo
+        return self.chat, self.text, self.max_tokens, self.stop, self.echo, self.state
 
     def options(self, model: str) -> dict[str, Any]:
         """Keyword arguments of the SDK's `create`."""
         options: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens}
         options["temperature"] = 0 if self.choices == 1 else 1  # vLLM takes several only where it samples
         options["extra_body"] = {"ignore_eos": True} | ({"return_token_ids": True} if self.ids else {})
+        state = _STATES.get(self.state, {})
+        options |= {name: value for name, value in state.items() if name not in _IN_BODY}
+        options["extra_body"] |= {name: value for name, value in state.items() if name in _IN_BODY}
         if self.chat:
             options["messages"] = [{"role": "user", "content": self.text}]
         else:
@@ -59,26 +77,31 @@ class Question:
         return options
 
 
-def draw(random: Random, tokens: tuple[int, int], *, texts: int = len(_TEXTS), choices: int = 3) -> Question:
-    """The next question. tokens: the least and the most that it asks for; choices: the most.
+def draw(
+    random: Random, tokens: tuple[int, int], *, texts: int = len(_TEXTS), choices: int = 3, states: int = 0
+) -> Question:
+    """The next question. tokens: the least and the most that it asks for; choices: the most; states: how many kinds.
 
     Where it samples, nobody knows a real vLLM's right answer; the stand-in's is always the same.
     """
     chat = random.random() < 0.5  # half of them
     echo = not chat and random.random() < 0.2
     logprobs = not echo and random.random() < 0.2
+    many = random.choice((1, 1, 1, 1, choices))
+    has_state = states > 0 and many == 1  # each of several choices would have a seed of its own
     return Question(
         chat=chat,
         text=_TEXTS[random.randrange(min(texts, len(_TEXTS)))],
         max_tokens=random.randrange(*tokens, 20) if tokens[0] < tokens[1] else tokens[0],
         through=random.choice(("client", "gateway")),
         stream=random.random() < 0.9,
-        choices=random.choice((1, 1, 1, 1, choices)),
+        choices=many,
         stop=(random.choice(_STOPS),) if random.random() < 0.2 else (),
         echo=echo,
         logprobs=logprobs,
         ids=not echo and random.random() < 0.5,
         usage=random.random() < 0.5,
+        state=random.choice(["", *_STATES][: states + 1]) if has_state else "",
     )
 
 
@@ -88,5 +111,6 @@ def known_answer(question: Question) -> Answer:
         prompt = standin_model.chat_prompt([{"role": "user", "content": question.text}])
     else:
         prompt = standin_model.completion_prompt(question.text)
-    right = answer(prompt, Sampling(question.max_tokens, ignore_eos=True, stop=question.stop))
+    seed = _STATES.get(question.state, {}).get("seed")
+    right = answer(prompt, Sampling(question.max_tokens, ignore_eos=True, stop=question.stop, seed=seed))
     return Answer(right.ids, (question.text if question.echo else "") + right.text)

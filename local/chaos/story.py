@@ -37,7 +37,7 @@ _GATEWAY_WITHIN_S = 15.0
 
 @dataclass(frozen=True)
 class Scale:
-    """What differs between the engines: nodes, clients, and what is asked.
+    """What differs between the engines: nodes, clients, and what is asked; states: kinds of requests that have one.
 
     least_calm: how many nodes are left in peace; tokens: the least and the most of an answer.
     """
@@ -49,11 +49,12 @@ class Scale:
     texts: int
     choices: int
     answers_are_known: bool
+    states: int = 0
 
 
 SCALES = {
-    SIM: Scale(9, 4, 12, (60, 400), texts=8, choices=3, answers_are_known=True),
-    VLLM: Scale(3, 1, 2, (600, 600), texts=3, choices=1, answers_are_known=False),
+    SIM: Scale(9, 4, 12, (60, 400), texts=8, choices=3, answers_are_known=True, states=1),
+    VLLM: Scale(3, 1, 2, (600, 600), texts=3, choices=1, answers_are_known=False, states=4),
 }
 
 
@@ -73,7 +74,8 @@ class Chaos:
     struck_by: dict[str, str] = field(default_factory=dict)
 
     def draw(self, random: Random) -> Question:
-        return draw(random, self.scale.tokens, texts=self.scale.texts, choices=self.scale.choices)
+        scale = self.scale
+        return draw(random, scale.tokens, texts=scale.texts, choices=scale.choices, states=scale.states)
 
     async def ask(self, question: Question) -> Heard:
         if question.through == "gateway":
@@ -154,11 +156,11 @@ async def _learn_answers(chaos: Chaos) -> None:
     """What a real engine answers is known only by asking it, before anything is done to it."""
     chaos.screen.say("the right answers are learned in calm")
     rng = Random(0)  # noqa: S311 # any will do
-    while len(chaos.answers) < chaos.scale.texts * 2:
+    while len(chaos.answers) < chaos.scale.texts * 2 * (1 + chaos.scale.states):
         question = chaos.draw(rng)
         if question.stop or question.echo or question.key in chaos.answers:
             continue
-        plain = Question(question.chat, question.text, question.max_tokens, "client", ids=True)
+        plain = Question(question.chat, question.text, question.max_tokens, "client", ids=True, state=question.state)
         heard = await chaos.ask(plain)
         if heard.error or heard.pauses:
             raise LocalRunError(f"an answer in calm was not calm: {heard.error or heard.pauses}")
@@ -184,7 +186,8 @@ async def _strike(chaos: Chaos, random: Random, kinds: Sequence[Kind], interrupt
         if sum(chaos.done.values()) >= interruptions:
             break
         await asyncio.sleep(random.uniform(*_EVERY_S))
-        least = chaos.scale.least_calm + kind.victims - 1
+        leaves = chaos.scale.least_calm if kind.leaves is None else kind.leaves
+        least = leaves + kind.victims - 1
         if least >= chaos.scale.nodes:
             continue
         await fleet.until("nodes are calm again", lambda: len(fleet.calm) > least, chaos.engine.ready_within_s)  # noqa: B023 # awaited here

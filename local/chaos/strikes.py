@@ -103,7 +103,8 @@ async def _cut(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
 class Kind:
     """victims: how many nodes it takes; most_of: the metric that says where it hurts most, None for any node.
 
-    sudden: whether the node is gone, or as good as gone, without a word.
+    sudden: whether the node is gone, or as good as gone, without a word; leaves: how many nodes it leaves in peace,
+    None for as many as any other.
     """
 
     name: str
@@ -111,12 +112,13 @@ class Kind:
     victims: int = 1
     most_of: str | None = None
     sudden: bool = False
+    leaves: int | None = None
 
 
 KINDS = (
     Kind("notice", _notice),
     Kind("short-notice", _short_notice),
-    Kind("mass-notice", _notice, victims=4),
+    Kind("mass-notice", _notice, victims=4, leaves=3),
     Kind("rebalance-then-notice", _rebalance),
     Kind("sigterm", _sigterm),
     Kind("sigkill", _kill, sudden=True),

@@ -17,8 +17,10 @@ def main() -> None:
     parser.add_argument("--seconds-per-token", type=float, default=0.02)
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--shutdown-timeout", type=float, default=0.0)
+    parser.add_argument("--kv-transfer-config", help="taken as vLLM takes it; no blocks are kept here")
     parser.add_argument("--faults", action="store_true", help="take losses to play at /standin/faults")
     parser.add_argument("--max-num-seqs", type=int, default=1_024)
+    parser.add_argument("--plugged", action="store_true", help="with the plug-in: it can resume")
     given = parser.parse_args()
     config = Config(
         given.model_name,
@@ -27,6 +29,7 @@ def main() -> None:
         given.shutdown_timeout,
         given.faults,
         given.max_num_seqs,
+        given.plugged,
     )
     uvloop.run(serve(config, given.host, given.port))
 

@@ -11,7 +11,7 @@ Rules kept from vLLM 0.32 (v1/engine/detokenizer.py):
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from local.standin import model
@@ -32,13 +32,23 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True)
 class Sampling:
-    """max_tokens: None for the rest of the context."""
+    """max_tokens: None for the rest of the context; seed: None where none matters.
+
+    begun, apart: what the plug-in is told: ids that the answer has, and whether they come one by one.
+    """
 
     max_tokens: int | None = None
     min_tokens: int = 0
     ignore_eos: bool = False
     stop: tuple[str, ...] = ()
     include_stop: bool = False
+    seed: int | None = None
+    begun: tuple[int, ...] = ()
+    apart: bool = False
+
+    def of_choice(self, number: int) -> Sampling:
+        """As vLLM seeds the choices of one prompt."""
+        return self if self.seed is None else replace(self, seed=self.seed + number)
 
     @property
     def held_back(self) -> int:
@@ -89,10 +99,12 @@ def steps(prompt: Sequence[int], sampling: Sampling, max_model_len: int) -> Iter
     """The answer's steps. prompt: ids with BEGIN in them."""
     room = max_model_len - len(prompt)
     limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
-    continuation = model.Continuation(prompt)
+    continuation = model.Continuation(prompt, sampling.seed)
     text = _Text(raw=_half_character(prompt))
     for count in range(1, limit + 1):
         token = continuation.next(sampling.ignore_eos or count <= sampling.min_tokens)
+        if count <= len(sampling.begun):
+            token = sampling.begun[count - 1]
         text.add(model.piece(token))
         if token == model.EOS:
             yield Step(token, text.take(0), "stop")
@@ -130,8 +142,8 @@ def answer(prompt: Sequence[int], sampling: Sampling, max_model_len: int = 4096)
     )
 
 
-def read_sampling(body: dict[str, Any], chat: bool) -> Sampling:
-    """Raises BadRequest."""
+def read_sampling(body: dict[str, Any], chat: bool, *, plugged: bool = False) -> Sampling:
+    """plugged: whether the plug-in's arguments are known. Raises BadRequest."""
     name = "max_completion_tokens" if chat and body.get("max_completion_tokens") is not None else "max_tokens"
     max_tokens = body.get(name, None if chat else 16)
     if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
@@ -146,7 +158,19 @@ def read_sampling(body: dict[str, Any], chat: bool) -> Sampling:
         ignore_eos=bool(body.get("ignore_eos")),
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         include_stop=bool(body.get("include_stop_str_in_output")),
+        seed=body.get("seed") if body.get("temperature") != 0 else None,
+        **(_read_begun(body, max_tokens) if plugged else {}),
     )
+
+
+def _read_begun(body: dict[str, Any], max_tokens: int | None) -> dict[str, Any]:
+    extra = body.get("vllm_xargs") or {}
+    ids = extra.get("synkti_resume_ids") or ()
+    if any(not 0 <= token < model.VOCABULARY_SIZE for token in ids):
+        raise BadRequest(f"{ids} are not all in the vocabulary", "vllm_xargs")
+    if max_tokens is not None and len(ids) >= max_tokens:
+        raise BadRequest(f"{len(ids)} ids leave nothing to generate", "vllm_xargs")
+    return {"begun": tuple(ids), "apart": bool(extra.get("synkti_apart"))}
 
 
 def read_n(body: dict[str, Any]) -> int:

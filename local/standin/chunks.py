@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,26 +55,29 @@ class Form:
             extra["usage"] = _usage(len(self.prompts[0]), 0)
         return Chunk(self._event([choice], extra))
 
-    def choice_chunks(self, index: int, steps: Iterable[Step]) -> Iterator[Chunk]:
-        """One choice of a stream, a chunk for each step."""
-        prompt, offset = self.prompt(index), 0
+    def choice_chunks(self, index: int, steps: Iterator[Step], at_once: int = 0) -> Iterator[Chunk]:
+        """One choice of a stream, a chunk for each step. at_once: steps that come with the one behind."""
+        prompt, offset, count = self.prompt(index), 0, 0
         scorer = self._scorer(prompt)
-        for count, step in enumerate(steps, start=1):
-            first = count == 1
+        while together := tuple(itertools.islice(steps, 1 if count else at_once + 1)):
+            first, step = not count, together[-1]
+            count += len(together)
             echoed = prompt if first and self.echo and not self.chat else ()
             scored: dict[str, Any] | None = None
             if scorer is not None:
-                tokens = [scorer.score(token, of_prompt=True) for token in echoed] + [scorer.score(step.token)]
+                tokens = [scorer.score(token, of_prompt=True) for token in echoed] + [
+                    scorer.score(each.token) for each in together
+                ]
                 scored, offset = self._scored(tokens, offset), offset + sum(len(token.text) for token in tokens)
             choice: dict[str, Any] = {"index": index}
-            text = (self._echo(prompt) if first else "") + step.text
+            text = (self._echo(prompt) if first else "") + "".join(each.text for each in together)
             choice |= {"delta": {"content": text}} if self.chat else {"text": text}
             choice |= {"logprobs": scored, "finish_reason": step.finish_reason}
             if not self.chat or step.finish_reason is not None:
                 choice["stop_reason"] = step.stop_reason
             if not self.chat:
                 choice["prompt_token_ids"] = prompt if first and (self.wants_ids or self.echo) else None
-            choice["token_ids"] = [step.token] if self.wants_ids else None
+            choice["token_ids"] = [each.token for each in together] if self.wants_ids else None
             extra = {"usage": _usage(len(prompt), count)} if self.running_usage else {}
             yield Chunk(self._event([choice], extra), tokens=1)
 

@@ -101,11 +101,11 @@ def _story(prompt: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Continuation:
-    """The ids that follow a prompt (which holds BEGIN), one at a time."""
+    """The ids that follow a prompt (which holds BEGIN), one at a time. With a seed it is another story."""
 
-    def __init__(self, prompt: Sequence[int]) -> None:
+    def __init__(self, prompt: Sequence[int], seed: int | None = None) -> None:
         begin = len(prompt) - list(reversed(prompt)).index(BEGIN)
-        self._story = _story(tuple(prompt[:begin]))
+        self._story = _story(tuple(prompt[:begin]) + (() if seed is None else (-1, seed)))
         self._at = len(prompt) - begin
 
     def next(self, ignore_eos: bool) -> int:

@@ -59,7 +59,8 @@ _HANGS_S = 60.0
 class Config:
     """seconds_per_token: the pace; shutdown_timeout_s: as vLLM's --shutdown-timeout; faults: whether to take them.
 
-    max_num_seqs: as vLLM's: requests that are generated at once, all others wait.
+    max_num_seqs: as vLLM's: requests that are generated at once, all others wait; plugged: whether it has the plug-in,
+    and can resume.
     """
 
     model: str
@@ -68,6 +69,7 @@ class Config:
     shutdown_timeout_s: float = 0.0
     faults: bool = False
     max_num_seqs: int = 1_024
+    plugged: bool = False
 
 
 class StandIn:
@@ -123,7 +125,7 @@ class StandIn:
         body = _read(raw)
         if body.get("model") not in (None, self._config.model):
             raise _no_such_model(body["model"])
-        sampling = read_sampling(body, chat)
+        sampling = read_sampling(body, chat, plugged=self._config.plugged)
         form = self._form(scope, body, chat)
         if self.terminating.is_set():
             await _error(send, 500, "InternalServerError", "EngineCore encountered an issue.", None)
@@ -160,8 +162,9 @@ class StandIn:
 
     async def _whole(self, send: Send, receive: Receive, form: Form, sampling: Sampling) -> None:
         max_model_len = self._config.max_model_len
-        made = [answer(prompt, sampling, max_model_len) for prompt in form.prompts for _ in range(form.n)]
-        longest = max(len(each.ids) for each in made)
+        runs = [(prompt, sampling.of_choice(number)) for prompt in form.prompts for number in range(form.n)]
+        made = [answer(prompt, each, max_model_len) for prompt, each in runs]
+        longest = max(len(each.ids) for each in made) - len(sampling.begun)
         took = asyncio.create_task(asyncio.sleep(longest * self._config.seconds_per_token))
         gone = asyncio.create_task(_disconnected(receive))
         ended = asyncio.create_task(self._end().wait())
@@ -285,25 +288,26 @@ class StandIn:
 def _told(form: Form, sampling: Sampling, max_model_len: int, fault: Fault | None) -> Iterator[Chunk | Ending]:
     """A stream's chunks, and what a fault makes of them."""
     runs: list[Iterator[Step]] = [
-        steps(prompt, sampling, max_model_len) for prompt in form.prompts for _ in range(form.n)
+        steps(prompt, sampling.of_choice(number), max_model_len) for prompt in form.prompts for number in range(form.n)
     ]
+    at_once = 0 if sampling.apart else len(sampling.begun)
     if fault is None:
-        yield from _interleaved(form, runs)
+        yield from _interleaved(form, runs, at_once)
         return
     if fault.kind is Kind.BEFORE_FINISH:
         runs = [_unfinished(run) for run in runs]
-    yield from broken(fault, _interleaved(form, runs), form.last_words())
+    yield from broken(fault, _interleaved(form, runs, at_once), form.last_words())
 
 
 def _unfinished(run: Iterator[Step]) -> Iterator[Step]:
     return (replace(step, finish_reason=None, stop_reason=None) for step in run)
 
 
-def _interleaved(form: Form, runs: Iterable[Iterator[Step]]) -> Iterator[Chunk]:
-    """Chunk after chunk, the choices taking turns."""
+def _interleaved(form: Form, runs: Iterable[Iterator[Step]], at_once: int) -> Iterator[Chunk]:
+    """Chunk after chunk, the choices taking turns. at_once: steps that come together with the one behind them."""
     if form.chat:
         yield from (form.role_chunk(index) for index in range(form.choices))
-    for turn in itertools.zip_longest(*(form.choice_chunks(index, run) for index, run in enumerate(runs))):
+    for turn in itertools.zip_longest(*(form.choice_chunks(index, run, at_once) for index, run in enumerate(runs))):
         yield from (chunk for chunk in turn if chunk is not None)
 
 

@@ -13,12 +13,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 from node_agent.contract.errors import StoreUnavailable
 
 _CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "max_attempts": 3})
+_CONNECTIONS = 10
 _T = TypeVar("_T")
 
 
-def aws_client(service: str, region: str | None) -> Any:
-    """A boto3 client of `service`; endpoint, credentials and, where it is None, the region are botocore's to find."""
-    return boto3.session.Session(region_name=region).client(service, config=_CONFIG)  # type: ignore[call-overload]
+def aws_client(service: str, region: str | None, connections: int = _CONNECTIONS) -> Any:
+    """A boto3 client of `service`; endpoint, credentials and, where it is None, the region are botocore's to find.
+
+    connections: how many requests may be under way at once.
+    """
+    config = _CONFIG.merge(Config(max_pool_connections=connections))
+    return boto3.session.Session(region_name=region).client(service, config=config)  # type: ignore[call-overload]
 
 
 async def in_thread(what: str, call: Callable[[], _T]) -> _T:

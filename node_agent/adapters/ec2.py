@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from node_agent.adapters.aws import in_thread
 from node_agent.contract.names import PEER_DOOR_PORT
 from node_agent.contract.tags import CLUSTER_TAG, DEADLINE_TAG, NODE_TAGS, ROLE_TAG, WORKER_ROLE, NodeTags, decode_tags
 from node_agent.core.nodes import TaggedNode
+from node_agent.core.tag_reads import PAGE_NODES
 
 
 class Ec2:
@@ -31,7 +33,7 @@ class Ec2:
         keys = [{"Key": key} for key in NODE_TAGS]
         await in_thread("untagging this instance", lambda: self._client.delete_tags(Resources=[instance_id], Tags=keys))
 
-    async def nodes(self, cluster: str) -> list[TaggedNode]:
+    async def nodes(self, cluster: str, most_calls: int | None = None) -> list[TaggedNode]:
         filters = [
             {"Name": f"tag:{CLUSTER_TAG}", "Values": [cluster]},
             {"Name": f"tag:{ROLE_TAG}", "Values": [WORKER_ROLE]},
@@ -39,7 +41,8 @@ class Ec2:
         ]
 
         def call() -> list[TaggedNode]:
-            pages = self._client.get_paginator("describe_instances").paginate(Filters=filters)
+            paginator = self._client.get_paginator("describe_instances")
+            pages = islice(paginator.paginate(Filters=filters, PaginationConfig={"PageSize": PAGE_NODES}), most_calls)
             instances = [i for page in pages for r in page["Reservations"] for i in r["Instances"]]
             return [node for instance in instances if (node := self._node(instance)) is not None]
 

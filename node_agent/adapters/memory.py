@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from node_agent.contract.drains import DrainRecord
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.notices import InterruptionNotice
-from node_agent.contract.records import NodeRecord, TimelineStep
+from node_agent.contract.records import NodeRecord, StreamRecord, TimelineStep
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import DEADLINE_TAG, NODE_TAGS, NodeTags, decode_tags
+from node_agent.core.kv_index import Batch, Index, blocks_key, index_key, read_index
 from node_agent.core.nodes import TaggedNode
+from node_agent.core.tag_reads import PAGE_NODES
 from node_agent.ports import Identity
 
 
@@ -69,14 +71,14 @@ class MemoryInstances:
         for key in NODE_TAGS:
             self.tags.get(instance_id, {}).pop(key, None)
 
-    async def nodes(self, cluster: str) -> list[TaggedNode]:
-        found = []
+    async def nodes(self, cluster: str, most_calls: int | None = None) -> list[TaggedNode]:
+        found: list[TaggedNode] = []
         for instance_id, held in self.tags.items():
             tags = decode_tags(held)
             if tags is not None and tags.cluster == cluster:
                 address = tags.address or f"{self._addresses[instance_id]}:{self._peer_port}"
                 found.append(TaggedNode(instance_id, address, tags.state))
-        return found
+        return found if most_calls is None else found[: most_calls * PAGE_NODES]
 
     def _known(self, instance_id: str) -> None:
         if instance_id not in self._addresses:
@@ -103,6 +105,63 @@ class MemoryRecords:
 
     async def keep_drain(self, record: DrainRecord) -> None:
         self.drains[record.instance_id, record.incarnation] = record
+
+
+class MemoryCheckpoints:
+    """The bucket and the records, with their rule; unavailable: as AWS sometimes is."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.records: dict[str, StreamRecord] = {}
+        self.unavailable = False
+
+    async def write(self, key: str, body: bytes, records: Sequence[StreamRecord]) -> int:
+        self._check()
+        self.objects[key] = body
+        written = 0
+        for record in records:
+            held = self.records.get(record.stream)
+            if held is None or held.progress <= record.progress:
+                self.records[record.stream] = record
+                written += 1
+        return written
+
+    async def find(self, stream: str) -> StreamRecord | None:
+        self._check()
+        return self.records.get(stream)
+
+    async def read(self, record: StreamRecord) -> bytes | None:
+        self._check()
+        body = self.objects.get(record.object_key)
+        return None if body is None else body[record.start : record.start + record.length]
+
+    def _check(self) -> None:
+        if self.unavailable:
+            raise StoreUnavailable("the checkpoints are not to be had")
+
+
+class MemoryBlockStore:
+    """Blocks and indexes by their keys."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
+        found = [read(name) for name in index.names]
+        if [len(block or b"") for block in found] != list(index.sizes):
+            raise StoreUnavailable("a block is not there any more")
+        key = blocks_key(index.fingerprint, stream)
+        self.objects[key] = b"".join(block for block in found if block is not None)
+        self.objects[index_key(index.fingerprint, stream)] = replace(index, object_key=key).to_bytes()
+
+    async def index(self, fingerprint: bytes, stream: str) -> Index | None:
+        told = self.objects.get(index_key(fingerprint, stream))
+        return None if told is None else read_index(told)
+
+    async def fetch(self, index: Index, batch: Batch) -> bytes:
+        if index.object_key not in self.objects:
+            raise StoreUnavailable("the blocks are gone")
+        return self.objects[index.object_key][batch.start : batch.end]
 
 
 class MemorySecrets:

@@ -26,6 +26,8 @@ NODE_HEADER = "x-synkti-node"
 DURABILITY_HEADER = b"x-synkti-durability"
 """A request's own word on its stream's journal: peer (kept by peers, the default) or none."""
 
+NOT_DURABLE = "none"
+
 SESSION_HEADER = b"x-synkti-session"
 """A client's own name for requests that belong together: they go to one node while it has room."""
 
@@ -66,6 +68,12 @@ DRAINED_HOOK = "drained"
 METRICS_NAMESPACE = "Synkti"
 IN_FLIGHT_METRIC = "InFlightRequests"
 """Requests under way at a node's engine, once a minute from each node; its average scales the fleet."""
+
+JOURNALS_PREFIX = "journals/"
+"""Where in the checkpoints bucket nodes that go leave unfinished journals: journals/<instance>/<incarnation>-<n>."""
+
+KV_BLOCKS_PREFIX = "kv/"
+"""Where there they leave the KV blocks of streams that they hand off: kv/<fingerprint>/<stream>."""
 
 END_OF_LIFE_PREFIX = "end-of-life/"
 """Where in the checkpoints bucket nodes leave their last log: end-of-life/<instance>/<instant>.log."""

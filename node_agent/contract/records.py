@@ -1,4 +1,4 @@
-"""The DynamoDB table: its key schema, and the shape of a node's record.
+"""The DynamoDB table: its key schema, the shape of a node's record, and that of a stream's checkpoint.
 
 One table, two string keys. A node's record holds its state and the timeline of its interruption: which step, told by
 whom, when. Writers are the node itself and the Lambdas, in any order and more than once, so:
@@ -6,12 +6,16 @@ whom, when. Writers are the node itself and the Lambdas, in any order and more t
 * a state only moves forward (`state_rank`), within one incarnation of the agent;
 * a timeline step is added once for each (step, source): a repeated event changes nothing;
 * records expire (`expires_at`, the table's TTL attribute); a reader ignores expired ones, since TTL deletes late.
+
+A stream's record says where its journal lies once the nodes that kept it go. It moves forward, too: by the epoch's
+number, its owner, and the number of the last event.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from node_agent.contract.states import NodeState
@@ -22,6 +26,9 @@ TTL_ATTRIBUTE = "expires_at"
 RECORD_LIFE_S = 7 * 24 * 3600
 """A week: long enough to look into an interruption after a weekend."""
 
+CHECKPOINT_LIFE_S = 3600
+"""Longer than a journal at a keeper: a fleet that is stopped and started again loads its models first."""
+
 
 def node_key(instance_id: str) -> dict[str, str]:
     return {PARTITION_KEY: f"node#{instance_id}", SORT_KEY: "record"}
@@ -29,6 +36,10 @@ def node_key(instance_id: str) -> dict[str, str]:
 
 def pool_key(zone: str, instance_type: str) -> dict[str, str]:
     return {PARTITION_KEY: f"pool#{zone}#{instance_type}", SORT_KEY: "record"}
+
+
+def stream_key(stream: str) -> dict[str, str]:
+    return {PARTITION_KEY: f"stream#{stream}", SORT_KEY: "record"}
 
 
 @dataclass(frozen=True)
@@ -94,4 +105,68 @@ def record_from_item(item: Mapping[str, Any]) -> NodeRecord:
             key: TimelineStep(value["step"], value["source"], int(value["at_ms"]) / 1000)
             for key, value in item.get("timeline", {}).items()
         },
+    )
+
+
+class StreamStatus(StrEnum):
+    """Why a journal was left: its owner went and told the client, or its owner was gone before the keeper went."""
+
+    HANDED_OFF = "handed-off"
+    ORPHANED = "orphaned"
+
+
+@dataclass(frozen=True)
+class StreamRecord:
+    """A stream's checkpoint. number, owner: the epoch that its journal was written in; seq: of its last event.
+
+    object_key, start, length: where in the checkpoints bucket the journal lies; digest: its SHA-256, hexadecimal;
+    expires_at: unix seconds.
+    """
+
+    stream: str
+    number: int
+    owner: str
+    seq: int
+    status: StreamStatus
+    object_key: str
+    start: int
+    length: int
+    digest: str
+    expires_at: int
+
+    @property
+    def progress(self) -> tuple[int, str, int]:
+        """What only grows."""
+        return self.number, self.owner, self.seq
+
+    def to_item(self) -> dict[str, Any]:
+        """Plain values as the DynamoDB resource API takes them."""
+        return {
+            **stream_key(self.stream),
+            "stream": self.stream,
+            "epoch_number": self.number,
+            "epoch_owner": self.owner,
+            "seq": self.seq,
+            "status": self.status.value,
+            "object_key": self.object_key,
+            "start": self.start,
+            "length": self.length,
+            "digest": self.digest,
+            TTL_ATTRIBUTE: self.expires_at,
+        }
+
+
+def stream_record_from_item(item: Mapping[str, Any]) -> StreamRecord:
+    """The record behind an item of the table. Raises KeyError or ValueError where it is not one."""
+    return StreamRecord(
+        stream=item["stream"],
+        number=int(item["epoch_number"]),
+        owner=item["epoch_owner"],
+        seq=int(item["seq"]),
+        status=StreamStatus(item["status"]),
+        object_key=item["object_key"],
+        start=int(item["start"]),
+        length=int(item["length"]),
+        digest=item["digest"],
+        expires_at=int(item[TTL_ATTRIBUTE]),
     )

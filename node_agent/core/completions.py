@@ -16,11 +16,20 @@ import orjson
 from node_agent.contract.errors import RequestRejected
 from node_agent.core.affinity import conversation_key, prompt_key
 
+REASONING = ("reasoning", "reasoning_content")
+"""How a delta's reasoning is called, now and in earlier versions of vLLM."""
+
 COMPLETE_REASONS = frozenset({"stop", "length", "tool_calls", "repetition"})
 """Only these end an answer; `repetition` is vLLM's own, and only where a request turned its detection on."""
 
+MAX_DEPTH = 200
+"""Of a request's JSON: it has to be written again, inside of a journal's opening, and orjson writes 254 levels."""
+
 MAX_CHOICES = 128
 """Of one request, and so the journals of one stream."""
+
+OWN_ARGUMENTS = "synkti_"
+"""What the names of our own arguments for engines (`vllm_xargs`) begin with: no client may send one."""
 
 
 class Kind(Enum):
@@ -78,6 +87,14 @@ class Generation:
         """Whether the client learns of every single id: a continuation must then repeat them exactly."""
         return self.wants_ids or self.body.get("logprobs") not in (None, False)
 
+    @property
+    def hides_reasoning(self) -> bool:
+        """Whether the reasoning is taken out here: an engine that hides it hides its ids, too.
+
+        To a client that asked for ids or logprobs it would be told in those, so that there the engine hides it.
+        """
+        return self.kind is Kind.CHAT and self.body.get("include_reasoning") is False and not self.told_ids
+
     def prompt_number(self, choice: int) -> int:
         """Which of the prompts a choice answers: vLLM numbers the choices of the first prompt first."""
         return choice * max(1, len(self.prompts)) // self.choices
@@ -94,12 +111,13 @@ class Generation:
         if not self.streaming or self.wants_ids or echo_by_engine:
             return orjson.dumps(self.body)
         body = {key: value for key, value in self.body.items() if key != "echo"}
-        return orjson.dumps({**body, "return_token_ids": True})
+        told = {"include_reasoning": True} if self.hides_reasoning else {}
+        return orjson.dumps({**body, **told, "return_token_ids": True})
 
 
 def read_generation(kind: Kind, raw: bytes) -> Generation:
     """Raises RequestRejected (400) for what no engine could serve; finer checks are the engine's own."""
-    body = _read_object(raw)
+    body = without_own_arguments(_read_object(raw))
     model = _required_text(body, "model")
     prompt_field = "messages" if kind is Kind.CHAT else "prompt"
     if prompt_field not in body:
@@ -132,7 +150,57 @@ def _read_object(raw: bytes) -> dict[str, Any]:
         raise _bad(f"The body is not valid JSON: {error}.") from error
     if not isinstance(body, dict):
         raise _bad("The body must be a JSON object.")
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+        raise _bad(f"The body is nested deeper than {MAX_DEPTH} levels.")
     return body
+
+
+def _depth(value: object) -> int:
+    """How deep a JSON value is nested, without recursion; no further than what is too deep anyhow."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        below: list[object] = []
+        for each in level:
+            if isinstance(each, (dict, list)):
+                below += each.values() if isinstance(each, dict) else each
+        depth += any(isinstance(each, (dict, list)) for each in level)
+        level = below
+    return depth
+
+
+def without_own_arguments(body: dict[str, Any]) -> dict[str, Any]:
+    """A client's request without arguments that only an entry may send: an engine would believe them."""
+    extra = body.get("vllm_xargs")
+    if not isinstance(extra, dict) or not any(name.startswith(OWN_ARGUMENTS) for name in extra):
+        return body
+    return {**body, "vllm_xargs": {name: extra[name] for name in extra if not name.startswith(OWN_ARGUMENTS)}}
+
+
+def stripped(raw: bytes) -> bytes:
+    """The body of any route without such arguments, however deep; as it is where nothing had to go.
+
+    Raises RequestRejected (400) where it is too deep to be written anew.
+    """
+    if b"vllm_xargs" not in raw and b"\\u" not in raw:
+        return raw
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return raw
+    found, under_way = False, [body]
+    while under_way:  # not by recursion: a client may nest as deep as it likes
+        value = under_way.pop()
+        if isinstance(value, dict):
+            kept = without_own_arguments(value)
+            if kept is not value:
+                found, value["vllm_xargs"] = True, kept["vllm_xargs"]
+            under_way += value.values()
+        elif isinstance(value, list):
+            under_way += value
+    try:
+        return orjson.dumps(body) if found else raw
+    except orjson.JSONEncodeError as error:
+        raise _bad("The body is nested too deep.") from error
 
 
 def read_model(raw: bytes) -> str | None:
@@ -208,10 +276,20 @@ def text_of(kind: Kind, choice: Mapping[str, Any]) -> str:
     return (delta.get("content") or "") if delta else ""
 
 
-def has_more_than_text(choice: Mapping[str, Any]) -> bool:
-    """Whether a chat chunk carries reasoning or tool calls, whose state a plain rewind would lose."""
-    delta = choice.get("delta")
-    return delta is not None and any(delta.get(key) for key in ("reasoning", "reasoning_content", "tool_calls"))
+def is_parsed(delta: Mapping[str, Any]) -> bool:
+    """Whether a chat's delta has reasoning or tool calls: the state of their parser is what a rewind would lose."""
+    return any(delta.get(key) for key in (*REASONING, "tool_calls"))
+
+
+def is_silent(delta: Mapping[str, Any]) -> bool:
+    """Whether a parser had an id and said nothing. Without a parser an id comes with a content, if an empty one."""
+    return delta.get("content") is None and "role" not in delta and not is_parsed(delta)
+
+
+def hide_reasoning(delta: dict[str, Any]) -> bool:
+    """Take the reasoning out of a delta, in place; whether there was nothing else."""
+    hidden = [delta.pop(key) for key in REASONING if key in delta]
+    return bool(hidden) and not any(delta.values())
 
 
 def strip_ids(chunk: dict[str, Any]) -> None:

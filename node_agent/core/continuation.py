@@ -1,4 +1,4 @@
-"""How an answer goes on in another engine, and whether it can.
+"""What the next engine is asked, so that it goes on with an answer.
 
 The rewind rule: resume a plain completion from `prompt ids + ids[:j]`, where j is the furthest mark of the journal,
 with the limits reduced by j, and drop what the client already has. Why not from all ids:
@@ -6,13 +6,14 @@ with the limits reduced by j, and drop what the client already has. Why not from
 * resuming inside a character of several tokens makes vLLM send the *whole prompt* as text;
 * with stop strings the engine keeps text back, so the ids are ahead of what was delivered.
 
-The way is a pure function of the request (DESIGN 5.9). Only rewind exists so far; what it would corrupt is refused,
-with its reason: an answer that silently differs is worse than one that ends with an error.
+Where a rewind is wrong (`core/ways`), the request itself is asked again, with all ids of the choice as an argument to
+the engine's plug-in, which starts behind them or forces them one by one. Either way the engine tells the answer from
+its beginning; a server that does not know the argument does so too, with an answer of its own. So every id that comes
+is compared with the one that the client has (`core/journal`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -21,58 +22,31 @@ from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.completions import Generation, Kind
 from node_agent.core.journal import Journal
 from node_agent.core.logprobs import asked_of_completion
+from node_agent.core.ways import Way
+
+RESUME_IDS = "synkti_resume_ids"
+FORCED_IDS = "synkti_forced_ids"
+APART = "synkti_apart"
+"""The plug-in's arguments (`engine_plugin/synkti_engine/arguments`), which validates them."""
 
 _CARRIED = (
     "temperature", "top_p", "top_k", "min_p", "stop", "stop_token_ids", "ignore_eos", "include_stop_str_in_output",
-    "skip_special_tokens", "spaces_between_special_tokens", "logit_bias", "repetition_penalty", "bad_words",
-    "allowed_token_ids", "cache_salt", "priority", "user", "repetition_detection", "return_tokens_as_token_ids",
+    "skip_special_tokens", "spaces_between_special_tokens", "logit_bias", "repetition_penalty", "allowed_token_ids",
+    "cache_salt", "priority", "user", "return_tokens_as_token_ids",
 )  # fmt: skip
-"""Fields of a request that mean the same for the rest of its answer. All others are either dealt with or refused."""
+"""Fields of a request that mean the same for the rest of its answer. Others are dealt with, or rule a rewind out."""
 
+_NOT_REPEATED = frozenset({"echo", "n", "stream_options", "vllm_xargs"})
+"""Fields that are left out where a request is asked again for one choice: echo and usage are made here."""
 
-def _structured(body: Mapping[str, Any]) -> bool:
-    response_format = body.get("response_format")
-    if isinstance(response_format, dict) and response_format.get("type") not in (None, "text"):
-        return True
-    return bool(body.get("structured_outputs")) or any(key.startswith("guided_") and body[key] for key in body)
-
-
-def _echo_by_engine(generation: Generation) -> bool:
-    if not generation.body.get("echo") or generation.echoes:
-        return False
-    return generation.kind is Kind.CHAT or not generation.wants_ids or generation.body.get("logprobs") is not None
-
-
-_REFUSED: tuple[tuple[Callable[[Mapping[str, Any]], bool], str], ...] = (
-    (lambda body: bool(body.get("use_beam_search")), "beam search"),
-    (_structured, "structured output: the grammar would start again"),
-    (lambda body: body.get("prompt_logprobs") is not None, "prompt_logprobs"),
-    (lambda body: body.get("seed") is not None, "a seed: its random numbers would start again"),
-    (lambda body: bool(body.get("frequency_penalty")), "frequency_penalty: it counts the answer's own tokens"),
-    (lambda body: bool(body.get("presence_penalty")), "presence_penalty: it counts the answer's own tokens"),
-    (lambda body: bool(body.get("tools")) and body.get("tool_choice") != "none", "tools"),
-    (lambda body: bool(body.get("vllm_xargs")) or bool(body.get("logits_processors")), "a custom logits processor"),
-)
-
-
-def why_impossible(generation: Generation) -> str | None:
-    """What in the request rules a rewind out; None where nothing does."""
-    if _echo_by_engine(generation):
-        return "echo, where only the engine knows the prompt's text or its logprobs"
-    for applies, why in _REFUSED:
-        if applies(generation.body):
-            return why
-    return None
+REWIND_PATH = Kind.COMPLETION.value
 
 
 def rewind(generation: Generation, choice: int, journal: Journal) -> bytes:
     """Rewind a choice's journal, and return the body for /v1/completions that goes on from there.
 
-    Raises ContinuationImpossible where the request's state is more than its ids.
+    Raises ContinuationImpossible where the prompt's ids are not known.
     """
-    why = why_impossible(generation)
-    if why is not None:
-        raise ContinuationImpossible(why)
     mark = journal.last_mark(generation.max_tokens)
     journal.rewind(mark)
     body = {key: generation.body[key] for key in _CARRIED if key in generation.body}
@@ -97,4 +71,25 @@ def rewind(generation: Generation, choice: int, journal: Journal) -> bytes:
     return orjson.dumps(body)
 
 
-CONTINUATION_PATH = Kind.COMPLETION.value
+def again(generation: Generation, choice: int, journal: Journal, way: Way, *, apart: bool) -> bytes:
+    """Let a choice's journal be repeated; return the request's own body that makes an engine repeat it and go on.
+
+    way: RESUME or FORCED; apart: whether a parser of the engine's reads the answer, which is then told its ids one by
+    one, as it was the first time.
+    """
+    ids = journal.replay()
+    if generation.max_tokens is not None:
+        ids = ids[: max(0, generation.max_tokens - 1)]  # something must be left to generate; it is then compared
+    body = {key: value for key, value in generation.body.items() if key not in _NOT_REPEATED}
+    body |= {"stream": True, "return_token_ids": True}
+    if generation.hides_reasoning:
+        body["include_reasoning"] = True
+    if generation.prompts:
+        body["prompt"] = generation.prompts[generation.prompt_number(choice)]
+    each = generation.choices // max(1, len(generation.prompts))
+    if each > 1 and body.get("seed") is not None:
+        body["seed"] += choice % each  # as vLLM seeds the choices of one prompt
+    if ids:
+        told: dict[str, Any] = {(RESUME_IDS if way is Way.RESUME else FORCED_IDS): ids}
+        body["vllm_xargs"] = told | ({APART: 1} if apart else {})
+    return orjson.dumps(body)

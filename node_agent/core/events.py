@@ -59,11 +59,26 @@ class Events:
         self._run_known = self.seq > self.runs[-1].after
         return self._run
 
-    def made(self, journal: Journal, index: int, text: str, ids: list[int], said: Mapping[str, Any]) -> bytes:
-        """A chunk in the client's form out of what it adds to its choice; said: as of `completions.make_choice`."""
+    def made(
+        self,
+        journal: Journal,
+        index: int,
+        text: str,
+        ids: list[int],
+        said: Mapping[str, Any],
+        more: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        """A chunk in the client's form out of what it adds to its choice; said: as of `completions.make_choice`.
+
+        more: what a chat's delta has beside the text.
+        """
         generation = self._generation
         shown = generation.echo(index) + text if said.get("role") else text
         made = completions.make_choice(generation.kind, index, shown, ids if generation.wants_ids else None, said)
+        if more:
+            made["delta"] |= more
+            if not shown:
+                del made["delta"]["content"]
         chunk = {**self.framed(), "choices": [made]}
         if generation.wants_running_usage:
             chunk["usage"] = completions.usage(len(journal.prompt_ids or ()), len(journal.ids))

@@ -142,6 +142,22 @@ class Journal:
         """Forget the ids after `mark`; the delivered text stays, and the engine will repeat it from there."""
         if self._told_ids:
             self._repeat[:0] = self.ids[mark.ids :]
+        else:
+            self._repeat.clear()
+        self._forget_after(mark)
+
+    def replay(self) -> list[int]:
+        """Forget everything but the text: the engine will repeat every id, and each is compared. Returns the ids."""
+        self._repeat[:0] = self.ids
+        self._forget_after(_START)
+        return list(self._repeat)
+
+    def forget(self) -> None:
+        """Forget all ids: the client heard of none, and the next engine may say others."""
+        self._repeat.clear()
+        self._forget_after(_START)
+
+    def _forget_after(self, mark: Mark) -> None:
         del self.ids[mark.ids :]
         self._written = min(self._written, mark.ids)
         while self._mark_ids[-1] > mark.ids:

@@ -123,9 +123,14 @@ Effect = Publish | MoveStreams | CloseClients | Retire
 
 
 class Lifecycle:
-    """See the module. `state` is what the node says of itself; `recent` makes a bug report replayable."""
+    """See the module. `state` is what the node says of itself; `recent` makes a bug report replayable.
 
-    def __init__(self) -> None:
+    linger_s: how long a node that drains stays at least, where its deadline allows it, to forward what still comes.
+    """
+
+    def __init__(self, linger_s: float = 0.0) -> None:
+        self._linger_s = linger_s
+        self._stays_until = 0.0
         self.state = NodeState.STARTING
         self.deadline: float | None = None
         self.recent: deque[Event] = deque(maxlen=64)
@@ -176,6 +181,8 @@ class Lifecycle:
     def _drain(self, at: float, deadline: float, step: str, source: str) -> tuple[Effect, ...]:
         if self.deadline is not None and deadline >= self.deadline:
             return ()
+        if self.deadline is None:
+            self._stays_until = at + self._linger_s
         self.deadline = deadline
         self.state = NodeState.DRAINING
         return (Publish(self.state, step, source, at, deadline), MoveStreams(deadline))
@@ -184,7 +191,7 @@ class Lifecycle:
         if self.state is not NodeState.DRAINING or self.deadline is None:
             return ()
         left_s = self.deadline - event.at
-        if event.streams == 0:
+        if event.streams == 0 and (event.at >= self._stays_until or left_s <= CLOSE_CLIENTS_BEFORE_S):
             return self._gone(EXIT_DRAINED, "drained")
         if left_s <= RETIRE_BEFORE_S:
             return self._gone(EXIT_DRAINED, f"the deadline, with {event.streams} streams open")

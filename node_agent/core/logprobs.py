@@ -32,6 +32,11 @@ def after_cut(logprobs: Logprobs, skip: int, base_offset: int, generation: Gener
     return cut
 
 
+def without_first(logprobs: Logprobs, skip: int) -> Logprobs:
+    """Logprobs in the client's own form, of an answer told from its beginning, without those of `skip` ids."""
+    return {name: values[skip:] if isinstance(values, list) else values for name, values in logprobs.items()}
+
+
 def _content(generation: Generation, cut: Logprobs, at: int) -> dict[str, Any]:
     candidates = cut["top_logprobs"][at] if at < len(cut["top_logprobs"]) else None
     asked = int(generation.body.get("top_logprobs") or 0)

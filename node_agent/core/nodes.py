@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from node_agent.contract.states import NodeState
 
+WAYS = ("resume", "forced")
+"""How an engine may be able to go on, beside a rewind (`core/ways`). The order is the wire's: new ones go last."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -23,7 +26,7 @@ class NodeStatus:
 
     peer, front: host:port of its doors; model: the one it serves while its state takes requests, the same for its whole
     life; incarnation: its agent's start in unix milliseconds, one more for every change and every refutation; version:
-    of its software.
+    of its software; ways: those of WAYS in which its engine can go on with an answer.
     """
 
     instance_id: str
@@ -34,6 +37,7 @@ class NodeStatus:
     model: str
     incarnation: int
     version: str = ""
+    ways: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For people and programs that look at the fleet: `model` is "" while it serves none."""
@@ -47,6 +51,7 @@ class NodeStatus:
             "model": self.model if self.state.takes_requests else "",
             "incarnation": self.incarnation,
             "version": self.version,
+            "ways": list(self.ways),
         }
 
 
@@ -71,6 +76,18 @@ class Load(NamedTuple):
 def load_to_json(load: Load) -> dict[str, Any]:
     """For people and programs that look at the fleet."""
     return {"in_flight": load.in_flight, **load._asdict()}
+
+
+def load_to_header(load: Load) -> bytes:
+    """In one line, for the answers of a peer door."""
+    return b"%d %d %.3f %.6f %.1f" % load
+
+
+def load_from_header(line: bytes) -> Load:
+    """Raises ValueError where it is none."""
+    running, waiting, *rest = line.split(b" ")
+    kv_use, time_per_token_s, prefill_tokens_s = map(float, rest)
+    return Load(int(running), int(waiting), kv_use, time_per_token_s, prefill_tokens_s)
 
 
 IDLE = Load(0, 0, 0.0, 0.0, 0.0)

@@ -14,11 +14,15 @@ from node_agent.core.epochs import Run, epoch_from_json
 
 @dataclass(frozen=True)
 class Opening:
-    """runs: who owned the stream from which event on, the writer of this the last; request_id: the client's own."""
+    """runs: who owned the stream from which event on, the writer of this the last; request_id: the client's own.
+
+    durable: whether the client wants its journal kept.
+    """
 
     generation: Generation
     runs: tuple[Run, ...]
     request_id: str | None
+    durable: bool = True
 
     def to_bytes(self) -> bytes:
         return orjson.dumps(
@@ -27,6 +31,7 @@ class Opening:
                 "body": self.generation.body,
                 "runs": _runs_to_json(self.runs),
                 "request_id": self.request_id,
+                **({} if self.durable else {"durable": False}),
             }
         )
 
@@ -45,4 +50,12 @@ def read_opening(data: bytes) -> Opening:
         raise ValueError(f"not a stream's opening: {error}") from error
     if not runs:
         raise ValueError("not a stream's opening: nobody owned it")
-    return Opening(generation, runs, value.get("request_id"))
+    return Opening(generation, runs, value.get("request_id"), value.get("durable", True) is not False)
+
+
+def is_durable(data: bytes) -> bool:
+    """Whether the client of the stream with this opening wants its journal kept; False where it is no opening."""
+    try:
+        return orjson.loads(data).get("durable", True) is not False
+    except (orjson.JSONDecodeError, AttributeError):
+        return False

@@ -25,7 +25,7 @@ After a loss several choices are continued one after another, since each has its
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -33,13 +33,13 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
-from node_agent.core import completions, continuation, logprobs, sse, template
+from node_agent.core import completions, continuation, logprobs, sse, template, ways
+from node_agent.core.account import Account
 from node_agent.core.completions import COMPLETE_REASONS, Generation, Kind
 from node_agent.core.epochs import Run
-from node_agent.core.events import Events
-from node_agent.core.journal import Journal
-from node_agent.core.lines import Line, PlainLine, read_lines, read_plain_lines, write_line
+from node_agent.core.lines import read_lines
 from node_agent.core.template import Compare, as_event
+from node_agent.core.ways import Choice, Way
 
 LOST_EVENT = b"synkti-lost"
 """With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
@@ -69,51 +69,51 @@ class EngineRequest:
     body: bytes
 
 
-class StreamMachine:
-    """See the module. log: the journal's lines; lost_why: in a word, what happened to the last engine."""
+class StreamMachine(Account):
+    """See the module.
+
+    lost_why: in a word, what happened to the last engine; chosen: the way that the current
+    engine goes on, None where it answers the whole request.
+    """
 
     def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run] = ()) -> None:
-        self.generation = generation
-        self.events = Events(generation, stream_id, runs)
-        self.journals = [Journal(generation.held_back, generation.told_ids) for _ in range(generation.choices)]
+        super().__init__(generation, stream_id, runs)
         self.state = StreamState.WAITING
         self.lost_why = ""
-        self.log = bytearray()
+        self.chosen: Choice | None = None
+        self._way: Way | None = None  # of the current engine; None: it answers the whole request
+        self._choice: int | None = None  # the one that the current engine continues; None: it answers the whole request
         self._parser = sse.SseParser()
         self._template: Compare | None = None
         self._compare: Compare | None = None  # the template, while the next event may be one that it matches
         self._lessons = 0
-        self._plain_choice = 0
-        self._plain_lines = 0  # the last of the log, not yet in their journal
-        self._plain_from = 0  # where in the log they begin
-        self._said_no_more = False  # the last event had an id and a text, and nothing beside them
-        self._attempts = 0
-        self._choice: int | None = None  # the one that the current engine continues; None: it answers the whole request
-        self._generated = False  # an engine reported ids: from then on only the rest may be asked for
-        self._begun: set[int] = set()  # choices whose role or echo the client has
-        self._prompted: set[int] = set()  # choices whose prompt ids are in a line
-        self._offsets = [logprobs.Offsets() for _ in self.journals]
         self._base_offset = 0
-        self._more_than_text = False
-        self._usage_sent = False
 
-    @property
-    def seq(self) -> int:
-        """The number of the last event."""
-        return self.events.seq
+    def way_at(self, able: Collection[str]) -> Choice | None:
+        """How an engine whose node advertises `able` would go on; None where it is asked the whole request.
 
-    @property
-    def attempts(self) -> int:
-        """Engines asked so far."""
-        return self._attempts
+        Raises ContinuationImpossible where it could not.
+        """
+        if not self._was_heard:
+            return None  # the same request again is exact, whatever its state is made of
+        if not self._generated:
+            raise ContinuationImpossible("the engine reported no token ids")
+        only_text = not any(map(self._is_parsed, range(len(self.journals))))
+        return ways.choose(self.generation, able, only_text=only_text)
 
-    @property
-    def tokens(self) -> int:
-        """Ids generated so far, as the engines counted them."""
-        return sum(len(journal.ids) for journal in self.journals) + self._plain_lines
+    def can_go_on(self, able: Collection[str]) -> bool:
+        """Whether an engine whose node advertises `able` could be asked next."""
+        try:
+            self.way_at(able)
+        except ContinuationImpossible:
+            return False
+        return True
 
-    def request(self) -> EngineRequest:
-        """What the next engine is to be asked. Raises ContinuationImpossible, before anything is asked."""
+    def request(self, able: Collection[str] = ()) -> EngineRequest:
+        """What the next engine is to be asked, whose node advertises `able`.
+
+        Raises ContinuationImpossible, before anything is asked.
+        """
         if self.state not in _MAY_ASK:
             raise InvalidTransition(f"a request in state {self.state.value}")
         self._catch_up()
@@ -121,18 +121,22 @@ class StreamMachine:
         self._parser = sse.SseParser()
         self._template, self._compare, self._lessons = None, None, 0
         self.state = StreamState.WAITING
-        if self._more_than_text:
-            raise ContinuationImpossible("reasoning or tool calls")
-        if not self._generated:
-            if any(journal.length for journal in self.journals):
-                raise ContinuationImpossible("the engine reported no token ids")
-            # Nothing was generated: the same request again is exact, whatever its state is made of.
+        chosen = self.chosen = self.way_at(able)
+        self._way = chosen.way if chosen is not None else None
+        if chosen is None:
+            for journal in self.journals:
+                journal.forget()
             return EngineRequest(self.generation.kind.value, self.generation.engine_body())
         self._choice = choice = self._unfinished()[0]
         journal = self.journals[choice]
-        body = continuation.rewind(self.generation, choice, journal)
-        self._base_offset = self._offsets[choice].of(len(journal.ids))
-        return EngineRequest(continuation.CONTINUATION_PATH, body)
+        if chosen.way is Way.REWIND:
+            body = continuation.rewind(self.generation, choice, journal)
+            self._base_offset = self._offsets[choice].of(len(journal.ids))
+            return EngineRequest(continuation.REWIND_PATH, body)
+        self._deltas[choice].replay()
+        apart = self._is_parsed(choice) or choice in self._kept_back or bool(self.generation.body.get("tools"))
+        body = continuation.again(self.generation, choice, journal, chosen.way, apart=apart)
+        return EngineRequest(self.generation.kind.value, body)
 
     def feed(self, data: bytes) -> bytes:
         """What to hand to the client for `data` of the engine; b"" often. Read `state` afterwards."""
@@ -174,9 +178,6 @@ class StreamMachine:
         self.lost_why = why
         return b""
 
-    def _unfinished(self) -> list[int]:
-        return [at for at, journal in enumerate(self.journals) if journal.finish_reason is None]
-
     # an engine's chunk
 
     def _chunk(self, payload: bytes) -> bytes:
@@ -199,9 +200,10 @@ class StreamMachine:
             return self.lose(str(reason))
         try:
             ids = choice.get("token_ids") or []
-            text = completions.text_of(self.generation.kind if self._choice is None else Kind.COMPLETION, choice)
-            self._note_prompt(index, chunk, choice)
-            out = self._passed_on(index, chunk, choice) if self._choice is None else self._spliced(index, choice)
+            text = completions.text_of(self._form, choice)
+            if not self._note_prompt(index, chunk, choice):
+                return self.lose("diverged")
+            out = self._passed_on(index, chunk, choice) if self._way is None else self._spliced(index, choice)
         except (TypeError, OverflowError, AttributeError):
             return self.lose("malformed-chunk")  # fields of other types than an engine's
         if reason is not None:
@@ -220,15 +222,21 @@ class StreamMachine:
         elif self._choice is not None:
             self.state = StreamState.BETWEEN
 
-    def _note_prompt(self, index: int, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
-        """A chat's prompt comes once for all choices, a completion's with the first chunk of each."""
-        if self.journals[index].prompt_ids is not None:
-            return
-        if ids := chunk.get("prompt_token_ids"):
-            for journal in self.journals:
-                journal.prompt_ids = tuple(ids)
-        elif ids := choice.get("prompt_token_ids"):
-            self.journals[index].prompt_ids = tuple(ids)
+    def _note_prompt(self, index: int, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> bool:
+        """A chat's prompt comes once for all choices, a completion's with the first chunk of each.
+
+        False where a request that was asked again has another prompt than it had.
+        """
+        ids = chunk.get("prompt_token_ids") or choice.get("prompt_token_ids")
+        known = self.journals[index].prompt_ids
+        if not ids:
+            return True
+        if known is not None:
+            return self._way in (None, Way.REWIND) or known == tuple(ids)
+        shared = self.journals if chunk.get("prompt_token_ids") else [self.journals[index]]
+        for journal in shared:
+            journal.prompt_ids = tuple(ids)
+        return True
 
     def _passed_on(self, index: int, chunk: dict[str, Any], choice: dict[str, Any]) -> bytes:
         """A chunk in the client's own form: all of it, but for what was not asked for."""
@@ -245,17 +253,18 @@ class StreamMachine:
             choice["text"] = self.generation.echo(index) + text
             extra["role"] = True
         self._begun.add(index)
+        is_parsed = self._note_delta(index, choice)
         journal.append(ids, text)
         self._generated = self._generated or bool(ids)
         self.state = StreamState.STREAMING
+        if self.generation.hides_reasoning:
+            is_empty = completions.hide_reasoning(choice.get("delta") or {})
+            if is_empty and choice.get("finish_reason") is None:
+                return b""
         if not self.generation.wants_ids:
             completions.strip_ids(chunk)
-        if not ids:
-            self._more_than_text = self._more_than_text or completions.has_more_than_text(choice)
-            extra["chunk"] = chunk  # a role, or what no engine of ours would say: kept as it is
-        elif completions.has_more_than_text(choice):
-            self._more_than_text = True
-            extra["chunk"] = chunk
+        if is_parsed or not ids:
+            extra["chunk"] = chunk  # a role alone, too, or what no engine of ours would say: kept as it is
         elif (told := choice.get("logprobs")) is not None:
             extra["logprobs"] = told
             self._offsets[index].note(told)
@@ -264,28 +273,50 @@ class StreamMachine:
         return self._event(orjson.dumps(chunk), index, text, extra)
 
     def _spliced(self, index: int, choice: Mapping[str, Any]) -> bytes:
-        """A plain completion's chunk, in the client's form, without what the client already has."""
+        """A chunk of an engine that goes on, in the client's form, without what the client already has."""
         self.state = StreamState.STREAMING
-        engine_ids = choice.get("token_ids") or ()
+        engine_ids, form = choice.get("token_ids") or (), self._form
         try:
-            ids, text = self.journals[index].append(engine_ids, choice.get("text") or "")
+            ids, text = self.journals[index].append(engine_ids, completions.text_of(form, choice))
+            delta = choice.get("delta")
+            more = {} if delta is None else self._deltas[index].unseen(delta)
+            if self.generation.hides_reasoning:
+                completions.hide_reasoning(more)
+            if choice.get("finish_reason") is not None:
+                self._check_level(index)
         except ValueError:
             return self.lose("diverged")
         told_ids = self.generation.told_ids
-        if not text and not (ids and told_ids) and choice.get("finish_reason") is None:
+        if not text and not more and not (ids and told_ids) and choice.get("finish_reason") is None:
             return b""
         said: dict[str, Any] = {}
         if index not in self._begun:
             self._begun.add(index)
             said["role"] = True
-        if (engine_logprobs := choice.get("logprobs")) is not None:
-            skip = len(engine_ids) - len(ids)
-            said["logprobs"] = logprobs.after_cut(engine_logprobs, skip, self._base_offset, self.generation)
+        if (told := choice.get("logprobs")) is not None:
+            said["logprobs"] = self._logprobs_after_cut(told, len(engine_ids) - len(ids))
             self._offsets[index].note(said["logprobs"])
         if choice.get("finish_reason") is not None:
             said |= {"reason": choice["finish_reason"], "stop": choice.get("stop_reason")}
-        made = self.events.made(self.journals[index], index, text, list(ids), said)
+        made = self.events.made(self.journals[index], index, text, list(ids), said, more)
+        if more:
+            said["chunk"] = orjson.loads(made)
         return self._event(made, index, text, said)
+
+    @property
+    def _form(self) -> Kind:
+        """The route that the current engine answers on."""
+        return Kind.COMPLETION if self._way is Way.REWIND else self.generation.kind
+
+    def _logprobs_after_cut(self, told: dict[str, Any], skip: int) -> dict[str, Any]:
+        if self._way is Way.REWIND:
+            return logprobs.after_cut(told, skip, self._base_offset, self.generation)
+        return logprobs.without_first(told, skip)
+
+    def _check_level(self, index: int) -> None:
+        """An answer that ends before it has repeated all that was delivered is another one. Raises ValueError."""
+        if self._way is not Way.REWIND and not (self.journals[index].is_level and self._deltas[index].is_level):
+            raise ValueError("the continuation ends before what was delivered")
 
     # events like the one before
 
@@ -303,19 +334,6 @@ class StreamMachine:
         is_settled = journal.is_level and journal.is_written and self.state is StreamState.STREAMING
         self._compare = self._template if is_settled else None
 
-    def _plain(self, token: bytes, text: bytes, shown: bytes) -> bytes:
-        """The client's event for one that the template matches."""
-        self._plain_lines += 1
-        self.log += b"%d %b %b\n" % (self._plain_choice, token, text)
-        return self.events.shown(shown)
-
-    def _catch_up(self) -> None:
-        """Take what the plain lines say into their journal."""
-        if self._plain_lines:
-            self.journals[self._plain_choice].append_plain(*read_plain_lines(self.log[self._plain_from :]))
-            self._plain_lines = 0
-        self._plain_from = len(self.log)
-
     # the end
 
     def _usage_chunk(self, chunk: dict[str, Any]) -> bytes:
@@ -323,64 +341,11 @@ class StreamMachine:
             return b""  # an engine that was asked for a part counts only its part; the ending counts all
         return self._usage_event({**chunk, **self.events.framed()})
 
-    def _usage_event(self, chunk: dict[str, Any]) -> bytes:
-        self._usage_sent = True
-        return self._event(orjson.dumps(chunk), 0, "", {"chunk": chunk})
-
-    def _usage(self) -> dict[str, int]:
-        each_prompt = {self.generation.prompt_number(at): journal for at, journal in enumerate(self.journals)}
-        prompt_tokens = sum(len(journal.prompt_ids or ()) for journal in each_prompt.values())
-        return completions.usage(prompt_tokens, self.tokens)
-
     def _ending(self) -> bytes:
         out = b""
         if self.generation.wants_usage and not self._usage_sent:
             out = self._usage_event({**self.events.framed(), "choices": [], "usage": self._usage()})
         return out + sse.message(sse.DONE)
-
-    # events and lines
-
-    def _event(self, chunk: bytes, index: int, text: str, extra: dict[str, Any]) -> bytes:
-        journal = self.journals[index]
-        if index not in self._prompted and journal.prompt_ids is not None:
-            self._prompted.add(index)
-            extra = {**extra, "prompt": journal.prompt_ids}
-        self._said_no_more = not extra
-        at, ids, mark = journal.unwritten()
-        self.log += write_line(index, at, ids, text, mark, extra or None)
-        self._plain_from = len(self.log)
-        return self.events.numbered(chunk)
-
-    def read_line(self, line: Line | PlainLine) -> bytes:
-        """Account for a line of this stream's journal; its event, made again. Raises ValueError."""
-        if not 0 <= line.choice < len(self.journals):
-            raise ValueError(f"a line of choice {line.choice}")
-        if isinstance(line, PlainLine):
-            journal = self.journals[line.choice]
-            journal.append_plain([line.token], [line.text])
-            return self.events.numbered(self.events.made(journal, line.choice, line.text, [line.token], {}))
-        return self._read_full(line)
-
-    def _read_full(self, line: Line) -> bytes:
-        extra, journal = line.extra or {}, self.journals[line.choice]
-        self.events.frame = extra.get("frame", self.events.frame)
-        self._attempts = max(self._attempts, 1)
-        if (prompt := extra.get("prompt")) is not None:
-            self._prompted.add(line.choice)
-            journal.prompt_ids = tuple(prompt)
-        new_ids = journal.read_line(line.at, line.ids, line.text, line.mark)
-        self._generated = self._generated or bool(line.ids)
-        journal.finish_reason = extra.get("reason", journal.finish_reason)
-        if (told := extra.get("logprobs")) is not None:
-            self._offsets[line.choice].note(told)
-        chunk = extra.get("chunk")
-        if chunk is None or chunk["choices"]:
-            self._begun.add(line.choice)
-        if chunk is None:
-            return self.events.numbered(self.events.made(journal, line.choice, line.text, list(new_ids), extra))
-        self._usage_sent = self._usage_sent or not chunk["choices"]
-        self._more_than_text = self._more_than_text or any(map(completions.has_more_than_text, chunk["choices"]))
-        return self.events.numbered(orjson.dumps(chunk))
 
     def restored(self, written: bytes) -> None:
         """All lines were read: what comes next is the rest of the answer, from another engine."""
@@ -391,11 +356,6 @@ class StreamMachine:
             self.state = StreamState.FINISHED
         elif self.seq:
             self.state, self.lost_why = StreamState.LOST, "entry-lost"
-
-    def _share_chat_prompt(self) -> None:
-        if self.generation.kind is Kind.CHAT:
-            for journal in self.journals:
-                journal.prompt_ids = self.journals[0].prompt_ids or journal.prompt_ids
 
 
 def resumed(

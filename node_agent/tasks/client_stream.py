@@ -13,6 +13,7 @@ import logging
 from dataclasses import dataclass, replace
 
 from node_agent.contract.errors import ContinuationImpossible, StaleEpoch
+from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
 from node_agent.core import sse
 from node_agent.core.handing_over import read_loss
 from node_agent.core.nodes import NodeStatus, Pool
@@ -22,6 +23,7 @@ from node_agent.core.stream import StreamMachine, StreamState
 from node_agent.ports import ExchangeLost, Response
 from node_agent.tasks.engines import WRONG_MODEL, Engines
 from node_agent.tasks.kept_stream import KeptStream
+from node_agent.tasks.kv_bring import IN_S3, KV_HEADER
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import Reply
 
@@ -77,6 +79,9 @@ class ClientStream:
         self._replay = replay
         # The engine makes its own id of ours (chatcmpl-<stream>), so that one word finds a stream everywhere.
         self._headers = {"content-type": "application/json", "x-request-id": self.stream_id}
+        if not kept.ahead.wanted:
+            self._headers[DURABILITY_HEADER.decode()] = NOT_DURABLE
+        self._context_at = ""  # the node whose engine had the context last, as KV_HEADER says it
         self._route: Route | None = None  # to the engine that is asked now
         self._response: Response | None = None
         self._closed: str | None = None  # why it ends early: handoff, client-gone, taken
@@ -111,6 +116,7 @@ class ClientStream:
             await self.kept.confirm()
             self._reply.start(None)
             self._loss = _Loss(self._owner_before, "entry-lost", self._clock())
+            self._context_at = IN_S3
             if self._replay:
                 self._reply.request.write(self._gone_on(self._node.status(), self._clock()) + self._replay)
             if self.machine.state is StreamState.FINISHED:
@@ -180,11 +186,15 @@ class ClientStream:
             self._tried.append(node)
         self.kept.engine = node.pool
         try:
-            request = self.machine.request()
+            request = self.machine.request(node.ways)
         except ContinuationImpossible as impossible:
             return await self._fail(
                 "continuation_impossible", f"The engine was lost, and {impossible} rules out to go on."
             )
+        if (chosen := self.machine.chosen) is not None:
+            self._node.metrics.ways.labels(chosen.way.value).inc()
+            _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.way.value, chosen.reason)
+        await self._engines.bring(node, self.stream_id, self._context_at)
         max_tokens = self._generation.max_tokens
         self._route = route
         self._retune_at, self._paced_seq = self.machine.seq + 1, 0
@@ -192,7 +202,7 @@ class ClientStream:
             node,
             "POST",
             request.path,
-            self._headers,
+            {**self._headers, KV_HEADER: self._context_at} if self._context_at else self._headers,
             request.body,
             max_tokens=None if max_tokens is None else max(1, max_tokens - self.machine.tokens),
             silence_s=first_token_s(len(request.body)),
@@ -300,6 +310,7 @@ class ClientStream:
             # From the last bytes on: a silence is part of the pause that the client waits.
             heard_at = self._response.heard_at if self._response is not None else 0.0
             self._loss = _Loss(node.instance_id, why, heard_at or self._heard_at or self._clock())
+        self._context_at = node.instance_id
         self._node.metrics.losses.labels(why).inc()
         _log.info("stream %s: lost %s: %s, after %d tokens", self.stream_id, node.instance_id, why, self.machine.tokens)
 
@@ -322,7 +333,8 @@ class ClientStream:
         tried = [node.instance_id for node in self._tried]
         last: Pool | None = self._tried[-1].pool if self._tried else None
         while self._closed is None:
-            for not_again in (tried, tried[-1:]):
+            unable = self._unable()
+            for not_again in (tried + unable, tried[-1:] + unable, tried[-1:]):
                 wanted = replace(self._wanted, tried=not_again, avoid=last, handed_to=self._handed_to)
                 route = self._node.route(wanted)
                 if isinstance(route, Route):
@@ -331,6 +343,11 @@ class ClientStream:
                 break
             await asyncio.sleep(_LOOK_EVERY_S)
         return None
+
+    def _unable(self) -> list[str]:
+        """Nodes whose engines cannot go on with this answer. Chosen where there is no other, one says why it ends."""
+        nodes = (*self._node.members.view.serving, self._node.status())
+        return [node.instance_id for node in nodes if not self.machine.can_go_on(node.ways)]
 
     async def _end_early(self) -> int:
         if self._closed == "taken":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from node_agent.contract.drains import DrainRecord
 from node_agent.contract.records import RECORD_LIFE_S
@@ -12,20 +12,30 @@ from node_agent.core.drain import Drain, Peer, ServedStream, going_pools
 from node_agent.core.drain_log import DrainLog
 from node_agent.core.lifecycle import Publish
 from node_agent.tasks.node import Node
-from node_agent.tasks.served import ServedRequests
+from node_agent.tasks.served import Served, ServedRequests
 
 _log = logging.getLogger(__name__)
 
 
 class Draining:
-    """keep: writes the record in the background, whenever there is more to it."""
+    """keep: writes the record in the background, whenever there is more to it.
 
-    def __init__(self, node: Node, served: ServedRequests, keep: Callable[[DrainRecord], None]) -> None:
+    handed_off: hears of the streams that leave and that may be kept, the longest first.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        served: ServedRequests,
+        keep: Callable[[DrainRecord], None],
+        handed_off: Callable[[Sequence[str]], None],
+    ) -> None:
         self._node = node
         self._served = served
         self._keep = keep
+        self._handed_off = handed_off
         self._drain = Drain(node.instance_id)
-        self._log = DrainLog(node.instance_id, node.status().incarnation)
+        self._log = DrainLog(node.instance_id, node.incarnation)
         self._before = 0  # requests at the engine at the last look, those handed off excepted
 
     @property
@@ -54,19 +64,20 @@ class Draining:
         drainers = 1 + sum(status.state is NodeState.DRAINING for status in present)
         schedule = self._drain.plan(streams, peers, going_pools(present, node.pool), drainers, now, deadline)
         self._log.tell("planned", now, len(schedule.due) + len(schedule.later))
-        moved = 0
+        moved = []
         for hand_off in schedule.due:
             _log.info("hands off request %d to %s%s", hand_off.key, hand_off.to, " (crowded)" * hand_off.crowded)
-            moved += self._served.hand_off(hand_off.key, hand_off.to)
-        self._log.count("handed-off", now, moved)
-        self._before = len(streams) - moved
+            if (served := self._served.hand_off(hand_off.key, hand_off.to)) is not None:
+                moved.append(served)
+        self._tell_moved(moved, now)
+        self._before = len(streams) - len(moved)
         self._write()
 
     def close(self, clients: int) -> None:
         """All that is left is handed off; so many clients are told to resume elsewhere."""
         now = self._node.clock()
         self._look(now)
-        self._log.count("handed-off", now, self._served.hand_off_all())
+        self._tell_moved(self._served.hand_off_all(), now)
         self._before = 0
         self._log.count("clients-closed", now, clients)
         self._write()
@@ -74,6 +85,10 @@ class Draining:
     def tell(self, step: str) -> None:
         self._log.tell(step, self._node.clock())
         self._write()
+
+    def _tell_moved(self, moved: Sequence[Served], now: float) -> None:
+        self._log.count("handed-off", now, len(moved))
+        self._handed_off([served.request_id for served in moved if served.durable])
 
     def _look(self, now: float) -> list[ServedStream]:
         """What is under way; those that are gone by themselves since the last look have finished."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from node_agent.core.addresses import Address
 from node_agent.core.engine_figures import EngineFigures, read_figures
@@ -19,13 +20,19 @@ _NOTHING = EngineFigures(0, 0, 0.0)
 
 
 class EngineLoad:
-    """Keeps the node's own load up to date. engine: where vLLM answers /metrics."""
+    """Keeps the node's own load up to date. engine: where vLLM answers /metrics.
 
-    def __init__(self, node: Node, served: ServedRequests, client: Http, engine: Address) -> None:
+    prefill_tokens_s: how fast the engine computes a context, 0 while that was not measured.
+    """
+
+    def __init__(
+        self, node: Node, served: ServedRequests, client: Http, engine: Address, prefill_tokens_s: Callable[[], float]
+    ) -> None:
         self._node = node
         self._served = served
         self._client = client
         self._engine = engine
+        self._prefill_tokens_s = prefill_tokens_s
         self._figures = _NOTHING
 
     async def run(self) -> None:
@@ -42,7 +49,7 @@ class EngineLoad:
         """Requests here are counted here; how many of them wait, and for what, only the engine knows."""
         waiting = min(self._figures.waiting, len(self._served))
         running = len(self._served) - waiting
-        return Load(running, waiting, self._figures.kv_use, self._served.pace_s(), 0.0)
+        return Load(running, waiting, self._figures.kv_use, self._served.pace_s(), self._prefill_tokens_s())
 
     async def _ask(self) -> EngineFigures:
         try:

@@ -1,14 +1,14 @@
 """Keeps the engine running: start, wait until it really answers, watch, start again within bounds.
 
 Ready means /health *and* one warm-up completion: vLLM's /health is 200 before the first request was ever computed,
-and stays so while it drains.
+and stays so while it drains. Before anybody hears of it, the agent examines what this engine can.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import orjson
@@ -37,7 +37,10 @@ class EnginePlan:
 
 
 class EngineSupervisor:
-    """post: gives an event to the reactor; clock: unix seconds; chance: uniform in [0, 1), for backoff."""
+    """post: gives an event to the reactor; clock: unix seconds; chance: uniform in [0, 1), for backoff.
+
+    examine: called once for each engine that answers, before it is ready; bounded by itself.
+    """
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class EngineSupervisor:
         post: Callable[[Event], None],
         clock: Callable[[], float],
         chance: Callable[[], float],
+        examine: Callable[[], Awaitable[None]],
     ) -> None:
         self._plan = plan
         self._group = group
@@ -54,6 +58,7 @@ class EngineSupervisor:
         self._post = post
         self._clock = clock
         self._chance = chance
+        self._examine = examine
         self._backoff = Backoff(first_s=1.0, max_s=60.0, tries=plan.restarts + 1)
 
     async def run(self) -> None:
@@ -68,6 +73,7 @@ class EngineSupervisor:
             why = await self._until_ready()
             if why is None:
                 failures = 0
+                await self._examine()
                 self._post(EngineReady(self._clock()))
                 why = await self._until_lost()
                 self._post(EngineLost(self._clock(), why))

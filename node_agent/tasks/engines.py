@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Mapping
 
 from node_agent.core.addresses import parse_address
-from node_agent.core.nodes import NodeStatus
+from node_agent.core.nodes import NodeStatus, load_from_header
 from node_agent.core.patience import accept_s
 from node_agent.core.signing import AUTH_HEADER, sign
 from node_agent.ports import ExchangeLost, Http, Response
 from node_agent.tasks.asked import Asked
+from node_agent.tasks.kv_bring import Contexts
 from node_agent.tasks.node import Node
 from node_agent.tasks.served import ServedRequests
 
 ENGINE_PREFIX = "/peer/v1/engine"
 MAX_TOKENS_HEADER = "x-synkti-max-tokens"
+LOAD_HEADER = b"x-synkti-load"
+"""On a peer door's answers: what its engine is doing, fresher than gossip."""
+
 LOST_HEADER = b"x-synkti-lost"
 """On a peer door's 503: why its engine lost the request, which has to go on elsewhere."""
 
@@ -33,6 +38,7 @@ class AtPeer(Asked):
 
     async def head(self) -> None:
         await self.exchange.head()
+        self._engines.heard(self)
         if self.exchange.status == 503 and LOST_HEADER in self.exchange.headers:
             raise ExchangeLost(self.exchange.headers[LOST_HEADER].decode("latin-1"))
 
@@ -44,12 +50,18 @@ class AtPeer(Asked):
 class Engines:
     """Asks the engines of the fleet."""
 
-    def __init__(self, node: Node, served: ServedRequests, client: Http, key: bytes) -> None:
+    def __init__(self, node: Node, served: ServedRequests, client: Http, key: bytes, contexts: Contexts) -> None:
         self._node = node
         self._served = served
         self._client = client
         self._key = key
+        self._contexts = contexts
         self._at_peers: set[AtPeer] = set()
+
+    async def bring(self, target_node: NodeStatus, stream: str, source: str) -> None:
+        """Before this node's own engine goes on with a stream: its context. Another node does that for itself."""
+        if source and target_node.instance_id == self._node.instance_id:
+            await self._contexts.bring(stream, source)
 
     def ask(
         self,
@@ -69,8 +81,8 @@ class Engines:
         max_tokens: of the answer, None where unknown; silence_s: how long it may say nothing.
         """
         name = target_node.instance_id
-        self._node.router.opened(name)
         if name == self._node.instance_id:
+            self._node.router.opened(name)
             return self._served.ask(method, target, headers, body, max_tokens, silence_s, own=True)
         peer_target = ENGINE_PREFIX + target
         stamp = sign(self._key, method, peer_target, body, self._node.clock(), secrets.token_hex(12))
@@ -89,7 +101,15 @@ class Engines:
         )
         asked = AtPeer(self, name, exchange)
         self._at_peers.add(asked)
+        self._node.router.opened(name)
         return asked
+
+    def heard(self, asked: AtPeer) -> None:
+        """A peer has answered: with its load, where it is of a version that tells it."""
+        line = asked.headers.get(LOAD_HEADER)
+        if line is not None:
+            with contextlib.suppress(ValueError):
+                self._node.router.heard(asked.instance_id, load_from_header(line))
 
     def closed(self, asked: AtPeer) -> None:
         if asked in self._at_peers:

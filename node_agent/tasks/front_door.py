@@ -21,7 +21,7 @@ from typing import Any
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.contract.names import DURABILITY_HEADER, SESSION_HEADER
 from node_agent.core.affinity import session_key
-from node_agent.core.completions import Generation, Kind, read_generation, read_model
+from node_agent.core.completions import Generation, Kind, read_generation, read_model, stripped
 from node_agent.core.epochs import Epoch, EventId, Run, parse_event_id
 from node_agent.core.nodes import load_to_json
 from node_agent.core.opening import Opening
@@ -114,7 +114,7 @@ class FrontDoor:
         if kind is None:
             wanted = _wanted(request, read_model(request.body), None)
             route = await self._entrance.route(wanted, request)
-            whole = WholeRequest(request.method, request.target, _HEADERS, request.body, wanted)
+            whole = WholeRequest(request.method, request.target, _HEADERS, stripped(request.body), wanted)
             return await self.whole_requests.answer(whole, route, request)
         if request.method != "POST":
             raise RequestRejected(405, "method_not_allowed", f"{path} takes POST.")
@@ -123,7 +123,8 @@ class FrontDoor:
         route = await self._entrance.route(wanted, request)
         if generation.streaming:
             return await self._stream(request, route, generation, wanted)
-        whole = WholeRequest("POST", path, _HEADERS, request.body, wanted, generation.max_tokens, generates=True)
+        body = stripped(request.body)
+        whole = WholeRequest("POST", path, _HEADERS, body, wanted, generation.max_tokens, generates=True)
         return await self.whole_requests.answer(whole, route, request)
 
     async def _stream(self, request: DoorRequest, route: Route, generation: Generation, wanted: Request) -> int:
@@ -134,7 +135,7 @@ class FrontDoor:
         request_id = request.headers.get(REQUEST_ID)
         epoch = Epoch(1, self._node.instance_id)
         runs = (Run(0, epoch),)
-        opening = Opening(generation, runs, request_id.decode("latin-1") if request_id else None)
+        opening = Opening(generation, runs, request_id.decode("latin-1") if request_id else None, durable)
         machine = StreamMachine(generation, stream_id, runs)
         ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log)
         kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
@@ -150,7 +151,7 @@ class FrontDoor:
             return self._refuse(request)
         with self._counted_resume():
             takeover = await self._takeovers.take(event)
-        kept = self._keepers.begin(takeover.ahead, None)
+        kept = self._keepers.begin(takeover.ahead, None, durable=takeover.durable)
         request_id = takeover.request_id.encode("latin-1", "replace") if takeover.request_id else None
         reply = Reply(request, event.stream, request_id)
         generation = takeover.machine.generation

@@ -28,7 +28,7 @@ from node_agent.core.membership import (
     Tick,
 )
 from node_agent.core.nodes import Liveness
-from node_agent.core.tag_reads import TagReads
+from node_agent.core.tag_reads import FIRST_LOOK_CALLS, TagReads
 from node_agent.ports import Datagrams, ExchangeLost, Http, Instances
 from node_agent.tasks.metrics import Metrics
 
@@ -117,9 +117,11 @@ class Gossip:
     async def discover(self, instances: Instances, cluster: str, reads: TagReads, chance: Callable[[], float]) -> None:
         """Read the fleet's tags now and then, until cancelled; an EC2 that does not answer changes nothing."""
         await asyncio.sleep(reads.first_s(chance()))
+        most_calls: int | None = FIRST_LOOK_CALLS
         while True:
             try:
-                found = await instances.nodes(cluster)
+                found = await instances.nodes(cluster, most_calls)
+                most_calls = None
                 self.handle(Tagged(self.clock(), found))
                 wait_s = reads.next_s(self.machine.nodes, chance())
             except StoreUnavailable as error:

@@ -27,6 +27,7 @@ class Metrics:
         self.continuations = Counter(
             "synkti_continuations", "Streams that went on in another engine", ["why"], registry=registry
         )
+        self.ways = Counter("synkti_ways", "How engines were asked to go on", ["way"], registry=registry)
         self.pause = Histogram(
             "synkti_continuation_pause_seconds",
             "From the last byte of the lost engine to the first of the next",
@@ -43,6 +44,27 @@ class Metrics:
         self.kept_bytes = Gauge("synkti_kept_bytes", "Journals kept here for other nodes", registry=registry)
         self.resumes = Counter(
             "synkti_resumes", "Streams that clients came back for, by the outcome", ["outcome"], registry=registry
+        )
+        self.checkpoints = Counter(
+            "synkti_checkpoints",
+            "Journals left when this node went, by the outcome",
+            ["outcome"],
+            registry=registry,
+        )
+        self.contexts = Counter(
+            "synkti_contexts", "Contexts of streams that went on here, by the way they came", ["way"], registry=registry
+        )
+        self.context_bytes = Counter(
+            "synkti_context_bytes", "Bytes of KV blocks that came here, by their way", ["way"], registry=registry
+        )
+        self.contexts_left = Counter(
+            "synkti_contexts_left",
+            "Contexts handed off, and whether left in S3",
+            ["outcome"],
+            registry=registry,
+        )
+        self.prefill_rate = Gauge(
+            "synkti_prefill_tokens_per_second", "Of the idle engine; 0 while not measured", registry=registry
         )
         self.peers = Gauge("synkti_peers", "Peers known, by what is held of them", ["held"], registry=registry)
         self.member_changes = Counter(

@@ -27,7 +27,8 @@ _NOT_THERE = frozenset({"refused", "unreachable", "reset"})
 class Node:
     """clock: unix seconds; model: the one that it serves while its state takes requests.
 
-    min_silence_s: the least inter-token timeout of the streams here.
+    incarnation: the one that this agent began with, its name in the table; min_silence_s: the least inter-token timeout
+    of the streams here; ways: what the self-test found its engine able to.
     """
 
     identity: Identity
@@ -36,11 +37,14 @@ class Node:
     gossip: Gossip
     metrics: Metrics
     min_silence_s: float = MIN_SILENCE_S
+    ways: tuple[str, ...] = ()
+    incarnation: int = field(init=False)
     router: Router = field(init=False)
     _view: View | None = field(init=False, default=None)
     _own: NodeStatus | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        self.incarnation = self.members.status.incarnation
         self.router = Router(self.instance_id)
 
     @property
@@ -61,7 +65,7 @@ class Node:
 
     def become(self, state: NodeState) -> None:
         """Have everybody told at once."""
-        self.gossip.handle(Announced(self.gossip.clock(), state))
+        self.gossip.handle(Announced(self.gossip.clock(), state, self.ways))
 
     def measured(self, load: Load) -> None:
         """What this node's engine is doing now."""

@@ -3,6 +3,7 @@
     POST /peer/v1/members             tables of members compared (sealed by `core/membership`, no other stamp)
     POST /peer/v1/take                a stream's journal, for its new owner (see `tasks/takeover`)
     *    /peer/v1/engine/<target>     a request to this node's engine
+    *    /peer/v1/kv/...              a stream's KV blocks (see `tasks/kv_door`)
 
 What an engine loses is said in words, not by a broken connection: an entry that finds the connection itself broken
 then knows that the node is gone. Journals come to this door too, on connections of their own (`tasks/journal_door`).
@@ -12,13 +13,18 @@ from __future__ import annotations
 
 import logging
 
+from node_agent.contract.names import DURABILITY_HEADER
 from node_agent.core import sse
+from node_agent.core.nodes import load_to_header
 from node_agent.core.signing import AUTH_HEADER, Doorkeeper
 from node_agent.core.stream import LOST_EVENT
 from node_agent.ports import DoorRequest, ExchangeLost, Response
 from node_agent.tasks.answers import answer_error
-from node_agent.tasks.engines import ENGINE_PREFIX, LOST_HEADER, MAX_TOKENS_HEADER
+from node_agent.tasks.engines import ENGINE_PREFIX, LOAD_HEADER, LOST_HEADER, MAX_TOKENS_HEADER
 from node_agent.tasks.gossip import MEMBERS_TARGET
+from node_agent.tasks.kv_bring import KV_HEADER
+from node_agent.tasks.kv_door import KV_PREFIX
+from node_agent.tasks.kv_node import KvNode
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import EVENT_STREAM
 from node_agent.tasks.served import ServedRequests
@@ -35,11 +41,14 @@ _log = logging.getLogger(__name__)
 class PeerDoor:
     """Answers peers' requests."""
 
-    def __init__(self, node: Node, served: ServedRequests, takeovers: Takeovers, doorkeeper: Doorkeeper) -> None:
+    def __init__(
+        self, node: Node, served: ServedRequests, takeovers: Takeovers, doorkeeper: Doorkeeper, kv: KvNode
+    ) -> None:
         self._node = node
         self._served = served
         self._takeovers = takeovers
         self._doorkeeper = doorkeeper
+        self._kv = kv
 
     async def __call__(self, request: DoorRequest) -> None:
         target = request.target
@@ -57,6 +66,8 @@ class PeerDoor:
             self._give_journal(request)
         elif target.startswith(ENGINE_PREFIX + "/"):
             await self._pass_on(request, target.removeprefix(ENGINE_PREFIX))
+        elif target.startswith(KV_PREFIX):
+            await self._kv.door.answer(request)
         else:
             answer_error(request, 404, "unknown_route", f"The peer door has no {target}.")
 
@@ -81,10 +92,14 @@ class PeerDoor:
         headers = {"content-type": "application/json"}
         if (request_id := request.headers.get(b"x-request-id")) is not None:
             headers["x-request-id"] = request_id.decode("latin-1")
+        if (durability := request.headers.get(DURABILITY_HEADER)) is not None:
+            headers[DURABILITY_HEADER.decode()] = durability.decode("latin-1")
         if not self._node.state.takes_requests:
             _answer_lost(request, self._node.state.value)
             return
         request.accept()
+        if (source := request.headers.get(KV_HEADER.encode())) is not None:
+            await self._kv.contexts.bring(headers.get("x-request-id", ""), source.decode("latin-1"))
         response = self._served.ask(request.method, target, headers, request.body, max_tokens, _PATIENCE_S)
         request.when_gone(lambda: response.abort(CLIENT_GONE))
         request.when_congested(response.pause)
@@ -97,7 +112,7 @@ class PeerDoor:
             response.close()
 
     async def _stream(self, request: DoorRequest, response: Response) -> None:
-        request.begin(response.status, EVENT_STREAM)
+        request.begin(response.status, EVENT_STREAM, self._told())
         try:
             await response.pipe(request.write)
             last = b""
@@ -107,7 +122,11 @@ class PeerDoor:
 
     async def _whole(self, request: DoorRequest, response: Response) -> None:
         body = await response.read_all(MAX_ANSWER_BYTES)
-        request.respond(response.status, body, response.headers.get(b"content-type", b"application/json"))
+        content_type = response.headers.get(b"content-type", b"application/json")
+        request.respond(response.status, body, content_type, self._told())
+
+    def _told(self) -> list[tuple[bytes, bytes]]:
+        return [(LOAD_HEADER, load_to_header(self._node.router.own_load.load))]
 
 
 def _answer_lost(request: DoorRequest, why: str) -> None:

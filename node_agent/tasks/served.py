@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
+from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
 from node_agent.core.addresses import Address
 from node_agent.core.drain import ServedStream
 from node_agent.core.handing_over import handed_to
@@ -16,6 +17,7 @@ from node_agent.ports import Http, Response
 from node_agent.tasks.asked import Asked
 from node_agent.tasks.node import Node
 
+_DURABILITY = DURABILITY_HEADER.decode()
 _SAMPLE_TOKENS = 4
 """The least that a request has to have generated to say something of the engine's pace."""
 
@@ -24,13 +26,27 @@ _BYTES_PER_TOKEN = 4
 
 
 class Served(Asked):
-    """One request at the local engine. body_bytes: of the request; own: whether this node is its entry."""
+    """One request at the local engine. body_bytes: of the request; own: whether this node is its entry.
+
+    request_id: its stream's; durable: whether its client wants it kept.
+    """
 
     def __init__(
-        self, registry: ServedRequests, key: int, max_tokens: int | None, body_bytes: int, exchange: Response, own: bool
+        self,
+        registry: ServedRequests,
+        key: int,
+        max_tokens: int | None,
+        body_bytes: int,
+        exchange: Response,
+        request_id: str,
+        *,
+        durable: bool,
+        own: bool,
     ) -> None:
         super().__init__(exchange)
         self.key = key
+        self.request_id = request_id
+        self.durable = durable
         self.max_tokens = max_tokens
         self.body_bytes = body_bytes
         self.own = own
@@ -88,7 +104,16 @@ class ServedRequests:
         own: whether this node is the request's entry, which counts what it has under way where (`Router.opened`).
         """
         exchange = self._client.ask(self._engine, method, target, headers=headers, body=body, silence_s=silence_s)
-        served = Served(self, next(self._keys), max_tokens, len(body), exchange, own)
+        served = Served(
+            self,
+            next(self._keys),
+            max_tokens,
+            len(body),
+            exchange,
+            headers.get("x-request-id", ""),
+            durable=headers.get(_DURABILITY) != NOT_DURABLE,
+            own=own,
+        )
         self._served[served.key] = served
         return served
 
@@ -112,15 +137,15 @@ class ServedRequests:
             if not served.handed_off
         ]
 
-    def hand_off(self, key: int, to: str | None) -> bool:
-        """Give one request back to its entry. to: the instance that has room for it. Whether it was still here."""
+    def hand_off(self, key: int, to: str | None) -> Served | None:
+        """Give one request back to its entry. to: the instance that has room for it. None where it was not here."""
         served = self._served.get(key)
         if served is None or served.handed_off:
-            return False
+            return None
         served.handed_off = True
         served.exchange.abort(handed_to(to))
-        return True
+        return served
 
-    def hand_off_all(self) -> int:
-        """Give every request back; how many there were."""
-        return sum(self.hand_off(key, None) for key in list(self._served))
+    def hand_off_all(self) -> list[Served]:
+        """Give every request back."""
+        return [served for key in list(self._served) if (served := self.hand_off(key, None)) is not None]

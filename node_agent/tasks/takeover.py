@@ -3,6 +3,8 @@
 The keepers are asked in the order in which every node ranks them: the first four at once, then, where views of the
 fleet differ, every other peer that this node ever heard of, once. Whoever has a copy refuses the old owner from then
 on. That nobody knows the stream is said only when everybody was heard; else the client is to ask again.
+
+Where none of them has what the client needs, a node that went may have left it (`tasks/checkpointer`).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from node_agent.core.signing import AUTH_HEADER, sign
 from node_agent.core.stream import StreamMachine, resumed
 from node_agent.core.write_ahead import WriteAhead
 from node_agent.ports import ExchangeLost, Http
+from node_agent.tasks.checkpointer import Checkpointer
 from node_agent.tasks.node import Node
 
 TAKE_TARGET = "/peer/v1/take"
@@ -44,12 +47,13 @@ class JournalBehind(TransientError):
 
 @dataclass(frozen=True)
 class Takeover:
-    """A stream as its new owner has it; replay: the events that the client lacks."""
+    """A stream as its new owner has it; replay: the events that the client lacks; durable: as its client wants it."""
 
     machine: StreamMachine
     ahead: WriteAhead
     replay: bytes
     request_id: str | None
+    durable: bool
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,21 @@ class _Found:
 class Takeovers:
     """give_up: lets go of a stream that this node owns itself, so that its journal is in `own`."""
 
-    def __init__(self, node: Node, client: Http, key: bytes, own: Keeper, give_up: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        client: Http,
+        key: bytes,
+        own: Keeper,
+        give_up: Callable[[str], None],
+        checkpointer: Checkpointer,
+    ) -> None:
         self._node = node
         self._client = client
         self._key = key
         self._own = own
         self._give_up = give_up
+        self._checkpointer = checkpointer
         self._gate = asyncio.Semaphore(_MAX_AT_ONCE)
 
     async def take(self, event: EventId) -> Takeover:
@@ -127,7 +140,15 @@ class Takeovers:
         others = [(name, address) for name, address in known.items() if name not in asked]
         far = await self._ask_all(others, event, owner, None)
         expired = near.expired or far.expired or self._own.has_expired(stream)
-        return _Found([*near.journals, *far.journals], expired, near.silent + far.silent)
+        found = _Found([*near.journals, *far.journals], expired, near.silent + far.silent)
+        return found if any(_has(journal, event) for journal in found.journals) else await self._with_left(found, event)
+
+    async def _with_left(self, found: _Found, event: EventId) -> _Found:
+        """What was found, and what a node that went may have left."""
+        left = await self._checkpointer.find(event.stream)
+        if isinstance(left, Taken):
+            return _Found([*found.journals, left], found.expired, found.silent)
+        return _Found(found.journals, found.expired or left is True, found.silent + (left is None))
 
     async def _ask_all(
         self, peers: Sequence[tuple[str, str]], event: EventId, owner: str, here: Taken | None
@@ -194,7 +215,7 @@ def _taken_over(event: EventId, journal: Taken, epoch: Epoch) -> Takeover:
         raise JournalBehind(message)
     runs = (*opening.runs, Run(journal.seq, epoch))
     machine, replay = resumed(opening.generation, event.stream, journal.lines, event.seq, runs)
-    written = Opening(opening.generation, runs, opening.request_id).to_bytes()
+    written = Opening(opening.generation, runs, opening.request_id, opening.durable).to_bytes()
     ahead = WriteAhead(event.stream, epoch, written, log=machine.log, seq=journal.seq)
     ahead.delivered = journal.seq
-    return Takeover(machine, ahead, replay, opening.request_id)
+    return Takeover(machine, ahead, replay, opening.request_id, opening.durable)

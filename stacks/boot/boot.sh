@@ -18,6 +18,13 @@ mkdir -p "$models" "$state" "$root/var/log/synkti"
 
 "$release/stacks/boot/install.sh" "$release"
 
+# The plug-in is this release's; the engine's environment may be older, and in an image. It is built from the archive,
+# whose hash was compared, with what that environment has: nothing is downloaded. The agent's self-test says whether it
+# works, and without it the node serves all the same.
+"$home/uv/bin/uv" pip install --quiet --no-cache --offline --no-deps --no-build-isolation --reinstall \
+  --python "$home/engine/bin/python" "$release/node_agent/engine_plugin" ||
+  say "the engine's plug-in cannot be installed; this node will not go on with answers of other nodes that need it"
+
 # The agent's unit may gain no privileges, so what makes the GPU's device files has to run before it.
 if command -v nvidia-modprobe >/dev/null; then nvidia-modprobe -c 0 -u; fi
 
@@ -33,7 +40,9 @@ SYNKTI_MODEL_NAME=$SYNKTI_MODEL_NAME
 $(cat "$root/etc/synkti/model.env")
 SYNKTI_STATE_DIR=/var/lib/synkti
 SYNKTI_GROUP=$SYNKTI_GROUP
+SYNKTI_LINGER_S=$SYNKTI_LINGER_S
 SYNKTI_CHECKPOINTS_BUCKET=$SYNKTI_CHECKPOINTS_BUCKET
+SYNKTI_KV_MAX_BYTES=$SYNKTI_KV_MAX_BYTES
 SYNKTI_VERSION=$SYNKTI_VERSION
 PYTHONUNBUFFERED=1
 AWS_REGION=$AWS_REGION

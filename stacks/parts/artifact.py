@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 _LOCKS = ("requirements/bootstrap.txt", "requirements/agent.txt", "requirements/engine.txt")
 """uv, the agent's packages, vLLM and its packages: what a node installs, every hash checked."""
 
-AGENT = ("node_agent/**/*.py", "stacks/boot/*", *_LOCKS)
+AGENT = ("node_agent/**/*.py", "node_agent/engine_plugin/pyproject.toml", "stacks/boot/*", *_LOCKS)
 """Everything that a node needs of this repository."""
 
 DEPENDENCIES = ("stacks/boot/install.sh", "stacks/boot/instance.sh", *_LOCKS)

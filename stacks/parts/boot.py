@@ -17,6 +17,10 @@ from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
 
 _FIRST = (Path(__file__).parents[1] / "boot" / "first.sh").read_text()
+_LINGER_S = 30
+"""A drained node goes on forwarding for that long where a load balancer is: two failed checks at 5 s each, and what
+Elastic Load Balancing takes until all its nodes have heard."""
+
 MAX_USER_DATA_BYTES = 16_384
 """EC2's own limit, before base64."""
 
@@ -37,6 +41,7 @@ def boot_variables(settings: FleetSettings, artifact: Artifact, state: StateStac
         "SYNKTI_MODELS_BUCKET": state.models.bucket_name,
         "SYNKTI_CHECKPOINTS_BUCKET": state.checkpoints.bucket_name,
         **_model(settings),
+        "SYNKTI_LINGER_S": str(_LINGER_S if settings.load_balancer != "none" else 0),
         "SYNKTI_GROUP": names.auto_scaling_group_name(settings.cluster),
         "SYNKTI_READY_HOOK": names.READY_HOOK,
         "SYNKTI_READY_WITHIN_S": str(settings.ready_within_s),
@@ -67,4 +72,5 @@ def _model(settings: FleetSettings) -> dict[str, str]:
         "SYNKTI_MODEL_SHA256": settings.model_sha256,
         "SYNKTI_MODEL_LOAD": settings.model_load,
         "SYNKTI_ENGINE_ARGS": json.dumps(settings.engine_args),
+        "SYNKTI_KV_MAX_BYTES": str(settings.kv_gib * 1024**3),
     }

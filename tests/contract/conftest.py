@@ -1,4 +1,4 @@
-"""Both engines, one after the other, each started once."""
+"""Both engines, and vLLM with the plug-in, one after the other, each started once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from local.aws import free_port
-from local.engine_env import engine_command, engine_environ, ensure_engine
+from local.engine_env import engine_command, engine_environ, ensure_engine, ensure_plugin
 from local.tiny_model import ensure_model
+from tests.contract.thinking_model import make_thinking_model
 from tests.engines import MODEL, VLLM_WITHIN_S, Engine, running, standin
 
 
@@ -23,4 +24,24 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     port = free_port()
     argv = engine_command(environment, ensure_model(environment, print), MODEL, "127.0.0.1", port)
     with running(argv, port, folder, engine_environ(), VLLM_WITHIN_S) as made:
+        yield made
+
+
+PARSED = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+THINKS = (*PARSED, "--reasoning-parser", "deepseek_r1")
+FORCED = ("--logits-processors", "synkti_engine.forced:ForcedReplay")
+CHUNK = 512
+"""A longer prompt is prefilled in pieces."""
+
+
+@pytest.fixture(scope="session", params=["plain", "thinks"])
+def plugged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """With the plug-in, of a model that knows tags; `thinks`: with a parser of reasoning."""
+    folder = tmp_path_factory.mktemp(f"plugged-{request.param}")
+    environment = ensure_engine(print)
+    model = make_thinking_model(ensure_model(environment, print), folder / "model")
+    port = free_port()
+    argv = engine_command(environment, model, MODEL, "127.0.0.1", port, ensure_plugin(environment))
+    more = [*(THINKS if request.param == "thinks" else PARSED), *FORCED, "--max-num-batched-tokens", str(CHUNK)]
+    with running([*argv, *more], port, folder, engine_environ(), VLLM_WITHIN_S) as made:
         yield made

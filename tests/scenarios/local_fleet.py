@@ -20,7 +20,14 @@ from pathlib import Path
 import httpx
 
 from node_agent.adapters.http import HttpClient
-from node_agent.adapters.memory import MemoryInstances, MemoryMetadata, MemoryRecords, MemoryScalingGroup
+from node_agent.adapters.memory import (
+    MemoryBlockStore,
+    MemoryCheckpoints,
+    MemoryInstances,
+    MemoryMetadata,
+    MemoryRecords,
+    MemoryScalingGroup,
+)
 from node_agent.agent import Agent, Outside
 from node_agent.contract.notices import InterruptionNotice
 from node_agent.ports import Identity
@@ -77,6 +84,8 @@ class LocalNode:
 class LocalFleet:
     nodes: list[LocalNode] = field(default_factory=list)
     records: MemoryRecords = field(default_factory=MemoryRecords)
+    checkpoints: MemoryCheckpoints = field(default_factory=MemoryCheckpoints)
+    blocks: MemoryBlockStore = field(default_factory=MemoryBlockStore)
     group: MemoryScalingGroup = field(default_factory=lambda: MemoryScalingGroup(set()))
     http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=30))
 
@@ -129,13 +138,18 @@ async def local_fleet(
     seconds_per_token: float = 0.01,
     engine_options: Sequence[str] = (),
     models: Sequence[str] = (MODEL,),
+    checkpoints: MemoryCheckpoints | None = None,
+    blocks: MemoryBlockStore | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
     """`size` nodes, each ready and known to all others.
 
-    engine_options: of the stand-ins; models: what the nodes serve, in turn; extra: settings, as SYNKTI_ variables.
+    engine_options: of the stand-ins; models: what the nodes serve, in turn; checkpoints, blocks: what an earlier fleet
+    left; extra: settings, as SYNKTI_ variables.
     """
-    async with unready_fleet(folder, size, seconds_per_token, engine_options, models, **extra) as fleet:
+    async with unready_fleet(
+        folder, size, seconds_per_token, engine_options, models, checkpoints, blocks, **extra
+    ) as fleet:
         for node in fleet.nodes:
             await eventually(f"{node.instance_id} is ready", partial(fleet.ready, node))
             await eventually(f"{node.instance_id} sees all", partial(fleet.sees, node, size))
@@ -149,12 +163,18 @@ async def unready_fleet(
     seconds_per_token: float = 0.01,
     engine_options: Sequence[str] = (),
     models: Sequence[str] = (MODEL,),
+    checkpoints: MemoryCheckpoints | None = None,
+    blocks: MemoryBlockStore | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
     """The same, as soon as its agents were started; when it is left, all of them have ended."""
     run = next(_runs)
     addresses = {f"i-{n:08x}": f"127.{70 + os.getpid() % 100}.{run}.{n + 1}" for n in range(size)}
-    fleet = LocalFleet(group=MemoryScalingGroup(set(addresses)))
+    fleet = LocalFleet(
+        group=MemoryScalingGroup(set(addresses)),
+        checkpoints=checkpoints or MemoryCheckpoints(),
+        blocks=blocks or MemoryBlockStore(),
+    )
     instances = MemoryInstances(addresses, 8001)
     clients = [HttpClient() for _ in addresses]
     for number, (instance_id, host) in enumerate(addresses.items()):
@@ -163,7 +183,9 @@ async def unready_fleet(
         settings = from_environ(_environ(host, state_dir, seconds_per_token, engine_options, extra, model))
         identity = Identity(instance_id, ZONES[number % 3], "us-east-1", "g5.xlarge", host)
         metadata = MemoryMetadata(identity)
-        outside = Outside(identity, metadata, instances, fleet.records, b"cluster key", fleet.group)
+        outside = Outside(
+            identity, metadata, instances, fleet.records, b"cluster key", fleet.group, fleet.checkpoints, fleet.blocks
+        )
         agent = Agent(settings, outside, clients[number], signals=False)
         fleet.nodes.append(LocalNode(instance_id, host, agent, metadata, state_dir))
     try:

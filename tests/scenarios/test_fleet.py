@@ -250,7 +250,7 @@ def test_a_request_that_is_not_streamed_is_asked_again_elsewhere(tmp_path: Path,
 
 
 def test_what_cannot_be_continued_exactly_ends_with_an_error_never_cleanly(tmp_path: Path) -> None:
-    body = {**CHAT, "seed": 7}
+    body = {**CHAT, "frequency_penalty": 0.5}
 
     async def story(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", body)
@@ -258,7 +258,7 @@ def test_what_cannot_be_continued_exactly_ends_with_an_error_never_cleanly(tmp_p
             await listen(heard, 20, engine.kill_engine)
         assert heard.error is not None
         assert heard.error["code"] == "continuation_impossible"
-        assert "seed" in heard.error["message"]
+        assert "frequency_penalty" in heard.error["message"]
         assert not heard.done
         assert expected("chat", CHAT).text.startswith(heard.text)
 

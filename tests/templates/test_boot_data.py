@@ -77,6 +77,7 @@ def test_an_image_build_has_what_its_module_imports() -> None:
         {"model_sha256": "b" * 64},
         {"engine_args": ("--max-model-len", "8192")},
         {"model_load": "stream"},
+        {"kv_gib": 20},
         {"image_id": "ami-0123456789abcdef0"},
     ],
 )
@@ -93,3 +94,11 @@ def test_what_does_not_keeps_the_version(production: Synthesized, tmp_path: Path
 
 def test_user_data_fits_with_room_for_references(production: Synthesized) -> None:
     assert len(user_data(production).encode()) < MAX_USER_DATA_BYTES * 0.5
+
+
+@pytest.mark.parametrize(("balancer", "seconds"), [("none", "0"), ("internal", "30")])
+def test_a_node_lingers_where_a_load_balancer_may_still_send_it_requests(
+    tmp_path: Path, balancer: str, seconds: str
+) -> None:
+    told = user_data(synthesize(tmp_path, replace(SHIPPED, load_balancer=balancer)))
+    assert f"\nSYNKTI_LINGER_S={seconds}\n" in told

@@ -24,6 +24,9 @@ def test_models_are_kept_and_checkpoints_expire(production: Synthesized) -> None
     assert models["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
     days = [rule.get("ExpirationInDays") for rule in checkpoints["Properties"]["LifecycleConfiguration"]["Rules"]]
     assert 7 in days
+    rules = checkpoints["Properties"]["LifecycleConfiguration"]["Rules"]
+    short = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
+    assert short == {"journals/": 1, "kv/": 1}, "prompts and answers go as soon as S3 can let them"
     assert len(buckets) == 2
 
 

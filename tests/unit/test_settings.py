@@ -55,7 +55,20 @@ WRONG = {
     "SYNKTI_ADVERTISE_ADDRESS": "here",
     "SYNKTI_TERM_GRACE_S": "-1",
     "SYNKTI_MAX_STREAMS": "many",
+    "SYNKTI_KV_MAX_BYTES": "-1",
 }
+
+
+def test_an_engine_keeps_blocks_only_where_there_is_room_for_them() -> None:
+    assert "--kv-transfer-config" not in from_environ(LEAST).engine_argv
+    keeping = from_environ({**LEAST, "SYNKTI_KV_MAX_BYTES": "1024", "SYNKTI_STATE_DIR": "/s"})
+    assert keeping.engine_argv[-2] == "--kv-transfer-config"
+    assert '"folder": "/s/kv"' in keeping.engine_argv[-1]
+
+
+def test_checkpoints_are_left_only_where_there_is_a_bucket() -> None:
+    assert from_environ(LEAST).checkpoints_bucket is None
+    assert from_environ({**LEAST, "SYNKTI_CHECKPOINTS_BUCKET": "b"}).checkpoints_bucket == "b"
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -149,7 +149,7 @@ class Beliefs:
         if member is None:
             self.knows_too_little = True
         elif rumour.incarnation > member.incarnation:
-            status = replace(member.status, state=rumour.state, incarnation=rumour.incarnation)
+            status = replace(member.status, state=rumour.state, ways=rumour.ways, incarnation=rumour.incarnation)
             self._hear_alive(member, status, "gossip")
 
     def _hear_alive(self, member: Member, status: NodeStatus, why: str) -> None:
@@ -171,7 +171,7 @@ class Beliefs:
         if member is None or rumour.incarnation < member.incarnation or not member.liveness.is_present:
             return
         if rumour.incarnation > member.incarnation:
-            status = replace(member.status, state=rumour.state, incarnation=rumour.incarnation)
+            status = replace(member.status, state=rumour.state, ways=rumour.ways, incarnation=rumour.incarnation)
             self._roster.update(member, status)
             member.suspicion = None  # it was of an older incarnation
         self.suspect(member, rumour.accusers, "gossip")
@@ -250,7 +250,8 @@ def accusation_of(member: Member, by: bytes) -> bytes:
     by: this node's life.
     """
     if member.suspicion is not None:
-        return write_suspect(member.life, member.incarnation, member.status.state, member.suspicion.accusers)
+        status = member.status
+        return write_suspect(member.life, member.incarnation, status.state, member.suspicion.accusers, status.ways)
     if member.liveness is Liveness.DEAD:
         return write_dead(member.life, member.incarnation, by)
     return b""

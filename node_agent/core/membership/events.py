@@ -44,10 +44,11 @@ class Failed(NamedTuple):
 
 
 class Announced(NamedTuple):
-    """This node has a new state."""
+    """This node has a new state, or can go on with answers in other ways."""
 
     at: float
     state: NodeState
+    ways: tuple[str, ...] = ()
 
 
 class Measured(NamedTuple):

@@ -353,7 +353,7 @@ class Membership:
         self._me.load = measured.load
 
     def _announce(self, announced: Announced) -> None:
-        self._in_haste = self._me.say(announced.state)
+        self._in_haste = self._me.say(announced.state, announced.ways)
 
     def _look_at(self, tagged: Tagged) -> None:
         self._has_looked = True

@@ -44,17 +44,17 @@ class Me:
 
     @property
     def alive(self) -> bytes:
-        return write_alive(self.life, self.status.incarnation, self.status.state)
+        return write_alive(self.life, self.status.incarnation, self.status.state, self.status.ways)
 
-    def say(self, state: NodeState) -> bool:
-        """Have a new state told. Returns whether it is one.
+    def say(self, state: NodeState, ways: tuple[str, ...] = ()) -> bool:
+        """Have a new state, or other ways, told. Returns whether they are.
 
         All else that a status says holds for a whole life: rumours tell of a change in short, and whoever had believed
         a short one would not look at the full one any more.
         """
-        if self.has_left or self.status.state is state:
+        if self.has_left or (self.status.state, self.status.ways) == (state, ways):
             return False
-        self.status = replace(self.status, state=state, incarnation=self.status.incarnation + 1)
+        self.status = replace(self.status, state=state, ways=ways, incarnation=self.status.incarnation + 1)
         self._rumours.tell_alive(self.life, self.status)
         return True
 

@@ -70,7 +70,8 @@ class Rumours:
         """Tell that a node lives: in short, but in full while some may still wait for its introduction."""
         level = self._level_of.get(life)
         in_full = level is not None and is_intro(self._levels[level][life])
-        self.tell(life, write_intro(life, status) if in_full else write_alive(life, status.incarnation, status.state))
+        short = write_alive(life, status.incarnation, status.state, status.ways)
+        self.tell(life, write_intro(life, status) if in_full else short)
 
     def _drop_stalest(self) -> None:
         for level in reversed(self._levels):

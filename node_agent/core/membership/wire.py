@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.suspicion import MAX_ACCUSERS
-from node_agent.core.nodes import Load, NodeStatus, Pool
+from node_agent.core.nodes import WAYS, Load, NodeStatus, Pool
 
 VERSION = 1
 MAX_DATAGRAM = 1_200
@@ -45,6 +45,7 @@ _LOAD = struct.Struct(">6sIHHBHH")
 LOAD_BYTES = _LOAD.size
 _STATES = tuple(NodeState)
 _PLACES = {state: place for place, state in enumerate(_STATES)}
+_WAY_BITS = {way: 0x10 << place for place, way in enumerate(WAYS)}
 _PERSON = b"synkti-gossip-1"
 _TENTH_MS = 1e-4
 _PREFILL_UNIT = 10.0
@@ -93,15 +94,17 @@ class Alive(NamedTuple):
     life: bytes
     incarnation: int
     state: NodeState
+    ways: tuple[str, ...] = ()
 
 
 class Suspect(NamedTuple):
-    """state: the node's own word in that incarnation, which who reads this may have missed."""
+    """state, ways: the node's own word in that incarnation, which who reads this may have missed."""
 
     life: bytes
     incarnation: int
     state: NodeState
     accusers: frozenset[bytes]
+    ways: tuple[str, ...] = ()
 
 
 class Dead(NamedTuple):
@@ -169,7 +172,7 @@ def write_intro(life: bytes, status: NodeStatus) -> bytes:
     """Raises ValueError where a text is too long: `check_status` says so before a node begins."""
     texts = [text.encode() for text in _texts(status).values()]
     packed = b"".join(bytes((len(text),)) + text for text in texts)
-    return _rumour(_INTRO, _STATE.pack(life, status.incarnation, _PLACES[status.state]) + packed)
+    return _rumour(_INTRO, _STATE.pack(life, status.incarnation, _word(status.state, status.ways)) + packed)
 
 
 def is_intro(rumour: bytes) -> bool:
@@ -195,12 +198,23 @@ def _texts(status: NodeStatus) -> dict[str, str]:
     }
 
 
-def write_alive(life: bytes, incarnation: int, state: NodeState) -> bytes:
-    return _rumour(_ALIVE, _STATE.pack(life, incarnation, _PLACES[state]))
+def _word(state: NodeState, ways: tuple[str, ...]) -> int:
+    """What changes during a life, in one byte: the state in its lower half, a bit for each known way above."""
+    return _PLACES[state] | sum(_WAY_BITS.get(way, 0) for way in set(ways))
 
 
-def write_suspect(life: bytes, incarnation: int, state: NodeState, accusers: frozenset[bytes]) -> bytes:
-    return _rumour(_SUSPECT, _STATE.pack(life, incarnation, _PLACES[state]) + b"".join(sorted(accusers)))
+def _read_word(word: int) -> tuple[NodeState, tuple[str, ...]]:
+    return _STATES[word & 0x0F], tuple(way for way, bit in _WAY_BITS.items() if word & bit)
+
+
+def write_alive(life: bytes, incarnation: int, state: NodeState, ways: tuple[str, ...] = ()) -> bytes:
+    return _rumour(_ALIVE, _STATE.pack(life, incarnation, _word(state, ways)))
+
+
+def write_suspect(
+    life: bytes, incarnation: int, state: NodeState, accusers: frozenset[bytes], ways: tuple[str, ...] = ()
+) -> bytes:
+    return _rumour(_SUSPECT, _STATE.pack(life, incarnation, _word(state, ways)) + b"".join(sorted(accusers)))
 
 
 def write_dead(life: bytes, incarnation: int, by: bytes) -> bytes:
@@ -256,7 +270,8 @@ def read_rumours(content: bytes, at: int) -> Iterator[Rumour]:
 
 
 def _read_intro(content: bytes) -> Intro:
-    life, incarnation, place = _STATE.unpack_from(content)
+    life, incarnation, word = _STATE.unpack_from(content)
+    state, ways = _read_word(word)
     at = _STATE.size
     texts = []
     for _ in _LONGEST:
@@ -266,25 +281,24 @@ def _read_intro(content: bytes) -> Intro:
         texts.append(content[at + 1 : at + 1 + length].decode())
         at += 1 + length
     instance_id, peer, front, zone, instance_type, model, version = texts
-    status = NodeStatus(
-        instance_id, peer, front, _STATES[place], Pool(zone, instance_type), model, incarnation, version
-    )
+    status = NodeStatus(instance_id, peer, front, state, Pool(zone, instance_type), model, incarnation, version, ways)
     check_status(status)
     return Intro(life, status)
 
 
 def _read_alive(content: bytes) -> Alive:
-    life, incarnation, place = _STATE.unpack_from(content)
-    return Alive(life, incarnation, _STATES[place])
+    life, incarnation, word = _STATE.unpack_from(content)
+    return Alive(life, incarnation, *_read_word(word))
 
 
 def _read_suspect(content: bytes) -> Suspect:
-    life, incarnation, place = _STATE.unpack_from(content)
+    life, incarnation, word = _STATE.unpack_from(content)
+    state, ways = _read_word(word)
     lives = [content[at : at + LIFE_BYTES] for at in range(_STATE.size, len(content), LIFE_BYTES)]
     accusers = frozenset(life for life in lives[:MAX_ACCUSERS] if len(life) == LIFE_BYTES)
     if not accusers:
         raise ValueError("a suspicion that is nobody's")
-    return Suspect(life, incarnation, _STATES[place], accusers)
+    return Suspect(life, incarnation, state, accusers, ways)
 
 
 def _read_dead(content: bytes) -> Dead:

@@ -45,7 +45,9 @@ def released(instance: Instance) -> Instance:
 
 
 def installed(instance: Instance) -> list[str]:
-    return [call for call in instance.calls if " pip install " in call or " -m pip install " in call]
+    """From lock files: without the engine's plug-in, which is a part of the release."""
+    calls = [call for call in instance.calls if " pip install " in call or " -m pip install " in call]
+    return [call for call in calls if "engine_plugin" not in call]
 
 
 def boot(instance: Instance) -> str:
@@ -61,6 +63,24 @@ def test_every_package_is_installed_from_a_lock_file_with_its_hash(released: Ins
     assert all("--require-hashes" in command for command in commands)
     assert [command.rpartition("/")[2] for command in commands] == [f"{name}.txt" for name in LOCKS]
     assert (released.root / "site/synkti.pth").read_text() == "/opt/synkti/current\n"
+
+
+def test_the_engine_has_the_plug_in_of_this_release_at_every_start(released: Instance) -> None:
+    boot(released)
+    boot(released)
+    plugged = [call for call in released.calls if "engine_plugin" in call]
+    assert len(plugged) == 2
+    assert plugged[0].endswith(f"{released.root}/opt/synkti/current/node_agent/engine_plugin")
+    assert f"--python {released.root}/opt/synkti/engine/bin/python" in plugged[0]
+    assert "--offline" in plugged[0]
+    assert "--no-deps" in plugged[0]
+
+
+def test_a_node_serves_without_the_plug_in_where_it_cannot_be_installed(released: Instance) -> None:
+    inner = released.root / "answers/inner"
+    inner.write_text(inner.read_text().replace('case "$*" in', 'case "$*" in *engine_plugin*) exit 2;;', 1))
+    assert "plug-in cannot be installed" in boot(released)
+    assert released.calls[-1] == "systemctl start --no-block synkti-node.service synkti-load.timer"
 
 
 def test_nothing_is_installed_twice_and_a_new_lock_file_is(released: Instance) -> None:

@@ -3,12 +3,13 @@
 Tokens are the UTF-8 bytes of the text in small groups, so that characters take several tokens. It keeps vLLM's rules:
 a text goes out only when its characters are whole, `max(len(stop)) - 1` characters are held back, and a prompt that
 ends inside a character makes the first text carry the whole prompt. Logprobs are a function of the id, and several
-choices are the same answer, interleaved.
+choices are the same answer, interleaved. It has the plug-in: asked to resume behind ids, it tells them all with the
+first new one, or one by one; forced, it tells them as it would anyway, since its answer never depends on anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +48,9 @@ class ScriptedModel:
             role = {"role": "assistant", "content": ""}
             events = [_chunk({"index": i, "delta": role, "finish_reason": None}, list(PROMPT)) for i in choices]
         first = True
-        for step in self._steps(body, chat):
+        for steps in _told(list(self._steps(body, chat)), body):
             for index in choices:
-                events.append(_chunk(_choice(chat, index, step, body, first), None))
+                events.append(_chunk(_choice(chat, index, steps, body, first), None))
             first = False
         return [*events, b"data: [DONE]\n\n"]
 
@@ -85,6 +86,18 @@ class ScriptedModel:
         return b"" if is_whole else b"<the whole prompt>" + before
 
 
+def _told(steps: list[Step], body: dict[str, Any]) -> Iterator[Sequence[Step]]:
+    """The steps that come in one event each."""
+    extra = body.get("vllm_xargs") or {}
+    resumed = extra.get("synkti_resume_ids", [])
+    assert [step.token for step in steps[: len(resumed)]] == resumed, "ids of another answer"
+    assert len(resumed) < len(steps), "an answer that is over was resumed"
+    if resumed and not extra.get("synkti_apart"):
+        yield steps[: len(resumed) + 1]
+        steps = steps[len(resumed) + 1 :]
+    yield from ([step] for step in steps)
+
+
 def _chunk(choice: dict[str, Any], prompt: list[int] | None) -> bytes:
     chunk: dict[str, Any] = {"id": "e", "object": "o", "created": 1, "model": "m", "choices": [choice]}
     if prompt is not None:
@@ -92,13 +105,15 @@ def _chunk(choice: dict[str, Any], prompt: list[int] | None) -> bytes:
     return b"data: %b\n\n" % orjson.dumps(chunk)
 
 
-def _choice(chat: bool, index: int, step: Step, body: dict[str, Any], first: bool) -> dict[str, Any]:
-    choice: dict[str, Any] = {"index": index, **({"delta": {"content": step.text}} if chat else {"text": step.text})}
-    choice |= {"finish_reason": step.reason, "token_ids": [step.token]}
+def _choice(chat: bool, index: int, steps: Sequence[Step], body: dict[str, Any], first: bool) -> dict[str, Any]:
+    text = "".join(step.text for step in steps)
+    choice: dict[str, Any] = {"index": index, **({"delta": {"content": text}} if chat else {"text": text})}
+    choice |= {"finish_reason": steps[-1].reason, "token_ids": [step.token for step in steps]}
     if not chat and first:
-        choice["prompt_token_ids"] = step.prompt
+        choice["prompt_token_ids"] = steps[0].prompt
     if body.get("logprobs") not in (None, False):
-        choice["logprobs"] = _logprobs(chat, step, body)
+        told = [_logprobs(chat, step, body) for step in steps]
+        choice["logprobs"] = {name: [value for one in told for value in one[name]] for name in told[0]}
     return choice
 
 

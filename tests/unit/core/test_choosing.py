@@ -16,7 +16,7 @@ from node_agent.core import admission as admitting
 from node_agent.core.admission import Admission, Refused, Ticket
 from node_agent.core.affinity import MAX_BYTES, conversation_key, prompt_key, session_key
 from node_agent.core.breaker import FAILURES, FIRST_OPEN_S, MAX_OPEN_S, TRIAL_S, Breaker
-from node_agent.core.nodes import Load, NodeStatus, Pool
+from node_agent.core.nodes import Load, NodeStatus, Pool, load_from_header, load_to_header
 from node_agent.core.ring import Ring, key_of
 from node_agent.core.router import BOUND, MAX_WAITING, SLACK, Nowhere, Request, Route, Router
 
@@ -483,3 +483,11 @@ JUNK = st.recursive(
 def test_whatever_a_client_sends_has_a_key_or_none(body: object) -> None:
     for key in (conversation_key(body), prompt_key(body), conversation_key([{"role": "user", "content": body}])):
         assert key is None or 0 <= key < 2**64
+
+
+def test_a_load_goes_in_one_line_and_nonsense_is_none() -> None:
+    load = Load(7, 2, 0.25, 0.0125, 1_500.0)
+    assert load_from_header(load_to_header(load)) == load
+    for nonsense in (b"", b"7 2", b"a b c d e", b"1 2 3 4 5 6"):
+        with pytest.raises(ValueError, match=r"invalid literal|could not convert|not enough|too many"):
+            load_from_header(nonsense)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from node_agent.contract.states import NodeState
 from node_agent.core.backoff import Backoff, jittered_s
 from node_agent.core.lifecycle import (
+    EXIT_DRAINED,
     CloseClients,
     Effect,
     EngineGaveUp,
@@ -56,6 +57,19 @@ def test_a_notice_cordons_first_and_moves_streams_second() -> None:
 def test_a_drained_node_retires_at_once_and_with_success() -> None:
     _, effects = live(EngineReady(1), NoticeSeen(2, 122), Tick(3, 1), Tick(4, 0), Tick(5, 0))
     assert effects[3:] == [MoveStreams(122), CloseClients(), Retire(0, "drained")]
+
+
+def test_a_node_behind_a_load_balancer_stays_a_while_and_no_longer_than_its_deadline_allows() -> None:
+    machine = Lifecycle(linger_s=30.0)
+    for event in (EngineReady(T0), NoticeSeen(T0, T0 + 120)):
+        machine.handle(event)
+    assert machine.handle(Tick(T0 + 29.0, 0)) == (MoveStreams(T0 + 120),)
+    assert machine.handle(Tick(T0 + 30.0, 1)) == (MoveStreams(T0 + 120),)
+    assert machine.handle(Tick(T0 + 31.0, 0))[-1] == Retire(EXIT_DRAINED, "drained")
+    hasty = Lifecycle(linger_s=30.0)
+    for event in (EngineReady(T0), NoticeSeen(T0, T0 + 10)):
+        hasty.handle(event)
+    assert hasty.handle(Tick(T0 + 5.5, 0))[-1] == Retire(EXIT_DRAINED, "drained")
 
 
 def test_clients_are_told_before_the_deadline_once_and_the_node_goes_with_streams_open_if_it_must() -> None:

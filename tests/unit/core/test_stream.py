@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +86,9 @@ class Client:
         return [int(line.rpartition(b"/")[2]) for line in self.raw.split(b"\n") if line.startswith(b"id: ")]
 
 
-def ask(machine: StreamMachine, model: ScriptedModel) -> list[bytes]:
+def ask(machine: StreamMachine, model: ScriptedModel, able: Collection[str] = ()) -> list[bytes]:
     """The next engine's events for what the machine asks of it."""
-    request = machine.request()
+    request = machine.request(able)
     return model.chunks(orjson.loads(request.body), chat=request.path == Kind.CHAT.value)
 
 
@@ -100,12 +101,12 @@ class Cut:
     unread: int = 0
 
 
-def run(machine: StreamMachine, model: ScriptedModel, cuts: list[Cut]) -> Client:
+def run(machine: StreamMachine, model: ScriptedModel, cuts: list[Cut], able: Collection[str] = ()) -> Client:
     """Lose an engine or the entry after some of its events, then let one finish."""
     client, cuts = Client(), list(cuts)
     while machine.state is not StreamState.COMPLETE:
         cut = cuts.pop(0) if cuts else None
-        for event in ask(machine, model)[: cut.events if cut else None]:
+        for event in ask(machine, model, able)[: cut.events if cut else None]:
             client.raw += machine.feed(event)
         if cut is None:
             continue
@@ -129,21 +130,25 @@ FIELDS = st.fixed_dictionaries(
         "logprobs": st.just(1),
     },
 )
+ABLE = st.sampled_from([(), ("resume",), ("forced",)])
 CUTS = st.builds(Cut, st.integers(0, 60), st.booleans(), st.integers(0, 300))
 
 
 @settings(max_examples=600)
-@given(models(), st.sampled_from(Kind), FIELDS, st.lists(CUTS, max_size=4), st.booleans())
+@given(models(), st.sampled_from(Kind), FIELDS, st.lists(CUTS, max_size=4), st.booleans(), ABLE)
 def test_an_answer_that_was_cut_equals_the_one_that_was_not(
-    model: ScriptedModel, kind: Kind, fields: dict[str, Any], cuts: list[Cut], echo: bool
+    model: ScriptedModel, kind: Kind, fields: dict[str, Any], cuts: list[Cut], echo: bool, able: tuple[str, ...]
 ) -> None:
+    """With a seed by resuming or forced replay, whichever the engines are able to; else by a rewind."""
+    if able:
+        fields = {**fields, "seed": 3, "temperature": 1}
     if kind is Kind.CHAT and "logprobs" in fields:
         fields = {**fields, "logprobs": True, "top_logprobs": fields["logprobs"]}
     elif kind is Kind.COMPLETION and echo and not {"return_token_ids", "logprobs"} & set(fields):
         fields = {**fields, "echo": True, "prompt": "a prompt that is a text"}
     asked = generation(kind, **fields)
     whole = run(StreamMachine(asked, "s"), model, [])
-    client = run(StreamMachine(asked, "s"), model, cuts)
+    client = run(StreamMachine(asked, "s"), model, cuts, able)
     for index in range(asked.choices):
         assert client.answer(index) == whole.answer(index)
         assert client.text_of(index).startswith(asked.echo(index))
@@ -248,7 +253,7 @@ def test_after_the_finish_reason_nothing_can_be_lost(data: bytes) -> None:
 def test_what_a_rewind_would_corrupt_is_refused_after_the_first_token_and_repeated_before_it(
     field: dict[str, Any],
 ) -> None:
-    machine = StreamMachine(generation(Kind.CHAT, **field), "s")
+    machine = StreamMachine(generation(Kind.CHAT, temperature=1, **field), "s")
     first = machine.request()
     machine.lose("refused")
     assert machine.request() == first

@@ -28,6 +28,18 @@ def test_equal_seeds_ask_equal_questions_whose_answers_are_known() -> None:
         assert not question.echo or right.text.startswith(question.text)
 
 
+def test_where_the_engine_is_real_every_kind_of_state_is_asked_for() -> None:
+    random = Random(5)
+    drawn = [draw(random, (600, 600), texts=3, choices=1, states=4) for _ in range(200)]
+    assert {question.state for question in drawn} == {"", "seed", "penalties", "grammar", "all"}
+    options = next(question for question in drawn if question.state == "all").options("m")
+    assert (options["seed"], options["frequency_penalty"]) == (3, 0.2)
+    assert "regex" in options["extra_body"]["structured_outputs"]
+    assert options["extra_body"]["ignore_eos"] is True
+    assert len({question.key[-1] for question in drawn}) == 5
+    assert {draw(random, (20, 20)).state for _ in range(50)} == {""}
+
+
 @pytest.mark.parametrize(("victims", "waits"), [([1, 1], False), ([2], False), ([1, 2], True), ([1, 1, 1], True)])
 def test_of_entry_and_keepers_no_more_are_lost_at_once_than_two(victims: list[int], waits: bool) -> None:
     now = 0.0

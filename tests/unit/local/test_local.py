@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from local import cache, machines
 from local.certificate import Answer, StreamAccount, certificate, holds, quantile
 from local.ec2_loop import MAX_LAUNCHES, Seen, Step, plan
+from local.engine_env import engine_command
 from local.errors import LocalRunError, MendFirst
 from local.imds import TOKEN_PATH, InstanceMetadata, MetadataService
 from local.processes import Undertaker, kill_all_in, living_in, start
@@ -264,3 +265,10 @@ def test_a_full_disk_is_said_before_anything_is_downloaded(tmp_path: Path, monke
     monkeypatch.setenv("SYNKTI_CACHE", str(tmp_path))
     with pytest.raises(MendFirst, match=r"no disk space: .* SYNKTI_CACHE"):
         cache.require_space(10**9)
+
+
+def test_the_plug_in_is_on_the_engines_path_and_on_nobody_elses() -> None:
+    plain = engine_command(Path("/env"), Path("/model"), "m", "127.0.0.1", 8002)
+    plugged = engine_command(Path("/env"), Path("/model"), "m", "127.0.0.1", 8002, Path("/plugin"))
+    assert plugged == ["env", "PYTHONPATH=/plugin", *plain]
+    assert not any("synkti" in word for word in plain)

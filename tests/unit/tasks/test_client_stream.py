@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import orjson
 import pytest
 
+from local.lone_node import lone_node
 from node_agent.adapters.memory import MemoryRequest
 from node_agent.core.completions import Kind, read_generation
 from node_agent.core.epochs import Epoch
@@ -20,8 +22,9 @@ from node_agent.ports import ExchangeLost, JournalLink, Response
 from node_agent.tasks import client_stream
 from node_agent.tasks.client_stream import MAX_ENGINES, ClientStream
 from node_agent.tasks.keepers import Keepers
+from node_agent.tasks.node import Node
 from node_agent.tasks.reply import Reply
-from tests.unit.tasks.a_node import make_node
+from tests.unit.tasks.a_node import status_of
 
 BODY = {"model": "m", "stream": True, "temperature": 0, "messages": [{"role": "user", "content": "x"}]}
 TOKEN = b'data: {"id":"e","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null,"token_ids":[7]}]}\n\n'
@@ -89,6 +92,9 @@ class Engines:
         self.played: list[Part] = []
         self.asked = asyncio.Event()
 
+    async def bring(self, node: NodeStatus, stream: str, source: str) -> None:
+        """There are no contexts here."""
+
     def ask(self, node: NodeStatus, *_: object, **__: object) -> Response:
         self.opened.append(node.instance_id)
         self.asked.set()
@@ -101,15 +107,27 @@ class NoLinks:
         raise AssertionError("nobody asked for a copy")
 
 
+def make_node(peers: int, able: Sequence[int] = ()) -> Node:
+    """able: the numbers of those whose engines can resume."""
+    statuses = [status_of(number) for number in range(1, peers + 1)]
+    ways = [("resume",) if number in able else () for number in range(1, peers + 1)]
+    told = [replace(status, ways=way) for status, way in zip(statuses, ways, strict=True)]
+    return lone_node(status_of(0), told, lambda: 0.0)
+
+
 def run(
-    engines: Engines, peers: int, during: Callable[[ClientStream, MemoryRequest], None] | None = None
+    engines: Engines,
+    peers: int,
+    during: Callable[[ClientStream, MemoryRequest], None] | None = None,
+    able: Sequence[int] = (),
+    **fields: object,
 ) -> tuple[int, bytes, int]:
     """The status, all bytes that were sent, and the status line that was sent (0 for none)."""
     client = MemoryRequest()
 
     async def story() -> int:
-        node = make_node(peers)
-        generation = read_generation(Kind.CHAT, orjson.dumps(BODY))
+        node = make_node(peers, able)
+        generation = read_generation(Kind.CHAT, orjson.dumps({**BODY, **fields}))
         kept = Keepers(node, NoLinks(), Keeper()).begin(WriteAhead("s", Epoch(1, "i-0"), b"o"), None, durable=False)
         machine, reply = StreamMachine(generation, "s"), Reply(client, "s", None)
         stream = ClientStream(node, engines, machine, kept, reply, Request("m"))  # type: ignore[arg-type] # plays Engines
@@ -131,6 +149,23 @@ def test_engines_are_bounded_and_the_end_is_an_error_not_a_clean_one() -> None:
     assert (status, line) == (200, 200)
     assert len(engines.opened) == len(set(engines.opened)) == MAX_ENGINES
     assert b'"code":"engine_lost"' in body
+    assert b"[DONE]" not in body
+
+
+def test_what_has_a_state_goes_on_only_where_the_engine_was_seen_doing_so() -> None:
+    engines = Engines(lambda: Part(ROLE, TOKEN))
+    run(engines, peers=9, able=[4, 7], seed=1, temperature=1)
+    assert engines.opened[0] == "i-0"
+    assert set(engines.opened[1:]) == {"i-4", "i-7"}
+    assert len(engines.opened) == MAX_ENGINES
+
+
+def test_where_no_engine_can_the_client_is_told_at_once_why() -> None:
+    engines = Engines(lambda: Part(ROLE, TOKEN))
+    _, body, _ = run(engines, peers=9, seed=1, temperature=1)
+    assert engines.opened == ["i-0"]
+    assert b'"code":"continuation_impossible"' in body
+    assert b"a seed: its random numbers would start again" in body
     assert b"[DONE]" not in body
 
 

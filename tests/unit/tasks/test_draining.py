@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from node_agent.contract.drains import DrainRecord
@@ -52,10 +52,12 @@ class Stage:
         http: Any = self.engine
         self.served = ServedRequests(self.node, http, Address("127.0.0.1", 1))
         self.kept: list[DrainRecord] = []
-        self.draining = Draining(self.node, self.served, self.kept.append)
+        self.left: list[Sequence[str]] = []
+        self.draining = Draining(self.node, self.served, self.kept.append, self.left.append)
 
     def ask(self, max_tokens: int | None) -> Served:
-        return self.served.ask("POST", "/v1/completions", {}, b"x" * 400, max_tokens, 1.0)
+        headers = {"x-request-id": f"stream-{len(self.engine.exchanges)}"}
+        return self.served.ask("POST", "/v1/completions", headers, b"x" * 400, max_tokens, 1.0)
 
     def begin(self, left_s: float) -> float:
         self.node.become(NodeState.DRAINING)
@@ -83,6 +85,7 @@ def test_what_cannot_finish_is_given_to_who_has_room_and_the_record_says_so() ->
         told = [exchange.aborted for exchange in stage.engine.exchanges]
         assert told[0] == []
         assert all(word[0].startswith("handoff to i-") for word in told[1:])
+        assert [set(streams) for streams in stage.left] == [{"stream-1", "stream-2"}]
         for gone in (long, unknown):
             gone.close()
         stage.now += 2.0

@@ -128,7 +128,8 @@ def test_an_ec2_that_does_not_answer_changes_nothing() -> None:
             self.looks = 0
             self.found = found
 
-        async def nodes(self, cluster: str) -> list[TaggedNode]:
+        async def nodes(self, cluster: str, most_calls: int | None) -> list[TaggedNode]:
+            assert most_calls == (1 if self.looks == 0 else None)
             self.looks += 1
             if self.looks > 1:
                 raise StoreUnavailable("RequestLimitExceeded")

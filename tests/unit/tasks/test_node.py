@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from local.lone_node import meet
 from node_agent.contract.states import NodeState
 from node_agent.core.membership import REFUSED, Failed
 from node_agent.core.nodes import Load
 from node_agent.core.router import Nowhere, Request, Route
 from node_agent.tasks.node import Node
-from tests.unit.tasks.a_node import make_node, meet, status_of
+from tests.unit.tasks.a_node import make_node, status_of
 
 
 def tell(story: Callable[[Node], None], peers: int = 2) -> None:

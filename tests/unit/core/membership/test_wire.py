@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,12 +39,13 @@ from node_agent.core.membership.wire import (
     write_loads,
     write_suspect,
 )
-from node_agent.core.nodes import Load, NodeStatus, Pool
+from node_agent.core.nodes import WAYS, Load, NodeStatus, Pool
 
 LIVES = st.binary(min_size=6, max_size=6)
 COUNTS = st.integers(0, 2**32 - 1)
 INCARNATIONS = st.integers(0, 2**64 - 1)
 STATES = st.sampled_from(NodeState)
+ABLE = st.sampled_from([(), WAYS[:1], WAYS[1:], WAYS])
 
 
 def texts(most: int) -> st.SearchStrategy[str]:
@@ -59,6 +62,7 @@ STATUSES = st.builds(
     model=texts(128),
     incarnation=INCARNATIONS,
     version=texts(32),
+    ways=ABLE,
 )
 LOADS = st.builds(
     Load,
@@ -71,8 +75,8 @@ LOADS = st.builds(
 PACKED = st.builds(write_load, LIVES, COUNTS, LOADS)
 RUMOURS = st.one_of(
     st.builds(Intro, LIVES, STATUSES),
-    st.builds(Alive, LIVES, INCARNATIONS, STATES),
-    st.builds(Suspect, LIVES, INCARNATIONS, STATES, st.frozensets(LIVES, min_size=1, max_size=4)),
+    st.builds(Alive, LIVES, INCARNATIONS, STATES, ABLE),
+    st.builds(Suspect, LIVES, INCARNATIONS, STATES, st.frozensets(LIVES, min_size=1, max_size=4), ABLE),
     st.builds(Dead, LIVES, INCARNATIONS, LIVES),
     st.builds(Left, LIVES, INCARNATIONS),
     st.builds(lambda packed: Loads(b"".join(packed)), st.lists(PACKED, max_size=12)),
@@ -168,13 +172,27 @@ def test_a_rumour_that_makes_no_sense_is_refused(rumour: bytes, why: str) -> Non
         list(read_rumours(rumour, 0))
 
 
+LONGEST = NodeStatus("i" * 64, "p" * 64, "f" * 64, NodeState.READY, Pool("z" * 32, "t" * 32), "m" * 128, 1, "v" * 32)
+
+
+@given(st.sampled_from(list(NodeState)), st.sets(st.sampled_from(WAYS)))
+def test_what_changes_in_a_life_is_told_in_short_as_in_full(state: NodeState, ways: set[str]) -> None:
+    able = tuple(way for way in WAYS if way in ways)
+    told = write_intro(b"sixsix", replace(LONGEST, state=state, ways=able))
+    told += write_alive(b"sixsix", 1, state, (*able, "of a version to come"))
+    told += write_suspect(b"sixsix", 1, state, frozenset((b"aaaaaa",)), able)
+    intro, alive, suspect = read_rumours(told, 0)
+    assert isinstance(intro, Intro)
+    assert isinstance(alive, Alive)
+    assert isinstance(suspect, Suspect)
+    assert (intro.status.state, intro.status.ways) == (alive.state, alive.ways) == (suspect.state, suspect.ways)
+    assert (alive.state, alive.ways) == (state, able)
+
+
 def test_the_longest_introduction_and_an_accusation_fit_in_a_datagram() -> None:
-    longest = NodeStatus(
-        "i" * 64, "p" * 64, "f" * 64, NodeState.READY, Pool("z" * 32, "t" * 32), "m" * 128, 1, "v" * 32
-    )
-    check_status(longest)
+    check_status(LONGEST)
     accusation = write_suspect(b"sixsix", 1, NodeState.READY, frozenset((b"aaaaaa", b"bbbbbb", b"cccccc", b"dddddd")))
-    assert HEADER_BYTES + len(write_intro(b"sixsix", longest)) + len(accusation) + SEAL_BYTES <= MAX_DATAGRAM
+    assert HEADER_BYTES + len(write_intro(b"sixsix", LONGEST)) + len(accusation) + SEAL_BYTES <= MAX_DATAGRAM
 
 
 @given(st.sampled_from(list(wire._LONGEST)))
@@ -183,7 +201,7 @@ def test_a_status_with_a_text_that_is_too_long_is_named(name: str) -> None:
     pool = {"zone": "x", "instance_type": "x"}
     (pool if name in pool else fields)[name] = "x" * 200
     with pytest.raises(ValueError, match=name):
-        check_status(NodeStatus(state=NodeState.READY, pool=Pool(**pool), incarnation=1, **fields))
+        check_status(replace(LONGEST, pool=Pool(**pool), **fields))  # type: ignore[arg-type] # texts, by their names
 
 
 @given(st.binary(max_size=64), st.binary(max_size=64), st.binary(max_size=100), st.integers(0, 2000))

@@ -1,0 +1,174 @@
+"""How long the next token takes after a hand-off, by the way its context comes; and what keeping blocks costs.
+
+    .venv/bin/python -m bench.context [--tokens 8192] [--rounds 5] [--overhead]
+
+One real vLLM on this machine's CPU with the tiny model, whose context is made as long as is asked for. Each round asks
+it for one token behind the same context, with its own prefix cache emptied: with an empty folder of blocks (recompute),
+with the blocks brought from a peer door in this process, or from S3 on the embedded AWS, and with the blocks in its
+folder already (nothing moves). The time is from the hand-off to the token, transfer and checks included.
+
+Both ends, the door, the embedded AWS and the engine share this machine's cores, and loopback is no network: these
+figures say what the software costs, not what a GPU or a 10 Gb/s network gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+
+import httpx
+
+from bench.context_engine import ContextEngine, context_engine
+from bench.context_overhead import overhead
+from local.aws import EmbeddedAws
+from local.lone_node import lone_node
+from node_agent.adapters.block_store import S3BlockStore
+from node_agent.adapters.http import HttpClient
+from node_agent.adapters.http_server import HttpServer, Limits, bind
+from node_agent.contract.states import NodeState
+from node_agent.core.addresses import Address
+from node_agent.core.kv_choice import choose
+from node_agent.core.nodes import NodeStatus, Pool
+from node_agent.core.signing import AUTH_HEADER, Doorkeeper
+from node_agent.kv.folder import BlockFolder
+from node_agent.ports import DoorRequest
+from node_agent.tasks.answers import answer_error
+from node_agent.tasks.kv_bring import IN_S3, Contexts
+from node_agent.tasks.kv_door import KvDoor
+from node_agent.tasks.kv_shelf import KvShelf
+from node_agent.tasks.node import Node
+
+KEY, PEER, BUCKET = b"the bench's own cluster key", "i-peer", "synkti-bench-checkpoints"
+MAX_BYTES = 4 * 1024**3
+_ALWAYS = 1.0  # tokens/s: so slow a prefill that every transfer is worth it
+
+Way = Callable[[], Awaitable[None]]
+
+
+class SignedDoor:
+    """A peer door that knows of blocks only."""
+
+    def __init__(self, folder: BlockFolder) -> None:
+        self._kv = KvDoor(KvShelf(folder), time.monotonic)
+        self._doorkeeper = Doorkeeper(KEY)
+
+    async def __call__(self, request: DoorRequest) -> None:
+        stamp = request.headers.get(AUTH_HEADER.encode(), b"").decode("latin-1")
+        why = self._doorkeeper.refusal(stamp, request.method, request.target, request.body, time.time())
+        if why is not None:
+            answer_error(request, 401, "not_a_peer", why)
+            return
+        await self._kv.answer(request)
+
+
+def _node(peer: Address) -> Node:
+    """One that has heard of the peer."""
+    pool = Pool("us-east-1b", "g5.xlarge")
+    own = NodeStatus("i-here", "127.0.0.1:1", "127.0.0.1:2", NodeState.READY, pool, "tiny", 1)
+    return lone_node(own, [NodeStatus(PEER, str(peer), "", NodeState.DRAINING, pool, "tiny", 1)], time.time)
+
+
+def empty(folder: BlockFolder) -> None:
+    for path in folder.root.rglob("*.kv"):
+        path.unlink()
+
+
+async def measure(engine: ContextEngine, aws: EmbeddedAws, tokens: int, rounds: int, scratch: Path) -> None:
+    stream = secrets.token_hex(12)
+    context = random.Random(1).choices(range(16, 256), k=tokens)  # noqa: S311 # the same context every time
+    first = engine.next_token(context, stream)
+    await asyncio.to_thread(engine.settled)
+    theirs = BlockFolder(scratch / "peer", MAX_BYTES)
+    shutil.copytree(engine.folder.root, theirs.root)
+    listener = bind("127.0.0.1", 0, "bench")
+    peer = Address("127.0.0.1", listener.getsockname()[1])
+    server = HttpServer(SignedDoor(theirs), Limits())
+    await server.start(listener)
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket=BUCKET)
+    store, client = S3BlockStore(s3, BUCKET), HttpClient()
+    index = await KvShelf(theirs).index(stream)
+    assert index is not None
+    await store.keep(stream, index, theirs.read)
+    contexts = Contexts(_node(peer), client, KEY, KvShelf(engine.folder), store, time.monotonic)
+    contexts.prefill_tokens_per_s = _ALWAYS
+
+    async def bring(source: str) -> None:
+        brought = await contexts.bring(stream, source)
+        assert brought is not None
+        assert brought.blocks == len(index.names), brought
+
+    async def nothing() -> None:
+        return
+
+    ways: dict[str, Way] = {
+        "recompute": nothing,
+        "from a peer": lambda: bring(PEER),
+        "from S3": lambda: bring(IN_S3),
+        "in the folder already": nothing,
+    }
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    moved: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            if name != "in the folder already":
+                empty(engine.folder)
+            engine.forget()
+            began = time.monotonic()
+            await way()
+            moved[name].append(time.monotonic() - began)
+            token = await asyncio.to_thread(engine.next_token, context, stream)
+            took[name].append(time.monotonic() - began)
+            assert token == first, f"{name}: another token than without a hand-off"
+            await asyncio.to_thread(engine.settled)
+    await server.close(1.0)
+    await client.close()
+    _tell(tokens, index.size, took, moved)
+    rate = tokens / median(took["recompute"])
+    offers = tuple(contexts.offer(way, tokens, index.size) for way in contexts.measured)
+    print(f"\nwith these figures the choice is: {choose(tokens, rate, offers).reason}")
+
+
+def _tell(tokens: int, size: int, took: dict[str, list[float]], moved: dict[str, list[float]]) -> None:
+    print(f"\ncontext of {tokens} tokens, {size / 1024**2:.1f} MiB of blocks; seconds, median (least-most)\n")
+    print("| the context comes | until the next token | of that, until it is here |\n|---|---|---|")
+    for name, values in took.items():
+        here = median(moved[name])
+        print(f"| {name} | {median(values):.2f} ({min(values):.2f}-{max(values):.2f}) | {here:.2f} |")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.context")
+    parser.add_argument("--tokens", type=int, default=8192)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--overhead", action="store_true", help="what keeping blocks costs while nothing fails")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        if given.overhead:
+            print(overhead(scratch, given.rounds))
+            return 0
+        aws = EmbeddedAws(scratch / "aws", scratch)
+        try:
+            aws.wait()
+            with context_engine(scratch / "engine", given.tokens + 256) as engine:
+                asyncio.run(measure(engine, aws, given.tokens, given.rounds, scratch))
+        except httpx.HTTPError as error:
+            print(f"the engine does not answer: {error!r}", file=sys.stderr)
+            return 1
+        finally:
+            aws.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

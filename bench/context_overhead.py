@@ -1,0 +1,76 @@
+"""What keeping blocks costs while nothing fails: the same load with it and without, in turns.
+
+Three kinds of load: on an engine without the connector; on one with it, with requests so named that nothing of them is
+kept; on the same engine, kept. The last two take turns, so that the machine's weather meets both alike; what the
+connector costs by being there is the first against the second, and needs a quiet machine.
+
+CPU time of the whole engine for a token is what is compared first: wall-clock time is mostly what else runs here.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from bench.context_engine import ContextEngine, context_engine
+from node_agent.kv.requests import PROBE
+
+STREAMS, PROMPT, ANSWER = 8, 512, 512
+_MAX_TOKENS = 4096
+WITHOUT, THERE, KEEPS = "no connector", "connector, nothing kept", "connector, everything kept"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one load: microseconds of CPU for a generated token, and tokens a second."""
+
+    cpu_us: float
+    tokens_per_s: float
+
+
+def load(engine: ContextEngine, seed: int, name: str) -> Cost:
+    """STREAMS answers at once, to prompts that nobody has cached."""
+    draw = random.Random(f"{seed} {name}")  # noqa: S311 # prompts that differ, and are the same in every run
+    prompts = [draw.choices(range(16, 256), k=PROMPT) for _ in range(STREAMS)]
+    cpu, began = engine.cpu_s(), time.monotonic()
+    with ThreadPoolExecutor(STREAMS) as at_once:
+        list(at_once.map(lambda one: engine.tokens(one[1], ANSWER, f"{name}-{seed}-{one[0]}"), enumerate(prompts)))
+    took = time.monotonic() - began
+    if engine.folder.root.exists():
+        engine.settled()  # what the writer does afterwards is part of the cost
+    return Cost((engine.cpu_s() - cpu) / (STREAMS * ANSWER) * 1e6, STREAMS * ANSWER / took)
+
+
+def compared(costs: dict[str, Sequence[Cost]]) -> str:
+    """A table, and the medians of the ratios of paired loads."""
+    pairs = list(zip(costs[KEEPS], costs[THERE], strict=True))
+    cpu = median(one.cpu_us / other.cpu_us for one, other in pairs) - 1
+    rate = median(one.tokens_per_s / other.tokens_per_s for one, other in pairs) - 1
+    lines = [
+        f"{STREAMS} streams at once, prompts of {PROMPT} tokens, answers of {ANSWER}; medians of {len(pairs)} loads\n",
+        "| | CPU for a token | tokens/s |\n|---|---|---|",
+    ]
+    for name, found in costs.items():
+        cpu_us, tokens_per_s = median(c.cpu_us for c in found), median(c.tokens_per_s for c in found)
+        lines.append(f"| {name} | {cpu_us:.0f} us | {tokens_per_s:.0f} |")
+    return "\n".join([*lines, f"| kept against not kept, median of the pairs | {cpu:+.1%} | {rate:+.1%} |"])
+
+
+def overhead(scratch: Path, rounds: int) -> str:
+    """One engine at a time."""
+    costs: dict[str, list[Cost]] = {WITHOUT: [], THERE: [], KEEPS: []}
+    with context_engine(scratch / "without", _MAX_TOKENS, keeps=False) as engine:
+        load(engine, 0, "load")  # warm
+        costs[WITHOUT] = [load(engine, number, "load") for number in range(1, rounds + 1)]
+    with context_engine(scratch / "with", _MAX_TOKENS) as engine:
+        load(engine, 0, "load")
+        for number in range(1, rounds + 1):
+            both = ((THERE, PROBE), (KEEPS, "load"))
+            for name, requests in both if number % 2 else both[::-1]:
+                costs[name].append(load(engine, number, requests))
+    return compared({name: tuple(found) for name, found in costs.items()})

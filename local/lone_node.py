@@ -1,0 +1,49 @@
+"""A node without its agent, that knows the peers it was told of: for tests and measurements of single tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable
+
+from node_agent.adapters.http import HttpClient
+from node_agent.core.addresses import Address
+from node_agent.core.membership import Membership, Tagged
+from node_agent.core.membership.wire import LIFE_BYTES
+from node_agent.core.nodes import NodeStatus
+from node_agent.ports import Identity
+from node_agent.tasks.gossip import Gossip
+from node_agent.tasks.metrics import Metrics
+from node_agent.tasks.node import Node
+
+
+class NoDatagrams:
+    """Nobody hears."""
+
+    def send(self, to: Address, data: bytes) -> None:
+        """It is lost."""
+
+
+def life_of(instance_id: str) -> bytes:
+    """The same whenever it is asked for."""
+    return hashlib.blake2b(instance_id.encode(), digest_size=LIFE_BYTES).digest()
+
+
+def meet(node: Node, status: NodeStatus) -> None:
+    """Have a node know another one."""
+    node.members.meet(life_of(status.instance_id), status)
+
+
+def lone_node(own: NodeStatus, peers: Iterable[NodeStatus], clock: Callable[[], float]) -> Node:
+    """Inside a running loop. clock: unix seconds."""
+    now = asyncio.get_running_loop().time
+    machine = Membership(own, life_of(own.instance_id), b"key", now(), lambda: 0.5)
+    metrics = Metrics()
+    gossip = Gossip(machine, NoDatagrams(), HttpClient(), now, metrics)
+    host = own.peer.rpartition(":")[0]
+    identity = Identity(own.instance_id, own.pool.zone, "us-east-1", own.pool.instance_type, host)
+    node = Node(identity, own.model, clock, gossip, metrics)
+    gossip.handle(Tagged(now(), ()))
+    for peer in peers:
+        meet(node, peer)
+    return node

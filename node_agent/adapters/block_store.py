@@ -1,0 +1,125 @@
+"""KV blocks in the checkpoints bucket: written in parts, read in ranges, several of either at once.
+
+A stream's blocks are one object: S3 takes about as long for a small object as for a megabyte, and there would be
+hundreds. Its index is written last, so that whoever finds an index finds the blocks. What is read is checked block by
+block by whoever asked (`core/kv_blocks`).
+
+Source for the sizes: AWS's "Performance guidelines for Amazon S3" (ranges of 8-16 MB, 85-90 MB/s a connection).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import BotoCoreError, ClientError
+
+from node_agent.contract.errors import StoreUnavailable
+from node_agent.core.kv_index import MAX_BLOCKS, Batch, Index, blocks_key, index_key, read_index
+
+AT_ONCE = 8
+"""Parts or ranges under way: about 700 MB/s, more than half of a 10 Gb/s network."""
+
+_PART_BYTES = 8 * 1024 * 1024
+_MAX_INDEX_BYTES = 128 * MAX_BLOCKS
+_NOT_THERE = frozenset({"NoSuchKey", "404", "403", "AccessDenied"})
+"""Without the right to list the bucket, S3 refuses where it would else say that there is none."""
+
+
+class S3BlockStore:
+    """The BlockStore port. client: a boto3 S3 client for AT_ONCE connections or more."""
+
+    def __init__(self, client: Any, bucket: str, part_bytes: int = _PART_BYTES) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._config = TransferConfig(
+            multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_concurrency=AT_ONCE
+        )
+        # Its own threads: those of a range wait for the network, and everything else of AWS must not wait for them.
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="kv-s3")
+
+    async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
+        key = blocks_key(index.fingerprint, stream)
+        told = replace(index, object_key=key).to_bytes()
+        given_up = threading.Event()
+
+        def write() -> None:
+            # Buffered, because boto3 takes a short read for the end, and all of it for one part.
+            blocks = io.BufferedReader(_OneAfterTheOther(index, read, given_up), self._config.multipart_chunksize)
+            self._client.upload_fileobj(blocks, self._bucket, key, Config=self._config)
+            self._client.put_object(Bucket=self._bucket, Key=index_key(index.fingerprint, stream), Body=told)
+
+        try:
+            await self._run(f"keeping the blocks of stream {stream}", write)
+        except asyncio.CancelledError:
+            given_up.set()  # else the thread, and with it the process, would go on until all of it was written
+            raise
+
+    async def index(self, fingerprint: bytes, stream: str) -> Index | None:
+        key = index_key(fingerprint, stream)
+
+        def read() -> Index | None:
+            try:
+                answer = self._client.get_object(Bucket=self._bucket, Key=key)
+            except ClientError as error:
+                if str(error.response.get("Error", {}).get("Code", "")) in _NOT_THERE:
+                    return None
+                raise
+            return read_index(answer["Body"].read(_MAX_INDEX_BYTES))
+
+        found: Index | None = await self._run(f"reading s3://{self._bucket}/{key}", read)
+        return found
+
+    async def fetch(self, index: Index, batch: Batch) -> bytes:
+        def read() -> bytes:
+            ranged = f"bytes={batch.start}-{batch.end - 1}"
+            answer = self._client.get_object(Bucket=self._bucket, Key=index.object_key, Range=ranged)
+            body: bytes = answer["Body"].read()
+            return body
+
+        found: bytes = await self._run(f"reading s3://{self._bucket}/{index.object_key}", read)
+        return found
+
+    async def _run(self, what: str, call: Callable[[], Any]) -> Any:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        except (BotoCoreError, Boto3Error, ClientError, ValueError, OSError) as error:
+            raise StoreUnavailable(f"{what}: {error}") from error
+
+
+class _OneAfterTheOther(io.RawIOBase):
+    """The blocks of an index as one file, of which no more than a block is in memory. Raises OSError for one that is
+    not there any more, or is not as the index has it, and once it is given up: the upload ends there."""
+
+    def __init__(
+        self, index: Index, read: Callable[[str], bytes | bytearray | None], given_up: threading.Event
+    ) -> None:
+        self._given_up = given_up
+        self._left = iter(zip(index.names, index.sizes, strict=True))
+        self._read = read
+        self._held = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._held:
+            following = next(self._left, None)
+            if following is None:
+                return 0
+            name, size = following
+            block = None if self._given_up.is_set() else self._read(name)
+            if block is None or len(block) != size:
+                raise OSError(f"block {name} is not there any more")
+            self._held = memoryview(block)
+        count = min(len(buffer), len(self._held))
+        buffer[:count] = self._held[:count]
+        self._held = self._held[count:]
+        return count

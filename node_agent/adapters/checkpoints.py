@@ -1,0 +1,96 @@
+"""Journals whose nodes go: objects of the checkpoints bucket, and a record for each in the table.
+
+The record is written after the object and read before it, so that the bucket is never asked for what nobody wrote:
+without the right to list it, S3 refuses there where it would else say that there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from botocore.exceptions import BotoCoreError, ClientError
+
+from node_agent.adapters.aws import error_code, in_thread
+from node_agent.contract.errors import StoreUnavailable
+from node_agent.contract.records import StreamRecord, stream_key, stream_record_from_item
+
+AT_ONCE = 16
+"""Records written at the same time. A node that goes has seconds for up to 2,000 of them."""
+
+_FORWARD = (
+    "attribute_not_exists(epoch_number) OR epoch_number < :number OR (epoch_number = :number AND "
+    "(epoch_owner < :owner OR (epoch_owner = :owner AND seq <= :seq)))"
+)
+_GONE = frozenset({"NoSuchKey", "404"})
+_REFUSED = "ConditionalCheckFailedException"
+
+
+class AwsCheckpoints:
+    """The Checkpoints port. s3, dynamodb: boto3 clients; AT_ONCE requests each is what they need connections for."""
+
+    def __init__(self, s3: Any, bucket: str, dynamodb: Any, table: str) -> None:
+        self._s3 = s3
+        self._bucket = bucket
+        self._dynamodb = dynamodb
+        self._table = table
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="checkpoints")
+
+    async def write(self, key: str, body: bytes, records: Sequence[StreamRecord]) -> int:
+        await in_thread(
+            f"writing s3://{self._bucket}/{key}",
+            lambda: self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ChecksumAlgorithm="SHA256"),
+        )
+        loop = asyncio.get_running_loop()
+        written = await asyncio.gather(*(loop.run_in_executor(self._pool, self._put, record) for record in records))
+        return sum(written)
+
+    def _put(self, record: StreamRecord) -> bool:
+        serialize = TypeSerializer().serialize
+        values = {":number": record.number, ":owner": record.owner, ":seq": record.seq}
+        try:
+            self._dynamodb.put_item(
+                TableName=self._table,
+                Item={name: serialize(value) for name, value in record.to_item().items()},
+                ConditionExpression=_FORWARD,
+                ExpressionAttributeValues={name: serialize(value) for name, value in values.items()},
+            )
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") == _REFUSED:
+                return False
+            raise StoreUnavailable(f"writing the record of stream {record.stream}: {error}") from error
+        except BotoCoreError as error:
+            raise StoreUnavailable(f"writing the record of stream {record.stream}: {error}") from error
+        return True
+
+    async def find(self, stream: str) -> StreamRecord | None:
+        key = {name: {"S": value} for name, value in stream_key(stream).items()}
+        answer = await in_thread(
+            f"reading the record of stream {stream}",
+            lambda: self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True),
+        )
+        if "Item" not in answer:
+            return None
+        item = {name: TypeDeserializer().deserialize(value) for name, value in answer["Item"].items()}
+        try:
+            return stream_record_from_item(item)
+        except (KeyError, ValueError) as error:
+            raise StoreUnavailable(f"the record of stream {stream} cannot be read: {error!r}") from error
+
+    async def read(self, record: StreamRecord) -> bytes | None:
+        first, last = record.start, record.start + record.length - 1
+        what = f"reading s3://{self._bucket}/{record.object_key}"
+        try:
+            return await in_thread(what, lambda: self._read(record.object_key, first, last))
+        except StoreUnavailable as error:
+            if error_code(error) in _GONE:
+                return None
+            raise
+
+    def _read(self, key: str, first: int, last: int) -> bytes:
+        answer = self._s3.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={first}-{last}")
+        body: bytes = answer["Body"].read()
+        return body

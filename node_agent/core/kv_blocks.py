@@ -1,0 +1,134 @@
+"""KV blocks: how one is named, and how it is told from one that is damaged, half written or somebody else's.
+
+A block holds the keys and values of all layers for `block_tokens` tokens. Rules kept here:
+
+* a block's key is a chain: the digest of the block before it and of its own token ids. So equal keys mean equal ids
+  from the first token on, and nothing else has to be compared;
+* the chain begins with a fingerprint of what made the block (weights, layout, dtype, block size, ...) and with the
+  request's cache salt, where it has one: blocks of another model, or of a tenant that wants none shared, have other
+  keys;
+* every block carries a header with its fingerprint, its key, its place and a checksum. Whoever takes a block in
+  compares all of it first, wherever the block came from; what does not fit is never used, but computed again.
+
+    header   magic (8) · fingerprint (16) · key (32) · parent (32) · place (4) · shard (2) · shards (2) ·
+             payload's length (8) · payload's digest (16)
+    payload  layer after layer, as the engine's worker has them; with several workers each keeps its shard
+
+Standard library only: the engine's process imports this, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+MAGIC = b"SYNKTIK1"
+FINGERPRINT_BYTES = 16
+KEY_BYTES = 32
+NAME_SUFFIX = ".kv"
+MAX_BLOCK_BYTES = 256 * 1024 * 1024
+"""Of one shard. 128 tokens of a 70B model are 40 MiB; more than this is no block of ours."""
+
+_DIGEST_BYTES = 16
+_HEAD = struct.Struct(">8s16s32s32sIHHQ16s")
+HEADER_BYTES = _HEAD.size
+
+
+class Header(NamedTuple):
+    """fingerprint: of what made the block; parent: the key before it, the chain's root for the first; place: from 0."""
+
+    fingerprint: bytes
+    key: bytes
+    parent: bytes
+    place: int
+    shard: int
+    shards: int
+    length: int
+    digest: bytes
+
+    @property
+    def name(self) -> str:
+        return block_name(self.key, self.shard, self.shards)
+
+
+def fingerprint(made_by: Mapping[str, Any]) -> bytes:
+    """Of everything that two engines must have in common to use each other's blocks."""
+    told = json.dumps(made_by, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(told.encode(), digest_size=FINGERPRINT_BYTES, person=b"synkti kv made").digest()
+
+
+def root(made_by: bytes, salt: str = "") -> bytes:
+    """What a chain begins with. salt: the request's `cache_salt`."""
+    return hashlib.blake2b(salt.encode(), key=made_by, digest_size=KEY_BYTES, person=b"synkti kv root").digest()
+
+
+def next_key(parent: bytes, tokens: Sequence[int]) -> bytes:
+    """The key of the block with these tokens behind `parent`. Raises OverflowError, TypeError for no token ids."""
+    return hashlib.blake2b(array("Q", tokens).tobytes(), key=parent, digest_size=KEY_BYTES).digest()
+
+
+def chain(first: bytes, tokens: Sequence[int], block_tokens: int) -> list[bytes]:
+    """The keys of all full blocks of `tokens`; first: the root."""
+    keys, parent = [], first
+    for at in range(0, len(tokens) - block_tokens + 1, block_tokens):
+        parent = next_key(parent, tokens[at : at + block_tokens])
+        keys.append(parent)
+    return keys
+
+
+def block_name(key: bytes, shard: int = 0, shards: int = 1) -> str:
+    """The name of the block's file, and of what is asked of peers."""
+    part = f".{shard}of{shards}" if shards > 1 else ""
+    return f"{key.hex()}{part}{NAME_SUFFIX}"
+
+
+def block_names(key: bytes, shards: int) -> list[str]:
+    """All shards of a block: it is there when all of them are."""
+    return [block_name(key, shard, shards) for shard in range(shards)]
+
+
+def seal(
+    made_by: bytes, key: bytes, parent: bytes, place: int, payload: bytes | bytearray | memoryview,
+    shard: int = 0, shards: int = 1,
+) -> bytes:  # fmt: skip
+    """The header that belongs before `payload`."""
+    return _HEAD.pack(MAGIC, made_by, key, parent, place, shard, shards, len(payload), _digest(payload))
+
+
+def _digest(payload: bytes | bytearray | memoryview) -> bytes:
+    return hashlib.blake2b(payload, digest_size=_DIGEST_BYTES).digest()
+
+
+def read_header(data: bytes | bytearray | memoryview) -> Header:
+    """Raises ValueError where no block begins so."""
+    if len(data) < HEADER_BYTES:
+        raise ValueError("half a header")
+    magic, *fields = _HEAD.unpack_from(data)
+    header = Header(*fields)
+    if magic != MAGIC:
+        raise ValueError("not a block")
+    if header.length > MAX_BLOCK_BYTES or header.shard >= header.shards:
+        raise ValueError("a header that is none")
+    return header
+
+
+def why_unusable(data: bytes | bytearray | memoryview, made_by: bytes, name: str) -> str | None:
+    """What is wrong with a block that came as `name`; None where it is whole, and this engine's kind."""
+    try:
+        header = read_header(data)
+    except ValueError as error:
+        return str(error)
+    payload = memoryview(data)[HEADER_BYTES:]
+    if header.fingerprint != made_by:
+        return "made by another model, layout or version"
+    if header.name != name:
+        return "another block"
+    if len(payload) != header.length:
+        return f"{len(payload)} bytes of {header.length}"
+    if _digest(payload) != header.digest:
+        return "damaged"
+    return None

@@ -1,0 +1,56 @@
+"""The arguments of a request that goes on (`vllm_xargs`), and what they must be. Imports nothing of vLLM's.
+
+    synkti_resume_ids   ids that the answer has already; the engine starts behind them
+    synkti_apart        1: they are told one by one, as they were the first time; else all with the first new one
+    synkti_forced_ids   ids that the answer begins with, generated once more, one decode step each
+
+The agent strips all of these from what clients send (`node_agent/core/completions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+RESUME_IDS = "synkti_resume_ids"
+APART = "synkti_apart"
+FORCED_IDS = "synkti_forced_ids"
+
+
+class BadArguments(ValueError):
+    """No engine may see these: what is wrong with them."""
+
+
+def ids_in(extra: Mapping[str, Any] | None, name: str) -> list[int]:
+    """The ids of an argument, [] where there is none. Raises BadArguments where it is no list of ids."""
+    value = (extra or {}).get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(type(token) is int and token >= 0 for token in value):
+        raise BadArguments(f"{name} must be a list of token ids")
+    return value
+
+
+def check(ids: Sequence[int], *, vocabulary: int, max_tokens: int, room: int, choices: int) -> None:
+    """Raises BadArguments.
+
+    vocabulary: how many ids there are, since one beyond them would end the engine; max_tokens: of the answer;
+    room: what the context has left behind the prompt; choices: of the request.
+    """
+    unknown = [token for token in ids if token >= vocabulary]
+    if unknown:
+        raise BadArguments(f"id {unknown[0]} is not in the vocabulary, which has {vocabulary}")
+    if len(ids) >= max_tokens:
+        raise BadArguments(f"{len(ids)} ids leave nothing to generate of max_tokens={max_tokens}")
+    if len(ids) >= room:
+        raise BadArguments(f"{len(ids)} ids leave nothing to generate of the context's {room}")
+    if choices != 1:
+        raise BadArguments(f"one choice goes on at a time, and the request has n={choices}")
+
+
+def unfinished(ids: Sequence[int], ends: Collection[int]) -> list[int]:
+    """The ids without an end: an answer that ended would be generated on and on. The end is then sampled again."""
+    for place, token in enumerate(ids):
+        if token in ends:
+            return list(ids[:place])
+    return list(ids)

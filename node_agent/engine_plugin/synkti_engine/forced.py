@@ -1,0 +1,52 @@
+"""The other way: the answer's first ids are generated once more, each forced on its step.
+
+Grammar, penalties and random numbers then take the steps that they took the first time. It costs a decode step for
+each id, and needs no private function of vLLM's, but a custom logits processor, which vLLM takes on its command line:
+`--logits-processors synkti_engine.forced:ForcedReplay`. Model runner V2 and speculative decoding refuse those.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from vllm.v1.sample.logits_processor import LogitsProcessor, process_dict_updates
+
+from synkti_engine.arguments import FORCED_IDS, BadArguments, ids_in
+
+
+class ForcedReplay(LogitsProcessor):  # type: ignore[misc] # vLLM has no types here
+    """requests: place in the batch -> (ids to force, the request's own list of output ids, which grows)."""
+
+    @classmethod
+    def validate_params(cls, sampling_params: Any) -> None:
+        """Raises ValueError, which becomes the request's 400."""
+        ids = ids_in(sampling_params.extra_args, FORCED_IDS)
+        if ids and sampling_params.max_tokens is not None and len(ids) >= sampling_params.max_tokens:
+            raise BadArguments(f"{FORCED_IDS}: {len(ids)} ids leave nothing to generate of max_tokens")
+
+    def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
+        self._vocabulary = vllm_config.model_config.get_vocab_size()
+        self._requests: dict[int, tuple[list[int], list[int]]] = {}
+
+    def is_argmax_invariant(self) -> bool:
+        return False  # else greedy requests would pass it by
+
+    def update_state(self, batch_update: Any) -> None:
+        process_dict_updates(self._requests, batch_update, self._begin)
+        for place in [place for place, (ids, told) in self._requests.items() if len(told) >= len(ids)]:
+            del self._requests[place]
+
+    def _begin(self, params: Any, prompt: Any, output_ids: list[int]) -> tuple[list[int], list[int]] | None:
+        ids = ids_in(params.extra_args, FORCED_IDS)
+        # What is no id would end the engine; not forced at all it is noticed by whoever compares the answer's ids.
+        if len(output_ids) >= len(ids) or max(ids) >= self._vocabulary:
+            return None
+        return ids, output_ids
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        for place, (ids, told) in self._requests.items():
+            if len(told) < len(ids):
+                logits[place].fill_(float("-inf"))
+                logits[place][ids[len(told)]] = 0.0
+        return logits

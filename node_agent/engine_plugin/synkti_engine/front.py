@@ -1,0 +1,103 @@
+"""In the API server: a request's ids are validated here, and told to parsers one by one where that matters.
+
+Why one by one: vLLM joins the outputs of a request whose consumer is slower, and a parser of reasoning or tool calls
+that is given a hundred tokens at once does not say what it says of one after another (deepseek_r1's lets the tag of
+the reasoning's start through). Told apart, it goes through the states that it went through the first time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import SamplingParams
+from vllm.v1.engine.input_processor import InputProcessor
+from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
+
+from synkti_engine.arguments import APART, FORCED_IDS, RESUME_IDS, BadArguments, check, ids_in, unfinished
+from synkti_engine.patching import Function, around
+
+
+def install() -> None:
+    around(InputProcessor, "process_inputs", _validated)
+    around(OutputProcessor, "add_request", _told_apart)
+
+
+def _validated(process: Function) -> Function:
+    def process_inputs(self: InputProcessor, *args: Any, **kwargs: Any) -> Any:
+        request = process(self, *args, **kwargs)
+        params = request.sampling_params
+        if isinstance(params, SamplingParams) and params.extra_args:
+            for name in (RESUME_IDS, FORCED_IDS):
+                try:
+                    _validate(self, request, name)
+                except BadArguments as bad:
+                    raise VLLMValidationError(str(bad), parameter="vllm_xargs") from bad
+        return request
+
+    return process_inputs
+
+
+def _validate(processor: InputProcessor, request: Any, name: str) -> None:
+    params, model = request.sampling_params, processor.model_config
+    ids = ids_in(params.extra_args, name)
+    if not ids:
+        return
+    if request.prompt_token_ids is None:
+        raise BadArguments(f"{name} needs a prompt of token ids")
+    ends = {*(params.stop_token_ids or ()), params.eos_token_id} - {None}
+    kept = unfinished(ids, ends) if name == RESUME_IDS else ids
+    check(
+        ids,
+        vocabulary=model.get_vocab_size(),
+        max_tokens=params.max_tokens + len(ids) - len(kept),
+        room=model.max_model_len - len(request.prompt_token_ids),
+        choices=params.n,
+    )
+    params.extra_args = {**params.extra_args, name: kept}
+
+
+class _Apart(RequestOutputCollector):  # type: ignore[misc] # vLLM has no types here
+    """Holds outputs that its consumer is behind with, each for itself, as long as there are ids to be told again."""
+
+    output: Any
+    held: deque[Any]
+    left: int
+
+    def put(self, output: Any) -> None:
+        is_first = self.output is None and not self.held
+        if is_first or isinstance(output, Exception):
+            super().put(output)
+        elif self.left > 0:
+            self.held.append(output)
+        else:
+            (self.held[-1] if self.held else self.output).add(output, aggregate=self.aggregate)
+        self.left -= 1
+
+    async def get(self) -> Any:
+        output = await super().get()
+        self._next()
+        return output
+
+    def get_nowait(self) -> Any:
+        output = super().get_nowait()
+        self._next()
+        return output
+
+    def _next(self) -> None:
+        if self.held and self.output is None:
+            self.output = self.held.popleft()
+            self.ready.set()
+
+
+def _told_apart(add: Function) -> Function:
+    def add_request(self: OutputProcessor, request: Any, prompt: Any, *args: Any, **kwargs: Any) -> None:
+        queue = kwargs.get("queue", args[2] if len(args) > 2 else None)
+        extra = (request.sampling_params and request.sampling_params.extra_args) or {}
+        if queue is not None and extra.get(APART) and extra.get(RESUME_IDS):
+            queue.__class__ = _Apart
+            queue.held, queue.left = deque(), len(extra[RESUME_IDS]) + 1
+        add(self, request, prompt, *args, **kwargs)
+
+    return add_request

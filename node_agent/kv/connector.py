@@ -1,0 +1,244 @@
+"""vLLM's KV connector: keeps every full block, decode blocks included, and loads those that are there.
+
+    --kv-transfer-config '{"kv_connector": "SynktiKvConnector", "kv_connector_module_path": "node_agent.kv.connector",
+                           "kv_role": "kv_both", "kv_load_failure_policy": "recompute",
+                           "kv_connector_extra_config": {"folder": "...", "max_bytes": ..., "weights": "..."}}'
+
+Rules kept here:
+
+* it is for vLLM 0.32.0; on any other version, and for whatever it was not made for (several KV cache groups, sliding
+  windows, pipelines, several contexts), it declines: the engine runs as if it were not there, and the folder says why;
+* a step waits for nothing: blocks are copied behind it and written by a thread (`writer`), and they are loaded by
+  threads (`loader`) while other requests go on;
+* what cannot be loaded is reported to vLLM, which computes it (`kv_load_failure_policy`).
+
+Sources: `vllm/distributed/kv_transfer/kv_connector/v1/base.py` of 0.32.0 for what is called when; its scheduler for
+what a failed load leads to. Run on CPUs; on a GPU (model runner V2) it has not been.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import vllm
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (
+    KVConnectorBase_V1,
+    KVConnectorMetadata,
+    KVConnectorRole,
+    SupportsHMA,
+)
+from vllm.logger import init_logger
+
+from node_agent.core.kv_blocks import HEADER_BYTES, fingerprint
+from node_agent.kv.folder import BlockFolder
+from node_agent.kv.loader import Loader
+from node_agent.kv.pages import Pages
+from node_agent.kv.requests import PROBE, Load, Requests, Save
+from node_agent.kv.weights import weights_digest
+from node_agent.kv.writer import Copied, Head, Writer
+
+MADE_FOR = "0.32.0"
+FORMAT = 1
+_MAX_BYTES = 4 * 1024**3
+_log = init_logger(__name__)
+
+
+@dataclass
+class Steps(KVConnectorMetadata):  # type: ignore[misc] # vLLM is not in the environment that is checked
+    """From the scheduler to the workers, for one step. heads: (request, key of its last block), kept already."""
+
+    saves: list[Save] = field(default_factory=list)
+    heads: list[tuple[str, bytes]] = field(default_factory=list)
+    loads: list[Load] = field(default_factory=list)
+
+
+def why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) -> str | None:
+    """What rules blocks out with this engine; None where nothing does."""
+    parallel = config.parallel_config
+    if version.partition("+")[0] != MADE_FOR:
+        return f"made for vLLM {MADE_FOR}, this is {version}"
+    if len(kv_cache.kv_cache_groups) != 1:
+        return f"the model has {len(kv_cache.kv_cache_groups)} KV cache groups"
+    kind = type(kv_cache.kv_cache_groups[0].kv_cache_spec).__name__
+    if kind not in ("FullAttentionSpec", "MLAAttentionSpec"):
+        return f"its KV cache is a {kind}"
+    if parallel.pipeline_parallel_size > 1:
+        return "it runs as a pipeline"
+    if parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1:
+        return "contexts are split over workers"
+    if not config.cache_config.enable_prefix_caching:
+        return "prefix caching is off"
+    return None
+
+
+def made_by(config: Any, kv_cache: Any, weights: str) -> bytes:
+    """The fingerprint of this engine's blocks. weights: a digest of the model's."""
+    model, group = config.model_config, kv_cache.kv_cache_groups[0]
+    return fingerprint(
+        {
+            "format": FORMAT,
+            "vllm": vllm.__version__.partition("+")[0],
+            "weights": weights,
+            "config": model.hf_config.to_json_string(use_diff=False),
+            "quantization": str(model.quantization),
+            "dtype": str(model.dtype),
+            "device": torch.device(config.device_config.device).type,
+            "cpu": _cpu_kind() if config.device_config.device_type == "cpu" else "",
+            "layers": list(group.layer_names),
+            "spec": repr(group.kv_cache_spec),
+            "cache_dtype": str(config.cache_config.cache_dtype),
+            "workers": config.parallel_config.tensor_parallel_size,
+        }
+    )
+
+
+def _cpu_kind() -> str:
+    """On a CPU the order of a block's bytes depends on the instructions that read it (`cpu_attn._get_attn_isa`)."""
+    return f"{torch.backends.cpu.get_cpu_capability()} amx={torch.cpu._is_amx_tile_supported()}"
+
+
+class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] # see above
+    """One half of it lives in the engine's scheduler, the other in each of its workers."""
+
+    def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
+        super().__init__(vllm_config, role, kv_cache_config)
+        extra = self._kv_transfer_config.kv_connector_extra_config
+        parallel = vllm_config.parallel_config
+        self._shards = parallel.tensor_parallel_size
+        writers = self._shards + 1  # the agent is the other one
+        self._folder = BlockFolder(Path(extra["folder"]), int(extra.get("max_bytes", _MAX_BYTES)), writers)
+        self._requests: Requests | None = None
+        self._loads: list[Load] = []
+        self._pages: Pages | None = None
+        self._writer: Writer | None = None
+        self._loader: Loader | None = None
+        self._broken: set[int] = set()
+        self._made_by = b""
+        why = why_declined(vllm_config, kv_cache_config)
+        if why is None:
+            weights = extra.get("weights") or weights_digest(Path(vllm_config.model_config.model))
+            if weights is None:
+                why = "nobody says which weights these are"
+            else:
+                self._made_by = made_by(vllm_config, kv_cache_config, weights)
+        if role == KVConnectorRole.SCHEDULER:
+            self._begin(why)
+
+    def _begin(self, why: str | None) -> None:
+        block_tokens = self._vllm_config.cache_config.block_size
+        told = {"format": FORMAT, "vllm": vllm.__version__, "block_tokens": block_tokens, "shards": self._shards}
+        if why is None:
+            self._requests = Requests(self._made_by, block_tokens, self._folder.has, self._shards)
+            told["fingerprint"] = self._made_by.hex()
+        else:
+            _log.warning("Synkti keeps no KV blocks: %s", why)
+            told["declined"] = why
+        self._folder.describe(told)
+
+    @property
+    def requires_kv_delivery(self) -> bool:
+        return False  # a block that was not kept is computed again
+
+    # in the scheduler
+
+    def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
+        if self._requests is None or not _is_plain(request):
+            return 0, False
+        most = request.num_tokens
+        if request.prefill_stats is not None and request.num_preemptions <= 0:
+            most = request.num_prompt_tokens  # more than its prompt, the scheduler does not believe of a new request
+        tokens = self._requests.offer(request, request.cache_salt or "", num_computed_tokens, most)
+        return tokens, tokens > 0
+
+    def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
+        if self._requests is None or not _is_plain(request):
+            return
+        block_ids = blocks.get_block_ids()[0]
+        load = self._requests.scheduled(request, request.cache_salt or "", block_ids, num_external_tokens)
+        if load is not None:
+            self._loads.append(load)
+
+    def build_connector_meta(self, scheduler_output: Any) -> Steps:
+        steps = Steps(loads=self._loads)
+        self._loads = []
+        if self._requests is None:
+            return steps
+        resolve = scheduler_output.kv_connector_block_state.resolve_block_ids
+        for name, computing in scheduler_output.num_scheduled_tokens.items():
+            due = self._requests.due(name, computing, resolve)
+            steps.saves += due.saves
+            if due.head is not None:
+                steps.heads.append((name, due.head))
+        return steps
+
+    def request_finished_all_groups(self, request: Any, block_ids: Any) -> tuple[bool, None]:
+        if self._requests is not None:
+            self._requests.forget(request.request_id)
+        return False, None
+
+    def request_finished(self, request: Any, block_ids: Any) -> tuple[bool, None]:
+        return self.request_finished_all_groups(request, block_ids)
+
+    # in a worker
+
+    def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
+        if not self._made_by:
+            return
+        names = self._kv_cache_config.kv_cache_groups[0].layer_names
+        shard = self._vllm_config.parallel_config.rank % self._shards
+        self._pages = pages = Pages([kv_caches[name] for name in names], self._kv_cache_config.num_blocks)
+        self._writer = Writer(self._folder, self._made_by, shard, self._shards)
+        self._loader = Loader(self._folder, self._made_by, pages.put, pages.settle, shard, self._shards)
+        size = pages.block_bytes + HEADER_BYTES
+        _log.info("Synkti keeps KV blocks of %d bytes in %s", size, self._folder.root)
+
+    def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
+        if self._loader is not None:
+            for load in self._get_connector_metadata().loads:
+                self._loader.start(load)
+
+    def wait_for_layer_load(self, layer_name: str) -> None:
+        """Nothing is loaded within a step."""
+
+    def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **kwargs: Any) -> None:
+        """Whole blocks are copied behind the step."""
+
+    def wait_for_save(self) -> None:
+        steps = self._get_connector_metadata()
+        if self._writer is None or self._pages is None or not (steps.saves or steps.heads):
+            return
+        pages, writer = self._pages, self._writer
+        size = pages.block_bytes
+        items: list[Copied | Head] = [
+            Copied(save, pages.take(save.block_id), size) for save in steps.saves if writer.room(save, size)
+        ]
+        writer.put([*items, *(Head(*head) for head in steps.heads)])
+
+    def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
+        if self._writer is None or self._loader is None:
+            return None, None
+        self._writer.forget(finished_req_ids)
+        done, broken = self._loader.finished()
+        self._broken |= broken
+        return None, done
+
+    def get_block_ids_with_load_errors(self) -> set[int]:
+        broken, self._broken = self._broken, set()
+        return broken
+
+    def shutdown(self) -> None:
+        if self._loader is not None:
+            self._loader.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _is_plain(request: Any) -> bool:
+    """Whether the request's blocks depend on its ids alone, and are worth something to others."""
+    return not (
+        request.lora_request or request.mm_features or request.prompt_embeds is not None
+        or request.prompt_token_ids is None or request.pooling_params is not None or PROBE in request.request_id
+    )  # fmt: skip

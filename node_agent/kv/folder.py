@@ -1,0 +1,200 @@
+"""Blocks in a folder, bounded by bytes: the engine's workers write it, the agent writes it, all of them read it.
+
+Rules kept here:
+
+* a block gets its name when it is whole: it is written under another one first. After a crash of the machine a file
+  may be whole by name and not in fact; readers compare the checksum anyway;
+* the files themselves are the only account of what is there. Each writer may add a share of the bound between two
+  looks at them, and every look leaves a share for each: so the bound holds, whoever writes;
+* what was used longest ago goes first; a file's time of change is when it was used last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from node_agent.core.kv_blocks import NAME_SUFFIX
+
+LAYOUT = "layout.json"
+"""What the engine keeps here: its fingerprint, its block size, or why it keeps nothing."""
+
+HEADS = "heads.log"
+"""Which block each request got last: lines of request id and key, appended by the engine."""
+
+MAX_HEADS_BYTES = 1024 * 1024
+MAX_WRITERS = 16
+"""An engine's workers and the agent. The agent counts with so many, since it does not know the workers' number."""
+
+_SHARES = 8
+_ABANDONED_S = 60.0
+_TEMPORARY = ".tmp"
+_numbers = itertools.count()
+
+
+class BlockFolder:
+    """max_bytes: of all blocks together; writers: processes that may write at once."""
+
+    def __init__(self, root: Path, max_bytes: int, writers: int = 2) -> None:
+        self.root = root
+        self.max_bytes = max_bytes
+        self._writers = writers
+        self._share = max_bytes // (_SHARES * writers)
+        self._written = self._share  # so that the first write looks at what an earlier process left
+        self._lock = threading.Lock()
+
+    def path(self, name: str) -> Path:
+        return self.root / name[:2] / name
+
+    def has(self, name: str) -> bool:
+        # On the scheduler's path, thousands of times for a long prompt: a third of what pathlib takes.
+        return os.path.exists(f"{self.root}/{name[:2]}/{name}")
+
+    def leading(self, names: Sequence[Sequence[str]], start: int = 0) -> int:
+        """How many blocks are there without a gap, from number `start` on; each has one name or more."""
+        count = start
+        while count < len(names) and all(map(self.has, names[count])):
+            count += 1
+        return count
+
+    def write(self, name: str, *parts: bytes | bytearray | memoryview) -> bool:
+        """Keep a block; False where it alone is more than the bound. Raises OSError."""
+        size = sum(map(len, parts))
+        if size > self._share:
+            return False
+        self._make_room(size)
+        path = self.path(name)
+        unfinished = path.with_name(f"{name}.{os.getpid()}.{next(_numbers)}{_TEMPORARY}")
+        try:
+            with _opened(unfinished) as file:
+                for part in parts:
+                    file.write(part)
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        return True
+
+    def read(self, name: str) -> bytearray | None:
+        """The whole file, None where there is none. Raises OSError."""
+        try:
+            with open(self.path(name), "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                data = bytearray(size)
+                got = file.readinto(data)
+            return data[: got or 0]
+        except FileNotFoundError:
+            return None
+
+    def begin_of(self, name: str, count: int) -> bytes | None:
+        """The first `count` bytes of a block. Raises OSError."""
+        try:
+            with self.path(name).open("rb") as file:
+                return file.read(count)
+        except FileNotFoundError:
+            return None
+
+    def size(self, name: str) -> int | None:
+        try:
+            return self.path(name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def used(self, name: str) -> None:
+        """Somebody needed it just now."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.path(name))
+
+    def remove(self, name: str) -> None:
+        self.path(name).unlink(missing_ok=True)
+
+    # room
+
+    def _make_room(self, size: int) -> None:
+        with self._lock:
+            self._written += size
+            if self._written > self._share:
+                self.evict()
+                self._written = size
+
+    def evict(self) -> int:
+        """Remove what was used longest ago, until every writer has its share; the bytes that stay."""
+        now, files, held = time.time(), [], 0
+        for entry in self._entries():
+            with contextlib.suppress(FileNotFoundError):
+                told = entry.stat()
+                if not entry.name.endswith(NAME_SUFFIX):
+                    if now - told.st_mtime > _ABANDONED_S:  # whoever wrote it was killed
+                        os.unlink(entry.path)
+                    continue
+                files.append((told.st_mtime_ns, told.st_size, entry.path))
+                held += told.st_size
+        files.sort(reverse=True)
+        most = self.max_bytes - self._writers * self._share
+        while files and held > most:
+            _, size, path = files.pop()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            held -= size
+        return held
+
+    def _entries(self) -> list[os.DirEntry[str]]:
+        found: list[os.DirEntry[str]] = []
+        with contextlib.suppress(FileNotFoundError):
+            for below in list(os.scandir(self.root)):
+                if below.is_dir():
+                    found += os.scandir(below.path)
+        return found
+
+    # what is beside the blocks
+
+    def describe(self, layout: Mapping[str, Any]) -> None:
+        """Say what is kept here. Raises OSError."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        new = self.root / f"{LAYOUT}.{os.getpid()}{_TEMPORARY}"
+        new.write_text(json.dumps(layout))
+        new.replace(self.root / LAYOUT)
+
+    def layout(self) -> dict[str, Any] | None:
+        """What the engine said of it; None where it has said nothing yet."""
+        with contextlib.suppress(OSError, ValueError):
+            told = json.loads((self.root / LAYOUT).read_text())
+            return told if isinstance(told, dict) else None
+        return None
+
+    def note_heads(self, heads: Mapping[str, bytes]) -> None:
+        """Say which block each of these requests got last. Raises OSError."""
+        path = self.root / HEADS
+        with path.open("a") as file:
+            file.write("".join(f"{request} {key.hex()}\n" for request, key in heads.items()))
+            size = file.tell()
+        if size > MAX_HEADS_BYTES:
+            path.replace(path.with_suffix(".old"))
+
+    def heads(self) -> dict[str, bytes]:
+        """The last block of each request, as far back as it is known; the latest requests last."""
+        found: dict[str, bytes] = {}
+        for path in ((self.root / HEADS).with_suffix(".old"), self.root / HEADS):
+            with contextlib.suppress(FileNotFoundError):
+                for line in path.read_text().splitlines():
+                    request, _, key = line.rpartition(" ")
+                    with contextlib.suppress(ValueError):  # half a line: the engine is writing it
+                        found.pop(request, None)
+                        found[request] = bytes.fromhex(key)
+        return found
+
+
+def _opened(path: Path) -> Any:
+    """A new file, and its folder where that is missing."""
+    try:
+        return path.open("xb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")

@@ -1,0 +1,93 @@
+"""Brings blocks back into the engine's cache, beside its steps; says which requests are done, and what failed.
+
+A block that is missing or unusable ends its request's loading there: what is behind it is worth nothing without it.
+The file is removed, so that the block is kept anew once it has been computed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from node_agent.core.kv_blocks import HEADER_BYTES, block_name, why_unusable
+from node_agent.kv.folder import BlockFolder
+from node_agent.kv.requests import Load
+
+THREADS = 4
+_log = logging.getLogger(__name__)
+
+Put = Callable[[int, memoryview], None]
+"""Copies a payload into the block with this id. Raises ValueError where it does not fit."""
+
+
+@dataclass
+class _Loading:
+    load: Load
+    parts: list[Future[int | None]]
+
+
+class Loader:
+    """put, settle: of the engine's cache; settle waits, in the same thread, until what was put is really there."""
+
+    def __init__(
+        self, folder: BlockFolder, made_by: bytes, put: Put, settle: Callable[[], None],
+        shard: int = 0, shards: int = 1,
+    ) -> None:  # fmt: skip
+        self._folder = folder
+        self._made_by = made_by
+        self._put = put
+        self._settle = settle
+        self._shard = shard
+        self._shards = shards
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="synkti-kv-loader")
+        self._loading: list[_Loading] = []
+
+    def start(self, load: Load) -> None:
+        blocks, each = load.blocks, max(1, -(-len(load.blocks) // THREADS))
+        parts = [self._pool.submit(self._bring, load, at, at + each) for at in range(0, len(blocks), each)]
+        self._loading.append(_Loading(load, parts))
+
+    def finished(self) -> tuple[set[str], set[int]]:
+        """Requests whose loading is over since the last call, and the ids of blocks that hold nothing usable."""
+        if not self._loading:
+            return set(), set()
+        over = [loading for loading in self._loading if all(part.done() for part in loading.parts)]
+        self._loading = [loading for loading in self._loading if loading not in over]
+        broken: set[int] = set()
+        for loading in over:
+            failed = [at for part in loading.parts if (at := part.result()) is not None]
+            if failed:
+                broken.update(block_id for block_id, _ in loading.load.blocks[min(failed) :])
+        return {loading.load.request for loading in over}, broken
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _bring(self, load: Load, start: int, end: int) -> int | None:
+        """The number of the first block that failed, None where none did."""
+        failed = None
+        for at, (block_id, key) in enumerate(load.blocks[start:end], start):
+            why = self._bring_one(block_id, block_name(key, self._shard, self._shards))
+            if why is not None:
+                _log.warning("request %s: KV block %d is computed again: %s", load.request, at, why)
+                failed = at
+                break
+        self._settle()
+        return failed
+
+    def _bring_one(self, block_id: int, name: str) -> str | None:
+        try:
+            data = self._folder.read(name)
+            if data is None:
+                return "missing"
+            why = why_unusable(data, self._made_by, name)
+            if why is None:
+                self._put(block_id, memoryview(data)[HEADER_BYTES:])
+                self._folder.used(name)
+                return None
+            self._folder.remove(name)
+        except (OSError, ValueError) as error:
+            return str(error)
+        return why

@@ -1,0 +1,188 @@
+"""The scheduler's side: which blocks of its requests are to be kept, and which need not be computed. No vLLM in it.
+
+Rules kept here:
+
+* a block is kept once all of its ids are known *and* the step that computes the last of them is on its way: then the
+  worker copies it behind that step. With asynchronous scheduling the ids lag, and the block with them;
+* whether a block is there is asked of the folder, at the moment when it matters: a block that was dropped, evicted or
+  found damaged is simply kept again by the next request that has it;
+* a request is offered blocks once in its life: where loading them fails it is computed, and not tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from node_agent.core.kv_blocks import block_names, next_key, root
+
+PROBE = "synkti-probe"
+"""A request with this in its id measures the engine: nothing of it is kept or loaded."""
+
+
+class KnownRequest(Protocol):
+    """What is needed of vLLM's request. num_tokens: ids that are known; num_computed_tokens: before this step."""
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    @property
+    def num_computed_tokens(self) -> int: ...
+
+    @property
+    def all_token_ids(self) -> Sequence[int]: ...
+
+
+@dataclass
+class Chain:
+    """The keys of one request's blocks, as far as they were needed."""
+
+    root: bytes
+    block_tokens: int
+    keys: list[bytes] = field(default_factory=list)
+
+    def upto(self, count: int, tokens: Sequence[int]) -> list[bytes]:
+        """The first `count` keys; tokens: at least so many blocks."""
+        while len(self.keys) < count:
+            at = len(self.keys) * self.block_tokens
+            self.keys.append(next_key(self.parent(len(self.keys)), tokens[at : at + self.block_tokens]))
+        return self.keys
+
+    def parent(self, place: int) -> bytes:
+        return self.keys[place - 1] if place else self.root
+
+
+@dataclass(frozen=True)
+class Save:
+    """A block to be kept: where it is in the engine's cache, and what it is. request: whose latest block it is."""
+
+    block_id: int
+    key: bytes
+    parent: bytes
+    place: int
+    request: str
+
+
+@dataclass(frozen=True)
+class Load:
+    """Blocks to be brought into the engine's cache for one request: (block id, key)."""
+
+    request: str
+    blocks: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True)
+class Due:
+    """saves: blocks to be kept behind a step; head: the request's last full block, where that one is kept already."""
+
+    saves: tuple[Save, ...] = ()
+    head: bytes | None = None
+
+
+_NOTHING = Due()
+
+
+@dataclass
+class _Tracked:
+    request: KnownRequest
+    chain: Chain
+    seen: int = 0  # blocks that were looked at: kept before, or told to be
+
+
+class Requests:
+    """has: whether a block's file of this name is there; shards: how many files a block has."""
+
+    def __init__(self, made_by: bytes, block_tokens: int, has: Callable[[str], bool], shards: int = 1) -> None:
+        self._made_by = made_by
+        self._block_tokens = block_tokens
+        self._has = has
+        self._shards = shards
+        self._tracked: dict[str, _Tracked] = {}
+        self._chains: dict[str, Chain] = {}  # of requests that were looked at and not scheduled yet
+        self._offers: dict[str, tuple[int, int]] = {}  # from where to where, in blocks; while not scheduled yet
+        self._offered: set[str] = set()  # were scheduled with blocks to load
+
+    def __len__(self) -> int:
+        """Requests that something is remembered of."""
+        return len(self._tracked.keys() | self._chains.keys() | self._offers.keys() | self._offered)
+
+    def offer(self, request: KnownRequest, salt: str, computed: int, most_tokens: int) -> int:
+        """How many tokens behind the first `computed` need not be computed. Asked again while it waits.
+
+        most_tokens: no more than so many in all, the computed ones included.
+        """
+        name = request.request_id
+        if name in self._offered:
+            return 0
+        start = computed // self._block_tokens
+        if (before := self._offers.get(name)) is not None and before[0] == start:
+            return (before[1] - start) * self._block_tokens
+        chain = self._chain(request, salt)
+        most = most_tokens // self._block_tokens
+        end = start
+        while end < most and self._is_there(chain.upto(end + 1, request.all_token_ids)[end]):
+            end += 1
+        self._offers[name] = start, end
+        return (end - start) * self._block_tokens
+
+    def _chain(self, request: KnownRequest, salt: str) -> Chain:
+        chain = self._chains.get(request.request_id)
+        if chain is None:
+            chain = self._chains[request.request_id] = Chain(root(self._made_by, salt), self._block_tokens)
+        return chain
+
+    def _is_there(self, key: bytes) -> bool:
+        return all(map(self._has, block_names(key, self._shards)))
+
+    def scheduled(
+        self, request: KnownRequest, salt: str, block_ids: Sequence[int], external_tokens: int
+    ) -> Load | None:
+        """The request got its place in the cache; what is to be loaded into it.
+
+        block_ids: all of the request's; external_tokens: of the offer, those that it was given blocks for.
+        """
+        name = request.request_id
+        if name not in self._tracked:
+            self._tracked[name] = _Tracked(request, self._chain(request, salt))
+        start, _ = self._offers.pop(name, (0, 0))
+        if not external_tokens:
+            return None
+        self._offered.add(name)
+        tracked = self._tracked[name]
+        end = start + external_tokens // self._block_tokens
+        keys = tracked.chain.upto(end, request.all_token_ids)
+        return Load(name, tuple(zip(block_ids[start:end], keys[start:end], strict=True)))
+
+    def due(self, name: str, computing: int, block_ids: Callable[[str], Sequence[Sequence[int]]]) -> Due:
+        """What is to be kept of a request behind this step. computing: how many of its tokens the step computes.
+
+        block_ids: all of a request's, group by group; asked only where something is due.
+        """
+        tracked = self._tracked.get(name)
+        if tracked is None:
+            return _NOTHING
+        request, seen = tracked.request, tracked.seen
+        full = min(request.num_computed_tokens + computing, request.num_tokens) // self._block_tokens
+        if full <= seen:
+            return _NOTHING
+        tracked.seen = full
+        chain = tracked.chain
+        keys = chain.upto(full, request.all_token_ids)
+        new = [place for place in range(seen, full) if not self._is_there(keys[place])]
+        head = keys[full - 1] if full - 1 not in new else None
+        if not new:
+            return Due(head=head)
+        ids = block_ids(name)[0]
+        saves = (Save(ids[place], keys[place], chain.parent(place), place, name) for place in new)
+        return Due(tuple(saves), head)
+
+    def forget(self, name: str) -> None:
+        """It has finished, or was aborted."""
+        self._tracked.pop(name, None)
+        self._chains.pop(name, None)
+        self._offers.pop(name, None)
+        self._offered.discard(name)

@@ -1,0 +1,222 @@
+"""Contexts brought here before the engine is asked: from the peer that had them last, from S3, or not at all.
+
+Whoever goes on with a stream names the node whose engine had it (`KV_HEADER`). What costs least time is chosen
+(`core/kv_choice`); what comes is checked block by block, and lies in the engine's folder when the engine is asked.
+Whatever goes wrong on the way, the engine computes: a context that does not come costs time, never an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import orjson
+
+from node_agent.contract.errors import StoreUnavailable, TransientError
+from node_agent.contract.states import NodeState
+from node_agent.core.addresses import parse_address
+from node_agent.core.kv_choice import WITHIN_S, Choice, Offer, Rate, Way, choose, observed
+from node_agent.core.kv_index import BATCH_BYTES, MAX_BLOCKS, Batch, Index, batches, is_stream_id, read_index, split
+from node_agent.core.nodes import Liveness
+from node_agent.core.signing import AUTH_HEADER, sign
+from node_agent.ports import BlockStore, ExchangeLost, Http
+from node_agent.tasks.kv_door import BLOCKS, INDEX_OF
+from node_agent.tasks.kv_shelf import KvShelf, Layout
+from node_agent.tasks.node import Node
+
+KV_HEADER = "x-synkti-kv-from"
+"""The instance whose engine had the stream's context last; or IN_S3, where only the bucket may have it."""
+
+IN_S3 = "s3"
+
+AT_ONCE = 4
+"""Batches under way for one stream."""
+
+STREAMS_AT_ONCE = 4
+"""Contexts that are brought at once; the others wait for their turn, no longer than for a context."""
+
+PEER_RATE = Rate(0.005, 300e6)
+S3_RATE = Rate(0.1, 200e6)
+"""While nothing was measured: a quarter of a 10 Gb/s network, and a third of eight connections to S3."""
+
+_INDEX_WITHIN_S = 0.5
+_BATCH_SILENCE_S = 2.0
+_MAX_INDEX_BYTES = 128 * MAX_BLOCKS
+_log = logging.getLogger(__name__)
+
+Fetch = Callable[[Batch], Awaitable[bytes]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somebody who has blocks of the stream. fetch: gives some of them; raises a TransientError."""
+
+    way: Way
+    index: Index
+    fetch: Fetch
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What became of a context: the choice, the blocks and bytes that came, and how long that took."""
+
+    choice: Choice
+    blocks: int = 0
+    size: int = 0
+    took_s: float = 0.0
+
+
+class Contexts:
+    """shelf: None where this node's engine keeps no blocks; store: None where there is no bucket.
+
+    prefill_tokens_per_s: this engine's, None while it was not measured. clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        client: Http,
+        key: bytes,
+        shelf: KvShelf | None,
+        store: BlockStore | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.prefill_tokens_per_s: float | None = None
+        self._node = node
+        self._client = client
+        self._key = key
+        self._shelf = shelf
+        self._store = store
+        self._clock = clock
+        self._turn = asyncio.Semaphore(STREAMS_AT_ONCE)
+        self._rates = {Way.PEER: PEER_RATE, Way.S3: S3_RATE}
+
+    @property
+    def measured(self) -> tuple[Way, ...]:
+        """The ways that a context can come."""
+        return tuple(self._rates)
+
+    def offer(self, way: Way, tokens: int, size: int) -> Offer:
+        """With what was measured of this way."""
+        return Offer(way, tokens, size, self._rates[way])
+
+    async def bring(self, stream: str, source: str) -> Brought | None:
+        """Have a stream's context here, where that is faster than to compute it.
+
+        source: as KV_HEADER says. None where this node keeps no blocks, or nobody has any of the stream's.
+        """
+        shelf = self._shelf
+        if shelf is None or not is_stream_id(stream) or source == self._node.instance_id:
+            return None
+        try:
+            async with asyncio.timeout(WITHIN_S), self._turn:
+                brought = await self._bring(shelf, stream, source)
+        except TimeoutError:
+            brought = Brought(Choice(Way.RECOMPUTE, 0.0, f"no context within {WITHIN_S:.0f} s"))
+        if brought is not None:
+            way = brought.choice.way.value
+            self._node.metrics.contexts.labels(way).inc()
+            self._node.metrics.context_bytes.labels(way).inc(brought.size)
+            _log.info(
+                "stream %s: its context: %s; %d blocks came in %.3f s",
+                stream, brought.choice.reason, brought.blocks, brought.took_s,
+            )  # fmt: skip
+        return brought
+
+    async def _bring(self, shelf: KvShelf, stream: str, source: str) -> Brought | None:
+        layout = await shelf.layout()
+        if layout is None:
+            return None
+        place = await self._at_peer(layout, stream, source) or await self._in_s3(layout, stream, source)
+        if place is None:
+            return None
+        index = place.index
+        wanted = await shelf.missing(index)
+        size = sum(size for name, size in zip(index.names, index.sizes, strict=True) if name in wanted)
+        tokens = layout.tokens(len(wanted))
+        choice = choose(tokens, self.prefill_tokens_per_s, (self.offer(place.way, tokens, size),))
+        if choice.way is Way.RECOMPUTE:
+            return Brought(choice)
+        began = self._clock()
+        blocks, got = await _fetch_all(shelf, place, wanted)
+        took_s = self._clock() - began
+        self._rates[place.way] = observed(self._rates[place.way], got, took_s)
+        return Brought(choice, blocks, got, took_s)
+
+    async def _at_peer(self, layout: Layout, stream: str, source: str) -> Place | None:
+        """Only a peer that is alive is asked: a silent one would cost the client a pause."""
+        member = self._node.member(source)
+        if member is None or member.liveness is not Liveness.ALIVE or member.status.state is NodeState.GONE:
+            return None
+        address = member.status.peer
+
+        async def fetch(batch: Batch) -> bytes:
+            body = orjson.dumps(batch.names)
+            return await self._ask(address, "POST", BLOCKS, body, _BATCH_SILENCE_S, batch.end - batch.start)
+
+        with suppress(ExchangeLost, ValueError):
+            told = await self._ask(address, "GET", INDEX_OF + stream, b"", _INDEX_WITHIN_S, _MAX_INDEX_BYTES)
+            index = read_index(told)
+            return Place(Way.PEER, index, fetch) if index.fingerprint == layout.fingerprint else None
+        return None
+
+    async def _in_s3(self, layout: Layout, stream: str, source: str) -> Place | None:
+        store = self._store
+        if store is None or not self._may_be_in_s3(source):
+            return None
+        try:
+            index = await store.index(layout.fingerprint, stream)
+        except StoreUnavailable as error:
+            _log.info("stream %s: %s", stream, error)
+            return None
+        if index is None or index.fingerprint != layout.fingerprint:
+            return None
+        return Place(Way.S3, index, lambda batch: store.fetch(index, batch))
+
+    def _may_be_in_s3(self, source: str) -> bool:
+        """Only a node that drained has left anything; after any other loss the question is a pause for nothing."""
+        member = self._node.member(source)
+        if member is None or member.liveness is Liveness.LEFT:
+            return True
+        return member.status.state in (NodeState.DRAINING, NodeState.GONE)
+
+    async def _ask(self, address: str, method: str, target: str, body: bytes, silence_s: float, most: int) -> bytes:
+        """Raises ExchangeLost, also for an answer that is none."""
+        stamp = sign(self._key, method, target, body, self._node.clock(), secrets.token_hex(12))
+        headers = {"content-type": "application/json", AUTH_HEADER: stamp}
+        exchange = await self._client.open(
+            parse_address(address), method, target, headers=headers, body=body, silence_s=silence_s
+        )
+        try:
+            answer = await exchange.read_all(most)
+            if exchange.status != 200:
+                raise ExchangeLost(f"status-{exchange.status}")
+            return answer
+        finally:
+            exchange.close()
+
+
+async def _fetch_all(shelf: KvShelf, place: Place, wanted: frozenset[str]) -> tuple[int, int]:
+    """Some batches at once, in their order; after one that failed no other is begun. The blocks and bytes kept."""
+    room, broken = asyncio.Semaphore(AT_ONCE), asyncio.Event()
+
+    async def one(batch: Batch) -> tuple[int, int]:
+        async with room:
+            if broken.is_set():
+                return 0, 0
+            try:
+                data = await place.fetch(batch)
+            except TransientError as error:
+                _log.info("blocks that were promised do not come: %s", error)
+                data = b""
+            kept, size = await shelf.keep(place.index.fingerprint, split(data, batch.names))
+            if kept < len(batch.names):
+                broken.set()
+            return kept, size
+
+    done = await asyncio.gather(*(one(batch) for batch in batches(place.index, wanted.__contains__, BATCH_BYTES)))
+    return sum(kept for kept, _ in done), sum(size for _, size in done)

@@ -1,0 +1,153 @@
+"""One stream, lost at a chosen event of a real engine, and gone on with there by the entry's own machine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import orjson
+
+from node_agent.core.completions import Generation, Kind, read_generation
+from node_agent.core.sse import SseParser
+from node_agent.core.stream import EngineRequest, StreamMachine, StreamState, resumed
+from tests.contract.rows import Row
+from tests.engines import MODEL, Engine
+
+TOKENS = 72
+
+
+def generation_of(row: Row, **more: Any) -> Generation:
+    asked: dict[str, Any] = (
+        {"messages": [{"role": "user", "content": row.prompt}]}
+        if row.kind is Kind.CHAT
+        else {"prompt": "It was a dark night"}
+    )
+    body = {"model": MODEL, "stream": True, "max_tokens": TOKENS, "return_token_ids": True, **asked, **row.fields}
+    return read_generation(row.kind, orjson.dumps({**body, **more}))
+
+
+@dataclass
+class Said:
+    """All that a client can learn of one choice, whatever events it came in; ids of calls are random, and left out."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: dict[int, list[str]] = field(default_factory=dict)
+    call_ids: dict[int, list[str]] = field(default_factory=dict)
+    ids: list[int] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    logprobs: dict[str, list[Any]] = field(default_factory=dict)
+
+    def take(self, choice: dict[str, Any]) -> None:
+        delta = choice.get("delta") or {}
+        self.text += choice.get("text") or delta.get("content") or ""
+        self.reasoning += delta.get("reasoning") or ""
+        for call in delta.get("tool_calls") or ():
+            told = self.calls.setdefault(call["index"], ["", ""])
+            told[0] += call["function"].get("name") or ""
+            told[1] += call["function"].get("arguments") or ""
+            self.call_ids.setdefault(call["index"], []).extend([call["id"]] if call.get("id") else [])
+        self.ids += choice.get("token_ids") or ()
+        self.reasons += [choice["finish_reason"]] if choice.get("finish_reason") else []
+        for name, values in (choice.get("logprobs") or {}).items():
+            self.logprobs.setdefault(name, []).extend(values or ())
+
+    def same(self) -> tuple[Any, ...]:
+        return self.text, self.reasoning, self.calls, self.ids, self.reasons, self.logprobs
+
+
+def chunks(raw: bytes) -> list[dict[str, Any]]:
+    return [orjson.loads(data) for _, data in SseParser().feed(raw) if data != b"[DONE]"]
+
+
+def said(raw: bytes) -> dict[int, Said]:
+    """By choice."""
+    found: dict[int, Said] = {}
+    for chunk in chunks(raw):
+        for choice in chunk["choices"]:
+            found.setdefault(choice["index"], Said()).take(choice)
+    return found
+
+
+def answers(raw: bytes) -> dict[int, tuple[Any, ...]]:
+    return {index: one.same() for index, one in said(raw).items()}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """events: of the first engine that arrive; entry: whether the entry dies with the engine."""
+
+    events: int
+    entry: bool = False
+
+
+class Player:
+    """Plays one row's stream at an engine. ways: of each continuation, as the machine chose them."""
+
+    def __init__(self, engine: Engine, generation: Generation) -> None:
+        self.engine = engine
+        self.generation = generation
+        self.ways: list[str] = []
+        self.events = 0
+        self.before_cut = b""
+
+    def whole(self) -> bytes:
+        return self._play(StreamMachine(self.generation, "s"), b"", (), None)
+
+    def cut(self, *cuts: Cut, able: Collection[str]) -> bytes:
+        machine, raw = StreamMachine(self.generation, "s"), b""
+        for cut in cuts:
+            raw = self._play(machine, raw, able, cut.events)
+            self.before_cut = self.before_cut or raw
+            if machine.state is StreamState.COMPLETE:
+                return raw
+            if cut.entry:
+                machine, replay = resumed(self.generation, "s", bytes(machine.log), machine.seq)
+                assert replay == b""
+        return self._play(machine, raw, able, None)
+
+    def _play(self, machine: StreamMachine, raw: bytes, able: Collection[str], events: int | None) -> bytes:
+        left = events
+        while True:
+            request = machine.request(able)
+            if machine.chosen is not None:
+                self.ways.append(machine.chosen.way.value)
+            self.events = 0
+            for event in asked(self.engine, request):
+                raw += machine.feed(event)
+                self.events += 1
+                if machine.state in (StreamState.COMPLETE, StreamState.BETWEEN, StreamState.LOST):
+                    break
+                if left is not None:
+                    left -= 1
+                    if left == 0:
+                        return raw + machine.lose("reset")
+            if machine.state not in (StreamState.BETWEEN, StreamState.COMPLETE):
+                raw += machine.lose("eof")
+            assert machine.state is not StreamState.LOST, machine.lost_why
+            if machine.state is StreamState.COMPLETE:
+                return raw
+
+
+def begins(raw: bytes, whole: bytes) -> bool:
+    """Whether what was heard is a part of the whole answer, its reasoning included."""
+    right = said(whole)
+    return all(
+        right[index].text.startswith(one.text) and right[index].reasoning.startswith(one.reasoning)
+        for index, one in said(raw).items()
+    )
+
+
+def asked(engine: Engine, request: EngineRequest) -> Iterator[bytes]:
+    """The engine's events, one after another."""
+    headers = {"content-type": "application/json"}
+    with httpx.stream(
+        "POST", engine.url + request.path, content=request.body, headers=headers, timeout=120
+    ) as response:
+        assert response.status_code == 200, response.read()
+        held = b""
+        for data in response.iter_bytes():
+            *events, held = (held + data).split(b"\n\n")
+            yield from (event + b"\n\n" for event in events)

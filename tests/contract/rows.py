@@ -1,0 +1,194 @@
+"""Kinds of requests, and how an answer to each has to go on: the rows of the table in docs/continuation.md.
+
+Each row is asked of a real vLLM, its stream is cut, and the machine that every entry uses goes on with it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from node_agent.core.completions import Kind
+from node_agent.core.ways import Way
+
+EXACT, CONTINUOUS = "exact", "continuous"
+_UNHEARD = "Which river has no name, and why?"
+"""A question that the model was never taught, so that it is sure of nothing."""
+
+_SEEDED = {"seed": 11, "temperature": 1.3}
+_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 24},
+        "age": {"type": "integer", "minimum": 1, "maximum": 999},
+        "tags": {"type": "array", "items": {"type": "string", "maxLength": 8}, "minItems": 2, "maxItems": 3},
+    },
+    "required": ["name", "age", "tags"],
+    "additionalProperties": False,
+}
+_JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "person", "schema": _SCHEMA}}
+_WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 20}, "days": {"type": "integer", "maximum": 99}},
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+_CLOCK = {
+    "type": "function",
+    "function": {
+        "name": "clock",
+        "parameters": {
+            "type": "object",
+            "properties": {"zone": {"type": "string", "maxLength": 12}},
+            "required": ["zone"],
+            "additionalProperties": False,
+        },
+    },
+}
+_TOOLS = {"tools": [_WEATHER, _CLOCK]}
+_CALL = r'<tool_call>\n\{"name": "clock", "arguments": \{"zone": "[a-z]{4,9}"\}\}\n</tool_call>\n'
+
+
+@dataclass(frozen=True)
+class Row:
+    """what: as a person says it; way: the right one; outcome: what goes on is EXACT to the bit, or CONTINUOUS only.
+
+    prompt: the question; thinks: needs the engine that parses reasoning; needs: what the whole answer has to show, for
+    which seeds are tried, since nobody can tell a model of a million weights to think.
+    """
+
+    name: str
+    what: str
+    fields: Mapping[str, Any]
+    way: Way = Way.RESUME
+    outcome: str = EXACT
+    kind: Kind = Kind.CHAT
+    prompt: str = "Tell me a long story."
+    thinks: bool = False
+    needs: frozenset[str] = field(default_factory=frozenset)
+
+
+GREEDY = {"temperature": 0}
+ROWS = (
+    Row("greedy", "chat, greedy", GREEDY, Way.REWIND),
+    Row("greedy-plain", "completion, greedy", {**GREEDY, "ignore_eos": True}, Way.REWIND, kind=Kind.COMPLETION),
+    Row(
+        "sampled",
+        "sampled without a seed",
+        {
+            "temperature": 1.0,
+            "ignore_eos": True,
+            "return_token_ids": False,
+            "stream_options": {"include_usage": True},
+        },
+        Way.REWIND,
+        CONTINUOUS,
+    ),
+    Row(
+        "sampled-ids",
+        "sampled without a seed, and the client is told the ids",
+        {"temperature": 1.0, "ignore_eos": True},
+        Way.RESUME,
+        CONTINUOUS,
+    ),
+    Row(
+        "stop",
+        "stop strings",
+        {**GREEDY, "stop": ["until the end of the world"], "return_token_ids": False},
+        Way.REWIND,
+    ),
+    Row("logit-bias", "`logit_bias`", {**GREEDY, "logit_bias": {"300": 4, "12": -100}}, Way.REWIND),
+    Row("repetition", "`repetition_penalty`", {**GREEDY, "repetition_penalty": 1.3}, Way.REWIND),
+    Row("logprobs", "`logprobs`, greedy", {**GREEDY, "logprobs": True, "top_logprobs": 2}),
+    Row("seed", "`seed`, chat", _SEEDED),
+    Row("seed-plain", "`seed`, completion", _SEEDED, kind=Kind.COMPLETION),
+    Row("seed-logprobs", "`seed` with `logprobs`", {**_SEEDED, "logprobs": True, "top_logprobs": 3}),
+    Row(
+        "seed-plain-logprobs",
+        "`seed` with `logprobs`, completion",
+        {**_SEEDED, "logprobs": 3},
+        kind=Kind.COMPLETION,
+    ),
+    Row("frequency", "`frequency_penalty`", {**GREEDY, "frequency_penalty": 2.0, "ignore_eos": True}, prompt=_UNHEARD),
+    Row("presence", "`presence_penalty`", {**GREEDY, "presence_penalty": 2.0, "ignore_eos": True}, prompt=_UNHEARD),
+    Row("bad-words", "`bad_words`", {**GREEDY, "bad_words": ["went over the"]}),
+    Row("json-object", "`response_format` json_object", {**_SEEDED, "response_format": {"type": "json_object"}}),
+    Row("json-schema", "`response_format` json_schema", {**GREEDY, "response_format": _JSON_SCHEMA}),
+    Row("regex", "`structured_outputs` regex", {**GREEDY, "structured_outputs": {"regex": "([a-z]{4} [0-9]{2};){9}"}}),
+    Row(
+        "choice",
+        "`structured_outputs` choice",
+        {**GREEDY, "structured_outputs": {"choice": ["the night train and the river", "the node and the stream"]}},
+    ),
+    Row(
+        "grammar",
+        "`structured_outputs` grammar",
+        {**GREEDY, "structured_outputs": {"grammar": 'root ::= item{12}\nitem ::= ("red" | "green" | "blue") ", "'}},
+    ),
+    Row(
+        "all-at-once",
+        "schema, both penalties, `seed` and `logprobs` at once",
+        {
+            **_SEEDED,
+            "response_format": _JSON_SCHEMA,
+            "frequency_penalty": 0.6,
+            "presence_penalty": 0.4,
+            "logprobs": True,
+            "top_logprobs": 1,
+        },
+    ),
+    Row("n", "`n` = 3 with a `seed`", {**_SEEDED, "n": 3}),
+    Row(
+        "tool-named",
+        "tools, `tool_choice` names one",
+        {**_SEEDED, **_TOOLS, "tool_choice": {"type": "function", "function": {"name": "weather"}}},
+    ),
+    Row("tool-required", "tools, `tool_choice` required", {**_SEEDED, **_TOOLS, "tool_choice": "required"}),
+    Row(
+        "tool-parallel",
+        "tools, several calls (hermes, `tool_choice` auto)",
+        {
+            **_SEEDED,
+            **_TOOLS,
+            "tool_choice": "auto",
+            "structured_outputs": {"regex": f"({_CALL}){{2}}"},
+            "max_tokens": 160,
+            "skip_special_tokens": False,
+        },
+        needs=frozenset({"calls"}),
+    ),
+    Row(
+        "reasoning",
+        "reasoning (deepseek_r1), cut inside and after it",
+        {"temperature": 0.8, "presence_penalty": 2.0, "frequency_penalty": 2.0, "skip_special_tokens": False},
+        thinks=True,
+        needs=frozenset({"reasoning", "content", "start-tag"}),
+    ),
+    Row(
+        "reasoning-schema",
+        "reasoning, then a json_schema",
+        {"temperature": 1.0, "presence_penalty": 2.0, "response_format": _JSON_SCHEMA, "skip_special_tokens": False},
+        thinks=True,
+        needs=frozenset({"reasoning", "content"}),
+    ),
+    Row(
+        "reasoning-hidden",
+        "reasoning that the client does not want (`include_reasoning: false`)",
+        {
+            "temperature": 1.0,
+            "presence_penalty": 2.0,
+            "include_reasoning": False,
+            "return_token_ids": False,
+            "skip_special_tokens": False,
+        },
+        thinks=True,
+        needs=frozenset({"content"}),
+    ),
+)

@@ -1,0 +1,178 @@
+"""Every row of docs/continuation.md, on a real vLLM: cut, gone on with, and compared with the uninterrupted answer.
+
+A row that is not rewound also shows that a rewind fails on it; else it would prove nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from checks.continuation_table import RESULTS
+from node_agent.core import continuation
+from node_agent.core.completions import Generation
+from node_agent.core.stream import EngineRequest, StreamMachine
+from node_agent.core.ways import Way, choose, why_not_rewind
+from tests.contract.continued import TOKENS, Cut, Player, answers, asked, begins, chunks, generation_of, said
+from tests.contract.rows import CONTINUOUS, ROWS, Row
+from tests.contract.thinking_model import BIASED, TAG_IDS
+from tests.engines import Engine
+
+pytestmark = pytest.mark.vllm
+STATEFUL = (
+    "seed", "frequency_penalty", "presence_penalty", "bad_words", "response_format", "structured_outputs",
+)  # fmt: skip
+"""What a rewind leaves out because it would be wrong there: here it gets all of it, and is wrong."""
+
+REWINDS = {
+    (True, False): "is the way",
+    (False, True): "tells another answer",
+    (False, False): "may be lost, and is tried again",
+}
+_SEEDS = range(1, 200)
+_TRIES = 5
+
+
+_found: dict[str, dict[str, Any]] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def written() -> Iterator[None]:
+    """What was found, for the table in docs/continuation.md; of rows that were not run, what was found last."""
+    yield
+    RESULTS.parent.mkdir(exist_ok=True)
+    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found = {**before, **_found}
+    RESULTS.write_text(json.dumps({row.name: found[row.name] for row in ROWS if row.name in found}, indent=1))
+
+
+def rows(*, thinks: bool) -> Any:
+    return [pytest.param(row, id=row.name) for row in ROWS if row.thinks is thinks]
+
+
+def with_answer(engine: Engine, row: Row) -> tuple[Generation, bytes]:
+    """The row's request, and its whole answer."""
+    if not row.needs:
+        generation = generation_of(row)
+        return generation, Player(engine, generation).whole()
+    for seed in _SEEDS:
+        generation = generation_of(row, seed=seed, logit_bias=BIASED[row.name])
+        raw = Player(engine, generation).whole()
+        if shows(raw) >= row.needs:
+            return generation, raw
+    raise AssertionError(f"no seed has an answer with {set(row.needs)}")
+
+
+def shows(raw: bytes) -> set[str]:
+    """What an answer has. None where its parser's words depend on how vLLM joined its tokens on their way.
+
+    That is so, with a cut or without, of a tag in the wrong place and of half a character in front of one.
+    """
+    one = said(raw)[0]
+    if one.ids.count(TAG_IDS["<think>"]) > 1 or "\ufffd" in one.reasoning:
+        return set()
+    found = {"calls"} if len(one.calls) > 1 else set()
+    found |= {"reasoning"} if len(one.reasoning) > 8 else set()
+    found |= {"content"} if len(one.text) > 8 else set()
+    return found | ({"start-tag"} if one.ids[:1] == [TAG_IDS["<think>"]] else set())
+
+
+def places(events: int) -> list[int]:
+    """Cuts at the beginning, across the middle, and right before the end."""
+    return sorted({2, 5, events // 2, events - 3, events - 2} & set(range(1, events)))
+
+
+def check_row(engine: Engine, row: Row) -> None:
+    generation, raw = with_answer(engine, row)
+    whole = Player(engine, generation)
+    whole.whole()
+    right = answers(raw)
+    cuts = places(whole.events)
+    ways = [row.way] if why_not_rewind(generation, only_text=True) is None else [Way.RESUME, Way.FORCED]
+    compared = dict.fromkeys(ways, 0)
+    for way in ways:
+        for cut in cuts if way is not Way.FORCED else cuts[1::2]:
+            compared[way] += 1
+            heard, taken = went_on(engine, generation, raw, cut, way)
+            assert set(taken) <= {way.value}
+            if row.outcome == CONTINUOUS:
+                assert said(heard)[0].reasons == ["length"]
+                assert len(said(heard)[0].ids) == TOKENS or usage(heard)["completion_tokens"] == TOKENS
+            else:
+                assert answers(heard) == right, f"{way.value}, cut after {cut} of {whole.events} events"
+    is_proof = row.way is not Way.REWIND and row.outcome != CONTINUOUS
+    if is_proof:
+        assert rewind_fails(engine, generation, right, whole.events)
+    chosen = choose(generation, [way.value for way in Way], only_text=not row.thinks)
+    assert chosen.way is row.way
+    _found[row.name] = {
+        "what": row.what,
+        "way": row.way.value,
+        "outcome": row.outcome,
+        "cuts": {way.value: number for way, number in compared.items()},
+        "rewind": REWINDS[row.way is Way.REWIND, is_proof],
+    }
+
+
+def went_on(engine: Engine, generation: Generation, whole: bytes, cut: int, way: Way) -> tuple[bytes, list[str]]:
+    """What was heard, and the ways that were taken.
+
+    On a busy machine vLLM joins tokens on their way, and its parser of reasoning then lets its tag through, without any
+    cut. Such a beginning is no answer that anything could go on with like the whole one: it is asked for again.
+    """
+    for _ in range(_TRIES):
+        player = Player(engine, generation)
+        try:
+            return player.cut(Cut(cut, entry=cut % 2 == 0), able=(way.value,)), player.ways
+        except AssertionError:
+            if generation.body.get("seed") is None or begins(player.before_cut, whole):
+                raise
+    raise AssertionError(f"no beginning in {_TRIES} tries is that of the whole answer")
+
+
+def usage(raw: bytes) -> dict[str, int]:
+    (told,) = [chunk["usage"] for chunk in chunks(raw) if "usage" in chunk]
+    return dict(told)
+
+
+def rewind_fails(engine: Engine, generation: Generation, right: Any, events: int) -> bool:
+    """Whether a plain rewind goes on with another answer than the right one, at one cut at least."""
+    text, ids = right[0][0], right[0][3]
+    for cut in range(2, events):
+        if why_not_rewind(generation, only_text=True) is None:
+            if answers(Player(engine, generation).cut(Cut(cut), able=())) != right:
+                return True
+            continue
+        machine = StreamMachine(generation, "s")
+        first = asked(engine, machine.request())
+        for event in itertools.islice(first, cut):
+            machine.feed(event)
+        machine.lose("reset")
+        journal = machine.journals[0]
+        if not journal.ids:
+            continue
+        body = orjson.loads(continuation.rewind(generation, 0, journal))
+        body |= {name: generation.body[name] for name in STATEFUL if name in generation.body}
+        known = list(journal.ids)
+        behind = EngineRequest(continuation.REWIND_PATH, orjson.dumps(body))
+        rest = said(b"".join(asked(engine, behind)))[0]
+        if (ids and known + rest.ids != ids) or not text.endswith(rest.text):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("row", rows(thinks=False))
+@pytest.mark.parametrize("plugged", ["plain"], indirect=True)
+def test_a_row_goes_on(plugged: Engine, row: Row) -> None:
+    check_row(plugged, row)
+
+
+@pytest.mark.parametrize("row", rows(thinks=True))
+@pytest.mark.parametrize("plugged", ["thinks"], indirect=True)
+def test_a_row_with_reasoning_goes_on(plugged: Engine, row: Row) -> None:
+    check_row(plugged, row)

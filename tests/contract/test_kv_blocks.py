@@ -1,0 +1,261 @@
+"""KV blocks on a real vLLM: one engine keeps them, another one loads them, and whatever is wrong with one is computed.
+
+Two engines, one after the other; what the first left is copied to the second's folder, as a peer would ship it. The
+second one is told to forget its own prefix cache before each question, so that what it has comes from the folder.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from local.aws import free_port
+from local.engine_env import engine_command, engine_environ, ensure_engine
+from local.tiny_model import ensure_model
+from node_agent.core.kv_blocks import HEADER_BYTES, block_name, chain, fingerprint, root, seal
+from node_agent.core.kv_transfer import kv_arguments
+from node_agent.kv.folder import BlockFolder
+from tests.engines import MODEL, VLLM_WITHIN_S, Engine, running
+
+pytestmark = pytest.mark.vllm
+
+ROOT = Path(__file__).parents[2]
+BLOCK = 128
+PROMPT, ANSWER = 300, 300
+KEPT = (PROMPT + ANSWER) // BLOCK
+MAX_BYTES = 1024**3
+SALT = "tenant"
+
+
+def prompt(seed: int, length: int = PROMPT) -> list[int]:
+    return random.Random(seed).choices(range(10, 390), k=length)
+
+
+@dataclass
+class Kept:
+    """An engine and its folder of blocks."""
+
+    engine: Engine
+    folder: BlockFolder
+
+    def answer(self, ids: list[int], tokens: int, name: str = "r", **fields: Any) -> list[int]:
+        body = {"model": MODEL, "prompt": ids, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+        body |= {"return_token_ids": True, **fields}
+        headers = {"x-request-id": name}
+        response = httpx.post(f"{self.engine.url}/v1/completions", json=body, headers=headers, timeout=120)
+        assert response.status_code == 200, response.text
+        got: list[int] = response.json()["choices"][0]["token_ids"]
+        return got
+
+    def loaded(self, ask: Callable[[], list[int]]) -> tuple[int, list[int]]:
+        """How many tokens came from the folder while `ask` was answered, and the answer."""
+        reset = httpx.post(f"{self.engine.url}/reset_prefix_cache", timeout=30)
+        assert reset.status_code == 200
+        before = self._external()
+        answer = ask()
+        return int(self._external() - before), answer
+
+    def _external(self) -> float:
+        lines = httpx.get(f"{self.engine.url}/metrics", timeout=30).text.splitlines()
+        return sum(
+            float(line.split()[-1]) for line in lines if line.startswith("vllm:external_prefix_cache_hits_total{")
+        )
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.folder.root.rglob("*.kv"))
+
+
+@contextmanager
+def started(folder: Path, blocks: Path) -> Iterator[Kept]:
+    environment = ensure_engine(print)
+    port = free_port()
+    argv = engine_command(environment, ensure_model(environment, print), MODEL, "127.0.0.1", port)
+    argv += ["--distributed-executor-backend", "uni", "--max-num-batched-tokens", "256"]  # a prompt takes two steps
+    argv += kv_arguments(str(blocks), MAX_BYTES)
+    environ = {**engine_environ(), "PYTHONPATH": str(ROOT), "VLLM_SERVER_DEV_MODE": "1"}
+    environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "01"  # see local/engines
+    with running(argv, port, folder, environ, VLLM_WITHIN_S) as engine:
+        yield Kept(engine, BlockFolder(blocks, MAX_BYTES))
+
+
+@dataclass(frozen=True)
+class Left:
+    """What the first engine left behind: its folder, and its answers to prompts of seeds 1, 2, ..."""
+
+    folder: Path
+    answers: dict[int, list[int]]
+    salted: list[int]
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
+    folder = tmp_path_factory.mktemp("first")
+    blocks = folder / "blocks"
+    with started(folder, blocks) as first:
+        answers = {1: first.answer(prompt(1), ANSWER, "first")}
+        with ThreadPoolExecutor() as at_once:
+            seeds = range(2, 8)
+            several = at_once.map(lambda seed: first.answer(prompt(seed), ANSWER, f"s{seed}"), seeds)
+            answers |= dict(zip(seeds, several, strict=True))
+        salted = first.answer(prompt(1), ANSWER, "salted", cache_salt=SALT)
+        first.engine.terminate()
+        first.engine.process.wait(60)  # what was queued is written
+    return Left(blocks, answers, salted)
+
+
+@pytest.fixture(scope="module")
+def engine(left: Left, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+    folder = tmp_path_factory.mktemp("second")
+    with started(folder, folder / "blocks") as made:
+        yield made
+
+
+@pytest.fixture
+def second(left: Left, engine: Kept) -> Kept:
+    """The second engine, with a fresh copy of the first one's blocks and nothing else."""
+    shutil.rmtree(engine.folder.root)
+    shutil.copytree(left.folder, engine.folder.root)
+    return engine
+
+
+def keys_of(kept: Kept, ids: list[int], salt: str = "") -> list[bytes]:
+    layout = kept.folder.layout()
+    assert layout is not None
+    return chain(root(bytes.fromhex(layout["fingerprint"]), salt), ids, BLOCK)
+
+
+def whole(left: Left, seed: int = 1) -> list[int]:
+    return prompt(seed) + left.answers[seed]
+
+
+def test_every_full_block_is_kept_those_of_the_answer_too(left: Left) -> None:
+    folder = BlockFolder(left.folder, MAX_BYTES)
+    layout = folder.layout()
+    assert layout is not None
+    assert layout["block_tokens"] == BLOCK
+    for seed in left.answers:
+        keys = chain(root(bytes.fromhex(layout["fingerprint"])), whole(left, seed), BLOCK)
+        assert len(keys) == KEPT
+        assert all(folder.has(block_name(key)) for key in keys)
+    heads = {request: key for request, key in folder.heads().items() if request.startswith("cmpl-first-")}
+    assert list(heads.values()) == [chain(root(bytes.fromhex(layout["fingerprint"])), whole(left), BLOCK)[-1]]
+
+
+@pytest.mark.parametrize("done", [0, 1, 127, 212, 213, 260])
+def test_another_engine_goes_on_from_what_was_kept(left: Left, second: Kept, done: int) -> None:
+    """As a continuation does: prompt and delivered ids, whatever part of a block they end in."""
+    ids = prompt(1) + left.answers[1][:done]
+    loaded, rest = second.loaded(lambda: second.answer(ids, ANSWER - done))
+    assert loaded == len(ids) // BLOCK * BLOCK
+    assert rest == left.answers[1][done:]
+
+
+def test_many_at_once_load_and_go_on(left: Left, second: Kept) -> None:
+    def all_at_once() -> list[int]:
+        with ThreadPoolExecutor() as at_once:
+            rests = at_once.map(lambda seed: second.answer(whole(left, seed)[:-40], 40, f"m{seed}"), left.answers)
+            return [token for rest in rests for token in rest]
+
+    loaded, rests = second.loaded(all_at_once)
+    assert rests == [token for seed in left.answers for token in left.answers[seed][-40:]]
+    assert loaded == len(left.answers) * ((PROMPT + ANSWER - 40) // BLOCK * BLOCK)
+
+
+def test_a_prompt_that_is_nothing_but_whole_blocks_is_loaded_but_for_its_last_token(left: Left, second: Kept) -> None:
+    ids = whole(left)[: KEPT * BLOCK]
+    loaded, rest = second.loaded(lambda: second.answer(ids, PROMPT + ANSWER - len(ids)))
+    assert loaded == KEPT * BLOCK
+    assert rest == whole(left)[len(ids) :]
+
+
+def damaged(data: bytes, at: int = -1) -> bytes:
+    changed = bytearray(data)
+    changed[at] ^= 1
+    return bytes(changed)
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
+    "missing": lambda data: None,
+    "a bit of its payload": damaged,
+    "a bit of its digest": lambda data: damaged(data, HEADER_BYTES - 1),
+    "half written": lambda data: data[: len(data) // 2],
+    "half a header": lambda data: data[:20],
+    "empty": lambda data: b"",
+    "too long": lambda data: data + b"\0",
+    "another file": lambda data: b"{}" * 4096,
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_block_that_cannot_be_used_is_computed_and_kept_again(
+    left: Left, second: Kept, what: str, place: int
+) -> None:
+    keys = keys_of(second, whole(left))
+    path = second.folder.path(block_name(keys[place]))
+    good = path.read_bytes()
+    bad = DAMAGE[what](good)
+    path.unlink()
+    if bad is not None:
+        path.write_bytes(bad)
+    _, rest = second.loaded(lambda: second.answer(whole(left)[:-40], 40))
+    assert rest == left.answers[1][-40:]
+    loaded, rest = second.loaded(lambda: second.answer(whole(left)[:-40], 40))
+    assert rest == left.answers[1][-40:]
+    assert loaded == (PROMPT + ANSWER - 40) // BLOCK * BLOCK, "what was computed was kept"
+
+
+def test_a_block_of_another_model_is_not_taken_even_under_the_right_name(left: Left, second: Kept) -> None:
+    keys = keys_of(second, whole(left))
+    path = second.folder.path(block_name(keys[1]))
+    payload = bytes(len(path.read_bytes()) - HEADER_BYTES)
+    path.write_bytes(seal(fingerprint({"weights": "others"}), keys[1], keys[0], 1, payload) + payload)
+    _, rest = second.loaded(lambda: second.answer(whole(left)[:-40], 40))
+    assert rest == left.answers[1][-40:]
+    assert path.read_bytes()[HEADER_BYTES:] != payload, "the right one took its place"
+
+
+def test_another_requests_block_is_not_taken_under_this_ones_name(left: Left, second: Kept) -> None:
+    mine, others = keys_of(second, whole(left)), keys_of(second, whole(left, 2))
+    shutil.copy(second.folder.path(block_name(others[1])), second.folder.path(block_name(mine[1])))
+    _, rest = second.loaded(lambda: second.answer(whole(left)[:-40], 40))
+    assert rest == left.answers[1][-40:]
+
+
+def test_a_salted_request_shares_nothing_with_others(left: Left, second: Kept) -> None:
+    assert left.salted == left.answers[1]
+    keys = {*keys_of(second, whole(left)), *keys_of(second, whole(left), SALT)}
+    assert len(keys) == 2 * KEPT
+    assert all(second.folder.has(block_name(key)) for key in keys)
+    loaded, _ = second.loaded(lambda: second.answer(prompt(1), 1, cache_salt="another"))
+    assert loaded == 0
+    loaded, rest = second.loaded(lambda: second.answer(prompt(1), ANSWER, cache_salt=SALT))
+    assert (loaded, rest) == (PROMPT // BLOCK * BLOCK, left.answers[1])
+
+
+def test_a_probe_is_neither_kept_nor_loaded(left: Left, second: Kept) -> None:
+    before = second.names()
+    loaded, _ = second.loaded(lambda: second.answer(prompt(1), 1, "synkti-probe-1"))
+    assert loaded == 0
+    second.answer(prompt(99), 1, "synkti-probe-2")
+    assert second.names() == before
+
+
+def test_a_request_that_is_aborted_while_others_load_breaks_nothing(left: Left, second: Kept) -> None:
+    def with_an_abort() -> list[int]:
+        body = {"model": MODEL, "prompt": whole(left, 3), "max_tokens": 3000, "stream": True, "ignore_eos": True}
+        with httpx.stream("POST", f"{second.engine.url}/v1/completions", json=body, timeout=60) as response:
+            next(response.iter_bytes())
+        return second.answer(whole(left, 4)[:-40], 40)
+
+    _, rest = second.loaded(with_an_abort)
+    assert rest == left.answers[4][-40:]

@@ -1,0 +1,117 @@
+"""A node with a real vLLM that keeps its blocks: its prefill is measured, and contexts of its streams can be had."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.engine_env import engine_command, engine_environ, ensure_engine
+from local.lone_node import lone_node
+from local.tiny_model import ensure_model
+from node_agent.adapters.http import HttpClient
+from node_agent.contract.states import NodeState
+from node_agent.core.kv_choice import Way
+from node_agent.core.nodes import NodeStatus, Pool
+from node_agent.kv.folder import BlockFolder
+from node_agent.tasks.kv_bring import Contexts
+from node_agent.tasks.kv_shelf import KvShelf
+from node_agent.tasks.node import Node
+from tests.engines import VLLM_WITHIN_S
+from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, unready_fleet
+
+pytestmark = pytest.mark.vllm
+
+TOKENS, BLOCK = 300, 128
+MAX_BYTES = 1024**3
+SLOW = 1.0  # tokens/s: whatever there is, is worth bringing
+
+
+def test_a_stream_of_a_node_with_vllm_leaves_a_context_that_another_can_bring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = ensure_engine(print)
+    model_dir = ensure_model(environment, print)
+    for name, value in {**engine_environ(), "VLLM_ENABLE_V1_MULTIPROCESSING": "01"}.items():
+        monkeypatch.setenv(name, value)
+
+    async def run() -> None:
+        options: dict[str, Any] = {"SYNKTI_KV_MAX_BYTES": str(MAX_BYTES), "SYNKTI_MIN_SILENCE_S": "10"}
+        monkeypatch.setattr("tests.scenarios.local_fleet._environ", partial(_with_vllm, environment, model_dir))
+        async with unready_fleet(tmp_path, 1, **options) as fleet:
+            (node,) = fleet.nodes
+            await eventually("vLLM is ready", partial(fleet.ready, node), VLLM_WITHIN_S)
+            await _story(fleet, node, tmp_path / "elsewhere")
+
+    asyncio.run(run())
+
+
+def _with_vllm(
+    environment: Path,
+    model_dir: Path,
+    host: str,
+    folder: Path,
+    _pace: float,
+    _options: object,
+    extra: dict[str, str],
+    _model: str,
+) -> dict[str, str]:
+    command = engine_command(environment, model_dir, MODEL, host, 8002)
+    return {
+        "SYNKTI_MODEL_NAME": MODEL,
+        "SYNKTI_MODEL_DIR": str(model_dir),
+        "SYNKTI_FRONT_HOST": host,
+        "SYNKTI_PEER_HOST": host,
+        "SYNKTI_ENGINE_HOST": host,
+        "SYNKTI_ENGINE_COMMAND": json.dumps([*command, "--distributed-executor-backend", "uni"]),
+        "SYNKTI_ADVERTISE_ADDRESS": f"{host}:8001",
+        "SYNKTI_STATE_DIR": str(folder),
+        **extra,
+    }
+
+
+async def _story(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
+    async def measured() -> bool:
+        return node.agent.kv.contexts.prefill_tokens_per_s is not None
+
+    await eventually("its prefill was measured", measured)
+    theirs = BlockFolder(node.state_dir / "kv", MAX_BYTES)
+    assert not list(theirs.root.rglob("*.kv")), "neither the warm-up nor the measurement is kept"
+    body = {"model": MODEL, "prompt": "a night train", "temperature": 0, "max_tokens": TOKENS, "ignore_eos": True}
+    url = f"{node.url}/v1/completions"
+    async with fleet.http.stream("POST", url, json={**body, "stream": True}) as response:
+        stream = response.headers["x-synkti-stream"]
+        assert (await response.aread()).endswith(b"data: [DONE]\n\n")
+
+    here = BlockFolder(elsewhere, MAX_BYTES)
+    layout = theirs.layout()
+    assert layout is not None
+    here.describe(layout)
+    client = HttpClient()
+    contexts = Contexts(_neighbour(node), client, b"cluster key", KvShelf(here), None, time.monotonic)
+    contexts.prefill_tokens_per_s = SLOW
+
+    async def brought() -> bool:  # the engine's writer may be a moment behind
+        await contexts.bring(stream, node.instance_id)
+        return sum(1 for _ in here.root.rglob("*.kv")) >= TOKENS // BLOCK
+
+    await eventually("the context is here", brought)
+    await client.close()
+    for path in here.root.rglob("*.kv"):
+        assert path.read_bytes() == theirs.path(path.name).read_bytes()
+    last = await contexts.bring(stream, node.instance_id)
+    assert last is not None
+    assert (last.choice.way, last.choice.reason) == (Way.RECOMPUTE, "nothing is missing")
+
+
+def _neighbour(node: LocalNode) -> Node:
+    """A node that has heard of this one."""
+    pool = Pool("us-east-1b", "g5.xlarge")
+    own = NodeStatus("i-elsewhere", "127.0.0.1:1", "127.0.0.1:2", NodeState.READY, pool, MODEL, 1)
+    told = NodeStatus(node.instance_id, f"{node.host}:8001", "", NodeState.READY, pool, MODEL, 1)
+    return lone_node(own, [told], time.time)

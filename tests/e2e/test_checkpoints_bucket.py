@@ -1,0 +1,88 @@
+"""Journals and contexts in the checkpoints bucket of the embedded AWS: multipart, ranges, conditional records."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.aws import EmbeddedAws
+from node_agent.adapters.block_store import S3BlockStore
+from node_agent.adapters.checkpoints import AwsCheckpoints
+from node_agent.contract.records import PARTITION_KEY, SORT_KEY, StreamRecord, StreamStatus
+from node_agent.core.kv_blocks import block_name, chain, root
+from node_agent.core.kv_index import Index, batches, blocks_key
+
+pytestmark = pytest.mark.e2e
+
+BUCKET, TABLE, STREAM = "synkti-checkpoints-test", "synkti-records-test", "ab" * 12
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAws]:
+    folder: Path = tmp_path_factory.mktemp("aws")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        embedded = EmbeddedAws(folder, folder)
+        try:
+            embedded.wait()
+            embedded.client("s3").create_bucket(Bucket=BUCKET)
+            _make_table(embedded)
+            yield embedded
+        finally:
+            embedded.stop()
+
+
+def _make_table(aws: EmbeddedAws) -> None:
+    schema: Any = [{"AttributeName": PARTITION_KEY, "KeyType": "HASH"}, {"AttributeName": SORT_KEY, "KeyType": "RANGE"}]
+    attributes: Any = [{"AttributeName": name, "AttributeType": "S"} for name in (PARTITION_KEY, SORT_KEY)]
+    aws.client("dynamodb").create_table(
+        TableName=TABLE, KeySchema=schema, AttributeDefinitions=attributes, BillingMode="PAY_PER_REQUEST"
+    )
+
+
+def test_a_context_goes_up_in_parts_and_comes_back_in_ranges(aws: EmbeddedAws) -> None:
+    made = bytes(16)
+    names = tuple(map(block_name, chain(root(made), range(40), 4)))
+    blocks = {name: os.urandom(3 * MIB) for name in names}
+    s3 = aws.client("s3")
+    store = S3BlockStore(s3, BUCKET)
+
+    async def story() -> dict[str, bytes]:
+        assert await store.index(made, STREAM) is None
+        await store.keep(STREAM, Index(made, names, (3 * MIB,) * len(names)), blocks.get)
+        index = await store.index(made, STREAM)
+        assert index is not None
+        asked = list(batches(index, lambda _: True))
+        ranges = await asyncio.gather(*(store.fetch(index, batch) for batch in asked))
+        found: dict[str, bytes] = {}
+        for batch, data in zip(asked, ranges, strict=True):
+            assert len(data) == batch.end - batch.start
+            found |= {name: data[at * 3 * MIB : (at + 1) * 3 * MIB] for at, name in enumerate(batch.names)}
+        return found
+
+    assert asyncio.run(story()) == blocks
+    assert s3.head_object(Bucket=BUCKET, Key=blocks_key(made, STREAM))["ETag"].strip('"').endswith("-4")
+
+
+def test_a_checkpoint_is_found_and_its_record_moves_forward_only(aws: EmbeddedAws) -> None:
+    store = AwsCheckpoints(aws.client("s3"), BUCKET, aws.client("dynamodb"), TABLE)
+    record = StreamRecord(STREAM, 2, "i-1", 40, StreamStatus.HANDED_OFF, "journals/i-1/7-0", 3, 4, "digest", 99)
+
+    async def story() -> None:
+        assert await store.find(STREAM) is None
+        assert await store.write(record.object_key, b"abcdefghi", [record]) == 1
+        assert await store.find(STREAM) == record
+        assert await store.read(record) == b"defg"
+        assert await store.write(record.object_key, b"abcdefghi", [replace(record, number=1, seq=99)]) == 0
+        assert await store.find(STREAM) == record
+        assert await store.read(replace(record, object_key="journals/gone")) is None
+
+    asyncio.run(story())

@@ -1,0 +1,236 @@
+"""Stories of contexts that move. The stand-in engine keeps no blocks: each story lays them where vLLM would."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node_agent.adapters.memory import MemoryBlockStore, MemoryCheckpoints
+from node_agent.core.kv_blocks import block_name, chain, root, seal
+from node_agent.core.signing import AUTH_HEADER, sign
+from node_agent.kv.folder import BlockFolder
+from node_agent.tasks.kv_probe import PrefillProbe
+from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually, local_fleet
+from tests.scenarios.test_fleet import CHAT, expected, tell
+from tests.scenarios.test_resume import Reader, metric
+
+MADE, OTHERS = bytes(16), bytes([1] * 16)
+BLOCK_TOKENS, BLOCKS = 16, 40
+SIZE = 200_000
+SLOW, FAST = 100.0, 1e9  # an engine's prefill, tokens/s
+ON: dict[str, Any] = {"SYNKTI_KV_MAX_BYTES": str(1024**3), "seconds_per_token": 0.02}
+
+ENDLESS: dict[str, Any] = {"max_tokens": None, "ignore_eos": False}  # until the model itself has ended
+
+
+def check_whole(reader: Reader) -> None:
+    right = expected("chat", {**CHAT, "max_tokens": 4000, "ignore_eos": False})
+    assert reader.text == {0: right.text}
+    assert reader.finish_reasons == [right.finish_reason] == ["stop"]
+    assert reader.done
+
+
+@pytest.fixture
+def slow_prefill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every context is worth some hundred milliseconds of transfer."""
+
+    async def measured(_: PrefillProbe) -> float:
+        return SLOW
+
+    monkeypatch.setattr(PrefillProbe, "tokens_per_s", measured)
+
+
+def folder_of(node: LocalNode, made: bytes = MADE) -> BlockFolder:
+    folder = BlockFolder(node.state_dir / "kv", 1024**3)
+    if folder.layout() is None:
+        folder.describe({"fingerprint": made.hex(), "block_tokens": BLOCK_TOKENS, "shards": 1})
+    return folder
+
+
+def lay(node: LocalNode, stream: str, blocks: int = BLOCKS) -> list[str]:
+    """The context of a stream, as the engine of this node would keep it; its blocks' names."""
+    keys = chain(root(MADE, stream), range(blocks * BLOCK_TOKENS), BLOCK_TOKENS)
+    folder, parent = folder_of(node), root(MADE, stream)
+    for place, key in enumerate(keys):
+        payload = secrets.token_bytes(SIZE)
+        assert folder.write(block_name(key), seal(MADE, key, parent, place, payload), payload)
+        parent = key
+    folder.note_heads({f"chatcmpl-{stream}-1f": keys[-1]})
+    return list(map(block_name, keys))
+
+
+def held(node: LocalNode, names: list[str]) -> int:
+    return sum(map(folder_of(node).has, names))
+
+
+async def reading(fleet: LocalFleet, reader: Reader, **fields: Any) -> tuple[asyncio.Task[Any], LocalNode]:
+    """A client that has read some of an answer whose length nobody knows, so that a drain hands it off.
+
+    With the node whose engine generates it.
+    """
+    task = asyncio.create_task(reader.ask(fleet.nodes[0], "chat", **ENDLESS, **fields))
+
+    async def some() -> bool:
+        return reader.events >= 20
+
+    await eventually("some events came", some)
+    (engine,) = [node for node in fleet.nodes if await metric(fleet, node, "synkti_engine_requests ")]
+    return task, engine
+
+
+async def ways(fleet: LocalFleet) -> dict[str, float]:
+    names = {way: f'synkti_contexts_total{{way="{way}"}}' for way in ("peer", "s3", "recompute")}
+    found = dict.fromkeys(names, 0.0)
+    for node in fleet.nodes:
+        if node.life is not None and not node.life.done():
+            for way, name in names.items():
+                found[way] += await metric(fleet, node, name)
+    return found
+
+
+def test_a_draining_nodes_context_is_where_its_stream_goes_on(tmp_path: Path, slow_prefill: None) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        for node in fleet.nodes:
+            folder_of(node)
+        reader = Reader(fleet)
+        task, draining = await reading(fleet, reader)
+        others = fleet.others(draining)
+        names = lay(draining, reader.stream)
+        draining.notice(60)
+        await task
+        check_whole(reader)
+        assert sorted(held(node, names) for node in others) == [0, BLOCKS]
+        assert await ways(fleet) == {"peer": 1, "s3": 0, "recompute": 0}
+
+    tell(tmp_path, story, **ON)
+
+
+def test_what_is_damaged_or_another_engines_is_not_taken_and_the_stream_goes_on(
+    tmp_path: Path, slow_prefill: None
+) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        reader = Reader(fleet)
+        task, draining = await reading(fleet, reader)
+        others = fleet.others(draining)
+        folder_of(others[0])
+        folder_of(others[1], OTHERS)
+        names = lay(draining, reader.stream)
+        path = folder_of(draining).path(names[0])
+        path.write_bytes(path.read_bytes()[:-1] + b"\0")
+        draining.notice(60)
+        await task
+        check_whole(reader)
+        assert held(others[1], names) == 0
+        assert not folder_of(others[0]).has(names[0])
+
+    tell(tmp_path, story, **ON)
+
+
+def test_an_engine_that_computes_faster_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def measured(_: PrefillProbe) -> float:
+        return FAST
+
+    monkeypatch.setattr(PrefillProbe, "tokens_per_s", measured)
+
+    async def story(fleet: LocalFleet) -> None:
+        for node in fleet.nodes:
+            folder_of(node)
+        reader = Reader(fleet)
+        task, draining = await reading(fleet, reader)
+        others = fleet.others(draining)
+        names = lay(draining, reader.stream)
+        draining.notice(60)
+        await task
+        check_whole(reader)
+        assert [held(node, names) for node in others] == [0, 0]
+        assert await ways(fleet) == {"peer": 0, "s3": 0, "recompute": 1}
+        assert not fleet.blocks.objects, "it is not left in S3 either"
+
+    tell(tmp_path, story, **ON)
+
+
+def test_the_context_of_a_client_that_wants_nothing_kept_is_not_left_in_s3(tmp_path: Path, slow_prefill: None) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        for node in fleet.nodes:
+            folder_of(node)
+        reader = Reader(fleet)
+        task, draining = await reading(fleet, reader, headers={"x-synkti-durability": "none"})
+        lay(draining, reader.stream)
+        draining.notice(60)
+        await task
+        check_whole(reader)
+        assert not fleet.blocks.objects
+
+    tell(tmp_path, story, **ON)
+
+
+def test_a_context_outlives_its_whole_fleet(tmp_path: Path, slow_prefill: None) -> None:
+    checkpoints, blocks = MemoryCheckpoints(), MemoryBlockStore()
+    options = {**ON, "checkpoints": checkpoints, "blocks": blocks, "SYNKTI_TERM_GRACE_S": "6"}
+
+    async def run() -> None:
+        async with local_fleet(tmp_path / "first", **options) as fleet:
+            reader = Reader(fleet)
+            task, engine = await reading(fleet, reader)
+            names = lay(engine, reader.stream)
+            for node in fleet.nodes:
+                node.agent.request_drain()
+            await task
+        assert len(blocks.objects) == 2, "the blocks and their index"
+        async with local_fleet(tmp_path / "second", 1, **options) as fleet:
+            folder_of(fleet.nodes[0])
+            reader.fleet = fleet
+            assert await reader.come_back(fleet.nodes[0]) == 200
+            check_whole(reader)
+            assert held(fleet.nodes[0], names) == BLOCKS
+            assert await ways(fleet) == {"peer": 0, "s3": 1, "recompute": 0}
+
+    asyncio.run(run())
+
+
+def test_the_door_gives_blocks_to_peers_only_and_nothing_else_to_anybody(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        (node,) = fleet.nodes
+        names = lay(node, "ab" * 12, 3)
+
+        async def ask(method: str, target: str, body: bytes = b"", key: bytes = b"cluster key") -> tuple[int, bytes]:
+            stamp = sign(key, method, target, body, time.time(), secrets.token_hex(12))
+            url = f"http://{node.host}:8001{target}"
+            answer = await fleet.http.request(method, url, content=body, headers={AUTH_HEADER: stamp})
+            return answer.status_code, answer.content
+
+        index_of = "/peer/v1/kv/of/" + "ab" * 12
+        assert (await ask("GET", index_of, key=b"another key"))[0] == 401
+        status, index = await ask("GET", index_of)
+        assert status == 200
+        assert all(name.encode() in index for name in names)
+        asked = b'["%s","%s"]' % (names[0].encode(), names[1].encode())
+        status, found = await ask("POST", "/peer/v1/kv/blocks", asked)
+        assert status == 200
+        folder = folder_of(node)
+        assert found == folder.path(names[0]).read_bytes() + folder.path(names[1]).read_bytes()
+        assert await ask("POST", "/peer/v1/kv/blocks", b'["%s"]' % (b"0" * 64 + b".kv")) == (200, b"")
+        assert (await ask("POST", "/peer/v1/kv/blocks", b'["../engine.group"]'))[0] == 400
+        assert (await ask("POST", "/peer/v1/kv/blocks", b'["layout.json"]'))[0] == 400
+        for target in ("/peer/v1/kv/of/" + "cd" * 12, "/peer/v1/kv/of/..%2Fx", "/peer/v1/kv/else"):
+            assert (await ask("GET", target))[0] == 404
+
+    tell(tmp_path, story, size=1, **ON)
+
+
+def test_a_node_that_keeps_no_blocks_says_so(tmp_path: Path) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        (node,) = fleet.nodes
+        target = "/peer/v1/kv/of/" + "ab" * 12
+        stamp = sign(b"cluster key", "GET", target, b"", time.time(), secrets.token_hex(12))
+        answer = await fleet.http.get(f"http://{node.host}:8001{target}", headers={AUTH_HEADER: stamp})
+        assert answer.status_code == 404
+        assert answer.json()["error"]["code"] == "no_blocks"
+        assert node.agent.kv.contexts.prefill_tokens_per_s is None
+
+    tell(tmp_path, story, size=1)

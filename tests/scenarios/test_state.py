@@ -1,0 +1,89 @@
+"""Answers that depend on more than their ids go on exactly, in a fleet whose engines can resume; else they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.standin import model as standin_model
+from local.standin.answers import Sampling, answer
+from node_agent.core.sse import SseParser
+from tests.scenarios.local_fleet import MODEL, LocalFleet, local_fleet
+
+TOKENS = 120
+SEED = 7
+QUESTION: dict[str, Any] = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": "a night train"}],
+    "stream": True,
+    "max_tokens": TOKENS,
+    "ignore_eos": True,
+    "seed": SEED,
+    "temperature": 1.0,
+}
+RIGHT = answer(standin_model.chat_prompt(QUESTION["messages"]), Sampling(TOKENS, ignore_eos=True, seed=SEED))
+
+
+async def ask_and_kill(fleet: LocalFleet, kills: int, **fields: Any) -> tuple[list[dict[str, Any]], bool]:
+    """The chunks that the client had, and whether it saw [DONE]; engines die under it, one after another."""
+    entry, chunks, done, parser, left = fleet.nodes[0], [], False, SseParser(), kills
+    async with fleet.http.stream("POST", f"{entry.url}/v1/chat/completions", json={**QUESTION, **fields}) as response:
+        server = response.headers["x-synkti-node"]
+        async for data in response.aiter_bytes():
+            for line in data.decode(errors="replace").splitlines():
+                if line.startswith(": synkti continued on "):
+                    server = line.split()[4]
+            for _, event in parser.feed(data):
+                done = done or event == b"[DONE]"
+                chunks += [] if event == b"[DONE]" else [json.loads(event)]
+            if left and len(chunks) > 30 * (kills - left + 1):
+                left -= 1
+                fleet.by_id(server).kill_engine()
+    return chunks, done
+
+
+def text(chunks: list[dict[str, Any]]) -> str:
+    return "".join(c["delta"].get("content") or "" for chunk in chunks for c in chunk.get("choices", ()))
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_a_seeded_answer_goes_on_exactly_whoever_is_lost(tmp_path: Path, kills: int) -> None:
+    async def story() -> None:
+        async with local_fleet(tmp_path, 3, engine_options=("--plugged",)) as fleet:
+            nodes = (await fleet.http.get(f"{fleet.nodes[0].url}/v1/synkti/nodes")).json()["nodes"]
+            assert {tuple(node["ways"]) for node in nodes} == {("resume",)}
+            chunks, done = await ask_and_kill(fleet, kills)
+            assert text(chunks) == RIGHT.text
+            assert done
+            figures = (await fleet.http.get(f"{fleet.nodes[0].url}/metrics")).text
+            assert f'synkti_ways_total{{way="resume"}} {float(kills)}' in figures
+
+    asyncio.run(story())
+
+
+def test_without_the_plug_in_it_ends_with_an_error_that_says_why(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with local_fleet(tmp_path, 2) as fleet:
+            chunks, done = await ask_and_kill(fleet, 1)
+            assert chunks[-1]["error"]["code"] == "continuation_impossible"
+            assert "seed" in chunks[-1]["error"]["message"]
+            assert not done
+            assert RIGHT.text.startswith(text(chunks))
+
+    asyncio.run(story())
+
+
+def test_a_client_cannot_make_an_engine_resume(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with local_fleet(tmp_path, 1, engine_options=("--plugged",)) as fleet:
+            url, smuggled = fleet.nodes[0].url, {"vllm_xargs": {"synkti_resume_ids": [65, 66]}}
+            chunks, _ = await ask_and_kill(fleet, 0, **smuggled)
+            assert text(chunks) == RIGHT.text
+            whole = await fleet.http.post(f"{url}/v1/chat/completions", json={**QUESTION, "stream": False, **smuggled})
+            assert whole.json()["choices"][0]["message"]["content"] == RIGHT.text
+
+    asyncio.run(story())

@@ -1,0 +1,146 @@
+"""One suite over blocks in S3 (moto) and their twin in memory; parts and ranges of S3 besides."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import boto3
+import pytest
+
+from node_agent.adapters.block_store import S3BlockStore
+from node_agent.adapters.memory import MemoryBlockStore
+from node_agent.contract.errors import StoreUnavailable
+from node_agent.core.kv_blocks import HEADER_BYTES, block_name, chain, root
+from node_agent.core.kv_index import Index, batches, blocks_key, index_key
+from node_agent.ports import BlockStore
+from tests.unit.adapters.conftest import REGION
+
+BUCKET, STREAM = "synkti-checkpoints", "ab" * 12
+MADE = bytes(16)
+NAMES = tuple(map(block_name, chain(root(MADE), range(20), 4)))
+MIB = 1024 * 1024
+PART_BYTES = 5 * MIB  # S3's least, but for the last
+BLOCKS = {name: bytes([number]) * (2 * MIB + number) for number, name in enumerate(NAMES)}
+INDEX = Index(MADE, NAMES, tuple(map(len, BLOCKS.values())))
+_T = TypeVar("_T")
+
+
+@pytest.fixture
+def s3(aws: None) -> Any:
+    client = boto3.client("s3", region_name=REGION)
+    client.create_bucket(Bucket=BUCKET)
+    return client
+
+
+@pytest.fixture(params=["memory", "s3"])
+def store(request: pytest.FixtureRequest) -> BlockStore:
+    if request.param == "memory":
+        return MemoryBlockStore()
+    return S3BlockStore(request.getfixturevalue("s3"), BUCKET, PART_BYTES)
+
+
+def told(story: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    return asyncio.run(story())
+
+
+def test_blocks_are_fetched_as_they_were_kept_whatever_is_asked_for(store: BlockStore) -> None:
+    async def story() -> dict[str, bytes]:
+        assert await store.index(MADE, STREAM) is None
+        await store.keep(STREAM, INDEX, BLOCKS.get)
+        index = await store.index(MADE, STREAM)
+        assert index is not None
+        assert (index.names, index.sizes) == (INDEX.names, INDEX.sizes)
+        found = {}
+        for wanted in (set(NAMES), set(NAMES[2:4]), {NAMES[4]}):
+            for batch in batches(index, wanted.__contains__, 3 * MIB):
+                data = await store.fetch(index, batch)
+                for name in batch.names:
+                    found[name], data = data[: len(BLOCKS[name])], data[len(BLOCKS[name]) :]
+                assert data == b""
+        return found
+
+    assert told(story) == BLOCKS
+
+
+@pytest.mark.parametrize("gone", [0, 2, 4])
+@pytest.mark.parametrize("what", ["missing", "another size"])
+def test_a_block_that_goes_meanwhile_leaves_no_index(store: BlockStore, gone: int, what: str) -> None:
+    blocks: dict[str, bytes] = dict(BLOCKS)
+    blocks.pop(NAMES[gone])
+    if what == "another size":
+        blocks[NAMES[gone]] = b"half"
+
+    async def story() -> None:
+        with pytest.raises(StoreUnavailable):
+            await store.keep(STREAM, INDEX, blocks.get)
+        assert await store.index(MADE, STREAM) is None
+
+    told(story)
+
+
+def test_another_engines_blocks_are_not_found(store: BlockStore) -> None:
+    async def story() -> None:
+        await store.keep(STREAM, INDEX, BLOCKS.get)
+        assert await store.index(bytes([1] * 16), STREAM) is None
+        assert await store.index(MADE, "cd" * 12) is None
+
+    told(story)
+
+
+def test_large_contexts_go_up_in_parts(s3: Any) -> None:
+    told(lambda: S3BlockStore(s3, BUCKET, PART_BYTES).keep(STREAM, INDEX, BLOCKS.get))
+    answer = s3.get_object(Bucket=BUCKET, Key=blocks_key(MADE, STREAM))
+    assert answer["Body"].read() == b"".join(BLOCKS.values())
+    assert answer["ETag"].endswith('-3"'), "S3's own count of the parts"
+
+
+def test_an_upload_that_fails_leaves_no_parts(s3: Any) -> None:
+    blocks = {name: block for name, block in BLOCKS.items() if name != NAMES[4]}
+    with pytest.raises(StoreUnavailable):
+        told(lambda: S3BlockStore(s3, BUCKET, PART_BYTES).keep(STREAM, INDEX, blocks.get))
+    assert not s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
+
+
+def test_an_upload_that_is_given_up_ends_at_once_and_leaves_nothing(s3: Any) -> None:
+    begun, go_on, asked = threading.Event(), threading.Event(), list[str]()
+
+    def read(name: str) -> bytes:
+        asked.append(name)
+        if len(asked) == 2:
+            begun.set()
+            assert go_on.wait(10)
+        return BLOCKS[name]
+
+    async def story() -> None:
+        store = S3BlockStore(s3, BUCKET, PART_BYTES)
+        keeping = asyncio.create_task(store.keep(STREAM, INDEX, read))
+        assert await asyncio.to_thread(begun.wait, 10)
+        keeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await keeping
+        go_on.set()
+        store._pool.shutdown()  # waits for its threads
+
+    told(story)
+    assert asked == list(NAMES[:2])
+    assert not s3.list_objects_v2(Bucket=BUCKET).get("Contents")
+
+
+def test_an_index_that_is_none_and_a_bucket_that_is_not_there_are_no_answers(s3: Any) -> None:
+    store = S3BlockStore(s3, BUCKET)
+    s3.put_object(Bucket=BUCKET, Key=index_key(MADE, STREAM), Body=b"{}")
+    with pytest.raises(StoreUnavailable, match="not an index"):
+        told(lambda: store.index(MADE, STREAM))
+    nowhere = S3BlockStore(s3, "no-such-bucket")
+    with pytest.raises(StoreUnavailable):
+        told(lambda: nowhere.index(MADE, STREAM))
+    with pytest.raises(StoreUnavailable):
+        told(lambda: nowhere.keep(STREAM, INDEX, BLOCKS.get))
+    gone = replace(INDEX, object_key="kv/gone")
+    with pytest.raises(StoreUnavailable):
+        told(lambda: store.fetch(gone, next(batches(gone, lambda _: True))))
+    assert min(INDEX.sizes) > HEADER_BYTES

@@ -1,0 +1,32 @@
+"""The table of docs/continuation.md is made by a script, and has every row that the tests run."""
+
+from __future__ import annotations
+
+import pytest
+
+from checks.continuation_table import BEGIN, END, PAGE, put, table
+from tests.contract.rows import ROWS
+
+RESULT = {"what": "`seed`", "way": "resume", "outcome": "exact", "cuts": {"resume": 5, "forced": 2}, "rewind": "fails"}
+
+
+def test_a_result_is_a_row() -> None:
+    made = table([RESULT, {**RESULT, "outcome": "refused", "cuts": {}, "why": "nobody knows"}])
+    assert made.splitlines()[2:] == [
+        "| `seed` | resume | exact | resume 5, forced 2 | fails |",
+        "| `seed` | resume | an explicit error: nobody knows | - | fails |",
+    ]
+
+
+def test_the_table_replaces_the_one_before_and_nothing_else() -> None:
+    page = f"before\n{BEGIN}\n| old |\n{END}\nbehind"
+    assert put(page, "| new |\n") == f"before\n{BEGIN}\n| new |\n{END}\nbehind"
+    with pytest.raises(ValueError, match="lost its marks"):
+        put(f"before {BEGIN}", "")
+
+
+def test_the_page_has_the_rows_that_are_tested_and_no_others() -> None:
+    shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip().splitlines()[2:]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in shown] == [row.what for row in ROWS]
+    assert [line.split(" | ")[1] for line in shown] == [row.way.value for row in ROWS]
+    assert len({row.name for row in ROWS}) == len(ROWS)

@@ -1,0 +1,60 @@
+"""What comes in as a request: read once, or refused with words."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.contract.errors import RequestRejected
+from node_agent.core.completions import MAX_DEPTH, Kind, read_generation
+from node_agent.core.epochs import Epoch, Run
+from node_agent.core.opening import Opening, read_opening
+
+BODY: dict[str, Any] = {"model": "m", "prompt": "p", "stream": True}
+
+
+def nested(levels: int) -> bytes:
+    """A request of that depth, by what an engine would ignore."""
+    inside = b"[" * (levels - 1) + b"]" * (levels - 1)
+    return b'{"model":"m","prompt":"p","stream":true,"metadata":' + inside + b"}"
+
+
+def test_a_request_as_deep_as_may_be_goes_all_the_way() -> None:
+    generation = read_generation(Kind.COMPLETION, nested(MAX_DEPTH))
+    assert orjson.loads(generation.engine_body())["prompt"] == "p"
+    opening = Opening(generation, (Run(0, Epoch(1, "i-1")),), None)
+    assert read_opening(opening.to_bytes()).generation == generation
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 300, 1_000, 100_000])
+def test_a_deeper_one_is_refused_with_words(levels: int) -> None:
+    with pytest.raises(RequestRejected, match=r"nested deeper than 200 levels|not valid JSON") as refused:
+        read_generation(Kind.COMPLETION, nested(levels))
+    assert refused.value.status == 400
+
+
+def test_many_brackets_are_no_depth() -> None:
+    wide = {**BODY, "metadata": [{"a": []}] * 2_000}
+    assert read_generation(Kind.COMPLETION, orjson.dumps(wide)).body == wide
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(
+    ["model", "prompt", "messages", "stream", "n", "stop", "max_tokens", "stream_options", "echo", "logprobs", "seed"]
+)
+
+
+@given(st.sampled_from(Kind), st.dictionaries(FIELDS, JSON, max_size=6))
+def test_whatever_a_client_sends_is_read_or_refused(kind: Kind, fields: dict[str, Any]) -> None:
+    raw = orjson.dumps({"model": "m", "prompt": "p", "messages": [], **fields})
+    with contextlib.suppress(RequestRejected):  # any other exception is a bug
+        assert orjson.loads(read_generation(kind, raw).engine_body())["model"] == fields.get("model", "m")

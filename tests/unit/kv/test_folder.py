@@ -1,0 +1,156 @@
+"""Blocks in a folder: whole or not there, bounded, the least used first to go."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from node_agent.kv import folder as folder_module
+from node_agent.kv.folder import HEADS, BlockFolder
+
+BLOCK = 1000
+
+
+def name(number: int) -> str:
+    return f"{number:064x}.kv"
+
+
+def held(folder: BlockFolder) -> list[str]:
+    return sorted(path.name for path in folder.root.rglob("*.kv"))
+
+
+def test_a_block_is_read_as_it_was_written(tmp_path: Path) -> None:
+    folder = BlockFolder(tmp_path / "not there yet", 10**6)
+    assert folder.read(name(1)) is None
+    assert not folder.has(name(1))
+    assert folder.write(name(1), b"head", memoryview(b"payload"))
+    assert folder.has(name(1))
+    assert bytes(folder.read(name(1)) or b"") == b"headpayload"
+    assert folder.begin_of(name(1), 4) == b"head"
+    assert (folder.size(name(1)), folder.size(name(2)), folder.begin_of(name(2), 4)) == (11, None, None)
+    folder.remove(name(1))
+    folder.remove(name(1))
+    assert not folder.has(name(1))
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    folder = BlockFolder(tmp_path, 10**6)
+    with pytest.raises(TypeError):
+        folder.write(name(1), b"head", 7)  # type: ignore[arg-type]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_block_that_is_being_written_has_no_name_yet(tmp_path: Path) -> None:
+    folder = BlockFolder(tmp_path, 10**6)
+    seen: list[bool] = []
+
+    class Slow(bytes):
+        def __len__(self) -> int:
+            seen.append(folder.has(name(1)))
+            return super().__len__()
+
+    folder.write(name(1), b"head", Slow(b"payload"))
+    assert seen
+    assert not any(seen)
+
+
+def test_the_bound_holds_and_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+    bound = 32 * BLOCK
+    folder = BlockFolder(tmp_path, bound)
+    for number in range(200):
+        folder.write(name(number), bytes(BLOCK))
+        os.utime(folder.path(name(number)), (number, number))
+        if number == 20:
+            keep = folder.path(name(0))
+        if number >= 20:
+            os.utime(keep, (number, number))
+        assert len(held(folder)) * BLOCK <= bound
+    names = held(folder)
+    assert name(0) in names, "it was used again and again"
+    assert names[1:] == [name(number) for number in range(200 - len(names) + 1, 200)]
+    assert len(names) * BLOCK >= bound // 2, "the room is used"
+
+
+def test_the_bound_holds_for_several_writers_at_once(tmp_path: Path) -> None:
+    bound = 64 * BLOCK
+
+    def write(start: int) -> None:
+        folder = BlockFolder(tmp_path, bound, writers=3)
+        for number in range(start, start + 100):
+            folder.write(name(number), bytes(BLOCK))
+
+    threads = [threading.Thread(target=write, args=(start,)) for start in (0, 1000, 2000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(held(BlockFolder(tmp_path, bound))) * BLOCK <= bound
+
+
+def test_what_an_earlier_process_left_is_counted(tmp_path: Path) -> None:
+    large = BlockFolder(tmp_path, 10**6)
+    for number in range(100):
+        large.write(name(number), bytes(BLOCK))
+    small = BlockFolder(tmp_path, 32 * BLOCK)
+    small.write(name(1000), bytes(BLOCK))
+    assert len(held(small)) <= 32
+
+
+def test_a_block_above_its_share_is_not_taken(tmp_path: Path) -> None:
+    folder = BlockFolder(tmp_path, 16 * BLOCK)
+    assert not folder.write(name(1), bytes(16 * BLOCK))
+    assert not folder.has(name(1))
+
+
+def test_unfinished_files_of_a_process_that_was_killed_go(tmp_path: Path) -> None:
+    folder = BlockFolder(tmp_path, 10**6)
+    folder.write(name(1), b"x")
+    fresh, old = (folder.path(name(1)).with_suffix(suffix) for suffix in (".kv.1.0.tmp", ".kv.1.1.tmp"))
+    for path in (fresh, old):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 3600,) * 2)
+    folder.evict()
+    assert (fresh.exists(), old.exists(), folder.has(name(1))) == (True, False, True)
+
+
+def test_the_layout_is_whole_or_not_there(tmp_path: Path) -> None:
+    folder = BlockFolder(tmp_path / "x", 10**6)
+    assert folder.layout() is None
+    folder.describe({"block_tokens": 16})
+    assert folder.layout() == {"block_tokens": 16}
+    (folder.root / folder_module.LAYOUT).write_text("[]")
+    assert folder.layout() is None
+    (folder.root / folder_module.LAYOUT).write_text("{")
+    assert folder.layout() is None
+
+
+def test_heads_the_latest_wins_and_half_a_line_is_none(tmp_path: Path) -> None:
+    folder = BlockFolder(tmp_path, 10**6)
+    assert folder.heads() == {}
+    folder.note_heads({"a b": b"\x01", "c": b"\x02"})
+    folder.note_heads({"a b": b"\x03"})
+    with (tmp_path / HEADS).open("a") as file:
+        file.write("d 0")
+    assert list(folder.heads().items()) == [("c", b"\x02"), ("a b", b"\x03")]
+
+
+def test_the_list_of_heads_is_bounded_and_keeps_the_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "MAX_HEADS_BYTES", 500)
+    folder = BlockFolder(tmp_path, 10**6)
+    for number in range(200):
+        folder.note_heads({f"request-{number}": bytes(32)})
+    assert sum(path.stat().st_size for path in tmp_path.glob("heads.*")) < 2 * 700
+    assert list(folder.heads())[-1] == "request-199"
+
+
+def test_used_is_noted_and_of_a_block_that_is_gone_it_is_none(tmp_path: Path) -> None:
+    folder = BlockFolder(tmp_path, 10**6)
+    folder.write(name(1), b"x")
+    os.utime(folder.path(name(1)), (1, 1))
+    folder.used(name(1))
+    folder.used(name(2))
+    assert folder.path(name(1)).stat().st_mtime > 1
