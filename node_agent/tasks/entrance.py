@@ -37,6 +37,7 @@ class Entrance:
     def __init__(self, node: Node, chance: Callable[[], float], admission: Admission | None = None) -> None:
         self._node = node
         self._chance = chance
+        self._now = node.gossip.clock
         self._admission = Admission() if admission is None else admission
         self._waiting: dict[int, _Waiting] = {}
         self._somebody = asyncio.Event()
@@ -101,9 +102,6 @@ class Entrance:
             waiting = self._waiting.get(ticket.number)
             if waiting is not None and not waiting.turn.done():
                 waiting.turn.set_exception(_full(self._admission.waited_too_long(now, self._chance())))
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
 
     def _refusal(self, request: Request) -> NoReadyPeer | RequestRejected:
         models = sorted(self._node.models())

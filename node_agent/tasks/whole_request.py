@@ -7,7 +7,6 @@ in its middle ends it with an explicit error.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -76,8 +75,9 @@ class WholeRequests:
         """The status that the client saw. Raises NoReadyPeer where engines ran out, ClientGone."""
         route: Route | None = first
         tried: list[str] = []
-        give_up_at = asyncio.get_running_loop().time() + MAX_TOTAL_S
-        while route is not None and len(tried) < MAX_ENGINES and asyncio.get_running_loop().time() < give_up_at:
+        clock = self._node.gossip.clock
+        give_up_at = clock() + MAX_TOTAL_S
+        while route is not None and len(tried) < MAX_ENGINES and clock() < give_up_at:
             tried.append(route.node.instance_id)
             try:
                 return await self._one_engine(request, route, client)
