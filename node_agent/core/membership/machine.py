@@ -174,11 +174,6 @@ class Membership:
         """Whether the tags were read: only then it may be said of a node that there is none."""
         return self._has_looked
 
-    def is_gone(self, instance_id: str) -> bool:
-        """Whether a peer is dead, left, or unknown."""
-        member = self._roster.by_id.get(instance_id)
-        return member is None or not member.liveness.is_present
-
     @property
     def refused(self) -> Counter[str]:
         """Messages that were not taken, by the reason."""
