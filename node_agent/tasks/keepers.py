@@ -26,6 +26,11 @@ from node_agent.tasks.kept_stream import KeptStream
 from node_agent.tasks.node import Node
 
 REVIEW_EVERY_S = 0.25
+_NOT_MADE = frozenset({"refused", "unreachable", "unknown"})
+_AGAIN_S = 1.0
+"""Between two tries to reach a peer that refused: it does so in no time, and would be asked all the time. A link that only
+broke is made anew at once."""
+
 _OUT_OF_REACH_S = 5.0
 """How long a peer whose link broke is not asked to keep anything, where another can: a network may be cut between two
 nodes that all others reach."""
@@ -86,6 +91,7 @@ class Keepers:
         self._open: dict[str, _Keeper] = {}
         self._fleet_seen: View | None = None
         self._lost_at: dict[str, float] = {}  # peers whose link broke lately, by loop time
+        self._refused_at: dict[str, float] = {}  # those of them to which none could be made
 
     def begin(self, ahead: WriteAhead, engine: Pool | None, *, durable: bool = True) -> KeptStream:
         """Take a stream's journal in, and send it to its keepers. durable: whether the client wants copies."""
@@ -106,7 +112,7 @@ class Keepers:
 
     def _review_all(self) -> None:
         """All streams when the fleet has changed, else those whose copies are not as they should be."""
-        view, peers = self.node.members.view, self.node.present
+        view, peers = self.node.members.view, self._reachable()
         changed, self._fleet_seen = view is not self._fleet_seen, view
         for stream in list(self._streams.values()):
             self._count_gaps(stream)
@@ -118,12 +124,18 @@ class Keepers:
         if not ahead.wanted:
             return
         if peers is None:
-            peers = self.node.present
+            peers = self._reachable()
         fit = [p.instance_id for p in peers if p.state in (NodeState.READY, NodeState.STARTING)]
         staying = [p.pool for p in peers if p.instance_id in ahead.copies and p.instance_id in fit]
         chosen = choose_keepers(ahead.stream, peers, [self.node.pool, *staying], stream.engine, self._doubtful())
         self._perform(stream, ahead.review([peer.instance_id for peer in chosen], fit))
         stream.release()
+
+    def _reachable(self) -> list[NodeStatus]:
+        """Peers that may be asked to keep something: one that was out of reach is asked again, but not at once."""
+        now = asyncio.get_running_loop().time()
+        self._refused_at = {name: at for name, at in self._refused_at.items() if now - at < _AGAIN_S}
+        return [peer for peer in self.node.present if peer.instance_id not in self._refused_at]
 
     def _doubtful(self) -> set[str]:
         """Peers that are chosen last: suspected, late, or out of reach a moment ago."""
@@ -142,7 +154,7 @@ class Keepers:
 
     def replace_late(self, streams: Iterable[KeptStream]) -> None:
         """Some copies of these are late."""
-        peers = self.node.present
+        peers = self._reachable()
         for stream in streams:
             if stream.handle in self._streams:
                 self._review(stream, peers)
@@ -193,7 +205,9 @@ class Keepers:
         self._open.pop(keeper, None)
         _log.info("keeper %s is lost: %s", keeper, why)
         self.node.metrics.keeper_losses.labels(why).inc()
-        self._lost_at[keeper] = asyncio.get_running_loop().time()
+        self._lost_at[keeper] = now = asyncio.get_running_loop().time()
+        if why in _NOT_MADE:
+            self._refused_at[keeper] = now
         self.node.lost(keeper, why)
         for stream in list(self._streams.values()):
             if keeper in stream.ahead.copies:
@@ -237,7 +251,7 @@ class Keepers:
 
     def _copy_on(self, name: str, journal: KeptJournal, copies: int) -> list[asyncio.Future[None]]:
         """Send a journal that is kept here to the best peers that have it not from here; their receipts."""
-        peers = self.node.present
+        peers = self._reachable()
         having = [peer.pool for peer in peers if peer.instance_id in journal.copied_to]
         new = [peer for peer in peers if peer.instance_id not in journal.copied_to]
         ahead = WriteAhead(name, journal.written_in, journal.opening, log=journal.lines, seq=journal.seq)

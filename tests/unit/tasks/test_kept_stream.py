@@ -232,3 +232,24 @@ def test_a_journal_whose_client_may_come_back_stays_here_too_and_is_copied_when_
         await going
 
     tell(story, peers=3)
+
+
+def test_a_peer_that_refuses_is_not_asked_again_at_once() -> None:
+    async def story() -> None:
+        stage, asked = Stage(peers=2), 0
+
+        def refuse(address: Address, owner: LinkOwner) -> JournalLink:
+            nonlocal asked
+            asked += 1
+            asyncio.get_running_loop().call_soon(owner.lost, "refused")
+            return Link(owner)
+
+        stage.connect = refuse  # type: ignore[method-assign] # nobody keeps anything
+        stream = stage.begin()
+        write(stream, b"1")
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert asked == 2
+        assert stage.client.answer == b"1"  # with nobody to keep it, it is not held back
+
+    asyncio.run(story())
