@@ -28,8 +28,8 @@ from node_agent.tasks.node import Node
 REVIEW_EVERY_S = 0.25
 _NOT_MADE = frozenset({"refused", "unreachable", "unknown"})
 _AGAIN_S = 1.0
-"""Between two tries to reach a peer that refused: it does so in no time, and would be asked all the time. A link that only
-broke is made anew at once."""
+"""Between two tries to reach a peer that refused: it does so in no time, and would be asked all the time. A link that
+only broke is made anew at once."""
 
 _OUT_OF_REACH_S = 5.0
 """How long a peer whose link broke is not asked to keep anything, where another can: a network may be cut between two
