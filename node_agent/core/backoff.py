@@ -22,8 +22,3 @@ class Backoff:
             return None
         ceiling = min(self.max_s, self.first_s * 2.0 ** min(attempt - 1, 32))
         return ceiling * (0.5 + 0.5 * chance)
-
-
-def jittered_s(period_s: float, chance: float) -> float:
-    """A period spread by a fifth to both sides, so that nodes that booted together do not call together."""
-    return period_s * (0.8 + 0.4 * chance)

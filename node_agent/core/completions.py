@@ -38,14 +38,6 @@ class Kind(Enum):
     CHAT = "/v1/chat/completions"
     COMPLETION = "/v1/completions"
 
-    @property
-    def chunk_object(self) -> str:
-        return "chat.completion.chunk" if self is Kind.CHAT else "text_completion"
-
-    @property
-    def id_prefix(self) -> str:
-        return "chatcmpl" if self is Kind.CHAT else "cmpl"
-
 
 @dataclass(frozen=True)
 class Generation:

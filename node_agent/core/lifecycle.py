@@ -31,8 +31,6 @@ CLOSE_CLIENTS_BEFORE_S = 5.0
 RETIRE_BEFORE_S = 3.0
 """When before the deadline the engine stops and the tags go, whatever still runs: tags take a call to EC2."""
 
-REPLAN_EVERY_S = 0.5
-
 EXIT_DRAINED = 0
 EXIT_ENGINE_GAVE_UP = 69  # EX_UNAVAILABLE of sysexits.h: a restart by systemd may help
 

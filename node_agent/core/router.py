@@ -10,7 +10,8 @@ For each request, the first rule that finds somebody who can take it, within the
 
 and where all of these are beyond the bound, the least loaded of them and of some more.
 
-Who can take it: serves the model, was not tried for this request, has its breaker closed, and is not full. The bound
+Who can take it: serves the model, was not tried for this request, is able to (`Request.able`), has its breaker closed,
+and is not full. The bound
 is BOUND times the mean in flight, and SLACK more (Mirrokni, Thorup, Zadimoghaddam 2018). Nodes that are ready come
 before those at risk, and after a loss other pools before the lost one's, because EC2 reclaims pools. Suspects,
 draining and unready nodes are not on the ring at all.
@@ -19,7 +20,7 @@ draining and unready nodes are not on the ring at all.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -70,14 +71,16 @@ class Nowhere(Enum):
 class Request:
     """What routing has to know of one. model: None where any will do; key: of its session or its beginning, see
     `core/ring`; None where it has none; by_session: whether the client named the session; tried: instance ids that
-    lost it already; avoid: the pool of the last loss; handed_to: whom the last node handed it over to; goes_on: whether
-    it has begun: then a full node is better than none.
+    lost it already; able: whether a node's engine could take it, None where any could; avoid: the pool of the last
+    loss; handed_to: whom the last node handed it over to; goes_on: whether it has begun: then a full node is better
+    than none.
     """
 
     model: str | None
     key: int | None = None
     by_session: bool = False
     tried: Collection[str] = ()
+    able: Callable[[NodeStatus], bool] | None = None
     avoid: Pool | None = None
     handed_to: str | None = None
     goes_on: bool = False
@@ -246,6 +249,10 @@ class Router:
         """All that somebody serves now."""
         return frozenset(self._sides)
 
+    def serves(self, model: str | None) -> bool:
+        """Whether somebody serves it now; None: anything."""
+        return bool(self._sides) if model is None else model in self._sides
+
     def choose(self, request: Request, now: float) -> Route | Nowhere:
         """The route for a request. now: seconds, of the clock that `failed` is told."""
         side = self._side(request.model)
@@ -271,6 +278,8 @@ class Router:
 
     def _can_take(self, candidate: Candidate, request: Request, now: float) -> bool:
         if candidate.name in request.tried or not candidate.breaker.allows(now):
+            return False
+        if request.able is not None and not request.able(candidate.status):
             return False
         return request.goes_on or not candidate.is_full()
 

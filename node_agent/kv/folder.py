@@ -17,7 +17,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,6 @@ class BlockFolder:
     def has(self, name: str) -> bool:
         # On the scheduler's path, thousands of times for a long prompt: a third of what pathlib takes.
         return os.path.exists(f"{self.root}/{name[:2]}/{name}")
-
-    def leading(self, names: Sequence[Sequence[str]], start: int = 0) -> int:
-        """How many blocks are there without a gap, from number `start` on; each has one name or more."""
-        count = start
-        while count < len(names) and all(map(self.has, names[count])):
-            count += 1
-        return count
 
     def write(self, name: str, *parts: bytes | bytearray | memoryview) -> bool:
         """Keep a block; False where it alone is more than the bound. Raises OSError."""

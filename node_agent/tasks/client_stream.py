@@ -333,9 +333,8 @@ class ClientStream:
         tried = [node.instance_id for node in self._tried]
         last: Pool | None = self._tried[-1].pool if self._tried else None
         while self._closed is None:
-            unable = self._unable()
-            for not_again in (tried + unable, tried[-1:] + unable, tried[-1:]):
-                wanted = replace(self._wanted, tried=not_again, avoid=last, handed_to=self._handed_to)
+            for not_again, able in ((tried, self._can), (tried[-1:], self._can), (tried[-1:], None)):
+                wanted = replace(self._wanted, tried=not_again, able=able, avoid=last, handed_to=self._handed_to)
                 route = self._node.route(wanted)
                 if isinstance(route, Route):
                     return route
@@ -344,10 +343,9 @@ class ClientStream:
             await asyncio.sleep(_LOOK_EVERY_S)
         return None
 
-    def _unable(self) -> list[str]:
-        """Nodes whose engines cannot go on with this answer. Chosen where there is no other, one says why it ends."""
-        nodes = (*self._node.members.view.serving, self._node.status())
-        return [node.instance_id for node in nodes if not self.machine.can_go_on(node.ways)]
+    def _can(self, node: NodeStatus) -> bool:
+        """Whether a node's engine can go on with this answer. One that cannot, chosen last, says why it ends."""
+        return self.machine.can_go_on(node.ways)
 
     async def _end_early(self) -> int:
         if self._closed == "taken":

@@ -49,12 +49,13 @@ class Entrance:
         Raises FleetFull, NoReadyPeer, ClientGone, and RequestRejected (404) where nodes are ready, but none serves the
         model.
         """
-        route = self._node.route(request)
-        if isinstance(route, Route) and self._admission.may_pass():
-            self._admission.admitted(self._now())
-            return route
-        if isinstance(route, Nowhere) and route is not Nowhere.FULL:
+        if not self._node.serves(request.model):
             raise self._refusal(request)
+        if self._admission.may_pass():  # asked first: to choose a node may be its one trial, which must then be made
+            route = self._node.route(request)
+            if isinstance(route, Route):
+                self._admission.admitted(self._now())
+                return route
         return await self._wait(request, client)
 
     async def _wait(self, request: Request, client: DoorRequest) -> Route:
@@ -115,7 +116,7 @@ class Entrance:
 
 def _full(refused: Refused) -> FleetFull:
     told = {
-        "queue-full": "All nodes are full, and as many requests wait here as may",
-        "waited-too-long": "All nodes are full, and none had room for this request in time",
+        "queue-full": "No node has room, and as many requests wait here as may",
+        "waited-too-long": "No node had room for this request in time",
     }
     return FleetFull(f"{told[refused.why]}; try again in {refused.retry_after_s:.0f} s.", refused.retry_after_s)

@@ -25,7 +25,7 @@ from node_agent.core.completions import Generation, Kind, read_generation, read_
 from node_agent.core.epochs import Epoch, EventId, Run, parse_event_id
 from node_agent.core.nodes import load_to_json
 from node_agent.core.opening import Opening
-from node_agent.core.router import Request, Route
+from node_agent.core.router import Request
 from node_agent.core.stream import StreamMachine
 from node_agent.core.write_ahead import WriteAhead
 from node_agent.ports import DoorRequest
@@ -120,17 +120,18 @@ class FrontDoor:
             raise RequestRejected(405, "method_not_allowed", f"{path} takes POST.")
         generation = read_generation(kind, request.body)
         wanted = _wanted(request, generation.model, generation.key)
-        route = await self._entrance.route(wanted, request)
         if generation.streaming:
-            return await self._stream(request, route, generation, wanted)
+            return await self._stream(request, generation, wanted)
+        route = await self._entrance.route(wanted, request)
         body = stripped(request.body)
         whole = WholeRequest("POST", path, _HEADERS, body, wanted, generation.max_tokens, generates=True)
         return await self.whole_requests.answer(whole, route, request)
 
-    async def _stream(self, request: DoorRequest, route: Route, generation: Generation, wanted: Request) -> int:
+    async def _stream(self, request: DoorRequest, generation: Generation, wanted: Request) -> int:
         durable = _is_durable(request.headers.get(DURABILITY_HEADER))
         if self._streams.is_full:
             return self._refuse(request)
+        route = await self._entrance.route(wanted, request)
         stream_id = secrets.token_hex(12)
         request_id = request.headers.get(REQUEST_ID)
         epoch = Epoch(1, self._node.instance_id)

@@ -17,7 +17,6 @@ from node_agent.contract.states import NodeState
 from node_agent.core.addresses import parse_address
 from node_agent.core.journal_wire import APPEND, FINISH, FORGET, OPEN, encode
 from node_agent.core.keeper import Keeper, KeptJournal, Refused
-from node_agent.core.membership import View
 from node_agent.core.nodes import NodeStatus, Pool
 from node_agent.core.placement import choose_keepers
 from node_agent.core.write_ahead import WANTED, Copy, Forget, Instruction, Open, WriteAhead
@@ -26,6 +25,9 @@ from node_agent.tasks.kept_stream import KeptStream
 from node_agent.tasks.node import Node
 
 REVIEW_EVERY_S = 0.25
+_FIT = frozenset({NodeState.READY, NodeState.STARTING})
+"""States of peers that may stay keepers."""
+
 _NOT_MADE = frozenset({"refused", "unreachable", "unknown"})
 _AGAIN_S = 1.0
 """Between two tries to reach a peer that refused: it does so in no time, and would be asked all the time. A link that
@@ -89,7 +91,6 @@ class Keepers:
         self._handles = itertools.count(1)
         self._streams: dict[int, KeptStream] = {}
         self._open: dict[str, _Keeper] = {}
-        self._fleet_seen: View | None = None
         self._lost_at: dict[str, float] = {}  # peers whose link broke lately, by loop time
         self._refused_at: dict[str, float] = {}  # those of them to which none could be made
 
@@ -111,12 +112,12 @@ class Keepers:
             self.node.metrics.kept_bytes.set(self.own.held_bytes)
 
     def _review_all(self) -> None:
-        """All streams when the fleet has changed, else those whose copies are not as they should be."""
-        view, peers = self.node.members.view, self._reachable()
-        changed, self._fleet_seen = view is not self._fleet_seen, view
+        """Those streams whose copies are not as they should be, or are at peers that should not have them any more."""
+        peers = self._reachable()
+        fit = {peer.instance_id for peer in peers if peer.state in _FIT}
         for stream in list(self._streams.values()):
             self._count_gaps(stream)
-            if changed or not stream.ahead.is_settled:
+            if not (stream.ahead.is_settled and fit >= stream.ahead.copies.keys()):
                 self._review(stream, peers)
 
     def _review(self, stream: KeptStream, peers: Sequence[NodeStatus] | None = None) -> None:
@@ -125,7 +126,7 @@ class Keepers:
             return
         if peers is None:
             peers = self._reachable()
-        fit = [p.instance_id for p in peers if p.state in (NodeState.READY, NodeState.STARTING)]
+        fit = [p.instance_id for p in peers if p.state in _FIT]
         staying = [p.pool for p in peers if p.instance_id in ahead.copies and p.instance_id in fit]
         chosen = choose_keepers(ahead.stream, peers, [self.node.pool, *staying], stream.engine, self._doubtful())
         self._perform(stream, ahead.review([peer.instance_id for peer in chosen], fit))

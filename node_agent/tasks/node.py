@@ -105,7 +105,7 @@ class Node:
 
     def failed(self, instance_id: str, why: str) -> None:
         """A node's engine lost a request; what it gives back because it goes is no failure."""
-        if not why.startswith(HANDOFF):
+        if why != HANDOFF:
             self.router.failed(instance_id, self.gossip.clock())
 
     # routes
@@ -117,6 +117,11 @@ class Node:
         if isinstance(route, Route):
             self.metrics.count_route(route.reason)
         return route
+
+    def serves(self, model: str | None) -> bool:
+        """Whether some node serves it now; None: anything."""
+        self._renew()
+        return self.router.serves(model)
 
     def models(self) -> frozenset[str]:
         """The models that some node serves now."""

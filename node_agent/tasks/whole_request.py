@@ -2,7 +2,7 @@
 
 Nothing reaches the client before an engine has answered in full or begun to stream, so a loss until then costs
 latency only. A stream of a route that Synkti does not continue (responses, messages) is passed on as it comes; a loss
-in its middle ends it with an explicit error.
+in its middle, also one that looks like an end (`core/endings`), ends it with an explicit error.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import orjson
 from node_agent.contract.errors import NoReadyPeer, openai_error
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
 from node_agent.core import sse
+from node_agent.core.endings import Ending
 from node_agent.core.handing_over import HANDOFF, read_loss
 from node_agent.core.router import Request, Route
 from node_agent.ports import DoorRequest, ExchangeLost, Response
@@ -132,18 +133,28 @@ class WholeRequests:
         return response.status
 
     async def _pass_on(self, response: Response, client: DoorRequest, told: tuple[tuple[bytes, bytes], ...]) -> None:
-        first = await response.read()  # before the head: until here the request may go elsewhere
+        ending = Ending()
+        first = ending.feed(await response.read())
+        why = ending.why_lost
+        if why is not None and not first.strip():
+            raise ExchangeLost(why)  # nothing was sent yet: it may go elsewhere
         client.begin(response.status, EVENT_STREAM, told)
         client.write(first)
         client.when_congested(response.pause)
-        last = b""
         try:
-            await response.pipe(client.write)
+            await response.pipe(lambda data: client.write(ending.feed(data)))
+            why = ending.why_lost
         except ExchangeLost as lost:
-            self._node.metrics.broken.labels("engine_lost").inc()
-            message = f"The engine was lost ({lost.why}), and streams of this route cannot be continued."
-            last = b"\n\n" + sse.message(orjson.dumps(openai_error(503, "engine_lost", message)))
-        client.end(last)
+            if client.is_gone:
+                raise ClientGone from lost
+            why = lost.why
+        client.end(self._explicit(why) if why is not None else b"")
+
+    def _explicit(self, why: str) -> bytes:
+        """The last event of a stream that was lost; the blank line ends what came half."""
+        self._node.metrics.broken.labels("engine_lost").inc()
+        message = f"The engine was lost ({why}), and streams of this route cannot be continued."
+        return b"\n\n" + sse.message(orjson.dumps(openai_error(503, "engine_lost", message)))
 
 
 def _told(route: Route) -> tuple[tuple[bytes, bytes], ...]:

@@ -12,8 +12,9 @@ from node_agent.adapters.memory import MemoryRequest
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.contract.states import NodeState
 from node_agent.core.admission import Admission
+from node_agent.core.breaker import FAILURES, MAX_OPEN_S
 from node_agent.core.nodes import IDLE, Load
-from node_agent.core.router import MAX_WAITING, Request
+from node_agent.core.router import MAX_WAITING, Request, Route
 from node_agent.tasks.entrance import Entrance
 from node_agent.tasks.node import Node
 from node_agent.tasks.whole_request import ClientGone
@@ -80,10 +81,31 @@ def test_beyond_the_queue_a_request_hears_429_and_when_to_come_again() -> None:
 def test_who_waited_too_long_is_sent_away() -> None:
     async def story(node: Node, entrance: Entrance) -> None:
         node.measured(FULL)
-        with pytest.raises(FleetFull, match="none had room for this request in time"):
+        with pytest.raises(FleetFull, match="No node had room for this request in time"):
             await entrance.route(WANTED, MemoryRequest())
 
     tell(story, Admission(max_wait_s=0.01))
+
+
+def test_who_has_to_wait_does_not_use_up_the_one_trial_of_a_node_that_failed() -> None:
+    admission = Admission()
+
+    async def run() -> None:
+        now = 0.0
+        node = make_node(1)
+        node.gossip.clock = lambda: now
+        node.become(NodeState.STARTING)
+        for _ in range(FAILURES):
+            node.failed("i-1", "reset")
+        now = MAX_OPEN_S + 1.0
+        admission.arrive(now, 0.5)  # somebody waits already
+        waiting = asyncio.ensure_future(Entrance(node, lambda: 0.5, admission).route(WANTED, MemoryRequest()))
+        await asyncio.sleep(0)
+        assert len(admission) == 2
+        assert isinstance(node.route(WANTED), Route)
+        waiting.cancel()
+
+    asyncio.run(run())
 
 
 def test_a_client_that_leaves_the_queue_leaves_nothing_behind() -> None:

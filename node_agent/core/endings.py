@@ -1,0 +1,45 @@
+"""How streams of routes that are only passed on end: with the last event of their protocol, or lost.
+
+    data: [DONE]                        OpenAI's chat, completions, transcriptions
+    event: response.completed           OpenAI's responses
+    event: message_stop                 Anthropic's messages
+
+An engine that drains can close its connection as if all were said (docs/continuation.md), and a peer's door says in an
+event of its own that its engine was lost. To the client both would look like an answer's end.
+
+Source of the last events: vLLM 0.32, `entrypoints/openai/responses`, `entrypoints/anthropic`,
+`entrypoints/speech_to_text`.
+"""
+
+from __future__ import annotations
+
+from node_agent.core import sse
+from node_agent.core.stream import LOST_EVENT
+
+_LAST = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"message_stop"})
+_LOST_BEGINS = b"event: " + LOST_EVENT
+
+
+class Ending:
+    """Feed it what passes. why_lost: why the stream is not whole as it stands, None where it is."""
+
+    def __init__(self, max_event_bytes: int = sse.MAX_EVENT_BYTES) -> None:
+        self.why_lost: str | None = "eof"
+        self._parser: sse.SseParser | None = sse.SseParser(max_event_bytes)
+
+    def feed(self, data: bytes) -> bytes:
+        """What of it is the client's: all but a peer's word that its engine was lost."""
+        if self._parser is None:
+            return data
+        try:
+            events = self._parser.feed(data)
+        except sse.EventTooLarge:
+            self._parser, self.why_lost = None, "event-too-large"
+            return data
+        for name, payload in events:
+            if name == LOST_EVENT:
+                self.why_lost = payload.decode("ascii", "replace")
+                return data.partition(_LOST_BEGINS)[0]
+            if payload == sse.DONE or name in _LAST:
+                self.why_lost = None
+        return data

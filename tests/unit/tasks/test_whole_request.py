@@ -1,0 +1,128 @@
+"""Requests that are not continued, at engines that a test plays: asked again, passed on, and never ended in doubt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from node_agent.adapters.memory import MemoryRequest
+from node_agent.contract.errors import NoReadyPeer
+from node_agent.core import sse
+from node_agent.core.router import Request, Route
+from node_agent.core.stream import LOST_EVENT
+from node_agent.ports import ExchangeLost
+from node_agent.tasks.whole_request import WholeRequest, WholeRequests
+from tests.unit.tasks.a_node import make_node
+
+ASKED = WholeRequest("POST", "/v1/responses", {}, b"{}", Request("m"))
+TOKEN = b'event: response.output_text.delta\ndata: {"delta":"a"}\n\n'
+LAST = b"event: response.completed\ndata: {}\n\n"
+
+
+class Stream:
+    """An event stream in these parts; then its end, or its loss."""
+
+    status, is_event_stream = 200, True
+    headers: dict[bytes, bytes] = {}  # noqa: RUF012 # never changed
+
+    def __init__(self, *parts: bytes, then: str | None = None) -> None:
+        self._parts = list(parts)
+        self._then = then
+
+    async def head(self) -> None:
+        """It has come."""
+
+    async def read(self) -> bytes:
+        if self._parts:
+            return self._parts.pop(0)
+        if self._then is not None:
+            raise ExchangeLost(self._then)
+        return b""
+
+    async def pipe(self, sink: Callable[[bytes], None]) -> None:
+        while data := await self.read():
+            sink(data)
+
+    def pause(self, paused: bool) -> None:
+        """Nobody is slow here."""
+
+    def abort(self, why: str) -> None:
+        """Nobody goes away here."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def ask(*answers: Stream) -> tuple[MemoryRequest, list[str]]:
+    """What the client got, and the nodes that were asked, one for each answer."""
+    client, asked = MemoryRequest(), list[str]()
+    left = list(answers)
+
+    class Engines:
+        def ask(self, node: Any, *_: object, **__: object) -> Stream:
+            asked.append(node.instance_id)
+            return left.pop(0)
+
+    async def story() -> None:
+        node = make_node(2)
+        engines: Any = Engines()
+        async with asyncio.timeout(5):
+            await WholeRequests(node, engines).answer(ASKED, Route(node.status(), "prefix"), client)
+
+    asyncio.run(story())
+    return client, asked
+
+
+def error_in(client: MemoryRequest) -> dict[str, Any] | None:
+    """The error that the stream ended with."""
+    assert client.is_ended
+    _, payload = sse.SseParser().feed(client.answer)[-1]
+    found: dict[str, Any] | None = orjson.loads(payload).get("error")
+    return found
+
+
+def test_a_stream_of_another_route_passes_as_it_is() -> None:
+    client, asked = ask(Stream(TOKEN, TOKEN, LAST))
+    assert client.answer == TOKEN * 2 + LAST
+    assert asked == ["i-0"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "then", "why"),
+    [
+        ([TOKEN, TOKEN], None, "eof"),
+        ([TOKEN, TOKEN[:20]], None, "eof"),
+        ([TOKEN], "reset", "reset"),
+        ([TOKEN, b"\n\n" + sse.named(LOST_EVENT, b"silence")], None, "silence"),
+    ],
+    ids=["a clean end", "half an event", "a reset", "a peer's word"],
+)
+def test_one_that_is_lost_midway_ends_with_an_explicit_error(
+    parts: Sequence[bytes], then: str | None, why: str
+) -> None:
+    client, asked = ask(Stream(*parts, then=then))
+    error = error_in(client)
+    assert error is not None
+    assert (error["code"], asked) == ("engine_lost", ["i-0"])
+    assert f"({why})" in error["message"]
+    assert LOST_EVENT not in client.answer
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [Stream(), Stream(then="eof"), Stream(b"\n\n" + sse.named(LOST_EVENT, b"reset"))],
+    ids=["empty", "eof", "word"],
+)
+def test_one_that_is_lost_before_its_first_byte_is_asked_elsewhere(lost: Stream) -> None:
+    client, asked = ask(lost, Stream(TOKEN, LAST))
+    assert client.answer == TOKEN + LAST
+    assert len(set(asked)) == 2
+
+
+def test_engines_run_out_with_words() -> None:
+    with pytest.raises(NoReadyPeer, match="lost by 3 nodes"):
+        ask(*(Stream() for _ in range(3)))
