@@ -8,6 +8,7 @@ from node_agent.core.membership import Changed
 from node_agent.core.nodes import Liveness
 from sim.fleet import Fleet
 from sim.host import Host
+from sim.network import Weather
 
 
 def held(by: Host, host: Host) -> Liveness | None:
@@ -53,3 +54,11 @@ def wait_until_agreed(fleet: Fleet, hosts: list[Host], within_s: float) -> float
         assert fleet.agenda.now - began < within_s, f"no agreement in {within_s} s"
         fleet.pass_time(0.25)
     return fleet.agenda.now - began
+
+
+def calm(count: int, seed: int = 1, weather: Weather | None = None) -> Fleet:
+    """A fleet whose nodes have met, in whatever weather."""
+    fleet = Fleet(seed, weather)
+    fleet.gather(count)
+    fleet.pass_time(3)
+    return fleet

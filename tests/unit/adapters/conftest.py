@@ -13,6 +13,7 @@ from node_agent.contract.records import PARTITION_KEY, SORT_KEY
 
 REGION = "us-east-1"
 TABLE = "synkti-records"
+BUCKET = "synkti-checkpoints"
 
 
 @pytest.fixture
@@ -33,6 +34,13 @@ def dynamodb(aws: None) -> Any:
     client.create_table(
         TableName=TABLE, KeySchema=schema, AttributeDefinitions=attributes, BillingMode="PAY_PER_REQUEST"
     )
+    return client
+
+
+@pytest.fixture
+def s3(aws: None) -> Any:
+    client = boto3.client("s3", region_name=REGION)
+    client.create_bucket(Bucket=BUCKET)
     return client
 
 

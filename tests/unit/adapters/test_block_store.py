@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import boto3
 import pytest
 
 from node_agent.adapters.block_store import S3BlockStore
@@ -17,9 +16,9 @@ from node_agent.contract.errors import StoreUnavailable
 from node_agent.core.kv_blocks import HEADER_BYTES, block_name, chain, root
 from node_agent.core.kv_index import Index, batches, blocks_key, index_key
 from node_agent.ports import BlockStore
-from tests.unit.adapters.conftest import REGION
+from tests.unit.adapters.conftest import BUCKET
 
-BUCKET, STREAM = "synkti-checkpoints", "ab" * 12
+STREAM = "ab" * 12
 MADE = bytes(16)
 NAMES = tuple(map(block_name, chain(root(MADE), range(20), 4)))
 MIB = 1024 * 1024
@@ -27,13 +26,6 @@ PART_BYTES = 5 * MIB  # S3's least, but for the last
 BLOCKS = {name: bytes([number]) * (2 * MIB + number) for number, name in enumerate(NAMES)}
 INDEX = Index(MADE, NAMES, tuple(map(len, BLOCKS.values())))
 _T = TypeVar("_T")
-
-
-@pytest.fixture
-def s3(aws: None) -> Any:
-    client = boto3.client("s3", region_name=REGION)
-    client.create_bucket(Bucket=BUCKET)
-    return client
 
 
 @pytest.fixture(params=["memory", "s3"])

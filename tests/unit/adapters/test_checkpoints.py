@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import boto3
 import pytest
 
 from node_agent.adapters.checkpoints import AwsCheckpoints
@@ -15,18 +14,10 @@ from node_agent.adapters.memory import MemoryCheckpoints
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.records import StreamRecord, StreamStatus, stream_key
 from node_agent.ports import Checkpoints
-from tests.unit.adapters.conftest import REGION, TABLE
+from tests.unit.adapters.conftest import BUCKET, TABLE
 
-BUCKET = "synkti-checkpoints"
 RECORD = StreamRecord("s1", 2, "i-1", 40, StreamStatus.HANDED_OFF, "journals/i-1/7-0", 3, 4, "digest", 99)
 _T = TypeVar("_T")
-
-
-@pytest.fixture
-def s3(aws: None) -> Any:
-    client = boto3.client("s3", region_name=REGION)
-    client.create_bucket(Bucket=BUCKET)
-    return client
 
 
 @pytest.fixture(params=["memory", "aws"])

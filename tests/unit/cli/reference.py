@@ -31,9 +31,10 @@ from cli.core.nodes import Node
 from cli.exit_codes import MEANINGS
 from cli.main import main
 from tests.unit.cli.conftest import REGION, DeployedFleet, make_state
+from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 from tests.unit.cli.test_bootstrap import MemoryCdk
-from tests.unit.cli.test_fleet_commands import FakeClock, MemorySsm
+from tests.unit.cli.test_connect_and_logs import MemorySsm
 
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
 WIDTH = 100

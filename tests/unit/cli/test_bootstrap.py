@@ -18,8 +18,8 @@ from cli.errors import Failed
 from cli.waiting import Clock
 from node_agent.contract.names import checkpoints_bucket_name, models_bucket_name
 from tests.unit.cli.conftest import ACCOUNT, REGION, DeployedFleet, Run, make_fleet, make_state
+from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
-from tests.unit.cli.test_fleet_commands import FakeClock
 
 BUCKET = models_bucket_name("synkti", ACCOUNT, REGION)
 STATE = {

@@ -1,8 +1,7 @@
-"""Ring, router, breaker, admission, affinity: which engine serves, whether it may, and who has to wait."""
+"""Which engine serves a request, and why; when a peer that fails is left alone."""
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from dataclasses import replace
 
@@ -11,86 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.states import NodeState
-from node_agent.core import admission as admitting
-from node_agent.core.admission import Admission, Refused, Ticket
-from node_agent.core.affinity import MAX_BYTES, conversation_key, prompt_key, session_key
 from node_agent.core.breaker import FAILURES, FIRST_OPEN_S, MAX_OPEN_S, TRIAL_S, Breaker
-from node_agent.core.nodes import Load, NodeStatus, Pool, load_from_header, load_to_header
-from node_agent.core.ring import Ring, key_of
+from node_agent.core.nodes import Load, NodeStatus, Pool
+from node_agent.core.ring import key_of
 from node_agent.core.router import BOUND, MAX_WAITING, NEAR, SLACK, Nowhere, Request, Route, Router
 
 KEYS = [key_of(b"%d" % number) for number in range(400)]
-NAMES = st.sets(st.text("abcdef", min_size=1, max_size=3), max_size=12)
-
-
-# the ring
-
-
-@given(NAMES, NAMES, st.randoms(use_true_random=False))
-def test_a_ring_is_the_same_however_it_came_about(names: set[str], passing: set[str], order: random.Random) -> None:
-    direct: Ring[str] = Ring()
-    direct.add_all({name: name for name in sorted(names)})
-    roundabout: Ring[str] = Ring()
-    together = list(names | passing)
-    order.shuffle(together)
-    for name in together:
-        roundabout.add(name, name)
-    order.shuffle(together)
-    for name in together:
-        if name not in names:
-            roundabout.remove(name)
-    for key in KEYS[:40]:
-        assert direct.owner(key) == roundabout.owner(key)
-        assert list(direct.walk(key)) == list(roundabout.walk(key))
-    assert len(direct) == len(names)
-    assert set(direct) == names
-
-
-def test_many_added_at_once_lie_where_each_would() -> None:
-    one_by_one: Ring[int] = Ring()
-    at_once: Ring[int] = Ring()
-    for number in range(3):
-        one_by_one.add(f"n{number}", number)
-        at_once.add(f"n{number}", number)
-    for number in range(2, 40):
-        one_by_one.add(f"n{number}", number * 10)
-    at_once.add_all({f"n{number}": number * 10 for number in range(2, 40)})
-    assert [list(one_by_one.walk(key)) for key in KEYS[:20]] == [list(at_once.walk(key)) for key in KEYS[:20]]
-
-
-def test_a_walk_meets_everyone_once_its_owner_first() -> None:
-    ring: Ring[str] = Ring()
-    assert ring.owner(7) is None
-    assert list(ring.walk(7)) == []
-    ring.add_all({name: name for name in "abcdefgh"})
-    for key in KEYS:
-        walk = list(ring.walk(key))
-        assert walk[0] == ring.owner(key)
-        assert sorted(walk) == list("abcdefgh")
-    ring.remove("not there")
-    assert "a" in ring
-
-
-def test_a_node_that_comes_takes_its_share_and_moves_nothing_else() -> None:
-    ring: Ring[str] = Ring()
-    ring.add_all({name: name for name in "abcdefghi"})
-    before = {key: ring.owner(key) for key in KEYS}
-    ring.add("z", "z")
-    moved = [key for key in KEYS if ring.owner(key) != before[key]]
-    assert all(ring.owner(key) == "z" for key in moved)
-    assert 0.03 < len(moved) / len(KEYS) < 0.2  # a tenth
-
-
-def test_shares_are_even_enough_for_bounded_loads_to_do_the_rest() -> None:
-    ring: Ring[int] = Ring()
-    ring.add_all({f"i-{number:017x}": number for number in range(20)})
-    keys = [random.Random(1).getrandbits(64) ^ key_of(b"%d" % number) for number in range(20_000)]
-    shares = Counter(ring.owner(key) for key in keys)
-    assert min(shares.values()) / 1_000 > 0.6
-    assert max(shares.values()) / 1_000 < 1.5
-
-
-# the router
 
 
 class Source:
@@ -360,9 +285,6 @@ def test_a_route_looks_at_a_few_nodes_at_any_size(nodes: int, running: int) -> N
     assert max(looked.values()) <= 2 * NEAR
 
 
-# the breaker
-
-
 def test_a_breaker_opens_after_some_failures_and_twice_as_long_each_time() -> None:
     breaker, now, opened = Breaker(), 0.0, []
     for _ in range(FAILURES - 1):
@@ -383,125 +305,3 @@ def test_a_breaker_opens_after_some_failures_and_twice_as_long_each_time() -> No
     assert breaker.is_closed
     breaker.failed(now)
     assert breaker.allows(now)
-
-
-# admission
-
-
-def test_who_cannot_be_served_waits_first_come_first_served() -> None:
-    admission = Admission()
-    assert admission.may_pass()
-    first, second = admission.arrive(0.0, 0.5), admission.arrive(0.1, 0.5)
-    assert isinstance(first, Ticket)
-    assert isinstance(second, Ticket)
-    assert not admission.may_pass()  # nobody overtakes
-    assert admission.next == first
-    admission.admitted(0.5, first)
-    assert admission.next == second
-    for _ in range(2):  # the second time there is nothing to take back
-        admission.withdraw(second)
-    assert admission.next_deadline() is None
-    assert len(admission) == 0
-
-
-def test_the_queue_is_bounded_in_number_and_in_time() -> None:
-    admission = Admission(max_waiting=3, max_wait_s=10.0)
-    tickets = [admission.arrive(float(number), 0.5) for number in range(3)]
-    refused = admission.arrive(3.0, 0.5)
-    assert isinstance(refused, Refused)
-    assert refused.why == "queue-full"
-    assert len(admission) == 3
-    assert admission.next_deadline() == 10.0
-    assert admission.overdue(9.9) == []
-    assert admission.overdue(11.0) == tickets[:2]
-    assert admission.waited_too_long(11.0, 0.5).why == "waited-too-long"
-    assert len(admission) == 1
-
-
-def test_retry_after_follows_from_how_fast_requests_were_let_in() -> None:
-    admission = Admission(max_waiting=100)
-    assert admission.retry_after_s(0.0, 0.5) == admitting.MOST_RETRY_S  # nothing was, ever
-    for tick in range(1, 400):
-        admission.admitted(tick * 0.1)  # ten a second
-    for _ in range(49):
-        admission.arrive(40.0, 0.5)
-    assert admission.retry_after_s(40.0, 0.5) == pytest.approx(5.0, rel=0.15)
-    assert admission.retry_after_s(40.0, 0.0) < admission.retry_after_s(40.0, 1.0)
-    assert admission.retry_after_s(4_000.0, 0.5) == admitting.MOST_RETRY_S
-    assert Admission().retry_after_s(0.0, 0.0) >= admitting.LEAST_RETRY_S
-
-
-@given(st.lists(st.tuples(st.sampled_from("arn"), st.floats(0, 5), st.floats(0, 0.999)), max_size=80))
-def test_whatever_happens_the_queue_stays_within_its_bound_and_promises_are_sane(
-    steps: list[tuple[str, float, float]],
-) -> None:
-    admission, now = Admission(max_waiting=5, max_wait_s=3.0), 0.0
-    for kind, wait_s, chance in steps:
-        now += wait_s
-        if kind == "a":
-            answer = admission.arrive(now, chance)
-            if isinstance(answer, Refused):
-                assert admitting.LEAST_RETRY_S <= answer.retry_after_s <= admitting.MOST_RETRY_S
-        elif kind == "r" and admission.next is not None:
-            admission.admitted(now, admission.next)
-        else:
-            assert all(ticket.due <= now for ticket in admission.overdue(now))
-        assert len(admission) <= 5
-
-
-# affinity
-
-SYSTEM = {"role": "system", "content": "You are terse. " * 200}
-
-
-def turns(*texts: str) -> list[object]:
-    roles = ["user", "assistant"]
-    return [SYSTEM, *({"role": roles[n % 2], "content": text} for n, text in enumerate(texts))]
-
-
-def test_all_turns_of_a_conversation_have_the_same_key_and_others_have_another() -> None:
-    first = conversation_key(turns("hello"))
-    assert first is not None
-    assert conversation_key(turns("hello", "Hi.", "more")) == first
-    assert conversation_key(turns("hello", "Another answer.", "more", "x", "y")) == first
-    assert conversation_key(turns("good day")) != first
-    assert conversation_key(turns("hello")[1:]) != first
-
-
-def test_what_comes_far_behind_or_is_no_text_does_not_matter_and_costs_nothing() -> None:
-    image = {"type": "image_url", "image_url": {"url": "data:" + "x" * 5_000_000}}
-    other = {"type": "image_url", "image_url": {"url": "data:" + "x" * 5_000_001}}
-    key = conversation_key([{"role": "user", "content": [{"type": "text", "text": "what is this?"}, image]}])
-    assert key is not None
-    assert key != conversation_key([{"role": "user", "content": [{"type": "text", "text": "what is this?"}, other]}])
-    long = "y" * (2 * MAX_BYTES)
-    assert prompt_key(long) == prompt_key(long + "z")
-    assert prompt_key("a") != prompt_key("b")
-
-
-def test_prompts_of_every_form_have_keys() -> None:
-    assert prompt_key("text") == prompt_key(["text", "and another"])
-    assert prompt_key([1, 2, 3]) == prompt_key([[1, 2, 3], [4]])
-    assert prompt_key([1, 2, 3]) != prompt_key([1, 23])
-    assert session_key("s") != prompt_key("s")
-    assert session_key("") is prompt_key("") is prompt_key([]) is prompt_key(None) is conversation_key("x") is None
-
-
-JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
-
-
-@given(JUNK)
-def test_whatever_a_client_sends_has_a_key_or_none(body: object) -> None:
-    for key in (conversation_key(body), prompt_key(body), conversation_key([{"role": "user", "content": body}])):
-        assert key is None or 0 <= key < 2**64
-
-
-def test_a_load_goes_in_one_line_and_nonsense_is_none() -> None:
-    load = Load(7, 2, 0.25, 0.0125, 1_500.0)
-    assert load_from_header(load_to_header(load)) == load
-    for nonsense in (b"", b"7 2", b"a b c d e", b"1 2 3 4 5 6"):
-        with pytest.raises(ValueError, match=r"invalid literal|could not convert|not enough|too many"):
-            load_from_header(nonsense)

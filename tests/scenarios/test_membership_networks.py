@@ -1,0 +1,268 @@
+"""Membership on bad networks, among strangers, and what it costs, on virtual time."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from node_agent.contract.states import NodeState
+from node_agent.core.membership import Membership, Received, Tempo
+from node_agent.core.membership.wire import MAX_DATAGRAM
+from node_agent.core.nodes import Liveness, Load
+from sim.fleet import Fleet
+from sim.network import Weather
+from tests.scenarios.fleets import agree, all_hold, calm, changes, held, names, serving, wait_until_agreed
+
+# the network
+
+
+def test_repeated_late_and_reordered_datagrams_change_nothing() -> None:
+    fleet = calm(20, weather=Weather(repeated=0.3, late=0.2, late_s=0.25))
+    fleet.pass_time(120)
+    assert [change for _, _, change in fleet.changes if change.after is Liveness.DEAD] == []
+    assert all(host.membership.refused["seen"] > 0 for host in fleet.hosts.values())
+    assert agree(list(fleet.hosts.values()))
+
+
+def test_five_percent_loss_suspects_few_and_kills_nobody() -> None:
+    fleet = calm(30, weather=Weather(loss=0.05))
+    fleet.pass_time(600)
+    suspicions = {(change.status.instance_id, change.status.incarnation) for _, _, change in fleet.changes}
+    assert len(suspicions) <= 6  # of 18,000 probes
+    assert [change for _, _, change in fleet.changes if change.after is Liveness.DEAD] == []
+
+
+def test_a_network_that_passes_streams_only_still_has_a_fleet() -> None:
+    """Datagrams may be closed by a security group: every probe then falls back to a question over a stream."""
+    fleet = calm(4, weather=Weather(loss=1.0))
+    fleet.pass_time(60)
+    assert [change for _, _, change in fleet.changes if change.after is Liveness.DEAD] == []
+    assert agree(list(fleet.hosts.values()))
+
+
+def test_a_split_fleet_serves_on_both_sides_and_heals() -> None:
+    fleet = calm(20)
+    hosts = list(fleet.hosts.values())
+    left, right = hosts[:8], hosts[8:]
+    fleet.split(left, right)
+    fleet.pass_time(40)
+    for side in (left, right):
+        assert agree(side)
+        assert all(serving(host) == names(side) - {host.instance_id} for host in side)
+    joined_meanwhile = fleet.boot()[0]
+    fleet.pass_time(10)
+    healed_at = fleet.agenda.now
+    fleet.split()
+    wait_until_agreed(fleet, [*hosts, joined_meanwhile], 45)
+    since = [change for at, _, change in fleet.changes if at > healed_at]
+    assert [change for change in since if change.after is Liveness.DEAD] == []
+    # Nobody is taken out of service for having been on the other side.
+    assert len([change for change in since if change.after is Liveness.SUSPECT]) <= 2
+
+
+def test_a_split_that_nobody_sees_from_outside_heals_too() -> None:
+    """No newcomer, no tags: the dead are tried again now and then."""
+    fleet = calm(12)
+    hosts = list(fleet.hosts.values())
+    fleet.split(hosts[:6], hosts[6:])
+    fleet.pass_time(300)
+    assert agree(hosts[:6])
+    fleet.split()
+    wait_until_agreed(fleet, hosts, 30)
+
+
+def test_who_missed_a_refutation_hears_it_again_from_the_accused() -> None:
+    fleet = calm(6)
+    accused, deaf, *rest = fleet.hosts.values()
+    accused.freeze()
+    fleet.pass_time(15)
+    assert held(deaf, accused) is Liveness.DEAD
+    deaf.side = 1  # it misses how the others take the accused back
+    accused.thaw()
+    fleet.pass_time(0.8)
+    assert all_hold(rest, accused, Liveness.ALIVE)
+    assert held(deaf, accused) is Liveness.DEAD
+    fleet.network.cut_links |= {(host.address, deaf.address) for host in rest}
+    deaf.side = 0
+    fleet.pass_time(12)
+    assert held(deaf, accused) is Liveness.ALIVE
+
+
+def test_second_opinions_settle_a_suspicion_without_waiting_for_the_rotation() -> None:
+    """Without them only further probes' turns would confirm it, half a second later at that size."""
+    took = {}
+    for opinions in (0.0, 4.0):
+        lasted = []
+        for seed in range(8):
+            fleet = Fleet(seed, tempo=Tempo(opinions=opinions))
+            fleet.gather(40)
+            fleet.pass_time(3)
+            gone = fleet.hosts["i-00000000000000007"]
+            gone.vanish()
+            fleet.pass_time(25)
+            first = min(at for at, _, _ in changes(fleet, gone, Liveness.SUSPECT))
+            lasted.append(max(at for at, _, _ in changes(fleet, gone, Liveness.DEAD)) - first)
+        took[opinions] = median(lasted)
+    assert took[4.0] < took[0.0] - 0.3
+
+
+def test_a_zone_that_goes_at_once_is_excluded_and_the_rest_goes_on() -> None:
+    fleet = calm(60)
+    hosts = list(fleet.hosts.values())
+    gone = [host for host in hosts if host.membership.status.pool.zone == "us-east-1a"]
+    rest = [host for host in hosts if host not in gone]
+    for host in gone:
+        host.vanish()
+    wait_until_agreed(fleet, rest, 20)
+    assert all(not changes(fleet, host, Liveness.DEAD) for host in rest)
+
+
+def test_half_of_a_fleet_that_goes_at_once_is_excluded() -> None:
+    fleet = calm(50)
+    hosts = list(fleet.hosts.values())
+    for host in hosts[::2]:
+        host.vanish()
+    wait_until_agreed(fleet, hosts[1::2], 25)
+
+
+# who may speak
+
+
+def recorded(fleet: Fleet, seconds: float) -> list[tuple[str, bytes]]:
+    """Everything that crosses the network meanwhile: (to, datagram)."""
+    tape: list[tuple[str, bytes]] = []
+    send = fleet.network.send
+
+    def record(source, to, data):  # type: ignore[no-untyped-def] # the method that it stands in for
+        tape.append((to, data))
+        send(source, to, data)
+
+    fleet.network.send = record  # type: ignore[method-assign]
+    fleet.pass_time(seconds)
+    fleet.network.send = send  # type: ignore[method-assign]
+    return tape
+
+
+def test_yesterday_s_datagrams_change_nothing_today() -> None:
+    fleet = calm(6)
+    hosts = list(fleet.hosts.values())
+    gone, restarted = hosts[0], hosts[1]
+    tape = recorded(fleet, 20)
+    gone.leave()
+    tape += recorded(fleet, 3)
+    again = fleet.restart(restarted)
+    tape += recorded(fleet, 10)
+    living = [host for host in fleet.running() if host is not gone]
+    fleet.pass_time(24 * 60)  # not a whole day: nothing depends on how long ago it was
+    before = len(fleet.changes)
+    views = {host.instance_id: host.membership.view for host in living}
+    for host in living:
+        for to, data in tape:
+            if to == host.address:
+                host.handle(Received(host.clock, data))
+    for _, data in tape:  # and at others than they were meant for
+        again.handle(Received(again.clock, data))
+    fleet.pass_time(10)
+    assert fleet.changes[before:] == []
+    assert all(host.membership.view is views[host.instance_id] for host in living)
+    assert again.membership.refused["other life"] > 0
+
+
+def test_a_stranger_s_recording_is_asked_and_never_believed() -> None:
+    """A hello of a node that is gone and forgotten: nobody is there to answer for it."""
+    fleet = calm(3)
+    newcomer = fleet.make()
+    hosts = [host for host in fleet.hosts.values() if host is not newcomer]
+    hosts[0].tagged(fleet.tags())
+    newcomer.vanish()
+    tape = []
+    ghost = fleet.make()
+    send = fleet.network.send
+    fleet.network.send = lambda source, to, data: tape.append(data)  # type: ignore[method-assign]
+    ghost.tagged(fleet.tags())
+    fleet.network.send = send  # type: ignore[method-assign]
+    ghost.vanish()
+    assert tape
+    for data in tape:
+        for host in hosts:
+            host.handle(Received(host.clock, data))
+    fleet.pass_time(5)
+    assert all_hold(hosts, ghost, None)
+
+
+def test_other_clusters_and_damaged_datagrams_are_refused() -> None:
+    fleet = calm(3)
+    a, b, _ = fleet.hosts.values()
+    tape = [data for to, data in recorded(fleet, 3) if to == a.address]
+    damaged = [bytes((data[0], *data[1:-1], data[-1] ^ 1)) for data in tape]
+    for data in (*damaged, b"", b"short", bytes(MAX_DATAGRAM)):
+        a.handle(Received(a.clock, data))
+    assert a.membership.refused["seal"] >= len(damaged)
+    other = Membership(b.membership.status, b"strang", b"another key", 0.0, lambda: 0.5)
+    assert other.handle(Received(0.0, tape[0])) == ()
+    assert other.refused == {"seal": 1}
+
+
+def test_no_datagram_is_larger_than_its_bound() -> None:
+    fleet = calm(40)
+    for number, host in enumerate(fleet.hosts.values()):
+        host.measured(Load(number, 1, 0.5, 0.02, 100.0))
+        host.announce(NodeState.AT_RISK)
+    fleet.boot(10)
+    tape = recorded(fleet, 5)
+    assert max(len(data) for _, data in tape) <= MAX_DATAGRAM
+    assert max(len(data) for _, data in tape) > MAX_DATAGRAM // 2
+
+
+# cost
+
+
+def test_a_node_sends_no_more_in_a_fleet_ten_times_as_large() -> None:
+    rates = {}
+    for count in (20, 200):
+        fleet = calm(count)
+
+        def load(fleet: Fleet = fleet) -> None:
+            for number, host in enumerate(fleet.hosts.values()):
+                host.measured(Load((number + round(fleet.agenda.now * 7)) % 23, 2, 0.5, 0.03, 1000.0))
+
+        fleet.agenda.every(0.5, load)
+        fleet.pass_time(10)
+        messages, octets = fleet.network.messages, fleet.network.octets
+        fleet.pass_time(20)
+        rates[count] = (
+            (fleet.network.messages - messages) / 20 / count,
+            (fleet.network.octets - octets) / 20 / count,
+        )
+    assert rates[200][0] < 1.2 * rates[20][0] < 10
+    assert rates[200][1] < 2 * rates[20][1] < 4_000
+
+
+def test_the_view_is_the_same_until_something_changes() -> None:
+    fleet = calm(10)
+    host, other, *_ = fleet.hosts.values()
+    view = host.membership.view
+    fleet.pass_time(30)
+    assert host.membership.view is view
+    other.announce(NodeState.AT_RISK)
+    fleet.pass_time(1)
+    assert host.membership.view is not view
+    assert host.membership.view.version > view.version
+
+
+def test_everything_that_waits_stays_within_bounds_while_half_the_fleet_flaps() -> None:
+    fleet = calm(40, weather=Weather(loss=0.1))
+    hosts = list(fleet.hosts.values())
+    for step in range(40):
+        for host in hosts[step % 2 :: 2]:
+            (host.freeze if not host.is_frozen else host.thaw)()
+        fleet.pass_time(2)
+        for host in hosts:
+            figures = host.membership.figures
+            assert figures["rumours"] <= 40
+            assert figures["loads"] <= 40
+            assert figures["probes"] <= 128
+            assert figures["timers"] < 600
+    for host in hosts:
+        if host.is_frozen:
+            host.thaw()
+    wait_until_agreed(fleet, hosts, 60)

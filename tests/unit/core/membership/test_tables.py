@@ -1,0 +1,211 @@
+"""Membership's tables: who is known, how two of them are compared, whom tags name."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.contract.errors import InvalidTransition
+from node_agent.contract.states import NodeState
+from node_agent.core.membership.anti_entropy import differing, page, read_summary, summary_of, write_summary
+from node_agent.core.membership.named_nodes import MAX_S, NamedNodes
+from node_agent.core.membership.post import Me
+from node_agent.core.membership.roster import MAX_TOMBSTONES, Member, Roster, Rotation
+from node_agent.core.membership.rumours import Rumours
+from node_agent.core.membership.wire import Intro, read_rumours
+from node_agent.core.nodes import Liveness, TaggedNode
+from sim.fleet import status_of
+
+
+def life(number: int) -> bytes:
+    return number.to_bytes(6, "big")
+
+
+# the table
+
+
+def member(number: int) -> Member:
+    return Member(life(number), status_of(number, 1), 0.0, None)
+
+
+@given(st.lists(st.tuples(st.sampled_from("awr"), st.integers(0, 30)), max_size=120), st.integers(0, 99))
+def test_a_rotation_walks_everyone_once_a_round_whoever_comes_and_goes(steps: list[tuple[str, int]], seed: int) -> None:
+    rotation = Rotation(random.Random(seed).random)
+    within: dict[int, Member] = {}
+    walked: list[Member] = []
+    for step, number in steps:
+        if step == "a" and number not in within:
+            within[number] = member(number)
+            rotation.add(within[number])
+        elif step == "r" and number in within:
+            gone = within.pop(number)
+            rotation.remove(gone)
+            walked = [other for other in walked if other is not gone]
+        elif step == "w" and within:
+            if len(walked) >= len(within):
+                walked = []
+            next_one = rotation.next()
+            assert next_one is not None
+            assert next_one not in walked
+            assert next_one in within.values()
+            walked.append(next_one)
+        assert sorted(m.life for m in rotation) == sorted(m.life for m in within.values())
+        assert all(rotation._members[m.place] is m for m in rotation)
+
+
+def test_who_is_not_in_a_rotation_cannot_be_taken_out_of_it() -> None:
+    with pytest.raises(InvalidTransition):
+        Rotation(lambda: 0.5).remove(member(1))
+    assert Rotation(lambda: 0.5).next() is None
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9, 10, 50])
+def test_some_are_different_ones_at_random_and_everyone_s_turn_comes(count: int) -> None:
+    rotation = Rotation(random.Random(count).random)
+    members = [member(number) for number in range(count)]
+    for one in members:
+        rotation.add(one)
+    drawn: set[bytes] = set()
+    for _ in range(400):
+        some = rotation.some(3, without=members[0])
+        assert len({m.life for m in some}) == len(some) == min(3, count - 1)
+        assert members[0] not in some
+        drawn |= {m.life for m in some}
+    assert drawn == {m.life for m in members[1:]}
+
+
+def table(*numbers: int, max_nodes: int = 100) -> Roster:
+    roster = Roster("me", random.Random(1).random, max_nodes)
+    for number in numbers:
+        roster.admit(life(number), status_of(number, 1), 0.0)
+    return roster
+
+
+def test_the_table_is_bounded_and_the_dead_make_room() -> None:
+    roster = table(1, 2, max_nodes=2)
+    assert roster.admit(life(3), status_of(3, 1), 0.0) is None
+    roster.hold(roster.by_life[life(1)], Liveness.DEAD, 1.0)
+    assert roster.admit(life(3), status_of(3, 1), 0.0) is not None
+    assert set(roster.by_life) == {life(2), life(3)}
+    assert roster.newest_incarnation(status_of(1, 1).instance_id) == 1
+
+
+def test_what_is_forgotten_leaves_a_tombstone_and_those_are_bounded() -> None:
+    roster = table(1)
+    roster.forget(roster.by_life[life(1)])
+    assert roster.newest_incarnation(status_of(1, 1).instance_id) == 1
+    assert roster.newest_incarnation("i-never-heard-of") == -1
+    for number in range(2, MAX_TOMBSTONES + 10):
+        admitted = roster.admit(life(number), status_of(number, 1), 0.0)
+        assert admitted is not None
+        roster.forget(admitted)
+    assert len(roster.tombstones) == MAX_TOMBSTONES
+
+
+def test_a_forgotten_life_that_comes_back_has_its_used_numbers_still_used() -> None:
+    roster = table()
+    first = roster.admit(life(1), status_of(1, 1), 0.0, below=40)
+    assert first is not None
+    roster.forget(first)
+    again = roster.admit(life(1), status_of(1, 2), 9.0, below=10)
+    assert again is not None
+    assert again.window is not None
+    assert not again.window.admit(40)
+    assert again.window.admit(41)
+
+
+def test_a_view_sorts_members_by_what_is_held_of_them() -> None:
+    roster = table(1, 2, 3, 4, 5)
+    ids = [status_of(number, 1).instance_id for number in range(6)]
+    roster.update(roster.by_id[ids[1]], replace(status_of(1, 2), state=NodeState.DRAINING))
+    for number, liveness in ((2, Liveness.SUSPECT), (3, Liveness.DEAD), (4, Liveness.LEFT)):
+        roster.hold(roster.by_id[ids[number]], liveness, 1.0)
+    view = roster.view
+    assert [status.instance_id for status in view.alive] == [ids[1], ids[5]]
+    assert [status.instance_id for status in view.serving] == [ids[5]]
+    assert [status.instance_id for status in view.suspects] == [ids[2]]
+    assert [status.instance_id for status in view.known] == [ids[1], ids[2], ids[3], ids[5]]
+    assert roster.view is view
+    assert roster.nodes == 4
+
+
+# comparing tables
+
+
+NUMBERS = st.sets(st.integers(1, 2**20), max_size=40)
+
+
+@given(NUMBERS, NUMBERS, st.integers(0, 99))
+def test_summaries_differ_exactly_where_tables_do_and_a_page_makes_up_for_it(
+    left: set[int], right: set[int], start: int
+) -> None:
+    a, b = scattered(left), scattered(right)
+    buckets = differing(a.summary, b.summary)
+    assert bool(buckets) == (left != right)
+    me = Me(status_of(2**21, 1), bytes(5) + b"m", Rumours())
+    for rumour in read_rumours(page(a, me, buckets, start), 0):
+        assert isinstance(rumour, Intro)
+        if rumour.life not in b.by_life:
+            b.admit(rumour.life, rumour.status, 0.0)
+    assert {life for life in b.by_life if life != me.life} == {*scattered(left | right).by_life}
+
+
+def scattered(numbers: set[int]) -> Roster:
+    """A table whose lives fall into all buckets, the same for the same number."""
+    roster = Roster("me", lambda: 0.5)
+    for number in numbers:
+        roster.admit(bytes((number % 251,)) + number.to_bytes(5, "big"), status_of(number, 1), 0.0)
+    return roster
+
+
+def test_a_summary_is_undone_by_the_same_changes_backwards() -> None:
+    roster = table(1, 2, 3)
+    before = list(roster.summary)
+    third = roster.by_life[life(3)]
+    roster.hold(third, Liveness.SUSPECT, 1.0)
+    assert roster.summary == before  # a suspect is still there
+    roster.hold(third, Liveness.DEAD, 1.0)
+    assert roster.summary != before
+    roster.hold(third, Liveness.ALIVE, 1.0)
+    assert roster.summary == before
+    me = Me(status_of(9, 1), life(9), Rumours())
+    assert read_summary(b"xx" + write_summary(summary_of(roster, me)), 2) == tuple(summary_of(roster, me))
+    with pytest.raises(ValueError, match="summary"):
+        read_summary(b"short", 0)
+
+
+# names from tags
+
+
+def test_names_are_greeted_ever_more_seldom_until_they_are_members_or_named_no_more() -> None:
+    roster, names = table(1), NamedNodes(most=10)
+    tags = [TaggedNode(status_of(number, 1).instance_id, f"host{number}:1", None) for number in range(1, 4)]
+    names.renew([*tags, TaggedNode("me", "me:1", None)], roster, 0.0)
+    assert len(names) == 2
+    assert names.due(5, roster, 0.0) == ["host2:1", "host3:1"]
+    assert names.due(5, roster, 0.5) == []
+    assert names.due(1, roster, 1.0) == ["host2:1"]
+    roster.admit(life(2), status_of(2, 1), 0.0)
+    names.renew(tags[2:], roster, 2.0)
+    times, now = [], 2.0
+    while now < 600:
+        if names.due(5, roster, now):
+            times.append(now)
+        now += 0.5
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps == sorted(gaps)
+    assert max(gaps) == MAX_S
+    names.renew([], roster, now)
+    assert len(names) == 0
+
+
+def test_names_are_bounded_and_a_thousand_cost_no_more_than_a_few() -> None:
+    names = NamedNodes(most=50)
+    names.renew([TaggedNode(f"i-{number}", f"h{number}:1", None) for number in range(999)], table(), 0.0)
+    assert len(names) == 50
+    assert len(names.due(3, table(), 0.0)) == 3
