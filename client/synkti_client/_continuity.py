@@ -3,7 +3,8 @@
 Rules kept here:
 
 * the application gets whole events only, each once, in their order;
-* the stream is over with `[DONE]`, or with an error that another node would answer, too;
+* the stream is over with `[DONE]`, with the last event of its route, or with an error that another node would answer,
+  too;
 * an error that only means "not here" is kept from the application: the stream is to be resumed elsewhere;
 * the end of a connection without either is no end of the stream.
 """
@@ -14,6 +15,9 @@ import json
 
 ELSEWHERE = frozenset({"handoff", "stream_taken", "engine_lost", "no_ready_node", "journal_behind", "too_many_streams"})
 """Error codes of a node that say nothing of the stream, only of this node or this moment."""
+
+LAST_EVENTS = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"message_stop"})
+"""Of the routes whose streams have no `[DONE]`."""
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
@@ -58,13 +62,15 @@ class Continuity:
 
     def _takes(self, block: bytes) -> bool:
         """Account for an event; whether it is the application's to see."""
-        event_id, payload = "", b""
+        event_id, name, payload = "", b"", b""
         for line in block.split(b"\n"):
             if line.startswith(b"data: "):
                 payload = line[6:]
+            elif line.startswith(b"event: "):
+                name = line[7:]
             elif line.startswith(b"id: "):
                 event_id = line[4:].decode("latin-1")
-        if payload == b"[DONE]":
+        if payload == b"[DONE]" or name in LAST_EVENTS:
             self.over = True
         elif not event_id and payload.startswith(b'{"error"'):
             code = _code(payload)

@@ -33,10 +33,25 @@ OWN_ARGUMENTS = "synkti_"
 
 
 class Kind(Enum):
-    """The two routes that generate a continuable stream."""
+    """The routes whose streams can go on: two of chunks (`core/stream`), two of events (`core/retelling`)."""
 
     CHAT = "/v1/chat/completions"
     COMPLETION = "/v1/completions"
+    RESPONSES = "/v1/responses"
+    MESSAGES = "/v1/messages"
+
+    @property
+    def speaks_in_events(self) -> bool:
+        """Whether its streams have events with names, and no chunks with token ids."""
+        return self in (Kind.RESPONSES, Kind.MESSAGES)
+
+
+_PROMPT_FIELD = {
+    Kind.CHAT: "messages",
+    Kind.COMPLETION: "prompt",
+    Kind.RESPONSES: "input",
+    Kind.MESSAGES: "messages",
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +126,7 @@ def read_generation(kind: Kind, raw: bytes) -> Generation:
     """Raises RequestRejected (400) for what no engine could serve; finer checks are the engine's own."""
     body = without_own_arguments(_read_object(raw))
     model = _required_text(body, "model")
-    prompt_field = "messages" if kind is Kind.CHAT else "prompt"
+    prompt_field = _PROMPT_FIELD[kind]
     if prompt_field not in body:
         raise _bad(f"You must provide {prompt_field!r}.", prompt_field)
     options = body.get("stream_options") or {}
@@ -126,13 +141,33 @@ def read_generation(kind: Kind, raw: bytes) -> Generation:
         wants_ids=bool(body.get("return_token_ids")),
         wants_usage=bool(options.get("include_usage")),
         wants_running_usage=bool(options.get("include_usage") and options.get("continuous_usage_stats")),
-        choices=_choices(body) * max(1, len(prompts)),
+        choices=1 if kind.speaks_in_events else _choices(body) * max(1, len(prompts)),
         prompts=prompts,
         echoes=_echoes(body, prompts),
         max_tokens=_max_tokens(kind, body),
         stop=_stop_strings(body.get("stop")),
-        key=conversation_key(body["messages"]) if kind is Kind.CHAT else prompt_key(body["prompt"]),
+        key=_key(kind, body[prompt_field]),
     )
+
+
+def read_event_stream(kind: Kind, raw: bytes) -> Generation | None:
+    """A request for a stream of events that can be continued; None for any other, which an engine has to answer.
+
+    A background response, and one that goes on from another, live in the memory of the engine that has them.
+    """
+    try:
+        generation = read_generation(kind, raw)
+    except RequestRejected:
+        return None
+    body = generation.body
+    is_of_one_engine = body.get("background") or body.get("previous_response_id") is not None
+    return generation if generation.streaming and not is_of_one_engine else None
+
+
+def _key(kind: Kind, prompt: object) -> int | None:
+    if kind is Kind.COMPLETION or isinstance(prompt, str):
+        return prompt_key(prompt)
+    return conversation_key(prompt)
 
 
 def _read_object(raw: bytes) -> dict[str, Any]:
@@ -213,12 +248,15 @@ def _required_text(body: Mapping[str, Any], field: str) -> str:
 
 
 def _max_tokens(kind: Kind, body: Mapping[str, Any]) -> int | None:
-    value = body.get("max_completion_tokens", body.get("max_tokens")) if kind is Kind.CHAT else body.get("max_tokens")
+    name = "max_output_tokens" if kind is Kind.RESPONSES else "max_tokens"
+    value = body.get(name)
+    if kind is Kind.CHAT:
+        value = body.get("max_completion_tokens", value)
     if value is None:
         # vLLM: a completion that does not name max_tokens gets 16; an explicit null means the rest of the context.
         return 16 if kind is Kind.COMPLETION and "max_tokens" not in body else None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _bad("'max_tokens' must be a whole number, 0 or more.", "max_tokens")
+        raise _bad(f"'{name}' must be a whole number, 0 or more.", name)
     return value
 
 

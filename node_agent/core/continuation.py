@@ -27,6 +27,7 @@ from node_agent.core.ways import Way
 RESUME_IDS = "synkti_resume_ids"
 FORCED_IDS = "synkti_forced_ids"
 APART = "synkti_apart"
+TELL_IDS = "synkti_tell_ids"
 """The plug-in's arguments (`engine_plugin/synkti_engine/arguments`), which validates them."""
 
 _CARRIED = (

@@ -1,4 +1,4 @@
-"""How streams of routes that are only passed on end: with the last event of their protocol, or lost.
+"""How streams end: with the last event of their route's protocol, with an error that its clients read, or lost.
 
     data: [DONE]                        OpenAI's chat, completions, transcriptions
     event: response.completed           OpenAI's responses
@@ -14,14 +14,26 @@ Source of the last events: vLLM 0.32, `entrypoints/openai/responses`, `entrypoin
 from __future__ import annotations
 
 from node_agent.core import sse
+from node_agent.core.completions import Kind
 from node_agent.core.stream import LOST_EVENT
 
-_LAST = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"message_stop"})
+LAST_EVENTS = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"message_stop"})
 _LOST_BEGINS = b"event: " + LOST_EVENT
 
 
+def error_event(path: str, error: bytes) -> bytes:
+    """The last event of a stream that ends with an error. path: its route's; error: OpenAI's body, on one line.
+
+    Anthropic's clients skip events without a name of theirs, and would take the stream's end for the answer's.
+    """
+    return sse.named(b"error", error[:-1] + b',"type":"error"}') if path == Kind.MESSAGES.value else sse.message(error)
+
+
 class Ending:
-    """Feed it what passes. why_lost: why the stream is not whole as it stands, None where it is."""
+    """Of a stream that is only passed on. Feed it what passes.
+
+    why_lost: why the stream is not whole as it stands, None where it is.
+    """
 
     def __init__(self, max_event_bytes: int = sse.MAX_EVENT_BYTES) -> None:
         self.why_lost: str | None = "eof"
@@ -40,6 +52,6 @@ class Ending:
             if name == LOST_EVENT:
                 self.why_lost = payload.decode("ascii", "replace")
                 return data.partition(_LOST_BEGINS)[0]
-            if payload == sse.DONE or name in _LAST:
+            if payload == sse.DONE or name in LAST_EVENTS:
                 self.why_lost = None
         return data

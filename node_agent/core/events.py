@@ -41,10 +41,12 @@ class Events:
             raise InvalidTransition("a chunk without a first chunk")
         return self.frame
 
-    def numbered(self, chunk: bytes) -> bytes:
-        """The next event."""
+    def numbered(self, chunk: bytes, name: bytes = b"") -> bytes:
+        """The next event; name: where it has one of its own."""
         self.seq = seq = self.seq + 1
         run = self._run if self._run_known else self._find_run()
+        if name:
+            return b"id: %b/%d%b\nevent: %b\ndata: %b\n\n" % (self._id, seq, run, name, chunk)
         return b"id: %b/%d%b\ndata: %b\n\n" % (self._id, seq, run, chunk)
 
     def shown(self, behind: bytes) -> bytes:

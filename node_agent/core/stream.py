@@ -8,8 +8,8 @@ Rules kept here:
 * once the last finish_reason was handed out nothing can be lost any more: what is missing is made here;
 * every engine after the first goes on under the id, name and time of the first, so the client sees one answer;
 * every event carries its id, `<stream>/<seq>` and more after a takeover (`core/epochs`);
-* for every event there is one line of the journal (`core/lines`), from which `resumed` makes the same stream again on
-  another node;
+* for every event there is one line of the journal (`core/lines`), from which `core/streams` makes the same stream again
+  on another node;
 * an event that is like the one before but for its text and id is compared, not read (`core/template`): its plain line
   is all that is kept of it, until somebody needs the journals.
 
@@ -37,7 +37,6 @@ from node_agent.core import completions, continuation, logprobs, sse, template, 
 from node_agent.core.account import Account
 from node_agent.core.completions import COMPLETE_REASONS, Generation, Kind
 from node_agent.core.epochs import Run
-from node_agent.core.lines import read_lines
 from node_agent.core.template import Compare, as_event
 from node_agent.core.ways import Choice, Way
 
@@ -356,19 +355,3 @@ class StreamMachine(Account):
             self.state = StreamState.FINISHED
         elif self.seq:
             self.state, self.lost_why = StreamState.LOST, "entry-lost"
-
-
-def resumed(
-    generation: Generation, stream_id: str, written: bytes, after: int, runs: Sequence[Run] = ()
-) -> tuple[StreamMachine, bytes]:
-    """A stream made from its journal, and the events behind `after` that its client lacks. Raises ValueError.
-
-    runs: of the stream (see `core/epochs`), the new owner's included.
-    """
-    machine, events = StreamMachine(generation, stream_id, runs), []
-    for line in read_lines(written):
-        event = machine.read_line(line)
-        if machine.seq > after:
-            events.append(event)
-    machine.restored(written)
-    return machine, b"".join(events)

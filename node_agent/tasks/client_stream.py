@@ -1,6 +1,6 @@
 """The task behind one client's stream: asks an engine, moves bytes through the machine, and goes on elsewhere.
 
-All decisions about bytes are the machine's (`core/stream`); this is the shell that has connections and a clock. The
+All decisions about bytes are the machine's (`core/streams`); this is the shell that has connections and a clock. The
 task asks engines and waits for their ends; what comes from them passes beside it, from one callback to the next: the
 engine's connection, the machine, the journal (`tasks/kept_stream`), the client's connection.
 """
@@ -19,7 +19,8 @@ from node_agent.core.handing_over import read_loss
 from node_agent.core.nodes import NodeStatus, Pool
 from node_agent.core.patience import Pace, first_token_s, silence_s
 from node_agent.core.router import Request, Route
-from node_agent.core.stream import StreamMachine, StreamState
+from node_agent.core.stream import StreamState
+from node_agent.core.streams import Machine
 from node_agent.ports import ExchangeLost, Response
 from node_agent.tasks.engines import WRONG_MODEL, Engines
 from node_agent.tasks.kept_stream import KeptStream
@@ -62,7 +63,7 @@ class ClientStream:
         self,
         node: Node,
         engines: Engines,
-        machine: StreamMachine,
+        machine: Machine,
         kept: KeptStream,
         reply: Reply,
         wanted: Request,

@@ -1,6 +1,7 @@
 """The front door: what clients call. Any node answers any request; the engine may be anywhere in the fleet.
 
     /v1/chat/completions, /v1/completions   streamed: a ClientStream; else retried whole
+    /v1/responses, /v1/messages             the same
     other /v1 routes, /tokenize, ...        passed on, retried before the first byte
     /v1/streams/<id>                        a stream that began anywhere, from Last-Event-ID on
     /v1/models                              what the fleet serves
@@ -21,12 +22,12 @@ from typing import Any
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.contract.names import DURABILITY_HEADER, SESSION_HEADER
 from node_agent.core.affinity import session_key
-from node_agent.core.completions import Generation, Kind, read_generation, read_model, stripped
+from node_agent.core.completions import Generation, Kind, read_event_stream, read_generation, read_model, stripped
 from node_agent.core.epochs import Epoch, EventId, Run, parse_event_id
 from node_agent.core.nodes import load_to_json
 from node_agent.core.opening import Opening
 from node_agent.core.router import Request
-from node_agent.core.stream import StreamMachine
+from node_agent.core.streams import begun
 from node_agent.core.write_ahead import WriteAhead
 from node_agent.ports import DoorRequest
 from node_agent.tasks.answers import answer_error, answer_json
@@ -109,25 +110,32 @@ class FrontDoor:
         if path.startswith(_STREAMS):
             return await self._resume(request, path.removeprefix(_STREAMS))
         kind = _KINDS.get(path)
+        if kind in (Kind.CHAT, Kind.COMPLETION):
+            return await self._complete(request, kind)
         if kind is None and not path.startswith("/v1/") and path not in _PASSED_ON:
             raise RequestRejected(404, "unknown_route", f"There is no route {path}; the API is under /v1.")
-        if kind is None:
-            wanted = _wanted(request, read_model(request.body), None)
-            route = await self._entrance.route(wanted, request)
-            whole = WholeRequest(request.method, request.target, _HEADERS, stripped(request.body), wanted)
-            return await self.whole_requests.answer(whole, route, request)
-        if request.method != "POST":
-            raise RequestRejected(405, "method_not_allowed", f"{path} takes POST.")
-        generation = read_generation(kind, request.body)
-        wanted = _wanted(request, generation.model, generation.key)
-        if generation.streaming:
-            return await self._stream(request, generation, wanted)
+        generation = read_event_stream(kind, request.body) if kind is not None and request.method == "POST" else None
+        if generation is not None:
+            return await self._stream(request, generation)
+        wanted = _wanted(request, read_model(request.body), None)
         route = await self._entrance.route(wanted, request)
-        body = stripped(request.body)
-        whole = WholeRequest("POST", path, _HEADERS, body, wanted, generation.max_tokens, generates=True)
+        whole = WholeRequest(request.method, request.target, _HEADERS, stripped(request.body), wanted)
         return await self.whole_requests.answer(whole, route, request)
 
-    async def _stream(self, request: DoorRequest, generation: Generation, wanted: Request) -> int:
+    async def _complete(self, request: DoorRequest, kind: Kind) -> int:
+        if request.method != "POST":
+            raise RequestRejected(405, "method_not_allowed", f"{kind.value} takes POST.")
+        generation = read_generation(kind, request.body)
+        if generation.streaming:
+            return await self._stream(request, generation)
+        wanted = _wanted(request, generation.model, generation.key)
+        route = await self._entrance.route(wanted, request)
+        body = stripped(request.body)
+        whole = WholeRequest("POST", kind.value, _HEADERS, body, wanted, generation.max_tokens, generates=True)
+        return await self.whole_requests.answer(whole, route, request)
+
+    async def _stream(self, request: DoorRequest, generation: Generation) -> int:
+        wanted = _wanted(request, generation.model, generation.key)
         durable = _is_durable(request.headers.get(DURABILITY_HEADER))
         if self._streams.is_full:
             return self._refuse(request)
@@ -137,10 +145,10 @@ class FrontDoor:
         epoch = Epoch(1, self._node.instance_id)
         runs = (Run(0, epoch),)
         opening = Opening(generation, runs, request_id.decode("latin-1") if request_id else None, durable)
-        machine = StreamMachine(generation, stream_id, runs)
+        machine = begun(generation, stream_id, runs)
         ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log)
         kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
-        reply = Reply(request, stream_id, request_id)
+        reply = Reply(request, stream_id, request_id, generation.kind.value)
         stream = ClientStream(self._node, self._engines, machine, kept, reply, wanted)
         return await self._run(stream, stream.run(route))
 
@@ -154,8 +162,8 @@ class FrontDoor:
             takeover = await self._takeovers.take(event)
         kept = self._keepers.begin(takeover.ahead, None, durable=takeover.durable)
         request_id = takeover.request_id.encode("latin-1", "replace") if takeover.request_id else None
-        reply = Reply(request, event.stream, request_id)
         generation = takeover.machine.generation
+        reply = Reply(request, event.stream, request_id, generation.kind.value)
         wanted = _wanted(request, generation.model, generation.key)
         stream = ClientStream(self._node, self._engines, takeover.machine, kept, reply, wanted, takeover.replay)
         return await self._run(stream, stream.resume())

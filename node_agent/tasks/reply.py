@@ -13,6 +13,7 @@ import orjson
 from node_agent.contract.errors import openai_error
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER, STREAM_HEADER
 from node_agent.core import sse
+from node_agent.core.endings import error_event
 from node_agent.core.router import Route
 from node_agent.ports import DoorRequest
 from node_agent.tasks.answers import answer_error
@@ -24,12 +25,16 @@ EARLY_HEAD_S = 5.0
 
 
 class Reply:
-    """The answer on a client's connection. request_id: echoed where the client gave one."""
+    """The answer on a client's connection.
 
-    def __init__(self, request: DoorRequest, stream_id: str, request_id: bytes | None) -> None:
+    request_id: echoed where the client gave one; path: of the stream's route.
+    """
+
+    def __init__(self, request: DoorRequest, stream_id: str, request_id: bytes | None, path: str) -> None:
         self.request = request
         self._stream_id = stream_id
         self._request_id = request_id
+        self._path = path
         self.started = False
         self._ended = False
         self._seen = 0
@@ -68,7 +73,7 @@ class Reply:
     def refuse(self, status: int, body: bytes) -> int:
         """An engine's own refusal of the request; the status that the client saw."""
         if self.started:
-            return self.end(sse.message(body.replace(b"\n", b" ")))
+            return self.end(error_event(self._path, body.replace(b"\n", b" ")))
         self._ended = True
         self.request.respond(status, body)
         return status
@@ -79,4 +84,4 @@ class Reply:
             self._ended = True
             answer_error(self.request, status, code, message, retry_after_s=1.0 if status == 503 else None)
             return status
-        return self.end(sse.message(orjson.dumps(openai_error(status, code, message))))
+        return self.end(error_event(self._path, orjson.dumps(openai_error(status, code, message))))

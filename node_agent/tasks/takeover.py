@@ -25,7 +25,7 @@ from node_agent.core.keeper import Keeper, Taken
 from node_agent.core.opening import Opening, read_opening
 from node_agent.core.placement import RANKS, rank
 from node_agent.core.signing import AUTH_HEADER, sign
-from node_agent.core.stream import StreamMachine, resumed
+from node_agent.core.streams import Machine, resumed
 from node_agent.core.write_ahead import WriteAhead
 from node_agent.ports import ExchangeLost, Http
 from node_agent.tasks.checkpointer import Checkpointer
@@ -49,7 +49,7 @@ class JournalBehind(TransientError):
 class Takeover:
     """A stream as its new owner has it; replay: the events that the client lacks; durable: as its client wants it."""
 
-    machine: StreamMachine
+    machine: Machine
     ahead: WriteAhead
     replay: bytes
     request_id: str | None

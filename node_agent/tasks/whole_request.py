@@ -1,8 +1,8 @@
 """A request that is not continued: asked whole of one engine after another, until one of them answers.
 
 Nothing reaches the client before an engine has answered in full or begun to stream, so a loss until then costs
-latency only. A stream of a route that Synkti does not continue (responses, messages) is passed on as it comes; a loss
-in its middle, also one that looks like an end (`core/endings`), ends it with an explicit error.
+latency only. A stream that Synkti does not continue (a transcription, a background response) is passed on as it comes;
+a loss in its middle, also one that looks like an end (`core/endings`), ends it with an explicit error.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import orjson
 
 from node_agent.contract.errors import NoReadyPeer, openai_error
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
-from node_agent.core import sse
-from node_agent.core.endings import Ending
+from node_agent.core.endings import Ending, error_event
 from node_agent.core.handing_over import HANDOFF, read_loss
 from node_agent.core.router import Request, Route
 from node_agent.ports import DoorRequest, ExchangeLost, Response
@@ -148,13 +147,13 @@ class WholeRequests:
             if client.is_gone:
                 raise ClientGone from lost
             why = lost.why
-        client.end(self._explicit(why) if why is not None else b"")
+        client.end(self._explicit(client.path, why) if why is not None else b"")
 
-    def _explicit(self, why: str) -> bytes:
+    def _explicit(self, path: str, why: str) -> bytes:
         """The last event of a stream that was lost; the blank line ends what came half."""
         self._node.metrics.broken.labels("engine_lost").inc()
-        message = f"The engine was lost ({why}), and streams of this route cannot be continued."
-        return b"\n\n" + sse.message(orjson.dumps(openai_error(503, "engine_lost", message)))
+        message = f"The engine was lost ({why}), and this stream cannot be continued."
+        return b"\n\n" + error_event(path, orjson.dumps(openai_error(503, "engine_lost", message)))
 
 
 def _told(route: Route) -> tuple[tuple[bytes, bytes], ...]:

@@ -11,7 +11,8 @@ import orjson
 
 from node_agent.core.completions import Generation, Kind, read_generation
 from node_agent.core.sse import SseParser
-from node_agent.core.stream import EngineRequest, StreamMachine, StreamState, resumed
+from node_agent.core.stream import EngineRequest, StreamMachine, StreamState
+from node_agent.core.streams import read_back
 from tests.contract.rows import Row
 from tests.engines import MODEL, Engine
 
@@ -104,7 +105,9 @@ class Player:
             if machine.state is StreamState.COMPLETE:
                 return raw
             if cut.entry:
-                machine, replay = resumed(self.generation, "s", bytes(machine.log), machine.seq)
+                written = bytes(machine.log)
+                after, machine = machine.seq, StreamMachine(self.generation, "s")
+                replay = read_back(machine, written, after)
                 assert replay == b""
         return self._play(machine, raw, able, None)
 

@@ -11,7 +11,8 @@ import pytest
 from node_agent.contract.errors import ContinuationImpossible, RequestRejected
 from node_agent.core.completions import Generation, Kind, read_generation, stripped
 from node_agent.core.sse import SseParser
-from node_agent.core.stream import StreamMachine, StreamState, resumed
+from node_agent.core.stream import StreamMachine, StreamState
+from node_agent.core.streams import read_back
 
 BASE = {"model": "m", "messages": [], "stream": True, "max_tokens": 20, "seed": 5}
 PROMPT = [7, 8]
@@ -135,7 +136,9 @@ def test_a_tool_call_goes_on_under_its_first_id(takeover: bool) -> None:
         event(call("", "look"), [1]), event(call('{"a"'), [2]), event({}, [3]), event(call(": 1"), [4]), **TOOLS
     )
     if takeover:
-        machine, replay = resumed(machine.generation, "s", bytes(machine.log), machine.seq)
+        written = bytes(machine.log)
+        after, machine = machine.seq, StreamMachine(machine.generation, "s")
+        replay = read_back(machine, written, after)
         assert replay == b""
     body = orjson.loads(machine.request(("resume",)).body)
     assert body["vllm_xargs"] == {"synkti_resume_ids": [1, 2, 3, 4], "synkti_apart": 1}
@@ -149,7 +152,8 @@ def test_a_tool_call_goes_on_under_its_first_id(takeover: bool) -> None:
     assert [one["id"] for one in told if "id" in one] == ["call-1"]
     assert "".join(one["function"]["arguments"] for one in told) == '{"a": 12}'
     assert machine.state is StreamState.COMPLETE
-    again, replay = resumed(machine.generation, "s", bytes(machine.log), 0)
+    again = StreamMachine(machine.generation, "s")
+    replay = read_back(again, bytes(machine.log), 0)
     assert [delta for delta in deltas(replay) if any(delta.values())] == [
         one for one in deltas(raw) if any(one.values())
     ]
@@ -187,7 +191,9 @@ def test_reasoning_that_no_client_wants_is_read_here_and_hidden_here(takeover: b
         event({}, [1]), event({"reasoning": "so"}, [2]), event({"content": "a"}, [3]), include_reasoning=False
     )
     if takeover:
-        machine, _ = resumed(machine.generation, "s", bytes(machine.log), machine.seq)
+        written = bytes(machine.log)
+        after, machine = machine.seq, StreamMachine(machine.generation, "s")
+        read_back(machine, written, after)
     body = orjson.loads(machine.request(("resume",)).body)
     assert body["include_reasoning"] is True
     assert body["vllm_xargs"]["synkti_resume_ids"] == [1, 2, 3]

@@ -129,7 +129,7 @@ def run(
         node = make_node(peers, able)
         generation = read_generation(Kind.CHAT, orjson.dumps({**BODY, **fields}))
         kept = Keepers(node, NoLinks(), Keeper()).begin(WriteAhead("s", Epoch(1, "i-0"), b"o"), None, durable=False)
-        machine, reply = StreamMachine(generation, "s"), Reply(client, "s", None)
+        machine, reply = StreamMachine(generation, "s"), Reply(client, "s", None, generation.kind.value)
         stream = ClientStream(node, engines, machine, kept, reply, Request("m"))  # type: ignore[arg-type] # plays Engines
         running = asyncio.ensure_future(stream.run(Route(node.status(), "prefix")))
         if during is not None:

@@ -17,7 +17,7 @@ def played(monkeypatch: pytest.MonkeyPatch, early_s: float, events: list[int], *
     client = MemoryRequest()
 
     async def story() -> None:
-        reply = Reply(client, "s", b"mine")
+        reply = Reply(client, "s", b"mine", "/v1/chat/completions")
         if ended:
             reply.fail(503, "code", "message")
         for count in events:

@@ -1,0 +1,215 @@
+"""What a stream of events has said, so that an engine that tells it anew can be compared with it, and spliced to it.
+
+`/v1/responses` and `/v1/messages` tell an answer as events: some are whole (an item begins, a part is done), some add
+a text to what the one before them said. An answer is a sequence of *passages*: one whole event each, or one text that
+grew over many. Rules kept here:
+
+* an engine that tells the answer from its beginning must say the same passages in the same order, in deltas of any
+  cut. What is behind the client's end is new; what is repeated must be equal;
+* what is random in every engine's answer (ids, times, signatures) or depends on its caches is not compared: the first
+  engine's stays, and stands wherever the other's would stand, also in what is new;
+* events that carry a number get the one behind the last that the client has.
+
+Source of the forms: vLLM 0.32, `entrypoints/openai/responses/streaming_events.py`, `entrypoints/anthropic/serving.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Event = dict[str, Any]
+
+_GROWING = ("text", "partial_json", "thinking")
+"""Of a message's delta, the field that grows; a response's delta is a text itself."""
+
+_ENTRIES = "logprobs"
+"""What a response's delta of text has beside it: an entry for each token."""
+
+_NUMBER = "sequence_number"
+
+_RANDOM = frozenset({"id", "item_id", "call_id", "tool_use_id", "signature", "encrypted_content"})
+_OF_THE_MOMENT = frozenset({
+    "created_at", "completed_at", "cached_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
+    "input_tokens",
+})  # fmt: skip
+"""A message's input_tokens are those that no cache had. That the prompt is the same, its digest shows."""
+
+
+@dataclass
+class _Passage:
+    """shape: the event without what grows and without its number; text: None of a whole event; entries: how many."""
+
+    shape: Event
+    text: str | None = None
+    entries: int = 0
+
+
+class Passages:
+    """Feed it each engine's events with `unseen`; `retell` before every engine but the first."""
+
+    def __init__(self) -> None:
+        self._told: list[_Passage] = []
+        self._names: dict[Any, Any] = {}  # what the current engine calls something -> what the first one did
+        self._number: int | None = None  # of the last event that the client has
+        self._is_again = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._at = 0  # the passage that the current engine tells next, or is in
+        self._text_at = 0
+        self._entries_at = 0
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    @property
+    def is_level(self) -> bool:
+        """Whether the current engine has told all that the client has."""
+        return self._at == len(self._told) or (self._at == len(self._told) - 1 and self._is_read(self._told[-1]))
+
+    def retell(self) -> None:
+        """The next engine begins at the beginning."""
+        self._names.clear()
+        self._is_again = True
+        self._begin()
+
+    def unseen(self, event: Event) -> Event | None:
+        """What the client lacks of an event, in the first engine's words; None for nothing.
+
+        Raises ValueError where it is not what was told, TypeError or AttributeError where it is no event of these
+        routes.
+        """
+        event = self._renamed(event)
+        place = _growing(event)
+        new = self._unseen_whole(event) if place is None else self._unseen_text(event, *place)
+        return None if new is None else self._numbered(new)
+
+    def _unseen_whole(self, event: Event) -> Event | None:
+        shape = {key: event[key] for key in event if key != _NUMBER}
+        self._leave_text()
+        if self._at == len(self._told):
+            self._told.append(_Passage(shape))
+            self._at += 1
+            return event
+        passage = self._told[self._at]
+        if passage.text is not None:
+            raise ValueError("the continuation says less than what was delivered")
+        self._compare(passage.shape, shape)
+        self._at += 1
+        return None
+
+    def _unseen_text(self, event: Event, holder: Event, key: str) -> Event | None:
+        text, entries = holder[key], event.get(_ENTRIES) or []
+        shape = _without_growth(event, key)
+        passage = self._text_passage(shape)
+        known = (passage.text or "")[self._text_at :]
+        overlap = min(len(known), len(text))
+        if known[:overlap] != text[:overlap]:
+            raise ValueError("the continuation's text differs from what was delivered")
+        is_last = passage is self._told[-1]
+        if len(text) > overlap and not is_last:
+            raise ValueError("the continuation says more than what was delivered")
+        known_entries = min(passage.entries - self._entries_at, len(entries))
+        passage.text = (passage.text or "") + text[overlap:]
+        passage.entries += len(entries) - known_entries
+        self._text_at += len(text)
+        self._entries_at += len(entries)
+        if self._is_again and overlap == len(text) and known_entries == len(entries):
+            return None
+        return _grown(event, holder, key, text[overlap:], entries[known_entries:])
+
+    def _text_passage(self, shape: Event) -> _Passage:
+        """The passage that a text with this shape belongs to, a new one where the client has none of it."""
+        if self._at < len(self._told):
+            passage = self._told[self._at]
+            if passage.text is not None and passage.shape == shape:
+                return passage
+            self._leave_text()
+        if self._at == len(self._told):
+            self._told.append(_Passage(shape, ""))
+            return self._told[-1]
+        passage = self._told[self._at]
+        if passage.text is None:
+            raise ValueError("the continuation says more than what was delivered")
+        self._compare(passage.shape, shape)
+        return passage
+
+    def _leave_text(self) -> None:
+        """The current engine goes on behind the text that it was in, if it was in one and has told all of it."""
+        if self._at < len(self._told) and self._is_read(self._told[self._at]):
+            self._at += 1
+            self._text_at = self._entries_at = 0
+
+    def _is_read(self, passage: _Passage) -> bool:
+        return passage.text is not None and self._text_at == len(passage.text)
+
+    # names and numbers
+
+    def _compare(self, known: Any, told: Any, key: str = "") -> None:
+        """Raises ValueError where they differ in what engines do not choose; learns the names of what they do."""
+        if known == told:
+            return
+        if key in _RANDOM or key in _OF_THE_MOMENT:
+            self._names[_name(key, told)] = known
+        elif isinstance(known, dict) and isinstance(told, dict) and known.keys() == told.keys():
+            for each in known:
+                self._compare(known[each], told[each], each)
+        elif isinstance(known, list) and isinstance(told, list) and len(known) == len(told):
+            for one, other in zip(known, told, strict=True):
+                self._compare(one, other, key)
+        else:
+            raise ValueError(f"the continuation says something else than what was delivered ({key or 'event'})")
+
+    def _renamed(self, value: Any, key: str = "") -> Any:
+        """A copy in the first engine's names; without the names of any other engine it is the value itself."""
+        if not self._names:
+            return value
+        if isinstance(value, dict):
+            return {each: self._renamed(value[each], each) for each in value}
+        if isinstance(value, list):
+            return [self._renamed(each, key) for each in value]
+        if key in _RANDOM or key in _OF_THE_MOMENT:
+            return self._names.get(_name(key, value), value)
+        return value
+
+    def _numbered(self, event: Event) -> Event:
+        number = event.get(_NUMBER)
+        if number is None:
+            return event
+        self._number = int(number) if self._number is None else self._number + 1
+        return {**event, _NUMBER: self._number}
+
+
+def _name(key: str, value: Any) -> Any:
+    """An id is the same wherever it stands; a time or a count only under its own key."""
+    return value if key in _RANDOM else (key, value)
+
+
+def _growing(event: Event) -> tuple[Event, str] | None:
+    """Where in an event the text is that it adds; None of a whole event."""
+    delta = event.get("delta")
+    if isinstance(delta, str):
+        return event, "delta"
+    if isinstance(delta, dict):
+        for key in _GROWING:
+            if isinstance(delta.get(key), str):
+                return delta, key
+    return None
+
+
+def _without_growth(event: Event, key: str) -> Event:
+    shape = {each: event[each] for each in event if each not in (_NUMBER, _ENTRIES, key)}
+    if key != "delta":
+        shape["delta"] = {each: event["delta"][each] for each in event["delta"] if each != key}
+    return shape
+
+
+def _grown(event: Event, holder: Event, key: str, text: str, entries: list[Any]) -> Event:
+    """The event with this text and these entries."""
+    grown = {**event, _ENTRIES: entries} if _ENTRIES in event else dict(event)
+    if holder is event:
+        grown[key] = text
+    else:
+        grown["delta"] = {**holder, key: text}
+    return grown
