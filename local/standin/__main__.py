@@ -6,7 +6,8 @@ import argparse
 
 import uvloop
 
-from local.standin.server import Config, serve
+from local.standin.process import serve
+from local.standin.server import Config
 
 
 def main() -> None:

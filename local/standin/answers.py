@@ -168,8 +168,8 @@ def _read_begun(body: dict[str, Any], max_tokens: int | None) -> dict[str, Any]:
     ids = extra.get("synkti_resume_ids") or ()
     if any(not 0 <= token < model.VOCABULARY_SIZE for token in ids):
         raise BadRequest(f"{ids} are not all in the vocabulary", "vllm_xargs")
-    if max_tokens is not None and len(ids) >= max_tokens:
-        raise BadRequest(f"{len(ids)} ids leave nothing to generate", "vllm_xargs")
+    if max_tokens is not None and len(ids) > max_tokens:
+        raise BadRequest(f"{len(ids)} ids are more than max_tokens={max_tokens}", "vllm_xargs")
     return {"begun": tuple(ids), "apart": bool(extra.get("synkti_apart"))}
 
 

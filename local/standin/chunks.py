@@ -11,7 +11,7 @@ import orjson
 
 from local.standin import model
 from local.standin.answers import Answer, Step
-from local.standin.faults import Chunk, LastWords
+from local.standin.faults import DONE, Chunk, LastWords
 from local.standin.logprobs import Scored, Scorer, for_chat, for_completion
 
 
@@ -81,8 +81,15 @@ class Form:
             extra = {"usage": _usage(len(prompt), count)} if self.running_usage else {}
             yield Chunk(self._event([choice], extra), tokens=1)
 
-    def usage_chunk(self, generated: int) -> bytes:
-        return self._event([], {"usage": _usage(sum(map(len, self.prompts)), generated)})
+    def ending(self, generated: int) -> bytes:
+        """What comes behind the last token: usage where it is wanted, and vLLM's last line."""
+        if not self.wants_usage:
+            return DONE
+        return self._event([], {"usage": _usage(sum(map(len, self.prompts)), generated)}) + DONE
+
+    def broken_off(self) -> bytes:
+        """How a stream ends that SIGTERM breaks off."""
+        return (self.last_words().error if self.chat else b"") + DONE
 
     def last_words(self) -> LastWords:
         return LastWords(self.error_chunk("EngineCore encountered an issue."), self._abort_chunk())

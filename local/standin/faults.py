@@ -7,7 +7,7 @@ seen to end, or one that a network between has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -130,7 +130,7 @@ class Faults:
         return {"waiting": [fault.to_json() for fault in self.waiting], "happened": happened}
 
 
-def broken(fault: Fault, chunks: Iterable[Chunk], words: LastWords) -> Iterator[Chunk | Ending]:
+def broken(fault: Fault, chunks: Iterable[Chunk], words: Callable[[], LastWords]) -> Iterator[Chunk | Ending]:
     """What is left of `chunks`; an Ending comes last where the fault happened, and not where it found no place.
 
     For BEFORE_FINISH the chunks must come without a finish_reason.
@@ -141,7 +141,7 @@ def broken(fault: Fault, chunks: Iterable[Chunk], words: LastWords) -> Iterator[
     tokens = 0
     for chunk in chunks:
         if chunk.tokens and tokens >= fault.after_tokens and fault.kind is not Kind.BEFORE_FINISH:
-            last = _last_bytes(fault.kind, chunk, words)
+            last = _last_bytes(fault.kind, chunk, words())
             if last is not None:
                 yield Chunk(last)
                 yield _ENDINGS.get(fault.kind, Ending.CLEAN)

@@ -1,4 +1,4 @@
-"""The stand-in as a process: routes, pace, and vLLM's ways to end.
+"""The stand-in's routes, its pace, and vLLM's ways to end a stream.
 
 * SIGTERM with `--shutdown-timeout 0`: chat streams end with an error chunk and `[DONE]`, plain ones with `[DONE]`,
   neither with a finish_reason; then the process ends.
@@ -12,21 +12,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import os
 import secrets
-import signal
-import socket
-import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from local.standin import model
 from local.standin.answers import (
@@ -41,18 +34,18 @@ from local.standin.answers import (
     steps,
 )
 from local.standin.chunks import Form
-from local.standin.faults import DONE, NO_STREAM, Chunk, Ending, Fault, Faults, Kind, broken, read_faults
+from local.standin.events import MESSAGES, RESPONSES, EventForm, as_chat, event_form
+from local.standin.faults import NO_STREAM, Chunk, Ending, Fault, Faults, Kind, broken, read_faults
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-VERSION = "0.32.0"
-_RESET = "standin.reset"
-"""The ASGI extension that ends a connection with TCP RST."""
+AnyForm = Form | EventForm
 
-_HANGS_S = 60.0
-"""How long a stream hangs after the shutdown timeout; a real one hangs for ever."""
+VERSION = "0.32.0"
+RESET = "standin.reset"
+"""The ASGI extension that ends a connection with TCP RST."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +79,8 @@ class StandIn:
         self._routes: dict[tuple[str, str], Callable[[Scope, Receive, Send, bytes], Awaitable[None]]] = {
             ("POST", "/v1/chat/completions"): self._complete,
             ("POST", "/v1/completions"): self._complete,
+            ("POST", RESPONSES): self._tell_events,
+            ("POST", MESSAGES): self._tell_events,
             ("POST", "/tokenize"): self._tokenize,
             ("POST", "/detokenize"): self._detokenize,
             ("GET", "/health"): self._health,
@@ -126,7 +121,22 @@ class StandIn:
         if body.get("model") not in (None, self._config.model):
             raise _no_such_model(body["model"])
         sampling = read_sampling(body, chat, plugged=self._config.plugged)
-        form = self._form(scope, body, chat)
+        await self._answer(scope, receive, send, body, self._form(scope, body, chat), sampling)
+
+    async def _tell_events(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        body, path = _read(raw), scope["path"]
+        if body.get("model") not in (None, self._config.model):
+            raise _no_such_model(body["model"])
+        asked = as_chat(path, body)
+        (prompt,) = read_prompts(asked, True, self._config.max_model_len)
+        tells_ids = self._config.plugged and bool((asked.get("vllm_xargs") or {}).get("synkti_tell_ids"))
+        form = event_form(path, self._config.model, int(time.time()), prompt, tells_ids=tells_ids)
+        sampling = read_sampling(asked, True, plugged=self._config.plugged)
+        await self._answer(scope, receive, send, body, form, sampling)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, body: dict[str, Any], form: AnyForm, sampling: Sampling
+    ) -> None:
         if self.terminating.is_set():
             await _error(send, 500, "InternalServerError", "EngineCore encountered an issue.", None)
             return
@@ -160,7 +170,7 @@ class StandIn:
             running_usage=bool(options.get("include_usage") and options.get("continuous_usage_stats")),
         )
 
-    async def _whole(self, send: Send, receive: Receive, form: Form, sampling: Sampling) -> None:
+    async def _whole(self, send: Send, receive: Receive, form: AnyForm, sampling: Sampling) -> None:
         max_model_len = self._config.max_model_len
         runs = [(prompt, sampling.of_choice(number)) for prompt in form.prompts for number in range(form.n)]
         made = [answer(prompt, each, max_model_len) for prompt, each in runs]
@@ -179,7 +189,7 @@ class StandIn:
     def _end(self) -> asyncio.Event:
         return self.terminating if self._config.shutdown_timeout_s <= 0 else self.killed
 
-    async def _stream(self, scope: Scope, send: Send, receive: Receive, form: Form, sampling: Sampling) -> None:
+    async def _stream(self, scope: Scope, send: Send, receive: Receive, form: AnyForm, sampling: Sampling) -> None:
         fault = self._faults.take(scope["path"])
         if fault is not None and fault.kind in NO_STREAM:
             self._faults.happen(fault, time.time())
@@ -203,14 +213,14 @@ class StandIn:
             if ending is Ending.CLEAN:
                 await send({"type": "http.response.body", "body": b""})
             elif ending is Ending.RESET:
-                scope["extensions"][_RESET]()
+                scope["extensions"][RESET]()
             else:
                 await gone
         finally:
             gone.cancel()
 
     async def _chunks(
-        self, send: Send, gone: asyncio.Task[None], form: Form, sampling: Sampling, fault: Fault | None
+        self, send: Send, gone: asyncio.Task[None], form: AnyForm, sampling: Sampling, fault: Fault | None
     ) -> Ending | None:
         """Until the answer is over, or up to a fault: how the connection is then to end."""
         end, generated = self._end(), 0
@@ -227,16 +237,14 @@ class StandIn:
                 return None
             await send({"type": "http.response.body", "body": chunk.data, "more_body": True})
             generated += chunk.tokens
-        usage = form.usage_chunk(generated) if form.wants_usage else b""
-        await send({"type": "http.response.body", "body": usage + DONE})
+        await send({"type": "http.response.body", "body": form.ending(generated)})
         return None
 
-    async def _broken_off(self, send: Send, gone: asyncio.Task[None], form: Form) -> None:
+    async def _broken_off(self, send: Send, gone: asyncio.Task[None], form: AnyForm) -> None:
         if self._config.shutdown_timeout_s > 0:
             await gone  # hangs with its socket open, as vLLM does once its drain timeout is over
             return
-        error = form.last_words().error if form.chat else b""
-        await send({"type": "http.response.body", "body": error + DONE})
+        await send({"type": "http.response.body", "body": form.broken_off()})
 
     # faults
 
@@ -285,7 +293,7 @@ class StandIn:
         await _json(send, {"object": "list", "data": [card]})
 
 
-def _told(form: Form, sampling: Sampling, max_model_len: int, fault: Fault | None) -> Iterator[Chunk | Ending]:
+def _told(form: AnyForm, sampling: Sampling, max_model_len: int, fault: Fault | None) -> Iterator[Chunk | Ending]:
     """A stream's chunks, and what a fault makes of them."""
     runs: list[Iterator[Step]] = [
         steps(prompt, sampling.of_choice(number), max_model_len) for prompt in form.prompts for number in range(form.n)
@@ -296,16 +304,16 @@ def _told(form: Form, sampling: Sampling, max_model_len: int, fault: Fault | Non
         return
     if fault.kind is Kind.BEFORE_FINISH:
         runs = [_unfinished(run) for run in runs]
-    yield from broken(fault, _interleaved(form, runs, at_once), form.last_words())
+    yield from broken(fault, _interleaved(form, runs, at_once), form.last_words)
 
 
 def _unfinished(run: Iterator[Step]) -> Iterator[Step]:
     return (replace(step, finish_reason=None, stop_reason=None) for step in run)
 
 
-def _interleaved(form: Form, runs: Iterable[Iterator[Step]], at_once: int) -> Iterator[Chunk]:
+def _interleaved(form: AnyForm, runs: Iterable[Iterator[Step]], at_once: int) -> Iterator[Chunk]:
     """Chunk after chunk, the choices taking turns. at_once: steps that come together with the one behind them."""
-    if form.chat:
+    if not isinstance(form, Form) or form.chat:
         yield from (form.role_chunk(index) for index in range(form.choices))
     for turn in itertools.zip_longest(*(form.choice_chunks(index, run, at_once) for index, run in enumerate(runs))):
         yield from (chunk for chunk in turn if chunk is not None)
@@ -342,56 +350,3 @@ async def _respond(send: Send, status: int, body: bytes, content_type: bytes) ->
     headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's, which lets its application reset the connection."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = {_RESET: self._reset}  # type: ignore[dict-item] # ASGI's own extensions are dicts
-
-    def _reset(self) -> None:
-        # A copy of the descriptor, because event loops lend theirs for looking only; the option is the socket's.
-        with socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn whose end is the stand-in's: SIGTERM is vLLM's story, not uvicorn's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def serve(config: Config, host: str, port: int) -> None:
-    """Until SIGTERM or SIGINT, and what they allow afterwards."""
-    app = StandIn(config)
-    server = _Server(
-        uvicorn.Config(
-            app, host=host, port=port, log_config=None, access_log=False, lifespan="off", ws="none", http=_Protocol
-        )
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, app.terminating.set)
-    serving = asyncio.create_task(server.serve())
-    ending = asyncio.create_task(_end(app, config))
-    await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
-    server.force_exit = server.should_exit = True
-    await serving
-
-
-async def _end(app: StandIn, config: Config) -> None:
-    await app.terminating.wait()
-    await _idle_within(app, config.shutdown_timeout_s)
-    app.killed.set()
-    await _idle_within(app, _HANGS_S if config.shutdown_timeout_s > 0 else 1.0)
-
-
-async def _idle_within(app: StandIn, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await app.idle.wait()

@@ -26,7 +26,7 @@ ALL = b"".join(chunk.data for chunk in (ROLE, *TOKENS))
 
 
 def played(fault: Fault) -> tuple[bytes, Ending | None]:
-    told = list(broken(fault, [ROLE, *TOKENS], WORDS))
+    told = list(broken(fault, [ROLE, *TOKENS], lambda: WORDS))
     endings = [item for item in told if isinstance(item, Ending)]
     assert endings in ([], told[-1:])
     return b"".join(item.data for item in told if isinstance(item, Chunk)), endings[0] if endings else None
