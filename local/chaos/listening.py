@@ -11,6 +11,7 @@ from typing import Any
 import openai
 
 from local.certificate import Answer
+from local.chaos.event_notes import EventNotes
 from local.chaos.questions import Question
 from synkti_client import httpx
 
@@ -77,27 +78,38 @@ async def ask(question: Question, model: str, base_url: str, transport: httpx.As
     """Never raises for what a client can see: that is the answer's `error`."""
     heard = Heard(question, [], [])
     http = httpx.AsyncClient(transport=Stopwatch(transport, heard.pauses), timeout=_TIMEOUT_S)
-    client = openai.AsyncOpenAI(base_url=base_url, api_key="chaos", max_retries=0, http_client=http)
-    route: Any = client.chat.completions if question.chat else client.completions
-    notes = _Notes(question)
+    notes: EventNotes | _Notes
     try:
-        answer = await route.create(**question.options(model))
-        if question.stream:
-            async for chunk in answer:
-                notes.take(chunk)
+        if question.speaks_in_events:
+            notes = EventNotes(question)
+            await notes.hear(http, base_url, model)
         else:
-            notes.take_whole(answer)
+            notes = _Notes(question)
+            await _hear(
+                notes, openai.AsyncOpenAI(base_url=base_url, api_key="chaos", max_retries=0, http_client=http), model
+            )
     except (openai.OpenAIError, httpx.HTTPError) as error:
         heard.error = f"{type(error).__name__}: {error} ({error.__cause__!r})"
     heard.answers, heard.finish_reasons, heard.odd = notes.answers(), notes.finish_reasons, notes.odd()
     return heard
 
 
+async def _hear(notes: _Notes, client: openai.AsyncOpenAI, model: str) -> None:
+    question = notes.question
+    route: Any = client.chat.completions if question.chat else client.completions
+    answer = await route.create(**question.options(model))
+    if not question.stream:
+        notes.take_whole(answer)
+        return
+    async for chunk in answer:
+        notes.take(chunk)
+
+
 class _Notes:
     """What all chunks said, by choice."""
 
     def __init__(self, question: Question) -> None:
-        self._question = question
+        self.question = question
         self._text = [""] * question.choices
         self._ids: list[list[int]] = [[] for _ in range(question.choices)]
         self._logprobs = [0] * question.choices
@@ -107,19 +119,19 @@ class _Notes:
     def take(self, chunk: Any) -> None:
         self._usage = chunk.usage or self._usage
         for choice in chunk.choices:
-            said = choice.delta.content if self._question.chat else choice.text
+            said = choice.delta.content if self.question.chat else choice.text
             self._note(choice, said)
 
     def take_whole(self, answer: Any) -> None:
         self._usage = answer.usage
         for choice in answer.choices:
-            self._note(choice, choice.message.content if self._question.chat else choice.text)
+            self._note(choice, choice.message.content if self.question.chat else choice.text)
 
     def _note(self, choice: Any, said: str | None) -> None:
         self._text[choice.index] += said or ""
         self._ids[choice.index] += getattr(choice, "token_ids", None) or []
         if choice.logprobs is not None:
-            told = choice.logprobs.content if self._question.chat else choice.logprobs.tokens
+            told = choice.logprobs.content if self.question.chat else choice.logprobs.tokens
             self._logprobs[choice.index] += len(told or ())
         if choice.finish_reason:
             self.finish_reasons.append(choice.finish_reason)
@@ -129,7 +141,7 @@ class _Notes:
 
     def odd(self) -> str | None:
         """What else is wrong: an end that is missing or doubled, logprobs or usage that do not add up."""
-        question = self._question
+        question = self.question
         if len(self.finish_reasons) != question.choices:
             return f"{len(self.finish_reasons)} ends of {question.choices} choices"
         if question.usage and question.stream and self._usage is None:

@@ -24,15 +24,20 @@ _STATES: dict[str, dict[str, Any]] = {
 }
 """What an answer may depend on beside its ids, and can go on with the plug-in only. The stand-in has the first."""
 
+EVENT_ROUTES = ("responses", "messages")
 _IN_BODY = frozenset({"structured_outputs"})
 _STOPS = ("node", "。", "мир", "🎉", "\n2. ", "another node took")
 
 
 @dataclass(frozen=True)
 class Question:
-    """One request. through: client (the transport) or gateway (a stock client); state: one of _STATES, or none."""
+    """One request.
 
-    chat: bool
+    route: chat, plain, responses or messages; through: client (the transport) or gateway (a stock client); state: one
+    of _STATES, or none.
+    """
+
+    route: str
     text: str
     max_tokens: int
     through: str
@@ -48,7 +53,23 @@ class Question:
     @property
     def key(self) -> tuple[object, ...]:
         """Questions with equal keys have equal answers."""
-        return self.chat, self.text, self.max_tokens, self.stop, self.echo, self.state
+        return self.route, self.text, self.max_tokens, self.stop, self.echo, self.state
+
+    @property
+    def chat(self) -> bool:
+        return self.route == "chat"
+
+    @property
+    def speaks_in_events(self) -> bool:
+        return self.route in EVENT_ROUTES
+
+    def event_options(self, model: str) -> dict[str, Any]:
+        """The body of a question for a route of events; neither takes the fields of all others."""
+        asked: dict[str, Any] = {"model": model, "stream": self.stream, "temperature": 0}
+        turns = [{"role": "user", "content": self.text}]
+        if self.route == "responses":
+            return asked | {"input": turns, "max_output_tokens": self.max_tokens, "ignore_eos": True}
+        return asked | {"messages": turns, "max_tokens": self.max_tokens}
 
     def options(self, model: str) -> dict[str, Any]:
         """Keyword arguments of the SDK's `create`."""
@@ -84,17 +105,23 @@ def draw(
 
     Where it samples, nobody knows a real vLLM's right answer; the stand-in's is always the same.
     """
-    chat = random.random() < 0.5  # half of them
+    text = _TEXTS[random.randrange(min(texts, len(_TEXTS)))]
+    max_tokens = random.randrange(*tokens, 20) if tokens[0] < tokens[1] else tokens[0]
+    through = random.choice(("client", "gateway"))
+    stream = random.random() < 0.9
+    if random.random() < 0.2:
+        return Question(random.choice(EVENT_ROUTES), text, max_tokens, through, stream)
+    chat = random.random() < 0.5  # half of the rest
     echo = not chat and random.random() < 0.2
     logprobs = not echo and random.random() < 0.2
     many = random.choice((1, 1, 1, 1, choices))
     has_state = states > 0 and many == 1  # each of several choices would have a seed of its own
     return Question(
-        chat=chat,
-        text=_TEXTS[random.randrange(min(texts, len(_TEXTS)))],
-        max_tokens=random.randrange(*tokens, 20) if tokens[0] < tokens[1] else tokens[0],
-        through=random.choice(("client", "gateway")),
-        stream=random.random() < 0.9,
+        route="chat" if chat else "plain",
+        text=text,
+        max_tokens=max_tokens,
+        through=through,
+        stream=stream,
         choices=many,
         stop=(random.choice(_STOPS),) if random.random() < 0.2 else (),
         echo=echo,
@@ -107,10 +134,11 @@ def draw(
 
 def known_answer(question: Question) -> Answer:
     """The stand-in's answer, which is known without asking."""
-    if question.chat:
-        prompt = standin_model.chat_prompt([{"role": "user", "content": question.text}])
-    else:
+    if question.route == "plain":
         prompt = standin_model.completion_prompt(question.text)
+    else:
+        prompt = standin_model.chat_prompt([{"role": "user", "content": question.text}])
     seed = _STATES.get(question.state, {}).get("seed")
-    right = answer(prompt, Sampling(question.max_tokens, ignore_eos=True, stop=question.stop, seed=seed))
+    to_its_end = question.route == "messages"  # which cannot be asked to go on behind it
+    right = answer(prompt, Sampling(question.max_tokens, ignore_eos=not to_its_end, stop=question.stop, seed=seed))
     return Answer(right.ids, (question.text if question.echo else "") + right.text)

@@ -18,7 +18,7 @@ from local.aws import free_port
 from local.certificate import Answer
 from local.chaos.fleet import ChaosFleet
 from local.chaos.listening import Heard, ask
-from local.chaos.questions import Question, draw, known_answer
+from local.chaos.questions import EVENT_ROUTES, Question, draw, known_answer
 from local.chaos.strikes import Kind, Losses, deck, victims
 from local.deploy import ROOT
 from local.engines import MODEL, SIM, VLLM, LocalEngine
@@ -156,11 +156,12 @@ async def _learn_answers(chaos: Chaos) -> None:
     """What a real engine answers is known only by asking it, before anything is done to it."""
     chaos.screen.say("the right answers are learned in calm")
     rng = Random(0)  # noqa: S311 # any will do
-    while len(chaos.answers) < chaos.scale.texts * 2 * (1 + chaos.scale.states):
+    while len(chaos.answers) < chaos.scale.texts * (2 * (1 + chaos.scale.states) + len(EVENT_ROUTES)):
         question = chaos.draw(rng)
         if question.stop or question.echo or question.key in chaos.answers:
             continue
-        plain = Question(question.chat, question.text, question.max_tokens, "client", ids=True, state=question.state)
+        ids = not question.speaks_in_events
+        plain = Question(question.route, question.text, question.max_tokens, "client", ids=ids, state=question.state)
         heard = await chaos.ask(plain)
         if heard.error or heard.pauses:
             raise LocalRunError(f"an answer in calm was not calm: {heard.error or heard.pauses}")

@@ -167,7 +167,13 @@ def test_an_answer_that_was_cut_equals_the_one_that_was_not(
 
 
 @settings(max_examples=200)
-@given(models(), st.sampled_from((Kind.CHAT, Kind.COMPLETION)), FIELDS, st.lists(st.integers(0, 40), min_size=1, max_size=3), st.integers(1, 7))
+@given(
+    models(),
+    st.sampled_from((Kind.CHAT, Kind.COMPLETION)),
+    FIELDS,
+    st.lists(st.integers(0, 40), min_size=1, max_size=3),
+    st.integers(1, 7),
+)
 def test_what_the_client_has_is_always_a_prefix_whatever_the_chunking(
     model: ScriptedModel, kind: Kind, fields: dict[str, Any], cuts: list[int], step: int
 ) -> None:
