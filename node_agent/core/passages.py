@@ -102,7 +102,9 @@ class Passages:
     def _unseen_text(self, event: Event, holder: Event, key: str) -> Event | None:
         text, entries = holder[key], event.get(_ENTRIES) or []
         shape = _without_growth(event, key)
+        told_before = len(self._told)
         passage = self._text_passage(shape)
+        is_new = len(self._told) > told_before
         known = (passage.text or "")[self._text_at :]
         overlap = min(len(known), len(text))
         if known[:overlap] != text[:overlap]:
@@ -115,7 +117,7 @@ class Passages:
         passage.entries += len(entries) - known_entries
         self._text_at += len(text)
         self._entries_at += len(entries)
-        if self._is_again and overlap == len(text) and known_entries == len(entries):
+        if self._is_again and not is_new and overlap == len(text) and known_entries == len(entries):
             return None
         return _grown(event, holder, key, text[overlap:], entries[known_entries:])
 

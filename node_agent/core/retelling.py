@@ -15,7 +15,8 @@ behind that is spliced to it (`core/passages`). Rules kept here:
 * the answer is complete only with its last event, and only where the generation ended by itself: an engine that is
   told to go says `response.completed` of half an answer;
 * as long as the client has nothing but the answer's opening, the request is asked again whole;
-* an engine without the plug-in serves such a stream as well, but where it is lost the stream ends with an error;
+* an engine without the plug-in serves such a stream as well, but where it is lost the stream ends with an error. So it
+  is with one that calls tools by itself: what they said is in no id of ours;
 * for every event there is one line of the journal (`core/lines`), from which `restored` makes the same stream again.
 
     WAITING --first event--> STREAMING --last event--> COMPLETE
@@ -75,6 +76,8 @@ class Retelling:
         self._passages = Passages()
         self._was_heard = False  # the client has more than the opening
         self._prompt: str | None = None
+        self._prompts = 0  # told by the current engine: one for each generation
+        self._is_single = True  # the answer is one generation
         self._ids: list[int] = []
         self._repeated = 0  # of the ids, how many the current engine has told
         self._written = 0  # of the ids, how many are in lines
@@ -98,6 +101,8 @@ class Retelling:
         """
         if not self._was_heard:
             return None
+        if not self._is_single:
+            raise ContinuationImpossible("the engine called tools by itself, and their results are known to it alone")
         if not self._ids:
             raise ContinuationImpossible("the engine, which has no plug-in, reported no token ids")
         for way in (Way.RESUME, Way.FORCED):
@@ -126,7 +131,7 @@ class Retelling:
         self.attempts += 1
         self.state = StreamState.WAITING
         self._parser = sse.SseParser()
-        self._repeated, self._finish, self._is_stopped = 0, None, False
+        self._repeated, self._prompts, self._finish, self._is_stopped = 0, 0, None, False
         told: dict[str, Any] = {TELL_IDS: 1}
         if chosen is None:
             self._ids.clear()
@@ -187,9 +192,11 @@ class Retelling:
             self._finish = told
             return b"" if told in COMPLETE_REASONS else self.lose(str(told))
         if name == PROMPT_EVENT:
-            if self._prompt not in (None, told):
+            self._prompts += 1
+            self._is_single = self._prompts == 1
+            if self._is_single and self._prompt not in (None, told):
                 raise ValueError("another prompt")
-            self._prompt = told
+            self._prompt = self._prompt or told
             return b""
         known = self._ids[self._repeated : self._repeated + len(told)]
         if known != told[: len(known)]:
@@ -227,6 +234,8 @@ class Retelling:
         extra: dict[str, Any] = {"name": name.decode(), "chunk": event}
         if self._prompt is not None and not self._written:
             extra["prompt"] = self._prompt
+        if not self._is_single:
+            extra["several"] = True
         at, self._written = self._written, len(self._ids)
         self.log += write_line(0, at, self._ids[at:], "", NO_MARK, extra)
         return self._numbered(name, event)
@@ -242,6 +251,7 @@ class Retelling:
         if isinstance(line, PlainLine) or not line.extra or not isinstance(line.extra.get("chunk"), dict):
             raise ValueError("a line of another kind of stream")
         self._prompt = line.extra.get("prompt", self._prompt)
+        self._is_single = not line.extra.get("several")
         self._ids[line.at :] = line.ids
         self._written = len(self._ids)
         event, name = line.extra["chunk"], str(line.extra.get("name", "")).encode()

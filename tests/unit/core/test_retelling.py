@@ -219,6 +219,21 @@ def _told_blindly(stream: Retelling, engine: Engine) -> bytes:
     return b"".join(map(stream.feed, engine.answer(stream.generation.kind, body)))
 
 
+def test_an_answer_of_several_generations_is_passed_on_and_ends_with_its_engine() -> None:
+    """vLLM makes them where it calls tools by itself."""
+    stream = machine(Kind.RESPONSES)
+    tell(stream, Engine(THOUGHTS, PIECES, 1), 9)
+    more = b'event: synkti-prompt\ndata: "another"\n\nevent: synkti-ids\ndata: [7]\n\n'
+    assert stream.feed(more) == b""
+    assert stream.state is StreamState.STREAMING
+    stream.feed(b'event: response.x\ndata: {"type":"response.x"}\n\n')
+    stream.lose("reset")
+    again, _ = resumed(stream.generation, "s", bytes(stream.log), 0)
+    assert not again.can_go_on(ABLE)
+    with pytest.raises(ContinuationImpossible, match="called tools"):
+        stream.request(ABLE)
+
+
 @pytest.mark.parametrize("beside", ["synkti-ids", "synkti-prompt"])
 def test_other_ids_or_another_prompt_are_another_answer(beside: str) -> None:
     stream = machine(Kind.RESPONSES)
