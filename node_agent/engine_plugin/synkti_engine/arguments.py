@@ -3,6 +3,7 @@
     synkti_resume_ids   ids that the answer has already; the engine starts behind them
     synkti_apart        1: they are told one by one, as they were the first time; else all with the first new one
     synkti_forced_ids   ids that the answer begins with, generated once more, one decode step each
+    synkti_tell_ids     1: a stream tells the ids behind its chunks in events of their own (`telling`), one by one
 
 The agent strips all of these from what clients send (`node_agent/core/completions`).
 """
@@ -15,10 +16,16 @@ from typing import Any
 RESUME_IDS = "synkti_resume_ids"
 APART = "synkti_apart"
 FORCED_IDS = "synkti_forced_ids"
+TELL_IDS = "synkti_tell_ids"
 
 
 class BadArguments(ValueError):
     """No engine may see these: what is wrong with them."""
+
+
+def one_by_one(extra: Mapping[str, Any] | None) -> bool:
+    """Whether given ids are told apart."""
+    return bool(extra and (extra.get(APART) or extra.get(TELL_IDS)))
 
 
 def ids_in(extra: Mapping[str, Any] | None, name: str) -> list[int]:

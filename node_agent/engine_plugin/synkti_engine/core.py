@@ -16,7 +16,7 @@ from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
-from synkti_engine.arguments import APART, RESUME_IDS, ids_in
+from synkti_engine.arguments import RESUME_IDS, ids_in, one_by_one
 from synkti_engine.patching import Function, around, around_classmethod
 
 _untold: dict[str, list[int]] = {}
@@ -104,7 +104,7 @@ def _with_untold(outputs: Iterable[Any], requests: dict[str, Any]) -> Iterable[A
         ids = _untold.pop(output.request_id, None) if output.new_token_ids or output.finish_reason is not None else None
         if request is None or not ids or not output.new_token_ids:
             yield output
-        elif _extra(request).get(APART):
+        elif one_by_one(_extra(request)):
             yield from _pieces(output, ids)
         else:
             yield _whole(output, ids)

@@ -10,18 +10,47 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+import vllm.plugins
 from vllm.exceptions import VLLMValidationError
-from vllm.sampling_params import SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
 
-from synkti_engine.arguments import APART, FORCED_IDS, RESUME_IDS, BadArguments, check, ids_in, unfinished
+from synkti_engine import telling
+from synkti_engine.arguments import APART, FORCED_IDS, RESUME_IDS, TELL_IDS, BadArguments, check, ids_in, unfinished
 from synkti_engine.patching import Function, around
 
 
 def install() -> None:
     around(InputProcessor, "process_inputs", _validated)
     around(OutputProcessor, "add_request", _told_apart)
+    around(AsyncLLM, "generate", _noted)
+    around(vllm.plugins, "load_endpoint_plugins", _with_telling)
+
+
+def _with_telling(load: Function) -> Function:
+    """vLLM asks for these while it makes the API server's app, and only there. What it lets an operator allow by name
+    is more routes; this has none, and whoever installed the plug-in allowed it."""
+
+    def load_endpoint_plugins(*args: Any, **kwargs: Any) -> list[Any]:
+        return [*load(*args, **kwargs), telling.TellingEndpoint()]
+
+    return load_endpoint_plugins
+
+
+def _noted(generate: Function) -> Function:
+    def noted(self: AsyncLLM, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs = generate(self, prompt, sampling_params, *args, **kwargs)
+        if not (sampling_params.extra_args or {}).get(TELL_IDS) or (told := telling.current.get()) is None:
+            return outputs
+        try:
+            cumulative = sampling_params.output_kind == RequestOutputKind.CUMULATIVE
+            return telling.follow(outputs, told, cumulative=cumulative)
+        except BadArguments as bad:
+            raise VLLMValidationError(str(bad), parameter="vllm_xargs") from bad
+
+    return noted
 
 
 def _validated(process: Function) -> Function:
@@ -91,13 +120,20 @@ class _Apart(RequestOutputCollector):  # type: ignore[misc] # vLLM has no types 
             self.ready.set()
 
 
+def _apart(params: Any) -> int:
+    """How many of a request's outputs are handed on each for itself."""
+    extra = (params and params.extra_args) or {}
+    if extra.get(TELL_IDS):
+        return int(params.max_tokens) + 1
+    return len(extra[RESUME_IDS]) + 1 if extra.get(APART) and extra.get(RESUME_IDS) else 0
+
+
 def _told_apart(add: Function) -> Function:
     def add_request(self: OutputProcessor, request: Any, prompt: Any, *args: Any, **kwargs: Any) -> None:
         queue = kwargs.get("queue", args[2] if len(args) > 2 else None)
-        extra = (request.sampling_params and request.sampling_params.extra_args) or {}
-        if queue is not None and extra.get(APART) and extra.get(RESUME_IDS):
+        if queue is not None and (apart := _apart(request.sampling_params)):
             queue.__class__ = _Apart
-            queue.held, queue.left = deque(), len(extra[RESUME_IDS]) + 1
+            queue.held, queue.left = deque(), apart
         add(self, request, prompt, *args, **kwargs)
 
     return add_request
