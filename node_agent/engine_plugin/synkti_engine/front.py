@@ -18,7 +18,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
 
 from synkti_engine import telling
-from synkti_engine.arguments import APART, FORCED_IDS, RESUME_IDS, TELL_IDS, BadArguments, check, ids_in, unfinished
+from synkti_engine.arguments import APART, FORCED_IDS, RESUME_IDS, TELL_IDS, BadArguments, begun, check, ids_in
 from synkti_engine.patching import Function, around
 
 
@@ -46,7 +46,7 @@ def _noted(generate: Function) -> Function:
             return outputs
         try:
             cumulative = sampling_params.output_kind == RequestOutputKind.CUMULATIVE
-            return telling.follow(outputs, told, cumulative=cumulative)
+            return telling.follow(outputs, told, choices=sampling_params.n, cumulative=cumulative)
         except BadArguments as bad:
             raise VLLMValidationError(str(bad), parameter="vllm_xargs") from bad
 
@@ -58,33 +58,39 @@ def _validated(process: Function) -> Function:
         request = process(self, *args, **kwargs)
         params = request.sampling_params
         if isinstance(params, SamplingParams) and params.extra_args:
-            for name in (RESUME_IDS, FORCED_IDS):
-                try:
-                    _validate(self, request, name)
-                except BadArguments as bad:
-                    raise VLLMValidationError(str(bad), parameter="vllm_xargs") from bad
+            try:
+                _validate(self, request)
+            except BadArguments as bad:
+                raise VLLMValidationError(str(bad), parameter="vllm_xargs") from bad
         return request
 
     return process_inputs
 
 
-def _validate(processor: InputProcessor, request: Any, name: str) -> None:
+def _validate(processor: InputProcessor, request: Any) -> None:
+    """Raises BadArguments. params is the request's own: vLLM copied it."""
     params, model = request.sampling_params, processor.model_config
-    ids = ids_in(params.extra_args, name)
-    if not ids:
-        return
-    if request.prompt_token_ids is None:
-        raise BadArguments(f"{name} needs a prompt of token ids")
+    for name in (RESUME_IDS, FORCED_IDS):
+        ids = ids_in(params.extra_args, name)
+        if not ids:
+            continue
+        if request.prompt_token_ids is None:
+            raise BadArguments(f"{name} needs a prompt of token ids")
+        room = model.max_model_len - len(request.prompt_token_ids)
+        check(ids, vocabulary=model.get_vocab_size(), max_tokens=params.max_tokens, room=room, choices=params.n)
+        if name == RESUME_IDS:
+            _begin(params, ids, min(params.max_tokens, room))
+
+
+def _begin(params: SamplingParams, ids: list[int], most: int) -> None:
+    # Both are without the model's ends where the request ignores those.
     ends = {*(params.stop_token_ids or ()), params.eos_token_id} - {None}
-    kept = unfinished(ids, ends) if name == RESUME_IDS else ids
-    check(
-        ids,
-        vocabulary=model.get_vocab_size(),
-        max_tokens=params.max_tokens + len(ids) - len(kept),
-        room=model.max_model_len - len(request.prompt_token_ids),
-        choices=params.n,
-    )
-    params.extra_args = {**params.extra_args, name: kept}
+    kept, last = begun(ids, ends, most)
+    params.extra_args = {**params.extra_args, RESUME_IDS: kept}
+    if last is not None:
+        # Where nothing else is allowed nothing else is drawn. What forbids an id (a grammar, min_tokens, bad words)
+        # allowed this one the first time, and stands where it stood then.
+        params.allowed_token_ids = [last]
 
 
 class _Apart(RequestOutputCollector):  # type: ignore[misc] # vLLM has no types here

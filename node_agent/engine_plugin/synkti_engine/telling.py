@@ -12,6 +12,8 @@ Rules kept here:
 * the prompt comes first, once for each generation: there are several only where the engine itself calls tools, one
   after another. null where the prompt had no ids (embeddings);
 * all ids that caused a chunk are told before it, each once, in their order; the ids that a request goes on behind too;
+* ids that no chunk follows (a parser keeps them to itself, or hides them) are told before the next ones are waited for:
+  a thought of a thousand hidden tokens is no silence, and can be gone on with from its middle;
 * events go between whole events, never into one;
 * what is noted belongs to one HTTP request: a context variable leads to it, which the tasks that vLLM makes for a
   request inherit, and no other request sees;
@@ -49,17 +51,20 @@ def _event(name: str, data: Any) -> bytes:
 
 
 class Telling:
-    """What one request's reader has not been told yet. Its size is that of one answer's ids."""
+    """What one request's reader has not been told yet; no more than one answer's ids. push: tells it by itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, push: Callable[[], Awaitable[None]]) -> None:
+        self.push = push
         self._running = False
         self._events: list[bytes] = []
         self._ids: list[int] = []
 
-    def begin(self) -> None:
-        """A generation begins. Raises BadArguments while another one runs: nobody could tell their ids apart."""
+    def begin(self, choices: int) -> None:
+        """A generation begins. Raises BadArguments where nobody could tell the ids of several apart."""
+        if choices != 1:
+            raise BadArguments(f"the ids of one choice can be told, and the request has n={choices}")
         if self._running:
-            raise BadArguments("the ids of one answer can be told, and the request has several")
+            raise BadArguments("the ids of one answer can be told, and the request has several prompts")
         self._running = True
 
     def end(self) -> None:
@@ -91,12 +96,14 @@ current: ContextVar[Telling | None] = ContextVar("synkti_telling", default=None)
 """Of the HTTP request that the running task serves; None outside of one."""
 
 
-def follow(outputs: AsyncGenerator[Any, None], telling: Telling, *, cumulative: bool) -> AsyncGenerator[Any, None]:
+def follow(
+    outputs: AsyncGenerator[Any, None], telling: Telling, *, choices: int, cumulative: bool
+) -> AsyncGenerator[Any, None]:
     """The outputs of a generation, each noted before it is handed on. cumulative: each tells all ids so far.
 
     Raises BadArguments at once, not when it is first iterated: the answer can still become a 400 then.
     """
-    telling.begin()
+    telling.begin(choices)
     return _followed(outputs, telling, cumulative)
 
 
@@ -115,6 +122,7 @@ async def _followed(
                     telling.note(choice.token_ids[told:])
                     told = len(choice.token_ids) if cumulative else 0
                 yield output
+                await telling.push()
     finally:
         telling.end()
 
@@ -129,36 +137,44 @@ class TellingMiddleware:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        telling = Telling()
-        before = current.set(telling)
+        between = _Between(send)
+        before = current.set(between.telling)
         try:
-            await self.app(scope, receive, _Between(telling, send))
+            await self.app(scope, receive, between)
         finally:
             current.reset(before)
 
 
 class _Between:
-    """The `send` of one request. whole: what was sent so far ends with the end of an event."""
+    """The `send` of one request. open: its answer is a stream that goes on; tail: its last two bytes so far."""
 
-    def __init__(self, telling: Telling, send: Send) -> None:
-        self._telling = telling
+    def __init__(self, send: Send) -> None:
+        self.telling = Telling(self._push)
         self._send = send
-        self._is_stream = False
-        self._whole = True
+        self._open = False
+        self._tail = b""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._is_stream = _is_event_stream(message.get("headers", ()))
-        elif self._is_stream and message["type"] == "http.response.body":
+            self._open = _is_event_stream(message.get("headers", ()))
+        elif self._open and message["type"] == "http.response.body":
             self._tell(message)
         await self._send(message)
 
     def _tell(self, message: Message) -> None:
         body = message.get("body", b"")
-        if self._whole and (due := self._telling.take()):
+        if self._is_whole() and (due := self.telling.take()):
             message["body"] = due + body
-        if body:
-            self._whole = body.endswith(b"\n\n")
+        self._tail = (self._tail + body[-2:])[-2:]
+        self._open = bool(message.get("more_body"))
+
+    async def _push(self) -> None:
+        if self._open and self._is_whole() and (due := self.telling.take()):
+            await self._send({"type": "http.response.body", "body": due, "more_body": True})
+
+    def _is_whole(self) -> bool:
+        """Whether no event has begun and not ended."""
+        return self._tail in (b"", b"\n\n")
 
 
 def _is_event_stream(headers: Sequence[tuple[bytes, bytes]]) -> bool:
