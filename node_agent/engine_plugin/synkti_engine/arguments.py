@@ -3,6 +3,7 @@
     synkti_resume_ids   ids that the answer has already; the engine starts behind them
     synkti_apart        1: they are told one by one, as they were the first time; else all with the first new one
     synkti_forced_ids   ids that the answer begins with, generated once more, one decode step each
+    synkti_tell_ids     1: a stream tells the ids behind its chunks in events of their own (`telling`), one by one
 
 The agent strips all of these from what clients send (`node_agent/core/completions`).
 """
@@ -15,10 +16,16 @@ from typing import Any
 RESUME_IDS = "synkti_resume_ids"
 APART = "synkti_apart"
 FORCED_IDS = "synkti_forced_ids"
+TELL_IDS = "synkti_tell_ids"
 
 
 class BadArguments(ValueError):
     """No engine may see these: what is wrong with them."""
+
+
+def one_by_one(extra: Mapping[str, Any] | None) -> bool:
+    """Whether given ids are told apart."""
+    return bool(extra and (extra.get(APART) or extra.get(TELL_IDS)))
 
 
 def ids_in(extra: Mapping[str, Any] | None, name: str) -> list[int]:
@@ -40,17 +47,24 @@ def check(ids: Sequence[int], *, vocabulary: int, max_tokens: int, room: int, ch
     unknown = [token for token in ids if token >= vocabulary]
     if unknown:
         raise BadArguments(f"id {unknown[0]} is not in the vocabulary, which has {vocabulary}")
-    if len(ids) >= max_tokens:
-        raise BadArguments(f"{len(ids)} ids leave nothing to generate of max_tokens={max_tokens}")
-    if len(ids) >= room:
-        raise BadArguments(f"{len(ids)} ids leave nothing to generate of the context's {room}")
+    if len(ids) > max_tokens:
+        raise BadArguments(f"{len(ids)} ids are more than max_tokens={max_tokens}")
+    if len(ids) > room:
+        raise BadArguments(f"{len(ids)} ids are more than the context's {room}")
     if choices != 1:
         raise BadArguments(f"one choice goes on at a time, and the request has n={choices}")
 
 
-def unfinished(ids: Sequence[int], ends: Collection[int]) -> list[int]:
-    """The ids without an end: an answer that ended would be generated on and on. The end is then sampled again."""
-    for place, token in enumerate(ids):
-        if token in ends:
-            return list(ids[:place])
-    return list(ids)
+def begun(ids: Sequence[int], ends: Collection[int], most: int) -> tuple[list[int], int | None]:
+    """What an engine starts behind, and the id that must come next, None for any.
+
+    It starts only behind an answer that is not over: one that ended would be generated on and on. An answer that ends
+    with an end, or has as many ids as it may have (most), gets its last id once more, whatever would be sampled, and
+    ends there for the same reason as the first time. An end in the middle is none that this request could have had:
+    what is behind it is left out, and the end is sampled again.
+    """
+    place = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    is_over = place == len(ids) - 1 or (place == len(ids) and len(ids) >= most)
+    if ids and is_over:
+        return list(ids[:-1]), ids[-1]
+    return list(ids[:place]), None

@@ -16,11 +16,14 @@ from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
-from synkti_engine.arguments import APART, RESUME_IDS, ids_in
+from synkti_engine.arguments import RESUME_IDS, TELL_IDS, ids_in, one_by_one
 from synkti_engine.patching import Function, around, around_classmethod
 
 _untold: dict[str, list[int]] = {}
 """Ids of scheduled requests that the API server was not told yet, by request id; gone with the request."""
+
+_singly: set[str] = set()
+"""Requests whose outputs have one id each, however many a step made of them (speculative decoding); gone with them."""
 
 
 def install() -> None:
@@ -71,6 +74,8 @@ def _noted(add: Function) -> Function:
     def add_request(self: Scheduler, request: Any) -> None:
         if ids := ids_in(_extra(request), RESUME_IDS):
             _untold[request.request_id] = ids
+        if _extra(request).get(TELL_IDS):
+            _singly.add(request.request_id)
         add(self, request)
 
     return add_request
@@ -81,6 +86,7 @@ def _forgotten(finish: Function) -> Function:
         finished = finish(self, request_ids, finished_status)
         for request in finished:
             _untold.pop(request.request_id, None)
+            _singly.discard(request.request_id)
         return finished
 
     return finish_requests
@@ -90,7 +96,7 @@ def _told(update: Function) -> Function:
     def update_from_output(self: Scheduler, *args: Any, **kwargs: Any) -> Any:
         requests = {name: self.requests[name] for name in _untold if name in self.requests} if _untold else {}
         told = update(self, *args, **kwargs)
-        if requests:
+        if requests or _singly:
             for one in told.values():
                 one.outputs = list(_with_untold(one.outputs, requests))
         return told
@@ -100,14 +106,16 @@ def _told(update: Function) -> Function:
 
 def _with_untold(outputs: Iterable[Any], requests: dict[str, Any]) -> Iterable[Any]:
     for output in outputs:
-        request = requests.get(output.request_id)
-        ids = _untold.pop(output.request_id, None) if output.new_token_ids or output.finish_reason is not None else None
-        if request is None or not ids or not output.new_token_ids:
-            yield output
-        elif _extra(request).get(APART):
-            yield from _pieces(output, ids)
+        name = output.request_id
+        is_over = output.finish_reason is not None
+        ids = _untold.pop(name, None) if output.new_token_ids or is_over else None
+        if ids and output.new_token_ids and name in requests:
+            whole = _whole(output, ids)
+            yield from _pieces(whole) if one_by_one(_extra(requests[name])) else (whole,)
         else:
-            yield _whole(output, ids)
+            yield from _pieces(output) if name in _singly else (output,)
+        if is_over:
+            _singly.discard(name)
 
 
 def _whole(output: Any, ids: list[int]) -> Any:
@@ -117,13 +125,18 @@ def _whole(output: Any, ids: list[int]) -> Any:
     return output
 
 
-def _pieces(output: Any, ids: list[int]) -> Iterable[Any]:
-    for token in ids:
-        logprobs = None if output.new_logprobs is None else _padding(output.new_logprobs, [token])
-        piece = EngineCoreOutput(request_id=output.request_id, new_token_ids=[token], new_logprobs=logprobs)
+def _pieces(output: Any) -> Iterable[Any]:
+    """One output for each id."""
+    ids, logprobs = output.new_token_ids, output.new_logprobs
+    for place, token in enumerate(ids[:-1]):
+        own = None if logprobs is None else _row(logprobs, place)
+        piece = EngineCoreOutput(request_id=output.request_id, new_token_ids=[token], new_logprobs=own)
         # What the first output of a request says beside its ids, the first piece does.
         piece.events, output.events = output.events, None
         yield piece
+    if len(ids) > 1:
+        output.new_token_ids = ids[-1:]
+        output.new_logprobs = None if logprobs is None else _row(logprobs, len(ids) - 1)
     yield output
 
 
@@ -138,6 +151,13 @@ def _padding(logprobs: Any, ids: list[int]) -> Any:
     )
 
 
+_ROWS = ("logprob_token_ids", "logprobs", "sampled_token_ranks")
+"""What logprobs have for each id."""
+
+
 def _joined(first: Any, second: Any) -> Any:
-    fields = ("logprob_token_ids", "logprobs", "sampled_token_ranks")
-    return second._replace(**{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in fields})
+    return second._replace(**{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in _ROWS})
+
+
+def _row(logprobs: Any, place: int) -> Any:
+    return logprobs._replace(**{name: getattr(logprobs, name)[place : place + 1] for name in _ROWS})

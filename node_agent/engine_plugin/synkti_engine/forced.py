@@ -22,8 +22,8 @@ class ForcedReplay(LogitsProcessor):  # type: ignore[misc] # vLLM has no types h
     def validate_params(cls, sampling_params: Any) -> None:
         """Raises ValueError, which becomes the request's 400."""
         ids = ids_in(sampling_params.extra_args, FORCED_IDS)
-        if ids and sampling_params.max_tokens is not None and len(ids) >= sampling_params.max_tokens:
-            raise BadArguments(f"{FORCED_IDS}: {len(ids)} ids leave nothing to generate of max_tokens")
+        if ids and sampling_params.max_tokens is not None and len(ids) > sampling_params.max_tokens:
+            raise BadArguments(f"{FORCED_IDS}: {len(ids)} ids are more than max_tokens")
 
     def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
         self._vocabulary = vllm_config.model_config.get_vocab_size()

@@ -10,7 +10,7 @@ import synkti_engine
 from node_agent.core import continuation
 from node_agent.core.completions import OWN_ARGUMENTS
 from synkti_engine import arguments
-from synkti_engine.arguments import BadArguments, check, ids_in, unfinished
+from synkti_engine.arguments import BadArguments, begun, check, ids_in, one_by_one
 
 RIGHT = {"vocabulary": 100, "max_tokens": 10, "room": 50, "choices": 1}
 
@@ -18,7 +18,7 @@ RIGHT = {"vocabulary": 100, "max_tokens": 10, "room": 50, "choices": 1}
 def test_both_sides_mean_the_same_arguments_and_clients_may_send_none_of_them() -> None:
     names = (arguments.RESUME_IDS, arguments.FORCED_IDS, arguments.APART)
     assert names == (continuation.RESUME_IDS, continuation.FORCED_IDS, continuation.APART)
-    assert all(name.startswith(OWN_ARGUMENTS) for name in names)
+    assert all(name.startswith(OWN_ARGUMENTS) for name in (*names, arguments.TELL_IDS))
 
 
 @pytest.mark.parametrize("value", ["1,2", [1, "2"], [1.0], [-1], [True], {"a": 1}, 7], ids=repr)
@@ -35,29 +35,68 @@ def test_no_argument_is_no_ids() -> None:
 
 def test_ids_that_fit_are_let_through() -> None:
     check([0, 99, *range(7)], **RIGHT)
+    check(list(range(10)), **RIGHT)
+    check(list(range(9)), **{**RIGHT, "room": 9})
 
 
 @pytest.mark.parametrize(
     ("ids", "other", "why"),
     [
         ([5, 100], {}, "id 100 is not in the vocabulary, which has 100"),
-        (list(range(10)), {}, "10 ids leave nothing to generate of max_tokens=10"),
-        (list(range(9)), {"room": 9}, "9 ids leave nothing to generate of the context's 9"),
+        (list(range(11)), {}, "11 ids are more than max_tokens=10"),
+        (list(range(9)), {"room": 8}, "9 ids are more than the context's 8"),
         ([5], {"choices": 2}, "one choice goes on at a time, and the request has n=2"),
     ],
 )
-def test_ids_that_would_end_an_engine_or_leave_nothing_to_do_are_refused(
+def test_ids_that_would_end_an_engine_or_are_more_than_an_answer_can_have_are_refused(
     ids: list[int], other: dict[str, int], why: str
 ) -> None:
     with pytest.raises(BadArguments, match=why):
         check(ids, **{**RIGHT, **other})
 
 
-def test_an_end_is_left_out_with_what_is_behind_it() -> None:
-    assert unfinished([5, 6, 2], {2, 3}) == [5, 6]
-    assert unfinished([5, 3, 6], {2, 3}) == [5]
-    assert unfinished([5, 6], {2}) == [5, 6]
-    assert unfinished([], {2}) == []
+@pytest.mark.parametrize(
+    ("ids", "behind", "last"),
+    [
+        ([], [], None),
+        ([5, 6], [5, 6], None),
+        ([5, 6, 2], [5, 6], 2),
+        ([2], [], 2),
+        ([5, 3, 6], [5], None),
+        ([5, 3, 2], [5], None),
+        ([3, 3], [], None),
+        ([5, 6, 7, 8], [5, 6, 7], 8),
+        ([5, 6, 7, 2], [5, 6, 7], 2),
+        ([5, 2, 7, 8], [5], None),
+    ],
+    ids=repr,
+)
+def test_an_answer_that_is_over_gets_its_last_id_once_more(ids: list[int], behind: list[int], last: int | None) -> None:
+    """2 and 3 end an answer, and so does its fourth id. An end in the middle is sampled again."""
+    assert begun(ids, {2, 3}, 4) == (behind, last)
+
+
+def test_where_ends_are_ignored_an_answer_is_over_by_its_length_only() -> None:
+    assert begun([5, 2], (), 3) == ([5, 2], None)
+    assert begun([2, 5, 2], (), 3) == ([2, 5], 2)
+
+
+@pytest.mark.parametrize(
+    ("extra", "apart"),
+    [
+        (None, False),
+        ({}, False),
+        ({arguments.RESUME_IDS: [1]}, False),
+        ({arguments.APART: 0, arguments.TELL_IDS: 0}, False),
+        ({arguments.APART: 1}, True),
+        ({arguments.TELL_IDS: 1}, True),
+    ],
+    ids=repr,
+)
+def test_ids_are_told_apart_for_parsers_and_for_those_who_are_told_them(
+    extra: dict[str, Any] | None, apart: bool
+) -> None:
+    assert one_by_one(extra) is apart
 
 
 @pytest.mark.parametrize(

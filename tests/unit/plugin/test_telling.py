@@ -1,0 +1,305 @@
+"""The events that tell ids, between those of a faked server: no vLLM is imported, and none is needed to get them right."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from synkti_engine import telling
+from synkti_engine.arguments import BadArguments
+from synkti_engine.telling import IDS_EVENT, PROMPT_EVENT, TellingEndpoint, TellingMiddleware, follow, prompt_digest
+
+PROMPT = [1, 394, 70_000]
+HEADERS = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
+
+
+@dataclass
+class Choice:
+    token_ids: list[int]
+
+
+@dataclass
+class Output:
+    """As vLLM's RequestOutput: the prompt's ids come with the first only."""
+
+    outputs: list[Choice]
+    prompt_token_ids: list[int] | None = None
+
+
+def outputs(*ids: list[int], prompt: list[int] | None = PROMPT) -> list[Output]:
+    return [Output([Choice(some)], None if place else prompt) for place, some in enumerate(ids)]
+
+
+@dataclass
+class Engine:
+    """What is generated, and whether the generator was closed."""
+
+    told: Sequence[Output]
+    closed: bool = False
+    asked: int = 0
+
+    async def generate(self) -> AsyncGenerator[Output, None]:
+        try:
+            for output in self.told:
+                self.asked += 1
+                await asyncio.sleep(0)
+                yield output
+        finally:
+            self.closed = True
+
+
+Say = Callable[[Output], Iterable[bytes]]
+
+
+def each(output: Output) -> Iterable[bytes]:
+    return (f"data: {output.outputs[0].token_ids}\n\n".encode(),)
+
+
+@dataclass
+class Server:
+    """An app as vLLM's: an own task makes the answer, which is pulled from the generator."""
+
+    engine: Engine
+    say: Say = each
+    wants: bool = True
+    cumulative: bool = False
+    headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: HEADERS)
+    first: tuple[bytes, ...] = ()
+    last: tuple[bytes, ...] = (b"data: [DONE]\n\n", b"")
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.create_task(self._answer(send))
+
+    async def _answer(self, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.headers})
+        for part in self.first:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        held = telling.current.get()
+        made = self.engine.generate()
+        if self.wants and held is not None:
+            made = follow(made, held, choices=1, cumulative=self.cumulative)
+        async for output in made:
+            for part in self.say(output):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        for place, part in enumerate(self.last, 1):
+            await send({"type": "http.response.body", "body": part, "more_body": place < len(self.last)})
+
+
+def ran(story: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(story)
+
+
+async def asked(app: Any, scope: dict[str, Any] | None = None) -> list[bytes]:
+    """The bodies that were sent, each for itself."""
+    sent: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(0)
+        if message["type"] == "http.response.body":
+            sent.append(bytes(message["body"]))
+
+    async def receive() -> Any:
+        raise AssertionError("nothing is read here")
+
+    await TellingMiddleware(app)(scope or {"type": "http", "method": "POST"}, receive, send)
+    return sent
+
+
+def told(bodies: Sequence[bytes]) -> list[tuple[str, Any]]:
+    """Events of ours with what they say; of others their data."""
+    found: list[tuple[str, Any]] = []
+    for event in b"".join(bodies).split(b"\n\n")[:-1]:
+        lines = event.decode().split("\n")
+        if lines[0].startswith("event: synkti-"):
+            found.append((lines[0][7:], json.loads(lines[1][6:])))
+        else:
+            found.append(("", lines[-1][6:]))
+    return found
+
+
+def test_the_prompt_is_told_once_and_ids_stand_before_the_chunk_that_they_caused() -> None:
+    bodies = ran(asked(Server(Engine(outputs([5], [6, 7], [8])))))
+    assert told(bodies) == [
+        (PROMPT_EVENT, prompt_digest(PROMPT)),
+        (IDS_EVENT, [5]),
+        ("", "[5]"),
+        (IDS_EVENT, [6, 7]),
+        ("", "[6, 7]"),
+        (IDS_EVENT, [8]),
+        ("", "[8]"),
+        ("", "[DONE]"),
+    ]
+    assert bodies[0].startswith(b'event: synkti-prompt\ndata: "')
+    assert bodies[1].startswith(b"event: synkti-ids\ndata: [6,7]\n\ndata: ")
+
+
+def test_a_digest_is_that_of_little_endian_uint32() -> None:
+    raw = bytes([1, 0, 0, 0, 138, 1, 0, 0, 112, 17, 1, 0])
+    assert prompt_digest(PROMPT) == hashlib.sha256(raw).hexdigest()
+    assert prompt_digest([]) == hashlib.sha256(b"").hexdigest()
+
+
+def test_what_the_server_says_before_it_generates_has_nothing_in_front_of_it() -> None:
+    bodies = ran(asked(Server(Engine(outputs([5])), first=(b"event: created\ndata: {}\n\n",))))
+    assert [name for name, _ in told(bodies)] == ["", PROMPT_EVENT, IDS_EVENT, "", ""]
+
+
+def test_several_chunks_of_one_output_have_its_ids_before_the_first() -> None:
+    bodies = ran(asked(Server(Engine(outputs([5], [6])), say=lambda output: [*each(output)] * 2)))
+    assert [data for name, data in told(bodies) if name != PROMPT_EVENT] == [
+        [5], "[5]", "[5]", [6], "[6]", "[6]", "[DONE]",
+    ]  # fmt: skip
+
+
+def test_ids_that_no_chunk_follows_are_told_before_the_next_are_asked_for() -> None:
+    engine = Engine(outputs([5], [6], [7]))
+    seen: list[tuple[int, bytes]] = []
+
+    async def story() -> None:
+        async def send(message: Any) -> None:
+            if body := message.get("body"):
+                seen.append((engine.asked, body))
+
+        app = Server(engine, say=lambda output: each(output) if output.outputs[0].token_ids == [7] else ())
+        await TellingMiddleware(app)({"type": "http", "method": "POST"}, None, send)  # type: ignore[arg-type]
+
+    ran(story())
+    assert [asked for asked, _ in seen] == [1, 2, 3, 3]
+    assert told([body for _, body in seen])[1:] == [
+        (IDS_EVENT, [5]), (IDS_EVENT, [6]), (IDS_EVENT, [7]), ("", "[7]"), ("", "[DONE]"),
+    ]  # fmt: skip
+
+
+def test_no_event_is_put_into_another_one() -> None:
+    def in_halves(output: Output) -> Iterable[bytes]:
+        (whole,) = each(output)
+        return whole[:9], whole[9:-1], whole[-1:]
+
+    bodies = ran(asked(Server(Engine(outputs([5], [6])), say=in_halves)))
+    assert told(bodies) == [
+        (PROMPT_EVENT, prompt_digest(PROMPT)), (IDS_EVENT, [5]), ("", "[5]"), (IDS_EVENT, [6]), ("", "[6]"),
+        ("", "[DONE]"),
+    ]  # fmt: skip
+    broken = ran(asked(Server(Engine(outputs([5], [6])), say=lambda _: (b"data: half",), last=(b"",))))
+    assert b"".join(broken).endswith(b"data: halfdata: half"), "half an event stays half an event"
+
+
+def test_of_outputs_that_tell_all_ids_so_far_the_new_ones_are_told() -> None:
+    bodies = ran(asked(Server(Engine(outputs([5], [5, 6, 7], [5, 6, 7], [5, 6, 7, 8])), cumulative=True)))
+    assert [data for name, data in told(bodies) if name == IDS_EVENT] == [[5], [6, 7], [8]]
+
+
+def test_a_prompt_without_ids_is_told_as_such() -> None:
+    assert told(ran(asked(Server(Engine(outputs([5], prompt=None))))))[0] == (PROMPT_EVENT, None)
+
+
+def test_an_output_without_a_choice_tells_nothing() -> None:
+    bodies = ran(asked(Server(Engine([Output([], PROMPT), *outputs([5])]), say=lambda _: ())))
+    assert [name for name, _ in told(bodies)] == [PROMPT_EVENT, IDS_EVENT, ""]
+
+
+def test_who_does_not_ask_gets_every_byte_as_it_was() -> None:
+    server = Server(Engine(outputs([5], [6])), wants=False)
+    assert ran(asked(server)) == [b"data: [5]\n\n", b"data: [6]\n\n", b"data: [DONE]\n\n", b""]
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-type", b"application/json"), (b"content-length", b"9")]])
+def test_an_answer_in_one_piece_is_left_alone(headers: list[tuple[bytes, bytes]]) -> None:
+    server = Server(Engine(outputs([5])), headers=headers, say=lambda _: (), last=(b'{"a": 1}\n\n',))
+    assert ran(asked(server)) == [b'{"a": 1}\n\n']
+
+
+@pytest.mark.parametrize("scope", [{"type": "lifespan"}, {"type": "websocket"}, {"type": "http", "method": "GET"}])
+def test_what_is_no_post_has_nobody_to_tell(scope: dict[str, Any]) -> None:
+    assert b"synkti" not in b"".join(ran(asked(Server(Engine(outputs([5]))), scope)))
+
+
+def test_nothing_leaks_from_one_request_to_another_or_to_the_next_of_its_connection() -> None:
+    async def story() -> list[list[bytes]]:
+        servers = [Server(Engine(outputs([at], [at + 100], [at + 200])), wants=at % 3 > 0) for at in range(30)]
+        return [*await asyncio.gather(*(asked(server) for server in servers)), [str(telling.current.get()).encode()]]
+
+    *answers, outside = ran(story())
+    for at, bodies in enumerate(answers):
+        ids = [token for name, data in told(bodies) if name == IDS_EVENT for token in data]
+        assert ids == ([at, at + 100, at + 200] if at % 3 else [])
+    assert outside == [b"None"]
+
+
+def test_a_context_is_clean_after_a_server_that_fails() -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        assert telling.current.get() is not None
+        raise ZeroDivisionError
+
+    async def story() -> None:
+        with pytest.raises(ZeroDivisionError):
+            await asked(fails)
+        assert telling.current.get() is None
+
+    ran(story())
+
+
+def test_a_reader_that_goes_closes_the_generation() -> None:
+    engine = Engine(outputs([5], [6]))
+
+    async def story() -> None:
+        async def server(scope: Any, receive: Any, send: Any) -> None:
+            held = telling.current.get()
+            assert held is not None
+            made = follow(engine.generate(), held, choices=1, cumulative=False)
+            await anext(made)
+            await made.aclose()
+
+        await asked(server)
+
+    ran(story())
+    assert engine.closed
+    assert engine.asked == 1
+
+
+def test_several_generations_at_once_are_refused_and_one_after_another_begin_anew() -> None:
+    async def twice(scope: Any, receive: Any, send: Any) -> None:
+        held = telling.current.get()
+        assert held is not None
+        with pytest.raises(BadArguments, match="n=2"):
+            follow(Engine([]).generate(), held, choices=2, cumulative=False)
+        await send({"type": "http.response.start", "headers": HEADERS})
+        for prompt in ([1], [2]):
+            made = follow(Engine(outputs([5], prompt=prompt)).generate(), held, choices=1, cumulative=False)
+            with pytest.raises(BadArguments, match="several prompts"):
+                follow(Engine([]).generate(), held, choices=1, cumulative=False)
+            _ = [output async for output in made]
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    assert told(ran(asked(twice))) == [
+        (PROMPT_EVENT, prompt_digest([1])), (IDS_EVENT, [5]), (PROMPT_EVENT, prompt_digest([2])), (IDS_EVENT, [5]),
+    ]  # fmt: skip
+
+
+def test_after_its_last_body_a_stream_is_told_nothing_more() -> None:
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        held = telling.current.get()
+        assert held is not None
+        await send({"type": "http.response.start", "headers": HEADERS})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": False})
+        _ = [one async for one in follow(Engine(outputs([5])).generate(), held, choices=1, cumulative=False)]
+
+    assert ran(asked(server)) == [b"data: 1\n\n"]
+
+
+def test_the_endpoint_adds_the_middleware_to_the_servers_app() -> None:
+    added: list[Any] = []
+
+    class App:
+        def add_middleware(self, kind: Any) -> None:
+            added.append(kind)
+
+    TellingEndpoint().attach_router(App())
+    assert added == [TellingMiddleware]
+    assert ran(TellingEndpoint().init_state(None, None, None)) is None
