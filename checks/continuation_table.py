@@ -1,6 +1,7 @@
 """The table of docs/continuation.md, made of what the contract tests found on a real vLLM.
 
     python -m pytest tests/contract/test_continuation.py    writes what it found into out/continuation.json
+    python -m pytest tests/contract/test_event_streams.py   the same of two routes, into out/continuation-events.json
     python -m checks.continuation_table                     puts it into the page
 
 Nothing is written by hand between the two marks of the page, so that the table cannot promise what no test showed.
@@ -17,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "continuation.md"
 RESULTS = ROOT / "out" / "continuation.json"
+EVENT_RESULTS = ROOT / "out" / "continuation-events.json"
 BEGIN, END = "<!-- table: made by checks/continuation_table -->", "<!-- end of the table -->"
 _HEAD = "| request | way | what the client has | cuts compared | a plain rewind |\n|---|---|---|---|---|\n"
 _OUTCOMES = {
@@ -48,12 +50,10 @@ def put(page: str, made: str) -> str:
 
 def main() -> int:
     try:
-        results = list(json.loads(RESULTS.read_text()).values())
-    except FileNotFoundError:
-        print(
-            f"{RESULTS} is not there: run the tests of tests/contract/test_continuation.py, all of them",
-            file=sys.stderr,
-        )
+        results = [result for path in (RESULTS, EVENT_RESULTS) for result in json.loads(path.read_text()).values()]
+    except FileNotFoundError as missing:
+        tests = "test_continuation.py and test_event_streams.py of tests/contract"
+        print(f"{missing.filename} is not there: run {tests}, whole", file=sys.stderr)
         return 1
     PAGE.write_text(put(PAGE.read_text(), table(results)))
     print(f"{len(results)} rows in {PAGE.relative_to(ROOT)}")

@@ -17,6 +17,8 @@ behind that is spliced to it (`core/passages`). Rules kept here:
 * as long as the client has nothing but the answer's opening, the request is asked again whole;
 * an engine without the plug-in serves such a stream as well, but where it is lost the stream ends with an error. So it
   is with one that calls tools by itself: what they said is in no id of ours;
+* logprobs of ids that an engine was given are nobody's: where the client wants logprobs, it is given those ids only
+  whose logprobs the client has;
 * for every event there is one line of the journal (`core/lines`), from which `restored` makes the same stream again.
 
     WAITING --first event--> STREAMING --last event--> COMPLETE
@@ -48,6 +50,9 @@ IDS_EVENT = b"synkti-ids"
 PROMPT_EVENT = b"synkti-prompt"
 FINISH_EVENT = b"synkti-finish"
 """What the plug-in says beside the answer (`engine_plugin/synkti_engine/telling`)."""
+
+_LOGPROBS = "message.output_text.logprobs"
+"""What a response has to include for its deltas to have them."""
 
 _OPENINGS = frozenset({"response.created", "response.queued", "response.in_progress", "message_start", "ping"})
 """Events that every engine begins with, whatever it is about to say."""
@@ -81,6 +86,8 @@ class Retelling:
         self._ids: list[int] = []
         self._repeated = 0  # of the ids, how many the current engine has told
         self._written = 0  # of the ids, how many are in lines
+        self._settled = 0  # of the ids, how many have led to all that the client is told of them
+        self._wants_logprobs = _LOGPROBS in (generation.body.get("include") or ())
         self._finish: str | None = None  # by the word of the current engine
         self._is_stopped = False  # a message's stop_reason was told
 
@@ -131,11 +138,14 @@ class Retelling:
         self.attempts += 1
         self.state = StreamState.WAITING
         self._parser = sse.SseParser()
+        if self._wants_logprobs:
+            del self._ids[self._settled :]
+            self._written = min(self._written, self._settled)
         self._repeated, self._prompts, self._finish, self._is_stopped = 0, 0, None, False
         told: dict[str, Any] = {TELL_IDS: 1}
         if chosen is None:
             self._ids.clear()
-            self._prompt, self._written = None, 0
+            self._prompt, self._written, self._settled = None, 0, 0
         else:
             told |= {(RESUME_IDS if chosen.way is Way.RESUME else FORCED_IDS): self._ids, APART: 1}
         extra = self.generation.body.get("vllm_xargs") or {}
@@ -242,6 +252,8 @@ class Retelling:
 
     def _numbered(self, name: bytes, event: dict[str, Any]) -> bytes:
         self._was_heard = self._was_heard or event.get("type") not in _OPENINGS
+        if event.get("logprobs") or not self._wants_logprobs:
+            self._settled = len(self._ids)
         return self.events.numbered(orjson.dumps(event), name)
 
     # from the journal

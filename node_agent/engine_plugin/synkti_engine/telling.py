@@ -6,6 +6,7 @@ stream, each in front of the first chunk that followed from what it says:
 
     event: synkti-prompt    data: "<SHA-256, in hex, of the prompt's ids as little-endian uint32>", or null
     event: synkti-ids       data: [12,345]
+    event: synkti-finish    data: "stop"
 
 Rules kept here:
 
@@ -14,6 +15,7 @@ Rules kept here:
 * all ids that caused a chunk are told before it, each once, in their order; the ids that a request goes on behind too;
 * ids that no chunk follows (a parser keeps them to itself, or hides them) are told before the next ones are waited for:
   a thought of a thousand hidden tokens is no silence, and can be gone on with from its middle;
+* why a generation ended is told before the events that end the answer: vLLM calls an aborted response completed;
 * events go between whole events, never into one;
 * what is noted belongs to one HTTP request: a context variable leads to it, which the tasks that vLLM makes for a
   request inherit, and no other request sees;
@@ -34,6 +36,7 @@ from synkti_engine.arguments import BadArguments
 
 PROMPT_EVENT = "synkti-prompt"
 IDS_EVENT = "synkti-ids"
+FINISH_EVENT = "synkti-finish"
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -76,6 +79,10 @@ class Telling:
 
     def note(self, ids: Sequence[int]) -> None:
         self._ids.extend(ids)
+
+    def note_finish(self, reason: str) -> None:
+        self._flush()
+        self._events.append(_event(FINISH_EVENT, reason))
 
     def take(self) -> bytes:
         """The events that are due, b"" for none."""
@@ -121,6 +128,8 @@ async def _followed(
                 for choice in output.outputs[:1]:
                     telling.note(choice.token_ids[told:])
                     told = len(choice.token_ids) if cumulative else 0
+                    if choice.finish_reason is not None:
+                        telling.note_finish(choice.finish_reason)
                 yield output
                 await telling.push()
     finally:

@@ -13,59 +13,14 @@ from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.completions import Kind
 from node_agent.core.epochs import Epoch, Run
 from node_agent.core.retelling import Retelling
-from node_agent.core.sse import SseParser
 from node_agent.core.stream import StreamState
 from node_agent.core.streams import begun, resumed
 from tests.unit.core.event_script import Engine, asked
+from tests.unit.core.told_events import Seen, joined, seen
 
 KINDS = (Kind.RESPONSES, Kind.MESSAGES)
 ABLE = ("resume",)
 THOUGHTS, PIECES = ("Hm", ", ", "so"), ("An", " answer", " \u2028", "ends", ".")
-
-Seen = list[tuple[bytes, dict[str, Any]]]
-
-
-def seen(out: bytes) -> Seen:
-    return [(name, orjson.loads(data)) for name, data in SseParser().feed(out)]
-
-
-def joined(events: Seen) -> list[Any]:
-    """What does not depend on how tokens came, nor on whose random names things have.
-
-    Events without numbers, the texts of neighbours joined, and each name by when it was first told: so two things of
-    one name, or one of two, are found.
-    """
-    told: list[Any] = []
-    names: dict[Any, int] = {}
-    for _, event in events:
-        value = _named({key: event[key] for key in event if key != "sequence_number"}, names)
-        delta = value.get("delta")
-        text = delta if isinstance(delta, str) else _text_of(delta)
-        if delta is None or text is None:
-            told.append(value)
-            continue
-        entries = value.pop("logprobs", [])
-        value["delta"] = delta["type"] if isinstance(delta, dict) else ""
-        last: list[Any] = told[-1] if isinstance(told[-1], list) else [None]
-        if last[0] == value:
-            told[-1] = [value, last[1] + text, last[2] + entries]
-        else:
-            told.append([value, text, entries])
-    return told
-
-
-def _named(value: Any, names: dict[Any, int], key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {each: _named(value[each], names, each) for each in value}
-    if isinstance(value, list):
-        return [_named(each, names, key) for each in value]
-    if key == "cached_tokens":
-        return None  # of the engine that tells it
-    return names.setdefault(value, len(names)) if key in ("id", "item_id", "signature", "created_at") else value
-
-
-def _text_of(delta: Any) -> str | None:
-    return next((delta[key] for key in ("text", "thinking") if key in delta), None) if isinstance(delta, dict) else None
 
 
 def machine(kind: Kind, **fields: Any) -> Retelling:
@@ -217,6 +172,29 @@ def _told_blindly(stream: Retelling, engine: Engine) -> bytes:
     stream.request(ABLE)
     body = {"vllm_xargs": {"synkti_tell_ids": 1}}
     return b"".join(map(stream.feed, engine.answer(stream.generation.kind, body)))
+
+
+def test_where_logprobs_are_told_only_ids_are_given_whose_logprobs_the_client_has() -> None:
+    """An engine has none of those that it was given."""
+    stream = machine(Kind.RESPONSES, include=["message.output_text.logprobs"])
+    told = Engine(THOUGHTS, PIECES, 1).answer(Kind.RESPONSES, orjson.loads(stream.request(ABLE).body))
+    delta = next(at for at, event in enumerate(told) if b"text.delta" in event)
+    out = b"".join(map(stream.feed, told[:delta]))
+    assert stream.tokens == len(THOUGHTS) + 1
+    stream.lose("reset")
+    written = bytes(stream.log)
+    given = orjson.loads(stream.request(ABLE).body)["vllm_xargs"]["synkti_resume_ids"]
+    assert given == Engine(THOUGHTS, PIECES, 1).ids[: len(THOUGHTS)]
+    assert resumed(stream.generation, "s", written, 0)[0].request(ABLE).body == stream_asked(stream)
+    out += b"".join(map(stream.feed, told))
+    assert stream.state is StreamState.COMPLETE
+    assert joined(seen(out)) == joined(whole(Kind.RESPONSES, Engine(THOUGHTS, PIECES, 1)))
+
+
+def stream_asked(stream: Retelling) -> bytes:
+    """What the stream asks an engine now."""
+    stream.lose("reset")
+    return stream.request(ABLE).body
 
 
 def test_an_answer_of_several_generations_is_passed_on_and_ends_with_its_engine() -> None:

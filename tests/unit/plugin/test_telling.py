@@ -1,4 +1,4 @@
-"""The events that tell ids, between those of a faked server: no vLLM is imported, and none is needed to get them right."""
+"""The events that tell ids, between those of a faked server: no vLLM is imported, and none is needed here."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ HEADERS = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
 @dataclass
 class Choice:
     token_ids: list[int]
+    finish_reason: str | None = None
 
 
 @dataclass

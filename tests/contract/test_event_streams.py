@@ -1,0 +1,177 @@
+"""Streams of `/v1/responses` and `/v1/messages` on a real vLLM: cut, gone on with, compared with the whole one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+
+from checks.continuation_table import EVENT_RESULTS
+from node_agent.core.completions import Kind, read_generation
+from node_agent.core.retelling import Retelling
+from node_agent.core.stream import EngineRequest, StreamState
+from node_agent.core.streams import read_back
+from tests.contract.continued import asked
+from tests.engines import MODEL, Engine
+from tests.unit.core.told_events import joined, seen
+
+pytestmark = pytest.mark.vllm
+TOKENS = 60
+TURNS = [{"role": "user", "content": "Tell me a long story."}]
+PLACE = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
+WEATHER = {"type": "function", "name": "weather", "parameters": PLACE}
+FOR_CLAUDE = {"name": "weather", "input_schema": PLACE}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table. needs: what the answer has to say to be one of the row's."""
+
+    what: str
+    kind: Kind
+    fields: dict[str, Any] = field(default_factory=dict)
+    needs: str = "delta"
+    thinks: bool = False
+
+
+ROWS = (
+    Row("`/v1/responses`, greedy", Kind.RESPONSES),
+    Row("`/v1/responses`, `seed`", Kind.RESPONSES, {"seed": 7, "temperature": 1.2}),
+    Row(
+        "`/v1/responses`, `seed` with logprobs",
+        Kind.RESPONSES,
+        {"seed": 7, "temperature": 1.2, "include": ["message.output_text.logprobs"], "top_logprobs": 2},
+    ),
+    Row("`/v1/responses`, both penalties", Kind.RESPONSES, {"frequency_penalty": 1.0, "presence_penalty": 0.7}),
+    Row(
+        "`/v1/responses`, a json_schema",
+        Kind.RESPONSES,
+        {"text": {"format": {"type": "json_schema", "name": "person", "schema": SCHEMA}}},
+    ),
+    Row(
+        "`/v1/responses`, tools, `tool_choice` required",
+        Kind.RESPONSES,
+        {"tools": [WEATHER], "tool_choice": "required"},
+        needs="function_call_arguments.delta",
+    ),
+    Row("`/v1/responses`, stop strings", Kind.RESPONSES, {"stop": ["the river", "night"]}),
+    Row("`/v1/messages`, greedy", Kind.MESSAGES),
+    Row("`/v1/messages`, stop strings", Kind.MESSAGES, {"stop_sequences": ["the river", "night"]}),
+    Row(
+        "`/v1/messages`, tools, `tool_choice` any",
+        Kind.MESSAGES,
+        {"tools": [FOR_CLAUDE], "tool_choice": {"type": "any"}},
+        needs='"input_json_delta"',
+    ),
+    Row(
+        "`/v1/responses`, reasoning (deepseek_r1)",
+        Kind.RESPONSES,
+        {"seed": 1, "temperature": 0.9},
+        needs="response.reasoning_text.delta",
+        thinks=True,
+    ),
+    Row("`/v1/messages`, thinking (deepseek_r1)", Kind.MESSAGES, needs='"thinking_delta"', thinks=True),
+)
+_found: dict[str, dict[str, Any]] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def written() -> Iterator[None]:
+    """As in test_continuation: the rows of these routes stand behind the others in the table."""
+    yield
+    EVENT_RESULTS.parent.mkdir(exist_ok=True)
+    before = json.loads(EVENT_RESULTS.read_text()) if EVENT_RESULTS.exists() else {}
+    found = {**before, **_found}
+    EVENT_RESULTS.write_text(json.dumps({row.what: found[row.what] for row in ROWS if row.what in found}, indent=1))
+
+
+def places(events: int) -> list[int]:
+    """Cuts at the beginning, across the middle, and among the events that end the answer."""
+    return sorted({3, 6, events // 2, events - 4, events - 2, events - 1} & set(range(1, events)))
+
+
+def stream_of(row: Row) -> Retelling:
+    own = {"input": TURNS, "max_output_tokens": TOKENS} if row.kind is Kind.RESPONSES else {}
+    own = own or {"messages": TURNS, "max_tokens": TOKENS}
+    body = {"model": MODEL, "stream": True, "temperature": 0, **own, **row.fields}
+    return Retelling(read_generation(row.kind, orjson.dumps(body)), "s")
+
+
+def play(stream: Retelling, engine: Engine, able: Collection[str], events: int | None = None) -> bytes:
+    """What the client gets of the engine's first events, of its own and of the answer alike."""
+    raw = b""
+    for number, event in enumerate(asked(engine, stream.request(able)), start=1):
+        raw += stream.feed(event)
+        assert stream.state is not StreamState.LOST, (stream.lost_why, event)
+        if number == events:
+            break
+    return raw
+
+
+def told_by(engine: Engine, row: Row) -> tuple[bytes, int]:
+    """The whole answer, and how many events the engine told it in."""
+    stream, raw, count = stream_of(row), b"", 0
+    for event in asked(engine, stream.request()):
+        raw += stream.feed(event)
+        count += 1
+    assert stream.state is StreamState.COMPLETE, stream.lost_why
+    assert stream.tokens, "no ids were told"
+    return raw, count
+
+
+def check_row(engine: Engine, row: Row) -> None:
+    raw, count = told_by(engine, row)
+    right = joined(seen(raw))
+    assert row.needs.encode() in raw, raw
+    compared = dict.fromkeys(("resume", "forced"), 0)
+    for way in compared:
+        cuts = places(count)
+        for cut in cuts if way == "resume" else cuts[1::2]:
+            stream = stream_of(row)
+            heard = play(stream, engine, (way,), cut)
+            stream.lose("reset")
+            if cut % 2 == 0:
+                again = Retelling(stream.generation, "s")
+                assert read_back(again, bytes(stream.log), stream.seq) == b""
+                stream = again
+            heard += play(stream, engine, (way,))
+            assert stream.state is StreamState.COMPLETE
+            compared[way] += 1
+            assert joined(seen(heard)) == right, f"{way}, cut after {cut} of {count} events"
+    assert rewind_says_nothing(engine, row, count // 2)
+    _found[row.what] = {
+        "what": row.what,
+        "way": "resume",
+        "outcome": "exact",
+        "cuts": compared,
+        "rewind": "says none of these events",
+    }
+
+
+def rewind_says_nothing(engine: Engine, row: Row, cut: int) -> bool:
+    """Whether what a plain completion says behind the ids is no part of such an answer."""
+    stream = stream_of(row)
+    play(stream, engine, (), cut)
+    stream.lose("reset")
+    stream.request(("resume",))
+    body = {"model": MODEL, "prompt": [1, 2, 3, *stream._ids], "stream": True, "max_tokens": 4}
+    for event in asked(engine, EngineRequest("/v1/completions", orjson.dumps(body))):
+        assert stream.feed(event) == b""
+    return stream.state is StreamState.LOST
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.what) for row in ROWS if not row.thinks])
+@pytest.mark.parametrize("plugged", ["plain"], indirect=True)
+def test_a_row_goes_on(plugged: Engine, row: Row) -> None:
+    check_row(plugged, row)
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.what) for row in ROWS if row.thinks])
+@pytest.mark.parametrize("plugged", ["thinks"], indirect=True)
+def test_a_row_with_reasoning_goes_on(plugged: Engine, row: Row) -> None:
+    check_row(plugged, row)
