@@ -8,6 +8,8 @@ grew over many. Rules kept here:
   cut. What is behind the client's end is new; what is repeated must be equal;
 * what is random in every engine's answer (ids, times, signatures) or depends on its caches is not compared: the first
   engine's stays, and stands wherever the other's would stand, also in what is new;
+* logprobs of ids that an engine was given are nobody's (it computed none): those that the client has stand in their
+  place where an event tells a text once more as a whole;
 * events that carry a number get the one behind the last that the client has.
 
 Source of the forms: vLLM 0.32, `entrypoints/openai/responses/streaming_events.py`, `entrypoints/anthropic/serving.py`.
@@ -15,7 +17,8 @@ Source of the forms: vLLM 0.32, `entrypoints/openai/responses/streaming_events.p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 Event = dict[str, Any]
@@ -38,11 +41,11 @@ _OF_THE_MOMENT = frozenset({
 
 @dataclass
 class _Passage:
-    """shape: the event without what grows and without its number; text: None of a whole event; entries: how many."""
+    """shape: the event without what grows and without its number; text: None of a whole event; entries: logprobs."""
 
     shape: Event
     text: str | None = None
-    entries: int = 0
+    entries: list[Event] = field(default_factory=list)
 
 
 class Passages:
@@ -86,6 +89,8 @@ class Passages:
         return None if new is None else self._numbered(new)
 
     def _unseen_whole(self, event: Event) -> Event | None:
+        if self._is_again:
+            self._know_logprobs(event)
         shape = {key: event[key] for key in event if key != _NUMBER}
         self._leave_text()
         if self._at == len(self._told):
@@ -112,9 +117,9 @@ class Passages:
         is_last = passage is self._told[-1]
         if len(text) > overlap and not is_last:
             raise ValueError("the continuation says more than what was delivered")
-        known_entries = min(passage.entries - self._entries_at, len(entries))
+        known_entries = min(len(passage.entries) - self._entries_at, len(entries))
         passage.text = (passage.text or "") + text[overlap:]
-        passage.entries += len(entries) - known_entries
+        passage.entries += entries[known_entries:]
         self._text_at += len(text)
         self._entries_at += len(entries)
         if self._is_again and not is_new and overlap == len(text) and known_entries == len(entries):
@@ -145,6 +150,15 @@ class Passages:
 
     def _is_read(self, passage: _Passage) -> bool:
         return passage.text is not None and self._text_at == len(passage.text)
+
+    def _know_logprobs(self, event: Event) -> None:
+        """Put into a whole event the logprobs that were told with the deltas of its texts, the latest first."""
+        at = len(self._told)
+        for part in reversed(list(_whole_texts(event))):
+            same = (n for n in reversed(range(at)) if self._told[n].entries and self._told[n].text == part["text"])
+            at = next(same, 0)
+            entries = self._told[at].entries if self._told else []
+            part[_ENTRIES][: len(entries)] = map(_with_bytes, entries)
 
     # names and numbers
 
@@ -215,3 +229,22 @@ def _grown(event: Event, holder: Event, key: str, text: str, entries: list[Any])
     else:
         grown["delta"] = {**holder, key: text}
     return grown
+
+
+def _whole_texts(value: Any) -> Iterator[Event]:
+    """The parts of an event that tell a text as a whole, with logprobs."""
+    if isinstance(value, dict) and value.get("type") == "output_text" and value.get(_ENTRIES):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _whole_texts(each)
+
+
+def _with_bytes(entry: Event) -> Event:
+    """An entry as whole texts have it: a delta's, and for each token its bytes."""
+    top = [{**each, "bytes": _bytes(each["token"])} for each in entry["top_logprobs"]]
+    return {**entry, "bytes": _bytes(entry["token"]), "top_logprobs": top}
+
+
+def _bytes(token: str) -> list[int]:
+    return list(token.encode("utf-8", "replace"))

@@ -47,7 +47,13 @@ class Engine:
         given = extra.get("synkti_resume_ids") or extra.get("synkti_forced_ids") or []
         assert given == self.ids[: len(given)], "it is given ids that it never told"
         step = 1 if given else self.batch
-        told = self._responses(step) if kind is Kind.RESPONSES else self._messages(step)
+        is_forced = bool(extra.get("synkti_forced_ids"))
+        scored = 0 if is_forced else len(given)  # of ids that are given to it an engine has no logprobs
+        told = (
+            self._responses(step, scored if body.get("include") else None)
+            if kind is Kind.RESPONSES
+            else self._messages(step)
+        )
         return list(self._told(told, step))
 
     def _told(self, events: Iterator[tuple[int, Told]], step: int) -> Iterator[bytes]:
@@ -71,7 +77,8 @@ class Engine:
         for at in range(0, len(pieces), step):
             yield len(thoughts) + min(at + step, len(pieces)), "text", pieces[at : at + step]
 
-    def _responses(self, step: int) -> Iterator[tuple[int, Told]]:
+    def _responses(self, step: int, unscored: int | None) -> Iterator[tuple[int, Told]]:
+        """unscored: ids that it has no logprobs of; None where none are wanted of any."""
         number, sent = self.number, 0
 
         def event(name: str, **fields: Any) -> Told:
@@ -90,14 +97,18 @@ class Engine:
                     yield upto, event("response.output_item.done", item=items[-1])
                 item = {"id": f"{what}_{number}", "type": what, "content": []}
                 yield upto, event("response.output_item.added", item=item, output_index=len(items))
-                items.append(item)
+                whole: dict[str, Any] = {"type": "output_text", "text": "", "logprobs": []}
+                items.append({**item, "content": [whole]})
                 current = what
-            name, beside = f"response.{what}.delta", [{"token": part, "logprob": -1.5} for part in parts]
-            yield upto, event(name, item_id=f"{what}_{number}", delta="".join(parts), logprobs=beside)
+            scored = [] if unscored is None else _logprobs(parts, upto - len(parts), unscored)
+            whole["text"] += "".join(parts)
+            whole["logprobs"] += [{**entry, "bytes": list(entry["token"].encode())} for entry in scored]
+            name, item_id = f"response.{what}.delta", f"{what}_{number}"
+            yield upto, event(name, item_id=item_id, delta="".join(parts), logprobs=scored)
         yield upto, event("response.output_item.done", item=items[-1] if items else None)
         usage = {"input_tokens_details": {"cached_tokens": self.cached}, "output_tokens": len(self.ids)}
-        whole = {**opening, "status": "completed", "output": items, "usage": usage}
-        yield upto, event("response.completed", response=whole)
+        ended = {**opening, "status": "completed", "output": items, "usage": usage}
+        yield upto, event("response.completed", response=ended)
 
     def _messages(self, step: int) -> Iterator[tuple[int, Told]]:
         usage = {"input_tokens": 30 - self.cached, "cache_read_input_tokens": self.cached, "output_tokens": 0}
@@ -121,6 +132,14 @@ class Engine:
             signature = {"type": "signature_delta", "signature": f"signed {self.number}"}
             yield _typed("content_block_delta", index=index, delta=signature)
         yield _typed("content_block_stop", index=index)
+
+
+def _logprobs(parts: Sequence[str], first: int, unscored: int) -> list[dict[str, Any]]:
+    """Of the ids from place `first` on."""
+    return [
+        {"token": part, "logprob": 0.0 if at < unscored else -1.0 - at, "top_logprobs": []}
+        for at, part in enumerate(parts, start=first)
+    ]
 
 
 def _typed(name: str, **fields: Any) -> Told:

@@ -37,8 +37,8 @@ def tell(stream: Retelling, engine: Engine, upto: int | None = None, able: tuple
     return b"".join(map(stream.feed, events[:upto]))
 
 
-def whole(kind: Kind, engine: Engine) -> Seen:
-    stream = machine(kind)
+def whole(kind: Kind, engine: Engine, **fields: Any) -> Seen:
+    stream = machine(kind, **fields)
     out = tell(stream, engine)
     assert stream.state is StreamState.COMPLETE
     return seen(out)
@@ -50,13 +50,20 @@ def whole(kind: Kind, engine: Engine) -> Seen:
     pieces=st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=6),
     cuts=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3), st.booleans()), max_size=4),
     able=st.sampled_from([("resume",), ("forced",)]),
+    logprobs=st.booleans(),
 )
 def test_any_cuts_leave_one_answer(
-    kind: Kind, thoughts: list[str], pieces: list[str], cuts: list[tuple[int, int, bool]], able: tuple[str, ...]
+    kind: Kind,
+    thoughts: list[str],
+    pieces: list[str],
+    cuts: list[tuple[int, int, bool]],
+    able: tuple[str, ...],
+    logprobs: bool,
 ) -> None:
     """Each engine is lost after some events, now and then with its entry; the last one ends the answer."""
     first = Engine(thoughts, pieces, number=1)
-    stream, out = machine(kind), b""
+    fields = {"include": ["message.output_text.logprobs"]} if logprobs and kind is Kind.RESPONSES else {}
+    stream, out = machine(kind, **fields), b""
     for number, (upto, batch, takes_entry) in enumerate(cuts, start=1):
         out += tell(stream, Engine(thoughts, pieces, number, batch, cached=number), upto, able)
         if stream.state is StreamState.COMPLETE:
@@ -72,7 +79,7 @@ def test_any_cuts_leave_one_answer(
     assert stream.state is StreamState.COMPLETE
     told = seen(out)
     begins = next((n for n, (upto, *_) in enumerate(cuts, start=1) if upto), 9)
-    reference = whole(kind, Engine(thoughts, pieces, begins, cached=begins))
+    reference = whole(kind, Engine(thoughts, pieces, begins, cached=begins), **fields)
     assert joined(told) == joined(reference)
     if kind is Kind.RESPONSES:
         assert [event["sequence_number"] for _, event in told] == list(range(len(told)))
@@ -188,7 +195,8 @@ def test_where_logprobs_are_told_only_ids_are_given_whose_logprobs_the_client_ha
     assert resumed(stream.generation, "s", written, 0)[0].request(ABLE).body == stream_asked(stream)
     out += b"".join(map(stream.feed, told))
     assert stream.state is StreamState.COMPLETE
-    assert joined(seen(out)) == joined(whole(Kind.RESPONSES, Engine(THOUGHTS, PIECES, 1)))
+    fields = {"include": ["message.output_text.logprobs"]}
+    assert joined(seen(out)) == joined(whole(Kind.RESPONSES, Engine(THOUGHTS, PIECES, 1), **fields))
 
 
 def stream_asked(stream: Retelling) -> bytes:
