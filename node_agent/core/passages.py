@@ -89,10 +89,10 @@ class Passages:
         return None if new is None else self._numbered(new)
 
     def _unseen_whole(self, event: Event) -> Event | None:
+        self._leave_text()
         if self._is_again:
             self._know_logprobs(event)
         shape = {key: event[key] for key in event if key != _NUMBER}
-        self._leave_text()
         if self._at == len(self._told):
             self._told.append(_Passage(shape))
             self._at += 1
@@ -152,8 +152,8 @@ class Passages:
         return passage.text is not None and self._text_at == len(passage.text)
 
     def _know_logprobs(self, event: Event) -> None:
-        """Put into a whole event the logprobs that were told with the deltas of its texts, the latest first."""
-        at = len(self._told)
+        """Put into a whole event the logprobs that were told with the deltas of its texts: they are the last before."""
+        at = self._at
         for part in reversed(list(_whole_texts(event))):
             same = (n for n in reversed(range(at)) if self._told[n].entries and self._told[n].text == part["text"])
             at = next(same, 0)
