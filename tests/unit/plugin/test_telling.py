@@ -1,4 +1,4 @@
-"""The events that tell ids, between those of a faked server: no vLLM is imported, and none is needed to get them right."""
+"""The events that tell ids, between those of a faked server: no vLLM is needed to get them right."""
 
 from __future__ import annotations
 
