@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from bench.proc import cpu_s
 from local.aws import free_port
 from local.cache import cache_dir
-from local.engine_env import engine_command, engine_environ, ensure_engine
+from local.engine_env import engine_command, engine_environ, ensure_engine, ensure_plugin
 from local.processes import kill_all_in, start, tail
 from local.tiny_model import ensure_model
 from node_agent.core.kv_transfer import kv_arguments
@@ -24,6 +25,7 @@ MODEL = "tiny"
 MAX_BYTES = 4 * 1024**3
 _ROOT = str(Path(__file__).parents[1])
 _READY_WITHIN_S = 240.0
+_LAST_BYTES = 4096
 _SETTLED_WITHIN_S = 60.0
 
 
@@ -47,6 +49,18 @@ class ContextEngine:
         answer.raise_for_status()
         ids: list[int] = answer.json()["choices"][0]["token_ids"]
         return ids
+
+    def streamed(self, context: Sequence[int], count: int, name: str, **fields: Any) -> None:
+        """As `tokens`, read as it is generated. Raises RuntimeError where the stream ends otherwise."""
+        body = {"model": MODEL, "prompt": list(context), "max_tokens": count, "temperature": 0, "stream": True}
+        body |= {"return_token_ids": True, "ignore_eos": True, **fields}
+        last = b""
+        with self.http.stream("POST", f"{self.url}/v1/completions", json=body, headers={"x-request-id": name}) as said:
+            said.raise_for_status()
+            for part in said.iter_raw():
+                last = (last + part)[-_LAST_BYTES:]
+        if b'"finish_reason":"length"' not in last or not last.endswith(b"data: [DONE]\n\n"):
+            raise RuntimeError(f"an answer of {count} tokens ended otherwise: {last[-300:]!r}")
 
     def forget(self) -> None:
         """Empty the engine's own prefix cache."""
@@ -74,8 +88,13 @@ def _group(pid: int) -> int:
 
 
 @contextmanager
-def context_engine(folder: Path, max_tokens: int, *, keeps: bool = True) -> Iterator[ContextEngine]:
-    """Healthy when the block begins, gone when it ends. keeps: with the connector."""
+def context_engine(
+    folder: Path, max_tokens: int, *, keeps: bool = True, plugged: bool | None = None
+) -> Iterator[ContextEngine]:
+    """Healthy when the block begins, gone when it ends.
+
+    keeps: with the connector; plugged: with the plug-in, or with it installed and not loaded; None: not installed.
+    """
     environment = ensure_engine(print)
     port = free_port()
     blocks = BlockFolder(folder / "blocks", MAX_BYTES)
@@ -86,6 +105,10 @@ def context_engine(folder: Path, max_tokens: int, *, keeps: bool = True) -> Iter
         argv += kv_arguments(str(blocks.root), MAX_BYTES)
     environ = {**engine_environ(), "PYTHONPATH": _ROOT, "VLLM_SERVER_DEV_MODE": "1"}
     environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "01", "TORCHINDUCTOR_CACHE_DIR": str(cache_dir() / "inductor")}
+    if plugged is not None:
+        environ["PYTHONPATH"] = f"{_ROOT}{os.pathsep}{ensure_plugin(environment)}"
+    if plugged is False:
+        environ["VLLM_PLUGINS"] = ""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "engine.log"
     process = start(argv, folder / "processes", environ, log)

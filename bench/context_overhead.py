@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from bench.context_engine import ContextEngine, context_engine
 from node_agent.kv.requests import PROBE
@@ -33,32 +34,39 @@ class Cost:
     tokens_per_s: float
 
 
-def load(engine: ContextEngine, seed: int, name: str) -> Cost:
+Asked = Callable[[ContextEngine, Sequence[int], int, str], Any]
+"""How one answer is had: of an engine, to a prompt, of so many tokens, under a name."""
+
+
+def load(engine: ContextEngine, seed: int, name: str, asked: Asked = ContextEngine.tokens) -> Cost:
     """STREAMS answers at once, to prompts that nobody has cached."""
     draw = random.Random(f"{seed} {name}")  # noqa: S311 # prompts that differ, and are the same in every run
     prompts = [draw.choices(range(16, 256), k=PROMPT) for _ in range(STREAMS)]
     cpu, began = engine.cpu_s(), time.monotonic()
     with ThreadPoolExecutor(STREAMS) as at_once:
-        list(at_once.map(lambda one: engine.tokens(one[1], ANSWER, f"{name}-{seed}-{one[0]}"), enumerate(prompts)))
+        list(at_once.map(lambda one: asked(engine, one[1], ANSWER, f"{name}-{seed}-{one[0]}"), enumerate(prompts)))
     took = time.monotonic() - began
     if engine.folder.root.exists():
         engine.settled()  # what the writer does afterwards is part of the cost
     return Cost((engine.cpu_s() - cpu) / (STREAMS * ANSWER) * 1e6, STREAMS * ANSWER / took)
 
 
-def compared(costs: dict[str, Sequence[Cost]]) -> str:
-    """A table, and the medians of the ratios of paired loads."""
-    pairs = list(zip(costs[KEEPS], costs[THERE], strict=True))
-    cpu = median(one.cpu_us / other.cpu_us for one, other in pairs) - 1
-    rate = median(one.tokens_per_s / other.tokens_per_s for one, other in pairs) - 1
+def table(costs: Mapping[str, Sequence[Cost]], pairs: Mapping[str, tuple[str, str]]) -> str:
+    """Medians of every load, and of the ratios of those that took turns. pairs: by name, what against what."""
+    rounds = min(len(found) for found in costs.values())
     lines = [
-        f"{STREAMS} streams at once, prompts of {PROMPT} tokens, answers of {ANSWER}; medians of {len(pairs)} loads\n",
+        f"{STREAMS} streams at once, prompts of {PROMPT} tokens, answers of {ANSWER}; medians of {rounds} loads\n",
         "| | CPU for a token | tokens/s |\n|---|---|---|",
     ]
     for name, found in costs.items():
         cpu_us, tokens_per_s = median(c.cpu_us for c in found), median(c.tokens_per_s for c in found)
         lines.append(f"| {name} | {cpu_us:.0f} us | {tokens_per_s:.0f} |")
-    return "\n".join([*lines, f"| kept against not kept, median of the pairs | {cpu:+.1%} | {rate:+.1%} |"])
+    for name, (one, other) in pairs.items():
+        both = list(zip(costs[one], costs[other], strict=True))
+        cpu = median(a.cpu_us / b.cpu_us for a, b in both) - 1
+        rate = median(a.tokens_per_s / b.tokens_per_s for a, b in both) - 1
+        lines.append(f"| {name}, median of the pairs | {cpu:+.1%} | {rate:+.1%} |")
+    return "\n".join(lines)
 
 
 def overhead(scratch: Path, rounds: int) -> str:
@@ -73,4 +81,4 @@ def overhead(scratch: Path, rounds: int) -> str:
             both = ((THERE, PROBE), (KEEPS, "load"))
             for name, requests in both if number % 2 else both[::-1]:
                 costs[name].append(load(engine, number, requests))
-    return compared({name: tuple(found) for name, found in costs.items()})
+    return table(costs, {"kept against not kept": (KEEPS, THERE)})

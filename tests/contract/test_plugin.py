@@ -50,7 +50,7 @@ def behind(ids: Sequence[int], argument: str = "synkti_resume_ids") -> dict[str,
         ([-1], {}, "must be a list of token ids"),
         (["a"], {}, "must be a list of token ids"),
         ([1.5], {}, "must be a list of token ids"),
-        ([5] * 20, {}, "leave nothing to generate"),
+        ([5] * 21, {}, "are more than max_tokens"),
         ([5], {"n": 2, "temperature": 1}, "one choice goes on at a time"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The events that tell ids, between those of a faked server: no vLLM is imported, and none is needed here."""
+"""The events that tell ids, between those of a faked server: no vLLM is needed to get them right."""
 
 from __future__ import annotations
 
@@ -304,3 +304,12 @@ def test_the_endpoint_adds_the_middleware_to_the_servers_app() -> None:
     TellingEndpoint().attach_router(App())
     assert added == [TellingMiddleware]
     assert ran(TellingEndpoint().init_state(None, None, None)) is None
+
+
+def test_why_it_finished_is_told_behind_the_last_ids_and_before_what_they_caused() -> None:
+    told = outputs([1], [2])
+    told[-1].outputs[0].finish_reason = "abort"
+    bodies = b"".join(ran(asked(TellingMiddleware(Server(Engine(told))))))
+    at = [bodies.index(part) for part in (b"data: [2]", b'event: synkti-finish\ndata: "abort"', b"[DONE]")]
+    assert at == sorted(at)
+    assert bodies.count(b"synkti-finish") == 1

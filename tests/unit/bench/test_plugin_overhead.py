@@ -1,0 +1,75 @@
+"""How loads are paired and compared; no engine is started."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from bench.context_engine import ContextEngine
+from bench.context_overhead import ANSWER, STREAMS, Cost, table
+from bench.plugin_overhead import TELLS, THERE, WITHOUT, measure, turns
+from node_agent.kv.folder import BlockFolder
+
+
+@dataclass
+class FakeEngine:
+    """Its CPU time moves on by a second for each answer. said: prompt and arguments of each."""
+
+    folder: BlockFolder
+    cached: set[tuple[int, ...]] = field(default_factory=set)
+    said: list[tuple[tuple[int, ...], Any]] = field(default_factory=list)
+
+    def streamed(self, context: Sequence[int], count: int, name: str, **fields: Any) -> None:
+        prompt = tuple(context)
+        assert prompt not in self.cached, "a prompt that is cached costs another engine's load less"
+        assert count == ANSWER
+        self.cached.add(prompt)
+        self.said.append((prompt, fields))
+
+    def forget(self) -> None:
+        self.cached.clear()
+
+    def cpu_s(self) -> float:
+        return float(len(self.said))
+
+
+def test_every_load_comes_first_in_the_middle_and_last_as_often() -> None:
+    orders = [turns(number) for number in range(6)]
+    assert all(Counter(order) == Counter((WITHOUT, THERE, TELLS)) for order in orders)
+    for place in range(3):
+        assert set(Counter(order[place] for order in orders).values()) == {2}
+
+
+def test_the_same_prompts_are_asked_of_both_and_one_load_is_told(tmp_path: Path, monkeypatch: Any) -> None:
+    without, plugged = (FakeEngine(BlockFolder(tmp_path / name, 1)) for name in ("a", "b"))
+    monkeypatch.setattr(ContextEngine, "streamed", lambda engine, *one, **fields: engine.streamed(*one, **fields))
+    costs = measure(cast(ContextEngine, without), cast(ContextEngine, plugged), 3)
+    assert {name: len(found) for name, found in costs.items()} == {WITHOUT: 3, THERE: 3, TELLS: 3}
+    assert all(cost.cpu_us == pytest.approx(1e6 / ANSWER) for found in costs.values() for cost in found)
+    asked = Counter(prompt for prompt, _ in without.said)
+    assert len(asked) == STREAMS * 4
+    assert Counter(prompt for prompt, _ in plugged.said) == dict.fromkeys(asked, 2)
+    assert not any(fields for _, fields in without.said)
+    told = [prompt for prompt, fields in plugged.said if fields == {"vllm_xargs": {"synkti_tell_ids": 1}}]
+    assert Counter(told) == asked
+
+
+def test_a_table_has_medians_and_compares_what_took_turns() -> None:
+    costs = {"off": [Cost(100, 10), Cost(200, 10), Cost(400, 10)], "on": [Cost(102, 9), Cost(200, 10), Cost(440, 8)]}
+    lines = table(costs, {"on against off": ("on", "off")}).splitlines()
+    assert lines[-3:] == [
+        "| off | 200 us | 10 |",
+        "| on | 200 us | 9 |",
+        "| on against off, median of the pairs | +2.0% | -10.0% |",
+    ]
+    assert "medians of 3 loads" in lines[0]
+
+
+def test_loads_that_have_no_pair_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="longer"):
+        table({"off": [Cost(1, 1)] * 2, "on": [Cost(1, 1)]}, {"on": ("on", "off")})
