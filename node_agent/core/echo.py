@@ -49,8 +49,8 @@ class Texts:
 
 def is_chat_echo(generation: Generation, choice: Mapping[str, Any]) -> bool:
     """Whether a chat's chunk is its echo, the last message's content: it comes by itself, behind the roles."""
-    if not generation.body.get("echo") or choice.get("token_ids") is not None:
+    delta = choice.get("delta")
+    if not delta or "role" in delta or not generation.body.get("echo") or choice.get("token_ids") is not None:
         return False
-    delta, last = choice.get("delta") or {}, generation.body["messages"][-1:]
-    content = last[0].get("content") if last and isinstance(last[0], dict) else None
-    return bool(content) and "role" not in delta and delta.get("content") == content
+    content = generation.body["messages"][-1].get("content")
+    return bool(content) and delta.get("content") == content

@@ -92,7 +92,7 @@ class StreamMachine(Account):
         self._lessons = 0
         self._base_offset = 0
         self._texts: echo.Texts | None = None  # of prompts, while the current engine is asked for nothing else
-        self._piece_ends = 0  # the number of ids at which the current engine's `length` is not the answer's; 0: none
+        self._piece_ends: int | None = None  # the number of ids at which the current engine's `length` is no end
 
     def way_at(self, able: Collection[str]) -> Choice | None:
         """How an engine whose node advertises `able` would go on; None where it is asked the whole request.
@@ -124,7 +124,7 @@ class StreamMachine(Account):
         self._catch_up()
         self._parser = sse.SseParser()
         self._template, self._compare, self._lessons = None, None, 0
-        self._texts, self._piece_ends = None, 0
+        self._texts, self._piece_ends = None, None
         self.state = StreamState.WAITING
         if echo.is_unknown(self.generation):
             self._texts = echo.Texts(len(self.generation.prompts))
