@@ -62,8 +62,9 @@ _AS_IDS = {"prompt": [43, 86, 223, 89, 387, 272, 223, 70, 67, 84, 77, 223, 168, 
 class Row:
     """what: as a person says it; way: the right one; outcome: what goes on is EXACT to the bit, or CONTINUOUS only.
 
-    rewinds: whether a rewind is exact, too, although it is not the way; prompt: the question; thinks: needs the engine that parses reasoning; needs: what the whole answer has to show, for
-    which seeds are tried, since nobody can tell a model of a million weights to think.
+    prompt: the question; thinks: needs the engine that parses reasoning; rewinds: whether a rewind is exact, too,
+    although it is not the way; needs: what the whole answer has to show, for which seeds are tried, since nobody can
+    tell a model of a million weights to think.
     """
 
     name: str
