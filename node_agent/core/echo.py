@@ -2,7 +2,7 @@
 
 Asked for ids and echo at once, vLLM leaves the text out (it tells the prompt's logprobs all the same). So it is asked
 for the echo by itself first, of all prompts in one request; then for the answers, with ids, and the front door puts the
-texts before them. The answers' prefill finds the prompts in the engine's cache.
+texts before them.
 """
 
 from __future__ import annotations
