@@ -145,7 +145,11 @@ def answer(prompt: Sequence[int], sampling: Sampling, max_model_len: int = 4096)
 def read_sampling(body: dict[str, Any], chat: bool, *, plugged: bool = False) -> Sampling:
     """plugged: whether the plug-in's arguments are known. Raises BadRequest."""
     name = "max_completion_tokens" if chat and body.get("max_completion_tokens") is not None else "max_tokens"
-    max_tokens = body.get(name, None if chat else 16)
+    max_tokens = body.get(name)
+    if max_tokens is None and not chat:
+        max_tokens = 16  # with an explicit null, too
+    if max_tokens == 0 and is_only_echo(body, chat):
+        max_tokens = 1  # it is generated, and not told
     if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
         raise BadRequest(f"max_tokens must be at least 1, got {max_tokens}.", "max_tokens")
     min_tokens = body.get("min_tokens") or 0
@@ -161,6 +165,11 @@ def read_sampling(body: dict[str, Any], chat: bool, *, plugged: bool = False) ->
         seed=body.get("seed") if body.get("temperature") != 0 else None,
         **(_read_begun(body, max_tokens) if plugged else {}),
     )
+
+
+def is_only_echo(body: dict[str, Any], chat: bool) -> bool:
+    """Whether a request is for its prompt, and for no answer."""
+    return not chat and bool(body.get("echo")) and body.get("max_tokens") == 0
 
 
 def _read_begun(body: dict[str, Any], max_tokens: int | None) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from local.standin.logprobs import Scored, Scorer, for_chat, for_completion
 class Form:
     """What a request wants its answer to look like. id: of the response; created: unix seconds.
 
-    Choice i of prompt p has the index p * n + i. logprobs: how many of the top, None for none at all.
+    Choice i of prompt p has the index p * n + i. only_echo: the prompt is told, and no answer; logprobs: how many of
+    the top, None for none at all.
     """
 
     chat: bool
@@ -29,6 +30,7 @@ class Form:
     prompts: tuple[tuple[int, ...], ...]
     n: int
     echo: bool
+    only_echo: bool
     wants_ids: bool
     logprobs: int | None
     wants_usage: bool
@@ -65,12 +67,11 @@ class Form:
             echoed = prompt if first and self.echo and not self.chat else ()
             scored: dict[str, Any] | None = None
             if scorer is not None:
-                tokens = [scorer.score(token, of_prompt=True) for token in echoed] + [
-                    scorer.score(each.token) for each in together
-                ]
+                tokens = [scorer.score(token, of_prompt=True) for token in echoed]
+                tokens += [scorer.score(each.token) for each in together if not self.only_echo]
                 scored, offset = self._scored(tokens, offset), offset + sum(len(token.text) for token in tokens)
             choice: dict[str, Any] = {"index": index}
-            text = (self._echo(prompt) if first else "") + "".join(each.text for each in together)
+            text = (self._echo(prompt) if first else "") + self._answer("".join(each.text for each in together))
             choice |= {"delta": {"content": text}} if self.chat else {"text": text}
             choice |= {"logprobs": scored, "finish_reason": step.finish_reason}
             if not self.chat or step.finish_reason is not None:
@@ -121,12 +122,13 @@ class Form:
         if self.chat:
             choice["message"] = {"role": "assistant", "content": answer.text}
         else:
-            choice["text"] = self._echo(prompt) + answer.text
+            choice["text"] = self._echo(prompt) + self._answer(answer.text)
         scored = None
         if (scorer := self._scorer(prompt)) is not None:
             echoed = prompt if self.echo and not self.chat else ()
             tokens = [scorer.score(token, of_prompt=True) for token in echoed]
-            scored = self._scored(tokens + [scorer.score(token) for token in answer.ids], 0)
+            tokens += [scorer.score(token) for token in answer.ids if not self.only_echo]
+            scored = self._scored(tokens, 0)
         choice |= {"logprobs": scored, "finish_reason": answer.finish_reason, "stop_reason": answer.stop_reason}
         if self.wants_ids:
             choice["token_ids"] = answer.ids
@@ -137,6 +139,9 @@ class Form:
     def _echo(self, prompt: Sequence[int]) -> str:
         """vLLM says the prompt in ids or as a text, never both; a chat's echo (of its last turn) is not played."""
         return model.decode(prompt) if self.echo and not self.chat and not self.wants_ids else ""
+
+    def _answer(self, text: str) -> str:
+        return "" if self.only_echo else text
 
     def _scorer(self, prompt: Sequence[int]) -> Scorer | None:
         if self.logprobs is None:

@@ -10,11 +10,12 @@ An event that has only an id and a text gets a plain line, which nobody reads un
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from node_agent.core import completions, logprobs
+from node_agent.core import completions, echo, logprobs
 from node_agent.core.completions import Generation, Kind
 from node_agent.core.deltas import Deltas
 from node_agent.core.epochs import Run
@@ -38,6 +39,7 @@ class Account:
         self._attempts = 0  # engines asked so far
         self._generated = False  # an engine reported ids: from then on only the rest may be asked for
         self._begun: set[int] = set()  # choices whose role or echo the client has
+        self._echoed: set[int] = set()  # choices of a chat whose echo the client has
         self._prompted: set[int] = set()  # choices whose prompt ids are in a line
         self._offsets = [logprobs.Offsets() for _ in self.journals]
         self._deltas = [Deltas() for _ in self.journals]
@@ -72,6 +74,15 @@ class Account:
         return [at for at, journal in enumerate(self.journals) if journal.finish_reason is None]
 
     # what a choice has beside its text
+
+    def _know_echoes(self, echoes: Sequence[str]) -> None:
+        self.generation = self.events.generation = replace(self.generation, echoes=tuple(echoes))
+
+    def _offset(self, index: int) -> int:
+        """Where in the text, as logprobs count it, the next id belongs."""
+        journal = self.journals[index]
+        scored = len(journal.prompt_ids or ()) if self.generation.scores_prompt else 0
+        return self._offsets[index].of(scored + len(journal.ids))
 
     def _note_delta(self, index: int, choice: Mapping[str, Any]) -> bool:
         """Account for what a chat's chunk says beside the text; whether it says, or keeps, anything there."""
@@ -134,6 +145,8 @@ class Account:
     def _read_full(self, line: Line) -> bytes:
         extra, journal = line.extra or {}, self.journals[line.choice]
         self.events.frame = extra.get("frame", self.events.frame)
+        if (echoes := extra.get("echoes")) is not None:
+            self._know_echoes(echoes)
         self._attempts = max(self._attempts, 1)
         if (prompt := extra.get("prompt")) is not None:
             self._prompted.add(line.choice)
@@ -150,6 +163,8 @@ class Account:
             return self.events.numbered(self.events.made(journal, line.choice, line.text, list(new_ids), extra))
         self._usage_sent = self._usage_sent or not chunk["choices"]
         for choice in chunk["choices"]:
+            if echo.is_chat_echo(self.generation, choice):
+                self._echoed.add(line.choice)
             self._note_delta(line.choice, choice)
         return self.events.numbered(orjson.dumps(chunk))
 

@@ -59,8 +59,8 @@ class Generation:
     """A client's request to generate, read once.
 
     choices: how many answers it asks for, of all its prompts together; prompts: of a completion, one or more, each a
-    text or ids; echoes: the prompts' texts where the front door itself puts them before the answers; max_tokens: None
-    where the request leaves it to the engine; stop: the strings that end the answer; key: of what it begins with
+    text or ids; echoes: the texts of a completion's prompts, () where they are not known; max_tokens: None where the
+    request leaves it to the engine; stop: the strings that end the answer; key: of what it begins with
     (`core/affinity`), None where it has no beginning to speak of.
     """
 
@@ -107,17 +107,37 @@ class Generation:
         return choice * max(1, len(self.prompts)) // self.choices
 
     def echo(self, choice: int) -> str:
-        return self.echoes[self.prompt_number(choice)] if self.echoes else ""
+        """What the front door puts before an answer."""
+        return self.echoes[self.prompt_number(choice)] if self.echoes_here else ""
+
+    @property
+    def echoes_here(self) -> bool:
+        """Whether the front door puts the prompts' texts before the answers: asked for ids, an engine leaves them out.
+
+        It may where the client asks for ids, too. And it is asked for none where there is no answer to go on with.
+        """
+        is_echo = self.kind is Kind.COMPLETION and bool(self.body.get("echo"))
+        return is_echo and self.streaming and not self.wants_ids and self.max_tokens != 0
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the first chunk of each choice has the logprobs of its prompt, too."""
+        asked = self.kind is Kind.COMPLETION and self.body.get("logprobs") is not None
+        return asked and bool(self.body.get("echo"))
+
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether each choice comes in one chunk with its end: a prompt and no answer, or a beam search's."""
+        return self.max_tokens == 0 or bool(self.body.get("use_beam_search"))
 
     def engine_body(self) -> bytes:
-        """The request as the engine gets it at first: with token ids in every chunk of a stream.
-
-        Asked for both, ids and echo, vLLM leaves the echo out; so it is made here, where its text is known.
-        """
-        echo_by_engine = self.body.get("echo") and not self.echoes
-        if not self.streaming or self.wants_ids or echo_by_engine:
+        """The request as the engine gets it at first: with token ids in every chunk of a stream."""
+        is_only_echo = self.max_tokens == 0
+        if not self.streaming or self.wants_ids or is_only_echo:
             return orjson.dumps(self.body)
-        body = {key: value for key, value in self.body.items() if key != "echo"}
+        body = dict(self.body)
+        if self.echoes_here and not self.scores_prompt:
+            del body["echo"]
         told = {"include_reasoning": True} if self.hides_reasoning else {}
         return orjson.dumps({**body, **told, "return_token_ids": True})
 
@@ -249,12 +269,11 @@ def _required_text(body: Mapping[str, Any], field: str) -> str:
 
 def _max_tokens(kind: Kind, body: Mapping[str, Any]) -> int | None:
     name = "max_output_tokens" if kind is Kind.RESPONSES else "max_tokens"
-    value = body.get(name)
-    if kind is Kind.CHAT:
-        value = body.get("max_completion_tokens", value)
+    value = body.get("max_completion_tokens") if kind is Kind.CHAT else None
+    value = body.get(name) if value is None else value
     if value is None:
-        # vLLM: a completion that does not name max_tokens gets 16; an explicit null means the rest of the context.
-        return 16 if kind is Kind.COMPLETION and "max_tokens" not in body else None
+        # vLLM 0.32: a completion without max_tokens, or with null, gets 16; a chat gets the rest of the context.
+        return 16 if kind is Kind.COMPLETION else None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise _bad(f"'{name}' must be a whole number, 0 or more.", name)
     return value
@@ -277,11 +296,9 @@ def _prompts(body: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _echoes(body: Mapping[str, Any], prompts: tuple[Any, ...]) -> tuple[str, ...]:
-    """The prompts that can be echoed here: their texts must be known, and nothing be asked of their tokens."""
-    asks_of_tokens = body.get("return_token_ids") or body.get("logprobs") is not None or body.get("max_tokens") == 0
-    if not body.get("echo") or asks_of_tokens or not all(isinstance(prompt, str) for prompt in prompts):
-        return ()
-    return prompts
+    """The prompts that can be echoed as they are: texts, of which nothing is cut off."""
+    is_known = body.get("truncate_prompt_tokens") is None and all(isinstance(prompt, str) for prompt in prompts)
+    return prompts if is_known else ()
 
 
 def _stop_strings(stop: object) -> tuple[str, ...]:

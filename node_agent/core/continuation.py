@@ -37,16 +37,20 @@ _CARRIED = (
 )  # fmt: skip
 """Fields of a request that mean the same for the rest of its answer. Others are dealt with, or rule a rewind out."""
 
-_NOT_REPEATED = frozenset({"echo", "n", "stream_options", "vllm_xargs"})
+_NOT_REPEATED = frozenset({"echo", "n", "stream_options"})
 """Fields that are left out where a request is asked again for one choice: echo and usage are made here."""
+
+_OF_PROMPT = ("echo", "prompt_logprobs")
+"""What brings the logprobs of a prompt whose client has none of them yet."""
 
 REWIND_PATH = Kind.COMPLETION.value
 
 
-def rewind(generation: Generation, choice: int, journal: Journal) -> bytes:
+def rewind(generation: Generation, choice: int, journal: Journal, *, begun: bool = True) -> bytes:
     """Rewind a choice's journal, and return the body for /v1/completions that goes on from there.
 
-    Raises ContinuationImpossible where the prompt's ids are not known.
+    begun: whether the client has anything of the choice. Raises ContinuationImpossible where the prompt's ids are not
+    known.
     """
     mark = journal.last_mark(generation.max_tokens)
     journal.rewind(mark)
@@ -55,8 +59,7 @@ def rewind(generation: Generation, choice: int, journal: Journal) -> bytes:
         "model": generation.model,
         "stream": True,
         "return_token_ids": True,
-        # An explicit null means the rest of the context, which is what the first request had left, too.
-        "max_tokens": None if generation.max_tokens is None else generation.max_tokens - mark.ids,
+        "max_tokens": piece(journal) if generation.max_tokens is None else generation.max_tokens - mark.ids,
     }
     if journal.prompt_ids is not None:
         body |= {"prompt": [*journal.prompt_ids, *journal.ids], "add_special_tokens": False}
@@ -67,22 +70,38 @@ def rewind(generation: Generation, choice: int, journal: Journal) -> bytes:
         raise ContinuationImpossible("the engine never said which ids the prompt has")
     if (logprobs := asked_of_completion(generation)) is not None:
         body["logprobs"] = logprobs
+    body |= _scores(generation, begun=begun)
     if (min_tokens := generation.body.get("min_tokens") or 0) > mark.ids:
         body["min_tokens"] = min_tokens - mark.ids
     return orjson.dumps(body)
 
 
-def again(generation: Generation, choice: int, journal: Journal, way: Way, *, apart: bool) -> bytes:
+def piece(journal: Journal) -> int:
+    """How many ids to ask a completion for where the answer has no limit: as many as there are, the prompt's included.
+
+    A completion without a limit gets 16, and a limit beyond the context is refused; how long that is, nobody says. But
+    what is there has found room in it. Pieces double, so that they are few.
+    """
+    return max(1, len(journal.prompt_ids or ()) + len(journal.ids))
+
+
+def _scores(generation: Generation, *, begun: bool) -> dict[str, Any]:
+    if begun or not generation.scores_prompt:
+        return {}
+    return {key: generation.body[key] for key in _OF_PROMPT if key in generation.body}
+
+
+def again(generation: Generation, choice: int, journal: Journal, way: Way, *, apart: bool, begun: bool = True) -> bytes:
     """Let a choice's journal be repeated; return the request's own body that makes an engine repeat it and go on.
 
     way: RESUME or FORCED; apart: whether a parser of the engine's reads the answer, which is then told its ids one by
-    one, as it was the first time.
+    one, as it was the first time; begun: as of `rewind`.
     """
     ids = journal.replay()
     if generation.max_tokens is not None:
         ids = ids[: max(0, generation.max_tokens - 1)]  # something must be left to generate; it is then compared
     body = {key: value for key, value in generation.body.items() if key not in _NOT_REPEATED}
-    body |= {"stream": True, "return_token_ids": True}
+    body |= {"stream": True, "return_token_ids": True, **_scores(generation, begun=begun)}
     if generation.hides_reasoning:
         body["include_reasoning"] = True
     if generation.prompts:
@@ -92,5 +111,5 @@ def again(generation: Generation, choice: int, journal: Journal, way: Way, *, ap
         body["seed"] += choice % each  # as vLLM seeds the choices of one prompt
     if ids:
         told: dict[str, Any] = {(RESUME_IDS if way is Way.RESUME else FORCED_IDS): ids}
-        body["vllm_xargs"] = told | ({APART: 1} if apart else {})
+        body["vllm_xargs"] = (body.get("vllm_xargs") or {}) | told | ({APART: 1} if apart else {})
     return orjson.dumps(body)

@@ -19,6 +19,8 @@ _FRAME = ("id", "object", "created", "model")
 class Events:
     """Makes one stream's events. seq: the number of the last; frame: what all chunks have in common, once known.
 
+    generation: what was asked, of which the texts of prompts may be learned later.
+
     runs: who owned the stream from which event on (`core/epochs`).
     """
 
@@ -26,7 +28,7 @@ class Events:
         self.runs = runs
         self.seq = 0
         self.frame: dict[str, Any] | None = None
-        self._generation = generation
+        self.generation = generation
         self._id = stream_id.encode()
         self._run = b""
         self._run_known = len(runs) <= 1
@@ -74,7 +76,7 @@ class Events:
 
         more: what a chat's delta has beside the text.
         """
-        generation = self._generation
+        generation = self.generation
         shown = generation.echo(index) + text if said.get("role") else text
         made = completions.make_choice(generation.kind, index, shown, ids if generation.wants_ids else None, said)
         if more:

@@ -31,8 +31,8 @@ class PlainLine(NamedTuple):
 class Line(NamedTuple):
     """What one event added to its choice, or, with a chunk in `extra`, the event itself.
 
-    mark: the length of the text at the mark that the ids end with, or NO_MARK; extra: None, or what is rare: `frame`
-    and `prompt` with the first, `role`, `logprobs`, `reason` and `stop` with the last, `chunk`.
+    mark: the length of the text at the mark that the ids end with, or NO_MARK; extra: None, or what is rare: `frame`,
+    `echoes` and `prompt` with the first, `role`, `logprobs`, `reason` and `stop` with the last, `chunk`.
     """
 
     choice: int

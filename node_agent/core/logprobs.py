@@ -32,9 +32,15 @@ def after_cut(logprobs: Logprobs, skip: int, base_offset: int, generation: Gener
     return cut
 
 
-def without_first(logprobs: Logprobs, skip: int) -> Logprobs:
-    """Logprobs in the client's own form, of an answer told from its beginning, without those of `skip` ids."""
-    return {name: values[skip:] if isinstance(values, list) else values for name, values in logprobs.items()}
+def without_first(logprobs: Logprobs, skip: int, base_offset: int) -> Logprobs:
+    """Logprobs in the client's own form, of an answer told from its beginning, without those of `skip` ids.
+
+    base_offset: where the answer begins, which is behind its prompt where that was echoed.
+    """
+    cut = {name: values[skip:] if isinstance(values, list) else values for name, values in logprobs.items()}
+    if base_offset and cut.get("text_offset"):
+        cut["text_offset"] = [base_offset + offset for offset in cut["text_offset"]]
+    return cut
 
 
 def _content(generation: Generation, cut: Logprobs, at: int) -> dict[str, Any]:
@@ -50,7 +56,10 @@ def _candidate(token: str, logprob: float) -> dict[str, Any]:
 
 
 class Offsets:
-    """Where each id of one choice begins in the text, as vLLM counts it: by the tokens' own texts."""
+    """Where each id of one choice begins in the text, as vLLM counts it: by the tokens' own texts.
+
+    The prompt's come first where its logprobs are told.
+    """
 
     def __init__(self) -> None:
         self._at = [0]

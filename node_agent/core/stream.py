@@ -17,10 +17,12 @@ The shell opens engines and moves bytes; it asks `request()` before each engine,
 reads `state` after it.
 
     WAITING --first chunk--> STREAMING --last finish_reason--> FINISHED --[DONE], end or loss--> COMPLETE
-       ^                         |  \--finish_reason of one choice of several--> BETWEEN
+       ^                         |  \--finish_reason of one choice of several, or of a piece--> BETWEEN
        +------- request() -------+--- anything else ---> LOST
 
-After a loss several choices are continued one after another, since each has its own prompt and limits by then.
+After a loss several choices are continued one after another, since each has its own prompt and limits by then; an
+answer without a limit is rewound piece by piece (`continuation.piece`). Where the prompts' texts have to be asked for
+first (`core/echo`), that is the first engine's first request, and WAITING goes over into BETWEEN.
 """
 
 from __future__ import annotations
@@ -33,10 +35,11 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
-from node_agent.core import completions, continuation, logprobs, sse, template, ways
+from node_agent.core import completions, continuation, echo, logprobs, sse, template, ways
 from node_agent.core.account import Account
 from node_agent.core.completions import COMPLETE_REASONS, Generation, Kind
 from node_agent.core.epochs import Run
+from node_agent.core.journal import Journal
 from node_agent.core.template import Compare, as_event
 from node_agent.core.ways import Choice, Way
 
@@ -87,13 +90,15 @@ class StreamMachine(Account):
         self._compare: Compare | None = None  # the template, while the next event may be one that it matches
         self._lessons = 0
         self._base_offset = 0
+        self._texts: echo.Texts | None = None  # of prompts, while the current engine is asked for nothing else
+        self._piece_ends: int | None = None  # the number of ids at which the current engine's `length` is no end
 
     def way_at(self, able: Collection[str]) -> Choice | None:
         """How an engine whose node advertises `able` would go on; None where it is asked the whole request.
 
         Raises ContinuationImpossible where it could not.
         """
-        if not self._was_heard:
+        if not self._was_heard or self.generation.in_one_piece:
             return None  # the same request again is exact, whatever its state is made of
         if not self._generated:
             raise ContinuationImpossible("the engine reported no token ids")
@@ -116,26 +121,36 @@ class StreamMachine(Account):
         if self.state not in _MAY_ASK:
             raise InvalidTransition(f"a request in state {self.state.value}")
         self._catch_up()
-        self._attempts += 1
         self._parser = sse.SseParser()
         self._template, self._compare, self._lessons = None, None, 0
+        self._texts, self._piece_ends = None, None
         self.state = StreamState.WAITING
+        if echo.is_unknown(self.generation):
+            self._texts = echo.Texts(len(self.generation.prompts))
+            return EngineRequest(self.generation.kind.value, echo.echo_body(self.generation))
+        self._attempts += 1
         chosen = self.chosen = self.way_at(able)
         self._way = chosen.way if chosen is not None else None
         if chosen is None:
-            for journal in self.journals:
-                journal.forget()
+            for at in self._unfinished():
+                self.journals[at].forget()
             return EngineRequest(self.generation.kind.value, self.generation.engine_body())
         self._choice = choice = self._unfinished()[0]
-        journal = self.journals[choice]
-        if chosen.way is Way.REWIND:
-            body = continuation.rewind(self.generation, choice, journal)
-            self._base_offset = self._offsets[choice].of(len(journal.ids))
-            return EngineRequest(continuation.REWIND_PATH, body)
+        path, body = self._rest(choice, chosen.way)
+        self._base_offset = self._offset(choice)
+        return EngineRequest(path, body)
+
+    def _rest(self, choice: int, way: Way) -> tuple[str, bytes]:
+        """The path and the body of the request for what a choice lacks; its journal is where that begins."""
+        generation, journal, begun = self.generation, self.journals[choice], choice in self._begun
+        if way is Way.REWIND:
+            body = continuation.rewind(generation, choice, journal, begun=begun)
+            if generation.max_tokens is None:
+                self._piece_ends = len(journal.ids) + continuation.piece(journal)
+            return continuation.REWIND_PATH, body
         self._deltas[choice].replay()
-        apart = self._is_parsed(choice) or choice in self._kept_back or bool(self.generation.body.get("tools"))
-        body = continuation.again(self.generation, choice, journal, chosen.way, apart=apart)
-        return EngineRequest(self.generation.kind.value, body)
+        apart = self._is_parsed(choice) or choice in self._kept_back or bool(generation.body.get("tools"))
+        return generation.kind.value, continuation.again(generation, choice, journal, way, apart=apart, begun=begun)
 
     def feed(self, data: bytes) -> bytes:
         """What to hand to the client for `data` of the engine; b"" often. Read `state` afterwards."""
@@ -197,19 +212,42 @@ class StreamMachine(Account):
         reason = choice.get("finish_reason")
         if reason is not None and reason not in COMPLETE_REASONS:
             return self.lose(str(reason))
+        if self._texts is not None:
+            return self._text_of_prompt(self._texts, choice)
         try:
             ids = choice.get("token_ids") or []
+            is_piece = reason == "length" and len(self.journals[index].ids) + len(ids) == self._piece_ends
             text = completions.text_of(self._form, choice)
+            if is_piece:
+                self._open_end(choice, text)
             if not self._note_prompt(index, chunk, choice):
                 return self.lose("diverged")
             out = self._passed_on(index, chunk, choice) if self._way is None else self._spliced(index, choice)
         except (TypeError, OverflowError, AttributeError):
             return self.lose("malformed-chunk")  # fields of other types than an engine's
-        if reason is not None:
-            self._finish(index, reason)
-        else:
+        if reason is None:
             self._learn(payload, index, ids, text, out)
+        elif not is_piece:
+            self._finish(index, reason)
+        elif self.state is StreamState.STREAMING:
+            self._compare, self.state = None, StreamState.BETWEEN
         return out
+
+    def _open_end(self, choice: dict[str, Any], text: str) -> None:
+        """The end of a piece is none: a stop string may still be forming in what is told at an end."""
+        choice["finish_reason"] = None
+        if held_back := self.generation.held_back:
+            choice["text"] = text[:-held_back]
+
+    def _text_of_prompt(self, texts: echo.Texts, choice: Mapping[str, Any]) -> bytes:
+        try:
+            told = texts.take(choice)
+        except ValueError:
+            return self.lose("malformed-chunk")
+        if told is not None:
+            self._know_echoes(told)
+            self.state = StreamState.BETWEEN
+        return b""
 
     def _finish(self, index: int, reason: str) -> None:
         self._compare = None
@@ -241,14 +279,17 @@ class StreamMachine(Account):
         """A chunk in the client's own form: all of it, but for what was not asked for."""
         kind, journal = self.generation.kind, self.journals[index]
         ids, text = choice.get("token_ids") or (), completions.text_of(kind, choice)
-        extra: dict[str, Any] = {}
-        if self.events.frame is None:
-            extra["frame"] = self.events.begin(chunk)
-        elif self._attempts > 1:
-            chunk.update(self.events.frame)
-            if not ids and not text and choice.get("finish_reason") is None and index in self._begun:
-                return b""  # the first engine's role chunk was delivered
-        if index not in self._begun and self.generation.echoes:
+        if journal.finish_reason is not None:
+            return self._repeated(journal, choice, text)
+        if echo.is_chat_echo(self.generation, choice):
+            text = ""  # of the prompt, and not the answer's
+            if index in self._echoed:
+                return b""
+            self._echoed.add(index)
+        elif self._attempts > 1 and index in self._begun and not (ids or text or choice.get("finish_reason")):
+            return b""  # the first engine's role chunk was delivered
+        extra = self._framed(chunk)
+        if index not in self._begun and self.generation.echoes_here:
             choice["text"] = self.generation.echo(index) + text
             extra["role"] = True
         self._begun.add(index)
@@ -270,6 +311,21 @@ class StreamMachine(Account):
         if choice.get("finish_reason") is not None:
             extra |= {"reason": choice["finish_reason"], "stop": choice.get("stop_reason")}
         return self._event(orjson.dumps(chunk), index, text, extra)
+
+    def _framed(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Put a chunk under the first one's name; what the line of the first says of all."""
+        if self.events.frame is None:
+            said: dict[str, Any] = {"frame": self.events.begin(chunk)}
+            return said | ({"echoes": self.generation.echoes} if self.generation.echoes_here else {})
+        if self._attempts > 1:
+            chunk.update(self.events.frame)
+        return {}
+
+    def _repeated(self, journal: Journal, choice: Mapping[str, Any], text: str) -> bytes:
+        """A choice that the client has, in a request that was asked again whole for the others."""
+        if choice.get("finish_reason") is not None and text != journal.text:
+            return self.lose("diverged")
+        return b""
 
     def _spliced(self, index: int, choice: Mapping[str, Any]) -> bytes:
         """A chunk of an engine that goes on, in the client's form, without what the client already has."""
@@ -310,7 +366,7 @@ class StreamMachine(Account):
     def _logprobs_after_cut(self, told: dict[str, Any], skip: int) -> dict[str, Any]:
         if self._way is Way.REWIND:
             return logprobs.after_cut(told, skip, self._base_offset, self.generation)
-        return logprobs.without_first(told, skip)
+        return logprobs.without_first(told, skip, self._base_offset)
 
     def _check_level(self, index: int) -> None:
         """An answer that ends before it has repeated all that was delivered is another one. Raises ValueError."""

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any
 
 from node_agent.contract.errors import ContinuationImpossible
-from node_agent.core.completions import Generation, Kind
+from node_agent.core.completions import Generation
 
 
 class Way(Enum):
@@ -48,12 +48,6 @@ def _sampled(body: Mapping[str, Any]) -> bool:
     return body.get("temperature") != 0
 
 
-def _echo_by_engine(generation: Generation) -> bool:
-    if not generation.body.get("echo") or generation.echoes:
-        return False
-    return generation.kind is Kind.CHAT or not generation.wants_ids or generation.body.get("logprobs") is not None
-
-
 _STATEFUL: tuple[tuple[Test, str], ...] = (
     (_structured, "structured output: the grammar would start again"),
     (
@@ -66,19 +60,16 @@ _STATEFUL: tuple[tuple[Test, str], ...] = (
     (lambda body: bool(body.get("repetition_detection")), "repetition_detection: it reads the answer's own tokens"),
     (lambda body: body.get("thinking_token_budget") is not None, "thinking_token_budget: it counts the thinking"),
     (lambda body: bool(body.get("tools")) and body.get("tool_choice") != "none", "tools: their parser has a state"),
-)
-"""What a request's state is made of beside its ids: a rewind would corrupt it."""
-
-_NEVER: tuple[tuple[Test, str], ...] = (
-    (lambda body: bool(body.get("use_beam_search")), "beam search: there are no ids of one answer"),
-    (lambda body: body.get("prompt_logprobs") is not None, "prompt_logprobs: only the first engine told them"),
     (
-        lambda body: bool(body.get("vllm_xargs")) or bool(body.get("logits_processors")),
-        "a custom logits processor: nobody knows its state",
+        lambda body: bool(body.get("vllm_xargs")),
+        "vllm_xargs: a logits processor's, which reads the answer's own tokens",
     ),
 )
-"""What nothing can go on with."""
+"""What a request's state is made of beside its ids: a rewind would corrupt it.
 
+A logits processor is given the answer's ids when a request comes into the batch (vLLM's BatchUpdate.added), be it new,
+after a preemption or resumed; forced replay has it take each step again.
+"""
 
 _BETTER: tuple[tuple[Callable[[Generation], bool], str], ...] = (
     (
@@ -86,18 +77,15 @@ _BETTER: tuple[tuple[Callable[[Generation], bool], str], ...] = (
         "logprobs: a completion tells candidates that read the same as one",
     ),
     (
+        lambda asked: asked.max_tokens is None,
+        "no max_tokens: a completion has to be given some, and gets them piece by piece",
+    ),
+    (
         lambda asked: _sampled(asked.body) and (asked.wants_ids or asked.held_back > 0),
         "sampling: a rewind would draw again what is behind its mark, and the client knows of it",
     ),
 )
 """What a rewind goes on with, but not to the bit, or not at the first try; a resume does."""
-
-
-def why_never(generation: Generation) -> str | None:
-    """What in the request rules every way out; None where nothing does."""
-    if _echo_by_engine(generation):
-        return "echo, where only the engine knows the prompt's text or its logprobs"
-    return next((why for applies, why in _NEVER if applies(generation.body)), None)
 
 
 def why_not_rewind(generation: Generation, *, only_text: bool) -> str | None:
@@ -112,9 +100,6 @@ def why_not_rewind(generation: Generation, *, only_text: bool) -> str | None:
 
 def choose(generation: Generation, able: Collection[str], *, only_text: bool) -> Choice:
     """The way at an engine whose node advertises `able`. Raises ContinuationImpossible, saying why."""
-    never = why_never(generation)
-    if never is not None:
-        raise ContinuationImpossible(never)
     state = why_not_rewind(generation, only_text=only_text)
     if state is None:
         better = next((why for applies, why in _BETTER if applies(generation)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,10 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 PARSED = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 THINKS = (*PARSED, "--reasoning-parser", "deepseek_r1")
-FORCED = ("--logits-processors", "synkti_engine.forced:ForcedReplay")
+ROOT = Path(__file__).parents[2]
+PROCESSORS = ("--logits-processors", "synkti_engine.forced:ForcedReplay", "tests.contract.fresh_tokens:FreshTokens")
+"""Forced replay, and a client's own."""
+
 CHUNK = 512
 """A longer prompt is prefilled in pieces."""
 
@@ -42,6 +46,7 @@ def plugged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     model = make_thinking_model(ensure_model(environment, print), folder / "model")
     port = free_port()
     argv = engine_command(environment, model, MODEL, "127.0.0.1", port, ensure_plugin(environment))
-    more = [*(THINKS if request.param == "thinks" else PARSED), *FORCED, "--max-num-batched-tokens", str(CHUNK)]
+    argv[1] += f":{ROOT}"  # PYTHONPATH
+    more = [*(THINKS if request.param == "thinks" else PARSED), *PROCESSORS, "--max-num-batched-tokens", str(CHUNK)]
     with running([*argv, *more], port, folder, engine_environ(), VLLM_WITHIN_S) as made:
         yield made

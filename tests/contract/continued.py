@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import orjson
 
+from node_agent.core import echo
 from node_agent.core.completions import Generation, Kind, read_generation
 from node_agent.core.sse import SseParser
 from node_agent.core.stream import EngineRequest, StreamMachine, StreamState
@@ -94,6 +95,11 @@ class Player:
         self.events = 0
         self.before_cut = b""
 
+    def alone(self) -> bytes:
+        """The engine's own answer, without anybody in between."""
+        request = EngineRequest(self.generation.kind.value, orjson.dumps(self.generation.body))
+        return b"".join(asked(self.engine, request))
+
     def whole(self) -> bytes:
         return self._play(StreamMachine(self.generation, "s"), b"", (), None)
 
@@ -120,6 +126,8 @@ class Player:
             self.events = 0
             for event in asked(self.engine, request):
                 raw += machine.feed(event)
+                if not machine.seq:
+                    continue  # texts of prompts, of which no client hears
                 self.events += 1
                 if machine.state in (StreamState.COMPLETE, StreamState.BETWEEN, StreamState.LOST):
                     break
@@ -141,6 +149,16 @@ def begins(raw: bytes, whole: bytes) -> bool:
         right[index].text.startswith(one.text) and right[index].reasoning.startswith(one.reasoning)
         for index, one in said(raw).items()
     )
+
+
+def answering(engine: Engine, machine: StreamMachine) -> Iterator[bytes]:
+    """The first engine's events, once it was asked for the answer."""
+    events = asked(engine, machine.request())
+    if echo.is_unknown(machine.generation):
+        for event in events:
+            machine.feed(event)
+        events = asked(engine, machine.request())
+    return events
 
 
 def asked(engine: Engine, request: EngineRequest) -> Iterator[bytes]:

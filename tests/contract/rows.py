@@ -54,14 +54,17 @@ _CLOCK = {
 }
 _TOOLS = {"tools": [_WEATHER, _CLOCK]}
 _CALL = r'<tool_call>\n\{"name": "clock", "arguments": \{"zone": "[a-z]{4,9}"\}\}\n</tool_call>\n'
+_AS_IDS = {"prompt": [43, 86, 223, 89, 387, 272, 223, 70, 67, 84, 77, 223, 168, 252, 104, 372]}
+"""`It was a dark 雨 night`."""
 
 
 @dataclass(frozen=True)
 class Row:
     """what: as a person says it; way: the right one; outcome: what goes on is EXACT to the bit, or CONTINUOUS only.
 
-    prompt: the question; thinks: needs the engine that parses reasoning; needs: what the whole answer has to show, for
-    which seeds are tried, since nobody can tell a model of a million weights to think.
+    prompt: the question; thinks: needs the engine that parses reasoning; rewinds: whether a rewind is exact, too,
+    although it is not the way; needs: what the whole answer has to show, for which seeds are tried, since nobody can
+    tell a model of a million weights to think.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Row:
     kind: Kind = Kind.CHAT
     prompt: str = "Tell me a long story."
     thinks: bool = False
+    rewinds: bool = False
     needs: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -145,6 +149,61 @@ ROWS = (
         },
     ),
     Row("n", "`n` = 3 with a `seed`", {**_SEEDED, "n": 3}),
+    Row("endless", "no `max_tokens`", {**GREEDY, "max_tokens": None}, rewinds=True),
+    Row(
+        "echo",
+        "`echo` of a prompt of ids",
+        {**GREEDY, **_AS_IDS, "echo": True, "ignore_eos": True, "return_token_ids": False},
+        Way.REWIND,
+        kind=Kind.COMPLETION,
+    ),
+    Row(
+        "echo-logprobs",
+        "`echo` with `logprobs`, of a prompt of ids",
+        {**GREEDY, **_AS_IDS, "echo": True, "logprobs": 2, "ignore_eos": True, "return_token_ids": False},
+        rewinds=True,
+        kind=Kind.COMPLETION,
+    ),
+    Row(
+        "echo-told",
+        "`echo` with `logprobs` and ids",
+        {**GREEDY, "echo": True, "logprobs": 0, "ignore_eos": True},
+        rewinds=True,
+        kind=Kind.COMPLETION,
+    ),
+    Row(
+        "echo-several",
+        "`echo` with `logprobs` and a `seed`, two prompts of ids, `n` = 2",
+        {
+            **_SEEDED,
+            "prompt": [_AS_IDS["prompt"], [*_AS_IDS["prompt"][2:], 252]],
+            "n": 2,
+            "echo": True,
+            "logprobs": 1,
+            "max_tokens": 20,
+            "return_token_ids": False,
+        },
+        kind=Kind.COMPLETION,
+    ),
+    Row(
+        "echo-chat",
+        "`echo` of a chat's last message",
+        {
+            **GREEDY,
+            "messages": [{"role": "user", "content": "Tell me"}, {"role": "assistant", "content": "Once 雨"}],
+            "echo": True,
+            "add_generation_prompt": False,
+            "continue_final_message": True,
+            "ignore_eos": True,
+        },
+        Way.REWIND,
+    ),
+    Row(
+        "processor",
+        "`vllm_xargs` for a logits processor of one's own",
+        {**GREEDY, "vllm_xargs": {"fresh": 3}, "ignore_eos": True},
+        prompt=_UNHEARD,
+    ),
     Row(
         "tool-named",
         "tools, `tool_choice` names one",

@@ -192,11 +192,30 @@ def test_limits_mean_what_the_continuation_takes_them_for(engine: Engine) -> Non
     assert post(engine, PLAIN, short).json()["usage"]["completion_tokens"] == 16
     assert post(engine, PLAIN, {**BODIES[PLAIN], "max_tokens": 4, "min_tokens": 5}).status_code == 400
     assert post(engine, PLAIN, {**BODIES[PLAIN], "max_tokens": 0}).status_code == 400
-    with httpx.stream(
-        "POST", engine.url + PLAIN, json={**BODIES[PLAIN], "max_tokens": None, "stream": True}
-    ) as response:
-        assert next(response.iter_bytes()).startswith(b"data: ")
-        assert response.status_code == 200  # null: the rest of the context, which nobody waits for here
+    assert post(engine, PLAIN, {**short, "max_tokens": None}).json()["usage"]["completion_tokens"] == 16
+    endless = {**BODIES[CHAT], "max_tokens": None, "stream": True}
+    with httpx.stream("POST", engine.url + CHAT, json=endless) as response:
+        assert response.status_code == 200
+        heard = b""
+        for data in response.iter_bytes():  # the rest of the context, which nobody waits for here
+            heard += data
+            if heard.count(b"data: ") > 40:
+                break
+    assert heard.count(b"data: ") > 40
+
+
+def test_an_echo_is_the_prompts_text_or_its_ids_and_its_logprobs_in_any_case(engine: Engine) -> None:
+    told = stream(engine, PLAIN, echo=True, logprobs=1)
+    plain = stream(engine, PLAIN, echo=True, logprobs=1, return_token_ids=False)
+    alone = stream(engine, PLAIN, echo=True, logprobs=1, return_token_ids=False, max_tokens=0)
+    answer, prompt = stream(engine, PLAIN), BODIES[PLAIN]["prompt"]
+    assert (told.text, told.ids, told.prompt_ids) == (answer.text, answer.ids, answer.prompt_ids)
+    assert (plain.text, plain.ids) == (prompt + answer.text, [])
+    assert (alone.text, alone.ids, alone.finish_reasons) == (prompt, [], ["length"])
+    scored = [choice["logprobs"]["tokens"] for heard in (told, plain, alone) for choice in heard.choices[:1]]
+    assert [len(tokens) for tokens in scored] == [len(told.prompt_ids) + 1] * 2 + [len(told.prompt_ids)]
+    of_ids = stream(engine, PLAIN, prompt=told.prompt_ids, echo=True, return_token_ids=False, max_tokens=0)
+    assert of_ids.text == prompt
 
 
 def test_errors_are_openais(engine: Engine) -> None:

@@ -26,7 +26,7 @@ from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, local_flee
 from tests.scenarios.test_clients import gateway, interrupted
 
 TOKENS = 60
-TURNS = [{"role": "user", "content": "a night train"}]
+TURNS: list[dict[str, object]] = [{"role": "user", "content": "a night train"}]
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/responses": {"input": "a night train", "max_output_tokens": TOKENS, "ignore_eos": True},
     "/v1/messages": {"messages": TURNS, "max_tokens": TOKENS},

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from local.standin.model import encode
 from node_agent.core.keeper import LIFE_S
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
 from tests.scenarios.test_fleet import CHAT, PATHS, PLAIN, expected, tell
@@ -122,8 +123,19 @@ def test_a_stream_outlives_entry_after_entry(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
+PROMPT_IDS = encode(str(PLAIN["prompt"]))
+
+
 @pytest.mark.parametrize(
-    "fields", [{"n": 3, "temperature": 1}, {"logprobs": 1}, {"echo": True}], ids=lambda f: next(iter(f))
+    "fields",
+    [
+        {"n": 3, "temperature": 1},
+        {"logprobs": 1},
+        {"echo": True},
+        {"echo": True, "logprobs": 1},
+        {"echo": True, "prompt": PROMPT_IDS},
+    ],
+    ids="-".join,
 )
 def test_choices_logprobs_and_echo_outlive_the_entry_and_its_engine(tmp_path: Path, fields: dict[str, Any]) -> None:
     async def story(fleet: LocalFleet) -> None:

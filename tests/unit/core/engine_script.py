@@ -5,18 +5,24 @@ a text goes out only when its characters are whole, `max(len(stop)) - 1` charact
 ends inside a character makes the first text carry the whole prompt. Logprobs are a function of the id, and several
 choices are the same answer, interleaved. It has the plug-in: asked to resume behind ids, it tells them all with the
 first new one, or one by one; forced, it tells them as it would anyway, since its answer never depends on anything.
+Asked for an echo it tells the prompt's text, or its ids, but never both, and its logprobs in any case; a beam search's
+choices come in one piece each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 PROMPT = (1, 2, 3)
 FIRST_ID = 100
+PROMPT_TEXT = "a prompt, "
+"""What the prompt's ids say."""
+
+_COMPLETION_TOKENS = 16  # where it has no limit of its own
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,12 @@ class ScriptedModel:
         if chat:
             role = {"role": "assistant", "content": ""}
             events = [_chunk({"index": i, "delta": role, "finish_reason": None}, list(PROMPT)) for i in choices]
+            said = body["messages"][-1]["content"] if body.get("echo") else ""
+            events += [_chunk({"index": i, "delta": {"content": said}, "finish_reason": None}) for i in choices if said]
         first = True
         for steps in _told(list(self._steps(body, chat)), body):
             for index in choices:
-                events.append(_chunk(_choice(chat, index, steps, body, first), None))
+                events.append(_chunk(_choice(chat, index, steps, body, first)))
             first = False
         return [*events, b"data: [DONE]\n\n"]
 
@@ -58,10 +66,13 @@ class ScriptedModel:
         prompt = list(PROMPT) if chat or isinstance(body["prompt"], str) else list(body["prompt"])
         done = len(prompt) - len(PROMPT)
         assert prompt == [*PROMPT, *(FIRST_ID + i for i in range(done))], "the prompt is not what was generated"
-        assert "echo" not in body
+        assert not (done and body.get("echo")), "the prompt that is echoed is not the client's"
         stop = body.get("stop") or []
         held_back = 0 if body.get("include_stop_str_in_output") else max(map(len, stop), default=1) - 1
-        limit = body["max_tokens"] if body.get("max_tokens") is not None else len(self.pieces) + 1
+        limit = body.get("max_tokens")
+        if limit is None:
+            limit = len(self.pieces) + 1 if chat else _COMPLETION_TOKENS
+        limit = max(1, limit)  # one is generated where only the echo is told
         raw, text, sent, offset = self._trap(done), "", 0, 0
         for count, index in enumerate(range(done, len(self.pieces) + 1), start=1):
             is_eos = index == len(self.pieces)
@@ -92,13 +103,16 @@ def _told(steps: list[Step], body: dict[str, Any]) -> Iterator[Sequence[Step]]:
     resumed = extra.get("synkti_resume_ids", [])
     assert [step.token for step in steps[: len(resumed)]] == resumed, "ids of another answer"
     assert len(resumed) < len(steps), "an answer that is over was resumed"
-    if resumed and not extra.get("synkti_apart"):
+    if body.get("use_beam_search"):
+        yield steps
+    elif resumed and not extra.get("synkti_apart"):
         yield steps[: len(resumed) + 1]
-        steps = steps[len(resumed) + 1 :]
-    yield from ([step] for step in steps)
+        yield from ([step] for step in steps[len(resumed) + 1 :])
+    else:
+        yield from ([step] for step in steps)
 
 
-def _chunk(choice: dict[str, Any], prompt: list[int] | None) -> bytes:
+def _chunk(choice: dict[str, Any], prompt: list[int] | None = None) -> bytes:
     chunk: dict[str, Any] = {"id": "e", "object": "o", "created": 1, "model": "m", "choices": [choice]}
     if prompt is not None:
         chunk["prompt_token_ids"] = prompt
@@ -107,14 +121,33 @@ def _chunk(choice: dict[str, Any], prompt: list[int] | None) -> bytes:
 
 def _choice(chat: bool, index: int, steps: Sequence[Step], body: dict[str, Any], first: bool) -> dict[str, Any]:
     text = "".join(step.text for step in steps)
+    wants_ids, echoed = body.get("return_token_ids"), first and not chat and bool(body.get("echo"))
+    is_only_echo = echoed and body.get("max_tokens") == 0
+    if is_only_echo:
+        text = ""
+    if echoed and not wants_ids:
+        text = PROMPT_TEXT + text
     choice: dict[str, Any] = {"index": index, **({"delta": {"content": text}} if chat else {"text": text})}
-    choice |= {"finish_reason": steps[-1].reason, "token_ids": [step.token for step in steps]}
-    if not chat and first:
+    choice |= {"finish_reason": steps[-1].reason}
+    if wants_ids:
+        choice["token_ids"] = [step.token for step in steps]
+    if not chat and first and (wants_ids or echoed):
         choice["prompt_token_ids"] = steps[0].prompt
     if body.get("logprobs") not in (None, False):
-        told = [_logprobs(chat, step, body) for step in steps]
-        choice["logprobs"] = {name: [value for one in told for value in one[name]] for name in told[0]}
+        prompt = list(_prompt_steps()) if body.get("echo") and not chat else []
+        base = sum(len(token_text(step.token)) for step in prompt)
+        own = [] if is_only_echo else [replace(step, offset=base + step.offset) for step in steps]
+        scored = [_logprobs(chat, step, body) for step in [*(prompt if first else ()), *own]]
+        choice["logprobs"] = {name: [value for one in scored for value in one[name]] for name in scored[0]}
     return choice
+
+
+def _prompt_steps() -> Iterator[Step]:
+    """The prompt's tokens, for their logprobs."""
+    offset = 0
+    for token in PROMPT:
+        yield Step([], token, "", None, offset)
+        offset += len(token_text(token))
 
 
 def _logprobs(chat: bool, step: Step, body: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from node_agent.contract.errors import RequestRejected
 from node_agent.core.completions import MAX_DEPTH, Kind, read_generation
+from node_agent.core.echo import is_unknown
 from node_agent.core.epochs import Epoch, Run
 from node_agent.core.opening import Opening, read_opening
 
@@ -58,3 +59,42 @@ def test_whatever_a_client_sends_is_read_or_refused(kind: Kind, fields: dict[str
     raw = orjson.dumps({"model": "m", "prompt": "p", "messages": [], **fields})
     with contextlib.suppress(RequestRejected):  # any other exception is a bug
         assert orjson.loads(read_generation(kind, raw).engine_body())["model"] == fields.get("model", "m")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "limit"),
+    [
+        (Kind.COMPLETION, {}, 16),
+        (
+            Kind.COMPLETION,
+            {"max_tokens": None},
+            16,
+        ),  # not the rest of the context: vLLM 0.32 takes null for its default
+        (Kind.COMPLETION, {"max_tokens": 0}, 0),
+        (Kind.CHAT, {}, None),
+        (Kind.CHAT, {"max_tokens": None}, None),
+        (Kind.CHAT, {"max_tokens": 5, "max_completion_tokens": None}, 5),
+        (Kind.CHAT, {"max_tokens": 5, "max_completion_tokens": 4}, 4),
+    ],
+)
+def test_the_limit_is_what_vllm_takes_it_for(kind: Kind, fields: dict[str, Any], limit: int | None) -> None:
+    assert read_generation(kind, orjson.dumps({**BODY, "messages": [], **fields})).max_tokens == limit
+
+
+@pytest.mark.parametrize(
+    ("fields", "echo"),
+    [
+        ({}, "p"),
+        ({"logprobs": 1}, "p"),
+        ({"return_token_ids": True}, ""),  # vLLM tells ids or text
+        ({"max_tokens": 0}, ""),  # the engine tells it
+        ({"stream": False}, ""),
+        ({"prompt": [1, 2]}, "?"),
+        ({"truncate_prompt_tokens": 4}, "?"),
+    ],
+    ids=str,
+)
+def test_an_echo_is_put_before_the_answer_where_the_engine_leaves_it_out(fields: dict[str, Any], echo: str) -> None:
+    asked = read_generation(Kind.COMPLETION, orjson.dumps({**BODY, "echo": True, **fields}))
+    assert is_unknown(asked) is (echo == "?")
+    assert echo == "?" or asked.echo(0) == echo

@@ -256,6 +256,15 @@ def test_an_engine_that_hides_its_ids_cannot_be_gone_on_from() -> None:
     assert not machine.can_go_on(("resume", "forced"))
 
 
+def test_a_clients_own_arguments_go_along_to_each_engine() -> None:
+    theirs = {"fresh": 3, "synkti_resume_ids": [9]}
+    machine, _ = begun(event({"content": "a"}, [1]), event({"content": "b"}, [2]), vllm_xargs=theirs)
+    assert not machine.can_go_on(())
+    assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == {"fresh": 3, "synkti_resume_ids": [1, 2]}
+    machine.lose("reset")
+    assert orjson.loads(machine.request(("forced",)).body)["vllm_xargs"] == {"fresh": 3, "synkti_forced_ids": [1, 2]}
+
+
 SMUGGLED: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
     lambda extra: {"vllm_xargs": extra},
     lambda extra: {"vllm_xargs": {**extra, "theirs": 1}},

@@ -16,7 +16,7 @@ from node_agent.core.completions import Generation, Kind, read_generation, usage
 from node_agent.core.sse import SseParser
 from node_agent.core.stream import LOST_EVENT, StreamMachine, StreamState
 from node_agent.core.streams import read_back
-from tests.unit.core.engine_script import FIRST_ID, PROMPT, ScriptedModel
+from tests.unit.core.engine_script import FIRST_ID, PROMPT, PROMPT_TEXT, ScriptedModel
 
 CHARACTERS = "abc \n.é漢字🚀🌍👩‍💻ع"
 
@@ -131,37 +131,64 @@ FIELDS = st.fixed_dictionaries(
         "stream_options": st.just({"include_usage": True}),
         "n": st.integers(1, 3),
         "logprobs": st.just(1),
+        "echo": st.booleans(),
+        "vllm_xargs": st.just({"theirs": 1}),
     },
 )
 ABLE = st.sampled_from([(), ("resume",), ("forced",)])
 CUTS = st.builds(Cut, st.integers(0, 60), st.booleans(), st.integers(0, 300))
 
 
-@settings(max_examples=600)
-@given(models(), st.sampled_from((Kind.CHAT, Kind.COMPLETION)), FIELDS, st.lists(CUTS, max_size=4), st.booleans(), ABLE)
+def of_kind(kind: Kind, fields: dict[str, Any], *, is_text: bool, is_whole: bool) -> dict[str, Any]:
+    """Fields as a client of that route says them. is_text: of a prompt; is_whole: each choice comes in one piece."""
+    if kind is Kind.CHAT:
+        fields = {**fields, "messages": [{"role": "assistant", "content": "so far"}]}
+        fields |= {"logprobs": True, "top_logprobs": 1} if "logprobs" in fields else {}
+        return {**fields, "use_beam_search": True} if is_whole else fields
+    fields = {**fields, "prompt": PROMPT_TEXT} if is_text else fields
+    return {**fields, "max_tokens": 0} if is_whole and fields.get("echo") else fields
+
+
+def told(model: ScriptedModel, asked: Generation) -> Client:
+    """What the client would have heard of a lone engine, with nobody in between."""
+    client = Client()
+    client.raw = b"".join(model.chunks(dict(asked.body), chat=asked.kind is Kind.CHAT))
+    return client
+
+
+@settings(max_examples=1000)
+@given(
+    models(),
+    st.sampled_from((Kind.CHAT, Kind.COMPLETION)),
+    FIELDS,
+    st.lists(CUTS, max_size=4),
+    st.booleans(),
+    st.booleans(),
+    ABLE,
+)
 def test_an_answer_that_was_cut_equals_the_one_that_was_not(
-    model: ScriptedModel, kind: Kind, fields: dict[str, Any], cuts: list[Cut], echo: bool, able: tuple[str, ...]
+    model: ScriptedModel,
+    kind: Kind,
+    fields: dict[str, Any],
+    cuts: list[Cut],
+    is_text: bool,
+    is_whole: bool,
+    able: tuple[str, ...],
 ) -> None:
     """With a seed by resuming or forced replay, whichever the engines are able to; else by a rewind."""
-    if able:
-        fields = {**fields, "seed": 3, "temperature": 1}
-    if kind is Kind.CHAT and "logprobs" in fields:
-        fields = {**fields, "logprobs": True, "top_logprobs": fields["logprobs"]}
-    elif kind is Kind.COMPLETION and echo and not {"return_token_ids", "logprobs"} & set(fields):
-        fields = {**fields, "echo": True, "prompt": "a prompt that is a text"}
-    asked = generation(kind, **fields)
-    whole = run(StreamMachine(asked, "s"), model, [])
+    fields = {**fields, "seed": 3, "temperature": 1} if able else {**fields, "vllm_xargs": {}}
+    asked = generation(kind, **of_kind(kind, fields, is_text=is_text, is_whole=is_whole))
+    right = told(model, asked)
     client = run(StreamMachine(asked, "s"), model, cuts, able)
     for index in range(asked.choices):
-        assert client.answer(index) == whole.answer(index)
-        assert client.text_of(index).startswith(asked.echo(index))
+        assert client.answer(index) == right.answer(index)
     assert client.raw.endswith(b"data: [DONE]\n\n")
     assert client.numbers == list(range(1, len(client.numbers) + 1))
     usages = [chunk["usage"] for chunk in client.chunks() if "usage" in chunk]
     assert len(usages) == ("stream_options" in fields)
-    if usages:
-        counting = {key: value for key, value in fields.items() if key != "echo"} | {"return_token_ids": True}
-        finished = run(StreamMachine(generation(kind, **counting), "s"), model, [])
+    if usages and not asked.in_one_piece:
+        counting = {key: value for key, value in asked.body.items() if key != "echo"} | {"return_token_ids": True}
+        finished = told(model, read_generation(kind, orjson.dumps(counting)))
         tokens = sum(len(finished.answer(index)["ids"]) for index in range(asked.choices))
         assert usages[0] == usage(len(PROMPT), tokens)
 
@@ -177,7 +204,7 @@ def test_an_answer_that_was_cut_equals_the_one_that_was_not(
 def test_what_the_client_has_is_always_a_prefix_whatever_the_chunking(
     model: ScriptedModel, kind: Kind, fields: dict[str, Any], cuts: list[int], step: int
 ) -> None:
-    fields = {**fields, "n": 1}
+    fields = of_kind(kind, {**fields, "n": 1, "vllm_xargs": {}}, is_text=step % 2 == 0, is_whole=False)
     whole = run(StreamMachine(generation(kind, **fields), "s"), model, []).text
     machine, client = StreamMachine(generation(kind, **fields), "s"), Client()
     for cut in cuts:
@@ -190,6 +217,81 @@ def test_what_the_client_has_is_always_a_prefix_whatever_the_chunking(
         if machine.state is StreamState.COMPLETE:
             assert client.text == whole
             return
+
+
+def test_an_answer_without_a_limit_is_rewound_in_pieces_that_double_to_its_very_end() -> None:
+    """A completion that names none gets 16 tokens, so that a chat that went on there would only look whole."""
+    model = ScriptedModel(tuple(b"%d " % number for number in range(100)))
+    machine, client, asked = StreamMachine(generation(Kind.CHAT, max_tokens=None), "s"), Client(), []
+    for event in ask(machine, model)[:6]:
+        client.raw += machine.feed(event)
+    machine.lose("reset")
+    while machine.state is not StreamState.COMPLETE:
+        request = machine.request()
+        asked.append(orjson.loads(request.body)["max_tokens"])
+        for event in model.chunks(orjson.loads(request.body), chat=False):
+            client.raw += machine.feed(event)
+    assert asked == [8, 16, 32, 64]
+    assert client.text == model.text
+    assert client.answer(0)["reasons"] == ["stop"]
+    assert machine.attempts == 5
+
+
+def test_where_a_piece_ends_no_text_is_told_that_may_begin_a_stop_string() -> None:
+    model = ScriptedModel((b"ab ", b"cd ", b"ef ", b"gh ", b"ST", b"OP", b" more"))
+    asked = generation(Kind.CHAT, max_tokens=None, stop=["STOP"])
+    client = run(StreamMachine(asked, "s"), model, [Cut(2)])
+    assert client.answer(0) == told(model, asked).answer(0)
+    assert client.text == "ab cd ef gh "
+
+
+def test_texts_of_prompts_that_came_as_ids_are_asked_for_first_and_outlive_the_entry() -> None:
+    model = ScriptedModel((b"a", b"b", b"c"))
+    machine, client = StreamMachine(generation(Kind.COMPLETION, echo=True, n=2), "s"), Client()
+    first = machine.request()
+    alone = {key: value for key, value in machine.generation.body.items() if key != "n"}
+    assert orjson.loads(first.body) == {**alone, "max_tokens": 0, "return_token_ids": False}
+    for event in model.chunks(orjson.loads(first.body), chat=False):
+        assert machine.feed(event) == b""
+    assert machine.state is StreamState.BETWEEN
+    answers = machine.request()
+    assert "echo" not in orjson.loads(answers.body)
+    for event in model.chunks(orjson.loads(answers.body), chat=False)[:1]:  # of the first choice alone
+        client.raw += machine.feed(event)
+    written = bytes(machine.log)
+    machine = StreamMachine(generation(Kind.COMPLETION, echo=True, n=2), "s")
+    read_back(machine, written, client.seq)
+    client.raw += run(machine, model, []).raw
+    assert [client.text_of(index) for index in (0, 1)] == [PROMPT_TEXT + "abc"] * 2
+
+
+def test_an_engine_that_dies_over_the_texts_is_asked_for_them_again_and_so_is_the_next_entrys() -> None:
+    model = ScriptedModel((b"a", b"b"))
+    machine = StreamMachine(generation(Kind.COMPLETION, echo=True), "s")
+    first = machine.request()
+    machine.lose("reset")
+    assert (machine.state, machine.attempts) == (StreamState.LOST, 0)
+    assert machine.request() == first
+    assert machine.feed(b'data: {"choices":[{"index":1,"text":"x","finish_reason":"length"}]}\n\n') == b""
+    assert machine.lost_why == "malformed-chunk"
+    written = bytes(machine.log)
+    machine = StreamMachine(generation(Kind.COMPLETION, echo=True), "s")
+    read_back(machine, written, 0)
+    assert run(machine, model, []).text == PROMPT_TEXT + "ab"
+
+
+def test_choices_of_one_piece_that_another_engine_tells_otherwise_are_a_loss() -> None:
+    asked = generation(Kind.CHAT, n=2, use_beam_search=True)
+    machine, client = StreamMachine(asked, "s"), Client()
+    for event in ask(machine, ScriptedModel((b"ab", b"c")))[:3]:  # roles, and the first choice
+        client.raw += machine.feed(event)
+    machine.lose("reset")
+    for event in ask(machine, ScriptedModel((b"xy", b"z"))):
+        assert machine.feed(event) == b""
+    assert machine.lost_why == "diverged"
+    client.raw += run(machine, ScriptedModel((b"ab", b"c")), []).raw
+    assert [client.text_of(index) for index in (0, 1)] == ["abc", "abc"]
+    assert client.answer(0)["reasons"] == client.answer(1)["reasons"] == ["stop"]
 
 
 def test_every_event_has_a_number_that_counts_what_was_delivered() -> None:
@@ -255,7 +357,7 @@ def test_after_the_finish_reason_nothing_can_be_lost(data: bytes) -> None:
         {"response_format": {"type": "json_object"}},
         {"structured_outputs": {"regex": "a+"}},
         {"tools": [{"type": "function"}]},
-        {"prompt_logprobs": 1},
+        {"vllm_xargs": {"theirs": 1}},
     ],
     ids=lambda field: next(iter(field)),
 )

@@ -25,6 +25,7 @@ STATEFUL: list[dict[str, Any]] = [
     {"repetition_detection": {"max_pattern_size": 4, "min_count": 3}},
     {"thinking_token_budget": 100},
     {"tools": [{"type": "function"}]},
+    {"vllm_xargs": {"theirs": 1}},
 ]
 PLAIN: list[dict[str, Any]] = [
     {},
@@ -35,18 +36,13 @@ PLAIN: list[dict[str, Any]] = [
     {"frequency_penalty": 0, "bad_words": []},
     {"logit_bias": {"5": 1}, "stop": ["x"], "repetition_penalty": 1.2},
     {"temperature": 0, "stop": ["two"], "return_token_ids": True},
-]
-NEVER: list[dict[str, Any]] = [
-    {"use_beam_search": True},
-    {"prompt_logprobs": 1},
-    {"vllm_xargs": {"theirs": 1}},
-    {"logits_processors": ["x"]},
-    {"echo": True},
+    {"temperature": 0, "vllm_xargs": {}},
+    {"temperature": 0, "prompt_logprobs": 0, "logits_processors": ["what vLLM ignores"], "echo": True},
 ]
 
 
 def generation(**fields: Any) -> Generation:
-    body = {"model": "m", "messages": [], "stream": True, **fields}
+    body = {"model": "m", "messages": [], "stream": True, "max_tokens": 9, **fields}
     return read_generation(Kind.CHAT, orjson.dumps(body))
 
 
@@ -75,17 +71,18 @@ def test_reasoning_and_tool_calls_are_a_state_that_no_request_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"logprobs": True}, {"return_token_ids": True}, {"stop": ["two"], "temperature": 0.7}], ids=str
+    "fields",
+    [
+        {"logprobs": True},
+        {"return_token_ids": True},
+        {"stop": ["two"], "temperature": 0.7},
+        {"temperature": 0, "max_tokens": None},
+    ],
+    ids=str,
 )
 def test_what_a_rewind_repeats_only_nearly_is_resumed_where_that_can_be_had(fields: dict[str, Any]) -> None:
     ways = [choose(generation(**fields), able, only_text=True).way for able in (BOTH, ("forced",), ())]
     assert ways == [Way.RESUME, Way.REWIND, Way.REWIND]
-
-
-@pytest.mark.parametrize("fields", NEVER, ids=str)
-def test_what_nobody_can_go_on_with_is_refused_whatever_an_engine_can(fields: dict[str, Any]) -> None:
-    with pytest.raises(ContinuationImpossible):
-        choose(generation(**fields), BOTH, only_text=True)
 
 
 def test_what_nodes_advertise_is_what_ways_are_called() -> None:

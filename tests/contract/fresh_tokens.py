@@ -1,0 +1,52 @@
+"""A logits processor of a client's own, as somebody who serves with vLLM would write it: it has a state.
+
+An answer whose request says `vllm_xargs: {"fresh": N}` never says a token that was among its last N ones. It is loaded
+by the engine of the contract tests (`--logits-processors`), and is no part of what is deployed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from vllm.v1.sample.logits_processor import LogitsProcessor, process_dict_updates
+
+ARGUMENT = "fresh"
+
+
+@dataclass
+class _Heard:
+    """ids: the request's own list, which grows; last: the tokens that may not be said now; taken: ids read so far."""
+
+    ids: list[int]
+    last: deque[int]
+    taken: int = 0
+
+    def catch_up(self) -> None:
+        self.last.extend(self.ids[self.taken :])
+        self.taken = len(self.ids)
+
+
+class FreshTokens(LogitsProcessor):  # type: ignore[misc] # vLLM has no types here
+    """requests: place in the batch -> what its answer has said."""
+
+    def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
+        self._requests: dict[int, _Heard] = {}
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def update_state(self, batch_update: Any) -> None:
+        process_dict_updates(self._requests, batch_update, self._begin)
+
+    def _begin(self, params: Any, prompt: Any, output_ids: list[int]) -> _Heard | None:
+        number = (params.extra_args or {}).get(ARGUMENT)
+        return _Heard(output_ids, deque(maxlen=int(number))) if number else None
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        for place, heard in self._requests.items():
+            heard.catch_up()
+            logits[place, list(heard.last)] = float("-inf")
+        return logits
