@@ -16,8 +16,8 @@ from tests.engines import MODEL, Engine
 RECORDED = Path(__file__).parents[1] / "unit" / "core" / "data"
 RESPONSES, MESSAGES, CHAT, COMPLETIONS = "/v1/responses", "/v1/messages", "/v1/chat/completions", "/v1/completions"
 
-RANDOM = frozenset({"id", "item_id", "call_id", "created_at", "created", "signature"})
-"""Fields that differ between two runs of one request: names that an engine makes up, and its clock."""
+RANDOM = frozenset({"id", "item_id", "call_id", "created_at", "created", "signature", "system_fingerprint"})
+"""Fields that differ between two runs of one request: names that an engine makes up (of itself, too), and its clock."""
 
 Event = tuple[str, Any]
 

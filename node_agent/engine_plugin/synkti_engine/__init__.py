@@ -3,8 +3,8 @@
 Rules kept here:
 
 * it is loaded in every process of the engine, and changes each only where that one has a part in it: the API server
-  validates (`front`), the engine's core starts a request with its ids (`core`), the worker restores what sampling
-  depends on (`worker`);
+  validates, and tells the ids behind a stream where it is asked to (`front`, `telling`), the engine's core starts a
+  request with its ids (`core`), the worker restores what sampling depends on (`worker`);
 * it touches private functions of vLLM's, so it is pinned to the versions that it was tested with. On any other it
   declines, says so, and changes nothing; the agent finds out by its self-test;
 * a request without the arguments of `arguments` takes the same way through vLLM as without this plug-in, but for one

@@ -2,7 +2,8 @@
 
 Why one by one: vLLM joins the outputs of a request whose consumer is slower, and a parser of reasoning or tool calls
 that is given a hundred tokens at once does not say what it says of one after another (deepseek_r1's lets the tag of
-the reasoning's start through). Told apart, it goes through the states that it went through the first time.
+the reasoning's start through). Told apart, it goes through the states that it went through the first time. Of a stream
+whose ids are told every output is: what its parsers say is then a function of the ids alone, in the first engine, too.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def _begin(params: SamplingParams, ids: list[int], most: int) -> None:
 
 
 class _Apart(RequestOutputCollector):  # type: ignore[misc] # vLLM has no types here
-    """Holds outputs that its consumer is behind with, each for itself, as long as there are ids to be told again."""
+    """Holds outputs that its consumer is behind with, each for itself. left: how many more; then they are joined."""
 
     output: Any
     held: deque[Any]
