@@ -77,7 +77,13 @@ class Generation:
     @property
     def told_ids(self) -> bool:
         """Whether the client learns of every single id: a continuation must then repeat them exactly."""
-        return self.wants_ids or self.body.get("logprobs") not in (None, False)
+        return self.wants_ids or self.wants_logprobs
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether each token comes with its logprob; with a completion's 0, too, which asks for no other candidates."""
+        asked = self.body.get("logprobs")
+        return bool(asked) if self.kind is Kind.CHAT else asked is not None
 
     @property
     def hides_reasoning(self) -> bool:
@@ -107,8 +113,7 @@ class Generation:
     @property
     def scores_prompt(self) -> bool:
         """Whether the first chunk of each choice has the logprobs of its prompt, too."""
-        asked = self.kind is Kind.COMPLETION and self.body.get("logprobs") is not None
-        return asked and bool(self.body.get("echo"))
+        return self.kind is Kind.COMPLETION and self.wants_logprobs and bool(self.body.get("echo"))
 
     @property
     def in_one_piece(self) -> bool:

@@ -127,7 +127,7 @@ FIELDS = st.fixed_dictionaries(
         "include_stop_str_in_output": st.just(False),
         "stream_options": st.just({"include_usage": True}),
         "n": st.integers(1, 3),
-        "logprobs": st.just(1),
+        "logprobs": st.integers(0, 1),
         "echo": st.booleans(),
         "vllm_xargs": st.just({"theirs": 1}),
     },
@@ -271,6 +271,22 @@ def test_choices_of_one_piece_that_another_engine_tells_otherwise_are_a_loss() -
     client.raw += run(machine, ScriptedModel((b"ab", b"c")), []).raw
     assert [client.text_of(index) for index in (0, 1)] == ["abc", "abc"]
     assert client.answer(0)["reasons"] == client.answer(1)["reasons"] == ["stop"]
+
+
+@pytest.mark.parametrize("entry", [False, True], ids=["engine", "entry"])
+def test_a_choice_whose_prompt_the_engine_forgot_to_tell_has_that_of_the_others(entry: bool) -> None:
+    """A vLLM whose client was slow for a moment has joined the first output of one choice with another's second."""
+    model, asked = ScriptedModel((b"a", b"b", b"c")), generation(Kind.COMPLETION, prompt="a text", n=2)
+    machine, client = StreamMachine(asked, "s"), Client()
+    for event in ask(machine, model)[:3]:
+        client.raw += machine.feed(
+            event.replace(b',"prompt_token_ids":[1,2,3]', b"") if b'"index":1' in event else event
+        )
+    if entry:
+        machine, _ = resumed(asked, "s", bytes(machine.log), client.seq)
+    machine.lose("reset")
+    client.raw += run(machine, model, []).raw
+    assert [client.text_of(index) for index in (0, 1)] == ["abc", "abc"]
 
 
 def test_every_event_has_a_number_that_counts_what_was_delivered() -> None:
