@@ -220,6 +220,17 @@ def test_an_answer_without_a_limit_is_rewound_in_pieces_that_double_to_its_very_
     assert machine.attempts == 5
 
 
+def test_no_piece_is_shorter_than_what_it_must_have() -> None:
+    """vLLM refuses a `min_tokens` beyond `max_tokens`."""
+    machine = StreamMachine(generation(Kind.CHAT, max_tokens=None, min_tokens=11), "s")
+    model = ScriptedModel((b"a", b"b", b"c", b"d"))
+    for event in ask(machine, model)[:3]:
+        machine.feed(event)
+    machine.lose("reset")
+    body = orjson.loads(machine.request().body)
+    assert (body["max_tokens"], body["min_tokens"]) == (5, 5)
+
+
 def test_where_a_piece_ends_no_text_is_told_that_may_begin_a_stop_string() -> None:
     model = ScriptedModel((b"ab ", b"cd ", b"ef ", b"gh ", b"ST", b"OP", b" more"))
     asked = generation(Kind.CHAT, max_tokens=None, stop=["STOP"])
