@@ -105,7 +105,7 @@ class Generation:
     def echoes_here(self) -> bool:
         """Whether the front door puts the prompts' texts before the answers: asked for ids, an engine leaves them out.
 
-        It may where the client asks for ids, too. And it is asked for none where there is no answer to go on with.
+        A client that asks for ids itself gets it as the engine says it; and where no answer is wanted, no ids are.
         """
         is_echo = self.kind is Kind.COMPLETION and bool(self.body.get("echo"))
         return is_echo and self.streaming and not self.wants_ids and self.max_tokens != 0
@@ -122,8 +122,8 @@ class Generation:
 
     def engine_body(self) -> bytes:
         """The request as the engine gets it at first: with token ids in every chunk of a stream."""
-        is_only_echo = self.max_tokens == 0
-        if not self.streaming or self.wants_ids or is_only_echo:
+        wants_no_answer = self.max_tokens == 0
+        if not self.streaming or self.wants_ids or wants_no_answer:
             return orjson.dumps(self.body)
         body = dict(self.body)
         if self.echoes_here and not self.scores_prompt:
