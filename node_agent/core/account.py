@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from node_agent.core import completions, echo, logprobs
-from node_agent.core.completions import Generation, Kind
+from node_agent.core.completions import Generation
 from node_agent.core.deltas import Deltas
 from node_agent.core.epochs import Run
 from node_agent.core.events import Events
@@ -177,7 +177,9 @@ class Account:
         prompt_tokens = sum(len(journal.prompt_ids or ()) for journal in each_prompt.values())
         return completions.usage(prompt_tokens, self.tokens)
 
-    def _share_chat_prompt(self) -> None:
-        if self.generation.kind is Kind.CHAT:
-            for journal in self.journals:
-                journal.prompt_ids = self.journals[0].prompt_ids or journal.prompt_ids
+    def _share_prompts(self) -> None:
+        """What one choice's journal knows of its prompt, those of all choices of that prompt do."""
+        number = self.generation.prompt_number
+        known = {number(at): journal.prompt_ids for at, journal in enumerate(self.journals) if journal.prompt_ids}
+        for at, journal in enumerate(self.journals):
+            journal.prompt_ids = journal.prompt_ids or known.get(number(at))

@@ -92,7 +92,13 @@ class Generation:
     @property
     def told_ids(self) -> bool:
         """Whether the client learns of every single id: a continuation must then repeat them exactly."""
-        return self.wants_ids or self.body.get("logprobs") not in (None, False)
+        return self.wants_ids or self.wants_logprobs
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether each token comes with its logprob; with a completion's 0, too, which asks for no other candidates."""
+        asked = self.body.get("logprobs")
+        return bool(asked) if self.kind is Kind.CHAT else asked is not None
 
     @property
     def hides_reasoning(self) -> bool:
@@ -114,7 +120,7 @@ class Generation:
     def echoes_here(self) -> bool:
         """Whether the front door puts the prompts' texts before the answers: asked for ids, an engine leaves them out.
 
-        It may where the client asks for ids, too. And it is asked for none where there is no answer to go on with.
+        A client that asks for ids itself gets it as the engine says it; and where no answer is wanted, no ids are.
         """
         is_echo = self.kind is Kind.COMPLETION and bool(self.body.get("echo"))
         return is_echo and self.streaming and not self.wants_ids and self.max_tokens != 0
@@ -122,8 +128,7 @@ class Generation:
     @property
     def scores_prompt(self) -> bool:
         """Whether the first chunk of each choice has the logprobs of its prompt, too."""
-        asked = self.kind is Kind.COMPLETION and self.body.get("logprobs") is not None
-        return asked and bool(self.body.get("echo"))
+        return self.kind is Kind.COMPLETION and self.wants_logprobs and bool(self.body.get("echo"))
 
     @property
     def in_one_piece(self) -> bool:
@@ -132,8 +137,8 @@ class Generation:
 
     def engine_body(self) -> bytes:
         """The request as the engine gets it at first: with token ids in every chunk of a stream."""
-        is_only_echo = self.max_tokens == 0
-        if not self.streaming or self.wants_ids or is_only_echo:
+        wants_no_answer = self.max_tokens == 0
+        if not self.streaming or self.wants_ids or wants_no_answer:
             return orjson.dumps(self.body)
         body = dict(self.body)
         if self.echoes_here and not self.scores_prompt:

@@ -72,7 +72,7 @@ def rewind(generation: Generation, choice: int, journal: Journal, *, begun: bool
         body["logprobs"] = logprobs
     body |= _scores(generation, begun=begun)
     if (min_tokens := generation.body.get("min_tokens") or 0) > mark.ids:
-        body["min_tokens"] = min_tokens - mark.ids
+        body["min_tokens"] = min(min_tokens - mark.ids, body["max_tokens"])
     return orjson.dumps(body)
 
 

@@ -17,10 +17,9 @@ _LISTS = ("text_offset", "token_logprobs", "tokens", "top_logprobs")
 
 def asked_of_completion(generation: Generation) -> int | None:
     """The `logprobs` field for /v1/completions that brings what the client asked for; None for none."""
-    asked = generation.body.get("logprobs")
-    if asked in (None, False):
+    if not generation.wants_logprobs:
         return None
-    return int(generation.body.get("top_logprobs") or 0) if generation.kind is Kind.CHAT else int(asked)
+    return int(generation.body.get("top_logprobs" if generation.kind is Kind.CHAT else "logprobs") or 0)
 
 
 def after_cut(logprobs: Logprobs, skip: int, base_offset: int, generation: Generation) -> Logprobs:

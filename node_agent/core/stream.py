@@ -260,9 +260,11 @@ class StreamMachine(Account):
             self.state = StreamState.BETWEEN
 
     def _note_prompt(self, index: int, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> bool:
-        """A chat's prompt comes once for all choices, a completion's with the first chunk of each.
+        """A chat's prompt comes once for all choices, a completion's with the first chunk of each choice, or not.
 
-        False where a request that was asked again has another prompt than it had.
+        vLLM joins outputs that its client was too slow for, and what the second one says of its prompt is then gone; so
+        all choices of a prompt take its ids from the first. False where a request that was asked again has another
+        prompt than it had.
         """
         ids = chunk.get("prompt_token_ids") or choice.get("prompt_token_ids")
         known = self.journals[index].prompt_ids
@@ -270,9 +272,8 @@ class StreamMachine(Account):
             return True
         if known is not None:
             return self._way in (None, Way.REWIND) or known == tuple(ids)
-        shared = self.journals if chunk.get("prompt_token_ids") else [self.journals[index]]
-        for journal in shared:
-            journal.prompt_ids = tuple(ids)
+        self.journals[index].prompt_ids = tuple(ids)
+        self._share_prompts()
         return True
 
     def _passed_on(self, index: int, chunk: dict[str, Any], choice: dict[str, Any]) -> bytes:
@@ -406,7 +407,7 @@ class StreamMachine(Account):
         """All lines were read: what comes next is the rest of the answer, from another engine."""
         self.log += written
         self._plain_from = len(self.log)
-        self._share_chat_prompt()
+        self._share_prompts()
         if not self._unfinished():
             self.state = StreamState.FINISHED
         elif self.seq:

@@ -73,7 +73,7 @@ after a preemption or resumed; forced replay has it take each step again.
 
 _BETTER: tuple[tuple[Callable[[Generation], bool], str], ...] = (
     (
-        lambda asked: asked.body.get("logprobs") not in (None, False),
+        lambda asked: asked.wants_logprobs,
         "logprobs: a completion tells candidates that read the same as one",
     ),
     (

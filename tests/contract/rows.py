@@ -173,16 +173,21 @@ ROWS = (
     ),
     Row(
         "echo-several",
-        "`echo` with `logprobs` and a `seed`, two prompts of ids, `n` = 2",
+        "`echo` with `logprobs` and a `seed`, two prompts of ids",
         {
             **_SEEDED,
             "prompt": [_AS_IDS["prompt"], [*_AS_IDS["prompt"][2:], 252]],
-            "n": 2,
             "echo": True,
             "logprobs": 1,
-            "max_tokens": 20,
+            "max_tokens": 40,
             "return_token_ids": False,
         },
+        kind=Kind.COMPLETION,
+    ),
+    Row(
+        "echo-n",
+        "`echo` with a `seed`, of a prompt of ids, `n` = 3",
+        {**_SEEDED, **_AS_IDS, "n": 3, "echo": True, "max_tokens": 40, "return_token_ids": False},
         kind=Kind.COMPLETION,
     ),
     Row(

@@ -1,0 +1,47 @@
+"""Answers without a limit: a rewind asks for them piece by piece, and no piece's end is taken for theirs."""
+
+from __future__ import annotations
+
+import orjson
+
+from node_agent.core.completions import Kind
+from node_agent.core.stream import StreamMachine, StreamState
+from tests.unit.core.engine_script import ScriptedModel
+from tests.unit.core.test_stream import Client, Cut, ask, generation, run, told
+
+
+def test_an_answer_without_a_limit_is_rewound_in_pieces_that_double_to_its_very_end() -> None:
+    """A completion that names none gets 16 tokens, so that a chat that went on there would only look whole."""
+    model = ScriptedModel(tuple(b"%d " % number for number in range(100)))
+    machine, client, asked = StreamMachine(generation(Kind.CHAT, max_tokens=None), "s"), Client(), []
+    for event in ask(machine, model)[:6]:
+        client.raw += machine.feed(event)
+    machine.lose("reset")
+    while machine.state is not StreamState.COMPLETE:
+        request = machine.request()
+        asked.append(orjson.loads(request.body)["max_tokens"])
+        for event in model.chunks(orjson.loads(request.body), chat=False):
+            client.raw += machine.feed(event)
+    assert asked == [8, 16, 32, 64]
+    assert client.text == model.text
+    assert client.answer(0)["reasons"] == ["stop"]
+    assert machine.attempts == 5
+
+
+def test_no_piece_is_shorter_than_what_it_must_have() -> None:
+    """vLLM refuses a `min_tokens` beyond `max_tokens`."""
+    machine = StreamMachine(generation(Kind.CHAT, max_tokens=None, min_tokens=11), "s")
+    model = ScriptedModel((b"a", b"b", b"c", b"d"))
+    for event in ask(machine, model)[:3]:
+        machine.feed(event)
+    machine.lose("reset")
+    body = orjson.loads(machine.request().body)
+    assert (body["max_tokens"], body["min_tokens"]) == (5, 5)
+
+
+def test_where_a_piece_ends_no_text_is_told_that_may_begin_a_stop_string() -> None:
+    model = ScriptedModel((b"ab ", b"cd ", b"ef ", b"gh ", b"ST", b"OP", b" more"))
+    asked = generation(Kind.CHAT, max_tokens=None, stop=["STOP"])
+    client = run(StreamMachine(asked, "s"), model, [Cut(2)])
+    assert client.answer(0) == told(model, asked).answer(0)
+    assert client.text == "ab cd ef gh "
