@@ -102,11 +102,8 @@ class Generation:
 
     @property
     def hides_reasoning(self) -> bool:
-        """Whether the reasoning is taken out here: an engine that hides it hides its ids, too.
-
-        To a client that asked for ids or logprobs it would be told in those, so that there the engine hides it.
-        """
-        return self.kind is Kind.CHAT and self.body.get("include_reasoning") is False and not self.told_ids
+        """Whether the reasoning is taken out here, and its ids and logprobs with it: an engine hides those of all."""
+        return self.kind is Kind.CHAT and self.streaming and self.body.get("include_reasoning") is False
 
     def prompt_number(self, choice: int) -> int:
         """Which of the prompts a choice answers: vLLM numbers the choices of the first prompt first."""
@@ -138,7 +135,7 @@ class Generation:
     def engine_body(self) -> bytes:
         """The request as the engine gets it at first: with token ids in every chunk of a stream."""
         wants_no_answer = self.max_tokens == 0
-        if not self.streaming or self.wants_ids or wants_no_answer:
+        if not self.streaming or wants_no_answer or (self.wants_ids and not self.hides_reasoning):
             return orjson.dumps(self.body)
         body = dict(self.body)
         if self.echoes_here and not self.scores_prompt:
@@ -338,10 +335,20 @@ def is_silent(delta: Mapping[str, Any]) -> bool:
     return delta.get("content") is None and "role" not in delta and not is_parsed(delta)
 
 
-def hide_reasoning(delta: dict[str, Any]) -> bool:
-    """Take the reasoning out of a delta, in place; whether there was nothing else."""
-    hidden = [delta.pop(key) for key in REASONING if key in delta]
-    return bool(hidden) and not any(delta.values())
+def tells_reasoning(delta: Mapping[str, Any]) -> bool:
+    """Whether the ids of a chat's delta are a reasoning's: it says some, or its parser keeps them to itself."""
+    return any(delta.get(key) for key in REASONING) or is_silent(delta)
+
+
+def hide_reasoning(choice: dict[str, Any]) -> bool:
+    """Take the reasoning out of a chat's choice, and what tells of its ids, in place; whether nothing is left."""
+    delta = choice.get("delta") or {}
+    if not tells_reasoning(delta):
+        return False
+    for key in REASONING:
+        delta.pop(key, None)
+    choice.update({key: None for key in ("token_ids", "logprobs") if key in choice})
+    return not any(delta.values())
 
 
 def strip_ids(chunk: dict[str, Any]) -> None:

@@ -298,10 +298,8 @@ class StreamMachine(Account):
         journal.append(ids, text)
         self._generated = self._generated or bool(ids)
         self.state = StreamState.STREAMING
-        if self.generation.hides_reasoning:
-            is_empty = completions.hide_reasoning(choice.get("delta") or {})
-            if is_empty and choice.get("finish_reason") is None:
-                return b""
+        if self.generation.hides_reasoning and completions.hide_reasoning(choice) and not choice.get("finish_reason"):
+            return b""
         if not self.generation.wants_ids:
             completions.strip_ids(chunk)
         if is_parsed or not ids:
@@ -328,7 +326,7 @@ class StreamMachine(Account):
             return self.lose("diverged")
         return b""
 
-    def _spliced(self, index: int, choice: Mapping[str, Any]) -> bytes:
+    def _spliced(self, index: int, choice: dict[str, Any]) -> bytes:
         """A chunk of an engine that goes on, in the client's form, without what the client already has."""
         self.state = StreamState.STREAMING
         engine_ids, form = choice.get("token_ids") or (), self._form
@@ -336,8 +334,9 @@ class StreamMachine(Account):
             ids, text = self.journals[index].append(engine_ids, completions.text_of(form, choice))
             delta = choice.get("delta")
             more = {} if delta is None else self._deltas[index].unseen(delta)
-            if self.generation.hides_reasoning:
-                completions.hide_reasoning(more)
+            if self.generation.hides_reasoning and delta is not None and completions.tells_reasoning(delta):
+                completions.hide_reasoning(choice)
+                ids, more = (), {key: more[key] for key in more if key not in completions.REASONING}
             if choice.get("finish_reason") is not None:
                 self._check_level(index)
         except ValueError:

@@ -255,4 +255,18 @@ ROWS = (
         thinks=True,
         needs=frozenset({"content"}),
     ),
+    Row(
+        "reasoning-hidden-ids",
+        "the same, and the client is told ids and logprobs: of the rest",
+        {
+            "temperature": 1.0,
+            "presence_penalty": 2.0,
+            "include_reasoning": False,
+            "logprobs": True,
+            "top_logprobs": 1,
+            "skip_special_tokens": False,
+        },
+        thinks=True,
+        needs=frozenset({"content"}),
+    ),
 )

@@ -40,6 +40,7 @@ def _makes(pair: list[str] | str, gone: set[str]) -> bool:
 TAG_IDS = {tag: 395 + place for place, tag in enumerate(TAGS)}
 BIASED = {
     "reasoning": {str(TAG_IDS["<think>"]): 10.0, str(TAG_IDS["</think>"]): 6.0},
+    "reasoning-hidden-ids": {str(TAG_IDS["</think>"]): 6.0},
     "reasoning-hidden": {str(TAG_IDS["</think>"]): 6.0},
     "reasoning-schema": {str(TAG_IDS["</think>"]): 6.0},
     "tool-parallel": {str(TAG_IDS["<tool_call>"]): 60.0, str(TAG_IDS["</tool_call>"]): 60.0},
