@@ -30,7 +30,10 @@ _STOPS = ("node", "。", "мир", "🎉", "\n2. ", "another node took")
 
 @dataclass(frozen=True)
 class Question:
-    """One request. through: client (the transport) or gateway (a stock client); state: one of _STATES, or none."""
+    """One request. through: client (the transport) or gateway (a stock client); state: one of _STATES, or none.
+
+    salt: of its KV blocks; a context with a salt of its own is on no node that did not have the stream.
+    """
 
     chat: bool
     text: str
@@ -44,6 +47,7 @@ class Question:
     ids: bool = False
     usage: bool = False
     state: str = ""
+    salt: str = ""
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -55,6 +59,8 @@ class Question:
         options: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens}
         options["temperature"] = 0 if self.choices == 1 else 1  # vLLM takes several only where it samples
         options["extra_body"] = {"ignore_eos": True} | ({"return_token_ids": True} if self.ids else {})
+        if self.salt:
+            options["extra_body"]["cache_salt"] = self.salt
         state = _STATES.get(self.state, {})
         options |= {name: value for name, value in state.items() if name not in _IN_BODY}
         options["extra_body"] |= {name: value for name, value in state.items() if name in _IN_BODY}

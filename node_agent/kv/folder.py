@@ -50,6 +50,11 @@ class BlockFolder:
         self._written = self._share  # so that the first write looks at what an earlier process left
         self._lock = threading.Lock()
 
+    @property
+    def kept_bytes(self) -> int:
+        """How much is left when room was made."""
+        return self.max_bytes - self._writers * self._share
+
     def path(self, name: str) -> Path:
         return self.root / name[:2] / name
 
@@ -130,8 +135,7 @@ class BlockFolder:
                 files.append((told.st_mtime_ns, told.st_size, entry.path))
                 held += told.st_size
         files.sort(reverse=True)
-        most = self.max_bytes - self._writers * self._share
-        while files and held > most:
+        while files and held > self.kept_bytes:
             _, size, path = files.pop()
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
