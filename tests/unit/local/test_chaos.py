@@ -103,7 +103,7 @@ def test_an_engine_that_computes_nothing_keeps_no_blocks() -> None:
 def test_what_became_of_contexts_is_in_the_logs(tmp_path: Path) -> None:
     (tmp_path / "gateway.log").write_text("stream x: its context: peer: 1; 9 blocks came in 1 s\n")
     (tmp_path / "i-1.log").write_text(
-        "t INFO m: stream a: its context: peer: 640 tokens, 0.01 s, against 0.1 s of computing; 5 blocks came in 0.1 s\n"
+        "t INFO m: stream a: its context: peer: 640 tokens, 0.01 s, against 0.1 s of computing; 5 blocks came in 1 s\n"
         "t INFO m: stream b: its context: s3: 640 tokens, 0.01 s, against 0.2 s of computing; 2 blocks came in 0.2 s,"
         " given up\n"
         "t INFO m: stream c: its context: nothing is missing; 0 blocks came in 0.000 s\n"
