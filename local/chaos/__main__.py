@@ -20,7 +20,7 @@ from rich.console import Console
 from local.aws import EmbeddedAws
 from local.chaos import contexts, network
 from local.chaos.fleet import ChaosFleet
-from local.chaos.story import CLUSTER, SCALES, tell
+from local.chaos.story import CLUSTER, scale_of, tell
 from local.chaos.strikes import KINDS, TERM_GRACE_S
 from local.chaos.verdict import certify
 from local.deploy import ROOT
@@ -90,7 +90,7 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
         screen.say("this user may not make network namespaces: no network is cut in this run", style="yellow")
     began = time.monotonic()
     engine = await asyncio.to_thread(prepared, options.engine, screen.say, options.kv_gib)
-    scale = SCALES[options.engine]
+    scale = scale_of(engine)
     screen.headline(f"Chaos: {options.interruptions} interruptions, seed {options.seed}, {engine.title}")
     aws = EmbeddedAws(folder, logs)
     await asyncio.to_thread(aws.wait)

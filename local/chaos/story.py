@@ -63,6 +63,12 @@ SCALES = {
 }
 
 
+def scale_of(engine: LocalEngine) -> Scale:
+    """With blocks, more streams are under way and longer ones: so that what is struck has contexts."""
+    scale = SCALES[engine.name]
+    return replace(scale, clients=2 * scale.clients, tokens=(1_000, 1_000)) if engine.keeps_blocks else scale
+
+
 @dataclass
 class Chaos:
     """One run's state. done: strikes so far, by kind; answers: known ones, by the question's key."""
@@ -108,7 +114,7 @@ async def tell(
     seed: int,
 ) -> Chaos:
     """The whole story. Raises LocalRunError where the fleet itself does not come about."""
-    random, scale = Random(seed), SCALES[engine.name]  # noqa: S311 # it is to be repeatable
+    random, scale = Random(seed), scale_of(engine)  # noqa: S311 # it is to be repeatable
     await fleet.until("all nodes serve", lambda: len(fleet.calm) == scale.nodes, engine.ready_within_s)
     screen.say(f"{scale.nodes} nodes serve")
     urls = [machine.url for machine in fleet.machines]

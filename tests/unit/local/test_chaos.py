@@ -12,7 +12,7 @@ import pytest
 
 from local.chaos import contexts
 from local.chaos.questions import draw, known_answer
-from local.chaos.story import SCALES, Chaos
+from local.chaos.story import Chaos, scale_of
 from local.chaos.strikes import KINDS, Kind, Losses, deck
 from local.engines import SIM, VLLM, LocalEngine, prepared
 from local.errors import MendFirst
@@ -75,7 +75,7 @@ def test_of_entry_and_keepers_no_more_are_lost_at_once_than_two(victims: list[in
 def chaos_with(keeps_blocks: bool) -> Chaos:
     engine = LocalEngine(VLLM, "", "", lambda host, port: [], {}, lambda question: None, 1.0, keeps_blocks)
     nobody: Any = None
-    return Chaos(nobody, engine, SCALES[VLLM], nobody, "", nobody)
+    return Chaos(nobody, engine, scale_of(engine), nobody, "", nobody)
 
 
 def test_where_blocks_are_kept_contexts_are_long_and_many_of_them_nobody_elses() -> None:
@@ -85,6 +85,8 @@ def test_where_blocks_are_kept_contexts_are_long_and_many_of_them_nobody_elses()
     assert len(set(salts)) == len(salts) > 30
     assert any(not question.salt for question in kept)
     assert min(len(question.text) for question in kept) > 200 > max(len(question.text) for question in plain)
+    assert {question.max_tokens for question in kept} == {1_000}
+    assert {question.max_tokens for question in plain} == {600}
     salted = next(question for question in kept if question.salt)
     assert salted.options("m")["extra_body"]["cache_salt"] == salted.salt
     assert "cache_salt" not in plain[0].options("m")["extra_body"]
