@@ -53,7 +53,7 @@ class KvShelf:
 
     def _chain(self, stream: str, shards: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
         names: list[str] = []
-        for head in heads_of(stream, self._folder.heads()):
+        for head in heads_of(stream, self._folder.heads(stream)):
             names = max(names, walk(head, shards, self._header), key=len)
         sizes = tuple(self._folder.size(name) or 0 for name in names)
         return (tuple(names), sizes) if all(sizes) else ((), ())
