@@ -29,9 +29,12 @@ from node_agent.tasks.kv_shelf import KvShelf, Layout
 from node_agent.tasks.node import Node
 
 KV_HEADER = "x-synkti-kv-from"
-"""The instance whose engine had the stream's context last; or IN_S3, where only the bucket may have it."""
+"""The instance whose engine had the stream's context last; or IN_S3, where nobody knows of one."""
 
 IN_S3 = "s3"
+
+PEERS_ASKED = 3
+"""What they have of a stream; at the same time."""
 
 AT_ONCE = 4
 """Batches under way for one stream."""
@@ -169,7 +172,7 @@ class Contexts:
         layout = await shelf.layout()
         if layout is None:
             return None
-        place = await self._at_peer(layout, stream, source) or await self._in_s3(layout, stream, source)
+        place = await self._at_peers(layout, stream, source) or await self._in_s3(layout, stream, source)
         if place is None:
             return None
         index = place.index
@@ -195,13 +198,24 @@ class Contexts:
         self._observe(place.way, came.size, took_s)
         return Brought(choice, came.blocks, came.size, took_s, given_up)
 
-    async def _at_peer(self, layout: Layout, stream: str, source: str) -> Place | None:
-        """Only a peer that is alive is asked: a silent one would cost the client a pause."""
-        member = self._node.member(source)
-        if member is None or member.liveness is not Liveness.ALIVE or member.status.state is NodeState.GONE:
-            return None
-        address = member.status.peer
+    async def _at_peers(self, layout: Layout, stream: str, source: str) -> Place | None:
+        """Whoever has most of it."""
+        asked = (self._at_peer(layout, stream, address) for address in self._who_may_have_it(source))
+        places = [place for place in await asyncio.gather(*asked) if place is not None]
+        return max(places, key=lambda place: place.index.size, default=None)
 
+    def _who_may_have_it(self, source: str) -> list[str]:
+        """Addresses: of the node that was lost last, and of some that drain.
+
+        The one that was lost last may never have had it, and a client that comes back from an entry that drains does
+        not know whose engine it was. Only peers that are alive: a silent one would cost the client a pause.
+        """
+        alive = [status for status in self._node.members.view.alive if status.state is not NodeState.GONE]
+        named = [status.peer for status in alive if status.instance_id == source]
+        draining = [s.peer for s in alive if s.state is NodeState.DRAINING and s.instance_id != source]
+        return [*named, *draining][:PEERS_ASKED]
+
+    async def _at_peer(self, layout: Layout, stream: str, address: str) -> Place | None:
         async def fetch(batch: Batch) -> bytes:
             body = orjson.dumps(batch.names)
             return await self._ask(address, "POST", BLOCKS, body, _BATCH_SILENCE_S, batch.end - batch.start)

@@ -23,7 +23,7 @@ from node_agent.core.kv_index import Batch, Index, index_key
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import ExchangeLost
 from node_agent.tasks import kv_bring
-from node_agent.tasks.kv_bring import AT_ONCE, IN_S3, REMEMBERED_S, STREAMS_AT_ONCE, Contexts
+from node_agent.tasks.kv_bring import AT_ONCE, IN_S3, PEERS_ASKED, REMEMBERED_S, STREAMS_AT_ONCE, Contexts
 from node_agent.tasks.kv_door import ANSWERS_AT_ONCE, BLOCKS, COME_WITHIN_S, INDEX_OF, KvDoor
 from node_agent.tasks.kv_leave import AT_ONCE as LEFT_AT_ONCE
 from node_agent.tasks.kv_leave import Leaver
@@ -223,6 +223,81 @@ def test_only_a_peer_that_is_alive_is_asked(tmp_path: Path) -> None:
     run(story)
 
 
+class Talking:
+    """A peer that says this of a stream, and this of its blocks."""
+
+    def __init__(self, index: bytes, blocks: bytes, status: int = 200) -> None:
+        self._told = {"GET": index, "POST": blocks}
+        self._status = status
+
+    async def open(self, _: Address, method: str, __: str, **___: Any) -> Any:
+        told, status = self._told[method], self._status
+
+        class Said:
+            def __init__(self) -> None:
+                self.status = status
+
+            async def read_all(self, most: int) -> bytes:
+                if len(told) > most:
+                    raise ExchangeLost("too-large")
+                return told
+
+            def close(self) -> None:
+                """Nothing is open."""
+
+        return Said()
+
+
+class Several:
+    """Peers by their addresses; nobody else answers."""
+
+    def __init__(self, peers: dict[str, Talking]) -> None:
+        self._peers = peers
+        self.asked: list[str] = []
+
+    async def open(self, address: Address, method: str, target: str, **_: Any) -> Any:
+        self.asked.append(str(address))
+        if str(address) not in self._peers:
+            raise ExchangeLost("refused")
+        return await self._peers[str(address)].open(address, method, target)
+
+
+@pytest.mark.parametrize("source", ["i-1", "i-2", IN_S3, "i-forgotten"])
+def test_of_those_that_drain_whoever_has_most_gives_it_also_where_another_was_lost_last(
+    tmp_path: Path, source: str
+) -> None:
+    async def story() -> None:
+        told = {}
+        for number, blocks in ((2, 5), (3, 20)):
+            path = tmp_path / f"{number}"
+            lay(path, STREAM, blocks)
+            index = await shelf(path).index(STREAM)
+            assert index is not None
+            data = await shelf(path).read(index.names, 10**9)
+            told[f"10.0.0.{number}:1"] = Talking(index.to_bytes(), data)
+        states = {1: NodeState.READY, 2: NodeState.DRAINING, 3: NodeState.DRAINING, 4: NodeState.GONE}
+        statuses = [replace(status_of(n, state), peer=f"10.0.0.{n}:1") for n, state in states.items()]
+        node, peers = lone_node(status_of(0), statuses, lambda: 0.0), Several(told)
+        brought = await contexts(shelf(tmp_path / "mine"), None, node, peers).bring(STREAM, source)
+        assert brought is not None
+        assert (brought.choice.way, brought.blocks) == (Way.PEER, 20)
+        named = {"i-1": {"10.0.0.1:1"}}.get(source, set())
+        assert set(peers.asked) == {"10.0.0.2:1", "10.0.0.3:1"} | named
+
+    run(story)
+
+
+def test_of_many_that_drain_few_are_asked(tmp_path: Path) -> None:
+    async def story() -> None:
+        statuses = [replace(status_of(n, NodeState.DRAINING), peer=f"10.0.0.{n}:1") for n in range(1, 30)]
+        node, peers = lone_node(status_of(0), statuses, lambda: 0.0), Several({})
+        assert await contexts(shelf(tmp_path), None, node, peers).bring(STREAM, "i-17") is None
+        assert len(set(peers.asked)) == len(peers.asked) == PEERS_ASKED
+        assert "10.0.0.17:1" in peers.asked
+
+    run(story)
+
+
 def test_without_blocks_of_its_own_a_node_asks_nobody(tmp_path: Path) -> None:
     async def story() -> None:
         store, peers = Store(), NoPeers()
@@ -372,31 +447,6 @@ def test_what_is_here_of_a_context_does_not_go_for_the_rest_of_it(tmp_path: Path
         assert all(folder.path(name).stat().st_mtime > 1.0 for name in names[:-1])
 
     run(story)
-
-
-class Talking:
-    """A peer that says this of a stream, and this of its blocks."""
-
-    def __init__(self, index: bytes, blocks: bytes, status: int = 200) -> None:
-        self._told = {"GET": index, "POST": blocks}
-        self._status = status
-
-    async def open(self, _: Address, method: str, __: str, **___: Any) -> Any:
-        told, status = self._told[method], self._status
-
-        class Said:
-            def __init__(self) -> None:
-                self.status = status
-
-            async def read_all(self, most: int) -> bytes:
-                if len(told) > most:
-                    raise ExchangeLost("too-large")
-                return told
-
-            def close(self) -> None:
-                """Nothing is open."""
-
-        return Said()
 
 
 HOSTILE_INDEXES = {
