@@ -21,8 +21,8 @@ MIN_GAIN_S = 0.02
 WITHIN_S = 10.0
 """No transfer is begun that would take longer: the client waits, and an estimate may be wrong."""
 
-LEAST_PATIENCE_S = 0.2
-"""A transfer may take that long, however fast this engine computes: less is what a busy processor is late."""
+LEAST_PATIENCE_S = 1.0
+"""A transfer may take that long, however fast this engine computes: a busy processor is late by some tenths of it."""
 
 TELLING_BYTES = 8 * 1024 * 1024
 TELLING_S = 0.5
@@ -58,7 +58,7 @@ class Choice:
     """expected_s: until the context is there; reason: for the log and the metric's reader.
 
     give_up_s: a transfer that takes longer is given up. It has by then cost what computing costs, so that a client
-    waits no more than twice as long as without any transfer, however wrong the estimate was.
+    waits no more than twice as long as without any transfer, or a second more, however wrong the estimate was.
     """
 
     way: Way
