@@ -5,6 +5,7 @@ CHAOS_ENGINE := $(if $(filter command line environment,$(origin ENGINE)),$(ENGIN
 INTERRUPTIONS ?= 200
 SEED ?= 1
 NODES ?= 100
+KV ?= 0
 BIN := .venv/bin
 # Cheap tests first, so that their failures show first; a new folder of tests needs no word here.
 WHOLE := tests/contract/ tests/e2e/
@@ -26,8 +27,8 @@ setup:  ## the environments, from their lock files (every other target does it b
 run: setup  ## the whole system on this machine, two nodes of it taken away (ENGINE=sim: without vLLM)
 	@$(BIN)/python -m local.run --engine $(ENGINE) $$(test -t 0 && echo --stay)
 
-chaos: setup  ## nodes taken away at random under load (INTERRUPTIONS=1000 SEED=1 ENGINE=sim)
-	@$(BIN)/python -m local.chaos --engine $(CHAOS_ENGINE) --interruptions $(INTERRUPTIONS) --seed $(SEED)
+chaos: setup  ## nodes taken away at random under load (INTERRUPTIONS=1000 SEED=1 ENGINE=sim; ENGINE=vllm KV=1: contexts move, too)
+	@$(BIN)/python -m local.chaos --engine $(CHAOS_ENGINE) --interruptions $(INTERRUPTIONS) --seed $(SEED) --kv-gib $(KV)
 
 simulate: setup  ## a fleet of NODES=1000 on virtual time, SEED=1 (ARGS=quick: in seconds): docs/scale.md
 	@$(BIN)/python -m sim --nodes $(NODES) --seed $(SEED) $(ARGS)

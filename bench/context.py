@@ -134,7 +134,7 @@ async def measure(engine: ContextEngine, aws: EmbeddedAws, tokens: int, rounds: 
     await client.close()
     _tell(tokens, index.size, took, moved)
     rate = tokens / median(took["recompute"])
-    offers = tuple(contexts.offer(way, tokens, index.size) for way in contexts.measured)
+    offers = tuple(contexts.offer(way, tokens, index.size) for way in contexts.ways)
     print(f"\nwith these figures the choice is: {choose(tokens, rate, offers).reason}")
 
 

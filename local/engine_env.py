@@ -101,15 +101,16 @@ def engine_environ() -> dict[str, str]:
     }
 
 
-def engine_command(
-    environment: Path, model_dir: Path, model_name: str, host: str, port: int, plugin: Path | None = None
-) -> list[str]:
-    """`vllm serve` of the environment, for a small model on a CPU; with the plug-in where its folder is given."""
+def engine_command(environment: Path, model_dir: Path, model_name: str, host: str, port: int, *path: Path) -> list[str]:
+    """`vllm serve` of the environment, for a small model on a CPU.
+
+    path: folders that it is to import from, the plug-in's for one; they stand in the place of any PYTHONPATH.
+    """
     serve = [
         str(environment / "bin" / "vllm"), "serve", str(model_dir), "--served-model-name", model_name,
         "--host", host, "--port", str(port), "--dtype", "float32", "--max-model-len", str(MAX_MODEL_LEN),
         "--enforce-eager", "--max-num-seqs", "16", "--enable-request-id-headers", "--enable-server-load-tracking",
     ]  # fmt: skip
-    if plugin is None:
+    if not path:
         return serve
-    return ["env", f"PYTHONPATH={plugin}", *serve]
+    return ["env", f"PYTHONPATH={os.pathsep.join(map(str, path))}", *serve]

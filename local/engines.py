@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from local.tiny_model import ensure_model
 MODEL = "tiny"
 VLLM, SIM = "vllm", "sim"
 _SIM_SECONDS_PER_TOKEN = 0.01
+_ROOT = Path(__file__).parents[1]
 
 _IN_ONE_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "01"}
 """vLLM on a CPU insists on a process beside its core, but takes the core's word where this is not spelled "1".
@@ -30,10 +31,17 @@ On two cores those processes spin waiting for each other, and the thread that se
 one piece at their end. In one process, as on a single GPU, each token comes when it is made, for half the CPU time.
 """
 
+_SLOW_PREFILL = ("--max-num-batched-tokens", "16")
+"""The tiny model computes 2,000 tokens in 0.03 s, faster than anybody could bring them: no context would ever move. In
+pieces of 16 tokens it takes some tenths of a second, which is against a transfer what models that people serve take."""
+
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """environ: for the agents and their engines; ready_within_s: how long nodes with it may take until they serve."""
+    """environ: for the agents and their engines; ready_within_s: how long nodes with it may take until they serve.
+
+    keeps_blocks: whether contexts can move from one of them to another.
+    """
 
     name: str
     title: str
@@ -42,11 +50,17 @@ class LocalEngine:
     environ: Mapping[str, str]
     reference: Reference
     ready_within_s: float
+    keeps_blocks: bool = False
 
 
-def prepared(name: str, tell: Callable[[str], None]) -> LocalEngine:
-    """Makes what is not in the cache yet. Raises MendFirst."""
+def prepared(name: str, tell: Callable[[str], None], kv_gib: float = 0) -> LocalEngine:
+    """Makes what is not in the cache yet. Raises MendFirst.
+
+    kv_gib: how much of the disk each engine's KV blocks may have, so that contexts can move between nodes; 0: none.
+    """
     if name == SIM:
+        if kv_gib:
+            raise MendFirst("the stand-in engine computes nothing, so it has no KV blocks to keep; ENGINE=vllm has")
         return LocalEngine(SIM, "the stand-in engine", "none", _standin, {}, _known_answer, 60.0)
     try:
         environment = ensure_engine(tell)
@@ -58,12 +72,19 @@ def prepared(name: str, tell: Callable[[str], None]) -> LocalEngine:
     # agent be for half of one.
     environ = {**engine_environ(), **_IN_ONE_PROCESS, "SYNKTI_MIN_SILENCE_S": "10", "SYNKTI_KEEPER_LAG_S": "0.5"}
     environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_dir() / "inductor")  # else among a run's temporary files
-    command = partial(_vllm, environment, model_dir, plugin)
-    return LocalEngine(VLLM, "a real vLLM", str(model_dir), command, environ, lambda question: None, 300.0)
+    if kv_gib:
+        environ["SYNKTI_KV_MAX_BYTES"] = str(int(kv_gib * 1024**3))
+    # What keeps blocks is loaded of this checkout, by its module's name (`node_agent/kv`).
+    path, more = ((plugin, _ROOT), _SLOW_PREFILL) if kv_gib else ((plugin,), ())
+    command = partial(_vllm, environment, model_dir, path, more)
+    return LocalEngine(VLLM, "a real vLLM", str(model_dir), command, environ, lambda question: None, 300.0, kv_gib > 0)
 
 
-def _vllm(environment: Path, model_dir: Path, plugin: Path, host: str, port: int) -> list[str]:
-    return [*engine_command(environment, model_dir, MODEL, host, port, plugin), "--distributed-executor-backend", "uni"]
+def _vllm(
+    environment: Path, model_dir: Path, path: Sequence[Path], more: Sequence[str], host: str, port: int
+) -> list[str]:
+    command = engine_command(environment, model_dir, MODEL, host, port, *path)
+    return [*command, "--distributed-executor-backend", "uni", *more]
 
 
 def _standin(host: str, port: int) -> list[str]:

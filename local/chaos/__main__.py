@@ -18,9 +18,9 @@ from pathlib import Path
 from rich.console import Console
 
 from local.aws import EmbeddedAws
-from local.chaos import network
+from local.chaos import contexts, network
 from local.chaos.fleet import ChaosFleet
-from local.chaos.story import CLUSTER, SCALES, tell
+from local.chaos.story import CLUSTER, scale_of, tell
 from local.chaos.strikes import KINDS, TERM_GRACE_S
 from local.chaos.verdict import certify
 from local.deploy import ROOT
@@ -54,6 +54,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--interruptions", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", help="only these, with commas between them", default=",".join(k.name for k in KINDS))
+    parser.add_argument(
+        "--kv-gib", type=float, default=0, metavar="GIB",
+        help="each vLLM keeps so much of its KV blocks on the disk, and contexts move between nodes and through S3",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "chaos", help="where logs and the certificate go")
     given = parser.parse_args()
     unknown = set(given.kinds.split(",")) - {kind.name for kind in KINDS}
@@ -85,7 +89,8 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
         kinds = [kind for kind in kinds if kind.name != "network-cut"]
         screen.say("this user may not make network namespaces: no network is cut in this run", style="yellow")
     began = time.monotonic()
-    engine, scale = await asyncio.to_thread(prepared, options.engine, screen.say), SCALES[options.engine]
+    engine = await asyncio.to_thread(prepared, options.engine, screen.say, options.kv_gib)
+    scale = scale_of(engine)
     screen.headline(f"Chaos: {options.interruptions} interruptions, seed {options.seed}, {engine.title}")
     aws = EmbeddedAws(folder, logs)
     await asyncio.to_thread(aws.wait)
@@ -101,6 +106,8 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
     try:
         await asyncio.wait({tending, telling}, return_when=asyncio.FIRST_COMPLETED)
         if telling.done():
+            if engine.keeps_blocks:
+                screen.say(f"contexts of streams that went on: {contexts.told(logs)}")
             return certify(telling.result(), options.seed, options.out, time.monotonic() - began)
         await tending
         raise LocalRunError("the fleet's loop ended by itself")

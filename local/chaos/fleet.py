@@ -11,12 +11,12 @@ from pathlib import Path
 
 import httpx
 
-from local.aws import REGION, EmbeddedAws
+from local.aws import ACCOUNT, REGION, EmbeddedAws
 from local.errors import LocalRunError
 from local.imds import InstanceMetadata
 from local.machines import Machine, MachineKind
 from local.processes import living_in, tail
-from node_agent.contract.names import cluster_key_secret_name
+from node_agent.contract.names import checkpoints_bucket_name, cluster_key_secret_name
 from node_agent.contract.tags import CLUSTER_TAG, ROLE_TAG, WORKER_ROLE
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
@@ -32,6 +32,7 @@ class ChaosFleet:
     def __init__(self, aws: EmbeddedAws, kind: MachineKind, network: str, size: int) -> None:
         self._ec2 = aws.client("ec2")
         self._secrets = aws.client("secretsmanager")
+        self._s3 = aws.client("s3")
         self._kind = kind
         self.environ = kind.environ
         self._network = network
@@ -51,6 +52,8 @@ class ChaosFleet:
             Name=cluster_key_secret_name(self._kind.cluster),
             SecretString=os.urandom(16).hex(),
         )
+        bucket = checkpoints_bucket_name(self._kind.cluster, ACCOUNT, REGION)
+        await asyncio.to_thread(self._s3.create_bucket, Bucket=bucket)
         try:
             while True:
                 for machine in [m for m in self.machines if not m.running]:

@@ -34,7 +34,8 @@ class Question:
     """One request.
 
     route: chat, plain, responses or messages; through: client (the transport) or gateway (a stock client); state: one
-    of _STATES, or none.
+    of _STATES, or none; salt: of its KV blocks; a context with a salt of its own is on no node that did not have the
+    stream.
     """
 
     route: str
@@ -49,6 +50,7 @@ class Question:
     ids: bool = False
     usage: bool = False
     state: str = ""
+    salt: str = ""
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -66,6 +68,7 @@ class Question:
     def event_options(self, model: str) -> dict[str, Any]:
         """The body of a question for a route of events; neither takes the fields of all others."""
         asked: dict[str, Any] = {"model": model, "stream": self.stream, "temperature": 0}
+        asked |= {"cache_salt": self.salt} if self.salt else {}
         turns = [{"role": "user", "content": self.text}]
         if self.route == "responses":
             return asked | {"input": turns, "max_output_tokens": self.max_tokens, "ignore_eos": True}
@@ -76,6 +79,8 @@ class Question:
         options: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens}
         options["temperature"] = 0 if self.choices == 1 else 1  # vLLM takes several only where it samples
         options["extra_body"] = {"ignore_eos": True} | ({"return_token_ids": True} if self.ids else {})
+        if self.salt:
+            options["extra_body"]["cache_salt"] = self.salt
         state = _STATES.get(self.state, {})
         options |= {name: value for name, value in state.items() if name not in _IN_BODY}
         options["extra_body"] |= {name: value for name, value in state.items() if name in _IN_BODY}

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -33,6 +33,11 @@ _EVERY_S = (0.1, 0.9)
 _TELL_EVERY = 25
 _REFRESH_S = 2.0
 _GATEWAY_WITHIN_S = 15.0
+_SALTED = 0.7
+"""Of the questions to engines that keep blocks: their contexts have to be brought; the others' may be there."""
+
+_REPEATED = 80
+"""What they ask is long, so that there are several blocks from the beginning."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,12 @@ SCALES = {
 }
 
 
+def scale_of(engine: LocalEngine) -> Scale:
+    """With blocks, more streams are under way and longer ones: so that what is struck has contexts."""
+    scale = SCALES[engine.name]
+    return replace(scale, clients=2 * scale.clients, tokens=(1_000, 1_000)) if engine.keeps_blocks else scale
+
+
 @dataclass
 class Chaos:
     """One run's state. done: strikes so far, by kind; answers: known ones, by the question's key."""
@@ -75,7 +86,11 @@ class Chaos:
 
     def draw(self, random: Random) -> Question:
         scale = self.scale
-        return draw(random, scale.tokens, texts=scale.texts, choices=scale.choices, states=scale.states)
+        asked = draw(random, scale.tokens, texts=scale.texts, choices=scale.choices, states=scale.states)
+        if not self.engine.keeps_blocks:
+            return asked
+        salt = f"{random.getrandbits(64):016x}" if random.random() < _SALTED else ""
+        return replace(asked, text=asked.text * _REPEATED, salt=salt)
 
     async def ask(self, question: Question) -> Heard:
         if question.through == "gateway":
@@ -99,7 +114,7 @@ async def tell(
     seed: int,
 ) -> Chaos:
     """The whole story. Raises LocalRunError where the fleet itself does not come about."""
-    random, scale = Random(seed), SCALES[engine.name]  # noqa: S311 # it is to be repeatable
+    random, scale = Random(seed), scale_of(engine)  # noqa: S311 # it is to be repeatable
     await fleet.until("all nodes serve", lambda: len(fleet.calm) == scale.nodes, engine.ready_within_s)
     screen.say(f"{scale.nodes} nodes serve")
     urls = [machine.url for machine in fleet.machines]

@@ -21,6 +21,13 @@ MIN_GAIN_S = 0.02
 WITHIN_S = 10.0
 """No transfer is begun that would take longer: the client waits, and an estimate may be wrong."""
 
+LEAST_PATIENCE_S = 1.0
+"""A transfer may take that long, however fast this engine computes: a busy processor is late by some tenths of it."""
+
+TELLING_BYTES = 8 * 1024 * 1024
+TELLING_S = 0.5
+"""A transfer that moved less, in less time, says something of latency and nothing of bandwidth."""
+
 
 class Way(StrEnum):
     RECOMPUTE = "recompute"
@@ -48,11 +55,16 @@ class Offer:
 
 @dataclass(frozen=True)
 class Choice:
-    """expected_s: until the context is there; reason: for the log and the metric's reader."""
+    """expected_s: until the context is there; reason: for the log and the metric's reader.
+
+    give_up_s: a transfer that takes longer is given up. It has by then cost what computing costs, so that a client
+    waits no more than twice as long as without any transfer, or a second more, however wrong the estimate was.
+    """
 
     way: Way
     expected_s: float
     reason: str
+    give_up_s: float = 0.0
 
 
 def choose(missing_tokens: int, prefill_tokens_per_s: float | None, offers: tuple[Offer, ...]) -> Choice:
@@ -73,7 +85,8 @@ def choose(missing_tokens: int, prefill_tokens_per_s: float | None, offers: tupl
         if offer.tokens <= 0 or expected_s > WITHIN_S or expected_s > best.expected_s - MIN_GAIN_S:
             rejected.append(told)
         else:
-            best = Choice(offer.way, expected_s, f"{told}, against {computing_s:.2f} s of computing")
+            reason = f"{told}, against {computing_s:.2f} s of computing"
+            best = Choice(offer.way, expected_s, reason, min(WITHIN_S, max(LEAST_PATIENCE_S, computing_s)))
     if best.way is Way.RECOMPUTE and rejected:
         return Choice(best.way, best.expected_s, f"{best.reason} ({'; '.join(rejected)})")
     return best
@@ -87,6 +100,6 @@ def _expected_s(missing_tokens: int, prefill_tokens_per_s: float, offer: Offer) 
 def observed(rate: Rate, size: int, took_s: float, weight: float = 0.3) -> Rate:
     """The rate after another transfer of so many bytes; one that was too short to say something changes nothing."""
     moving_s = took_s - rate.latency_s
-    if size <= 0 or moving_s <= 0:
+    if moving_s <= 0 or (size < TELLING_BYTES and took_s < TELLING_S):
         return rate
     return Rate(rate.latency_s, (1 - weight) * rate.bytes_per_s + weight * size / moving_s)

@@ -29,21 +29,32 @@ from node_agent.tasks.kv_shelf import KvShelf, Layout
 from node_agent.tasks.node import Node
 
 KV_HEADER = "x-synkti-kv-from"
-"""The instance whose engine had the stream's context last; or IN_S3, where only the bucket may have it."""
+"""The instance whose engine had the stream's context last; or IN_S3, where nobody knows of one."""
 
 IN_S3 = "s3"
+
+PEERS_ASKED = 3
+"""What they have of a stream; at the same time."""
 
 AT_ONCE = 4
 """Batches under way for one stream."""
 
 STREAMS_AT_ONCE = 4
-"""Contexts that are brought at once; the others wait for their turn, no longer than for a context."""
+"""Contexts that are brought at once; the others wait for their turn, no longer than computing would take."""
 
 PEER_RATE = Rate(0.005, 300e6)
 S3_RATE = Rate(0.1, 200e6)
 """While nothing was measured: a quarter of a 10 Gb/s network, and a third of eight connections to S3."""
 
+_ASSUMED = {Way.PEER: PEER_RATE, Way.S3: S3_RATE}
+
+REMEMBERED_S = 300.0
+"""How long a measured rate counts. A way that was slow once is else never taken again, and so never measured again."""
+
 _INDEX_WITHIN_S = 0.5
+"""For a peer to say what it has, a connection included: one that was cut off would cost a connection's timeout."""
+
+_S3_INDEX_WITHIN_S = 1.0
 _BATCH_SILENCE_S = 2.0
 _MAX_INDEX_BYTES = 128 * MAX_BLOCKS
 _log = logging.getLogger(__name__)
@@ -62,12 +73,30 @@ class Place:
 
 @dataclass(frozen=True)
 class Brought:
-    """What became of a context: the choice, the blocks and bytes that came, and how long that took."""
+    """What became of a context: the choice, the blocks and bytes that came, and how long that took.
+
+    given_up: whether it took too long; what came until then is here.
+    """
 
     choice: Choice
     blocks: int = 0
     size: int = 0
     took_s: float = 0.0
+    given_up: bool = False
+
+
+@dataclass
+class _Came:
+    """So far."""
+
+    blocks: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class _Measured:
+    rate: Rate
+    at: float
 
 
 class Contexts:
@@ -93,16 +122,28 @@ class Contexts:
         self._store = store
         self._clock = clock
         self._turn = asyncio.Semaphore(STREAMS_AT_ONCE)
-        self._rates = {Way.PEER: PEER_RATE, Way.S3: S3_RATE}
+        self._measured: dict[Way, _Measured] = {}
 
     @property
-    def measured(self) -> tuple[Way, ...]:
+    def ways(self) -> tuple[Way, ...]:
         """The ways that a context can come."""
-        return tuple(self._rates)
+        return tuple(_ASSUMED)
 
     def offer(self, way: Way, tokens: int, size: int) -> Offer:
-        """With what was measured of this way."""
-        return Offer(way, tokens, size, self._rates[way])
+        """With what was measured of this way lately."""
+        return Offer(way, tokens, size, self._rate(way))
+
+    def _rate(self, way: Way) -> Rate:
+        measured = self._measured.get(way)
+        if measured is None or self._clock() - measured.at > REMEMBERED_S:
+            return _ASSUMED[way]
+        return measured.rate
+
+    def _observe(self, way: Way, size: int, took_s: float) -> None:
+        before = self._rate(way)
+        rate = observed(before, size, took_s)
+        if rate is not before:
+            self._measured[way] = _Measured(rate, self._clock())
 
     async def bring(self, stream: str, source: str) -> Brought | None:
         """Have a stream's context here, where that is faster than to compute it.
@@ -113,7 +154,7 @@ class Contexts:
         if shelf is None or not is_stream_id(stream) or source == self._node.instance_id:
             return None
         try:
-            async with asyncio.timeout(WITHIN_S), self._turn:
+            async with asyncio.timeout(WITHIN_S):
                 brought = await self._bring(shelf, stream, source)
         except TimeoutError:
             brought = Brought(Choice(Way.RECOMPUTE, 0.0, f"no context within {WITHIN_S:.0f} s"))
@@ -122,8 +163,8 @@ class Contexts:
             self._node.metrics.contexts.labels(way).inc()
             self._node.metrics.context_bytes.labels(way).inc(brought.size)
             _log.info(
-                "stream %s: its context: %s; %d blocks came in %.3f s",
-                stream, brought.choice.reason, brought.blocks, brought.took_s,
+                "stream %s: its context: %s; %d blocks came in %.3f s%s",
+                stream, brought.choice.reason, brought.blocks, brought.took_s, ", given up" * brought.given_up,
             )  # fmt: skip
         return brought
 
@@ -131,35 +172,57 @@ class Contexts:
         layout = await shelf.layout()
         if layout is None:
             return None
-        place = await self._at_peer(layout, stream, source) or await self._in_s3(layout, stream, source)
+        place = await self._at_peers(layout, stream, source) or await self._in_s3(layout, stream, source)
         if place is None:
             return None
         index = place.index
         wanted = await shelf.missing(index)
         size = sum(size for name, size in zip(index.names, index.sizes, strict=True) if name in wanted)
+        if not shelf.has_room_for(index):
+            return Brought(Choice(Way.RECOMPUTE, 0.0, f"{index.size} bytes of blocks are more than are kept here"))
         tokens = layout.tokens(len(wanted))
         choice = choose(tokens, self.prefill_tokens_per_s, (self.offer(place.way, tokens, size),))
         if choice.way is Way.RECOMPUTE:
             return Brought(choice)
-        began = self._clock()
-        blocks, got = await _fetch_all(shelf, place, wanted)
+        return await self._fetch(shelf, place, wanted, choice)
+
+    async def _fetch(self, shelf: KvShelf, place: Place, wanted: frozenset[str], choice: Choice) -> Brought:
+        came, began, given_up = _Came(), self._clock(), False
+        try:
+            async with asyncio.timeout(choice.give_up_s), self._turn:
+                began = self._clock()
+                await _fetch_all(shelf, place, wanted, came)
+        except TimeoutError:
+            given_up = True
         took_s = self._clock() - began
-        self._rates[place.way] = observed(self._rates[place.way], got, took_s)
-        return Brought(choice, blocks, got, took_s)
+        self._observe(place.way, came.size, took_s)
+        return Brought(choice, came.blocks, came.size, took_s, given_up)
 
-    async def _at_peer(self, layout: Layout, stream: str, source: str) -> Place | None:
-        """Only a peer that is alive is asked: a silent one would cost the client a pause."""
-        member = self._node.member(source)
-        if member is None or member.liveness is not Liveness.ALIVE or member.status.state is NodeState.GONE:
-            return None
-        address = member.status.peer
+    async def _at_peers(self, layout: Layout, stream: str, source: str) -> Place | None:
+        """Whoever has most of it."""
+        asked = (self._at_peer(layout, stream, address) for address in self._who_may_have_it(source))
+        places = [place for place in await asyncio.gather(*asked) if place is not None]
+        return max(places, key=lambda place: place.index.size, default=None)
 
+    def _who_may_have_it(self, source: str) -> list[str]:
+        """Addresses: of the node that was lost last, and of some that drain.
+
+        The one that was lost last may never have had it, and a client that comes back from an entry that drains does
+        not know whose engine it was. Only peers that are alive: a silent one would cost the client a pause.
+        """
+        alive = [status for status in self._node.members.view.alive if status.state is not NodeState.GONE]
+        named = [status.peer for status in alive if status.instance_id == source]
+        draining = [s.peer for s in alive if s.state is NodeState.DRAINING and s.instance_id != source]
+        return [*named, *draining][:PEERS_ASKED]
+
+    async def _at_peer(self, layout: Layout, stream: str, address: str) -> Place | None:
         async def fetch(batch: Batch) -> bytes:
             body = orjson.dumps(batch.names)
             return await self._ask(address, "POST", BLOCKS, body, _BATCH_SILENCE_S, batch.end - batch.start)
 
-        with suppress(ExchangeLost, ValueError):
-            told = await self._ask(address, "GET", INDEX_OF + stream, b"", _INDEX_WITHIN_S, _MAX_INDEX_BYTES)
+        with suppress(ExchangeLost, ValueError, TimeoutError):
+            async with asyncio.timeout(_INDEX_WITHIN_S):
+                told = await self._ask(address, "GET", INDEX_OF + stream, b"", _INDEX_WITHIN_S, _MAX_INDEX_BYTES)
             index = read_index(told)
             return Place(Way.PEER, index, fetch) if index.fingerprint == layout.fingerprint else None
         return None
@@ -169,9 +232,10 @@ class Contexts:
         if store is None or not self._may_be_in_s3(source):
             return None
         try:
-            index = await store.index(layout.fingerprint, stream)
-        except StoreUnavailable as error:
-            _log.info("stream %s: %s", stream, error)
+            async with asyncio.timeout(_S3_INDEX_WITHIN_S):
+                index = await store.index(layout.fingerprint, stream)
+        except (StoreUnavailable, TimeoutError) as error:
+            _log.info("stream %s: whether its context is in S3 is not known: %r", stream, error)
             return None
         if index is None or index.fingerprint != layout.fingerprint:
             return None
@@ -200,23 +264,22 @@ class Contexts:
             exchange.close()
 
 
-async def _fetch_all(shelf: KvShelf, place: Place, wanted: frozenset[str]) -> tuple[int, int]:
-    """Some batches at once, in their order; after one that failed no other is begun. The blocks and bytes kept."""
+async def _fetch_all(shelf: KvShelf, place: Place, wanted: frozenset[str], came: _Came) -> None:
+    """Some batches at once, in their order; after one that failed no other is begun. came: what was kept is added."""
     room, broken = asyncio.Semaphore(AT_ONCE), asyncio.Event()
 
-    async def one(batch: Batch) -> tuple[int, int]:
+    async def one(batch: Batch) -> None:
         async with room:
             if broken.is_set():
-                return 0, 0
+                return
             try:
                 data = await place.fetch(batch)
             except TransientError as error:
                 _log.info("blocks that were promised do not come: %s", error)
                 data = b""
             kept, size = await shelf.keep(place.index.fingerprint, split(data, batch.names))
+            came.blocks, came.size = came.blocks + kept, came.size + size
             if kept < len(batch.names):
                 broken.set()
-            return kept, size
 
-    done = await asyncio.gather(*(one(batch) for batch in batches(place.index, wanted.__contains__, BATCH_BYTES)))
-    return sum(kept for kept, _ in done), sum(size for _, size in done)
+    await asyncio.gather(*(one(batch) for batch in batches(place.index, wanted.__contains__, BATCH_BYTES)))

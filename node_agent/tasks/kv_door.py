@@ -8,6 +8,7 @@ A node that drains waits a moment for those who come for what it handed off; the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 from node_agent.core.kv_index import BATCH_BYTES, is_stream_id, read_names
@@ -22,6 +23,12 @@ BLOCKS = KV_PREFIX + "blocks"
 COME_WITHIN_S = 2.0
 """How long a draining node waits for the next engine's node to come for a context, and after each of its requests."""
 
+ANSWERS_AT_ONCE = 8
+"""Each holds a batch in memory until its peer has taken it; the peers of a node that drains are many."""
+
+TAKEN_WITHIN_S = 2.0
+"""A peer that does not take a batch in that time is cut off: others wait for its place. Its own patience is as long."""
+
 
 class KvDoor:
     """shelf: None where this node's engine keeps no blocks. clock: seconds, monotonic."""
@@ -29,6 +36,7 @@ class KvDoor:
     def __init__(self, shelf: KvShelf | None, clock: Callable[[], float]) -> None:
         self._shelf = shelf
         self._clock = clock
+        self._room = asyncio.Semaphore(ANSWERS_AT_ONCE)
         self._owed: dict[str, float] = {}  # stream -> until when somebody is waited for
 
     async def answer(self, request: DoorRequest) -> None:
@@ -57,9 +65,15 @@ class KvDoor:
         except ValueError as error:
             answer_error(request, 400, "invalid_blocks", f"Not a question for blocks: {error}.")
             return
-        found = await shelf.read(names, BATCH_BYTES)
-        self._later()
-        request.respond(200, found, b"application/octet-stream")
+        async with self._room:
+            found = await shelf.read(names, BATCH_BYTES)
+            self._later()
+            taken = _Taken(request)
+            request.begin(200, b"application/octet-stream")
+            request.write(found)
+            if await taken.wait():
+                request.end()  # else it is broken off, and its peer computes what is missing
+            self._later()
 
     def _later(self) -> None:
         """Somebody is at it: nobody who is waited for is given up meanwhile."""
@@ -76,3 +90,26 @@ class KvDoor:
         now = self._clock()
         self._owed = {stream: until for stream, until in self._owed.items() if until > now}
         return len(self._owed)
+
+
+class _Taken:
+    """Whether a peer takes what it is sent."""
+
+    def __init__(self, request: DoorRequest) -> None:
+        self._free = asyncio.Event()
+        self._free.set()
+        self._request = request
+        request.when_congested(self._congested)
+        request.when_gone(self._free.set)
+
+    def _congested(self, lags: bool) -> None:
+        (self._free.clear if lags else self._free.set)()
+
+    async def wait(self) -> bool:
+        """False where it does not, or is gone."""
+        try:
+            async with asyncio.timeout(TAKEN_WITHIN_S):
+                await self._free.wait()
+        except TimeoutError:
+            return False
+        return not self._request.is_gone

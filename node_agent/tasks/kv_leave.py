@@ -1,11 +1,14 @@
 """Contexts left in the checkpoints bucket by a node that drains: for those who go on when it is gone.
 
 The longest first, because they cost most to compute again; one that the next engine would rather compute is not left.
+A drain hands off a few streams at a time, and again and again: what waits is kept in one order, and few are under way
+at once, because each holds some parts of 8 MiB in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 from collections.abc import Sequence
 
@@ -16,6 +19,9 @@ from node_agent.ports import BlockStore
 from node_agent.tasks.kv_bring import Contexts
 from node_agent.tasks.kv_shelf import KvShelf
 from node_agent.tasks.node import Node
+
+AT_ONCE = 2
+"""Contexts being written; each has several parts under way (`adapters/block_store`)."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +34,9 @@ class Leaver:
         self._contexts = contexts
         self._shelf = shelf
         self._store = store
+        self._waiting: list[tuple[int, str, Index]] = []  # a heap: the longest first
         self._leaving: set[asyncio.Task[None]] = set()
+        self._writing = 0
 
     def handed_off(self, streams: Sequence[str]) -> None:
         """Leave the contexts of these, in the background; the drain's deadline ends what takes longer."""
@@ -50,11 +58,19 @@ class Leaver:
         layout = await shelf.layout()
         if layout is None:
             return
-        found = [(stream, index) for stream in streams if (index := await shelf.index(stream)) is not None]
-        for stream, index in sorted(found, key=lambda one: one[1].size, reverse=True):
-            tokens = layout.tokens(len(index.names))
-            outcome = await self._leave_one(shelf, store, stream, index, tokens)
-            self._node.metrics.contexts_left.labels(outcome).inc()
+        for stream in streams:
+            if (index := await shelf.index(stream)) is not None:
+                heapq.heappush(self._waiting, (-index.size, stream, index))
+        if self._writing >= AT_ONCE:
+            return  # whoever is at it takes these, too
+        self._writing += 1
+        try:
+            while self._waiting:
+                _, stream, index = heapq.heappop(self._waiting)
+                outcome = await self._leave_one(shelf, store, stream, index, layout.tokens(len(index.names)))
+                self._node.metrics.contexts_left.labels(outcome).inc()
+        finally:
+            self._writing -= 1
 
     async def _leave_one(self, shelf: KvShelf, store: BlockStore, stream: str, index: Index, tokens: int) -> str:
         offer = self._contexts.offer(Way.S3, tokens, index.size)
@@ -67,4 +83,5 @@ class Leaver:
         except StoreUnavailable as error:
             _log.warning("stream %s: its context is not left in S3: %s", stream, error)
             return "failed"
+        _log.info("stream %s: its context is left in S3: %d bytes", stream, index.size)
         return "left"

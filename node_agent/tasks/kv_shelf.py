@@ -53,7 +53,7 @@ class KvShelf:
 
     def _chain(self, stream: str, shards: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
         names: list[str] = []
-        for head in heads_of(stream, self._folder.heads()):
+        for head in heads_of(stream, self._folder.heads(stream)):
             names = max(names, walk(head, shards, self._header), key=len)
         sizes = tuple(self._folder.size(name) or 0 for name in names)
         return (tuple(names), sizes) if all(sizes) else ((), ())
@@ -65,9 +65,19 @@ class KvShelf:
         except ValueError:
             return None
 
+    def has_room_for(self, index: Index) -> bool:
+        """Whether all of these blocks can be here at once: of a longer context the first would go for the last."""
+        return index.size <= self._folder.kept_bytes
+
     async def missing(self, index: Index) -> frozenset[str]:
-        """The blocks of an index that are not here."""
-        return await asyncio.to_thread(lambda: frozenset(n for n in index.names if not self._folder.has(n)))
+        """The blocks of an index that are not here. Those that are must not go for them: they are used, too."""
+        return await asyncio.to_thread(self._missing, index)
+
+    def _missing(self, index: Index) -> frozenset[str]:
+        here = [name for name in index.names if self._folder.has(name)]
+        for name in here:
+            self._folder.used(name)
+        return frozenset(index.names).difference(here)
 
     async def read(self, names: Sequence[str], most_bytes: int) -> bytes:
         """Blocks, one behind the other: up to the first that is not here, and to `most_bytes`, but one at least."""

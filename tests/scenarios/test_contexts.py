@@ -15,6 +15,7 @@ from node_agent.core.kv_blocks import block_name, chain, root, seal
 from node_agent.core.signing import AUTH_HEADER, sign
 from node_agent.kv.folder import BlockFolder
 from node_agent.tasks.kv_probe import PrefillProbe
+from node_agent.tasks.kv_shelf import KvShelf
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually, local_fleet
 from tests.scenarios.test_fleet import CHAT, expected, tell
 from tests.scenarios.test_resume import Reader, metric
@@ -127,6 +128,43 @@ def test_what_is_damaged_or_another_engines_is_not_taken_and_the_stream_goes_on(
         check_whole(reader)
         assert held(others[1], names) == 0
         assert not folder_of(others[0]).has(names[0])
+
+    tell(tmp_path, story, **ON)
+
+
+def test_a_draining_node_that_hangs_in_a_transfer_costs_what_computing_costs_and_ends_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens_per_s = 512.0
+
+    async def measured(_: PrefillProbe) -> float:
+        return tokens_per_s
+
+    monkeypatch.setattr(PrefillProbe, "tokens_per_s", measured)
+
+    async def stuck(*_: object) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError("nothing wakes it")
+
+    async def story(fleet: LocalFleet) -> None:
+        for node in fleet.nodes:
+            folder_of(node)
+        reader = Reader(fleet)
+        task, draining = await reading(fleet, reader)
+        others = fleet.others(draining)
+        names = lay(draining, reader.stream)
+        monkeypatch.setattr(KvShelf, "read", stuck)
+        draining.notice(60)
+        async with asyncio.timeout(30):
+            await task
+        check_whole(reader)
+        assert [held(node, names) for node in others] == [0, 0]
+        pauses = [await metric(fleet, node, "synkti_continuation_pause_seconds_sum") for node in others]
+        computing_s = BLOCKS * BLOCK_TOKENS / tokens_per_s
+        assert computing_s < max(pauses) < computing_s + 1.0
+        assert draining.life is not None
+        async with asyncio.timeout(30):
+            assert await draining.life == 0
 
     tell(tmp_path, story, **ON)
 

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.kv_choice import MIN_GAIN_S, WITHIN_S, Choice, Offer, Rate, Way, choose, observed
+from node_agent.core.kv_choice import (
+    LEAST_PATIENCE_S,
+    MIN_GAIN_S,
+    TELLING_BYTES,
+    WITHIN_S,
+    Choice,
+    Offer,
+    Rate,
+    Way,
+    choose,
+    observed,
+)
 
 MIB, GIB = 1024**2, 1024**3
 TEN_GIGABIT, EIGHT_CONNECTIONS = Rate(0.002, 1.2e9), Rate(0.06, 700e6)
@@ -80,6 +91,26 @@ def test_a_rate_follows_what_was_measured() -> None:
     assert rate.latency_s == 0.01
 
 
-@pytest.mark.parametrize(("size", "took_s"), [(0, 1.0), (10, 0.01), (10, 0.001)])
+def test_a_transfer_in_which_nothing_comes_says_that_the_place_is_slow() -> None:
+    rate = Rate(0.01, 100e6)
+    for _ in range(10):
+        rate = observed(rate, 0, 2.0)
+    assert rate.bytes_per_s < 5e6
+
+
+@given(st.integers(1, 10_000), st.floats(1, 1e6), _OFFERS)
+def test_a_transfer_is_given_up_when_it_has_cost_what_computing_costs(
+    tokens: int, prefill: float, offers: list[Offer]
+) -> None:
+    choice = choose(tokens, prefill, tuple(offers))
+    if choice.way is Way.RECOMPUTE:
+        assert choice.give_up_s == 0
+    else:
+        assert choice.expected_s <= choice.give_up_s <= min(WITHIN_S, max(LEAST_PATIENCE_S, tokens / prefill))
+
+
+@pytest.mark.parametrize(
+    ("size", "took_s"), [(0, 0.4), (10, 0.01), (10, 0.001), (TELLING_BYTES - 1, 0.4), (10**9, 0.01)]
+)
 def test_what_was_too_short_to_measure_changes_nothing(size: int, took_s: float) -> None:
     assert observed(Rate(0.01, 100e6), size, took_s) == Rate(0.01, 100e6)

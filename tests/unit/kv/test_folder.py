@@ -145,6 +145,9 @@ def test_the_list_of_heads_is_bounded_and_keeps_the_latest(tmp_path: Path, monke
         folder.note_heads({f"request-{number}": bytes(32)})
     assert sum(path.stat().st_size for path in tmp_path.glob("heads.*")) < 2 * 700
     assert list(folder.heads())[-1] == "request-199"
+    assert list(folder.heads("t-199")) == ["request-199"]
+    assert list(folder.heads("t-19")) == [request for request in folder.heads() if "t-19" in request]
+    assert folder.heads("request-200") == {}
 
 
 def test_used_is_noted_and_of_a_block_that_is_gone_it_is_none(tmp_path: Path) -> None:

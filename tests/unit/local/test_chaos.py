@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
+from local.chaos import contexts
 from local.chaos.event_notes import EventNotes
 from local.chaos.questions import Question, draw, known_answer
+from local.chaos.story import Chaos, scale_of
 from local.chaos.strikes import KINDS, Kind, Losses, deck
+from local.engines import SIM, VLLM, LocalEngine, prepared
+from local.errors import MendFirst
 from synkti_client import httpx
 
 
@@ -105,3 +110,60 @@ def test_of_entry_and_keepers_no_more_are_lost_at_once_than_two(victims: list[in
         asyncio.run(story())
     assert bool(slept) == waits
     assert sum(slept) <= Losses.NOTICED_WITHIN_S
+
+
+def chaos_with(keeps_blocks: bool) -> Chaos:
+    engine = LocalEngine(VLLM, "", "", lambda host, port: [], {}, lambda question: None, 1.0, keeps_blocks)
+    nobody: Any = None
+    return Chaos(nobody, engine, scale_of(engine), nobody, "", nobody)
+
+
+def test_where_blocks_are_kept_contexts_are_long_and_many_of_them_nobody_elses() -> None:
+    plain, kept = ([chaos_with(keeps).draw(random) for _ in range(60)] for keeps, random in _twice())
+    assert not any(question.salt for question in plain)
+    salts = [question.salt for question in kept if question.salt]
+    assert len(set(salts)) == len(salts) > 30
+    assert any(not question.salt for question in kept)
+    assert min(len(question.text) for question in kept) > 200 > max(len(question.text) for question in plain)
+    assert {question.max_tokens for question in kept} == {1_000}
+    assert {question.max_tokens for question in plain} == {600}
+    salted = next(question for question in kept if question.salt)
+    assert salted.options("m")["extra_body"]["cache_salt"] == salted.salt
+    assert "cache_salt" not in plain[0].options("m")["extra_body"]
+    assert salted.salt not in salted.key, "its answer is that of the same question without"
+
+
+def _twice() -> list[tuple[bool, Random]]:
+    return [(False, Random(3)), (True, Random(3))]
+
+
+def test_an_engine_that_computes_nothing_keeps_no_blocks() -> None:
+    with pytest.raises(MendFirst, match="ENGINE=vllm"):
+        prepared(SIM, print, 1)
+
+
+def test_what_became_of_contexts_is_in_the_logs(tmp_path: Path) -> None:
+    (tmp_path / "gateway.log").write_text("stream x: its context: peer: 1; 9 blocks came in 1 s\n")
+    (tmp_path / "i-1.log").write_text(
+        "t INFO m: stream a: its context: peer: 640 tokens, 0.01 s, against 0.1 s of computing; 5 blocks came in 1 s\n"
+        "t INFO m: stream b: its context: s3: 640 tokens, 0.01 s, against 0.2 s of computing; 2 blocks came in 0.2 s,"
+        " given up\n"
+        "t INFO m: stream c: its context: nothing is missing; 0 blocks came in 0.000 s\n"
+        "t INFO m: stream d: its context: 9 tokens are computed in 0.01 s (peer: 9, 0.1 s); 0 blocks came in 0.0 s\n"
+        "t INFO m: stream e: its context: no context within 10 s; 0 blocks came in 0.000 s\n"
+        "t WARNING m: a block that came is not kept: damaged\n"
+        "t WARNING m: request r: KV block 3 is computed again: damaged\n"
+        "t INFO m: stream f: its context is left in S3: 12 bytes\n"
+    )
+    ways, further = contexts.counted(tmp_path)
+    assert set(ways.values()) == {1}
+    assert set(ways) == {"peer", "s3", "here already", "computed, because faster", "computed, for another reason"}
+    assert further == {
+        "blocks that came": 7,
+        "given up": 1,
+        "blocks that were not taken": 1,
+        "blocks that the engine would not load": 1,
+        "left in S3": 1,
+    }
+    assert "peer: 1" in contexts.told(tmp_path)
+    assert contexts.told(tmp_path / "nothing") == "none"

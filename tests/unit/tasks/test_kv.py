@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +18,14 @@ from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.states import NodeState
 from node_agent.core.addresses import Address
 from node_agent.core.kv_blocks import block_name, chain, root, seal
-from node_agent.core.kv_choice import Way
+from node_agent.core.kv_choice import Rate, Way
 from node_agent.core.kv_index import Batch, Index, index_key
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import ExchangeLost
 from node_agent.tasks import kv_bring
-from node_agent.tasks.kv_bring import AT_ONCE, IN_S3, STREAMS_AT_ONCE, Brought, Contexts
-from node_agent.tasks.kv_door import BLOCKS, COME_WITHIN_S, INDEX_OF, KvDoor
+from node_agent.tasks.kv_bring import AT_ONCE, IN_S3, PEERS_ASKED, REMEMBERED_S, STREAMS_AT_ONCE, Contexts
+from node_agent.tasks.kv_door import ANSWERS_AT_ONCE, BLOCKS, COME_WITHIN_S, INDEX_OF, KvDoor
+from node_agent.tasks.kv_leave import AT_ONCE as LEFT_AT_ONCE
 from node_agent.tasks.kv_leave import Leaver
 from node_agent.tasks.kv_probe import PrefillProbe
 from node_agent.tasks.kv_shelf import KvShelf
@@ -75,6 +78,8 @@ class Store(MemoryBlockStore):
         self.broken_after = 10**9
         self.stuck = False
         self.down = False
+        self.silent = False
+        self.silent_after = 10**9
 
     async def index(self, fingerprint: bytes, stream: str) -> Index | None:
         self.asked.append(stream)
@@ -95,6 +100,8 @@ class Store(MemoryBlockStore):
             raise StoreUnavailable("S3 is down")
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
+        if self.silent or len(self.batches) > self.silent_after:
+            await asyncio.Event().wait()
         await asyncio.sleep(0)
         self.at_once -= 1
         return await super().fetch(index, batch)
@@ -216,6 +223,81 @@ def test_only_a_peer_that_is_alive_is_asked(tmp_path: Path) -> None:
     run(story)
 
 
+class Talking:
+    """A peer that says this of a stream, and this of its blocks."""
+
+    def __init__(self, index: bytes, blocks: bytes, status: int = 200) -> None:
+        self._told = {"GET": index, "POST": blocks}
+        self._status = status
+
+    async def open(self, _: Address, method: str, __: str, **___: Any) -> Any:
+        told, status = self._told[method], self._status
+
+        class Said:
+            def __init__(self) -> None:
+                self.status = status
+
+            async def read_all(self, most: int) -> bytes:
+                if len(told) > most:
+                    raise ExchangeLost("too-large")
+                return told
+
+            def close(self) -> None:
+                """Nothing is open."""
+
+        return Said()
+
+
+class Several:
+    """Peers by their addresses; nobody else answers."""
+
+    def __init__(self, peers: dict[str, Talking]) -> None:
+        self._peers = peers
+        self.asked: list[str] = []
+
+    async def open(self, address: Address, method: str, target: str, **_: Any) -> Any:
+        self.asked.append(str(address))
+        if str(address) not in self._peers:
+            raise ExchangeLost("refused")
+        return await self._peers[str(address)].open(address, method, target)
+
+
+@pytest.mark.parametrize("source", ["i-1", "i-2", IN_S3, "i-forgotten"])
+def test_of_those_that_drain_whoever_has_most_gives_it_also_where_another_was_lost_last(
+    tmp_path: Path, source: str
+) -> None:
+    async def story() -> None:
+        told = {}
+        for number, blocks in ((2, 5), (3, 20)):
+            path = tmp_path / f"{number}"
+            lay(path, STREAM, blocks)
+            index = await shelf(path).index(STREAM)
+            assert index is not None
+            data = await shelf(path).read(index.names, 10**9)
+            told[f"10.0.0.{number}:1"] = Talking(index.to_bytes(), data)
+        states = {1: NodeState.READY, 2: NodeState.DRAINING, 3: NodeState.DRAINING, 4: NodeState.GONE}
+        statuses = [replace(status_of(n, state), peer=f"10.0.0.{n}:1") for n, state in states.items()]
+        node, peers = lone_node(status_of(0), statuses, lambda: 0.0), Several(told)
+        brought = await contexts(shelf(tmp_path / "mine"), None, node, peers).bring(STREAM, source)
+        assert brought is not None
+        assert (brought.choice.way, brought.blocks) == (Way.PEER, 20)
+        named = {"i-1": {"10.0.0.1:1"}}.get(source, set())
+        assert set(peers.asked) == {"10.0.0.2:1", "10.0.0.3:1"} | named
+
+    run(story)
+
+
+def test_of_many_that_drain_few_are_asked(tmp_path: Path) -> None:
+    async def story() -> None:
+        statuses = [replace(status_of(n, NodeState.DRAINING), peer=f"10.0.0.{n}:1") for n in range(1, 30)]
+        node, peers = lone_node(status_of(0), statuses, lambda: 0.0), Several({})
+        assert await contexts(shelf(tmp_path), None, node, peers).bring(STREAM, "i-17") is None
+        assert len(set(peers.asked)) == len(peers.asked) == PEERS_ASKED
+        assert "10.0.0.17:1" in peers.asked
+
+    run(story)
+
+
 def test_without_blocks_of_its_own_a_node_asks_nobody(tmp_path: Path) -> None:
     async def story() -> None:
         store, peers = Store(), NoPeers()
@@ -236,13 +318,25 @@ def test_without_blocks_of_its_own_a_node_asks_nobody(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_down_or_stuck_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv_bring, "WITHIN_S", 0.05)
+    monkeypatch.setattr(kv_bring, "_S3_INDEX_WITHIN_S", 0.05)
 
     async def story() -> None:
         down, stuck = Store(), Store()
         down.down = stuck.stuck = True
         assert await contexts(shelf(tmp_path), down).bring(STREAM, IN_S3) is None
-        brought = await contexts(shelf(tmp_path), stuck).bring(STREAM, IN_S3)
+        assert await contexts(shelf(tmp_path), stuck).bring(STREAM, IN_S3) is None
+        assert stuck.asked == [STREAM]
+
+    run(story)
+
+
+def test_a_folder_that_hangs_costs_no_more_than_any_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_bring, "WITHIN_S", 0.05)
+
+    async def story() -> None:
+        here = shelf(tmp_path)
+        monkeypatch.setattr(here, "layout", asyncio.Event().wait)
+        brought = await contexts(here, Store()).bring(STREAM, IN_S3)
         assert brought is not None
         assert brought.choice.way is Way.RECOMPUTE
         assert "no context within" in brought.choice.reason
@@ -250,17 +344,171 @@ def test_a_store_that_is_down_or_stuck_costs_time_only(tmp_path: Path, monkeypat
     run(story)
 
 
+QUICK = 2_000.0  # tokens/s: 30 blocks are computed in 0.24 s
+
+
+def test_a_transfer_that_takes_longer_than_computing_is_given_up_and_what_came_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_bring, "BATCH_BYTES", 2 * SIZE)
+    monkeypatch.setattr(kv_bring, "_ASSUMED", {Way.S3: Rate(0.0, 1e12)})
+
+    async def story() -> None:
+        store, mine = Store(), shelf(tmp_path / "mine")
+        await in_s3(store, tmp_path / "theirs", {STREAM: 30})
+        store.silent_after = 10
+        bringing = contexts(mine, store)
+        bringing.prefill_tokens_per_s = QUICK
+        async with asyncio.timeout(5):
+            brought = await bringing.bring(STREAM, IN_S3)
+        assert brought is not None
+        assert (brought.choice.way, brought.blocks, brought.given_up) == (Way.S3, 10, True)
+        assert brought.size >= 10 * SIZE
+        index = await store.index(MADE, STREAM)
+        assert index is not None
+        assert await mine.missing(index) == frozenset(index.names[10:])
+
+    run(story)
+
+
+def test_a_way_that_was_slow_is_not_taken_again_and_tried_anew_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assumed = Rate(0.0, 1e9)
+    monkeypatch.setattr(kv_bring, "_ASSUMED", {Way.S3: assumed})
+
+    async def story() -> None:
+        clock, store = Clock(), Store()
+        streams = {f"{number:024x}": 20 for number in range(40)}
+        await in_s3(store, tmp_path / "theirs", streams)
+
+        async def slow(index: Index, batch: Batch) -> bytes:
+            clock.now += 1.0
+            return await MemoryBlockStore.fetch(store, index, batch)
+
+        monkeypatch.setattr(store, "fetch", slow)
+        made = Contexts(make_node(), NoPeers(), b"key", shelf(tmp_path / "mine"), store, clock)  # type: ignore[arg-type]
+        made.prefill_tokens_per_s = 1_000.0
+        ways = []
+        for stream in streams:
+            brought = await made.bring(stream, IN_S3)
+            assert brought is not None
+            ways.append(brought.choice.way)
+        turned = ways.index(Way.RECOMPUTE)
+        assert ways == [Way.S3] * turned + [Way.RECOMPUTE] * (40 - turned)
+        clock.now += 1.1 * REMEMBERED_S
+        assert made.offer(Way.S3, 1, 1).rate == assumed
+
+    run(story)
+
+
+def test_a_peer_that_was_cut_off_is_waited_for_as_long_as_an_index_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_bring, "_INDEX_WITHIN_S", 0.05)
+
+    class CutOff:
+        async def open(self, *_: Any, **__: Any) -> Any:
+            await asyncio.Event().wait()
+
+    async def story() -> None:
+        async with asyncio.timeout(5):
+            assert await contexts(shelf(tmp_path), None, peers=CutOff()).bring(STREAM, "i-1") is None
+
+    run(story)
+
+
+def test_a_context_for_which_there_is_no_room_is_not_fetched(tmp_path: Path) -> None:
+    async def story() -> None:
+        store = Store()
+        await in_s3(store, tmp_path / "theirs", {STREAM: 30})
+        folder = BlockFolder(tmp_path / "mine", 30 * SIZE)
+        folder.describe({"fingerprint": MADE.hex(), "block_tokens": 16, "shards": 1})
+        brought = await contexts(KvShelf(folder), store).bring(STREAM, IN_S3)
+        assert brought is not None
+        assert brought.choice.way is Way.RECOMPUTE
+        assert "more than are kept here" in brought.choice.reason
+        assert not store.batches
+
+    run(story)
+
+
+def test_what_is_here_of_a_context_does_not_go_for_the_rest_of_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        names = lay(tmp_path)
+        here = shelf(tmp_path)
+        folder = BlockFolder(tmp_path, 10**9)
+        for name in names:
+            os.utime(folder.path(name), (1.0, 1.0))
+        index = await here.index(STREAM)
+        assert index is not None
+        folder.remove(names[-1])
+        assert await here.missing(index) == {names[-1]}
+        assert all(folder.path(name).stat().st_mtime > 1.0 for name in names[:-1])
+
+    run(story)
+
+
+HOSTILE_INDEXES = {
+    "nothing": b"",
+    "no JSON": b"\xff\x00<html>",
+    "null": b"null",
+    "a list": b"[1,2,3]",
+    "no fingerprint": b'{"names":[],"sizes":[],"object":""}',
+    "names of another kind": b'{"fingerprint":"%s","names":[1],"sizes":[200],"object":""}' % (b"00" * 16),
+    "a path": b'{"fingerprint":"%s","names":["../../x.kv"],"sizes":[200],"object":""}' % (b"00" * 16),
+    "a negative size": b'{"fingerprint":"%s","names":["%s.kv"],"sizes":[-1],"object":""}' % (b"00" * 16, b"0" * 64),
+    "a size beyond any": b'{"fingerprint":"%s","names":["%s.kv"],"sizes":[1e18],"object":""}' % (b"00" * 16, b"0" * 64),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE_INDEXES)
+def test_an_index_that_is_none_is_nobodys_context(tmp_path: Path, what: str) -> None:
+    async def story() -> None:
+        peer = Talking(HOSTILE_INDEXES[what], b"")
+        assert await contexts(shelf(tmp_path), None, peers=peer).bring(STREAM, "i-1") is None
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    "what", ["nothing", "noise", "a header and no end", "another block", "more than was asked for"]
+)
+def test_blocks_that_are_none_are_not_kept(tmp_path: Path, what: str) -> None:
+    async def story() -> None:
+        names = lay(tmp_path / "theirs", blocks=3)
+        theirs = shelf(tmp_path / "theirs")
+        index = await theirs.index(STREAM)
+        assert index is not None
+        first, second = (theirs.read_one(name) or b"" for name in names[:2])
+        blocks = {
+            "nothing": b"",
+            "noise": bytes(range(256)) * 100,
+            "a header and no end": first[:-1],
+            "another block": second + first,
+            "more than was asked for": first * 4,
+        }[what]
+        mine = shelf(tmp_path / "mine")
+        brought = await contexts(mine, None, peers=Talking(index.to_bytes(), bytes(blocks))).bring(STREAM, "i-1")
+        assert brought is not None
+        assert brought.blocks == 0
+        assert await mine.missing(index) == frozenset(names)
+
+    run(story)
+
+
 def test_few_contexts_are_brought_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv_bring, "WITHIN_S", 0.2)
+    monkeypatch.setattr("node_agent.core.kv_choice.WITHIN_S", 0.25)
 
     async def story() -> None:
         store = Store()
-        store.stuck = True
-        bringing = contexts(shelf(tmp_path), store)
-        streams = [f"{number:024x}" for number in range(2 * STREAMS_AT_ONCE)]
+        streams = {f"{number:024x}": 1 for number in range(2 * STREAMS_AT_ONCE)}
+        await in_s3(store, tmp_path / "theirs", streams)
+        store.silent = True
+        bringing = contexts(shelf(tmp_path / "mine"), store)
         results = await asyncio.gather(*(bringing.bring(stream, IN_S3) for stream in streams))
         assert store.most_at_once == STREAMS_AT_ONCE
-        assert all(isinstance(brought, Brought) for brought in results)
+        assert all(brought is not None and brought.given_up for brought in results)
 
     run(story)
 
@@ -288,6 +536,60 @@ def test_the_longest_context_is_left_first_and_none_that_is_computed_faster(tmp_
         told = node.metrics.exposition().decode()
         for outcome in ("left", "not-worth-it", "failed"):
             assert f'synkti_contexts_left_total{{outcome="{outcome}"}} 3.0' in told
+
+    run(story)
+
+
+def test_few_contexts_are_left_at_once_the_longest_of_all_that_wait_first(tmp_path: Path) -> None:
+    async def story() -> None:
+        here, store, node = shelf(tmp_path), Store(), make_node()
+        lengths = {f"{number:024x}": number for number in (2, 3, 4, 5, 6, 7, 8, 9)}
+        for stream, blocks in lengths.items():
+            lay(tmp_path, stream, blocks, 1_000)
+        may_write, writing = asyncio.Event(), Counter[str]()
+        began, keep = list[str](), store.keep
+
+        async def slow(stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
+            began.append(stream)
+            writing["now"] += 1
+            writing["most"] = max(writing["most"], writing["now"])
+            await may_write.wait()
+            writing["now"] -= 1
+            await keep(stream, index, read)
+
+        store.keep = slow  # type: ignore[method-assign]
+        leaver = Leaver(node, contexts(here, store), here, store)
+        for stream in lengths:  # as a drain that plans again and again
+            leaver.handed_off([stream])
+
+        async def full() -> bool:
+            return writing["now"] == LEFT_AT_ONCE and leaver.under_way() == LEFT_AT_ONCE
+
+        await eventually("some are being written, the others wait", full)
+        may_write.set()
+        await over(leaver)
+        assert writing["most"] == LEFT_AT_ONCE
+        waited = [lengths[stream] for stream in began[LEFT_AT_ONCE:]]
+        assert waited == sorted(waited, reverse=True)
+        assert len(store.kept) == len(lengths)
+
+    run(story)
+
+
+def test_a_node_that_ends_gives_up_what_it_was_leaving(tmp_path: Path) -> None:
+    async def story() -> None:
+        here, store = shelf(tmp_path), Store()
+        lay(tmp_path)
+
+        async def stuck(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        store.keep = stuck  # type: ignore[method-assign, assignment]
+        leaver = Leaver(make_node(), contexts(here, store), here, store)
+        leaver.handed_off([STREAM])
+        assert leaver.under_way() == 1
+        leaver.shut()
+        await over(leaver)
 
     run(story)
 
@@ -337,6 +639,69 @@ def test_an_answer_is_bounded_but_never_empty_for_that(tmp_path: Path, monkeypat
         body = f'["{names[0]}","{names[1]}"]'.encode()
         await door.answer(request := MemoryRequest("POST", BLOCKS, body=body))
         assert SIZE < len(request.answer) < 2 * SIZE
+
+    run(story)
+
+
+def test_a_peer_that_does_not_take_what_it_asked_for_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node_agent.tasks.kv_door.TAKEN_WITHIN_S", 0.05)
+
+    class Lagging(MemoryRequest):
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            self.lag(True)
+
+    async def story() -> None:
+        door, names = KvDoor(shelf(tmp_path), Clock()), lay(tmp_path)
+        body = f'["{names[0]}"]'.encode()
+        await door.answer(request := Lagging("POST", BLOCKS, body=body))
+        assert len(request.answer) > SIZE
+        assert not request.is_ended, "its connection is broken off"
+        asking = asyncio.create_task(door.answer(slow := Lagging("POST", BLOCKS, body=body)))
+
+        async def written() -> bool:
+            return bool(slow.sent)
+
+        await eventually("it was written", written)
+        slow.lag(False)
+        await asking
+        assert slow.is_ended
+
+    run(story)
+
+
+def test_few_answers_are_in_memory_at_once(tmp_path: Path) -> None:
+    class Stuck(MemoryRequest):
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            self.lag(True)
+
+    async def story() -> None:
+        door, names = KvDoor(shelf(tmp_path), Clock()), lay(tmp_path)
+        body = f'["{names[0]}"]'.encode()
+        requests = [Stuck("POST", BLOCKS, body=body) for _ in range(2 * ANSWERS_AT_ONCE)]
+        asking = [asyncio.create_task(door.answer(request)) for request in requests]
+
+        async def full() -> bool:
+            return sum(bool(request.sent) for request in requests) >= ANSWERS_AT_ONCE
+
+        await eventually("as many as may be are being answered", full)
+        assert sum(bool(request.sent) for request in requests) == ANSWERS_AT_ONCE
+        requests[0].leave()
+        await asking[0]
+        assert not requests[0].is_ended
+        for request in requests:
+            request.lag(False)
+
+        async def all_are() -> bool:
+            for request in requests:
+                request.lag(False)
+            return all(request.is_ended for request in requests[1:])
+
+        await eventually("all others have theirs", all_are)
+        await asyncio.gather(*asking)
 
     run(story)
 

@@ -1,0 +1,35 @@
+"""The end of the agent's process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_WAITING = """
+import logging, threading
+from concurrent.futures import ThreadPoolExecutor
+from node_agent.__main__ import end_now
+logging.basicConfig(level=logging.INFO)
+ThreadPoolExecutor().submit(threading.Event().wait, 60.0)
+logging.info("the last word")
+print("and on the other channel")
+end_now(69)
+"""
+
+
+def test_a_thread_that_waits_for_the_network_does_not_hold_the_process() -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", _WAITING],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 69
+    assert time.monotonic() - began < 30
+    assert "the last word" in done.stderr
+    assert "and on the other channel" in done.stdout
