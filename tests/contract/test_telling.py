@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -132,16 +133,15 @@ def test_but_for_our_events_a_stream_is_the_one_that_it_was(plugged: Engine, pat
     assert len(ids_of(told)) > 3
 
 
-def words(told: list[Any]) -> list[Any]:
-    """Events with their deltas joined: how many outputs are in one is nobody's promise where ids are not told."""
-    found: list[Any] = []
-    for name, data in same(told):
-        text = delta_of(data)
-        if text and found and found[-1][0] == name and delta_of(found[-1][1]):
-            found[-1] = (name, {"delta": delta_of(found[-1][1]) + text})
-        else:
-            found.append((name, {"delta": text} if text else data))
-    return [(name, {**data, "sequence_number": 0} if isinstance(data, dict) else data) for name, data in found]
+def words(told: list[Any]) -> tuple[list[str], str, str]:
+    """Kinds of events in their order, all text, and the last event with a content.
+
+    How many outputs are in one event is nobody's promise where ids are not told: a busy machine joins them.
+    """
+    kinds = [name for name, _ in itertools.groupby(name for name, _ in told)]
+    contents = [same(data) for _, data in told if isinstance(data, dict) and data.get("type") != "message_stop"]
+    last = {name: value for name, value in contents[-1].items() if name not in ("sequence_number", "choices")}
+    return kinds, "".join(delta_of(data) for _, data in told), str(last)
 
 
 def delta_of(data: Any) -> str:
@@ -150,10 +150,10 @@ def delta_of(data: Any) -> str:
     delta = data.get("delta")
     if isinstance(delta, str):
         return delta
-    if isinstance(delta, dict):
-        return str(delta.get("text") or "")
-    texts = [one.get("text") or (one.get("delta") or {}).get("content") or "" for one in data.get("choices") or ()]
-    return "" if any(one.get("finish_reason") for one in data.get("choices") or ()) else "".join(texts)
+    choices = data.get("choices") or ()
+    texts = [one.get("text") or (one.get("delta") or {}).get("content") or "" for one in choices]
+    ends = [f"<{one['finish_reason']}>" for one in choices if one.get("finish_reason")]
+    return "".join([*texts, *ends, str(delta.get("text") or "") if isinstance(delta, dict) else ""])
 
 
 def as_recorded(engine: Engine, name: str) -> None:
