@@ -63,6 +63,8 @@ def _options() -> argparse.Namespace:
     unknown = set(given.kinds.split(",")) - {kind.name for kind in KINDS}
     if unknown:
         parser.error(f"unknown kinds {sorted(unknown)}; there are {[kind.name for kind in KINDS]}")
+    if not 0 <= given.kv_gib < 1024:
+        parser.error("--kv-gib is a number of GiB from 0, for none, to 1024")
     given.out = given.out.resolve()
     return given
 

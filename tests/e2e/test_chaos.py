@@ -47,3 +47,12 @@ def test_a_kind_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     done = chaos(tmp_path, "--kinds", "meteor", within_s=60)
     assert done.returncode == 2
     assert "unknown kinds ['meteor']" in done.stderr
+
+
+def test_blocks_of_less_than_nothing_or_of_the_stand_in_are_refused(tmp_path: Path) -> None:
+    done = chaos(tmp_path, "--kv-gib", "-1", within_s=60)
+    assert done.returncode == 2
+    assert "--kv-gib is a number of GiB" in done.stderr
+    done = chaos(tmp_path, "--kv-gib", "1", within_s=60)
+    assert done.returncode == 2
+    assert "ENGINE=vllm" in done.stdout
