@@ -32,6 +32,10 @@ OWN_ARGUMENTS = "synkti_"
 """What the names of our own arguments for engines (`vllm_xargs`) begin with: no client may send one."""
 
 
+APART = OWN_ARGUMENTS + "apart"
+"""Asks an engine with the plug-in to hand every id to its parsers by itself, however busy it is."""
+
+
 class Kind(Enum):
     """The routes whose streams can go on: two of chunks (`core/stream`), two of events (`core/retelling`)."""
 
@@ -135,13 +139,21 @@ class Generation:
     def engine_body(self) -> bytes:
         """The request as the engine gets it at first: with token ids in every chunk of a stream."""
         wants_no_answer = self.max_tokens == 0
-        if not self.streaming or wants_no_answer or (self.wants_ids and not self.hides_reasoning):
+        if not self.streaming or wants_no_answer:
             return orjson.dumps(self.body)
+        if self.wants_ids and not self.hides_reasoning:
+            return orjson.dumps({**self.body, **self.apart()})
         body = dict(self.body)
         if self.echoes_here and not self.scores_prompt:
             del body["echo"]
-        told = {"include_reasoning": True} if self.hides_reasoning else {}
-        return orjson.dumps({**body, **told, "return_token_ids": True})
+        told: dict[str, Any] = {"include_reasoning": True} if self.hides_reasoning else {}
+        return orjson.dumps({**body, **told, **self.apart(), "return_token_ids": True})
+
+    def apart(self) -> dict[str, Any]:
+        """What makes a parser of tool calls say the same of equal ids each time: it does not of joined ones."""
+        if not self.body.get("tools") or self.body.get("tool_choice") == "none":
+            return {}
+        return {"vllm_xargs": {**(self.body.get("vllm_xargs") or {}), APART: 1}}
 
 
 def read_generation(kind: Kind, raw: bytes) -> Generation:

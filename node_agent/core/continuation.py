@@ -19,14 +19,13 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import ContinuationImpossible
-from node_agent.core.completions import Generation, Kind
+from node_agent.core.completions import APART, Generation, Kind
 from node_agent.core.journal import Journal
 from node_agent.core.logprobs import asked_of_completion
 from node_agent.core.ways import Way
 
 RESUME_IDS = "synkti_resume_ids"
 FORCED_IDS = "synkti_forced_ids"
-APART = "synkti_apart"
 TELL_IDS = "synkti_tell_ids"
 """The plug-in's arguments (`engine_plugin/synkti_engine/arguments`), which validates them."""
 

@@ -35,8 +35,8 @@ import orjson
 
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
 from node_agent.core import sse
-from node_agent.core.completions import COMPLETE_REASONS, Generation, Kind
-from node_agent.core.continuation import APART, FORCED_IDS, RESUME_IDS, TELL_IDS
+from node_agent.core.completions import APART, COMPLETE_REASONS, Generation, Kind
+from node_agent.core.continuation import FORCED_IDS, RESUME_IDS, TELL_IDS
 from node_agent.core.endings import LAST_EVENTS
 from node_agent.core.epochs import Run
 from node_agent.core.events import Events

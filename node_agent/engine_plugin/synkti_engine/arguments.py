@@ -1,7 +1,8 @@
 """The arguments of a request that goes on (`vllm_xargs`), and what they must be. Imports nothing of vLLM's.
 
     synkti_resume_ids   ids that the answer has already; the engine starts behind them
-    synkti_apart        1: they are told one by one, as they were the first time; else all with the first new one
+    synkti_apart        1: every id is told apart, given ones too; else those come with the first new one, and a busy
+                        engine joins others
     synkti_forced_ids   ids that the answer begins with, generated once more, one decode step each
     synkti_tell_ids     1: a stream tells the ids behind its chunks in events of their own (`telling`), one by one
 
@@ -24,7 +25,7 @@ class BadArguments(ValueError):
 
 
 def one_by_one(extra: Mapping[str, Any] | None) -> bool:
-    """Whether given ids are told apart."""
+    """Whether ids are told apart."""
     return bool(extra and (extra.get(APART) or extra.get(TELL_IDS)))
 
 

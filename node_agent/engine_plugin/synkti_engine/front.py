@@ -19,7 +19,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
 
 from synkti_engine import telling
-from synkti_engine.arguments import APART, FORCED_IDS, RESUME_IDS, TELL_IDS, BadArguments, begun, check, ids_in
+from synkti_engine.arguments import FORCED_IDS, RESUME_IDS, TELL_IDS, BadArguments, begun, check, ids_in, one_by_one
 from synkti_engine.patching import Function, around
 
 
@@ -129,10 +129,7 @@ class _Apart(RequestOutputCollector):  # type: ignore[misc] # vLLM has no types 
 
 def _apart(params: Any) -> int:
     """How many of a request's outputs are handed on each for itself."""
-    extra = (params and params.extra_args) or {}
-    if extra.get(TELL_IDS):
-        return int(params.max_tokens) + 1
-    return len(extra[RESUME_IDS]) + 1 if extra.get(APART) and extra.get(RESUME_IDS) else 0
+    return (int(params.max_tokens) + 1) * int(params.n) if params and one_by_one(params.extra_args) else 0
 
 
 def _told_apart(add: Function) -> Function:

@@ -98,3 +98,14 @@ def test_an_echo_is_put_before_the_answer_where_the_engine_leaves_it_out(fields:
     asked = read_generation(Kind.COMPLETION, orjson.dumps({**BODY, "echo": True, **fields}))
     assert is_unknown(asked) is (echo == "?")
     assert echo == "?" or asked.echo(0) == echo
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_where_calls_may_be_parsed_the_engine_is_asked_to_tell_ids_apart(ids: bool) -> None:
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    body = {"model": "m", "messages": [], "stream": True, "return_token_ids": ids, "vllm_xargs": {"mine": 1}}
+    asked = read_generation(Kind.CHAT, orjson.dumps({**body, "tools": tools}))
+    assert orjson.loads(asked.engine_body())["vllm_xargs"] == {"mine": 1, "synkti_apart": 1}
+    for plain in (body, {**body, "tools": tools, "tool_choice": "none"}):
+        sent = orjson.loads(read_generation(Kind.CHAT, orjson.dumps(plain)).engine_body())
+        assert sent["vllm_xargs"] == {"mine": 1}
