@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from node_agent.core import completions, echo, logprobs
+from node_agent.core import chunks, echo, logprobs
 from node_agent.core.completions import Generation
 from node_agent.core.deltas import Deltas
 from node_agent.core.epochs import Run
@@ -89,10 +89,10 @@ class Account:
         delta = choice.get("delta")
         if delta is None:
             return False
-        if completions.is_silent(delta):
+        if chunks.is_silent(delta):
             self._kept_back.add(index)
             return True
-        if not completions.is_parsed(delta):
+        if not chunks.is_parsed(delta):
             return False
         self._deltas[index].unseen(delta)
         return True
@@ -175,7 +175,7 @@ class Account:
     def _usage(self) -> dict[str, int]:
         each_prompt = {self.generation.prompt_number(at): journal for at, journal in enumerate(self.journals)}
         prompt_tokens = sum(len(journal.prompt_ids or ()) for journal in each_prompt.values())
-        return completions.usage(prompt_tokens, self.tokens)
+        return chunks.usage(prompt_tokens, self.tokens)
 
     def _share_prompts(self) -> None:
         """What one choice's journal knows of its prompt, those of all choices of that prompt do."""

@@ -1,4 +1,4 @@
-"""What there is to know of OpenAI's completions, as vLLM 0.32 speaks them: requests in, chunks out.
+"""What there is to know of requests to generate, as vLLM 0.32 takes them; what it answers is in `core/chunks`.
 
 A request is read once, into a frozen `Generation`; what the engine gets and what the client gets are derived from it.
 What the client did not ask for (token ids, usage) is added for the engine and taken out again for the client.
@@ -15,12 +15,6 @@ import orjson
 
 from node_agent.contract.errors import RequestRejected
 from node_agent.core.affinity import conversation_key, prompt_key
-
-REASONING = ("reasoning", "reasoning_content")
-"""How a delta's reasoning is called, now and in earlier versions of vLLM."""
-
-COMPLETE_REASONS = frozenset({"stop", "length", "tool_calls", "repetition"})
-"""Only these end an answer; `repetition` is vLLM's own, and only where a request turned its detection on."""
 
 MAX_DEPTH = 200
 """Of a request's JSON: it has to be written again, inside of a journal's opening, and orjson writes 254 levels."""
@@ -327,75 +321,3 @@ def _stop_strings(stop: object) -> tuple[str, ...]:
 
 def _bad(message: str, param: str | None = None) -> RequestRejected:
     return RequestRejected(400, "invalid_request", message, param)
-
-
-def text_of(kind: Kind, choice: Mapping[str, Any]) -> str:
-    """What a chunk's choice adds to the answer."""
-    if kind is Kind.COMPLETION:
-        return choice.get("text") or ""
-    delta = choice.get("delta")
-    return (delta.get("content") or "") if delta else ""
-
-
-def is_parsed(delta: Mapping[str, Any]) -> bool:
-    """Whether a chat's delta has reasoning or tool calls: the state of their parser is what a rewind would lose."""
-    return any(delta.get(key) for key in (*REASONING, "tool_calls"))
-
-
-def is_silent(delta: Mapping[str, Any]) -> bool:
-    """Whether a parser had an id and said nothing. Without a parser an id comes with a content, if an empty one."""
-    return delta.get("content") is None and "role" not in delta and not is_parsed(delta)
-
-
-def tells_reasoning(delta: Mapping[str, Any]) -> bool:
-    """Whether the ids of a chat's delta are a reasoning's: it says some, or its parser keeps them to itself."""
-    return any(delta.get(key) for key in REASONING) or is_silent(delta)
-
-
-def hide_reasoning(choice: dict[str, Any]) -> bool:
-    """Take the reasoning out of a chat's choice, and what tells of its ids, in place; whether nothing is left."""
-    delta = choice.get("delta") or {}
-    if not tells_reasoning(delta):
-        return False
-    for key in REASONING:
-        delta.pop(key, None)
-    choice.update({key: None for key in ("token_ids", "logprobs") if key in choice})
-    return not any(delta.values())
-
-
-def strip_ids(chunk: dict[str, Any]) -> None:
-    """Take out, in place, what the client did not ask for."""
-    chunk.pop("prompt_token_ids", None)
-    chunk.pop("prompt_text", None)
-    for choice in chunk["choices"]:
-        choice.pop("token_ids", None)
-        choice.pop("prompt_token_ids", None)
-        choice.pop("prompt_text", None)
-
-
-def make_choice(kind: Kind, index: int, text: str, ids: list[int] | None, said: Mapping[str, Any]) -> dict[str, Any]:
-    """A choice in the client's own form.
-
-    ids: None where the client wants none; said: what there may be beside: `logprobs` in the client's form, `reason`
-    and `stop` of the end, `role` with a chat's first.
-    """
-    reason = said.get("reason")
-    choice: dict[str, Any] = {"index": index}
-    if kind is Kind.CHAT:
-        delta = {"role": "assistant", "content": text} if said.get("role") else {"content": text}
-        choice |= {"delta": delta, "logprobs": said.get("logprobs"), "finish_reason": reason}
-    else:
-        choice |= {"text": text, "logprobs": said.get("logprobs"), "finish_reason": reason}
-    if reason is not None or kind is Kind.COMPLETION:
-        choice["stop_reason"] = said.get("stop")
-    if ids is not None:
-        choice["token_ids"] = ids
-    return choice
-
-
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    return {
-        "prompt_tokens": prompt_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-        "completion_tokens": completion_tokens,
-    }

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from node_agent.core import completions
+from node_agent.core import chunks
 
-_REASONING = completions.REASONING
+_REASONING = chunks.REASONING
 _TEXTUAL = frozenset({"role", "content", "tool_calls", *_REASONING})
 
 

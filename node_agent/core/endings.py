@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from node_agent.core import sse
 from node_agent.core.completions import Kind
-from node_agent.core.stream import LOST_EVENT
+from node_agent.core.stream_state import LOST_EVENT
 
 LAST_EVENTS = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"message_stop"})
 _LOST_BEGINS = b"event: " + LOST_EVENT

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import InvalidTransition
-from node_agent.core import completions
+from node_agent.core import chunks
 from node_agent.core.completions import Generation
 from node_agent.core.epochs import Run, event_id_suffix
 from node_agent.core.journal import Journal
@@ -72,18 +72,18 @@ class Events:
         said: Mapping[str, Any],
         more: Mapping[str, Any] | None = None,
     ) -> bytes:
-        """A chunk in the client's form out of what it adds to its choice; said: as of `completions.make_choice`.
+        """A chunk in the client's form out of what it adds to its choice; said: as of `chunks.make_choice`.
 
         more: what a chat's delta has beside the text.
         """
         generation = self.generation
         shown = generation.echo(index) + text if said.get("role") else text
-        made = completions.make_choice(generation.kind, index, shown, ids if generation.wants_ids else None, said)
+        made = chunks.make_choice(generation.kind, index, shown, ids if generation.wants_ids else None, said)
         if more:
             made["delta"] |= more
             if not shown:
                 del made["delta"]["content"]
         chunk = {**self.framed(), "choices": [made]}
         if generation.wants_running_usage:
-            chunk["usage"] = completions.usage(len(journal.prompt_ids or ()), len(journal.ids))
+            chunk["usage"] = chunks.usage(len(journal.prompt_ids or ()), len(journal.ids))
         return orjson.dumps(chunk)

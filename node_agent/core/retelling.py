@@ -35,7 +35,8 @@ import orjson
 
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
 from node_agent.core import sse
-from node_agent.core.completions import APART, COMPLETE_REASONS, Generation, Kind
+from node_agent.core.chunks import COMPLETE_REASONS
+from node_agent.core.completions import APART, Generation, Kind
 from node_agent.core.continuation import FORCED_IDS, RESUME_IDS, TELL_IDS
 from node_agent.core.endings import LAST_EVENTS
 from node_agent.core.epochs import Run
@@ -43,7 +44,7 @@ from node_agent.core.events import Events
 from node_agent.core.journal import NO_MARK
 from node_agent.core.lines import Line, PlainLine, write_line
 from node_agent.core.passages import Passages
-from node_agent.core.stream import LOST_EVENT, EngineRequest, StreamState
+from node_agent.core.stream_state import LOST_EVENT, EngineRequest, StreamState
 from node_agent.core.ways import Choice, Way
 
 IDS_EVENT = b"synkti-ids"

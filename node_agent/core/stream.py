@@ -28,47 +28,27 @@ first (`core/echo`), that is the first engine's first request, and WAITING goes 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import orjson
 
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
-from node_agent.core import completions, continuation, echo, logprobs, sse, template, ways
+from node_agent.core import chunks, continuation, echo, logprobs, sse, template, ways
 from node_agent.core.account import Account
-from node_agent.core.completions import COMPLETE_REASONS, Generation, Kind
+from node_agent.core.chunks import COMPLETE_REASONS
+from node_agent.core.completions import Generation, Kind
 from node_agent.core.epochs import Run
 from node_agent.core.journal import Journal
+from node_agent.core.stream_state import LOST_EVENT, EngineRequest, StreamState
 from node_agent.core.template import Compare, as_event
 from node_agent.core.ways import Choice, Way
-
-LOST_EVENT = b"synkti-lost"
-"""With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
 
 _MAX_LESSONS = 8
 """Templates learned of one engine: one whose chunks differ each time is read in full."""
 
 
-class StreamState(Enum):
-    WAITING = "waiting"
-    STREAMING = "streaming"
-    BETWEEN = "between"
-    FINISHED = "finished"
-    COMPLETE = "complete"
-    LOST = "lost"
-
-
 _OVER = (StreamState.COMPLETE, StreamState.LOST, StreamState.BETWEEN)
 _MAY_ASK = (StreamState.WAITING, StreamState.LOST, StreamState.BETWEEN)
-
-
-@dataclass(frozen=True)
-class EngineRequest:
-    """What to ask the next engine."""
-
-    path: str
-    body: bytes
 
 
 class StreamMachine(Account):
@@ -217,7 +197,7 @@ class StreamMachine(Account):
         try:
             ids = choice.get("token_ids") or []
             is_piece = reason == "length" and len(self.journals[index].ids) + len(ids) == self._piece_ends
-            text = completions.text_of(self._form, choice)
+            text = chunks.text_of(self._form, choice)
             if is_piece:
                 self._open_end(choice, text)
             if not self._note_prompt(index, chunk, choice):
@@ -279,7 +259,7 @@ class StreamMachine(Account):
     def _passed_on(self, index: int, chunk: dict[str, Any], choice: dict[str, Any]) -> bytes:
         """A chunk in the client's own form: all of it, but for what was not asked for."""
         kind, journal = self.generation.kind, self.journals[index]
-        ids, text = choice.get("token_ids") or (), completions.text_of(kind, choice)
+        ids, text = choice.get("token_ids") or (), chunks.text_of(kind, choice)
         if journal.finish_reason is not None:
             return self._repeated(journal, choice, text)
         if echo.is_chat_echo(self.generation, choice):
@@ -298,10 +278,10 @@ class StreamMachine(Account):
         journal.append(ids, text)
         self._generated = self._generated or bool(ids)
         self.state = StreamState.STREAMING
-        if self.generation.hides_reasoning and completions.hide_reasoning(choice) and not choice.get("finish_reason"):
+        if self.generation.hides_reasoning and chunks.hide_reasoning(choice) and not choice.get("finish_reason"):
             return b""
         if not self.generation.wants_ids:
-            completions.strip_ids(chunk)
+            chunks.strip_ids(chunk)
         if is_parsed or not ids:
             extra["chunk"] = chunk  # a role alone, too, or what no engine of ours would say: kept as it is
         elif (told := choice.get("logprobs")) is not None:
@@ -331,12 +311,12 @@ class StreamMachine(Account):
         self.state = StreamState.STREAMING
         engine_ids, form = choice.get("token_ids") or (), self._form
         try:
-            ids, text = self.journals[index].append(engine_ids, completions.text_of(form, choice))
+            ids, text = self.journals[index].append(engine_ids, chunks.text_of(form, choice))
             delta = choice.get("delta")
             more = {} if delta is None else self._deltas[index].unseen(delta)
-            if self.generation.hides_reasoning and delta is not None and completions.tells_reasoning(delta):
-                completions.hide_reasoning(choice)
-                ids, more = (), {key: more[key] for key in more if key not in completions.REASONING}
+            if self.generation.hides_reasoning and delta is not None and chunks.tells_reasoning(delta):
+                chunks.hide_reasoning(choice)
+                ids, more = (), {key: more[key] for key in more if key not in chunks.REASONING}
             if choice.get("finish_reason") is not None:
                 self._check_level(index)
         except ValueError:

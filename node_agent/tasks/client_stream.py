@@ -19,7 +19,7 @@ from node_agent.core.handing_over import read_loss
 from node_agent.core.nodes import NodeStatus, Pool
 from node_agent.core.patience import Pace, first_token_s, silence_s
 from node_agent.core.router import Request, Route
-from node_agent.core.stream import StreamState
+from node_agent.core.stream_state import StreamState
 from node_agent.core.streams import Machine
 from node_agent.ports import ExchangeLost, Response
 from node_agent.tasks.engines import WRONG_MODEL, Engines

@@ -17,7 +17,7 @@ from node_agent.contract.names import DURABILITY_HEADER
 from node_agent.core import sse
 from node_agent.core.nodes import load_to_header
 from node_agent.core.signing import AUTH_HEADER, Doorkeeper
-from node_agent.core.stream import LOST_EVENT
+from node_agent.core.stream_state import LOST_EVENT
 from node_agent.ports import DoorRequest, ExchangeLost, Response
 from node_agent.tasks.answers import answer_error
 from node_agent.tasks.engines import ENGINE_PREFIX, LOAD_HEADER, LOST_HEADER, MAX_TOKENS_HEADER

@@ -12,7 +12,8 @@ import orjson
 from node_agent.core import echo
 from node_agent.core.completions import Generation, Kind, read_generation
 from node_agent.core.sse import SseParser
-from node_agent.core.stream import EngineRequest, StreamMachine, StreamState
+from node_agent.core.stream import StreamMachine
+from node_agent.core.stream_state import EngineRequest, StreamState
 from node_agent.core.streams import read_back
 from tests.contract.rows import Row
 from tests.engines import MODEL, Engine

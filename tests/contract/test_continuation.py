@@ -16,7 +16,8 @@ import pytest
 from checks.continuation_table import RESULTS
 from node_agent.core import continuation
 from node_agent.core.completions import Generation
-from node_agent.core.stream import EngineRequest, StreamMachine
+from node_agent.core.stream import StreamMachine
+from node_agent.core.stream_state import EngineRequest
 from node_agent.core.ways import Way, choose, why_not_rewind
 from tests.contract.continued import TOKENS, Cut, Player, answering, answers, asked, begins, chunks, generation_of, said
 from tests.contract.rows import CONTINUOUS, ROWS, Row

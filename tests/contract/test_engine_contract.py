@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from node_agent.core.completions import COMPLETE_REASONS
+from node_agent.core.chunks import COMPLETE_REASONS
 from node_agent.core.sse import SseParser
 from tests.engines import MODEL, Engine
 

@@ -13,7 +13,7 @@ import pytest
 from checks.continuation_table import EVENT_RESULTS
 from node_agent.core.completions import Kind, read_generation
 from node_agent.core.retelling import Retelling
-from node_agent.core.stream import EngineRequest, StreamState
+from node_agent.core.stream_state import EngineRequest, StreamState
 from node_agent.core.streams import read_back
 from tests.contract.continued import asked
 from tests.engines import MODEL, Engine

@@ -16,7 +16,8 @@ from bench.load import request_bytes, work
 from bench.proc import cpu_s, cpu_s_of_stat, rss_bytes
 from node_agent.core.completions import Kind, read_generation
 from node_agent.core.sse import SseParser
-from node_agent.core.stream import StreamMachine, StreamState
+from node_agent.core.stream import StreamMachine
+from node_agent.core.stream_state import StreamState
 
 HOST = "127.0.0.1"
 

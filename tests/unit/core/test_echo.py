@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from node_agent.core.completions import Kind
-from node_agent.core.stream import StreamMachine, StreamState
+from node_agent.core.stream import StreamMachine
+from node_agent.core.stream_state import StreamState
 from node_agent.core.streams import read_back
 from tests.unit.core.engine_script import PROMPT_TEXT, ScriptedModel
 from tests.unit.core.test_stream import Client, ask, generation, run

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from node_agent.core import sse
 from node_agent.core.endings import Ending
-from node_agent.core.stream import LOST_EVENT
+from node_agent.core.stream_state import LOST_EVENT
 
 TOKEN = b'event: response.output_text.delta\ndata: {"delta":"a"}\n\n'
 LAST = {

@@ -11,7 +11,8 @@ import pytest
 from node_agent.contract.errors import ContinuationImpossible, RequestRejected
 from node_agent.core.completions import Generation, Kind, read_generation, stripped
 from node_agent.core.sse import SseParser
-from node_agent.core.stream import StreamMachine, StreamState
+from node_agent.core.stream import StreamMachine
+from node_agent.core.stream_state import StreamState
 from node_agent.core.streams import read_back
 
 BASE = {"model": "m", "messages": [], "stream": True, "max_tokens": 20, "seed": 5}

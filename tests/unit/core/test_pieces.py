@@ -5,7 +5,8 @@ from __future__ import annotations
 import orjson
 
 from node_agent.core.completions import Kind
-from node_agent.core.stream import StreamMachine, StreamState
+from node_agent.core.stream import StreamMachine
+from node_agent.core.stream_state import StreamState
 from tests.unit.core.engine_script import ScriptedModel
 from tests.unit.core.test_stream import Client, Cut, ask, generation, run, told
 

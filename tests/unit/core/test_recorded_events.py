@@ -13,7 +13,7 @@ import pytest
 
 from node_agent.core.completions import Kind, read_generation
 from node_agent.core.retelling import Retelling
-from node_agent.core.stream import StreamState
+from node_agent.core.stream_state import StreamState
 from tests.unit.core.told_events import joined, seen
 
 DATA = Path(__file__).parent / "data"

@@ -13,7 +13,7 @@ from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.completions import Kind
 from node_agent.core.epochs import Epoch, Run
 from node_agent.core.retelling import Retelling
-from node_agent.core.stream import StreamState
+from node_agent.core.stream_state import StreamState
 from node_agent.core.streams import begun, resumed
 from tests.unit.core.event_script import Engine, asked
 from tests.unit.core.told_events import Seen, joined, seen

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node_agent.contract.errors import ContinuationImpossible
-from node_agent.core.completions import Generation, Kind, read_generation, usage
+from node_agent.core.chunks import usage
+from node_agent.core.completions import Generation, Kind, read_generation
 from node_agent.core.sse import SseParser
-from node_agent.core.stream import LOST_EVENT, StreamMachine, StreamState
+from node_agent.core.stream import StreamMachine
+from node_agent.core.stream_state import LOST_EVENT, StreamState
 from node_agent.core.streams import read_back
 from tests.unit.core.engine_script import FIRST_ID, PROMPT, PROMPT_TEXT, ScriptedModel
 

@@ -8,7 +8,7 @@ import pytest
 
 import synkti_engine
 from node_agent.core import continuation
-from node_agent.core.completions import OWN_ARGUMENTS
+from node_agent.core.completions import APART, OWN_ARGUMENTS
 from synkti_engine import arguments
 from synkti_engine.arguments import BadArguments, begun, check, ids_in, one_by_one
 
@@ -17,7 +17,7 @@ RIGHT = {"vocabulary": 100, "max_tokens": 10, "room": 50, "choices": 1}
 
 def test_both_sides_mean_the_same_arguments_and_clients_may_send_none_of_them() -> None:
     names = (arguments.RESUME_IDS, arguments.FORCED_IDS, arguments.APART)
-    assert names == (continuation.RESUME_IDS, continuation.FORCED_IDS, continuation.APART)
+    assert names == (continuation.RESUME_IDS, continuation.FORCED_IDS, APART)
     assert all(name.startswith(OWN_ARGUMENTS) for name in (*names, arguments.TELL_IDS))
 
 

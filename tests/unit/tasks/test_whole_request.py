@@ -13,7 +13,7 @@ from node_agent.adapters.memory import MemoryRequest
 from node_agent.contract.errors import NoReadyPeer
 from node_agent.core import sse
 from node_agent.core.router import Request, Route
-from node_agent.core.stream import LOST_EVENT
+from node_agent.core.stream_state import LOST_EVENT
 from node_agent.ports import ExchangeLost
 from node_agent.tasks.whole_request import WholeRequest, WholeRequests
 from tests.unit.tasks.a_node import make_node
