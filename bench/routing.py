@@ -39,7 +39,8 @@ from node_agent.contract.names import ENGINE_PORT
 from node_agent.core.addresses import Address
 from node_agent.core.admission import Refused
 from node_agent.core.affinity import conversation_key
-from node_agent.core.completions import COMPLETE_REASONS, Kind
+from node_agent.core.chunks import COMPLETE_REASONS
+from node_agent.core.completions import Kind
 from node_agent.core.nodes import Load
 from node_agent.core.router import Request, Route
 from node_agent.core.sse import DONE, SseParser
