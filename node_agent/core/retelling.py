@@ -44,7 +44,7 @@ from node_agent.core.events import Events
 from node_agent.core.journal import NO_MARK
 from node_agent.core.lines import Line, PlainLine, write_line
 from node_agent.core.passages import Passages
-from node_agent.core.stream_state import LOST_EVENT, EngineRequest, StreamState
+from node_agent.core.stream_state import LOST_EVENT, EngineRequest, GoesOn, StreamState
 from node_agent.core.ways import Choice, Way
 
 IDS_EVENT = b"synkti-ids"
@@ -63,7 +63,7 @@ _MAY_ASK = (StreamState.WAITING, StreamState.LOST)
 _REASON = "only the engine's parsers make these events, and they have to read every id"
 
 
-class Retelling:
+class Retelling(GoesOn):
     """See the module; the shell that has connections uses it as it uses a `core/stream.StreamMachine`.
 
     events: those of the client; log: the journal's lines; lost_why: in a word, what happened to the last engine;
@@ -103,10 +103,6 @@ class Retelling:
         return len(self._ids)
 
     def way_at(self, able: Collection[str]) -> Choice | None:
-        """How an engine whose node advertises `able` would go on; None where it is asked the whole request.
-
-        Raises ContinuationImpossible where it could not.
-        """
         if not self._was_heard:
             return None
         if not self._is_single:
@@ -117,14 +113,6 @@ class Retelling:
             if way.value in able:
                 return Choice(way, _REASON)
         raise ContinuationImpossible(_REASON)
-
-    def can_go_on(self, able: Collection[str]) -> bool:
-        """Whether an engine whose node advertises `able` could be asked next."""
-        try:
-            self.way_at(able)
-        except ContinuationImpossible:
-            return False
-        return True
 
     def request(self, able: Collection[str] = ()) -> EngineRequest:
         """What the next engine is to be asked, whose node advertises `able`.

@@ -39,7 +39,7 @@ from node_agent.core.chunks import COMPLETE_REASONS
 from node_agent.core.completions import Generation, Kind
 from node_agent.core.epochs import Run
 from node_agent.core.journal import Journal
-from node_agent.core.stream_state import LOST_EVENT, EngineRequest, StreamState
+from node_agent.core.stream_state import LOST_EVENT, EngineRequest, GoesOn, StreamState
 from node_agent.core.template import Compare, as_event
 from node_agent.core.ways import Choice, Way
 
@@ -51,7 +51,7 @@ _OVER = (StreamState.COMPLETE, StreamState.LOST, StreamState.BETWEEN)
 _MAY_ASK = (StreamState.WAITING, StreamState.LOST, StreamState.BETWEEN)
 
 
-class StreamMachine(Account):
+class StreamMachine(Account, GoesOn):
     """See the module.
 
     lost_why: in a word, what happened to the last engine; chosen: the way that the current
@@ -74,24 +74,12 @@ class StreamMachine(Account):
         self._piece_ends: int | None = None  # the number of ids at which the current engine's `length` is no end
 
     def way_at(self, able: Collection[str]) -> Choice | None:
-        """How an engine whose node advertises `able` would go on; None where it is asked the whole request.
-
-        Raises ContinuationImpossible where it could not.
-        """
         if not self._was_heard or self.generation.in_one_piece:
             return None  # the same request again is exact, whatever its state is made of
         if not self._generated:
             raise ContinuationImpossible("the engine reported no token ids")
         only_text = not any(map(self._is_parsed, range(len(self.journals))))
         return ways.choose(self.generation, able, only_text=only_text)
-
-    def can_go_on(self, able: Collection[str]) -> bool:
-        """Whether an engine whose node advertises `able` could be asked next."""
-        try:
-            self.way_at(able)
-        except ContinuationImpossible:
-            return False
-        return True
 
     def request(self, able: Collection[str] = ()) -> EngineRequest:
         """What the next engine is to be asked, whose node advertises `able`.

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
+
+from node_agent.contract.errors import ContinuationImpossible
+from node_agent.core.ways import Choice
 
 LOST_EVENT = b"synkti-lost"
 """With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
@@ -26,3 +31,22 @@ class EngineRequest:
 
     path: str
     body: bytes
+
+
+class GoesOn(ABC):
+    """An answer that another engine may be asked to go on with."""
+
+    @abstractmethod
+    def way_at(self, able: Collection[str]) -> Choice | None:
+        """How an engine whose node advertises `able` would go on; None where it is asked the whole request.
+
+        Raises ContinuationImpossible where it could not.
+        """
+
+    def can_go_on(self, able: Collection[str]) -> bool:
+        """Whether an engine whose node advertises `able` could be asked next."""
+        try:
+            self.way_at(able)
+        except ContinuationImpossible:
+            return False
+        return True
