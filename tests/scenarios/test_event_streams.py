@@ -6,22 +6,20 @@ One fleet of agents with stand-in engines that have the plug-in; the engines are
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-import uvloop
 
 import synkti_client
 from local.standin import model as standin_model
 from local.standin.answers import Sampling, answer
-from node_agent.core import patience
 from node_agent.core.sse import SseParser
+from tests.scenarios.fault_stage import FaultStage, fault_fleet
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, local_fleet
 from tests.scenarios.test_clients import gateway, interrupted
 
@@ -32,10 +30,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/messages": {"messages": TURNS, "max_tokens": TOKENS},
 }
 RIGHT = answer(standin_model.chat_prompt(TURNS), Sampling(TOKENS)).text
-SILENCE_S = 1.0
 LOSSES = ("reset", "error-chunk", "done", "abort", "eof", "silence", "half-chunk", "half-character")
 EARLY = ("silence-before-first", "status-500", "wrong-model")
-Fault = dict[str, Any]
 
 
 @dataclass
@@ -72,70 +68,22 @@ def _ids(value: Any) -> Iterator[str]:
             yield from _ids(inner)
 
 
-@dataclass
-class Stage:
-    """The fleet and its loop. orders: by route, the engines that a request meets as they are lost."""
-
-    runner: asyncio.Runner
-    fleet: LocalFleet
-    orders: dict[str, list[LocalNode]] = field(default_factory=dict)
-
-    def play(self, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self.runner.run(story())
-
-    async def tell(self, node: LocalNode, faults: Sequence[Fault]) -> None:
-        await self.fleet.http.post(f"http://{node.host}:8002/standin/faults", json=list(faults))
-
-    async def happened(self, node: LocalNode) -> list[Fault]:
-        told = (await self.fleet.http.get(f"http://{node.host}:8002/standin/faults")).json()
-        happened: list[Fault] = told["happened"]
-        return happened
-
-    async def ask(self, entry: LocalNode, route: str) -> Heard:
+class Stage(FaultStage[Heard]):
+    async def ask(self, entry: LocalNode, form: str) -> Heard:
         heard, parser = Heard(), SseParser()
-        body = {"model": MODEL, "stream": True, "temperature": 0, **BODIES[route]}
-        async with self.fleet.http.stream("POST", entry.url + route, json=body) as response:
+        body = {"model": MODEL, "stream": True, "temperature": 0, **BODIES[form]}
+        async with self.fleet.http.stream("POST", entry.url + form, json=body) as response:
             heard.status = response.status_code
             async for data in response.aiter_bytes():
                 for event in parser.feed(data):
                     heard.take(*event)
         return heard
 
-    async def order(self, route: str) -> list[LocalNode]:
-        if route not in self.orders:
-            for node in self.fleet.nodes:
-                await self.tell(node, [{"kind": "eof", "after_tokens": 5}])
-            await self.ask(self.fleet.nodes[0], route)
-            lost_at = {node.instance_id: (await self.happened(node))[0]["at"] for node in self.fleet.nodes}
-            self.orders[route] = sorted(self.fleet.nodes, key=lambda node: float(lost_at[node.instance_id]))
-        return self.orders[route]
-
-    async def lose(self, route: str, faults: Sequence[Fault]) -> Heard:
-        order = await self.order(route)
-        self.fleet.close_breakers()
-        for node, planned in zip(order, [*([fault] for fault in faults), *[[]] * len(order)], strict=False):
-            await self.tell(node, planned)
-        heard = await self.ask(order[-1], route)
-        for node, fault in zip(order, faults, strict=False):
-            assert [each["kind"] for each in await self.happened(node)] == [fault["kind"]], f"{heard}"
-        return heard
-
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with contextlib.ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(patience, "FIRST_TOKEN_S", SILENCE_S)
-        runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
-        making = local_fleet(
-            tmp_path_factory.mktemp("fleet"),
-            seconds_per_token=0.002,
-            engine_options=["--faults", "--plugged"],
-            SYNKTI_MIN_SILENCE_S=str(SILENCE_S),
-        )
-        fleet = runner.run(making.__aenter__())
-        stack.callback(lambda: runner.run(making.__aexit__(None, None, None)))
-        yield Stage(runner, fleet)
+    with fault_fleet(tmp_path_factory.mktemp("fleet"), "--plugged") as made:
+        yield Stage(*made)
 
 
 ROUTES = pytest.mark.parametrize("route", BODIES)

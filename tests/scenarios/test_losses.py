@@ -6,21 +6,18 @@ ends by asking them whether the losses really happened.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import uvloop
 
 from local.standin import model as standin_model
 from local.standin.answers import Answer, Sampling, answer, steps
-from node_agent.core import patience
 from node_agent.core.sse import SseParser
-from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, local_fleet
+from tests.scenarios.fault_stage import Fault, FaultStage, fault_fleet
+from tests.scenarios.local_fleet import MODEL, LocalNode
 
 TOKENS = 100
 BASE: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
@@ -37,8 +34,6 @@ PROMPTS = {
 SAMPLING = Sampling(TOKENS, ignore_eos=True)
 WITH_PLACE = ("reset", "error-chunk", "done", "abort", "eof", "silence", "half-chunk", "half-character")
 WITHOUT = ("silence-before-first", "status-500", "wrong-model", "before-finish")
-SILENCE_S = 1.0
-Fault = dict[str, Any]
 
 
 def kind_of(form: str) -> str:
@@ -77,26 +72,7 @@ class Heard:
             self.finish_reasons += [choice["finish_reason"]] if choice["finish_reason"] else []
 
 
-@dataclass
-class Stage:
-    """The fleet and its loop. orders: the engines that a request meets, one after another, as they are lost."""
-
-    runner: asyncio.Runner
-    fleet: LocalFleet
-    orders: dict[str, list[LocalNode]] = field(default_factory=dict)
-
-    def play(self, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self.runner.run(story())
-
-    async def tell(self, node: LocalNode, faults: Sequence[Fault]) -> None:
-        response = await self.fleet.http.post(f"http://{node.host}:8002/standin/faults", json=list(faults))
-        assert response.status_code == 200, response.text
-
-    async def happened(self, node: LocalNode) -> list[Fault]:
-        told = (await self.fleet.http.get(f"http://{node.host}:8002/standin/faults")).json()
-        happened: list[Fault] = told["happened"]
-        return happened
-
+class Stage(FaultStage[Heard]):
     async def ask(self, entry: LocalNode, form: str, **fields: Any) -> Heard:
         path = "/v1/completions" if kind_of(form) == "plain" else "/v1/chat/completions"
         heard, parser = Heard(), SseParser()
@@ -110,45 +86,11 @@ class Stage:
                     heard.take(event)
         return heard
 
-    async def order(self, form: str) -> list[LocalNode]:
-        """Routing is a function of the prompt, so the order in which one stream loses all of them is everyone's."""
-        kind = kind_of(form)
-        if kind not in self.orders:
-            for node in self.fleet.nodes:
-                await self.tell(node, [{"kind": "done", "after_tokens": 5}])
-            await self.ask(self.fleet.nodes[0], kind)
-            lost_at = {node.instance_id: (await self.happened(node))[0]["at"] for node in self.fleet.nodes}
-            self.orders[kind] = sorted(self.fleet.nodes, key=lambda node: float(lost_at[node.instance_id]))
-        return self.orders[kind]
-
-    async def lose(self, form: str, faults: Sequence[Fault], entry: int = -1) -> Heard:
-        """The stream loses one engine for each of `faults`; its entry is the node that is `entry` in the order."""
-        order = await self.order(form)
-        self.fleet.close_breakers()
-        for node, planned in zip(order, [*([fault] for fault in faults), *[[]] * len(order)], strict=False):
-            await self.tell(node, planned)
-        heard = await self.ask(order[entry], form)
-        for node, fault in zip(order, faults, strict=False):
-            happened = await self.happened(node)
-            assert [each["kind"] for each in happened] == [fault["kind"]], f"on {node.instance_id}: {heard}"
-        return heard
-
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with contextlib.ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(patience, "FIRST_TOKEN_S", SILENCE_S)
-        runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
-        making = local_fleet(
-            tmp_path_factory.mktemp("fleet"),
-            seconds_per_token=0.002,
-            engine_options=["--faults"],
-            SYNKTI_MIN_SILENCE_S=str(SILENCE_S),
-        )
-        fleet = runner.run(making.__aenter__())
-        stack.callback(lambda: runner.run(making.__aexit__(None, None, None)))
-        yield Stage(runner, fleet)
+    with fault_fleet(tmp_path_factory.mktemp("fleet")) as made:
+        yield Stage(*made)
 
 
 def fault(kind: str, form: str, share: float) -> Fault:
