@@ -1,11 +1,9 @@
-"""Bringing, giving and leaving contexts: who is asked for what, the bounds, and that nothing of it fails a request."""
+"""Bringing contexts: who is asked for what, the bounds, and that nothing of it fails a request."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,143 +11,32 @@ from typing import Any
 import pytest
 
 from local.lone_node import lone_node
-from node_agent.adapters.memory import MemoryBlockStore, MemoryRequest
-from node_agent.contract.errors import StoreUnavailable
+from node_agent.adapters.memory import MemoryBlockStore
 from node_agent.contract.states import NodeState
 from node_agent.core.addresses import Address
-from node_agent.core.kv_blocks import block_name, chain, root, seal
 from node_agent.core.kv_choice import Rate, Way
-from node_agent.core.kv_index import Batch, Index, index_key
+from node_agent.core.kv_index import Batch, Index
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import ExchangeLost
 from node_agent.tasks import kv_bring
 from node_agent.tasks.kv_bring import AT_ONCE, IN_S3, PEERS_ASKED, REMEMBERED_S, STREAMS_AT_ONCE, Contexts
-from node_agent.tasks.kv_door import ANSWERS_AT_ONCE, BLOCKS, COME_WITHIN_S, INDEX_OF, KvDoor
-from node_agent.tasks.kv_leave import AT_ONCE as LEFT_AT_ONCE
-from node_agent.tasks.kv_leave import Leaver
-from node_agent.tasks.kv_probe import PrefillProbe
+from node_agent.tasks.kv_door import INDEX_OF
 from node_agent.tasks.kv_shelf import KvShelf
-from node_agent.tasks.node import Node
-from tests.scenarios.local_fleet import eventually
 from tests.unit.tasks.a_node import status_of
-
-MADE, SIZE, STREAM = bytes(16), 100_000, "ab" * 12
-SLOW, FAST = 10.0, 1e9
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def make_node(state: NodeState = NodeState.DRAINING) -> Node:
-    return lone_node(status_of(0), [replace(status_of(1, state), peer="10.0.0.2:1")], lambda: 0.0)
-
-
-def shelf(path: Path, made: bytes = MADE) -> KvShelf:
-    folder = BlockFolder(path, 10**9)
-    folder.describe({"fingerprint": made.hex(), "block_tokens": 16, "shards": 1})
-    return KvShelf(folder)
-
-
-def lay(path: Path, stream: str = STREAM, blocks: int = 30, size: int = SIZE) -> list[str]:
-    folder, parent = BlockFolder(path, 10**9), root(MADE, stream)
-    keys = chain(parent, range(blocks * 16), 16)
-    for place, key in enumerate(keys):
-        payload = bytes([place]) * size
-        folder.write(block_name(key), seal(MADE, key, parent, place, payload), payload)
-        parent = key
-    folder.note_heads({f"cmpl-{stream}-0": keys[-1]})
-    return list(map(block_name, keys))
-
-
-class Store(MemoryBlockStore):
-    """Remembers what it was asked, and how much at once. broken: after so many fetches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[str] = []
-        self.kept: list[str] = []
-        self.batches: list[Batch] = []
-        self.at_once = self.most_at_once = 0
-        self.broken_after = 10**9
-        self.stuck = False
-        self.down = False
-        self.silent = False
-        self.silent_after = 10**9
-
-    async def index(self, fingerprint: bytes, stream: str) -> Index | None:
-        self.asked.append(stream)
-        if self.stuck:
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self.at_once -= 1
-        if self.down:
-            raise StoreUnavailable("S3 is down")
-        return await super().index(fingerprint, stream)
-
-    async def fetch(self, index: Index, batch: Batch) -> bytes:
-        self.batches.append(batch)
-        if len(self.batches) > self.broken_after:
-            raise StoreUnavailable("S3 is down")
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        if self.silent or len(self.batches) > self.silent_after:
-            await asyncio.Event().wait()
-        await asyncio.sleep(0)
-        self.at_once -= 1
-        return await super().fetch(index, batch)
-
-    async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
-        if self.down:
-            raise StoreUnavailable("S3 is down")
-        self.kept.append(stream)
-        await super().keep(stream, index, read)
-
-
-class NoPeers:
-    """Nobody answers; who was asked for what."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    async def open(self, address: Address, method: str, target: str, **_: Any) -> Any:
-        self.asked.append(f"{address} {target}")
-        raise ExchangeLost("refused")
-
-
-async def in_s3(store: Store, path: Path, streams: dict[str, int]) -> None:
-    """Another node's contexts, by the number of their blocks."""
-    theirs = shelf(path)
-    for stream, blocks in streams.items():
-        lay(path, stream, blocks)
-        index = await theirs.index(stream)
-        assert index is not None
-        await store.keep(stream, index, theirs.read_one)
-
-
-def contexts(here: KvShelf | None, store: Store | None, node: Node | None = None, peers: Any = None) -> Contexts:
-    client: Any = peers or NoPeers()
-    made = Contexts(node or make_node(), client, b"key", here, store, Clock())
-    made.prefill_tokens_per_s = SLOW
-    return made
-
-
-async def over(leaver: Leaver) -> None:
-    async def none_under_way() -> bool:
-        return not leaver.under_way()
-
-    await eventually("all is left", none_under_way)
-
-
-def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(story())
+from tests.unit.tasks.kv_stage import (
+    MADE,
+    SIZE,
+    STREAM,
+    Clock,
+    NoPeers,
+    Store,
+    contexts,
+    in_s3,
+    lay,
+    make_node,
+    run,
+    shelf,
+)
 
 
 def test_a_context_comes_from_s3_in_batches_a_few_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -513,199 +400,6 @@ def test_few_contexts_are_brought_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     run(story)
 
 
-def test_the_longest_context_is_left_first_and_none_that_is_computed_faster(tmp_path: Path) -> None:
-    async def story() -> None:
-        here, store, node = shelf(tmp_path), Store(), make_node()
-        streams = {"aa" * 12: 3, "bb" * 12: 20, "cc" * 12: 10}
-        for stream, blocks in streams.items():
-            lay(tmp_path, stream, blocks)
-        leaver = Leaver(node, contexts(here, store), here, store)
-        leaver.handed_off([*streams, "dd" * 12, "not a stream"])
-        assert leaver.under_way() == 1
-        await over(leaver)
-        assert store.kept == ["bb" * 12, "cc" * 12, "aa" * 12]
-        fast = contexts(here, store)
-        fast.prefill_tokens_per_s = FAST
-        quick = Leaver(node, fast, here, store)
-        quick.handed_off(list(streams))
-        await over(quick)
-        assert len(store.kept) == 3
-        store.down = True
-        leaver.handed_off(list(streams))
-        await over(leaver)
-        told = node.metrics.exposition().decode()
-        for outcome in ("left", "not-worth-it", "failed"):
-            assert f'synkti_contexts_left_total{{outcome="{outcome}"}} 3.0' in told
-
-    run(story)
-
-
-def test_few_contexts_are_left_at_once_the_longest_of_all_that_wait_first(tmp_path: Path) -> None:
-    async def story() -> None:
-        here, store, node = shelf(tmp_path), Store(), make_node()
-        lengths = {f"{number:024x}": number for number in (2, 3, 4, 5, 6, 7, 8, 9)}
-        for stream, blocks in lengths.items():
-            lay(tmp_path, stream, blocks, 1_000)
-        may_write, writing = asyncio.Event(), Counter[str]()
-        began, keep = list[str](), store.keep
-
-        async def slow(stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
-            began.append(stream)
-            writing["now"] += 1
-            writing["most"] = max(writing["most"], writing["now"])
-            await may_write.wait()
-            writing["now"] -= 1
-            await keep(stream, index, read)
-
-        store.keep = slow  # type: ignore[method-assign]
-        leaver = Leaver(node, contexts(here, store), here, store)
-        for stream in lengths:  # as a drain that plans again and again
-            leaver.handed_off([stream])
-
-        async def full() -> bool:
-            return writing["now"] == LEFT_AT_ONCE and leaver.under_way() == LEFT_AT_ONCE
-
-        await eventually("some are being written, the others wait", full)
-        may_write.set()
-        await over(leaver)
-        assert writing["most"] == LEFT_AT_ONCE
-        waited = [lengths[stream] for stream in began[LEFT_AT_ONCE:]]
-        assert waited == sorted(waited, reverse=True)
-        assert len(store.kept) == len(lengths)
-
-    run(story)
-
-
-def test_a_node_that_ends_gives_up_what_it_was_leaving(tmp_path: Path) -> None:
-    async def story() -> None:
-        here, store = shelf(tmp_path), Store()
-        lay(tmp_path)
-
-        async def stuck(*_: object) -> None:
-            await asyncio.Event().wait()
-
-        store.keep = stuck  # type: ignore[method-assign, assignment]
-        leaver = Leaver(make_node(), contexts(here, store), here, store)
-        leaver.handed_off([STREAM])
-        assert leaver.under_way() == 1
-        leaver.shut()
-        await over(leaver)
-
-    run(story)
-
-
-def test_a_block_that_is_evicted_while_it_is_left_leaves_no_index(tmp_path: Path) -> None:
-    async def story() -> None:
-        here, store = shelf(tmp_path), Store()
-        names = lay(tmp_path)
-        index = await here.index(STREAM)
-        assert index is not None
-        BlockFolder(tmp_path, 10**9).remove(names[5])
-        with pytest.raises(StoreUnavailable):
-            await store.keep(STREAM, index, here.read_one)
-        assert index_key(MADE, STREAM) not in store.objects
-        assert await here.index(STREAM) is None, "the way back has a gap"
-
-    run(story)
-
-
-def test_the_door_waits_for_those_who_come_and_not_for_ever(tmp_path: Path) -> None:
-    async def story() -> None:
-        clock = Clock()
-        door = KvDoor(shelf(tmp_path), clock)
-        names = lay(tmp_path)
-        door.handed_off([STREAM, "cd" * 12, "not a stream"])
-        assert door.owed() == 2
-        await door.answer(nobodys := MemoryRequest(target=INDEX_OF + "cd" * 12))
-        assert (nobodys.status, door.owed()) == (404, 1), "nothing to come for"
-        clock.now += 0.9 * COME_WITHIN_S
-        await door.answer(MemoryRequest(target=INDEX_OF + STREAM))
-        clock.now += 0.9 * COME_WITHIN_S
-        body = f'["{names[0]}"]'.encode()
-        await door.answer(came := MemoryRequest("POST", BLOCKS, body=body))
-        assert len(came.answer) > SIZE
-        assert door.owed() == 1
-        clock.now += 1.1 * COME_WITHIN_S
-        assert door.owed() == 0
-
-    run(story)
-
-
-def test_an_answer_is_bounded_but_never_empty_for_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node_agent.tasks.kv_door.BATCH_BYTES", SIZE // 2)
-
-    async def story() -> None:
-        door, names = KvDoor(shelf(tmp_path), Clock()), lay(tmp_path)
-        body = f'["{names[0]}","{names[1]}"]'.encode()
-        await door.answer(request := MemoryRequest("POST", BLOCKS, body=body))
-        assert SIZE < len(request.answer) < 2 * SIZE
-
-    run(story)
-
-
-def test_a_peer_that_does_not_take_what_it_asked_for_is_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("node_agent.tasks.kv_door.TAKEN_WITHIN_S", 0.05)
-
-    class Lagging(MemoryRequest):
-        def write(self, data: bytes) -> None:
-            super().write(data)
-            self.lag(True)
-
-    async def story() -> None:
-        door, names = KvDoor(shelf(tmp_path), Clock()), lay(tmp_path)
-        body = f'["{names[0]}"]'.encode()
-        await door.answer(request := Lagging("POST", BLOCKS, body=body))
-        assert len(request.answer) > SIZE
-        assert not request.is_ended, "its connection is broken off"
-        asking = asyncio.create_task(door.answer(slow := Lagging("POST", BLOCKS, body=body)))
-
-        async def written() -> bool:
-            return bool(slow.sent)
-
-        await eventually("it was written", written)
-        slow.lag(False)
-        await asking
-        assert slow.is_ended
-
-    run(story)
-
-
-def test_few_answers_are_in_memory_at_once(tmp_path: Path) -> None:
-    class Stuck(MemoryRequest):
-        def write(self, data: bytes) -> None:
-            super().write(data)
-            self.lag(True)
-
-    async def story() -> None:
-        door, names = KvDoor(shelf(tmp_path), Clock()), lay(tmp_path)
-        body = f'["{names[0]}"]'.encode()
-        requests = [Stuck("POST", BLOCKS, body=body) for _ in range(2 * ANSWERS_AT_ONCE)]
-        asking = [asyncio.create_task(door.answer(request)) for request in requests]
-
-        async def full() -> bool:
-            return sum(bool(request.sent) for request in requests) >= ANSWERS_AT_ONCE
-
-        await eventually("as many as may be are being answered", full)
-        assert sum(bool(request.sent) for request in requests) == ANSWERS_AT_ONCE
-        requests[0].leave()
-        await asking[0]
-        assert not requests[0].is_ended
-        for request in requests:
-            request.lag(False)
-
-        async def all_are() -> bool:
-            for request in requests:
-                request.lag(False)
-            return all(request.is_ended for request in requests[1:])
-
-        await eventually("all others have theirs", all_are)
-        await asyncio.gather(*asking)
-
-    run(story)
-
-
 def test_what_came_of_another_engine_is_not_kept(tmp_path: Path) -> None:
     async def story() -> None:
         names = lay(tmp_path / "theirs")
@@ -714,68 +408,5 @@ def test_what_came_of_another_engine_is_not_kept(tmp_path: Path) -> None:
         assert await mine.keep(bytes([1] * 16), [(names[0], data)]) == (0, 0)
         assert await mine.keep(MADE, [(names[1], data)]) == (0, 0)
         assert await mine.keep(MADE, [(names[0], data), (names[1], data)]) == (1, len(data))
-
-    run(story)
-
-
-class Answer:
-    status = 200
-
-    def __init__(self, clock: Clock, took_s: float, status: int) -> None:
-        self._clock, self._took_s, self.status = clock, took_s, status
-
-    async def read_all(self, _: int) -> bytes:
-        self._clock.now += self._took_s
-        return b"{}"
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class Timed:
-    """An engine that computes 1,000 tokens/s, and takes 50 ms besides; `longest`: what it takes at most."""
-
-    def __init__(self, clock: Clock, longest: int = 10**6, each_s: float = 0.001) -> None:
-        self._clock, self._longest, self._each_s = clock, longest, each_s
-        self.ids: list[str] = []
-        self._warming_s = 3.0  # the first answer takes longer than any other
-
-    async def open(self, *_: Any, headers: dict[str, str], body: bytes, **__: Any) -> Answer:
-        tokens = body.count(b",") - 2
-        self.ids.append(headers["x-request-id"])
-        took_s = 0.05 + self._each_s * tokens + self._warming_s
-        self._warming_s = 0.0
-        return Answer(self._clock, took_s, 200 if tokens <= self._longest else 400)
-
-
-@pytest.mark.parametrize(
-    ("longest", "each_s", "rate"),
-    [(10**6, 0.001, 1000.0), (512, 0.001, 1000.0), (100, 0.001, None), (10**6, 0.0, None)],
-)
-def test_prefill_is_measured_as_far_as_the_engine_takes_it(longest: int, each_s: float, rate: float | None) -> None:
-    clock = Clock()
-    engine = Timed(clock, longest, each_s)
-    probe = PrefillProbe(engine, Address("h", 1), "m", lambda count, low, high: [low] * count, clock)  # type: ignore[arg-type]
-    measured = asyncio.run(probe.tokens_per_s())
-    assert measured == (None if rate is None else pytest.approx(rate))
-    assert all("synkti-probe" in name for name in engine.ids)
-
-
-def test_an_engine_that_does_not_answer_is_not_measured() -> None:
-    probe = PrefillProbe(NoPeers(), Address("h", 1), "m", lambda count, low, high: [low] * count, Clock())  # type: ignore[arg-type]
-    assert asyncio.run(probe.tokens_per_s()) is None
-
-
-def test_the_index_of_a_stream_of_several_choices_is_its_longest(tmp_path: Path) -> None:
-    async def story() -> None:
-        here = shelf(tmp_path)
-        short = lay(tmp_path, STREAM, 4)
-        folder = BlockFolder(tmp_path, 10**9)
-        keys = chain(root(MADE, STREAM), range(30 * 16), 16)
-        folder.note_heads({f"cmpl-{STREAM}-1": keys[1]})
-        index = await here.index(STREAM)
-        assert index is not None
-        assert list(index.names) == short
-        assert replace(index, names=(), sizes=()).size == 0
 
     run(story)
