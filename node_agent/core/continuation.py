@@ -42,6 +42,12 @@ _NOT_REPEATED = frozenset({"echo", "n", "stream_options"})
 _OF_PROMPT = ("echo", "prompt_logprobs")
 """What brings the logprobs of a prompt whose client has none of them yet."""
 
+MOST_IN_PIECE = 256
+"""Ids of an answer without a limit that are asked for at once: so many before its end a context may be refused."""
+
+_LEAST_IN_PIECE = 16
+"""A piece has to have a mark in it, which half a character and a chunk of several ids are not."""
+
 REWIND_PATH = Kind.COMPLETION.value
 
 
@@ -76,12 +82,13 @@ def rewind(generation: Generation, choice: int, journal: Journal, *, begun: bool
 
 
 def piece(journal: Journal) -> int:
-    """How many ids to ask a completion for where the answer has no limit: as many as there are, the prompt's included.
+    """How many ids to ask a completion for where the answer has no limit.
 
-    A completion without a limit gets 16, and a limit beyond the context is refused; how long that is, nobody says. But
-    what is there has found room in it. Pieces double, so that they are few.
+    A completion without a limit gets 16, and a limit beyond the context is refused; how long that is, nobody says. So a
+    piece is short before a context's end, and not longer than all that is there, for which there was room.
     """
-    return max(1, len(journal.prompt_ids or ()) + len(journal.ids))
+    there = len(journal.prompt_ids or ()) + len(journal.ids)
+    return min(MOST_IN_PIECE, max(_LEAST_IN_PIECE, there))
 
 
 def _scores(generation: Generation, *, begun: bool) -> dict[str, Any]:

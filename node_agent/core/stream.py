@@ -71,7 +71,7 @@ class StreamMachine(Account, GoesOn):
         self._lessons = 0
         self._base_offset = 0
         self._texts: echo.Texts | None = None  # of prompts, while the current engine is asked for nothing else
-        self._piece_ends: int | None = None  # the number of ids at which the current engine's `length` is no end
+        self._piece: range | None = None  # the ids of the piece that is asked for: `length` at its end is no end
 
     def way_at(self, able: Collection[str]) -> Choice | None:
         if not self._was_heard or self.generation.in_one_piece:
@@ -91,7 +91,7 @@ class StreamMachine(Account, GoesOn):
         self._catch_up()
         self._parser = sse.SseParser()
         self._template, self._compare, self._lessons = None, None, 0
-        self._texts, self._piece_ends = None, None
+        self._texts, self._piece = None, None
         self.state = StreamState.WAITING
         if echo.is_unknown(self.generation):
             self._texts = echo.Texts(len(self.generation.prompts))
@@ -114,7 +114,7 @@ class StreamMachine(Account, GoesOn):
         if way is Way.REWIND:
             body = continuation.rewind(generation, choice, journal, begun=begun)
             if generation.max_tokens is None:
-                self._piece_ends = len(journal.ids) + continuation.piece(journal)
+                self._piece = range(len(journal.ids), len(journal.ids) + continuation.piece(journal))
             return continuation.REWIND_PATH, body
         self._deltas[choice].replay()
         apart = self._is_parsed(choice) or choice in self._kept_back or bool(generation.body.get("tools"))
@@ -184,10 +184,9 @@ class StreamMachine(Account, GoesOn):
             return self._text_of_prompt(self._texts, choice)
         try:
             ids = choice.get("token_ids") or []
-            is_piece = reason == "length" and len(self.journals[index].ids) + len(ids) == self._piece_ends
+            if self._ends_piece(index, reason, len(ids)):
+                return self._next_piece(index)
             text = chunks.text_of(self._form, choice)
-            if is_piece:
-                self._open_end(choice, text)
             if not self._note_prompt(index, chunk, choice):
                 return self.lose("diverged")
             out = self._passed_on(index, chunk, choice) if self._way is None else self._spliced(index, choice)
@@ -195,17 +194,26 @@ class StreamMachine(Account, GoesOn):
             return self.lose("malformed-chunk")  # fields of other types than an engine's
         if reason is None:
             self._learn(payload, index, ids, text, out)
-        elif not is_piece:
+        else:
             self._finish(index, reason)
-        elif self.state is StreamState.STREAMING:
-            self._compare, self.state = None, StreamState.BETWEEN
         return out
 
-    def _open_end(self, choice: dict[str, Any], text: str) -> None:
-        """The end of a piece is none: a stop string may still be forming in what is told at an end."""
-        choice["finish_reason"] = None
-        if held_back := self.generation.held_back:
-            choice["text"] = text[:-held_back]
+    def _ends_piece(self, index: int, reason: str | None, ids: int) -> bool:
+        """Whether these last ids are where a piece was to end, and not the answer."""
+        piece = self._piece
+        return piece is not None and reason == "length" and len(self.journals[index].ids) + ids == piece.stop
+
+    def _next_piece(self, index: int) -> bytes:
+        """A piece ends without its last chunk, which says what it would not in the middle of an answer.
+
+        There half a character becomes U+FFFD, and what may begin a stop string is told. The next piece begins at the
+        last mark; where there is none that this one has made, neither would the next, and the engine counts as lost.
+        """
+        self._catch_up()
+        if self._piece is None or self.journals[index].last_mark(None).ids <= self._piece.start:
+            return self.lose("piece-without-mark")
+        self._compare, self.state = None, StreamState.BETWEEN
+        return b""
 
     def _text_of_prompt(self, texts: echo.Texts, choice: Mapping[str, Any]) -> bytes:
         try:

@@ -183,7 +183,10 @@ class ClientStream:
     async def _one_engine(self, route: Route) -> int | None:
         """One engine's part: the client's status when the request is over, None when the engine was lost."""
         node = route.node
-        if self.machine.state is not StreamState.BETWEEN:
+        context_at = self._context_at
+        if self.machine.state is StreamState.BETWEEN:
+            context_at = ""  # the same engine as before has it
+        else:
             self._tried.append(node)
         self.kept.engine = node.pool
         try:
@@ -195,7 +198,7 @@ class ClientStream:
         if (chosen := self.machine.chosen) is not None:
             self._node.metrics.ways.labels(chosen.way.value).inc()
             _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.way.value, chosen.reason)
-        await self._engines.bring(node, self.stream_id, self._context_at)
+        await self._engines.bring(node, self.stream_id, context_at)
         max_tokens = self._generation.max_tokens
         self._route = route
         self._retune_at, self._paced_seq = self.machine.seq + 1, 0
@@ -203,7 +206,7 @@ class ClientStream:
             node,
             "POST",
             request.path,
-            {**self._headers, KV_HEADER: self._context_at} if self._context_at else self._headers,
+            {**self._headers, KV_HEADER: context_at} if context_at else self._headers,
             request.body,
             max_tokens=None if max_tokens is None else max(1, max_tokens - self.machine.tokens),
             silence_s=first_token_s(len(request.body)),

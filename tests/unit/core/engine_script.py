@@ -1,11 +1,11 @@
 """A pure engine for property tests: vLLM's streaming rules over a text and its tokens, without sockets.
 
 Tokens are the UTF-8 bytes of the text in small groups, so that characters take several tokens. It keeps vLLM's rules:
-a text goes out only when its characters are whole, `max(len(stop)) - 1` characters are held back, and a prompt that
-ends inside a character makes the first text carry the whole prompt. Logprobs are a function of the id, and several
-choices are the same answer, interleaved. It has the plug-in: asked to resume behind ids, it tells them all with the
-first new one, or one by one; forced, it tells them as it would anyway, since its answer never depends on anything.
-Asked for an echo it tells the prompt's text, or its ids, but never both, and its logprobs in any case; a beam search's
+a text goes out only when its characters are whole or the limit is reached, `max(len(stop)) - 1` characters are held
+back, and a prompt that ends inside a character makes the first text carry the whole prompt. Logprobs are a function of
+the id, and several choices are the same answer, interleaved. It has the plug-in: asked to resume behind ids, it tells
+them all with the first new one, or one by one; forced, it tells them as it would anyway, since its answer never depends
+on anything. Asked for an echo it tells the prompt's text, or its ids, but never both, and its logprobs in any case; a beam search's
 choices come in one piece each.
 """
 
@@ -84,6 +84,8 @@ class ScriptedModel:
             reason = "stop" if is_eos or found is not None else "length" if count == limit else None
             if found is not None:
                 text = text[:found]
+            elif reason == "length":
+                text += raw.decode(errors="replace")
             upto = len(text) if reason else max(sent, len(text) - held_back)
             yield Step(prompt, FIRST_ID + index, text[sent:upto], reason, offset)
             offset += len(token_text(FIRST_ID + index))
