@@ -5,8 +5,8 @@ a text goes out only when its characters are whole or the limit is reached, `max
 back, and a prompt that ends inside a character makes the first text carry the whole prompt. Logprobs are a function of
 the id, and several choices are the same answer, interleaved. It has the plug-in: asked to resume behind ids, it tells
 them all with the first new one, or one by one; forced, it tells them as it would anyway, since its answer never depends
-on anything. Asked for an echo it tells the prompt's text, or its ids, but never both, and its logprobs in any case; a beam search's
-choices come in one piece each.
+on anything. Asked for an echo it tells the prompt's text, or its ids, but never both, and its logprobs in any case; a
+beam search's choices come in one piece each.
 """
 
 from __future__ import annotations
