@@ -18,7 +18,7 @@ ASKED: dict[Kind, dict[str, Any]] = {
     Kind.CHAT: {"messages": [{"role": "user", "content": "Tell me a long story."}]},
     Kind.COMPLETION: {"prompt": "It was a dark night"},
 }
-KINDS = pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name.lower())
+KINDS = pytest.mark.parametrize("kind", ASKED, ids=lambda kind: kind.name.lower())
 
 
 def post(engine: Engine, kind: Kind, **fields: Any) -> httpx.Response:
