@@ -44,6 +44,7 @@ from node_agent.core.events import Events
 from node_agent.core.journal import NO_MARK
 from node_agent.core.lines import Line, PlainLine, write_line
 from node_agent.core.passages import Passages
+from node_agent.core.patience import MAX_FIRST_TOKEN_S
 from node_agent.core.stream_state import LOST_EVENT, EngineRequest, GoesOn, StreamState
 from node_agent.core.ways import Choice, Way
 
@@ -91,6 +92,7 @@ class Retelling(GoesOn):
         self._wants_logprobs = _LOGPROBS in (generation.body.get("include") or ())
         self._finish: str | None = None  # by the word of the current engine
         self._is_stopped = False  # a message's stop_reason was told
+        self._is_past_opening = False  # the current engine said more than that
 
     @property
     def seq(self) -> int:
@@ -114,6 +116,12 @@ class Retelling(GoesOn):
                 return Choice(way, _REASON)
         raise ContinuationImpossible(_REASON)
 
+    def silence_s(self, by_pace: float) -> float | None:
+        """An engine says its opening before it has read the prompt; and one that tells no ids may think in silence."""
+        if self._repeated:
+            return by_pace
+        return MAX_FIRST_TOKEN_S if self._is_past_opening else None
+
     def request(self, able: Collection[str] = ()) -> EngineRequest:
         """What the next engine is to be asked, whose node advertises `able`.
 
@@ -130,7 +138,8 @@ class Retelling(GoesOn):
         if self._wants_logprobs:
             del self._ids[self._settled :]
             self._written = min(self._written, self._settled)
-        self._repeated, self._prompts, self._finish, self._is_stopped = 0, 0, None, False
+        self._repeated, self._prompts, self._finish = 0, 0, None
+        self._is_stopped = self._is_past_opening = False
         told: dict[str, Any] = {TELL_IDS: 1}
         if chosen is None:
             self._ids.clear()
@@ -206,6 +215,7 @@ class Retelling(GoesOn):
 
     def _passed_on(self, name: bytes, told: dict[str, Any]) -> bytes:
         self.state = StreamState.STREAMING
+        self._is_past_opening = self._is_past_opening or told.get("type") not in _OPENINGS
         if name == b"message_delta":
             self._is_stopped = told["delta"].get("stop_reason") is not None
         is_last = name in LAST_EVENTS

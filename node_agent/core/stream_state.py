@@ -43,6 +43,13 @@ class GoesOn(ABC):
         Raises ContinuationImpossible where it could not.
         """
 
+    def silence_s(self, by_pace: float) -> float | None:
+        """How long the current engine may say nothing, from now on; None for as long as before its first token.
+
+        by_pace: where it says something of every token.
+        """
+        return by_pace
+
     def can_go_on(self, able: Collection[str]) -> bool:
         """Whether an engine whose node advertises `able` could be asked next."""
         try:

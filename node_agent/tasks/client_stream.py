@@ -268,7 +268,9 @@ class ClientStream:
             self._pace.observe((response.heard_at - self._paced_at) / max(1, seq - self._paced_seq))
         self._paced_seq, self._paced_at = seq, response.heard_at
         self._retune_at = seq + min(max(seq, 1), _RETUNE_EVERY)
-        response.allow_silence(silence_s(self._pace.time_per_token_s, self._node.min_silence_s))
+        by_pace = silence_s(self._pace.time_per_token_s, self._node.min_silence_s)
+        if (allowed := self.machine.silence_s(by_pace)) is not None:
+            response.allow_silence(allowed)
 
     def _over(self) -> None:
         """Nothing more is wanted of this engine; after a whole answer its connection may be used again."""

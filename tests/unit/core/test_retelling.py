@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.completions import Kind
 from node_agent.core.epochs import Epoch, Run
+from node_agent.core.patience import MAX_FIRST_TOKEN_S
 from node_agent.core.retelling import Retelling
 from node_agent.core.stream_state import StreamState
 from node_agent.core.streams import begun, resumed
@@ -203,6 +204,24 @@ def stream_asked(stream: Retelling) -> bytes:
     """What the stream asks an engine now."""
     stream.lose("reset")
     return stream.request(ABLE).body
+
+
+@pytest.mark.parametrize("plugged", [True, False])
+def test_an_engine_may_be_silent_while_it_reads_and_longer_where_it_tells_no_ids(plugged: bool) -> None:
+    stream = machine(Kind.RESPONSES)
+    told = Engine(THOUGHTS, PIECES, 1, plugged=plugged).answer(Kind.RESPONSES, orjson.loads(stream.request(ABLE).body))
+    allowed = []
+    for event in told:
+        stream.feed(event)
+        allowed.append(stream.silence_s(2.0))
+    ids = next((at for at, event in enumerate(told) if b"synkti-ids" in event), 2)
+    assert allowed[:ids] == [None] * ids
+    assert set(allowed[ids:]) == ({2.0} if plugged else {MAX_FIRST_TOKEN_S})
+    stream = machine(Kind.RESPONSES)
+    tell(stream, Engine(THOUGHTS, PIECES, 1), 9)
+    stream.lose("reset")
+    stream.request(ABLE)
+    assert stream.silence_s(2.0) is None, "the next engine has to read first, too"
 
 
 def test_an_answer_of_several_generations_is_passed_on_and_ends_with_its_engine() -> None:
