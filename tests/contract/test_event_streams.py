@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -16,67 +15,13 @@ from node_agent.core.retelling import Retelling
 from node_agent.core.stream_state import EngineRequest, StreamState
 from node_agent.core.streams import read_back
 from tests.contract.continued import asked
+from tests.contract.event_rows import ROWS, Row
 from tests.engines import MODEL, Engine
 from tests.unit.core.told_events import joined, seen
 
 pytestmark = pytest.mark.vllm
 TOKENS = 60
 TURNS = [{"role": "user", "content": "Tell me a long story."}]
-PLACE = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
-SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
-WEATHER = {"type": "function", "name": "weather", "parameters": PLACE}
-FOR_CLAUDE = {"name": "weather", "input_schema": PLACE}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the table. needs: what the answer has to say to be one of the row's."""
-
-    what: str
-    kind: Kind
-    fields: dict[str, Any] = field(default_factory=dict)
-    needs: str = "delta"
-    thinks: bool = False
-
-
-ROWS = (
-    Row("`/v1/responses`, greedy", Kind.RESPONSES),
-    Row("`/v1/responses`, `seed`", Kind.RESPONSES, {"seed": 7, "temperature": 1.2}),
-    Row(
-        "`/v1/responses`, `seed` with logprobs",
-        Kind.RESPONSES,
-        {"seed": 7, "temperature": 1.2, "include": ["message.output_text.logprobs"], "top_logprobs": 2},
-    ),
-    Row("`/v1/responses`, both penalties", Kind.RESPONSES, {"frequency_penalty": 1.0, "presence_penalty": 0.7}),
-    Row(
-        "`/v1/responses`, a json_schema",
-        Kind.RESPONSES,
-        {"text": {"format": {"type": "json_schema", "name": "person", "schema": SCHEMA}}},
-    ),
-    Row(
-        "`/v1/responses`, tools, `tool_choice` required",
-        Kind.RESPONSES,
-        {"tools": [WEATHER], "tool_choice": "required"},
-        needs="function_call_arguments.delta",
-    ),
-    Row("`/v1/responses`, stop strings", Kind.RESPONSES, {"stop": ["the river", "night"]}),
-    Row("`/v1/messages`, greedy", Kind.MESSAGES),
-    Row("`/v1/messages`, stop strings", Kind.MESSAGES, {"stop_sequences": ["the river", "night"]}),
-    Row(
-        "`/v1/messages`, tools, `tool_choice` any",
-        Kind.MESSAGES,
-        {"tools": [FOR_CLAUDE], "tool_choice": {"type": "any"}},
-        needs='"input_json_delta"',
-    ),
-    Row(
-        "`/v1/responses`, reasoning (deepseek_r1)",
-        Kind.RESPONSES,
-        {"seed": 1, "temperature": 0.9},
-        needs="response.reasoning_text.delta",
-        thinks=True,
-    ),
-    Row("`/v1/messages`, thinking (deepseek_r1)", Kind.MESSAGES, needs='"thinking_delta"', thinks=True),
-)
 _found: dict[str, dict[str, Any]] = {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from checks.continuation_table import BEGIN, END, PAGE, put, table
+from tests.contract.event_rows import ROWS as EVENT_ROWS
 from tests.contract.rows import ROWS
 
 RESULT = {"what": "`seed`", "way": "resume", "outcome": "exact", "cuts": {"resume": 5, "forced": 2}, "rewind": "fails"}
@@ -27,6 +28,6 @@ def test_the_table_replaces_the_one_before_and_nothing_else() -> None:
 
 def test_the_page_has_the_rows_that_are_tested_and_no_others() -> None:
     shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip().splitlines()[2:]
-    assert [line.split(" | ")[0].removeprefix("| ") for line in shown] == [row.what for row in ROWS]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in shown] == [row.what for row in (*ROWS, *EVENT_ROWS)]
     assert [line.split(" | ")[1] for line in shown] == [row.way.value for row in ROWS]
     assert len({row.name for row in ROWS}) == len(ROWS)

@@ -1,0 +1,64 @@
+"""The rows of docs/continuation.md that are of `/v1/responses` and `/v1/messages`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from node_agent.core.completions import Kind
+
+PLACE = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
+WEATHER = {"type": "function", "name": "weather", "parameters": PLACE}
+FOR_CLAUDE = {"name": "weather", "input_schema": PLACE}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table. needs: what the answer has to say to be one of the row's."""
+
+    what: str
+    kind: Kind
+    fields: dict[str, Any] = field(default_factory=dict)
+    needs: str = "delta"
+    thinks: bool = False
+
+
+ROWS = (
+    Row("`/v1/responses`, greedy", Kind.RESPONSES),
+    Row("`/v1/responses`, `seed`", Kind.RESPONSES, {"seed": 7, "temperature": 1.2}),
+    Row(
+        "`/v1/responses`, `seed` with logprobs",
+        Kind.RESPONSES,
+        {"seed": 7, "temperature": 1.2, "include": ["message.output_text.logprobs"], "top_logprobs": 2},
+    ),
+    Row("`/v1/responses`, both penalties", Kind.RESPONSES, {"frequency_penalty": 1.0, "presence_penalty": 0.7}),
+    Row(
+        "`/v1/responses`, a json_schema",
+        Kind.RESPONSES,
+        {"text": {"format": {"type": "json_schema", "name": "person", "schema": SCHEMA}}},
+    ),
+    Row(
+        "`/v1/responses`, tools, `tool_choice` required",
+        Kind.RESPONSES,
+        {"tools": [WEATHER], "tool_choice": "required"},
+        needs="function_call_arguments.delta",
+    ),
+    Row("`/v1/responses`, stop strings", Kind.RESPONSES, {"stop": ["the river", "night"]}),
+    Row("`/v1/messages`, greedy", Kind.MESSAGES),
+    Row("`/v1/messages`, stop strings", Kind.MESSAGES, {"stop_sequences": ["the river", "night"]}),
+    Row(
+        "`/v1/messages`, tools, `tool_choice` any",
+        Kind.MESSAGES,
+        {"tools": [FOR_CLAUDE], "tool_choice": {"type": "any"}},
+        needs='"input_json_delta"',
+    ),
+    Row(
+        "`/v1/responses`, reasoning (deepseek_r1)",
+        Kind.RESPONSES,
+        {"seed": 1, "temperature": 0.9},
+        needs="response.reasoning_text.delta",
+        thinks=True,
+    ),
+    Row("`/v1/messages`, thinking (deepseek_r1)", Kind.MESSAGES, needs='"thinking_delta"', thinks=True),
+)
