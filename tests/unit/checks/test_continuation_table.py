@@ -29,5 +29,6 @@ def test_the_table_replaces_the_one_before_and_nothing_else() -> None:
 def test_the_page_has_the_rows_that_are_tested_and_no_others() -> None:
     shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip().splitlines()[2:]
     assert [line.split(" | ")[0].removeprefix("| ") for line in shown] == [row.what for row in (*ROWS, *EVENT_ROWS)]
-    assert [line.split(" | ")[1] for line in shown] == [row.way.value for row in ROWS]
+    ways = [*(row.way.value for row in ROWS), *["resume"] * len(EVENT_ROWS)]
+    assert [line.split(" | ")[1] for line in shown] == ways
     assert len({row.name for row in ROWS}) == len(ROWS)
