@@ -86,6 +86,7 @@ class Retelling(GoesOn):
         self._prompts = 0  # told by the current engine: one for each generation
         self._is_single = True  # the answer is one generation
         self._ids: list[int] = []
+        self._was_told = False  # of any id, also where none of them has led to all that the client is told of it
         self._repeated = 0  # of the ids, how many the current engine has told
         self._written = 0  # of the ids, how many are in lines
         self._settled = 0  # of the ids, how many have led to all that the client is told of them
@@ -109,7 +110,7 @@ class Retelling(GoesOn):
             return None
         if not self._is_single:
             raise ContinuationImpossible("the engine called tools by itself, and their results are known to it alone")
-        if not self._ids:
+        if not self._was_told:
             raise ContinuationImpossible("the engine, which has no plug-in, reported no token ids")
         for way in (Way.RESUME, Way.FORCED):
             if way.value in able:
@@ -210,6 +211,7 @@ class Retelling(GoesOn):
         if known != told[: len(known)]:
             raise ValueError("the continuation's ids differ from what was told")
         self._ids += told[len(known) :]
+        self._was_told = self._was_told or bool(self._ids)
         self._repeated += len(told)
         return b""
 
@@ -236,7 +238,7 @@ class Retelling(GoesOn):
         """Whether the generation ended by itself: without the plug-in only a message's stop_reason shows it."""
         if self.generation.kind is Kind.MESSAGES and not self._is_stopped:
             return False
-        return self._finish is not None or not self._ids
+        return self._finish is not None or not self._was_told
 
     def _written_down(self, name: bytes, event: dict[str, Any]) -> bytes:
         """The client's event; its line has the ids that were told since the last."""
@@ -265,6 +267,7 @@ class Retelling(GoesOn):
         self._is_single = not line.extra.get("several")
         self._ids[line.at :] = line.ids
         self._written = len(self._ids)
+        self._was_told = self._was_told or bool(self._ids)
         event, name = line.extra["chunk"], str(line.extra.get("name", "")).encode()
         if self._passages.unseen(event) is None:
             raise ValueError("an event that was told before")

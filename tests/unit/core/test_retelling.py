@@ -200,6 +200,20 @@ def test_where_logprobs_are_told_only_ids_are_given_whose_logprobs_the_client_ha
     assert joined(seen(out)) == joined(whole(Kind.RESPONSES, Engine(THOUGHTS, PIECES, 1), **fields))
 
 
+def test_before_the_first_logprobs_any_number_of_engines_may_be_lost() -> None:
+    """No id has led to all that the client is told of it, and yet there were ids."""
+    stream = machine(Kind.RESPONSES, include=["message.output_text.logprobs"])
+    told = Engine((), PIECES, 1).answer(Kind.RESPONSES, orjson.loads(stream.request(ABLE).body))
+    delta = next(at for at, event in enumerate(told) if b"text.delta" in event)
+    for _ in range(3):
+        for event in told[:delta]:
+            stream.feed(event)
+        stream.lose("reset")
+        assert orjson.loads(stream.request(ABLE).body)["vllm_xargs"]["synkti_resume_ids"] == []
+        stream.lose("reset")
+        stream.request(ABLE)
+
+
 def stream_asked(stream: Retelling) -> bytes:
     """What the stream asks an engine now."""
     stream.lose("reset")
