@@ -22,7 +22,6 @@ class EventNotes:
         self._text = ""
         self._whole: str | None = None  # as the end of a response says it again
         self._numbers: list[int] = []
-        self._error: object = None
         self.finish_reasons: list[str] = []
 
     async def hear(self, http: httpx.AsyncClient, base_url: str, model: str) -> None:
@@ -41,7 +40,7 @@ class EventNotes:
 
     def take(self, event: dict[str, Any]) -> None:
         """Raises httpx.ReadError for one that says that the stream is broken."""
-        if "error" in event and event.get("error"):
+        if event.get("error"):
             raise httpx.ReadError(f"an error in the stream: {event['error']}")
         if (number := event.get("sequence_number")) is not None:
             self._numbers.append(number)

@@ -63,9 +63,6 @@ class Passages:
         self._text_at = 0
         self._entries_at = 0
 
-    def __len__(self) -> int:
-        return len(self._told)
-
     @property
     def is_level(self) -> bool:
         """Whether the current engine has told all that the client has."""
@@ -80,8 +77,8 @@ class Passages:
     def unseen(self, event: Event) -> Event | None:
         """What the client lacks of an event, in the first engine's words; None for nothing.
 
-        Raises ValueError where it is not what was told, TypeError or AttributeError where it is no event of these
-        routes.
+        Raises ValueError where it is not what was told, TypeError, AttributeError or LookupError where it is no event
+        of these routes.
         """
         event = self._renamed(event)
         place = _growing(event)

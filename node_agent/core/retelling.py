@@ -144,6 +144,7 @@ class Retelling(GoesOn):
         told: dict[str, Any] = {TELL_IDS: 1}
         if chosen is None:
             self._ids.clear()
+            self._was_told = False
             self._prompt, self._written, self._settled = None, 0, 0
         else:
             told |= {(RESUME_IDS if chosen.way is Way.RESUME else FORCED_IDS): self._ids, APART: 1}
@@ -192,8 +193,8 @@ class Retelling(GoesOn):
             return self._passed_on(name, told)
         except ValueError as differs:
             return self.lose("malformed-chunk" if isinstance(differs, orjson.JSONDecodeError) else "diverged")
-        except (TypeError, AttributeError):
-            return self.lose("malformed-chunk")
+        except (TypeError, AttributeError, LookupError):
+            return self.lose("malformed-chunk")  # fields that are missing, or of other types than an engine's
 
     def _beside(self, name: bytes, told: Any) -> bytes:
         """What the plug-in says. Raises ValueError where it differs from what was told before."""

@@ -190,7 +190,7 @@ class StreamMachine(Account, GoesOn):
             if not self._note_prompt(index, chunk, choice):
                 return self.lose("diverged")
             out = self._passed_on(index, chunk, choice) if self._way is None else self._spliced(index, choice)
-        except (TypeError, OverflowError, AttributeError):
+        except (TypeError, OverflowError, AttributeError, LookupError):
             return self.lose("malformed-chunk")  # fields of other types than an engine's
         if reason is None:
             self._learn(payload, index, ids, text, out)

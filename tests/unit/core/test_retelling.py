@@ -113,6 +113,17 @@ def test_until_more_than_the_opening_was_heard_the_request_is_asked_again_whole(
     assert joined(seen(out)) == joined(whole(kind, Engine(("Other",), ("words",), 1)))
 
 
+def test_an_engine_without_the_plug_in_may_answer_what_another_had_only_opened() -> None:
+    """On /v1/messages ids are told before the opening."""
+    stream = machine(Kind.MESSAGES)
+    told = Engine(THOUGHTS, PIECES, 1).answer(Kind.MESSAGES, orjson.loads(stream.request(ABLE).body))
+    out = b"".join(map(stream.feed, (b"event: synkti-ids\ndata: [100]\n\n", told[0])))
+    stream.lose("reset")
+    out += tell(stream, Engine(THOUGHTS, PIECES, 2, plugged=False))
+    assert stream.state is StreamState.COMPLETE
+    assert joined(seen(out)) == joined(whole(Kind.MESSAGES, Engine(THOUGHTS, PIECES, 1)))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_the_plug_in_an_answer_is_passed_on_and_its_loss_says_why_it_ends(kind: Kind) -> None:
     plain = Engine(THOUGHTS, PIECES, 1, plugged=False)
@@ -275,6 +286,7 @@ def test_other_ids_or_another_prompt_are_another_answer(beside: str) -> None:
         (b"data: [1]\n\n", "malformed-chunk"),
         (b"event: synkti-ids\ndata: 7\n\n", "malformed-chunk"),
         (b'event: message_delta\ndata: {"type":"message_delta","delta":1}\n\n', "malformed-chunk"),
+        (b'event: message_delta\ndata: {"type":"message_delta"}\n\n', "malformed-chunk"),
     ],
 )
 def test_what_counts_as_a_loss(data: bytes, why: str) -> None:

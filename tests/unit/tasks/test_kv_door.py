@@ -58,15 +58,18 @@ def test_an_answer_is_bounded_but_never_empty_for_that(tmp_path: Path, monkeypat
     run(story)
 
 
+class Lagging(MemoryRequest):
+    """Of a peer that takes nothing."""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.lag(True)
+
+
 def test_a_peer_that_does_not_take_what_it_asked_for_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("node_agent.tasks.kv_door.TAKEN_WITHIN_S", 0.05)
-
-    class Lagging(MemoryRequest):
-        def write(self, data: bytes) -> None:
-            super().write(data)
-            self.lag(True)
 
     async def story() -> None:
         door, names = KvDoor(shelf(tmp_path), Clock()), lay(tmp_path)
@@ -88,15 +91,10 @@ def test_a_peer_that_does_not_take_what_it_asked_for_is_cut_off(
 
 
 def test_few_answers_are_in_memory_at_once(tmp_path: Path) -> None:
-    class Stuck(MemoryRequest):
-        def write(self, data: bytes) -> None:
-            super().write(data)
-            self.lag(True)
-
     async def story() -> None:
         door, names = KvDoor(shelf(tmp_path), Clock()), lay(tmp_path)
         body = f'["{names[0]}"]'.encode()
-        requests = [Stuck("POST", BLOCKS, body=body) for _ in range(2 * ANSWERS_AT_ONCE)]
+        requests = [Lagging("POST", BLOCKS, body=body) for _ in range(2 * ANSWERS_AT_ONCE)]
         asking = [asyncio.create_task(door.answer(request)) for request in requests]
 
         async def full() -> bool:
