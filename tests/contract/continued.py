@@ -19,13 +19,15 @@ from tests.contract.rows import Row
 from tests.engines import MODEL, Engine
 
 TOKENS = 72
+VARIANTS = ("", " Please.", " Once more!", " Now?", " (In a few words.)", " 雨", " And then?", " ...")
 
 
-def generation_of(row: Row, **more: Any) -> Generation:
+def generation_of(row: Row, variant: str = "", **more: Any) -> Generation:
+    """variant: what the question ends with."""
     asked: dict[str, Any] = (
-        {"messages": [{"role": "user", "content": row.prompt}]}
+        {"messages": [{"role": "user", "content": row.prompt + variant}]}
         if row.kind is Kind.CHAT
-        else {"prompt": "It was a dark night"}
+        else {"prompt": "It was a dark night" + variant}
     )
     body = {"model": MODEL, "stream": True, "max_tokens": TOKENS, "return_token_ids": True, **asked, **row.fields}
     return read_generation(row.kind, orjson.dumps({**body, **more}))
@@ -144,10 +146,12 @@ class Player:
 
 
 def begins(raw: bytes, whole: bytes) -> bool:
-    """Whether what was heard is a part of the whole answer, its reasoning included."""
+    """Whether what was heard is a part of the whole answer, reasoning and ids included. whole: empty for any."""
     right = said(whole)
-    return all(
-        right[index].text.startswith(one.text) and right[index].reasoning.startswith(one.reasoning)
+    return not whole or all(
+        right[index].text.startswith(one.text)
+        and right[index].reasoning.startswith(one.reasoning)
+        and right[index].ids[: len(one.ids)] == one.ids
         for index, one in said(raw).items()
     )
 

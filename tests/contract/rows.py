@@ -64,7 +64,7 @@ class Row:
 
     prompt: the question; thinks: needs the engine that parses reasoning; rewinds: whether a rewind is exact, too,
     although it is not the way; needs: what the whole answer has to show, for which seeds are tried, since nobody can
-    tell a model of a million weights to think.
+    tell a model of a million weights to think; forbids: with bad words, of those that it says without.
     """
 
     name: str
@@ -77,6 +77,7 @@ class Row:
     thinks: bool = False
     rewinds: bool = False
     needs: frozenset[str] = field(default_factory=frozenset)
+    forbids: bool = False
 
 
 GREEDY = {"temperature": 0}
@@ -122,7 +123,7 @@ ROWS = (
     ),
     Row("frequency", "`frequency_penalty`", {**GREEDY, "frequency_penalty": 2.0, "ignore_eos": True}, prompt=_UNHEARD),
     Row("presence", "`presence_penalty`", {**GREEDY, "presence_penalty": 2.0, "ignore_eos": True}, prompt=_UNHEARD),
-    Row("bad-words", "`bad_words`", {**GREEDY, "bad_words": ["went over the"]}),
+    Row("bad-words", "`bad_words`", GREEDY, forbids=True),
     Row("json-object", "`response_format` json_object", {**_SEEDED, "response_format": {"type": "json_object"}}),
     Row("json-schema", "`response_format` json_schema", {**GREEDY, "response_format": _JSON_SCHEMA}),
     Row("regex", "`structured_outputs` regex", {**GREEDY, "structured_outputs": {"regex": "([a-z]{4} [0-9]{2};){9}"}}),

@@ -38,6 +38,7 @@ thinks = pytest.mark.parametrize("plugged", ["thinks"], indirect=True)
 both_routes = pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
 
 RECORDED = recorded()
+ESTIMATED = frozenset({"logprob", "top_logprobs"})
 THINKING = {name for name in RECORDED if "reasoning" in name or "thinking" in name}
 STORY = "Tell me a long story."
 WARM: dict[str, Any] = {"temperature": 1.3}
@@ -54,22 +55,9 @@ TOOLS: dict[str, dict[str, Any]] = {
     },
     MESSAGES: {"tools": [{"name": "weather", "input_schema": _PARAMETERS}], "tool_choice": {"type": "any"}},
 }
-ENDLESS_CALL = {
-    "tools": [
-        {
-            "name": "write",
-            "input_schema": {
-                "type": "object",
-                "properties": {
-                    "lines": {"type": "array", "minItems": 600, "items": {"type": "integer", "minimum": 10**6}}
-                },
-                "required": ["lines"],
-            },
-        }
-    ],
-    "tool_choice": {"type": "any"},
-}
-"""Messages know no ignore_eos; a grammar allows no end either."""
+NUMBERS = {"type": "array", "minItems": 1000, "items": {"type": "integer"}}
+ENDLESS_MESSAGE = {"output_config": {"format": {"type": "json_schema", "schema": NUMBERS}}}
+"""Messages know no ignore_eos, and a call of a tool may end at any time; a thousand numbers may not."""
 _TRIES = 60
 
 
@@ -157,11 +145,13 @@ def delta_of(data: Any) -> str:
 
 
 def as_recorded(engine: Engine, name: str) -> None:
-    """What the tests of an entry are made of is still what an engine says."""
+    """What the tests of an entry are made of is still what an engine says, of the same ids.
+
+    The model is taught on the machine that runs this, and would choose others, each less or more probable.
+    """
     path, request, before = RECORDED[name]
-    if request["temperature"] and "seed" not in request:
-        request = {**request, **behind(ids_of(before))}
-    assert same(events(engine, path, request)) == same(before)
+    again = events(engine, path, {**request, **behind(ids_of(before))})
+    assert same(again, ESTIMATED) == same(before, ESTIMATED)
 
 
 @plain
@@ -264,7 +254,7 @@ def test_many_streams_at_once_are_told_their_own_ids(plugged: Engine) -> None:
 @pytest.mark.parametrize("path", [RESPONSES, MESSAGES, CHAT, COMPLETIONS])
 def test_a_reader_that_goes_ends_its_generation(plugged: Engine, path: str) -> None:
     """Its whole answer would take more than 10 s: no engine makes 300 tokens a second for one reader here."""
-    endless = {"ignore_eos": True} if path != MESSAGES else ENDLESS_CALL
+    endless = {"ignore_eos": True} if path != MESSAGES else ENDLESS_MESSAGE
     asked = body(path, STORY, 3000, **WARM, **telling(), **endless)
     with httpx.stream("POST", plugged.url + path, json=asked, timeout=60) as response:
         parts = response.iter_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,11 @@ def others(told: Sequence[Event]) -> list[Event]:
     return [event for event in told if not event[0].startswith("synkti-")]
 
 
-def same(told: Any) -> Any:
-    """Without what is random."""
+def same(told: Any, but: Set[str] = frozenset()) -> Any:
+    """Without what is random. but: further fields to leave out."""
     if isinstance(told, dict):
-        return {name: same(value) for name, value in told.items() if name not in RANDOM}
-    return [same(one) for one in told] if isinstance(told, list | tuple) else told
+        return {name: same(value, but) for name, value in told.items() if name not in RANDOM | but}
+    return [same(one, but) for one in told] if isinstance(told, list | tuple) else told
 
 
 def recorded() -> dict[str, tuple[str, dict[str, Any], list[Event]]]:
