@@ -31,8 +31,8 @@ MAX_MODEL_LEN = 4096
 EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """The model in the engine core's own process, as on one GPU. Named by its class, since "uni" is read as "mp" on a CPU.
 
-There vLLM's own choice is a process beside it, and both spin while they wait for each other: on two cores a stream stood
-still for seconds, since the thread that sends its tokens was not run.
+There vLLM's own choice is a process beside it, and both spin while they wait for each other: on two cores a stream
+stood still for seconds, since the thread that sends its tokens was not run.
 """
 _PLUGIN = Path(__file__).parents[1] / "node_agent" / "engine_plugin"
 
