@@ -116,6 +116,7 @@ def engine_command(environment: Path, model_dir: Path, model_name: str, host: st
         str(environment / "bin" / "vllm"), "serve", str(model_dir), "--served-model-name", model_name,
         "--host", host, "--port", str(port), "--dtype", "float32", "--max-model-len", str(MAX_MODEL_LEN),
         "--enforce-eager", "--max-num-seqs", "16", "--enable-request-id-headers", "--enable-server-load-tracking",
+        "--distributed-executor-backend", EXECUTOR,
     ]  # fmt: skip
     if not path:
         return serve
