@@ -32,16 +32,17 @@ def is_silent(delta: Mapping[str, Any]) -> bool:
     return delta.get("content") is None and "role" not in delta and not is_parsed(delta)
 
 
-def tells_reasoning(delta: Mapping[str, Any]) -> bool:
-    """Whether the ids of a chat's delta are a reasoning's: it says some, or its parser keeps them to itself."""
-    return any(delta.get(key) for key in REASONING) or is_silent(delta)
+def tells_reasoning(delta: Mapping[str, Any], *, speaks: bool) -> bool:
+    """Whether the ids of a chat's delta are a reasoning's: it says some, or its parser keeps them to itself.
+
+    speaks: whether the answer has a text already; what is kept from then on is half a character of it.
+    """
+    return any(delta.get(key) for key in REASONING) or (not speaks and is_silent(delta))
 
 
 def hide_reasoning(choice: dict[str, Any]) -> bool:
     """Take the reasoning out of a chat's choice, and what tells of its ids, in place; whether nothing is left."""
     delta = choice.get("delta") or {}
-    if not tells_reasoning(delta):
-        return False
     for key in REASONING:
         delta.pop(key, None)
     choice.update({key: None for key in ("token_ids", "logprobs") if key in choice})

@@ -144,8 +144,12 @@ class Generation:
         return orjson.dumps({**body, **told, **self.apart(), "return_token_ids": True})
 
     def apart(self) -> dict[str, Any]:
-        """What makes a parser of tool calls say the same of equal ids each time: it does not of joined ones."""
-        if not self.body.get("tools") or self.body.get("tool_choice") == "none":
+        """What makes an engine say the same of equal ids each time, joined or not.
+
+        Of joined ids a parser of tool calls says something else, and nobody can tell which of them reasoned.
+        """
+        calls = bool(self.body.get("tools")) and self.body.get("tool_choice") != "none"
+        if not calls and not (self.hides_reasoning and self.told_ids):
             return {}
         return {"vllm_xargs": {**(self.body.get("vllm_xargs") or {}), APART: 1}}
 

@@ -117,7 +117,7 @@ class StreamMachine(Account, GoesOn):
                 self._piece = range(len(journal.ids), len(journal.ids) + continuation.piece(journal))
             return continuation.REWIND_PATH, body
         self._deltas[choice].replay()
-        apart = self._is_parsed(choice) or choice in self._kept_back or bool(generation.body.get("tools"))
+        apart = self._is_parsed(choice) or choice in self._kept_back or bool(generation.apart())
         return generation.kind.value, continuation.again(generation, choice, journal, way, apart=apart, begun=begun)
 
     def feed(self, data: bytes) -> bytes:
@@ -274,7 +274,7 @@ class StreamMachine(Account, GoesOn):
         journal.append(ids, text)
         self._generated = self._generated or bool(ids)
         self.state = StreamState.STREAMING
-        if self.generation.hides_reasoning and chunks.hide_reasoning(choice) and not choice.get("finish_reason"):
+        if self._hides(index, choice) and chunks.hide_reasoning(choice) and not choice.get("finish_reason"):
             return b""
         if not self.generation.wants_ids:
             chunks.strip_ids(chunk)
@@ -286,6 +286,11 @@ class StreamMachine(Account, GoesOn):
         if choice.get("finish_reason") is not None:
             extra |= {"reason": choice["finish_reason"], "stop": choice.get("stop_reason")}
         return self._event(orjson.dumps(chunk), index, text, extra)
+
+    def _hides(self, index: int, choice: Mapping[str, Any]) -> bool:
+        if not self.generation.hides_reasoning:
+            return False
+        return chunks.tells_reasoning(choice.get("delta") or {}, speaks=self.journals[index].length > 0)
 
     def _framed(self, chunk: dict[str, Any]) -> dict[str, Any]:
         """Put a chunk under the first one's name; what the line of the first says of all."""
@@ -310,7 +315,7 @@ class StreamMachine(Account, GoesOn):
             ids, text = self.journals[index].append(engine_ids, chunks.text_of(form, choice))
             delta = choice.get("delta")
             more = {} if delta is None else self._deltas[index].unseen(delta)
-            if self.generation.hides_reasoning and delta is not None and chunks.tells_reasoning(delta):
+            if self._hides(index, choice):
                 chunks.hide_reasoning(choice)
                 ids, more = (), {key: more[key] for key in more if key not in chunks.REASONING}
             if choice.get("finish_reason") is not None:

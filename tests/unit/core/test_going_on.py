@@ -209,9 +209,11 @@ def test_reasoning_that_no_client_wants_is_read_here_and_hidden_here(takeover: b
     assert first["include_reasoning"] is True
 
 
-@pytest.mark.parametrize("takeover", [False, True], ids=["engine", "entry"])
-def test_of_hidden_reasoning_neither_ids_nor_logprobs_are_told_and_of_the_rest_all(takeover: bool) -> None:
-    """An engine that hides it tells no ids at all."""
+@pytest.mark.parametrize(
+    ("cut", "takeover"), [(1, False), (2, False), *((cut, entry) for cut in (3, 4, 5) for entry in (False, True))]
+)
+def test_of_hidden_reasoning_neither_ids_nor_logprobs_are_told_and_of_the_rest_all(cut: int, takeover: bool) -> None:
+    """An engine that hides it tells no ids at all. The fourth id is half a character."""
 
     def told(delta: dict[str, Any], token: int, reason: str | None = None) -> bytes:
         scored = {"content": [{"token": str(token), "logprob": -1.0, "top_logprobs": []}]}
@@ -219,24 +221,26 @@ def test_of_hidden_reasoning_neither_ids_nor_logprobs_are_told_and_of_the_rest_a
 
     asked = {"include_reasoning": False, "return_token_ids": True, "logprobs": True}
     chunks = (
-        told({"reasoning": "so"}, 1), told({}, 2), told({"content": "a"}, 3), told({"content": "b"}, 4),
-        told({"content": "c"}, 5, "stop"),
+        told({"reasoning": "so"}, 1), told({}, 2), told({"content": "a"}, 3), told({}, 4), told({"content": "b"}, 5),
+        told({"content": "c"}, 6, "stop"),
     )  # fmt: skip
-    machine, raw = begun(*chunks[:3], **asked)
-    assert orjson.loads(machine.generation.engine_body())["include_reasoning"] is True
+    machine, raw = begun(*chunks[:cut], **asked)
+    first = orjson.loads(machine.generation.engine_body())
+    assert (first["include_reasoning"], first["vllm_xargs"]) == (True, {"synkti_apart": 1})
     if takeover:
         written = bytes(machine.log)
         after, machine = machine.seq, StreamMachine(machine.generation, "s")
         read_back(machine, written, after)
     body = orjson.loads(machine.request(("resume",)).body)
-    assert (body["include_reasoning"], body["vllm_xargs"]["synkti_resume_ids"]) == (True, [1, 2, 3])
+    resumed = {"synkti_resume_ids": list(range(1, cut + 1)), "synkti_apart": 1}
+    assert (body["include_reasoning"], body["vllm_xargs"]) == (True, resumed)
     raw += b"".join(map(machine.feed, (role(), *chunks)))
     said = [one for data in SseParser().feed(raw) for one in orjson.loads(data[1])["choices"]]
     assert text(raw) == "abc"
     assert b"reasoning" not in raw
-    assert [token for one in said for token in one.get("token_ids") or ()] == [3, 4, 5]
+    assert [token for one in said for token in one.get("token_ids") or ()] == [3, 4, 5, 6]
     scored = [entry["token"] for one in said for entry in (one.get("logprobs") or {}).get("content", ())]
-    assert scored == ["3", "4", "5"]
+    assert scored == ["3", "4", "5", "6"]
 
 
 def test_ids_that_a_client_was_told_are_resumed_although_a_parser_said_nothing_of_them() -> None:
