@@ -48,6 +48,11 @@ ROWS = (
     Row("`/v1/messages`, greedy", Kind.MESSAGES),
     Row("`/v1/messages`, stop strings", Kind.MESSAGES, {"stop_sequences": ["the river", "night"]}),
     Row(
+        "`/v1/messages`, a json_schema",
+        Kind.MESSAGES,
+        {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+    ),
+    Row(
         "`/v1/messages`, tools, `tool_choice` any",
         Kind.MESSAGES,
         {"tools": [FOR_CLAUDE], "tool_choice": {"type": "any"}},
