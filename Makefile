@@ -7,9 +7,10 @@ SEED ?= 1
 NODES ?= 100
 KV ?= 0
 BIN := .venv/bin
-# Cheap tests first, so that their failures show first; a new folder of tests needs no word here.
+# Cheap tests first, so that their failures show first; a new folder of tests needs no word here. These wait more than
+# they compute, and run three files at a time; the others have whole processes on every core.
 WHOLE := tests/contract/ tests/e2e/
-SUITES := $(filter-out tests/__pycache__/ $(WHOLE),$(sort $(wildcard tests/*/))) $(WHOLE)
+CHEAP := $(filter-out tests/__pycache__/ $(WHOLE),$(sort $(wildcard tests/*/)))
 
 # The CDK says at each start that Node 20 is old, and would like to tell its makers that it was started.
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
@@ -40,7 +41,8 @@ lint: setup  ## style, types, layers
 	$(BIN)/lint-imports --no-logo
 
 test: lint  ## everything that CI runs: lint, unit, templates, scenarios, both engines end to end
-	$(BIN)/python -m pytest --durations=8 $(SUITES)
+	$(BIN)/python -m pytest --durations=8 --numprocesses=3 --dist=loadfile $(CHEAP)
+	$(BIN)/python -m pytest --durations=8 $(WHOLE)
 
 bench: setup  ## what the front door costs, next to the Rust vllm-router (ARGS=--quick: under a minute)
 	@$(BIN)/python -m bench.compare $(ARGS)

@@ -23,7 +23,8 @@ HANDLERS = {
     "launch_finished": {LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT},
 }
 MAX_ZIP_BYTES = 1_000_000
-MAX_IMPORT_S = 0.3
+MAX_OWN_SHARE = 1.5
+"""Of what `import boto3` takes, which every Lambda pays: the whole is 0.3 s then, where nothing else runs."""
 
 
 def test_each_event_has_its_function_with_retries_and_somewhere_to_fall(production: Synthesized) -> None:
@@ -102,7 +103,7 @@ def test_the_package_is_small(production: Synthesized) -> None:
 
 @pytest.mark.parametrize("name", HANDLERS)
 def test_a_handler_starts_with_what_it_is_told_and_soon(name: str, production: Synthesized) -> None:
-    """In the process's own time, and the best of some tries: the machine may be busy with something else."""
+    """In the process's own time, beside boto3's in the same process, and the best of some tries."""
     (function,) = [
         each["Properties"]
         for each in production.resources("AWS::Lambda::Function").values()
@@ -113,13 +114,15 @@ def test_a_handler_starts_with_what_it_is_told_and_soon(name: str, production: S
     assert "SYNKTI_TABLE" in function["Environment"]["Variables"]
     environ = {**told, "AWS_DEFAULT_REGION": "us-east-1", "PATH": os.environ["PATH"]}
     script = (
-        f"import time; began = time.process_time(); import lambdas.handlers.{name}; print(time.process_time() - began)"
+        "from time import process_time; began = process_time(); import boto3; common = process_time() - began; "
+        f"import lambdas.handlers.{name}; print(common, process_time() - began - common)"
     )
-    took = []
+    shares = []
     for _ in range(5):
         done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True)
-        took.append(float(done.stdout))
-        if took[-1] < MAX_IMPORT_S:
+        common, own = map(float, done.stdout.split())
+        shares.append(own / common)
+        if shares[-1] < MAX_OWN_SHARE:
             break
-    print(f"import of {name}: {min(took) * 1000:.0f} ms")
-    assert min(took) < MAX_IMPORT_S
+    print(f"import of {name}: {(common + own) * 1000:.0f} ms, {own * 1000:.0f} of them beside boto3's")
+    assert min(shares) < MAX_OWN_SHARE
