@@ -15,7 +15,7 @@ import httpx
 from bench.proc import cpu_s
 from local.aws import free_port
 from local.cache import cache_dir
-from local.engine_env import engine_command, engine_environ, ensure_engine, ensure_plugin
+from local.engine_env import EXECUTOR, engine_command, engine_environ, ensure_engine, ensure_plugin
 from local.processes import kill_all_in, start, tail
 from local.tiny_model import ensure_model
 from node_agent.core.kv_transfer import kv_arguments
@@ -89,22 +89,24 @@ def _group(pid: int) -> int:
 
 @contextmanager
 def context_engine(
-    folder: Path, max_tokens: int, *, keeps: bool = True, plugged: bool | None = None
+    folder: Path, max_tokens: int, *, keeps: bool = True, plugged: bool | None = None, executor: str = EXECUTOR
 ) -> Iterator[ContextEngine]:
     """Healthy when the block begins, gone when it ends.
 
-    keeps: with the connector; plugged: with the plug-in, or with it installed and not loaded; None: not installed.
+    keeps: with the connector; plugged: with the plug-in, or with it installed and not loaded; None: not installed;
+    executor: of the model, as vLLM's command line names it.
     """
     environment = ensure_engine(print)
     port = free_port()
     blocks = BlockFolder(folder / "blocks", MAX_BYTES)
     argv = engine_command(environment, ensure_model(environment, print), MODEL, "127.0.0.1", port)
-    argv += ["--max-model-len", str(max_tokens), "--distributed-executor-backend", "uni"]
+    argv[argv.index(EXECUTOR)] = executor
+    argv += ["--max-model-len", str(max_tokens)]
     argv += ["--hf-overrides", f'{{"max_position_embeddings": {max_tokens}}}']
     if keeps:
         argv += kv_arguments(str(blocks.root), MAX_BYTES)
     environ = {**engine_environ(), "PYTHONPATH": _ROOT, "VLLM_SERVER_DEV_MODE": "1"}
-    environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "01", "TORCHINDUCTOR_CACHE_DIR": str(cache_dir() / "inductor")}
+    environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_dir() / "inductor")
     if plugged is not None:
         environ["PYTHONPATH"] = f"{_ROOT}{os.pathsep}{ensure_plugin(environment)}"
     if plugged is False:

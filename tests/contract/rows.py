@@ -64,7 +64,8 @@ class Row:
 
     prompt: the question; thinks: needs the engine that parses reasoning; rewinds: whether a rewind is exact, too,
     although it is not the way; needs: what the whole answer has to show, for which seeds are tried, since nobody can
-    tell a model of a million weights to think; forbids: with bad words, of those that it says without.
+    tell a model of a million weights to think; forbids, stops: with bad words, or a stop string, of those that it says
+    without.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Row:
     rewinds: bool = False
     needs: frozenset[str] = field(default_factory=frozenset)
     forbids: bool = False
+    stops: bool = False
 
 
 GREEDY = {"temperature": 0}
@@ -106,8 +108,9 @@ ROWS = (
     Row(
         "stop",
         "stop strings",
-        {**GREEDY, "stop": ["until the end of the world"], "return_token_ids": False},
+        {**GREEDY, "return_token_ids": False},
         Way.REWIND,
+        stops=True,
     ),
     Row("logit-bias", "`logit_bias`", {**GREEDY, "logit_bias": {"300": 4, "12": -100}}, Way.REWIND),
     Row("repetition", "`repetition_penalty`", {**GREEDY, "repetition_penalty": 1.3}, Way.REWIND),

@@ -53,7 +53,10 @@ TOO = "is exact, too"
 _SEEDS = range(1, 200)
 _TRIES = 5
 BAD_WORD = 5  # characters
+STOP_STRING = 8  # characters
 SOON = 300  # tokens
+FEWEST_CUTS = 3
+
 
 _found: dict[str, dict[str, Any]] = {}
 
@@ -77,7 +80,8 @@ def with_answer(engine: Engine, row: Row) -> tuple[Generation, bytes]:
     for generation in candidates(engine, row):
         player = Player(engine, generation)
         raw = player.whole()
-        if shows(raw) >= row.needs and (not proves(row) or rewind_fails(engine, generation, raw, player.events)):
+        is_example = shows(raw) >= row.needs and len(places(player.events, 2)) >= FEWEST_CUTS
+        if is_example and (not proves(row) or rewind_fails(engine, generation, raw, player.events)):
             return generation, raw
     raise AssertionError("no question has such an answer")
 
@@ -92,6 +96,8 @@ def candidates(engine: Engine, row: Row) -> Iterator[Generation]:
         yield from (generation_of(row, seed=seed, logit_bias=BIASED[row.name]) for seed in _SEEDS)
     elif row.forbids:
         yield from with_bad_words(engine, row)
+    elif row.stops:
+        yield from with_stop_string(engine, row)
     else:
         asked = (generation_of(row, variant=variant) for variant in VARIANTS)
         yield from (one for one in asked if one.max_tokens is not None or ends_soon(engine, one))
@@ -105,6 +111,14 @@ def with_bad_words(engine: Engine, row: Row) -> Iterator[Generation]:
             generation = generation_of(row, variant=variant, bad_words=[free[at : at + BAD_WORD].strip()])
             if said(Player(engine, generation).whole())[0].text != free:
                 yield generation
+
+
+def with_stop_string(engine: Engine, row: Row) -> Iterator[Generation]:
+    """It stops at what it says after two thirds of its answer."""
+    for variant in VARIANTS:
+        free = said(Player(engine, generation_of(row, variant=variant)).whole())[0].text
+        at = len(free) * 2 // 3
+        yield generation_of(row, variant=variant, stop=[free[at : at + STOP_STRING]])
 
 
 def ends_soon(engine: Engine, generation: Generation) -> bool:

@@ -1,0 +1,86 @@
+"""How long a stream of a real vLLM is silent, with its model in the engine core's process and in one beside it.
+
+    .venv/bin/python -m bench.silences [--rounds 12]
+
+Two engines of the tiny model on this machine, asked in turns for one long answer at a time, by a client that does
+nothing but read. On two cores the two processes of the second spin while they wait for each other, and the thread that
+sends the tokens is not run: local/engine_env.py says what follows from it. On a GPU vLLM has one process, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from bench.context_engine import MODEL, context_engine
+
+TOKENS, MAX_TOKENS = 1500, 4096
+LONG_S = 0.5
+ONE, BESIDE = "in one process", "in a process beside it"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Of one stream, in seconds: all of it, and its longest silence, the wait for its first token included."""
+
+    whole_s: float
+    silence_s: float
+
+
+def read(url: str) -> Heard:
+    body = {"model": MODEL, "prompt": "It was a dark night", "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
+    began = last = time.monotonic()
+    longest = 0.0
+    with httpx.stream("POST", f"{url}/v1/completions", json={**body, "temperature": 1.3}, timeout=120) as response:
+        response.raise_for_status()
+        for _ in response.iter_bytes():
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+    return Heard(last - began, longest)
+
+
+def report(heard: dict[str, list[Heard]]) -> Table:
+    shown = Table(title=f"streams of {TOKENS} tokens, one at a time")
+    for column in ("the model is", f"silent for more than {LONG_S} s", "longest silence", "whole stream, median"):
+        shown.add_column(column)
+    for name, streams in heard.items():
+        long = sum(each.silence_s > LONG_S for each in streams)
+        longest = max(each.silence_s for each in streams)
+        whole = median(each.whole_s for each in streams)
+        shown.add_row(name, f"{long} of {len(streams)}", f"{longest:.2f} s", f"{whole:.2f} s")
+    return shown
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.silences")
+    parser.add_argument("--rounds", type=int, default=12, help="of two streams, one of each engine")
+    given = parser.parse_args()
+    if given.rounds < 1:
+        parser.error("--rounds must be 1 at least")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        in_one = context_engine(scratch / "one", MAX_TOKENS, keeps=False)
+        in_two = context_engine(scratch / "beside", MAX_TOKENS, keeps=False, executor="mp")
+        with in_one as one, in_two as two:
+            urls = {ONE: one.url, BESIDE: two.url}
+            heard: dict[str, list[Heard]] = {name: [] for name in urls}
+            for number in range(given.rounds + 1):
+                for name, url in urls.items():
+                    stream = read(url)
+                    if number:  # the first warms
+                        heard[name].append(stream)
+    Console().print(report(heard))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
