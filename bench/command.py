@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import secrets
 import signal
 from collections.abc import Callable, Sequence
@@ -27,6 +28,16 @@ class Stage:
     screen: Screen
     folder: Path
     scratch: Path
+
+
+def rounds_asked(module: str, default: int, what: str) -> int:
+    """How many rounds the command line asks for, where it asks for nothing else. what: one of them, in its help."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}")
+    parser.add_argument("--rounds", type=int, default=default, help=what)
+    given: int = parser.parse_args().rounds
+    if given < 1:
+        parser.error("--rounds must be 1 at least")
+    return given
 
 
 def run(name: str, out: Path, act: Callable[[Stage], None]) -> int:

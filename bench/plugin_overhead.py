@@ -10,11 +10,11 @@ Run it on a quiet machine: the engine that waits costs next to nothing, anything
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
+from bench.command import rounds_asked
 from bench.context_engine import ContextEngine, context_engine
 from bench.context_overhead import Asked, Cost, load, table
 
@@ -48,17 +48,13 @@ def measure(without: ContextEngine, plugged: ContextEngine, rounds: int) -> dict
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.plugin_overhead")
-    parser.add_argument("--rounds", type=int, default=9, help="of three loads, one of each kind")
-    given = parser.parse_args()
-    if given.rounds < 1:
-        parser.error("--rounds must be 1 at least")
+    count = rounds_asked("bench.plugin_overhead", default=9, what="of three loads, one of each kind")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         off = context_engine(scratch / "without", _MAX_TOKENS, keeps=False, plugged=False)
         on = context_engine(scratch / "with", _MAX_TOKENS, keeps=False, plugged=True)
         with off as without, on as plugged:
-            costs = measure(without, plugged, given.rounds)
+            costs = measure(without, plugged, count)
     print(
         table(costs, {f"{THERE} against {WITHOUT}": (THERE, WITHOUT), f"{TELLS} against {WITHOUT}": (TELLS, WITHOUT)})
     )

@@ -9,7 +9,6 @@ sends the tokens is not run: local/engine_env.py says what follows from it. On a
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from bench.command import rounds_asked
 from bench.context_engine import MODEL, context_engine
 
 TOKENS, MAX_TOKENS = 1500, 4096
@@ -61,11 +61,7 @@ def report(heard: dict[str, list[Heard]]) -> Table:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.silences")
-    parser.add_argument("--rounds", type=int, default=12, help="of two streams, one of each engine")
-    given = parser.parse_args()
-    if given.rounds < 1:
-        parser.error("--rounds must be 1 at least")
+    count = rounds_asked("bench.silences", default=12, what="of two streams, one of each engine")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         in_one = context_engine(scratch / "one", MAX_TOKENS, keeps=False)
@@ -73,7 +69,7 @@ def main() -> int:
         with in_one as one, in_two as two:
             urls = {ONE: one.url, BESIDE: two.url}
             heard: dict[str, list[Heard]] = {name: [] for name in urls}
-            for number in range(given.rounds + 1):
+            for number in range(count + 1):
                 for name, url in urls.items():
                     stream = read(url)
                     if number:  # the first warms
