@@ -82,10 +82,18 @@ def answers(raw: bytes) -> dict[int, tuple[Any, ...]]:
 
 @dataclass(frozen=True)
 class Cut:
-    """events: of the first engine that arrive; entry: whether the entry dies with the engine."""
+    """events: of the engine that arrive; entry: whether the entry dies with it; spoken: as many more as bring a text.
+
+    Ids alone may be a part of a reasoning as well as of a character: nobody can rewind those. How many events there are
+    until then differs, since a busy vLLM joins tokens.
+    """
 
     events: int
     entry: bool = False
+    spoken: bool = False
+
+    def is_here(self, events: int, raw: bytes) -> bool:
+        return events >= self.events and (not self.spoken or any(one.text for one in said(raw).values()))
 
 
 class Player:
@@ -109,7 +117,7 @@ class Player:
     def cut(self, *cuts: Cut, able: Collection[str]) -> bytes:
         machine, raw = StreamMachine(self.generation, "s"), b""
         for cut in cuts:
-            raw = self._play(machine, raw, able, cut.events)
+            raw = self._play(machine, raw, able, cut)
             self.before_cut = self.before_cut or raw
             if machine.state is StreamState.COMPLETE:
                 return raw
@@ -120,8 +128,8 @@ class Player:
                 assert replay == b""
         return self._play(machine, raw, able, None)
 
-    def _play(self, machine: StreamMachine, raw: bytes, able: Collection[str], events: int | None) -> bytes:
-        left = events
+    def _play(self, machine: StreamMachine, raw: bytes, able: Collection[str], cut: Cut | None) -> bytes:
+        heard = 0
         while True:
             request = machine.request(able)
             if machine.chosen is not None:
@@ -134,10 +142,9 @@ class Player:
                 self.events += 1
                 if machine.state in (StreamState.COMPLETE, StreamState.BETWEEN, StreamState.LOST):
                     break
-                if left is not None:
-                    left -= 1
-                    if left == 0:
-                        return raw + machine.lose("reset")
+                heard += 1
+                if cut is not None and cut.is_here(heard, raw):
+                    return raw + machine.lose("reset")
             if machine.state not in (StreamState.BETWEEN, StreamState.COMPLETE):
                 raw += machine.lose("eof")
             assert machine.state is not StreamState.LOST, machine.lost_why

@@ -80,7 +80,7 @@ def with_answer(engine: Engine, row: Row) -> tuple[Generation, bytes]:
     for generation in candidates(engine, row):
         player = Player(engine, generation)
         raw = player.whole()
-        is_example = shows(raw) >= row.needs and len(places(player.events, 2)) >= FEWEST_CUTS
+        is_example = shows(raw) >= row.needs and len(places(player.events)) >= FEWEST_CUTS
         if is_example and (not proves(row) or rewind_fails(engine, generation, raw, player.events)):
             return generation, raw
     raise AssertionError("no question has such an answer")
@@ -140,20 +140,9 @@ def shows(raw: bytes) -> set[str]:
     return found | ({"start-tag"} if one.ids[:1] == [TAG_IDS["<think>"]] else set())
 
 
-def places(events: int, first: int) -> list[int]:
+def places(events: int) -> list[int]:
     """Cuts at the beginning, across the middle, and right before the end."""
-    return sorted({first, 5, events // 2, events - 3, events - 2} & set(range(first, events)))
-
-
-def spoken(raw: bytes) -> int:
-    """Events up to the first with text.
-
-    Before that, ids alone may be a part of a reasoning as well as of a character: nobody can rewind them.
-    """
-    for count, chunk in enumerate(chunks(raw), 1):
-        if any(choice.get("text") or (choice.get("delta") or {}).get("content") for choice in chunk["choices"]):
-            return count
-    raise AssertionError("an answer without text")
+    return sorted({2, 5, events // 2, events - 3, events - 2} & set(range(1, events)))
 
 
 def check_row(engine: Engine, row: Row) -> None:
@@ -166,8 +155,8 @@ def check_row(engine: Engine, row: Row) -> None:
     has_state = why_not_rewind(generation, only_text=True) is not None
     ways = [Way.RESUME, Way.FORCED] if has_state else [row.way, *([Way.REWIND] if row.rewinds else [])]
     compared = dict.fromkeys(ways, 0)
+    cuts = places(whole.events)
     for way in ways:
-        cuts = places(whole.events, spoken(raw) if way is Way.REWIND else 2)
         for cut in cuts if way is not Way.FORCED else cuts[1::2]:
             compared[way] += 1
             heard, taken = went_on(engine, generation, raw if row.outcome == EXACT else b"", cut, way)
@@ -198,7 +187,7 @@ def went_on(engine: Engine, generation: Generation, whole: bytes, cut: int, way:
     for _ in range(_TRIES):
         player = Player(engine, generation)
         try:
-            heard = player.cut(Cut(cut, entry=cut % 2 == 0), able=(way.value,))
+            heard = player.cut(Cut(cut, entry=cut % 2 == 0, spoken=way is Way.REWIND), able=(way.value,))
         except (AssertionError, ContinuationImpossible):
             if begins(player.before_cut, whole):
                 raise
@@ -217,8 +206,8 @@ def rewind_fails(engine: Engine, generation: Generation, raw: bytes, events: int
     """Whether a plain rewind goes on with another answer than the right one, raw, at one cut at least."""
     right = answers(raw)
     if why_not_rewind(generation, only_text=True) is None:
-        cuts = range(spoken(raw), events)
-        return any(answers(Player(engine, generation).cut(Cut(cut), able=())) != right for cut in cuts)
+        cuts = (Cut(cut, spoken=True) for cut in range(2, events))
+        return any(answers(Player(engine, generation).cut(cut, able=())) != right for cut in cuts)
     text, ids = right[0][0], right[0][3]
     for cut in range(2, events):
         machine = StreamMachine(generation, "s")
