@@ -288,9 +288,11 @@ class StreamMachine(Account, GoesOn):
         return self._event(orjson.dumps(chunk), index, text, extra)
 
     def _hides(self, index: int, choice: Mapping[str, Any]) -> bool:
-        if not self.generation.hides_reasoning:
+        """Whether a chunk is of a reasoning that the client does not want; a rewind, without a delta, has none."""
+        delta = choice.get("delta")
+        if delta is None or not self.generation.hides_reasoning:
             return False
-        return chunks.tells_reasoning(choice.get("delta") or {}, speaks=self.journals[index].length > 0)
+        return chunks.tells_reasoning(delta, speaks=self.journals[index].length > 0)
 
     def _framed(self, chunk: dict[str, Any]) -> dict[str, Any]:
         """Put a chunk under the first one's name; what the line of the first says of all."""

@@ -243,6 +243,19 @@ def test_of_hidden_reasoning_neither_ids_nor_logprobs_are_told_and_of_the_rest_a
     assert scored == ["3", "4", "5", "6"]
 
 
+def test_half_a_character_that_began_an_answer_without_reasoning_is_rewound_with_its_ids_told() -> None:
+    """An engine that parses nothing sends an empty text with it."""
+    machine, raw = begun(event({"content": ""}, [1]), include_reasoning=False, return_token_ids=True, seed=None)
+    assert machine.can_go_on(())
+    machine.request()
+    for ids, said in (([1], ""), ([2], ""), ([3], "a")):
+        choice = {"index": 0, "text": said, "token_ids": ids, "finish_reason": None}
+        raw += machine.feed(b"data: %b\n\n" % orjson.dumps({"id": "e", "model": "m", "choices": [choice]}))
+    told = [one for data in SseParser().feed(raw) for one in orjson.loads(data[1])["choices"]]
+    assert [token for one in told for token in one.get("token_ids") or ()] == [1, 2, 3]
+    assert text(raw) == "a"
+
+
 def test_ids_that_a_client_was_told_are_resumed_although_a_parser_said_nothing_of_them() -> None:
     machine, _ = begun(event({}, [1]), temperature=0, return_token_ids=True)
     assert not machine.can_go_on(())
