@@ -99,8 +99,8 @@ def candidates(engine: Engine, row: Row) -> Iterator[Generation]:
     elif row.stops:
         yield from with_stop_string(engine, row)
     else:
-        asked = (generation_of(row, variant=variant) for variant in VARIANTS)
-        yield from (one for one in asked if one.max_tokens is not None or ends_soon(engine, one))
+        generations = (generation_of(row, variant=variant) for variant in VARIANTS)
+        yield from (one for one in generations if one.max_tokens is not None or ends_soon(engine, one))
 
 
 def with_bad_words(engine: Engine, row: Row) -> Iterator[Generation]:

@@ -18,7 +18,7 @@ from local.setup import ROOT
 from node_agent.adapters.http_server import HttpServer, bind
 from synkti_client import httpx
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
-from tests.scenarios.test_fleet import CHAT, TOKENS, expected, tell
+from tests.scenarios.stories import CHAT, TOKENS, expected, tell
 
 PROMPT = str(CHAT["messages"][0]["content"])  # type: ignore[index]
 RIGHT = expected("chat", CHAT)

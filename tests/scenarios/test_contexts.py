@@ -17,7 +17,7 @@ from node_agent.kv.folder import BlockFolder
 from node_agent.tasks.kv_probe import PrefillProbe
 from node_agent.tasks.kv_shelf import KvShelf
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually, local_fleet
-from tests.scenarios.test_fleet import CHAT, expected, tell
+from tests.scenarios.stories import CHAT, expected, tell
 from tests.scenarios.test_resume import Reader, metric
 
 MADE, OTHERS = bytes(16), bytes([1] * 16)

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,91 +15,11 @@ import pytest
 import uvloop
 
 from local.standin import model as standin_model
-from local.standin.answers import Answer, Sampling, answer
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.states import NodeState
 from node_agent.core.lifecycle import EXIT_ENGINE_GAVE_UP
-from node_agent.core.sse import SseParser
-from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, local_fleet, unready_fleet
-
-TOKENS = 250
-MESSAGES: list[dict[str, object]] = [{"role": "user", "content": "a night train"}]
-CHAT = {"model": MODEL, "messages": MESSAGES, "temperature": 0, "max_tokens": TOKENS, "ignore_eos": True}
-PLAIN = {"model": MODEL, "prompt": "a night train", "temperature": 0, "max_tokens": TOKENS, "ignore_eos": True}
-PATHS = {"chat": "/v1/chat/completions", "plain": "/v1/completions"}
-Story = Callable[[LocalFleet], Coroutine[Any, Any, None]]
-
-
-def tell(folder: Path, story: Story, **options: Any) -> None:
-    """Run a story on a fleet of its own."""
-
-    async def run() -> None:
-        async with local_fleet(folder, **options) as fleet:
-            await story(fleet)
-
-    uvloop.run(run())
-
-
-def expected(kind: str, body: dict[str, Any]) -> Answer:
-    prompt = (
-        standin_model.chat_prompt(body["messages"])
-        if kind == "chat"
-        else standin_model.completion_prompt(body["prompt"])
-    )
-    sampling = Sampling(body["max_tokens"], ignore_eos=body.get("ignore_eos", False), stop=tuple(body.get("stop", ())))
-    return answer(prompt, sampling)
-
-
-@dataclass
-class Heard:
-    """A stream as its client hears it."""
-
-    response: httpx.Response
-    text: str = ""
-    ids: tuple[int, ...] = ()
-    finish_reason: str | None = None
-    error: dict[str, Any] | None = None
-    done: bool = False
-    events: int = 0
-
-    def take(self, data: bytes) -> None:
-        self.events += 1
-        if data == b"[DONE]":
-            self.done = True
-            return
-        chunk = json.loads(data)
-        self.error = chunk.get("error")
-        for choice in chunk.get("choices", ()):
-            self.text += choice["text"] if "text" in choice else choice["delta"].get("content") or ""
-            self.ids += tuple(choice.get("token_ids") or ())
-            self.finish_reason = choice["finish_reason"] or self.finish_reason
-
-
-@contextlib.asynccontextmanager
-async def streaming(fleet: LocalFleet, entry: LocalNode, kind: str, body: dict[str, Any]) -> AsyncIterator[Heard]:
-    request = {**body, "stream": True}
-    async with fleet.http.stream("POST", entry.url + PATHS[kind], json=request) as response:
-        yield Heard(response)
-
-
-async def listen(heard: Heard, after_events: int = 0, then: Callable[[], None] | None = None) -> None:
-    """To the end; `then` is called once `after_events` events were heard."""
-    parser = SseParser()
-    async for data in heard.response.aiter_bytes():
-        for _, event in parser.feed(data):
-            heard.take(event)
-            if then is not None and heard.events >= after_events:
-                then()
-                then = None
-    assert then is None, "the stream ended before anything could happen to it"
-
-
-async def find_engine(fleet: LocalFleet, kind: str, body: dict[str, Any]) -> LocalNode:
-    """The node to whose engine this request is routed."""
-    async with streaming(fleet, fleet.nodes[0], kind, {**body, "max_tokens": 1}) as heard:
-        await listen(heard)
-        return fleet.by_id(heard.response.headers["x-synkti-node"])
-
+from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, unready_fleet
+from tests.scenarios.stories import CHAT, PATHS, PLAIN, expected, find_engine, listen, streaming, tell
 
 HAPPENINGS: dict[str, Callable[[LocalNode], None]] = {
     "its engine is killed": lambda node: node.kill_engine(),

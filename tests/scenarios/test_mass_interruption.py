@@ -10,7 +10,7 @@ from typing import Any
 import uvloop
 
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, local_fleet
-from tests.scenarios.test_fleet import CHAT, PATHS, expected, listen, streaming
+from tests.scenarios.stories import CHAT, PATHS, expected, listen, streaming
 
 SIZE = 6
 STREAMS = 18

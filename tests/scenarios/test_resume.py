@@ -14,7 +14,7 @@ import pytest
 from local.standin.model import encode
 from node_agent.core.keeper import LIFE_S
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
-from tests.scenarios.test_fleet import CHAT, PATHS, PLAIN, expected, tell
+from tests.scenarios.stories import CHAT, PATHS, PLAIN, expected, tell
 
 BODIES = {"chat": CHAT, "plain": PLAIN}
 

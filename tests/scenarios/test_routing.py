@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
-from tests.scenarios.test_fleet import CHAT, PATHS, expected, find_engine, listen, streaming, tell
+from tests.scenarios.stories import CHAT, PATHS, expected, find_engine, listen, streaming, tell
 
 SHORT: dict[str, Any] = {**CHAT, "max_tokens": 2}
 
