@@ -217,6 +217,7 @@ class Agent:
             TcpJournalLinks(outside.key, time.time, settings.keeper_lag_s, source),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
+            random.random,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)

@@ -146,7 +146,7 @@ class FrontDoor:
         runs = (Run(0, epoch),)
         opening = Opening(generation, runs, request_id.decode("latin-1") if request_id else None, durable)
         machine = begun(generation, stream_id, runs)
-        ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log)
+        ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log, client=request.address)
         kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
         reply = Reply(request, stream_id, request_id, generation.kind.value)
         stream = ClientStream(self._node, self._engines, machine, kept, reply, wanted)
@@ -160,6 +160,7 @@ class FrontDoor:
             return self._refuse(request)
         with self._counted_resume():
             takeover = await self._takeovers.take(event)
+        takeover.ahead.client = request.address
         kept = self._keepers.begin(takeover.ahead, None, durable=takeover.durable)
         request_id = takeover.request_id.encode("latin-1", "replace") if takeover.request_id else None
         generation = takeover.machine.generation

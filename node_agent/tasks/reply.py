@@ -11,7 +11,7 @@ import asyncio
 import orjson
 
 from node_agent.contract.errors import openai_error
-from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER, STREAM_HEADER
+from node_agent.contract.names import DURABILITY_HEADER, NODE_HEADER, NOT_DURABLE, ROUTE_HEADER, STREAM_HEADER
 from node_agent.core import sse
 from node_agent.core.endings import error_event
 from node_agent.core.router import Route
@@ -35,6 +35,7 @@ class Reply:
         self._stream_id = stream_id
         self._request_id = request_id
         self._path = path
+        self.unkept = ""  # why no other node keeps the stream, though its client wants it kept
         self.started = False
         self._ended = False
         self._seen = 0
@@ -49,6 +50,8 @@ class Reply:
         lines = {"cache-control": "no-cache", STREAM_HEADER: self._stream_id}
         if route is not None:
             lines |= {ROUTE_HEADER: route.reason, NODE_HEADER: route.node.instance_id}
+        if self.unkept:
+            lines[DURABILITY_HEADER.decode()] = f"{NOT_DURABLE}; reason={self.unkept}"
         more = [(key.encode(), value.encode()) for key, value in lines.items()]
         if self._request_id is not None:
             more.append((REQUEST_ID, self._request_id))
