@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local.chaos.strikes import KINDS
+from local.chaos.kinds import KINDS
 from local.processes import living_in, tail
 
 ROOT = Path(__file__).parents[2]
