@@ -61,7 +61,7 @@ def prepared(name: str, tell: Callable[[str], None], kv_gib: float = 0) -> Local
     if name == SIM:
         if kv_gib:
             raise MendFirst("the stand-in engine computes nothing, so it has no KV blocks to keep; ENGINE=vllm has")
-        return LocalEngine(SIM, "the stand-in engine", "none", _standin, {}, _known_answer, 60.0)
+        return LocalEngine(SIM, "the stand-in engine", "none", standin_command(), {}, _known_answer, 60.0)
     try:
         environment = ensure_engine(tell)
         model_dir = ensure_model(environment, tell)
@@ -87,9 +87,14 @@ def _vllm(
     return [*command, "--distributed-executor-backend", "uni", *more]
 
 
-def _standin(host: str, port: int) -> list[str]:
+def standin_command(seconds_per_token: float = _SIM_SECONDS_PER_TOKEN) -> EngineCommand:
+    """The stand-in's command, at this pace."""
+    return partial(_standin, seconds_per_token)
+
+
+def _standin(seconds_per_token: float, host: str, port: int) -> list[str]:
     words = [sys.executable, "-m", "local.standin", "--host", host, "--port", str(port), "--model-name", MODEL]
-    return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN), "--plugged"]
+    return [*words, "--seconds-per-token", str(seconds_per_token), "--plugged"]
 
 
 def _known_answer(question: Question) -> Answer:

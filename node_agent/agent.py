@@ -324,8 +324,11 @@ class Agent:
             asyncio.get_running_loop().add_signal_handler(number, self.request_drain)
 
     async def _tick(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
+            due = clock() + _TICK_S
             await asyncio.sleep(_TICK_S)
+            self._node.metrics.loop_lag.observe(max(0.0, clock() - due))
             clients = len(self.streams) + len(self._front.whole_requests)
             self._reactor.post(Tick(time.time(), len(self._served) + clients + self.kv.owed()))
 
