@@ -87,14 +87,14 @@ def _vllm(
     return [*command, "--distributed-executor-backend", "uni", *more]
 
 
-def standin_command(seconds_per_token: float = _SIM_SECONDS_PER_TOKEN) -> EngineCommand:
-    """The stand-in's command, at this pace."""
-    return partial(_standin, seconds_per_token)
+def standin_command(*more: str) -> EngineCommand:
+    """The stand-in's command, with more arguments."""
+    return partial(_standin, more)
 
 
-def _standin(seconds_per_token: float, host: str, port: int) -> list[str]:
+def _standin(more: Sequence[str], host: str, port: int) -> list[str]:
     words = [sys.executable, "-m", "local.standin", "--host", host, "--port", str(port), "--model-name", MODEL]
-    return [*words, "--seconds-per-token", str(seconds_per_token), "--plugged"]
+    return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN), "--plugged", *more]
 
 
 def _known_answer(question: Question) -> Answer:

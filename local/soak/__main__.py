@@ -42,6 +42,9 @@ NODES = 3
 EVERY_S = 20.0
 _SAMPLE_EVERY_S = 5.0
 _REFRESH_S = 2.0
+_PACE_S = 1.0
+"""Per token, where all nodes have their share: an engine of one node makes a token for each of its streams a second."""
+
 CLUSTER = "soak"
 _STRIKES = {
     "sigkill": strikes.kill,
@@ -92,7 +95,6 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--streams", type=int, default=1_000, help="at once")
-    parser.add_argument("--pace", type=float, default=1.0, help="seconds per token of each engine's streams")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "soak")
     given = parser.parse_args()
@@ -124,7 +126,8 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
     gate = AwsGate(aws.endpoint)
     await gate.start()
     environ = {**aws.environ(), "TMPDIR": str(scratch), "SYNKTI_ENGINE_RESTARTS": "1000", "SYNKTI_TERM_GRACE_S": "8"}
-    command = standin_command(options.pace)
+    per_request = _PACE_S * NODES / options.streams
+    command = standin_command("--seconds-per-request", f"{per_request:.6f}")
     kind = MachineKind(CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs)
     fleet = ChaosFleet(aws, gate, kind, free_network(), NODES)
     tending = asyncio.create_task(fleet.run())
@@ -181,8 +184,8 @@ async def _sample(soak: Soak) -> None:
 async def _strike(soak: Soak, for_s: float) -> None:
     """Interruptions of all kinds in turn, EVERY_S apart; a node that is gone is replaced before the next goes."""
     number = 0
-    while soak.elapsed_s < for_s:
-        await asyncio.sleep(EVERY_S)
+    while (due_s := EVERY_S * (number + 1)) < for_s:
+        await asyncio.sleep(max(0.0, due_s - soak.elapsed_s))
         await soak.fleet.until("all nodes serve", lambda: len(soak.fleet.calm) == NODES, 90.0)
         name = list(_STRIKES)[number % len(_STRIKES)]
         number += 1

@@ -17,7 +17,7 @@ from synkti_client import httpx
 
 _TEXTS = ("a night train", "the river", "雨の夜", "🚀 and 🌍", "кто там", "3 lights")
 _TIMEOUT_S = 180.0
-_TOKENS = (60, 200, 20)
+_TOKENS = (40, 160, 20)
 
 
 @dataclass
