@@ -35,6 +35,7 @@ from node_agent.adapters.imds import Imds
 from node_agent.adapters.journal_link import TcpJournalLinks
 from node_agent.adapters.scaling_group import AutoScaling
 from node_agent.adapters.secrets import SecretsManager
+from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.contract.errors import TransientError
 from node_agent.contract.records import RECORD_LIFE_S, NodeRecord, TimelineStep
 from node_agent.contract.states import NodeState
@@ -206,7 +207,8 @@ class Agent:
         status = _first_status(settings, identity)
         machine = Membership(status, secrets.token_bytes(LIFE_BYTES), outside.key, time.monotonic(), random.random)
         self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
-        self._node = Node(identity, settings.model_name, time.time, self._gossip, metrics, settings.min_silence_s)
+        self._clock = clock = SteadyClock()
+        self._node = Node(identity, settings.model_name, clock, self._gossip, metrics, settings.min_silence_s)
         self._served = ServedRequests(self._node, client, settings.engine)
         folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes, MAX_WRITERS) if settings.kv_max_bytes else None
         self.kv = KvNode(self._node, client, self._to_peers, outside.key, settings.engine, folder, outside.blocks)
@@ -214,7 +216,7 @@ class Agent:
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
         self.keepers = Keepers(
             self._node,
-            TcpJournalLinks(outside.key, time.time, settings.keeper_lag_s, source),
+            TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
         )
@@ -229,7 +231,7 @@ class Agent:
         )
         self._gossip.changed = lambda change: self._engines.lose(change.status.instance_id) if is_lost(change) else None
         doorkeeper = Doorkeeper(outside.key)
-        self.journals = JournalDoor(keeper, doorkeeper, time.time)
+        self.journals = JournalDoor(keeper, doorkeeper, clock)
         limits = Limits(body_bytes=settings.max_body_bytes)
         peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
         self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
@@ -244,7 +246,7 @@ class Agent:
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._client = client
         self._supervisor = EngineSupervisor(
-            plan, self._group, client, self._reactor.post, time.time, random.random, self._examine_engine
+            plan, self._group, client, self._reactor.post, clock, random.random, self._examine_engine
         )
         self._background: set[asyncio.Task[None]] = set()
 
@@ -277,7 +279,7 @@ class Agent:
         )
         if self._signals:
             self._handle_signals()
-        self._publish(Publish(NodeState.STARTING, "started", "agent", time.time()))
+        self._publish(Publish(NodeState.STARTING, "started", "agent", self._clock()))
         _log.info(
             "%s listens for clients on %s, for peers on %s", self._node.instance_id, settings.front, settings.peer
         )
@@ -299,7 +301,9 @@ class Agent:
                 tasks.create_task(loop)
                 for loop in (
                     self._supervisor.run(),
-                    watch_metadata(self._outside.metadata, self._reactor.post, time.time, self._settings.term_grace_s),
+                    watch_metadata(
+                        self._outside.metadata, self._reactor.post, self._clock, self._settings.term_grace_s
+                    ),
                     self._gossip.discover(self._outside.instances, self._settings.cluster, reads, random.random),
                     self._gossip.run(),
                     self._engine_load.run(),
@@ -316,7 +320,7 @@ class Agent:
 
     def request_drain(self) -> None:
         """What SIGTERM does."""
-        now = time.time()
+        now = self._clock()
         self._reactor.post(TermRequested(now, now + self._settings.term_grace_s))
 
     def _handle_signals(self) -> None:
@@ -327,7 +331,7 @@ class Agent:
         while True:
             await asyncio.sleep(_TICK_S)
             clients = len(self.streams) + len(self._front.whole_requests)
-            self._reactor.post(Tick(time.time(), len(self._served) + clients + self.kv.owed()))
+            self._reactor.post(Tick(self._clock(), len(self._served) + clients + self.kv.owed()))
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
@@ -362,7 +366,7 @@ class Agent:
         self._node.become(NodeState.GONE)
         self._gossip.handle(Leaving(time.monotonic()))
         loops[0].cancel()  # the supervisor would start the engine again
-        step = TimelineStep(retire.why.partition(",")[0], "agent", time.time())
+        step = TimelineStep(retire.why.partition(",")[0], "agent", self._clock())
         self._publisher.publish(None, NodeState.GONE, step)
         self._draining.tell("retired")
         closing = [asyncio.ensure_future(server.close(_DOOR_DRAIN_S)) for server in self.doors]
