@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 import os
 import random
@@ -33,6 +34,7 @@ from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_server import HttpServer, Limits, bind
 from node_agent.adapters.imds import Imds
 from node_agent.adapters.journal_link import TcpJournalLinks
+from node_agent.adapters.remembered import Remembered
 from node_agent.adapters.scaling_group import AutoScaling
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.adapters.steady_clock import SteadyClock
@@ -43,7 +45,17 @@ from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
 from node_agent.core.backoff import Backoff
 from node_agent.core.keeper import Keeper
-from node_agent.core.lifecycle import CloseClients, Effect, Lifecycle, MoveStreams, Publish, Retire, TermRequested, Tick
+from node_agent.core.lifecycle import (
+    CloseClients,
+    Effect,
+    Lifecycle,
+    MoveStreams,
+    Publish,
+    Retire,
+    TermRequested,
+    Tick,
+    service_word,
+)
 from node_agent.core.membership import Leaving, Membership
 from node_agent.core.membership.wire import LIFE_BYTES
 from node_agent.core.nodes import NodeStatus, Pool
@@ -87,7 +99,10 @@ _CHECKPOINT_S = 2.0
 _FLUSH_S = 1.5
 _LET_GO_S = 2.0
 _DOOR_DRAIN_S = 2.0
-_START_BACKOFF = Backoff(first_s=0.5, max_s=8.0, tries=10)
+_START_BACKOFF = Backoff(first_s=0.5, max_s=8.0)
+_REMEMBERED_AFTER_S = 5.0
+"""How long AWS is waited for at a start where an earlier agent's answer would do."""
+
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -119,11 +134,16 @@ def settle_garbage_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-async def run(settings: Settings) -> int:
-    """A node's whole life; its exit code. Raises ConfigurationError, TransientError where it could not begin."""
+def _nobody(word: str) -> None:
+    """Nobody supervises the agent."""
+
+
+async def run(settings: Settings, say: Callable[[str], None] = _nobody) -> int:
+    """A node's whole life; its exit code. Raises ConfigurationError. say: hears whether it serves, at each change."""
     client = HttpClient()
     outside = await _learn(settings, client)
     agent = Agent(settings, outside, client)
+    agent.say = say
     try:
         return await agent.run()
     finally:
@@ -146,9 +166,12 @@ def _first_status(settings: Settings, identity: Identity) -> NodeStatus:
 
 async def _learn(settings: Settings, client: HttpClient) -> Outside:
     metadata = Imds(settings.metadata_endpoint, client)
-    identity = await _patiently(metadata.identity)
+    remembered = Remembered(settings.runtime_dir)
+    identity = await _patiently(metadata.identity, remembered.identity())
+    remembered.keep_identity(identity)
     store = SecretsManager(aws_client("secretsmanager", identity.region))
-    key = await _patiently(lambda: store.read(settings.cluster_key_secret))
+    key = await _patiently(lambda: store.read(settings.cluster_key_secret), remembered.key())
+    remembered.keep_key(key)
     instances = Ec2(aws_client("ec2", identity.region), settings.peer.port)
     records = DynamoRecords(aws_client("dynamodb", identity.region), settings.table) if settings.table else None
     group = AutoScaling(aws_client("autoscaling", identity.region), settings.group) if settings.group else None
@@ -169,19 +192,24 @@ def _checkpoints(settings: Settings, region: str) -> Checkpoints | None:
     return AwsCheckpoints(s3, settings.checkpoints_bucket, dynamodb, settings.table)
 
 
-async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """Ask again for about a minute: on a fresh instance the network and the role come up with it."""
-    attempt = 0
-    while True:
-        attempt += 1
+async def _patiently(ask: Callable[[], Awaitable[_T]], remembered: _T | None) -> _T:
+    """Ask until there is an answer, or take the one that an earlier agent of this machine had.
+
+    It never gives up: an agent that ends because AWS is away is started again by systemd, and after some times the
+    instance is given back, for nothing that another one could do better.
+    """
+    for attempt in itertools.count(1):
         try:
-            return await ask()
-        except TransientError as error:
-            wait_s = _START_BACKOFF.wait_s(attempt, random.random())  # noqa: S311 # jitter
-            if wait_s is None:
-                raise
+            async with asyncio.timeout(None if remembered is None else _REMEMBERED_AFTER_S):
+                return await ask()
+        except (TransientError, TimeoutError) as error:
+            if remembered is not None:
+                _log.warning("%s; continuing with what the last agent learned", str(error) or "AWS is slow")
+                return remembered
+            wait_s = _START_BACKOFF.wait_s(attempt, random.random()) or 0.0  # noqa: S311 # jitter
             _log.warning("%s; trying again in %.1f s", error, wait_s)
             await asyncio.sleep(wait_s)
+    raise AssertionError("it counts for ever")
 
 
 def _engine_environ(settings: Settings) -> dict[str, str]:
@@ -249,6 +277,7 @@ class Agent:
             plan, self._group, client, self._reactor.post, clock, random.random, self._examine_engine
         )
         self._background: set[asyncio.Task[None]] = set()
+        self.say: Callable[[str], None] = _nobody
 
     @staticmethod
     def _make_publisher(outside: Outside, incarnation: int) -> Publisher:
@@ -331,6 +360,7 @@ class Agent:
         while True:
             await asyncio.sleep(_TICK_S)
             clients = len(self.streams) + len(self._front.whole_requests)
+            self.say(service_word(self._node.state, len(self._served) + clients))
             self._reactor.post(Tick(self._clock(), len(self._served) + clients + self.kv.owed()))
 
     async def _perform(self, effect: Effect) -> None:

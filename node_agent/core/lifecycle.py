@@ -124,6 +124,14 @@ class Retire:
 Effect = Publish | MoveStreams | CloseClients | Retire
 
 
+def service_word(state: NodeState, streams: int) -> str:
+    """Whether the node serves, for systemd and the boot scripts: never ended while it begins with "serving".
+
+    streams: requests at this engine and clients connected here, together.
+    """
+    return f"{'serving' if state.takes_requests or streams else 'not serving'}: {state.value}"
+
+
 CLOCKS_AGREE_S = 2.0
 """IMDS tells its own time in whole seconds; within this difference this node's clock is the finer one."""
 

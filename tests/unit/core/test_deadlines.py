@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.notices import InterruptionNotice
+from node_agent.contract.states import NodeState
 from node_agent.core.lifecycle import (
     CloseClients,
     EngineReady,
@@ -17,6 +18,7 @@ from node_agent.core.lifecycle import (
     Tick,
     believed_deadline,
     in_own_time,
+    service_word,
 )
 
 T0 = 1_800_000_000.0
@@ -61,3 +63,12 @@ def test_clocks_that_agree_leave_a_notice_as_it_is_and_one_that_is_over_leaves_a
     assert in_own_time(InterruptionNotice(T0 + 60.4, "stop", as_of=T0), T0 + 0.9) == T0 + 60.4
     assert in_own_time(InterruptionNotice(T0 + 60.4, "stop"), T0 + 500) == T0 + 60.4
     assert in_own_time(InterruptionNotice(T0 - 5, "stop", as_of=T0), T0) == T0 + 1
+
+
+def test_a_node_serves_by_its_own_word_while_it_takes_requests_or_has_streams() -> None:
+    assert service_word(NodeState.READY, 0) == "serving: ready"
+    assert service_word(NodeState.AT_RISK, 0).startswith("serving")
+    assert service_word(NodeState.DRAINING, 1) == "serving: draining"
+    assert service_word(NodeState.STARTING, 3).startswith("serving"), "its clients' streams continue elsewhere"
+    assert not service_word(NodeState.STARTING, 0).startswith("serving")
+    assert not service_word(NodeState.DRAINING, 0).startswith("serving")
