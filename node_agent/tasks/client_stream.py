@@ -97,6 +97,7 @@ class ClientStream:
         self._pace = Pace()
         self._clock = asyncio.get_running_loop().time
         self._keep = kept.write
+        machine.events.shows_ids = reply.reader.uses_ids
         kept.deliver = reply.request.write
         kept.fenced = self._fenced
         reply.request.when_gone(self.abandon)
@@ -321,7 +322,7 @@ class ClientStream:
         _log.info("stream %s: lost %s: %s, after %d tokens", self.stream_id, node.instance_id, why, self.machine.tokens)
 
     def _gone_on(self, node: NodeStatus, now: float) -> bytes:
-        """The stream goes on: count the pause, and say it in a comment that SSE clients ignore."""
+        """The stream goes on: count the pause, and say it in a comment to a client that takes comments."""
         loss, self._loss = self._loss, None
         if loss is None or not self.machine.seq:
             return b""
@@ -331,7 +332,7 @@ class ClientStream:
         told = f"synkti continued on {node.instance_id} after {loss.why} on {loss.node}"
         told += f", pause {pause_s * 1000:.1f} ms"
         _log.info("stream %s: %s", self.stream_id, told)
-        return sse.comment(told)
+        return sse.comment(told) if self._reply.reader.uses_ids else b""
 
     async def _next_route(self) -> Route | None:
         """Another engine: outside the lost pool where possible; of those that were tried, any but the last."""
