@@ -262,7 +262,7 @@ class DoorRequest(Protocol):
         ...
 
     def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Headers of the answer, whoever gives it; to be called before it begins."""
+        """Headers of the answer, whoever gives it; to be called before it begins. The last of one name counts."""
         ...
 
     def accept(self) -> None:

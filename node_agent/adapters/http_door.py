@@ -48,7 +48,7 @@ class Request:
         self.may_stay = True
         self.knows_chunks = True
         self._is_head = method == "HEAD"
-        self._added: Headers = ()
+        self._added: dict[bytes, bytes] = {}
         self._connection = connection
         self._send = connection.write
         self._gone: Callable[[], None] | None = None
@@ -84,7 +84,7 @@ class Request:
     # answering
 
     def add_headers(self, headers: Headers) -> None:
-        self._added = (*self._added, *headers)
+        self._added |= dict(headers)
 
     def accept(self) -> None:
         if self.knows_chunks and not self.is_begun:
@@ -125,7 +125,7 @@ class Request:
         server = self._connection.server
         if server.is_closing:
             self.may_stay = False
-        told = b"".join([b"%b: %b\r\n" % header for header in (*self._added, *more)])
+        told = b"".join([b"%b: %b\r\n" % header for header in (*self._added.items(), *more)])
         end = b"\r\n" if self.may_stay else b"connection: close\r\n\r\n"
         return b"".join((_STATUS[status], server.date, lines, told, end))
 

@@ -1,8 +1,8 @@
 """The JSON of a request's body, read as vLLM's server reads it and written anew, so that both read the same.
 
-orjson reads what JSON is. Python's own `json`, with which vLLM's server reads, takes more: a byte order mark, UTF-16 and
-UTF-32, NaN and infinities, halves of surrogate pairs, and a number too large for a double. What only it can read is
-read by it, up to a bound, because it is several times slower.
+orjson reads what JSON is. Python's own `json`, with which vLLM's server reads, takes more: a byte order mark, UTF-16
+and UTF-32, NaN and infinities, halves of surrogate pairs, and a number too large for a double. What only it can read
+is read by it, up to a bound, because it is several times slower.
 
 A body is always passed on as it was understood here, never as it came: two readers that differ in one byte would be a
 way around what is taken out of it (`without_own_arguments`).

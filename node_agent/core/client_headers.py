@@ -11,8 +11,8 @@ that begins with anything else ends the measurement. SDKs send `Accept: applicat
 What keeps an idle connection open has three forms, because no single one is harmless everywhere:
 
     a comment a second            to those who asked for ids: so they notice that a node froze
-    a comment line every 15 s     to programs that parse SSE (the SDKs: `X-Stainless-Lang`; `text/event-stream` accepted);
-                                  without a blank line, at which openai-go before 3.20 fails for want of data
+    a comment line every 15 s     to programs that parse SSE (SDKs: `X-Stainless-Lang`; `text/event-stream` accepted);
+                                  no blank line: openai-go before March 2026 takes that for an event without data
     a blank line every 15 s       to all others: vllm bench glues a comment to the event behind it, and fails
 """
 
@@ -70,12 +70,12 @@ def stream_reader(headers: Mapping[bytes, bytes]) -> StreamReader:
     return StreamReader(is_event_source, is_event_source, parses)
 
 
-def request_id(headers: Mapping[bytes, bytes], generated: str) -> bytes:
-    """The client's own id of its request, else the generated one. Raises RequestRejected (400)."""
+def request_id(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The client's own id of its request, None where it gave none. Raises RequestRejected (400)."""
     given = headers.get(REQUEST_ID)
     if given is not None and len(given) > MAX_REQUEST_ID_BYTES:
         raise RequestRejected(400, "invalid_request", f"X-Request-Id has {MAX_REQUEST_ID_BYTES} bytes at most.")
-    return given or generated.encode()
+    return given or None
 
 
 def to_engine(headers: Mapping[bytes, bytes]) -> dict[str, str]:

@@ -3,8 +3,8 @@
 A request is read once, into a frozen `Generation`; what the engine gets and what the client gets are derived from it.
 What the client did not ask for (token ids, usage) is added for the engine and taken out again for the client.
 
-Fields are read as the engine reads them (`core/lax`). A request that cannot be read so is refused by the engine alone, in
-its own words, or is one that only an engine understands: it is passed on, and not continued (`OnlyEngineKnows`).
+Fields are read as the engine reads them (`core/lax`). A request that cannot be read so is refused by the engine, in its
+own words, or is one that only an engine understands: it is passed on, and not continued (`OnlyEngineKnows`).
 """
 
 from __future__ import annotations
@@ -211,7 +211,9 @@ def is_of_one_engine(generation: Generation) -> bool:
     return bool(body.get("background")) or body.get("previous_response_id") is not None
 
 
-_READERS: Mapping[Callable[[object], object], tuple[str, ...]] = {
+_Reader = Callable[[object], float]  # a bool and an int are floats, too
+
+_READERS: Mapping[_Reader, tuple[str, ...]] = {
     read_bool: (
         "stream", "background", "echo", "logprobs", "use_beam_search", "include_reasoning", "return_token_ids",
         "include_stop_str_in_output",
@@ -221,8 +223,8 @@ _READERS: Mapping[Callable[[object], object], tuple[str, ...]] = {
 }  # fmt: skip
 """What is read here of a request, and how an engine reads it. A completion's logprobs are a number."""
 
-_EXACT = {read_bool: (bool,), read_int: (int,), read_float: (int, float)}
-_FIELDS = {
+_EXACT: Mapping[_Reader, tuple[type, ...]] = {read_bool: (bool,), read_int: (int,), read_float: (int, float)}
+_FIELDS: Mapping[Kind, tuple[tuple[str, _Reader], ...]] = {
     kind: tuple(
         (name, read_int if name == "logprobs" and kind is Kind.COMPLETION else read)
         for read, names in _READERS.items()

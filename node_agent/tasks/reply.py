@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import asyncio
 
-import orjson
-
-from node_agent.contract.errors import openai_error
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER, STREAM_HEADER
 from node_agent.core import sse
 from node_agent.core.client_headers import StreamReader
 from node_agent.core.endings import error_event
 from node_agent.core.router import Route
 from node_agent.ports import DoorRequest
-from node_agent.tasks.answers import answer_error
+from node_agent.tasks.answers import answer_error, error_body
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 COMMENT_EVERY_S = 1.0
@@ -93,4 +90,4 @@ class Reply:
             self._ended = True
             answer_error(self.request, status, code, message, retry_after_s=1.0 if status == 503 else None)
             return status
-        return self.end(error_event(self._path, orjson.dumps(openai_error(status, code, message))))
+        return self.end(error_event(self._path, error_body(self._path, status, code, message)))

@@ -32,7 +32,9 @@ def test_whatever_it_is_written_in_no_own_argument_comes_through(name: str, raw:
     assert orjson.loads(body.to_bytes()) == LEFT
 
 
-@pytest.mark.parametrize("value", [b"NaN", b"-Infinity", b"1e999", b'"\\ud800"', b'"\xed\xa0\x80"', b'{"a":["\\udc00"]}'])
+@pytest.mark.parametrize(
+    "value", [b"NaN", b"-Infinity", b"1e999", b'"\\ud800"', b'"\xed\xa0\x80"', b'{"a":["\\udc00"]}']
+)
 def test_what_orjson_cannot_write_is_written_as_the_engine_would_read_it(value: bytes) -> None:
     raw = TEXT.encode()[:-1] + b',"top_p":' + value + b"}"
     body = read_body(raw)
@@ -51,8 +53,17 @@ def test_own_arguments_are_taken_out_however_deep_they_are() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"{", b"[1,]", b'{"a":1} x', b'{"a":"\xff"}', b"\x00", b'{"a":' + b"1" * 5_000 + b"e}", b"[" * 100_000]
-    + [b'{"a":NaN,"b":"' + b"x" * MAX_ODD_BYTES + b'"}'],
+    [
+        b"",
+        b"{",
+        b"[1,]",
+        b'{"a":1} x',
+        b'{"a":"\xff"}',
+        b"\x00",
+        b'{"a":' + b"1" * 5_000 + b"e}",
+        b"[" * 100_000,
+        b'{"a":NaN,"b":"' + b"x" * MAX_ODD_BYTES + b'"}',
+    ],
     ids=range(9),
 )
 def test_what_is_no_json_is_refused_in_words(raw: bytes) -> None:
@@ -72,6 +83,8 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     assert read == right or repr(read) == repr(right)  # NaN is not equal to itself
 
 
-@pytest.mark.parametrize(("value", "model"), [({"model": "m"}, "m"), ({"model": 5}, None), ({"model": ""}, None), ([], None)])
+@pytest.mark.parametrize(
+    ("value", "model"), [({"model": "m"}, "m"), ({"model": 5}, None), ({"model": ""}, None), ([], None)]
+)
 def test_the_model_is_what_is_named_as_a_text(value: Any, model: str | None) -> None:
     assert Body(value).model == model

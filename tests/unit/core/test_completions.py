@@ -43,7 +43,7 @@ def test_a_deeper_one_is_passed_on_and_not_continued(levels: int) -> None:
 
 @pytest.mark.parametrize("levels", [1_010, 100_000])
 def test_one_that_nobody_could_write_anew_is_refused_with_words(levels: int) -> None:
-    with pytest.raises(RequestRejected, match="cannot be read|nested too deep") as refused:
+    with pytest.raises(RequestRejected, match=r"cannot be read|nested too deep") as refused:
         read_body(nested(levels)).to_bytes()
     assert refused.value.status == 400
 
@@ -167,9 +167,24 @@ def test_a_field_is_what_the_engine_takes_it_for(fields: dict[str, Any], told: d
 
 @pytest.mark.parametrize(
     "fields",
-    [{"n": "two"}, {"n": 0}, {"max_tokens": -1}, {"max_tokens": 1.5}, {"prompt": None}, {"prompt": ["a", 1]}]
-    + [{"stop": 5}, {"stop": [1]}, {"stream_options": "yes"}, {"stream_options": {"include_usage": []}}, {"model": 5}]
-    + [{"model": None}, {"prompt_embeds": "x"}, {"vllm_xargs": "x"}, {"vllm_xargs": [1]}, {"include": 5}],
+    [
+        {"n": "two"},
+        {"n": 0},
+        {"max_tokens": -1},
+        {"max_tokens": 1.5},
+        {"prompt": None},
+        {"prompt": ["a", 1]},
+        {"stop": 5},
+        {"stop": [1]},
+        {"stream_options": "yes"},
+        {"stream_options": {"include_usage": []}},
+        {"model": 5},
+        {"model": None},
+        {"prompt_embeds": "x"},
+        {"vllm_xargs": "x"},
+        {"vllm_xargs": [1]},
+        {"include": 5},
+    ],
     ids=str,
 )
 def test_what_only_an_engine_understands_is_left_to_one(fields: dict[str, Any]) -> None:
@@ -177,7 +192,9 @@ def test_what_only_an_engine_understands_is_left_to_one(fields: dict[str, Any]) 
         read_generation(Kind.COMPLETION, orjson.dumps({**BODY, **fields}))
 
 
-@pytest.mark.parametrize(("n", "prompts", "param"), [(MAX_CHOICES + 1, 1, "n"), (64, 17, "n"), (1, MAX_CHOICES + 1, "prompt")])
+@pytest.mark.parametrize(
+    ("n", "prompts", "param"), [(MAX_CHOICES + 1, 1, "n"), (64, 17, "n"), (1, MAX_CHOICES + 1, "prompt")]
+)
 def test_prompts_and_choices_are_bounded_together(n: int, prompts: int, param: str) -> None:
     body = {**BODY, "n": n, "prompt": ["p"] * prompts if prompts > 1 else "p"}
     with pytest.raises(RequestRejected, match=f"may ask for {MAX_CHOICES} answers") as refused:
@@ -186,4 +203,6 @@ def test_prompts_and_choices_are_bounded_together(n: int, prompts: int, param: s
 
 
 def test_a_thousand_prompts_are_as_many_as_an_engine_takes() -> None:
-    assert read_generation(Kind.COMPLETION, orjson.dumps({**BODY, "prompt": ["p"] * MAX_CHOICES})).choices == MAX_CHOICES
+    assert (
+        read_generation(Kind.COMPLETION, orjson.dumps({**BODY, "prompt": ["p"] * MAX_CHOICES})).choices == MAX_CHOICES
+    )
