@@ -77,6 +77,7 @@ from node_agent.tasks.journal_door import JournalDoor
 from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.kv_node import KvNode
 from node_agent.tasks.metrics import Metrics
+from node_agent.tasks.models import Models
 from node_agent.tasks.node import Node
 from node_agent.tasks.open_streams import OpenStreams
 from node_agent.tasks.peer_door import PeerDoor
@@ -254,8 +255,17 @@ class Agent:
         self._publisher = self._make_publisher(outside, status.incarnation)
         self._draining = Draining(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
         self._entrance = Entrance(self._node, random.random)
+        self._models = Models(self._node, self._engines, client, settings.engine)
         self._front = FrontDoor(
-            self._node, self._entrance, self._engines, self.keepers, takeovers, self.streams, self._draining
+            self._node,
+            self._entrance,
+            self._engines,
+            self.keepers,
+            takeovers,
+            self.streams,
+            self._draining,
+            self._models,
+            settings.allowed_origins,
         )
         self._gossip.changed = lambda change: self._engines.lose(change.status.instance_id) if is_lost(change) else None
         doorkeeper = Doorkeeper(outside.key)
@@ -336,6 +346,7 @@ class Agent:
                     self._gossip.discover(self._outside.instances, self._settings.cluster, reads, random.random),
                     self._gossip.run(),
                     self._engine_load.run(),
+                    self._models.run(),
                     self._entrance.run(),
                     self._publisher.run(),
                     self.keepers.run(),
