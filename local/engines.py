@@ -53,8 +53,8 @@ class LocalEngine:
     keeps_blocks: bool = False
 
 
-def prepared(name: str, tell: Callable[[str], None], kv_gib: float = 0) -> LocalEngine:
-    """Makes what is not in the cache yet. Raises MendFirst.
+def prepared(name: str, tell: Callable[[str], None], kv_gib: float = 0, arguments: Sequence[str] = ()) -> LocalEngine:
+    """Makes what is not in the cache yet. Raises MendFirst. arguments: more of them for a vLLM that keeps no blocks.
 
     kv_gib: how much of the disk each engine's KV blocks may have, so that contexts can move between nodes; 0: none.
     """
@@ -75,7 +75,7 @@ def prepared(name: str, tell: Callable[[str], None], kv_gib: float = 0) -> Local
     if kv_gib:
         environ["SYNKTI_KV_MAX_BYTES"] = str(int(kv_gib * 1024**3))
     # What keeps blocks is loaded of this checkout, by its module's name (`node_agent/kv`).
-    path, more = ((plugin, _ROOT), _SLOW_PREFILL) if kv_gib else ((plugin,), ())
+    path, more = ((plugin, _ROOT), _SLOW_PREFILL) if kv_gib else ((plugin,), tuple(arguments))
     command = partial(_vllm, environment, model_dir, path, more)
     return LocalEngine(VLLM, "a real vLLM", str(model_dir), command, environ, lambda question: None, 300.0, kv_gib > 0)
 

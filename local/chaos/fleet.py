@@ -15,6 +15,7 @@ import httpx
 
 from local.aws import ACCOUNT, REGION, EmbeddedAws
 from local.aws_gate import AwsGate
+from local.chaos.refused import Refused
 from local.errors import LocalRunError
 from local.imds import InstanceMetadata
 from local.machines import Machine, MachineKind
@@ -55,6 +56,7 @@ class ChaosFleet:
         self._launched = 0
         self._failed = 0
         self._turns = Counter[str]()
+        self.refused = Refused()
         self._http = httpx.AsyncClient(timeout=1.0)
         self.machines: list[Machine] = []
         self.serving: set[str] = set()
@@ -98,8 +100,12 @@ class ChaosFleet:
 
     def turn(self, name: str, options: Sequence[_T]) -> _T:
         """The next of the options, in turn."""
+        return options[(self.number(name) - 1) % len(options)]
+
+    def number(self, name: str) -> int:
+        """1, 2, 3, ... of each name."""
         self._turns[name] += 1
-        return options[(self._turns[name] - 1) % len(options)]
+        return self._turns[name]
 
     async def run_stranger(self, tags: Mapping[str, str]) -> str:
         """An instance with these tags on which nothing runs; its id."""
@@ -173,13 +179,22 @@ def signal_all(folder: Path, number: signal.Signals) -> None:
 
 def kill_engine_core(machine: Machine) -> None:
     """SIGKILL to the engine's youngest process: of a vLLM its core, which leaves the API server alone in its group."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        group = int((machine.folder / "engine.group").read_text().split()[1])
+    if (group := engine_group(machine)) is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
         members = [pid for pid in living_in(machine.folder) if os.getpgid(pid) == group]
         os.kill(max(members), signal.SIGKILL)
 
 
 def signal_engine(machine: Machine, number: signal.Signals) -> None:
-    """To the engine's process group, as its agent noted it."""
+    """To the engine's process group."""
+    if (group := engine_group(machine)) is not None:
+        with contextlib.suppress(OSError):
+            os.killpg(group, number)
+
+
+def engine_group(machine: Machine) -> int | None:
+    """The engine's process group, as its agent noted it; None where there is no note."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        os.killpg(int((machine.folder / "engine.group").read_text().split()[1]), number)
+        return int((machine.folder / "engine.group").read_text().split()[1])
+    return None

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from local.chaos import faulty, hostile, outside, strikes
+from local.chaos import faulty, hostile, outside, strikes, unanswerable
 from local.chaos.fleet import ChaosFleet
 from local.engines import SIM, VLLM
 from local.machines import Machine
@@ -56,6 +56,15 @@ KINDS = (
     Kind("metadata-away", outside.metadata_away),
     Kind("skewed-clock", faulty.skewed_clock, sudden=True),
     Kind("dead-replica-link", faulty.dead_replica_link, most_of="synkti_kept_bytes", sudden=True),
+    Kind("stuck-core", faulty.stuck_core, most_of="synkti_engine_requests", engines=(SIM,)),
+    Kind("slow-engine", faulty.slow_engine, most_of="synkti_engine_requests", engines=(SIM,)),
+    Kind("slow-engine", faulty.slowed_engine, most_of="synkti_engine_requests", engines=(VLLM,)),
+    Kind("preempted-streams", faulty.preempted_streams, most_of="synkti_engine_requests", engines=(SIM,)),
+    Kind("preempted-streams", faulty.crowded_engine, most_of="synkti_engine_requests", engines=(VLLM,)),
+    Kind("long-step", faulty.long_step, most_of="synkti_engine_requests", engines=(SIM,)),
+    Kind("engine-errors", faulty.engine_errors, most_of="synkti_engine_requests", engines=(SIM,)),
+    Kind("poisonous-prompt", unanswerable.poisonous_prompt, victims=0, engines=(SIM,)),
+    Kind("request-that-fails", unanswerable.request_that_fails, victims=0, engines=(SIM,)),
     Kind("stalled-readers", hostile.stalled_readers),
     Kind("flood", hostile.flood),
     Kind("half-sent-bodies", hostile.half_sent_bodies),
