@@ -22,6 +22,9 @@ STREAMS_PATH = "/v1/streams/"
 _CONTINUED = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
 _YES = frozenset({"1", "on", "t", "true", "y", "yes"})
 _ASKS_FOR_IDS = frozenset({"1", "true", "yes"})
+_SIGNS = (b"stream", b"\\u", b"\0")
+"""One of these is in every body with the key `stream`: as it is, escaped, or in UTF-16, which engines read, too."""
+
 _REPEATED = "x-stainless-retry-count"
 
 
@@ -57,7 +60,7 @@ def read(request: httpx.Request, body: bytes) -> Asked:
 
 def asks_for_stream(body: bytes) -> bool:
     """Whether this is a JSON object whose field `stream` an engine reads as true, and that it answers at once."""
-    if b"stream" not in body and b"\\u" not in body:
+    if not any(sign in body for sign in _SIGNS):
         return False  # most bodies of answers in one piece are not parsed
     try:
         fields = json.loads(body)

@@ -89,7 +89,7 @@ class Attempts:
         """
         self._made += 1
         order = self._nodes.order()
-        if not order or self._is_at_end(len(order)):
+        if not order or (self._made > 1 and self._is_at_end(len(order))):
             raise self._error()
         node = next((url for url in (heard, *order) if url is not None and url not in self._asked), None)
         wait_s = 0.0
@@ -141,7 +141,7 @@ class Attempts:
         )
 
     def _is_too_late(self) -> bool:
-        return self.remaining_s() == 0.0 and self._last is not None
+        return self.remaining_s() == 0.0
 
     def _error(self) -> Exception:
         message = f"{self._summary()}; last: {self._detail()}"

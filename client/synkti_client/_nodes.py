@@ -101,7 +101,13 @@ def _base(url: str) -> str:
     """Scheme, host and port. Raises ValueError."""
     try:
         parts = urlsplit(url)
-        is_usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        is_usable = (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and parts.port != 0
+            and url.isascii()
+            and " " not in url
+        )
         httpx.URL(url)  # it is what connects, and reads URLs in its own way
     except (ValueError, httpx.InvalidURL):
         is_usable = False
