@@ -5,8 +5,8 @@
                                    +------ fails: twice as long+
 
 Membership says whether a node is there; this says whether it does what it is asked. A peer can answer every probe and
-lose every request. What counts as a failure is decided in `core/failure`; where nobody else is left, a request goes to a
-node in spite of its breaker (`core/router`): one that is wrong must not be worse than none.
+lose every request. What counts as a failure is decided in `core/failure`; where no other node is left, a request goes
+to a node in spite of its breaker (`core/router`): one that is wrong must not be worse than none.
 """
 
 from __future__ import annotations

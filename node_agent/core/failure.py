@@ -10,6 +10,7 @@ connection to it.
     engine  status 307                      client   final      -        refused-request
     engine  status 400 error                client   final      -        refused-request
     engine  status 400 other                client   final      -        refused-request
+    engine  status 400 error, continuation  ours     elsewhere  -        refused-continuation
     engine  status 401 error                engine   elsewhere  counts   engine-locked
     engine  status 404 error                client   final      -        refused-request
     engine  status 404 other                client   final      -        refused-request
@@ -33,6 +34,7 @@ connection to it.
     peer    status 500 other                peer     elsewhere  counts   peer-refused
     peer    status 503 error                peer     elsewhere  -        peer-busy
     engine  event 400                       client   final      -        refused-request
+    engine  event 400, continuation         ours     elsewhere  -        refused-continuation
     engine  event 500                       client   once-more  -        failed-request
     engine  event 503                       engine   elsewhere  -        engine-busy
     engine  event engine-dead               engine   elsewhere  -        engine-died
@@ -74,6 +76,7 @@ Rules behind the rows:
   should have refused (an empty grammar, a schema that refers to itself), and of its own faults, so one other engine
   gives a second opinion, and its answer, whatever it is, is the client's.
 * A 5xx without that form is the engine's only where another engine can answer the request ("doubt").
+* The request for the rest of an answer is made here: that an engine refuses it says nothing of what the client sent.
 * A peer door's own answer is about that peer, never about the client. What its engine said is marked as such.
 * Being busy is no fault: a breaker that opened for it would take capacity away when it is needed most.
 * A breaker is this entry's, of its way to that node's engine; so a network between them counts, too.
@@ -158,6 +161,13 @@ class Verdict:
 
 _CLIENTS = Verdict(
     Fault.CLIENT, Next.FINAL, Counts.NO, "refused-request", "the engine answered; what it says is about the request"
+)
+_CONTINUATION = Verdict(
+    Fault.OURS,
+    Next.ELSEWHERE,
+    Counts.NO,
+    "refused-continuation",
+    "the engine refused what this entry made of the request",
 )
 _FAILED = Verdict(
     Fault.CLIENT, Next.ONCE_MORE, Counts.NO, "failed-request", "the engine works and says that this request failed"
@@ -248,7 +258,7 @@ _LOSSES = _losses()
 
 
 def judge_loss(by: By, why: str) -> Verdict:
-    """An exchange that was lost for this reason, in one word (`core/handing_over.read_loss` takes it from a longer one)."""
+    """An exchange that was lost. why: in one word, as `core/handing_over.read_loss` gives it."""
     verdict = _LOSSES.get((by, why))
     if verdict is not None:
         return verdict
@@ -256,8 +266,11 @@ def judge_loss(by: By, why: str) -> Verdict:
     return Verdict(fault, Next.ELSEWHERE, Counts.YES, "other", "lost for a reason that is not known here")
 
 
-def judge_answer(by: By, status: int, body: Body) -> Verdict:
-    """An answer that is not the one that was asked for: any status but a 2xx."""
+def judge_answer(by: By, status: int, body: Body, *, is_continuation: bool = False) -> Verdict:
+    """An answer that is not the one that was asked for: any status but a 2xx.
+
+    is_continuation: whether the request was for the rest of an answer, which other engines began.
+    """
     if by is By.PEER:
         if status in (413, 431):
             return _PEER_LIMIT
@@ -271,12 +284,15 @@ def judge_answer(by: By, status: int, body: Body) -> Verdict:
     if status in (429, 503):
         return _BUSY
     if status < 500 or status == 501:
-        return _CLIENTS
+        return _CONTINUATION if is_continuation else _CLIENTS
     return _FAILED if body is Body.ERROR else _ERROR
 
 
-def judge_event(payload: bytes) -> Verdict:
-    """An error event in an engine's stream. vLLM says 200 before it reads a request whose answer it streams."""
+def judge_event(payload: bytes, *, is_continuation: bool = False) -> Verdict:
+    """An error event in an engine's stream. vLLM says 200 before it checks all of a request whose answer it streams.
+
+    is_continuation: as for `judge_answer`.
+    """
     error = _read_error(payload)
     if error is None:
         return Verdict(Fault.ENGINE, Next.ELSEWHERE, Counts.YES, "error-chunk", _OF_ENGINE["error-chunk"])
@@ -284,7 +300,7 @@ def judge_event(payload: bytes) -> Verdict:
         return _DIED
     code = error.get("code")
     status = code if isinstance(code, int) and 400 <= code < 600 else 500
-    return judge_answer(By.ENGINE, status, Body.ERROR)
+    return judge_answer(By.ENGINE, status, Body.ERROR, is_continuation=is_continuation)
 
 
 def read_body(body: bytes, *, has_model: bool) -> Body:

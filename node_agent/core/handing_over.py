@@ -20,16 +20,11 @@ _MAX_LIFE = 20
 """Characters: it comes from a peer."""
 
 
-class Loss(NamedTuple):
-    """why: the reason alone; to: the node that has room, where there is one.
+class Death(NamedTuple):
+    """life: which of the node's engines it was; alone: whether no other suspect was unanswered there."""
 
-    life: which of the node's engines died, None where none did; alone: whether no other suspect was unanswered there.
-    """
-
-    why: str
-    to: str | None = None
-    life: str | None = None
-    alone: bool = False
+    life: str
+    alone: bool
 
 
 def handed_to(instance_id: str | None) -> str:
@@ -42,11 +37,16 @@ def died(life: int, *, alone: bool) -> str:
     return f"{ENGINE_DIED} {life} {_ALONE if alone else _BESIDE}"
 
 
-def read_loss(line: str) -> Loss:
-    """Whatever the line is: one of an unknown form is its own reason."""
+def read_loss(line: str) -> tuple[str, str | None]:
+    """The reason alone, and the node that has room, where there is one. A line of an unknown form is its own reason."""
     if line.startswith(_TO):
-        return Loss(HANDOFF, to=line.removeprefix(_TO))
+        return HANDOFF, line.removeprefix(_TO)
+    return (line if read_death(line) is None else ENGINE_DIED), None
+
+
+def read_death(line: str) -> Death | None:
+    """What a line says of an engine that died; None where it says nothing of one."""
     match line.split(" "):
         case [why, life, beside] if why == ENGINE_DIED and beside in (_ALONE, _BESIDE):
-            return Loss(ENGINE_DIED, life=life[:_MAX_LIFE], alone=beside == _ALONE)
-    return Loss(line)
+            return Death(life[:_MAX_LIFE], beside == _ALONE)
+    return None

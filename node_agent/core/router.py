@@ -14,9 +14,9 @@ and where all of these are beyond the bound, the least loaded of them and of som
    breaker spares requests a node that fails while others work, and must not become an outage of its own.
 
 Who can take it: serves the model, was not tried for this request, is able to (`Request.able`), has its breaker closed,
-and is not full. The bound is BOUND times the mean in flight, and SLACK more (Mirrokni, Thorup, Zadimoghaddam 2018). Nodes that are ready come
-before those at risk, and after a loss other pools before the lost one's, because EC2 reclaims pools. Suspects,
-draining and unready nodes are not on the ring at all.
+and is not full. The bound is BOUND times the mean in flight, and SLACK more (Mirrokni, Thorup, Zadimoghaddam 2018).
+Nodes that are ready come before those at risk, and after a loss other pools before the lost one's, because EC2 reclaims
+pools. Suspects, draining and unready nodes are not on the ring at all.
 """
 
 from __future__ import annotations

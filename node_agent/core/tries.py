@@ -1,11 +1,11 @@
 """What became of one request at the engines that were asked, and what its client gets where none of them answered.
 
-    asked --answered------------------------------> the client has it; who was in doubt for it is counted as failing
-          --failed: ELSEWHERE, below the bound----> another engine
-          --failed: ONCE_MORE, the first time-----> another engine
-          --failed: ONCE_MORE, the second time----> the client gets that answer
-          --failed: FINAL-------------------------> the client gets that answer
-          --no engine is left, or the bound-------> the last answer that is the request's; busy; or which losses
+asked --answered------------------------------> the client has it; who was in doubt for it is counted as failing
+      --failed: ELSEWHERE, below the bound----> another engine
+      --failed: ONCE_MORE, the first time-----> another engine
+      --failed: ONCE_MORE, the second time----> the client gets that answer
+      --failed: FINAL-------------------------> the client gets that answer
+      --no engine is left, or the bound-------> the last answer that is the request's; busy; or which losses
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Tries:
         is_agreed = verdict.next is Next.FINAL or self._failures >= _OPINIONS
         if answer is not None and verdict.counts is Counts.NO:
             self._answer = answer
-        elif is_agreed:
+        elif is_agreed and self._answer is None:
             self._answer = _without_words(self.whys)
         return not is_agreed and len(self.whys) < MAX_ENGINES
 
@@ -68,9 +68,10 @@ class Tries:
         """Whether every engine only had no room."""
         return bool(self.whys) and _BUSY.issuperset(self.whys)
 
-    def in_words(self) -> str:
-        """The failures, for people: how many, and why."""
-        return f"{len(self.whys)} ({', '.join(self.whys)})"
+    def in_words(self, what: str) -> str:
+        """The failures, for people. what: who failed, in the plural."""
+        count = len(self.whys)
+        return f"{count} {what if count != 1 else what.removesuffix('s')} ({', '.join(self.whys)})"
 
 
 def _without_words(whys: list[str]) -> Answer:

@@ -10,6 +10,14 @@ import orjson
 from node_agent.contract.errors import openai_error
 from node_agent.ports import DoorRequest
 
+_FINAL = (b"x-should-retry", b"false")
+"""OpenAI's SDKs, and ours, send a request again after a 5xx unless an answer says this."""
+
+
+def final_headers(status: int) -> list[tuple[bytes, bytes]]:
+    """For an answer that would be the same at any node."""
+    return [_FINAL] if status >= 500 else []
+
 
 def answer_json(request: DoorRequest, value: Mapping[str, Any], status: int = 200) -> None:
     request.respond(status, orjson.dumps(value))
