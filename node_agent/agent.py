@@ -83,7 +83,7 @@ from node_agent.tasks.open_streams import OpenStreams
 from node_agent.tasks.peer_door import PeerDoor
 from node_agent.tasks.publisher import Publisher
 from node_agent.tasks.self_test import able_ways
-from node_agent.tasks.served import ServedRequests
+from node_agent.tasks.served import ServedRequests, WatchedGroup
 from node_agent.tasks.takeover import Takeovers
 from node_agent.tasks.watch_metadata import watch_metadata
 
@@ -274,9 +274,8 @@ class Agent:
         peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
         self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
         self._outside = outside
-        self._group = EngineProcess(
-            settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group"
-        )
+        group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
+        self._group = WatchedGroup(group, self._served)
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
         self._engine_load = EngineLoad(
             self._node, self._served, client, settings.engine, lambda: self.kv.contexts.prefill_tokens_per_s or 0.0

@@ -26,6 +26,18 @@ class Metrics:
         self.streams = Gauge("synkti_streams_open", "Clients' streams open on this node", registry=registry)
         self.served = Gauge("synkti_engine_requests", "Requests under way at this node's engine", registry=registry)
         self.losses = Counter("synkti_engine_losses", "Engines lost under a stream", ["why"], registry=registry)
+        self.failures = Counter(
+            "synkti_hop_failures", "Failures between an entry and an engine", ["fault", "why"], registry=registry
+        )
+        self.deadly_deaths = Counter(
+            "synkti_deadly_deaths", "Engines that died under a request they had not answered", registry=registry
+        )
+        self.deadly_refused = Counter(
+            "synkti_deadly_refused", "Requests refused because they end engines", registry=registry
+        )
+        self.deadly_cases = Gauge(
+            "synkti_deadly_cases", "Contents of requests suspected or refused now", registry=registry
+        )
         self.continuations = Counter(
             "synkti_continuations", "Streams that went on in another engine", ["why"], registry=registry
         )
