@@ -1,7 +1,7 @@
 """Requests that a stand-in fails at because of a text in them, as engines do because of a prompt: every time. Pure.
 
-Told on the command line, `--on-text TEXT=WHAT`, as often as wanted. Without any, some requests fail as they were seen to
-fail in vLLM: an empty grammar and a schema that refers to itself (500), a regular expression and a token id that are
+Told on the command line, `--on-text TEXT=WHAT`, as often as wanted. Without any, some requests fail as they were seen
+to fail in vLLM: an empty grammar and a schema that refers to itself (500), a regular expression and a token id that are
 none (400). Where a stream was asked for, these errors come inside of it.
 """
 

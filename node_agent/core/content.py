@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from node_agent.core.completions import OWN_ARGUMENTS
+from node_agent.core.bodies import OWN_ARGUMENTS
 
 CONTENT_BYTES = 16
 

@@ -10,6 +10,7 @@ asked --answered------------------------------> the client has it; who was in do
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -26,11 +27,13 @@ _BUSY = frozenset({"engine-busy", "peer-busy"})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An engine's own answer, to be passed on as it is. is_event: it came as an error event of a stream."""
+    """An engine's own answer, to be passed on as it is. headers: beside the content-type; is_event: it came as an error
+    event of a stream."""
 
     status: int
     body: bytes
     content_type: bytes = b"application/json"
+    headers: Sequence[tuple[bytes, bytes]] = ()
     is_event: bool = False
 
 

@@ -29,7 +29,7 @@ class Node:
     """clock: unix seconds; model: the one that it serves while its state takes requests.
 
     incarnation: the one that this agent began with, its name in the table; min_silence_s: the least inter-token timeout
-    of the streams here; ways: what the self-test found its engine able to.
+    of the streams here; ways: what the self-test found its engine able to; names: all that the engine answers to.
     """
 
     identity: Identity
@@ -39,6 +39,7 @@ class Node:
     metrics: Metrics
     min_silence_s: float = MIN_SILENCE_S
     ways: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()
     incarnation: int = field(init=False)
     router: Router = field(init=False)
     deadly: DeadlyRequests = field(init=False)
@@ -135,6 +136,20 @@ class Node:
         """Whether some node serves it now; None: anything."""
         self._renew()
         return self.router.serves(model)
+
+    def base_model(self, name: str | None) -> str | None:
+        """The model that has a name: its own, another that its engine was given, or an adapter's.
+
+        name: None where the client names none: it means the model of whom it asks, as it does with an engine.
+        """
+        self._renew()
+        serves = self.router.serves
+        if name is not None and (serves(name) or name not in self.names):
+            return name
+        if serves(self.model):
+            return self.model
+        served = self.router.models()
+        return next(iter(served)) if name is None and len(served) == 1 else name
 
     def models(self) -> frozenset[str]:
         """The models that some node serves now."""

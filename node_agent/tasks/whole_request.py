@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import orjson
-
-from node_agent.contract.errors import FleetFull, NoReadyPeer, openai_error
+from node_agent.contract.errors import FleetFull, NoReadyPeer
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
+from node_agent.core.client_headers import to_client
 from node_agent.core.content import content_of
 from node_agent.core.endings import Ending, error_event
 from node_agent.core.failure import By, Verdict, judge_answer, judge_loss, read_body
@@ -25,7 +24,7 @@ from node_agent.core.nodes import NodeStatus
 from node_agent.core.router import Request, Route
 from node_agent.core.tries import Answer, Tries
 from node_agent.ports import DoorRequest, ExchangeLost, Response
-from node_agent.tasks.answers import final_headers
+from node_agent.tasks.answers import error_body, final_headers
 from node_agent.tasks.deadly import SUSPECT_HEADER
 from node_agent.tasks.engines import Engines, answered_by, lost_by
 from node_agent.tasks.node import Node
@@ -126,7 +125,7 @@ class WholeRequests:
     def _in_vain(self, tries: Tries, last: Route, client: DoorRequest) -> int:
         """No engine is left to ask, or no other would say more. last: where it was asked last."""
         if (answer := tries.answer) is not None:
-            more = [*_told(last), *final_headers(answer.status)]
+            more = [*_told(last), *answer.headers, *final_headers(answer.status)]
             client.respond(answer.status, answer.body, answer.content_type, more)
             return answer.status
         if tries.were_busy:
@@ -186,13 +185,13 @@ class WholeRequests:
             await self._pass_on(request, response, route, client)
             return response.status
         body = await response.read_all(MAX_ANSWER_BYTES)
-        content_type = response.headers.get(b"content-type", b"application/json")
+        content_type, more = response.headers.get(b"content-type", b""), to_client(response.headers)
         if response.status >= 300:
             # The node said that it serves the model, or it would not have been chosen.
             kind = read_body(body, has_model=request.generates)
             verdict = judge_answer(answered_by(response, is_own=self._is_own(route.node)), response.status, kind)
-            raise _Failed(verdict, Answer(response.status, body, content_type))
-        client.respond(response.status, body, content_type, _told(route))
+            raise _Failed(verdict, Answer(response.status, body, content_type, more))
+        client.respond(response.status, body, content_type, [*_told(route), *more])
         return response.status
 
     async def _pass_on(self, request: WholeRequest, response: Response, route: Route, client: DoorRequest) -> None:
@@ -218,7 +217,7 @@ class WholeRequests:
         """The last event of a stream that was lost; the blank line ends what came half."""
         self._node.metrics.broken.labels("engine_lost").inc()
         message = f"The engine was lost ({why}), and this stream cannot be continued."
-        return b"\n\n" + error_event(path, orjson.dumps(openai_error(503, "engine_lost", message)))
+        return b"\n\n" + error_event(path, error_body(path, 503, "engine_lost", message))
 
 
 def _told(route: Route) -> tuple[tuple[bytes, bytes], ...]:

@@ -7,14 +7,14 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 import uvloop
 
-from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, local_fleet
+from tests.scenarios.local_fleet import MODEL, LocalFleet, eventually, local_fleet
 
 TRIGGERS = {
     "poison-exit": "dies",
@@ -57,13 +57,13 @@ class Stage:
     async def total(self, name: str) -> float:
         """Of all nodes."""
         texts = [await self.metrics(entry) for entry in range(SIZE)]
-        found = [re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.M) for text in texts]
+        found = [re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE) for text in texts]
         return sum(float(value) for values in found for value in values)
 
     async def all_up(self) -> None:
         for node in self.fleet.nodes:
-            await eventually(f"{node.instance_id} is ready", lambda node=node: self.fleet.ready(node))
-            await eventually(f"{node.instance_id} sees all", lambda node=node: self.fleet.sees(node, SIZE))
+            await eventually(f"{node.instance_id} is ready", partial(self.fleet.ready, node))
+            await eventually(f"{node.instance_id} sees all", partial(self.fleet.sees, node, SIZE))
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def test_a_request_that_ends_engines_gets_one_more_and_is_then_refused_by_all(
         assert error_of(answer)["code"] == "request_kills_engines", answer.text
         assert answer.status_code == 422
         await good(stage)
-        same = [
+        same: list[dict[str, Any] | bytes] = [
             stage.body(prompt, stream=not stream),
             stage.body(prompt, stream=stream, user="somebody", request_id="another"),
             json.dumps({"prompt": prompt + "  \n", "max_tokens": 3, "model": MODEL}, indent=3).encode(),
@@ -124,6 +124,6 @@ def test_a_request_that_ends_engines_gets_one_more_and_is_then_refused_by_all(
         after = stage.engines()
         died = sum(old != new for old, new in zip(before, after, strict=True))
         assert died == 2, "one more engine, and no third"
-        assert 'synkti_deadly_refused_total 0.0' not in await stage.metrics(3)
+        assert "synkti_deadly_refused_total 0.0" not in await stage.metrics(3)
 
     stage.runner.run(story())
