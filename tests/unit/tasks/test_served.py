@@ -142,17 +142,16 @@ def test_whoever_waits_for_an_engine_that_dies_learns_that_it_died(why: str) -> 
 
 def test_behind_a_head_there_is_no_answer_yet_and_behind_the_first_bytes_there_is() -> None:
     async def story(stage: Stage) -> None:
-        for parts, is_blamed in (
-            ([], True),
-            ([b"event: response.created\ndata: {}\n\n"], True),
-            ([b"data: 1\n\n"], False),
-        ):
+        opening = b"event: response.created\ndata: {}\n\n"
+        cases: list[tuple[list[bytes], bool]] = [([], True), ([opening], True), ([b"data: 1\n\n"], False)]
+        for parts, is_blamed in cases:
             one, exchange = stage.ask()
             got: list[bytes] = []
             exchange.told.put_nowait(b"")
             await one.head()
-            for part in (*parts, "reset"):
+            for part in parts:
                 exchange.told.put_nowait(part)
+            exchange.told.put_nowait("reset")
             if not stage.inner.ended.done():
                 stage.inner.ended.set_result(134)
             line = await stage.loss(one.pipe(got.append))
