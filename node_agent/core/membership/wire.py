@@ -9,7 +9,10 @@ so a recording is worth nothing to anyone else, nor to the same node after a res
 messages, so that its receiver takes each only once (docs/decisions/0007). The seal is a keyed BLAKE2b of all before it.
 
 A rumour of an unknown kind is skipped and what follows a known one's content is ignored: nodes of two versions meet
-during every update. Everything else that does not fit raises ValueError, and the whole message is dropped.
+during every update. So is one whose form is right and whose content cannot be (an address that no datagram can be sent
+to, an incarnation that no clock reaches, a name that is no text): one node that another one introduces wrongly must not
+cost all that is in the same message. Everything else that does not fit raises ValueError, and the whole message is
+dropped.
 """
 
 from __future__ import annotations
@@ -21,11 +24,16 @@ from enum import IntEnum
 from hashlib import blake2b
 from typing import NamedTuple
 
+from node_agent.contract.addresses import read_node_address
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.suspicion import MAX_ACCUSERS
 from node_agent.core.nodes import WAYS, Load, NodeStatus, Pool
 
 VERSION = 1
+MAX_INCARNATION = 2**53 - 1
+"""Unix milliseconds of a time that no clock has (and the largest whole number that JSON keeps): a larger one is rubbish,
+and whoever believed it could not be refuted in 64 bits any more."""
+
 MAX_DATAGRAM = 1_200
 """Bytes. Fits any path on which IPv6 works (1,280) with its headers, so that nothing is ever fragmented."""
 
@@ -180,10 +188,27 @@ def is_intro(rumour: bytes) -> bool:
 
 
 def check_status(status: NodeStatus) -> None:
-    """Raises ValueError for a status that would not fit in a datagram, naming what is too long."""
+    """Raises ValueError for a status that peers would not take, naming what is wrong with it.
+
+    A text must fit in a datagram and in a line of a log; the instance's id is also the value of an HTTP header; the
+    peer door has an address that datagrams can be sent to, and so has the front, where there is one.
+    """
     for name, text in _texts(status).items():
-        if len(text.encode()) > _LONGEST[name]:
+        if len(text.encode(errors="replace")) > _LONGEST[name]:
             raise ValueError(f"{name} {text!r} is longer than {_LONGEST[name]} bytes, which is all that peers take")
+        if not text.isprintable():
+            raise ValueError(f"{name} {text!r} has characters that cannot be printed")
+    if not status.instance_id.isascii() or not status.instance_id or " " in status.instance_id:
+        raise ValueError(f"instance_id {status.instance_id!r} is no word of ASCII characters")
+    read_node_address(status.peer)
+    if status.front:
+        read_node_address(status.front)
+    _check_incarnation(status.incarnation)
+
+
+def _check_incarnation(incarnation: int) -> None:
+    if incarnation > MAX_INCARNATION:
+        raise ValueError(f"incarnation {incarnation} is of no clock")
 
 
 def _texts(status: NodeStatus) -> dict[str, str]:
@@ -204,7 +229,11 @@ def _word(state: NodeState, ways: tuple[str, ...]) -> int:
 
 
 def _read_word(word: int) -> tuple[NodeState, tuple[str, ...]]:
-    return _STATES[word & 0x0F], tuple(way for way, bit in _WAY_BITS.items() if word & bit)
+    """Raises Unusable for a state that only another version has."""
+    place = word & 0x0F
+    if place >= len(_STATES):
+        raise Unusable(f"state {place}")
+    return _STATES[place], tuple(way for way, bit in _WAY_BITS.items() if word & bit)
 
 
 def write_alive(life: bytes, incarnation: int, state: NodeState, ways: tuple[str, ...] = ()) -> bytes:
@@ -233,13 +262,18 @@ def write_load(life: bytes, version: int, load: Load) -> bytes:
     """One load, to be put together by `write_loads`; figures beyond the format's range are its largest."""
     return _LOAD.pack(
         life,
-        version,
-        min(load.running, 0xFFFF),
-        min(load.waiting, 0xFFFF),
-        round(min(max(load.kv_use, 0.0), 1.0) * 0xFF),
-        min(round(load.time_per_token_s / _TENTH_MS), 0xFFFF),
-        min(round(load.prefill_tokens_s / _PREFILL_UNIT), 0xFFFF),
+        version & 0xFFFFFFFF,
+        _within(load.running, 0xFFFF),
+        _within(load.waiting, 0xFFFF),
+        _within(load.kv_use * 0xFF, 0xFF),
+        _within(load.time_per_token_s / _TENTH_MS, 0xFFFF),
+        _within(load.prefill_tokens_s / _PREFILL_UNIT, 0xFFFF),
     )
+
+
+def _within(figure: float, most: int) -> int:
+    """The nearest whole number of the format; 0 for what is no number (the order of arguments says so)."""
+    return round(min(most, max(0, figure)))
 
 
 def write_loads(packed: list[bytes]) -> bytes:
@@ -263,10 +297,31 @@ def read_rumours(content: bytes, at: int) -> Iterator[Rumour]:
         read = _READERS.get(kind)
         if read is not None:
             try:
-                yield read(content[at : at + length])
-            except (struct.error, IndexError, UnicodeDecodeError) as error:
+                rumour = read(content[at : at + length])
+                _check(rumour)
+            except Unusable:
+                pass  # the next rumour may well be of use
+            except (struct.error, IndexError) as error:
                 raise ValueError(f"rumour {kind}: {error}") from error
+            else:
+                yield rumour
         at += length
+
+
+class Unusable(Exception):
+    """A rumour of the right form that says what cannot be."""
+
+
+def _check(rumour: Rumour) -> None:
+    """Raises Unusable."""
+    try:
+        match rumour:
+            case Intro(_, status):
+                check_status(status)
+            case Alive() | Suspect() | Dead() | Left():
+                _check_incarnation(rumour.incarnation)
+    except ValueError as error:
+        raise Unusable(str(error)) from error
 
 
 def _read_intro(content: bytes) -> Intro:
@@ -278,12 +333,19 @@ def _read_intro(content: bytes) -> Intro:
         length = content[at]
         if at + 1 + length > len(content):
             raise ValueError("a text longer than its introduction")
-        texts.append(content[at + 1 : at + 1 + length].decode())
+        texts.append(_text(content[at + 1 : at + 1 + length]))
         at += 1 + length
     instance_id, peer, front, zone, instance_type, model, version = texts
     status = NodeStatus(instance_id, peer, front, state, Pool(zone, instance_type), model, incarnation, version, ways)
-    check_status(status)
     return Intro(life, status)
+
+
+def _text(content: bytes) -> str:
+    """Raises Unusable."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise Unusable(str(error)) from error
 
 
 def _read_alive(content: bytes) -> Alive:
