@@ -18,6 +18,7 @@ dropped.
 from __future__ import annotations
 
 import hmac
+import re
 import struct
 from collections.abc import Callable, Iterator
 from enum import IntEnum
@@ -31,8 +32,8 @@ from node_agent.core.nodes import WAYS, Load, NodeStatus, Pool
 
 VERSION = 1
 MAX_INCARNATION = 2**53 - 1
-"""Unix milliseconds of a time that no clock has (and the largest whole number that JSON keeps): a larger one is rubbish,
-and whoever believed it could not be refuted in 64 bits any more."""
+"""Unix milliseconds of a time that no clock has, and the largest whole number that JSON keeps. A larger one is rubbish:
+who believed it could not be told otherwise in 64 bits any more."""
 
 MAX_DATAGRAM = 1_200
 """Bytes. Fits any path on which IPv6 works (1,280) with its headers, so that nothing is ever fragmented."""
@@ -58,6 +59,8 @@ _PERSON = b"synkti-gossip-1"
 _TENTH_MS = 1e-4
 _PREFILL_UNIT = 10.0
 
+_WORD = re.compile(r"[!-~]+")
+_FRONT = re.compile(r"([A-Za-z0-9._-]+:[0-9]{1,5})?")
 _LONGEST = {"instance_id": 64, "peer": 64, "front": 64, "zone": 32, "instance_type": 32, "model": 128, "version": 32}
 """Of each text, in bytes of UTF-8: an introduction must leave room in a datagram for what it is sent with."""
 
@@ -188,21 +191,23 @@ def is_intro(rumour: bytes) -> bool:
 
 
 def check_status(status: NodeStatus) -> None:
-    """Raises ValueError for a status that peers would not take, naming what is wrong with it.
-
-    A text must fit in a datagram and in a line of a log; the instance's id is also the value of an HTTP header; the
-    peer door has an address that datagrams can be sent to, and so has the front, where there is one.
-    """
+    """Raises ValueError for a status that would not fit in a datagram, naming what is too long."""
     for name, text in _texts(status).items():
-        if len(text.encode(errors="replace")) > _LONGEST[name]:
+        if len(text.encode()) > _LONGEST[name]:
             raise ValueError(f"{name} {text!r} is longer than {_LONGEST[name]} bytes, which is all that peers take")
-        if not text.isprintable():
-            raise ValueError(f"{name} {text!r} has characters that cannot be printed")
-    if not status.instance_id.isascii() or not status.instance_id or " " in status.instance_id:
-        raise ValueError(f"instance_id {status.instance_id!r} is no word of ASCII characters")
+
+
+def _check_peer(status: NodeStatus) -> None:
+    """Raises ValueError where a status is of no use to this node.
+
+    Its texts fit in a line of a log; its id is a header's value, too; datagrams can be sent to its peer door.
+    """
+    check_status(status)
+    if not all(text.isprintable() for text in _texts(status).values()):
+        raise ValueError("a text with characters that cannot be printed")
+    if not _WORD.fullmatch(status.instance_id) or not _FRONT.fullmatch(status.front):
+        raise ValueError(f"instance {status.instance_id!r} at {status.front!r}")
     read_node_address(status.peer)
-    if status.front:
-        read_node_address(status.front)
     _check_incarnation(status.incarnation)
 
 
@@ -317,7 +322,7 @@ def _check(rumour: Rumour) -> None:
     try:
         match rumour:
             case Intro(_, status):
-                check_status(status)
+                _check_peer(status)
             case Alive() | Suspect() | Dead() | Left():
                 _check_incarnation(rumour.incarnation)
     except ValueError as error:
