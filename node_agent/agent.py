@@ -301,9 +301,7 @@ class Agent:
         watch = partial(
             watch_metadata, self._outside.metadata, self._reactor.post, time.time, self._settings.term_grace_s
         )
-        discover = partial(
-            self._gossip.discover, self._outside.instances, self._settings.cluster, reads, random.random
-        )
+        discover = partial(self._gossip.discover, self._outside.instances, self._settings.cluster, reads, random.random)
         async with asyncio.TaskGroup() as tasks:
             loops = [
                 tasks.create_task(keep_running(where, loop, self.unexpected, random.random))

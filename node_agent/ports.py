@@ -38,7 +38,7 @@ class Metadata(Protocol):
     async def identity(self) -> Identity: ...
 
     async def interruption(self) -> InterruptionNotice | None:
-        """None where there is none. Of one that cannot be read the deadline is infinity: it is a notice all the same."""
+        """None where there is none. One that cannot be read is a notice all the same, its deadline is infinity."""
         ...
 
     async def rebalance(self) -> float | None:
@@ -70,7 +70,10 @@ class Records(Protocol):
         ...
 
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
-        """Add a step once, and move the state forward where that is forward; StaleEpoch for an older incarnation."""
+        """Add a step once, and move the state forward where that is forward; either renews the record's life.
+
+        Raises StaleEpoch where a newer incarnation owns the record, RecordMissing where it has to be begun anew.
+        """
         ...
 
     async def keep_drain(self, record: DrainRecord) -> None:

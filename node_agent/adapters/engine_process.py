@@ -117,7 +117,7 @@ class EngineProcess:
 
 
 def _boot_id() -> str:
-    """"" where /proc does not say."""
+    """ "" where /proc does not say."""
     try:
         return _BOOT_ID.read_bytes().decode("ascii", errors="replace").strip()
     except OSError:

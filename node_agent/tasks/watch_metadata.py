@@ -52,8 +52,7 @@ async def _watch_notice(metadata: Metadata, post: Callable[[Event], None], clock
 
 async def _watch_rebalance(metadata: Metadata, post: Callable[[Event], None], clock: Callable[[], float]) -> None:
     path = _Path("the rebalance recommendation", metadata.rebalance)
-    while await path.read() is None:
-        await asyncio.sleep(EVERY_S)
+    await path.until(lambda since: since is not None)
     post(RebalanceSeen(clock()))
 
 
@@ -61,8 +60,7 @@ async def _watch_group(
     metadata: Metadata, post: Callable[[Event], None], clock: Callable[[], float], term_grace_s: float
 ) -> None:
     path = _Path("the group's target state", metadata.told_to_go)
-    while not await path.read():
-        await asyncio.sleep(EVERY_S)
+    await path.until(bool)
     post(TermRequested(clock(), clock() + term_grace_s))
 
 
@@ -73,6 +71,13 @@ class _Path(Generic[_T]):
         self._name = name
         self._ask = ask
         self._silent = False
+
+    async def until(self, there: Callable[[_T | None], bool]) -> None:
+        """Read it every second until the answer is the one that is waited for."""
+        while True:
+            if there(await self.read()):
+                return
+            await asyncio.sleep(EVERY_S)
 
     async def read(self) -> _T | None:
         """Its answer; None where there is none now."""
