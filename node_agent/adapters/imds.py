@@ -14,6 +14,9 @@ import asyncio
 import logging
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from node_agent.contract.addresses import check_node_host
@@ -52,6 +55,7 @@ class Imds:
         self._address = Address(parts.hostname or "", parts.port or 80)
         self._client = client
         self._token: str | None = None
+        self._date: float | None = None  # IMDS's own time at its last answer, unix seconds
 
     async def identity(self) -> Identity:
         return Identity(
@@ -68,7 +72,7 @@ class Imds:
         if body is None:
             return None
         try:
-            return parse_instance_action(body.decode())
+            return replace(parse_instance_action(body.decode()), as_of=self._date)
         except ValueError as error:
             _log.warning("spot/instance-action cannot be read, and is a notice all the same: %s", error)
             return InterruptionNotice(math.inf, UNREADABLE)
@@ -133,6 +137,7 @@ class Imds:
             async with asyncio.timeout(_WITHIN_S):
                 exchange = await self._client.open(self._address, method, target, headers=headers, silence_s=_SILENCE_S)
                 try:
+                    self._date = _date(exchange.headers)
                     return exchange.status, await exchange.read_all(_MAX_BYTES)
                 finally:
                     exchange.close()
@@ -140,3 +145,11 @@ class Imds:
             raise MetadataUnavailable(f"IMDS at {self._address} does not answer: {lost.why}") from lost
         except TimeoutError as error:
             raise MetadataUnavailable(f"IMDS at {self._address} takes longer than {_WITHIN_S:.0f} s") from error
+
+
+def _date(headers: Mapping[bytes, bytes]) -> float | None:
+    """The time in an answer's Date header, unix seconds; None where there is none that can be read."""
+    try:
+        return parsedate_to_datetime(headers[b"date"].decode("ascii")).timestamp()
+    except (KeyError, ValueError, OverflowError, TypeError, IndexError):
+        return None

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from node_agent.contract.errors import TransientError
-from node_agent.contract.notices import NOTICE_LEAD_S
-from node_agent.core.lifecycle import Event, NoticeSeen, RebalanceSeen, TermRequested
+from node_agent.core.lifecycle import Event, NoticeSeen, RebalanceSeen, TermRequested, in_own_time
 from node_agent.ports import Metadata
 
 EVERY_S = 1.0
@@ -45,8 +43,8 @@ async def _watch_notice(metadata: Metadata, post: Callable[[Event], None], clock
         notice = await path.read()
         if notice is not None and notice.deadline != noticed:
             noticed = notice.deadline
-            now = clock()
-            post(NoticeSeen(now, noticed if math.isfinite(noticed) else now + NOTICE_LEAD_S))
+            seen_at = clock()
+            post(NoticeSeen(seen_at, in_own_time(notice, seen_at)))
         await asyncio.sleep(EVERY_S)
 
 
