@@ -56,6 +56,7 @@ from node_agent.tasks.checkpointer import Checkpointer
 from node_agent.tasks.draining import Draining
 from node_agent.tasks.engine_load import EngineLoad
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
+from node_agent.tasks.engine_watch import EngineWatch
 from node_agent.tasks.engines import Engines
 from node_agent.tasks.entrance import Entrance
 from node_agent.tasks.front_door import FrontDoor
@@ -232,6 +233,7 @@ class Agent:
         self.journals = JournalDoor(keeper, doorkeeper, time.time)
         limits = Limits(body_bytes=settings.max_body_bytes)
         peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
+        self._signs = peer_door.signs
         self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
         self._outside = outside
         self._group = EngineProcess(
@@ -243,8 +245,18 @@ class Agent:
         )
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._client = client
+        self._watch = EngineWatch(
+            self._node, self._served, self._engine_load, client, settings.engine, stuck_s=settings.engine_stuck_s
+        )
         self._supervisor = EngineSupervisor(
-            plan, self._group, client, self._reactor.post, time.time, random.random, self._examine_engine
+            plan,
+            self._group,
+            client,
+            self._reactor.post,
+            time.time,
+            random.random,
+            self._examine_engine,
+            self._watch.until_stuck,
         )
         self._background: set[asyncio.Task[None]] = set()
 
@@ -303,6 +315,7 @@ class Agent:
                     self._gossip.discover(self._outside.instances, self._settings.cluster, reads, random.random),
                     self._gossip.run(),
                     self._engine_load.run(),
+                    self._signs.run(),
                     self._entrance.run(),
                     self._publisher.run(),
                     self.keepers.run(),

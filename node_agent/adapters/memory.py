@@ -186,6 +186,7 @@ class MemoryRequest:
     content_type: bytes = b""
     told: dict[bytes, bytes] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
+    accepted: list[dict[bytes, bytes]] = field(default_factory=list)
     is_ended: bool = False
     is_gone: bool = False
     _gone: Callable[[], None] | None = None
@@ -217,8 +218,9 @@ class MemoryRequest:
         if self._congested is not None:
             self._congested(lags)
 
-    def accept(self) -> None:
-        """Nobody is in doubt here."""
+    def accept(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        if not self.status:
+            self.accepted.append(dict(more))
 
     def respond(
         self,

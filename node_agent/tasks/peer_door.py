@@ -28,11 +28,12 @@ from node_agent.tasks.kv_node import KvNode
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import EVENT_STREAM
 from node_agent.tasks.served import ServedRequests
+from node_agent.tasks.signs import Shown, SignsOfLife
 from node_agent.tasks.takeover import TAKE_TARGET, Takeovers
 from node_agent.tasks.whole_request import CLIENT_GONE, MAX_ANSWER_BYTES
 
 _PATIENCE_S = 900.0
-"""How long the engine may be silent: the entry is the one that loses patience, and then closes its connection."""
+"""How long the engine may be silent on one request, whatever its watch finds (`tasks/engine_watch`)."""
 
 _AUTH = AUTH_HEADER.encode()
 _log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class PeerDoor:
         self._takeovers = takeovers
         self._doorkeeper = doorkeeper
         self._kv = kv
+        self.signs = SignsOfLife()
 
     async def __call__(self, request: DoorRequest) -> None:
         target = request.target
@@ -97,24 +99,29 @@ class PeerDoor:
         if not self._node.state.takes_requests:
             _answer_lost(request, self._node.state.value)
             return
-        request.accept()
-        if (source := request.headers.get(KV_HEADER.encode())) is not None:
-            await self._kv.contexts.bring(headers.get("x-request-id", ""), source.decode("latin-1"))
-        response = self._served.ask(request.method, target, headers, request.body, max_tokens, _PATIENCE_S)
-        request.when_gone(lambda: response.abort(CLIENT_GONE))
-        request.when_congested(response.pause)
-        try:
-            await response.head()
-            await (self._stream if response.is_event_stream else self._whole)(request, response)
-        except ExchangeLost as lost:
-            _answer_lost(request, lost.why)
-        finally:
-            response.close()
+        with self.signs.on(request) as shown:
+            if (source := request.headers.get(KV_HEADER.encode())) is not None:
+                await self._kv.contexts.bring(headers.get("x-request-id", ""), source.decode("latin-1"))
+            response = self._served.ask(request.method, target, headers, request.body, max_tokens, _PATIENCE_S)
+            shown.asked(response)
+            request.when_gone(lambda: response.abort(CLIENT_GONE))
+            request.when_congested(response.pause)
+            try:
+                await response.head()
+                if response.is_event_stream:
+                    await self._stream(request, response, shown)
+                else:
+                    await self._whole(request, response)
+            except ExchangeLost as lost:
+                _answer_lost(request, lost.why)
+            finally:
+                response.close()
 
-    async def _stream(self, request: DoorRequest, response: Response) -> None:
+    async def _stream(self, request: DoorRequest, response: Response, shown: Shown) -> None:
         request.begin(response.status, EVENT_STREAM, self._told())
+        shown.begun()
         try:
-            await response.pipe(request.write)
+            await response.pipe(shown.write)
             last = b""
         except ExchangeLost as lost:
             last = b"\n\n" + sse.named(LOST_EVENT, lost.why.encode())  # the blank line ends what came half

@@ -22,6 +22,7 @@ from node_agent.ports import DoorRequest, ExchangeLost, Response
 from node_agent.tasks.engines import WRONG_MODEL, Engines
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import EVENT_STREAM
+from node_agent.tasks.signs import SIGNS
 
 MAX_ENGINES = 3
 MAX_TOTAL_S = 900.0
@@ -141,7 +142,7 @@ class WholeRequests:
         client.write(first)
         client.when_congested(response.pause)
         try:
-            await response.pipe(lambda data: client.write(ending.feed(data)))
+            await response.pipe(lambda data: None if data in SIGNS else client.write(ending.feed(data)))
             why = ending.why_lost
         except ExchangeLost as lost:
             if client.is_gone:
