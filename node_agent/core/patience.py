@@ -13,16 +13,20 @@ _FIRST_TOKEN_S_PER_KIB = 0.5
 MAX_FIRST_TOKEN_S = 600.0
 
 
-SIGN_EVERY_S = 0.5
-"""How often a node shows on a silent request of a peer's that it lives, and that its engine is not stuck."""
-
-
 def silence_s(time_per_token_s: float, least_s: float = MIN_SILENCE_S) -> float:
     """The inter-token timeout: 2 s, or eight times the engine's measured time per token where that is longer.
 
     A stream that is silent for so long is lost only where its engine has served others meanwhile.
     """
     return max(least_s, _TOKENS_OF_SILENCE * time_per_token_s)
+
+
+def sign_every_s(least_s: float) -> float:
+    """How often a node shows on a silent request of a peer's that it lives, and that its engine is not stuck.
+
+    least_s: of an inter-token timeout; the peer waits so long for a sign.
+    """
+    return least_s / 4
 
 
 def accept_s(least_s: float) -> float:

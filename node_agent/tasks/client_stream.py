@@ -17,7 +17,7 @@ from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
 from node_agent.core import sse
 from node_agent.core.handing_over import read_loss
 from node_agent.core.nodes import NodeStatus, Pool
-from node_agent.core.patience import SIGN_EVERY_S, Pace, first_token_s, silence_s
+from node_agent.core.patience import Pace, first_token_s, sign_every_s, silence_s
 from node_agent.core.router import Request, Route
 from node_agent.core.stream_state import StreamState
 from node_agent.core.streams import Machine
@@ -271,7 +271,7 @@ class ClientStream:
     def _shown(self, sign: bytes) -> None:
         """The engine's node lives; with OVERTAKEN, the engine has served others since this stream's last token."""
         now = self._clock()
-        self._quiet_since = self._quiet_since or now - SIGN_EVERY_S
+        self._quiet_since = self._quiet_since or now - sign_every_s(self._node.min_silence_s)
         if sign == OVERTAKEN and now - self._quiet_since >= self._silence_s and self._response is not None:
             self._response.abort(SILENCE)
 

@@ -16,6 +16,7 @@ import logging
 from node_agent.contract.names import DURABILITY_HEADER
 from node_agent.core import sse
 from node_agent.core.nodes import load_to_header
+from node_agent.core.patience import sign_every_s
 from node_agent.core.signing import AUTH_HEADER, Doorkeeper
 from node_agent.core.stream_state import LOST_EVENT
 from node_agent.ports import DoorRequest, ExchangeLost, Response
@@ -50,7 +51,7 @@ class PeerDoor:
         self._takeovers = takeovers
         self._doorkeeper = doorkeeper
         self._kv = kv
-        self.signs = SignsOfLife()
+        self.signs = SignsOfLife(sign_every_s(node.min_silence_s))
 
     async def __call__(self, request: DoorRequest) -> None:
         target = request.target
