@@ -14,7 +14,7 @@ Rules kept here:
   looks: an agent that was frozen itself has seen nothing;
 * an engine is stuck after `stuck_s` without work, or after STEPS of its own steps where those are longer, as measured
   by the probes of a quiet engine and by the pace of its streams. Where its API server answers nothing either, half of
-  it;
+  it; where it answers probes with errors, FAILURES of them: its core is dead, or it shuts down;
 * a silent engine is probed, and an idle one now and then: else the first client after a hang would be the one to find
   it. One probe at a time;
 * one stream of a working engine is lost only where nothing explains its silence: the core's figures say that no request
@@ -41,6 +41,10 @@ IDLE_PROBE_S = 3.0
 
 PROBE_EVERY_S = 0.5
 PROOFS = 2
+FAILURES = 3
+_OVERLOAD = ("status-429", "status-503")
+"""Failures of a probe that say nothing of the core: vLLM may limit what it admits."""
+
 STEPS = 4.0
 """A probe takes one step, after the one that is under way; twice that is no hang."""
 
@@ -111,6 +115,7 @@ class EngineLiveness:
         self._probe_at: float | None = None  # when the one that is under way was sent
         self._probe_ended_at = _NEVER
         self._probe_failed = ""
+        self._failures = 0  # of probes in a row, which say that nothing works
         self._probe_times: deque[float] = deque(maxlen=5)
         self._answered: deque[tuple[float, float]] = deque(maxlen=8)  # sent at, answered at
 
@@ -123,6 +128,7 @@ class EngineLiveness:
         """failed: why there was no answer; "" where there was one, which is work."""
         sent, self._probe_at, self._probe_ended_at = self._probe_at, None, at
         self._probe_failed = failed
+        self._failures = self._failures + 1 if failed and failed not in _OVERLOAD else 0
         self._idle_s = 0.0
         if failed or sent is None:
             return
@@ -140,6 +146,7 @@ class EngineLiveness:
         self._mute_s = 0.0 if self._was_answered(evidence) else self._mute_s + elapsed
         if worked:
             self._quiet_s = self._idle_s = 0.0
+            self._failures = 0
         elif evidence.under_way or self._probe_at is not None or self._probe_failed:
             self._quiet_s += elapsed
         else:
@@ -178,7 +185,7 @@ class EngineLiveness:
         bound_s = self.bound_s(evidence.pace_s)
         slow_s = max(PROBE_AFTER_S, 2 * self.step_s(evidence.pace_s))
         quiet_s, mute_s = self._quiet_s, self._mute_s
-        if quiet_s >= bound_s:
+        if quiet_s >= bound_s or (self._failures >= FAILURES and quiet_s >= PROBE_AFTER_S):
             return Judgement(EngineState.STUCK, f"no work for {quiet_s:.1f} s; {self._probe_word()}")
         if min(quiet_s, mute_s) >= bound_s / 2:
             return Judgement(EngineState.STUCK, f"no work and no answer for {quiet_s:.1f} s")

@@ -55,6 +55,10 @@ class Played:
         self.judged.append(judgement)
         return judgement
 
+    def forget_probe(self) -> None:
+        """A test has ended it."""
+        self._sent = None
+
     def until_stuck(self, within_s: float, evidence: Callable[[float], dict[str, object]] = lambda at: {}) -> float:
         """When it was found stuck."""
         while self.now < within_s:
@@ -141,14 +145,31 @@ def test_a_probe_is_sent_after_a_silence_and_where_nothing_is_under_way_now_and_
     assert len(busy.probes) <= 1, "tokens are proof enough"
 
 
-def test_a_probe_that_fails_at_once_is_no_answer() -> None:
+def failing(why: str, work: Callable[[float], dict[str, object]], seconds: float) -> Played:
+    """An engine whose probes all fail at once, after so long, or as soon as it is stuck."""
     engine = played()
-    while engine.judged[-1:] == [] or engine.judged[-1].state is not EngineState.STUCK:
-        engine.look(under_way=0)
-        engine.machine.probe_ended(engine.now, "status-500")
-        engine._sent = None
-        assert engine.now < 15.0
-    assert "status-500" in engine.judged[-1].reason
+    while engine.now < seconds:
+        if engine.look(**work(engine.now)).state is EngineState.STUCK:
+            break
+        engine.machine.probe_ended(engine.now, why)
+        engine.forget_probe()
+    return engine
+
+
+@pytest.mark.parametrize("why", ["status-500", "refused", "reset"])
+@pytest.mark.parametrize("under_way", [0, 3])
+def test_an_engine_that_answers_with_errors_and_does_nothing_is_found_soon(why: str, under_way: int) -> None:
+    """A vLLM whose drain had its time, or whose core has died."""
+    engine = failing(why, lambda at: {"under_way": under_way}, 60.0)
+    assert engine.judged[-1].state is EngineState.STUCK
+    assert engine.now <= 5.0
+    assert why in engine.judged[-1].reason
+
+
+def test_an_engine_that_admits_no_probe_but_works_is_left_alone() -> None:
+    assert failing("status-500", working, 60.0).now >= 60.0
+    assert failing("status-503", lambda at: {"tokens": int(at / 5)}, 60.0).now >= 60.0
+    assert failing("status-503", lambda at: {}, 60.0).now <= STUCK_S + 1.0
 
 
 def test_an_agent_that_was_frozen_itself_has_seen_nothing() -> None:
