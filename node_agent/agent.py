@@ -29,6 +29,7 @@ from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.engine_process import EngineProcess
+from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_server import HttpServer, Limits, bind
 from node_agent.adapters.imds import Imds
@@ -185,11 +186,19 @@ async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
 
 
 def _engine_environ(settings: Settings) -> dict[str, str]:
-    """The agent's own; an engine that keeps blocks finds there what it loads of this package (`node_agent/kv`)."""
+    """The agent's own, and where the plug-in counts the core's steps.
+
+    An engine that keeps blocks finds there what it loads of this package (`node_agent/kv`).
+    """
+    environ = {**os.environ, STEPS_DIR: str(_steps_dir(settings))}
     if not settings.kv_max_bytes:
-        return dict(os.environ)
+        return environ
     above = str(Path(__file__).resolve().parents[1])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
+    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
+
+
+def _steps_dir(settings: Settings) -> Path:
+    return settings.state_dir / "steps"
 
 
 class Agent:
@@ -245,8 +254,15 @@ class Agent:
         )
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._client = client
+        self._steps = EngineStepFiles(_steps_dir(settings))
         self._watch = EngineWatch(
-            self._node, self._served, self._engine_load, client, settings.engine, stuck_s=settings.engine_stuck_s
+            self._node,
+            self._served,
+            self._engine_load,
+            client,
+            settings.engine,
+            self._steps,
+            settings.engine_stuck_s,
         )
         self._supervisor = EngineSupervisor(
             plan,
@@ -281,6 +297,7 @@ class Agent:
     async def run(self) -> int:
         """Until the node's life is over; its exit code."""
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        self._steps.forget()
         settings = self._settings
         front_socket = bind(settings.front.host, settings.front.port, "front door")
         peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")

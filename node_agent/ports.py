@@ -351,6 +351,18 @@ class JournalLinks(Protocol):
     def connect(self, address: Address, owner: LinkOwner) -> JournalLink: ...
 
 
+class EngineSteps(Protocol):
+    """The steps of the engine's core, where the plug-in counts them."""
+
+    def read(self) -> int | None:
+        """How many there were, of all cores together; None where nobody counts."""
+        ...
+
+    def forget(self) -> None:
+        """The engine has ended, or is about to; the next one begins anew."""
+        ...
+
+
 class EngineGroup(Protocol):
     """The engine's process group."""
 

@@ -164,6 +164,19 @@ class MemoryBlockStore:
         return self.objects[index.object_key][batch.start : batch.end]
 
 
+class MemoryEngineSteps:
+    """steps: what a test has the plug-in count; None where there is no plug-in."""
+
+    def __init__(self) -> None:
+        self.steps: int | None = None
+
+    def read(self) -> int | None:
+        return self.steps
+
+    def forget(self) -> None:
+        self.steps = None
+
+
 class MemorySecrets:
     def __init__(self, values: dict[str, bytes]) -> None:
         self._values = values

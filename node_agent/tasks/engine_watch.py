@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 import orjson
 
 from node_agent.core.addresses import Address
 from node_agent.core.engine_liveness import STUCK_S, EngineLiveness, EngineState, Evidence, Judgement
-from node_agent.ports import ExchangeLost, Http
+from node_agent.ports import EngineSteps, ExchangeLost, Http
 from node_agent.tasks.engine_load import EngineLoad
 from node_agent.tasks.node import Node
 from node_agent.tasks.served import Served, ServedRequests
@@ -32,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class EngineWatch:
-    """engine: where vLLM listens; steps: of its core, as the plug-in counts them, None where it does not.
+    """engine: where vLLM listens; steps: of its core, where the plug-in counts them.
 
     stuck_s: how long an engine may do nothing. Where one got stuck before it had made a client's token, the next has
     twice as long: it may compile something at the first request that needs it, and would never come to its end.
@@ -45,8 +44,7 @@ class EngineWatch:
         load: EngineLoad,
         client: Http,
         engine: Address,
-        *,
-        steps: Callable[[], int | None] = lambda: None,
+        steps: EngineSteps,
         stuck_s: float = STUCK_S,
     ) -> None:
         self._node = node
@@ -81,6 +79,7 @@ class EngineWatch:
                     probe = asyncio.create_task(self._probe(machine))
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
+            self._steps.forget()
             if probe is not None:
                 probe.cancel()
         self._fruitless = 0 if self._served.tokens() > tokens_before else self._fruitless + 1
@@ -101,7 +100,7 @@ class EngineWatch:
             pace_s=self._served.least_pace_s(),
             figures=self._load.figures,
             figures_at=self._load.answered_at,
-            steps=self._steps(),
+            steps=self._steps.read(),
             wants_proof=any(machine.wants_proof(*self._silence(served)) for served in _silent(under_way)),
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from node_agent.adapters.memory import MemoryRequest
+from node_agent.adapters.memory import MemoryEngineSteps, MemoryRequest
 from node_agent.contract.names import SIGNS_HEADER
 from node_agent.core.addresses import Address
 from node_agent.core.engine_liveness import STUCK_S
@@ -125,6 +125,7 @@ class Stage:
     engine: Engine
     served: ServedRequests
     watch: EngineWatch
+    steps: MemoryEngineSteps
     watching: asyncio.Task[str]
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 
@@ -162,9 +163,9 @@ def tell(story: Callable[[Stage], Coroutine[Any, Any, None]], **engine: Any) -> 
         http: Any = played
         served = ServedRequests(node, http, ADDRESS)
         load = EngineLoad(node, served, http, ADDRESS, lambda: 0.0)
-        watch = EngineWatch(node, served, load, http, ADDRESS)
+        watch = EngineWatch(node, served, load, http, ADDRESS, steps := MemoryEngineSteps())
         loading = asyncio.create_task(load.run())
-        stage = Stage(played, served, watch, asyncio.create_task(watch.until_stuck(played.step_s or 0.0)))
+        stage = Stage(played, served, watch, steps, asyncio.create_task(watch.until_stuck(played.step_s or 0.0)))
         try:
             await story(stage)
         finally:
@@ -321,6 +322,22 @@ def test_an_engine_that_got_stuck_before_its_first_token_leaves_the_next_one_mor
         await stage.stuck(within_s=90.0)
         stage.watching = asyncio.create_task(stage.watch.until_stuck(0.02))
         assert (await stage.stuck())[0] <= WITHIN_S, "it has worked in between"
+
+    tell(story)
+
+
+def test_steps_that_the_plug_in_counts_are_work_although_nothing_else_is_seen() -> None:
+    """A long prompt in pieces, behind an API server that answers nothing meanwhile."""
+
+    async def story(stage: Stage) -> None:
+        stage.generate(stage.ask(), 0.05)
+        await stage.runs(10.0)
+        stage.engine.step_s, stage.engine.deaf = None, True
+        for step in range(100):
+            stage.steps.steps = step
+            await stage.runs(1.0)
+        await stage.stuck()
+        assert stage.steps.steps is None, "the next engine counts anew"
 
     tell(story)
 
