@@ -127,12 +127,14 @@ class Secrets(Protocol):
 class ExchangeLost(TransientError):
     """The other side did not answer, or not to the end.
 
-    why: one word for metrics and reasons: refused, unreachable, reset, eof, silence, broken, too-large, handoff, ...
+    why: in a word, or as `core/handing_over` writes it: refused, unreachable, reset, eof, silence, broken, too-large.
+    passed_on: whether a peer says so of its engine; else it is of the exchange itself.
     """
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, *, passed_on: bool = False) -> None:
         super().__init__(f"the exchange was lost: {why}")
         self.why = why
+        self.passed_on = passed_on
 
 
 class Response(Protocol):
@@ -267,6 +269,10 @@ class DoorRequest(Protocol):
         """Hear when the client takes less than it is sent (True), and when it has caught up (False)."""
         ...
 
+    def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Headers of the answer, whoever gives it; to be called before it begins. The last of one name counts."""
+        ...
+
     def accept(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Say that the request has come and that its answer will take its time; later again, as a sign of life.
 
@@ -281,7 +287,7 @@ class DoorRequest(Protocol):
         content_type: bytes = b"application/json",
         more: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """Answer in one piece. more: headers."""
+        """Answer in one piece. content_type: b"" for none; more: headers."""
         ...
 
     def begin(self, status: int, content_type: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:

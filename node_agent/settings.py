@@ -64,6 +64,10 @@ class Settings:
     state_dir: Path
     """The agent's own folder: the note of the engine's process group, the engine's log."""
 
+    runtime_dir: Path | None
+    """RUNTIME_DIRECTORY, which systemd sets: a folder in memory for what the next agent of this machine is to start
+    with while AWS is away. None: nothing is kept."""
+
     cluster_key_secret: str
     """The name in Secrets Manager under which the peers' common key lies; the key itself is in no variable."""
 
@@ -105,6 +109,10 @@ class Settings:
 
     max_body_bytes: int
     """Of a client's request; images in chat messages are the largest."""
+
+    allowed_origins: tuple[str, ...]
+    """A JSON list of the origins whose pages may call this node from a browser (CORS), ["*"] for all; none by
+    default."""
 
     max_streams: int
     """Clients' streams open on this node at once; more get a 429."""
@@ -194,6 +202,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         ),
         advertise_address=read.get("SYNKTI_ADVERTISE_ADDRESS", None, lambda text: str(parse_address(text))),
         state_dir=Path(environ.get("SYNKTI_STATE_DIR", "/var/lib/synkti")),
+        runtime_dir=Path(environ["RUNTIME_DIRECTORY"]) if environ.get("RUNTIME_DIRECTORY") else None,
         cluster_key_secret=environ.get("SYNKTI_CLUSTER_KEY_SECRET") or cluster_key_secret_name(cluster),
         table=environ.get("SYNKTI_TABLE", table_name(cluster)) or None,
         checkpoints_bucket=environ.get("SYNKTI_CHECKPOINTS_BUCKET") or None,
@@ -207,6 +216,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         engine_stuck_s=read.get("SYNKTI_ENGINE_STUCK_S", STUCK_S, _positive),
         min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_SILENCE_S, _positive),
         max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, int),
+        allowed_origins=read.get("SYNKTI_ALLOWED_ORIGINS", no_more, _origins),
         max_streams=read.get("SYNKTI_MAX_STREAMS", 2_000, int),
         durability=read.get("SYNKTI_DURABILITY", "peer", _durability),
         keepers=read.get("SYNKTI_KEEPERS", WANTED, _copies),
@@ -270,6 +280,15 @@ def _arguments(text: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError("must be a JSON list of texts")
     return tuple(value)
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = _arguments(text)
+    for origin in origins:
+        scheme, found, host = origin.partition("://")
+        if origin != "*" and not (found and scheme and host and origin.isascii() and "/" not in host):
+            raise ValueError(f"{origin!r} is no origin: one looks like https://chat.example.com")
+    return origins
 
 
 def _command(text: str) -> tuple[str, ...]:

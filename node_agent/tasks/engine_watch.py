@@ -14,13 +14,13 @@ import orjson
 
 from node_agent.core.addresses import Address
 from node_agent.core.engine_liveness import STUCK_S, EngineLiveness, EngineState, Evidence, Judgement
+from node_agent.core.failure import ENGINE_STUCK
 from node_agent.ports import EngineSteps, ExchangeLost, Http
 from node_agent.tasks.engine_load import EngineLoad
 from node_agent.tasks.node import Node
 from node_agent.tasks.served import Served, ServedRequests
 
 LOOK_EVERY_S = 0.25
-ENGINE_STUCK = "engine-stuck"
 SILENCE = "silence"
 _PROBE_WITHIN_S = 600.0
 """A probe of a busy engine waits as long as any request; it is the judgement that is bounded."""
