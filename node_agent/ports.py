@@ -243,8 +243,12 @@ class Http(Protocol):
 class DoorRequest(Protocol):
     """A request that came to a door, whole, and the way to answer it: nothing here waits.
 
-    method: GET also for HEAD; path: decoded, without the query; target: as it was sent; headers: by lower case names.
+    method: GET also for HEAD; path: decoded, without the query; target: as it was sent; headers: by lower case names;
+    address: of the client, "" where it is not known.
     """
+
+    @property
+    def address(self) -> str: ...
 
     @property
     def method(self) -> str: ...

@@ -199,6 +199,7 @@ class MemoryRequest:
     target: str = "/"
     headers: dict[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
+    address: str = "192.0.2.1"
     status: int = 0
     content_type: bytes = b""
     told: dict[bytes, bytes] = field(default_factory=dict)

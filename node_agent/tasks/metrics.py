@@ -58,6 +58,9 @@ class Metrics:
         self.gaps = Counter(
             "synkti_write_ahead_gaps", "Events delivered although no keeper had their line", registry=registry
         )
+        self.unkept = Counter(
+            "synkti_streams_unkept", "Streams too large to be kept by any peer", ["why"], registry=registry
+        )
         self.keeper_losses = Counter(
             "synkti_keeper_losses", "Connections to keepers that broke", ["why"], registry=registry
         )
