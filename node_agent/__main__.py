@@ -25,11 +25,12 @@ _EXIT_CONFIGURATION = 78  # EX_CONFIG
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     bound_lines(time.monotonic)
-    logging.getLogger("node_agent").setLevel(os.environ.get("SYNKTI_LOG_LEVEL", "INFO"))
     logging.getLogger("botocore").setLevel(logging.WARNING)  # what it says of an ordinary day helps nobody
     settle_garbage_collector()
     try:
-        return uvloop.run(_watched(from_environ(os.environ)))
+        settings = from_environ(os.environ)
+        logging.getLogger("node_agent").setLevel(settings.log_level)
+        return uvloop.run(_watched(settings))
     except ConfigurationError as error:
         for fault in error.faults:
             print(f"configuration: {fault}", file=sys.stderr)
