@@ -111,11 +111,12 @@ class LocalFleet:
         return sum(1 for other in nodes if other["model"]) == count
 
 
-def _environ(
-    host: str, folder: Path, seconds_per_token: float, engine_options: Sequence[str], extra: dict[str, str], model: str
-) -> dict[str, str]:
+def standin_command(host: str, model: str, seconds_per_token: float, options: Sequence[str] = ()) -> list[str]:
     command = [sys.executable, "-m", "local.standin", "--host", host, "--port", "8002", "--model-name", model]
-    command += ["--seconds-per-token", str(seconds_per_token), *engine_options]
+    return [*command, "--seconds-per-token", str(seconds_per_token), *options]
+
+
+def _environ(host: str, folder: Path, command: Sequence[str], extra: dict[str, str], model: str) -> dict[str, str]:
     quoted = ", ".join(f'"{word}"' for word in command)
     return {
         "SYNKTI_MODEL_NAME": model,
@@ -165,9 +166,13 @@ async def unready_fleet(
     models: Sequence[str] = (MODEL,),
     checkpoints: MemoryCheckpoints | None = None,
     blocks: MemoryBlockStore | None = None,
+    command: Callable[[str], Sequence[str]] | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
-    """The same, as soon as its agents were started; when it is left, all of them have ended."""
+    """The same, as soon as its agents were started; when it is left, all of them have ended.
+
+    command: of an engine that listens on port 8002 of the given host, in the stand-in's place.
+    """
     run = next(_runs)
     addresses = {f"i-{n:08x}": f"127.{70 + os.getpid() % 100}.{run}.{n + 1}" for n in range(size)}
     fleet = LocalFleet(
@@ -180,7 +185,8 @@ async def unready_fleet(
     for number, (instance_id, host) in enumerate(addresses.items()):
         state_dir = folder / instance_id
         model = models[number % len(models)]
-        settings = from_environ(_environ(host, state_dir, seconds_per_token, engine_options, extra, model))
+        argv = command(host) if command else standin_command(host, model, seconds_per_token, engine_options)
+        settings = from_environ(_environ(host, state_dir, argv, extra, model))
         identity = Identity(instance_id, ZONES[number % 3], "us-east-1", "g5.xlarge", host)
         metadata = MemoryMetadata(identity)
         outside = Outside(
