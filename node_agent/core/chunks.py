@@ -79,6 +79,21 @@ def make_choice(kind: Kind, index: int, text: str, ids: list[int] | None, said: 
     return choice
 
 
+def usage_details(told: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
+    """What an engine that goes on tells beside the counts, of which it knows its own part only.
+
+    Its prompt was the client's and the answer so far: of what it had in its cache, no more than the prompt counts.
+    """
+    details = {key: value for key, value in told.items() if key not in _COUNTS}
+    of_prompt = details.get("prompt_tokens_details")
+    if isinstance(of_prompt, dict) and isinstance(cached := of_prompt.get("cached_tokens"), int):
+        details["prompt_tokens_details"] = {**of_prompt, "cached_tokens": min(cached, prompt_tokens)}
+    return details
+
+
+_COUNTS = frozenset({"prompt_tokens", "total_tokens", "completion_tokens"})
+
+
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
     return {
         "prompt_tokens": prompt_tokens,

@@ -375,8 +375,11 @@ class StreamMachine(Account, GoesOn):
     # the end
 
     def _usage_chunk(self, chunk: dict[str, Any]) -> bytes:
+        if self._choice is not None and isinstance(told := chunk.get("usage"), dict):
+            self._usage_told = told  # an engine that was asked for a part counts only its part; the ending counts all
+            return b""
         if self._choice is not None or not self.generation.wants_usage or self._usage_sent:
-            return b""  # an engine that was asked for a part counts only its part; the ending counts all
+            return b""
         return self._usage_event({**chunk, **self.events.framed()})
 
     def _ending(self) -> bytes:
