@@ -127,12 +127,14 @@ class Secrets(Protocol):
 class ExchangeLost(TransientError):
     """The other side did not answer, or not to the end.
 
-    why: one word for metrics and reasons: refused, unreachable, reset, eof, silence, broken, too-large, handoff, ...
+    why: in a word, or as `core/handing_over` writes it: refused, unreachable, reset, eof, silence, broken, too-large.
+    passed_on: whether a peer says so of its engine; else it is of the exchange itself.
     """
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, *, passed_on: bool = False) -> None:
         super().__init__(f"the exchange was lost: {why}")
         self.why = why
+        self.passed_on = passed_on
 
 
 class Response(Protocol):

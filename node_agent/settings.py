@@ -63,6 +63,10 @@ class Settings:
     state_dir: Path
     """The agent's own folder: the note of the engine's process group, the engine's log."""
 
+    runtime_dir: Path | None
+    """RUNTIME_DIRECTORY, which systemd sets: a folder in memory for what the next agent of this machine is to start
+    with while AWS is away. None: nothing is kept."""
+
     cluster_key_secret: str
     """The name in Secrets Manager under which the peers' common key lies; the key itself is in no variable."""
 
@@ -192,6 +196,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         ),
         advertise_address=read.get("SYNKTI_ADVERTISE_ADDRESS", None, lambda text: str(parse_address(text))),
         state_dir=Path(environ.get("SYNKTI_STATE_DIR", "/var/lib/synkti")),
+        runtime_dir=Path(environ["RUNTIME_DIRECTORY"]) if environ.get("RUNTIME_DIRECTORY") else None,
         cluster_key_secret=environ.get("SYNKTI_CLUSTER_KEY_SECRET") or cluster_key_secret_name(cluster),
         table=environ.get("SYNKTI_TABLE", table_name(cluster)) or None,
         checkpoints_bucket=environ.get("SYNKTI_CHECKPOINTS_BUCKET") or None,

@@ -6,6 +6,9 @@ or an emulated service that was restarted, no longer knows the old one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from node_agent.contract.errors import MetadataUnavailable
@@ -27,6 +30,7 @@ class Imds:
         self._address = Address(parts.hostname or "", parts.port or 80)
         self._client = client
         self._token: str | None = None
+        self._date: float | None = None  # IMDS's own time at its last answer, unix seconds
 
     async def identity(self) -> Identity:
         return Identity(
@@ -40,7 +44,7 @@ class Imds:
     async def interruption(self) -> InterruptionNotice | None:
         body = await self._get("spot/instance-action")
         try:
-            return parse_instance_action(body) if body is not None else None
+            return replace(parse_instance_action(body), as_of=self._date) if body is not None else None
         except ValueError as error:
             raise MetadataUnavailable(f"spot/instance-action cannot be read: {error}") from error
 
@@ -83,8 +87,17 @@ class Imds:
         try:
             exchange = await self._client.open(self._address, method, target, headers=headers, silence_s=_SILENCE_S)
             try:
+                self._date = _date(exchange.headers)
                 return exchange.status, (await exchange.read_all(_MAX_BYTES)).decode()
             finally:
                 exchange.close()
         except ExchangeLost as lost:
             raise MetadataUnavailable(f"IMDS at {self._address} does not answer: {lost.why}") from lost
+
+
+def _date(headers: Mapping[bytes, bytes]) -> float | None:
+    """The time in an answer's Date header, unix seconds; None where there is none that can be read."""
+    try:
+        return parsedate_to_datetime(headers[b"date"].decode("ascii")).timestamp()
+    except (KeyError, ValueError, OverflowError):
+        return None

@@ -42,21 +42,35 @@ def watchdog_s(environ: Mapping[str, str]) -> float | None:
 
 
 @contextlib.asynccontextmanager
-async def known_to_systemd(environ: Mapping[str, str]) -> AsyncIterator[None]:
-    """READY=1 on entering, WATCHDOG=1 three times in each interval while inside, STOPPING=1 on leaving."""
+async def known_to_systemd(environ: Mapping[str, str]) -> AsyncIterator[Tell]:
+    """READY=1 on entering, WATCHDOG=1 three times in each interval while inside, STOPPING=1 on leaving.
+
+    Yields what sends the unit's status text, whenever it is another one (`systemctl show --property StatusText`).
+    """
     tell = teller(environ)
     if tell is None:
-        yield
+        yield lambda status: None
         return
     tell("READY=1")
     interval = watchdog_s(environ)
     beating = asyncio.create_task(_beat(tell, interval / 3)) if interval is not None else None
     try:
-        yield
+        yield _Status(tell)
     finally:
         if beating is not None:
             beating.cancel()
         tell("STOPPING=1")
+
+
+class _Status:
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._last = ""
+
+    def __call__(self, status: str) -> None:
+        if status != self._last:
+            self._last = status
+            self._tell(f"STATUS={status}")
 
 
 async def _beat(tell: Tell, every_s: float) -> None:

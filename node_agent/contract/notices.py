@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from node_agent.contract.instants import parse_instant
@@ -25,10 +25,14 @@ _INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 
 @dataclass(frozen=True)
 class InterruptionNotice:
-    """EC2 takes the instance at `deadline` (unix seconds); action is terminate, stop or hibernate."""
+    """EC2 takes the instance at `deadline` (unix seconds); action is terminate, stop or hibernate.
+
+    as_of: what time it was, by the clock of whoever gave the notice, when it was read; None where nobody said.
+    """
 
     deadline: float
     action: str
+    as_of: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from node_agent.core.membership import (
     Membership,
     Questioned,
     Received,
+    Refused,
     Send,
     Tagged,
     Tick,
@@ -42,7 +43,10 @@ _log = logging.getLogger(__name__)
 
 
 class Gossip:
-    """client: to peers' doors; clock: monotonic seconds; changed: hears of every change, after the machine has it."""
+    """client: to peers' doors; clock: monotonic seconds; changed: hears of every change, after the machine has it.
+
+    refused: gets every content of requests that the fleet refuses, and for how many seconds.
+    """
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Gossip:
         self.machine = machine
         self.clock = clock
         self.changed: Callable[[Changed], None] = _nobody
+        self.refused: Callable[[bytes, float], None] = lambda content, left_s: None
         self._datagrams = datagrams
         self._client = client
         self._metrics = metrics
@@ -81,6 +86,8 @@ class Gossip:
                 self._datagrams.send(parse_address(to), data)
             case Ask():
                 self._ask(effect)
+            case Refused(content, left_s):
+                self.refused(content, left_s)
             case Changed(status, before, after, why):
                 was = before.value if before is not None else "new"
                 _log.info("%s at %s: %s, was %s: %s", status.instance_id, status.peer, after.value, was, why)

@@ -12,10 +12,11 @@ import asyncio
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER, STREAM_HEADER
 from node_agent.core import sse
 from node_agent.core.client_headers import StreamReader
-from node_agent.core.endings import error_event
+from node_agent.core.endings import error_event, passed_on
 from node_agent.core.router import Route
+from node_agent.core.tries import Answer
 from node_agent.ports import DoorRequest
-from node_agent.tasks.answers import answer_error, error_body
+from node_agent.tasks.answers import answer_error, error_body, final_headers
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 COMMENT_EVERY_S = 1.0
@@ -76,13 +77,21 @@ class Reply:
         self.request.end(last)
         return 200
 
-    def refuse(self, status: int, body: bytes) -> int:
-        """An engine's own refusal of the request; the status that the client saw."""
+    def pass_on(self, answer: Answer) -> int:
+        """What an engine said of the request itself, in place of an answer; the status that the client saw.
+
+        An error event comes as one, and its stream as vLLM ends it; a whole error comes as one where it still can.
+        """
+        one_line = answer.body.replace(b"\n", b" ")
+        if answer.is_event:
+            self.start(None)
+            return self.end(passed_on(self._path, one_line))
         if self.started:
-            return self.end(error_event(self._path, body.replace(b"\n", b" ")))
+            return self.end(error_event(self._path, one_line))
         self._ended = True
-        self.request.respond(status, body)
-        return status
+        more = [*answer.headers, *final_headers(answer.status)]
+        self.request.respond(answer.status, answer.body, answer.content_type, more)
+        return answer.status
 
     def fail(self, status: int, code: str, message: str) -> int:
         """An error: inside the stream where it began, as a response where not; the status that the client saw."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from node_agent.contract.errors import MetadataUnavailable
-from node_agent.core.lifecycle import Event, NoticeSeen, RebalanceSeen, TermRequested
+from node_agent.core.lifecycle import Event, NoticeSeen, RebalanceSeen, TermRequested, in_own_time
 from node_agent.ports import Metadata
 
 EVERY_S = 1.0
@@ -28,7 +28,8 @@ async def watch_metadata(
             notice = await metadata.interruption()
             if notice is not None and notice.deadline != noticed:
                 noticed = notice.deadline
-                post(NoticeSeen(clock(), notice.deadline))
+                seen_at = clock()
+                post(NoticeSeen(seen_at, in_own_time(notice, seen_at)))
             if not recommended and await metadata.rebalance() is not None:
                 recommended = True
                 post(RebalanceSeen(clock()))

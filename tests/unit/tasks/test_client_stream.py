@@ -18,10 +18,11 @@ from node_agent.core.keeper import Keeper
 from node_agent.core.nodes import NodeStatus
 from node_agent.core.router import Request, Route
 from node_agent.core.stream import StreamMachine
+from node_agent.core.tries import MAX_ENGINES
 from node_agent.core.write_ahead import WriteAhead
 from node_agent.ports import ExchangeLost, JournalLink, Response
 from node_agent.tasks import client_stream
-from node_agent.tasks.client_stream import MAX_ENGINES, ClientStream
+from node_agent.tasks.client_stream import ClientStream
 from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import Reply

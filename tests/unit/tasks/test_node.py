@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from local.lone_node import meet
 from node_agent.contract.states import NodeState
+from node_agent.core.failure import By, judge_loss
 from node_agent.core.membership import REFUSED, Failed
 from node_agent.core.nodes import Load
 from node_agent.core.router import Nowhere, Request, Route
@@ -66,10 +67,10 @@ def test_losses_of_requests_open_a_peers_breaker_and_hand_offs_do_not() -> None:
     def story(node: Node) -> None:
         node.become(NodeState.STARTING)
         for _ in range(3):
-            node.failed("i-1", "handoff")
+            node.failed("i-1", judge_loss(By.ENGINE, "handoff"))
         assert chosen(node) == "i-1"
         for _ in range(3):
-            node.failed("i-1", "reset")
+            node.failed("i-1", judge_loss(By.ENGINE, "reset"))
         assert node.route(Request("m", goes_on=True)) is Nowhere.FULL
         node.succeeded("i-1")
         assert chosen(node) == "i-1"
