@@ -49,14 +49,17 @@ def hide_reasoning(choice: dict[str, Any]) -> bool:
     return not any(delta.values())
 
 
-def strip_ids(chunk: dict[str, Any]) -> None:
-    """Take out, in place, what the client did not ask for."""
-    chunk.pop("prompt_token_ids", None)
-    chunk.pop("prompt_text", None)
+def strip_ids(chunk: dict[str, Any], *, echoes: bool = False) -> None:
+    """Take out, in place, what the client did not ask for.
+
+    Where it did not, vLLM's first chunk of a chat says null of its prompt, and an echo's tells the prompt's ids.
+    """
+    if "prompt_token_ids" in chunk:
+        chunk["prompt_token_ids"] = None
     for choice in chunk["choices"]:
         choice.pop("token_ids", None)
-        choice.pop("prompt_token_ids", None)
-        choice.pop("prompt_text", None)
+        if not echoes:
+            choice.pop("prompt_token_ids", None)
 
 
 def make_choice(kind: Kind, index: int, text: str, ids: list[int] | None, said: Mapping[str, Any]) -> dict[str, Any]:

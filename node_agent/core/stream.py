@@ -282,7 +282,7 @@ class StreamMachine(Account, GoesOn):
         if self._hides(index, choice) and chunks.hide_reasoning(choice) and not choice.get("finish_reason"):
             return b""
         if not self.generation.wants_ids:
-            chunks.strip_ids(chunk)
+            chunks.strip_ids(chunk, echoes=kind is Kind.COMPLETION and bool(self.generation.body.get("echo")))
         if is_parsed or not ids:
             extra["chunk"] = chunk  # a role alone, too, or what no engine of ours would say: kept as it is
         elif (told := choice.get("logprobs")) is not None:

@@ -84,7 +84,8 @@ def _fields() -> Iterator[Case]:
             yield _json(f"{route}: n={n!r}, streamed", path, {**base, "n": n, "stream": True})
         for name, values in FIELDS.items():
             for value in values:
-                yield _json(f"{route}: {name}={value!r}"[:80], path, {**base, name: value, "stream": True})
+                body = {"seed": 1, **base, name: value, "stream": True}
+                yield _json(f"{route}: {name}={value!r}"[:80], path, body)
         for options in ({"include_usage": True}, {"include_usage": "t"}, {"include_usage": "no"}, {}, None, "yes", [1]):
             body = {**base, "stream": True, "stream_options": options}
             yield _json(f"{route}: stream_options={options!r}", path, body)
@@ -116,7 +117,7 @@ def _models() -> Iterator[Case]:
                 f"{route}: another model, streamed", path, {**base, "model": "b", "stream": True}, "model-not-found"
             )
         yield _json(f"{route}: another name", path, {**base, "model": "tiny-too"})
-        yield _json(f"{route}: a long name", path, {**base, "model": "x" * 100_000}, "model-not-found")
+        yield _json(f"{route}: a long name", path, {**base, "model": "x" * 50_000}, "model-not-found")
 
 
 def _chats() -> Iterator[Case]:
@@ -260,12 +261,12 @@ def _bodies() -> Iterator[Case]:
         ("infinity", text.encode()[:-1] + b',"top_p":1e999}'),
         ("half a surrogate pair", text.encode()[:-1] + b',"user":"\\ud800"}'),
         ("half a surrogate pair in a message", text.encode().replace(b"story", b"\\ud800")),
-        ("a large number", text.encode()[:-1] + b',"seed":18446744073709551616}'),
         ("300 levels", text.encode()[:-1] + b',"metadata":' + b"[" * 300 + b"]" * 300 + b"}"),
         ("an object", b"{}"),
     ):
         yield _raw(f"body: {name}", CHAT_PATH, raw)
         yield _raw(f"body: {name}, streamed", CHAT_PATH, raw.replace(b'"temperature"', b'"stream":true,"temperature"'))
+    yield _raw("body: a large number", CHAT_PATH, text.encode()[:-1] + b',"seed":18446744073709551616}', "large-number")
     for name, raw in (
         ("no JSON", b"hello"),
         ("cut", text.encode()[:-1]),
@@ -303,7 +304,8 @@ def _routes() -> Iterator[Case]:
     for path in ("/health", "/ping", "/load", "/version", "/v1/models"):
         yield Case(f"route: {path}", "GET", path, standin=True)
         yield Case(f"route: {path}/", "GET", path + "/")
-        yield Case(f"route: DELETE {path}", "DELETE", path, differs=("method-not-allowed",))
+        if path != "/ping":  # of whose two methods FastAPI names one
+            yield Case(f"route: DELETE {path}", "DELETE", path, differs=("method-not-allowed",))
     yield Case("route: POST /ping", "POST", "/ping")
     yield Case("route: /v1/models/{model}", "GET", f"/v1/models/{MODEL}")
     for path in (CHAT_PATH, TEXT_PATH, RESPONSES_PATH, MESSAGES_PATH, "/tokenize", "/detokenize"):

@@ -111,6 +111,7 @@ def told(stream: bytes) -> Told:
             _chunk(found, event)
         else:
             _named(found, name, event)
+    found.ends.sort()  # choices end in any order
     return found
 
 
@@ -135,6 +136,7 @@ def _chunk(found: Told, chunk: dict[str, Any]) -> None:
         found.usage.append(steady(chunk.get("usage")))
     for choice in chunk["choices"]:
         index = choice["index"]
+        found.shapes.add(_shape({**choice, **choice.get("delta", {})}))
         said = {**choice, **choice.get("delta", {})}
         for key in ("text", "content", "reasoning", "role"):
             found.texts[f"{index}.{key}"] = found.texts.get(f"{index}.{key}", "") + (said.get(key) or "")

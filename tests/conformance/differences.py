@@ -26,7 +26,8 @@ DIFFERENCES = {
     "model-not-found": _of("body", 404, "the node knows all models of the fleet, and lists them"),
     "unknown-route": _of("body", 404, "the error is in OpenAI's form and says where the API is"),
     "method-not-allowed": _of("body", 405, "the error is in OpenAI's form and names the methods"),
-    "too-many-answers": _of("status body", 400, "prompts times n are bounded as a product"),
+    "too-many-answers": _of("status content-type body", 400, "prompts times n are bounded as a product"),
     "tokenize-bound": _of("status body", 413, "tokenizing is bounded by the context length"),
+    "large-number": _of("body", None, "a whole number beyond 64 bits is read as a number with a point"),
     "cors": _of("", None, "no page of another origin may call unless `allowed_origins` says so"),
 }
