@@ -133,7 +133,7 @@ def test_refused_and_broken_off_before_an_answer_nothing_is_kept(tmp_path: Path)
     async def story(fleet: LocalFleet) -> None:
         entry = fleet.nodes[0]
         for _ in range(5):
-            body = {**PLAIN_STREAM, "max_tokens": 10, "temperature": -1}
+            body = {**PLAIN_STREAM, "prompt": "x " * 100_000}  # longer than the context
             response = await fleet.http.post(f"{entry.url}/v1/completions", json=body)
             assert response.status_code == 400, response.text
 
