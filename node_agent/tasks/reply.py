@@ -100,6 +100,6 @@ class Reply:
         """An error: inside the stream where it began, as a response where not; the status that the client saw."""
         if not self.started:
             self._ended = True
-            answer_error(self.request, status, code, message, retry_after_s=1.0 if status == 503 else None)
+            answer_error(self.request, status, code, message, retry_after_s=1.0 if status in (429, 503) else None)
             return status
         return self.end(error_event(self._path, error_body(self._path, status, code, message)))

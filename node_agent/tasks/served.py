@@ -45,8 +45,13 @@ _DEATH_WITHIN_S = 0.25
 """From a connection's end to that of its process, as the system tells of them."""
 
 _HEALTH_WITHIN_S = 1.0
-_TURN_WITHIN_S = 1.0
-"""How long a suspect waits for those before it to be answered: after an engine's end there may be hundreds."""
+_TURN_WITHIN_S = 10.0
+"""How long a suspect waits for those before it to be answered."""
+
+_FEW_SUSPECTS = 8
+_HURRIED_S = 1.0
+"""The same where more of them wait: after the end of a busy engine there may be hundreds, nearly all of them innocent.
+"""
 
 _T = TypeVar("_T")
 
@@ -218,6 +223,7 @@ class ServedRequests:
         self._last_pace_s = 0.0
         self._tokens_before = 0  # of those that are over
         self._suspects = asyncio.Lock()
+        self._suspects_waiting = 0
         self._changed = asyncio.Event()
         self.life = EngineLife(0)
         node.metrics.served.set_function(self.__len__)
@@ -262,9 +268,15 @@ class ServedRequests:
     async def turn(self) -> Turn:
         """For a request that an engine died under: until those before it are answered, but not for ever."""
         has_lock = False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_TURN_WITHIN_S):
+        within_s = _TURN_WITHIN_S if self._suspects_waiting < _FEW_SUSPECTS else _HURRIED_S
+        self._suspects_waiting += 1
+        try:
+            async with asyncio.timeout(within_s):
                 has_lock = await self._suspects.acquire()
+        except TimeoutError:
+            pass  # beside others, its engine's end will say less of it
+        finally:
+            self._suspects_waiting -= 1
         return Turn(self._suspects, has_lock=has_lock)
 
     def engine_started(self) -> None:
