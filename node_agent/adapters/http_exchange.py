@@ -25,6 +25,10 @@ MAX_HEAD_BYTES = 64 * 1024
 """With the interim answers before it: signs of life for twenty minutes."""
 
 
+_STALL_S = 0.25
+"""A timer that is later than this says that this process stood still, and nothing of the other side."""
+
+
 class Connection(asyncio.Protocol):
     """A connection while it is idle; an exchange takes its place as the transport's protocol.
 
@@ -113,6 +117,7 @@ class Exchange(asyncio.Protocol):
         self.heard_at = 0.0
         self.pieces = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = self._stalled_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
 
@@ -314,15 +319,21 @@ class Exchange(asyncio.Protocol):
     def _set_timer(self, seconds: float) -> None:
         self._stop_timer()
         if not self._done and self._why_lost is None:
+            self._timer_due = self._loop.time() + seconds
             self._timer = self._loop.call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
-        quiet_s = self._loop.time() - self.heard_at
+        now = self._loop.time()
+        if now - self._timer_due > _STALL_S and self._stalled_at != self.heard_at:
+            self._stalled_at = self.heard_at  # once for each silence
+            self._set_timer(_STALL_S)  # this process stood still: what came meanwhile has not been read yet
+            return
+        quiet_s = now - self.heard_at
         is_paused = self._held_back or self._told_to_pause
         allowed_s = self._allowed_s()
         if is_paused or quiet_s < allowed_s:
             rest_s = allowed_s if is_paused else allowed_s - quiet_s
-            self._timer = self._loop.call_later(max(rest_s, 0.001), self._on_timer)
+            self._set_timer(max(rest_s, 0.001))
         else:
             self.abort("silence")
 
