@@ -25,8 +25,9 @@ MAX_HEAD_BYTES = 64 * 1024
 """With the interim answers before it: signs of life for twenty minutes."""
 
 
-_STALL_S = 0.25
-"""A timer that is later than this says that this process stood still, and nothing of the other side."""
+_DOUBT_S = 0.25
+"""From a silence that was too long to the loss: timers run before what came is read, and where it was this process that
+stood still, all of it came meanwhile."""
 
 
 class Connection(asyncio.Protocol):
@@ -117,7 +118,7 @@ class Exchange(asyncio.Protocol):
         self.heard_at = 0.0
         self.pieces = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = self._stalled_at = 0.0
+        self._doubted_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
 
@@ -156,7 +157,7 @@ class Exchange(asyncio.Protocol):
         self._was_idle = False
         if not self.began_at:
             self.began_at = self.heard_at
-            if self._accept_s is not None:
+            if self._accept_s is not None or self._shows_signs:
                 self._accept_s = None
                 self._set_timer(self._allowed_s())
         if not self._head_seen:
@@ -319,21 +320,18 @@ class Exchange(asyncio.Protocol):
     def _set_timer(self, seconds: float) -> None:
         self._stop_timer()
         if not self._done and self._why_lost is None:
-            self._timer_due = self._loop.time() + seconds
             self._timer = self._loop.call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
-        now = self._loop.time()
-        if now - self._timer_due > _STALL_S and self._stalled_at != self.heard_at:
-            self._stalled_at = self.heard_at  # once for each silence
-            self._set_timer(_STALL_S)  # this process stood still: what came meanwhile has not been read yet
-            return
-        quiet_s = now - self.heard_at
+        quiet_s = self._loop.time() - self.heard_at
         is_paused = self._held_back or self._told_to_pause
         allowed_s = self._allowed_s()
         if is_paused or quiet_s < allowed_s:
             rest_s = allowed_s if is_paused else allowed_s - quiet_s
             self._set_timer(max(rest_s, 0.001))
+        elif self._doubted_at != self.heard_at:
+            self._doubted_at = self.heard_at
+            self._set_timer(min(_DOUBT_S, allowed_s / 4))
         else:
             self.abort("silence")
 
