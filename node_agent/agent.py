@@ -19,6 +19,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ from node_agent.adapters.scaling_group import AutoScaling
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.contract.errors import TransientError
-from node_agent.contract.records import RECORD_LIFE_S, NodeRecord, TimelineStep
+from node_agent.contract.records import NodeRecord, TimelineStep, renewed
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
@@ -86,6 +87,7 @@ from node_agent.tasks.peer_door import PeerDoor
 from node_agent.tasks.publisher import Publisher
 from node_agent.tasks.self_test import able_ways
 from node_agent.tasks.served import ServedRequests, WatchedGroup
+from node_agent.tasks.supervised import Unexpected, keep_running
 from node_agent.tasks.takeover import Takeovers
 from node_agent.tasks.watch_metadata import watch_metadata
 
@@ -147,6 +149,7 @@ async def run(settings: Settings, say: Callable[[str], None] = _nobody) -> int:
     outside = await _learn(settings, client)
     agent = Agent(settings, outside, client)
     agent.say = say
+    asyncio.get_running_loop().set_exception_handler(agent.unexpected.of_loop)
     try:
         return await agent.run()
     finally:
@@ -243,6 +246,7 @@ class Agent:
         self._to_peers = HttpClient(source)
         self._datagrams = UdpDatagrams()
         metrics = Metrics()
+        self.unexpected = Unexpected(metrics, time.monotonic)
         status = _first_status(settings, identity)
         machine = Membership(status, secrets.token_bytes(LIFE_BYTES), outside.key, time.monotonic(), random.random)
         self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
@@ -258,11 +262,12 @@ class Agent:
             TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
+            random.random,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
         takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up, self._checkpointer)
-        self._publisher = self._make_publisher(outside, status.incarnation)
+        self._publisher = self._make_publisher(outside, status.incarnation, clock)
         self._draining = Draining(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
         self._entrance = Entrance(self._node, random.random)
         self._models = Models(self._node, self._engines, client, settings.engine)
@@ -317,7 +322,7 @@ class Agent:
         self.say: Callable[[str], None] = _nobody
 
     @staticmethod
-    def _make_publisher(outside: Outside, incarnation: int) -> Publisher:
+    def _make_publisher(outside: Outside, incarnation: int, clock: Callable[[], float]) -> Publisher:
         identity = outside.identity
         record = NodeRecord(
             instance_id=identity.instance_id,
@@ -325,9 +330,9 @@ class Agent:
             instance_type=identity.instance_type,
             state=NodeState.STARTING,
             incarnation=incarnation,
-            expires_at=int(time.time()) + RECORD_LIFE_S,
+            expires_at=renewed(clock()),
         )
-        return Publisher(record, outside.instances, outside.records, random.random)
+        return Publisher(record, outside.instances, outside.records, random.random, clock)
 
     async def _examine_engine(self) -> None:
         """What peers may ask of this engine is what it was seen doing."""
@@ -363,24 +368,26 @@ class Agent:
         for server, listener in zip(self.doors, listeners, strict=True):
             await server.start(listener)
         reads = TagReads(self._settings.boot_spread_s)
+        watch = partial(
+            watch_metadata, self._outside.metadata, self._reactor.post, self._clock, self._settings.term_grace_s
+        )
+        discover = partial(self._gossip.discover, self._outside.instances, self._settings.cluster, reads, random.random)
         async with asyncio.TaskGroup() as tasks:
             loops = [
-                tasks.create_task(loop)
-                for loop in (
-                    self._supervisor.run(),
-                    watch_metadata(
-                        self._outside.metadata, self._reactor.post, self._clock, self._settings.term_grace_s
-                    ),
-                    self._gossip.discover(self._outside.instances, self._settings.cluster, reads, random.random),
-                    self._gossip.run(),
-                    self._engine_load.run(),
-                    self._signs.run(),
-                    self._models.run(),
-                    self._entrance.run(),
-                    self._publisher.run(),
-                    self.keepers.run(),
-                    self.streams.keep_alive(),
-                    self._tick(),
+                tasks.create_task(keep_running(where, loop, self.unexpected, random.random))
+                for where, loop in (
+                    ("engine-supervisor", self._supervisor.run),
+                    ("metadata", watch),
+                    ("discovery", discover),
+                    ("gossip", self._gossip.run),
+                    ("engine-load", self._engine_load.run),
+                    ("signs", self._signs.run),
+                    ("models", self._models.run),
+                    ("entrance", self._entrance.run),
+                    ("publisher", self._publisher.run),
+                    ("keepers", self.keepers.run),
+                    ("keep-alive", self.streams.keep_alive),
+                    ("tick", self._tick),
                 )
             ]
             retire = await self._reactor.run()
@@ -431,7 +438,12 @@ class Agent:
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)  # the loop holds tasks weakly
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._ran)
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.unexpected.report("background", error)
 
     async def _retire(self, retire: Retire, loops: list[asyncio.Task[None]]) -> None:
         """In the order that clients need: peers hear of it, so that nobody comes any more, before the rest ends."""

@@ -37,10 +37,12 @@ class Metadata(Protocol):
 
     async def identity(self) -> Identity: ...
 
-    async def interruption(self) -> InterruptionNotice | None: ...
+    async def interruption(self) -> InterruptionNotice | None:
+        """None where there is none. One that cannot be read is a notice all the same, its deadline is infinity."""
+        ...
 
     async def rebalance(self) -> float | None:
-        """When a rebalance recommendation was given, unix seconds; None where there is none."""
+        """When a rebalance recommendation was given, unix seconds, 0 where that cannot be read; None: there is none."""
         ...
 
     async def told_to_go(self) -> bool:
@@ -68,7 +70,10 @@ class Records(Protocol):
         ...
 
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
-        """Add a step once, and move the state forward where that is forward; StaleEpoch for an older incarnation."""
+        """Add a step once, and move the state forward where that is forward; either renews the record's life.
+
+        Raises StaleEpoch where a newer incarnation owns the record, RecordMissing where it has to be begun anew.
+        """
         ...
 
     async def keep_drain(self, record: DrainRecord) -> None:
@@ -238,8 +243,12 @@ class Http(Protocol):
 class DoorRequest(Protocol):
     """A request that came to a door, whole, and the way to answer it: nothing here waits.
 
-    method: GET also for HEAD; path: decoded, without the query; target: as it was sent; headers: by lower case names.
+    method: GET also for HEAD; path: decoded, without the query; target: as it was sent; headers: by lower case names;
+    address: of the client, "" where it is not known.
     """
+
+    @property
+    def address(self) -> str: ...
 
     @property
     def method(self) -> str: ...

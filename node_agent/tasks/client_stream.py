@@ -25,6 +25,7 @@ from node_agent.core.router import Request, Route
 from node_agent.core.stream_state import StreamState
 from node_agent.core.streams import Machine
 from node_agent.core.tries import MAX_ENGINES, Answer, Tries
+from node_agent.core.write_ahead import Closing
 from node_agent.ports import ExchangeLost, Response
 from node_agent.tasks.deadly import SUSPECT_HEADER
 from node_agent.tasks.engine_watch import SILENCE
@@ -114,6 +115,8 @@ class ClientStream:
         machine.events.shows_ids = reply.reader.uses_ids
         kept.deliver = reply.request.write
         kept.fenced = self._fenced
+        kept.unkept = self._unkept
+        reply.unkept = kept.ahead.unkept
         reply.request.when_gone(self.abandon)
         reply.request.when_congested(self._congested)
 
@@ -124,7 +127,7 @@ class ClientStream:
         except StaleEpoch:
             return await self._taken()
         finally:
-            self.kept.close(finished=self.machine.state is StreamState.COMPLETE)
+            self.kept.close(self._closing())
 
     async def resume(self) -> int:
         """Go on where another node, or an earlier connection, left the client; as `run`."""
@@ -142,7 +145,16 @@ class ClientStream:
         except StaleEpoch:
             return await self._taken()
         finally:
-            self.kept.close(finished=self.machine.state is StreamState.COMPLETE)
+            self.kept.close(self._closing())
+
+    def _closing(self) -> Closing:
+        """What becomes of the journal, by how the stream has ended."""
+        if self.machine.state is StreamState.COMPLETE:
+            return Closing.FINISHED
+        if self._closed in ("handoff", "taken"):
+            return Closing.MOVES
+        is_known = self._reply.started or len(self.machine.events.runs) > 1
+        return Closing.ABANDONED if is_known else Closing.UNHEARD_OF
 
     @property
     def _owner_before(self) -> str:
@@ -188,12 +200,18 @@ class ClientStream:
 
     def give_up(self) -> None:
         """The client has come back on another connection: this one gets nothing more."""
-        self.kept.close(finished=False)
+        self.kept.close(Closing.MOVES)
         self.kept.fence()
         self._close("taken")
 
     def _fenced(self) -> None:
         self._close("taken")
+
+    def _unkept(self) -> None:
+        """The journal has become too large for any peer: the client may want to know what it cannot resume."""
+        self._reply.unkept = why = self.kept.ahead.unkept
+        if self._reply.started and self._reply.reader.uses_ids:
+            self._reply.request.write(sse.comment(f"synkti keeps this stream at no other node any more: {why}"))
 
     def _close(self, why: str) -> None:
         self._closed = self._closed or why

@@ -44,6 +44,7 @@ _PATIENCE_S = 900.0
 _DEATH_WITHIN_S = 0.25
 """From a connection's end to that of its process, as the system tells of them."""
 
+_HEALTH_WITHIN_S = 1.0
 _TURN_WITHIN_S = 1.0
 """How long a suspect waits for those before it to be answered: after an engine's end there may be hundreds."""
 
@@ -158,7 +159,7 @@ class Served(Asked):
     async def read(self) -> bytes:
         data = await self._while_alive(self.exchange.read())
         if not self._is_answered and data:
-            if says_dead(data):
+            if says_dead(data) and await self._registry.is_dead():
                 raise self._died()
             if begins_answer(data):
                 self._answered()
@@ -166,7 +167,7 @@ class Served(Asked):
 
     async def read_all(self, max_bytes: int) -> bytes:
         body = await self._while_alive(self.exchange.read_all(max_bytes))
-        if self.status >= 500 and is_dead_engine(body):
+        if self.status >= 500 and is_dead_engine(body) and await self._registry.is_dead():
             raise self._died()
         return body
 
@@ -187,7 +188,6 @@ class Served(Asked):
             raise self._died() from lost
 
     def _died(self) -> ExchangeLost:
-        self._life.end()
         return ExchangeLost(self._life.loss(self.key))
 
     def _answered(self) -> None:
@@ -274,6 +274,16 @@ class ServedRequests:
                 while not life.has_ended:
                     await self._changed.wait()
         return life.has_ended
+
+    async def is_dead(self) -> bool:
+        """Whether an API server that says that its engine has ended stands by it; it ends itself seconds later."""
+        try:
+            answer = await self._client.open(self._engine, "GET", "/health", headers={}, silence_s=_HEALTH_WITHIN_S)
+        except ExchangeLost:
+            return True
+        is_dead = answer.status != 200
+        answer.close()
+        return is_dead
 
     def forget(self, served: Served) -> None:
         if self._served.pop(served.key, None) is None:
