@@ -31,6 +31,7 @@ from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.engine_process import EngineProcess
+from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_server import HttpServer, Limits, bind
 from node_agent.adapters.imds import Imds
@@ -70,6 +71,7 @@ from node_agent.tasks.checkpointer import Checkpointer
 from node_agent.tasks.draining import Draining
 from node_agent.tasks.engine_load import EngineLoad
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
+from node_agent.tasks.engine_watch import EngineWatch
 from node_agent.tasks.engines import Engines
 from node_agent.tasks.entrance import Entrance
 from node_agent.tasks.front_door import FrontDoor
@@ -217,11 +219,19 @@ async def _patiently(ask: Callable[[], Awaitable[_T]], remembered: _T | None) ->
 
 
 def _engine_environ(settings: Settings) -> dict[str, str]:
-    """The agent's own; an engine that keeps blocks finds there what it loads of this package (`node_agent/kv`)."""
+    """The agent's own, and where the plug-in counts the core's steps.
+
+    An engine that keeps blocks finds there what it loads of this package (`node_agent/kv`).
+    """
+    environ = {**os.environ, STEPS_DIR: str(_steps_dir(settings))}
     if not settings.kv_max_bytes:
-        return dict(os.environ)
+        return environ
     above = str(Path(__file__).resolve().parents[1])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
+    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
+
+
+def _steps_dir(settings: Settings) -> Path:
+    return settings.state_dir / "steps"
 
 
 class Agent:
@@ -252,6 +262,7 @@ class Agent:
             TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
+            random.random,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
@@ -276,6 +287,7 @@ class Agent:
         self.journals = JournalDoor(keeper, doorkeeper, clock)
         limits = Limits(body_bytes=settings.max_body_bytes)
         peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
+        self._signs = peer_door.signs
         self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
         self._outside = outside
         group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
@@ -286,8 +298,25 @@ class Agent:
         )
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._client = client
+        self._steps = EngineStepFiles(_steps_dir(settings))
+        self._watch = EngineWatch(
+            self._node,
+            self._served,
+            self._engine_load,
+            client,
+            settings.engine,
+            self._steps,
+            settings.engine_stuck_s,
+        )
         self._supervisor = EngineSupervisor(
-            plan, self._group, client, self._reactor.post, clock, random.random, self._examine_engine
+            plan,
+            self._group,
+            client,
+            self._reactor.post,
+            clock,
+            random.random,
+            self._examine_engine,
+            self._watch.until_stuck,
         )
         self._background: set[asyncio.Task[None]] = set()
         self.say: Callable[[str], None] = _nobody
@@ -313,6 +342,7 @@ class Agent:
     async def run(self) -> int:
         """Until the node's life is over; its exit code."""
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        self._steps.forget()
         settings = self._settings
         front_socket = bind(settings.front.host, settings.front.port, "front door")
         peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")
@@ -351,6 +381,7 @@ class Agent:
                     ("discovery", discover),
                     ("gossip", self._gossip.run),
                     ("engine-load", self._engine_load.run),
+                    ("signs", self._signs.run),
                     ("models", self._models.run),
                     ("entrance", self._entrance.run),
                     ("publisher", self._publisher.run),

@@ -24,6 +24,7 @@ from node_agent.contract.names import (
 )
 from node_agent.core.addresses import Address
 from node_agent.core.batches import LAG_S
+from node_agent.core.engine_liveness import STUCK_S
 from node_agent.core.keeper import MAX_BYTES
 from node_agent.core.kv_transfer import kv_arguments
 from node_agent.core.patience import MIN_SILENCE_S
@@ -113,8 +114,13 @@ class Settings:
     """How long a node that is asked to drain stays at least, although it has nothing to do any more: it forwards what a
     load balancer still sends it. 0 where there is none."""
 
+    engine_stuck_s: float
+    """How long the engine may do nothing at all, with requests under way, until it is restarted. Longer where it
+    compiles at requests, after its start; an engine of long steps is given more by itself."""
+
     min_silence_s: float
-    """The least inter-token timeout. Longer where engines share a CPU and one may be slow without being lost."""
+    """How long a peer may show no sign of life on a request, and the least inter-token timeout of a stream that its
+    working engine has left behind. Longer where machines are slow; a slow engine needs none of it."""
 
     max_body_bytes: int
     """Of a client's request; images in chat messages are the largest."""
@@ -231,6 +237,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         boot_spread_s=read.get("SYNKTI_BOOT_SPREAD_S", FIRST_LOOK_WITHIN_S, _positive),
         term_grace_s=read.get("SYNKTI_TERM_GRACE_S", 90.0, _positive),
         linger_s=read.get("SYNKTI_LINGER_S", 0.0, _seconds),
+        engine_stuck_s=read.get("SYNKTI_ENGINE_STUCK_S", STUCK_S, _positive),
         min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_SILENCE_S, _positive),
         max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, _count),
         allowed_origins=read.get("SYNKTI_ALLOWED_ORIGINS", no_more, _origins),
