@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import Callable
 
@@ -28,6 +29,7 @@ from node_agent.core.membership import (
     Tick,
 )
 from node_agent.core.nodes import Liveness
+from node_agent.core.signing import CLOCK_HEADER
 from node_agent.core.tag_reads import FIRST_LOOK_CALLS, TagReads
 from node_agent.ports import Datagrams, ExchangeLost, Http, Instances
 from node_agent.tasks.metrics import Metrics
@@ -55,6 +57,10 @@ class Gossip:
         self.machine = machine
         self.clock = clock
         self.changed: Callable[[Changed], None] = _nobody
+        self.heard_clock: Callable[[str, str, str, float], None] = _no_clocks
+        """Hears what time a peer's door says it is: its address, its line, the question's nonce, and the seconds from
+        the question to the answer."""
+
         self._datagrams = datagrams
         self._client = client
         self._metrics = metrics
@@ -139,22 +145,35 @@ class Gossip:
     async def _exchange(self, ask: Ask) -> None:
         """The question needs no stamp: membership's messages are sealed and count once, whatever the clocks say."""
         headers = {"content-type": "application/octet-stream"}
+        asked_at = self.clock()
         try:
             exchange = await self._client.open(
                 parse_address(ask.to), "POST", MEMBERS_TARGET, headers=headers, body=ask.body, silence_s=_SILENCE_S
             )
             try:
                 answer = await exchange.read_all(_MAX_ANSWER_BYTES)
-                status = exchange.status
+                status, line = exchange.status, exchange.headers.get(CLOCK_HEADER)
             finally:
                 exchange.close()
         except ExchangeLost as lost:
             self.failed(ask.instance_id, lost.why)
             return
         if status == 200:
+            if line is not None:
+                took_s = self.clock() - asked_at
+                self.heard_clock(ask.to, line.decode("latin-1"), question_nonce(ask.body), took_s)
             self.handle(Answered(self.clock(), answer))
         else:
             self.failed(ask.instance_id, f"status-{status}")
+
+
+def question_nonce(question: bytes) -> str:
+    """What a door's word about its clock answers: this question, and no other, for each is sealed with its number."""
+    return hashlib.sha256(question).hexdigest()
+
+
+def _no_clocks(address: str, line: str, nonce: str, took_s: float) -> None:
+    """Nobody compares clocks."""
 
 
 def _nobody(changed: Changed) -> None:

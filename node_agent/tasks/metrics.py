@@ -74,6 +74,14 @@ class Metrics:
         self.waiting = Gauge(
             "synkti_requests_waiting", "Requests that wait until a node can take them", registry=registry
         )
+        self.clock_off = Gauge(
+            "synkti_clock_off_seconds", "How far this node's clock is ahead of most peers'", registry=registry
+        )
+        self.clock_is_off = Gauge(
+            "synkti_clock_is_off",
+            "1 while this node is at risk because several peers have another time",
+            registry=registry,
+        )
         self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
 
         # Looked up once: the library's own way takes longer than the rest of a small request's bookkeeping.
