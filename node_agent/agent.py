@@ -79,6 +79,7 @@ from node_agent.tasks.journal_door import JournalDoor
 from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.kv_node import KvNode
 from node_agent.tasks.metrics import Metrics
+from node_agent.tasks.models import Models
 from node_agent.tasks.node import Node
 from node_agent.tasks.open_streams import OpenStreams
 from node_agent.tasks.peer_door import PeerDoor
@@ -270,8 +271,17 @@ class Agent:
         self._publisher = self._make_publisher(outside, status.incarnation)
         self._draining = Draining(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
         self._entrance = Entrance(self._node, random.random)
+        self._models = Models(self._node, self._engines, client, settings.engine)
         self._front = FrontDoor(
-            self._node, self._entrance, self._engines, self.keepers, takeovers, self.streams, self._draining
+            self._node,
+            self._entrance,
+            self._engines,
+            self.keepers,
+            takeovers,
+            self.streams,
+            self._draining,
+            self._models,
+            settings.allowed_origins,
         )
         self._gossip.changed = lambda change: self._engines.lose(change.status.instance_id) if is_lost(change) else None
         doorkeeper = Doorkeeper(outside.key, door=secrets.token_hex(8))
@@ -355,6 +365,7 @@ class Agent:
                     self._gossip.run(),
                     self._clock_watch.run(),
                     self._engine_load.run(),
+                    self._models.run(),
                     self._entrance.run(),
                     self._publisher.run(),
                     self.keepers.run(),
@@ -376,8 +387,11 @@ class Agent:
             asyncio.get_running_loop().add_signal_handler(number, self.request_drain)
 
     async def _tick(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
+            due = clock() + _TICK_S
             await asyncio.sleep(_TICK_S)
+            self._node.metrics.loop_lag.observe(max(0.0, clock() - due))
             clients = len(self.streams) + len(self._front.whole_requests)
             self.say(service_word(self._node.state, len(self._served) + clients))
             self._reactor.post(Tick(self._clock(), len(self._served) + clients + self.kv.owed()))

@@ -261,6 +261,10 @@ class DoorRequest(Protocol):
         """Hear when the client takes less than it is sent (True), and when it has caught up (False)."""
         ...
 
+    def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Headers of the answer, whoever gives it; to be called before it begins. The last of one name counts."""
+        ...
+
     def accept(self) -> None:
         """Say at once that the request has come and that its answer will take its time."""
         ...
@@ -272,7 +276,7 @@ class DoorRequest(Protocol):
         content_type: bytes = b"application/json",
         more: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """Answer in one piece. more: headers."""
+        """Answer in one piece. content_type: b"" for none; more: headers."""
         ...
 
     def begin(self, status: int, content_type: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:

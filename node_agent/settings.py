@@ -104,6 +104,10 @@ class Settings:
     max_body_bytes: int
     """Of a client's request; images in chat messages are the largest."""
 
+    allowed_origins: tuple[str, ...]
+    """A JSON list of the origins whose pages may call this node from a browser (CORS), ["*"] for all; none by
+    default."""
+
     max_streams: int
     """Clients' streams open on this node at once; more get a 429."""
 
@@ -205,6 +209,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         linger_s=read.get("SYNKTI_LINGER_S", 0.0, _seconds),
         min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_SILENCE_S, _positive),
         max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, int),
+        allowed_origins=read.get("SYNKTI_ALLOWED_ORIGINS", no_more, _origins),
         max_streams=read.get("SYNKTI_MAX_STREAMS", 2_000, int),
         durability=read.get("SYNKTI_DURABILITY", "peer", _durability),
         keepers=read.get("SYNKTI_KEEPERS", WANTED, _copies),
@@ -268,6 +273,15 @@ def _arguments(text: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError("must be a JSON list of texts")
     return tuple(value)
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = _arguments(text)
+    for origin in origins:
+        scheme, found, host = origin.partition("://")
+        if origin != "*" and not (found and scheme and host and origin.isascii() and "/" not in host):
+            raise ValueError(f"{origin!r} is no origin: one looks like https://chat.example.com")
+    return origins
 
 
 def _command(text: str) -> tuple[str, ...]:

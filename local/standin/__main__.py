@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--model-name", required=True)
     parser.add_argument("--seconds-per-token", type=float, default=0.02)
+    parser.add_argument("--seconds-per-request", type=float, default=0.0, help="more per token, for each under way")
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--shutdown-timeout", type=float, default=0.0)
     parser.add_argument("--kv-transfer-config", help="taken as vLLM takes it; no blocks are kept here")
@@ -31,6 +32,7 @@ def main() -> None:
         given.faults,
         given.max_num_seqs,
         given.plugged,
+        given.seconds_per_request,
     )
     uvloop.run(serve(config, given.host, given.port))
 

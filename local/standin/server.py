@@ -53,6 +53,7 @@ RESET = "standin.reset"
 class Config:
     """seconds_per_token: the pace; shutdown_timeout_s: as vLLM's --shutdown-timeout; faults: whether to take them.
 
+    seconds_per_request: how much longer a token takes for each request under way, as a batch of many does.
     max_num_seqs: as vLLM's: requests that are generated at once, all others wait; plugged: whether it has the plug-in,
     and can resume.
     """
@@ -64,6 +65,7 @@ class Config:
     faults: bool = False
     max_num_seqs: int = 1_024
     plugged: bool = False
+    seconds_per_request: float = 0.0
 
 
 class StandIn:
@@ -230,7 +232,8 @@ class StandIn:
         for chunk in _told(form, sampling, self._config.max_model_len, fault):
             if isinstance(chunk, Ending):
                 return chunk  # with its last words it happened, whether their reader stayed or not
-            due += self._config.seconds_per_token / form.choices
+            pace = self._config.seconds_per_token + self._config.seconds_per_request * (self.running - 1)
+            due += pace / form.choices
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             if gone.done():
                 return None

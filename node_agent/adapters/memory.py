@@ -217,6 +217,9 @@ class MemoryRequest:
         if self._congested is not None:
             self._congested(lags)
 
+    def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.told |= dict(headers)
+
     def accept(self) -> None:
         """Nobody is in doubt here."""
 
@@ -233,7 +236,7 @@ class MemoryRequest:
     def begin(self, status: int, content_type: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
         if self.status:
             raise RuntimeError("a request is answered once")
-        self.status, self.content_type, self.told = status, content_type, dict(more)
+        self.status, self.content_type, self.told = status, content_type, {**self.told, **dict(more)}
 
     def write(self, data: bytes) -> None:
         if data:

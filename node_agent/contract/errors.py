@@ -1,4 +1,4 @@
-"""The one tree of errors, and OpenAI's error body, which is the only form in which a client ever sees one."""
+"""The one tree of errors, and the bodies in which clients see them: OpenAI's and, on its own routes, Anthropic's."""
 
 from __future__ import annotations
 
@@ -99,3 +99,19 @@ def openai_error(status: int, code: str, message: str, param: str | None = None)
     """OpenAI's error body: {"error": {"message", "type", "param", "code"}}."""
     kind = _TYPES.get(status, "invalid_request_error" if 400 <= status < 500 else "server_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def anthropic_error(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
+    """Anthropic's error body: {"type": "error", "error": {"type", "message"}}; its clients skip what is beside them."""
+    kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": message, "param": param, "code": code}}

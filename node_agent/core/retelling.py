@@ -149,7 +149,7 @@ class Retelling(GoesOn):
         else:
             told |= {(RESUME_IDS if chosen.way is Way.RESUME else FORCED_IDS): self._ids, APART: 1}
         extra = self.generation.body.get("vllm_xargs") or {}
-        body = {**self.generation.body, "vllm_xargs": {**extra, **told}}
+        body = {**self.generation.as_asked, "vllm_xargs": {**extra, **told}}
         return EngineRequest(self.generation.kind.value, orjson.dumps(body))
 
     def feed(self, data: bytes) -> bytes:

@@ -7,7 +7,7 @@ Rules kept here:
   the end of the bytes without one mean that the engine was lost, and why;
 * once the last finish_reason was handed out nothing can be lost any more: what is missing is made here;
 * every engine after the first goes on under the id, name and time of the first, so the client sees one answer;
-* every event carries its id, `<stream>/<seq>` and more after a takeover (`core/epochs`);
+* every event has an id, `<stream>/<seq>` and more after a takeover (`core/epochs`), which clients get that can use it;
 * for every event there is one line of the journal (`core/lines`), from which `core/streams` makes the same stream again
   on another node;
 * an event that is like the one before but for its text and id is compared, not read (`core/template`): its plain line
@@ -366,7 +366,7 @@ class StreamMachine(Account, GoesOn):
         is_example = bool(out and text) and self._said_no_more and len(ids) == 1 and is_alone and not asks_more
         if is_example and journal.is_level and self._lessons < _MAX_LESSONS:
             self._lessons += 1
-            told = out.partition(b"\ndata: ")[2].removesuffix(b"\n\n")
+            told = out.partition(b"data: ")[2].removesuffix(b"\n\n")
             if (learned := template.learn(payload, text, ids[0], told)) is not None:
                 self._template, self._plain_choice = learned.compare(), index
         is_settled = journal.is_level and journal.is_written and self.state is StreamState.STREAMING

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from node_agent.contract.errors import ContinuationImpossible, StaleEpoch
@@ -56,7 +57,8 @@ class _Loss:
 class ClientStream:
     """One stream of one client. `run` it; `close_with_handoff` ends it early, `abandon` when the client is gone.
 
-    wanted: what routing has to know; replay: events that a client who came back lacks; kept: the stream's journal.
+    wanted: what routing has to know; replay: events that a client who came back lacks; kept: the stream's journal;
+    headers: the client's, as far as engines are sent them.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class ClientStream:
         reply: Reply,
         wanted: Request,
         replay: bytes = b"",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.stream_id = kept.ahead.stream
         self.machine = machine
@@ -79,7 +82,7 @@ class ClientStream:
         self._wanted = replace(wanted, goes_on=True)
         self._replay = replay
         # The engine makes its own id of ours (chatcmpl-<stream>), so that one word finds a stream everywhere.
-        self._headers = {"content-type": "application/json", "x-request-id": self.stream_id}
+        self._headers = {**(headers or {}), "content-type": "application/json", "x-request-id": self.stream_id}
         if not kept.ahead.wanted:
             self._headers[DURABILITY_HEADER.decode()] = NOT_DURABLE
         self._context_at = ""  # the node whose engine had the context last, as KV_HEADER says it
@@ -97,6 +100,7 @@ class ClientStream:
         self._pace = Pace()
         self._clock = asyncio.get_running_loop().time
         self._keep = kept.write
+        machine.events.shows_ids = reply.reader.uses_ids
         kept.deliver = reply.request.write
         kept.fenced = self._fenced
         reply.request.when_gone(self.abandon)
@@ -321,7 +325,7 @@ class ClientStream:
         _log.info("stream %s: lost %s: %s, after %d tokens", self.stream_id, node.instance_id, why, self.machine.tokens)
 
     def _gone_on(self, node: NodeStatus, now: float) -> bytes:
-        """The stream goes on: count the pause, and say it in a comment that SSE clients ignore."""
+        """The stream goes on: count the pause, and say it in a comment to a client that takes comments."""
         loss, self._loss = self._loss, None
         if loss is None or not self.machine.seq:
             return b""
@@ -331,7 +335,7 @@ class ClientStream:
         told = f"synkti continued on {node.instance_id} after {loss.why} on {loss.node}"
         told += f", pause {pause_s * 1000:.1f} ms"
         _log.info("stream %s: %s", self.stream_id, told)
-        return sse.comment(told)
+        return sse.comment(told) if self._reply.reader.uses_ids else b""
 
     async def _next_route(self) -> Route | None:
         """Another engine: outside the lost pool where possible; of those that were tried, any but the last."""

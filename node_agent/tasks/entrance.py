@@ -17,6 +17,8 @@ from node_agent.tasks.whole_request import ClientGone
 
 LOOK_EVERY_S = 0.05
 _RETRY_AFTER_S = 2.0
+_MAX_NAME = 100
+"""Characters of a name that nobody serves, in the error that says so."""
 
 
 class _Waiting:
@@ -109,9 +111,8 @@ class Entrance:
         if not models or request.model == self._node.model:  # this node's own: it is on its way
             return NoReadyPeer("No node of the fleet is ready to serve; try again shortly.", _RETRY_AFTER_S)
         have = ", ".join(models)
-        return RequestRejected(
-            404, "model_not_found", f"The model {request.model!r} does not exist; served: {have}.", "model"
-        )
+        name = repr(request.model if request.model is None else request.model[:_MAX_NAME])
+        return RequestRejected(404, "model_not_found", f"The model {name} does not exist; served: {have}.", "model")
 
 
 def _full(refused: Refused) -> FleetFull:

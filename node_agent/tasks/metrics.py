@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PAUSES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
+_LAGS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
+
 
 class Metrics:
     """What a node counts. Labels are few and bounded: states, reasons, routes, never ids."""
@@ -32,6 +34,12 @@ class Metrics:
             "synkti_continuation_pause_seconds",
             "From the last byte of the lost engine to the first of the next",
             buckets=_PAUSES_S,
+            registry=registry,
+        )
+        self.loop_lag = Histogram(
+            "synkti_loop_lag_seconds",
+            "How much later than due the agent's event loop ran a timer",
+            buckets=_LAGS_S,
             registry=registry,
         )
         self.broken = Counter("synkti_streams_broken", "Streams ended with an error", ["code"], registry=registry)

@@ -29,8 +29,8 @@ class Node:
     """clock: unix seconds; model: the one that it serves while its state takes requests.
 
     incarnation: the one that this agent began with, its name in the table; min_silence_s: the least inter-token timeout
-    of the streams here; ways: what the self-test found its engine able to; own_clock: what peers' clocks say of this
-    node's; clocks: what is known of theirs, None where nobody compares.
+    of the streams here; ways: what the self-test found its engine able to; names: all that the engine answers to;
+    own_clock: what peers' clocks say of this node's; clocks: what is known of theirs, None where nobody compares.
     """
 
     identity: Identity
@@ -40,6 +40,7 @@ class Node:
     metrics: Metrics
     min_silence_s: float = MIN_SILENCE_S
     ways: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()
     own_clock: OwnClock = RIGHT
     clocks: PeerClocks | None = None
     incarnation: int = field(init=False)
@@ -131,6 +132,20 @@ class Node:
         """Whether some node serves it now; None: anything."""
         self._renew()
         return self.router.serves(model)
+
+    def base_model(self, name: str | None) -> str | None:
+        """The model that has a name: its own, another that its engine was given, or an adapter's.
+
+        name: None where the client names none: it means the model of whom it asks, as it does with an engine.
+        """
+        self._renew()
+        serves = self.router.serves
+        if name is not None and (serves(name) or name not in self.names):
+            return name
+        if serves(self.model):
+            return self.model
+        served = self.router.models()
+        return next(iter(served)) if name is None and len(served) == 1 else name
 
     def models(self) -> frozenset[str]:
         """The models that some node serves now."""

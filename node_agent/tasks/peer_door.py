@@ -17,7 +17,7 @@ import orjson
 
 from node_agent.contract.errors import openai_error
 from node_agent.contract.names import DURABILITY_HEADER
-from node_agent.core import sse
+from node_agent.core import client_headers, sse
 from node_agent.core.nodes import load_to_header
 from node_agent.core.signing import AUTH_HEADER, CLOCK_HEADER, CLOCK_HELPS, Doorkeeper, tell_clock
 from node_agent.core.stream_state import LOST_EVENT
@@ -104,7 +104,7 @@ class PeerDoor:
     async def _pass_on(self, request: DoorRequest, target: str) -> None:
         limit = request.headers.get(MAX_TOKENS_HEADER.encode())
         max_tokens = int(limit) if limit is not None and limit.isdigit() else None
-        headers = {"content-type": "application/json"}
+        headers = client_headers.to_engine(request.headers)
         if (request_id := request.headers.get(b"x-request-id")) is not None:
             headers["x-request-id"] = request_id.decode("latin-1")
         if (durability := request.headers.get(DURABILITY_HEADER)) is not None:
@@ -137,8 +137,8 @@ class PeerDoor:
 
     async def _whole(self, request: DoorRequest, response: Response) -> None:
         body = await response.read_all(MAX_ANSWER_BYTES)
-        content_type = response.headers.get(b"content-type", b"application/json")
-        request.respond(response.status, body, content_type, self._told())
+        content_type, more = response.headers.get(b"content-type", b""), client_headers.to_client(response.headers)
+        request.respond(response.status, body, content_type, [*self._told(), *more])
 
     def _told(self) -> list[tuple[bytes, bytes]]:
         return [(LOAD_HEADER, load_to_header(self._node.router.own_load.load))]

@@ -11,14 +11,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import orjson
-
-from node_agent.contract.errors import NoReadyPeer, openai_error
+from node_agent.contract.errors import NoReadyPeer
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
+from node_agent.core.client_headers import to_client
 from node_agent.core.endings import Ending, error_event
 from node_agent.core.handing_over import HANDOFF, read_loss
 from node_agent.core.router import Request, Route
 from node_agent.ports import DoorRequest, ExchangeLost, Response
+from node_agent.tasks.answers import error_body
 from node_agent.tasks.engines import WRONG_MODEL, Engines
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import EVENT_STREAM
@@ -127,8 +127,8 @@ class WholeRequests:
             await self._pass_on(response, client, _told(route))
         else:
             body = await response.read_all(MAX_ANSWER_BYTES)
-            content_type = response.headers.get(b"content-type", b"application/json")
-            client.respond(response.status, body, content_type, _told(route))
+            content_type, more = response.headers.get(b"content-type", b""), to_client(response.headers)
+            client.respond(response.status, body, content_type, [*_told(route), *more])
         return response.status
 
     async def _pass_on(self, response: Response, client: DoorRequest, told: tuple[tuple[bytes, bytes], ...]) -> None:
@@ -153,7 +153,7 @@ class WholeRequests:
         """The last event of a stream that was lost; the blank line ends what came half."""
         self._node.metrics.broken.labels("engine_lost").inc()
         message = f"The engine was lost ({why}), and this stream cannot be continued."
-        return b"\n\n" + error_event(path, orjson.dumps(openai_error(503, "engine_lost", message)))
+        return b"\n\n" + error_event(path, error_body(path, 503, "engine_lost", message))
 
 
 def _told(route: Route) -> tuple[tuple[bytes, bytes], ...]:

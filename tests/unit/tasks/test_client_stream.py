@@ -11,6 +11,7 @@ import pytest
 
 from local.lone_node import lone_node
 from node_agent.adapters.memory import MemoryRequest
+from node_agent.core.client_headers import StreamReader
 from node_agent.core.completions import Kind, read_generation
 from node_agent.core.epochs import Epoch
 from node_agent.core.keeper import Keeper
@@ -129,7 +130,8 @@ def run(
         node = make_node(peers, able)
         generation = read_generation(Kind.CHAT, orjson.dumps({**BODY, **fields}))
         kept = Keepers(node, NoLinks(), Keeper()).begin(WriteAhead("s", Epoch(1, "i-0"), b"o"), None, durable=False)
-        machine, reply = StreamMachine(generation, "s"), Reply(client, "s", None, generation.kind.value)
+        machine = StreamMachine(generation, "s")
+        reply = Reply(client, "s", generation.kind.value, StreamReader(uses_ids=True))
         stream = ClientStream(node, engines, machine, kept, reply, Request("m"))  # type: ignore[arg-type] # plays Engines
         running = asyncio.ensure_future(stream.run(Route(node.status(), "prefix")))
         if during is not None:
