@@ -19,6 +19,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,6 +88,7 @@ from node_agent.tasks.publisher import Publisher
 from node_agent.tasks.self_test import able_ways
 from node_agent.tasks.served import ServedRequests
 from node_agent.tasks.signed_http import SignedHttp
+from node_agent.tasks.supervised import Unexpected, keep_running
 from node_agent.tasks.takeover import Takeovers
 from node_agent.tasks.watch_metadata import watch_metadata
 
@@ -148,6 +150,7 @@ async def run(settings: Settings, say: Callable[[str], None] = _nobody) -> int:
     outside = await _learn(settings, client)
     agent = Agent(settings, outside, client)
     agent.say = say
+    asyncio.get_running_loop().set_exception_handler(agent.unexpected.of_loop)
     try:
         return await agent.run()
     finally:
@@ -247,6 +250,7 @@ class Agent:
         self._to_peers = HttpClient(source)
         self._datagrams = UdpDatagrams()
         metrics = Metrics()
+        self.unexpected = Unexpected(metrics, time.monotonic)
         status = _first_status(settings, identity)
         machine = Membership(status, secrets.token_bytes(LIFE_BYTES), outside.key, time.monotonic(), random.random)
         self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
@@ -353,24 +357,26 @@ class Agent:
         for server, listener in zip(self.doors, listeners, strict=True):
             await server.start(listener)
         reads = TagReads(self._settings.boot_spread_s)
+        watch = partial(
+            watch_metadata, self._outside.metadata, self._reactor.post, self._clock, self._settings.term_grace_s
+        )
+        discover = partial(self._gossip.discover, self._outside.instances, self._settings.cluster, reads, random.random)
         async with asyncio.TaskGroup() as tasks:
             loops = [
-                tasks.create_task(loop)
-                for loop in (
-                    self._supervisor.run(),
-                    watch_metadata(
-                        self._outside.metadata, self._reactor.post, self._clock, self._settings.term_grace_s
-                    ),
-                    self._gossip.discover(self._outside.instances, self._settings.cluster, reads, random.random),
-                    self._gossip.run(),
-                    self._clock_watch.run(),
-                    self._engine_load.run(),
-                    self._models.run(),
-                    self._entrance.run(),
-                    self._publisher.run(),
-                    self.keepers.run(),
-                    self.streams.keep_alive(),
-                    self._tick(),
+                tasks.create_task(keep_running(where, loop, self.unexpected, random.random))
+                for where, loop in (
+                    ("engine-supervisor", self._supervisor.run),
+                    ("metadata", watch),
+                    ("discovery", discover),
+                    ("gossip", self._gossip.run),
+                    ("clock-watch", self._clock_watch.run),
+                    ("engine-load", self._engine_load.run),
+                    ("models", self._models.run),
+                    ("entrance", self._entrance.run),
+                    ("publisher", self._publisher.run),
+                    ("keepers", self.keepers.run),
+                    ("keep-alive", self.streams.keep_alive),
+                    ("tick", self._tick),
                 )
             ]
             retire = await self._reactor.run()
@@ -421,7 +427,12 @@ class Agent:
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)  # the loop holds tasks weakly
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._ran)
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.unexpected.report("background", error)
 
     async def _retire(self, retire: Retire, loops: list[asyncio.Task[None]]) -> None:
         """In the order that clients need: peers hear of it, so that nobody comes any more, before the rest ends."""

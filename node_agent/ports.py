@@ -37,10 +37,12 @@ class Metadata(Protocol):
 
     async def identity(self) -> Identity: ...
 
-    async def interruption(self) -> InterruptionNotice | None: ...
+    async def interruption(self) -> InterruptionNotice | None:
+        """None where there is none. Of one that cannot be read the deadline is infinity: it is a notice all the same."""
+        ...
 
     async def rebalance(self) -> float | None:
-        """When a rebalance recommendation was given, unix seconds; None where there is none."""
+        """When a rebalance recommendation was given, unix seconds, 0 where that cannot be read; None: there is none."""
         ...
 
     async def told_to_go(self) -> bool:

@@ -47,7 +47,7 @@ def parse_launch(event: Mapping[str, Any]) -> LaunchEvent | None:
     Raises ValueError where a launch's event lacks what it must have: the invocation should fail and be seen.
     """
     kind = event.get("detail-type")
-    if kind not in (LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT):
+    if not isinstance(kind, str) or kind not in (LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT):
         return None
     detail = event.get("detail")
     if not isinstance(detail, Mapping):

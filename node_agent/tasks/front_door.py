@@ -247,42 +247,6 @@ class FrontDoor:
         answer_error(request, 429, "too_many_streams", message, retry_after_s=1.0)
         return 429
 
-<<<<<<< HEAD
-    def _healthz(self, request: DoorRequest) -> None:
-        answer_json(request, {"status": "alive"})
-
-    def _readyz(self, request: DoorRequest) -> None:
-        ready = self._node.state.takes_requests
-        body = {"status": self._node.state.value, "instance_id": self._node.instance_id}
-        answer_json(request, body, 200 if ready else 503)
-
-    def _metrics(self, request: DoorRequest) -> None:
-        request.respond(200, self._node.metrics.exposition(), CONTENT_TYPE.encode())
-
-    def _models(self, request: DoorRequest) -> None:
-        data = [{"id": model, "object": "model", "created": 0, "owned_by": "synkti"} for model in self._node.models()]
-        answer_json(request, {"object": "list", "data": data})
-
-    def _nodes(self, request: DoorRequest) -> None:
-        node = self._node
-        suspects = node.suspects
-        nodes = [
-            {
-                **status.to_json(),
-                **load_to_json(node.load_of(status.instance_id)),
-                "suspect": status.instance_id in suspects,
-                "clock_ahead_s": node.clock_ahead_s(status),
-            }
-            for status in (node.status(), *node.present)
-        ]
-        own = node.own_clock
-        clock = {"off_s": round(own.off_s, 3), "is_off": own.is_off, "measured": own.measured, "agreeing": own.agreeing}
-        answer_json(request, {"self": node.instance_id, "clock": clock, "nodes": nodes})
-
-    def _drains(self, request: DoorRequest) -> None:
-        record = self._draining.record
-        answer_json(request, {"drains": [] if record is None else [record.to_json()]})
-=======
     def _wanted(self, request: DoorRequest, model: str | None, key: int | None) -> Request:
         """What routing has to know. Raises RequestRejected."""
         model = self._node.base_model(model)
@@ -293,7 +257,6 @@ class FrontDoor:
             name = SESSION_HEADER.decode()
             raise RequestRejected(400, "invalid_request", f"{name} has {_MAX_SESSION_BYTES} characters at most.")
         return Request(model, session_key(session.decode("latin-1")), by_session=True)
->>>>>>> main
 
 
 def _to_engine(request: DoorRequest, request_id: bytes) -> dict[str, str]:

@@ -90,6 +90,9 @@ class Metrics:
             "1 while this node is at risk because several peers have another time",
             registry=registry,
         )
+        self.unexpected = Counter(
+            "synkti_unexpected_errors", "Bugs that ended a turn of a loop, by the loop", ["where"], registry=registry
+        )
         self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
 
         # Looked up once: the library's own way takes longer than the rest of a small request's bookkeeping.
