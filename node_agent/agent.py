@@ -31,6 +31,7 @@ from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.engine_process import EngineProcess
+from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_server import HttpServer, Limits, bind
 from node_agent.adapters.imds import Imds
@@ -40,7 +41,7 @@ from node_agent.adapters.scaling_group import AutoScaling
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.contract.errors import TransientError
-from node_agent.contract.records import RECORD_LIFE_S, NodeRecord, TimelineStep
+from node_agent.contract.records import NodeRecord, TimelineStep, renewed
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
@@ -72,6 +73,7 @@ from node_agent.tasks.clock_watch import ClockWatch
 from node_agent.tasks.draining import Draining
 from node_agent.tasks.engine_load import EngineLoad
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
+from node_agent.tasks.engine_watch import EngineWatch
 from node_agent.tasks.engines import Engines
 from node_agent.tasks.entrance import Entrance
 from node_agent.tasks.front_door import FrontDoor
@@ -86,7 +88,7 @@ from node_agent.tasks.open_streams import OpenStreams
 from node_agent.tasks.peer_door import PeerDoor
 from node_agent.tasks.publisher import Publisher
 from node_agent.tasks.self_test import able_ways
-from node_agent.tasks.served import ServedRequests
+from node_agent.tasks.served import ServedRequests, WatchedGroup
 from node_agent.tasks.signed_http import SignedHttp
 from node_agent.tasks.supervised import Unexpected, keep_running
 from node_agent.tasks.takeover import Takeovers
@@ -220,11 +222,19 @@ async def _patiently(ask: Callable[[], Awaitable[_T]], remembered: _T | None) ->
 
 
 def _engine_environ(settings: Settings) -> dict[str, str]:
-    """The agent's own; an engine that keeps blocks finds there what it loads of this package (`node_agent/kv`)."""
+    """The agent's own, and where the plug-in counts the core's steps.
+
+    An engine that keeps blocks finds there what it loads of this package (`node_agent/kv`).
+    """
+    environ = {**os.environ, STEPS_DIR: str(_steps_dir(settings))}
     if not settings.kv_max_bytes:
-        return dict(os.environ)
+        return environ
     above = str(Path(__file__).resolve().parents[1])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
+    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
+
+
+def _steps_dir(settings: Settings) -> Path:
+    return settings.state_dir / "steps"
 
 
 class Agent:
@@ -268,11 +278,12 @@ class Agent:
             TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source, clocks),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
+            random.random,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
         takeovers = Takeovers(self._node, signed, outside.key, keeper, self.streams.give_up, self._checkpointer)
-        self._publisher = self._make_publisher(outside, status.incarnation)
+        self._publisher = self._make_publisher(outside, status.incarnation, clock)
         self._draining = Draining(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
         self._entrance = Entrance(self._node, random.random)
         self._models = Models(self._node, self._engines, client, settings.engine)
@@ -292,11 +303,11 @@ class Agent:
         self.journals = JournalDoor(keeper, doorkeeper, clock)
         limits = Limits(body_bytes=settings.max_body_bytes)
         peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
+        self._signs = peer_door.signs
         self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
         self._outside = outside
-        self._group = EngineProcess(
-            settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group"
-        )
+        group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
+        self._group = WatchedGroup(group, self._served)
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
         self._clock_watch = ClockWatch(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
         self._gossip.heard_clock = self._clock_watch.heard
@@ -305,14 +316,31 @@ class Agent:
         )
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._client = client
+        self._steps = EngineStepFiles(_steps_dir(settings))
+        self._watch = EngineWatch(
+            self._node,
+            self._served,
+            self._engine_load,
+            client,
+            settings.engine,
+            self._steps,
+            settings.engine_stuck_s,
+        )
         self._supervisor = EngineSupervisor(
-            plan, self._group, client, self._reactor.post, clock, random.random, self._examine_engine
+            plan,
+            self._group,
+            client,
+            self._reactor.post,
+            clock,
+            random.random,
+            self._examine_engine,
+            self._watch.until_stuck,
         )
         self._background: set[asyncio.Task[None]] = set()
         self.say: Callable[[str], None] = _nobody
 
     @staticmethod
-    def _make_publisher(outside: Outside, incarnation: int) -> Publisher:
+    def _make_publisher(outside: Outside, incarnation: int, clock: Callable[[], float]) -> Publisher:
         identity = outside.identity
         record = NodeRecord(
             instance_id=identity.instance_id,
@@ -320,9 +348,9 @@ class Agent:
             instance_type=identity.instance_type,
             state=NodeState.STARTING,
             incarnation=incarnation,
-            expires_at=int(time.time()) + RECORD_LIFE_S,
+            expires_at=renewed(clock()),
         )
-        return Publisher(record, outside.instances, outside.records, random.random)
+        return Publisher(record, outside.instances, outside.records, random.random, clock)
 
     async def _examine_engine(self) -> None:
         """What peers may ask of this engine is what it was seen doing."""
@@ -332,6 +360,7 @@ class Agent:
     async def run(self) -> int:
         """Until the node's life is over; its exit code."""
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        self._steps.forget()
         settings = self._settings
         front_socket = bind(settings.front.host, settings.front.port, "front door")
         peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")
@@ -371,6 +400,7 @@ class Agent:
                     ("gossip", self._gossip.run),
                     ("clock-watch", self._clock_watch.run),
                     ("engine-load", self._engine_load.run),
+                    ("signs", self._signs.run),
                     ("models", self._models.run),
                     ("entrance", self._entrance.run),
                     ("publisher", self._publisher.run),

@@ -36,7 +36,10 @@ _WITHIN_S = 4.0
 _MAX_BYTES = 64 * 1024
 _ROOT = "/latest/meta-data"
 _WORD = re.compile(r"[!-~]{1,64}")
-_TOKEN = re.compile(r"[!-~]{1,1024}")
+_TOKEN = re.compile(r"[A-Za-z0-9+/=_.~:-]{1,1024}")
+"""It becomes a header's value. Where something that is no IMDS answers everything with a page, or with {}, this is how
+that is found out, before its pages are taken for notices."""
+
 _REGION = re.compile(r"[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}")
 _log = logging.getLogger(__name__)
 
@@ -122,9 +125,11 @@ class Imds:
     async def _fresh_token(self) -> str:
         headers = {"x-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_LIFE_S)}
         status, body = await self._ask("PUT", "/latest/api/token", headers)
-        token = body.decode("ascii", errors="replace").strip()
-        if status != 200 or not _TOKEN.fullmatch(token):  # it becomes a header's value
+        if status != 200:
             raise MetadataUnavailable(f"IMDS gave no token: status {status}")
+        token = body.decode("ascii", errors="replace").strip()
+        if not _TOKEN.fullmatch(token):
+            raise MetadataUnavailable("the token that IMDS gave cannot be read")
         return token
 
     async def _ask(self, method: str, target: str, headers: dict[str, str]) -> tuple[int, bytes]:
@@ -146,5 +151,5 @@ def _date(headers: Mapping[bytes, bytes]) -> float | None:
     """The time in an answer's Date header, unix seconds; None where there is none that can be read."""
     try:
         return parsedate_to_datetime(headers[b"date"].decode("ascii")).timestamp()
-    except (KeyError, ValueError, OverflowError):
+    except (KeyError, ValueError, OverflowError, TypeError, IndexError):
         return None

@@ -33,6 +33,13 @@ def error_event(path: str, error: bytes) -> bytes:
     return sse.named(b"error", error if error.startswith(_OF_ANTHROPIC) else error[:-1] + b',"type":"error"}')
 
 
+def passed_on(path: str, error: bytes) -> bytes:
+    """The last events of a stream that its engine ended with an error of the request: as the engine sends them."""
+    if path in (Kind.CHAT.value, Kind.COMPLETION.value):
+        return sse.message(error) + sse.message(sse.DONE)
+    return sse.named(b"error", error)
+
+
 class Ending:
     """Of a stream that is only passed on. Feed it what passes.
 

@@ -54,14 +54,15 @@ _MAY_ASK = (StreamState.WAITING, StreamState.LOST, StreamState.BETWEEN)
 class StreamMachine(Account, GoesOn):
     """See the module.
 
-    lost_why: in a word, what happened to the last engine; chosen: the way that the current
-    engine goes on, None where it answers the whole request.
+    lost_why: in a word, what happened to the last engine; lost_error: the error event that it ended with, b"" where
+    there was none; chosen: the way that the current engine goes on, None where it answers the whole request.
     """
 
     def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run] = ()) -> None:
         super().__init__(generation, stream_id, runs)
         self.state = StreamState.WAITING
         self.lost_why = ""
+        self.lost_error = b""
         self.chosen: Choice | None = None
         self._way: Way | None = None  # of the current engine; None: it answers the whole request
         self._choice: int | None = None  # the one that the current engine continues; None: it answers the whole request
@@ -92,6 +93,7 @@ class StreamMachine(Account, GoesOn):
         self._parser = sse.SseParser()
         self._template, self._compare, self._lessons = None, None, 0
         self._texts, self._piece = None, None
+        self.lost_error = b""
         self.state = StreamState.WAITING
         if echo.is_unknown(self.generation):
             self._texts = echo.Texts(len(self.generation.prompts))
@@ -169,8 +171,11 @@ class StreamMachine(Account, GoesOn):
             choices = chunk.get("choices")
         except (orjson.JSONDecodeError, AttributeError):
             return self.lose("malformed-chunk")
+        if choices is None and "error" in chunk:
+            self.lost_error = payload
+            return self.lose("error-chunk")
         if choices is None:
-            return self.lose("error-chunk" if "error" in chunk else "malformed-chunk")
+            return self.lose("malformed-chunk")
         if not choices:
             return self._usage_chunk(chunk)
         choice = choices[0]
@@ -277,7 +282,7 @@ class StreamMachine(Account, GoesOn):
         if self._hides(index, choice) and chunks.hide_reasoning(choice) and not choice.get("finish_reason"):
             return b""
         if not self.generation.wants_ids:
-            chunks.strip_ids(chunk)
+            chunks.strip_ids(chunk, echoes=kind is Kind.COMPLETION and bool(self.generation.body.get("echo")))
         if is_parsed or not ids:
             extra["chunk"] = chunk  # a role alone, too, or what no engine of ours would say: kept as it is
         elif (told := choice.get("logprobs")) is not None:
@@ -375,8 +380,11 @@ class StreamMachine(Account, GoesOn):
     # the end
 
     def _usage_chunk(self, chunk: dict[str, Any]) -> bytes:
+        if self._choice is not None and isinstance(told := chunk.get("usage"), dict):
+            self._usage_told = told  # an engine that was asked for a part counts only its part; the ending counts all
+            return b""
         if self._choice is not None or not self.generation.wants_usage or self._usage_sent:
-            return b""  # an engine that was asked for a part counts only its part; the ending counts all
+            return b""
         return self._usage_event({**chunk, **self.events.framed()})
 
     def _ending(self) -> bytes:

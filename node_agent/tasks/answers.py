@@ -14,6 +14,13 @@ MAX_MESSAGE = 1_000
 """Characters: what a client sent is quoted in messages, and may be megabytes."""
 
 _ANTHROPIC = "/v1/messages"
+_FINAL = (b"x-should-retry", b"false")
+"""OpenAI's SDKs, and ours, send a request again after a 5xx unless an answer says this."""
+
+
+def final_headers(status: int) -> list[tuple[bytes, bytes]]:
+    """For an answer that would be the same at any node."""
+    return [_FINAL] if status >= 500 else []
 
 
 def answer_json(request: DoorRequest, value: Mapping[str, Any], status: int = 200) -> None:

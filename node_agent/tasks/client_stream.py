@@ -13,30 +13,37 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from node_agent.contract.errors import ContinuationImpossible, StaleEpoch
+from node_agent.contract.errors import ContinuationImpossible, RequestRejected, StaleEpoch
 from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
 from node_agent.core import sse
-from node_agent.core.handing_over import read_loss
+from node_agent.core.content import content_of
+from node_agent.core.failure import By, Verdict, judge_answer, judge_event, judge_loss, read_body
+from node_agent.core.handing_over import read_death, read_loss
 from node_agent.core.nodes import NodeStatus, Pool
-from node_agent.core.patience import Pace, first_token_s, silence_s
+from node_agent.core.patience import Pace, first_token_s, sign_every_s, silence_s
 from node_agent.core.router import Request, Route
 from node_agent.core.stream_state import StreamState
 from node_agent.core.streams import Machine
+from node_agent.core.tries import MAX_ENGINES, Answer, Tries
+from node_agent.core.write_ahead import Closing
 from node_agent.ports import ExchangeLost, Response
-from node_agent.tasks.engines import WRONG_MODEL, Engines
+from node_agent.tasks.deadly import SUSPECT_HEADER
+from node_agent.tasks.engine_watch import SILENCE
+from node_agent.tasks.engines import Engines, answered_by, lost_by
 from node_agent.tasks.kept_stream import KeptStream
 from node_agent.tasks.kv_bring import IN_S3, KV_HEADER
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import Reply
-
-MAX_ENGINES = 3
-"""Engines that may be lost under one stream before it ends with an error."""
+from node_agent.tasks.signs import OVERTAKEN, SIGNS
 
 WAIT_FOR_NODE_S = 15.0
 """How long a stream that began waits for any node to take it on, where none is ready."""
 
 _OVER = (StreamState.COMPLETE, StreamState.LOST, StreamState.BETWEEN)
 _LOOK_EVERY_S = 0.1
+_SAME_AGAIN_AFTER_S = 0.5
+"""Before a node is asked again that has lost this stream: where there is no other, it is not to be hurried."""
+
 _END_WITHIN_S = 0.2
 """Between an engine's [DONE] and the end of its response."""
 
@@ -90,9 +97,14 @@ class ClientStream:
         self._response: Response | None = None
         self._closed: str | None = None  # why it ends early: handoff, client-gone, taken
         self._tried: list[NodeStatus] = []
+        self._tries = Tries()
+        self._may_go_on = True  # whether another engine may be asked after the last loss
+        self._content: bytes | None = None  # see _content_of
         self._handed_to: str | None = None  # who has room, by the word of the node that gave the stream back
         self._loss: _Loss | None = None
         self._heard_at = 0.0  # loop time of the last bytes of the engine that was lost last
+        self._quiet_since = 0.0  # loop time since which only signs of life come; 0 while tokens do
+        self._silence_s = 0.0  # how long this may last where the engine serves others meanwhile
         self._retune_at = 1  # the event at which to look at the engine's pace
         self._paced_seq = 0
         self._paced_at = 0.0
@@ -103,6 +115,8 @@ class ClientStream:
         machine.events.shows_ids = reply.reader.uses_ids
         kept.deliver = reply.request.write
         kept.fenced = self._fenced
+        kept.unkept = self._unkept
+        reply.unkept = kept.ahead.unkept
         reply.request.when_gone(self.abandon)
         reply.request.when_congested(self._congested)
 
@@ -113,7 +127,7 @@ class ClientStream:
         except StaleEpoch:
             return await self._taken()
         finally:
-            self.kept.close(finished=self.machine.state is StreamState.COMPLETE)
+            self.kept.close(self._closing())
 
     async def resume(self) -> int:
         """Go on where another node, or an earlier connection, left the client; as `run`."""
@@ -131,7 +145,16 @@ class ClientStream:
         except StaleEpoch:
             return await self._taken()
         finally:
-            self.kept.close(finished=self.machine.state is StreamState.COMPLETE)
+            self.kept.close(self._closing())
+
+    def _closing(self) -> Closing:
+        """What becomes of the journal, by how the stream has ended."""
+        if self.machine.state is StreamState.COMPLETE:
+            return Closing.FINISHED
+        if self._closed in ("handoff", "taken"):
+            return Closing.MOVES
+        is_known = self._reply.started or len(self.machine.events.runs) > 1
+        return Closing.ABANDONED if is_known else Closing.UNHEARD_OF
 
     @property
     def _owner_before(self) -> str:
@@ -145,13 +168,24 @@ class ClientStream:
                 return status
             if self._closed is None and self.machine.state is StreamState.BETWEEN:
                 continue  # the same engine answers the next choice, too
-            may_go_on = self._closed is None and len(self._tried) < MAX_ENGINES
+            may_go_on = self._closed is None and self._may_go_on
             route = await self._next_route() if may_go_on else None
         if self._closed is not None:
             return await self._end_early()
-        if len(self._tried) >= MAX_ENGINES:
-            return await self._fail("engine_lost", f"{MAX_ENGINES} engines were lost under this request.")
-        return await self._fail("no_ready_node", "No node is ready to go on with this request.")
+        return await self._in_vain()
+
+    async def _in_vain(self) -> int:
+        """No engine is left to ask, or no other would say more."""
+        tries = self._tries
+        if (answer := tries.answer) is not None:
+            await self.kept.drained()
+            return self._reply.pass_on(answer)
+        if tries.were_busy:
+            return await self._fail("fleet_full", "No engine had room for this request; try again.", 429)
+        if len(tries.whys) >= MAX_ENGINES:
+            return await self._fail("engine_lost", f"{tries.in_words('engines')} were lost under this request.")
+        after = f", after {tries.in_words('engines')} lost it" if tries.whys else ""
+        return await self._fail("no_ready_node", f"No node is ready to go on with this request{after}.")
 
     def keep_alive(self) -> None:
         self._reply.keep_alive(self.kept.ahead.delivered)
@@ -166,12 +200,18 @@ class ClientStream:
 
     def give_up(self) -> None:
         """The client has come back on another connection: this one gets nothing more."""
-        self.kept.close(finished=False)
+        self.kept.close(Closing.MOVES)
         self.kept.fence()
         self._close("taken")
 
     def _fenced(self) -> None:
         self._close("taken")
+
+    def _unkept(self) -> None:
+        """The journal has become too large for any peer: the client may want to know what it cannot resume."""
+        self._reply.unkept = why = self.kept.ahead.unkept
+        if self._reply.started and self._reply.reader.uses_ids:
+            self._reply.request.write(sse.comment(f"synkti keeps this stream at no other node any more: {why}"))
 
     def _close(self, why: str) -> None:
         self._closed = self._closed or why
@@ -202,18 +242,25 @@ class ClientStream:
         if (chosen := self.machine.chosen) is not None:
             self._node.metrics.ways.labels(chosen.way.value).inc()
             _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.way.value, chosen.reason)
+        try:
+            is_suspect = bool(self._node.deadly) and self._node.deadly.check(self._content_of())
+        except RequestRejected as refused:
+            return await self._fail(refused.code, str(refused), refused.status)
         await self._engines.bring(node, self.stream_id, context_at)
+        turn = await self._engines.turn(node) if is_suspect else None
         max_tokens = self._generation.max_tokens
         self._route = route
         self._retune_at, self._paced_seq = self.machine.seq + 1, 0
+        self._quiet_since, self._silence_s = 0.0, first_token_s(len(request.body))
         self._response = response = self._engines.ask(
             node,
             "POST",
             request.path,
-            {**self._headers, KV_HEADER: context_at} if context_at else self._headers,
+            self._headers_with(context_at, is_suspect=is_suspect),
             request.body,
             max_tokens=None if max_tokens is None else max(1, max_tokens - self.machine.tokens),
-            silence_s=first_token_s(len(request.body)),
+            silence_s=self._silence_s,
+            turn=turn,
         )
         if self._closed is not None:
             response.abort(self._closed)  # before there was anything to abort
@@ -221,11 +268,23 @@ class ClientStream:
         try:
             return await self._read(route, response)
         except ExchangeLost as lost:
-            return await self._engine_ended(node, lost.why)
+            return await self._engine_ended(node, lost.why, lost_by(lost, is_own=self._is_own(node)))
         finally:
             self._heard_at = response.heard_at or self._heard_at
             self._response = None
             response.close()
+
+    def _headers_with(self, context_at: str, *, is_suspect: bool) -> dict[str, str]:
+        more = {KV_HEADER: context_at} if context_at else {}
+        if is_suspect:
+            more[SUSPECT_HEADER] = "1"
+        return {**self._headers, **more} if more else self._headers
+
+    def _content_of(self) -> bytes | None:
+        """See `core/content`; it takes a while, and is seldom asked for."""
+        if self._content is None:
+            self._content = content_of(self._generation.body)
+        return self._content
 
     async def _read(self, route: Route, response: Response) -> int | None:
         await response.head()
@@ -234,24 +293,30 @@ class ClientStream:
         self._node.succeeded(route.node.instance_id)
         self._reply.start(route)
         await response.pipe(self._take)
-        return await self._engine_ended(route.node, "eof")
+        return await self._engine_ended(route.node, "eof", By.ENGINE)
 
-    async def _engine_ended(self, node: NodeStatus, why: str) -> int | None:
-        """The engine says nothing more: its part was over before, or is lost for this reason."""
+    async def _engine_ended(self, node: NodeStatus, why: str, by: By) -> int | None:
+        """The engine says nothing more: its part was over before, or is lost for this reason. by: who broke it off."""
         if self._closed is not None:
             return None
+        if self.machine.state is StreamState.LOST:
+            by = By.ENGINE  # what was read before it broke off says why
         if out := self.machine.lose(why):
             self._deliver(out)
         if self.machine.state is StreamState.COMPLETE:
             return await self._end()
         if self.machine.state is StreamState.LOST:
-            self._lost(node, self.machine.lost_why)
+            self._lost(node, self.machine.lost_why, by)
         return None
 
     def _take(self, data: bytes) -> None:
         """Bytes of the engine that is asked now. Called by its connection, for each token."""
         machine = self.machine
         out = machine.feed(data)
+        if not out and data in SIGNS:
+            self._shown(data)
+            return
+        self._quiet_since = 0.0
         if out:
             seq = machine.events.seq
             if self._loss is None:
@@ -263,17 +328,28 @@ class ClientStream:
         if machine.state is not StreamState.STREAMING and machine.state in _OVER:
             self._over()
 
+    def _shown(self, sign: bytes) -> None:
+        """The engine's node lives; with OVERTAKEN, the engine has served others since this stream's last token."""
+        now = self._clock()
+        self._quiet_since = self._quiet_since or now - sign_every_s(self._node.min_silence_s)
+        if sign == OVERTAKEN and now - self._quiet_since >= self._silence_s and self._response is not None:
+            self._response.abort(SILENCE)
+
     def _retune(self) -> None:
         """How long the engine may be silent, by its pace since the last look: often at first, then seldom."""
         response, seq = self._response, self.machine.events.seq
         if response is None:
             return
+        self._answered()
         if self._paced_seq:
             self._pace.observe((response.heard_at - self._paced_at) / max(1, seq - self._paced_seq))
         self._paced_seq, self._paced_at = seq, response.heard_at
         self._retune_at = seq + min(max(seq, 1), _RETUNE_EVERY)
+        if not self._pace.time_per_token_s:
+            return  # nothing is judged by a pace before there is one
         by_pace = silence_s(self._pace.time_per_token_s, self._node.min_silence_s)
         if (allowed := self.machine.silence_s(by_pace)) is not None:
+            self._silence_s = allowed
             response.allow_silence(allowed)
 
     def _over(self) -> None:
@@ -281,7 +357,7 @@ class ClientStream:
         if self._response is None:
             return
         if self.machine.state is StreamState.COMPLETE:
-            self._response.allow_silence(_END_WITHIN_S)
+            self._response.end_within(_END_WITHIN_S)
         else:
             self._response.abort("over")
 
@@ -295,34 +371,58 @@ class ClientStream:
         await self.kept.drained()
         return self._reply.end()
 
+    def _is_own(self, node: NodeStatus) -> bool:
+        return node.instance_id == self._node.instance_id
+
+    def _answered(self) -> None:
+        """The engine has begun to answer: whoever could not is found wanting, and the request ends no engines."""
+        if self._tries.in_doubt:
+            self._node.found_wanting(self._tries.in_doubt)
+            self._tries.in_doubt.clear()
+        if self._node.deadly and self.machine.tokens:
+            self._node.deadly.answered(self._content_of())
+
     async def _refused(self, node: NodeStatus, response: Response) -> int | None:
-        """An answer that is no stream: the client's own fault (4xx) is passed on, all else is a loss.
-
-        A 404 is none of the client's: the node said that it serves the model, or it would not have been chosen.
-        """
+        """An answer that is no stream."""
         body = await response.read_all(_MAX_REFUSAL_BYTES)
-        if response.status == 404:
-            self._lost(node, WRONG_MODEL)
-            return None
-        if self.machine.seq or not 400 <= response.status < 500:
-            self._lost(node, f"status-{response.status}")
-            return None
-        return self._reply.refuse(response.status, body)
+        # The node said that it serves the model, or it would not have been chosen.
+        kind, by = read_body(body, has_model=True), answered_by(response, is_own=self._is_own(node))
+        verdict = judge_answer(by, response.status, kind, is_continuation=self.machine.chosen is not None)
+        content_type = response.headers.get(b"content-type", b"application/json")
+        self._failed(node, verdict, Answer(response.status, body, content_type))
+        return None
 
-    def _lost(self, node: NodeStatus, word: str) -> None:
+    def _lost(self, node: NodeStatus, line: str, by: By) -> None:
+        """line: why, as `core/handing_over` writes it; by: who lost it."""
         if self._closed is not None:
             return
-        why, self._handed_to = read_loss(word)
-        self._node.failed(node.instance_id, why)
+        why, self._handed_to = read_loss(line)
+        if (error := self.machine.lost_error) and by is By.ENGINE:
+            verdict = judge_event(error, is_continuation=self.machine.chosen is not None)
+            self._failed(node, verdict, Answer(200, error, is_event=True))
+            return
+        verdict = judge_loss(by, why)
+        if verdict.is_death:
+            self._node.deadly.died(self._content_of(), node.instance_id, read_death(line))
+        self._failed(node, verdict, None)
+
+    def _failed(self, node: NodeStatus, verdict: Verdict, answer: Answer | None) -> None:
+        """The engine of this node did not answer, or not to the end. answer: what it said in its place."""
+        self._node.failed(node.instance_id, verdict)
+        self._may_go_on = self._tries.failed(node.instance_id, verdict, answer)
+        why = verdict.why
         if self.machine.state is not StreamState.LOST:
             self.machine.lose(why)
         if self._loss is None:
             # From the last bytes on: a silence is part of the pause that the client waits.
-            heard_at = self._response.heard_at if self._response is not None else 0.0
-            self._loss = _Loss(node.instance_id, why, heard_at or self._heard_at or self._clock())
+            heard_at = self._response.heard_at if self._response is not None else self._heard_at
+            self._loss = _Loss(node.instance_id, why, self._quiet_since or heard_at or self._clock())
         self._context_at = node.instance_id
         self._node.metrics.losses.labels(why).inc()
-        _log.info("stream %s: lost %s: %s, after %d tokens", self.stream_id, node.instance_id, why, self.machine.tokens)
+        _log.info(
+            "stream %s: lost %s: %s, after %d tokens: %s",
+            self.stream_id, node.instance_id, why, self.machine.tokens, verdict.reason,
+        )  # fmt: skip
 
     def _gone_on(self, node: NodeStatus, now: float) -> bytes:
         """The stream goes on: count the pause, and say it in a comment to a client that takes comments."""
@@ -347,6 +447,8 @@ class ClientStream:
                 wanted = replace(self._wanted, tried=not_again, able=able, avoid=last, handed_to=self._handed_to)
                 route = self._node.route(wanted)
                 if isinstance(route, Route):
+                    if route.node.instance_id in tried:
+                        await asyncio.sleep(_SAME_AGAIN_AFTER_S * len(tried))
                     return route
             if self._clock() >= give_up_at:
                 break

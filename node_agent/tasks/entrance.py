@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.core.admission import Admission, Refused, Ticket
@@ -103,7 +104,14 @@ class Entrance:
     def _send_away(self, now: float) -> None:
         for ticket in self._admission.overdue(now):
             waiting = self._waiting.get(ticket.number)
-            if waiting is not None and not waiting.turn.done():
+            if waiting is None or waiting.turn.done():
+                continue
+            # Rather than none at all, a node whose breaker is open: the others are full, and it may do by now.
+            route = self._node.route(replace(waiting.request, last_resort=True))
+            if isinstance(route, Route):
+                self._admission.admitted(now)
+                waiting.turn.set_result(route)
+            else:
                 waiting.turn.set_exception(_full(self._admission.waited_too_long(now, self._chance())))
 
     def _refusal(self, request: Request) -> NoReadyPeer | RequestRejected:

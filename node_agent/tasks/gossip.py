@@ -24,6 +24,7 @@ from node_agent.core.membership import (
     Membership,
     Questioned,
     Received,
+    Refused,
     Send,
     Tagged,
     Tick,
@@ -47,7 +48,10 @@ _log = logging.getLogger(__name__)
 
 
 class Gossip:
-    """client: to peers' doors; clock: monotonic seconds; changed: hears of every change, after the machine has it."""
+    """client: to peers' doors; clock: monotonic seconds; changed: hears of every change, after the machine has it.
+
+    refused: gets every content of requests that the fleet refuses, and for how many seconds.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Gossip:
         """Hears what time a peer's door says it is: its address, its line, the question's nonce, and the seconds from
         the question to the answer."""
 
+        self.refused: Callable[[bytes, float], None] = lambda content, left_s: None
         self._datagrams = datagrams
         self._client = client
         self._metrics = metrics
@@ -91,6 +96,8 @@ class Gossip:
                     self._datagrams.send(address, data)
             case Ask():
                 self._ask(effect)
+            case Refused(content, left_s):
+                self.refused(content, left_s)
             case Changed(status, before, after, why):
                 was = before.value if before is not None else "new"
                 _log.info("%s at %s: %s, was %s: %s", status.instance_id, status.peer, after.value, was, why)

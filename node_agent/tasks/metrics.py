@@ -26,6 +26,18 @@ class Metrics:
         self.streams = Gauge("synkti_streams_open", "Clients' streams open on this node", registry=registry)
         self.served = Gauge("synkti_engine_requests", "Requests under way at this node's engine", registry=registry)
         self.losses = Counter("synkti_engine_losses", "Engines lost under a stream", ["why"], registry=registry)
+        self.failures = Counter(
+            "synkti_hop_failures", "Failures between an entry and an engine", ["fault", "why"], registry=registry
+        )
+        self.deadly_deaths = Counter(
+            "synkti_deadly_deaths", "Engines that died under a request they had not answered", registry=registry
+        )
+        self.deadly_refused = Counter(
+            "synkti_deadly_refused", "Requests refused because they end engines", registry=registry
+        )
+        self.deadly_cases = Gauge(
+            "synkti_deadly_cases", "Contents of requests suspected or refused now", registry=registry
+        )
         self.continuations = Counter(
             "synkti_continuations", "Streams that went on in another engine", ["why"], registry=registry
         )
@@ -45,6 +57,9 @@ class Metrics:
         self.broken = Counter("synkti_streams_broken", "Streams ended with an error", ["code"], registry=registry)
         self.gaps = Counter(
             "synkti_write_ahead_gaps", "Events delivered although no keeper had their line", registry=registry
+        )
+        self.unkept = Counter(
+            "synkti_streams_unkept", "Streams too large to be kept by any peer", ["why"], registry=registry
         )
         self.keeper_losses = Counter(
             "synkti_keeper_losses", "Connections to keepers that broke", ["why"], registry=registry
@@ -94,6 +109,12 @@ class Metrics:
             "synkti_unexpected_errors", "Bugs that ended a turn of a loop, by the loop", ["where"], registry=registry
         )
         self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
+        self.engine_states = Counter(
+            "synkti_engine_states", "Times that the local engine was judged so", ["state"], registry=registry
+        )
+        self.engine_probes = Counter(
+            "synkti_engine_probes", "Completions of one token asked of the local engine", ["outcome"], registry=registry
+        )
 
         # Looked up once: the library's own way takes longer than the rest of a small request's bookkeeping.
         self._requests: dict[tuple[str, int], Counter] = {}

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from node_agent.contract.states import NodeState
-from node_agent.core.handing_over import HANDOFF
+from node_agent.core.failure import Counts, Fault, Next, Verdict
 from node_agent.core.membership import Announced, Measured, Member, Membership, View
 from node_agent.core.nodes import Load, NodeStatus, Pool
 from node_agent.core.patience import MIN_SILENCE_S
 from node_agent.core.peer_clocks import RIGHT, OwnClock, PeerClocks
 from node_agent.core.router import Nowhere, Request, Route, Router
 from node_agent.ports import Identity
+from node_agent.tasks.deadly import DeadlyRequests
 from node_agent.tasks.gossip import Gossip
 from node_agent.tasks.metrics import Metrics
 
@@ -45,12 +46,14 @@ class Node:
     clocks: PeerClocks | None = None
     incarnation: int = field(init=False)
     router: Router = field(init=False)
+    deadly: DeadlyRequests = field(init=False)
     _view: View | None = field(init=False, default=None)
     _own: NodeStatus | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.incarnation = self.members.status.incarnation
         self.router = Router(self.instance_id)
+        self.deadly = DeadlyRequests(self.gossip, self.metrics)
 
     @property
     def instance_id(self) -> str:
@@ -113,9 +116,19 @@ class Node:
         """A node's engine began to answer."""
         self.router.succeeded(instance_id)
 
-    def failed(self, instance_id: str, why: str) -> None:
-        """A node's engine lost a request; what it gives back because it goes is no failure."""
-        if why != HANDOFF:
+    def failed(self, instance_id: str, verdict: Verdict) -> None:
+        """A request to a node's engine failed: count it where it counts."""
+        self.metrics.failures.labels(verdict.fault.value, verdict.why).inc()
+        if verdict.counts is Counts.YES:
+            self.router.failed(instance_id, self.gossip.clock())
+        elif verdict.next is Next.FINAL and verdict.fault is Fault.CLIENT:
+            self.router.succeeded(instance_id)  # it answered, and well
+        else:
+            self.router.undecided(instance_id)
+
+    def found_wanting(self, instance_ids: Iterable[str]) -> None:
+        """Another engine has answered what these could not."""
+        for instance_id in instance_ids:
             self.router.failed(instance_id, self.gossip.clock())
 
     # routes

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 
-from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER, STREAM_HEADER
+from node_agent.contract.names import DURABILITY_HEADER, NODE_HEADER, NOT_DURABLE, ROUTE_HEADER, STREAM_HEADER
 from node_agent.core import sse
 from node_agent.core.client_headers import StreamReader
-from node_agent.core.endings import error_event
+from node_agent.core.endings import error_event, passed_on
 from node_agent.core.router import Route
+from node_agent.core.tries import Answer
 from node_agent.ports import DoorRequest
-from node_agent.tasks.answers import answer_error, error_body
+from node_agent.tasks.answers import answer_error, error_body, final_headers
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 COMMENT_EVERY_S = 1.0
@@ -35,6 +36,7 @@ class Reply:
         self.reader = reader
         self._stream_id = stream_id
         self._path = path
+        self.unkept = ""  # why no other node keeps the stream, though its client wants it kept
         self._say_at = 1 if reader.uses_ids else round(IDLE_S / COMMENT_EVERY_S)
         self._keep_alive = sse.comment("waiting") if reader.uses_ids or reader.parses else _BLANK
         self._quiet = 0  # looks at which nothing had been sent since the one before
@@ -52,6 +54,8 @@ class Reply:
         lines = {"cache-control": "no-cache", STREAM_HEADER: self._stream_id}
         if route is not None:
             lines |= {ROUTE_HEADER: route.reason, NODE_HEADER: route.node.instance_id}
+        if self.unkept:
+            lines[DURABILITY_HEADER.decode()] = f"{NOT_DURABLE}; reason={self.unkept}"
         more = [(key.encode(), value.encode()) for key, value in lines.items()]
         self.request.begin(200, EVENT_STREAM, more)
         if self.reader.reconnects:
@@ -76,13 +80,21 @@ class Reply:
         self.request.end(last)
         return 200
 
-    def refuse(self, status: int, body: bytes) -> int:
-        """An engine's own refusal of the request; the status that the client saw."""
+    def pass_on(self, answer: Answer) -> int:
+        """What an engine said of the request itself, in place of an answer; the status that the client saw.
+
+        An error event comes as one, and its stream as vLLM ends it; a whole error comes as one where it still can.
+        """
+        one_line = answer.body.replace(b"\n", b" ")
+        if answer.is_event:
+            self.start(None)
+            return self.end(passed_on(self._path, one_line))
         if self.started:
-            return self.end(error_event(self._path, body.replace(b"\n", b" ")))
+            return self.end(error_event(self._path, one_line))
         self._ended = True
-        self.request.respond(status, body)
-        return status
+        more = [*answer.headers, *final_headers(answer.status)]
+        self.request.respond(answer.status, answer.body, answer.content_type, more)
+        return answer.status
 
     def fail(self, status: int, code: str, message: str) -> int:
         """An error: inside the stream where it began, as a response where not; the status that the client saw."""

@@ -38,13 +38,22 @@ class SignedHttp:
         body: bytes = b"",
         silence_s: float,
         accept_s: float | None = None,
+        sign_s: float | None = None,
         lost: Callable[[str], None] | None = None,
     ) -> Response:
         """See the port. A message without a stamp is passed on as it is."""
 
         def send(headers: Mapping[str, str]) -> Response:
             return self._client.ask(
-                address, method, target, headers=headers, body=body, silence_s=silence_s, accept_s=accept_s, lost=lost
+                address,
+                method,
+                target,
+                headers=headers,
+                body=body,
+                silence_s=silence_s,
+                accept_s=accept_s,
+                sign_s=sign_s,
+                lost=lost,
             )
 
         if AUTH_HEADER not in headers:

@@ -2,9 +2,9 @@
 
 What comes from outside is parsed at its border and never gets here; what does get here is a bug. It must be seen: the
 metric `synkti_unexpected_errors_total{where}`, and a log line with the traceback. But a node that serves a hundred
-clients must not end for a bug in, say, its reading of tags, and least of all when the same value reaches the same bug on
-every node at once (docs/decisions/0020). The reactor is not run like this: it decides the node's life, and still ends
-the process.
+clients must not end for a bug in, say, its reading of tags, and least of all when the same value reaches the same bug
+on every node at once (docs/decisions/0020). The reactor is not run like this: it decides the node's life, and still
+ends the process.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ async def keep_running(
         began = clock()
         try:
             await run()
-        except Exception as error:  # noqa: BLE001 # any bug of any loop: see the module
+        except Exception as error:  # any bug of any loop: see the module
             unexpected.report(where, error)
         else:
             return

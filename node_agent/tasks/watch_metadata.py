@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from node_agent.contract.errors import TransientError
-from node_agent.contract.notices import NOTICE_LEAD_S
 from node_agent.core.lifecycle import Event, NoticeSeen, RebalanceSeen, TermRequested, in_own_time
 from node_agent.ports import Metadata
 
@@ -45,16 +43,14 @@ async def _watch_notice(metadata: Metadata, post: Callable[[Event], None], clock
         notice = await path.read()
         if notice is not None and notice.deadline != noticed:
             noticed = notice.deadline
-            now = clock()
-            deadline = in_own_time(notice, now)
-            post(NoticeSeen(now, deadline if math.isfinite(deadline) else now + NOTICE_LEAD_S))
+            seen_at = clock()
+            post(NoticeSeen(seen_at, in_own_time(notice, seen_at)))
         await asyncio.sleep(EVERY_S)
 
 
 async def _watch_rebalance(metadata: Metadata, post: Callable[[Event], None], clock: Callable[[], float]) -> None:
     path = _Path("the rebalance recommendation", metadata.rebalance)
-    while await path.read() is None:
-        await asyncio.sleep(EVERY_S)
+    await path.until(lambda since: since is not None)
     post(RebalanceSeen(clock()))
 
 
@@ -62,8 +58,7 @@ async def _watch_group(
     metadata: Metadata, post: Callable[[Event], None], clock: Callable[[], float], term_grace_s: float
 ) -> None:
     path = _Path("the group's target state", metadata.told_to_go)
-    while not await path.read():
-        await asyncio.sleep(EVERY_S)
+    await path.until(bool)
     post(TermRequested(clock(), clock() + term_grace_s))
 
 
@@ -74,6 +69,13 @@ class _Path(Generic[_T]):
         self._name = name
         self._ask = ask
         self._silent = False
+
+    async def until(self, there: Callable[[_T | None], bool]) -> None:
+        """Read it every second until the answer is the one that is waited for."""
+        while True:
+            if there(await self.read()):
+                return
+            await asyncio.sleep(EVERY_S)
 
     async def read(self) -> _T | None:
         """Its answer; None where there is none now."""

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from node_agent.contract.addresses import read_node_address
 from node_agent.contract.states import NodeState
+from node_agent.core.content import CONTENT_BYTES
 from node_agent.core.membership.suspicion import MAX_ACCUSERS
 from node_agent.core.nodes import WAYS, Load, NodeStatus, Pool
 
@@ -50,6 +51,7 @@ PREFACE_BYTES = _PREFACE.size
 _CLAIM = struct.Struct(">6sQ")
 _STATE = struct.Struct(">6sQB")
 _DEATH = struct.Struct(">6sQ6s")
+_REFUSED = struct.Struct(f">{CONTENT_BYTES}sH")
 _LOAD = struct.Struct(">6sIHHBHH")
 LOAD_BYTES = _LOAD.size
 _STATES = tuple(NodeState)
@@ -139,9 +141,16 @@ class Loads(NamedTuple):
     packed: bytes
 
 
-Rumour = Intro | Alive | Suspect | Dead | Left | Loads
+class Refusal(NamedTuple):
+    """Requests of this content are refused for so many more seconds (`core/deadly`)."""
 
-_INTRO, _ALIVE, _SUSPECT, _DEAD, _LEFT, _LOADS = 1, 2, 3, 4, 5, 6
+    content: bytes
+    left_s: int
+
+
+Rumour = Intro | Alive | Suspect | Dead | Left | Loads | Refusal
+
+_INTRO, _ALIVE, _SUSPECT, _DEAD, _LEFT, _LOADS, _REFUSAL = 1, 2, 3, 4, 5, 6, 7
 
 
 class Seal:
@@ -285,6 +294,10 @@ def write_loads(packed: list[bytes]) -> bytes:
     return _rumour(_LOADS, b"".join(packed))
 
 
+def write_refusal(content: bytes, left_s: float) -> bytes:
+    return _rumour(_REFUSAL, _REFUSED.pack(content, min(max(0, round(left_s)), 0xFFFF)))
+
+
 def _rumour(kind: int, content: bytes) -> bytes:
     return _PREFACE.pack(kind, len(content)) + content
 
@@ -376,6 +389,10 @@ def _read_left(content: bytes) -> Left:
     return Left(*_CLAIM.unpack_from(content))
 
 
+def _read_refusal(content: bytes) -> Refusal:
+    return Refusal(*_REFUSED.unpack_from(content))
+
+
 def _read_loads(content: bytes) -> Loads:
     if len(content) % LOAD_BYTES:
         raise ValueError("half a load")
@@ -403,4 +420,5 @@ _READERS: dict[int, Callable[[bytes], Rumour]] = {
     _DEAD: _read_dead,
     _LEFT: _read_left,
     _LOADS: _read_loads,
+    _REFUSAL: _read_refusal,
 }
