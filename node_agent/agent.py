@@ -61,6 +61,7 @@ from node_agent.core.lifecycle import (
 from node_agent.core.membership import Leaving, Membership
 from node_agent.core.membership.wire import LIFE_BYTES
 from node_agent.core.nodes import NodeStatus, Pool
+from node_agent.core.peer_clocks import PeerClocks
 from node_agent.core.signing import Doorkeeper
 from node_agent.core.tag_reads import TagReads
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
@@ -68,6 +69,7 @@ from node_agent.ports import BlockStore, Checkpoints, Identity, Instances, Metad
 from node_agent.reactor import Reactor
 from node_agent.settings import Settings
 from node_agent.tasks.checkpointer import Checkpointer
+from node_agent.tasks.clock_watch import ClockWatch
 from node_agent.tasks.draining import Draining
 from node_agent.tasks.engine_load import EngineLoad
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
@@ -87,6 +89,7 @@ from node_agent.tasks.peer_door import PeerDoor
 from node_agent.tasks.publisher import Publisher
 from node_agent.tasks.self_test import able_ways
 from node_agent.tasks.served import ServedRequests, WatchedGroup
+from node_agent.tasks.signed_http import SignedHttp
 from node_agent.tasks.supervised import Unexpected, keep_running
 from node_agent.tasks.takeover import Takeovers
 from node_agent.tasks.watch_metadata import watch_metadata
@@ -235,9 +238,20 @@ def _steps_dir(settings: Settings) -> Path:
 
 
 class Agent:
-    """One node, from its doors' opening to its end. signals: whether SIGTERM and SIGINT are this agent's to handle."""
+    """One node, from its doors' opening to its end. signals: whether SIGTERM and SIGINT are this agent's to handle.
 
-    def __init__(self, settings: Settings, outside: Outside, client: HttpClient, *, signals: bool = True) -> None:
+    clock: a steady one of its own by default.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        outside: Outside,
+        client: HttpClient,
+        *,
+        signals: bool = True,
+        clock: SteadyClock | None = None,
+    ) -> None:
         self._settings = settings
         self._signals = signals
         identity = outside.identity
@@ -250,23 +264,25 @@ class Agent:
         status = _first_status(settings, identity)
         machine = Membership(status, secrets.token_bytes(LIFE_BYTES), outside.key, time.monotonic(), random.random)
         self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
-        self._clock = clock = SteadyClock()
+        self._clock = clock = clock or SteadyClock()
         self._node = Node(identity, settings.model_name, clock, self._gossip, metrics, settings.min_silence_s)
+        self._node.clocks = clocks = PeerClocks(outside.key)
+        signed = SignedHttp(self._to_peers, clocks, clock)
         self._served = ServedRequests(self._node, client, settings.engine)
         folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes, MAX_WRITERS) if settings.kv_max_bytes else None
-        self.kv = KvNode(self._node, client, self._to_peers, outside.key, settings.engine, folder, outside.blocks)
-        self._engines = Engines(self._node, self._served, self._to_peers, outside.key, self.kv.contexts)
+        self.kv = KvNode(self._node, client, signed, outside.key, settings.engine, folder, outside.blocks)
+        self._engines = Engines(self._node, self._served, signed, outside.key, self.kv.contexts)
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
         self.keepers = Keepers(
             self._node,
-            TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source),
+            TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source, clocks),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
             random.random,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
-        takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up, self._checkpointer)
+        takeovers = Takeovers(self._node, signed, outside.key, keeper, self.streams.give_up, self._checkpointer)
         self._publisher = self._make_publisher(outside, status.incarnation, clock)
         self._draining = Draining(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
         self._entrance = Entrance(self._node, random.random)
@@ -283,7 +299,7 @@ class Agent:
             settings.allowed_origins,
         )
         self._gossip.changed = lambda change: self._engines.lose(change.status.instance_id) if is_lost(change) else None
-        doorkeeper = Doorkeeper(outside.key)
+        doorkeeper = Doorkeeper(outside.key, door=secrets.token_hex(8))
         self.journals = JournalDoor(keeper, doorkeeper, clock)
         limits = Limits(body_bytes=settings.max_body_bytes)
         peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
@@ -293,6 +309,8 @@ class Agent:
         group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
         self._group = WatchedGroup(group, self._served)
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
+        self._clock_watch = ClockWatch(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
+        self._gossip.heard_clock = self._clock_watch.heard
         self._engine_load = EngineLoad(
             self._node, self._served, client, settings.engine, lambda: self.kv.contexts.prefill_tokens_per_s or 0.0
         )
@@ -380,6 +398,7 @@ class Agent:
                     ("metadata", watch),
                     ("discovery", discover),
                     ("gossip", self._gossip.run),
+                    ("clock-watch", self._clock_watch.run),
                     ("engine-load", self._engine_load.run),
                     ("signs", self._signs.run),
                     ("models", self._models.run),

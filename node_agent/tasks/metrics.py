@@ -97,6 +97,14 @@ class Metrics:
         self.waiting = Gauge(
             "synkti_requests_waiting", "Requests that wait until a node can take them", registry=registry
         )
+        self.clock_off = Gauge(
+            "synkti_clock_off_seconds", "How far this node's clock is ahead of most peers'", registry=registry
+        )
+        self.clock_is_off = Gauge(
+            "synkti_clock_is_off",
+            "1 while this node is at risk because several peers have another time",
+            registry=registry,
+        )
         self.unexpected = Counter(
             "synkti_unexpected_errors", "Bugs that ended a turn of a loop, by the loop", ["where"], registry=registry
         )
