@@ -76,7 +76,9 @@ def pair(folder: Path, command: Callable[[str], Sequence[str]], origins: str = "
     async def live() -> None:
         left = asyncio.Event()
         leave.append(partial(asyncio.get_running_loop().call_soon_threadsafe, left.set))
-        async with unready_fleet(folder, 1, models=(MODEL,), command=command, SYNKTI_ALLOWED_ORIGINS=origins) as fleet:
+        async with unready_fleet(
+            folder, 1, models=(MODEL,), engine=lambda host, port: list(command(host)), SYNKTI_ALLOWED_ORIGINS=origins
+        ) as fleet:
             node = fleet.nodes[0]
             await eventually("the node is ready", partial(fleet.ready, node), WITHIN_S)
             await eventually("its models are known", partial(_is_known, fleet), WITHIN_S)
