@@ -66,8 +66,8 @@ def strip_ids(chunk: dict[str, Any], *, echoes: bool = False) -> None:
 def make_choice(kind: Kind, index: int, text: str, ids: list[int] | None, said: Mapping[str, Any]) -> dict[str, Any]:
     """A choice in the client's own form.
 
-    ids: None where the client wants none, which vLLM says so; said: what there may be beside: `logprobs` in the client's form, `reason`
-    and `stop` of the end, `role` with a chat's first.
+    ids: None where the client wants none; said: what there may be beside: `logprobs` in the client's form, `reason` and
+    `stop` of the end, `role` with a chat's first.
     """
     reason = said.get("reason")
     choice: dict[str, Any] = {"index": index}
