@@ -20,6 +20,7 @@ from node_agent.contract.names import (
     PEER_DOOR_PORT,
     cluster_key_secret_name,
     is_cluster_name,
+    is_origin,
     table_name,
 )
 from node_agent.core.addresses import Address
@@ -126,7 +127,7 @@ class Settings:
     """Of a client's request; images in chat messages are the largest."""
 
     allowed_origins: tuple[str, ...]
-    """A JSON list of the origins whose pages may call this node from a browser (CORS), ["*"] for all; none by
+    """The origins whose pages may call this node from a browser (CORS), with commas between them, `*` for all; none by
     default."""
 
     max_streams: int
@@ -358,11 +359,9 @@ def _arguments(text: str) -> tuple[str, ...]:
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    origins = _arguments(text)
-    for origin in origins:
-        scheme, found, host = origin.partition("://")
-        if origin != "*" and not (found and scheme and host and origin.isascii() and "/" not in host):
-            raise ValueError(f"{origin!r} is no origin: one looks like https://chat.example.com")
+    origins = tuple(filter(None, map(str.strip, text.split(","))))
+    if wrong := [origin for origin in origins if not is_origin(origin)]:
+        raise ValueError(f"{wrong[0]!r} is no origin: one looks like https://chat.example.com")
     return origins
 
 
