@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 
 import uvloop
 
+from node_agent.adapters.log_lines import bound_lines
 from node_agent.adapters.systemd import known_to_systemd
 from node_agent.agent import run, settle_garbage_collector
 from node_agent.contract.errors import ConfigurationError
@@ -22,11 +24,13 @@ _EXIT_CONFIGURATION = 78  # EX_CONFIG
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("node_agent").setLevel(os.environ.get("SYNKTI_LOG_LEVEL", "INFO"))
+    bound_lines(time.monotonic)
     logging.getLogger("botocore").setLevel(logging.WARNING)  # what it says of an ordinary day helps nobody
     settle_garbage_collector()
     try:
-        return uvloop.run(_watched(from_environ(os.environ)))
+        settings = from_environ(os.environ)
+        logging.getLogger("node_agent").setLevel(settings.log_level)
+        return uvloop.run(_watched(settings))
     except ConfigurationError as error:
         for fault in error.faults:
             print(f"configuration: {fault}", file=sys.stderr)

@@ -19,6 +19,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.engine_process import EngineProcess
+from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_server import HttpServer, Limits, bind
 from node_agent.adapters.imds import Imds
@@ -39,7 +41,7 @@ from node_agent.adapters.scaling_group import AutoScaling
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.contract.errors import TransientError
-from node_agent.contract.records import RECORD_LIFE_S, NodeRecord, TimelineStep
+from node_agent.contract.records import NodeRecord, TimelineStep, renewed
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
@@ -69,6 +71,7 @@ from node_agent.tasks.checkpointer import Checkpointer
 from node_agent.tasks.draining import Draining
 from node_agent.tasks.engine_load import EngineLoad
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
+from node_agent.tasks.engine_watch import EngineWatch
 from node_agent.tasks.engines import Engines
 from node_agent.tasks.entrance import Entrance
 from node_agent.tasks.front_door import FrontDoor
@@ -84,6 +87,7 @@ from node_agent.tasks.peer_door import PeerDoor
 from node_agent.tasks.publisher import Publisher
 from node_agent.tasks.self_test import able_ways
 from node_agent.tasks.served import ServedRequests, WatchedGroup
+from node_agent.tasks.supervised import Unexpected, keep_running
 from node_agent.tasks.takeover import Takeovers
 from node_agent.tasks.watch_metadata import watch_metadata
 
@@ -145,6 +149,7 @@ async def run(settings: Settings, say: Callable[[str], None] = _nobody) -> int:
     outside = await _learn(settings, client)
     agent = Agent(settings, outside, client)
     agent.say = say
+    asyncio.get_running_loop().set_exception_handler(agent.unexpected.of_loop)
     try:
         return await agent.run()
     finally:
@@ -214,11 +219,19 @@ async def _patiently(ask: Callable[[], Awaitable[_T]], remembered: _T | None) ->
 
 
 def _engine_environ(settings: Settings) -> dict[str, str]:
-    """The agent's own; an engine that keeps blocks finds there what it loads of this package (`node_agent/kv`)."""
+    """The agent's own, and where the plug-in counts the core's steps.
+
+    An engine that keeps blocks finds there what it loads of this package (`node_agent/kv`).
+    """
+    environ = {**os.environ, STEPS_DIR: str(_steps_dir(settings))}
     if not settings.kv_max_bytes:
-        return dict(os.environ)
+        return environ
     above = str(Path(__file__).resolve().parents[1])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
+    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
+
+
+def _steps_dir(settings: Settings) -> Path:
+    return settings.state_dir / "steps"
 
 
 class Agent:
@@ -233,6 +246,7 @@ class Agent:
         self._to_peers = HttpClient(source)
         self._datagrams = UdpDatagrams()
         metrics = Metrics()
+        self.unexpected = Unexpected(metrics, time.monotonic)
         status = _first_status(settings, identity)
         machine = Membership(status, secrets.token_bytes(LIFE_BYTES), outside.key, time.monotonic(), random.random)
         self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
@@ -248,11 +262,12 @@ class Agent:
             TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
+            random.random,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
         takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up, self._checkpointer)
-        self._publisher = self._make_publisher(outside, status.incarnation)
+        self._publisher = self._make_publisher(outside, status.incarnation, clock)
         self._draining = Draining(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
         self._entrance = Entrance(self._node, random.random)
         self._models = Models(self._node, self._engines, client, settings.engine)
@@ -272,6 +287,7 @@ class Agent:
         self.journals = JournalDoor(keeper, doorkeeper, clock)
         limits = Limits(body_bytes=settings.max_body_bytes)
         peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
+        self._signs = peer_door.signs
         self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
         self._outside = outside
         group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
@@ -282,14 +298,31 @@ class Agent:
         )
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._client = client
+        self._steps = EngineStepFiles(_steps_dir(settings))
+        self._watch = EngineWatch(
+            self._node,
+            self._served,
+            self._engine_load,
+            client,
+            settings.engine,
+            self._steps,
+            settings.engine_stuck_s,
+        )
         self._supervisor = EngineSupervisor(
-            plan, self._group, client, self._reactor.post, clock, random.random, self._examine_engine
+            plan,
+            self._group,
+            client,
+            self._reactor.post,
+            clock,
+            random.random,
+            self._examine_engine,
+            self._watch.until_stuck,
         )
         self._background: set[asyncio.Task[None]] = set()
         self.say: Callable[[str], None] = _nobody
 
     @staticmethod
-    def _make_publisher(outside: Outside, incarnation: int) -> Publisher:
+    def _make_publisher(outside: Outside, incarnation: int, clock: Callable[[], float]) -> Publisher:
         identity = outside.identity
         record = NodeRecord(
             instance_id=identity.instance_id,
@@ -297,9 +330,9 @@ class Agent:
             instance_type=identity.instance_type,
             state=NodeState.STARTING,
             incarnation=incarnation,
-            expires_at=int(time.time()) + RECORD_LIFE_S,
+            expires_at=renewed(clock()),
         )
-        return Publisher(record, outside.instances, outside.records, random.random)
+        return Publisher(record, outside.instances, outside.records, random.random, clock)
 
     async def _examine_engine(self) -> None:
         """What peers may ask of this engine is what it was seen doing."""
@@ -309,6 +342,7 @@ class Agent:
     async def run(self) -> int:
         """Until the node's life is over; its exit code."""
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        self._steps.forget()
         settings = self._settings
         front_socket = bind(settings.front.host, settings.front.port, "front door")
         peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")
@@ -334,23 +368,26 @@ class Agent:
         for server, listener in zip(self.doors, listeners, strict=True):
             await server.start(listener)
         reads = TagReads(self._settings.boot_spread_s)
+        watch = partial(
+            watch_metadata, self._outside.metadata, self._reactor.post, self._clock, self._settings.term_grace_s
+        )
+        discover = partial(self._gossip.discover, self._outside.instances, self._settings.cluster, reads, random.random)
         async with asyncio.TaskGroup() as tasks:
             loops = [
-                tasks.create_task(loop)
-                for loop in (
-                    self._supervisor.run(),
-                    watch_metadata(
-                        self._outside.metadata, self._reactor.post, self._clock, self._settings.term_grace_s
-                    ),
-                    self._gossip.discover(self._outside.instances, self._settings.cluster, reads, random.random),
-                    self._gossip.run(),
-                    self._engine_load.run(),
-                    self._models.run(),
-                    self._entrance.run(),
-                    self._publisher.run(),
-                    self.keepers.run(),
-                    self.streams.keep_alive(),
-                    self._tick(),
+                tasks.create_task(keep_running(where, loop, self.unexpected, random.random))
+                for where, loop in (
+                    ("engine-supervisor", self._supervisor.run),
+                    ("metadata", watch),
+                    ("discovery", discover),
+                    ("gossip", self._gossip.run),
+                    ("engine-load", self._engine_load.run),
+                    ("signs", self._signs.run),
+                    ("models", self._models.run),
+                    ("entrance", self._entrance.run),
+                    ("publisher", self._publisher.run),
+                    ("keepers", self.keepers.run),
+                    ("keep-alive", self.streams.keep_alive),
+                    ("tick", self._tick),
                 )
             ]
             retire = await self._reactor.run()
@@ -401,7 +438,12 @@ class Agent:
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)  # the loop holds tasks weakly
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._ran)
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.unexpected.report("background", error)
 
     async def _retire(self, retire: Retire, loops: list[asyncio.Task[None]]) -> None:
         """In the order that clients need: peers hear of it, so that nobody comes any more, before the rest ends."""

@@ -37,10 +37,12 @@ class Metadata(Protocol):
 
     async def identity(self) -> Identity: ...
 
-    async def interruption(self) -> InterruptionNotice | None: ...
+    async def interruption(self) -> InterruptionNotice | None:
+        """None where there is none. One that cannot be read is a notice all the same, its deadline is infinity."""
+        ...
 
     async def rebalance(self) -> float | None:
-        """When a rebalance recommendation was given, unix seconds; None where there is none."""
+        """When a rebalance recommendation was given, unix seconds, 0 where that cannot be read; None: there is none."""
         ...
 
     async def told_to_go(self) -> bool:
@@ -68,7 +70,10 @@ class Records(Protocol):
         ...
 
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
-        """Add a step once, and move the state forward where that is forward; StaleEpoch for an older incarnation."""
+        """Add a step once, and move the state forward where that is forward; either renews the record's life.
+
+        Raises StaleEpoch where a newer incarnation owns the record, RecordMissing where it has to be begun anew.
+        """
         ...
 
     async def keep_drain(self, record: DrainRecord) -> None:
@@ -186,6 +191,10 @@ class Response(Protocol):
         """From now on, a silence of `seconds` loses the exchange."""
         ...
 
+    def end_within(self, seconds: float) -> None:
+        """Nothing more is wanted of it: from now on `seconds` may pass until its end."""
+        ...
+
     def abort(self, why: str) -> None:
         """Break it off: whoever waits gets ExchangeLost(why); the server sees its client go."""
         ...
@@ -206,12 +215,14 @@ class Http(Protocol):
         body: bytes = b"",
         silence_s: float,
         accept_s: float | None = None,
+        sign_s: float | None = None,
         lost: Callable[[str], None] | None = None,
     ) -> Response:
         """Send a request. silence_s: how long the other side may send nothing, now and, until `allow_silence`, later.
 
-        accept_s: how long until its first bytes, where it accepts requests at once (`DoorRequest.accept`); lost: hears
-        why, once, where the exchange is lost.
+        accept_s: how long until its first bytes, where it accepts requests at once (`DoorRequest.accept`); sign_s: how
+        long it may send nothing at all where it has said (SIGNS_HEADER of an interim answer) that it shows signs of
+        life; lost: hears why, once, where the exchange is lost.
         """
         ...
 
@@ -232,8 +243,12 @@ class Http(Protocol):
 class DoorRequest(Protocol):
     """A request that came to a door, whole, and the way to answer it: nothing here waits.
 
-    method: GET also for HEAD; path: decoded, without the query; target: as it was sent; headers: by lower case names.
+    method: GET also for HEAD; path: decoded, without the query; target: as it was sent; headers: by lower case names;
+    address: of the client, "" where it is not known.
     """
+
+    @property
+    def address(self) -> str: ...
 
     @property
     def method(self) -> str: ...
@@ -267,8 +282,11 @@ class DoorRequest(Protocol):
         """Headers of the answer, whoever gives it; to be called before it begins. The last of one name counts."""
         ...
 
-    def accept(self) -> None:
-        """Say at once that the request has come and that its answer will take its time."""
+    def accept(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Say that the request has come and that its answer will take its time; later again, as a sign of life.
+
+        Nothing happens once the answer has begun. more: headers.
+        """
         ...
 
     def respond(
@@ -346,6 +364,18 @@ class JournalLinks(Protocol):
     """Connections to keepers."""
 
     def connect(self, address: Address, owner: LinkOwner) -> JournalLink: ...
+
+
+class EngineSteps(Protocol):
+    """The steps of the engine's core, where the plug-in counts them."""
+
+    def read(self) -> int | None:
+        """How many there were, of all cores together; None where nobody counts."""
+        ...
+
+    def forget(self) -> None:
+        """The engine has ended, or is about to; the next one begins anew."""
+        ...
 
 
 class EngineGroup(Protocol):

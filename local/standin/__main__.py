@@ -8,6 +8,7 @@ import uvloop
 
 from local.standin.process import serve
 from local.standin.server import Config
+from local.standin.triggers import read_trigger
 
 
 def main() -> None:
@@ -23,6 +24,9 @@ def main() -> None:
     parser.add_argument("--faults", action="store_true", help="take losses to play at /standin/faults")
     parser.add_argument("--max-num-seqs", type=int, default=1_024)
     parser.add_argument("--plugged", action="store_true", help="with the plug-in: it can resume")
+    parser.add_argument(
+        "--on-text", action="append", type=read_trigger, default=[], help="TEXT=WHAT: fail at requests with TEXT"
+    )
     given = parser.parse_args()
     config = Config(
         given.model_name,
@@ -33,6 +37,7 @@ def main() -> None:
         given.max_num_seqs,
         given.plugged,
         given.seconds_per_request,
+        tuple(given.on_text),
     )
     uvloop.run(serve(config, given.host, given.port))
 

@@ -5,19 +5,23 @@
 * SIGTERM with a longer one: streams may finish, new requests get 500, /health stays 200; what has not finished by
   then hangs with its socket open.
 * a client that goes away ends its request at once.
+* a request with a text of `--on-text` fails, or ends the process (`triggers`).
 * with `--faults`, `POST /standin/faults` takes a list of losses for the streams to come (`faults`), in place of all
-  told before; GET tells which of them wait and which happened.
+  told before; GET tells which of them wait and which happened. `POST /standin/core` changes the engine's core while it
+  runs (`core`): slow, stuck, short of blocks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import secrets
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -35,8 +39,11 @@ from local.standin.answers import (
     steps,
 )
 from local.standin.chunks import Form
+from local.standin.core import Core
 from local.standin.events import MESSAGES, RESPONSES, EventForm, as_chat, event_form
-from local.standin.faults import NO_STREAM, Chunk, Ending, Fault, Faults, Kind, broken, read_faults
+from local.standin.faults import DONE, NO_STREAM, Chunk, Ending, Fault, Faults, Kind, broken, read_faults
+from local.standin.triggers import INTERNAL, Trigger, What, own_fault, triggered
+from local.standin.triggers import Fault as OwnFault
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -45,6 +52,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AnyForm = Form | EventForm
 
 VERSION = "0.32.0"
+CORE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+_BEHIND_S = 1.0
+"""How far a stream that was held up may fall behind its pace, and make up for it afterwards."""
+
 RESET = "standin.reset"
 """The ASGI extension that ends a connection with TCP RST."""
 
@@ -55,7 +66,7 @@ class Config:
 
     seconds_per_request: how much longer a token takes for each request under way, as a batch of many does.
     max_num_seqs: as vLLM's: requests that are generated at once, all others wait; plugged: whether it has the plug-in,
-    and can resume.
+    and can resume; triggers: requests that it fails at.
     """
 
     model: str
@@ -66,6 +77,7 @@ class Config:
     max_num_seqs: int = 1_024
     plugged: bool = False
     seconds_per_request: float = 0.0
+    triggers: tuple[Trigger, ...] = ()
 
 
 class StandIn:
@@ -75,9 +87,11 @@ class StandIn:
         self._config = config
         self.running = 0  # requests under way, those that wait included
         self._places = asyncio.Semaphore(config.max_num_seqs)
+        self._core = Core(config.seconds_per_token, config.max_num_seqs)
         self.idle = asyncio.Event()
         self.idle.set()
         self.terminating = asyncio.Event()  # SIGTERM came: no new requests
+        self._is_core_dead = False  # as if the engine process behind the API server had ended
         self.killed = asyncio.Event()  # the shutdown timeout is over
         self._routes: dict[tuple[str, str], Callable[[Scope, Receive, Send, bytes], Awaitable[None]]] = {
             ("POST", "/v1/chat/completions"): self._complete,
@@ -97,6 +111,8 @@ class StandIn:
         if config.faults:
             self._routes["POST", "/standin/faults"] = self._take_faults
             self._routes["GET", "/standin/faults"] = self._tell_faults
+            self._routes["POST", "/standin/core"] = self._change_core
+            self._routes["GET", "/standin/core"] = self._show_core
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = b""
@@ -112,9 +128,42 @@ class StandIn:
             await _json(send, {"detail": "Not Found"}, 404)
             return
         try:
-            await route(scope, receive, send, body)
+            if (what := triggered(self._config.triggers, body)) is not None and scope["path"].startswith("/v1/"):
+                await self._fail(scope, send, body, what)
+            else:
+                await route(scope, receive, send, body)
         except BadRequest as bad:
             await _error(send, bad.status, "NotFoundError" if bad.status == 404 else "Bad Request", str(bad), bad.param)
+
+    async def _fail(self, scope: Scope, send: Send, raw: bytes, what: What) -> None:
+        """What a request does to an engine, or an engine to it."""
+        wants_stream = bool(_read(raw).get("stream"))
+        match what:
+            case What.DIES | What.KILLED:
+                if wants_stream:
+                    await _begin(send)
+                    await asyncio.sleep(0.01)  # for the head to leave
+                if what is What.KILLED:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                os._exit(134)
+            case What.CORE_DIES:
+                self._is_core_dead = True
+                self.terminating.set()
+                await _error_of(send, OwnFault(500, "InternalServerError", CORE_DEAD), scope, stream=wants_stream)
+            case What.ERROR_500:
+                await _error_of(send, INTERNAL, scope, stream=wants_stream)
+            case What.ERROR_400:
+                refused = OwnFault(400, "BadRequestError", "this request is refused")
+                await _error_of(send, refused, scope, stream=wants_stream)
+            case What.TEXT_500:
+                await _respond(send, 500, b"Internal Server Error", b"text/plain; charset=utf-8")
+            case What.EMPTY_500:
+                await _respond(send, 500, b"", b"text/plain")
+            case What.BUSY_503:
+                message = "The engine is currently busy and cannot accept new requests."
+                await _error(send, 503, "Service Unavailable", message, None)
+            case What.BUSY_429:
+                await _error(send, 429, "Too Many Requests", "Too many requests.", None)
 
     # completions
 
@@ -141,17 +190,22 @@ class StandIn:
         self, scope: Scope, receive: Receive, send: Send, body: dict[str, Any], form: AnyForm, sampling: Sampling
     ) -> None:
         if self.terminating.is_set():
-            await _error(send, 500, "InternalServerError", "EngineCore encountered an issue.", None)
+            await _error(send, 500, "InternalServerError", CORE_DEAD, None)
+            return
+        if (fault := own_fault(body)) is not None:
+            await _error_of(send, fault, scope, stream=bool(body.get("stream")))
             return
         self.running += 1
         self.idle.clear()
+        number = self._core.begin(_prompt_tokens(form))
         try:
             async with self._places:
                 if body.get("stream"):
-                    await self._stream(scope, send, receive, form, sampling)
+                    await self._stream(scope, send, receive, form, sampling, number)
                 else:
-                    await self._whole(send, receive, form, sampling)
+                    await self._whole(send, receive, form, sampling, number)
         finally:
+            self._core.end(number)
             self.running -= 1
             if not self.running:
                 self.idle.set()
@@ -174,43 +228,39 @@ class StandIn:
             running_usage=bool(options.get("include_usage") and options.get("continuous_usage_stats")),
         )
 
-    async def _whole(self, send: Send, receive: Receive, form: AnyForm, sampling: Sampling) -> None:
+    async def _whole(self, send: Send, receive: Receive, form: AnyForm, sampling: Sampling, number: int) -> None:
         max_model_len = self._config.max_model_len
         runs = [(prompt, sampling.of_choice(number)) for prompt in form.prompts for number in range(form.n)]
         made = [answer(prompt, each, max_model_len) for prompt, each in runs]
         longest = max(len(each.ids) for each in made) - len(sampling.begun)
-        took = asyncio.create_task(asyncio.sleep(longest * self._config.seconds_per_token))
         gone = asyncio.create_task(_disconnected(receive))
         ended = asyncio.create_task(self._end().wait())
-        await asyncio.wait({took, gone, ended}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (took, gone, ended):
-            task.cancel()
-        if took.done() and not took.cancelled():
+        await self._core.step(number, longest * self._core.seconds_per_token, (gone, ended), longest)
+        is_gone, is_ended = gone.done(), ended.done()
+        gone.cancel()
+        ended.cancel()
+        if not is_gone and not is_ended:
             await _json(send, form.whole(made))
-        elif ended.done() and not ended.cancelled():
-            await _error(send, 500, "InternalServerError", "EngineCore encountered an issue.", None)
+        elif not is_gone:
+            await _error(send, 500, "InternalServerError", CORE_DEAD, None)
 
     def _end(self) -> asyncio.Event:
         return self.terminating if self._config.shutdown_timeout_s <= 0 else self.killed
 
-    async def _stream(self, scope: Scope, send: Send, receive: Receive, form: AnyForm, sampling: Sampling) -> None:
+    async def _stream(
+        self, scope: Scope, send: Send, receive: Receive, form: AnyForm, sampling: Sampling, number: int
+    ) -> None:
         fault = self._faults.take(scope["path"])
         if fault is not None and fault.kind in NO_STREAM:
             self._faults.happen(fault, time.time())
             if fault.kind is Kind.WRONG_MODEL:
                 raise _no_such_model(self._config.model)
-            await _error(send, 500, "InternalServerError", "EngineCore encountered an issue.", None)
+            await _error(send, 500, "InternalServerError", CORE_DEAD, None)
             return
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
-            }
-        )
+        await _begin(send)
         gone = asyncio.create_task(_disconnected(receive))
         try:
-            ending = await self._chunks(send, gone, form, sampling, fault)
+            ending = await self._chunks(send, gone, form, sampling, fault, number)
             if ending is None or fault is None:
                 return
             self._faults.happen(fault, time.time())
@@ -224,20 +274,41 @@ class StandIn:
             gone.cancel()
 
     async def _chunks(
-        self, send: Send, gone: asyncio.Task[None], form: AnyForm, sampling: Sampling, fault: Fault | None
+        self,
+        send: Send,
+        gone: asyncio.Task[None],
+        form: AnyForm,
+        sampling: Sampling,
+        fault: Fault | None,
+        number: int,
     ) -> Ending | None:
         """Until the answer is over, or up to a fault: how the connection is then to end."""
-        end, generated = self._end(), 0
+        end = asyncio.create_task(self._end().wait())
+        try:
+            return await self._generated(send, (gone, end), form, sampling, fault, number)
+        finally:
+            end.cancel()
+
+    async def _generated(
+        self,
+        send: Send,
+        ends: tuple[asyncio.Task[None], asyncio.Task[Literal[True]]],
+        form: AnyForm,
+        sampling: Sampling,
+        fault: Fault | None,
+        number: int,
+    ) -> Ending | None:
+        (gone, end), generated = ends, 0
         due = time.monotonic()
         for chunk in _told(form, sampling, self._config.max_model_len, fault):
             if isinstance(chunk, Ending):
                 return chunk  # with its last words it happened, whether their reader stayed or not
-            pace = self._config.seconds_per_token + self._config.seconds_per_request * (self.running - 1)
-            due += pace / form.choices
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            pace = self._core.seconds_per_token + self._config.seconds_per_request * (self.running - 1)
+            due = max(due, time.monotonic() - _BEHIND_S) + pace / form.choices
+            await self._core.step(number, due - time.monotonic(), ends, chunk.tokens)
             if gone.done():
                 return None
-            if end.is_set():
+            if end.done():
                 await self._broken_off(send, gone, form)
                 return None
             await send({"type": "http.response.body", "body": chunk.data, "more_body": True})
@@ -249,7 +320,8 @@ class StandIn:
         if self._config.shutdown_timeout_s > 0:
             await gone  # hangs with its socket open, as vLLM does once its drain timeout is over
             return
-        await send({"type": "http.response.body", "body": form.broken_off()})
+        last = form.last_words().error + DONE if self._is_core_dead else form.broken_off()
+        await send({"type": "http.response.body", "body": last})
 
     # faults
 
@@ -264,6 +336,16 @@ class StandIn:
     async def _tell_faults(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         await _json(send, self._faults.to_json())
 
+    async def _change_core(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        try:
+            self._core.change(orjson.loads(raw))
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"A core's changes are JSON: {error}.") from error
+        await _json(send, self._core.to_json())
+
+    async def _show_core(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        await _json(send, self._core.to_json())
+
     # the rest
 
     async def _tokenize(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
@@ -276,7 +358,7 @@ class StandIn:
         await _json(send, {"prompt": model.decode(_read(raw).get("tokens", []))})
 
     async def _health(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
-        await _respond(send, 200, b"", b"text/plain")
+        await _respond(send, 503 if self._is_core_dead else 200, b"", b"text/plain")
 
     async def _version(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         await _json(send, {"version": VERSION})
@@ -286,9 +368,15 @@ class StandIn:
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         label = f'{{engine="0",model_name="{self._config.model}"}}'
-        running = min(self.running, self._config.max_num_seqs)
-        waiting = self.running - running
-        figures = {"num_requests_running": running, "num_requests_waiting": waiting, "kv_cache_usage_perc": 0}
+        core = self._core.figures()
+        figures = {
+            "num_requests_running": core.running,
+            "num_requests_waiting": core.waiting,
+            "kv_cache_usage_perc": 0,
+            "num_preemptions_total": core.preemptions,
+            "prompt_tokens_total": core.prompted,
+            "generation_tokens_total": core.generated,
+        }
         lines = [f"vllm:{name}{label} {float(value)}" for name, value in figures.items()]
         await _respond(send, 200, ("\n".join(lines) + "\n").encode(), b"text/plain; version=0.0.4; charset=utf-8")
 
@@ -324,6 +412,10 @@ def _interleaved(form: AnyForm, runs: Iterable[Iterator[Step]], at_once: int) ->
         yield from (chunk for chunk in turn if chunk is not None)
 
 
+def _prompt_tokens(form: AnyForm) -> int:
+    return sum(len(prompt) for prompt in form.prompts)
+
+
 def _no_such_model(name: object) -> BadRequest:
     return BadRequest(f"The model `{name}` does not exist.", "model", 404)
 
@@ -341,6 +433,26 @@ def _read(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadRequest("1 validation error:\n  {'type': 'model_attributes_type'}", "body")
     return body
+
+
+async def _begin(send: Send) -> None:
+    """The head of a stream."""
+    headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+async def _error_of(send: Send, fault: OwnFault, scope: Scope, *, stream: bool) -> None:
+    """An error that vLLM finds when it begins to generate: by then a stream has its head."""
+    error = {"message": fault.message, "type": fault.kind, "param": fault.param, "code": fault.status}
+    if not stream:
+        await _json(send, {"error": error}, fault.status)
+        return
+    await _begin(send)
+    if scope["path"] in (RESPONSES, MESSAGES):
+        last = b"event: error\ndata: %b\n\n" % orjson.dumps({"type": "error", "error": error})
+    else:
+        last = b"data: %b\n\n" % orjson.dumps({"error": error}) + DONE
+    await send({"type": "http.response.body", "body": last})
 
 
 async def _json(send: Send, value: Any, status: int = 200) -> None:

@@ -59,6 +59,10 @@ class Request:
         path = self.target.partition("?")[0]
         return unquote(path) if "%" in path else path
 
+    @property
+    def address(self) -> str:
+        return self._connection.address
+
     # hearing of the client
 
     def when_gone(self, call: Callable[[], None]) -> None:
@@ -86,9 +90,10 @@ class Request:
     def add_headers(self, headers: Headers) -> None:
         self._added |= dict(headers)
 
-    def accept(self) -> None:
+    def accept(self, more: Headers = ()) -> None:
         if self.knows_chunks and not self.is_begun:
-            self._write(b"HTTP/1.1 102 Processing\r\n\r\n")
+            told = b"".join([b"%b: %b\r\n" % header for header in more])
+            self._write(b"HTTP/1.1 102 Processing\r\n%b\r\n" % told)
 
     def respond(self, status: int, body: bytes, content_type: bytes = b"application/json", more: Headers = ()) -> None:
         if self.is_begun:
@@ -154,6 +159,7 @@ class DoorConnection(asyncio.Protocol):
     def __init__(self, server: HttpServer) -> None:
         self.server = server
         self.is_congested = False
+        self.address = ""
         self.write: Callable[[bytes], None] = _to_nobody
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
@@ -180,6 +186,8 @@ class DoorConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # a server's is one
+        name = transport.get_extra_info("peername")
+        self.address = str(name[0]) if name else ""
         self.write = self._transport.write  # type: ignore[union-attr] # it was just set
         self.server.connections.add(self)
         most = self.server.limits.connections

@@ -2,12 +2,15 @@
 
 What goes when is `core/batches`' to decide. A link holds what is sent while it connects, and no more than
 MAX_HELD_BYTES of what the other side does not take: a keeper that far behind is lost, and its streams go to another.
+So is one that does not answer the greeting within GREET_WITHIN_S, or closes the connection instead: it lives, and does
+not take this node for a peer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -28,6 +31,16 @@ from node_agent.core.signing import sign
 from node_agent.ports import LinkOwner
 
 CONNECT_TIMEOUT_S = 2.0
+GREET_WITHIN_S = 5.0
+TURNED_AWAY = "turned-away"
+_TCP_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000),
+)
+"""A host that vanished closes nothing: after 20 s the link is lost."""
+
 MAX_HELD_BYTES = 32 * 1024 * 1024
 _COUNTED = 2**32
 
@@ -75,6 +88,7 @@ class TcpLink(asyncio.Protocol):
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._greeting_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._connecting = self._loop.create_task(self._connect(address, source))
 
@@ -94,9 +108,15 @@ class TcpLink(asyncio.Protocol):
         if self._owner is None:
             self.close()
             return
+        self._greeting_timer = self._loop.call_later(GREET_WITHIN_S, self._lose, "silent")
+        if (sock := transport.get_extra_info("socket")) is not None:
+            for option in _TCP_OPTIONS:
+                sock.setsockopt(*option)
         self._transport.write(PREFACE + self._greeting.stamp.encode() + b"\n")  # type: ignore[union-attr] # it was just set
 
     def data_received(self, data: bytes) -> None:
+        if self._owner is None:
+            return
         if self._opener is None:
             data = self._greeted(data)
         if self._opener is None:
@@ -121,24 +141,28 @@ class TcpLink(asyncio.Protocol):
 
     def _greeted(self, data: bytes) -> bytes:
         """The keeper's first line has come: what is behind it."""
-        self._heard += data
-        line, end, rest = self._heard.partition(b"\n")
-        if not end:
-            if len(self._heard) > MAX_PREFACE_BYTES:
-                self._lose("broken")
-            return b""
-        if not line.startswith(PREFACE):
+        heard = self._heard + data
+        line, end, rest = heard.partition(b"\n")
+        if len(line) > MAX_PREFACE_BYTES or (end and not line.startswith(PREFACE)):
             self._lose("broken")
+            return b""
+        if not end:
+            self._heard = heard
             return b""
         nonce = line.removeprefix(PREFACE).decode("latin-1")
         key = session_key(self._greeting.key, self._greeting.nonce, nonce)
         self._sealer, self._opener = Sealer(key, b"owner"), Opener(key, b"keeper")
         self._heard = b""
+        if self._greeting_timer is not None:
+            self._greeting_timer.cancel()
         self._flush()
         return rest
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lose("eof" if exc is None else "reset")
+        if self._opener is None:
+            self._lose(TURNED_AWAY)
+        else:
+            self._lose("eof" if exc is None else "reset")
 
     # JournalLink
 
@@ -186,9 +210,10 @@ class TcpLink(asyncio.Protocol):
     def close(self) -> None:
         self._owner = None
         self._connecting.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._greeting_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._greeting_timer = None
         if self._transport is not None:
             self._transport.abort()
             self._transport = None

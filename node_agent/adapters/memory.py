@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from node_agent.contract.addresses import node_address
 from node_agent.contract.drains import DrainRecord
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.notices import InterruptionNotice
-from node_agent.contract.records import NodeRecord, StreamRecord, TimelineStep
+from node_agent.contract.records import NodeRecord, RecordMissing, StreamRecord, TimelineStep, renewed
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import DEADLINE_TAG, NODE_TAGS, NodeTags, decode_tags
 from node_agent.core.kv_index import Batch, Index, blocks_key, index_key, read_index
@@ -76,8 +77,9 @@ class MemoryInstances:
         for instance_id, held in self.tags.items():
             tags = decode_tags(held)
             if tags is not None and tags.cluster == cluster:
-                address = tags.address or f"{self._addresses[instance_id]}:{self._peer_port}"
-                found.append(TaggedNode(instance_id, address, tags.state))
+                address = tags.address or node_address(f"{self._addresses.get(instance_id)}:{self._peer_port}")
+                if address is not None:
+                    found.append(TaggedNode(instance_id, address, tags.state))
         return found if most_calls is None else found[: most_calls * PAGE_NODES]
 
     def _known(self, instance_id: str) -> None:
@@ -97,11 +99,13 @@ class MemoryRecords:
 
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
         record = self.records.get(instance_id)
-        if record is None or record.incarnation != incarnation:
+        if record is None or record.incarnation < incarnation:
+            raise RecordMissing(f"there is no record of incarnation {incarnation}", record.timeline if record else {})
+        if record.incarnation > incarnation:
             raise StaleEpoch(f"the record does not belong to incarnation {incarnation}")
         timeline = {step.key: step, **record.timeline}
         forward = max(record.state, state, key=lambda s: s.rank)
-        self.records[instance_id] = replace(record, state=forward, timeline=timeline)
+        self.records[instance_id] = replace(record, state=forward, timeline=timeline, expires_at=renewed(step.at))
 
     async def keep_drain(self, record: DrainRecord) -> None:
         self.drains[record.instance_id, record.incarnation] = record
@@ -164,6 +168,19 @@ class MemoryBlockStore:
         return self.objects[index.object_key][batch.start : batch.end]
 
 
+class MemoryEngineSteps:
+    """steps: what a test has the plug-in count; None where there is no plug-in."""
+
+    def __init__(self) -> None:
+        self.steps: int | None = None
+
+    def read(self) -> int | None:
+        return self.steps
+
+    def forget(self) -> None:
+        self.steps = None
+
+
 class MemorySecrets:
     def __init__(self, values: dict[str, bytes]) -> None:
         self._values = values
@@ -182,10 +199,12 @@ class MemoryRequest:
     target: str = "/"
     headers: dict[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
+    address: str = "192.0.2.1"
     status: int = 0
     content_type: bytes = b""
     told: dict[bytes, bytes] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
+    accepted: list[dict[bytes, bytes]] = field(default_factory=list)
     is_ended: bool = False
     is_gone: bool = False
     _gone: Callable[[], None] | None = None
@@ -220,8 +239,9 @@ class MemoryRequest:
     def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self.told |= dict(headers)
 
-    def accept(self) -> None:
-        """Nobody is in doubt here."""
+    def accept(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        if not self.status:
+            self.accepted.append(dict(more))
 
     def respond(
         self,

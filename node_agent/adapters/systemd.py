@@ -25,12 +25,12 @@ def teller(environ: Mapping[str, str]) -> Tell | None:
     address = "\0" + name[1:] if name.startswith("@") else name
 
     def tell(message: str) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
                 sock.sendto(message.encode(), address)
-            except OSError as error:  # systemd does not listen: then it will not miss us either
-                _log.warning("systemd could not be told %s: %s", message, error)
+        except (OSError, ValueError) as error:  # systemd does not listen, or no descriptor is left for the moment
+            _log.warning("systemd could not be told %s: %s", message, error)
 
     return tell
 
@@ -38,7 +38,8 @@ def teller(environ: Mapping[str, str]) -> Tell | None:
 def watchdog_s(environ: Mapping[str, str]) -> float | None:
     """How often systemd expects a sign of life, in seconds; None where it does not."""
     given = environ.get("WATCHDOG_USEC", "")
-    return int(given) / 1_000_000 if given.isdigit() and int(given) > 0 else None
+    is_number = given.isascii() and given.isdigit() and len(given) < 16
+    return int(given) / 1_000_000 if is_number and int(given) > 0 else None
 
 
 @contextlib.asynccontextmanager

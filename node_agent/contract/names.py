@@ -28,6 +28,9 @@ DURABILITY_HEADER = b"x-synkti-durability"
 
 NOT_DURABLE = "none"
 
+SIGNS_HEADER = b"x-synkti-signs"
+"""On a peer door's interim answer: that it shows signs of life on this request for as long as its engine works."""
+
 SESSION_HEADER = b"x-synkti-session"
 """A client's own name for requests that belong together: they go to one node while it has room."""
 

@@ -24,14 +24,15 @@ class EngineLife:
         self._at_end: frozenset[int] = frozenset()
 
     def end(self) -> None:
-        """Its process ended, or its API server says so; the first time counts."""
+        """Its process ended; the first time counts."""
         if not self.has_ended:
             self.has_ended = True
             self._at_end = frozenset(self.suspects)
 
     def loss(self, key: int) -> str:
         """What a request that it had not answered is lost with. key: the request's."""
-        return died(self.number, alone=not self._at_end - {key})
+        there = self._at_end if self.has_ended else self.suspects
+        return died(self.number, alone=not there - {key})
 
 
 def may_be_death(why: str) -> bool:

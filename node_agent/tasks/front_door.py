@@ -195,7 +195,7 @@ class FrontDoor:
         runs = (Run(0, epoch),)
         opening = Opening(generation, runs, request_id.decode("latin-1"), durable)
         machine = begun(generation, stream_id, runs)
-        ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log)
+        ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log, client=request.address)
         kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
         reply = Reply(request, stream_id, generation.kind.value, stream_reader(request.headers))
         headers = _to_engine(request, request_id)
@@ -208,6 +208,7 @@ class FrontDoor:
             return self._refuse(request)
         with self._counted_resume():
             takeover = await self._takeovers.take(event)
+        takeover.ahead.client = request.address
         kept = self._keepers.begin(takeover.ahead, None, durable=takeover.durable)
         if takeover.request_id and REQUEST_ID not in request.headers:
             request.add_headers([(REQUEST_ID, takeover.request_id.encode("latin-1", "replace"))])

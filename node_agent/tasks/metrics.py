@@ -58,6 +58,9 @@ class Metrics:
         self.gaps = Counter(
             "synkti_write_ahead_gaps", "Events delivered although no keeper had their line", registry=registry
         )
+        self.unkept = Counter(
+            "synkti_streams_unkept", "Streams too large to be kept by any peer", ["why"], registry=registry
+        )
         self.keeper_losses = Counter(
             "synkti_keeper_losses", "Connections to keepers that broke", ["why"], registry=registry
         )
@@ -94,7 +97,16 @@ class Metrics:
         self.waiting = Gauge(
             "synkti_requests_waiting", "Requests that wait until a node can take them", registry=registry
         )
+        self.unexpected = Counter(
+            "synkti_unexpected_errors", "Bugs that ended a turn of a loop, by the loop", ["where"], registry=registry
+        )
         self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
+        self.engine_states = Counter(
+            "synkti_engine_states", "Times that the local engine was judged so", ["state"], registry=registry
+        )
+        self.engine_probes = Counter(
+            "synkti_engine_probes", "Completions of one token asked of the local engine", ["outcome"], registry=registry
+        )
 
         # Looked up once: the library's own way takes longer than the rest of a small request's bookkeeping.
         self._requests: dict[tuple[str, int], Counter] = {}

@@ -18,6 +18,7 @@ import logging
 from node_agent.contract.names import DURABILITY_HEADER
 from node_agent.core import client_headers, sse
 from node_agent.core.nodes import load_to_header
+from node_agent.core.patience import sign_every_s
 from node_agent.core.signing import AUTH_HEADER, Doorkeeper
 from node_agent.core.stream_state import LOST_EVENT
 from node_agent.ports import DoorRequest, ExchangeLost, Response
@@ -31,11 +32,12 @@ from node_agent.tasks.kv_node import KvNode
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import EVENT_STREAM
 from node_agent.tasks.served import ServedRequests
+from node_agent.tasks.signs import Shown, SignsOfLife
 from node_agent.tasks.takeover import TAKE_TARGET, Takeovers
 from node_agent.tasks.whole_request import CLIENT_GONE, MAX_ANSWER_BYTES
 
 _PATIENCE_S = 900.0
-"""How long the engine may be silent: the entry is the one that loses patience, and then closes its connection."""
+"""How long the engine may be silent on one request, whatever its watch finds (`tasks/engine_watch`)."""
 
 _AUTH = AUTH_HEADER.encode()
 _log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class PeerDoor:
         self._takeovers = takeovers
         self._doorkeeper = doorkeeper
         self._kv = kv
+        self.signs = SignsOfLife(sign_every_s(node.min_silence_s))
 
     async def __call__(self, request: DoorRequest) -> None:
         target = request.target
@@ -100,25 +103,31 @@ class PeerDoor:
         if not self._node.state.takes_requests:
             _answer_lost(request, self._node.state.value)
             return
-        request.accept()
-        if (source := request.headers.get(KV_HEADER.encode())) is not None:
-            await self._kv.contexts.bring(headers.get("x-request-id", ""), source.decode("latin-1"))
-        turn = await self._served.turn() if SUSPECT_HEADER.encode() in request.headers else None
-        response = self._served.ask(request.method, target, headers, request.body, max_tokens, _PATIENCE_S, turn=turn)
-        request.when_gone(lambda: response.abort(CLIENT_GONE))
-        request.when_congested(response.pause)
-        try:
-            await response.head()
-            await (self._stream if response.is_event_stream else self._whole)(request, response)
-        except ExchangeLost as lost:
-            _answer_lost(request, lost.why)
-        finally:
-            response.close()
+        with self.signs.on(request) as shown:
+            if (source := request.headers.get(KV_HEADER.encode())) is not None:
+                await self._kv.contexts.bring(headers.get("x-request-id", ""), source.decode("latin-1"))
+            turn = await self._served.turn() if SUSPECT_HEADER.encode() in request.headers else None
+            body, patience_s = request.body, _PATIENCE_S
+            response = self._served.ask(request.method, target, headers, body, max_tokens, patience_s, turn=turn)
+            shown.asked(response)
+            request.when_gone(lambda: response.abort(CLIENT_GONE))
+            request.when_congested(response.pause)
+            try:
+                await response.head()
+                if response.is_event_stream:
+                    await self._stream(request, response, shown)
+                else:
+                    await self._whole(request, response)
+            except ExchangeLost as lost:
+                _answer_lost(request, lost.why)
+            finally:
+                response.close()
 
-    async def _stream(self, request: DoorRequest, response: Response) -> None:
+    async def _stream(self, request: DoorRequest, response: Response, shown: Shown) -> None:
         request.begin(response.status, EVENT_STREAM, self._told())
+        shown.begun()
         try:
-            await response.pipe(request.write)
+            await response.pipe(shown.write)
             last = b""
         except ExchangeLost as lost:
             last = b"\n\n" + sse.named(LOST_EVENT, lost.why.encode())  # the blank line ends what came half

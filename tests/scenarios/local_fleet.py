@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import httpx
 
+from local.machines import EngineCommand
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.memory import (
     MemoryBlockStore,
@@ -29,6 +31,7 @@ from node_agent.adapters.memory import (
     MemoryScalingGroup,
 )
 from node_agent.agent import Agent, Outside
+from node_agent.contract.names import ENGINE_PORT
 from node_agent.contract.notices import InterruptionNotice
 from node_agent.ports import Identity
 from node_agent.settings import from_environ
@@ -36,6 +39,9 @@ from node_agent.settings import from_environ
 MODEL = "m"
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 READY_WITHIN_S = 20.0
+REAL_READY_WITHIN_S = 400.0
+"""Of several real vLLMs, which start at once on a machine that has other things to do."""
+
 _runs = itertools.count(1)
 
 
@@ -111,19 +117,19 @@ class LocalFleet:
         return sum(1 for other in nodes if other["model"]) == count
 
 
-def _environ(
-    host: str, folder: Path, seconds_per_token: float, engine_options: Sequence[str], extra: dict[str, str], model: str
-) -> dict[str, str]:
+def _standin(host: str, model: str, seconds_per_token: float, engine_options: Sequence[str]) -> list[str]:
     command = [sys.executable, "-m", "local.standin", "--host", host, "--port", "8002", "--model-name", model]
-    command += ["--seconds-per-token", str(seconds_per_token), *engine_options]
-    quoted = ", ".join(f'"{word}"' for word in command)
+    return [*command, "--seconds-per-token", str(seconds_per_token), *engine_options]
+
+
+def _environ(host: str, folder: Path, command: list[str], extra: dict[str, str], model: str) -> dict[str, str]:
     return {
         "SYNKTI_MODEL_NAME": model,
         "SYNKTI_MODEL_DIR": "unused",
         "SYNKTI_FRONT_HOST": host,
         "SYNKTI_PEER_HOST": host,
         "SYNKTI_ENGINE_HOST": host,
-        "SYNKTI_ENGINE_COMMAND": f"[{quoted}]",
+        "SYNKTI_ENGINE_COMMAND": json.dumps(command),
         "SYNKTI_ADVERTISE_ADDRESS": f"{host}:8001",
         "SYNKTI_STATE_DIR": str(folder),
         "SYNKTI_BOOT_SPREAD_S": "0.1",
@@ -140,18 +146,20 @@ async def local_fleet(
     models: Sequence[str] = (MODEL,),
     checkpoints: MemoryCheckpoints | None = None,
     blocks: MemoryBlockStore | None = None,
+    engine: EngineCommand | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
     """`size` nodes, each ready and known to all others.
 
     engine_options: of the stand-ins; models: what the nodes serve, in turn; checkpoints, blocks: what an earlier fleet
-    left; extra: settings, as SYNKTI_ variables.
+    left; engine: the command of another engine than the stand-in; extra: settings, as SYNKTI_ variables.
     """
+    within_s = READY_WITHIN_S if engine is None else REAL_READY_WITHIN_S
     async with unready_fleet(
-        folder, size, seconds_per_token, engine_options, models, checkpoints, blocks, **extra
+        folder, size, seconds_per_token, engine_options, models, checkpoints, blocks, engine, **extra
     ) as fleet:
         for node in fleet.nodes:
-            await eventually(f"{node.instance_id} is ready", partial(fleet.ready, node))
+            await eventually(f"{node.instance_id} is ready", partial(fleet.ready, node), within_s)
             await eventually(f"{node.instance_id} sees all", partial(fleet.sees, node, size))
         yield fleet
 
@@ -165,6 +173,7 @@ async def unready_fleet(
     models: Sequence[str] = (MODEL,),
     checkpoints: MemoryCheckpoints | None = None,
     blocks: MemoryBlockStore | None = None,
+    engine: EngineCommand | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
     """The same, as soon as its agents were started; when it is left, all of them have ended."""
@@ -180,7 +189,12 @@ async def unready_fleet(
     for number, (instance_id, host) in enumerate(addresses.items()):
         state_dir = folder / instance_id
         model = models[number % len(models)]
-        settings = from_environ(_environ(host, state_dir, seconds_per_token, engine_options, extra, model))
+        command = (
+            _standin(host, model, seconds_per_token, engine_options)
+            if engine is None
+            else list(engine(host, ENGINE_PORT))
+        )
+        settings = from_environ(_environ(host, state_dir, command, extra, model))
         identity = Identity(instance_id, ZONES[number % 3], "us-east-1", "g5.xlarge", host)
         metadata = MemoryMetadata(identity)
         outside = Outside(

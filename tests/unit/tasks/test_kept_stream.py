@@ -16,7 +16,7 @@ from node_agent.core.addresses import Address
 from node_agent.core.epochs import Epoch
 from node_agent.core.journal_wire import APPEND, FINISH, OPEN
 from node_agent.core.keeper import STALE, Keeper
-from node_agent.core.write_ahead import WriteAhead
+from node_agent.core.write_ahead import Closing, WriteAhead
 from node_agent.ports import JournalLink, LinkOwner
 from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.kept_stream import KeptStream
@@ -208,7 +208,7 @@ def test_the_end_waits_for_what_waits() -> None:
         stage.acknowledge()
         await draining
         assert stage.client.sent == [b"one"]
-        stream.close(finished=True)
+        stream.close(Closing.FINISHED)
         assert [link.sent[-1][0] for link in stage.links.values()] == [FINISH, FINISH]
         assert len(stage.own) == 0, "its keepers have it"
 
@@ -221,7 +221,7 @@ def test_a_journal_whose_client_may_come_back_stays_here_too_and_is_copied_when_
         write(stream, b"one")
         stage.acknowledge()
         having = set(stage.links)
-        stream.close(finished=False)
+        stream.close(Closing.MOVES)
         assert len(stage.own) == 1
         going = asyncio.ensure_future(stage.keepers.send_away(5.0))
         await asyncio.sleep(0)
