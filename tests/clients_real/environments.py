@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -38,10 +39,7 @@ class Client:
         try:
             return made_once(f"client-{'node' if self.is_node else python}-{versions}", self._make())
         except LocalRunError as error:
-            reason = f"NOT TESTED: the environment of {self.name} could not be made: {error}"
-            if os.environ.get("CI"):
-                pytest.fail(reason)
-            pytest.skip(reason)
+            not_tested(self.name, error)
 
     @property
     def program(self) -> str:
@@ -61,6 +59,14 @@ class Client:
     def _make_node(self, folder: Path) -> None:
         print(f"clients: a new environment in {folder}", file=sys.stderr, flush=True)
         _step(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), *self.packages])
+
+
+def not_tested(name: str, error: LocalRunError) -> NoReturn:
+    """Skip this test, or fail it in CI: its client's environment cannot be made."""
+    reason = f"NOT TESTED: the environment of {name} could not be made: {error}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def _step(command: list[str]) -> None:
