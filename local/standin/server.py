@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import secrets
 import signal
@@ -44,6 +45,7 @@ from local.standin.events import MESSAGES, RESPONSES, EventForm, as_chat, event_
 from local.standin.faults import DONE, NO_STREAM, Chunk, Ending, Fault, Faults, Kind, broken, read_faults
 from local.standin.triggers import INTERNAL, Trigger, What, own_fault, triggered
 from local.standin.triggers import Fault as OwnFault
+from node_agent.core.lax import read_bool, read_float, read_int
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -66,7 +68,7 @@ class Config:
 
     seconds_per_request: how much longer a token takes for each request under way, as a batch of many does.
     max_num_seqs: as vLLM's: requests that are generated at once, all others wait; plugged: whether it has the plug-in,
-    and can resume; triggers: requests that it fails at.
+    and can resume; triggers: requests that it fails at; also_named: further names of the model.
     """
 
     model: str
@@ -78,6 +80,11 @@ class Config:
     plugged: bool = False
     seconds_per_request: float = 0.0
     triggers: tuple[Trigger, ...] = ()
+    also_named: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.model, *self.also_named)
 
 
 class StandIn:
@@ -102,6 +109,7 @@ class StandIn:
             ("POST", "/detokenize"): self._detokenize,
             ("GET", "/health"): self._health,
             ("GET", "/ping"): self._health,
+            ("POST", "/ping"): self._health,
             ("GET", "/version"): self._version,
             ("GET", "/load"): self._load,
             ("GET", "/metrics"): self._metrics,
@@ -123,17 +131,34 @@ class StandIn:
             body += event.get("body", b"")
             if not event.get("more_body"):
                 break
-        route = self._routes.get((scope["method"], scope["path"]))
+        method, path = scope["method"], scope["path"]
+        route = self._routes.get((method, path))
         if route is None:
-            await _json(send, {"detail": "Not Found"}, 404)
+            await self._no_route(send, method, path)
             return
         try:
-            if (what := triggered(self._config.triggers, body)) is not None and scope["path"].startswith("/v1/"):
+            if method == "POST" and path.startswith(("/v1/", "/tok", "/detok")):
+                _check_content_type(scope)
+            if (what := triggered(self._config.triggers, body)) is not None and path.startswith("/v1/"):
                 await self._fail(scope, send, body, what)
             else:
                 await route(scope, receive, send, body)
         except BadRequest as bad:
             await _error(send, bad.status, "NotFoundError" if bad.status == 404 else "Bad Request", str(bad), bad.param)
+
+    async def _no_route(self, send: Send, method: str, path: str) -> None:
+        allowed = [known for known, at in self._routes if at == path]
+        shorter = path.rstrip("/")
+        if allowed:
+            await _json(send, {"detail": "Method Not Allowed"}, 405, (b"allow", ", ".join(allowed).encode()))
+        elif shorter != path and any(at == shorter for _, at in self._routes):
+            await _respond(send, 307, b"", b"", (b"location", shorter.encode()))
+        else:
+            await _json(send, {"detail": "Not Found"}, 404)
+
+    def _check_model(self, body: dict[str, Any]) -> None:
+        if body.get("model") and body["model"] not in self._config.names:
+            raise _no_such_model(body["model"])
 
     async def _fail(self, scope: Scope, send: Send, raw: bytes, what: What) -> None:
         """What a request does to an engine, or an engine to it."""
@@ -170,15 +195,13 @@ class StandIn:
     async def _complete(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         chat = scope["path"].startswith("/v1/chat")
         body = _read(raw)
-        if body.get("model") not in (None, self._config.model):
-            raise _no_such_model(body["model"])
+        self._check_model(body)
         sampling = read_sampling(body, chat, plugged=self._config.plugged)
         await self._answer(scope, receive, send, body, self._form(scope, body, chat), sampling)
 
     async def _tell_events(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         body, path = _read(raw), scope["path"]
-        if body.get("model") not in (None, self._config.model):
-            raise _no_such_model(body["model"])
+        self._check_model(body)
         asked = as_chat(path, body)
         (prompt,) = read_prompts(asked, True, self._config.max_model_len)
         tells_ids = self._config.plugged and bool((asked.get("vllm_xargs") or {}).get("synkti_tell_ids"))
@@ -358,7 +381,7 @@ class StandIn:
         await _json(send, {"prompt": model.decode(_read(raw).get("tokens", []))})
 
     async def _health(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
-        await _respond(send, 503 if self._is_core_dead else 200, b"", b"text/plain")
+        await _respond(send, 503 if self._is_core_dead else 200, b"", b"")
 
     async def _version(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         await _json(send, {"version": VERSION})
@@ -381,9 +404,9 @@ class StandIn:
         await _respond(send, 200, ("\n".join(lines) + "\n").encode(), b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _models(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
-        card = {"id": self._config.model, "object": "model", "created": 0, "owned_by": "vllm"}
+        card = {"object": "model", "created": int(time.time()), "owned_by": "vllm", "root": "/model", "parent": None}
         card["max_model_len"] = self._config.max_model_len
-        await _json(send, {"object": "list", "data": [card]})
+        await _json(send, {"object": "list", "data": [{"id": name, **card} for name in self._config.names]})
 
 
 def _told(form: AnyForm, sampling: Sampling, max_model_len: int, fault: Fault | None) -> Iterator[Chunk | Ending]:
@@ -425,13 +448,29 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
+def _check_content_type(scope: Scope) -> None:
+    """vLLM refuses a body of no type, too; programs that only play with this one need not give one."""
+    given = next((value for key, value in scope["headers"] if key == b"content-type"), b"application/json")
+    if given.lower().partition(b";")[0] != b"application/json":
+        raise BadRequest("1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed")
+
+
 def _read(raw: bytes) -> dict[str, Any]:
+    """A body's JSON with its fields as vLLM's pydantic reads them."""
     try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"1 validation error:\n  {{'type': 'json_invalid', 'msg': '{error}'}}", "body") from error
     if not isinstance(body, dict):
         raise BadRequest("1 validation error:\n  {'type': 'model_attributes_type'}", "body")
+    for read, names in _LAX.items():
+        for name in names:
+            if body.get(name) is None or (name == "logprobs" and "prompt" in body):
+                continue
+            try:
+                body[name] = read(body[name])
+            except ValueError as error:
+                raise BadRequest(f"1 validation error:\n  {{'loc': 'body.{name}', 'msg': '{error}'}}", name) from error
     return body
 
 
@@ -455,15 +494,23 @@ async def _error_of(send: Send, fault: OwnFault, scope: Scope, *, stream: bool) 
     await send({"type": "http.response.body", "body": last})
 
 
-async def _json(send: Send, value: Any, status: int = 200) -> None:
-    await _respond(send, status, orjson.dumps(value), b"application/json")
+_LAX: dict[Callable[[object], object], tuple[str, ...]] = {
+    read_bool: ("stream", "echo", "logprobs", "return_token_ids", "ignore_eos", "include_stop_str_in_output"),
+    read_int: ("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "seed", "min_tokens", "top_logprobs"),
+    read_float: ("temperature",),
+}
+
+
+async def _json(send: Send, value: Any, status: int = 200, *more: tuple[bytes, bytes]) -> None:
+    await _respond(send, status, orjson.dumps(value), b"application/json", *more)
 
 
 async def _error(send: Send, status: int, kind: str, message: str, param: str | None) -> None:
     await _json(send, {"error": {"message": message, "type": kind, "param": param, "code": status}}, status)
 
 
-async def _respond(send: Send, status: int, body: bytes, content_type: bytes) -> None:
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+async def _respond(send: Send, status: int, body: bytes, content_type: bytes, *more: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-type", content_type)] if content_type else []
+    headers += [(b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -49,14 +49,17 @@ def hide_reasoning(choice: dict[str, Any]) -> bool:
     return not any(delta.values())
 
 
-def strip_ids(chunk: dict[str, Any]) -> None:
-    """Take out, in place, what the client did not ask for."""
-    chunk.pop("prompt_token_ids", None)
-    chunk.pop("prompt_text", None)
+def strip_ids(chunk: dict[str, Any], *, echoes: bool = False) -> None:
+    """Take out, in place, what the client did not ask for.
+
+    Where it did not, vLLM's first chunk of a chat says null of its prompt, and an echo's tells the prompt's ids.
+    """
+    if "prompt_token_ids" in chunk:
+        chunk["prompt_token_ids"] = None
     for choice in chunk["choices"]:
         choice.pop("token_ids", None)
-        choice.pop("prompt_token_ids", None)
-        choice.pop("prompt_text", None)
+        if not echoes:
+            choice.pop("prompt_token_ids", None)
 
 
 def make_choice(kind: Kind, index: int, text: str, ids: list[int] | None, said: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,6 +80,21 @@ def make_choice(kind: Kind, index: int, text: str, ids: list[int] | None, said: 
     if ids is not None:
         choice["token_ids"] = ids
     return choice
+
+
+def usage_details(told: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
+    """What an engine that goes on tells beside the counts, of which it knows its own part only.
+
+    Its prompt was the client's and the answer so far: of what it had in its cache, no more than the prompt counts.
+    """
+    details = {key: value for key, value in told.items() if key not in _COUNTS}
+    of_prompt = details.get("prompt_tokens_details")
+    if isinstance(of_prompt, dict) and isinstance(cached := of_prompt.get("cached_tokens"), int):
+        details["prompt_tokens_details"] = {**of_prompt, "cached_tokens": min(cached, prompt_tokens)}
+    return details
+
+
+_COUNTS = frozenset({"prompt_tokens", "total_tokens", "completion_tokens"})
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:

@@ -146,10 +146,8 @@ class FrontDoor:
             _check_batch(body)
         if kind is None or not routes.is_json(content_type):
             return await self._pass_on(request, request_id, body.to_bytes(), body.model)
-        if kind in _NAME_MODEL and isinstance(body.value, dict) and body.value.get("model") in (None, ""):
-            body.value["model"] = self._node.base_model(None)
         try:
-            generation = generation_of(kind, body)
+            generation = generation_of(kind, self._with_model(kind, body))
         except OnlyEngineKnows:
             return await self._pass_on(request, request_id, body.to_bytes(), body.model)
         if kind.speaks_in_events and (not generation.streaming or is_of_one_engine(generation)):
@@ -157,6 +155,12 @@ class FrontDoor:
         if generation.streaming:
             return await self._stream(request, request_id, generation)
         return await self._whole(request, request_id, generation)
+
+    def _with_model(self, kind: Kind, body: Body) -> Body:
+        """A request that leaves the model out, with the one that it means: a continuation may be asked of any node."""
+        if kind in _NAME_MODEL and isinstance(body.value, dict) and body.value.get("model") in (None, ""):
+            return replace(body, value={**body.value, "model": self._node.base_model(None)})
+        return body
 
     async def _pass_on(self, request: DoorRequest, request_id: bytes, body: bytes, model: str | None) -> int:
         """What only an engine can answer, be it with an error."""

@@ -117,12 +117,12 @@ class LocalFleet:
         return sum(1 for other in nodes if other["model"]) == count
 
 
-def _standin(host: str, model: str, seconds_per_token: float, engine_options: Sequence[str]) -> list[str]:
+def standin_command(host: str, model: str, seconds_per_token: float, options: Sequence[str] = ()) -> list[str]:
     command = [sys.executable, "-m", "local.standin", "--host", host, "--port", "8002", "--model-name", model]
-    return [*command, "--seconds-per-token", str(seconds_per_token), *engine_options]
+    return [*command, "--seconds-per-token", str(seconds_per_token), *options]
 
 
-def _environ(host: str, folder: Path, command: list[str], extra: dict[str, str], model: str) -> dict[str, str]:
+def _environ(host: str, folder: Path, command: Sequence[str], extra: dict[str, str], model: str) -> dict[str, str]:
     return {
         "SYNKTI_MODEL_NAME": model,
         "SYNKTI_MODEL_DIR": "unused",
@@ -189,12 +189,12 @@ async def unready_fleet(
     for number, (instance_id, host) in enumerate(addresses.items()):
         state_dir = folder / instance_id
         model = models[number % len(models)]
-        command = (
-            _standin(host, model, seconds_per_token, engine_options)
+        argv = (
+            standin_command(host, model, seconds_per_token, engine_options)
             if engine is None
-            else list(engine(host, ENGINE_PORT))
+            else engine(host, ENGINE_PORT)
         )
-        settings = from_environ(_environ(host, state_dir, command, extra, model))
+        settings = from_environ(_environ(host, state_dir, argv, extra, model))
         identity = Identity(instance_id, ZONES[number % 3], "us-east-1", "g5.xlarge", host)
         metadata = MemoryMetadata(identity)
         outside = Outside(
