@@ -100,6 +100,20 @@ class Settings:
     max_body_bytes: int
     """Of a client's request; images in chat messages are the largest."""
 
+    max_bodies_bytes: int
+    """Of all requests' bodies of more than 64 KiB that both doors hold together, until they are answered; beyond it a
+    503 with Retry-After. A node's memory has to have about three times as much to spare."""
+
+    max_connections: int
+    """At each door, at once; beyond it a client may ask for the node's health only."""
+
+    max_connections_per_address: int
+    """Of one client's address, at each door; a balancer or proxy that hides its clients is one address."""
+
+    unread_s: float
+    """How long a client may read nothing of what it is sent, before its connection is cut off. Its stream can be
+    resumed for five minutes."""
+
     max_streams: int
     """Clients' streams open on this node at once; more get a 429."""
 
@@ -199,8 +213,12 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         term_grace_s=read.get("SYNKTI_TERM_GRACE_S", 90.0, _positive),
         linger_s=read.get("SYNKTI_LINGER_S", 0.0, _seconds),
         min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_SILENCE_S, _positive),
-        max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, int),
-        max_streams=read.get("SYNKTI_MAX_STREAMS", 2_000, int),
+        max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, _count),
+        max_bodies_bytes=read.get("SYNKTI_MAX_BODIES_BYTES", 256 * 1024 * 1024, _count),
+        max_connections=read.get("SYNKTI_MAX_CONNECTIONS", 8_192, _count),
+        max_connections_per_address=read.get("SYNKTI_MAX_CONNECTIONS_PER_ADDRESS", 4_096, _count),
+        unread_s=read.get("SYNKTI_UNREAD_S", 120.0, _positive),
+        max_streams=read.get("SYNKTI_MAX_STREAMS", 2_000, _count),
         durability=read.get("SYNKTI_DURABILITY", "peer", _durability),
         keepers=read.get("SYNKTI_KEEPERS", WANTED, _copies),
         keeper_lag_s=read.get("SYNKTI_KEEPER_LAG_S", LAG_S, _positive),
@@ -242,6 +260,13 @@ def _size(text: str) -> int:
     value = int(text)
     if value < 0:
         raise ValueError("must not be negative")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError("must be 1 or more")
     return value
 
 

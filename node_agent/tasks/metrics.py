@@ -74,6 +74,13 @@ class Metrics:
         self.waiting = Gauge(
             "synkti_requests_waiting", "Requests that wait until a node can take them", registry=registry
         )
+        self.refused = Counter(
+            "synkti_connections_refused",
+            "Connections that a door refused or cut off, by the error's code (unread: the client did not read)",
+            ["door", "code"],
+            registry=registry,
+        )
+        self.body_bytes = Gauge("synkti_body_bytes", "Large bodies that the doors hold", registry=registry)
         self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
 
         # Looked up once: the library's own way takes longer than the rest of a small request's bookkeeping.
@@ -86,6 +93,10 @@ class Metrics:
         if counter is None:
             counter = self._requests[route, status] = self.requests.labels(route, str(status))
         counter.inc()
+
+    def counted_at(self, door: str) -> Callable[[str], None]:
+        """What counts the connections that this door refuses, by their codes."""
+        return lambda code: self.refused.labels(door, code).inc()
 
     def count_route(self, reason: str) -> None:
         """A node was chosen."""

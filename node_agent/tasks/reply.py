@@ -57,9 +57,13 @@ class Reply:
     def keep_alive(self, events: int) -> None:
         """To be called about every COMMENT_EVERY_S: says something where nothing was said since the last call.
 
+        Nothing is added to what a client has not read yet: that it is slow is no silence of this side.
+
         events: how many the client was sent so far.
         """
         seen, self._seen = self._seen, events
+        if self.request.is_congested:
+            return
         waits_for_head = not self.started and self._clock() - self._asked_at < EARLY_HEAD_S
         if not self._ended and events == seen and not waits_for_head:
             self.start(None)
