@@ -43,3 +43,20 @@ def test_after_the_end_nothing_more_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     client = played(monkeypatch, 0.0, [0, 0], ended=True)
     assert (client.status, client.is_ended, len(client.sent)) == (503, True, 1)
     assert b'"code":"code"' in client.answer
+
+
+def test_nothing_is_added_to_what_a_client_has_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "EARLY_HEAD_S", 0.0)
+    client = MemoryRequest()
+
+    async def story() -> None:
+        reply = Reply(client, "s", None, "/v1/chat/completions")
+        client.lag(True)
+        for _ in range(5):
+            reply.keep_alive(0)
+        assert (client.status, client.sent) == (0, [])
+        client.lag(False)
+        reply.keep_alive(0)
+        assert client.sent == [b": waiting\n"]
+
+    asyncio.run(story())
