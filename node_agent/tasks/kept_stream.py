@@ -119,7 +119,13 @@ class KeptStream:
     def close(self, *, finished: bool) -> None:
         """This node is done with the stream: its client has all of it, or is gone and may come back for the rest."""
         self._keepers.close(self, finished=finished)
+        # Whoever is called here has this stream, too: together they would be freed only when somebody looks for them.
+        self.deliver, self.fenced = _dropped, lambda: None
 
 
 def _nobody(out: bytes) -> None:
     raise AssertionError("nobody was named who gets what is delivered")
+
+
+def _dropped(out: bytes) -> None:
+    """The stream is closed: its client is gone, or has all of it."""
