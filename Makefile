@@ -5,6 +5,8 @@ CHAOS_ENGINE := $(if $(filter command line environment,$(origin ENGINE)),$(ENGIN
 INTERRUPTIONS ?= 200
 SEED ?= 1
 NODES ?= 100
+MINUTES ?= 10
+STREAMS ?= 1000
 KV ?= 0
 BIN := .venv/bin
 # Cheap tests first, so that their failures show first; a new folder of tests needs no word here. These wait more than
@@ -17,10 +19,10 @@ export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export CDK_DISABLE_CLI_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chaos simulate test bench lint synth checkov lock clean
+.PHONY: help setup run chaos soak simulate test test-all bench lint synth checkov lock clean
 
 help:  ## what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 20
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
 
 setup:  ## the environments, from their lock files (every other target does it by itself)
 	@$(PYTHON) local/setup.py
@@ -43,6 +45,12 @@ lint: setup  ## style, types, layers
 test: lint  ## everything that CI runs: lint, unit, templates, scenarios, both engines end to end
 	$(BIN)/python -m pytest --durations=8 --numprocesses=3 --dist=loadfile $(CHEAP)
 	$(BIN)/python -m pytest --durations=8 $(WHOLE)
+
+test-all: test  ## what `make test` does, and what is long and rarely fails
+	$(BIN)/python -m pytest --durations=8 -m long tests
+
+soak: setup  ## STREAMS=1000 at once for MINUTES=10, an interruption every 20 s: memory, descriptors, loop lag
+	@$(BIN)/python -m local.soak --minutes $(MINUTES) --streams $(STREAMS) --seed $(SEED)
 
 bench: setup  ## what the front door costs, next to the Rust vllm-router (ARGS=--quick: under a minute)
 	@$(BIN)/python -m bench.compare $(ARGS)

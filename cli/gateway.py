@@ -11,12 +11,14 @@ import contextlib
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import orjson
 import typer
 
 import synkti_client
+from cli.core.callers import Callers
 from cli.errors import BadUsage
 from cli.fleet_nodes import NoNodes, fronts_by_tag
 from cli.options import Json
@@ -24,8 +26,12 @@ from cli.terminal import Terminal
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.contract.errors import openai_error
+from node_agent.core.completions import Kind
+from node_agent.core.endings import error_event
 from node_agent.ports import DoorRequest
 from synkti_client import httpx
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 DEFAULT_PORT = 8080
@@ -35,63 +41,109 @@ _END_WITHIN_S = 5.0
 _HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"te", b"upgrade", b"host"})
 _NOT_ASKED = _HOP_BY_HOP | {b"content-length", b"accept-encoding", b"expect"}
 _NOT_ANSWERED = _HOP_BY_HOP | {b"content-length", b"content-type", b"date"}
+_FLEET = httpx.URL("http://synkti")
+_SHOWN = 100
+_TRIED = ((b"retry-after", b"5"), (b"x-should-retry", b"false"))
+"""An SDK would try it twice again; all of that was done here."""
+
+_PREFLIGHT = (
+    (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
+    (b"access-control-allow-headers", b"*, authorization"),
+    (b"access-control-max-age", b"600"),
+)
 _NO_TIMEOUT = dict.fromkeys(("connect", "read", "write", "pool"))
 
 
 class Gateway:
-    """Answers an application's requests over an AsyncContinuousTransport."""
+    """Answers an application's requests over an AsyncContinuousTransport. callers: who may call it."""
 
-    def __init__(self, transport: synkti_client.AsyncContinuousTransport) -> None:
+    def __init__(self, transport: synkti_client.AsyncContinuousTransport, callers: Callers | None = None) -> None:
         self.transport = transport
+        self._callers = callers or Callers()
 
     async def __call__(self, request: DoorRequest) -> None:
-        answering = asyncio.ensure_future(self._answer(request))
+        if (fault := self._callers.fault(request.headers)) is not None:
+            _refuse(request, 403, "caller_not_allowed", fault)
+            return
+        page = self._page_headers(request)
+        if request.method == "OPTIONS" and page:
+            request.respond(204, b"", more=[*page, *_PREFLIGHT])
+            return
+        answering = asyncio.ensure_future(self._answer(request, page))
         request.when_gone(lambda: _cancel(answering))  # the node ends the generation with that connection
         with contextlib.suppress(asyncio.CancelledError):
             await answering
 
-    async def _answer(self, request: DoorRequest) -> None:
-        asked = httpx.Request(
-            request.method,
-            f"http://synkti{request.target}",
-            headers=[(key, value) for key, value in request.headers.items() if key not in _NOT_ASKED],
-            content=request.body,
-            extensions={"timeout": _NO_TIMEOUT},
-        )
+    def _page_headers(self, request: DoorRequest) -> Headers:
+        """What lets a page of an allowed origin read the answer."""
+        origin = request.headers.get(b"origin", b"")
+        if not origin or not self._callers.is_allowed(origin.decode("latin-1")):
+            return ()
+        return ((b"access-control-allow-origin", origin), (b"vary", b"origin"))
+
+    async def _answer(self, request: DoorRequest, page: Headers) -> None:
         try:
-            response = await self.transport.handle_async_request(asked)
-        except httpx.TransportError as error:
-            message = f"No node of the fleet answers: {error or type(error).__name__}."
-            request.respond(503, _error("no_node_answers", message), more=[(b"retry-after", b"1")])
+            asked = _asked(request)
+        except (ValueError, httpx.InvalidURL) as error:
+            _refuse(request, 400, "invalid_target", f"The request's target cannot be read: {error}.", page)
             return
         try:
-            await self._pass_on(request, response)
+            response = await self.transport.handle_async_request(asked)
+        except httpx.LocalProtocolError as error:
+            _refuse(request, 400, "invalid_request", f"The request cannot be sent on: {error}.", page)
+            return
+        except httpx.TransportError as error:
+            code = "no_node_answers" if isinstance(error, synkti_client.NoNodeAnswers) else "request_lost"
+            _refuse(request, 503, code, str(error) or type(error).__name__, (*page, *_TRIED))
+            return
+        try:
+            await self._pass_on(request, response, page)
         finally:
             await response.aclose()
 
-    async def _pass_on(self, request: DoorRequest, response: httpx.Response) -> None:
+    async def _pass_on(self, request: DoorRequest, response: httpx.Response, page: Headers) -> None:
         content_type = response.headers.get("content-type", "application/octet-stream").encode("latin-1")
         kept = [(key, value) for key, value in response.headers.raw if key.lower() not in _NOT_ANSWERED]
         room = asyncio.Event()
         room.set()
         request.when_congested(lambda is_congested: room.clear() if is_congested else room.set())
-        request.begin(response.status_code, content_type, kept)
+        request.begin(response.status_code, content_type, [*kept, *page])
         last = b""
         try:
             async for data in response.stream:  # type: ignore[union-attr] # of an async transport
                 request.write(data)
                 await room.wait()
         except httpx.TransportError as error:
-            last = b"data: " + _error("stream_lost", f"{error}") + b"\n\n"
+            if not content_type.startswith(b"text/event-stream"):
+                return  # not ended, so that the server breaks the connection off: what came is not whole
+            message = str(error) or "The connection to the node broke, and this stream cannot be continued."
+            last = b"\n\n" + error_event(request.path, orjson.dumps(openai_error(503, "stream_lost", message)))
         request.end(last)
+
+
+def _asked(request: DoorRequest) -> httpx.Request:
+    """The request as the transport takes it. Raises ValueError and InvalidURL."""
+    if not request.target.startswith("/"):
+        raise ValueError(f"{request.target[:_SHOWN]!r} is no path")
+    return httpx.Request(
+        request.method,
+        _FLEET.copy_with(raw_path=request.target.encode("latin-1")),
+        headers=[(key, value) for key, value in request.headers.items() if key not in _NOT_ASKED],
+        content=request.body,
+        extensions={"timeout": _NO_TIMEOUT},
+    )
 
 
 def _cancel(task: asyncio.Future[None]) -> None:
     task.cancel()
 
 
-def _error(code: str, message: str) -> bytes:
-    return orjson.dumps(openai_error(503, code, message))
+def _refuse(request: DoorRequest, status: int, code: str, message: str, more: Headers = ()) -> None:
+    """An error of the gateway's own, in the form that the route's clients read."""
+    document = openai_error(status, code, message)
+    if request.path == Kind.MESSAGES.value:
+        document["type"] = "error"
+    request.respond(status, orjson.dumps(document), more=more)
 
 
 async def _follow_nodes(
@@ -123,11 +175,20 @@ def gateway(
     ] = None,
     host: Annotated[str, typer.Option(help="Where applications call it; the loopback by default.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 for any that is free.")] = DEFAULT_PORT,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name, with a dot in it, under which it is called; may be repeated.", show_default=False),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin of web pages that may call it; may be repeated.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """A proxy beside your application: stock OpenAI clients go on when the node they stream from is taken away.
 
-    It runs until Ctrl-C. With --json the line that says where it listens is a JSON object.
+    It runs until Ctrl-C. With --json the line that says where it listens is a JSON object. It answers programs; web
+    pages only of origins that are named, as http://localhost:3000.
 
     \b
     Examples:
@@ -140,11 +201,13 @@ def gateway(
     except ValueError as error:
         raise BadUsage(f"{error}", "--cluster NAME finds nodes by their tags") from error
     listener = bind(host, port, "gateway")
-    asyncio.run(_serve(transport, cluster, region, listener, Terminal(as_json)))
+    callers = Callers(tuple(allow_host or ()), tuple(allow_origin or ()))
+    asyncio.run(_serve(transport, callers, cluster, region, listener, Terminal(as_json)))
 
 
 async def _serve(
     transport: synkti_client.AsyncContinuousTransport,
+    callers: Callers,
     cluster: str | None,
     region: str | None,
     listener: socket.socket,
@@ -155,7 +218,7 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     following = asyncio.create_task(_follow_nodes(transport, cluster, region))
-    server = HttpServer(Gateway(transport), Limits(body_bytes=MAX_BODY_BYTES))
+    server = HttpServer(Gateway(transport, callers), Limits(body_bytes=MAX_BODY_BYTES))
     await server.start(listener)
     host, port = listener.getsockname()[:2]
     url, nodes = f"http://{host}:{port}/v1", len(transport.nodes)

@@ -6,10 +6,12 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.adapters.model_check import faults
 from cli.adapters.model_files import Source, find_source, hash_files, list_files
 from cli.adapters.models_bucket import Listed, ModelsBucket
 from cli.core.model_source import choose_files, model_fault
@@ -22,6 +24,7 @@ from cli.terminal import Terminal, human_age, human_bytes
 from node_agent.contract.models import ModelFile, format_manifest, is_model_name, manifest_digest
 
 MAX_WORKERS = 32
+_MAX_FAULTS = 10
 
 app = typer.Typer(no_args_is_help=True, help="Models in the cluster's models bucket: push, ls, rm.")
 
@@ -38,6 +41,9 @@ def push(
         bool, typer.Option("--replace", help="Write over a model of this name and other content.")
     ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Also weights in other formats than safetensors.")] = False,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Even what looks incomplete, where you know that vLLM loads it.")
+    ] = False,
     parallel: Annotated[int, typer.Option(help="Uploads at once.", min=1, max=MAX_WORKERS)] = 8,
     cluster: Cluster = None,
     region: Region = None,
@@ -52,6 +58,9 @@ def push(
     Where there are safetensors, other weights are left out. A model of the same name and the same content is left as it
     is. Other content wants another name (nodes may be reading the old one), or --replace.
 
+    What vLLM could not load is refused before anything is sent, and each file named: a shard or a tokenizer that is
+    missing, a file that is cut off, a pointer of Git LFS in the place of a file.
+
     \b
     Examples:
       synkti model push ./Llama-3.1-8B-Instruct
@@ -61,7 +70,18 @@ def push(
     terminal = Terminal(as_json)
     found = find_source(source, os.environ, terminal.say)
     fleet = open_models(cluster, region, profile)
-    push_model(fleet, found, name or found.name, terminal, replace=replace, everything=everything, parallel=parallel)
+    options = PushOptions(replace, everything, unchecked, parallel)
+    push_model(fleet, found, name or found.name, terminal, options)
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """As the options of `model push` of the same names."""
+
+    replace: bool = False
+    everything: bool = False
+    unchecked: bool = False
+    parallel: int = 8
 
 
 @dataclass(frozen=True)
@@ -77,20 +97,22 @@ def push_model(
     source: Source,
     name: str,
     terminal: Terminal,
+    options: PushOptions | None = None,
     *,
-    replace: bool = False,
-    everything: bool = False,
-    parallel: int = 8,
     quiet_result: bool = False,
 ) -> Pushed:
     """Everything that `model push` does. Raises CliError and AWS's errors."""
     if not is_model_name(name):
         raise BadUsage(f"{name!r} cannot be a model's name", "give one with --name: letters, digits, dots, hyphens")
-    choice = choose_files(list_files(source.folder), everything=everything)
+    options = options or PushOptions()
+    choice = choose_files(list_files(source.folder), everything=options.everything)
     if fault := model_fault(choice.take):
         raise NotFound(f"{source.folder} is no model: {fault}")
+    if not options.unchecked:
+        _require_whole(source.folder, choice.take)
     if choice.leave:
         terminal.say(f"left out: {len(choice.leave)} files ({choice.reason}); --all takes them too")
+    parallel = options.parallel
     bucket = ModelsBucket(fleet.account.client("s3", parallel), fleet.models_bucket, parallel)
     bucket.require()
     total = sum((source.folder / path).stat().st_size for path in choice.take)
@@ -100,7 +122,7 @@ def push_model(
     with terminal.doing("looking what is there"):
         manifest = bucket.manifest(name)
         plan = plan_push(files, bucket.objects(name), bucket.unfinished(name), manifest.files if manifest else None)
-    if replaces(files, manifest.files if manifest else None) and not replace:
+    if replaces(files, manifest.files if manifest else None) and not options.replace:
         raise Failed(
             f"there is a model {name!r} already, with other content",
             "push it under another --name and set model in synkti.toml, or write over it with --replace",
@@ -109,6 +131,18 @@ def push_model(
     if not quiet_result:
         _tell_pushed(terminal, fleet, name, files, digest, sent, same=plan.same)
     return Pushed(digest, sent)
+
+
+def _require_whole(folder: Path, paths: Sequence[str]) -> None:
+    """Raises Failed, naming all that is wrong."""
+    found = faults(folder, paths)
+    if found:
+        listed = "".join(f"\n  {fault}" for fault in found[:_MAX_FAULTS])
+        more = f"\n  and {len(found) - _MAX_FAULTS} more" if len(found) > _MAX_FAULTS else ""
+        raise Failed(
+            f"{folder} is no whole model, and was not pushed:{listed}{more}",
+            "mend that, or push it as it is: synkti model push --unchecked",
+        )
 
 
 def _manifest_digest(files: Sequence[ModelFile]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +30,15 @@ INSTANCE_TYPES = ("g5.xlarge", "g6.xlarge")
 _LOOK_EVERY_S = 0.25
 _READ_GROUP_EVERY = 8
 MAX_LAUNCHES = 64
-"""In one run: a node that cannot start is not replaced for ever."""
+"""Since a node last became ready: one that cannot start is not replaced for ever."""
 
 MAX_FAILURES = 3
-"""Nodes that end by themselves, with an error, before the run gives up."""
+"""Nodes in a row that end with an error of their own before they served, before the run gives up."""
+
+_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+"""Whoever tries to break a node sends one of these; that is no fault of the node's."""
+
+_ADDRESSES = 250
 
 SCALE_IN_WITHIN_S = 120.0
 """What the deployed lifecycle hook gives an instance that is told to go."""
@@ -55,6 +61,11 @@ class Seen:
     serves: bool = True
 
 
+def is_failure(status: int, *, served: bool) -> bool:
+    """Pure: whether an agent's end says that nodes cannot start. status: as Popen has it, negative for a signal."""
+    return status != 0 and not served and -status not in _FROM_OUTSIDE
+
+
 def plan(desired: int, nodes: Sequence[Seen], leaving: int, launched: int) -> Step:
     """Pure: what a group does that keeps its size, and that replaces instances of an older template.
 
@@ -62,7 +73,8 @@ def plan(desired: int, nodes: Sequence[Seen], leaving: int, launched: int) -> St
     current, there is one more than desired, and one of them goes when all the current ones serve and the one before
     has gone: an instance refresh that keeps all of the fleet healthy.
 
-    nodes: in the order of their launch; leaving: those that were told to go and are still there; launched: in the run.
+    nodes: in the order of their launch; leaving: those that were told to go and are still there; launched: since a node
+    last became ready.
     """
     outdated = [node for node in nodes if not node.current]
     wanted = desired + bool(outdated and desired)
@@ -92,7 +104,9 @@ class Ec2Loop:
         self._told = told
         self._network = network
         self._launched = 0
+        self._launched_in_vain = 0
         self._failed = 0
+        self._served: set[str] = set()
         self._reclaims: set[asyncio.Task[None]] = set()
         self.machines: list[Machine] = []
 
@@ -105,16 +119,26 @@ class Ec2Loop:
         for turn in itertools.count():
             if turn % _READ_GROUP_EVERY == 0:
                 group = await self._read_group()
+                await self._note_who_serves()
             for machine in [m for m in self.machines if not m.running]:
                 await self._reclaim(machine)
             staying = [machine for machine in self.machines if not machine.leaving]
             nodes = await self._look(staying, _version(group))
-            step = plan(group["DesiredCapacity"], nodes, len(self.machines) - len(staying), self._launched)
+            step = plan(group["DesiredCapacity"], nodes, len(self.machines) - len(staying), self._launched_in_vain)
             for _ in range(step.launch):
                 await self._launch(group)
             for instance_id in step.terminate:
                 self._scale_in(self.machine(instance_id))
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _note_who_serves(self) -> None:
+        """A node that became ready is the proof that nodes can start: what failed before is forgotten."""
+        unseen = [machine for machine in self.machines if machine.instance_id not in self._served and machine.running]
+        serve = await asyncio.gather(*(asyncio.to_thread(machine.serves) for machine in unseen))
+        new = {machine.instance_id for machine, serves in zip(unseen, serve, strict=True) if serves}
+        if new:
+            self._served |= new
+            self._launched_in_vain = self._failed = 0
 
     async def _look(self, machines: Sequence[Machine], version: str) -> list[Seen]:
         """Whether they serve is asked only where something is replaced: nothing else depends on it."""
@@ -161,6 +185,7 @@ class Ec2Loop:
     async def _launch(self, group: dict[str, Any]) -> None:
         number = self._launched
         self._launched += 1
+        self._launched_in_vain += 1
         tags = [{"Key": t["Key"], "Value": t["Value"]} for t in group["Tags"] if t.get("PropagateAtLaunch")]
         instance_type = INSTANCE_TYPES[number % len(INSTANCE_TYPES)]
         answer = await asyncio.to_thread(
@@ -176,7 +201,7 @@ class Ec2Loop:
             zone=ZONES[number % len(ZONES)],
             region=REGION,
             instance_type=instance_type,
-            address=f"{self._network}.{number + 1}",
+            address=self._free_address(number),
         )
         machine = Machine(self._kind, metadata, _version(group))
         self.machines.append(machine)
@@ -184,15 +209,22 @@ class Ec2Loop:
         await self._emit(STATE_CHANGE_EVENT, machine, {"state": "pending"})
         await self._emit(STATE_CHANGE_EVENT, machine, {"state": "running"})
 
+    def _free_address(self, number: int) -> str:
+        """Addresses come back after many launches, as they do in EC2."""
+        taken = {machine.metadata.address for machine in self.machines}
+        every = (f"{self._network}.{(number + n) % _ADDRESSES + 1}" for n in range(_ADDRESSES))
+        return next(address for address in every if address not in taken)
+
     async def _reclaim(self, machine: Machine) -> None:
         """The instance is gone, whatever its agent's reason was."""
         status = machine.agent.wait()
         how = "killed" if machine.killed else f"its agent ended with status {status}"
         self._told(f"{machine.instance_id} is gone: {how}")
-        self._failed += status != 0 and not machine.killed
-        if self._failed >= MAX_FAILURES:
+        if not machine.killed:
+            self._failed += is_failure(status, served=machine.instance_id in self._served)
+        if self._failed >= MAX_FAILURES or self._launched_in_vain >= MAX_LAUNCHES:
             raise LocalRunError(
-                f"nodes end by themselves; the last one's log, {machine.log}, ends:\n{tail(machine.log)}"
+                f"nodes end before they serve; the last one's log, {machine.log}, ends:\n{tail(machine.log)}"
             )
         self.machines.remove(machine)
         await asyncio.to_thread(machine.close)

@@ -53,15 +53,15 @@ class LocalEngine:
     keeps_blocks: bool = False
 
 
-def prepared(name: str, tell: Callable[[str], None], kv_gib: float = 0) -> LocalEngine:
-    """Makes what is not in the cache yet. Raises MendFirst.
+def prepared(name: str, tell: Callable[[str], None], kv_gib: float = 0, arguments: Sequence[str] = ()) -> LocalEngine:
+    """Makes what is not in the cache yet. Raises MendFirst. arguments: more of them for a vLLM that keeps no blocks.
 
     kv_gib: how much of the disk each engine's KV blocks may have, so that contexts can move between nodes; 0: none.
     """
     if name == SIM:
         if kv_gib:
             raise MendFirst("the stand-in engine computes nothing, so it has no KV blocks to keep; ENGINE=vllm has")
-        return LocalEngine(SIM, "the stand-in engine", "none", _standin, {}, _known_answer, 60.0)
+        return LocalEngine(SIM, "the stand-in engine", "none", standin_command(), {}, _known_answer, 60.0)
     try:
         environment = ensure_engine(tell)
         model_dir = ensure_model(environment, tell)
@@ -75,7 +75,7 @@ def prepared(name: str, tell: Callable[[str], None], kv_gib: float = 0) -> Local
     if kv_gib:
         environ["SYNKTI_KV_MAX_BYTES"] = str(int(kv_gib * 1024**3))
     # What keeps blocks is loaded of this checkout, by its module's name (`node_agent/kv`).
-    path, more = ((plugin, _ROOT), _SLOW_PREFILL) if kv_gib else ((plugin,), ())
+    path, more = ((plugin, _ROOT), _SLOW_PREFILL) if kv_gib else ((plugin,), tuple(arguments))
     command = partial(_vllm, environment, model_dir, path, more)
     return LocalEngine(VLLM, "a real vLLM", str(model_dir), command, environ, lambda question: None, 300.0, kv_gib > 0)
 
@@ -87,9 +87,14 @@ def _vllm(
     return [*command, "--distributed-executor-backend", "uni", *more]
 
 
-def _standin(host: str, port: int) -> list[str]:
+def standin_command(*more: str) -> EngineCommand:
+    """The stand-in's command, with more arguments."""
+    return partial(_standin, more)
+
+
+def _standin(more: Sequence[str], host: str, port: int) -> list[str]:
     words = [sys.executable, "-m", "local.standin", "--host", host, "--port", str(port), "--model-name", MODEL]
-    return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN), "--plugged"]
+    return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN), "--plugged", *more]
 
 
 def _known_answer(question: Question) -> Answer:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from local.processes import kill_all_in, start
 from node_agent.contract.names import ENGINE_PORT, FRONT_DOOR_PORT, PEER_DOOR_PORT, checkpoints_bucket_name
 
 _ROOT = str(Path(__file__).parent.parent)
-_AGENT = [sys.executable, "-m", "node_agent"]
+AGENT = (sys.executable, "-m", "node_agent")
 PORTS = (FRONT_DOOR_PORT, PEER_DOOR_PORT, ENGINE_PORT, imds.PORT)
 
 EngineCommand = Callable[[str, int], list[str]]
@@ -31,7 +32,7 @@ EngineCommand = Callable[[str, int], list[str]]
 
 @dataclass(frozen=True)
 class MachineKind:
-    """What all instances of a run have in common. environ: of the agent and its engine."""
+    """What all instances of a run have in common. environ: of the agent and its engine; agent: the agent's command."""
 
     cluster: str
     model: str
@@ -40,6 +41,7 @@ class MachineKind:
     environ: dict[str, str]
     folder: Path
     logs: Path
+    agent: Sequence[str] = AGENT
 
 
 _TRIES = 5
@@ -87,7 +89,7 @@ class Machine:
         environ = {**os.environ, "PYTHONPATH": _ROOT}
         command = [sys.executable, "-m", "local.imds", str(self._imds_file)]
         self._imds = start(command, self._imds_folder, environ, self.log)
-        self.agent: subprocess.Popen[bytes] = start(_AGENT, self.folder, self._environ(kind), self.log)
+        self.agent: subprocess.Popen[bytes] = start(kind.agent, self.folder, self._environ(kind), self.log)
 
     def _environ(self, kind: MachineKind) -> dict[str, str]:
         return {
@@ -146,6 +148,10 @@ class Machine:
         new = self._imds_file.with_suffix(".new")
         new.write_text(metadata.to_json())
         new.replace(self._imds_file)
+
+    def signal_metadata(self, number: signal.Signals) -> None:
+        """Stop its metadata service (SIGSTOP), or let it continue (SIGCONT)."""
+        self._imds.send_signal(number)
 
     def kill(self) -> None:
         """The whole machine at once: agent, engine and all that they started."""

@@ -74,14 +74,14 @@ def _kill(pids: Iterable[int]) -> None:
 
 def _shared_memory(pid: int) -> set[Path]:
     with contextlib.suppress(OSError):
-        maps = (_PROC / str(pid) / "maps").read_text().splitlines()
-        return {Path(line.split()[-1]) for line in maps if f"{_SHM}psm_" in line}
+        maps = (_PROC / str(pid) / "maps").read_bytes().splitlines()
+        return {Path(os.fsdecode(line.split()[-1])) for line in maps if f"{_SHM}psm_".encode() in line}
     return set()
 
 
 def _is_zombie(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
     return True
 
 

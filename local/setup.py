@@ -23,6 +23,20 @@ PYTHON = (3, 11)
 NODE = 20
 NEEDED_GIB = 2.0
 EXIT_MEND_FIRST = 2
+COMMAND = """#!/bin/sh
+'''exec' "$(dirname "$(readlink -f "$0")")/python" "$0" "$@"
+' '''
+import os
+import sys
+
+beside = os.path.abspath(__file__)
+places = [os.path.dirname(os.path.dirname(os.path.dirname(path))) for path in (beside, os.path.realpath(beside))]
+root = next(place for place in places if os.path.isdir(os.path.join(place, "cli")))
+sys.path[:0] = [root, os.path.join(root, "client")]
+from cli.main import run
+
+run()
+"""
 
 
 class CannotSetUp(Exception):
@@ -35,6 +49,7 @@ def main() -> int:
         check_node()
         check_space()
         once("Python environment", [ROOT / "requirements" / "dev.txt"], VENV / ".stamp", install_python)
+        install_command(VENV)
         once("CDK command-line tool", [ROOT / "package-lock.json"], ROOT / "node_modules" / ".stamp", install_node)
     except CannotSetUp as problem:
         print(f"cannot set up: {problem}", file=sys.stderr)
@@ -90,6 +105,14 @@ def install_python() -> None:
     step([*uv, "--requirement", str(ROOT / "requirements" / "dev.txt")], "a package could not be downloaded")
     (packages,) = VENV.glob("lib/python3*/site-packages")
     (packages / "synkti-checkout.pth").write_text(f"{ROOT / 'client'}\n")  # the client is a package of its own
+
+
+def install_command(environment: Path) -> None:
+    """The `synkti` command of the checkout that the environment is in; compared at each set-up, since that is cheap."""
+    script = environment / "bin" / "synkti"
+    if not script.is_file() or script.read_text() != COMMAND:
+        script.write_text(COMMAND)
+        script.chmod(0o755)
 
 
 def install_node() -> None:

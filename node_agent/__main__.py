@@ -1,6 +1,6 @@
 """`python -m node_agent`: one node of the fleet, configured by environment variables (node_agent/settings.py).
 
-Exit codes: 0 drained and gone; 69 the engine cannot be kept running; 75 AWS could not be reached at the start;
+An AWS that is away at the start is waited for. Exit codes: 0 drained and gone; 69 the engine cannot be kept running;
 78 the configuration is wrong (all faults are on stderr). Anything else is a bug.
 """
 
@@ -14,32 +14,29 @@ import uvloop
 
 from node_agent.adapters.systemd import known_to_systemd
 from node_agent.agent import run, settle_garbage_collector
-from node_agent.contract.errors import ConfigurationError, TransientError
+from node_agent.contract.errors import ConfigurationError
 from node_agent.settings import Settings, from_environ
 
-_EXIT_TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h
 _EXIT_CONFIGURATION = 78  # EX_CONFIG
 
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("node_agent").setLevel(os.environ.get("SYNKTI_LOG_LEVEL", "INFO"))
     logging.getLogger("botocore").setLevel(logging.WARNING)  # what it says of an ordinary day helps nobody
     settle_garbage_collector()
     try:
-        return uvloop.run(_watched(from_environ(os.environ)))
+        settings = from_environ(os.environ)
+        logging.getLogger("node_agent").setLevel(settings.log_level)
+        return uvloop.run(_watched(settings))
     except ConfigurationError as error:
         for fault in error.faults:
             print(f"configuration: {fault}", file=sys.stderr)
         return _EXIT_CONFIGURATION
-    except TransientError as error:
-        print(f"cannot start: {error}", file=sys.stderr)
-        return _EXIT_TEMPORARY
 
 
 async def _watched(settings: Settings) -> int:
-    async with known_to_systemd(os.environ):
-        code = await run(settings)
+    async with known_to_systemd(os.environ) as say:
+        code = await run(settings, say)
     end_now(code)
     return code
 

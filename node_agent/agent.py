@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 import os
 import random
@@ -18,6 +19,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,17 +37,29 @@ from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.adapters.imds import Imds
 from node_agent.adapters.journal_link import TcpJournalLinks
 from node_agent.adapters.process_memory import give_back, resident_bytes, return_large_blocks
+from node_agent.adapters.remembered import Remembered
 from node_agent.adapters.scaling_group import AutoScaling
 from node_agent.adapters.secrets import SecretsManager
+from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.contract.errors import TransientError
-from node_agent.contract.records import RECORD_LIFE_S, NodeRecord, TimelineStep
+from node_agent.contract.records import NodeRecord, TimelineStep, renewed
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
 from node_agent.core.backoff import Backoff
 from node_agent.core.body_budget import BodyBudget
 from node_agent.core.keeper import Keeper
-from node_agent.core.lifecycle import CloseClients, Effect, Lifecycle, MoveStreams, Publish, Retire, TermRequested, Tick
+from node_agent.core.lifecycle import (
+    CloseClients,
+    Effect,
+    Lifecycle,
+    MoveStreams,
+    Publish,
+    Retire,
+    TermRequested,
+    Tick,
+    service_word,
+)
 from node_agent.core.membership import Leaving, Membership
 from node_agent.core.membership.wire import LIFE_BYTES
 from node_agent.core.nodes import NodeStatus, Pool
@@ -68,12 +82,14 @@ from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.kv_node import KvNode
 from node_agent.tasks.memory import look_after_memory
 from node_agent.tasks.metrics import Metrics
+from node_agent.tasks.models import Models
 from node_agent.tasks.node import Node
 from node_agent.tasks.open_streams import OpenStreams
 from node_agent.tasks.peer_door import PeerDoor
 from node_agent.tasks.publisher import Publisher
 from node_agent.tasks.self_test import able_ways
-from node_agent.tasks.served import ServedRequests
+from node_agent.tasks.served import ServedRequests, WatchedGroup
+from node_agent.tasks.supervised import Unexpected, keep_running
 from node_agent.tasks.takeover import Takeovers
 from node_agent.tasks.watch_metadata import watch_metadata
 
@@ -90,7 +106,10 @@ _CHECKPOINT_S = 2.0
 _FLUSH_S = 1.5
 _LET_GO_S = 2.0
 _DOOR_DRAIN_S = 2.0
-_START_BACKOFF = Backoff(first_s=0.5, max_s=8.0, tries=10)
+_START_BACKOFF = Backoff(first_s=0.5, max_s=8.0)
+_REMEMBERED_AFTER_S = 5.0
+"""How long AWS is waited for at a start where an earlier agent's answer would do."""
+
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -124,11 +143,17 @@ def settle_garbage_collector() -> None:
     return_large_blocks()
 
 
-async def run(settings: Settings) -> int:
-    """A node's whole life; its exit code. Raises ConfigurationError, TransientError where it could not begin."""
+def _nobody(word: str) -> None:
+    """Nobody supervises the agent."""
+
+
+async def run(settings: Settings, say: Callable[[str], None] = _nobody) -> int:
+    """A node's whole life; its exit code. Raises ConfigurationError. say: hears whether it serves, at each change."""
     client = HttpClient()
     outside = await _learn(settings, client)
     agent = Agent(settings, outside, client)
+    agent.say = say
+    asyncio.get_running_loop().set_exception_handler(agent.unexpected.of_loop)
     try:
         return await agent.run()
     finally:
@@ -151,9 +176,12 @@ def _first_status(settings: Settings, identity: Identity) -> NodeStatus:
 
 async def _learn(settings: Settings, client: HttpClient) -> Outside:
     metadata = Imds(settings.metadata_endpoint, client)
-    identity = await _patiently(metadata.identity)
+    remembered = Remembered(settings.runtime_dir)
+    identity = await _patiently(metadata.identity, remembered.identity())
+    remembered.keep_identity(identity)
     store = SecretsManager(aws_client("secretsmanager", identity.region))
-    key = await _patiently(lambda: store.read(settings.cluster_key_secret))
+    key = await _patiently(lambda: store.read(settings.cluster_key_secret), remembered.key())
+    remembered.keep_key(key)
     instances = Ec2(aws_client("ec2", identity.region), settings.peer.port)
     records = DynamoRecords(aws_client("dynamodb", identity.region), settings.table) if settings.table else None
     group = AutoScaling(aws_client("autoscaling", identity.region), settings.group) if settings.group else None
@@ -174,19 +202,24 @@ def _checkpoints(settings: Settings, region: str) -> Checkpoints | None:
     return AwsCheckpoints(s3, settings.checkpoints_bucket, dynamodb, settings.table)
 
 
-async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """Ask again for about a minute: on a fresh instance the network and the role come up with it."""
-    attempt = 0
-    while True:
-        attempt += 1
+async def _patiently(ask: Callable[[], Awaitable[_T]], remembered: _T | None) -> _T:
+    """Ask until there is an answer, or take the one that an earlier agent of this machine had.
+
+    It never gives up: an agent that ends because AWS is away is started again by systemd, and after some times the
+    instance is given back, for nothing that another one could do better.
+    """
+    for attempt in itertools.count(1):
         try:
-            return await ask()
-        except TransientError as error:
-            wait_s = _START_BACKOFF.wait_s(attempt, random.random())  # noqa: S311 # jitter
-            if wait_s is None:
-                raise
+            async with asyncio.timeout(None if remembered is None else _REMEMBERED_AFTER_S):
+                return await ask()
+        except (TransientError, TimeoutError) as error:
+            if remembered is not None:
+                _log.warning("%s; continuing with what the last agent learned", str(error) or "AWS is slow")
+                return remembered
+            wait_s = _START_BACKOFF.wait_s(attempt, random.random()) or 0.0  # noqa: S311 # jitter
             _log.warning("%s; trying again in %.1f s", error, wait_s)
             await asyncio.sleep(wait_s)
+    raise AssertionError("it counts for ever")
 
 
 def _engine_environ(settings: Settings) -> dict[str, str]:
@@ -209,10 +242,12 @@ class Agent:
         self._to_peers = HttpClient(source)
         self._datagrams = UdpDatagrams()
         metrics = Metrics()
+        self.unexpected = Unexpected(metrics, time.monotonic)
         status = _first_status(settings, identity)
         machine = Membership(status, secrets.token_bytes(LIFE_BYTES), outside.key, time.monotonic(), random.random)
         self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
-        self._node = Node(identity, settings.model_name, time.time, self._gossip, metrics, settings.min_silence_s)
+        self._clock = clock = SteadyClock()
+        self._node = Node(identity, settings.model_name, clock, self._gossip, metrics, settings.min_silence_s)
         self._served = ServedRequests(self._node, client, settings.engine)
         folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes, MAX_WRITERS) if settings.kv_max_bytes else None
         self.kv = KvNode(self._node, client, self._to_peers, outside.key, settings.engine, folder, outside.blocks)
@@ -220,28 +255,36 @@ class Agent:
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
         self.keepers = Keepers(
             self._node,
-            TcpJournalLinks(outside.key, time.time, settings.keeper_lag_s, source),
+            TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
         takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up, self._checkpointer)
-        self._publisher = self._make_publisher(outside, status.incarnation)
+        self._publisher = self._make_publisher(outside, status.incarnation, clock)
         self._draining = Draining(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
         self._entrance = Entrance(self._node, random.random)
+        self._models = Models(self._node, self._engines, client, settings.engine)
         self._front = FrontDoor(
-            self._node, self._entrance, self._engines, self.keepers, takeovers, self.streams, self._draining
+            self._node,
+            self._entrance,
+            self._engines,
+            self.keepers,
+            takeovers,
+            self.streams,
+            self._draining,
+            self._models,
+            settings.allowed_origins,
         )
         self._gossip.changed = lambda change: self._engines.lose(change.status.instance_id) if is_lost(change) else None
         doorkeeper = Doorkeeper(outside.key)
-        self.journals = JournalDoor(keeper, doorkeeper, time.time)
+        self.journals = JournalDoor(keeper, doorkeeper, clock)
         peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
         self.doors = self._make_doors(settings, peer_door)
         self._outside = outside
-        self._group = EngineProcess(
-            settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group"
-        )
+        group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
+        self._group = WatchedGroup(group, self._served)
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
         self._engine_load = EngineLoad(
             self._node, self._served, client, settings.engine, lambda: self.kv.contexts.prefill_tokens_per_s or 0.0
@@ -249,9 +292,10 @@ class Agent:
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._client = client
         self._supervisor = EngineSupervisor(
-            plan, self._group, client, self._reactor.post, time.time, random.random, self._examine_engine
+            plan, self._group, client, self._reactor.post, clock, random.random, self._examine_engine
         )
         self._background: set[asyncio.Task[None]] = set()
+        self.say: Callable[[str], None] = _nobody
 
     def _make_doors(self, settings: Settings, peer_door: PeerDoor) -> list[HttpServer]:
         """The client door and the peer door; what they hold of bodies has one bound."""
@@ -273,7 +317,7 @@ class Agent:
         return [front, peers]
 
     @staticmethod
-    def _make_publisher(outside: Outside, incarnation: int) -> Publisher:
+    def _make_publisher(outside: Outside, incarnation: int, clock: Callable[[], float]) -> Publisher:
         identity = outside.identity
         record = NodeRecord(
             instance_id=identity.instance_id,
@@ -281,9 +325,9 @@ class Agent:
             instance_type=identity.instance_type,
             state=NodeState.STARTING,
             incarnation=incarnation,
-            expires_at=int(time.time()) + RECORD_LIFE_S,
+            expires_at=renewed(clock()),
         )
-        return Publisher(record, outside.instances, outside.records, random.random)
+        return Publisher(record, outside.instances, outside.records, random.random, clock)
 
     async def _examine_engine(self) -> None:
         """What peers may ask of this engine is what it was seen doing."""
@@ -301,7 +345,7 @@ class Agent:
         )
         if self._signals:
             self._handle_signals()
-        self._publish(Publish(NodeState.STARTING, "started", "agent", time.time()))
+        self._publish(Publish(NodeState.STARTING, "started", "agent", self._clock()))
         _log.info(
             "%s listens for clients on %s, for peers on %s", self._node.instance_id, settings.front, settings.peer
         )
@@ -318,21 +362,26 @@ class Agent:
         for server, listener in zip(self.doors, listeners, strict=True):
             await server.start(listener)
         reads = TagReads(self._settings.boot_spread_s)
+        watch = partial(
+            watch_metadata, self._outside.metadata, self._reactor.post, self._clock, self._settings.term_grace_s
+        )
+        discover = partial(self._gossip.discover, self._outside.instances, self._settings.cluster, reads, random.random)
         async with asyncio.TaskGroup() as tasks:
             loops = [
-                tasks.create_task(loop)
-                for loop in (
-                    self._supervisor.run(),
-                    watch_metadata(self._outside.metadata, self._reactor.post, time.time, self._settings.term_grace_s),
-                    self._gossip.discover(self._outside.instances, self._settings.cluster, reads, random.random),
-                    self._gossip.run(),
-                    self._engine_load.run(),
-                    self._entrance.run(),
-                    self._publisher.run(),
-                    self.keepers.run(),
-                    self.streams.keep_alive(),
-                    look_after_memory(resident_bytes, give_back, self._busy),
-                    self._tick(),
+                tasks.create_task(keep_running(where, loop, self.unexpected, random.random))
+                for where, loop in (
+                    ("engine-supervisor", self._supervisor.run),
+                    ("metadata", watch),
+                    ("discovery", discover),
+                    ("gossip", self._gossip.run),
+                    ("engine-load", self._engine_load.run),
+                    ("models", self._models.run),
+                    ("entrance", self._entrance.run),
+                    ("publisher", self._publisher.run),
+                    ("keepers", self.keepers.run),
+                    ("keep-alive", self.streams.keep_alive),
+                    ("memory", partial(look_after_memory, resident_bytes, give_back, self._busy)),
+                    ("tick", self._tick),
                 )
             ]
             retire = await self._reactor.run()
@@ -341,7 +390,7 @@ class Agent:
 
     def request_drain(self) -> None:
         """What SIGTERM does."""
-        now = time.time()
+        now = self._clock()
         self._reactor.post(TermRequested(now, now + self._settings.term_grace_s))
 
     def _handle_signals(self) -> None:
@@ -349,10 +398,14 @@ class Agent:
             asyncio.get_running_loop().add_signal_handler(number, self.request_drain)
 
     async def _tick(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
+            due = clock() + _TICK_S
             await asyncio.sleep(_TICK_S)
+            self._node.metrics.loop_lag.observe(max(0.0, clock() - due))
             clients = len(self.streams) + len(self._front.whole_requests)
-            self._reactor.post(Tick(time.time(), len(self._served) + clients + self.kv.owed()))
+            self.say(service_word(self._node.state, len(self._served) + clients))
+            self._reactor.post(Tick(self._clock(), len(self._served) + clients + self.kv.owed()))
 
     def _busy(self) -> int:
         return sum(door.busy for door in self.doors)
@@ -382,7 +435,12 @@ class Agent:
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)  # the loop holds tasks weakly
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._ran)
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.unexpected.report("background", error)
 
     async def _retire(self, retire: Retire, loops: list[asyncio.Task[None]]) -> None:
         """In the order that clients need: peers hear of it, so that nobody comes any more, before the rest ends."""
@@ -390,7 +448,7 @@ class Agent:
         self._node.become(NodeState.GONE)
         self._gossip.handle(Leaving(time.monotonic()))
         loops[0].cancel()  # the supervisor would start the engine again
-        step = TimelineStep(retire.why.partition(",")[0], "agent", time.time())
+        step = TimelineStep(retire.why.partition(",")[0], "agent", self._clock())
         self._publisher.publish(None, NodeState.GONE, step)
         self._draining.tell("retired")
         closing = [asyncio.ensure_future(server.close(_DOOR_DRAIN_S)) for server in self.doors]

@@ -37,10 +37,12 @@ class Metadata(Protocol):
 
     async def identity(self) -> Identity: ...
 
-    async def interruption(self) -> InterruptionNotice | None: ...
+    async def interruption(self) -> InterruptionNotice | None:
+        """None where there is none. One that cannot be read is a notice all the same, its deadline is infinity."""
+        ...
 
     async def rebalance(self) -> float | None:
-        """When a rebalance recommendation was given, unix seconds; None where there is none."""
+        """When a rebalance recommendation was given, unix seconds, 0 where that cannot be read; None: there is none."""
         ...
 
     async def told_to_go(self) -> bool:
@@ -68,7 +70,10 @@ class Records(Protocol):
         ...
 
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
-        """Add a step once, and move the state forward where that is forward; StaleEpoch for an older incarnation."""
+        """Add a step once, and move the state forward where that is forward; either renews the record's life.
+
+        Raises StaleEpoch where a newer incarnation owns the record, RecordMissing where it has to be begun anew.
+        """
         ...
 
     async def keep_drain(self, record: DrainRecord) -> None:
@@ -127,12 +132,14 @@ class Secrets(Protocol):
 class ExchangeLost(TransientError):
     """The other side did not answer, or not to the end.
 
-    why: one word for metrics and reasons: refused, unreachable, reset, eof, silence, broken, too-large, handoff, ...
+    why: in a word, or as `core/handing_over` writes it: refused, unreachable, reset, eof, silence, broken, too-large.
+    passed_on: whether a peer says so of its engine; else it is of the exchange itself.
     """
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, *, passed_on: bool = False) -> None:
         super().__init__(f"the exchange was lost: {why}")
         self.why = why
+        self.passed_on = passed_on
 
 
 class Response(Protocol):
@@ -266,6 +273,10 @@ class DoorRequest(Protocol):
         """Hear when the client takes less than it is sent (True), and when it has caught up (False)."""
         ...
 
+    def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Headers of the answer, whoever gives it; to be called before it begins. The last of one name counts."""
+        ...
+
     def accept(self) -> None:
         """Say at once that the request has come and that its answer will take its time."""
         ...
@@ -277,7 +288,7 @@ class DoorRequest(Protocol):
         content_type: bytes = b"application/json",
         more: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """Answer in one piece. more: headers."""
+        """Answer in one piece. content_type: b"" for none; more: headers."""
         ...
 
     def begin(self, status: int, content_type: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
+from node_agent.contract.addresses import read_node_address
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.names import (
     DEFAULT_CLUSTER,
@@ -18,7 +22,7 @@ from node_agent.contract.names import (
     is_cluster_name,
     table_name,
 )
-from node_agent.core.addresses import Address, parse_address
+from node_agent.core.addresses import Address
 from node_agent.core.batches import LAG_S
 from node_agent.core.keeper import MAX_BYTES
 from node_agent.core.kv_transfer import kv_arguments
@@ -27,6 +31,14 @@ from node_agent.core.tag_reads import FIRST_LOOK_WITHIN_S
 from node_agent.core.write_ahead import MAX_COPIES, WANTED
 
 IMDS_ENDPOINT = "http://169.254.169.254"
+MAX_MODEL_BYTES = 128
+"""As `core/membership/wire` has it."""
+
+_DIGITS = re.compile(r"[0-9]{1,18}")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?")
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_LONGEST = 4_096
+_YEAR_S = 366 * 24 * 3600.0
 
 _T = TypeVar("_T")
 
@@ -63,6 +75,10 @@ class Settings:
     state_dir: Path
     """The agent's own folder: the note of the engine's process group, the engine's log."""
 
+    runtime_dir: Path | None
+    """RUNTIME_DIRECTORY, which systemd sets: a folder in memory for what the next agent of this machine is to start
+    with while AWS is away. None: nothing is kept."""
+
     cluster_key_secret: str
     """The name in Secrets Manager under which the peers' common key lies; the key itself is in no variable."""
 
@@ -74,6 +90,9 @@ class Settings:
 
     group: str | None
     """The Auto Scaling group that waits for this node's drain; none where nothing waits."""
+
+    log_level: str
+    """DEBUG, INFO, WARNING, ERROR or CRITICAL: of the agent's own log."""
 
     metadata_endpoint: str
     """AWS_EC2_METADATA_SERVICE_ENDPOINT, as botocore has it."""
@@ -113,6 +132,9 @@ class Settings:
     unread_s: float
     """How long a client may read nothing of what it is sent, before its connection is cut off. Its stream can be
     resumed for five minutes."""
+    allowed_origins: tuple[str, ...]
+    """A JSON list of the origins whose pages may call this node from a browser (CORS), ["*"] for all; none by
+    default."""
 
     max_streams: int
     """Clients' streams open on this node at once; more get a 429."""
@@ -165,26 +187,34 @@ class _Reader:
             return default
         try:
             return parse(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self.faults.append(f"{name}={text!r}: {error}")
             return default
 
-    def required(self, name: str) -> str:
-        text = self._environ.get(name, "")
-        if not text:
+    def required(self, name: str, parse: Callable[[str], str]) -> str:
+        if not self._environ.get(name, ""):
             self.faults.append(f"{name} is not set")
-        return text
+        return self.get(name, "", parse)
+
+    def named(self, name: str, default: str) -> str:
+        """A name, or another text of one line."""
+        return self.get(name, default, _line)
+
+    def maybe(self, name: str, default: str = "") -> str | None:
+        """None where it is empty, which is not the same as not set."""
+        if self._environ.get(name) == "":
+            return None
+        return self.named(name, default) or None
 
     def address(self, door: str, host: str, port: int) -> Address:
-        given_host = self._environ.get(f"SYNKTI_{door}_HOST", host)
-        return Address(given_host, self.get(f"SYNKTI_{door}_PORT", port, _port))
+        return Address(self.get(f"SYNKTI_{door}_HOST", host, _host), self.get(f"SYNKTI_{door}_PORT", port, _port))
 
 
 def from_environ(environ: Mapping[str, str]) -> Settings:
     """Raises ConfigurationError with every fault there is."""
     read = _Reader(environ)
     cluster = read.get("SYNKTI_CLUSTER", DEFAULT_CLUSTER, _cluster)
-    model_name, model_dir = read.required("SYNKTI_MODEL_NAME"), read.required("SYNKTI_MODEL_DIR")
+    model_name, model_dir = read.required("SYNKTI_MODEL_NAME", _model), read.required("SYNKTI_MODEL_DIR", _line)
     engine = read.address("ENGINE", "127.0.0.1", ENGINE_PORT)
     no_more: tuple[str, ...] = ()
     further = read.get("SYNKTI_ENGINE_ARGS", no_more, _arguments)
@@ -200,15 +230,17 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
             (*default_engine_command(model_dir, model_name, engine), *further),
             _command,
         ),
-        advertise_address=read.get("SYNKTI_ADVERTISE_ADDRESS", None, lambda text: str(parse_address(text))),
-        state_dir=Path(environ.get("SYNKTI_STATE_DIR", "/var/lib/synkti")),
-        cluster_key_secret=environ.get("SYNKTI_CLUSTER_KEY_SECRET") or cluster_key_secret_name(cluster),
-        table=environ.get("SYNKTI_TABLE", table_name(cluster)) or None,
-        checkpoints_bucket=environ.get("SYNKTI_CHECKPOINTS_BUCKET") or None,
-        group=environ.get("SYNKTI_GROUP") or None,
-        metadata_endpoint=environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or IMDS_ENDPOINT,
+        advertise_address=read.get("SYNKTI_ADVERTISE_ADDRESS", None, _node_address),
+        state_dir=Path(read.named("SYNKTI_STATE_DIR", "/var/lib/synkti")),
+        runtime_dir=read.get("RUNTIME_DIRECTORY", None, lambda text: Path(_line(text)) if text else None),
+        cluster_key_secret=read.named("SYNKTI_CLUSTER_KEY_SECRET", cluster_key_secret_name(cluster)),
+        table=read.maybe("SYNKTI_TABLE", table_name(cluster)),
+        checkpoints_bucket=read.maybe("SYNKTI_CHECKPOINTS_BUCKET"),
+        group=read.maybe("SYNKTI_GROUP"),
+        log_level=read.get("SYNKTI_LOG_LEVEL", "INFO", _level),
+        metadata_endpoint=read.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", IMDS_ENDPOINT, _endpoint),
         engine_start_s=read.get("SYNKTI_ENGINE_START_S", 900.0, _positive),
-        engine_restarts=read.get("SYNKTI_ENGINE_RESTARTS", 5, int),
+        engine_restarts=read.get("SYNKTI_ENGINE_RESTARTS", 5, _size),
         boot_spread_s=read.get("SYNKTI_BOOT_SPREAD_S", FIRST_LOOK_WITHIN_S, _positive),
         term_grace_s=read.get("SYNKTI_TERM_GRACE_S", 90.0, _positive),
         linger_s=read.get("SYNKTI_LINGER_S", 0.0, _seconds),
@@ -218,11 +250,12 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         max_connections=read.get("SYNKTI_MAX_CONNECTIONS", 8_192, _count),
         max_connections_per_address=read.get("SYNKTI_MAX_CONNECTIONS_PER_ADDRESS", 4_096, _count),
         unread_s=read.get("SYNKTI_UNREAD_S", 120.0, _positive),
+        allowed_origins=read.get("SYNKTI_ALLOWED_ORIGINS", no_more, _origins),
         max_streams=read.get("SYNKTI_MAX_STREAMS", 2_000, _count),
         durability=read.get("SYNKTI_DURABILITY", "peer", _durability),
         keepers=read.get("SYNKTI_KEEPERS", WANTED, _copies),
         keeper_lag_s=read.get("SYNKTI_KEEPER_LAG_S", LAG_S, _positive),
-        max_kept_bytes=read.get("SYNKTI_MAX_KEPT_BYTES", MAX_BYTES, int),
+        max_kept_bytes=read.get("SYNKTI_MAX_KEPT_BYTES", MAX_BYTES, _size),
         kv_max_bytes=read.get("SYNKTI_KV_MAX_BYTES", 0, _size),
     )
     if read.faults:
@@ -237,34 +270,78 @@ def _cluster(text: str) -> str:
 
 
 def _port(text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) < 65536:
+    if not _DIGITS.fullmatch(text) or not 0 < int(text) < 65536:
         raise ValueError("a port is a number from 1 to 65535")
     return int(text)
 
 
+def _host(text: str) -> str:
+    """Of a listener, or of the engine: an IPv4 address, or a name that the host knows (localhost)."""
+    if not _HOST.fullmatch(text):
+        raise ValueError("an IPv4 address or a host's name")
+    return text
+
+
+def _node_address(text: str) -> str | None:
+    """Peers send datagrams there, so it is no name and not IPv6."""
+    if not text:
+        return None
+    read_node_address(text)
+    return text
+
+
+def _endpoint(text: str) -> str:
+    parts = urlsplit(text)
+    host = parts.hostname or ""
+    if parts.scheme != "http" or parts.path.strip("/") or not (":" in host or _HOST.fullmatch(host)):
+        raise ValueError("http://host[:port]")
+    if ":" in host:  # EC2 has an IPv6 one, too
+        IPv6Address(host)
+    if parts.port is not None:  # reading it raises ValueError where it is none
+        _port(str(parts.port))
+    return text
+
+
+def _level(text: str) -> str:
+    if text not in _LEVELS:
+        raise ValueError(f"one of {', '.join(_LEVELS)}")
+    return text
+
+
+def _line(text: str) -> str:
+    if not text.isprintable() or len(text) > _LONGEST:
+        raise ValueError(f"a text of one line, no longer than {_LONGEST} characters")
+    return text
+
+
+def _model(text: str) -> str:
+    if len(_line(text).encode()) > MAX_MODEL_BYTES:
+        raise ValueError(f"no longer than {MAX_MODEL_BYTES} bytes: it is in every message between nodes")
+    return text
+
+
 def _positive(text: str) -> float:
     value = float(text)
-    if not value > 0:
-        raise ValueError("must be more than 0")
+    if not 0 < value <= _YEAR_S:
+        raise ValueError("must be more than 0, and not more than a year")
     return value
 
 
 def _seconds(text: str) -> float:
     value = float(text)
-    if not value >= 0:
-        raise ValueError("must be 0 or more")
+    if not 0 <= value <= _YEAR_S:
+        raise ValueError("must be 0 or more, and not more than a year")
     return value
 
 
 def _size(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError("must not be negative")
-    return value
+    if not _DIGITS.fullmatch(text):
+        raise ValueError("must be a whole number, and not negative")
+    return int(text)
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    value = _size(text)
     if value < 1:
         raise ValueError("must be 1 or more")
     return value
@@ -277,7 +354,7 @@ def _durability(text: str) -> str:
 
 
 def _copies(text: str) -> int:
-    value = int(text)
+    value = _size(text)
     if not 1 <= value < MAX_COPIES:
         raise ValueError(f"from 1 to {MAX_COPIES - 1}")
     return value
@@ -288,6 +365,15 @@ def _arguments(text: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError("must be a JSON list of texts")
     return tuple(value)
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = _arguments(text)
+    for origin in origins:
+        scheme, found, host = origin.partition("://")
+        if origin != "*" and not (found and scheme and host and origin.isascii() and "/" not in host):
+            raise ValueError(f"{origin!r} is no origin: one looks like https://chat.example.com")
+    return origins
 
 
 def _command(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Grouped bars as SVG, and nothing else: a plotting library would be the largest package of the whole environment."""
+"""Bars and lines as SVG, and nothing else: a plotting library would be the largest package of the whole environment."""
 
 from __future__ import annotations
 
@@ -29,6 +29,55 @@ def ticks(most: float, wanted: int = 5) -> list[float]:
     return values
 
 
+def lines(title: str, unit: str, along: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Values over something that grows. along: the unit of the first number of each pair; series: points by name."""
+    points = [point for values in series.values() for point in values]
+    across, marks = ticks(max((x for x, _ in points), default=0.0)), ticks(max((y for _, y in points), default=0.0))
+    plot_w, plot_h = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return _LEFT + plot_w * x / across[-1], _TOP + plot_h * (1 - y / marks[-1])
+
+    parts = _frame(title, unit, marks)
+    for mark in across:
+        parts.append(
+            f'<text x="{place(mark, 0)[0]:.1f}" y="{_HEIGHT - 22}" text-anchor="middle" font-size="10">{mark:g}</text>'
+        )
+    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{escape(along)}</text>')
+    for number, (name, values) in enumerate(series.items()):
+        parts += _legend(number, name)
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in values))
+        colour = COLOURS[number % len(COLOURS)]
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+    return "\n".join((*parts, "</svg>", ""))
+
+
+def _frame(title: str, unit: str, marks: Sequence[float]) -> list[str]:
+    """What every picture begins with: its title, the unit, and a line for each mark of the scale."""
+    plot_h = _HEIGHT - _TOP - _BOTTOM
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'font-family="sans-serif" font-size="12" fill="{_INK}">',
+        f"<title>{escape(title)}</title>",
+        f'<text x="{_LEFT}" y="20" font-size="15" font-weight="bold">{escape(title)}</text>',
+    ]
+    for mark in marks:
+        y = _TOP + plot_h * (1 - mark / marks[-1])
+        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
+                     f'stroke="{_INK}" stroke-opacity="0.3"/>')  # fmt: skip
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{mark:g}</text>')
+    parts.append(f'<text x="{_LEFT - 6}" y="{_TOP - 10}" text-anchor="end">{escape(unit)}</text>')
+    return parts
+
+
+def _legend(number: int, name: str) -> list[str]:
+    x = _LEFT + 150 * number
+    return [
+        f'<rect x="{x}" y="30" width="10" height="10" fill="{COLOURS[number % len(COLOURS)]}"/>',
+        f'<text x="{x + 15}" y="39">{escape(name)}</text>',
+    ]
+
+
 def bars(title: str, unit: str, groups: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> str:
     """groups: the names along the bottom; series: for each its values, one a group, None where there is none."""
     marks = ticks(max((value for values in series.values() for value in values if value is not None), default=0.0))
@@ -39,22 +88,10 @@ def bars(title: str, unit: str, groups: Sequence[str], series: Mapping[str, Sequ
     def y(value: float) -> float:
         return _TOP + plot_h * (1 - value / marks[-1])
 
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'font-family="sans-serif" font-size="12" fill="{_INK}">',
-        f"<title>{escape(title)}</title>",
-        f'<text x="{_LEFT}" y="20" font-size="15" font-weight="bold">{escape(title)}</text>',
-    ]
-    for mark in marks:
-        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(mark):.1f}" y2="{y(mark):.1f}" '
-                     f'stroke="{_INK}" stroke-opacity="0.3"/>')  # fmt: skip
-        parts.append(f'<text x="{_LEFT - 6}" y="{y(mark) + 4:.1f}" text-anchor="end">{mark:g}</text>')
-    parts.append(f'<text x="{_LEFT - 6}" y="{_TOP - 10}" text-anchor="end">{escape(unit)}</text>')
+    parts = _frame(title, unit, marks)
     for number, (name, values) in enumerate(series.items()):
         colour = COLOURS[number % len(COLOURS)]
-        legend_x = _LEFT + 150 * number
-        parts.append(f'<rect x="{legend_x}" y="30" width="10" height="10" fill="{colour}"/>')
-        parts.append(f'<text x="{legend_x + 15}" y="39">{escape(name)}</text>')
+        parts += _legend(number, name)
         for place, value in enumerate(values):
             if value is None:
                 continue

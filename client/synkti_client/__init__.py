@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from synkti_client._attempts import NoNodeAnswers, RequestLost, StreamLost
 from synkti_client._httpx import httpx
 from synkti_client._nodes import Nodes
 from synkti_client._patience import Patience
@@ -22,7 +23,10 @@ from synkti_client._transport import AsyncContinuousTransport, ContinuousTranspo
 __all__ = [
     "AsyncContinuousTransport",
     "ContinuousTransport",
+    "NoNodeAnswers",
     "Patience",
+    "RequestLost",
+    "StreamLost",
     "async_http_client",
     "async_transport",
     "http_client",

@@ -3,6 +3,7 @@
 Rules kept here:
 
 * the application gets whole events only, each once, in their order;
+* it gets them as an engine sends them, without ids and comments, unless it uses ids itself;
 * the stream is over with `[DONE]`, with the last event of its route, or with an error that another node would answer,
   too;
 * an error that only means "not here" is kept from the application: the stream is to be resumed elsewhere;
@@ -11,15 +12,14 @@ Rules kept here:
 
 from __future__ import annotations
 
-import json
-
-ELSEWHERE = frozenset({"handoff", "stream_taken", "engine_lost", "no_ready_node", "journal_behind", "too_many_streams"})
-"""Error codes of a node that say nothing of the stream, only of this node or this moment."""
+from synkti_client._answers import ENGINE_LOST, NOT_HERE, error_code
 
 LAST_EVENTS = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"message_stop"})
 """Of the routes whose streams have no `[DONE]`."""
 
+ELSEWHERE = NOT_HERE | {ENGINE_LOST}
 MAX_EVENT_BYTES = 16 * 1024 * 1024
+_ERRORS = (b'{"error"', b'{"type":"error"')
 
 
 class Continuity:
@@ -29,11 +29,12 @@ class Continuity:
     node sent the stream elsewhere.
     """
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, *, uses_ids: bool = True, last_id: str = "") -> None:
         self.stream = stream
-        self.last_id = ""
+        self.last_id = last_id
         self.over = False
         self.moved: str | None = None
+        self._uses_ids = uses_ids
         self._held = b""
 
     def is_done(self) -> bool:
@@ -54,38 +55,34 @@ class Continuity:
             raise ValueError("an event without end")
         out = []
         for block in blocks:
-            if self._takes(block):
-                out.append(block + b"\n\n")
+            out.append(self._take(block))
             if self.is_done():
                 break
         return b"".join(out)
 
-    def _takes(self, block: bytes) -> bool:
-        """Account for an event; whether it is the application's to see."""
+    def _take(self, block: bytes) -> bytes:
+        """Account for an event; what the application gets of it."""
         event_id, name, payload = "", b"", b""
+        shown = []
         for line in block.split(b"\n"):
-            if line.startswith(b"data: "):
-                payload = line[6:]
-            elif line.startswith(b"event: "):
-                name = line[7:]
-            elif line.startswith(b"id: "):
-                event_id = line[4:].decode("latin-1")
+            if line.startswith(b"data:"):
+                payload = line[5:].lstrip(b" ")
+                shown.append(line)
+            elif line.startswith(b"event:"):
+                name = line[6:].strip()
+                shown.append(line)
+            elif line.startswith(b"id:"):
+                event_id = line[3:].strip().decode("latin-1")
         if payload == b"[DONE]" or name in LAST_EVENTS:
             self.over = True
-        elif not event_id and payload.startswith(b'{"error"'):
-            code = _code(payload)
+        elif not event_id and (name == b"error" or payload.startswith(_ERRORS)):
+            code = error_code(payload)
             if code in ELSEWHERE:
                 self.moved = code
-                return False
+                return b""
             self.over = True
         if event_id:
             self.last_id = event_id
-        return True
-
-
-def _code(payload: bytes) -> str | None:
-    try:
-        code = json.loads(payload)["error"].get("code")
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return None
-    return code if isinstance(code, str) else None
+        if self._uses_ids:
+            return block + b"\n\n"
+        return b"\n".join(shown) + b"\n\n" if shown else b""

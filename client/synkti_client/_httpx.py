@@ -1,10 +1,43 @@
-"""The httpx that the OpenAI SDK is built on: httpx2 since its version 3.50, httpx before."""
+"""The httpx that the installed OpenAI SDK is built on: httpx2 since its version 3.50, httpx before.
+
+Both may be installed at once, and the SDK accepts only clients of its own, so that its requirements decide. Where no
+SDK is installed, either one will do.
+"""
 
 from __future__ import annotations
 
-try:
-    import httpx2 as httpx
-except ImportError:  # an older SDK
-    import httpx  # type: ignore[no-redef]
+import importlib
+import importlib.util
+import re
+from importlib import metadata
+from typing import TYPE_CHECKING
 
-__all__ = ["httpx"]
+if TYPE_CHECKING:
+    import httpx2 as httpx
+
+__all__ = ["httpx", "library_of"]
+
+_LIBRARIES = ("httpx2", "httpx")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def library_of(requirements: list[str]) -> str | None:
+    """Which of the two a distribution requires, extras left out. requirements: as its metadata has them (PEP 508)."""
+    plain = [found[0].lower() for line in requirements if "extra ==" not in line and (found := _NAME.match(line))]
+    return next((name for name in _LIBRARIES if name in plain), None)
+
+
+def _chosen() -> str:
+    """Raises ImportError where neither is installed."""
+    try:
+        of_sdk = library_of(metadata.requires("openai") or [])
+    except metadata.PackageNotFoundError:
+        of_sdk = None
+    for name in (of_sdk, *_LIBRARIES):
+        if name is not None and importlib.util.find_spec(name) is not None:
+            return name
+    raise ImportError("synkti_client needs the OpenAI SDK, or httpx2: pip install openai")
+
+
+if not TYPE_CHECKING:
+    httpx = importlib.import_module(_chosen())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
+
+from synkti_client._httpx import httpx
 
 REFRESH_S = 2.0
 _ASKED_AT_ONCE = 4
@@ -61,11 +64,7 @@ class Nodes:
 
     def learned(self, url: str, body: bytes) -> bool:
         """The list as it was told at `url`; nonsense and an empty one change nothing, and are False."""
-        try:
-            told = json.loads(body)["nodes"]
-            fronts = {_base(f"http://{node['front']}"): bool(node["model"]) for node in told}
-        except (ValueError, KeyError, TypeError):
-            return False
+        fronts = _fronts(body)
         self.replace(fronts, [url for url, serves in fronts.items() if not serves])
         self._heard = url.removesuffix(NODES_PATH) if fronts and url != self._discovery else None
         return bool(fronts)
@@ -84,8 +83,34 @@ class Nodes:
             self._failures.setdefault(url, _LONG_AGO)
 
 
+def _fronts(body: bytes) -> dict[str, bool]:
+    """The nodes of a list, and whether they serve a model; an entry that cannot be read is not there."""
+    try:
+        listed: Any = json.loads(body)["nodes"]
+        entries = [(f"http://{node['front']}", bool(node["model"])) for node in listed]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    fronts = {}
+    for url, serves in entries:
+        with contextlib.suppress(ValueError):
+            fronts[_base(url)] = serves
+    return fronts
+
+
 def _base(url: str) -> str:
-    parts: Any = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    """Scheme, host and port. Raises ValueError."""
+    try:
+        parts = urlsplit(url)
+        is_usable = (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and parts.port != 0
+            and url.isascii()
+            and " " not in url
+        )
+        httpx.URL(url)  # it is what connects, and reads URLs in its own way
+    except (ValueError, httpx.InvalidURL):
+        is_usable = False
+    if not is_usable:
         raise ValueError(f"not the URL of a node: {url!r}; they look like http://10.0.1.5:8000")
     return f"{parts.scheme}://{parts.netloc}"

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from lambdas.adapters.answers import maps, number
 from lambdas.core.fallback import GroupSeen
 
 _PRESENT = frozenset({"Pending", "Pending:Wait", "Pending:Proceed", "InService"})
 """In service, or on the way to it."""
+
+
+def _base(group: Mapping[str, Any]) -> int:
+    policy = group.get("MixedInstancesPolicy")
+    distribution = policy.get("InstancesDistribution") if isinstance(policy, Mapping) else None
+    return number(distribution.get("OnDemandBaseCapacity")) if isinstance(distribution, Mapping) else 0
 
 
 class AutoScalingGroups:
@@ -18,11 +26,9 @@ class AutoScalingGroups:
 
     def find(self, group: str) -> GroupSeen | None:
         answer = self._client.describe_auto_scaling_groups(AutoScalingGroupNames=[group])
-        for found in answer["AutoScalingGroups"]:
-            distribution = found.get("MixedInstancesPolicy", {}).get("InstancesDistribution", {})
-            present = [each for each in found.get("Instances", []) if each["LifecycleState"] in _PRESENT]
-            base = int(distribution.get("OnDemandBaseCapacity", 0))
-            return GroupSeen(group, base, int(found["DesiredCapacity"]), len(present))
+        for found in maps(answer.get("AutoScalingGroups")):
+            present = [each for each in maps(found.get("Instances")) if each.get("LifecycleState") in _PRESENT]
+            return GroupSeen(group, _base(found), number(found.get("DesiredCapacity")), len(present))
         return None
 
     def set_base(self, group: str, base: int) -> None:

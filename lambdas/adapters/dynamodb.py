@@ -1,25 +1,35 @@
-"""The table, as the Lambdas write it: every write depends on what was read before."""
+"""The table, as the Lambdas write it: every write depends on what was read before, and renews the record's life.
+
+A record that cannot be read counts as absent: what is written in its place replaces it, where it is as it was found.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
+from lambdas.adapters.answers import error_code
 from lambdas.adapters.ports import RecordChanged
 from lambdas.core.decisions import Action, Decision, with_interruption
 from node_agent.contract.capacity import CapacityRecord, capacity_from_item, group_key
+from node_agent.contract.items import whole
 from node_agent.contract.records import (
     PARTITION_KEY,
-    RECORD_LIFE_S,
     TTL_ATTRIBUTE,
     NodeRecord,
     node_key,
     pool_key,
     record_from_item,
+    renewed,
     step_item,
 )
+
+logger = Logger(child=True)
+_T = TypeVar("_T")
 
 
 class DynamoRecords:
@@ -29,8 +39,7 @@ class DynamoRecords:
         self._table = table
 
     def find(self, instance_id: str) -> NodeRecord | None:
-        item = self._table.get_item(Key=node_key(instance_id), ConsistentRead=True).get("Item")
-        return record_from_item(item) if item is not None else None
+        return _read(self._table, node_key(instance_id), record_from_item)
 
     def write(self, decision: Decision) -> None:
         record, step = decision.record, decision.step
@@ -39,17 +48,20 @@ class DynamoRecords:
         if decision.action is Action.CREATE:
             _conditionally(
                 lambda: self._table.put_item(
-                    Item=record.to_item(), ConditionExpression=f"attribute_not_exists({PARTITION_KEY})"
+                    Item=record.to_item(),
+                    # Or half of a record: what has no incarnation is of no node, and cannot be read.
+                    ConditionExpression=f"attribute_not_exists({PARTITION_KEY}) OR attribute_not_exists(incarnation)",
                 )
             )
             return
-        update = "SET timeline.#step = :step"
+        update = "SET timeline.#step = :step, #life = :life"
         condition = "incarnation = :incarnation AND attribute_not_exists(timeline.#step) AND state_rank = :was"
-        names = {"#step": step.key}
+        names = {"#step": step.key, "#life": TTL_ATTRIBUTE}
         values: dict[str, Any] = {
             ":step": step_item(step),
             ":incarnation": record.incarnation,
             ":was": record.state.rank,
+            ":life": max(record.expires_at, renewed(step.at)),
         }
         if decision.state is not None:
             update += ", #state = :state, state_rank = :rank"
@@ -66,12 +78,12 @@ class DynamoRecords:
         )
 
     def note_interruption(self, zone: str, instance_type: str, at: float, now: float) -> None:
-        before = self.recent_interruptions(zone, instance_type)
-        after = with_interruption(before, at)
-        condition = "recent = :before" if before else f"attribute_not_exists({PARTITION_KEY})"
-        values: dict[str, Any] = {":after": list(after), ":expires": int(now) + RECORD_LIFE_S}
-        if before:
-            values[":before"] = list(before)
+        held = self._table.get_item(Key=pool_key(zone, instance_type), ConsistentRead=True).get("Item", {})
+        after = with_interruption(_recent(held), at)
+        condition = "recent = :before" if "recent" in held else "attribute_not_exists(recent)"
+        values: dict[str, Any] = {":after": list(after), ":expires": renewed(now)}
+        if "recent" in held:
+            values[":before"] = held["recent"]
         _conditionally(
             lambda: self._table.update_item(
                 Key=pool_key(zone, instance_type),
@@ -83,7 +95,29 @@ class DynamoRecords:
 
     def recent_interruptions(self, zone: str, instance_type: str) -> tuple[int, ...]:
         item = self._table.get_item(Key=pool_key(zone, instance_type), ConsistentRead=True).get("Item", {})
-        return tuple(int(at) for at in item.get("recent", ()))
+        return _recent(item)
+
+
+def _recent(item: Mapping[str, Any]) -> tuple[int, ...]:
+    """The instants that can be read."""
+    held = item.get("recent")
+    found = []
+    for at in held if isinstance(held, list) else ():
+        with contextlib.suppress(ValueError):
+            found.append(whole({"recent": at}, "recent"))
+    return tuple(found)
+
+
+def _read(table: Any, key: dict[str, str], read: Callable[[Mapping[str, Any]], _T]) -> _T | None:
+    """None where there is no record, or none that can be read."""
+    item = table.get_item(Key=key, ConsistentRead=True).get("Item")
+    if item is None:
+        return None
+    try:
+        return read(item)
+    except ValueError as error:
+        logger.warning("a record of the table cannot be read, and counts as absent", extra={**key, "why": str(error)})
+        return None
 
 
 class DynamoCapacity:
@@ -93,13 +127,12 @@ class DynamoCapacity:
         self._table = table
 
     def find(self, group: str) -> CapacityRecord | None:
-        item = self._table.get_item(Key=group_key(group), ConsistentRead=True).get("Item")
-        return capacity_from_item(item) if item is not None else None
+        return _read(self._table, group_key(group), capacity_from_item)
 
     def write(self, record: CapacityRecord) -> None:
         """The version says which one was read: 1 stands on nothing."""
         if record.version == 1:
-            condition, values = f"attribute_not_exists({PARTITION_KEY})", {}
+            condition, values = f"attribute_not_exists({PARTITION_KEY}) OR attribute_not_exists(version)", {}
         else:
             condition, values = "version = :before", {":before": record.version - 1}
         _conditionally(
@@ -115,6 +148,6 @@ def _conditionally(write: Callable[[], object]) -> None:
     try:
         write()
     except ClientError as error:
-        if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
+        if error_code(error) == "ConditionalCheckFailedException":
             raise RecordChanged from error
         raise

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from lambdas.adapters.answers import error_code, maps
 from lambdas.core.decisions import InstanceSeen
-from node_agent.contract.tags import NodeTags
+from node_agent.contract.tags import NodeTags, tags_from_ec2
 
 _UNKNOWN = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 class Ec2Instances:
@@ -22,22 +28,25 @@ class Ec2Instances:
         found = self._describe(instance_id)
         if found is None:
             return None
-        tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
-        zone = found.get("Placement", {}).get("AvailabilityZone", "")
-        return InstanceSeen(instance_id, zone, found.get("InstanceType", ""), tags)
+        placement = found.get("Placement")
+        zone = placement.get("AvailabilityZone") if isinstance(placement, Mapping) else None
+        return InstanceSeen(
+            instance_id, _text(zone), _text(found.get("InstanceType")), tags_from_ec2(found.get("Tags"))
+        )
 
     def is_spot(self, instance_id: str) -> bool | None:
         found = self._describe(instance_id)
         return found.get("InstanceLifecycle") == "spot" if found is not None else None
 
-    def _describe(self, instance_id: str) -> dict[str, Any] | None:
+    def _describe(self, instance_id: str) -> Mapping[str, Any] | None:
         try:
             answer = self._client.describe_instances(InstanceIds=[instance_id])
         except ClientError as error:
-            if error.response["Error"]["Code"] in _UNKNOWN:
+            if error_code(error) in _UNKNOWN:
                 return None
             raise
-        return next((instance for each in answer["Reservations"] for instance in each["Instances"]), None)
+        reservations = maps(answer.get("Reservations"))
+        return next((instance for each in reservations for instance in maps(each.get("Instances"))), None)
 
     def tag(self, instance_id: str, tags: NodeTags) -> None:
         encoded = [{"Key": key, "Value": value} for key, value in tags.encode().items()]

@@ -8,7 +8,7 @@ from lambdas.adapters.ports import RecordChanged
 from lambdas.core.decisions import Action, Decision, InstanceSeen, with_interruption
 from lambdas.core.fallback import GroupSeen
 from node_agent.contract.capacity import CapacityRecord
-from node_agent.contract.records import NodeRecord
+from node_agent.contract.records import NodeRecord, renewed
 from node_agent.contract.tags import NodeTags
 
 
@@ -55,7 +55,10 @@ class MemoryRecords:
         ):
             raise RecordChanged
         timeline = {**held.timeline, step.key: step}
-        self.records[record.instance_id] = replace(held, state=decision.state or held.state, timeline=timeline)
+        life = max(held.expires_at, renewed(step.at))
+        self.records[record.instance_id] = replace(
+            held, state=decision.state or held.state, timeline=timeline, expires_at=life
+        )
 
     def note_interruption(self, zone: str, instance_type: str, at: float, now: float) -> None:
         pool = (zone, instance_type)

@@ -18,14 +18,18 @@ from pathlib import Path
 from rich.console import Console
 
 from local.aws import EmbeddedAws
+from local.aws_gate import AwsGate
 from local.chaos import contexts, network
+from local.chaos.faulty import FEW_BLOCKS, STANDIN
 from local.chaos.fleet import ChaosFleet
+from local.chaos.kinds import KINDS
 from local.chaos.story import CLUSTER, scale_of, tell
-from local.chaos.strikes import KINDS, TERM_GRACE_S
+from local.chaos.strikes import TERM_GRACE_S
 from local.chaos.verdict import certify
 from local.deploy import ROOT
-from local.engines import MODEL, SIM, VLLM, prepared
+from local.engines import MODEL, SIM, VLLM, prepared, standin_command
 from local.errors import LocalRunError, MendFirst
+from local.faulty_agent import COMMAND as FAULTY_AGENT
 from local.machines import MachineKind, free_network
 from local.processes import Undertaker
 from local.screen import Screen
@@ -86,21 +90,27 @@ async def _interruptible(options: argparse.Namespace, screen: Screen, may_cut: b
 async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratch: Path, may_cut: bool) -> bool:
     logs = options.out / "logs"
     shutil.rmtree(logs, ignore_errors=True)
-    kinds = [kind for kind in KINDS if kind.name in options.kinds.split(",")]
+    kinds = [k for k in KINDS if k.name in options.kinds.split(",") and options.engine in k.engines]
+    if not kinds:
+        raise MendFirst(f"none of these can be done to {options.engine}: {options.kinds}")
     if not may_cut:
-        kinds = [kind for kind in kinds if kind.name != "network-cut"]
-        screen.say("this user may not make network namespaces: no network is cut in this run", style="yellow")
+        kinds = [kind for kind in kinds if not kind.needs_namespace]
+        left_out = ", ".join(kind.name for kind in KINDS if kind.needs_namespace)
+        screen.say(f"this user may not make network namespaces, so this run has no {left_out}", style="yellow")
     began = time.monotonic()
-    engine = await asyncio.to_thread(prepared, options.engine, screen.say, options.kv_gib)
+    engine = await asyncio.to_thread(prepared, options.engine, screen.say, options.kv_gib, FEW_BLOCKS)
     scale = scale_of(engine)
     screen.headline(f"Chaos: {options.interruptions} interruptions, seed {options.seed}, {engine.title}")
     aws = EmbeddedAws(folder, logs)
     await asyncio.to_thread(aws.wait)
-    environ = {**aws.environ(), **engine.environ, "TMPDIR": str(scratch)}
-    environ |= {"SYNKTI_TABLE": "", "SYNKTI_TERM_GRACE_S": str(TERM_GRACE_S), "SYNKTI_ENGINE_RESTARTS": "50"}
+    gate = AwsGate(aws.endpoint)
+    await gate.start()
+    environ = {**aws.environ(), **engine.environ, "TMPDIR": str(scratch), "AWS_ENDPOINT_URL": gate.url}
+    environ |= {"SYNKTI_TERM_GRACE_S": str(TERM_GRACE_S), "SYNKTI_ENGINE_RESTARTS": "50"}
     environ["SYNKTI_LOG_LEVEL"] = "DEBUG"
-    kind = MachineKind(CLUSTER, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", logs)
-    fleet = ChaosFleet(aws, kind, free_network(), scale.nodes)
+    command = standin_command(*STANDIN) if engine.name == SIM else engine.command
+    kind = MachineKind(CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs, FAULTY_AGENT)
+    fleet = ChaosFleet(aws, gate, kind, free_network(), scale.nodes)
     tending = asyncio.create_task(fleet.run())
     telling = asyncio.create_task(
         tell(fleet, engine, screen, folder, options.out, kinds, options.interruptions, options.seed)
@@ -117,6 +127,7 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
         for task in (tending, telling):
             task.cancel()
         await asyncio.gather(tending, telling, return_exceptions=True)
+        await gate.close()
 
 
 if __name__ == "__main__":

@@ -6,39 +6,57 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
 from local.aws import ACCOUNT, REGION, EmbeddedAws
+from local.aws_gate import AwsGate
+from local.chaos.refused import Refused
 from local.errors import LocalRunError
 from local.imds import InstanceMetadata
 from local.machines import Machine, MachineKind
 from local.processes import living_in, tail
-from node_agent.contract.names import checkpoints_bucket_name, cluster_key_secret_name
+from node_agent.contract.names import checkpoints_bucket_name, cluster_key_secret_name, table_name
+from node_agent.contract.records import PARTITION_KEY, SORT_KEY
 from node_agent.contract.tags import CLUSTER_TAG, ROLE_TAG, WORKER_ROLE
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 INSTANCE_TYPE = "g5.xlarge"
 _LOOK_EVERY_S = 0.2
 _MOST_FAILURES = 3
+_EXIT_TEMPORARY = 75
+"""AWS was away when it booted; systemd would start it again."""
+
 _ADDRESSES = 250
+
+_T = TypeVar("_T")
 
 
 class ChaosFleet:
-    """size: how many nodes there are to be; serving: instance ids that answer as ready, as of the last look."""
+    """size: how many nodes there are to be; serving: instance ids that answer as ready, as of the last look.
 
-    def __init__(self, aws: EmbeddedAws, kind: MachineKind, network: str, size: int) -> None:
+    gate: in front of the AWS that the nodes use.
+    """
+
+    def __init__(self, aws: EmbeddedAws, gate: AwsGate, kind: MachineKind, network: str, size: int) -> None:
+        self.gate = gate
         self._ec2 = aws.client("ec2")
         self._secrets = aws.client("secretsmanager")
         self._s3 = aws.client("s3")
+        self._dynamodb = aws.client("dynamodb")
         self._kind = kind
+        self.cluster = kind.cluster
         self.environ = kind.environ
         self._network = network
         self._size = size
         self._launched = 0
         self._failed = 0
+        self._turns = Counter[str]()
+        self.refused = Refused()
         self._http = httpx.AsyncClient(timeout=1.0)
         self.machines: list[Machine] = []
         self.serving: set[str] = set()
@@ -47,13 +65,7 @@ class ChaosFleet:
 
     async def run(self) -> None:
         """Until cancelled. Raises LocalRunError where nodes end by themselves."""
-        await asyncio.to_thread(
-            self._secrets.create_secret,
-            Name=cluster_key_secret_name(self._kind.cluster),
-            SecretString=os.urandom(16).hex(),
-        )
-        bucket = checkpoints_bucket_name(self._kind.cluster, ACCOUNT, REGION)
-        await asyncio.to_thread(self._s3.create_bucket, Bucket=bucket)
+        await asyncio.to_thread(self._prepare_aws)
         try:
             while True:
                 for machine in [m for m in self.machines if not m.running]:
@@ -86,6 +98,43 @@ class ChaosFleet:
             return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
         return 0.0
 
+    def turn(self, name: str, options: Sequence[_T]) -> _T:
+        """The next of the options, in turn."""
+        return options[(self.number(name) - 1) % len(options)]
+
+    def number(self, name: str) -> int:
+        """1, 2, 3, ... of each name."""
+        self._turns[name] += 1
+        return self._turns[name]
+
+    async def run_stranger(self, tags: Mapping[str, str]) -> str:
+        """An instance with these tags on which nothing runs; its id."""
+        return await self._run_instance(tags)
+
+    async def end_stranger(self, instance_id: str) -> None:
+        await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[instance_id])
+
+    def _prepare_aws(self) -> None:
+        """What the stacks would have deployed: the cluster's key, the table, a bucket."""
+        cluster = self._kind.cluster
+        self._secrets.create_secret(Name=cluster_key_secret_name(cluster), SecretString=os.urandom(16).hex())
+        self._s3.create_bucket(Bucket=checkpoints_bucket_name(cluster, ACCOUNT, REGION))
+        keys = ((PARTITION_KEY, "HASH"), (SORT_KEY, "RANGE"))
+        self._dynamodb.create_table(
+            TableName=table_name(cluster),
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name, _ in keys],
+            KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in keys],
+        )
+
+    async def _run_instance(self, tags: Mapping[str, str]) -> str:
+        told = [{"Key": key, "Value": value} for key, value in tags.items()]
+        answer = await asyncio.to_thread(
+            self._ec2.run_instances, ImageId="ami-00000000000000000", MinCount=1, MaxCount=1,
+            InstanceType=INSTANCE_TYPE, TagSpecifications=[{"ResourceType": "instance", "Tags": told}],
+        )  # fmt: skip
+        return str(answer["Instances"][0]["InstanceId"])
+
     async def _look(self, machine: Machine) -> None:
         ready = False
         with contextlib.suppress(httpx.HTTPError):
@@ -95,14 +144,10 @@ class ChaosFleet:
     async def _launch(self) -> None:
         number = self._launched
         self._launched += 1
-        tags = [{"Key": CLUSTER_TAG, "Value": self._kind.cluster}, {"Key": ROLE_TAG, "Value": WORKER_ROLE}]
-        answer = await asyncio.to_thread(
-            self._ec2.run_instances, ImageId="ami-00000000000000000", MinCount=1, MaxCount=1,
-            InstanceType=INSTANCE_TYPE, TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
-        )  # fmt: skip
+        instance_id = await self._run_instance({CLUSTER_TAG: self._kind.cluster, ROLE_TAG: WORKER_ROLE})
         here = [sum(m.metadata.zone == zone for m in self.machines) for zone in ZONES]
         metadata = InstanceMetadata(
-            instance_id=answer["Instances"][0]["InstanceId"],
+            instance_id=instance_id,
             zone=ZONES[here.index(min(here))],
             region=REGION,
             instance_type=INSTANCE_TYPE,
@@ -113,7 +158,10 @@ class ChaosFleet:
 
     async def _bury(self, machine: Machine) -> None:
         status = machine.agent.wait()
-        self._failed += status != 0 and not machine.killed and machine.instance_id not in self.struck
+        # 75: AWS was away when it booted; systemd would start it again.
+        self._failed += (
+            status not in (0, _EXIT_TEMPORARY) and not machine.killed and machine.instance_id not in self.struck
+        )
         if self._failed >= _MOST_FAILURES:
             raise LocalRunError(f"nodes end by themselves; the log {machine.log} ends:\n{tail(machine.log)}")
         self.machines.remove(machine)
@@ -131,13 +179,22 @@ def signal_all(folder: Path, number: signal.Signals) -> None:
 
 def kill_engine_core(machine: Machine) -> None:
     """SIGKILL to the engine's youngest process: of a vLLM its core, which leaves the API server alone in its group."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        group = int((machine.folder / "engine.group").read_text().split()[1])
+    if (group := engine_group(machine)) is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
         members = [pid for pid in living_in(machine.folder) if os.getpgid(pid) == group]
         os.kill(max(members), signal.SIGKILL)
 
 
 def signal_engine(machine: Machine, number: signal.Signals) -> None:
-    """To the engine's process group, as its agent noted it."""
+    """To the engine's process group."""
+    if (group := engine_group(machine)) is not None:
+        with contextlib.suppress(OSError):
+            os.killpg(group, number)
+
+
+def engine_group(machine: Machine) -> int | None:
+    """The engine's process group, as its agent noted it; None where there is no note."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        os.killpg(int((machine.folder / "engine.group").read_text().split()[1]), number)
+        return int((machine.folder / "engine.group").read_text().split()[1])
+    return None

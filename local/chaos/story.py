@@ -17,9 +17,9 @@ import synkti_client
 from local.aws import free_port
 from local.certificate import Answer
 from local.chaos.fleet import ChaosFleet
+from local.chaos.kinds import Kind, Losses, deck, victims
 from local.chaos.listening import Heard, ask
 from local.chaos.questions import EVENT_ROUTES, Question, draw, known_answer
-from local.chaos.strikes import Kind, Losses, deck, victims
 from local.deploy import ROOT
 from local.engines import MODEL, SIM, VLLM, LocalEngine
 from local.errors import LocalRunError

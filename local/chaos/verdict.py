@@ -14,6 +14,7 @@ def certify(chaos: Chaos, seed: int, out: Path, duration_s: float) -> bool:
     """Write the certificate, show it and what is wrong; whether the promise was kept."""
     accounts = [account for at, heard in enumerate(chaos.heard) for account in _accounts(chaos, at, heard)]
     document = certificates.certificate(chaos.engine.name, seed, dict(chaos.done), accounts, duration_s)
+    document["unanswerable"] = chaos.fleet.refused.to_json()
     chains = document.pop("chains")
     (out / "chains.json").write_text(certificates.to_json(chains))
     (out / "certificate.json").write_text(certificates.to_json(document))
@@ -23,7 +24,10 @@ def certify(chaos: Chaos, seed: int, out: Path, duration_s: float) -> bool:
             heard = chaos.heard[int(account.name.partition(".")[0])]
             chaos.screen.say(f"stream {account.name}: {heard.question} {heard.pauses} {heard.error}", style="red")
             chaos.screen.say(f"  {_first_difference(account)}")
-    kept = certificates.holds(document)
+    answered = chaos.fleet.refused.answered
+    if answered:
+        chaos.screen.say(f"{answered} requests were answered that cannot be", style="bold red")
+    kept = certificates.holds(document) and not answered
     word, style = ("kept", "bold green") if kept else ("BROKEN", "bold red")
     chaos.screen.say(f"{word}: an interruption costs a client a pause, never a token", style=style)
     return kept

@@ -8,6 +8,7 @@ import uvloop
 
 from local.standin.process import serve
 from local.standin.server import Config
+from local.standin.triggers import read_trigger
 
 
 def main() -> None:
@@ -16,12 +17,16 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--model-name", required=True)
     parser.add_argument("--seconds-per-token", type=float, default=0.02)
+    parser.add_argument("--seconds-per-request", type=float, default=0.0, help="more per token, for each under way")
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--shutdown-timeout", type=float, default=0.0)
     parser.add_argument("--kv-transfer-config", help="taken as vLLM takes it; no blocks are kept here")
     parser.add_argument("--faults", action="store_true", help="take losses to play at /standin/faults")
     parser.add_argument("--max-num-seqs", type=int, default=1_024)
     parser.add_argument("--plugged", action="store_true", help="with the plug-in: it can resume")
+    parser.add_argument(
+        "--on-text", action="append", type=read_trigger, default=[], help="TEXT=WHAT: fail at requests with TEXT"
+    )
     given = parser.parse_args()
     config = Config(
         given.model_name,
@@ -31,6 +36,8 @@ def main() -> None:
         given.faults,
         given.max_num_seqs,
         given.plugged,
+        given.seconds_per_request,
+        tuple(given.on_text),
     )
     uvloop.run(serve(config, given.host, given.port))
 

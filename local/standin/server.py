@@ -5,6 +5,7 @@
 * SIGTERM with a longer one: streams may finish, new requests get 500, /health stays 200; what has not finished by
   then hangs with its socket open.
 * a client that goes away ends its request at once.
+* a request with a text of `--on-text` fails, or ends the process (`triggers`).
 * with `--faults`, `POST /standin/faults` takes a list of losses for the streams to come (`faults`), in place of all
   told before; GET tells which of them wait and which happened.
 """
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import secrets
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
@@ -36,7 +39,9 @@ from local.standin.answers import (
 )
 from local.standin.chunks import Form
 from local.standin.events import MESSAGES, RESPONSES, EventForm, as_chat, event_form
-from local.standin.faults import NO_STREAM, Chunk, Ending, Fault, Faults, Kind, broken, read_faults
+from local.standin.faults import DONE, NO_STREAM, Chunk, Ending, Fault, Faults, Kind, broken, read_faults
+from local.standin.triggers import INTERNAL, Trigger, What, own_fault, triggered
+from local.standin.triggers import Fault as OwnFault
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -45,6 +50,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AnyForm = Form | EventForm
 
 VERSION = "0.32.0"
+CORE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 RESET = "standin.reset"
 """The ASGI extension that ends a connection with TCP RST."""
 
@@ -53,8 +59,9 @@ RESET = "standin.reset"
 class Config:
     """seconds_per_token: the pace; shutdown_timeout_s: as vLLM's --shutdown-timeout; faults: whether to take them.
 
+    seconds_per_request: how much longer a token takes for each request under way, as a batch of many does.
     max_num_seqs: as vLLM's: requests that are generated at once, all others wait; plugged: whether it has the plug-in,
-    and can resume.
+    and can resume; triggers: requests that it fails at.
     """
 
     model: str
@@ -64,6 +71,8 @@ class Config:
     faults: bool = False
     max_num_seqs: int = 1_024
     plugged: bool = False
+    seconds_per_request: float = 0.0
+    triggers: tuple[Trigger, ...] = ()
 
 
 class StandIn:
@@ -76,6 +85,7 @@ class StandIn:
         self.idle = asyncio.Event()
         self.idle.set()
         self.terminating = asyncio.Event()  # SIGTERM came: no new requests
+        self._is_core_dead = False  # as if the engine process behind the API server had ended
         self.killed = asyncio.Event()  # the shutdown timeout is over
         self._routes: dict[tuple[str, str], Callable[[Scope, Receive, Send, bytes], Awaitable[None]]] = {
             ("POST", "/v1/chat/completions"): self._complete,
@@ -110,9 +120,42 @@ class StandIn:
             await _json(send, {"detail": "Not Found"}, 404)
             return
         try:
-            await route(scope, receive, send, body)
+            if (what := triggered(self._config.triggers, body)) is not None and scope["path"].startswith("/v1/"):
+                await self._fail(scope, send, body, what)
+            else:
+                await route(scope, receive, send, body)
         except BadRequest as bad:
             await _error(send, bad.status, "NotFoundError" if bad.status == 404 else "Bad Request", str(bad), bad.param)
+
+    async def _fail(self, scope: Scope, send: Send, raw: bytes, what: What) -> None:
+        """What a request does to an engine, or an engine to it."""
+        wants_stream = bool(_read(raw).get("stream"))
+        match what:
+            case What.DIES | What.KILLED:
+                if wants_stream:
+                    await _begin(send)
+                    await asyncio.sleep(0.01)  # for the head to leave
+                if what is What.KILLED:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                os._exit(134)
+            case What.CORE_DIES:
+                self._is_core_dead = True
+                self.terminating.set()
+                await _error_of(send, OwnFault(500, "InternalServerError", CORE_DEAD), scope, stream=wants_stream)
+            case What.ERROR_500:
+                await _error_of(send, INTERNAL, scope, stream=wants_stream)
+            case What.ERROR_400:
+                refused = OwnFault(400, "BadRequestError", "this request is refused")
+                await _error_of(send, refused, scope, stream=wants_stream)
+            case What.TEXT_500:
+                await _respond(send, 500, b"Internal Server Error", b"text/plain; charset=utf-8")
+            case What.EMPTY_500:
+                await _respond(send, 500, b"", b"text/plain")
+            case What.BUSY_503:
+                message = "The engine is currently busy and cannot accept new requests."
+                await _error(send, 503, "Service Unavailable", message, None)
+            case What.BUSY_429:
+                await _error(send, 429, "Too Many Requests", "Too many requests.", None)
 
     # completions
 
@@ -139,7 +182,10 @@ class StandIn:
         self, scope: Scope, receive: Receive, send: Send, body: dict[str, Any], form: AnyForm, sampling: Sampling
     ) -> None:
         if self.terminating.is_set():
-            await _error(send, 500, "InternalServerError", "EngineCore encountered an issue.", None)
+            await _error(send, 500, "InternalServerError", CORE_DEAD, None)
+            return
+        if (fault := own_fault(body)) is not None:
+            await _error_of(send, fault, scope, stream=bool(body.get("stream")))
             return
         self.running += 1
         self.idle.clear()
@@ -186,7 +232,7 @@ class StandIn:
         if took.done() and not took.cancelled():
             await _json(send, form.whole(made))
         elif ended.done() and not ended.cancelled():
-            await _error(send, 500, "InternalServerError", "EngineCore encountered an issue.", None)
+            await _error(send, 500, "InternalServerError", CORE_DEAD, None)
 
     def _end(self) -> asyncio.Event:
         return self.terminating if self._config.shutdown_timeout_s <= 0 else self.killed
@@ -197,15 +243,9 @@ class StandIn:
             self._faults.happen(fault, time.time())
             if fault.kind is Kind.WRONG_MODEL:
                 raise _no_such_model(self._config.model)
-            await _error(send, 500, "InternalServerError", "EngineCore encountered an issue.", None)
+            await _error(send, 500, "InternalServerError", CORE_DEAD, None)
             return
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
-            }
-        )
+        await _begin(send)
         gone = asyncio.create_task(_disconnected(receive))
         try:
             ending = await self._chunks(send, gone, form, sampling, fault)
@@ -230,7 +270,8 @@ class StandIn:
         for chunk in _told(form, sampling, self._config.max_model_len, fault):
             if isinstance(chunk, Ending):
                 return chunk  # with its last words it happened, whether their reader stayed or not
-            due += self._config.seconds_per_token / form.choices
+            pace = self._config.seconds_per_token + self._config.seconds_per_request * (self.running - 1)
+            due += pace / form.choices
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             if gone.done():
                 return None
@@ -246,7 +287,8 @@ class StandIn:
         if self._config.shutdown_timeout_s > 0:
             await gone  # hangs with its socket open, as vLLM does once its drain timeout is over
             return
-        await send({"type": "http.response.body", "body": form.broken_off()})
+        last = form.last_words().error + DONE if self._is_core_dead else form.broken_off()
+        await send({"type": "http.response.body", "body": last})
 
     # faults
 
@@ -273,7 +315,7 @@ class StandIn:
         await _json(send, {"prompt": model.decode(_read(raw).get("tokens", []))})
 
     async def _health(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
-        await _respond(send, 200, b"", b"text/plain")
+        await _respond(send, 503 if self._is_core_dead else 200, b"", b"text/plain")
 
     async def _version(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         await _json(send, {"version": VERSION})
@@ -338,6 +380,26 @@ def _read(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadRequest("1 validation error:\n  {'type': 'model_attributes_type'}", "body")
     return body
+
+
+async def _begin(send: Send) -> None:
+    """The head of a stream."""
+    headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+async def _error_of(send: Send, fault: OwnFault, scope: Scope, *, stream: bool) -> None:
+    """An error that vLLM finds when it begins to generate: by then a stream has its head."""
+    error = {"message": fault.message, "type": fault.kind, "param": fault.param, "code": fault.status}
+    if not stream:
+        await _json(send, {"error": error}, fault.status)
+        return
+    await _begin(send)
+    if scope["path"] in (RESPONSES, MESSAGES):
+        last = b"event: error\ndata: %b\n\n" % orjson.dumps({"type": "error", "error": error})
+    else:
+        last = b"data: %b\n\n" % orjson.dumps({"error": error}) + DONE
+    await send({"type": "http.response.body", "body": last})
 
 
 async def _json(send: Send, value: Any, status: int = 200) -> None:

@@ -1,19 +1,36 @@
-"""How boto3 is used here: in threads, with short timeouts, its exceptions turned into StoreUnavailable."""
+"""How boto3 is used here: in threads, with short timeouts, its exceptions turned into StoreUnavailable.
+
+The border of AWS's answers: what boto3, or the adapter that reads its answer, raises over an answer that is not what it
+should be (no JSON, no XML, a key that is missing, a number that is none) is StoreUnavailable, too.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 import boto3
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from node_agent.contract.errors import StoreUnavailable
 
 _CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "max_attempts": 3})
 _CONNECTIONS = 10
+_WITHIN_S = 60.0
+"""For one call with all its tries. Only its thread waits longer, where an answer comes byte by byte."""
+
+AWS_FAILS = (
+    BotoCoreError, Boto3Error, ClientError, ResponseParserError, OSError,
+    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
+"""What a call may raise: botocore's own errors, then what its parsers, and ours, raise over rubbish. botocore documents
+no list, and lets its parsers' errors through."""
+
 _T = TypeVar("_T")
 
 
@@ -27,20 +44,38 @@ def aws_client(service: str, region: str | None, connections: int = _CONNECTIONS
 
 
 async def in_thread(what: str, call: Callable[[], _T]) -> _T:
-    """Run a blocking AWS call. Raises StoreUnavailable, naming `what` was tried."""
+    """Run a blocking AWS call, and what reads its answer. Raises StoreUnavailable, naming `what` was tried."""
+    return await _bounded(what, asyncio.to_thread(call))
+
+
+async def in_pool(pool: Executor, what: str, call: Callable[[], _T], within_s: float = _WITHIN_S) -> _T:
+    """The same in threads of one's own."""
+    return await _bounded(what, asyncio.get_running_loop().run_in_executor(pool, call), within_s)
+
+
+async def _bounded(what: str, running: Awaitable[_T], within_s: float = _WITHIN_S) -> _T:
     try:
-        return await asyncio.to_thread(call)
-    except (BotoCoreError, ClientError) as error:
+        async with asyncio.timeout(within_s):
+            return await running
+    except TimeoutError as error:
+        raise StoreUnavailable(f"{what}: no answer within {within_s:.0f} s") from error
+    except (BotoCoreError, Boto3Error, ClientError) as error:
         raise StoreUnavailable(f"{what}: {error}") from error
+    except AWS_FAILS as error:
+        raise StoreUnavailable(f"{what}: an answer that cannot be read: {error!r}") from error
 
 
 def error_code(error: StoreUnavailable) -> str:
     """AWS's own code for the failure, "" where there was no answer."""
-    cause = error.__cause__
-    return str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""
+    return _told(error, "Code")
 
 
 def error_message(error: StoreUnavailable) -> str:
     """AWS's own words for the failure, "" where there was no answer."""
+    return _told(error, "Message")
+
+
+def _told(error: StoreUnavailable, what: str) -> str:
     cause = error.__cause__
-    return str(cause.response.get("Error", {}).get("Message", "")) if isinstance(cause, ClientError) else ""
+    told = cause.response.get("Error") if isinstance(cause, ClientError) else None
+    return str(told.get(what, "")) if isinstance(told, dict) else ""

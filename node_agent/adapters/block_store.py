@@ -17,15 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from node_agent.contract.errors import StoreUnavailable
+from node_agent.adapters.aws import in_pool
 from node_agent.core.kv_index import MAX_BLOCKS, Batch, Index, blocks_key, index_key, read_index
 
 AT_ONCE = 8
 """Parts or ranges under way: about 700 MB/s, more than half of a 10 Gb/s network."""
+
+_WITHIN_S = 150.0
+"""More than the two minutes that a node has to leave its blocks."""
 
 _PART_BYTES = 8 * 1024 * 1024
 _MAX_INDEX_BYTES = 128 * MAX_BLOCKS
@@ -72,7 +74,10 @@ class S3BlockStore:
                 if str(error.response.get("Error", {}).get("Code", "")) in _NOT_THERE:
                     return None
                 raise
-            return read_index(answer["Body"].read(_MAX_INDEX_BYTES))
+            found = read_index(answer["Body"].read(_MAX_INDEX_BYTES))
+            if found.object_key != blocks_key(fingerprint, stream):  # it may name nothing but its own stream's blocks
+                raise ValueError(f"an index of {found.object_key[:200]!r}")
+            return found
 
         found: Index | None = await self._run(f"reading s3://{self._bucket}/{key}", read)
         return found
@@ -81,17 +86,16 @@ class S3BlockStore:
         def read() -> bytes:
             ranged = f"bytes={batch.start}-{batch.end - 1}"
             answer = self._client.get_object(Bucket=self._bucket, Key=index.object_key, Range=ranged)
-            body: bytes = answer["Body"].read()
+            body: bytes = answer["Body"].read(batch.end - batch.start + 1)
+            if len(body) != batch.end - batch.start:
+                raise ValueError(f"{len(body)} bytes or more, not {batch.end - batch.start}")
             return body
 
         found: bytes = await self._run(f"reading s3://{self._bucket}/{index.object_key}", read)
         return found
 
     async def _run(self, what: str, call: Callable[[], Any]) -> Any:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
-        except (BotoCoreError, Boto3Error, ClientError, ValueError, OSError) as error:
-            raise StoreUnavailable(f"{what}: {error}") from error
+        return await in_pool(self._pool, what, call, _WITHIN_S)
 
 
 class _OneAfterTheOther(io.RawIOBase):

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-from botocore.exceptions import BotoCoreError, ClientError
+from boto3.dynamodb.types import TypeSerializer
 
-from node_agent.adapters.aws import error_code, in_thread
+from node_agent.adapters.aws import error_code, in_pool, in_thread
+from node_agent.adapters.dynamodb import decode
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.records import StreamRecord, stream_key, stream_record_from_item
+from node_agent.core.checkpoint import MAX_OBJECT_BYTES
+from node_agent.core.keeper import MAX_JOURNAL_BYTES
 
 AT_ONCE = 16
 """Records written at the same time. A node that goes has seconds for up to 2,000 of them."""
@@ -44,27 +46,28 @@ class AwsCheckpoints:
             f"writing s3://{self._bucket}/{key}",
             lambda: self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ChecksumAlgorithm="SHA256"),
         )
-        loop = asyncio.get_running_loop()
-        written = await asyncio.gather(*(loop.run_in_executor(self._pool, self._put, record) for record in records))
-        return sum(written)
+        writing = [self._write(record) for record in records]
+        return sum(await asyncio.gather(*writing))
 
-    def _put(self, record: StreamRecord) -> bool:
+    async def _write(self, record: StreamRecord) -> bool:
+        """False where a newer one is there."""
+        try:
+            await in_pool(self._pool, f"writing the record of stream {record.stream}", lambda: self._put(record))
+        except StoreUnavailable as error:
+            if error_code(error) == _REFUSED:
+                return False
+            raise
+        return True
+
+    def _put(self, record: StreamRecord) -> None:
         serialize = TypeSerializer().serialize
         values = {":number": record.number, ":owner": record.owner, ":seq": record.seq}
-        try:
-            self._dynamodb.put_item(
-                TableName=self._table,
-                Item={name: serialize(value) for name, value in record.to_item().items()},
-                ConditionExpression=_FORWARD,
-                ExpressionAttributeValues={name: serialize(value) for name, value in values.items()},
-            )
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") == _REFUSED:
-                return False
-            raise StoreUnavailable(f"writing the record of stream {record.stream}: {error}") from error
-        except BotoCoreError as error:
-            raise StoreUnavailable(f"writing the record of stream {record.stream}: {error}") from error
-        return True
+        self._dynamodb.put_item(
+            TableName=self._table,
+            Item={name: serialize(value) for name, value in record.to_item().items()},
+            ConditionExpression=_FORWARD,
+            ExpressionAttributeValues={name: serialize(value) for name, value in values.items()},
+        )
 
     async def find(self, stream: str) -> StreamRecord | None:
         key = {name: {"S": value} for name, value in stream_key(stream).items()}
@@ -74,11 +77,13 @@ class AwsCheckpoints:
         )
         if "Item" not in answer:
             return None
-        item = {name: TypeDeserializer().deserialize(value) for name, value in answer["Item"].items()}
         try:
-            return stream_record_from_item(item)
-        except (KeyError, ValueError) as error:
-            raise StoreUnavailable(f"the record of stream {stream} cannot be read: {error!r}") from error
+            record = stream_record_from_item(decode(answer["Item"]))
+        except ValueError as error:
+            raise StoreUnavailable(f"the record of stream {stream} cannot be read: {error}") from error
+        if record.stream != stream or not 0 < record.length <= MAX_OBJECT_BYTES + MAX_JOURNAL_BYTES:
+            raise StoreUnavailable(f"the record of stream {stream} is of {record.stream}, {record.length} bytes")
+        return record
 
     async def read(self, record: StreamRecord) -> bytes | None:
         first, last = record.start, record.start + record.length - 1
@@ -92,5 +97,7 @@ class AwsCheckpoints:
 
     def _read(self, key: str, first: int, last: int) -> bytes:
         answer = self._s3.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={first}-{last}")
-        body: bytes = answer["Body"].read()
+        body: bytes = answer["Body"].read(last - first + 2)  # one more than asked for tells of too many
+        if len(body) != last - first + 1:
+            raise ValueError(f"{len(body)} bytes or more, not {last - first + 1}")
         return body

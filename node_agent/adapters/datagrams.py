@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from typing import cast
 
 from node_agent.core.addresses import Address
 
+_log = logging.getLogger(__name__)
+
 
 class UdpDatagrams(asyncio.DatagramProtocol):
-    """The Datagrams port, once it is open; until then nothing is sent."""
+    """The Datagrams port, once it is open; until then nothing is sent.
+
+    unsent: how many datagrams could not even be sent. To the sender they are lost like any other: nothing raises.
+    """
 
     def __init__(self) -> None:
         self._hear: Callable[[bytes], None] = _ignore
         self._transport: asyncio.DatagramTransport | None = None
+        self.unsent = 0
 
     async def open(self, bound: socket.socket, hear: Callable[[bytes], None]) -> None:
         """hear: gets what comes in. Where from says nothing: anybody can write any sender's address."""
@@ -23,8 +30,15 @@ class UdpDatagrams(asyncio.DatagramProtocol):
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=bound)
 
     def send(self, to: Address, data: bytes) -> None:
-        if self._transport is not None:
+        """See the port. uvloop raises ValueError for a host that is no address, asyncio OSError later, a closed
+        transport RuntimeError; an address out of a socket's range is an OverflowError or a UnicodeError.
+        """
+        if self._transport is None:
+            return
+        try:
             self._transport.sendto(data, (to.host, to.port))
+        except (OSError, ValueError, OverflowError, TypeError, RuntimeError):
+            self.unsent += 1
 
     def close(self) -> None:
         if self._transport is not None:
@@ -39,6 +53,12 @@ class UdpDatagrams(asyncio.DatagramProtocol):
 
     def error_received(self, exc: Exception) -> None:
         """Nobody listens there, or no way leads there: membership finds that out by the silence."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed: by this side, or by an error that leaves peers only the way over their doors."""
+        if self._transport is not None:
+            self._transport = None
+            _log.error("the socket of peers' datagrams is closed: %s", exc)
 
 
 def _ignore(data: bytes) -> None:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
-from boto3.dynamodb.types import TypeSerializer
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from node_agent.adapters.aws import error_code, in_thread
 from node_agent.contract.drains import DrainRecord
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
-from node_agent.contract.records import NodeRecord, TimelineStep, node_key, step_item
+from node_agent.contract.items import whole
+from node_agent.contract.records import (
+    TTL_ATTRIBUTE,
+    NodeRecord,
+    RecordMissing,
+    TimelineStep,
+    node_key,
+    renewed,
+    step_item,
+    timeline_from_item,
+)
 from node_agent.contract.states import NodeState
 
 _REFUSED = "ConditionalCheckFailedException"
@@ -18,6 +30,15 @@ _REFUSED = "ConditionalCheckFailedException"
 def _encode(value: dict[str, Any]) -> dict[str, Any]:
     serializer = TypeSerializer()
     return {key: serializer.serialize(item) for key, item in value.items()}
+
+
+def decode(item: object) -> dict[str, Any]:
+    """The attributes of an item that can be read; none where it is no item."""
+    found = {}
+    for name, value in item.items() if isinstance(item, Mapping) else ():
+        with contextlib.suppress(TypeError, ValueError, AttributeError, LookupError, ArithmeticError):
+            found[name] = TypeDeserializer().deserialize(value)
+    return found
 
 
 class DynamoRecords:
@@ -34,21 +55,22 @@ class DynamoRecords:
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
         key = _encode(node_key(instance_id))
         mine = "incarnation = :incarnation"
-        values = _encode({":incarnation": incarnation, ":step": step_item(step)})
+        life = {":life": renewed(step.at)}
+        values = _encode({":incarnation": incarnation, ":step": step_item(step), **life})
         try:
             await self._update(
-                key, "SET timeline.#step = :step", f"{mine} AND attribute_not_exists(timeline.#step)",
-                {"#step": step.key}, values,
+                key, "SET timeline.#step = :step, #life = :life", f"{mine} AND attribute_not_exists(timeline.#step)",
+                {"#step": step.key, "#life": TTL_ATTRIBUTE}, values,
             )  # fmt: skip
         except StoreUnavailable as error:
             if error_code(error) != _REFUSED:
                 raise
             # Told before, or another incarnation: the second write tells which.
-        values = _encode({":incarnation": incarnation, ":state": state.value, ":rank": state.rank})
+        values = _encode({":incarnation": incarnation, ":state": state.value, ":rank": state.rank, **life})
         try:
             await self._update(
-                key, "SET #state = :state, state_rank = :rank", f"{mine} AND state_rank <= :rank",
-                {"#state": "state"}, values,
+                key, "SET #state = :state, state_rank = :rank, #life = :life", f"{mine} AND state_rank <= :rank",
+                {"#state": "state", "#life": TTL_ATTRIBUTE}, values,
             )  # fmt: skip
         except StoreUnavailable as error:
             if error_code(error) != _REFUSED:
@@ -64,9 +86,15 @@ class DynamoRecords:
             "reading this node's record",
             lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True),
         )
-        held = int(answer.get("Item", {}).get("incarnation", {}).get("N", "0"))
-        if held != incarnation:
+        item = decode(answer.get("Item"))
+        try:
+            held = whole(item, "incarnation")
+        except ValueError:  # it is gone, or so damaged that nobody owns it
+            held = -1
+        if held > incarnation:
             raise StaleEpoch(f"the record belongs to incarnation {held}, not to {incarnation}")
+        if held < incarnation:
+            raise RecordMissing(f"there is no record of incarnation {incarnation}", timeline_from_item(item))
 
     async def _update(
         self, key: dict[str, Any], update: str, condition: str, names: dict[str, str], values: dict[str, Any]

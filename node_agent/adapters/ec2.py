@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
 from node_agent.adapters.aws import in_thread
+from node_agent.contract.addresses import node_address
 from node_agent.contract.names import PEER_DOOR_PORT
-from node_agent.contract.tags import CLUSTER_TAG, DEADLINE_TAG, NODE_TAGS, ROLE_TAG, WORKER_ROLE, NodeTags, decode_tags
+from node_agent.contract.tags import (
+    CLUSTER_TAG,
+    DEADLINE_TAG,
+    NODE_TAGS,
+    ROLE_TAG,
+    WORKER_ROLE,
+    NodeTags,
+    decode_tags,
+    tags_from_ec2,
+)
 from node_agent.core.nodes import TaggedNode
 from node_agent.core.tag_reads import PAGE_NODES
 
@@ -43,15 +54,22 @@ class Ec2:
         def call() -> list[TaggedNode]:
             paginator = self._client.get_paginator("describe_instances")
             pages = islice(paginator.paginate(Filters=filters, PaginationConfig={"PageSize": PAGE_NODES}), most_calls)
-            instances = [i for page in pages for r in page["Reservations"] for i in r["Instances"]]
+            reservations = [each for page in pages for each in _maps(page.get("Reservations"))]
+            instances = [each for reservation in reservations for each in _maps(reservation.get("Instances"))]
             return [node for instance in instances if (node := self._node(instance)) is not None]
 
         return await in_thread("looking for peers", call)
 
-    def _node(self, instance: dict[str, Any]) -> TaggedNode | None:
-        tags = decode_tags({tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])})
-        private = instance.get("PrivateIpAddress")
-        address = (tags.address if tags else None) or (f"{private}:{self._peer_port}" if private else None)
-        if tags is None or address is None:
+    def _node(self, instance: Mapping[str, Any]) -> TaggedNode | None:
+        """None where it is no node, or none that can be reached. A tag that is no address counts as absent."""
+        tags, instance_id = decode_tags(tags_from_ec2(instance.get("Tags"))), instance.get("InstanceId")
+        private = node_address(f"{instance.get('PrivateIpAddress')}:{self._peer_port}")
+        address = (tags.address if tags else None) or private
+        if tags is None or address is None or not isinstance(instance_id, str) or not instance_id:
             return None
-        return TaggedNode(instance["InstanceId"], address, tags.state)
+        return TaggedNode(instance_id, address, tags.state)
+
+
+def _maps(value: object) -> list[Mapping[str, Any]]:
+    """What of a list has the right form."""
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []

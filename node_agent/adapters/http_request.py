@@ -34,6 +34,7 @@ class Request:
         self.may_stay = True
         self.knows_chunks = True
         self._is_head = method == "HEAD"
+        self._added: dict[bytes, bytes] = {}
         self._connection = connection
         self._send = connection.write
         self._gone: Callable[[], None] | None = None
@@ -80,6 +81,9 @@ class Request:
 
     # answering
 
+    def add_headers(self, headers: Headers) -> None:
+        self._added |= dict(headers)
+
     def accept(self) -> None:
         if self.knows_chunks and not self.is_begun:
             self._write(b"HTTP/1.1 102 Processing\r\n\r\n")
@@ -88,7 +92,9 @@ class Request:
         if self.is_begun:
             raise RuntimeError("a request is answered once")
         self.is_begun = True
-        lines = b"content-type: %b\r\ncontent-length: %d\r\n" % (content_type, len(body))
+        lines = b"content-length: %d\r\n" % len(body)
+        if content_type:
+            lines = b"content-type: %b\r\n%b" % (content_type, lines)
         self._write(self._head(status, lines, more) + (b"" if self._is_head else body))
         self._end()
 
@@ -117,7 +123,7 @@ class Request:
         server = self._connection.server
         if server.is_closing:
             self.may_stay = False
-        told = b"".join([b"%b: %b\r\n" % header for header in more])
+        told = b"".join([b"%b: %b\r\n" % header for header in (*self._added.items(), *more)])
         end = b"\r\n" if self.may_stay else b"connection: close\r\n\r\n"
         return b"".join((STATUS[status], server.date, lines, told, end))
 

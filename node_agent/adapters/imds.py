@@ -2,75 +2,118 @@
 
 The token is fetched once for six hours; on 401 it is dropped and fetched anew, because an instance that was resumed,
 or an emulated service that was restarted, no longer knows the old one.
+
+The border of metadata: a body becomes a value, absent, or MetadataUnavailable. A notice of an interruption, and a
+rebalance recommendation, are there where their paths answer 200, whatever the body is: what cannot be read of them is
+only when. To miss one costs clients more than to act on one that nobody can read.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
+from node_agent.contract.addresses import check_node_host
 from node_agent.contract.errors import MetadataUnavailable
 from node_agent.contract.notices import InterruptionNotice, parse_instance_action, parse_rebalance
 from node_agent.core.addresses import Address
 from node_agent.ports import ExchangeLost, Http, Identity
 
+UNREADABLE = "unreadable"
+"""The action of a notice whose body says nothing."""
+
 _TOKEN_LIFE_S = 21_600
 _SILENCE_S = 2.0
+_WITHIN_S = 4.0
+"""For a whole answer: a body that comes byte by byte is no answer."""
+
 _MAX_BYTES = 64 * 1024
 _ROOT = "/latest/meta-data"
+_WORD = re.compile(r"[!-~]{1,64}")
+_TOKEN = re.compile(r"[A-Za-z0-9+/=_.~:-]{1,1024}")
+"""It becomes a header's value. Where something that is no IMDS answers everything with a page, or with {}, this is how
+that is found out, before its pages are taken for notices."""
+
+_REGION = re.compile(r"[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}")
+_log = logging.getLogger(__name__)
 
 
 class Imds:
-    """The Metadata port. endpoint: http://host[:port], as AWS_EC2_METADATA_SERVICE_ENDPOINT has it."""
+    """The Metadata port. endpoint: http://host[:port], as AWS_EC2_METADATA_SERVICE_ENDPOINT has it.
+
+    Raises ValueError where it is none; the settings were checked for that.
+    """
 
     def __init__(self, endpoint: str, client: Http) -> None:
         parts = urlsplit(endpoint)
         self._address = Address(parts.hostname or "", parts.port or 80)
         self._client = client
         self._token: str | None = None
+        self._date: float | None = None  # IMDS's own time at its last answer, unix seconds
 
     async def identity(self) -> Identity:
         return Identity(
-            instance_id=await self._text("instance-id"),
-            zone=await self._text("placement/availability-zone"),
-            region=await self._text("placement/region"),
-            instance_type=await self._text("instance-type"),
-            private_address=await self._text("local-ipv4"),
+            instance_id=await self._word("instance-id"),
+            zone=await self._word("placement/availability-zone"),
+            region=await self._word("placement/region", _REGION),
+            instance_type=await self._word("instance-type"),
+            private_address=await self._host("local-ipv4"),
         )
 
     async def interruption(self) -> InterruptionNotice | None:
+        """A notice that cannot be read has no deadline (infinity): whoever reads it knows how long EC2 gives."""
         body = await self._get("spot/instance-action")
+        if body is None:
+            return None
         try:
-            return parse_instance_action(body) if body is not None else None
+            return replace(parse_instance_action(body.decode()), as_of=self._date)
         except ValueError as error:
-            raise MetadataUnavailable(f"spot/instance-action cannot be read: {error}") from error
+            _log.warning("spot/instance-action cannot be read, and is a notice all the same: %s", error)
+            return InterruptionNotice(math.inf, UNREADABLE)
 
     async def rebalance(self) -> float | None:
+        """0.0 for one that cannot be read: nobody knows since when, but it was given."""
         body = await self._get("events/recommendations/rebalance")
+        if body is None:
+            return None
         try:
-            return parse_rebalance(body) if body is not None else None
+            return parse_rebalance(body.decode())
         except ValueError as error:
-            raise MetadataUnavailable(f"the rebalance recommendation cannot be read: {error}") from error
+            _log.warning("the rebalance recommendation cannot be read, and counts all the same: %s", error)
+            return 0.0
 
     async def told_to_go(self) -> bool:
-        return await self._get("autoscaling/target-lifecycle-state") == "Terminated"
+        body = await self._get("autoscaling/target-lifecycle-state")
+        return body is not None and body.strip() == b"Terminated"
 
-    async def _text(self, path: str) -> str:
-        body = await self._get(path)
-        if not body:
-            raise MetadataUnavailable(f"IMDS has no {path}")
+    async def _word(self, path: str, form: re.Pattern[str] = _WORD) -> str:
+        body = (await self._get(path) or b"").decode("ascii", errors="replace").strip()
+        if not form.fullmatch(body):
+            raise MetadataUnavailable(f"IMDS has no {path} that can be read: {body[:80]!r}")
         return body
 
-    async def _get(self, path: str) -> str | None:
+    async def _host(self, path: str) -> str:
+        host = await self._word(path)
+        try:
+            check_node_host(host)
+        except ValueError as error:
+            raise MetadataUnavailable(f"IMDS has no {path} that can be read: {error}") from error
+        return host
+
+    async def _get(self, path: str) -> bytes | None:
         for _ in range(2):  # the second time with a fresh token
-            if self._token is None:
-                headers = {"x-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_LIFE_S)}
-                status, self._token = await self._ask("PUT", "/latest/api/token", headers)
-                if status != 200:
-                    self._token = None
-                    raise MetadataUnavailable(f"IMDS gave no token: status {status}")
-            status, body = await self._ask("GET", f"{_ROOT}/{path}", {"x-aws-ec2-metadata-token": self._token})
+            token = self._token or await self._fresh_token()
+            self._token = token
+            status, body = await self._ask("GET", f"{_ROOT}/{path}", {"x-aws-ec2-metadata-token": token})
             if status == 401:
-                self._token = None
+                if self._token == token:  # several paths are asked at once: another one may have a fresh one by now
+                    self._token = None
                 continue
             if status == 404:
                 return None
@@ -79,12 +122,34 @@ class Imds:
             raise MetadataUnavailable(f"IMDS answered {status} for {path}")
         raise MetadataUnavailable("IMDS refuses its own fresh token")
 
-    async def _ask(self, method: str, target: str, headers: dict[str, str]) -> tuple[int, str]:
+    async def _fresh_token(self) -> str:
+        headers = {"x-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_LIFE_S)}
+        status, body = await self._ask("PUT", "/latest/api/token", headers)
+        if status != 200:
+            raise MetadataUnavailable(f"IMDS gave no token: status {status}")
+        token = body.decode("ascii", errors="replace").strip()
+        if not _TOKEN.fullmatch(token):
+            raise MetadataUnavailable("the token that IMDS gave cannot be read")
+        return token
+
+    async def _ask(self, method: str, target: str, headers: dict[str, str]) -> tuple[int, bytes]:
         try:
-            exchange = await self._client.open(self._address, method, target, headers=headers, silence_s=_SILENCE_S)
-            try:
-                return exchange.status, (await exchange.read_all(_MAX_BYTES)).decode()
-            finally:
-                exchange.close()
+            async with asyncio.timeout(_WITHIN_S):
+                exchange = await self._client.open(self._address, method, target, headers=headers, silence_s=_SILENCE_S)
+                try:
+                    self._date = _date(exchange.headers)
+                    return exchange.status, await exchange.read_all(_MAX_BYTES)
+                finally:
+                    exchange.close()
         except ExchangeLost as lost:
             raise MetadataUnavailable(f"IMDS at {self._address} does not answer: {lost.why}") from lost
+        except TimeoutError as error:
+            raise MetadataUnavailable(f"IMDS at {self._address} takes longer than {_WITHIN_S:.0f} s") from error
+
+
+def _date(headers: Mapping[bytes, bytes]) -> float | None:
+    """The time in an answer's Date header, unix seconds; None where there is none that can be read."""
+    try:
+        return parsedate_to_datetime(headers[b"date"].decode("ascii")).timestamp()
+    except (KeyError, ValueError, OverflowError, TypeError, IndexError):
+        return None

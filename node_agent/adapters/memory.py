@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from node_agent.contract.addresses import node_address
 from node_agent.contract.drains import DrainRecord
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.notices import InterruptionNotice
-from node_agent.contract.records import NodeRecord, StreamRecord, TimelineStep
+from node_agent.contract.records import NodeRecord, RecordMissing, StreamRecord, TimelineStep, renewed
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import DEADLINE_TAG, NODE_TAGS, NodeTags, decode_tags
 from node_agent.core.kv_index import Batch, Index, blocks_key, index_key, read_index
@@ -76,8 +77,9 @@ class MemoryInstances:
         for instance_id, held in self.tags.items():
             tags = decode_tags(held)
             if tags is not None and tags.cluster == cluster:
-                address = tags.address or f"{self._addresses[instance_id]}:{self._peer_port}"
-                found.append(TaggedNode(instance_id, address, tags.state))
+                address = tags.address or node_address(f"{self._addresses.get(instance_id)}:{self._peer_port}")
+                if address is not None:
+                    found.append(TaggedNode(instance_id, address, tags.state))
         return found if most_calls is None else found[: most_calls * PAGE_NODES]
 
     def _known(self, instance_id: str) -> None:
@@ -97,11 +99,13 @@ class MemoryRecords:
 
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
         record = self.records.get(instance_id)
-        if record is None or record.incarnation != incarnation:
+        if record is None or record.incarnation < incarnation:
+            raise RecordMissing(f"there is no record of incarnation {incarnation}", record.timeline if record else {})
+        if record.incarnation > incarnation:
             raise StaleEpoch(f"the record does not belong to incarnation {incarnation}")
         timeline = {step.key: step, **record.timeline}
         forward = max(record.state, state, key=lambda s: s.rank)
-        self.records[instance_id] = replace(record, state=forward, timeline=timeline)
+        self.records[instance_id] = replace(record, state=forward, timeline=timeline, expires_at=renewed(step.at))
 
     async def keep_drain(self, record: DrainRecord) -> None:
         self.drains[record.instance_id, record.incarnation] = record
@@ -219,6 +223,9 @@ class MemoryRequest:
         if self._congested is not None:
             self._congested(lags)
 
+    def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.told |= dict(headers)
+
     def accept(self) -> None:
         """Nobody is in doubt here."""
 
@@ -235,7 +242,7 @@ class MemoryRequest:
     def begin(self, status: int, content_type: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
         if self.status:
             raise RuntimeError("a request is answered once")
-        self.status, self.content_type, self.told = status, content_type, dict(more)
+        self.status, self.content_type, self.told = status, content_type, {**self.told, **dict(more)}
 
     def write(self, data: bytes) -> None:
         if data:

@@ -95,9 +95,9 @@ class ModelFolder:
         try:
             note = json.loads((self._root / _NOTE).read_text())
             held = {path: Verified(int(s), int(m), str(h)) for path, (s, m, h) in note["files"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return held if note["boot"] == self._boot else {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return {}  # a note that cannot be read vouches for nothing
-        return held if note["boot"] == self._boot else {}
 
 
 class PartFile:
@@ -152,7 +152,7 @@ class PartFile:
         try:
             if self.path.stat().st_size != file.size:
                 return frozenset()
-            first, *starts = self._list.read_text().split("\n")
+            first, *starts = self._list.read_text(encoding="ascii", errors="replace").split("\n")
         except OSError:
             return frozenset()
         # The last line may be cut: only what a line end follows was written.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from node_agent.adapters.aws import in_thread
+from node_agent.contract.errors import StoreUnavailable
 
 
 class SecretsManager:
@@ -14,6 +17,18 @@ class SecretsManager:
         self._client = client
 
     async def read(self, name: str) -> bytes:
-        answer = await in_thread(f"reading the secret {name}", lambda: self._client.get_secret_value(SecretId=name))
-        text = answer.get("SecretString")
-        return text.encode() if text is not None else bytes(answer["SecretBinary"])
+        def call() -> bytes:
+            answer = self._client.get_secret_value(SecretId=name)
+            value = answer.get("SecretString") or answer.get("SecretBinary")
+            if not isinstance(value, str | bytes | bytearray) or not value:
+                raise ValueError("neither a text nor bytes")
+            return value.encode() if isinstance(value, str) else bytes(value)
+
+        what = f"reading the secret {name}"
+        try:
+            return await in_thread(what, call)
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, BotoCoreError | ClientError | TimeoutError):
+                raise
+        # What a parser says of a broken answer quotes it.
+        raise StoreUnavailable(f"{what}: an answer that cannot be read")

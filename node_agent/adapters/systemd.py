@@ -25,12 +25,12 @@ def teller(environ: Mapping[str, str]) -> Tell | None:
     address = "\0" + name[1:] if name.startswith("@") else name
 
     def tell(message: str) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
                 sock.sendto(message.encode(), address)
-            except OSError as error:  # systemd does not listen: then it will not miss us either
-                _log.warning("systemd could not be told %s: %s", message, error)
+        except (OSError, ValueError) as error:  # systemd does not listen, or no descriptor is left for the moment
+            _log.warning("systemd could not be told %s: %s", message, error)
 
     return tell
 
@@ -38,25 +38,40 @@ def teller(environ: Mapping[str, str]) -> Tell | None:
 def watchdog_s(environ: Mapping[str, str]) -> float | None:
     """How often systemd expects a sign of life, in seconds; None where it does not."""
     given = environ.get("WATCHDOG_USEC", "")
-    return int(given) / 1_000_000 if given.isdigit() and int(given) > 0 else None
+    is_number = given.isascii() and given.isdigit() and len(given) < 16
+    return int(given) / 1_000_000 if is_number and int(given) > 0 else None
 
 
 @contextlib.asynccontextmanager
-async def known_to_systemd(environ: Mapping[str, str]) -> AsyncIterator[None]:
-    """READY=1 on entering, WATCHDOG=1 three times in each interval while inside, STOPPING=1 on leaving."""
+async def known_to_systemd(environ: Mapping[str, str]) -> AsyncIterator[Tell]:
+    """READY=1 on entering, WATCHDOG=1 three times in each interval while inside, STOPPING=1 on leaving.
+
+    Yields what sends the unit's status text, whenever it is another one (`systemctl show --property StatusText`).
+    """
     tell = teller(environ)
     if tell is None:
-        yield
+        yield lambda status: None
         return
     tell("READY=1")
     interval = watchdog_s(environ)
     beating = asyncio.create_task(_beat(tell, interval / 3)) if interval is not None else None
     try:
-        yield
+        yield _Status(tell)
     finally:
         if beating is not None:
             beating.cancel()
         tell("STOPPING=1")
+
+
+class _Status:
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._last = ""
+
+    def __call__(self, status: str) -> None:
+        if status != self._last:
+            self._last = status
+            self._tell(f"STATUS={status}")
 
 
 async def _beat(tell: Tell, every_s: float) -> None:

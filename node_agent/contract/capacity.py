@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from node_agent.contract.instants import parse_instant
+from node_agent.contract.items import listing, seconds, text, whole
 from node_agent.contract.records import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
 
 LAUNCH_FAILED_EVENT = "EC2 Instance Launch Unsuccessful"
@@ -47,7 +48,7 @@ def parse_launch(event: Mapping[str, Any]) -> LaunchEvent | None:
     Raises ValueError where a launch's event lacks what it must have: the invocation should fail and be seen.
     """
     kind = event.get("detail-type")
-    if kind not in (LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT):
+    if not isinstance(kind, str) or kind not in (LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT):
         return None
     detail = event.get("detail")
     if not isinstance(detail, Mapping):
@@ -109,14 +110,15 @@ class CapacityRecord:
 
 
 def capacity_from_item(item: Mapping[str, Any]) -> CapacityRecord:
-    """The record behind an item of the table. Raises KeyError or ValueError where it is not one."""
+    """The record behind an item of the table. Raises ValueError where it is not one."""
+    history = (CapacityChange(whole(c, "base"), seconds(c, "at_ms"), text(c, "why")) for c in listing(item, "history"))
     return CapacityRecord(
-        group=item["group"],
-        base=int(item["base"]),
-        failed_at=int(item["failed_at_ms"]) / 1000,
-        changed_at=int(item["changed_at_ms"]) / 1000,
-        event_id=item["event_id"],
-        version=int(item["version"]),
-        expires_at=int(item[TTL_ATTRIBUTE]),
-        history=tuple(CapacityChange(int(c["base"]), int(c["at_ms"]) / 1000, c["why"]) for c in item["history"]),
+        group=text(item, "group"),
+        base=whole(item, "base"),
+        failed_at=seconds(item, "failed_at_ms"),
+        changed_at=seconds(item, "changed_at_ms"),
+        event_id=text(item, "event_id"),
+        version=whole(item, "version"),
+        expires_at=whole(item, TTL_ATTRIBUTE),
+        history=tuple(history),
     )

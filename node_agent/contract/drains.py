@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from node_agent.contract.items import listing, seconds, text, whole
 from node_agent.contract.records import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE, node_key
 
 DRAIN_KIND = "drain"
@@ -69,15 +70,17 @@ def _step_item(step: DrainStep) -> dict[str, Any]:
 
 
 def drain_from_item(item: Mapping[str, Any]) -> DrainRecord:
-    """The record behind an item of the table. Raises KeyError or ValueError where it is not one."""
+    """The record behind an item of the table. Raises ValueError where it is not one."""
     return DrainRecord(
-        instance_id=item["instance_id"],
-        incarnation=int(item["incarnation"]),
-        why=item["why"],
-        deadline=int(item["deadline_ms"]) / 1000,
-        expires_at=int(item[TTL_ATTRIBUTE]),
-        steps=tuple(
-            DrainStep(step["step"], int(step["at_ms"]) / 1000, None if step["count"] is None else int(step["count"]))
-            for step in item["steps"]
-        ),
+        instance_id=text(item, "instance_id"),
+        incarnation=whole(item, "incarnation"),
+        why=text(item, "why"),
+        deadline=seconds(item, "deadline_ms"),
+        expires_at=whole(item, TTL_ATTRIBUTE),
+        steps=tuple(map(_step_from_item, listing(item, "steps"))),
     )
+
+
+def _step_from_item(item: Mapping[str, Any]) -> DrainStep:
+    count = None if item.get("count") is None else whole(item, "count")
+    return DrainStep(text(item, "step"), seconds(item, "at_ms"), count)

@@ -31,6 +31,11 @@ NOT_DURABLE = "none"
 SESSION_HEADER = b"x-synkti-session"
 """A client's own name for requests that belong together: they go to one node while it has room."""
 
+EVENT_IDS_HEADER = "x-synkti-event-ids"
+"""A client that can use the ids of events sends this with `true`: each event of its stream then has an `id:` line, and
+an idle stream a comment a second. Other clients get neither, because some take every block for `data:`.
+"""
+
 _CLUSTER = re.compile(r"[a-z][a-z0-9-]{0,18}[a-z0-9]")
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from node_agent.contract.instants import parse_instant
@@ -25,10 +25,14 @@ _INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 
 @dataclass(frozen=True)
 class InterruptionNotice:
-    """EC2 takes the instance at `deadline` (unix seconds); action is terminate, stop or hibernate."""
+    """EC2 takes the instance at `deadline` (unix seconds); action is terminate, stop or hibernate.
+
+    as_of: what time it was, by the clock of whoever gave the notice, when it was read; None where nobody said.
+    """
 
     deadline: float
     action: str
+    as_of: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,13 @@ Ec2Event = SpotInterruption | RebalanceRecommendation | StateChange
 
 def parse_instance_action(body: str) -> InterruptionNotice:
     """The body of IMDS `spot/instance-action`. Raises ValueError where it is not one."""
-    document = _mapping(json.loads(body))
+    document = _document(body)
     return InterruptionNotice(parse_instant(_text(document, "time")), _text(document, "action"))
 
 
 def parse_rebalance(body: str) -> float:
-    """The body of IMDS `events/recommendations/rebalance`: when it was given, unix seconds."""
-    return parse_instant(_text(_mapping(json.loads(body)), "noticeTime"))
+    """The body of IMDS `events/recommendations/rebalance`: when it was given, unix seconds. Raises ValueError."""
+    return parse_instant(_text(_document(body), "noticeTime"))
 
 
 def parse_event(event: Mapping[str, Any]) -> Ec2Event | None:
@@ -74,7 +78,7 @@ def parse_event(event: Mapping[str, Any]) -> Ec2Event | None:
     Raises ValueError where a known kind lacks what it must have: the invocation should fail and be seen.
     """
     kind = event.get("detail-type")
-    if kind not in _PARSERS:
+    if not isinstance(kind, str) or kind not in _PARSERS:
         return None
     detail = _mapping(event.get("detail"))
     instance_id = _text(detail, "instance-id")
@@ -100,6 +104,13 @@ REBALANCE_EVENT = "EC2 Instance Rebalance Recommendation"
 STATE_CHANGE_EVENT = "EC2 Instance State-change Notification"
 
 _PARSERS = {INTERRUPTION_EVENT: _interruption, REBALANCE_EVENT: _rebalance, STATE_CHANGE_EVENT: _state_change}
+
+
+def _document(body: str) -> Mapping[str, Any]:
+    try:
+        return _mapping(json.loads(body))
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -5,7 +5,9 @@ whom, when. Writers are the node itself and the Lambdas, in any order and more t
 
 * a state only moves forward (`state_rank`), within one incarnation of the agent;
 * a timeline step is added once for each (step, source): a repeated event changes nothing;
-* records expire (`expires_at`, the table's TTL attribute); a reader ignores expired ones, since TTL deletes late.
+* records expire (`expires_at`, the table's TTL attribute); a reader ignores expired ones, since TTL deletes late;
+* every write renews that, and whoever finds no record where its own should be begins it anew: what is in use is never
+  deleted for its age.
 
 A stream's record says where its journal lies once the nodes that kept it go. It moves forward, too: by the epoch's
 number, its owner, and the number of the last event.
@@ -18,6 +20,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from node_agent.contract.errors import SynktiError
+from node_agent.contract.items import mapping, seconds, text, whole
 from node_agent.contract.states import NodeState
 
 PARTITION_KEY = "pk"
@@ -88,24 +92,57 @@ class NodeRecord:
         return tuple(sorted(self.timeline.values(), key=lambda step: (step.at, step.key)))
 
 
+class RecordMissing(SynktiError):
+    """The record that was to be changed is gone, or is of an older incarnation: begin it anew.
+
+    timeline: of what is there in its place; an event may have been written before the node came to write.
+    """
+
+    def __init__(self, message: str, timeline: Mapping[str, TimelineStep]) -> None:
+        super().__init__(message)
+        self.timeline = timeline
+
+
 def step_item(step: TimelineStep) -> dict[str, Any]:
     return {"step": step.step, "source": step.source, "at_ms": round(step.at * 1000)}
 
 
+def renewed(at: float) -> int:
+    """When a record that is written at `at` expires; both unix seconds."""
+    return int(at) + RECORD_LIFE_S
+
+
 def record_from_item(item: Mapping[str, Any]) -> NodeRecord:
-    """The record behind an item of the table. Raises KeyError or ValueError where it is not one."""
+    """The record behind an item of the table. Raises ValueError where it is not one.
+
+    A step of the timeline that cannot be read is left out: the state and the other steps are worth more than it.
+    """
     return NodeRecord(
-        instance_id=item["instance_id"],
-        zone=item["zone"],
-        instance_type=item["instance_type"],
-        state=NodeState(item["state"]),
-        incarnation=int(item["incarnation"]),
-        expires_at=int(item[TTL_ATTRIBUTE]),
-        timeline={
-            key: TimelineStep(value["step"], value["source"], int(value["at_ms"]) / 1000)
-            for key, value in item.get("timeline", {}).items()
-        },
+        instance_id=text(item, "instance_id"),
+        zone=text(item, "zone"),
+        instance_type=text(item, "instance_type"),
+        state=NodeState(text(item, "state")),
+        incarnation=whole(item, "incarnation"),
+        expires_at=whole(item, TTL_ATTRIBUTE),
+        timeline=timeline_from_item(item),
     )
+
+
+def timeline_from_item(item: Mapping[str, Any]) -> dict[str, TimelineStep]:
+    """The steps that can be read; also of an item that is no whole record."""
+    found = {}
+    held = item.get("timeline")
+    for value in held.values() if isinstance(held, Mapping) else ():
+        try:
+            step = _step_from_item(mapping(value, "timeline"))
+        except ValueError:
+            continue
+        found[step.key] = step
+    return found
+
+
+def _step_from_item(item: Mapping[str, Any]) -> TimelineStep:
+    return TimelineStep(text(item, "step"), text(item, "source"), seconds(item, "at_ms"))
 
 
 class StreamStatus(StrEnum):
@@ -157,16 +194,16 @@ class StreamRecord:
 
 
 def stream_record_from_item(item: Mapping[str, Any]) -> StreamRecord:
-    """The record behind an item of the table. Raises KeyError or ValueError where it is not one."""
+    """The record behind an item of the table. Raises ValueError where it is not one."""
     return StreamRecord(
-        stream=item["stream"],
-        number=int(item["epoch_number"]),
-        owner=item["epoch_owner"],
-        seq=int(item["seq"]),
-        status=StreamStatus(item["status"]),
-        object_key=item["object_key"],
-        start=int(item["start"]),
-        length=int(item["length"]),
-        digest=item["digest"],
-        expires_at=int(item[TTL_ATTRIBUTE]),
+        stream=text(item, "stream"),
+        number=whole(item, "epoch_number"),
+        owner=text(item, "epoch_owner"),
+        seq=whole(item, "seq"),
+        status=StreamStatus(text(item, "status")),
+        object_key=text(item, "object_key"),
+        start=whole(item, "start"),
+        length=whole(item, "length"),
+        digest=text(item, "digest"),
+        expires_at=whole(item, TTL_ATTRIBUTE),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from node_agent.contract.addresses import node_address
 from node_agent.contract.instants import format_instant, parse_instant
 from node_agent.contract.states import NodeState
 
@@ -51,11 +52,23 @@ class NodeTags:
 
 
 def decode_tags(tags: Mapping[str, str]) -> NodeTags | None:
-    """The node behind a set of tags, or None where they are not those of a worker of any cluster."""
+    """The node behind a set of tags, or None where they are not those of a worker of any cluster.
+
+    Each of the others counts as absent where it cannot be read: an address that is not IPv4:port, too.
+    """
     cluster = tags.get(CLUSTER_TAG)
     if not cluster or tags.get(ROLE_TAG) != WORKER_ROLE:
         return None
-    return NodeTags(cluster, _state(tags.get(STATE_TAG)), tags.get(ADDRESS_TAG), _deadline(tags.get(DEADLINE_TAG)))
+    address = node_address(tags.get(ADDRESS_TAG))
+    return NodeTags(cluster, _state(tags.get(STATE_TAG)), address, _deadline(tags.get(DEADLINE_TAG)))
+
+
+def tags_from_ec2(listed: object) -> dict[str, str]:
+    """EC2's list of {"Key", "Value"} as a mapping; what has another form is left out."""
+    if not isinstance(listed, list):
+        return {}
+    pairs = ((tag.get("Key"), tag.get("Value")) for tag in listed if isinstance(tag, Mapping))
+    return {key: value for key, value in pairs if isinstance(key, str) and isinstance(value, str)}
 
 
 def _state(value: str | None) -> NodeState | None:

@@ -5,7 +5,8 @@
                                    +------ fails: twice as long+
 
 Membership says whether a node is there; this says whether it does what it is asked. A peer can answer every probe and
-lose every request.
+lose every request. What counts as a failure is decided in `core/failure`; where no other node is left, a request goes
+to a node in spite of its breaker (`core/router`): one that is wrong must not be worse than none.
 """
 
 from __future__ import annotations
@@ -45,7 +46,14 @@ class Breaker:
         self._failures = 0
         self._open_s = 0.0
 
+    def undecided(self) -> None:
+        """A request ended in a way that says nothing of the node: if it was the trial, another may be made."""
+        self._trial_until = 0.0
+
     def failed(self, now: float) -> None:
+        """What was under way when it opened says nothing new: hundreds of streams may be lost in one moment."""
+        if self._failures >= FAILURES and now < self._open_until:
+            return
         self._failures += 1
         if self._failures >= FAILURES:
             self._open_s = min(MAX_OPEN_S, 2 * self._open_s) if self._open_s else FIRST_OPEN_S

@@ -2,12 +2,15 @@
 
 A request is read once, into a frozen `Generation`; what the engine gets and what the client gets are derived from it.
 What the client did not ask for (token ids, usage) is added for the engine and taken out again for the client.
+
+Fields are read as the engine reads them (`core/lax`). A request that cannot be read so is refused by the engine, in its
+own words, or is one that only an engine understands: it is passed on, and not continued (`OnlyEngineKnows`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -15,16 +18,12 @@ import orjson
 
 from node_agent.contract.errors import RequestRejected
 from node_agent.core.affinity import conversation_key, prompt_key
+from node_agent.core.bodies import OWN_ARGUMENTS, Body, read_body
+from node_agent.core.lax import read_bool, read_float, read_int
 
-MAX_DEPTH = 200
-"""Of a request's JSON: it has to be written again, inside of a journal's opening, and orjson writes 254 levels."""
-
-MAX_CHOICES = 128
-"""Of one request, and so the journals of one stream."""
-
-OWN_ARGUMENTS = "synkti_"
-"""What the names of our own arguments for engines (`vllm_xargs`) begin with: no client may send one."""
-
+MAX_CHOICES = 1_024
+"""Of one request, of all its prompts together, and so the journals of one stream. vLLM takes as many prompts; its own
+bound of choices, 16,384, would have every other request wait for seconds."""
 
 APART = OWN_ARGUMENTS + "apart"
 """Asks an engine with the plug-in to hand every id to its parsers by itself, however busy it is."""
@@ -44,6 +43,10 @@ class Kind(Enum):
         return self in (Kind.RESPONSES, Kind.MESSAGES)
 
 
+class OnlyEngineKnows(ValueError):
+    """A request that only an engine can answer, be it with an error: passed on as it is, it is not continued."""
+
+
 _PROMPT_FIELD = {
     Kind.CHAT: "messages",
     Kind.COMPLETION: "prompt",
@@ -55,6 +58,9 @@ _PROMPT_FIELD = {
 @dataclass(frozen=True)
 class Generation:
     """A client's request to generate, read once.
+
+    body: with the fields that are read here as the engine understands them; raw: those of them that the client wrote in
+    another way ("true", 3.0), as it wrote them: the engine is asked in the client's words, and checks some of them.
 
     choices: how many answers it asks for, of all its prompts together; prompts: of a completion, one or more, each a
     text or ids; echoes: the texts of a completion's prompts, () where they are not known; max_tokens: None where the
@@ -75,6 +81,12 @@ class Generation:
     max_tokens: int | None
     stop: tuple[str, ...]
     key: int | None
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def as_asked(self) -> dict[str, Any]:
+        """The request's body in the client's own words."""
+        return {**self.body, **self.raw}
 
     @property
     def held_back(self) -> int:
@@ -132,16 +144,16 @@ class Generation:
 
     def engine_body(self) -> bytes:
         """The request as the engine gets it at first: with token ids in every chunk of a stream."""
+        body = self.as_asked
         wants_no_answer = self.max_tokens == 0
         if not self.streaming or wants_no_answer:
-            return orjson.dumps(self.body)
+            return orjson.dumps(body)
         if self.wants_ids and not self.hides_reasoning:
-            return orjson.dumps({**self.body, **self.apart()})
-        body = dict(self.body)
+            return orjson.dumps(body | self.apart())
         if self.echoes_here and not self.scores_prompt:
             del body["echo"]
         told: dict[str, Any] = {"include_reasoning": True} if self.hides_reasoning else {}
-        return orjson.dumps({**body, **told, **self.apart(), "return_token_ids": True})
+        return orjson.dumps(body | told | self.apart() | {"return_token_ids": True})
 
     def apart(self) -> dict[str, Any]:
         """What makes an engine say the same of equal ids each time, joined or not.
@@ -155,15 +167,24 @@ class Generation:
 
 
 def read_generation(kind: Kind, raw: bytes) -> Generation:
-    """Raises RequestRejected (400) for what no engine could serve; finer checks are the engine's own."""
-    body = without_own_arguments(_read_object(raw))
-    model = _required_text(body, "model")
-    prompt_field = _PROMPT_FIELD[kind]
-    if prompt_field not in body:
-        raise _bad(f"You must provide {prompt_field!r}.", prompt_field)
-    options = body.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise _bad("'stream_options' must be an object.", "stream_options")
+    """Raises RequestRejected (400) and OnlyEngineKnows, as `generation_of`."""
+    return generation_of(kind, read_body(raw))
+
+
+def generation_of(kind: Kind, asked: Body) -> Generation:
+    """The request that a body is.
+
+    Raises RequestRejected (400) for more than this door takes, and OnlyEngineKnows.
+    """
+    if not isinstance(asked.value, dict) or not asked.is_plain:
+        raise OnlyEngineKnows("no object, or one that a journal cannot hold")
+    body, raw = _as_read(kind, asked.value)
+    if not isinstance(body.get("vllm_xargs") or {}, dict) or not isinstance(body.get("include") or [], list):
+        raise OnlyEngineKnows("vllm_xargs or include are of another type")
+    model, prompt_field = body.get("model"), _PROMPT_FIELD[kind]
+    if not isinstance(model, str) or not model or body.get(prompt_field) is None:
+        raise OnlyEngineKnows("no model, or no prompt")
+    options = {} if kind.speaks_in_events else _stream_options(body.get("stream_options"))
     prompts = _prompts(body) if kind is Kind.COMPLETION else ()
     return Generation(
         kind=kind,
@@ -171,112 +192,83 @@ def read_generation(kind: Kind, raw: bytes) -> Generation:
         model=model,
         streaming=bool(body.get("stream")),
         wants_ids=bool(body.get("return_token_ids")),
-        wants_usage=bool(options.get("include_usage")),
-        wants_running_usage=bool(options.get("include_usage") and options.get("continuous_usage_stats")),
-        choices=1 if kind.speaks_in_events else _choices(body) * max(1, len(prompts)),
+        wants_usage=options.get("include_usage", False),
+        wants_running_usage=options.get("include_usage", False) and options.get("continuous_usage_stats", False),
+        choices=1 if kind.speaks_in_events else _choices(body, prompts),
         prompts=prompts,
         echoes=_echoes(body, prompts),
         max_tokens=_max_tokens(kind, body),
         stop=_stop_strings(body.get("stop")),
         key=_key(kind, body[prompt_field]),
+        raw=raw,
     )
 
 
-def read_event_stream(kind: Kind, raw: bytes) -> Generation | None:
-    """A request for a stream of events that can be continued; None for any other, which an engine has to answer.
-
-    A background response, and one that goes on from another, live in the memory of the engine that has them.
-    """
-    try:
-        generation = read_generation(kind, raw)
-    except RequestRejected:
-        return None
+def is_of_one_engine(generation: Generation) -> bool:
+    """Whether it is a response that lives in the memory of the engine that has it: in the background, or one that goes
+    on from another."""
     body = generation.body
-    is_of_one_engine = body.get("background") or body.get("previous_response_id") is not None
-    return generation if generation.streaming and not is_of_one_engine else None
+    return bool(body.get("background")) or body.get("previous_response_id") is not None
+
+
+_Reader = Callable[[object], float]  # a bool and an int are floats, too
+
+_READERS: Mapping[_Reader, tuple[str, ...]] = {
+    read_bool: (
+        "stream", "background", "echo", "logprobs", "use_beam_search", "include_reasoning", "return_token_ids",
+        "include_stop_str_in_output",
+    ),
+    read_int: ("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "seed", "min_tokens", "top_logprobs"),
+    read_float: ("temperature", "frequency_penalty", "presence_penalty"),
+}  # fmt: skip
+"""What is read here of a request, and how an engine reads it. A completion's logprobs are a number."""
+
+_EXACT: Mapping[_Reader, tuple[type, ...]] = {read_bool: (bool,), read_int: (int,), read_float: (int, float)}
+_FIELDS: Mapping[Kind, tuple[tuple[str, _Reader], ...]] = {
+    kind: tuple(
+        (name, read_int if name == "logprobs" and kind is Kind.COMPLETION else read)
+        for read, names in _READERS.items()
+        for name in names
+    )
+    for kind in Kind
+}
+
+
+def _as_read(kind: Kind, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The body with its fields as an engine reads them, and those that were written in another way, as they were.
+
+    Raises OnlyEngineKnows.
+    """
+    read: dict[str, Any] = {}
+    for name, reader in _FIELDS[kind]:
+        value = asked.get(name)
+        if value is None or type(value) in _EXACT[reader]:
+            continue
+        try:
+            read[name] = reader(value)
+        except ValueError as error:
+            raise OnlyEngineKnows(f"{name} is {error}") from error
+    return ({**asked, **read} if read else asked), {name: asked[name] for name in read}
+
+
+def _stream_options(options: object) -> dict[str, bool]:
+    if options is None:
+        return {}
+    if not isinstance(options, dict):
+        raise OnlyEngineKnows("stream_options is not an object")
+    try:
+        return {key: read_bool(options[key]) for key in _USAGE if options.get(key) is not None}
+    except ValueError as error:
+        raise OnlyEngineKnows(f"in stream_options there is {error}") from error
+
+
+_USAGE = ("include_usage", "continuous_usage_stats")
 
 
 def _key(kind: Kind, prompt: object) -> int | None:
     if kind is Kind.COMPLETION or isinstance(prompt, str):
         return prompt_key(prompt)
     return conversation_key(prompt)
-
-
-def _read_object(raw: bytes) -> dict[str, Any]:
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise _bad(f"The body is not valid JSON: {error}.") from error
-    if not isinstance(body, dict):
-        raise _bad("The body must be a JSON object.")
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
-        raise _bad(f"The body is nested deeper than {MAX_DEPTH} levels.")
-    return body
-
-
-def _depth(value: object) -> int:
-    """How deep a JSON value is nested, without recursion; no further than what is too deep anyhow."""
-    level, depth = [value], 0
-    while level and depth <= MAX_DEPTH:
-        below: list[object] = []
-        for each in level:
-            if isinstance(each, (dict, list)):
-                below += each.values() if isinstance(each, dict) else each
-        depth += any(isinstance(each, (dict, list)) for each in level)
-        level = below
-    return depth
-
-
-def without_own_arguments(body: dict[str, Any]) -> dict[str, Any]:
-    """A client's request without arguments that only an entry may send: an engine would believe them."""
-    extra = body.get("vllm_xargs")
-    if not isinstance(extra, dict) or not any(name.startswith(OWN_ARGUMENTS) for name in extra):
-        return body
-    return {**body, "vllm_xargs": {name: extra[name] for name in extra if not name.startswith(OWN_ARGUMENTS)}}
-
-
-def stripped(raw: bytes) -> bytes:
-    """The body of any route without such arguments, however deep; as it is where nothing had to go.
-
-    Raises RequestRejected (400) where it is too deep to be written anew.
-    """
-    if b"vllm_xargs" not in raw and b"\\u" not in raw:
-        return raw
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return raw
-    found, under_way = False, [body]
-    while under_way:  # not by recursion: a client may nest as deep as it likes
-        value = under_way.pop()
-        if isinstance(value, dict):
-            kept = without_own_arguments(value)
-            if kept is not value:
-                found, value["vllm_xargs"] = True, kept["vllm_xargs"]
-            under_way += value.values()
-        elif isinstance(value, list):
-            under_way += value
-    try:
-        return orjson.dumps(body) if found else raw
-    except orjson.JSONEncodeError as error:
-        raise _bad("The body is nested too deep.") from error
-
-
-def read_model(raw: bytes) -> str | None:
-    """The model named in a body of any other route, None where there is none to be read."""
-    try:
-        body = orjson.loads(raw) if raw else None
-    except orjson.JSONDecodeError:
-        return None
-    model = body.get("model") if isinstance(body, dict) else None
-    return model if isinstance(model, str) else None
-
-
-def _required_text(body: Mapping[str, Any], field: str) -> str:
-    value = body.get(field)
-    if not isinstance(value, str) or not value:
-        raise _bad(f"You must provide {field!r} as a text.", field)
-    return value
 
 
 def _max_tokens(kind: Kind, body: Mapping[str, Any]) -> int | None:
@@ -286,25 +278,32 @@ def _max_tokens(kind: Kind, body: Mapping[str, Any]) -> int | None:
     if value is None:
         # vLLM 0.32: a completion without max_tokens, or with null, gets 16; a chat gets the rest of the context.
         return 16 if kind is Kind.COMPLETION else None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _bad(f"'{name}' must be a whole number, 0 or more.", name)
-    return value
+    if value < 0:
+        raise OnlyEngineKnows(f"{name} is negative")
+    return int(value)
 
 
-def _choices(body: Mapping[str, Any]) -> int:
-    n = body.get("n")
-    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_CHOICES):
-        raise _bad(f"'n' must be a whole number from 1 to {MAX_CHOICES}.", "n")
-    return n or 1
+def _choices(body: Mapping[str, Any], prompts: tuple[Any, ...]) -> int:
+    """How many answers are asked for, of all prompts together."""
+    n = 1 if body.get("n") is None else body["n"]
+    if n < 1:
+        raise OnlyEngineKnows("n is less than 1")
+    if n * max(1, len(prompts)) > MAX_CHOICES:
+        asked = f"{len(prompts)} prompts with n={n}" if len(prompts) > 1 else f"n={n}"
+        message = f"One request may ask for {MAX_CHOICES} answers, and this one asks for {asked}; send several."
+        raise RequestRejected(400, "invalid_request", message, "prompt" if n == 1 else "n")
+    return int(n) * max(1, len(prompts))
 
 
 def _prompts(body: Mapping[str, Any]) -> tuple[Any, ...]:
     prompt = body["prompt"]
-    is_batch = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
-    prompts = tuple(prompt) if is_batch else (prompt,)
-    if len(prompts) > MAX_CHOICES:
-        raise _bad(f"A request may have {MAX_CHOICES} prompts; send the others in requests of their own.", "prompt")
-    return prompts
+    if body.get("prompt_embeds") is not None:
+        raise OnlyEngineKnows("prompt_embeds is a prompt, too")
+    if not isinstance(prompt, list) or not prompt or not isinstance(prompt[0], (str, list)):
+        return (prompt,)
+    if not all(isinstance(each, type(prompt[0])) for each in prompt):
+        raise OnlyEngineKnows("prompt is a list of several kinds")
+    return tuple(prompt)
 
 
 def _echoes(body: Mapping[str, Any], prompts: tuple[Any, ...]) -> tuple[str, ...]:
@@ -319,9 +318,5 @@ def _stop_strings(stop: object) -> tuple[str, ...]:
     if isinstance(stop, str):
         stop = [stop]
     if not isinstance(stop, list) or not all(isinstance(text, str) for text in stop):
-        raise _bad("'stop' must be a text or a list of texts.", "stop")
+        raise OnlyEngineKnows("stop is neither a text nor a list of texts")
     return tuple(text for text in stop if text)
-
-
-def _bad(message: str, param: str | None = None) -> RequestRejected:
-    return RequestRejected(400, "invalid_request", message, param)

@@ -18,15 +18,26 @@ from node_agent.core.completions import Kind
 from node_agent.core.stream_state import LOST_EVENT
 
 LAST_EVENTS = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"message_stop"})
+_OF_ANTHROPIC = b'{"type":"error"'
 _LOST_BEGINS = b"event: " + LOST_EVENT
 
 
 def error_event(path: str, error: bytes) -> bytes:
-    """The last event of a stream that ends with an error. path: its route's; error: OpenAI's body, on one line.
+    """The last event of a stream that ends with an error. path: its route's; error: the route's body, on one line.
 
-    Anthropic's clients skip events without a name of theirs, and would take the stream's end for the answer's.
+    Anthropic's clients skip events without a name of theirs, and would take the stream's end for the answer's. An
+    engine that refuses what it cannot read does so in OpenAI's form there, too.
     """
-    return sse.named(b"error", error[:-1] + b',"type":"error"}') if path == Kind.MESSAGES.value else sse.message(error)
+    if path != Kind.MESSAGES.value:
+        return sse.message(error)
+    return sse.named(b"error", error if error.startswith(_OF_ANTHROPIC) else error[:-1] + b',"type":"error"}')
+
+
+def passed_on(path: str, error: bytes) -> bytes:
+    """The last events of a stream that its engine ended with an error of the request: as the engine sends them."""
+    if path in (Kind.CHAT.value, Kind.COMPLETION.value):
+        return sse.message(error) + sse.message(sse.DONE)
+    return sse.named(b"error", error)
 
 
 class Ending:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import InvalidTransition
-from node_agent.core import chunks
+from node_agent.core import chunks, sse
 from node_agent.core.completions import Generation
 from node_agent.core.epochs import Run, event_id_suffix
 from node_agent.core.journal import Journal
@@ -21,12 +21,14 @@ class Events:
 
     generation: what was asked, of which the texts of prompts may be learned later.
 
-    runs: who owned the stream from which event on (`core/epochs`).
+    runs: who owned the stream from which event on (`core/epochs`). shows_ids: whether the client can use events' ids;
+    without them an event is what a stock vLLM sends (`core/client_headers`).
     """
 
     def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run]) -> None:
         self.runs = runs
         self.seq = 0
+        self.shows_ids = True
         self.frame: dict[str, Any] | None = None
         self.generation = generation
         self._id = stream_id.encode()
@@ -46,14 +48,18 @@ class Events:
     def numbered(self, chunk: bytes, name: bytes = b"") -> bytes:
         """The next event; name: where it has one of its own."""
         self.seq = seq = self.seq + 1
+        if not self.shows_ids:
+            return sse.named(name, chunk) if name else sse.message(chunk)
         run = self._run if self._run_known else self._find_run()
         if name:
             return b"id: %b/%d%b\nevent: %b\ndata: %b\n\n" % (self._id, seq, run, name, chunk)
         return b"id: %b/%d%b\ndata: %b\n\n" % (self._id, seq, run, chunk)
 
     def shown(self, behind: bytes) -> bytes:
-        """The next event, of which all is there but its number."""
+        """The next event, of which all is there but its number. behind: from the line end behind the number on."""
         self.seq = seq = self.seq + 1
+        if not self.shows_ids:
+            return behind[1:]
         run = self._run if self._run_known else self._find_run()
         return b"id: %b/%d%b%b" % (self._id, seq, run, behind)
 

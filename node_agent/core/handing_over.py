@@ -1,20 +1,52 @@
-"""How a node that goes tells an entry, in a loss's own words, that it gives a request back, and who has room for it.
+"""What a node says of a request that its engine did not answer, in one line: why, and what the entry needs beside it.
 
 handoff                      it is given back
 handoff to i-0123456789      and that node has room for it
+engine-died 3 alone          the engine's process, the third here, ended before the request had any answer
+engine-died 3 beside         so did others that were suspected of having ended an engine before
+reset                        any other reason, in one word
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from node_agent.core.failure import ENGINE_DIED
+
 HANDOFF = "handoff"
 _TO = f"{HANDOFF} to "
+_ALONE, _BESIDE = "alone", "beside"
+_MAX_LIFE = 20
+"""Characters: it comes from a peer."""
+
+
+class Death(NamedTuple):
+    """life: which of the node's engines it was; alone: whether no other suspect was unanswered there."""
+
+    life: str
+    alone: bool
 
 
 def handed_to(instance_id: str | None) -> str:
-    """The word for a loss."""
+    """The line for a request that is given back."""
     return HANDOFF if instance_id is None else _TO + instance_id
 
 
-def read_loss(why: str) -> tuple[str, str | None]:
-    """Of a loss's word: the reason alone, and the node that has room, where there is one."""
-    return (HANDOFF, why.removeprefix(_TO)) if why.startswith(_TO) else (why, None)
+def died(life: int, *, alone: bool) -> str:
+    """The line for a request that an engine died under. life: which one, of those that this agent started."""
+    return f"{ENGINE_DIED} {life} {_ALONE if alone else _BESIDE}"
+
+
+def read_loss(line: str) -> tuple[str, str | None]:
+    """The reason alone, and the node that has room, where there is one. A line of an unknown form is its own reason."""
+    if line.startswith(_TO):
+        return HANDOFF, line.removeprefix(_TO)
+    return (line if read_death(line) is None else ENGINE_DIED), None
+
+
+def read_death(line: str) -> Death | None:
+    """What a line says of an engine that died; None where it says nothing of one."""
+    match line.split(" "):
+        case [why, life, beside] if why == ENGINE_DIED and beside in (_ALONE, _BESIDE):
+            return Death(life[:_MAX_LIFE], beside == _ALONE)
+    return None

@@ -55,7 +55,7 @@ def read_index(data: bytes) -> Index:
             tuple(map(int, told["sizes"])),
             str(told["object"]),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"not an index of blocks: {error!r}") from error
     if len(index.names) != len(index.sizes) or len(index.names) > MAX_BLOCKS:
         raise ValueError("an index of blocks that does not fit together")

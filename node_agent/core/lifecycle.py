@@ -10,11 +10,14 @@
 Rules kept here:
 
 * a node that drains never takes requests again; a shorter deadline replaces a longer one, never the other way;
+* a notice leaves no more than NOTICE_LEAD_S from when the first one was seen, and one whose deadline cannot be true
+  leaves exactly that: the time in it is EC2's, and this node's clock may be another (`believed_deadline`);
 * effects carry their order: peers and readiness hear of a cordon before any stream is moved; clients are told before
   the engine stops; tags go before the process does;
 * GONE is the end: whatever happens afterwards changes nothing.
 
-Fed by the reactor, one event at a time. Instants are unix seconds and arrive with the events.
+Fed by the reactor, one event at a time. Instants are unix seconds of a clock that does not jump, and arrive with the
+events.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from node_agent.contract.errors import InvalidTransition
+from node_agent.contract.notices import NOTICE_LEAD_S, InterruptionNotice
 from node_agent.contract.states import NodeState
 
 CLOSE_CLIENTS_BEFORE_S = 5.0
@@ -56,7 +60,7 @@ class EngineGaveUp:
 
 @dataclass(frozen=True)
 class NoticeSeen:
-    """EC2 takes the instance at `deadline`."""
+    """EC2 takes the instance at `deadline`, as the notice has it: any number, see `believed_deadline`."""
 
     at: float
     deadline: float
@@ -120,6 +124,46 @@ class Retire:
 Effect = Publish | MoveStreams | CloseClients | Retire
 
 
+def service_word(state: NodeState, streams: int) -> str:
+    """Whether the node serves, for systemd and the boot scripts: never ended while it begins with "serving".
+
+    streams: requests at this engine and clients connected here, together.
+    """
+    return f"{'serving' if state.takes_requests or streams else 'not serving'}: {state.value}"
+
+
+CLOCKS_AGREE_S = 2.0
+"""IMDS tells its own time in whole seconds; within this difference this node's clock is the finer one."""
+
+IMMINENT_S = 1.0
+"""What is left where EC2's own clock is past the deadline of its notice."""
+
+
+def in_own_time(notice: InterruptionNotice, now: float) -> float:
+    """The deadline of a notice by this node's clock, where the notice says what time it was; else as it stands.
+
+    now: this node's unix seconds when the notice was read.
+    """
+    if notice.as_of is None:
+        return notice.deadline
+    here = now if abs(now - notice.as_of) <= CLOCKS_AGREE_S else notice.as_of
+    left_s = notice.deadline - here
+    return now + (IMMINENT_S if -NOTICE_LEAD_S < left_s <= 0.0 else left_s)
+
+
+def believed_deadline(deadline: float, seen_at: float, first_seen_at: float) -> float:
+    """When EC2 takes the instance, by this node's clock. All instants are unix seconds.
+
+    EC2 gives NOTICE_LEAD_S and never more (the user guide's page on spot-instance-termination-notices), so the first
+    look at a notice bounds it, whatever the clocks say. A deadline that has passed, that is further away than that, or
+    that is no number, comes from a clock that is not this node's: then the bound is all there is to believe.
+
+    deadline: of the notice; seen_at: when it was read; first_seen_at: when the first notice was read.
+    """
+    bound = first_seen_at + NOTICE_LEAD_S
+    return min(bound, deadline) if 0.0 < deadline - seen_at <= NOTICE_LEAD_S else bound
+
+
 class Lifecycle:
     """See the module. `state` is what the node says of itself; `recent` makes a bug report replayable.
 
@@ -132,6 +176,7 @@ class Lifecycle:
         self.state = NodeState.STARTING
         self.deadline: float | None = None
         self.recent: deque[Event] = deque(maxlen=64)
+        self._noticed_at: float | None = None
         self._at_risk = False
         self._clients_closed = False
 
@@ -150,7 +195,7 @@ class Lifecycle:
             case RebalanceSeen():
                 return self._rebalance(event.at)
             case NoticeSeen():
-                return self._drain(event.at, event.deadline, "notice-seen", "imds")
+                return self._notice(event)
             case TermRequested():
                 return self._drain(event.at, event.deadline, "termination-requested", "agent")
             case Tick():
@@ -175,6 +220,12 @@ class Lifecycle:
             return ()
         self.state = NodeState.AT_RISK
         return (Publish(self.state, "rebalance-recommended", "imds", at),)
+
+    def _notice(self, event: NoticeSeen) -> tuple[Effect, ...]:
+        if self._noticed_at is None:
+            self._noticed_at = event.at
+        deadline = believed_deadline(event.deadline, event.at, self._noticed_at)
+        return self._drain(event.at, deadline, "notice-seen", "imds")
 
     def _drain(self, at: float, deadline: float, step: str, source: str) -> tuple[Effect, ...]:
         if self.deadline is not None and deadline >= self.deadline:

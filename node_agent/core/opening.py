@@ -28,7 +28,7 @@ class Opening:
         return orjson.dumps(
             {
                 "kind": self.generation.kind.value,
-                "body": self.generation.body,
+                "body": self.generation.as_asked,
                 "runs": _runs_to_json(self.runs),
                 "request_id": self.request_id,
                 **({} if self.durable else {"durable": False}),

@@ -68,7 +68,8 @@ class Retelling(GoesOn):
     """See the module; the shell that has connections uses it as it uses a `core/stream.StreamMachine`.
 
     events: those of the client; log: the journal's lines; lost_why: in a word, what happened to the last engine;
-    chosen: the way that the current engine goes on, None where it answers the whole request.
+    lost_error: the error event that it ended with, b"" where there was none; chosen: the way that the current engine
+    goes on, None where it answers the whole request.
     """
 
     def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run] = ()) -> None:
@@ -77,6 +78,7 @@ class Retelling(GoesOn):
         self.log = bytearray()
         self.state = StreamState.WAITING
         self.lost_why = ""
+        self.lost_error = b""
         self.chosen: Choice | None = None
         self.attempts = 0
         self._parser = sse.SseParser()
@@ -134,6 +136,7 @@ class Retelling(GoesOn):
         if self.attempts or self.seq:
             self._passages.retell()
         self.attempts += 1
+        self.lost_error = b""
         self.state = StreamState.WAITING
         self._parser = sse.SseParser()
         if self._wants_logprobs:
@@ -149,7 +152,7 @@ class Retelling(GoesOn):
         else:
             told |= {(RESUME_IDS if chosen.way is Way.RESUME else FORCED_IDS): self._ids, APART: 1}
         extra = self.generation.body.get("vllm_xargs") or {}
-        body = {**self.generation.body, "vllm_xargs": {**extra, **told}}
+        body = {**self.generation.as_asked, "vllm_xargs": {**extra, **told}}
         return EngineRequest(self.generation.kind.value, orjson.dumps(body))
 
     def feed(self, data: bytes) -> bytes:
@@ -189,6 +192,7 @@ class Retelling(GoesOn):
             if name in (IDS_EVENT, PROMPT_EVENT, FINISH_EVENT):
                 return self._beside(name, told)
             if name == b"error" or told.get("error") or told.get("type") in ("error", "response.failed"):
+                self.lost_error = payload
                 return self.lose("error-chunk")
             return self._passed_on(name, told)
         except ValueError as differs:

@@ -8,13 +8,15 @@ For each request, the first rule that finds somebody who can take it, within the
 3. the owner of its session, or of its conversation's beginning, where the prefix cache is warm;
 4. the least loaded of the next few in that order, so that what overflows stays together, too;
 
-and where all of these are beyond the bound, the least loaded of them and of some more.
+and where all of these are beyond the bound, the least loaded of them and of some more;
+
+5. where every breaker of those that are left is open, the least loaded of them all the same, if it is not full: a
+   breaker spares requests a node that fails while others work, and must not become an outage of its own.
 
 Who can take it: serves the model, was not tried for this request, is able to (`Request.able`), has its breaker closed,
-and is not full. The bound
-is BOUND times the mean in flight, and SLACK more (Mirrokni, Thorup, Zadimoghaddam 2018). Nodes that are ready come
-before those at risk, and after a loss other pools before the lost one's, because EC2 reclaims pools. Suspects,
-draining and unready nodes are not on the ring at all.
+and is not full. The bound is BOUND times the mean in flight, and SLACK more (Mirrokni, Thorup, Zadimoghaddam 2018).
+Nodes that are ready come before those at risk, and after a loss other pools before the lost one's, because EC2 reclaims
+pools. Suspects, draining and unready nodes are not on the ring at all.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class Request:
     `core/ring`; None where it has none; by_session: whether the client named the session; tried: instance ids that
     lost it already; able: whether a node's engine could take it, None where any could; avoid: the pool of the last
     loss; handed_to: whom the last node handed it over to; goes_on: whether it has begun: then a full node is better
-    than none.
+    than none; last_resort: whether a node with an open breaker is better than none, also where others are only full.
     """
 
     model: str | None
@@ -84,6 +86,7 @@ class Request:
     avoid: Pool | None = None
     handed_to: str | None = None
     goes_on: bool = False
+    last_resort: bool = False
 
 
 class Candidate:
@@ -203,7 +206,12 @@ class Router:
         self._sides = {model: self._sides.get(model) or Side() for model in by_model}
         for model, side in self._sides.items():
             side.renew(by_model[model])
-        self._breakers = {name: breaker for name, breaker in self._breakers.items() if name in sources}
+        # This node's own is in no source; it goes with its engine: the next one begins anew.
+        self._breakers = {
+            name: breaker
+            for name, breaker in self._breakers.items()
+            if name in sources or (name == self._own_id and name in candidates)
+        }
 
     def _candidate(self, status: NodeStatus, source: Loaded) -> Candidate:
         name = status.instance_id
@@ -239,9 +247,14 @@ class Router:
             breaker.succeeded()
 
     def failed(self, name: str, now: float) -> None:
-        """That node lost a request that it had taken."""
+        """That node lost a request that it had taken, and it was the node's fault."""
         if breaker := self._breakers.get(name):
             breaker.failed(now)
+
+    def undecided(self, name: str) -> None:
+        """A request ended there, and that says nothing of the node."""
+        if breaker := self._breakers.get(name):
+            breaker.undecided()
 
     # what to do
 
@@ -269,6 +282,8 @@ class Router:
         else:
             near = self._near(side.ring.walk(request.key), request, now, bound)
             chosen, reason = self._with_key(near, side, request, now, bound)
+        if chosen is None:
+            chosen, reason = self._last_resort(side, request), "last-resort"
         return self._take(chosen, reason, request, now) if chosen is not None else Nowhere.FULL
 
     def _side(self, model: str | None) -> Side | None:
@@ -277,11 +292,21 @@ class Router:
         return max(self._sides.values(), key=lambda side: len(side.ring), default=None)
 
     def _can_take(self, candidate: Candidate, request: Request, now: float) -> bool:
-        if candidate.name in request.tried or not candidate.breaker.allows(now):
-            return False
-        if request.able is not None and not request.able(candidate.status):
+        if not candidate.breaker.allows(now) or not self._may_ask(candidate, request):
             return False
         return request.goes_on or not candidate.is_full()
+
+    def _may_ask(self, candidate: Candidate, request: Request) -> bool:
+        if candidate.name in request.tried:
+            return False
+        return request.able is None or request.able(candidate.status)
+
+    def _last_resort(self, side: Side, request: Request) -> Candidate | None:
+        left = [candidate for candidate in side.in_turn() if self._may_ask(candidate, request)]
+        if not request.last_resort and any(candidate.breaker.is_closed for candidate in left):
+            return None  # those are full: that is no breaker's doing
+        could = [candidate for candidate in left if request.goes_on or not candidate.is_full()]
+        return min(could, key=lambda candidate: (not candidate.is_ready, candidate.in_flight()), default=None)
 
     def _near(self, order: Iterable[Candidate], request: Request, now: float, fine: float) -> list[Candidate]:
         """The first few of the best kind there is, in that order; only the first where it has no more than `fine`."""

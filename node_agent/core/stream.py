@@ -7,7 +7,7 @@ Rules kept here:
   the end of the bytes without one mean that the engine was lost, and why;
 * once the last finish_reason was handed out nothing can be lost any more: what is missing is made here;
 * every engine after the first goes on under the id, name and time of the first, so the client sees one answer;
-* every event carries its id, `<stream>/<seq>` and more after a takeover (`core/epochs`);
+* every event has an id, `<stream>/<seq>` and more after a takeover (`core/epochs`), which clients get that can use it;
 * for every event there is one line of the journal (`core/lines`), from which `core/streams` makes the same stream again
   on another node;
 * an event that is like the one before but for its text and id is compared, not read (`core/template`): its plain line
@@ -54,14 +54,15 @@ _MAY_ASK = (StreamState.WAITING, StreamState.LOST, StreamState.BETWEEN)
 class StreamMachine(Account, GoesOn):
     """See the module.
 
-    lost_why: in a word, what happened to the last engine; chosen: the way that the current
-    engine goes on, None where it answers the whole request.
+    lost_why: in a word, what happened to the last engine; lost_error: the error event that it ended with, b"" where
+    there was none; chosen: the way that the current engine goes on, None where it answers the whole request.
     """
 
     def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run] = ()) -> None:
         super().__init__(generation, stream_id, runs)
         self.state = StreamState.WAITING
         self.lost_why = ""
+        self.lost_error = b""
         self.chosen: Choice | None = None
         self._way: Way | None = None  # of the current engine; None: it answers the whole request
         self._choice: int | None = None  # the one that the current engine continues; None: it answers the whole request
@@ -92,6 +93,7 @@ class StreamMachine(Account, GoesOn):
         self._parser = sse.SseParser()
         self._template, self._compare, self._lessons = None, None, 0
         self._texts, self._piece = None, None
+        self.lost_error = b""
         self.state = StreamState.WAITING
         if echo.is_unknown(self.generation):
             self._texts = echo.Texts(len(self.generation.prompts))
@@ -169,8 +171,11 @@ class StreamMachine(Account, GoesOn):
             choices = chunk.get("choices")
         except (orjson.JSONDecodeError, AttributeError):
             return self.lose("malformed-chunk")
+        if choices is None and "error" in chunk:
+            self.lost_error = payload
+            return self.lose("error-chunk")
         if choices is None:
-            return self.lose("error-chunk" if "error" in chunk else "malformed-chunk")
+            return self.lose("malformed-chunk")
         if not choices:
             return self._usage_chunk(chunk)
         choice = choices[0]
@@ -366,7 +371,7 @@ class StreamMachine(Account, GoesOn):
         is_example = bool(out and text) and self._said_no_more and len(ids) == 1 and is_alone and not asks_more
         if is_example and journal.is_level and self._lessons < _MAX_LESSONS:
             self._lessons += 1
-            told = out.partition(b"\ndata: ")[2].removesuffix(b"\n\n")
+            told = out.partition(b"data: ")[2].removesuffix(b"\n\n")
             if (learned := template.learn(payload, text, ids[0], told)) is not None:
                 self._template, self._plain_choice = learned.compare(), index
         is_settled = journal.is_level and journal.is_written and self.state is StreamState.STREAMING

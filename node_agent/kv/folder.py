@@ -161,7 +161,7 @@ class BlockFolder:
 
     def layout(self) -> dict[str, Any] | None:
         """What the engine said of it; None where it has said nothing yet."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             told = json.loads((self.root / LAYOUT).read_text())
             return told if isinstance(told, dict) else None
         return None
@@ -184,7 +184,7 @@ class BlockFolder:
         found: dict[str, bytes] = {}
         for path in ((self.root / HEADS).with_suffix(".old"), self.root / HEADS):
             with contextlib.suppress(FileNotFoundError):
-                text = path.read_text()
+                text = path.read_text(errors="replace")
                 for line in text.splitlines() if having in text else ():
                     if having not in line:
                         continue

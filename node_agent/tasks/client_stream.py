@@ -10,32 +10,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from node_agent.contract.errors import ContinuationImpossible, StaleEpoch
+from node_agent.contract.errors import ContinuationImpossible, RequestRejected, StaleEpoch
 from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
 from node_agent.core import sse
-from node_agent.core.handing_over import read_loss
+from node_agent.core.content import content_of
+from node_agent.core.failure import By, Verdict, judge_answer, judge_event, judge_loss, read_body
+from node_agent.core.handing_over import read_death, read_loss
 from node_agent.core.nodes import NodeStatus, Pool
 from node_agent.core.patience import Pace, first_token_s, silence_s
 from node_agent.core.router import Request, Route
 from node_agent.core.stream_state import StreamState
 from node_agent.core.streams import Machine
+from node_agent.core.tries import MAX_ENGINES, Answer, Tries
 from node_agent.ports import ExchangeLost, Response
-from node_agent.tasks.engines import WRONG_MODEL, Engines
+from node_agent.tasks.deadly import SUSPECT_HEADER
+from node_agent.tasks.engines import Engines, answered_by, lost_by
 from node_agent.tasks.kept_stream import KeptStream
 from node_agent.tasks.kv_bring import IN_S3, KV_HEADER
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import Reply
-
-MAX_ENGINES = 3
-"""Engines that may be lost under one stream before it ends with an error."""
 
 WAIT_FOR_NODE_S = 15.0
 """How long a stream that began waits for any node to take it on, where none is ready."""
 
 _OVER = (StreamState.COMPLETE, StreamState.LOST, StreamState.BETWEEN)
 _LOOK_EVERY_S = 0.1
+_SAME_AGAIN_AFTER_S = 0.5
+"""Before a node is asked again that has lost this stream: where there is no other, it is not to be hurried."""
+
 _END_WITHIN_S = 0.2
 """Between an engine's [DONE] and the end of its response."""
 
@@ -56,7 +61,8 @@ class _Loss:
 class ClientStream:
     """One stream of one client. `run` it; `close_with_handoff` ends it early, `abandon` when the client is gone.
 
-    wanted: what routing has to know; replay: events that a client who came back lacks; kept: the stream's journal.
+    wanted: what routing has to know; replay: events that a client who came back lacks; kept: the stream's journal;
+    headers: the client's, as far as engines are sent them.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class ClientStream:
         reply: Reply,
         wanted: Request,
         replay: bytes = b"",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.stream_id = kept.ahead.stream
         self.machine = machine
@@ -79,7 +86,7 @@ class ClientStream:
         self._wanted = replace(wanted, goes_on=True)
         self._replay = replay
         # The engine makes its own id of ours (chatcmpl-<stream>), so that one word finds a stream everywhere.
-        self._headers = {"content-type": "application/json", "x-request-id": self.stream_id}
+        self._headers = {**(headers or {}), "content-type": "application/json", "x-request-id": self.stream_id}
         if not kept.ahead.wanted:
             self._headers[DURABILITY_HEADER.decode()] = NOT_DURABLE
         self._context_at = ""  # the node whose engine had the context last, as KV_HEADER says it
@@ -87,6 +94,9 @@ class ClientStream:
         self._response: Response | None = None
         self._closed: str | None = None  # why it ends early: handoff, client-gone, taken
         self._tried: list[NodeStatus] = []
+        self._tries = Tries()
+        self._may_go_on = True  # whether another engine may be asked after the last loss
+        self._content: bytes | None = None  # see _content_of
         self._handed_to: str | None = None  # who has room, by the word of the node that gave the stream back
         self._loss: _Loss | None = None
         self._heard_at = 0.0  # loop time of the last bytes of the engine that was lost last
@@ -97,6 +107,7 @@ class ClientStream:
         self._pace = Pace()
         self._clock = asyncio.get_running_loop().time
         self._keep = kept.write
+        machine.events.shows_ids = reply.reader.uses_ids
         kept.deliver = reply.request.write
         kept.fenced = self._fenced
         reply.request.when_gone(self.abandon)
@@ -141,13 +152,24 @@ class ClientStream:
                 return status
             if self._closed is None and self.machine.state is StreamState.BETWEEN:
                 continue  # the same engine answers the next choice, too
-            may_go_on = self._closed is None and len(self._tried) < MAX_ENGINES
+            may_go_on = self._closed is None and self._may_go_on
             route = await self._next_route() if may_go_on else None
         if self._closed is not None:
             return await self._end_early()
-        if len(self._tried) >= MAX_ENGINES:
-            return await self._fail("engine_lost", f"{MAX_ENGINES} engines were lost under this request.")
-        return await self._fail("no_ready_node", "No node is ready to go on with this request.")
+        return await self._in_vain()
+
+    async def _in_vain(self) -> int:
+        """No engine is left to ask, or no other would say more."""
+        tries = self._tries
+        if (answer := tries.answer) is not None:
+            await self.kept.drained()
+            return self._reply.pass_on(answer)
+        if tries.were_busy:
+            return await self._fail("fleet_full", "No engine had room for this request; try again.", 429)
+        if len(tries.whys) >= MAX_ENGINES:
+            return await self._fail("engine_lost", f"{tries.in_words('engines')} were lost under this request.")
+        after = f", after {tries.in_words('engines')} lost it" if tries.whys else ""
+        return await self._fail("no_ready_node", f"No node is ready to go on with this request{after}.")
 
     def keep_alive(self) -> None:
         self._reply.keep_alive(self.kept.ahead.delivered)
@@ -198,7 +220,12 @@ class ClientStream:
         if (chosen := self.machine.chosen) is not None:
             self._node.metrics.ways.labels(chosen.way.value).inc()
             _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.way.value, chosen.reason)
+        try:
+            is_suspect = bool(self._node.deadly) and self._node.deadly.check(self._content_of())
+        except RequestRejected as refused:
+            return await self._fail(refused.code, str(refused), refused.status)
         await self._engines.bring(node, self.stream_id, context_at)
+        turn = await self._engines.turn(node) if is_suspect else None
         max_tokens = self._generation.max_tokens
         self._route = route
         self._retune_at, self._paced_seq = self.machine.seq + 1, 0
@@ -206,10 +233,11 @@ class ClientStream:
             node,
             "POST",
             request.path,
-            {**self._headers, KV_HEADER: context_at} if context_at else self._headers,
+            self._headers_with(context_at, is_suspect=is_suspect),
             request.body,
             max_tokens=None if max_tokens is None else max(1, max_tokens - self.machine.tokens),
             silence_s=first_token_s(len(request.body)),
+            turn=turn,
         )
         if self._closed is not None:
             response.abort(self._closed)  # before there was anything to abort
@@ -217,11 +245,23 @@ class ClientStream:
         try:
             return await self._read(route, response)
         except ExchangeLost as lost:
-            return await self._engine_ended(node, lost.why)
+            return await self._engine_ended(node, lost.why, lost_by(lost, is_own=self._is_own(node)))
         finally:
             self._heard_at = response.heard_at or self._heard_at
             self._response = None
             response.close()
+
+    def _headers_with(self, context_at: str, *, is_suspect: bool) -> dict[str, str]:
+        more = {KV_HEADER: context_at} if context_at else {}
+        if is_suspect:
+            more[SUSPECT_HEADER] = "1"
+        return {**self._headers, **more} if more else self._headers
+
+    def _content_of(self) -> bytes | None:
+        """See `core/content`; it takes a while, and is seldom asked for."""
+        if self._content is None:
+            self._content = content_of(self._generation.body)
+        return self._content
 
     async def _read(self, route: Route, response: Response) -> int | None:
         await response.head()
@@ -230,18 +270,20 @@ class ClientStream:
         self._node.succeeded(route.node.instance_id)
         self._reply.start(route)
         await response.pipe(self._take)
-        return await self._engine_ended(route.node, "eof")
+        return await self._engine_ended(route.node, "eof", By.ENGINE)
 
-    async def _engine_ended(self, node: NodeStatus, why: str) -> int | None:
-        """The engine says nothing more: its part was over before, or is lost for this reason."""
+    async def _engine_ended(self, node: NodeStatus, why: str, by: By) -> int | None:
+        """The engine says nothing more: its part was over before, or is lost for this reason. by: who broke it off."""
         if self._closed is not None:
             return None
+        if self.machine.state is StreamState.LOST:
+            by = By.ENGINE  # what was read before it broke off says why
         if out := self.machine.lose(why):
             self._deliver(out)
         if self.machine.state is StreamState.COMPLETE:
             return await self._end()
         if self.machine.state is StreamState.LOST:
-            self._lost(node, self.machine.lost_why)
+            self._lost(node, self.machine.lost_why, by)
         return None
 
     def _take(self, data: bytes) -> None:
@@ -264,6 +306,7 @@ class ClientStream:
         response, seq = self._response, self.machine.events.seq
         if response is None:
             return
+        self._answered()
         if self._paced_seq:
             self._pace.observe((response.heard_at - self._paced_at) / max(1, seq - self._paced_seq))
         self._paced_seq, self._paced_at = seq, response.heard_at
@@ -291,25 +334,46 @@ class ClientStream:
         await self.kept.drained()
         return self._reply.end()
 
+    def _is_own(self, node: NodeStatus) -> bool:
+        return node.instance_id == self._node.instance_id
+
+    def _answered(self) -> None:
+        """The engine has begun to answer: whoever could not is found wanting, and the request ends no engines."""
+        if self._tries.in_doubt:
+            self._node.found_wanting(self._tries.in_doubt)
+            self._tries.in_doubt.clear()
+        if self._node.deadly and self.machine.tokens:
+            self._node.deadly.answered(self._content_of())
+
     async def _refused(self, node: NodeStatus, response: Response) -> int | None:
-        """An answer that is no stream: the client's own fault (4xx) is passed on, all else is a loss.
-
-        A 404 is none of the client's: the node said that it serves the model, or it would not have been chosen.
-        """
+        """An answer that is no stream."""
         body = await response.read_all(_MAX_REFUSAL_BYTES)
-        if response.status == 404:
-            self._lost(node, WRONG_MODEL)
-            return None
-        if self.machine.seq or not 400 <= response.status < 500:
-            self._lost(node, f"status-{response.status}")
-            return None
-        return self._reply.refuse(response.status, body)
+        # The node said that it serves the model, or it would not have been chosen.
+        kind, by = read_body(body, has_model=True), answered_by(response, is_own=self._is_own(node))
+        verdict = judge_answer(by, response.status, kind, is_continuation=self.machine.chosen is not None)
+        content_type = response.headers.get(b"content-type", b"application/json")
+        self._failed(node, verdict, Answer(response.status, body, content_type))
+        return None
 
-    def _lost(self, node: NodeStatus, word: str) -> None:
+    def _lost(self, node: NodeStatus, line: str, by: By) -> None:
+        """line: why, as `core/handing_over` writes it; by: who lost it."""
         if self._closed is not None:
             return
-        why, self._handed_to = read_loss(word)
-        self._node.failed(node.instance_id, why)
+        why, self._handed_to = read_loss(line)
+        if (error := self.machine.lost_error) and by is By.ENGINE:
+            verdict = judge_event(error, is_continuation=self.machine.chosen is not None)
+            self._failed(node, verdict, Answer(200, error, is_event=True))
+            return
+        verdict = judge_loss(by, why)
+        if verdict.is_death:
+            self._node.deadly.died(self._content_of(), node.instance_id, read_death(line))
+        self._failed(node, verdict, None)
+
+    def _failed(self, node: NodeStatus, verdict: Verdict, answer: Answer | None) -> None:
+        """The engine of this node did not answer, or not to the end. answer: what it said in its place."""
+        self._node.failed(node.instance_id, verdict)
+        self._may_go_on = self._tries.failed(node.instance_id, verdict, answer)
+        why = verdict.why
         if self.machine.state is not StreamState.LOST:
             self.machine.lose(why)
         if self._loss is None:
@@ -318,10 +382,13 @@ class ClientStream:
             self._loss = _Loss(node.instance_id, why, heard_at or self._heard_at or self._clock())
         self._context_at = node.instance_id
         self._node.metrics.losses.labels(why).inc()
-        _log.info("stream %s: lost %s: %s, after %d tokens", self.stream_id, node.instance_id, why, self.machine.tokens)
+        _log.info(
+            "stream %s: lost %s: %s, after %d tokens: %s",
+            self.stream_id, node.instance_id, why, self.machine.tokens, verdict.reason,
+        )  # fmt: skip
 
     def _gone_on(self, node: NodeStatus, now: float) -> bytes:
-        """The stream goes on: count the pause, and say it in a comment that SSE clients ignore."""
+        """The stream goes on: count the pause, and say it in a comment to a client that takes comments."""
         loss, self._loss = self._loss, None
         if loss is None or not self.machine.seq:
             return b""
@@ -331,7 +398,7 @@ class ClientStream:
         told = f"synkti continued on {node.instance_id} after {loss.why} on {loss.node}"
         told += f", pause {pause_s * 1000:.1f} ms"
         _log.info("stream %s: %s", self.stream_id, told)
-        return sse.comment(told)
+        return sse.comment(told) if self._reply.reader.uses_ids else b""
 
     async def _next_route(self) -> Route | None:
         """Another engine: outside the lost pool where possible; of those that were tried, any but the last."""
@@ -343,6 +410,8 @@ class ClientStream:
                 wanted = replace(self._wanted, tried=not_again, able=able, avoid=last, handed_to=self._handed_to)
                 route = self._node.route(wanted)
                 if isinstance(route, Route):
+                    if route.node.instance_id in tried:
+                        await asyncio.sleep(_SAME_AGAIN_AFTER_S * len(tried))
                     return route
             if self._clock() >= give_up_at:
                 break

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping
 
 from node_agent.core.addresses import parse_address
+from node_agent.core.failure import By
 from node_agent.core.nodes import NodeStatus, load_from_header
 from node_agent.core.patience import accept_s
 from node_agent.core.signing import AUTH_HEADER, sign
@@ -14,7 +15,7 @@ from node_agent.ports import ExchangeLost, Http, Response
 from node_agent.tasks.asked import Asked
 from node_agent.tasks.kv_bring import Contexts
 from node_agent.tasks.node import Node
-from node_agent.tasks.served import ServedRequests
+from node_agent.tasks.served import ServedRequests, Turn
 
 ENGINE_PREFIX = "/peer/v1/engine"
 MAX_TOKENS_HEADER = "x-synkti-max-tokens"
@@ -24,8 +25,20 @@ LOAD_HEADER = b"x-synkti-load"
 LOST_HEADER = b"x-synkti-lost"
 """On a peer door's 503: why its engine lost the request, which has to go on elsewhere."""
 
+ENGINE_HEADER = b"x-synkti-engine"
+"""On a peer door's answers that are its engine's; one without it is the door's own, and about that peer only."""
+
 PEER_SILENT = "peer-silent"
-WRONG_MODEL = "wrong-model"
+
+
+def answered_by(response: Response, *, is_own: bool) -> By:
+    """Whose answer it is: a node's engine's, or its door's. is_own: whether it is this node that was asked."""
+    return By.ENGINE if is_own or ENGINE_HEADER in response.headers else By.PEER
+
+
+def lost_by(lost: ExchangeLost, *, is_own: bool) -> By:
+    """Who lost an exchange: a node's engine, or the connection to its door."""
+    return By.ENGINE if is_own or lost.passed_on else By.PEER
 
 
 class AtPeer(Asked):
@@ -40,7 +53,7 @@ class AtPeer(Asked):
         await self.exchange.head()
         self._engines.heard(self)
         if self.exchange.status == 503 and LOST_HEADER in self.exchange.headers:
-            raise ExchangeLost(self.exchange.headers[LOST_HEADER].decode("latin-1"))
+            raise ExchangeLost(self.exchange.headers[LOST_HEADER].decode("latin-1"), passed_on=True)
 
     def close(self) -> None:
         self._engines.closed(self)
@@ -63,6 +76,10 @@ class Engines:
         if source and target_node.instance_id == self._node.instance_id:
             await self._contexts.bring(stream, source)
 
+    async def turn(self, target_node: NodeStatus) -> Turn | None:
+        """Before this node's own engine is asked a request that another died under; other nodes do that themselves."""
+        return await self._served.turn() if target_node.instance_id == self._node.instance_id else None
+
     def ask(
         self,
         target_node: NodeStatus,
@@ -73,17 +90,18 @@ class Engines:
         *,
         max_tokens: int | None,
         silence_s: float,
+        turn: Turn | None = None,
     ) -> Response:
         """Ask the engine of `target_node`; a refused connection makes the peer suspect at once.
 
         Always close what it returns: until then it counts as under way there.
 
-        max_tokens: of the answer, None where unknown; silence_s: how long it may say nothing.
+        max_tokens: of the answer, None where unknown; silence_s: how long it may say nothing; turn: see `turn`.
         """
         name = target_node.instance_id
         if name == self._node.instance_id:
             self._node.router.opened(name)
-            return self._served.ask(method, target, headers, body, max_tokens, silence_s, own=True)
+            return self._served.ask(method, target, headers, body, max_tokens, silence_s, own=True, turn=turn)
         peer_target = ENGINE_PREFIX + target
         stamp = sign(self._key, method, peer_target, body, self._node.clock(), secrets.token_hex(12))
         extra = {AUTH_HEADER: stamp}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.core.admission import Admission, Refused, Ticket
@@ -17,6 +18,8 @@ from node_agent.tasks.whole_request import ClientGone
 
 LOOK_EVERY_S = 0.05
 _RETRY_AFTER_S = 2.0
+_MAX_NAME = 100
+"""Characters of a name that nobody serves, in the error that says so."""
 
 
 class _Waiting:
@@ -102,7 +105,14 @@ class Entrance:
     def _send_away(self, now: float) -> None:
         for ticket in self._admission.overdue(now):
             waiting = self._waiting.get(ticket.number)
-            if waiting is not None and not waiting.turn.done():
+            if waiting is None or waiting.turn.done():
+                continue
+            # Rather than none at all, a node whose breaker is open: the others are full, and it may do by now.
+            route = self._node.route(replace(waiting.request, last_resort=True))
+            if isinstance(route, Route):
+                self._admission.admitted(now)
+                waiting.turn.set_result(route)
+            else:
                 waiting.turn.set_exception(_full(self._admission.waited_too_long(now, self._chance())))
 
     def _refusal(self, request: Request) -> NoReadyPeer | RequestRejected:
@@ -110,9 +120,8 @@ class Entrance:
         if not models or request.model == self._node.model:  # this node's own: it is on its way
             return NoReadyPeer("No node of the fleet is ready to serve; try again shortly.", _RETRY_AFTER_S)
         have = ", ".join(models)
-        return RequestRejected(
-            404, "model_not_found", f"The model {request.model!r} does not exist; served: {have}.", "model"
-        )
+        name = repr(request.model if request.model is None else request.model[:_MAX_NAME])
+        return RequestRejected(404, "model_not_found", f"The model {name} does not exist; served: {have}.", "model")
 
 
 def _full(refused: Refused) -> FleetFull:

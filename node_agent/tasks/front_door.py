@@ -4,55 +4,57 @@
     /v1/responses, /v1/messages             the same
     other /v1 routes, /tokenize, ...        passed on, retried before the first byte
     /v1/streams/<id>                        a stream that began anywhere, from Last-Event-ID on
-    /v1/models                              what the fleet serves
-    /v1/synkti/nodes                        the fleet as this node sees it
-    /v1/synkti/drains                       this node's drain, while it lives: what happened when
-    /healthz /readyz /metrics               liveness, readiness, Prometheus
+    /v1/models, /health, /metrics, ...      this node's own (`tasks/own_routes`)
 
-Every error is in OpenAI's form and says what to do.
+`core/routes` has them all. What vLLM reads is read here, what it answers is answered; where not, docs/compatibility.md
+says why. Every answer carries X-Request-Id; every error says what to do, in the form of its route.
 """
 
 from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator
+from dataclasses import replace
 from typing import Any
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.contract.names import DURABILITY_HEADER, SESSION_HEADER
+from node_agent.core import client_headers, routes
 from node_agent.core.affinity import session_key
-from node_agent.core.completions import Generation, Kind, read_event_stream, read_generation, read_model, stripped
+from node_agent.core.bodies import Body, read_body
+from node_agent.core.client_headers import REQUEST_ID, stream_reader
+from node_agent.core.completions import MAX_CHOICES, Generation, Kind, OnlyEngineKnows, generation_of, is_of_one_engine
+from node_agent.core.cors import Origins
 from node_agent.core.epochs import Epoch, EventId, Run, parse_event_id
-from node_agent.core.nodes import load_to_json
 from node_agent.core.opening import Opening
 from node_agent.core.router import Request
 from node_agent.core.streams import begun
 from node_agent.core.write_ahead import WriteAhead
 from node_agent.ports import DoorRequest
-from node_agent.tasks.answers import answer_error, answer_json
+from node_agent.tasks.answers import answer_error
 from node_agent.tasks.client_stream import ClientStream
 from node_agent.tasks.draining import Draining
 from node_agent.tasks.engines import Engines
 from node_agent.tasks.entrance import Entrance
 from node_agent.tasks.keepers import Keepers
-from node_agent.tasks.metrics import CONTENT_TYPE
+from node_agent.tasks.models import Models
 from node_agent.tasks.node import Node
 from node_agent.tasks.open_streams import OpenStreams
-from node_agent.tasks.reply import REQUEST_ID, Reply
+from node_agent.tasks.own_routes import OwnRoutes
+from node_agent.tasks.reply import Reply
 from node_agent.tasks.takeover import JournalBehind, Takeovers
+from node_agent.tasks.tokenizing import Tokenizing
 from node_agent.tasks.whole_request import ClientGone, WholeRequest, WholeRequests
 
-_PASSED_ON = frozenset({"/tokenize", "/detokenize", "/version"})
-_HEADERS = {"content-type": "application/json"}
-_STREAMS = "/v1/streams/"
 _MAX_SESSION_BYTES = 256
-
 _KINDS = {kind.value: kind for kind in Kind}
+_NAME_MODEL = (Kind.CHAT, Kind.COMPLETION, Kind.RESPONSES)
+"""Routes where a request may leave the model out; it then means the one that is served. Anthropic's has to name it."""
 
 
 class FrontDoor:
-    """Answers clients' requests."""
+    """Answers clients' requests. origins: whose pages may call from a browser."""
 
     def __init__(
         self,
@@ -63,6 +65,8 @@ class FrontDoor:
         takeovers: Takeovers,
         streams: OpenStreams,
         draining: Draining,
+        models: Models,
+        origins: Collection[str] = (),
     ) -> None:
         self._node = node
         self._entrance = entrance
@@ -70,25 +74,18 @@ class FrontDoor:
         self._keepers = keepers
         self._takeovers = takeovers
         self._streams = streams
-        self._draining = draining
+        self._models = models
+        self._origins = Origins(origins)
+        self._tokenizing = Tokenizing()
+        self._own_routes = OwnRoutes(node, models, draining).handlers
         self.whole_requests = WholeRequests(node, engines)
-        self._own_routes: dict[str, Callable[[DoorRequest], None]] = {
-            "/healthz": self._healthz,
-            "/readyz": self._readyz,
-            "/metrics": self._metrics,
-            "/v1/models": self._models,
-            "/v1/synkti/nodes": self._nodes,
-            "/v1/synkti/drains": self._drains,
-        }
 
     async def __call__(self, request: DoorRequest) -> None:
         path = request.path
-        own = self._own_routes.get(path)
-        if own is not None and request.method == "GET":
-            own(request)
-            return
+        if self._origins:
+            request.add_headers(self._origins.headers(request.headers))
         try:
-            status = await self._serve(request, path)
+            status = await self._answer(request, path)
         except ClientGone:
             status = 499
         except RequestRejected as rejected:
@@ -103,68 +100,121 @@ class FrontDoor:
         except JournalBehind as behind:
             status = 503
             answer_error(request, status, "journal_behind", str(behind), retry_after_s=behind.retry_after_s)
-        label = path if path in _KINDS or path in _PASSED_ON else "other"
-        self._node.metrics.count_request(label, status)
+        if path not in routes.OWN:
+            self._node.metrics.count_request(routes.label(path), status)
 
-    async def _serve(self, request: DoorRequest, path: str) -> int:
-        if path.startswith(_STREAMS):
-            return await self._resume(request, path.removeprefix(_STREAMS))
-        kind = _KINDS.get(path)
-        if kind in (Kind.CHAT, Kind.COMPLETION):
-            return await self._complete(request, kind)
-        if kind is None and not path.startswith("/v1/") and path not in _PASSED_ON:
-            raise RequestRejected(404, "unknown_route", f"There is no route {path}; the API is under /v1.")
-        generation = read_event_stream(kind, request.body) if kind is not None and request.method == "POST" else None
-        if generation is not None:
-            return await self._stream(request, generation)
-        wanted = _wanted(request, read_model(request.body), None)
-        route = await self._entrance.route(wanted, request)
-        whole = WholeRequest(request.method, request.target, _HEADERS, stripped(request.body), wanted)
-        return await self.whole_requests.answer(whole, route, request)
+    async def _answer(self, request: DoorRequest, path: str) -> int:
+        """The status that the client saw. Raises what `__call__` answers."""
+        request_id = secrets.token_hex(16).encode()
+        request.add_headers([(REQUEST_ID, request_id)])
+        if (given := client_headers.request_id(request.headers)) is not None:
+            request_id = given
+            request.add_headers([(REQUEST_ID, given)])
+        if (status := self._no_route(request, path)) is not None:
+            return status
+        if (own := self._own_routes.get(path)) is not None:
+            await own(request)
+            return 200
+        if path.startswith(routes.STREAMS):
+            return await self._resume(request, path.removeprefix(routes.STREAMS))
+        return await self._serve(request, path, request_id)
 
-    async def _complete(self, request: DoorRequest, kind: Kind) -> int:
-        if request.method != "POST":
-            raise RequestRejected(405, "method_not_allowed", f"{kind.value} takes POST.")
-        generation = read_generation(kind, request.body)
+    def _no_route(self, request: DoorRequest, path: str) -> int | None:
+        """Answer what is no route, or one asked in a wrong way; None for all others."""
+        if request.method == "OPTIONS" and (allowed := self._origins.preflight(request.headers)) is not None:
+            request.respond(200, b"OK", b"text/plain; charset=utf-8", allowed)
+            return 200
+        if (shorter := routes.without_slash(request.target)) is not None:
+            request.respond(307, b"", b"", [(b"location", shorter.encode("latin-1", "replace"))])
+            return 307
+        methods = routes.methods_of(path)
+        if methods is not None and not methods:
+            raise RequestRejected(404, "unknown_route", routes.MISSING.format(path=path[:200]))
+        if request.method == "OPTIONS" or (methods is not None and request.method not in methods):
+            allow = ", ".join(methods or ("GET", "POST"))
+            message = f"{path[:200]} takes {allow}, not {request.method}."
+            answer_error(request, 405, "method_not_allowed", message, headers=[(b"allow", allow.encode())])
+            return 405
+        return None
+
+    async def _serve(self, request: DoorRequest, path: str, request_id: bytes) -> int:
+        kind, content_type = _KINDS.get(path), request.headers.get(b"content-type", b"")
+        if not request.body or not routes.may_be_json(content_type):
+            return await self._pass_on(request, request_id, request.body, None)
+        body = read_body(request.body)
+        if path == routes.BATCH:
+            _check_batch(body)
+        if kind is None or not routes.is_json(content_type):
+            return await self._pass_on(request, request_id, body.to_bytes(), body.model)
+        if kind in _NAME_MODEL and isinstance(body.value, dict) and body.value.get("model") in (None, ""):
+            body.value["model"] = self._node.base_model(None)
+        try:
+            generation = generation_of(kind, body)
+        except OnlyEngineKnows:
+            return await self._pass_on(request, request_id, body.to_bytes(), body.model)
+        if kind.speaks_in_events and (not generation.streaming or is_of_one_engine(generation)):
+            return await self._pass_on(request, request_id, body.to_bytes(), generation.model)
         if generation.streaming:
-            return await self._stream(request, generation)
-        wanted = _wanted(request, generation.model, generation.key)
+            return await self._stream(request, request_id, generation)
+        return await self._whole(request, request_id, generation)
+
+    async def _pass_on(self, request: DoorRequest, request_id: bytes, body: bytes, model: str | None) -> int:
+        """What only an engine can answer, be it with an error."""
+        if request.path not in routes.TOKENIZING:
+            return await self._at_engine(request, request_id, body, self._wanted(request, model, None))
+        async with self._tokenizing.place(len(request.body), self._models.own.max_model_len):
+            return await self._at_engine(request, request_id, body, self._wanted(request, model, None))
+
+    async def _whole(self, request: DoorRequest, request_id: bytes, generation: Generation) -> int:
+        wanted = self._wanted(request, generation.model, generation.key)
+        return await self._at_engine(request, request_id, generation.engine_body(), wanted, generation)
+
+    async def _at_engine(
+        self,
+        request: DoorRequest,
+        request_id: bytes,
+        body: bytes,
+        wanted: Request,
+        generation: Generation | None = None,
+    ) -> int:
         route = await self._entrance.route(wanted, request)
-        body = stripped(request.body)
-        whole = WholeRequest("POST", kind.value, _HEADERS, body, wanted, generation.max_tokens, generates=True)
+        headers = _to_engine(request, request_id)
+        max_tokens = generation.max_tokens if generation is not None else None
+        generates = generation is not None
+        whole = WholeRequest(request.method, request.target, headers, body, wanted, max_tokens, generates=generates)
         return await self.whole_requests.answer(whole, route, request)
 
-    async def _stream(self, request: DoorRequest, generation: Generation) -> int:
-        wanted = _wanted(request, generation.model, generation.key)
+    async def _stream(self, request: DoorRequest, request_id: bytes, generation: Generation) -> int:
+        wanted = self._wanted(request, generation.model, generation.key)
         durable = _is_durable(request.headers.get(DURABILITY_HEADER))
         if self._streams.is_full:
             return self._refuse(request)
         route = await self._entrance.route(wanted, request)
         stream_id = secrets.token_hex(12)
-        request_id = request.headers.get(REQUEST_ID)
         epoch = Epoch(1, self._node.instance_id)
         runs = (Run(0, epoch),)
-        opening = Opening(generation, runs, request_id.decode("latin-1") if request_id else None, durable)
+        opening = Opening(generation, runs, request_id.decode("latin-1"), durable)
         machine = begun(generation, stream_id, runs)
         ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log)
         kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
-        reply = Reply(request, stream_id, request_id, generation.kind.value)
-        stream = ClientStream(self._node, self._engines, machine, kept, reply, wanted)
+        reply = Reply(request, stream_id, generation.kind.value, stream_reader(request.headers))
+        headers = _to_engine(request, request_id)
+        stream = ClientStream(self._node, self._engines, machine, kept, reply, wanted, headers=headers)
         return await self._run(stream, stream.run(route))
 
     async def _resume(self, request: DoorRequest, stream_id: str) -> int:
-        if request.method != "GET":
-            raise RequestRejected(405, "method_not_allowed", "A stream is resumed with GET.")
         event = _last_event(stream_id, request.headers.get(b"last-event-id"))
         if self._streams.is_full:
             return self._refuse(request)
         with self._counted_resume():
             takeover = await self._takeovers.take(event)
         kept = self._keepers.begin(takeover.ahead, None, durable=takeover.durable)
-        request_id = takeover.request_id.encode("latin-1", "replace") if takeover.request_id else None
+        if takeover.request_id and REQUEST_ID not in request.headers:
+            request.add_headers([(REQUEST_ID, takeover.request_id.encode("latin-1", "replace"))])
         generation = takeover.machine.generation
-        reply = Reply(request, event.stream, request_id, generation.kind.value)
-        wanted = _wanted(request, generation.model, generation.key)
+        reader = replace(stream_reader(request.headers), uses_ids=True)  # or it would not be here
+        reply = Reply(request, event.stream, generation.kind.value, reader)
+        wanted = self._wanted(request, generation.model, generation.key)
         stream = ClientStream(self._node, self._engines, takeover.machine, kept, reply, wanted, takeover.replay)
         return await self._run(stream, stream.resume())
 
@@ -197,48 +247,28 @@ class FrontDoor:
         answer_error(request, 429, "too_many_streams", message, retry_after_s=1.0)
         return 429
 
-    def _healthz(self, request: DoorRequest) -> None:
-        answer_json(request, {"status": "alive"})
-
-    def _readyz(self, request: DoorRequest) -> None:
-        ready = self._node.state.takes_requests
-        body = {"status": self._node.state.value, "instance_id": self._node.instance_id}
-        answer_json(request, body, 200 if ready else 503)
-
-    def _metrics(self, request: DoorRequest) -> None:
-        request.respond(200, self._node.metrics.exposition(), CONTENT_TYPE.encode())
-
-    def _models(self, request: DoorRequest) -> None:
-        data = [{"id": model, "object": "model", "created": 0, "owned_by": "synkti"} for model in self._node.models()]
-        answer_json(request, {"object": "list", "data": data})
-
-    def _nodes(self, request: DoorRequest) -> None:
-        node = self._node
-        suspects = node.suspects
-        nodes = [
-            {
-                **status.to_json(),
-                **load_to_json(node.load_of(status.instance_id)),
-                "suspect": status.instance_id in suspects,
-            }
-            for status in (node.status(), *node.present)
-        ]
-        answer_json(request, {"self": node.instance_id, "nodes": nodes})
-
-    def _drains(self, request: DoorRequest) -> None:
-        record = self._draining.record
-        answer_json(request, {"drains": [] if record is None else [record.to_json()]})
+    def _wanted(self, request: DoorRequest, model: str | None, key: int | None) -> Request:
+        """What routing has to know. Raises RequestRejected."""
+        model = self._node.base_model(model)
+        session = request.headers.get(SESSION_HEADER)
+        if not session:
+            return Request(model, key)
+        if len(session) > _MAX_SESSION_BYTES:
+            name = SESSION_HEADER.decode()
+            raise RequestRejected(400, "invalid_request", f"{name} has {_MAX_SESSION_BYTES} characters at most.")
+        return Request(model, session_key(session.decode("latin-1")), by_session=True)
 
 
-def _wanted(request: DoorRequest, model: str | None, key: int | None) -> Request:
-    """What routing has to know. Raises RequestRejected."""
-    session = request.headers.get(SESSION_HEADER)
-    if not session:
-        return Request(model, key)
-    if len(session) > _MAX_SESSION_BYTES:
-        name = SESSION_HEADER.decode()
-        raise RequestRejected(400, "invalid_request", f"{name} has {_MAX_SESSION_BYTES} characters at most.")
-    return Request(model, session_key(session.decode("latin-1")), by_session=True)
+def _to_engine(request: DoorRequest, request_id: bytes) -> dict[str, str]:
+    return {**client_headers.to_engine(request.headers), "x-request-id": request_id.decode("latin-1")}
+
+
+def _check_batch(body: Body) -> None:
+    """Raises RequestRejected (400) for more conversations than one request may have."""
+    conversations = body.value.get("messages") if isinstance(body.value, dict) else None
+    if isinstance(conversations, list) and len(conversations) > MAX_CHOICES:
+        message = f"One request may have {MAX_CHOICES} conversations, and this one has {len(conversations)}."
+        raise RequestRejected(400, "invalid_request", message, "messages")
 
 
 def _is_durable(asked: bytes | None) -> bool:

@@ -10,8 +10,8 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from node_agent.contract.errors import StoreUnavailable
-from node_agent.core.addresses import parse_address
+from node_agent.contract.errors import TransientError
+from node_agent.core.addresses import Address, parse_address
 from node_agent.core.membership import (
     Answer,
     Answered,
@@ -23,6 +23,7 @@ from node_agent.core.membership import (
     Membership,
     Questioned,
     Received,
+    Refused,
     Send,
     Tagged,
     Tick,
@@ -35,6 +36,9 @@ from node_agent.tasks.metrics import Metrics
 MEMBERS_TARGET = "/peer/v1/members"
 _SILENCE_S = 1.0
 _MAX_ANSWER_BYTES = 1024 * 1024
+_LOOK_WITHIN_S = 120.0
+"""For all pages of a look at EC2's tags."""
+
 _MAX_ASKED = 16
 """Questions under way; one more is not asked, and the machine asks another time."""
 
@@ -42,7 +46,10 @@ _log = logging.getLogger(__name__)
 
 
 class Gossip:
-    """client: to peers' doors; clock: monotonic seconds; changed: hears of every change, after the machine has it."""
+    """client: to peers' doors; clock: monotonic seconds; changed: hears of every change, after the machine has it.
+
+    refused: gets every content of requests that the fleet refuses, and for how many seconds.
+    """
 
     def __init__(
         self,
@@ -55,6 +62,7 @@ class Gossip:
         self.machine = machine
         self.clock = clock
         self.changed: Callable[[Changed], None] = _nobody
+        self.refused: Callable[[bytes, float], None] = lambda content, left_s: None
         self._datagrams = datagrams
         self._client = client
         self._metrics = metrics
@@ -78,9 +86,12 @@ class Gossip:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Send(to, data):
-                self._datagrams.send(parse_address(to), data)
+                if (address := _address(to)) is not None:
+                    self._datagrams.send(address, data)
             case Ask():
                 self._ask(effect)
+            case Refused(content, left_s):
+                self.refused(content, left_s)
             case Changed(status, before, after, why):
                 was = before.value if before is not None else "new"
                 _log.info("%s at %s: %s, was %s: %s", status.instance_id, status.peer, after.value, was, why)
@@ -120,13 +131,15 @@ class Gossip:
         most_calls: int | None = FIRST_LOOK_CALLS
         while True:
             try:
-                found = await instances.nodes(cluster, most_calls)
+                async with asyncio.timeout(_LOOK_WITHIN_S):
+                    found = await instances.nodes(cluster, most_calls)
                 most_calls = None
                 self.handle(Tagged(self.clock(), found))
                 wait_s = reads.next_s(self.machine.nodes, chance())
-            except StoreUnavailable as error:
+            except (TransientError, TimeoutError) as error:
                 wait_s = reads.after_failure_s(self.machine.nodes, chance())
-                _log.warning("%s; the peers known stay; looking again in %.0f s", error, wait_s)
+                why = str(error) or f"EC2 did not answer within {_LOOK_WITHIN_S:.0f} s"
+                _log.warning("%s; the peers known stay; looking again in %.0f s", why, wait_s)
             await asyncio.sleep(wait_s)
 
     def _ask(self, ask: Ask) -> None:
@@ -139,9 +152,13 @@ class Gossip:
     async def _exchange(self, ask: Ask) -> None:
         """The question needs no stamp: membership's messages are sealed and count once, whatever the clocks say."""
         headers = {"content-type": "application/octet-stream"}
+        address = _address(ask.to)
+        if address is None:
+            self.failed(ask.instance_id, "unreachable")
+            return
         try:
             exchange = await self._client.open(
-                parse_address(ask.to), "POST", MEMBERS_TARGET, headers=headers, body=ask.body, silence_s=_SILENCE_S
+                address, "POST", MEMBERS_TARGET, headers=headers, body=ask.body, silence_s=_SILENCE_S
             )
             try:
                 answer = await exchange.read_all(_MAX_ANSWER_BYTES)
@@ -155,6 +172,14 @@ class Gossip:
             self.handle(Answered(self.clock(), answer))
         else:
             self.failed(ask.instance_id, f"status-{status}")
+
+
+def _address(text: str) -> Address | None:
+    """None for what is no address, as a twin of EC2 may name it: then nobody is there."""
+    try:
+        return parse_address(text)
+    except ValueError:
+        return None
 
 
 def _nobody(changed: Changed) -> None:

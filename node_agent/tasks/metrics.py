@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PAUSES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
+_LAGS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
+
 
 class Metrics:
     """What a node counts. Labels are few and bounded: states, reasons, routes, never ids."""
@@ -24,6 +26,18 @@ class Metrics:
         self.streams = Gauge("synkti_streams_open", "Clients' streams open on this node", registry=registry)
         self.served = Gauge("synkti_engine_requests", "Requests under way at this node's engine", registry=registry)
         self.losses = Counter("synkti_engine_losses", "Engines lost under a stream", ["why"], registry=registry)
+        self.failures = Counter(
+            "synkti_hop_failures", "Failures between an entry and an engine", ["fault", "why"], registry=registry
+        )
+        self.deadly_deaths = Counter(
+            "synkti_deadly_deaths", "Engines that died under a request they had not answered", registry=registry
+        )
+        self.deadly_refused = Counter(
+            "synkti_deadly_refused", "Requests refused because they end engines", registry=registry
+        )
+        self.deadly_cases = Gauge(
+            "synkti_deadly_cases", "Contents of requests suspected or refused now", registry=registry
+        )
         self.continuations = Counter(
             "synkti_continuations", "Streams that went on in another engine", ["why"], registry=registry
         )
@@ -32,6 +46,12 @@ class Metrics:
             "synkti_continuation_pause_seconds",
             "From the last byte of the lost engine to the first of the next",
             buckets=_PAUSES_S,
+            registry=registry,
+        )
+        self.loop_lag = Histogram(
+            "synkti_loop_lag_seconds",
+            "How much later than due the agent's event loop ran a timer",
+            buckets=_LAGS_S,
             registry=registry,
         )
         self.broken = Counter("synkti_streams_broken", "Streams ended with an error", ["code"], registry=registry)
@@ -81,6 +101,9 @@ class Metrics:
             registry=registry,
         )
         self.body_bytes = Gauge("synkti_body_bytes", "Large bodies that the doors hold", registry=registry)
+        self.unexpected = Counter(
+            "synkti_unexpected_errors", "Bugs that ended a turn of a loop, by the loop", ["where"], registry=registry
+        )
         self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
 
         # Looked up once: the library's own way takes longer than the rest of a small request's bookkeeping.

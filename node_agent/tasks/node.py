@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from node_agent.contract.states import NodeState
-from node_agent.core.handing_over import HANDOFF
+from node_agent.core.failure import Counts, Fault, Next, Verdict
 from node_agent.core.membership import Announced, Measured, Member, Membership, View
 from node_agent.core.nodes import Load, NodeStatus, Pool
 from node_agent.core.patience import MIN_SILENCE_S
 from node_agent.core.router import Nowhere, Request, Route, Router
 from node_agent.ports import Identity
+from node_agent.tasks.deadly import DeadlyRequests
 from node_agent.tasks.gossip import Gossip
 from node_agent.tasks.metrics import Metrics
 
@@ -28,7 +29,7 @@ class Node:
     """clock: unix seconds; model: the one that it serves while its state takes requests.
 
     incarnation: the one that this agent began with, its name in the table; min_silence_s: the least inter-token timeout
-    of the streams here; ways: what the self-test found its engine able to.
+    of the streams here; ways: what the self-test found its engine able to; names: all that the engine answers to.
     """
 
     identity: Identity
@@ -38,14 +39,17 @@ class Node:
     metrics: Metrics
     min_silence_s: float = MIN_SILENCE_S
     ways: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()
     incarnation: int = field(init=False)
     router: Router = field(init=False)
+    deadly: DeadlyRequests = field(init=False)
     _view: View | None = field(init=False, default=None)
     _own: NodeStatus | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.incarnation = self.members.status.incarnation
         self.router = Router(self.instance_id)
+        self.deadly = DeadlyRequests(self.gossip, self.metrics)
 
     @property
     def instance_id(self) -> str:
@@ -103,9 +107,19 @@ class Node:
         """A node's engine began to answer."""
         self.router.succeeded(instance_id)
 
-    def failed(self, instance_id: str, why: str) -> None:
-        """A node's engine lost a request; what it gives back because it goes is no failure."""
-        if why != HANDOFF:
+    def failed(self, instance_id: str, verdict: Verdict) -> None:
+        """A request to a node's engine failed: count it where it counts."""
+        self.metrics.failures.labels(verdict.fault.value, verdict.why).inc()
+        if verdict.counts is Counts.YES:
+            self.router.failed(instance_id, self.gossip.clock())
+        elif verdict.next is Next.FINAL and verdict.fault is Fault.CLIENT:
+            self.router.succeeded(instance_id)  # it answered, and well
+        else:
+            self.router.undecided(instance_id)
+
+    def found_wanting(self, instance_ids: Iterable[str]) -> None:
+        """Another engine has answered what these could not."""
+        for instance_id in instance_ids:
             self.router.failed(instance_id, self.gossip.clock())
 
     # routes
@@ -122,6 +136,20 @@ class Node:
         """Whether some node serves it now; None: anything."""
         self._renew()
         return self.router.serves(model)
+
+    def base_model(self, name: str | None) -> str | None:
+        """The model that has a name: its own, another that its engine was given, or an adapter's.
+
+        name: None where the client names none: it means the model of whom it asks, as it does with an engine.
+        """
+        self._renew()
+        serves = self.router.serves
+        if name is not None and (serves(name) or name not in self.names):
+            return name
+        if serves(self.model):
+            return self.model
+        served = self.router.models()
+        return next(iter(served)) if name is None and len(served) == 1 else name
 
     def models(self) -> frozenset[str]:
         """The models that some node serves now."""

@@ -6,7 +6,9 @@
     *    /peer/v1/kv/...              a stream's KV blocks (see `tasks/kv_door`)
 
 What an engine loses is said in words, not by a broken connection: an entry that finds the connection itself broken
-then knows that the node is gone. Journals come to this door too, on connections of their own (`tasks/journal_door`).
+then knows that the node is gone. What an engine answers is marked with ENGINE_HEADER: an entry takes every other answer
+for the door's own, which is about this node and never about the client (`core/failure`). Journals come to this door,
+too, on connections of their own (`tasks/journal_door`).
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from __future__ import annotations
 import logging
 
 from node_agent.contract.names import DURABILITY_HEADER
-from node_agent.core import sse
+from node_agent.core import client_headers, sse
 from node_agent.core.nodes import load_to_header
 from node_agent.core.signing import AUTH_HEADER, Doorkeeper
 from node_agent.core.stream_state import LOST_EVENT
 from node_agent.ports import DoorRequest, ExchangeLost, Response
 from node_agent.tasks.answers import answer_error
-from node_agent.tasks.engines import ENGINE_PREFIX, LOAD_HEADER, LOST_HEADER, MAX_TOKENS_HEADER
+from node_agent.tasks.deadly import SUSPECT_HEADER
+from node_agent.tasks.engines import ENGINE_HEADER, ENGINE_PREFIX, LOAD_HEADER, LOST_HEADER, MAX_TOKENS_HEADER
 from node_agent.tasks.gossip import MEMBERS_TARGET
 from node_agent.tasks.kv_bring import KV_HEADER
 from node_agent.tasks.kv_door import KV_PREFIX
@@ -89,7 +92,7 @@ class PeerDoor:
     async def _pass_on(self, request: DoorRequest, target: str) -> None:
         limit = request.headers.get(MAX_TOKENS_HEADER.encode())
         max_tokens = int(limit) if limit is not None and limit.isdigit() else None
-        headers = {"content-type": "application/json"}
+        headers = client_headers.to_engine(request.headers)
         if (request_id := request.headers.get(b"x-request-id")) is not None:
             headers["x-request-id"] = request_id.decode("latin-1")
         if (durability := request.headers.get(DURABILITY_HEADER)) is not None:
@@ -100,7 +103,8 @@ class PeerDoor:
         request.accept()
         if (source := request.headers.get(KV_HEADER.encode())) is not None:
             await self._kv.contexts.bring(headers.get("x-request-id", ""), source.decode("latin-1"))
-        response = self._served.ask(request.method, target, headers, request.body, max_tokens, _PATIENCE_S)
+        turn = await self._served.turn() if SUSPECT_HEADER.encode() in request.headers else None
+        response = self._served.ask(request.method, target, headers, request.body, max_tokens, _PATIENCE_S, turn=turn)
         request.when_gone(lambda: response.abort(CLIENT_GONE))
         request.when_congested(response.pause)
         try:
@@ -122,11 +126,11 @@ class PeerDoor:
 
     async def _whole(self, request: DoorRequest, response: Response) -> None:
         body = await response.read_all(MAX_ANSWER_BYTES)
-        content_type = response.headers.get(b"content-type", b"application/json")
-        request.respond(response.status, body, content_type, self._told())
+        content_type, more = response.headers.get(b"content-type", b""), client_headers.to_client(response.headers)
+        request.respond(response.status, body, content_type, [*self._told(), *more])
 
     def _told(self) -> list[tuple[bytes, bytes]]:
-        return [(LOAD_HEADER, load_to_header(self._node.router.own_load.load))]
+        return [(ENGINE_HEADER, b"1"), (LOAD_HEADER, load_to_header(self._node.router.own_load.load))]
 
 
 def _answer_lost(request: DoorRequest, why: str) -> None:

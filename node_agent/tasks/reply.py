@@ -1,40 +1,44 @@
 """What one streaming client sees: a head, once; events; and an explicit end or an explicit error, never less.
 
-A client can tell a slow answer from a dead node: the head comes within EARLY_HEAD_S whatever the engine does, and
-from then on the connection is never silent for longer than COMMENT_EVERY_S.
+A client that keeps events' ids can tell a slow answer from a dead node: the head comes within EARLY_HEAD_S whatever the
+engine does, and from then on the connection is never silent for longer than COMMENT_EVERY_S. Others get something every
+IDLE_S, which keeps proxies from closing the connection (`core/client_headers` says what, and why).
 """
 
 from __future__ import annotations
 
 import asyncio
 
-import orjson
-
-from node_agent.contract.errors import openai_error
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER, STREAM_HEADER
 from node_agent.core import sse
-from node_agent.core.endings import error_event
+from node_agent.core.client_headers import StreamReader
+from node_agent.core.endings import error_event, passed_on
 from node_agent.core.router import Route
+from node_agent.core.tries import Answer
 from node_agent.ports import DoorRequest
-from node_agent.tasks.answers import answer_error
+from node_agent.tasks.answers import answer_error, error_body, final_headers
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
-REQUEST_ID = b"x-request-id"
 COMMENT_EVERY_S = 1.0
+IDLE_S = 15.0
 EARLY_HEAD_S = 5.0
+RETRY_MS = 250
+"""After so long an EventSource comes back; by itself it would wait for seconds."""
+
+_BLANK = b"\n\n"
 
 
 class Reply:
-    """The answer on a client's connection.
+    """The answer on a client's connection. path: of the stream's route; reader: how the client reads it."""
 
-    request_id: echoed where the client gave one; path: of the stream's route.
-    """
-
-    def __init__(self, request: DoorRequest, stream_id: str, request_id: bytes | None, path: str) -> None:
+    def __init__(self, request: DoorRequest, stream_id: str, path: str, reader: StreamReader) -> None:
         self.request = request
+        self.reader = reader
         self._stream_id = stream_id
-        self._request_id = request_id
         self._path = path
+        self._say_at = 1 if reader.uses_ids else round(IDLE_S / COMMENT_EVERY_S)
+        self._keep_alive = sse.comment("waiting") if reader.uses_ids or reader.parses else _BLANK
+        self._quiet = 0  # looks at which nothing had been sent since the one before
         self.started = False
         self._ended = False
         self._seen = 0
@@ -50,12 +54,12 @@ class Reply:
         if route is not None:
             lines |= {ROUTE_HEADER: route.reason, NODE_HEADER: route.node.instance_id}
         more = [(key.encode(), value.encode()) for key, value in lines.items()]
-        if self._request_id is not None:
-            more.append((REQUEST_ID, self._request_id))
         self.request.begin(200, EVENT_STREAM, more)
+        if self.reader.reconnects:
+            self.request.write(b"retry: %d\n" % RETRY_MS)  # a line of the first event, whatever that will be
 
     def keep_alive(self, events: int) -> None:
-        """To be called about every COMMENT_EVERY_S: says something where nothing was said since the last call.
+        """To be called about every COMMENT_EVERY_S: sends something where the connection was idle for too long.
 
         Nothing is added to what a client has not read yet: that it is slow is no silence of this side.
 
@@ -64,23 +68,34 @@ class Reply:
         seen, self._seen = self._seen, events
         if self.request.is_congested:
             return
+        self._quiet = self._quiet + 1 if events == seen else 0
         waits_for_head = not self.started and self._clock() - self._asked_at < EARLY_HEAD_S
-        if not self._ended and events == seen and not waits_for_head:
-            self.start(None)
-            self.request.write(sse.comment("waiting"))
+        if self._ended or waits_for_head or self._quiet < self._say_at:
+            return
+        self._quiet = 0
+        self.start(None)
+        self.request.write(self._keep_alive)
 
     def end(self, last: bytes = b"") -> int:
         self._ended = True
         self.request.end(last)
         return 200
 
-    def refuse(self, status: int, body: bytes) -> int:
-        """An engine's own refusal of the request; the status that the client saw."""
+    def pass_on(self, answer: Answer) -> int:
+        """What an engine said of the request itself, in place of an answer; the status that the client saw.
+
+        An error event comes as one, and its stream as vLLM ends it; a whole error comes as one where it still can.
+        """
+        one_line = answer.body.replace(b"\n", b" ")
+        if answer.is_event:
+            self.start(None)
+            return self.end(passed_on(self._path, one_line))
         if self.started:
-            return self.end(error_event(self._path, body.replace(b"\n", b" ")))
+            return self.end(error_event(self._path, one_line))
         self._ended = True
-        self.request.respond(status, body)
-        return status
+        more = [*answer.headers, *final_headers(answer.status)]
+        self.request.respond(answer.status, answer.body, answer.content_type, more)
+        return answer.status
 
     def fail(self, status: int, code: str, message: str) -> int:
         """An error: inside the stream where it began, as a response where not; the status that the client saw."""
@@ -88,4 +103,4 @@ class Reply:
             self._ended = True
             answer_error(self.request, status, code, message, retry_after_s=1.0 if status == 503 else None)
             return status
-        return self.end(error_event(self._path, orjson.dumps(openai_error(status, code, message))))
+        return self.end(error_event(self._path, error_body(self._path, status, code, message)))

@@ -2,18 +2,27 @@
 
 Every request to the local engine passes here, so that the drain planner knows all of them and can hand each one back
 to its entry: its reader then loses the exchange with `handoff`, and the entry goes on where the planner says.
+
+So does whoever waits for an engine that dies: of a request without any answer yet the entry learns that the engine's
+process ended (`core/engine_life`), not only that a connection broke. Requests that an engine died under before are
+asked one at a time, so that the next death says which of them it was.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
 from node_agent.core.addresses import Address
 from node_agent.core.drain import ServedStream
+from node_agent.core.engine_life import EngineLife, begins_answer, may_be_death, says_dead
+from node_agent.core.failure import is_dead_engine
 from node_agent.core.handing_over import handed_to
-from node_agent.ports import Http, Response
+from node_agent.ports import EngineGroup, ExchangeLost, Http, Response
 from node_agent.tasks.asked import Asked
 from node_agent.tasks.node import Node
 
@@ -24,11 +33,33 @@ _SAMPLE_TOKENS = 4
 _BYTES_PER_TOKEN = 4
 """Of a prompt, where nobody counted: about what tokenizers make of English."""
 
+_DEATH_WITHIN_S = 0.25
+"""From a connection's end to that of its process, as the system tells of them."""
+
+_HEALTH_WITHIN_S = 1.0
+_TURN_WITHIN_S = 1.0
+"""How long a suspect waits for those before it to be answered: after an engine's end there may be hundreds."""
+
+_T = TypeVar("_T")
+
+
+class Turn:
+    """A suspect's: until the engine has begun to answer it, or it is over."""
+
+    def __init__(self, lock: asyncio.Lock, *, has_lock: bool) -> None:
+        self._lock = lock
+        self._has_lock = has_lock
+
+    def end(self) -> None:
+        if self._has_lock:
+            self._has_lock = False
+            self._lock.release()
+
 
 class Served(Asked):
     """One request at the local engine. body_bytes: of the request; own: whether this node is its entry.
 
-    request_id: its stream's; durable: whether its client wants it kept.
+    request_id: its stream's; durable: whether its client wants it kept; turn: where an engine died under it before.
     """
 
     def __init__(
@@ -42,8 +73,14 @@ class Served(Asked):
         *,
         durable: bool,
         own: bool,
+        turn: Turn | None,
     ) -> None:
         super().__init__(exchange)
+        self._turn = turn
+        self._life = registry.life
+        self._is_answered = False
+        if turn is not None:
+            self._life.suspects.add(key)
         self.key = key
         self.request_id = request_id
         self.durable = durable
@@ -69,8 +106,54 @@ class Served(Asked):
         return (self.heard_at - self.began_at) / (self.pieces - 1) if self.pieces >= _SAMPLE_TOKENS else None
 
     def close(self) -> None:
+        self._answered()
         self._registry.forget(self)
         self.exchange.close()
+
+    # whether the engine lives until it has begun to answer
+
+    async def head(self) -> None:
+        await self._while_alive(self.exchange.head())
+
+    async def read(self) -> bytes:
+        data = await self._while_alive(self.exchange.read())
+        if not self._is_answered and data:
+            if says_dead(data) and await self._registry.is_dead():
+                raise self._died()
+            if begins_answer(data):
+                self._answered()
+        return data
+
+    async def read_all(self, max_bytes: int) -> bytes:
+        body = await self._while_alive(self.exchange.read_all(max_bytes))
+        if self.status >= 500 and is_dead_engine(body) and await self._registry.is_dead():
+            raise self._died()
+        return body
+
+    async def pipe(self, sink: Callable[[bytes], None]) -> None:
+        while not self._is_answered and (data := await self.read()):
+            sink(data)
+        await self._while_alive(self.exchange.pipe(sink))
+
+    async def _while_alive(self, waiting: Awaitable[_T]) -> _T:
+        try:
+            return await waiting
+        except ExchangeLost as lost:
+            # Without any bytes sent (heard_at is 0) the engine was gone before it could have had the request.
+            if self._is_answered or not self.exchange.heard_at or not may_be_death(lost.why):
+                raise
+            if not await self._registry.has_died(self._life):
+                raise
+            raise self._died() from lost
+
+    def _died(self) -> ExchangeLost:
+        return ExchangeLost(self._life.loss(self.key))
+
+    def _answered(self) -> None:
+        self._is_answered = True
+        if self._turn is not None:
+            self._life.suspects.discard(self.key)
+            self._turn.end()
 
 
 class ServedRequests:
@@ -83,6 +166,9 @@ class ServedRequests:
         self._keys = itertools.count(1)
         self._served: dict[int, Served] = {}
         self._last_pace_s = 0.0
+        self._suspects = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self.life = EngineLife(0)
         node.metrics.served.set_function(self.__len__)
 
     def __len__(self) -> int:
@@ -98,10 +184,12 @@ class ServedRequests:
         silence_s: float,
         *,
         own: bool = False,
+        turn: Turn | None = None,
     ) -> Served:
         """Ask the engine. It is lost with `handoff` where the node begins to drain meanwhile.
 
-        own: whether this node is the request's entry, which counts what it has under way where (`Router.opened`).
+        own: whether this node is the request's entry, which counts what it has under way where (`Router.opened`);
+        turn: of a suspect, which this request ends.
         """
         exchange = self._client.ask(self._engine, method, target, headers=headers, body=body, silence_s=silence_s)
         served = Served(
@@ -113,9 +201,45 @@ class ServedRequests:
             headers.get("x-request-id", ""),
             durable=headers.get(_DURABILITY) != NOT_DURABLE,
             own=own,
+            turn=turn,
         )
         self._served[served.key] = served
         return served
+
+    async def turn(self) -> Turn:
+        """For a request that an engine died under: until those before it are answered, but not for ever."""
+        has_lock = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TURN_WITHIN_S):
+                has_lock = await self._suspects.acquire()
+        return Turn(self._suspects, has_lock=has_lock)
+
+    def engine_started(self) -> None:
+        self.life = EngineLife(self.life.number + 1)
+
+    def engine_ended(self) -> None:
+        """Its process is gone, whoever ended it."""
+        self.life.end()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def has_died(self, life: EngineLife) -> bool:
+        """Whether an engine has ended, or is just ending: its connections may break before its process is gone."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DEATH_WITHIN_S):
+                while not life.has_ended:
+                    await self._changed.wait()
+        return life.has_ended
+
+    async def is_dead(self) -> bool:
+        """Whether an API server that says that its engine has ended stands by it; it ends itself seconds later."""
+        try:
+            answer = await self._client.open(self._engine, "GET", "/health", headers={}, silence_s=_HEALTH_WITHIN_S)
+        except ExchangeLost:
+            return True
+        is_dead = answer.status != 200
+        answer.close()
+        return is_dead
 
     def forget(self, served: Served) -> None:
         if self._served.pop(served.key, None) is not None and served.own:
@@ -149,3 +273,27 @@ class ServedRequests:
     def hand_off_all(self) -> list[Served]:
         """Give every request back."""
         return [served for key in list(self._served) if (served := self.hand_off(key, None)) is not None]
+
+
+class WatchedGroup:
+    """The EngineGroup port over another one, whose starts and ends the requests at the engine learn of."""
+
+    def __init__(self, group: EngineGroup, served: ServedRequests) -> None:
+        self._group = group
+        self._served = served
+
+    async def start(self) -> None:
+        await self._group.start()
+        self._served.engine_started()
+
+    async def wait(self) -> int:
+        status = await self._group.wait()
+        self._served.engine_ended()
+        return status
+
+    def note_shared_memory(self) -> None:
+        self._group.note_shared_memory()
+
+    async def stop(self, grace_s: float) -> None:
+        await self._group.stop(grace_s)
+        self._served.engine_ended()

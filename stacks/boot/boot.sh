@@ -26,7 +26,14 @@ mkdir -p "$models" "$state" "$root/var/log/synkti"
   say "the engine's plug-in cannot be installed; this node will not go on with answers of other nodes that need it"
 
 # The agent's unit may gain no privileges, so what makes the GPU's device files has to run before it.
-if command -v nvidia-modprobe >/dev/null; then nvidia-modprobe -c 0 -u; fi
+# One file for each GPU: the first call loads the driver, which then says how many there are.
+if command -v nvidia-modprobe >/dev/null; then
+  nvidia-modprobe -c 0 -u
+  for gpu in "$root"/proc/driver/nvidia/gpus/*/information; do
+    minor=$(awk -F ':[[:space:]]*' '$1 == "Device Minor" { print $2 + 0 }' "$gpu" 2>/dev/null || true)
+    if [ -n "$minor" ] && [ "$minor" != 0 ]; then nvidia-modprobe -c "$minor"; fi
+  done
+fi
 
 say "model $SYNKTI_MODEL_NAME ($SYNKTI_MODEL_LOAD)"
 folder=$home/baked-models/$SYNKTI_MODEL_NAME

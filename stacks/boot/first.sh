@@ -23,7 +23,7 @@ release=$root/opt/synkti/releases/$SYNKTI_AGENT_SHA256
 archive=$release.tar
 mkdir -p "$root/opt/synkti/releases"
 if [ ! -d "$release" ]; then
-  for wait in 1 2 4 8 0; do
+  for wait in 2 10 60 240 0; do # S3 may be away for minutes, and another instance would fare no better
     aws s3 cp --only-show-errors "$SYNKTI_AGENT_URL" "$archive" && break
     [ "$wait" -gt 0 ] && sleep "$wait"
   done

@@ -1,12 +1,20 @@
 #!/bin/bash
 # Ends an instance whose node cannot serve: its log to S3, the launch abandoned, the power off. The launch template
-# makes an instance that powers off itself terminate, and the group replaces it.
+# makes an instance that powers off itself terminate, and the group replaces it. Whatever failed, an instance whose
+# agent serves, or is about to be started again, is never ended.
 set -uo pipefail
 # shellcheck source=stacks/boot/instance.sh
 . "$(dirname "$0")/instance.sh"
 
-if [ "$(systemctl show --property SubState --value synkti-node.service)" = auto-restart ]; then
-  say "the agent is started again; nothing is given up yet"
+for unit in synkti-node synkti-boot synkti-ready; do
+  if [ "$(systemctl show --property SubState --value "$unit.service")" = auto-restart ]; then
+    say "$unit is started again; nothing is given up yet"
+    exit 0
+  fi
+done
+if agent_serves; then
+  say "the agent serves; nothing is given up, and the watch goes on"
+  systemctl start --no-block synkti-ready.service
   exit 0
 fi
 say "giving up: this node cannot serve"

@@ -15,7 +15,7 @@ environment() { # environment NAME LOCK PROGRAM...: the program that installs; $
     say "installing $name"
     rm -rf "$folder"
     python3 -m venv "$folder"
-    again 4 "$@" "$folder/bin/python" "$lock"
+    again 4 "$@" "$folder/bin/python" "$lock" || exit 69 # the index is away: synkti-boot.service comes back
     touch "$folder/.installed"
   fi
   ln -sfn "$folder" "$home/$name"

@@ -9,6 +9,19 @@ say() { # Seconds since the kernel started stand in front: what a replacement's 
   echo "[$(cut -d. -f1 /proc/uptime) s] synkti: $*"
 }
 
+uptime_s() { # Whole seconds by a clock that no step of the time of day moves, unlike bash's own SECONDS.
+  local up
+  read -r up _ </proc/uptime
+  echo "${up%%.*}"
+}
+
+agent_serves() { # Whether the agent serves: by its door, or where that is full or slow, by its own word to systemd.
+  curl -sf --max-time 2 --output /dev/null "${SYNKTI_FRONT:-http://127.0.0.1:8000}/readyz" && return 0
+  local shown
+  shown=$(systemctl show --property ActiveState,StatusText synkti-node.service) || return 1
+  [[ $shown == *ActiveState=active* && $shown == *StatusText=serving* ]]
+}
+
 again() { # again TRIES COMMAND...: with longer and longer waits between them
   local tries=$1 wait=1
   shift
@@ -26,11 +39,15 @@ metadata() { # metadata PATH: one line of IMDSv2
   curl -sf --max-time 2 -H "X-aws-ec2-metadata-token: $token" "$SYNKTI_IMDS/latest/meta-data/$1"
 }
 
+instance_id() { # From IMDS, or where that is away, from what cloud-init noted at the launch
+  metadata instance-id || cat "$root/var/lib/cloud/data/instance-id"
+}
+
 complete_launch() { # complete_launch CONTINUE|ABANDON: done as well where the group waits no more
   local said
-  if said=$(aws autoscaling complete-lifecycle-action --lifecycle-hook-name "$SYNKTI_READY_HOOK" \
+  if said=$(timeout 60 aws autoscaling complete-lifecycle-action --lifecycle-hook-name "$SYNKTI_READY_HOOK" \
     --auto-scaling-group-name "$SYNKTI_GROUP" --lifecycle-action-result "$1" \
-    --instance-id "$(metadata instance-id)" 2>&1); then
+    --instance-id "$(instance_id)" 2>&1); then
     say "told the group: $1"
   elif [[ $said == *"No active Lifecycle Action found"* ]]; then
     say "the group does not wait for this instance"

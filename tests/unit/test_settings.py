@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from node_agent.contract.errors import ConfigurationError
 from node_agent.core.addresses import Address
@@ -69,6 +71,52 @@ def test_an_engine_keeps_blocks_only_where_there_is_room_for_them() -> None:
 def test_checkpoints_are_left_only_where_there_is_a_bucket() -> None:
     assert from_environ(LEAST).checkpoints_bucket is None
     assert from_environ({**LEAST, "SYNKTI_CHECKPOINTS_BUCKET": "b"}).checkpoints_bucket == "b"
+
+
+ODD = [
+    *(("SYNKTI_ADVERTISE_ADDRESS", text) for text in (
+        "10.71.3.7", "node-7.internal:8001", "[::1]:8001", "10.71.3.7:0", "10.71.3.7:65536", "10.71.3.7:８００１",
+        "0.0.0.0:8001", "224.0.0.1:8001", "255.255.255.255:1", "169.254.169.254:80", "10.0.0.1:1:1", "10.0.0.1: 1",
+        "010.0.0.1:8001", "1" * 5000,
+    )),
+    ("SYNKTI_FRONT_HOST", "::1"),
+    ("SYNKTI_PEER_HOST", "a b"),
+    ("SYNKTI_ENGINE_PORT", "²"),
+    ("SYNKTI_TERM_GRACE_S", "inf"),
+    ("SYNKTI_TERM_GRACE_S", "nan"),
+    ("SYNKTI_ENGINE_START_S", "1e400"),
+    ("SYNKTI_MAX_STREAMS", "0"),
+    ("SYNKTI_MAX_STREAMS", "1_000"),
+    ("SYNKTI_MAX_BODY_BYTES", "-5"),
+    ("SYNKTI_ENGINE_RESTARTS", "9" * 5000),
+    ("SYNKTI_ENGINE_ARGS", "[" * 100_000),
+    ("SYNKTI_MODEL_NAME", "m" * 129),
+    ("SYNKTI_MODEL_NAME", "m\nx"),
+    ("SYNKTI_MODEL_NAME", "m\udcff"),
+    ("SYNKTI_LOG_LEVEL", "chatty"),
+    ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:99999"),
+    ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://[x"),
+    ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "https://127.0.0.1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text"), ODD, ids=lambda value: str(value)[:30])
+def test_what_a_node_could_not_live_with_is_refused_at_its_start(name: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        from_environ({**LEAST, name: text})
+
+
+MORE = ("SYNKTI_FRONT_HOST", "SYNKTI_PEER_PORT", "SYNKTI_TABLE", "SYNKTI_STATE_DIR")
+NAMES = sorted({*MORE, *WRONG, *LEAST, *(name for name, _ in ODD)})
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=40) | st.sampled_from([text for _, text in ODD])))
+def test_an_environment_of_any_texts_is_read_or_every_fault_is_named(environ: dict[str, str]) -> None:
+    try:
+        settings = from_environ(environ)
+    except ConfigurationError:
+        return
+    assert settings.model_name
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -29,6 +29,7 @@ from node_agent.core.membership.wire import (
     Intro,
     Left,
     Loads,
+    Refusal,
     Rumour,
     Suspect,
     load_of,
@@ -45,7 +46,7 @@ LEFT_KEPT_S = 60.0
 
 
 class Beliefs:
-    """changed: gets every change; suspected: gets every member that becomes suspect.
+    """changed: gets every change; suspected: gets every member that becomes suspect; refused: gets every refusal.
 
     outbid: gets every introduction of another life that claims less than what is known of its instance, and that.
     """
@@ -62,6 +63,7 @@ class Beliefs:
         changed: Callable[[Changed], None],
         suspected: Callable[[Member], None],
         outbid: Callable[[Intro, int], None],
+        refused: Callable[[Refusal], None] = lambda refusal: None,
     ) -> None:
         self._me = me
         self._roster = roster
@@ -73,6 +75,7 @@ class Beliefs:
         self._changed = changed
         self._suspected = suspected
         self._outbid = outbid
+        self._refused = refused
         self.refutations = 0
         self.has_to_refute = False
         """A refutation waits to be told: the owner tells it at once."""
@@ -85,7 +88,7 @@ class Beliefs:
 
     def is_of_me(self, rumour: Rumour) -> bool:
         """Whether it speaks of this node's present life."""
-        return not isinstance(rumour, Loads) and rumour.life == self._me.life
+        return not isinstance(rumour, Loads | Refusal) and rumour.life == self._me.life
 
     def take(self, rumour: Rumour) -> None:
         """Believe a rumour, or not."""
@@ -100,6 +103,8 @@ class Beliefs:
                 self._take_end(rumour)
             case Intro():
                 self.take_intro(rumour, "gossip")
+            case Refusal():
+                self._refused(rumour)
 
     def _take_loads(self, rumour: Loads) -> None:
         by_life, packed = self._roster.by_life, rumour.packed

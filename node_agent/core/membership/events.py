@@ -72,13 +72,21 @@ class Answered(NamedTuple):
     body: bytes
 
 
+class Refuse(NamedTuple):
+    """This node refuses requests of this content, for so many seconds, and so should all."""
+
+    at: float
+    content: bytes
+    seconds: float
+
+
 class Leaving(NamedTuple):
     """This node ends. The owner goes on for a moment, so that the word gets around."""
 
     at: float
 
 
-Event = Tick | Received | Tagged | Failed | Announced | Measured | Questioned | Answered | Leaving
+Event = Tick | Received | Tagged | Failed | Announced | Measured | Questioned | Answered | Refuse | Leaving
 
 
 class Send(NamedTuple):
@@ -111,4 +119,11 @@ class Changed(NamedTuple):
     why: str
 
 
-Effect = Send | Ask | Answer | Changed
+class Refused(NamedTuple):
+    """The fleet refuses requests of this content, for so many more seconds; once for each."""
+
+    content: bytes
+    left_s: float
+
+
+Effect = Send | Ask | Answer | Changed | Refused

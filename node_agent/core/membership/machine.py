@@ -42,6 +42,8 @@ from node_agent.core.membership.events import (
     Measured,
     Questioned,
     Received,
+    Refuse,
+    Refused,
     Send,
     Tagged,
     Tick,
@@ -52,11 +54,12 @@ from node_agent.core.membership.local_health import LocalHealth
 from node_agent.core.membership.named_nodes import NamedNodes
 from node_agent.core.membership.post import Me, Post
 from node_agent.core.membership.prober import Prober
+from node_agent.core.membership.refusals import AGAIN_EVERY_S, Refusals
 from node_agent.core.membership.roster import MAX_NODES, Chance, Member, Roster, View
 from node_agent.core.membership.rumours import LoadNews, Rumours
 from node_agent.core.membership.tempo import Tempo
 from node_agent.core.membership.timers import Timers
-from node_agent.core.membership.wire import Intro, Kind, Seal, write_dead
+from node_agent.core.membership.wire import Intro, Kind, Refusal, Seal, write_dead, write_refusal
 from node_agent.core.nodes import Liveness, NodeStatus
 
 _GREETED_AT_ONCE = 3
@@ -99,10 +102,11 @@ class Membership:
         self._post = Post(self._me, seal, self._rumours, self._loads)
         self._roster = roster or Roster(status.instance_id, chance, max_nodes)
         self._named = NamedNodes(max_nodes)
+        self._refusals = Refusals()
         self._effects: list[Effect] = []
         self._beliefs = Beliefs(
             self._me, self._roster, self._rumours, self._loads, self._timers, self._health,
-            self._time, self._effects.append, self._on_suspect, self._on_outbid,
+            self._time, self._effects.append, self._on_suspect, self._on_outbid, self._on_refusal,
         )  # fmt: skip
         self._prober = Prober(
             self._me, self._roster, self._post, self._timers, self._health, self.tempo,
@@ -130,6 +134,7 @@ class Membership:
             Announced: self._announce,
             Questioned: lambda event: self._effects.append(Answer(self._ear.question(event.body))),
             Answered: lambda event: self._ear.answer(event.body),
+            Refuse: self._refuse,
             Leaving: self._leave,
         }
         self._timers.set(chance() * self.tempo.probe_every_s, self._probe)
@@ -334,6 +339,29 @@ class Membership:
 
     def _ask_over_stream(self, member: Member, number: int) -> None:
         self._comparisons.begin(member, number)
+
+    def _refuse(self, refuse: Refuse) -> None:
+        self._on_refusal(Refusal(refuse.content, round(refuse.seconds)))
+        self._in_haste = True
+
+    def _on_refusal(self, refusal: Refusal) -> None:
+        """Pass it on and have the owner know, where it is news."""
+        is_first = not len(self._refusals)
+        if not self._refusals.take(refusal.content, refusal.left_s, self._time.now):
+            return
+        self._rumours.tell(refusal.content, write_refusal(*refusal))
+        self._effects.append(Refused(*refusal))
+        if is_first:
+            self._timers.set(self._time.now + AGAIN_EVERY_S, self._tell_refusals)
+
+    def _tell_refusals(self) -> None:
+        """Once more, for nodes that came meanwhile: a few of the fleet's nodes each time, while any of them lasts."""
+        told = self._refusals.to_tell(self._time.now, self._chance())
+        if self._chance() * self._roster.nodes < self.tempo.opinions:
+            for content, left_s in told:
+                self._rumours.tell(content, write_refusal(content, left_s))
+        if len(self._refusals):
+            self._timers.set(self._time.now + AGAIN_EVERY_S, self._tell_refusals)
 
     def _blame(self, failed: Failed) -> None:
         member = self._roster.by_id.get(failed.instance_id)

@@ -10,6 +10,7 @@ from node_agent.core.membership.wire import (
     HEADER_BYTES,
     LIFE_BYTES,
     MAX_DATAGRAM,
+    MAX_INCARNATION,
     SEAL_BYTES,
     Header,
     Kind,
@@ -54,14 +55,18 @@ class Me:
         """
         if self.has_left or (self.status.state, self.status.ways) == (state, ways):
             return False
-        self.status = replace(self.status, state=state, ways=ways, incarnation=self.status.incarnation + 1)
+        self.status = replace(self.status, state=state, ways=ways, incarnation=self._above(self.status.incarnation))
         self._rumours.tell_alive(self.life, self.status)
         return True
 
     def refute(self, incarnation: int) -> None:
         """Have a higher incarnation than the accused one told."""
-        self.status = replace(self.status, incarnation=max(self.status.incarnation, incarnation) + 1)
+        self.status = replace(self.status, incarnation=self._above(max(self.status.incarnation, incarnation)))
         self._rumours.tell_alive(self.life, self.status)
+
+    @staticmethod
+    def _above(incarnation: int) -> int:
+        return min(incarnation + 1, MAX_INCARNATION)
 
     def introduce(self) -> None:
         """Have all of it told, to those who never heard of this node."""

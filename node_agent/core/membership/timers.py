@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -30,9 +31,17 @@ class Timers:
         return self._heap[0][0] if self._heap else NEVER
 
     def fire(self, now: float) -> None:
-        """Do what is due, in the order of its instants; what is set meanwhile waits for the next time."""
-        ready = []
+        """Do what is due, in the order of its instants; what is set meanwhile waits for the next time.
+
+        Where one of them raises, which is a bug, the others stay due: the machine would else miss its own timers.
+        """
+        ready = deque[tuple[float, int, Callable[..., None], tuple[Any, ...]]]()
         while self._heap and self._heap[0][0] <= now + ROUNDING_S:
             ready.append(heapq.heappop(self._heap))
-        for _, _, do, arguments in ready:
-            do(*arguments)
+        try:
+            while ready:
+                _, _, do, arguments = ready.popleft()
+                do(*arguments)
+        finally:
+            for timer in ready:
+                heapq.heappush(self._heap, timer)

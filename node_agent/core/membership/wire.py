@@ -9,23 +9,33 @@ so a recording is worth nothing to anyone else, nor to the same node after a res
 messages, so that its receiver takes each only once (docs/decisions/0007). The seal is a keyed BLAKE2b of all before it.
 
 A rumour of an unknown kind is skipped and what follows a known one's content is ignored: nodes of two versions meet
-during every update. Everything else that does not fit raises ValueError, and the whole message is dropped.
+during every update. So is one whose form is right and whose content cannot be (an address that no datagram can be sent
+to, an incarnation that no clock reaches, a name that is no text): one node that another one introduces wrongly must not
+cost all that is in the same message. Everything else that does not fit raises ValueError, and the whole message is
+dropped.
 """
 
 from __future__ import annotations
 
 import hmac
+import re
 import struct
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from hashlib import blake2b
 from typing import NamedTuple
 
+from node_agent.contract.addresses import read_node_address
 from node_agent.contract.states import NodeState
+from node_agent.core.content import CONTENT_BYTES
 from node_agent.core.membership.suspicion import MAX_ACCUSERS
 from node_agent.core.nodes import WAYS, Load, NodeStatus, Pool
 
 VERSION = 1
+MAX_INCARNATION = 2**53 - 1
+"""Unix milliseconds of a time that no clock has, and the largest whole number that JSON keeps. A larger one is rubbish:
+who believed it could not be told otherwise in 64 bits any more."""
+
 MAX_DATAGRAM = 1_200
 """Bytes. Fits any path on which IPv6 works (1,280) with its headers, so that nothing is ever fragmented."""
 
@@ -41,6 +51,7 @@ PREFACE_BYTES = _PREFACE.size
 _CLAIM = struct.Struct(">6sQ")
 _STATE = struct.Struct(">6sQB")
 _DEATH = struct.Struct(">6sQ6s")
+_REFUSED = struct.Struct(f">{CONTENT_BYTES}sH")
 _LOAD = struct.Struct(">6sIHHBHH")
 LOAD_BYTES = _LOAD.size
 _STATES = tuple(NodeState)
@@ -50,6 +61,8 @@ _PERSON = b"synkti-gossip-1"
 _TENTH_MS = 1e-4
 _PREFILL_UNIT = 10.0
 
+_WORD = re.compile(r"[!-~]+")
+_FRONT = re.compile(r"([A-Za-z0-9._-]+:[0-9]{1,5})?")
 _LONGEST = {"instance_id": 64, "peer": 64, "front": 64, "zone": 32, "instance_type": 32, "model": 128, "version": 32}
 """Of each text, in bytes of UTF-8: an introduction must leave room in a datagram for what it is sent with."""
 
@@ -128,9 +141,16 @@ class Loads(NamedTuple):
     packed: bytes
 
 
-Rumour = Intro | Alive | Suspect | Dead | Left | Loads
+class Refusal(NamedTuple):
+    """Requests of this content are refused for so many more seconds (`core/deadly`)."""
 
-_INTRO, _ALIVE, _SUSPECT, _DEAD, _LEFT, _LOADS = 1, 2, 3, 4, 5, 6
+    content: bytes
+    left_s: int
+
+
+Rumour = Intro | Alive | Suspect | Dead | Left | Loads | Refusal
+
+_INTRO, _ALIVE, _SUSPECT, _DEAD, _LEFT, _LOADS, _REFUSAL = 1, 2, 3, 4, 5, 6, 7
 
 
 class Seal:
@@ -186,6 +206,25 @@ def check_status(status: NodeStatus) -> None:
             raise ValueError(f"{name} {text!r} is longer than {_LONGEST[name]} bytes, which is all that peers take")
 
 
+def _check_peer(status: NodeStatus) -> None:
+    """Raises ValueError where a status is of no use to this node.
+
+    Its texts fit in a line of a log; its id is a header's value, too; datagrams can be sent to its peer door.
+    """
+    check_status(status)
+    if not all(text.isprintable() for text in _texts(status).values()):
+        raise ValueError("a text with characters that cannot be printed")
+    if not _WORD.fullmatch(status.instance_id) or not _FRONT.fullmatch(status.front):
+        raise ValueError(f"instance {status.instance_id!r} at {status.front!r}")
+    read_node_address(status.peer)
+    _check_incarnation(status.incarnation)
+
+
+def _check_incarnation(incarnation: int) -> None:
+    if incarnation > MAX_INCARNATION:
+        raise ValueError(f"incarnation {incarnation} is of no clock")
+
+
 def _texts(status: NodeStatus) -> dict[str, str]:
     return {
         "instance_id": status.instance_id,
@@ -204,7 +243,11 @@ def _word(state: NodeState, ways: tuple[str, ...]) -> int:
 
 
 def _read_word(word: int) -> tuple[NodeState, tuple[str, ...]]:
-    return _STATES[word & 0x0F], tuple(way for way, bit in _WAY_BITS.items() if word & bit)
+    """Raises Unusable for a state that only another version has."""
+    place = word & 0x0F
+    if place >= len(_STATES):
+        raise Unusable(f"state {place}")
+    return _STATES[place], tuple(way for way, bit in _WAY_BITS.items() if word & bit)
 
 
 def write_alive(life: bytes, incarnation: int, state: NodeState, ways: tuple[str, ...] = ()) -> bytes:
@@ -233,17 +276,26 @@ def write_load(life: bytes, version: int, load: Load) -> bytes:
     """One load, to be put together by `write_loads`; figures beyond the format's range are its largest."""
     return _LOAD.pack(
         life,
-        version,
-        min(load.running, 0xFFFF),
-        min(load.waiting, 0xFFFF),
-        round(min(max(load.kv_use, 0.0), 1.0) * 0xFF),
-        min(round(load.time_per_token_s / _TENTH_MS), 0xFFFF),
-        min(round(load.prefill_tokens_s / _PREFILL_UNIT), 0xFFFF),
+        version & 0xFFFFFFFF,
+        _within(load.running, 0xFFFF),
+        _within(load.waiting, 0xFFFF),
+        _within(load.kv_use * 0xFF, 0xFF),
+        _within(load.time_per_token_s / _TENTH_MS, 0xFFFF),
+        _within(load.prefill_tokens_s / _PREFILL_UNIT, 0xFFFF),
     )
+
+
+def _within(figure: float, most: int) -> int:
+    """The nearest whole number of the format; 0 for what is no number (the order of arguments says so)."""
+    return round(min(most, max(0, figure)))
 
 
 def write_loads(packed: list[bytes]) -> bytes:
     return _rumour(_LOADS, b"".join(packed))
+
+
+def write_refusal(content: bytes, left_s: float) -> bytes:
+    return _rumour(_REFUSAL, _REFUSED.pack(content, min(max(0, round(left_s)), 0xFFFF)))
 
 
 def _rumour(kind: int, content: bytes) -> bytes:
@@ -263,10 +315,31 @@ def read_rumours(content: bytes, at: int) -> Iterator[Rumour]:
         read = _READERS.get(kind)
         if read is not None:
             try:
-                yield read(content[at : at + length])
-            except (struct.error, IndexError, UnicodeDecodeError) as error:
+                rumour = read(content[at : at + length])
+                _check(rumour)
+            except Unusable:
+                pass  # the next rumour may well be of use
+            except (struct.error, IndexError) as error:
                 raise ValueError(f"rumour {kind}: {error}") from error
+            else:
+                yield rumour
         at += length
+
+
+class Unusable(Exception):
+    """A rumour of the right form that says what cannot be."""
+
+
+def _check(rumour: Rumour) -> None:
+    """Raises Unusable."""
+    try:
+        match rumour:
+            case Intro(_, status):
+                _check_peer(status)
+            case Alive() | Suspect() | Dead() | Left():
+                _check_incarnation(rumour.incarnation)
+    except ValueError as error:
+        raise Unusable(str(error)) from error
 
 
 def _read_intro(content: bytes) -> Intro:
@@ -278,12 +351,19 @@ def _read_intro(content: bytes) -> Intro:
         length = content[at]
         if at + 1 + length > len(content):
             raise ValueError("a text longer than its introduction")
-        texts.append(content[at + 1 : at + 1 + length].decode())
+        texts.append(_text(content[at + 1 : at + 1 + length]))
         at += 1 + length
     instance_id, peer, front, zone, instance_type, model, version = texts
     status = NodeStatus(instance_id, peer, front, state, Pool(zone, instance_type), model, incarnation, version, ways)
-    check_status(status)
     return Intro(life, status)
+
+
+def _text(content: bytes) -> str:
+    """Raises Unusable."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise Unusable(str(error)) from error
 
 
 def _read_alive(content: bytes) -> Alive:
@@ -307,6 +387,10 @@ def _read_dead(content: bytes) -> Dead:
 
 def _read_left(content: bytes) -> Left:
     return Left(*_CLAIM.unpack_from(content))
+
+
+def _read_refusal(content: bytes) -> Refusal:
+    return Refusal(*_REFUSED.unpack_from(content))
 
 
 def _read_loads(content: bytes) -> Loads:
@@ -336,4 +420,5 @@ _READERS: dict[int, Callable[[bytes], Rumour]] = {
     _DEAD: _read_dead,
     _LEFT: _read_left,
     _LOADS: _read_loads,
+    _REFUSAL: _read_refusal,
 }

@@ -15,7 +15,14 @@ from node_agent.adapters.memory import MemoryInstances, MemoryRecords, MemorySec
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.contract.drains import DrainRecord, DrainStep, drain_from_item
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
-from node_agent.contract.records import NodeRecord, TimelineStep, node_key, record_from_item
+from node_agent.contract.records import (
+    RECORD_LIFE_S,
+    NodeRecord,
+    RecordMissing,
+    TimelineStep,
+    node_key,
+    record_from_item,
+)
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.nodes import TaggedNode
@@ -75,7 +82,9 @@ def test_a_nodes_record_moves_forward_and_tells_each_step_once(table: Table) -> 
         await table.port.advance("i-1", 7, NodeState.DRAINING, replace(NOTICE, at=99.0))
 
     asyncio.run(story())
-    assert table.held() == replace(RECORD, state=NodeState.DRAINING, timeline={READY.key: READY, NOTICE.key: NOTICE})
+    timeline = {READY.key: READY, NOTICE.key: NOTICE}
+    # Each write renews its life; a step that is there already does so, too.
+    assert table.held() == replace(RECORD, state=NodeState.DRAINING, timeline=timeline, expires_at=99 + RECORD_LIFE_S)
 
 
 def test_a_state_that_would_move_back_leaves_its_step_and_nothing_else(table: Table) -> None:
@@ -84,7 +93,8 @@ def test_a_state_that_would_move_back_leaves_its_step_and_nothing_else(table: Ta
         await table.port.advance("i-1", 7, NodeState.READY, READY)
 
     asyncio.run(story())
-    assert table.held() == replace(RECORD, state=NodeState.DRAINING, timeline={READY.key: READY})
+    held = replace(RECORD, state=NodeState.DRAINING, timeline={READY.key: READY}, expires_at=10 + RECORD_LIFE_S)
+    assert table.held() == held
 
 
 def test_a_newer_incarnation_owns_the_record(table: Table) -> None:
@@ -96,6 +106,22 @@ def test_a_newer_incarnation_owns_the_record(table: Table) -> None:
 
     asyncio.run(story())
     assert table.held() == replace(RECORD, incarnation=8)
+
+
+def test_a_record_that_is_gone_is_named_and_begins_anew(table: Table) -> None:
+    async def story() -> None:
+        with pytest.raises(RecordMissing) as missing:
+            await table.port.advance("i-1", 7, NodeState.READY, READY)
+        assert missing.value.timeline == {}
+        await table.port.begin(replace(RECORD, incarnation=0, timeline={NOTICE.key: NOTICE}))
+        with pytest.raises(RecordMissing) as older:
+            await table.port.advance("i-1", 7, NodeState.READY, READY)
+        assert older.value.timeline == {NOTICE.key: NOTICE}
+        await table.port.begin(RECORD)
+        await table.port.advance("i-1", 7, NodeState.READY, READY)
+
+    asyncio.run(story())
+    assert table.held().timeline == {READY.key: READY}
 
 
 class Fleet:

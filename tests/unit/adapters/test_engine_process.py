@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from node_agent.adapters.engine_process import EngineProcess
 
@@ -41,7 +45,7 @@ async def up(folder: Path) -> int:
 
 def lives(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
     except OSError:
         return False
 
@@ -110,6 +114,150 @@ def test_shared_memory_that_a_killed_engine_mapped_goes_with_it(tmp_path: Path) 
         return block
 
     assert not asyncio.run(story()).exists()
+
+
+SEGMENTS = (
+    "import sys, time; from multiprocessing import resource_tracker, shared_memory as s\n"
+    "mark = sys.argv[1].replace('/', '-')[-40:]\n"
+    "held = [s.SharedMemory(name, create=True, size=16) for name in (f'vllm_offload_{mark}', f'named{mark}', None)]\n"
+    "held[1].unlink()\n"
+    "resource_tracker.unregister(held[0]._name, 'shared_memory')\n"
+    "resource_tracker.unregister(held[2]._name, 'shared_memory')\n"
+    "open(sys.argv[1] + '.names', 'w').write(' '.join(each.name for each in (held[0], held[2])))\n"
+    "open(sys.argv[1], 'w').write('0'); time.sleep(300)"
+)
+
+
+def test_agent_and_engine_killed_together_leave_nothing_in_shared_memory_and_another_process_keeps_its_own(
+    tmp_path: Path,
+) -> None:
+    mark = f"{os.getpid()}-{tmp_path.name}"
+    others = [Path(f"/dev/shm/psm_other-{mark}"), Path(f"/dev/shm/vllm_offload_other-{mark}")]
+
+    async def story() -> tuple[list[Path], list[bool]]:
+        for path in others:
+            path.write_bytes(b"another process's")
+        dead = engine(tmp_path, SEGMENTS)
+        await dead.start()
+        await up(tmp_path)
+        dead.note_shared_memory()
+        left = [Path("/dev/shm") / name for name in (tmp_path / "up.names").read_text().split()]
+        os.killpg(int((tmp_path / "engine.group").read_text().split()[1]), signal.SIGKILL)
+        await dead.wait()
+        before = [path.exists() for path in left]
+        later = EngineProcess(["true"], os.environ, tmp_path / "engine.group")
+        await later.start()  # a new agent
+        await later.stop(0.0)
+        return left, before
+
+    try:
+        left, before = asyncio.run(story())
+        assert before == [True, True], "what the test needs: a killed engine leaves both"
+        assert [path.exists() for path in left] == [False, False]
+        assert [path.read_bytes() for path in others] == [b"another process's"] * 2
+    finally:
+        for path in others:
+            path.unlink(missing_ok=True)
+
+
+def test_what_somebody_else_has_mapped_stays(tmp_path: Path) -> None:
+    """A segment of the engine's that another living process uses."""
+    path = Path(f"/dev/shm/psm_shared-{os.getpid()}")
+    code = (
+        f"import mmap, sys, time; f = open({str(path)!r}, 'w+b'); f.truncate(4096); m = mmap.mmap(f.fileno(), 4096)\n"
+        "open(sys.argv[1], 'w').write('0'); time.sleep(300)"
+    )
+
+    async def story() -> None:
+        group = engine(tmp_path, code)
+        await group.start()
+        await up(tmp_path)
+        group.note_shared_memory()
+        descriptor = os.open(path, os.O_RDWR)
+        with mmap.mmap(descriptor, 4096):
+            os.close(descriptor)
+            await group.stop(0.0)
+            assert os.access(path, os.F_OK)
+
+    async def begin_again() -> None:
+        later = EngineProcess(["true"], os.environ, tmp_path / "engine.group")
+        await later.start()
+        await later.stop(0.0)
+
+    try:
+        asyncio.run(story())
+        asyncio.run(begin_again())
+        assert not path.exists(), "nobody has it mapped any more"
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("name", ["xmodèle-année-été".encode(), b"\xff\xfe) Z 1 1 (", b"a b\n) R"])
+def test_processes_of_the_host_may_have_names_in_any_bytes(tmp_path: Path, name: bytes) -> None:
+    program = os.path.join(os.fsencode(tmp_path), name)
+    os.symlink(sys.executable, program)
+    code = "import time; time.sleep(300)"
+
+    async def story() -> None:
+        other = await asyncio.create_subprocess_exec(program, "-c", code)
+        group = engine(tmp_path, FAMILY)
+        await group.start()
+        child = await up(tmp_path)
+        group.note_shared_memory()
+        await group.stop(0.0)
+        assert not lives(child)
+        assert lives(other.pid)
+        other.kill()
+        await other.wait()
+
+    asyncio.run(story())
+
+
+def test_files_of_shared_memory_may_have_names_in_any_bytes(tmp_path: Path) -> None:
+    path = b"/dev/shm/" + f"psm_{os.getpid()}-".encode() + b"\xff\xe9 a\nb"
+    code = (
+        f"import mmap, sys, time; f = open({path!r}, 'w+b'); f.truncate(4096); m = mmap.mmap(f.fileno(), 4096)\n"
+        "open(sys.argv[1], 'w').write('0'); time.sleep(300)"
+    )
+
+    async def story() -> None:
+        group = engine(tmp_path, code)
+        await group.start()
+        await up(tmp_path)
+        group.note_shared_memory()
+        await group.stop(0.0)
+
+    try:
+        asyncio.run(story())
+        assert not os.path.exists(path)
+    finally:
+        if os.path.exists(path):
+            os.unlink(path)
+
+
+RUBBISH = st.binary(max_size=60) | st.sampled_from([
+    b"", b"null", b"{}", b"[1]", b'[["../x",1]]', b'[["/etc/x",1]]', b'[["..",1]]', b'[["a\\u0000",1]]', b'[["a","1"]]',
+    b"[" * 9000, b'[["\\ud800",1]]',
+])  # fmt: skip
+
+
+@given(RUBBISH, RUBBISH)
+def test_notes_that_cannot_be_read_are_nobodys(group: bytes, shared: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "engine.group"
+        file.write_bytes(group)
+        file.with_suffix(".shm").write_bytes(shared)
+        asyncio.run(EngineProcess(["true"], {}, file).reap_orphans())
+
+
+def test_a_disk_that_is_full_does_not_end_the_engine(tmp_path: Path) -> None:
+    async def story() -> None:
+        group = EngineProcess([sys.executable, "-c", CHILD], os.environ, tmp_path / "not there" / "engine.group")
+        await group.start()
+        group.note_shared_memory()
+        await group.stop(0.0)
+
+    asyncio.run(story())
 
 
 def test_a_command_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:

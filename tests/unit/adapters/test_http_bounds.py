@@ -346,8 +346,8 @@ def test_a_quiet_body_goes_for_one_that_comes() -> None:
         quiet.writer.write(raw[:-10])
         bodies = client.server.bodies
         await until(lambda: bodies.held > 299_000)
-        for body in bodies._bodies:
-            body.heard_at -= QUIET_S
+        for held in bodies._bodies:
+            held.heard_at -= QUIET_S
         assert (await client.ask(raw))[0] == 200
         status, headers, body = await quiet.answer()
         assert (status, headers["connection"], code_of(body)) == (503, "close", "too_many_bodies")

@@ -40,6 +40,19 @@ def test_the_agent_says_that_it_runs_that_it_lives_and_that_it_stops(systemd: tu
     assert heard[-1] == b"STOPPING=1"
 
 
+def test_the_units_status_is_sent_when_it_changes(systemd: tuple[str, socket.socket]) -> None:
+    name, listener = systemd
+
+    async def story() -> None:
+        async with known_to_systemd({"NOTIFY_SOCKET": name}) as say:
+            for status in ("not serving: starting", "serving: ready", "serving: ready", "serving: draining"):
+                say(status)
+
+    asyncio.run(story())
+    heard = [listener.recv(100).decode() for _ in range(5)]
+    assert heard[1:4] == ["STATUS=not serving: starting", "STATUS=serving: ready", "STATUS=serving: draining"]
+
+
 def test_a_loop_that_hangs_gives_no_sign_of_life(systemd: tuple[str, socket.socket]) -> None:
     name, listener = systemd
 
@@ -56,8 +69,8 @@ def test_a_loop_that_hangs_gives_no_sign_of_life(systemd: tuple[str, socket.sock
 
 def test_without_systemd_nobody_is_told(tmp_path: Path) -> None:
     async def story() -> None:
-        async with known_to_systemd({}):
-            pass
+        async with known_to_systemd({}) as say:
+            say("serving: ready")
 
     asyncio.run(story())
     assert teller({}) is None

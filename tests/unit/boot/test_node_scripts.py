@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stacks.parts.artifact import ROOT
-from tests.unit.boot.conftest import NODE, Instance, arguments_of
+from tests.unit.boot.conftest import BOOT, NODE, Instance, arguments_of
 
 LOCKS = ("bootstrap", "agent", "engine")
 
@@ -110,6 +110,28 @@ def test_an_old_python_is_refused(released: Instance) -> None:
     assert "older than 3.11" in done.stdout
 
 
+@pytest.mark.parametrize("minors", [(), (0,), (0, 1, 2, 3), (7, 0)])
+def test_every_gpu_gets_its_device_file(minors: tuple[int, ...], released: Instance) -> None:
+    """`nvidia-modprobe -c 0` makes the first one only. The driver, once loaded, names all of them."""
+    for number, minor in enumerate(minors):
+        folder = released.root / f"proc/driver/nvidia/gpus/0000:00:{number:02x}.0"
+        folder.mkdir(parents=True)
+        (folder / "information").write_text(f"Model: \t\t NVIDIA A10G\nDevice Minor: \t {minor}\nGPU Excluded:\t No\n")
+    boot(released)
+    calls = [call for call in released.calls if call.startswith("nvidia-modprobe")]
+    assert calls[0] == "nvidia-modprobe -c 0 -u"
+    assert sorted(calls[1:]) == sorted(f"nvidia-modprobe -c {minor}" for minor in minors if minor)
+
+
+def test_a_package_index_that_is_away_is_no_reason_to_give_up(released: Instance) -> None:
+    inner = released.root / "answers/inner"
+    inner.write_text(
+        inner.read_text().replace('case "$*" in', 'case "$*" in *require-hashes*) exit 1;; esac; case "$*" in')
+    )
+    done = released.shell(str(released.root / "opt/synkti/current/stacks/boot/boot.sh"))
+    assert done.returncode == 69
+
+
 def test_the_agent_is_told_what_it_needs_and_started(released: Instance) -> None:
     boot(released)
     env = released.root / "etc/synkti/node.env"
@@ -195,28 +217,100 @@ def test_a_node_that_never_serves_is_given_up_in_its_time(instance: Instance) ->
     assert completed(instance) == []
 
 
-@pytest.mark.parametrize(
-    ("answer", "told"),
-    [
-        ('echo "ValidationError: No active Lifecycle Action found with instance ID" >&2; exit 1', 1),
-        ('echo "Throttling: Rate exceeded" >&2; exit 1', 6),
-    ],
-)
-def test_a_group_that_does_not_wait_is_no_failure_and_one_that_does_not_answer_is(
-    answer: str, told: int, instance: Instance
-) -> None:
-    instance.answers("curl", SERVES.format(node=NODE, ready="exit 0"))
-    instance.answers("aws", answer)
-    instance.variables["SYNKTI_READY_WITHIN_S"] = "1"
-    if told == 1:  # it then goes on watching, until the node serves no more
-        left = instance.root / "left"
-        left.write_text("x")
-        serves = f"[ -e {left} ] && rm {left} && exit 0; exit 22"
-        instance.answers("curl", SERVES.format(node=NODE, ready=serves))
+def serves_times(instance: Instance, count: int) -> str:
+    """What the stand-in of /readyz does: it answers so many times, and then no more."""
+    left = instance.root / "left"
+    left.write_text("x" * count)
+    return f'n=$(cat {left}); [ -n "$n" ] && echo "${{n#x}}" >{left}; [ -n "$n" ] && exit 0; exit 22'
+
+
+def test_a_group_that_does_not_wait_is_told_once(instance: Instance) -> None:
+    instance.answers("aws", 'echo "ValidationError: No active Lifecycle Action found with instance ID" >&2; exit 1')
+    instance.answers("curl", SERVES.format(node=NODE, ready=serves_times(instance, 3)))
     done = instance.run("ready.sh")
     assert done.returncode == 1
-    assert len(completed(instance)) == told
-    assert ("does not wait" in done.stdout) is (told == 1)
+    assert len(completed(instance)) == 1
+    assert "does not wait" in done.stdout
+
+
+AWAY = [
+    'echo "An error occurred (ServiceUnavailable) when calling the CompleteLifecycleAction operation" >&2; exit 254',
+    'echo "Throttling: Rate exceeded" >&2; exit 255',
+    'echo "An error occurred (AccessDenied)" >&2; exit 254',
+    "echo '<html>502</html>'; exit 1",
+    "kill -SEGV $$",
+]
+
+
+@pytest.mark.parametrize("away", AWAY)
+def test_a_group_that_does_not_answer_is_told_until_it_does_and_the_node_serves_on(
+    away: str, instance: Instance
+) -> None:
+    """`complete-lifecycle-action` was away for 31 s, and a serving node was powered off."""
+    asked = instance.root / "asked"
+    asked.touch()
+    instance.answers("aws", f"echo >>{asked}; [ $(wc -l <{asked}) -gt 12 ] && exit 0; {away}")
+    instance.answers("curl", SERVES.format(node=NODE, ready=serves_times(instance, 15)))
+    instance.variables["SYNKTI_READY_WITHIN_S"] = "1"
+    done = instance.run("ready.sh")
+    assert completed(instance) == ["CONTINUE"] * 13
+    assert "told the group: CONTINUE" in done.stdout
+    waits = [line for line in (instance.root / "calls").read_text().splitlines() if line.startswith("sleep")]
+    assert max(int(wait.split()[1]) for wait in waits) == 30, "asked less and less often, and not for ever less"
+
+
+def test_the_group_is_told_without_imds_too(instance: Instance) -> None:
+    cloud = instance.root / "var/lib/cloud/data"
+    cloud.mkdir(parents=True)
+    (cloud / "instance-id").write_text(NODE)
+    ready = serves_times(instance, 2)
+    instance.answers("curl", f'case "$*" in *readyz*) {ready};; *) exit 7;; esac')
+    instance.run("ready.sh")
+    (call,) = [call for call in instance.calls if "complete-lifecycle-action" in call]
+    assert call.endswith(f"--instance-id {NODE}")
+
+
+SAYS = (
+    'case "$*" in *SubState*) echo running;; *StatusText*) printf "ActiveState={active}\nStatusText={status}\n";; esac'
+)
+
+
+def test_a_node_whose_door_is_full_serves_by_its_own_word(instance: Instance) -> None:
+    """8,200 connections: /readyz is 503 for everybody, and it was given up."""
+    shown = instance.root / "shown"
+    shown.touch()
+    word = SAYS.format(active="active", status="serving")
+    instance.answers("systemctl", f"echo >>{shown}; [ $(wc -l <{shown}) -gt 40 ] && exit 0; {word}")
+    instance.variables["SYNKTI_READY_WITHIN_S"] = "1"
+    done = instance.run("ready.sh")
+    assert completed(instance) == ["CONTINUE"]
+    assert done.returncode == 1, "once it does not say so any more"
+
+
+def test_the_watch_does_not_look_at_the_time_of_day() -> None:
+    """bash's SECONDS follows it, and chrony sets the clock while an instance starts."""
+    for path in BOOT.glob("*.sh"):
+        assert "SECONDS" not in path.read_text().replace("bash's own SECONDS", ""), path.name
+
+
+@pytest.mark.parametrize("answer", ["door", "word"])
+def test_a_node_that_serves_is_not_given_up_whatever_failed(answer: str, instance: Instance) -> None:
+    if answer == "door":
+        instance.answers("curl", SERVES.format(node=NODE, ready="exit 0"))
+    else:
+        instance.answers("systemctl", SAYS.format(active="active", status="serving until its drain ends"))
+    done = instance.run("give-up.sh")
+    assert done.returncode == 0
+    assert "the agent serves" in done.stdout
+    assert not any("poweroff" in call or call.startswith("aws") for call in instance.calls)
+    assert instance.calls[-1] == "systemctl start --no-block synkti-ready.service", "somebody has to watch on"
+
+
+@pytest.mark.parametrize(("active", "status"), [("failed", "serving"), ("active", "starting"), ("active", "")])
+def test_an_old_word_of_an_agent_that_is_gone_saves_nobody(active: str, status: str, instance: Instance) -> None:
+    instance.answers("systemctl", SAYS.format(active=active, status=status))
+    instance.run("give-up.sh")
+    assert instance.calls[-1] == "systemctl poweroff"
 
 
 def test_a_node_that_gives_up_leaves_its_log_and_powers_off(instance: Instance) -> None:
@@ -250,8 +344,9 @@ def test_a_failed_node_is_kept_where_that_is_wanted(instance: Instance) -> None:
     assert any("s3 cp" in call for call in instance.calls), "its log is worth as much"
 
 
-def test_an_agent_that_is_started_again_is_not_given_up(instance: Instance) -> None:
-    instance.answers("systemctl", "[ $1 = show ] && echo auto-restart")
+@pytest.mark.parametrize("unit_name", ["synkti-node", "synkti-boot", "synkti-ready"])
+def test_what_is_started_again_is_not_given_up(unit_name: str, instance: Instance) -> None:
+    instance.answers("systemctl", f'case "$*" in *SubState*{unit_name}.service) echo auto-restart;; esac')
     assert "nothing is given up yet" in instance.run("give-up.sh").stdout
     assert not any("poweroff" in call or "aws" in call for call in instance.calls)
 

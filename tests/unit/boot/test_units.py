@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from node_agent.__main__ import _EXIT_CONFIGURATION
+from node_agent.fetch_model import EXIT_DAMAGED, EXIT_DISK, EXIT_MISSING, EXIT_UNAVAILABLE
 from node_agent.settings import from_environ
 from tests.unit.boot.conftest import BOOT, unit
 
@@ -51,6 +52,21 @@ def test_a_node_starts_after_its_boot_also_when_the_instance_starts_again() -> N
     assert "synkti-boot.service" in node["After"][0]
     first = (BOOT / "first.sh").read_text()
     assert "systemctl enable synkti-logs.service synkti-ready.service synkti-node.service" in first
+
+
+def test_the_model_waits_for_the_instances_own_disk() -> None:
+    """AWS's image mounts it in a unit of its own; before that the model went to the root volume."""
+    assert "dlami-nvme.service" in unit("synkti-boot.service")["After"][0].split()
+
+
+def test_what_is_away_for_a_while_is_tried_again_and_what_does_not_mend_itself_is_not() -> None:
+    boot, ready = unit("synkti-boot.service"), unit("synkti-ready.service")
+    assert boot["Restart"] == ["on-failure"]
+    assert boot["StartLimitIntervalSec"] == ["0"], "however long it takes: ready.sh has the bound"
+    permanent = {1, 2, EXIT_DAMAGED, EXIT_MISSING, EXIT_DISK}
+    assert set(map(int, boot["RestartPreventExitStatus"][0].split())) == permanent
+    assert EXIT_UNAVAILABLE not in permanent
+    assert (ready["Restart"], ready["RestartPreventExitStatus"]) == (["on-failure"], ["1"])
 
 
 @pytest.mark.parametrize("name", UNITS)

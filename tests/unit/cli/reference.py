@@ -30,6 +30,7 @@ from cli.adapters.instances import Instances
 from cli.core.nodes import Node
 from cli.exit_codes import MEANINGS
 from cli.main import main
+from tests.unit.cli import weights
 from tests.unit.cli.conftest import REGION, DeployedFleet, make_state
 from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
@@ -181,8 +182,8 @@ def _world() -> Iterator[_World]:
         folder = Path(name)
         world = _World(cloudformation, folder)
         (folder / "llama-3.1-8b").mkdir()
-        (folder / "llama-3.1-8b" / "config.json").write_text("{}")
-        (folder / "llama-3.1-8b" / "model.safetensors").write_bytes(b"w" * 4096)
+        for path, body in weights.model().items():
+            (folder / "llama-3.1-8b" / path).write_bytes(body)
         patch.chdir(folder)
         _environment(patch, folder)
         _time(patch)

@@ -17,6 +17,7 @@ from cli.destroy import deletion_order
 from cli.errors import Failed
 from cli.waiting import Clock
 from node_agent.contract.names import checkpoints_bucket_name, models_bucket_name
+from tests.unit.cli import weights
 from tests.unit.cli.conftest import ACCOUNT, REGION, DeployedFleet, Run, make_fleet, make_state
 from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
@@ -80,7 +81,8 @@ def cdk(aws: MemoryCloudFormation, monkeypatch: pytest.MonkeyPatch) -> type[Memo
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "config.json").write_text("{}")
+    for name, body in weights.model().items():
+        (tmp_path / "weights" / name).write_bytes(body)
     return tmp_path / "weights"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import types
 from pathlib import Path
@@ -17,10 +16,12 @@ from cli.adapters import buckets
 from cli.adapters.models_bucket import ModelsBucket
 from cli.core import push
 from node_agent.adapters.model_store import ModelStore
+from tests.unit.cli import weights
 from tests.unit.cli.conftest import Run, make_state
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
 
-FILES = {"config.json": b"{}", "w.safetensors": os.urandom(500), "tokenizer/vocab.json": b"{}"}
+FILES = {**weights.model(), "tokenizer/vocab.json": b"{}"}
+SIZE = sum(map(len, FILES.values()))
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def held(bucket: str) -> dict[str, bytes]:
 def test_a_model_is_pushed_and_nodes_can_read_it(bucket: str, model: Path, run: Run) -> None:
     done = run("model", "push", model)
     assert done.code == 0
-    assert "tiny: 3 files, 504 B; 504 B sent" in done.out
+    assert f"tiny: 4 files, {SIZE} B; {SIZE} B sent" in done.out
     there = held(bucket)
     assert {key: body for key, body in there.items() if "manifest" not in key} == {
         f"models/tiny/{path}": body for path, body in FILES.items()
@@ -58,7 +59,7 @@ def test_a_second_push_changes_nothing(bucket: str, model: Path, run: Run) -> No
     first = run("model", "push", model, "--json").document
     versions = len(boto3.client("s3").list_object_versions(Bucket=bucket)["Versions"])
     second = run("model", "push", model, "--json").document
-    assert (first["changed"], first["sent_bytes"], second["changed"], second["sent_bytes"]) == (True, 504, False, 0)
+    assert (first["changed"], first["sent_bytes"], second["changed"], second["sent_bytes"]) == (True, SIZE, False, 0)
     assert first["manifest_sha256"] == second["manifest_sha256"]
     assert len(boto3.client("s3").list_object_versions(Bucket=bucket)["Versions"]) == versions
     assert "nothing to do" in run("model", "push", model).out
@@ -68,7 +69,10 @@ def test_a_second_push_changes_nothing(bucket: str, model: Path, run: Run) -> No
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model whose weights are uploaded in three parts."""
     monkeypatch.setattr(push, "PART_BYTES", 5 * push.MIB)  # S3's least
-    return written(tmp_path / "large", {"config.json": b"{}", "w.safetensors": os.urandom(11 * push.MIB)})
+    size = 11 * push.MIB - len(weights.safetensors(size=0)) - 14  # of the data, so that the file has 11 MiB
+    files = {"config.json": b"{}", "tokenizer.json": b"{}", "w.safetensors": weights.safetensors(size=size)}
+    assert len(files["w.safetensors"]) == 11 * push.MIB
+    return written(tmp_path / "large", files)
 
 
 def test_an_interrupted_push_goes_on_where_it_was(
@@ -133,10 +137,11 @@ def test_a_model_in_hugging_faces_cache(
     named: str, bucket: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = tmp_path / "hub" / "models--Qwen--Qwen2.5-7B"
-    blob = written(repository / "blobs", {"abc": b"{}"}) / "abc"
+    blobs = written(repository / "blobs", weights.model())
     snapshot = repository / "snapshots" / "rev1"
     snapshot.mkdir(parents=True)
-    (snapshot / "config.json").symlink_to(blob)
+    for name in weights.model():
+        (snapshot / name).symlink_to(blobs / name)
     (repository / "snapshots" / "rev2").mkdir()
     written(repository / "refs", {"main": b"rev1"})
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -170,7 +175,7 @@ def test_a_name_is_downloaded_where_the_hubs_library_is_there(
     ("files", "code", "said"),
     [
         ({"readme.md": b""}, 4, "is no model"),
-        ({"config.json": b"{}", "manifest.sha256": b""}, 1, "a file's name cannot be"),
+        ({**weights.model(), "manifest.sha256": b""}, 1, "a file's name cannot be"),
     ],
 )
 def test_what_is_no_model_is_not_pushed(
@@ -195,7 +200,7 @@ def test_models_are_listed_whole_or_not(bucket: str, model: Path, run: Run) -> N
     table = run("model", "ls").table
     assert [row[0] for row in table] == ["MODEL", "half", "tiny"]
     assert table[1][-1] == "not whole: push it again"
-    assert table[2][1:3] == ["3", "504 B"]
+    assert table[2][1:3] == ["4", f"{SIZE} B"]
     listed = run("model", "ls", "--json").document
     assert {m["name"]: m["whole"] for m in listed["models"]} == {"half": False, "tiny": True}
 
@@ -210,7 +215,7 @@ def test_a_model_is_removed_only_when_somebody_says_so(bucket: str, model: Path,
     assert s3.list_object_versions(Bucket=bucket)["Versions"], "they can be brought back"
     assert run("model", "rm", "tiny", "--yes").code == 4
     done = run("model", "rm", "tiny", "--yes", "--purge", "--json").document
-    assert done["purged_versions"] == 8
+    assert done["purged_versions"] == 10
     assert "Versions" not in s3.list_object_versions(Bucket=bucket)
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synkti_client._attempts import Attempts
 from synkti_client._continuity import ELSEWHERE, Continuity
 from synkti_client._nodes import REFRESH_S, Nodes
 from synkti_client._patience import Patience
-from synkti_client._transport import Attempts
 
 EVENTS = [b'id: s/%d\ndata: {"n":%d}\n\n' % (n, n) for n in range(1, 12)]
 DONE = b"data: [DONE]\n\n"

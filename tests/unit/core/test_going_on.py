@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from node_agent.contract.errors import ContinuationImpossible, RequestRejected
-from node_agent.core.completions import Generation, Kind, read_generation, stripped
+from node_agent.core.bodies import read_body
+from node_agent.core.completions import Generation, Kind, read_generation
 from node_agent.core.sse import SseParser
 from node_agent.core.stream import StreamMachine
 from node_agent.core.stream_state import StreamState
@@ -327,18 +328,19 @@ def test_no_client_can_send_an_argument_of_ours_to_an_engine(
     asked = generation(**smuggled)
     assert orjson.loads(asked.engine_body())["vllm_xargs"] == kept
     raw = orjson.dumps({**BASE, **smuggled}).replace(b"synkti", b"\\u0073ynkti")
-    assert orjson.loads(stripped(raw)) == {**BASE, "vllm_xargs": kept}
+    assert orjson.loads(read_body(raw).to_bytes()) == {**BASE, "vllm_xargs": kept}
     batch = orjson.dumps({"requests": [{**BASE, **smuggled}, BASE]})
-    assert orjson.loads(stripped(batch)) == {"requests": [{**BASE, "vllm_xargs": kept}, BASE]}
+    assert orjson.loads(read_body(batch).to_bytes()) == {"requests": [{**BASE, "vllm_xargs": kept}, BASE]}
 
 
 def test_nesting_does_not_hide_them_and_does_not_end_the_node() -> None:
     smuggled = orjson.dumps({"vllm_xargs": {"synkti_apart": 1}})
-    assert b"synkti" not in stripped(b'{"a":' * 200 + smuggled + b"}" * 200)
+    for levels in (200, 800):
+        assert b"synkti" not in read_body(b'{"a":' * levels + smuggled + b"}" * levels).to_bytes()
     with pytest.raises(RequestRejected, match="too deep"):
-        stripped(b'{"a":' * 900 + smuggled + b"}" * 900)
+        read_body(b'{"a":' * 1_010 + smuggled + b"}" * 1_010).to_bytes()
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"7", b'{"vllm_xargs": 7}', b'{ "vllm_xargs": {"theirs": [1]} }'])
-def test_what_has_none_of_them_is_passed_on_byte_by_byte(raw: bytes) -> None:
-    assert stripped(raw) == raw
+@pytest.mark.parametrize("raw", [b"7", b'{"vllm_xargs":7}', b'{"vllm_xargs":{"theirs":[1]}}'])
+def test_what_has_none_of_them_is_passed_on_as_it_is(raw: bytes) -> None:
+    assert read_body(raw).to_bytes() == raw

@@ -27,7 +27,8 @@ def test_a_full_door_has_places_for_health() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=80))
 def test_what_left_is_not_remembered(steps: list[tuple[str, bool]]) -> None:
-    places, inside = Places(most=5, per_address=3, reserved=4), []
+    places = Places(most=5, per_address=3, reserved=4)
+    inside: list[tuple[str, Place]] = []
     for address, leaves in steps:
         if leaves and inside:
             places.leave(*inside.pop())

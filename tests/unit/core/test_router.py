@@ -305,3 +305,71 @@ def test_a_breaker_opens_after_some_failures_and_twice_as_long_each_time() -> No
     assert breaker.is_closed
     breaker.failed(now)
     assert breaker.allows(now)
+
+
+def test_a_nodes_own_engine_has_a_breaker_too_and_the_next_engine_a_new_one() -> None:
+    scene = Scene(*peers("ab"))
+    for _ in range(10):
+        scene.router.failed("me", 100.0)
+    assert {scene.chosen(Request("m", key), 100.1) for key in KEYS} == {"a", "b"}
+    assert scene.chosen(Request("m"), 100.1) != "me"
+    scene.renew()
+    assert {scene.chosen(Request("m", key), 100.1) for key in KEYS} == {"a", "b"}
+    scene.own = status("me", NodeState.STARTING)
+    scene.renew()
+    scene.own = status("me")
+    scene.renew()
+    assert "me" in {scene.chosen(Request("m", key), 100.2) for key in KEYS}
+
+
+def broken(scene: Scene, *names: str) -> None:
+    for name in names:
+        for _ in range(FAILURES):
+            scene.router.failed(name, 10.0)
+
+
+def test_with_every_breaker_open_a_request_goes_to_whoever_has_least_to_do() -> None:
+    scene = Scene(*peers("ab"))
+    broken(scene, "a", "b", "me")
+    scene.sources["a"].say(9)
+    scene.router.own_load.measured(Load(9, 0, 0.1, 0.03, 1000.0))
+    for key in (*KEYS[:20], None):
+        route = scene.route(Request("m", key), 10.1)
+        assert (route.node.instance_id, route.reason) == ("b", "last-resort")
+    assert scene.chosen(Request("m", KEYS[0], tried=("b",)), 10.1) in ("a", "me")
+    assert scene.router.choose(Request("m", KEYS[0], tried=("a", "b", "me")), 10.1) is Nowhere.FULL
+
+
+def test_with_every_breaker_open_a_full_engine_stays_full() -> None:
+    scene = Scene(*peers("a"))
+    broken(scene, "a", "me")
+    scene.sources["a"].say(30, MAX_WAITING)
+    scene.router.own_load.measured(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
+    assert scene.router.choose(Request("m", KEYS[0]), 10.1) is Nowhere.FULL
+    assert scene.route(Request("m", KEYS[0], goes_on=True), 10.1).reason == "last-resort"
+
+
+def test_where_others_are_only_full_an_open_breaker_is_a_last_resort_for_who_has_waited() -> None:
+    scene = Scene(*peers("a"))
+    broken(scene, "a")
+    scene.router.own_load.measured(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
+    assert scene.router.choose(Request("m", KEYS[0]), 10.1) is Nowhere.FULL
+    route = scene.route(Request("m", KEYS[0], last_resort=True), 10.1)
+    assert (route.node.instance_id, route.reason) == ("a", "last-resort")
+
+
+def test_hundreds_of_losses_in_one_moment_open_a_breaker_once() -> None:
+    breaker = Breaker()
+    for _ in range(300):
+        breaker.failed(5.0)
+    assert breaker.allows(5.0 + FIRST_OPEN_S)
+
+
+def test_a_trial_that_ends_without_saying_anything_of_the_node_leaves_room_for_another() -> None:
+    breaker = Breaker()
+    for _ in range(FAILURES):
+        breaker.failed(0.0)
+    breaker.chosen(FIRST_OPEN_S)
+    assert not breaker.allows(FIRST_OPEN_S)
+    breaker.undecided()
+    assert breaker.allows(FIRST_OPEN_S)

@@ -16,8 +16,8 @@ from lambdas.adapters.memory import MemoryCapacity, MemoryGroups, MemoryInstance
 from lambdas.adapters.ports import CapacityRecords, Groups, Instances, RecordChanged, Records
 from lambdas.core.decisions import Action, Decision, InstanceSeen
 from lambdas.core.fallback import GroupSeen
-from node_agent.contract.capacity import CapacityChange, CapacityRecord
-from node_agent.contract.records import NodeRecord, TimelineStep
+from node_agent.contract.capacity import CapacityChange, CapacityRecord, group_key
+from node_agent.contract.records import RECORD_LIFE_S, NodeRecord, TimelineStep, node_key, pool_key
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags, decode_tags
 
@@ -44,7 +44,8 @@ def test_a_record_is_created_once(records: Records) -> None:
 def test_a_record_moves_forward_with_its_step(records: Records) -> None:
     records.write(CREATE)
     records.write(ADVANCE)
-    assert records.find(NODE) == replace(RECORD, state=NodeState.DRAINING, timeline={STEP.key: STEP})
+    held = replace(RECORD, state=NodeState.DRAINING, timeline={STEP.key: STEP}, expires_at=1000 + RECORD_LIFE_S)
+    assert records.find(NODE) == held, "and its life is renewed"
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,40 @@ def test_a_pools_interruptions_add_up(records: Records) -> None:
         records.note_interruption("us-east-1a", "g5.xlarge", at, now=10.0)
     assert records.recent_interruptions("us-east-1a", "g5.xlarge") == (1000, 2000, 3000)
     assert records.recent_interruptions("us-east-1b", "g5.xlarge") == ()
+
+
+HALF = {"state": "ready", "expires_at": 9, "timeline": {"x": 1, "y": {"step": "a", "source": "b", "at_ms": "c"}}}
+
+
+def test_half_a_record_counts_as_absent_and_is_replaced(table: Any) -> None:
+    """As a write leaves it that came after the table had deleted the rest."""
+    table.put_item(Item={**node_key(NODE), **HALF})
+    records = DynamoRecords(table)
+    assert records.find(NODE) is None
+    records.write(CREATE)
+    assert records.find(NODE) == RECORD
+
+
+def test_steps_that_cannot_be_read_are_left_out(table: Any) -> None:
+    table.put_item(Item={**RECORD.to_item(), "timeline": HALF["timeline"]})
+    assert DynamoRecords(table).find(NODE) == RECORD
+
+
+@pytest.mark.parametrize("recent", [None, "x", ["x", None, 5], [5], []])
+def test_a_pools_record_of_any_form_counts_on(table: Any, recent: object) -> None:
+    table.put_item(Item={**pool_key("z", "t"), "recent": recent})
+    records = DynamoRecords(table)
+    records.note_interruption("z", "t", 9.0, 10.0)
+    assert records.recent_interruptions("z", "t")[-1] == 9000
+
+
+def test_half_a_capacity_record_counts_as_absent_and_is_replaced(table: Any) -> None:
+    table.put_item(Item={**group_key(GROUP), "base": "two"})
+    first = CapacityRecord(GROUP, 1, 5.0, 6.0, "e-1", 1, 99)
+    capacity = DynamoCapacity(table)
+    assert capacity.find(GROUP) is None
+    capacity.write(first)
+    assert capacity.find(GROUP) == first
 
 
 @pytest.fixture(params=["memory", "ec2"])

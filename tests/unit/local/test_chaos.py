@@ -12,9 +12,9 @@ import pytest
 
 from local.chaos import contexts
 from local.chaos.event_notes import EventNotes
+from local.chaos.kinds import KINDS, Kind, Losses, deck
 from local.chaos.questions import Question, draw, known_answer
 from local.chaos.story import Chaos, scale_of
-from local.chaos.strikes import KINDS, Kind, Losses, deck
 from local.engines import SIM, VLLM, LocalEngine, prepared
 from local.errors import MendFirst
 from synkti_client import httpx
@@ -106,7 +106,7 @@ def test_of_entry_and_keepers_no_more_are_lost_at_once_than_two(victims: list[in
         raise AssertionError("nobody strikes here")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("local.chaos.strikes.asyncio.sleep", sleep)
+        patch.setattr("local.chaos.kinds.asyncio.sleep", sleep)
         asyncio.run(story())
     assert bool(slept) == waits
     assert sum(slept) <= Losses.NOTICED_WITHIN_S

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
 import socket
 import subprocess
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 
 from local import cache, machines
 from local.certificate import Answer, StreamAccount, certificate, holds, quantile
-from local.ec2_loop import MAX_LAUNCHES, Seen, Step, plan
+from local.ec2_loop import MAX_FAILURES, MAX_LAUNCHES, Ec2Loop, Seen, Step, is_failure, plan
 from local.engine_env import engine_command
 from local.errors import LocalRunError, MendFirst
 from local.imds import TOKEN_PATH, InstanceMetadata, MetadataService
@@ -241,6 +243,96 @@ def test_an_undertaker_finishes_when_it_is_told_to(tmp_path: Path) -> None:
     assert child.wait(5) == -9
     assert not undertaker.scratch.exists()
     assert not (tmp_path / "run").exists()
+
+
+# nodes that end
+
+
+@pytest.mark.parametrize("number", [9, 15, 2, 1, 3])
+def test_a_node_that_somebody_kills_is_no_failure_of_nodes(number: int) -> None:
+    assert not is_failure(-number, served=False)
+
+
+def test_only_an_end_before_it_served_says_that_nodes_cannot_start() -> None:
+    assert [is_failure(status, served=False) for status in (0, 1, -11)] == [False, True, True]
+    assert not is_failure(1, served=True)
+
+
+_numbers = itertools.count(1)
+
+
+class _Emulated:
+    """A machine of the loop's, and whatever else it calls: nothing happens."""
+
+    def __init__(self, number: int, status: int | None, serves: bool = False) -> None:
+        self.instance_id = f"i-{number}"
+        self.metadata = METADATA
+        self.killed = False
+        self.status = status
+        self.log = Path("a log")
+        self.agent = self
+        self._serves = serves
+
+    @property
+    def running(self) -> bool:
+        return self.status is None
+
+    def wait(self) -> int | None:
+        return self.status
+
+    def serves(self) -> bool:
+        return self._serves
+
+    def close(self) -> None:
+        pass
+
+
+class _Aws:
+    def client(self, name: str) -> _Aws:
+        return self
+
+    def put_events(self, **request: object) -> None:
+        pass
+
+    def terminate_instances(self, **request: object) -> None:
+        pass
+
+
+async def _ends(loop: Ec2Loop, status: int, serves: bool = False) -> None:
+    machine = _Emulated(next(_numbers), None, serves)
+    loop.machines.append(machine)  # type: ignore[arg-type] # a stand-in
+    await loop._note_who_serves()
+    machine.status = status
+    await loop._reclaim(machine)  # type: ignore[arg-type]
+
+
+def _loop() -> Ec2Loop:
+    return Ec2Loop(_Aws(), "group", None, "127.1.1", lambda text: None)  # type: ignore[arg-type]
+
+
+def test_agents_can_be_killed_any_number_of_times_and_the_run_stays() -> None:
+    async def story() -> None:
+        loop = _loop()
+        for serves in (True, False) * (2 * MAX_FAILURES):
+            await _ends(loop, -9, serves)
+        for _ in range(2 * MAX_FAILURES):
+            await _ends(loop, 1, serves=True)
+
+    asyncio.run(story())
+
+
+def test_nodes_that_end_before_they_serve_end_the_run_unless_one_served_between() -> None:
+    async def story() -> None:
+        loop = _loop()
+        for _ in range(MAX_FAILURES - 1):
+            await _ends(loop, 1)
+        await _ends(loop, -9, serves=True)
+        for _ in range(MAX_FAILURES - 1):
+            await _ends(loop, 1)
+        with pytest.raises(LocalRunError, match="nodes end before they serve"):
+            await _ends(loop, 1)
+
+    asyncio.run(story())
 
 
 # the cache

@@ -56,3 +56,38 @@ def test_a_step_that_was_done_is_not_done_again(tmp_path: Path) -> None:
     source.write_text("b")
     setup.once("thing", [source], stamp, lambda: made.append(source.read_text()))
     assert made == ["a", "b"]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout's folder with the command in an environment of its own, whose Python has all packages of this one."""
+    root = tmp_path / "a checkout"
+    environment = root / ".venv"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (environment / "bin" / "python").chmod(0o755)
+    for name in ("cli", "client", "node_agent", "stacks", "lambdas"):
+        (root / name).symlink_to(setup.ROOT / name)
+    setup.install_command(environment)
+    return root
+
+
+def test_the_command_is_in_the_environment_and_runs_from_anywhere(checkout: Path, tmp_path: Path) -> None:
+    command = checkout / ".venv" / "bin" / "synkti"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "synkti").symlink_to(command)
+    for path in (command, tmp_path / "bin" / "synkti"):
+        done = subprocess.run([str(path), "--help"], cwd="/", capture_output=True, text=True, check=False)
+        assert (done.returncode, "gateway" in done.stdout) == (0, True), done.stderr
+    done = subprocess.run([str(command), "model", "push"], cwd="/", capture_output=True, text=True, check=False)
+    assert done.returncode == 2, "its exit code is the command's"
+
+
+def test_set_up_makes_the_command_and_leaves_one_that_is_right(checkout: Path) -> None:
+    command = checkout / ".venv" / "bin" / "synkti"
+    made = command.stat().st_mtime_ns
+    setup.install_command(checkout / ".venv")
+    assert command.stat().st_mtime_ns == made
+    command.write_text("#!/bin/sh\n")
+    setup.install_command(checkout / ".venv")
+    assert command.read_text() == setup.COMMAND

@@ -8,7 +8,8 @@ import pytest
 
 import synkti_engine
 from node_agent.core import continuation
-from node_agent.core.completions import APART, OWN_ARGUMENTS
+from node_agent.core.bodies import OWN_ARGUMENTS
+from node_agent.core.completions import APART
 from synkti_engine import arguments
 from synkti_engine.arguments import BadArguments, begun, check, ids_in, one_by_one
 

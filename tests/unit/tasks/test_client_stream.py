@@ -11,16 +11,20 @@ import pytest
 
 from local.lone_node import lone_node
 from node_agent.adapters.memory import MemoryRequest
+from node_agent.core import sse
+from node_agent.core.client_headers import StreamReader
 from node_agent.core.completions import Kind, read_generation
 from node_agent.core.epochs import Epoch
 from node_agent.core.keeper import Keeper
 from node_agent.core.nodes import NodeStatus
 from node_agent.core.router import Request, Route
 from node_agent.core.stream import StreamMachine
+from node_agent.core.tries import MAX_ENGINES
 from node_agent.core.write_ahead import WriteAhead
 from node_agent.ports import ExchangeLost, JournalLink, Response
 from node_agent.tasks import client_stream
-from node_agent.tasks.client_stream import MAX_ENGINES, ClientStream
+from node_agent.tasks.client_stream import ClientStream
+from node_agent.tasks.engines import ENGINE_HEADER
 from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import Reply
@@ -95,6 +99,9 @@ class Engines:
     async def bring(self, node: NodeStatus, stream: str, source: str) -> None:
         """There are no contexts here."""
 
+    async def turn(self, node: NodeStatus) -> None:
+        """Nobody has to wait here."""
+
     def ask(self, node: NodeStatus, *_: object, **__: object) -> Response:
         self.opened.append(node.instance_id)
         self.asked.set()
@@ -129,7 +136,8 @@ def run(
         node = make_node(peers, able)
         generation = read_generation(Kind.CHAT, orjson.dumps({**BODY, **fields}))
         kept = Keepers(node, NoLinks(), Keeper()).begin(WriteAhead("s", Epoch(1, "i-0"), b"o"), None, durable=False)
-        machine, reply = StreamMachine(generation, "s"), Reply(client, "s", None, generation.kind.value)
+        machine = StreamMachine(generation, "s")
+        reply = Reply(client, "s", generation.kind.value, StreamReader(uses_ids=True))
         stream = ClientStream(node, engines, machine, kept, reply, Request("m"))  # type: ignore[arg-type] # plays Engines
         running = asyncio.ensure_future(stream.run(Route(node.status(), "prefix")))
         if during is not None:
@@ -221,3 +229,107 @@ def test_an_engine_waits_for_a_client_that_is_slow_and_so_does_the_next_one() ->
     run(engines, peers=2, during=slow_then_gone)
     assert engines.played[0].paused == [False, True, False, True]
     assert engines.played[1].paused == [True]
+
+
+# whose fault it is
+
+
+def answer_of(status: int, body: bytes, *, marked: bool = True) -> Callable[[], Part]:
+    """An engine's own answer; marked: as a peer's door marks it."""
+
+    def play() -> Part:
+        part = Part(body, status=status, stream=False)
+        part.headers = {ENGINE_HEADER: b"1"} if marked else {}
+        return part
+
+    return play
+
+
+def in_turn(*plays: Callable[[], Part]) -> Engines:
+    left = list(plays)
+
+    def play() -> Part:
+        return left.pop(0)()
+
+    return Engines(play)
+
+
+ERROR = b'{"error":{"message":"it","type":"InternalServerError","param":null,"code":500}}'
+TYPO = b'{"error":{"message":"no","type":"BadRequestError","param":"x","code":400}}'
+WHOLE = b'data: {"id":"e","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop","token_ids":[7]}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, "not_a_peer"), (404, "unknown_route"), (429, "x"), (503, "x"), (500, "x"), (413, "x")]
+)
+def test_a_peer_doors_own_status_is_never_the_clients(status: int, code: str) -> None:
+    refusal = answer_of(
+        status, b'{"error":{"message":"this door is for peers","code":"%b"}}' % code.encode(), marked=False
+    )
+    engines = in_turn(lambda: Part(ROLE), refusal, lambda: Part(ROLE, WHOLE, then="eof"))
+    got, body, _ = run(engines, peers=3)
+    assert (got, len(engines.opened)) == (200, 3)
+    assert b'"finish_reason":"stop"' in body
+    assert b"[DONE]" in body
+
+
+def test_an_error_of_the_request_gets_one_more_engine_and_is_then_passed_on() -> None:
+    engines = in_turn(answer_of(500, ERROR), answer_of(500, ERROR))
+    assert run(engines, peers=9) == (500, ERROR, 500)
+    assert len(engines.opened) == 2
+
+
+def test_with_no_other_engine_the_error_of_the_only_one_is_passed_on() -> None:
+    assert run(in_turn(answer_of(500, ERROR)), peers=0) == (500, ERROR, 500)
+
+
+def test_an_error_without_words_is_one_in_openais_form() -> None:
+    engines = in_turn(answer_of(500, b"Internal Server Error"), answer_of(502, b""))
+    status, body, _ = run(engines, peers=9)
+    assert (status, orjson.loads(body)["error"]["code"]) == (500, "engine_error")
+
+
+def test_a_typo_that_vllm_finds_behind_its_head_is_passed_on_as_vllm_says_it() -> None:
+    engines = in_turn(lambda: Part(b"data: %b\n\n" % TYPO, sse.message(sse.DONE), then="eof"))
+    status, body, _ = run(engines, peers=9)
+    assert (status, len(engines.opened)) == (200, 1)
+    assert body == b"data: %b\n\ndata: [DONE]\n\n" % TYPO
+
+
+def test_an_error_event_of_the_request_gets_one_more_engine() -> None:
+    engines = in_turn(*[lambda: Part(b"data: %b\n\n" % ERROR)] * 3)
+    _, body, _ = run(engines, peers=9)
+    assert len(engines.opened) == 2
+    assert ERROR in body
+
+
+def test_what_refuses_the_rest_of_an_answer_says_nothing_of_what_the_client_sent() -> None:
+    engines = in_turn(lambda: Part(ROLE, TOKEN), answer_of(400, TYPO), lambda: Part(ROLE, then="reset"))
+    _, body, _ = run(engines, peers=9)
+    assert len(engines.opened) == 3
+    assert b'"code":"engine_lost"' in body
+    assert b"reset, refused-continuation, reset" in body
+
+
+def test_engines_without_room_are_a_429() -> None:
+    engines = in_turn(*[answer_of(503, b'{"error":{"message":"busy"}}')] * 3)
+    status, body, _ = run(engines, peers=9)
+    assert (status, orjson.loads(body)["error"]["code"]) == (429, "fleet_full")
+
+
+def test_a_request_that_ends_two_engines_ends_no_third() -> None:
+    word = sse.named(b"synkti-lost", b"engine-died 4 alone")
+    engines = in_turn(lambda: Part(then="engine-died 1 alone"), lambda: Part(word))
+    _, body, _ = run(engines, peers=9)
+    assert len(engines.opened) == 2
+    assert b'"code":"request_kills_engines"' in body
+
+
+def test_who_was_beside_it_goes_on() -> None:
+    engines = in_turn(
+        lambda: Part(then="engine-died 1 beside"),
+        lambda: Part(then="engine-died 1 beside"),
+        lambda: Part(ROLE, WHOLE, then="eof"),
+    )
+    _, body, _ = run(engines, peers=9)
+    assert b'"finish_reason":"stop"' in body

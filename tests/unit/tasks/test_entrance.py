@@ -13,6 +13,7 @@ from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.contract.states import NodeState
 from node_agent.core.admission import Admission
 from node_agent.core.breaker import FAILURES, MAX_OPEN_S
+from node_agent.core.failure import By, judge_loss
 from node_agent.core.nodes import IDLE, Load
 from node_agent.core.router import MAX_WAITING, Request, Route
 from node_agent.tasks.entrance import Entrance
@@ -96,7 +97,7 @@ def test_who_has_to_wait_does_not_use_up_the_one_trial_of_a_node_that_failed() -
         node.gossip.clock = lambda: now
         node.become(NodeState.STARTING)
         for _ in range(FAILURES):
-            node.failed("i-1", "reset")
+            node.failed("i-1", judge_loss(By.PEER, "reset"))
         now = MAX_OPEN_S + 1.0
         admission.arrive(now, 0.5)  # somebody waits already
         waiting = asyncio.ensure_future(Entrance(node, lambda: 0.5, admission).route(WANTED, MemoryRequest()))

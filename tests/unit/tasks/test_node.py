@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from local.lone_node import meet
 from node_agent.contract.states import NodeState
+from node_agent.core.failure import Body, By, judge_answer, judge_loss
 from node_agent.core.membership import REFUSED, Failed
 from node_agent.core.nodes import Load
-from node_agent.core.router import Nowhere, Request, Route
+from node_agent.core.router import Request, Route
 from node_agent.tasks.node import Node
 from tests.unit.tasks.a_node import make_node, status_of
 
@@ -62,19 +63,38 @@ def test_a_node_without_its_engine_serves_nothing_and_routes_to_others() -> None
     tell(story)
 
 
-def test_losses_of_requests_open_a_peers_breaker_and_hand_offs_do_not() -> None:
+def test_only_what_is_a_nodes_fault_opens_its_breaker() -> None:
     def story(node: Node) -> None:
         node.become(NodeState.STARTING)
+        of_no_node = [
+            judge_loss(By.ENGINE, "handoff"),
+            judge_loss(By.ENGINE, "engine-died"),
+            judge_answer(By.ENGINE, 400, Body.ERROR),
+            judge_answer(By.ENGINE, 500, Body.ERROR),
+            judge_answer(By.ENGINE, 500, Body.OTHER),
+            judge_answer(By.ENGINE, 503, Body.ERROR),
+            judge_answer(By.PEER, 429, Body.ERROR),
+        ]
+        for verdict in of_no_node * 3:
+            node.failed("i-1", verdict)
+        assert reason(node) != "last-resort"
         for _ in range(3):
-            node.failed("i-1", "handoff")
-        assert chosen(node) == "i-1"
-        for _ in range(3):
-            node.failed("i-1", "reset")
-        assert node.route(Request("m", goes_on=True)) is Nowhere.FULL
+            node.failed("i-1", judge_loss(By.ENGINE, "reset"))
+        assert reason(node) == "last-resort"
         node.succeeded("i-1")
-        assert chosen(node) == "i-1"
+        assert reason(node) != "last-resort"
+        for _ in range(3):
+            node.found_wanting(["i-1"])
+        assert reason(node) == "last-resort"
 
     tell(story, peers=1)
+
+
+def reason(node: Node) -> str:
+    """Why i-1 is chosen, the only one that is ready."""
+    route = node.route(Request("m", goes_on=True))
+    assert isinstance(route, Route)
+    return route.reason
 
 
 def test_a_node_tells_what_its_engine_does() -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from node_agent.adapters.memory import MemoryInstances, MemoryRecords
 from node_agent.contract.errors import StoreUnavailable
-from node_agent.contract.records import NodeRecord, TimelineStep
+from node_agent.contract.records import RECORD_LIFE_S, NodeRecord, TimelineStep
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags, decode_tags
 from node_agent.core.lifecycle import Effect, EngineReady, Lifecycle, NoticeSeen, Retire, TermRequested, Tick
 from node_agent.reactor import Reactor
+from node_agent.tasks import publisher as publishing
 from node_agent.tasks.publisher import Publisher
 
 RECORD = NodeRecord("i-1", "z", "t", NodeState.STARTING, 7, 99)
@@ -93,6 +94,46 @@ def test_an_older_incarnation_stops_writing_records() -> None:
         publisher.publish(None, NodeState.GONE, TimelineStep("drained", "agent", 3.0))
         assert await publisher.flush(5.0)
         assert records.records["i-1"] == newer
+
+    publish(story(), publisher)
+
+
+def test_a_record_that_the_table_deleted_begins_anew_with_all_that_was_written() -> None:
+    instances, records = Flaky(0), MemoryRecords()
+    publisher = Publisher(RECORD, instances, records, lambda: 0.0, lambda: 900.0)
+    told = TimelineStep("interruption-notice", "eventbridge", 800.0)
+
+    async def story() -> None:
+        publisher.publish(None, NodeState.READY, READY)
+        assert await publisher.flush(5.0)
+        records.records.clear()
+        publisher.publish(None, NodeState.DRAINING, TimelineStep("notice-seen", "imds", 900.0))
+        assert await publisher.flush(5.0)
+        assert [step.step for step in records.records["i-1"].story] == ["ready", "notice-seen"]
+        assert records.records["i-1"].expires_at == 900 + RECORD_LIFE_S
+        # The table deletes it again, and an event's Lambda is there first: its record is of no incarnation.
+        records.records["i-1"] = NodeRecord("i-1", "z", "t", NodeState.DRAINING, 0, 1, {told.key: told})
+        publisher.publish(None, NodeState.GONE, TimelineStep("drained", "agent", 990.0))
+        assert await publisher.flush(5.0)
+
+    publish(story(), publisher)
+    record = records.records["i-1"]
+    assert [step.step for step in record.story] == ["ready", "interruption-notice", "notice-seen", "drained"]
+    assert (record.state, record.incarnation) == (NodeState.GONE, RECORD.incarnation)
+
+
+def test_a_node_that_does_nothing_for_a_day_renews_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "RENEW_EVERY_S", 0.0)
+    records = MemoryRecords()
+    publisher = Publisher(RECORD, Flaky(0), records, lambda: 0.0, lambda: 5_000_000.0)
+
+    async def story() -> None:
+        publisher.publish(None, NodeState.READY, READY)
+        async with asyncio.timeout(10):
+            # Looking is all that happens.
+            while not (record := records.records.get("i-1")) or record.expires_at < 5_000_000 + RECORD_LIFE_S:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert record.timeline == {READY.key: READY}
 
     publish(story(), publisher)
 

@@ -1,4 +1,4 @@
-"""What a streaming client hears while nothing happens: a head in time, then a comment now and then."""
+"""What a streaming client receives while nothing happens: a head in time, then something now and then."""
 
 from __future__ import annotations
 
@@ -7,17 +7,31 @@ import asyncio
 import pytest
 
 from node_agent.adapters.memory import MemoryRequest
+from node_agent.core.client_headers import StreamReader
 from node_agent.tasks import reply as replies
 from node_agent.tasks.reply import Reply
 
+KEEPS_IDS = StreamReader(uses_ids=True)
+PLAIN = StreamReader(uses_ids=False)
+SDK = StreamReader(uses_ids=False, parses=True)
+EVENT_SOURCE = StreamReader(uses_ids=True, reconnects=True, parses=True)
 
-def played(monkeypatch: pytest.MonkeyPatch, early_s: float, events: list[int], *, ended: bool = False) -> MemoryRequest:
-    """What a client hears; events: how many it had at each look."""
+
+def played(
+    monkeypatch: pytest.MonkeyPatch,
+    early_s: float,
+    events: list[int],
+    reader: StreamReader = KEEPS_IDS,
+    *,
+    path: str = "/v1/chat/completions",
+    ended: bool = False,
+) -> MemoryRequest:
+    """What a client receives; events: how many it had at each look, of which there is about one a second."""
     monkeypatch.setattr(replies, "EARLY_HEAD_S", early_s)
-    client = MemoryRequest()
+    client = MemoryRequest(target=path)
 
     async def story() -> None:
-        reply = Reply(client, "s", b"mine", "/v1/chat/completions")
+        reply = Reply(client, "s", path, reader)
         if ended:
             reply.fail(503, "code", "message")
         for count in events:
@@ -30,8 +44,23 @@ def played(monkeypatch: pytest.MonkeyPatch, early_s: float, events: list[int], *
 def test_the_head_comes_before_any_engine_answers_and_comments_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     client = played(monkeypatch, 0.0, [0, 0, 5, 5])
     assert client.status == 200
-    assert client.told[b"x-request-id"] == b"mine"
+    assert client.told[b"x-synkti-stream"] == b"s"
     assert client.sent == [b": waiting\n"] * 3
+
+
+@pytest.mark.parametrize(("reader", "idle"), [(PLAIN, b"\n\n"), (SDK, b": waiting\n")], ids=["plain", "sdk"])
+def test_who_keeps_no_ids_is_left_alone_for_as_long_as_proxies_wait(
+    monkeypatch: pytest.MonkeyPatch, reader: StreamReader, idle: bytes
+) -> None:
+    """A comment breaks programs that take every block for data, and a blank line breaks older SDKs for Go."""
+    client = played(monkeypatch, 0.0, [0] * 14, reader)
+    assert (client.status, client.sent) == (0, [])
+    client = played(monkeypatch, 0.0, [0] * 15 + [1] + [1] * 29, reader)
+    assert (client.status, client.sent) == (200, [idle, idle])
+
+
+def test_an_event_source_is_told_to_come_back_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert played(monkeypatch, 0.0, [0], EVENT_SOURCE).sent == [b"retry: 250\n", b": waiting\n"]
 
 
 def test_until_then_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +79,7 @@ def test_nothing_is_added_to_what_a_client_has_not_read(monkeypatch: pytest.Monk
     client = MemoryRequest()
 
     async def story() -> None:
-        reply = Reply(client, "s", None, "/v1/chat/completions")
+        reply = Reply(client, "s", "/v1/chat/completions", KEEPS_IDS)
         client.lag(True)
         for _ in range(5):
             reply.keep_alive(0)
@@ -60,3 +89,8 @@ def test_nothing_is_added_to_what_a_client_has_not_read(monkeypatch: pytest.Monk
         assert client.sent == [b": waiting\n"]
 
     asyncio.run(story())
+
+
+def test_an_error_has_the_form_that_its_routes_clients_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = played(monkeypatch, 0.0, [], path="/v1/messages", ended=True)
+    assert client.answer.startswith(b'{"type":"error","error":{"type":"overloaded_error","message":"message"')

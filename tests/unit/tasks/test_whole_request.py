@@ -10,11 +10,12 @@ import orjson
 import pytest
 
 from node_agent.adapters.memory import MemoryRequest
-from node_agent.contract.errors import NoReadyPeer
+from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.core import sse
 from node_agent.core.router import Request, Route
 from node_agent.core.stream_state import LOST_EVENT
 from node_agent.ports import ExchangeLost
+from node_agent.tasks.engines import ENGINE_HEADER
 from node_agent.tasks.whole_request import WholeRequest, WholeRequests
 from tests.unit.tasks.a_node import make_node
 
@@ -66,6 +67,9 @@ def ask(*answers: Stream) -> tuple[MemoryRequest, list[str]]:
         def ask(self, node: Any, *_: object, **__: object) -> Stream:
             asked.append(node.instance_id)
             return left.pop(0)
+
+        async def turn(self, node: Any) -> None:
+            """Nobody has to wait here."""
 
     async def story() -> None:
         node = make_node(2)
@@ -126,3 +130,65 @@ def test_one_that_is_lost_before_its_first_byte_is_asked_elsewhere(lost: Stream)
 def test_engines_run_out_with_words() -> None:
     with pytest.raises(NoReadyPeer, match="lost by 3 nodes"):
         ask(*(Stream() for _ in range(3)))
+
+
+# whose fault it is
+
+
+class Answered(Stream):
+    """An answer in one piece. marked: as a peer's door marks its engine's."""
+
+    is_event_stream = False
+
+    def __init__(self, status: int, body: bytes, *, marked: bool = True) -> None:
+        super().__init__(body)
+        self.status = status
+        self.headers = {ENGINE_HEADER: b"1"} if marked else {}
+
+    async def read_all(self, max_bytes: int) -> bytes:
+        return await self.read()
+
+
+class Died(Stream):
+    async def head(self) -> None:
+        raise ExchangeLost("engine-died 2 alone", passed_on=True)
+
+
+ERROR = b'{"error":{"message":"it","type":"InternalServerError","param":null,"code":500}}'
+GOOD = b'{"choices":[]}'
+
+
+@pytest.mark.parametrize("status", [401, 404, 413, 429, 500, 503])
+def test_a_peer_doors_own_status_is_never_the_clients(status: int) -> None:
+    refused = Answered(status, b'{"error":{"message":"not a peer","code":"not_a_peer"}}', marked=False)
+    client, asked = ask(Stream(then="reset"), refused, Answered(200, GOOD))
+    assert (client.status, client.answer, len(asked)) == (200, GOOD, 3)
+
+
+def test_an_error_of_the_request_gets_one_more_engine_and_is_then_passed_on_and_final() -> None:
+    client, asked = ask(Answered(500, ERROR), Answered(500, ERROR))
+    assert (client.status, client.answer, len(asked)) == (500, ERROR, 2)
+    assert client.told[b"x-should-retry"] == b"false"
+
+
+@pytest.mark.parametrize("status", [307, 400, 404, 422])
+def test_a_refusal_is_passed_on_at_once(status: int) -> None:
+    client, asked = ask(Answered(status, b'{"detail":"no"}'))
+    assert (client.status, client.answer, len(asked)) == (status, b'{"detail":"no"}', 1)
+    assert b"x-should-retry" not in client.told
+
+
+def test_an_error_without_words_is_one_in_openais_form() -> None:
+    client, _ = ask(Answered(500, b""), Answered(500, b"Internal Server Error"))
+    assert (client.status, orjson.loads(client.answer)["error"]["code"]) == (500, "engine_error")
+
+
+def test_engines_without_room_are_a_429() -> None:
+    with pytest.raises(FleetFull):
+        ask(*[Answered(429, b'{"error":{"message":"busy"}}') for _ in range(3)])
+
+
+def test_a_request_that_ends_two_engines_ends_no_third() -> None:
+    with pytest.raises(RequestRejected, match="Two engines ended") as refused:
+        ask(Died(), Died(), Answered(200, GOOD))
+    assert (refused.value.status, refused.value.code) == (422, "request_kills_engines")

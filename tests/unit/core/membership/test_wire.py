@@ -14,6 +14,7 @@ from node_agent.core.membership.wire import (
     HEADER_BYTES,
     LOAD_BYTES,
     MAX_DATAGRAM,
+    MAX_INCARNATION,
     SEAL_BYTES,
     Alive,
     Dead,
@@ -43,20 +44,29 @@ from node_agent.core.nodes import WAYS, Load, NodeStatus, Pool
 
 LIVES = st.binary(min_size=6, max_size=6)
 COUNTS = st.integers(0, 2**32 - 1)
-INCARNATIONS = st.integers(0, 2**64 - 1)
+INCARNATIONS = st.integers(0, MAX_INCARNATION)
 STATES = st.sampled_from(NodeState)
 ABLE = st.sampled_from([(), WAYS[:1], WAYS[1:], WAYS])
 
 
 def texts(most: int) -> st.SearchStrategy[str]:
-    return st.text(max_size=most).filter(lambda text: len(text.encode()) <= most)
+    return st.text(st.characters(exclude_categories=("C", "Z")), max_size=most).filter(
+        lambda text: len(text.encode()) <= most and text.isprintable()
+    )
+
+
+ADDRESSES = st.builds(
+    "{}:{}".format,
+    st.ip_addresses(v=4, network="10.0.0.0/8"),
+    st.integers(1, 65_535),
+)
 
 
 STATUSES = st.builds(
     NodeStatus,
-    instance_id=texts(64),
-    peer=texts(64),
-    front=texts(64),
+    instance_id=st.from_regex(r"i-[0-9a-f]{8,17}", fullmatch=True),
+    peer=ADDRESSES,
+    front=ADDRESSES | st.just(""),
     state=STATES,
     pool=st.builds(Pool, texts(32), texts(32)),
     model=texts(128),
@@ -163,7 +173,7 @@ def test_what_is_no_header_is_refused(content: bytes) -> None:
     [
         (b"\x03\x00\x0f" + bytes(15), "nobody"),
         (b"\x06\x00\x05" + bytes(5), "half a load"),
-        (b"\x02\x00\x0f" + bytes(14) + b"\x09", "rumour 2"),
+        (b"\x02\x00\x0e" + bytes(14), "rumour 2"),
         (b"\x01\x00\x14" + bytes(15) + b"\xff1234", "longer than its introduction"),
     ],
 )
@@ -172,7 +182,62 @@ def test_a_rumour_that_makes_no_sense_is_refused(rumour: bytes, why: str) -> Non
         list(read_rumours(rumour, 0))
 
 
-LONGEST = NodeStatus("i" * 64, "p" * 64, "f" * 64, NodeState.READY, Pool("z" * 32, "t" * 32), "m" * 128, 1, "v" * 32)
+LEFT = Left(b"sixsix", 7)
+PEER = NodeStatus("i-1", "10.0.0.1:8001", "10.0.0.1:8000", NodeState.READY, Pool("z", "t"), "m", 1)
+ODD = {
+    "no port": replace(PEER, peer="10.71.3.7"),
+    "a name": replace(PEER, peer="node-7.internal:8001"),
+    "IPv6": replace(PEER, peer="[::1]:8001"),
+    "a port of five": replace(PEER, peer="10.71.3.7:70000"),
+    "port 0": replace(PEER, peer="10.71.3.7:0"),
+    "other digits": replace(PEER, peer="10.71.3.7:\u0668\u0660"),
+    "nobody's": replace(PEER, peer="0.0.0.0:8001"),
+    "everybody's": replace(PEER, peer="255.255.255.255:8001"),
+    "the metadata service": replace(PEER, peer="169.254.169.254:80"),
+    "an odd front": replace(PEER, front="http://evil/"),
+    "a line break": replace(PEER, instance_id="i-1\r\nx: y"),
+    "no id": replace(PEER, instance_id=""),
+    "a bell": replace(PEER, model="m\a"),
+    "2**63": replace(PEER, incarnation=2**63),
+    "2**64 - 1": replace(PEER, incarnation=2**64 - 1),
+}
+
+
+@pytest.mark.parametrize("status", ODD.values(), ids=list(ODD))
+def test_an_introduction_that_nobody_could_use_is_left_out_and_the_rest_of_its_message_counts(
+    status: NodeStatus,
+) -> None:
+    assert list(read_rumours(write_intro(b"sixsix", status) + write_left(*LEFT), 0)) == [LEFT]
+
+
+@pytest.mark.parametrize(
+    "rumour",
+    [
+        write_alive(b"sixsix", 2**63, NodeState.READY),
+        write_suspect(b"sixsix", 2**63, NodeState.READY, frozenset((b"aaaaaa",))),
+        write_dead(b"sixsix", 2**64 - 1, b"aaaaaa"),
+        write_left(b"sixsix", MAX_INCARNATION + 1),
+        write_alive(b"sixsix", 1, NodeState.READY)[:-1] + b"\x09",
+        write_intro(b"sixsix", PEER).replace(b"10.0.0.1:8001", b"10.0.0.1:800\xff"),
+    ],
+    ids=["alive", "suspect", "dead", "left", "a state to come", "no UTF-8"],
+)
+def test_a_rumour_that_cannot_be_is_left_out(rumour: bytes) -> None:
+    assert list(read_rumours(rumour + write_left(*LEFT), 0)) == [LEFT]
+
+
+@given(st.integers() | st.floats(), st.integers(), st.floats(), st.floats(), st.floats())
+def test_a_load_of_any_figures_is_written(running: int, waiting: int, kv_use: float, pace: float, rate: float) -> None:
+    (read,) = read_loads(write_load(b"sixsix", 1, Load(running, waiting, kv_use, pace, rate)))
+    load = load_of(read)
+    assert load.in_flight >= 0
+    assert 0.0 <= load.kv_use <= 1.0
+
+
+LONGEST = NodeStatus(
+    "i" * 64, "100.100.100.100:65535", "100.100.100.100:65535", NodeState.READY, Pool("z" * 32, "t" * 32), "m" * 128, 1,
+    "v" * 32,
+)  # fmt: skip
 
 
 @given(st.sampled_from(list(NodeState)), st.sets(st.sampled_from(WAYS)))

@@ -1,0 +1,103 @@
+"""A door in front of the embedded AWS that lets one service after another fail, in the ways in which AWS fails.
+
+A request names its service in its signature (`.../us-east-1/ec2/aws4_request`). One whose service is well is passed on;
+one whose service is away gets what `Outage` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from enum import Enum
+
+import httpx
+
+from node_agent.adapters.http_server import HttpServer
+from node_agent.ports import DoorRequest
+
+_SERVICE = re.compile(rb"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request")
+_HOP_BY_HOP = frozenset({b"connection", b"transfer-encoding", b"content-length", b"expect"})
+_ANSWERED = frozenset({"content-length", "transfer-encoding", "connection", "content-encoding", "date"})
+
+
+class Outage(Enum):
+    """What a service does that is away."""
+
+    ERROR = "error"  # 500 without a word
+    THROTTLED = "throttled"  # 503, slow down
+    DENIED = "denied"  # 403: somebody has changed a policy
+    GARBAGE = "garbage"  # 200 with a body that is none
+    SILENCE = "silence"  # it takes the request, and nothing comes until it is back
+
+
+_ANSWERS = {
+    Outage.ERROR: (500, b""),
+    Outage.THROTTLED: (503, b"<Response><Errors><Error><Code>RequestLimitExceeded</Code></Error></Errors></Response>"),
+    Outage.DENIED: (403, b"<Response><Errors><Error><Code>UnauthorizedOperation</Code></Error></Errors></Response>"),
+    Outage.GARBAGE: (200, b"\xff\xfe<html>502 Bad Gateway"),
+}
+
+
+class AwsGate:
+    """endpoint: of the AWS behind it. `start` it within a running loop; `away` says what is away now."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.away: dict[str, Outage] = {}
+        self.refused = 0
+        self._endpoint = endpoint
+        self._back = asyncio.Event()
+        self._http = httpx.AsyncClient(timeout=60.0)
+        self._server = HttpServer(self._answer)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._listener.setblocking(False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    async def start(self) -> None:
+        await self._server.start(self._listener)
+
+    async def close(self) -> None:
+        self._server.abort()
+        await self._http.aclose()
+
+    def take_away(self, service: str, outage: Outage) -> None:
+        self.away[service] = outage
+        self._back.clear()
+
+    def bring_back(self, service: str) -> None:
+        """It is well again; requests that had no answer are passed on now."""
+        self.away.pop(service, None)
+        self._back.set()
+
+    async def _answer(self, request: DoorRequest) -> None:
+        while (outage := self.away.get(service_of(request))) is not None:
+            self.refused += 1
+            if outage is not Outage.SILENCE:
+                status, body = _ANSWERS[outage]
+                request.respond(status, body, b"text/xml")
+                return
+            await self._back.wait()
+        await self._pass_on(request)
+
+    async def _pass_on(self, request: DoorRequest) -> None:
+        headers = [(name, value) for name, value in request.headers.items() if name not in _HOP_BY_HOP]
+        try:
+            answer = await self._http.request(
+                request.method, self._endpoint + request.target, headers=headers, content=request.body
+            )
+        except httpx.TransportError:
+            request.respond(502, b"")
+            return
+        kept = [(name.encode(), value.encode()) for name, value in answer.headers.items() if name not in _ANSWERED]
+        content_type = answer.headers.get("content-type", "text/xml").encode()
+        more = [(name, value) for name, value in kept if name != b"content-type"]
+        request.respond(answer.status_code, answer.content, content_type, more)
+
+
+def service_of(request: DoorRequest) -> str:
+    """The service that a signed request is for; empty where it is not signed."""
+    found = _SERVICE.search(request.headers.get(b"authorization", b""))
+    return found.group(1).decode("ascii", "replace") if found else ""

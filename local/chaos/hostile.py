@@ -1,0 +1,123 @@
+"""What hostile clients and strangers do to a node for a few seconds: nothing of it may cost another client anything.
+
+All of it is bounded, goes to nodes of this run only, and ends by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+
+import orjson
+
+from local.chaos.fleet import ChaosFleet
+from local.engines import MODEL
+from local.machines import Machine
+from node_agent.contract.names import FRONT_DOOR_PORT, PEER_DOOR_PORT
+
+_FOR_S = 4.0
+_STALLED_READERS = 40
+_FLOODING = 150
+_HALF_SENT = 60
+_HALF_BODY_BYTES = 64 * 1024
+_DATAGRAMS = 4_000
+_DATAGRAMS_AT_ONCE = 50
+_RECEIVE_BUFFER_BYTES = 4_096
+_CONNECT_WITHIN_S = 5.0
+
+
+def _request(method: str, path: str, body: bytes = b"", length: int | None = None) -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nhost: chaos\r\ncontent-type: application/json\r\n"
+    if body or length:
+        head += f"content-length: {len(body) if length is None else length}\r\n"
+    return head.encode() + b"\r\n" + body
+
+
+def _streamed() -> bytes:
+    body = orjson.dumps({"model": MODEL, "prompt": "never read", "max_tokens": 300, "stream": True})
+    return _request("POST", "/v1/completions", body)
+
+
+_TRAILERS = (
+    b"POST /v1/completions HTTP/1.1\r\nhost: chaos\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    + b"a: v\r\n" * 20_000
+)
+_FLOODS = (
+    _request("GET", "/metrics") * 12,
+    _request("GET", "/v1/synkti/nodes") * 12,
+    _request("POST", "/v1/chat/completions", b'{"model":"' + b"x" * 200_000 + b'"}'),
+    _request("POST", "/v1/chat/completions", b"[" * 100_000),
+    _request("POST", "/v1/completions", b'{"a":[' + b"[]," * 50_000 + b"[]]}"),
+    _TRAILERS,
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"GET / RTSP/1.0\r\n\r\n",
+)
+
+
+async def stalled_readers(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+    """Clients that ask for streams and take nothing of them."""
+    async with _connections(machines[0].host, FRONT_DOOR_PORT, _STALLED_READERS) as connections:
+        for connection in connections:
+            await _send(connection, _streamed())
+        await asyncio.sleep(_FOR_S)
+
+
+async def flood(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+    """Many connections at once, at both doors, with requests that cost much and whose answers nobody reads."""
+    host = machines[0].host
+    async with (
+        _connections(host, FRONT_DOOR_PORT, _FLOODING) as clients,
+        _connections(host, PEER_DOOR_PORT, _FLOODING) as strangers,
+    ):
+        for number, connection in enumerate((*clients, *strangers)):
+            await _send(connection, _FLOODS[number % len(_FLOODS)])
+        await asyncio.sleep(_FOR_S)
+
+
+async def half_sent_bodies(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+    """Requests whose bodies stop in the middle."""
+    half = _request("POST", "/v1/chat/completions", b"x" * _HALF_BODY_BYTES, 2 * _HALF_BODY_BYTES)
+    async with _connections(machines[0].host, FRONT_DOOR_PORT, _HALF_SENT) as connections:
+        for connection in connections:
+            await _send(connection, half)
+        await asyncio.sleep(_FOR_S)
+
+
+async def foreign_datagrams(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+    """Bytes of a stranger at the address of membership's messages."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.setblocking(False)
+        for number in range(_DATAGRAMS):
+            with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+                stranger.sendto(os.urandom(1 + number % 1_400), (machines[0].host, PEER_DOOR_PORT))
+            if number % _DATAGRAMS_AT_ONCE == 0:
+                await asyncio.sleep(_FOR_S * _DATAGRAMS_AT_ONCE / _DATAGRAMS)
+
+
+@contextlib.asynccontextmanager
+async def _connections(host: str, port: int, number: int) -> AsyncIterator[list[socket.socket]]:
+    """So many connections, as many as the door takes; their receive buffers are small, so that it notices soon."""
+    connections: list[socket.socket] = []
+    try:
+        for _ in range(number):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+            connection.setblocking(False)
+            connections.append(connection)
+            with contextlib.suppress(OSError):
+                async with asyncio.timeout(_CONNECT_WITHIN_S):
+                    await asyncio.get_running_loop().sock_connect(connection, (host, port))
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+async def _send(connection: socket.socket, data: bytes) -> None:
+    """As much as the door takes within a moment: it may well close the connection instead."""
+    with contextlib.suppress(OSError):
+        async with asyncio.timeout(_CONNECT_WITHIN_S):
+            await asyncio.get_running_loop().sock_sendall(connection, data)

@@ -1,0 +1,54 @@
+"""What the world around the nodes does wrong for a while: odd tags in EC2, AWS services and metadata that are away."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+
+from local.aws_gate import Outage
+from local.chaos.fleet import ChaosFleet
+from local.machines import Machine
+from node_agent.contract.tags import ADDRESS_TAG, CLUSTER_TAG, DEADLINE_TAG, ROLE_TAG, STATE_TAG, WORKER_ROLE
+
+_ODD_FOR_S = 15.0
+_AWAY_FOR_S = 8.0
+
+ODD_TAGS = (
+    {ADDRESS_TAG: "10.71.3.7"},
+    {ADDRESS_TAG: "node-7.example.internal:8001"},
+    {ADDRESS_TAG: "[::1]:8001"},
+    {ADDRESS_TAG: "127.0.0.1:99999"},
+    {ADDRESS_TAG: "ünïcödé:8001", STATE_TAG: "ready"},
+    {ADDRESS_TAG: "", STATE_TAG: "flourishing"},
+    {ADDRESS_TAG: "300.1.2.3:8001", DEADLINE_TAG: "the day after tomorrow"},
+    {STATE_TAG: "draining", DEADLINE_TAG: "9999-99-99T99:99:99Z"},
+)
+
+
+async def odd_tag(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+    """An instance that says that it is a node of this fleet, with tags that no node of it would have."""
+    odd = {CLUSTER_TAG: fleet.cluster, ROLE_TAG: WORKER_ROLE, **fleet.turn("odd-tag", ODD_TAGS)}
+    instance_id = await fleet.run_stranger(odd)
+    await asyncio.sleep(_ODD_FOR_S)
+    await fleet.end_stranger(instance_id)
+
+
+async def aws_away(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+    """One AWS service fails, each in its turn, in each of the ways."""
+    service = fleet.turn("service", ("ec2", "s3", "dynamodb", "secretsmanager"))
+    fleet.gate.take_away(service, fleet.turn(f"{service} outage", tuple(Outage)))
+    try:
+        await asyncio.sleep(_AWAY_FOR_S)
+    finally:
+        fleet.gate.bring_back(service)
+
+
+async def metadata_away(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+    """A node's metadata service takes connections and answers nothing."""
+    machine = machines[0]
+    machine.signal_metadata(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(_AWAY_FOR_S)
+    finally:
+        machine.signal_metadata(signal.SIGCONT)

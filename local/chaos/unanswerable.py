@@ -1,0 +1,59 @@
+"""Requests that cannot be answered: one that ends every engine that reads it, one that every engine refuses with 500.
+
+Their clients get an error, and nobody else does: that they have no answer is counted here, apart from all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import httpx
+
+from local.chaos.fleet import ChaosFleet
+from local.engines import MODEL
+from local.errors import LocalRunError
+from local.machines import Machine
+
+POISON = "@poison"
+BOOM = "@boom"
+_WITHIN_S = 60.0
+_TIMES = 3
+_APART_S = 1.0
+
+
+async def poisonous_prompt(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+    """One request that ends the engine that reads it, sent again and again to other nodes, as clients do."""
+    text = f"{POISON} {fleet.number('poison')}"
+    for number in range(_TIMES):
+        if calm := fleet.calm:
+            await _ask(fleet, calm[number % len(calm)], text, stream=number % 2 == 0)
+        await asyncio.sleep(_APART_S)
+
+
+async def request_that_fails(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+    """One that vLLM answers with 500, though nothing is wrong with its engine."""
+    for number in range(_TIMES):
+        if calm := fleet.calm:
+            await _ask(fleet, calm[number % len(calm)], f"{BOOM} {fleet.number('boom')}", stream=number % 2 == 0)
+
+
+async def _ask(fleet: ChaosFleet, machine: Machine, text: str, *, stream: bool) -> None:
+    body = {"model": MODEL, "prompt": text, "max_tokens": 20, "stream": stream}
+    refused = fleet.refused
+    refused.asked += 1
+    try:
+        async with httpx.AsyncClient(timeout=_WITHIN_S) as http:
+            answer = await http.post(f"{machine.url}/v1/completions", json=body)
+    except httpx.TimeoutException:
+        raise LocalRunError(f"no answer to {text!r} within {_WITHIN_S:.0f} s from {machine.instance_id}") from None
+    except httpx.TransportError:
+        refused.refused += 1  # its entry was taken by another strike
+        return
+    if answer.status_code == 200 and '"error"' not in answer.text:
+        refused.answered += 1
+        return
+    refused.refused += 1
+    for code in ("request_kills_engines", "engine_lost", "no_ready_node", "InternalServerError", "handoff"):
+        if code in answer.text:
+            refused.codes.add(code)

@@ -1,0 +1,224 @@
+"""`make soak`: streams without a pause through three nodes, an interruption every 20 s; memory, descriptors, loop lag.
+
+Writes samples and a picture to `--out`, prints a summary, and exits with 0 only where nothing was lost, memory stayed
+flat, no descriptor leaked, and the agents' loops were on time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+
+import synkti_client
+from local.aws import EmbeddedAws
+from local.aws_gate import AwsGate
+from local.chaos import network, strikes
+from local.chaos.fleet import ChaosFleet
+from local.deploy import ROOT
+from local.engines import MODEL, SIM, prepared, standin_command
+from local.errors import LocalRunError
+from local.machines import Machine, MachineKind, free_network
+from local.processes import Undertaker
+from local.screen import Screen
+from local.soak.load import Load
+from local.soak.report import Verdict, picture, verdict
+from local.soak.samples import Sample, look
+
+NODES = 3
+EVERY_S = 20.0
+_SAMPLE_EVERY_S = 5.0
+_REFRESH_S = 2.0
+_PACE_S = 1.0
+"""Per token, where all nodes have their share: an engine of one node makes a token for each of its streams a second."""
+
+CLUSTER = "soak"
+_STRIKES = {
+    "sigkill": strikes.kill,
+    "engine-sigkill": strikes.engine_kill,
+    "notice": strikes.notice,
+    "engine-sigterm": strikes.engine_term,
+    "sigterm": strikes.sigterm,
+}
+_ENGINES_ONLY = frozenset({"engine-sigkill", "engine-sigterm"})
+
+
+@dataclass
+class Soak:
+    """spared: the node whose engine may be taken, but not itself, so that its memory can be watched to the end."""
+
+    fleet: ChaosFleet
+    load: Load
+    screen: Screen
+    began: float
+    spared: str
+    done: Counter[str] = field(default_factory=Counter)
+    samples: list[Sample] = field(default_factory=list)
+    births: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.began
+
+
+def main() -> int:
+    options = _options()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    network.enter_namespace()
+    console = Console()
+    screen = Screen(console if console.is_terminal else Console(width=120))
+    try:
+        return 0 if asyncio.run(_interruptible(options, screen)) else 1
+    except LocalRunError as error:
+        screen.say(str(error), style="bold red")
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        screen.say("stopped")
+        return 130
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--streams", type=int, default=1_000, help="at once")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "soak")
+    given = parser.parse_args()
+    given.out = given.out.resolve()
+    return given
+
+
+async def _interruptible(options: argparse.Namespace, screen: Screen) -> bool:
+    task = asyncio.current_task()
+    if task is None:
+        raise AssertionError("asyncio.run gives a task")
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    folder = options.out / "run" / secrets.token_hex(4)
+    undertaker = Undertaker(folder)
+    try:
+        return await _run(options, screen, folder, undertaker.scratch)
+    finally:
+        undertaker.finish()
+
+
+async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratch: Path) -> bool:
+    logs = options.out / "logs"
+    shutil.rmtree(logs, ignore_errors=True)
+    engine = prepared(SIM, screen.say)
+    screen.headline(f"Soak: {options.streams} streams for {options.minutes:g} minutes, seed {options.seed}")
+    aws = EmbeddedAws(folder, logs)
+    await asyncio.to_thread(aws.wait)
+    gate = AwsGate(aws.endpoint)
+    await gate.start()
+    environ = {**aws.environ(), "TMPDIR": str(scratch), "SYNKTI_ENGINE_RESTARTS": "1000", "SYNKTI_TERM_GRACE_S": "8"}
+    per_request = _PACE_S * NODES / options.streams
+    command = standin_command("--seconds-per-request", f"{per_request:.6f}")
+    kind = MachineKind(CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs)
+    fleet = ChaosFleet(aws, gate, kind, free_network(), NODES)
+    tending = asyncio.create_task(fleet.run())
+    soaking = asyncio.create_task(_soak(fleet, screen, options))
+    try:
+        await asyncio.wait({tending, soaking}, return_when=asyncio.FIRST_COMPLETED)
+        if not soaking.done():
+            await tending
+            raise LocalRunError("the fleet's loop ended by itself")
+        return _report(soaking.result(), options, screen)
+    finally:
+        for task in (tending, soaking):
+            task.cancel()
+        await asyncio.gather(tending, soaking, return_exceptions=True)
+        await gate.close()
+
+
+async def _soak(fleet: ChaosFleet, screen: Screen, options: argparse.Namespace) -> Soak:
+    await fleet.until("all nodes serve", lambda: len(fleet.calm) == NODES, 90.0)
+    transport = synkti_client.async_transport([machine.url for machine in fleet.machines])
+    spared = fleet.machines[0].instance_id
+    soak = Soak(fleet, Load(transport, options.seed), screen, time.monotonic(), spared)
+    soak.load.start(options.streams, min(60.0, 20.0 * options.minutes))
+    beside = [asyncio.create_task(_sample(soak)), asyncio.create_task(_follow(transport))]
+    try:
+        await _strike(soak, 60.0 * options.minutes)
+        screen.say("no more interruptions; the last answers come to their ends")
+        await soak.load.stop()
+    finally:
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+    return soak
+
+
+async def _follow(transport: synkti_client.AsyncContinuousTransport) -> None:
+    """The nodes that there are now: within minutes none of the first ones is left."""
+    while True:
+        await transport.refresh()
+        await asyncio.sleep(_REFRESH_S)
+
+
+async def _sample(soak: Soak) -> None:
+    async with httpx.AsyncClient(timeout=5.0) as http:
+        while True:
+            for machine in list(soak.fleet.machines):
+                born = soak.births.setdefault(machine.instance_id, soak.elapsed_s)
+                sample = await look(http, machine, soak.elapsed_s, soak.elapsed_s - born)
+                if sample is not None:
+                    soak.samples.append(sample)
+            await asyncio.sleep(_SAMPLE_EVERY_S)
+
+
+async def _strike(soak: Soak, for_s: float) -> None:
+    """Interruptions of all kinds in turn, EVERY_S apart; a node that is gone is replaced before the next goes."""
+    number = 0
+    while (due_s := EVERY_S * (number + 1)) < for_s:
+        await asyncio.sleep(max(0.0, due_s - soak.elapsed_s))
+        await soak.fleet.until("all nodes serve", lambda: len(soak.fleet.calm) == NODES, 90.0)
+        name = list(_STRIKES)[number % len(_STRIKES)]
+        number += 1
+        machine = _victim(soak, name, number)
+        soak.fleet.struck.add(machine.instance_id)
+        soak.done[name] += 1
+        tally = soak.load.tally
+        soak.screen.say(f"{name}; {tally.under_way} streams under way, {tally.answers} whole, {len(tally.wrong)} wrong")
+        await _STRIKES[name](soak.fleet, [machine])
+        soak.fleet.struck.discard(machine.instance_id)
+
+
+def _victim(soak: Soak, name: str, number: int) -> Machine:
+    nodes: Sequence[Machine] = soak.fleet.machines
+    if name not in _ENGINES_ONLY:
+        nodes = [machine for machine in nodes if machine.instance_id != soak.spared]
+    return nodes[number % len(nodes)]
+
+
+def _report(soak: Soak, options: argparse.Namespace, screen: Screen) -> bool:
+    found: Verdict = verdict(soak.samples, soak.spared, soak.load.tally, dict(soak.done))
+    document = {**asdict(found), "streams": options.streams, "minutes": options.minutes, "seed": options.seed}
+    (options.out / "soak.json").write_text(json.dumps(document, indent=2) + "\n")
+    (options.out / "samples.json").write_text(json.dumps([asdict(sample) for sample in soak.samples]))
+    (options.out / "soak.svg").write_text(picture(soak.samples, soak.spared))
+    screen.document(json.dumps(document, indent=2))
+    for reason in soak.load.tally.wrong[:20]:
+        screen.say(reason, style="red")
+    for fault in found.faults:
+        screen.say(fault, style="bold red")
+    screen.say("nothing lost, nothing leaked" if not found.faults else "NOT HELD", style="bold")
+    return not found.faults
+
+
+if __name__ == "__main__":
+    sys.exit(main())

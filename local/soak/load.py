@@ -1,0 +1,99 @@
+"""The clients of a soak: as many streams at once as were wanted, each answer compared with the one that is known."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from random import Random
+
+import orjson
+
+import synkti_client
+from local.engines import MODEL
+from local.standin import model as standin_model
+from local.standin.answers import Sampling, answer
+from node_agent.core.sse import DONE, SseParser
+from synkti_client import httpx
+
+_TEXTS = ("a night train", "the river", "雨の夜", "🚀 and 🌍", "кто там", "3 lights")
+_TIMEOUT_S = 180.0
+_TOKENS = (40, 160, 20)
+
+
+@dataclass
+class Tally:
+    """What all clients together have had. tokens: of answers that came whole; wrong: answers that are not the known
+    one, or that ended with an error, each with its reason."""
+
+    answers: int = 0
+    tokens: int = 0
+    under_way: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+class Load:
+    """Clients that ask one stream after another until `stop`."""
+
+    def __init__(self, transport: synkti_client.AsyncContinuousTransport, seed: int) -> None:
+        self.tally = Tally()
+        self._http = httpx.AsyncClient(transport=transport, timeout=_TIMEOUT_S)
+        self._random = Random(seed)  # noqa: S311 # it is to be repeatable
+        self._known: dict[tuple[str, int], str] = {}
+        self._over = asyncio.Event()
+        self._clients: list[asyncio.Task[None]] = []
+
+    def start(self, streams: int, over_s: float) -> None:
+        """Begin so many streams, evenly over so many seconds."""
+        for number in range(streams):
+            random = Random(self._random.random())  # noqa: S311 # it is to be repeatable
+            self._clients.append(asyncio.create_task(self._client(random, over_s * number / streams)))
+
+    async def stop(self) -> None:
+        """No new streams; those under way come to their ends."""
+        self._over.set()
+        await asyncio.gather(*self._clients)
+        await self._http.aclose()
+
+    async def _client(self, random: Random, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        while not self._over.is_set():
+            text, tokens = random.choice(_TEXTS), random.randrange(*_TOKENS)
+            self.tally.under_way += 1
+            try:
+                got = await self._stream(text, tokens)
+            except (httpx.HTTPError, ValueError) as error:
+                self.tally.wrong.append(f"{type(error).__name__}: {error} ({text!r}, {tokens} tokens)")
+                continue
+            finally:
+                self.tally.under_way -= 1
+            self.tally.answers += 1
+            self.tally.tokens += tokens
+            if got != self._right(text, tokens):
+                self.tally.wrong.append(f"another answer than the known one ({text!r}, {tokens} tokens): {got[-40:]!r}")
+
+    async def _stream(self, text: str, tokens: int) -> str:
+        """The text of one streamed completion. Raises httpx.HTTPError, ValueError for an error or no end."""
+        body = {"model": MODEL, "prompt": text, "max_tokens": tokens, "ignore_eos": True, "stream": True}
+        parser, pieces, ended = SseParser(), list[str](), False
+        async with self._http.stream("POST", "http://synkti/v1/completions", json=body) as response:
+            if response.status_code != 200:
+                raise ValueError(f"{response.status_code}: {(await response.aread())[:300]!r}")
+            async for data in response.aiter_bytes():
+                for _, payload in parser.feed(data):
+                    if payload == DONE:
+                        ended = True
+                        continue
+                    event = orjson.loads(payload)
+                    if "error" in event:
+                        raise ValueError(str(event["error"]))
+                    pieces += [choice["text"] for choice in event["choices"]]
+        if not ended:
+            raise ValueError("the stream ended without [DONE]")
+        return "".join(pieces)
+
+    def _right(self, text: str, tokens: int) -> str:
+        known = self._known.get((text, tokens))
+        if known is None:
+            prompt = standin_model.completion_prompt(text)
+            known = self._known[text, tokens] = answer(prompt, Sampling(tokens, ignore_eos=True)).text
+        return known

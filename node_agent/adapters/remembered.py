@@ -1,0 +1,69 @@
+"""What an agent learned at its start, kept for the next agent of the same machine: who it is, and the cluster's key.
+
+IMDS and Secrets Manager may be away just when an agent is started again. Neither answer changes while a machine runs,
+so the last ones are good enough to serve with. They lie in a folder in memory that systemd makes for the agent's user
+alone and takes away with the unit ($RUNTIME_DIRECTORY); nothing reaches a disk, an image or a log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from node_agent.ports import Identity
+
+_KEY, _IDENTITY = "cluster.key", "identity.json"
+_MAX_BYTES = 64 * 1024
+_log = logging.getLogger(__name__)
+
+
+class Remembered:
+    """folder: None where nothing is kept. A file that cannot be read or written counts as absent."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def key(self) -> bytes | None:
+        return self._read(_KEY) or None
+
+    def keep_key(self, key: bytes) -> None:
+        self._write(_KEY, key)
+
+    def identity(self) -> Identity | None:
+        try:
+            told = json.loads(self._read(_IDENTITY) or b"null")
+        except ValueError:
+            return None
+        names = {field.name for field in fields(Identity)}
+        if not isinstance(told, dict) or told.keys() != names or not all(isinstance(v, str) for v in told.values()):
+            return None
+        return Identity(**told)
+
+    def keep_identity(self, identity: Identity) -> None:
+        self._write(_IDENTITY, json.dumps(asdict(identity)).encode())
+
+    def _read(self, name: str) -> bytes | None:
+        if self._folder is None:
+            return None
+        try:
+            with (self._folder / name).open("rb") as file:
+                return file.read(_MAX_BYTES)
+        except OSError:
+            return None
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Whole or not at all, and readable by this user only."""
+        if self._folder is None:
+            return
+        new = self._folder / f"{name}.new"
+        try:
+            new.unlink(missing_ok=True)
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            new.replace(self._folder / name)
+        except OSError as error:
+            _log.warning("%s cannot be kept for the next start: %s", name, error)

@@ -1,0 +1,52 @@
+"""Whether a page of another origin may call this node from a browser: by default none may (Fetch standard, CORS).
+
+vLLM allows every origin unless told otherwise. Here a node may stand inside a network that the browser's user can reach
+and the page's author cannot: so it is a setting, `allowed_origins`, with the same meaning as vLLM's argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from node_agent.contract.names import EVENT_IDS_HEADER, NODE_HEADER, ROUTE_HEADER, STREAM_HEADER
+
+Headers = list[tuple[bytes, bytes]]
+
+ANY = "*"
+_MAX_AGE_S = 600
+_METHODS = b"GET, POST, DELETE, OPTIONS"
+_EXPOSED = ", ".join(("x-request-id", STREAM_HEADER, ROUTE_HEADER, NODE_HEADER, "retry-after")).encode()
+_USUAL_HEADERS = f"authorization, content-type, last-event-id, x-request-id, {EVENT_IDS_HEADER}".encode()
+
+
+class Origins:
+    """allowed: origins as browsers send them (`https://chat.example.com`), or `*` for all; none by default."""
+
+    def __init__(self, allowed: Collection[str] = ()) -> None:
+        self._any = ANY in allowed
+        self._allowed = frozenset(origin.encode() for origin in allowed)
+
+    def __bool__(self) -> bool:
+        return bool(self._allowed)
+
+    def headers(self, request: Mapping[bytes, bytes]) -> Headers:
+        """What an answer to this request says; nothing where no page, or none that may, has sent it."""
+        origin = request.get(b"origin")
+        if origin is None or not self._allows(origin):
+            return []
+        told = [(b"access-control-allow-origin", b"*" if self._any else origin)]
+        told += [] if self._any else [(b"vary", b"origin")]
+        return [*told, (b"access-control-expose-headers", _EXPOSED)]
+
+    def preflight(self, request: Mapping[bytes, bytes]) -> Headers | None:
+        """What an OPTIONS request is answered beside `headers`; None where it is no preflight that is allowed."""
+        if request.get(b"access-control-request-method") is None or not self.headers(request):
+            return None
+        return [
+            (b"access-control-allow-methods", _METHODS),
+            (b"access-control-allow-headers", request.get(b"access-control-request-headers") or _USUAL_HEADERS),
+            (b"access-control-max-age", b"%d" % _MAX_AGE_S),
+        ]
+
+    def _allows(self, origin: bytes) -> bool:
+        return self._any or origin in self._allowed

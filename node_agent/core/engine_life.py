@@ -1,0 +1,51 @@
+"""One engine, from its start to its end, as the requests at it see it. Pure.
+
+When it ends, every request that it had not begun to answer is told so in the same words (`core/handing_over.died`),
+however late its own connection breaks.
+"""
+
+from __future__ import annotations
+
+from node_agent.core.failure import is_dead_engine
+from node_agent.core.handing_over import died
+
+_MAY_BE_DEATH = frozenset({"reset", "eof", "broken", "refused"})
+_OPENINGS = frozenset({b"response.created", b"response.queued", b"response.in_progress", b"ping", b"synkti-prompt"})
+"""Events that an engine sends before it has begun to work on a request."""
+
+
+class EngineLife:
+    """number: of the engines that this agent started; suspects: of deadly requests that it has not answered yet."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.has_ended = False
+        self.suspects: set[int] = set()
+        self._at_end: frozenset[int] = frozenset()
+
+    def end(self) -> None:
+        """Its process ended; the first time counts."""
+        if not self.has_ended:
+            self.has_ended = True
+            self._at_end = frozenset(self.suspects)
+
+    def loss(self, key: int) -> str:
+        """What a request that it had not answered is lost with. key: the request's."""
+        there = self._at_end if self.has_ended else self.suspects
+        return died(self.number, alone=not there - {key})
+
+
+def may_be_death(why: str) -> bool:
+    """Whether an exchange that was lost for this reason may have been lost by the engine's end."""
+    return why in _MAY_BE_DEATH
+
+
+def begins_answer(data: bytes) -> bool:
+    """Whether the first bytes of a stream are more than an opening, which comes before any work on the request."""
+    names = {line[7:].strip() for line in data.split(b"\n") if line.startswith(b"event: ")}
+    return not names or bool(names - _OPENINGS)
+
+
+def says_dead(data: bytes) -> bool:
+    """Whether bytes of a stream hold the error event of an API server whose engine has ended."""
+    return any(is_dead_engine(line[6:]) for line in data.split(b"\n") if line.startswith(b"data: "))

@@ -1,0 +1,80 @@
+"""What the fleet serves, in its engines' words: this node's is asked now and then, others when a client asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from node_agent.core.addresses import Address
+from node_agent.core.model_cards import NO_CARDS, Cards, bare_card, read_cards
+from node_agent.core.router import Request, Route
+from node_agent.ports import ExchangeLost, Http, Response
+from node_agent.tasks.engines import Engines
+from node_agent.tasks.node import Node
+
+_TARGET = "/v1/models"
+_KNOWN_EVERY_S = 5.0
+_UNKNOWN_EVERY_S = 0.5
+_SILENCE_S = 2.0
+_MAX_BYTES = 1024 * 1024
+_MAX_OTHERS = 16
+"""Models of other nodes whose cards are asked for; more are listed by their names alone."""
+
+
+class Models:
+    """own: the cards of this node's engine. engine: where it answers."""
+
+    def __init__(self, node: Node, engines: Engines, client: Http, engine: Address) -> None:
+        self.own: Cards = NO_CARDS
+        self._node = node
+        self._engines = engines
+        self._client = client
+        self._engine = engine
+        self._others: dict[str, Cards] = {}
+
+    async def run(self) -> None:
+        """Until cancelled: adapters come and go while an engine runs."""
+        while True:
+            if self._node.state.takes_requests:
+                await self._look()
+            await asyncio.sleep(_KNOWN_EVERY_S if self.own.cards else _UNKNOWN_EVERY_S)
+
+    async def _look(self) -> None:
+        response = self._client.ask(self._engine, "GET", _TARGET, headers={}, silence_s=_SILENCE_S)
+        self.own = await _cards(response) or self.own
+        self._node.names = self.own.names
+
+    async def all(self) -> list[Mapping[str, Any]]:
+        """The cards of all that the fleet serves now, this node's first."""
+        served = self._node.models()
+        own = self._node.model
+        cards = [*self.own.cards] if own in served and self.own.cards else []
+        missing = sorted(served - {card["id"] for card in cards})
+        await asyncio.gather(*(self._ask_for(model) for model in missing[:_MAX_OTHERS]))
+        self._others = {model: self._others[model] for model in missing if model in self._others}
+        for model in missing:
+            known = self._others.get(model, NO_CARDS).cards
+            cards += known or [bare_card(model, int(self._node.clock()))]
+        return cards
+
+    async def _ask_for(self, model: str) -> None:
+        """The cards of a model at any node that serves it; those of before where it does not answer."""
+        route = self._node.route(Request(model))
+        if not isinstance(route, Route):
+            return
+        response = self._engines.ask(route.node, "GET", _TARGET, {}, b"", max_tokens=None, silence_s=_SILENCE_S)
+        if (cards := await _cards(response)) is not None:
+            self._others[model] = cards
+            self._node.succeeded(route.node.instance_id)
+
+
+async def _cards(response: Response) -> Cards | None:
+    """What an engine answered; None where it did not, or not that."""
+    try:
+        await response.head()
+        return read_cards(await response.read_all(_MAX_BYTES)) if response.status == 200 else None
+    except ExchangeLost:
+        return None
+    finally:
+        response.close()

@@ -1,0 +1,108 @@
+"""Peers with the cluster's key that are buggy, or of another version: the machine takes it, and goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.contract.addresses import node_address
+from node_agent.contract.states import NodeState
+from node_agent.core.membership import Announced, Ask, Measured, Membership, Received, Send, Tick
+from node_agent.core.membership.wire import (
+    MAX_INCARNATION,
+    Header,
+    Kind,
+    Seal,
+    write_alive,
+    write_dead,
+    write_header,
+    write_intro,
+    write_left,
+    write_load,
+    write_loads,
+    write_suspect,
+)
+from node_agent.core.nodes import Load, NodeStatus, Pool
+
+KEY, ME, PEER, OTHER = b"key", b"mylife", b"peersl", b"others"
+INCARNATIONS = st.sampled_from([0, 1, 2, 2**53 - 2, 2**53 - 1, 2**53, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
+LIVES = st.sampled_from([ME, PEER, OTHER, bytes(6)]) | st.binary(min_size=6, max_size=6)
+STATES = st.sampled_from(NodeState)
+WORDS = st.text(max_size=30)
+ADDRESSES = (
+    st.sampled_from(["10.0.0.2:1", "10.71.3.7", "[::1]:8001", "name:1", "10.0.0.2:99999", "0.0.0.0:1", ""]) | WORDS
+)
+
+
+def status_of(number: int) -> NodeStatus:
+    peer = f"10.0.0.{number}:8001"
+    return NodeStatus(f"i-{number}", peer, peer, NodeState.READY, Pool("z", "t"), "m", 1)
+
+
+def intros() -> st.SearchStrategy[bytes]:
+    statuses = st.builds(
+        NodeStatus, st.sampled_from(["i-0", "i-1", "i-2", ""]) | WORDS, ADDRESSES, ADDRESSES, STATES,
+        st.builds(Pool, WORDS, WORDS), WORDS, INCARNATIONS, WORDS,
+    )  # fmt: skip
+    return st.builds(write_intro, LIVES, statuses)
+
+
+FIGURES = st.builds(Load, st.integers(), st.integers(), st.floats(), st.floats(), st.floats())
+RUMOURS = st.one_of(
+    intros(),
+    st.builds(write_alive, LIVES, INCARNATIONS, STATES),
+    st.builds(write_suspect, LIVES, INCARNATIONS, STATES, st.frozensets(LIVES, min_size=1, max_size=3)),
+    st.builds(write_dead, LIVES, INCARNATIONS, LIVES),
+    st.builds(write_left, LIVES, INCARNATIONS),
+    st.builds(lambda *load: write_loads([write_load(*load)]), LIVES, st.integers(0, 2**32 - 1), FIGURES),
+    st.binary(max_size=40),
+)
+MESSAGES = st.builds(
+    lambda kind, sender, receiver, number, probe, rumours: Seal(KEY).close(
+        write_header(Header(kind, sender, receiver, number, probe)) + b"".join(rumours)
+    ),
+    st.sampled_from(Kind),
+    LIVES,
+    st.sampled_from([ME, bytes(6)]),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 1),
+    st.lists(RUMOURS, max_size=4),
+)
+
+
+@given(st.lists(MESSAGES, max_size=12))
+def test_whatever_a_peer_says_the_machine_takes_it_and_sends_only_to_addresses(messages: list[bytes]) -> None:
+    machine = Membership(status_of(0), ME, KEY, 0.0, lambda: 0.5)
+    machine.meet(PEER, status_of(1))
+    now = 0.0
+    for message in messages:
+        for event in (Received(now, message), Tick(now + 0.5), Measured(now + 0.5, Load(1, 2, 0.5, 0.1, 1.0))):
+            for effect in machine.handle(event):
+                if isinstance(effect, Send | Ask):
+                    assert node_address(effect.to) is not None
+        now += 0.5
+    for _ in range(30):
+        now += 1.0
+        machine.handle(Tick(now))
+    machine.handle(Announced(now, NodeState.AT_RISK, ()))
+    assert machine.status.state is NodeState.AT_RISK
+    assert machine.status.incarnation <= MAX_INCARNATION
+
+
+def test_an_incarnation_that_no_clock_has_is_not_refuted_but_left_out() -> None:
+    machine = Membership(status_of(0), ME, KEY, 0.0, lambda: 0.5)
+    machine.meet(PEER, status_of(1))
+    for number, incarnation in enumerate((2**63, 2**64 - 1), start=1):
+        for rumour in (
+            write_alive(ME, incarnation, NodeState.GONE),
+            write_suspect(ME, incarnation, NodeState.READY, frozenset((PEER,))),
+            write_dead(ME, incarnation, PEER),
+            write_intro(OTHER, replace(status_of(0), incarnation=incarnation)),
+            write_left(PEER, incarnation),
+        ):
+            message = write_header(Header(Kind.GOSSIP, PEER, ME, number, 0)) + rumour
+            machine.handle(Received(1.0, Seal(KEY).close(message)))
+    assert machine.status.incarnation == 1
+    assert len(machine.view.alive) == 1
