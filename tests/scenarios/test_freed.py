@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from node_agent.adapters.http_request import Request
 from node_agent.adapters.http_exchange import Exchange
+from node_agent.adapters.http_request import Request
 from node_agent.core.completions import Generation
 from node_agent.core.journal import Journal
 from node_agent.core.opening import Opening
@@ -168,8 +168,9 @@ async def unread(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) ->
 
 
 ASKS: tuple[Ask, ...] = (
-    streamed, partial(streamed, n=2, logprobs=True, temperature=0.7), events, aborted, aborted_at_once, whole, whole_aborted, passed_on,
-    refused, refused_by_the_engine, resumed, resumed_under_its_client, of_an_unknown_stream, moved, unread,
+    streamed, partial(streamed, n=2, logprobs=True, temperature=0.7), events, aborted, aborted_at_once, whole,
+    whole_aborted, passed_on, refused, refused_by_the_engine, resumed, resumed_under_its_client, of_an_unknown_stream,
+    moved, unread,
 )  # fmt: skip
 
 
