@@ -12,7 +12,7 @@ import httpx2 as httpx  # what the OpenAI SDK is built on
 import openai
 
 from local.certificate import Answer
-from node_agent.contract.names import NODE_HEADER
+from node_agent.contract.names import EVENT_IDS_HEADER, NODE_HEADER
 
 TIMEOUT_S = 120.0
 _CONTINUED = re.compile(rb": synkti continued on \S+ after (\S+) on (\S+), pause (\S+) ms")
@@ -73,6 +73,7 @@ class _Stopwatch(httpx.AsyncBaseTransport):
         self._seen = seen
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.headers[EVENT_IDS_HEADER] = "true"  # with the ids come the comments
         response = await self._inner.handle_async_request(request)
         if not isinstance(response.stream, httpx.AsyncByteStream):
             raise TypeError("an asynchronous transport gives asynchronous bytes")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 
 import uvloop
 
+from node_agent.adapters.log_lines import bound_lines
 from node_agent.adapters.systemd import known_to_systemd
 from node_agent.agent import run, settle_garbage_collector
 from node_agent.contract.errors import ConfigurationError
@@ -22,6 +24,7 @@ _EXIT_CONFIGURATION = 78  # EX_CONFIG
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    bound_lines(time.monotonic)
     logging.getLogger("botocore").setLevel(logging.WARNING)  # what it says of an ordinary day helps nobody
     settle_garbage_collector()
     try:

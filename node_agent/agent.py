@@ -31,6 +31,7 @@ from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.engine_process import EngineProcess
+from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer, bind
@@ -63,6 +64,7 @@ from node_agent.core.lifecycle import (
 from node_agent.core.membership import Leaving, Membership
 from node_agent.core.membership.wire import LIFE_BYTES
 from node_agent.core.nodes import NodeStatus, Pool
+from node_agent.core.peer_clocks import PeerClocks
 from node_agent.core.signing import Doorkeeper
 from node_agent.core.tag_reads import TagReads
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
@@ -70,9 +72,11 @@ from node_agent.ports import BlockStore, Checkpoints, Identity, Instances, Metad
 from node_agent.reactor import Reactor
 from node_agent.settings import Settings
 from node_agent.tasks.checkpointer import Checkpointer
+from node_agent.tasks.clock_watch import ClockWatch
 from node_agent.tasks.draining import Draining
 from node_agent.tasks.engine_load import EngineLoad
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
+from node_agent.tasks.engine_watch import EngineWatch
 from node_agent.tasks.engines import Engines
 from node_agent.tasks.entrance import Entrance
 from node_agent.tasks.front_door import FrontDoor
@@ -89,6 +93,7 @@ from node_agent.tasks.peer_door import PeerDoor
 from node_agent.tasks.publisher import Publisher
 from node_agent.tasks.self_test import able_ways
 from node_agent.tasks.served import ServedRequests, WatchedGroup
+from node_agent.tasks.signed_http import SignedHttp
 from node_agent.tasks.supervised import Unexpected, keep_running
 from node_agent.tasks.takeover import Takeovers
 from node_agent.tasks.watch_metadata import watch_metadata
@@ -223,17 +228,36 @@ async def _patiently(ask: Callable[[], Awaitable[_T]], remembered: _T | None) ->
 
 
 def _engine_environ(settings: Settings) -> dict[str, str]:
-    """The agent's own; an engine that keeps blocks finds there what it loads of this package (`node_agent/kv`)."""
+    """The agent's own, and where the plug-in counts the core's steps.
+
+    An engine that keeps blocks finds there what it loads of this package (`node_agent/kv`).
+    """
+    environ = {**os.environ, STEPS_DIR: str(_steps_dir(settings))}
     if not settings.kv_max_bytes:
-        return dict(os.environ)
+        return environ
     above = str(Path(__file__).resolve().parents[1])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
+    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))}
+
+
+def _steps_dir(settings: Settings) -> Path:
+    return settings.state_dir / "steps"
 
 
 class Agent:
-    """One node, from its doors' opening to its end. signals: whether SIGTERM and SIGINT are this agent's to handle."""
+    """One node, from its doors' opening to its end. signals: whether SIGTERM and SIGINT are this agent's to handle.
 
-    def __init__(self, settings: Settings, outside: Outside, client: HttpClient, *, signals: bool = True) -> None:
+    clock: a steady one of its own by default.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        outside: Outside,
+        client: HttpClient,
+        *,
+        signals: bool = True,
+        clock: SteadyClock | None = None,
+    ) -> None:
         self._settings = settings
         self._signals = signals
         identity = outside.identity
@@ -246,22 +270,25 @@ class Agent:
         status = _first_status(settings, identity)
         machine = Membership(status, secrets.token_bytes(LIFE_BYTES), outside.key, time.monotonic(), random.random)
         self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
-        self._clock = clock = SteadyClock()
+        self._clock = clock = clock or SteadyClock()
         self._node = Node(identity, settings.model_name, clock, self._gossip, metrics, settings.min_silence_s)
+        self._node.clocks = clocks = PeerClocks(outside.key)
+        signed = SignedHttp(self._to_peers, clocks, clock)
         self._served = ServedRequests(self._node, client, settings.engine)
         folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes, MAX_WRITERS) if settings.kv_max_bytes else None
-        self.kv = KvNode(self._node, client, self._to_peers, outside.key, settings.engine, folder, outside.blocks)
-        self._engines = Engines(self._node, self._served, self._to_peers, outside.key, self.kv.contexts)
+        self.kv = KvNode(self._node, client, signed, outside.key, settings.engine, folder, outside.blocks)
+        self._engines = Engines(self._node, self._served, signed, outside.key, self.kv.contexts)
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
         self.keepers = Keepers(
             self._node,
-            TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source),
+            TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source, clocks),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
+            random.random,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
-        takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up, self._checkpointer)
+        takeovers = Takeovers(self._node, signed, outside.key, keeper, self.streams.give_up, self._checkpointer)
         self._publisher = self._make_publisher(outside, status.incarnation, clock)
         self._draining = Draining(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
         self._entrance = Entrance(self._node, random.random)
@@ -278,21 +305,41 @@ class Agent:
             settings.allowed_origins,
         )
         self._gossip.changed = lambda change: self._engines.lose(change.status.instance_id) if is_lost(change) else None
-        doorkeeper = Doorkeeper(outside.key)
+        doorkeeper = Doorkeeper(outside.key, door=secrets.token_hex(8))
         self.journals = JournalDoor(keeper, doorkeeper, clock)
         peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
         self.doors = self._make_doors(settings, peer_door)
+        self._signs = peer_door.signs
         self._outside = outside
         group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
         self._group = WatchedGroup(group, self._served)
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
+        self._clock_watch = ClockWatch(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
+        self._gossip.heard_clock = self._clock_watch.heard
         self._engine_load = EngineLoad(
             self._node, self._served, client, settings.engine, lambda: self.kv.contexts.prefill_tokens_per_s or 0.0
         )
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._client = client
+        self._steps = EngineStepFiles(_steps_dir(settings))
+        self._watch = EngineWatch(
+            self._node,
+            self._served,
+            self._engine_load,
+            client,
+            settings.engine,
+            self._steps,
+            settings.engine_stuck_s,
+        )
         self._supervisor = EngineSupervisor(
-            plan, self._group, client, self._reactor.post, clock, random.random, self._examine_engine
+            plan,
+            self._group,
+            client,
+            self._reactor.post,
+            clock,
+            random.random,
+            self._examine_engine,
+            self._watch.until_stuck,
         )
         self._background: set[asyncio.Task[None]] = set()
         self.say: Callable[[str], None] = _nobody
@@ -337,6 +384,7 @@ class Agent:
     async def run(self) -> int:
         """Until the node's life is over; its exit code."""
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        self._steps.forget()
         settings = self._settings
         front_socket = bind(settings.front.host, settings.front.port, "front door")
         peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")
@@ -374,7 +422,9 @@ class Agent:
                     ("metadata", watch),
                     ("discovery", discover),
                     ("gossip", self._gossip.run),
+                    ("clock-watch", self._clock_watch.run),
                     ("engine-load", self._engine_load.run),
+                    ("signs", self._signs.run),
                     ("models", self._models.run),
                     ("entrance", self._entrance.run),
                     ("publisher", self._publisher.run),

@@ -191,6 +191,10 @@ class Response(Protocol):
         """From now on, a silence of `seconds` loses the exchange."""
         ...
 
+    def end_within(self, seconds: float) -> None:
+        """Nothing more is wanted of it: from now on `seconds` may pass until its end."""
+        ...
+
     def abort(self, why: str) -> None:
         """Break it off: whoever waits gets ExchangeLost(why); the server sees its client go."""
         ...
@@ -211,12 +215,14 @@ class Http(Protocol):
         body: bytes = b"",
         silence_s: float,
         accept_s: float | None = None,
+        sign_s: float | None = None,
         lost: Callable[[str], None] | None = None,
     ) -> Response:
         """Send a request. silence_s: how long the other side may send nothing, now and, until `allow_silence`, later.
 
-        accept_s: how long until its first bytes, where it accepts requests at once (`DoorRequest.accept`); lost: hears
-        why, once, where the exchange is lost.
+        accept_s: how long until its first bytes, where it accepts requests at once (`DoorRequest.accept`); sign_s: how
+        long it may send nothing at all where it has said (SIGNS_HEADER of an interim answer) that it shows signs of
+        life; lost: hears why, once, where the exchange is lost.
         """
         ...
 
@@ -237,8 +243,12 @@ class Http(Protocol):
 class DoorRequest(Protocol):
     """A request that came to a door, whole, and the way to answer it: nothing here waits.
 
-    method: GET also for HEAD; path: decoded, without the query; target: as it was sent; headers: by lower case names.
+    method: GET also for HEAD; path: decoded, without the query; target: as it was sent; headers: by lower case names;
+    address: of the client, "" where it is not known.
     """
+
+    @property
+    def address(self) -> str: ...
 
     @property
     def method(self) -> str: ...
@@ -277,8 +287,11 @@ class DoorRequest(Protocol):
         """Headers of the answer, whoever gives it; to be called before it begins. The last of one name counts."""
         ...
 
-    def accept(self) -> None:
-        """Say at once that the request has come and that its answer will take its time."""
+    def accept(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Say that the request has come and that its answer will take its time; later again, as a sign of life.
+
+        Nothing happens once the answer has begun. more: headers.
+        """
         ...
 
     def respond(
@@ -356,6 +369,18 @@ class JournalLinks(Protocol):
     """Connections to keepers."""
 
     def connect(self, address: Address, owner: LinkOwner) -> JournalLink: ...
+
+
+class EngineSteps(Protocol):
+    """The steps of the engine's core, where the plug-in counts them."""
+
+    def read(self) -> int | None:
+        """How many there were, of all cores together; None where nobody counts."""
+        ...
+
+    def forget(self) -> None:
+        """The engine has ended, or is about to; the next one begins anew."""
+        ...
 
 
 class EngineGroup(Protocol):

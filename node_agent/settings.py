@@ -20,10 +20,12 @@ from node_agent.contract.names import (
     PEER_DOOR_PORT,
     cluster_key_secret_name,
     is_cluster_name,
+    is_origin,
     table_name,
 )
 from node_agent.core.addresses import Address
 from node_agent.core.batches import LAG_S
+from node_agent.core.engine_liveness import STUCK_S
 from node_agent.core.keeper import MAX_BYTES
 from node_agent.core.kv_transfer import kv_arguments
 from node_agent.core.patience import MIN_SILENCE_S
@@ -113,8 +115,13 @@ class Settings:
     """How long a node that is asked to drain stays at least, although it has nothing to do any more: it forwards what a
     load balancer still sends it. 0 where there is none."""
 
+    engine_stuck_s: float
+    """How long the engine may do nothing at all, with requests under way, until it is restarted. Longer where it
+    compiles at requests, after its start; an engine of long steps is given more by itself."""
+
     min_silence_s: float
-    """The least inter-token timeout. Longer where engines share a CPU and one may be slow without being lost."""
+    """How long a peer may show no sign of life on a request, and the least inter-token timeout of a stream that its
+    working engine has left behind. Longer where machines are slow; a slow engine needs none of it."""
 
     max_body_bytes: int
     """Of a client's request; images in chat messages are the largest."""
@@ -133,7 +140,7 @@ class Settings:
     """How long a client may read nothing of what it is sent, before its connection is cut off. Its stream can be
     resumed for five minutes."""
     allowed_origins: tuple[str, ...]
-    """A JSON list of the origins whose pages may call this node from a browser (CORS), ["*"] for all; none by
+    """The origins whose pages may call this node from a browser (CORS), with commas between them, `*` for all; none by
     default."""
 
     max_streams: int
@@ -244,6 +251,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         boot_spread_s=read.get("SYNKTI_BOOT_SPREAD_S", FIRST_LOOK_WITHIN_S, _positive),
         term_grace_s=read.get("SYNKTI_TERM_GRACE_S", 90.0, _positive),
         linger_s=read.get("SYNKTI_LINGER_S", 0.0, _seconds),
+        engine_stuck_s=read.get("SYNKTI_ENGINE_STUCK_S", STUCK_S, _positive),
         min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_SILENCE_S, _positive),
         max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, _count),
         max_bodies_bytes=read.get("SYNKTI_MAX_BODIES_BYTES", 256 * 1024 * 1024, _count),
@@ -368,11 +376,9 @@ def _arguments(text: str) -> tuple[str, ...]:
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    origins = _arguments(text)
-    for origin in origins:
-        scheme, found, host = origin.partition("://")
-        if origin != "*" and not (found and scheme and host and origin.isascii() and "/" not in host):
-            raise ValueError(f"{origin!r} is no origin: one looks like https://chat.example.com")
+    origins = tuple(filter(None, map(str.strip, text.split(","))))
+    if wrong := [origin for origin in origins if not is_origin(origin)]:
+        raise ValueError(f"{wrong[0]!r} is no origin: one looks like https://chat.example.com")
     return origins
 
 

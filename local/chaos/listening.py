@@ -13,6 +13,7 @@ import openai
 from local.certificate import Answer
 from local.chaos.event_notes import EventNotes
 from local.chaos.questions import Question
+from node_agent.contract.names import EVENT_IDS_HEADER
 from synkti_client import httpx
 
 _CONTINUED = re.compile(rb": synkti continued on \S+ after (\S+) on (\S+), pause (\S+) ms")
@@ -48,6 +49,7 @@ class Stopwatch(httpx.AsyncBaseTransport):
         self._seen = seen
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.headers[EVENT_IDS_HEADER] = "true"  # with the ids come the comments
         response = await self._inner.handle_async_request(request)
         if not isinstance(response.stream, httpx.AsyncByteStream) or response.is_closed:
             return response

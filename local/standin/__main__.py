@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--model-name", required=True)
+    parser.add_argument("--also-named", action="append", default=[], help="another name of the model")
     parser.add_argument("--seconds-per-token", type=float, default=0.02)
     parser.add_argument("--seconds-per-request", type=float, default=0.0, help="more per token, for each under way")
     parser.add_argument("--max-model-len", type=int, default=4096)
@@ -38,6 +39,7 @@ def main() -> None:
         given.plugged,
         given.seconds_per_request,
         tuple(given.on_text),
+        tuple(given.also_named),
     )
     uvloop.run(serve(config, given.host, given.port))
 

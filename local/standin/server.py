@@ -7,20 +7,22 @@
 * a client that goes away ends its request at once.
 * a request with a text of `--on-text` fails, or ends the process (`triggers`).
 * with `--faults`, `POST /standin/faults` takes a list of losses for the streams to come (`faults`), in place of all
-  told before; GET tells which of them wait and which happened.
+  told before; GET tells which of them wait and which happened. `POST /standin/core` changes the engine's core while it
+  runs (`core`): slow, stuck, short of blocks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -38,10 +40,12 @@ from local.standin.answers import (
     steps,
 )
 from local.standin.chunks import Form
+from local.standin.core import Core
 from local.standin.events import MESSAGES, RESPONSES, EventForm, as_chat, event_form
 from local.standin.faults import DONE, NO_STREAM, Chunk, Ending, Fault, Faults, Kind, broken, read_faults
 from local.standin.triggers import INTERNAL, Trigger, What, own_fault, triggered
 from local.standin.triggers import Fault as OwnFault
+from node_agent.core.lax import read_bool, read_float, read_int
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -51,6 +55,9 @@ AnyForm = Form | EventForm
 
 VERSION = "0.32.0"
 CORE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+_BEHIND_S = 1.0
+"""How far a stream that was held up may fall behind its pace, and make up for it afterwards."""
+
 RESET = "standin.reset"
 """The ASGI extension that ends a connection with TCP RST."""
 
@@ -61,7 +68,7 @@ class Config:
 
     seconds_per_request: how much longer a token takes for each request under way, as a batch of many does.
     max_num_seqs: as vLLM's: requests that are generated at once, all others wait; plugged: whether it has the plug-in,
-    and can resume; triggers: requests that it fails at.
+    and can resume; triggers: requests that it fails at; also_named: further names of the model.
     """
 
     model: str
@@ -73,6 +80,11 @@ class Config:
     plugged: bool = False
     seconds_per_request: float = 0.0
     triggers: tuple[Trigger, ...] = ()
+    also_named: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.model, *self.also_named)
 
 
 class StandIn:
@@ -82,6 +94,7 @@ class StandIn:
         self._config = config
         self.running = 0  # requests under way, those that wait included
         self._places = asyncio.Semaphore(config.max_num_seqs)
+        self._core = Core(config.seconds_per_token, config.max_num_seqs)
         self.idle = asyncio.Event()
         self.idle.set()
         self.terminating = asyncio.Event()  # SIGTERM came: no new requests
@@ -96,6 +109,7 @@ class StandIn:
             ("POST", "/detokenize"): self._detokenize,
             ("GET", "/health"): self._health,
             ("GET", "/ping"): self._health,
+            ("POST", "/ping"): self._health,
             ("GET", "/version"): self._version,
             ("GET", "/load"): self._load,
             ("GET", "/metrics"): self._metrics,
@@ -105,6 +119,8 @@ class StandIn:
         if config.faults:
             self._routes["POST", "/standin/faults"] = self._take_faults
             self._routes["GET", "/standin/faults"] = self._tell_faults
+            self._routes["POST", "/standin/core"] = self._change_core
+            self._routes["GET", "/standin/core"] = self._show_core
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = b""
@@ -115,17 +131,34 @@ class StandIn:
             body += event.get("body", b"")
             if not event.get("more_body"):
                 break
-        route = self._routes.get((scope["method"], scope["path"]))
+        method, path = scope["method"], scope["path"]
+        route = self._routes.get((method, path))
         if route is None:
-            await _json(send, {"detail": "Not Found"}, 404)
+            await self._no_route(send, method, path)
             return
         try:
-            if (what := triggered(self._config.triggers, body)) is not None and scope["path"].startswith("/v1/"):
+            if method == "POST" and path.startswith(("/v1/", "/tok", "/detok")):
+                _check_content_type(scope)
+            if (what := triggered(self._config.triggers, body)) is not None and path.startswith("/v1/"):
                 await self._fail(scope, send, body, what)
             else:
                 await route(scope, receive, send, body)
         except BadRequest as bad:
             await _error(send, bad.status, "NotFoundError" if bad.status == 404 else "Bad Request", str(bad), bad.param)
+
+    async def _no_route(self, send: Send, method: str, path: str) -> None:
+        allowed = [known for known, at in self._routes if at == path]
+        shorter = path.rstrip("/")
+        if allowed:
+            await _json(send, {"detail": "Method Not Allowed"}, 405, (b"allow", ", ".join(allowed).encode()))
+        elif shorter != path and any(at == shorter for _, at in self._routes):
+            await _respond(send, 307, b"", b"", (b"location", shorter.encode()))
+        else:
+            await _json(send, {"detail": "Not Found"}, 404)
+
+    def _check_model(self, body: dict[str, Any]) -> None:
+        if body.get("model") and body["model"] not in self._config.names:
+            raise _no_such_model(body["model"])
 
     async def _fail(self, scope: Scope, send: Send, raw: bytes, what: What) -> None:
         """What a request does to an engine, or an engine to it."""
@@ -162,15 +195,13 @@ class StandIn:
     async def _complete(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         chat = scope["path"].startswith("/v1/chat")
         body = _read(raw)
-        if body.get("model") not in (None, self._config.model):
-            raise _no_such_model(body["model"])
+        self._check_model(body)
         sampling = read_sampling(body, chat, plugged=self._config.plugged)
         await self._answer(scope, receive, send, body, self._form(scope, body, chat), sampling)
 
     async def _tell_events(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         body, path = _read(raw), scope["path"]
-        if body.get("model") not in (None, self._config.model):
-            raise _no_such_model(body["model"])
+        self._check_model(body)
         asked = as_chat(path, body)
         (prompt,) = read_prompts(asked, True, self._config.max_model_len)
         tells_ids = self._config.plugged and bool((asked.get("vllm_xargs") or {}).get("synkti_tell_ids"))
@@ -189,13 +220,15 @@ class StandIn:
             return
         self.running += 1
         self.idle.clear()
+        number = self._core.begin(_prompt_tokens(form))
         try:
             async with self._places:
                 if body.get("stream"):
-                    await self._stream(scope, send, receive, form, sampling)
+                    await self._stream(scope, send, receive, form, sampling, number)
                 else:
-                    await self._whole(send, receive, form, sampling)
+                    await self._whole(send, receive, form, sampling, number)
         finally:
+            self._core.end(number)
             self.running -= 1
             if not self.running:
                 self.idle.set()
@@ -218,26 +251,28 @@ class StandIn:
             running_usage=bool(options.get("include_usage") and options.get("continuous_usage_stats")),
         )
 
-    async def _whole(self, send: Send, receive: Receive, form: AnyForm, sampling: Sampling) -> None:
+    async def _whole(self, send: Send, receive: Receive, form: AnyForm, sampling: Sampling, number: int) -> None:
         max_model_len = self._config.max_model_len
         runs = [(prompt, sampling.of_choice(number)) for prompt in form.prompts for number in range(form.n)]
         made = [answer(prompt, each, max_model_len) for prompt, each in runs]
         longest = max(len(each.ids) for each in made) - len(sampling.begun)
-        took = asyncio.create_task(asyncio.sleep(longest * self._config.seconds_per_token))
         gone = asyncio.create_task(_disconnected(receive))
         ended = asyncio.create_task(self._end().wait())
-        await asyncio.wait({took, gone, ended}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (took, gone, ended):
-            task.cancel()
-        if took.done() and not took.cancelled():
+        await self._core.step(number, longest * self._core.seconds_per_token, (gone, ended), longest)
+        is_gone, is_ended = gone.done(), ended.done()
+        gone.cancel()
+        ended.cancel()
+        if not is_gone and not is_ended:
             await _json(send, form.whole(made))
-        elif ended.done() and not ended.cancelled():
+        elif not is_gone:
             await _error(send, 500, "InternalServerError", CORE_DEAD, None)
 
     def _end(self) -> asyncio.Event:
         return self.terminating if self._config.shutdown_timeout_s <= 0 else self.killed
 
-    async def _stream(self, scope: Scope, send: Send, receive: Receive, form: AnyForm, sampling: Sampling) -> None:
+    async def _stream(
+        self, scope: Scope, send: Send, receive: Receive, form: AnyForm, sampling: Sampling, number: int
+    ) -> None:
         fault = self._faults.take(scope["path"])
         if fault is not None and fault.kind in NO_STREAM:
             self._faults.happen(fault, time.time())
@@ -248,7 +283,7 @@ class StandIn:
         await _begin(send)
         gone = asyncio.create_task(_disconnected(receive))
         try:
-            ending = await self._chunks(send, gone, form, sampling, fault)
+            ending = await self._chunks(send, gone, form, sampling, fault, number)
             if ending is None or fault is None:
                 return
             self._faults.happen(fault, time.time())
@@ -262,20 +297,41 @@ class StandIn:
             gone.cancel()
 
     async def _chunks(
-        self, send: Send, gone: asyncio.Task[None], form: AnyForm, sampling: Sampling, fault: Fault | None
+        self,
+        send: Send,
+        gone: asyncio.Task[None],
+        form: AnyForm,
+        sampling: Sampling,
+        fault: Fault | None,
+        number: int,
     ) -> Ending | None:
         """Until the answer is over, or up to a fault: how the connection is then to end."""
-        end, generated = self._end(), 0
+        end = asyncio.create_task(self._end().wait())
+        try:
+            return await self._generated(send, (gone, end), form, sampling, fault, number)
+        finally:
+            end.cancel()
+
+    async def _generated(
+        self,
+        send: Send,
+        ends: tuple[asyncio.Task[None], asyncio.Task[Literal[True]]],
+        form: AnyForm,
+        sampling: Sampling,
+        fault: Fault | None,
+        number: int,
+    ) -> Ending | None:
+        (gone, end), generated = ends, 0
         due = time.monotonic()
         for chunk in _told(form, sampling, self._config.max_model_len, fault):
             if isinstance(chunk, Ending):
                 return chunk  # with its last words it happened, whether their reader stayed or not
-            pace = self._config.seconds_per_token + self._config.seconds_per_request * (self.running - 1)
-            due += pace / form.choices
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            pace = self._core.seconds_per_token + self._config.seconds_per_request * (self.running - 1)
+            due = max(due, time.monotonic() - _BEHIND_S) + pace / form.choices
+            await self._core.step(number, due - time.monotonic(), ends, chunk.tokens)
             if gone.done():
                 return None
-            if end.is_set():
+            if end.done():
                 await self._broken_off(send, gone, form)
                 return None
             await send({"type": "http.response.body", "body": chunk.data, "more_body": True})
@@ -303,6 +359,16 @@ class StandIn:
     async def _tell_faults(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         await _json(send, self._faults.to_json())
 
+    async def _change_core(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        try:
+            self._core.change(orjson.loads(raw))
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"A core's changes are JSON: {error}.") from error
+        await _json(send, self._core.to_json())
+
+    async def _show_core(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
+        await _json(send, self._core.to_json())
+
     # the rest
 
     async def _tokenize(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
@@ -315,7 +381,7 @@ class StandIn:
         await _json(send, {"prompt": model.decode(_read(raw).get("tokens", []))})
 
     async def _health(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
-        await _respond(send, 503 if self._is_core_dead else 200, b"", b"text/plain")
+        await _respond(send, 503 if self._is_core_dead else 200, b"", b"")
 
     async def _version(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         await _json(send, {"version": VERSION})
@@ -325,16 +391,22 @@ class StandIn:
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
         label = f'{{engine="0",model_name="{self._config.model}"}}'
-        running = min(self.running, self._config.max_num_seqs)
-        waiting = self.running - running
-        figures = {"num_requests_running": running, "num_requests_waiting": waiting, "kv_cache_usage_perc": 0}
+        core = self._core.figures()
+        figures = {
+            "num_requests_running": core.running,
+            "num_requests_waiting": core.waiting,
+            "kv_cache_usage_perc": 0,
+            "num_preemptions_total": core.preemptions,
+            "prompt_tokens_total": core.prompted,
+            "generation_tokens_total": core.generated,
+        }
         lines = [f"vllm:{name}{label} {float(value)}" for name, value in figures.items()]
         await _respond(send, 200, ("\n".join(lines) + "\n").encode(), b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _models(self, scope: Scope, receive: Receive, send: Send, raw: bytes) -> None:
-        card = {"id": self._config.model, "object": "model", "created": 0, "owned_by": "vllm"}
+        card = {"object": "model", "created": int(time.time()), "owned_by": "vllm", "root": "/model", "parent": None}
         card["max_model_len"] = self._config.max_model_len
-        await _json(send, {"object": "list", "data": [card]})
+        await _json(send, {"object": "list", "data": [{"id": name, **card} for name in self._config.names]})
 
 
 def _told(form: AnyForm, sampling: Sampling, max_model_len: int, fault: Fault | None) -> Iterator[Chunk | Ending]:
@@ -363,6 +435,10 @@ def _interleaved(form: AnyForm, runs: Iterable[Iterator[Step]], at_once: int) ->
         yield from (chunk for chunk in turn if chunk is not None)
 
 
+def _prompt_tokens(form: AnyForm) -> int:
+    return sum(len(prompt) for prompt in form.prompts)
+
+
 def _no_such_model(name: object) -> BadRequest:
     return BadRequest(f"The model `{name}` does not exist.", "model", 404)
 
@@ -372,13 +448,29 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
+def _check_content_type(scope: Scope) -> None:
+    """vLLM refuses a body of no type, too; programs that only play with this one need not give one."""
+    given = next((value for key, value in scope["headers"] if key == b"content-type"), b"application/json")
+    if given.lower().partition(b";")[0] != b"application/json":
+        raise BadRequest("1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed")
+
+
 def _read(raw: bytes) -> dict[str, Any]:
+    """A body's JSON with its fields as vLLM's pydantic reads them."""
     try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"1 validation error:\n  {{'type': 'json_invalid', 'msg': '{error}'}}", "body") from error
     if not isinstance(body, dict):
         raise BadRequest("1 validation error:\n  {'type': 'model_attributes_type'}", "body")
+    for read, names in _LAX.items():
+        for name in names:
+            if body.get(name) is None or (name == "logprobs" and "prompt" in body):
+                continue
+            try:
+                body[name] = read(body[name])
+            except ValueError as error:
+                raise BadRequest(f"1 validation error:\n  {{'loc': 'body.{name}', 'msg': '{error}'}}", name) from error
     return body
 
 
@@ -402,15 +494,23 @@ async def _error_of(send: Send, fault: OwnFault, scope: Scope, *, stream: bool) 
     await send({"type": "http.response.body", "body": last})
 
 
-async def _json(send: Send, value: Any, status: int = 200) -> None:
-    await _respond(send, status, orjson.dumps(value), b"application/json")
+_LAX: dict[Callable[[object], object], tuple[str, ...]] = {
+    read_bool: ("stream", "echo", "logprobs", "return_token_ids", "ignore_eos", "include_stop_str_in_output"),
+    read_int: ("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "seed", "min_tokens", "top_logprobs"),
+    read_float: ("temperature",),
+}
+
+
+async def _json(send: Send, value: Any, status: int = 200, *more: tuple[bytes, bytes]) -> None:
+    await _respond(send, status, orjson.dumps(value), b"application/json", *more)
 
 
 async def _error(send: Send, status: int, kind: str, message: str, param: str | None) -> None:
     await _json(send, {"error": {"message": message, "type": kind, "param": param, "code": status}}, status)
 
 
-async def _respond(send: Send, status: int, body: bytes, content_type: bytes) -> None:
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+async def _respond(send: Send, status: int, body: bytes, content_type: bytes, *more: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-type", content_type)] if content_type else []
+    headers += [(b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -43,12 +43,13 @@ class HttpClient:
         body: bytes = b"",
         silence_s: float,
         accept_s: float | None = None,
+        sign_s: float | None = None,
         lost: Callable[[str], None] | None = None,
     ) -> Exchange:
         """See the port."""
         request = _encode(address, method, target, headers, body)
         connect, released = partial(_connect, address, self._source), partial(self._release, address)
-        exchange = Exchange(request, silence_s, connect, released, accept_s=accept_s, lost=lost)
+        exchange = Exchange(request, silence_s, connect, released, accept_s=accept_s, sign_s=sign_s, lost=lost)
         if (idle := self._take_idle(address)) is not None:
             exchange.begin(idle, was_idle=True)
         return exchange

@@ -56,7 +56,7 @@ class DoorConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader = MessageReader(self, server.limits)
         self._first: bytes | None = b"" if server.other is not None else None
-        self._address = ""
+        self.address = ""
         self._current: Request | None = None
         self._waiting: deque[Request] = deque()
         self._refusal: bytes | None = None  # the last word on this connection, in its turn
@@ -74,15 +74,15 @@ class DoorConnection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment] # a server's is one
         self.write = self._transport.write  # type: ignore[union-attr] # it was just set
         name = transport.get_extra_info("peername")
-        self._address = str(name[0]) if name else ""
-        self.place = self.server.enter(self, self._address)
+        self.address = str(name[0]) if name else ""
+        self.place = self.server.enter(self, self.address)
         if self.place is Place.NONE:
             self.abort()  # even to say so costs a connection
         elif self.server.is_closing:
             self.fault(_FULL)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.server.leave(self, self._address)
+        self.server.leave(self, self.address)
         self._transport, self.write = None, _to_nobody
         self._reader.close()
         requests = (self._current, *self._waiting)
@@ -135,7 +135,7 @@ class DoorConnection(asyncio.Protocol):
         if not first.startswith(other.preface) or self.place is not Place.FULL:
             return first
         transport, self._transport, self.write = self._transport, None, _to_nobody
-        self.server.leave(self, self._address)
+        self.server.leave(self, self.address)
         self._reader.close()
         protocol = other.take_over(transport)
         transport.set_protocol(protocol)
@@ -168,7 +168,7 @@ class DoorConnection(asyncio.Protocol):
 
     def holds(self, size: int) -> bool:
         if self._body is None:
-            self._body = HeldBody(self._address, self._give_up_body)
+            self._body = HeldBody(self.address, self._give_up_body)
         return self.server.holds(self._body, size)
 
     def _give_up_body(self) -> None:

@@ -15,12 +15,19 @@ from collections.abc import Awaitable, Callable
 
 import httptools
 
+from node_agent.contract.names import SIGNS_HEADER
 from node_agent.ports import ExchangeLost
 
 MAX_HELD_BYTES = 1024 * 1024
 """Received and not yet taken, at which a connection stops reading."""
 
 MAX_HEAD_BYTES = 64 * 1024
+"""With the interim answers before it: signs of life for twenty minutes."""
+
+
+_DOUBT_S = 0.25
+"""From a silence that was too long to the loss: timers run before what came is read, and where it was this process that
+stood still, all of it came meanwhile."""
 
 
 class Connection(asyncio.Protocol):
@@ -66,8 +73,9 @@ class Exchange(asyncio.Protocol):
     """The Response port, and the protocol of its connection while it lasts.
 
     connect: makes a connection; raises ExchangeLost; released: takes a connection back that may be used again;
-    accept_s: how long until the first bytes, None for as long as any silence; lost: hears once why the exchange was
-    lost, where it was.
+    accept_s: how long until the first bytes, None for as long as any silence; sign_s: the most that any silence may
+    last where the other side has said that it shows signs of life; lost: receives once why the exchange was lost, where
+    it was.
     """
 
     def __init__(
@@ -78,6 +86,7 @@ class Exchange(asyncio.Protocol):
         released: Callable[[Connection], None],
         *,
         accept_s: float | None = None,
+        sign_s: float | None = None,
         lost: Callable[[str], None] | None = None,
     ) -> None:
         self.status = 0
@@ -85,6 +94,8 @@ class Exchange(asyncio.Protocol):
         self._request = request
         self._silence_s = silence_s
         self._accept_s = accept_s
+        self._sign_s = sign_s
+        self._shows_signs = False
         self._connect = connect
         self._released = released
         self._on_lost = lost
@@ -107,6 +118,7 @@ class Exchange(asyncio.Protocol):
         self.heard_at = 0.0
         self.pieces = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._doubted_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
 
@@ -120,7 +132,8 @@ class Exchange(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self.headers = {}
         self.heard_at = self._loop.time()
-        self._set_timer(self._accept_s or self._silence_s)
+        self._shows_signs = False
+        self._set_timer(self._allowed_s())
         connection.transport.write(self._request)
 
     # what the connection says
@@ -144,9 +157,9 @@ class Exchange(asyncio.Protocol):
         self._was_idle = False
         if not self.began_at:
             self.began_at = self.heard_at
-            if self._accept_s is not None:
+            if self._accept_s is not None or self._shows_signs:
                 self._accept_s = None
-                self._set_timer(self._silence_s)
+                self._set_timer(self._allowed_s())
         if not self._head_seen:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -178,6 +191,7 @@ class Exchange(asyncio.Protocol):
         if self._parser is not None:
             self.status = self._parser.get_status_code()
             self._head_seen = self.status >= 200  # before it there may be interim ones
+            self._shows_signs = self._shows_signs or (not self._head_seen and SIGNS_HEADER in self.headers)
             self._may_stay = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
@@ -292,7 +306,16 @@ class Exchange(asyncio.Protocol):
     def allow_silence(self, seconds: float) -> None:
         """From now on, a silence of `seconds` loses the exchange."""
         self._silence_s = seconds
-        self._set_timer(seconds)
+        self._set_timer(self._allowed_s())
+
+    def end_within(self, seconds: float) -> None:
+        self.allow_silence(seconds)
+
+    def _allowed_s(self) -> float:
+        """How long the other side may be silent now."""
+        if self._accept_s is not None:
+            return self._accept_s
+        return min(self._silence_s, self._sign_s) if self._shows_signs and self._sign_s else self._silence_s
 
     def _set_timer(self, seconds: float) -> None:
         self._stop_timer()
@@ -302,10 +325,13 @@ class Exchange(asyncio.Protocol):
     def _on_timer(self) -> None:
         quiet_s = self._loop.time() - self.heard_at
         is_paused = self._held_back or self._told_to_pause
-        allowed_s = self._silence_s if self._accept_s is None else self._accept_s
+        allowed_s = self._allowed_s()
         if is_paused or quiet_s < allowed_s:
             rest_s = allowed_s if is_paused else allowed_s - quiet_s
-            self._timer = self._loop.call_later(max(rest_s, 0.001), self._on_timer)
+            self._set_timer(max(rest_s, 0.001))
+        elif self._doubted_at != self.heard_at:
+            self._doubted_at = self.heard_at
+            self._set_timer(min(_DOUBT_S, allowed_s / 4))
         else:
             self.abort("silence")
 

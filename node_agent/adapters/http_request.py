@@ -46,6 +46,10 @@ class Request:
         return unquote(path) if "%" in path else path
 
     @property
+    def address(self) -> str:
+        return self._connection.address
+
+    @property
     def is_congested(self) -> bool:
         return self._connection.is_congested
 
@@ -84,9 +88,10 @@ class Request:
     def add_headers(self, headers: Headers) -> None:
         self._added |= dict(headers)
 
-    def accept(self) -> None:
+    def accept(self, more: Headers = ()) -> None:
         if self.knows_chunks and not self.is_begun:
-            self._write(b"HTTP/1.1 102 Processing\r\n\r\n")
+            told = b"".join([b"%b: %b\r\n" % header for header in more])
+            self._write(b"HTTP/1.1 102 Processing\r\n%b\r\n" % told)
 
     def respond(self, status: int, body: bytes, content_type: bytes = b"application/json", more: Headers = ()) -> None:
         if self.is_begun:

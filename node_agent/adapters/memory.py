@@ -168,6 +168,19 @@ class MemoryBlockStore:
         return self.objects[index.object_key][batch.start : batch.end]
 
 
+class MemoryEngineSteps:
+    """steps: what a test has the plug-in count; None where there is no plug-in."""
+
+    def __init__(self) -> None:
+        self.steps: int | None = None
+
+    def read(self) -> int | None:
+        return self.steps
+
+    def forget(self) -> None:
+        self.steps = None
+
+
 class MemorySecrets:
     def __init__(self, values: dict[str, bytes]) -> None:
         self._values = values
@@ -186,10 +199,12 @@ class MemoryRequest:
     target: str = "/"
     headers: dict[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
+    address: str = "192.0.2.1"
     status: int = 0
     content_type: bytes = b""
     told: dict[bytes, bytes] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
+    accepted: list[dict[bytes, bytes]] = field(default_factory=list)
     is_ended: bool = False
     is_gone: bool = False
     is_congested: bool = False
@@ -226,8 +241,9 @@ class MemoryRequest:
     def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self.told |= dict(headers)
 
-    def accept(self) -> None:
-        """Nobody is in doubt here."""
+    def accept(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        if not self.status:
+            self.accepted.append(dict(more))
 
     def respond(
         self,

@@ -45,6 +45,7 @@ class Account:
         self._deltas = [Deltas() for _ in self.journals]
         self._kept_back: set[int] = set()  # choices of which a parser had an id and said nothing
         self._usage_sent = False
+        self._usage_told: Mapping[str, Any] = {}  # by the last engine that went on
 
     @property
     def seq(self) -> int:
@@ -172,10 +173,11 @@ class Account:
         self._usage_sent = True
         return self._event(orjson.dumps(chunk), 0, "", {"chunk": chunk})
 
-    def _usage(self) -> dict[str, int]:
+    def _usage(self) -> dict[str, Any]:
         each_prompt = {self.generation.prompt_number(at): journal for at, journal in enumerate(self.journals)}
         prompt_tokens = sum(len(journal.prompt_ids or ()) for journal in each_prompt.values())
-        return chunks.usage(prompt_tokens, self.tokens)
+        details = chunks.usage_details(self._usage_told, prompt_tokens)
+        return {**chunks.usage(prompt_tokens, self.tokens), **details}
 
     def _share_prompts(self) -> None:
         """What one choice's journal knows of its prompt, those of all choices of that prompt do."""

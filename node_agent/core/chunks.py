@@ -49,21 +49,25 @@ def hide_reasoning(choice: dict[str, Any]) -> bool:
     return not any(delta.values())
 
 
-def strip_ids(chunk: dict[str, Any]) -> None:
-    """Take out, in place, what the client did not ask for."""
-    chunk.pop("prompt_token_ids", None)
-    chunk.pop("prompt_text", None)
+def strip_ids(chunk: dict[str, Any], *, echoes: bool = False) -> None:
+    """Take out, in place, what the client did not ask for: vLLM says null there.
+
+    echoes: whether it asked for an echo, of which vLLM tells the ids of the prompt in any case.
+    """
+    if "prompt_token_ids" in chunk:
+        chunk["prompt_token_ids"] = None
     for choice in chunk["choices"]:
-        choice.pop("token_ids", None)
-        choice.pop("prompt_token_ids", None)
-        choice.pop("prompt_text", None)
+        if "token_ids" in choice:
+            choice["token_ids"] = None
+        if "prompt_token_ids" in choice and not echoes:
+            choice["prompt_token_ids"] = None
 
 
 def make_choice(kind: Kind, index: int, text: str, ids: list[int] | None, said: Mapping[str, Any]) -> dict[str, Any]:
     """A choice in the client's own form.
 
-    ids: None where the client wants none; said: what there may be beside: `logprobs` in the client's form, `reason`
-    and `stop` of the end, `role` with a chat's first.
+    ids: None where the client wants none; said: what there may be beside: `logprobs` in the client's form, `reason` and
+    `stop` of the end, `role` with a chat's first.
     """
     reason = said.get("reason")
     choice: dict[str, Any] = {"index": index}
@@ -74,9 +78,23 @@ def make_choice(kind: Kind, index: int, text: str, ids: list[int] | None, said: 
         choice |= {"text": text, "logprobs": said.get("logprobs"), "finish_reason": reason}
     if reason is not None or kind is Kind.COMPLETION:
         choice["stop_reason"] = said.get("stop")
-    if ids is not None:
-        choice["token_ids"] = ids
+    choice["token_ids"] = ids
     return choice
+
+
+def usage_details(told: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
+    """What an engine that goes on tells beside the counts, of which it knows its own part only.
+
+    Its prompt was the client's and the answer so far: of what it had in its cache, no more than the prompt counts.
+    """
+    details = {key: value for key, value in told.items() if key not in _COUNTS}
+    of_prompt = details.get("prompt_tokens_details")
+    if isinstance(of_prompt, dict) and isinstance(cached := of_prompt.get("cached_tokens"), int):
+        details["prompt_tokens_details"] = {**of_prompt, "cached_tokens": min(cached, prompt_tokens)}
+    return details
+
+
+_COUNTS = frozenset({"prompt_tokens", "total_tokens", "completion_tokens"})
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:

@@ -37,7 +37,7 @@ _CARRIED = (
 """Fields of a request that mean the same for the rest of its answer. Others are dealt with, or rule a rewind out."""
 
 _NOT_REPEATED = frozenset({"echo", "n", "stream_options"})
-"""Fields that are left out where a request is asked again for one choice: echo and usage are made here."""
+"""Fields that are left out where a request is asked again for one choice: what they bring is made here."""
 
 _OF_PROMPT = ("echo", "prompt_logprobs")
 """What brings the logprobs of a prompt whose client has none of them yet."""
@@ -68,14 +68,14 @@ def rewind(generation: Generation, choice: int, journal: Journal, *, begun: bool
     }
     if journal.prompt_ids is not None:
         body |= {"prompt": [*journal.prompt_ids, *journal.ids], "add_special_tokens": False}
-    elif generation.prompts and not journal.ids:
-        body["prompt"] = generation.prompts[generation.prompt_number(choice)]
+    elif generation.prompt_count and not journal.ids:
+        body["prompt"] = generation.prompt(generation.prompt_number(choice))
         body |= {key: generation.body[key] for key in ("add_special_tokens",) if key in generation.body}
     else:
         raise ContinuationImpossible("the engine never said which ids the prompt has")
     if (logprobs := asked_of_completion(generation)) is not None:
         body["logprobs"] = logprobs
-    body |= _scores(generation, begun=begun)
+    body |= _scores(generation, begun=begun) | _usage(generation)
     if (min_tokens := generation.body.get("min_tokens") or 0) > mark.ids:
         body["min_tokens"] = min(min_tokens - mark.ids, body["max_tokens"])
     return orjson.dumps(body)
@@ -97,6 +97,11 @@ def _scores(generation: Generation, *, begun: bool) -> dict[str, Any]:
     return {key: generation.body[key] for key in _OF_PROMPT if key in generation.body}
 
 
+def _usage(generation: Generation) -> dict[str, Any]:
+    """Where the client wants a usage, its details are the engine's to tell; the counts are made here."""
+    return {"stream_options": {"include_usage": True}} if generation.wants_usage else {}
+
+
 def again(generation: Generation, choice: int, journal: Journal, way: Way, *, apart: bool, begun: bool = True) -> bytes:
     """Let a choice's journal be repeated; return the request's own body that makes an engine repeat it and go on.
 
@@ -107,12 +112,12 @@ def again(generation: Generation, choice: int, journal: Journal, way: Way, *, ap
     if generation.max_tokens is not None:
         ids = ids[: max(0, generation.max_tokens - 1)]  # something must be left to generate; it is then compared
     body = {key: value for key, value in generation.body.items() if key not in _NOT_REPEATED}
-    body |= {"stream": True, "return_token_ids": True, **_scores(generation, begun=begun)}
+    body |= {"stream": True, "return_token_ids": True, **_scores(generation, begun=begun), **_usage(generation)}
     if generation.hides_reasoning:
         body["include_reasoning"] = True
-    if generation.prompts:
-        body["prompt"] = generation.prompts[generation.prompt_number(choice)]
-    each = generation.choices // max(1, len(generation.prompts))
+    if generation.prompt_count:
+        body["prompt"] = generation.prompt(generation.prompt_number(choice))
+    each = generation.choices // max(1, generation.prompt_count)
     if each > 1 and body.get("seed") is not None:
         body["seed"] += choice % each  # as vLLM seeds the choices of one prompt
     if ids:

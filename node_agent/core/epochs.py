@@ -27,10 +27,22 @@ class Epoch:
         return [self.number, self.owner]
 
 
+MAX_NUMBER = 2**48
+"""A stream is not taken over more often; JSON and whoever adds one to it can hold it."""
+
+MAX_OWNER_CHARACTERS = 128
+
+
 def epoch_from_json(value: Any) -> Epoch:
-    """Raises ValueError, TypeError."""
+    """Raises ValueError where it is none."""
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError("not an epoch")
     number, owner = value
-    return Epoch(int(number), str(owner))
+    if type(number) is not int or not 0 < number < MAX_NUMBER:
+        raise ValueError("not an epoch's number")
+    if not isinstance(owner, str) or not 0 < len(owner) <= MAX_OWNER_CHARACTERS:
+        raise ValueError("not an epoch's owner")
+    return Epoch(number, owner)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ connection to it.
     engine  lost malformed-chunk            engine   elsewhere  counts   malformed-chunk
     engine  lost wrong-model                engine   elsewhere  counts   wrong-model
     engine  lost engine-died                engine   elsewhere  -        engine-died
+    engine  lost engine-stuck               engine   elsewhere  -        engine-stuck
     engine  lost diverged                   ours     elsewhere  -        diverged
     engine  lost piece-without-mark         ours     elsewhere  -        piece-without-mark
     engine  lost event-too-large            client   once-more  -        event-too-large
@@ -96,6 +97,9 @@ ENGINE_DEAD = "EngineCore encountered an issue"
 """How vLLM 0.32 says that its engine process has ended, while its API server still answers (v1/engine/exceptions)."""
 
 ENGINE_DIED = "engine-died"
+ENGINE_STUCK = "engine-stuck"
+"""By its own node's judgement (`core/engine_liveness`), which takes the engine out of the routes by itself."""
+
 WRONG_MODEL = "wrong-model"
 _NOT_SERVING = "not-serving"
 _MAX_ERROR_BYTES = 1024 * 1024
@@ -155,8 +159,8 @@ class Verdict:
 
     @property
     def is_death(self) -> bool:
-        """Whether the engine's process ended."""
-        return self.why == ENGINE_DIED
+        """Whether the engine's process ended, or is ended because it does nothing any more."""
+        return self.why in (ENGINE_DIED, ENGINE_STUCK)
 
 
 _CLIENTS = Verdict(
@@ -171,6 +175,9 @@ _CONTINUATION = Verdict(
 )
 _FAILED = Verdict(
     Fault.CLIENT, Next.ONCE_MORE, Counts.NO, "failed-request", "the engine works and says that this request failed"
+)
+_STUCK = Verdict(
+    Fault.ENGINE, Next.ELSEWHERE, Counts.NO, ENGINE_STUCK, "the engine did nothing any more; it is started anew"
 )
 _WRONG_MODEL = Verdict(
     Fault.ENGINE, Next.ELSEWHERE, Counts.YES, WRONG_MODEL, "the node serves this model, and its engine does not have it"
@@ -200,7 +207,7 @@ _OF_ENGINE = {
     "unreachable": "no connection to the engine could be made",
     "reset": "the engine's connection broke",
     "eof": "the engine ended its answer before the answer's end",
-    "silence": "the engine says nothing any more",
+    "silence": "the engine serves others, and says nothing more on this request",
     "broken": "what the engine sent is not HTTP",
     "abort": "the engine aborted the request, which only an engine that goes does",
     "done-without-finish": "the engine ended the stream without a finish_reason",
@@ -251,6 +258,7 @@ def _losses() -> dict[tuple[By, str], Verdict]:
     found |= {(By.PEER, why): Verdict(Fault.NETWORK, *counted, why, reason) for why, reason in _OF_NETWORK.items()}
     found[By.ENGINE, WRONG_MODEL] = _WRONG_MODEL
     found[By.ENGINE, ENGINE_DIED] = _DIED
+    found[By.ENGINE, ENGINE_STUCK] = _STUCK
     return found
 
 

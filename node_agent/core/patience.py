@@ -1,4 +1,8 @@
-"""How long an engine may be silent before it counts as lost: a drained vLLM can hang with its socket open."""
+"""How long a node or a stream may be silent: a frozen node says nothing, a drained vLLM can hang with its socket open.
+
+Whether an *engine* works is another question, which its own node answers (`core/engine_liveness`). What is silent here
+is a peer that no longer says that it lives, or a stream that its working engine has left behind.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,19 @@ MAX_FIRST_TOKEN_S = 600.0
 
 
 def silence_s(time_per_token_s: float, least_s: float = MIN_SILENCE_S) -> float:
-    """The inter-token timeout: 2 s, or eight times the engine's measured time per token where that is longer."""
+    """The inter-token timeout: 2 s, or eight times the engine's measured time per token where that is longer.
+
+    A stream that is silent for so long is lost only where its engine has served others meanwhile.
+    """
     return max(least_s, _TOKENS_OF_SILENCE * time_per_token_s)
+
+
+def sign_every_s(least_s: float) -> float:
+    """How often a node shows on a silent request of a peer's that it lives, and that its engine is not stuck.
+
+    least_s: of an inter-token timeout; the peer waits so long for a sign.
+    """
+    return least_s / 4
 
 
 def accept_s(least_s: float) -> float:

@@ -96,7 +96,7 @@ class StreamMachine(Account, GoesOn):
         self.lost_error = b""
         self.state = StreamState.WAITING
         if echo.is_unknown(self.generation):
-            self._texts = echo.Texts(len(self.generation.prompts))
+            self._texts = echo.Texts(self.generation.prompt_count)
             return EngineRequest(self.generation.kind.value, echo.echo_body(self.generation))
         self._attempts += 1
         chosen = self.chosen = self.way_at(able)
@@ -282,7 +282,7 @@ class StreamMachine(Account, GoesOn):
         if self._hides(index, choice) and chunks.hide_reasoning(choice) and not choice.get("finish_reason"):
             return b""
         if not self.generation.wants_ids:
-            chunks.strip_ids(chunk)
+            chunks.strip_ids(chunk, echoes=kind is Kind.COMPLETION and bool(self.generation.body.get("echo")))
         if is_parsed or not ids:
             extra["chunk"] = chunk  # a role alone, too, or what no engine of ours would say: kept as it is
         elif (told := choice.get("logprobs")) is not None:
@@ -380,8 +380,11 @@ class StreamMachine(Account, GoesOn):
     # the end
 
     def _usage_chunk(self, chunk: dict[str, Any]) -> bytes:
+        if self._choice is not None and isinstance(told := chunk.get("usage"), dict):
+            self._usage_told = told  # an engine that was asked for a part counts only its part; the ending counts all
+            return b""
         if self._choice is not None or not self.generation.wants_usage or self._usage_sent:
-            return b""  # an engine that was asked for a part counts only its part; the ending counts all
+            return b""
         return self._usage_event({**chunk, **self.events.framed()})
 
     def _ending(self) -> bytes:

@@ -13,13 +13,16 @@ Rules kept here:
 * an event waits for no copy whose keeper is overdue (`core/batches`); what goes out with no synced copy is counted;
 * a copy that is late, lost or leaving is replaced, and let go of when the replacement is synced;
 * an acknowledgement counts for the copy that it is of, not for a later one at the same keeper;
-* a refusal as stale means that someone newer owns the stream: nothing may be delivered any more.
+* a refusal as stale means that someone newer owns the stream: nothing may be delivered any more;
+* a journal is sent anew to a keeper MAX_REOPENS times: one that loses what it is sent, or says so, is not asked again;
+* a journal that is larger than a keeper takes is at no keeper from then on (`unkept`): that is the stream's own loss.
 
 No clock and no sockets: what is to be sent comes out as instructions. Lines go to all `copies`, as they are written.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -29,6 +32,26 @@ from node_agent.core.epochs import Epoch
 
 WANTED = 2
 MAX_COPIES = 4
+MAX_REOPENS = 3
+
+OPENING_TOO_LARGE = "request-too-large"
+JOURNAL_TOO_LARGE = "journal-too-large"
+
+
+class Closing(Enum):
+    """What becomes of a stream's journal when its owner is done with the stream."""
+
+    FINISHED = "finished"
+    """The client has all of it."""
+
+    ABANDONED = "abandoned"
+    """The client left, or got an error: it may come back."""
+
+    MOVES = "moves"
+    """The client is on its way to another owner."""
+
+    UNHEARD_OF = "unheard-of"
+    """The client never learned the stream's id: nobody can ever ask for it."""
 
 
 class Condition(Enum):
@@ -68,7 +91,8 @@ Instruction = Open | Forget
 class WriteAhead:
     """opening: what the stream began with; log: all its lines, which its machine writes; wanted: how many copies.
 
-    seq: number of the last line; delivered: of the last whose event the client was sent.
+    seq: number of the last line; delivered: of the last whose event the client was sent; client: whose share of the
+    keepers' room it takes; unkept: why no keeper is to have it, "" where there is no such reason.
     """
 
     stream: str
@@ -80,9 +104,13 @@ class WriteAhead:
     delivered: int = 0
     gaps: int = 0
     fenced: bool = False
+    client: str = ""
+    unkept: str = ""
     copies: dict[str, Copy] = field(default_factory=dict)
     _awaited: list[Copy] = field(default_factory=list)
-    _unfit: set[str] = field(default_factory=set)
+    _unfit: set[str] = field(default_factory=set)  # keepers that refused it for good
+    _without_room: set[str] = field(default_factory=set)  # keepers that had none, or this client had its share of it
+    _reopened: Counter[str] = field(default_factory=Counter)
 
     def deliverable(self) -> int:
         """The number of the last event that may be delivered now."""
@@ -125,11 +153,31 @@ class WriteAhead:
             self.copies.clear()
             self._sort_out()
             return []
-        if why in (keeping.GAP, keeping.UNKNOWN) and copy.condition is not Condition.OPENING:
+        if why == keeping.TOO_LARGE or self._is_too_large:
+            return self.keep_nowhere(JOURNAL_TOO_LARGE)
+        is_new_to_it = why in (keeping.GAP, keeping.UNKNOWN) and copy.condition is not Condition.OPENING
+        if is_new_to_it and self._reopened[keeper] < MAX_REOPENS:
+            self._reopened[keeper] += 1
             return [self._open(keeper)]
-        self._unfit.add(keeper)
+        (self._without_room if why in (keeping.FULL, keeping.SHARE) else self._unfit).add(keeper)
         self.lost(keeper)
         return []
+
+    @property
+    def _is_too_large(self) -> bool:
+        return len(self.opening) + len(self.log) > keeping.MAX_JOURNAL_BYTES
+
+    def look_for_room(self) -> None:
+        """Keepers that had no room are asked again."""
+        self._without_room.clear()
+
+    def keep_nowhere(self, why: str) -> list[Instruction]:
+        """No keeper is to have it from now on, and no event waits for one. why: in a word."""
+        self.unkept, self.wanted = why, 0
+        had = list(self.copies)
+        self.copies.clear()
+        self._sort_out()
+        return [Forget(keeper) for keeper in had]
 
     def lost(self, keeper: str) -> None:
         """The connection to the keeper is gone, and with it all that may be known of its copy."""
@@ -138,12 +186,15 @@ class WriteAhead:
 
     def review(self, ranked: Sequence[str], fit: Sequence[str]) -> list[Instruction]:
         """Replace what is late or leaving, from `ranked` keepers, the best first. fit: those that may stay keepers."""
-        if self.fenced:
+        if self.fenced or not self.wanted:
             return []
+        if self._is_too_large:
+            return self.keep_nowhere(JOURNAL_TOO_LARGE)
         for name, copy in self.copies.items():
             copy.leaving = name not in fit
         good = [n for n, c in self.copies.items() if c.condition is not Condition.LATE and not c.leaving]
-        able = [name for name in ranked if name not in self.copies and name not in self._unfit]
+        refused = self._unfit | self._without_room
+        able = [name for name in ranked if name not in self.copies and name not in refused]
         room = min(self.wanted - len(good), MAX_COPIES - len(self.copies))
         opened: list[Instruction] = [self._open(name) for name in able[: max(0, room)]]
         return opened + self._let_go()

@@ -55,6 +55,9 @@ class Asked:
     def allow_silence(self, seconds: float) -> None:
         self.exchange.allow_silence(seconds)
 
+    def end_within(self, seconds: float) -> None:
+        self.exchange.end_within(seconds)
+
     def abort(self, why: str) -> None:
         self.exchange.abort(why)
 

@@ -20,18 +20,21 @@ from node_agent.core.content import content_of
 from node_agent.core.failure import By, Verdict, judge_answer, judge_event, judge_loss, read_body
 from node_agent.core.handing_over import read_death, read_loss
 from node_agent.core.nodes import NodeStatus, Pool
-from node_agent.core.patience import Pace, first_token_s, silence_s
+from node_agent.core.patience import Pace, first_token_s, sign_every_s, silence_s
 from node_agent.core.router import Request, Route
 from node_agent.core.stream_state import StreamState
 from node_agent.core.streams import Machine
-from node_agent.core.tries import MAX_ENGINES, Answer, Tries
+from node_agent.core.tries import Answer, Tries
+from node_agent.core.write_ahead import Closing
 from node_agent.ports import ExchangeLost, Response
 from node_agent.tasks.deadly import SUSPECT_HEADER
+from node_agent.tasks.engine_watch import SILENCE
 from node_agent.tasks.engines import Engines, answered_by, lost_by
 from node_agent.tasks.kept_stream import KeptStream
 from node_agent.tasks.kv_bring import IN_S3, KV_HEADER
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import Reply
+from node_agent.tasks.signs import OVERTAKEN, SIGNS
 
 WAIT_FOR_NODE_S = 15.0
 """How long a stream that began waits for any node to take it on, where none is ready."""
@@ -100,6 +103,8 @@ class ClientStream:
         self._handed_to: str | None = None  # who has room, by the word of the node that gave the stream back
         self._loss: _Loss | None = None
         self._heard_at = 0.0  # loop time of the last bytes of the engine that was lost last
+        self._quiet_since = 0.0  # loop time since which only signs of life come; 0 while tokens do
+        self._silence_s = 0.0  # how long this may last where the engine serves others meanwhile
         self._retune_at = 1  # the event at which to look at the engine's pace
         self._paced_seq = 0
         self._paced_at = 0.0
@@ -110,6 +115,8 @@ class ClientStream:
         machine.events.shows_ids = reply.reader.uses_ids
         kept.deliver = reply.request.write
         kept.fenced = self._fenced
+        kept.unkept = self._unkept
+        reply.unkept = kept.ahead.unkept
         reply.request.when_gone(self.abandon)
         reply.request.when_congested(self._congested)
 
@@ -120,7 +127,7 @@ class ClientStream:
         except StaleEpoch:
             return await self._taken()
         finally:
-            self.kept.close(finished=self.machine.state is StreamState.COMPLETE)
+            self.kept.close(self._closing())
 
     async def resume(self) -> int:
         """Go on where another node, or an earlier connection, left the client; as `run`."""
@@ -138,7 +145,16 @@ class ClientStream:
         except StaleEpoch:
             return await self._taken()
         finally:
-            self.kept.close(finished=self.machine.state is StreamState.COMPLETE)
+            self.kept.close(self._closing())
+
+    def _closing(self) -> Closing:
+        """What becomes of the journal, by how the stream has ended."""
+        if self.machine.state is StreamState.COMPLETE:
+            return Closing.FINISHED
+        if self._closed in ("handoff", "taken"):
+            return Closing.MOVES
+        is_known = self._reply.started or len(self.machine.events.runs) > 1
+        return Closing.ABANDONED if is_known else Closing.UNHEARD_OF
 
     @property
     def _owner_before(self) -> str:
@@ -166,7 +182,7 @@ class ClientStream:
             return self._reply.pass_on(answer)
         if tries.were_busy:
             return await self._fail("fleet_full", "No engine had room for this request; try again.", 429)
-        if len(tries.whys) >= MAX_ENGINES:
+        if tries.is_at_bound:
             return await self._fail("engine_lost", f"{tries.in_words('engines')} were lost under this request.")
         after = f", after {tries.in_words('engines')} lost it" if tries.whys else ""
         return await self._fail("no_ready_node", f"No node is ready to go on with this request{after}.")
@@ -184,12 +200,18 @@ class ClientStream:
 
     def give_up(self) -> None:
         """The client has come back on another connection: this one gets nothing more."""
-        self.kept.close(finished=False)
+        self.kept.close(Closing.MOVES)
         self.kept.fence()
         self._close("taken")
 
     def _fenced(self) -> None:
         self._close("taken")
+
+    def _unkept(self) -> None:
+        """The journal has become too large for any peer: the client may want to know what it cannot resume."""
+        self._reply.unkept = why = self.kept.ahead.unkept
+        if self._reply.started and self._reply.reader.uses_ids:
+            self._reply.request.write(sse.comment(f"synkti keeps this stream at no other node any more: {why}"))
 
     def _close(self, why: str) -> None:
         self._closed = self._closed or why
@@ -229,6 +251,7 @@ class ClientStream:
         max_tokens = self._generation.max_tokens
         self._route = route
         self._retune_at, self._paced_seq = self.machine.seq + 1, 0
+        self._quiet_since, self._silence_s = 0.0, first_token_s(len(request.body))
         self._response = response = self._engines.ask(
             node,
             "POST",
@@ -236,7 +259,7 @@ class ClientStream:
             self._headers_with(context_at, is_suspect=is_suspect),
             request.body,
             max_tokens=None if max_tokens is None else max(1, max_tokens - self.machine.tokens),
-            silence_s=first_token_s(len(request.body)),
+            silence_s=self._silence_s,
             turn=turn,
         )
         if self._closed is not None:
@@ -290,6 +313,10 @@ class ClientStream:
         """Bytes of the engine that is asked now. Called by its connection, for each token."""
         machine = self.machine
         out = machine.feed(data)
+        if not out and data in SIGNS:
+            self._shown(data)
+            return
+        self._quiet_since = 0.0
         if out:
             seq = machine.events.seq
             if self._loss is None:
@@ -301,6 +328,13 @@ class ClientStream:
         if machine.state is not StreamState.STREAMING and machine.state in _OVER:
             self._over()
 
+    def _shown(self, sign: bytes) -> None:
+        """The engine's node lives; with OVERTAKEN, the engine has served others since this stream's last token."""
+        now = self._clock()
+        self._quiet_since = self._quiet_since or now - sign_every_s(self._node.min_silence_s)
+        if sign == OVERTAKEN and now - self._quiet_since >= self._silence_s and self._response is not None:
+            self._response.abort(SILENCE)
+
     def _retune(self) -> None:
         """How long the engine may be silent, by its pace since the last look: often at first, then seldom."""
         response, seq = self._response, self.machine.events.seq
@@ -311,8 +345,11 @@ class ClientStream:
             self._pace.observe((response.heard_at - self._paced_at) / max(1, seq - self._paced_seq))
         self._paced_seq, self._paced_at = seq, response.heard_at
         self._retune_at = seq + min(max(seq, 1), _RETUNE_EVERY)
+        if not self._pace.time_per_token_s:
+            return  # nothing is judged by a pace before there is one
         by_pace = silence_s(self._pace.time_per_token_s, self._node.min_silence_s)
         if (allowed := self.machine.silence_s(by_pace)) is not None:
+            self._silence_s = allowed
             response.allow_silence(allowed)
 
     def _over(self) -> None:
@@ -320,7 +357,7 @@ class ClientStream:
         if self._response is None:
             return
         if self.machine.state is StreamState.COMPLETE:
-            self._response.allow_silence(_END_WITHIN_S)
+            self._response.end_within(_END_WITHIN_S)
         else:
             self._response.abort("over")
 
@@ -378,8 +415,8 @@ class ClientStream:
             self.machine.lose(why)
         if self._loss is None:
             # From the last bytes on: a silence is part of the pause that the client waits.
-            heard_at = self._response.heard_at if self._response is not None else 0.0
-            self._loss = _Loss(node.instance_id, why, heard_at or self._heard_at or self._clock())
+            heard_at = self._response.heard_at if self._response is not None else self._heard_at
+            self._loss = _Loss(node.instance_id, why, self._quiet_since or heard_at or self._clock())
         self._context_at = node.instance_id
         self._node.metrics.losses.labels(why).inc()
         _log.info(

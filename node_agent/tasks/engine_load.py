@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from node_agent.contract.states import NodeState
 from node_agent.core.addresses import Address
 from node_agent.core.engine_figures import EngineFigures, read_figures
 from node_agent.core.nodes import Load
@@ -17,12 +18,17 @@ ASK_EVERY = 4
 _SILENCE_S = 2.0
 _MAX_BYTES = 4 * 1024 * 1024
 _NOTHING = EngineFigures(0, 0, 0.0)
+_WORKS = (NodeState.READY, NodeState.AT_RISK, NodeState.DRAINING)
+"""States of a node whose engine may be at work."""
 
 
 class EngineLoad:
     """Keeps the node's own load up to date. engine: where vLLM answers /metrics.
 
     prefill_tokens_s: how fast the engine computes a context, 0 while that was not measured.
+
+    figures: the newest, None where there are none that can be read; answered_at: the loop time at which the request was
+    sent that was answered last, -inf for never.
     """
 
     def __init__(
@@ -33,25 +39,33 @@ class EngineLoad:
         self._client = client
         self._engine = engine
         self._prefill_tokens_s = prefill_tokens_s
-        self._figures = _NOTHING
+        self.figures: EngineFigures | None = None
+        self.answered_at = float("-inf")
+        self._clock = asyncio.get_running_loop().time
 
     async def run(self) -> None:
         """Until cancelled."""
         turns = 0
         while True:
             if turns % ASK_EVERY == 0:
-                self._figures = await self._ask() if self._node.state.takes_requests else _NOTHING
+                if self._node.state in _WORKS:
+                    await self._ask()
+                else:
+                    self.figures = None
             turns += 1
             self._node.measured(self.load())
             await asyncio.sleep(EVERY_S)
 
     def load(self) -> Load:
         """Requests here are counted here; how many of them wait, and for what, only the engine knows."""
-        waiting = min(self._figures.waiting, len(self._served))
+        figures = self.figures or _NOTHING
+        waiting = min(figures.waiting, len(self._served))
         running = len(self._served) - waiting
-        return Load(running, waiting, self._figures.kv_use, self._served.pace_s(), self._prefill_tokens_s())
+        return Load(running, waiting, figures.kv_use, self._served.pace_s(), self._prefill_tokens_s())
 
-    async def _ask(self) -> EngineFigures:
+    async def _ask(self) -> None:
+        """Where nothing is answered the figures stay as they were: slow, stuck or gone, the engine's watch will say."""
+        sent_at = self._clock()
         try:
             exchange = await self._client.open(self._engine, "GET", "/metrics", headers={}, silence_s=_SILENCE_S)
             try:
@@ -59,5 +73,5 @@ class EngineLoad:
             finally:
                 exchange.close()
         except ExchangeLost:
-            return self._figures  # slow, or gone: the supervisor will say
-        return read_figures(text) or _NOTHING
+            return
+        self.figures, self.answered_at = read_figures(text), sent_at

@@ -1,15 +1,18 @@
 """Keeps the engine running: start, wait until it really answers, watch, start again within bounds.
 
 Ready means /health *and* one warm-up completion: vLLM's /health is 200 before the first request was ever computed,
-and stays so while it drains. Before anybody hears of it, the agent examines what this engine can.
+and stays so while it drains, and while its core hangs. Before anybody hears of it, the agent examines what this engine
+can; from then on it is watched for what it does (`tasks/engine_watch`). Until then it is not stuck: a model takes its
+time to load, and a first request compiles.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -39,7 +42,8 @@ class EnginePlan:
 class EngineSupervisor:
     """post: gives an event to the reactor; clock: unix seconds; chance: uniform in [0, 1), for backoff.
 
-    examine: called once for each engine that answers, before it is ready; bounded by itself.
+    examine: called once for each engine that answers, before it is ready; bounded by itself. until_stuck: called for
+    each that is ready, with the seconds that its warm-up took; returns why it does not work any more.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class EngineSupervisor:
         clock: Callable[[], float],
         chance: Callable[[], float],
         examine: Callable[[], Awaitable[None]],
+        until_stuck: Callable[[float], Coroutine[Any, Any, str]],
     ) -> None:
         self._plan = plan
         self._group = group
@@ -59,6 +64,9 @@ class EngineSupervisor:
         self._clock = clock
         self._chance = chance
         self._examine = examine
+        self._until_stuck = until_stuck
+        self._loop_time = asyncio.get_running_loop().time
+        self._warm_up_s = 0.0
         self._backoff = Backoff(first_s=1.0, max_s=60.0, tries=plan.restarts + 1)
 
     async def run(self) -> None:
@@ -102,25 +110,34 @@ class EngineSupervisor:
             ended.cancel()
 
     async def _until_lost(self) -> str:
-        ended = asyncio.ensure_future(self._group.wait())
-        failures = 0
         self._group.note_shared_memory()
+        ends = (self._ended(), self._until_stuck(self._warm_up_s), self._unhealthy())
+        waits = [asyncio.ensure_future(end) for end in ends]
         try:
-            while failures < _FAILURES_TO_LOSE:
-                done, _ = await asyncio.wait({ended}, timeout=_HEALTH_EVERY_S)
-                if done:
-                    return f"it ended with status {ended.result()}"
-                failures = 0 if await self._healthy() else failures + 1
-            return f"/health failed {failures} times in a row"
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            return next(wait.result() for wait in waits if wait in done)
         finally:
-            ended.cancel()
+            for wait in waits:
+                wait.cancel()
+
+    async def _ended(self) -> str:
+        return f"it ended with status {await self._group.wait()}"
+
+    async def _unhealthy(self) -> str:
+        failures = 0
+        while failures < _FAILURES_TO_LOSE:
+            await asyncio.sleep(_HEALTH_EVERY_S)
+            failures = 0 if await self._healthy() else failures + 1
+        return f"/health failed {failures} times in a row"
 
     async def _healthy(self) -> bool:
         return await self._ask("GET", "/health", b"", _HEALTH_SILENCE_S) == 200
 
     async def _warm_up(self) -> str | None:
         body = orjson.dumps({"model": self._plan.model_name, "prompt": "warm up", "max_tokens": 1})
+        began = self._loop_time()
         status = await self._ask("POST", "/v1/completions", body, _WARM_UP_SILENCE_S)
+        self._warm_up_s = self._loop_time() - began
         return None if status == 200 else f"its warm-up completion ended with {status or 'no answer'}"
 
     async def _ask(self, method: str, target: str, body: bytes, silence_s: float) -> int | None:

@@ -115,6 +115,7 @@ class Engines:
             body=body,
             silence_s=silence_s,
             accept_s=accept_s(self._node.min_silence_s),
+            sign_s=self._node.min_silence_s,
             lost=lambda why: self._node.lost(name, why),
         )
         asked = AtPeer(self, name, exchange)

@@ -146,17 +146,22 @@ class FrontDoor:
             _check_batch(body)
         if kind is None or not routes.is_json(content_type):
             return await self._pass_on(request, request_id, body.to_bytes(), body.model)
-        if kind in _NAME_MODEL and isinstance(body.value, dict) and body.value.get("model") in (None, ""):
-            body.value["model"] = self._node.base_model(None)
         try:
-            generation = generation_of(kind, body)
+            generation = generation_of(kind, self._with_model(kind, body))
         except OnlyEngineKnows:
             return await self._pass_on(request, request_id, body.to_bytes(), body.model)
         if kind.speaks_in_events and (not generation.streaming or is_of_one_engine(generation)):
             return await self._pass_on(request, request_id, body.to_bytes(), generation.model)
+        del body  # its objects take many times its bytes, for as long as this waits
         if generation.streaming:
             return await self._stream(request, request_id, generation)
         return await self._whole(request, request_id, generation)
+
+    def _with_model(self, kind: Kind, body: Body) -> Body:
+        """A request that leaves the model out, with the one that it means: a continuation may be asked of any node."""
+        if kind in _NAME_MODEL and isinstance(body.value, dict) and body.value.get("model") in (None, ""):
+            return replace(body, value={**body.value, "model": self._node.base_model(None)})
+        return body
 
     async def _pass_on(self, request: DoorRequest, request_id: bytes, body: bytes, model: str | None) -> int:
         """What only an engine can answer, be it with an error."""
@@ -195,7 +200,7 @@ class FrontDoor:
         runs = (Run(0, epoch),)
         opening = Opening(generation, runs, request_id.decode("latin-1"), durable)
         machine = begun(generation, stream_id, runs)
-        ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log)
+        ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log, client=request.address)
         kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
         reply = Reply(request, stream_id, generation.kind.value, stream_reader(request.headers))
         headers = _to_engine(request, request_id)
@@ -208,6 +213,7 @@ class FrontDoor:
             return self._refuse(request)
         with self._counted_resume():
             takeover = await self._takeovers.take(event)
+        takeover.ahead.client = request.address
         kept = self._keepers.begin(takeover.ahead, None, durable=takeover.durable)
         if takeover.request_id and REQUEST_ID not in request.headers:
             request.add_headers([(REQUEST_ID, takeover.request_id.encode("latin-1", "replace"))])

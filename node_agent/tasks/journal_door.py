@@ -1,6 +1,13 @@
 """The keeper's side of a connection: other nodes' journals come in, acknowledgements go out.
 
 The connection comes to the peer door like any other, and says with its first bytes that it is none of HTTP.
+
+Rules kept here:
+
+* who has not proved to be a peer is listened to for GREET_WITHIN_S, holds MAX_PREFACE_BYTES and is one of
+  MAX_STRANGERS: one more, and the oldest of them goes;
+* a message that cannot be read costs its own stream alone, a frame that is not this owner's the connection;
+* an owner that does not read its answers is not listened to any further.
 """
 
 from __future__ import annotations
@@ -10,12 +17,11 @@ import logging
 import secrets
 from collections.abc import Callable
 
-import orjson
-
-from node_agent.core.epochs import Epoch, epoch_from_json
+from node_agent.core.epochs import Epoch
 from node_agent.core.journal_wire import (
     ACK,
     APPEND,
+    CLOCK_PREFACE,
     FINISH,
     FORGET,
     MAX_PREFACE_BYTES,
@@ -27,12 +33,22 @@ from node_agent.core.journal_wire import (
     Message,
     Opener,
     Sealer,
+    check_append,
     encode,
+    read_open,
     session_key,
 )
-from node_agent.core.keeper import UNKNOWN, Keeper, Refused
-from node_agent.core.signing import Doorkeeper
+from node_agent.core.keeper import FULL, STALE, UNKNOWN, UNREADABLE, Ended, Keeper, Refused
+from node_agent.core.signing import CLOCK_HELPS, Doorkeeper, nonce_of
 from node_agent.ports import Other
+
+GREET_WITHIN_S = 5.0
+MAX_STRANGERS = 64
+MAX_STREAMS = 100_000
+"""Of one connection; an owner has a few thousand streams at most."""
+
+_TIDY_AT = 1_000
+"""Streams of a connection from which on those whose journals are gone are looked for, and again at each doubling."""
 
 _COUNTED = 2**32
 _log = logging.getLogger(__name__)
@@ -46,6 +62,7 @@ class JournalDoor:
         self.doorkeeper = doorkeeper
         self.clock = clock
         self.connections: set[JournalConnection] = set()
+        self.strangers: dict[JournalConnection, None] = {}  # those that have not proved to be peers, oldest first
 
     def other(self) -> Other:
         """For the peer door's server: connections that begin with the journals' preface are these."""
@@ -54,6 +71,21 @@ class JournalDoor:
     def close(self) -> None:
         for connection in list(self.connections):
             connection.abort()
+
+    def came(self, connection: JournalConnection) -> None:
+        """A connection whose owner is not known yet."""
+        if len(self.strangers) >= MAX_STRANGERS:
+            next(iter(self.strangers)).abort()
+        self.connections.add(connection)
+        self.strangers[connection] = None
+
+    def greeted(self, connection: JournalConnection) -> None:
+        """It is a peer's."""
+        self.strangers.pop(connection, None)
+
+    def went(self, connection: JournalConnection) -> None:
+        self.connections.discard(connection)
+        self.strangers.pop(connection, None)
 
 
 class JournalConnection(asyncio.Protocol):
@@ -66,50 +98,79 @@ class JournalConnection(asyncio.Protocol):
         self._opener: Opener | None = None
         self._sealer: Sealer | None = None
         self._streams: dict[int, tuple[str, Epoch]] = {}
+        self._tidy_at = _TIDY_AT
         self._frames = 0
-        door.connections.add(self)
+        self._is_over = False
+        door.came(self)
+        self._timer = asyncio.get_running_loop().call_later(GREET_WITHIN_S, self.abort)
 
     def abort(self) -> None:
+        """Nothing more is taken; what was kept stays."""
+        self._is_over = True
+        self._timer.cancel()
+        self._door.went(self)
         self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._door.connections.discard(self)
+        self._is_over = True
+        self._timer.cancel()
+        self._door.went(self)
         for stream, epoch in self._streams.values():
             _log.debug("stream %s of %s is an orphan", stream, epoch)
             self._door.keeper.orphaned(stream, epoch, self._door.clock())
+        self._streams.clear()
+
+    def pause_writing(self) -> None:
+        if not self._is_over:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self._is_over:
+            self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
         if self._opener is None:
             data = self._greet(data)
         if self._opener is None or self._sealer is None:
             return
         try:
             frames = self._opener.feed(data)
-            said = [self._answer(message) for messages in frames for message in messages]
-        except (BadFrame, ValueError, TypeError, KeyError) as error:
+        except BadFrame as error:
             _log.warning("a journal's connection broke off: %s", error)
             self.abort()
             return
         if frames:
+            said = [self._answer(message) for messages in frames for message in messages]
             self._frames = (self._frames + len(frames)) % _COUNTED
             self._transport.write(self._sealer.seal(b"".join((*said, encode(ACK, 0, self._frames)))))
 
     def _greet(self, data: bytes) -> bytes:
-        self._held += data
-        line, end, rest = self._held.partition(b"\n")
+        held = self._held + data
+        line, end, rest = held.partition(b"\n")
+        if len(line) > MAX_PREFACE_BYTES:
+            self.abort()
+            return b""
         if not end:
-            if len(self._held) > MAX_PREFACE_BYTES:
-                self.abort()
+            self._held = held
             return b""
         stamp = line.removeprefix(PREFACE).decode("latin-1")
-        why = self._door.doorkeeper.refusal(stamp, *STAMPED, b"", self._door.clock())
+        doorkeeper, now = self._door.doorkeeper, self._door.clock()
+        why = doorkeeper.refusal(stamp, *STAMPED, b"", now)
+        if why in CLOCK_HELPS:
+            self._transport.write(CLOCK_PREFACE + doorkeeper.clock(stamp, now).encode() + b"\n")
+            self._transport.close()
+            return b""
         if why is not None:
             _log.warning("peer door: refused a journal's connection: %s", why)
             self.abort()
             return b""
         nonce = secrets.token_hex(12)
-        key = session_key(self._door.doorkeeper.key, stamp.split(" ")[2], nonce)
+        key = session_key(self._door.doorkeeper.key, nonce_of(stamp), nonce)
         self._opener, self._sealer = Opener(key, b"owner"), Sealer(key, b"keeper")
+        self._timer.cancel()
+        self._door.greeted(self)
         self._transport.write(PREFACE + nonce.encode() + b"\n")
         self._held = b""
         return rest
@@ -119,29 +180,49 @@ class JournalConnection(asyncio.Protocol):
         try:
             self._keep(message)
         except Refused as refused:
+            if refused.why == STALE:
+                self._streams.pop(message.handle, None)
             return encode(REFUSED, message.handle, 0, refused.why.encode())
+        except ValueError as error:
+            _log.warning("a message of a journal's connection cannot be read: %s", error)
+            return encode(REFUSED, message.handle, 0, UNREADABLE.encode())
         return b""
 
     def _keep(self, message: Message) -> None:
+        """Raises Refused, and ValueError where it cannot be read."""
         kind, handle, number, body = message
         keeper, now = self._door.keeper, self._door.clock()
         if kind == OPEN:
             self._open(handle, number, body, now)
             return
+        if kind not in (APPEND, FINISH, FORGET):
+            raise ValueError(f"a message of kind {kind}")
         if handle not in self._streams:
             raise Refused(UNKNOWN)
         stream, epoch = self._streams[handle]
         if kind == APPEND:
+            check_append(number, body)
             keeper.append(stream, epoch, number, body, now)
-        elif kind in (FINISH, FORGET):
-            del self._streams[handle]
-            _log.debug("stream %s of %s is %s", stream, epoch, "finished" if kind == FINISH else "forgotten")
-            (keeper.finish if kind == FINISH else keeper.forget)(stream, epoch)
+            return
+        del self._streams[handle]
+        if kind == FORGET:
+            keeper.forget(stream, epoch)
+        else:
+            keeper.end(stream, epoch, Ended(number))
 
     def _open(self, handle: int, number: int, body: bytes, now: float) -> None:
-        named, opening, lines = body.split(b"\n", 2)
-        told = orjson.loads(named)
-        stream, epoch = str(told["stream"]), epoch_from_json(told["epoch"])
-        self._streams[handle] = stream, epoch
+        opened = read_open(number, body)
+        if len(self._streams) >= self._tidy_at:
+            self._tidy()
+        stream, epoch = opened.stream, opened.epoch
         _log.debug("keeps stream %s of %s from event %d on", stream, epoch, number)
-        self._door.keeper.open(stream, epoch, opening, number, lines, now)
+        self._door.keeper.open(stream, epoch, opened.opening, number, opened.lines, now, opened.client)
+        self._streams[handle] = stream, epoch
+
+    def _tidy(self) -> None:
+        """Forget the streams whose journals are gone: nobody says so of one that expired."""
+        holds = self._door.keeper.holds
+        self._streams = {handle: kept for handle, kept in self._streams.items() if holds(*kept)}
+        if len(self._streams) >= MAX_STREAMS:
+            raise Refused(FULL)
+        self._tidy_at = max(_TIDY_AT, 2 * len(self._streams))

@@ -8,18 +8,34 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
-
-import orjson
 
 from node_agent.contract.states import NodeState
 from node_agent.core.addresses import parse_address
-from node_agent.core.journal_wire import APPEND, FINISH, FORGET, OPEN, encode
-from node_agent.core.keeper import Keeper, KeptJournal, Refused
+from node_agent.core.journal_wire import APPEND, FINISH, FORGET, Opened, encode, encode_open
+from node_agent.core.keeper import (
+    MAX_OPENING_BYTES,
+    REASONS,
+    UNREADABLE,
+    Ended,
+    Keeper,
+    KeptJournal,
+    Refused,
+)
 from node_agent.core.nodes import NodeStatus, Pool
 from node_agent.core.placement import choose_keepers
-from node_agent.core.write_ahead import WANTED, Copy, Forget, Instruction, Open, WriteAhead
+from node_agent.core.redials import Redials
+from node_agent.core.write_ahead import (
+    OPENING_TOO_LARGE,
+    WANTED,
+    Closing,
+    Copy,
+    Forget,
+    Instruction,
+    Open,
+    WriteAhead,
+)
 from node_agent.ports import JournalLink, JournalLinks
 from node_agent.tasks.kept_stream import KeptStream
 from node_agent.tasks.node import Node
@@ -28,16 +44,18 @@ REVIEW_EVERY_S = 0.25
 _FIT = frozenset({NodeState.READY, NodeState.STARTING})
 """States of peers that may stay keepers."""
 
-_NOT_MADE = frozenset({"refused", "unreachable", "unknown"})
-_AGAIN_S = 1.0
-"""Between two tries to reach a peer that refused: it does so in no time, and would be asked all the time. A link that
-only broke is made anew at once."""
+_LOOK_FOR_ROOM_EVERY = 40
+"""Reviews: so often is a keeper that had no room for a stream asked again. What it is sent then may be megabytes."""
 
 _OUT_OF_REACH_S = 5.0
 """How long a peer whose link broke is not asked to keep anything, where another can: a network may be cut between two
 nodes that all others reach."""
 
 _log = logging.getLogger(__name__)
+
+
+def _half() -> float:
+    return 0.5
 
 
 class _Receipt(NamedTuple):
@@ -54,9 +72,12 @@ class _Keeper:
     def __init__(self, keepers: Keepers, name: str, links: JournalLinks, address: str) -> None:
         self._keepers = keepers
         self._name = name
+        self._asked_at = asyncio.get_running_loop().time()
+        self._has_worked = False
         self.link: JournalLink = links.connect(parse_address(address), self)
 
     def acknowledged(self, receipts: Sequence[_Receipt | asyncio.Future[None] | None]) -> None:
+        self._has_worked = True
         for receipt in receipts:
             if type(receipt) is _Receipt:
                 stream, copy, seq = receipt
@@ -77,13 +98,16 @@ class _Keeper:
         self._keepers.refused(self._name, handle, why)
 
     def lost(self, why: str) -> None:
-        self._keepers.lost(self._name, why)
+        asked_s = asyncio.get_running_loop().time() - self._asked_at
+        self._keepers.lost(self._name, why, worked_s=asked_s if self._has_worked else 0.0)
 
 
 class Keepers:
-    """All streams that this node owns. wanted: copies of each, 0 for none."""
+    """All streams that this node owns. wanted: copies of each, 0 for none; chance: uniform in [0, 1)."""
 
-    def __init__(self, node: Node, links: JournalLinks, own: Keeper, wanted: int = WANTED) -> None:
+    def __init__(
+        self, node: Node, links: JournalLinks, own: Keeper, wanted: int = WANTED, chance: Callable[[], float] = _half
+    ) -> None:
         self.node = node
         self.own = own
         self._links = links
@@ -92,15 +116,27 @@ class Keepers:
         self._streams: dict[int, KeptStream] = {}
         self._open: dict[str, _Keeper] = {}
         self._lost_at: dict[str, float] = {}  # peers whose link broke lately, by loop time
-        self._refused_at: dict[str, float] = {}  # those of them to which none could be made
+        self._redials = Redials()
+        self._chance = chance
+        self._until_room = _LOOK_FOR_ROOM_EVERY  # reviews
 
     def begin(self, ahead: WriteAhead, engine: Pool | None, *, durable: bool = True) -> KeptStream:
         """Take a stream's journal in, and send it to its keepers. durable: whether the client wants copies."""
         ahead.wanted = self._wanted if durable else 0
         stream = KeptStream(self, ahead, next(self._handles), engine)
         self._streams[stream.handle] = stream
+        if ahead.wanted and len(ahead.opening) > MAX_OPENING_BYTES:
+            self._perform(stream, ahead.keep_nowhere(OPENING_TOO_LARGE))
         self._review(stream)
         return stream
+
+    def _count_unkept(self, stream: KeptStream) -> None:
+        """No keeper is to have it: that is said once, to its client, too."""
+        ahead, stream.is_said_unkept = stream.ahead, True
+        self.node.metrics.unkept.labels(ahead.unkept).inc()
+        size = len(ahead.opening) + len(ahead.log)
+        _log.info("stream %s: is kept by no peer: %s, %d bytes", ahead.stream, ahead.unkept, size)
+        stream.unkept()
 
     async def run(self) -> None:
         """Look after all copies, and let old journals of others go; until cancelled."""
@@ -115,8 +151,11 @@ class Keepers:
         """Those streams whose copies are not as they should be, or are at peers that should not have them any more."""
         peers = self._reachable()
         fit = {peer.instance_id for peer in peers if peer.state in _FIT}
+        self._until_room = self._until_room - 1 if self._until_room else _LOOK_FOR_ROOM_EVERY
         for stream in list(self._streams.values()):
             self._count_gaps(stream)
+            if not self._until_room:
+                stream.ahead.look_for_room()
             if not (stream.ahead.is_settled and fit >= stream.ahead.copies.keys()):
                 self._review(stream, peers)
 
@@ -134,9 +173,8 @@ class Keepers:
 
     def _reachable(self) -> list[NodeStatus]:
         """Peers that may be asked to keep something: one that was out of reach is asked again, but not at once."""
-        now = asyncio.get_running_loop().time()
-        self._refused_at = {name: at for name, at in self._refused_at.items() if now - at < _AGAIN_S}
-        return [peer for peer in self.node.present if peer.instance_id not in self._refused_at]
+        now, may = asyncio.get_running_loop().time(), self._redials.may
+        return [p for p in self.node.present if p.instance_id in self._open or may(p.instance_id, now)]
 
     def _doubtful(self) -> set[str]:
         """Peers that are chosen last: suspected, late, or out of reach a moment ago."""
@@ -173,6 +211,8 @@ class Keepers:
                 self._send(name, message, _Receipt(stream, copy, seq))
 
     def _perform(self, stream: KeptStream, instructions: Iterable[Instruction]) -> None:
+        if stream.ahead.unkept and not stream.is_said_unkept:
+            self._count_unkept(stream)
         for instruction in instructions:
             _log.debug("stream %s: %s, of %s", stream.ahead.stream, instruction, list(stream.ahead.copies))
             match instruction:
@@ -184,6 +224,8 @@ class Keepers:
 
     def _send(self, keeper: str, message: bytes, receipt: object = None) -> None:
         open_ = self._open.get(keeper)
+        if open_ is None and receipt is None:
+            return  # it has nothing of the stream any more
         if open_ is None:
             peer = self.node.member(keeper)
             if peer is None:
@@ -197,18 +239,18 @@ class Keepers:
         stream = self._streams.get(handle)
         if stream is None:
             return
+        why = why if why in REASONS else UNREADABLE  # of a later version
         _log.info("stream %s: keeper %s refuses: %s", stream.ahead.stream, keeper, why)
         self._perform(stream, stream.ahead.refused(keeper, why))
         stream.release()
 
-    def lost(self, keeper: str, why: str) -> None:
-        """The link to the keeper is gone: its copies are to be had elsewhere."""
+    def lost(self, keeper: str, why: str, worked_s: float = 0.0) -> None:
+        """The link to the keeper is gone: its copies are to be had elsewhere. worked_s: as `Redials.ended`."""
         self._open.pop(keeper, None)
         _log.info("keeper %s is lost: %s", keeper, why)
         self.node.metrics.keeper_losses.labels(why).inc()
         self._lost_at[keeper] = now = asyncio.get_running_loop().time()
-        if why in _NOT_MADE:
-            self._refused_at[keeper] = now
+        self._redials.ended(keeper, now, worked_s=worked_s, chance=self._chance())
         self.node.lost(keeper, why)
         for stream in list(self._streams.values()):
             if keeper in stream.ahead.copies:
@@ -217,27 +259,28 @@ class Keepers:
 
     # the ends of streams
 
-    def close(self, stream: KeptStream, *, finished: bool) -> None:
+    def close(self, stream: KeptStream, how: Closing) -> None:
         """See KeptStream. Where no keeper has all of it, or its client may come back, this node keeps it, too."""
         if self._streams.pop(stream.handle, None) is None:
             return
         ahead = stream.ahead
         self._count_gaps(stream)
-        if finished:
+        if (said := _said(stream.handle, how)) is not None:
             for keeper in ahead.copies:
-                self._send(keeper, encode(FINISH, stream.handle))
-        if not ahead.fenced and not (finished and ahead.synced):
-            self._keep_here(ahead, finished)
+                self._send(keeper, said)
+        if _is_to_stay(ahead, how):
+            self._keep_here(ahead, how)
 
-    def _keep_here(self, ahead: WriteAhead, finished: bool) -> None:
+    def _keep_here(self, ahead: WriteAhead, how: Closing) -> None:
+        own, stream, epoch = self.own, ahead.stream, ahead.epoch
         try:
-            self.own.open(ahead.stream, ahead.epoch, ahead.opening, ahead.seq, bytes(ahead.log), self.node.clock())
+            own.open(stream, epoch, ahead.opening, ahead.seq, bytes(ahead.log), self.node.clock(), ahead.client)
         except Refused as refused:
-            _log.info("stream %s: not kept here: %s", ahead.stream, refused.why)
+            _log.info("stream %s: not kept here: %s", stream, refused.why)
             return
-        self.own.copied(ahead.stream, ahead.epoch, ahead.synced)
-        if finished:
-            self.own.finish(ahead.stream, ahead.epoch)
+        own.copied(stream, epoch, ahead.synced)
+        if how in _ENDED:
+            own.end(stream, epoch, _ENDED[how])
 
     async def send_away(self, within_s: float) -> None:
         """This node goes: each journal that somebody may still need gets a copy elsewhere in its place."""
@@ -255,7 +298,9 @@ class Keepers:
         peers = self._reachable()
         having = [peer.pool for peer in peers if peer.instance_id in journal.copied_to]
         new = [peer for peer in peers if peer.instance_id not in journal.copied_to]
-        ahead = WriteAhead(name, journal.written_in, journal.opening, log=journal.lines, seq=journal.seq)
+        ahead = WriteAhead(
+            name, journal.written_in, journal.opening, log=journal.lines, seq=journal.seq, client=journal.client
+        )
         receipts = []
         for peer in choose_keepers(name, new, [self.node.pool, *having], None, self._doubtful())[: max(0, copies)]:
             journal.copied_to.add(peer.instance_id)
@@ -269,6 +314,24 @@ class Keepers:
         self._open.clear()
 
 
+_ENDED = {Closing.FINISHED: Ended.FINISHED, Closing.ABANDONED: Ended.ABANDONED}
+
+
+def _said(handle: int, how: Closing) -> bytes | None:
+    """What the keepers of a stream are sent at its end."""
+    if how is Closing.UNHEARD_OF:
+        return encode(FORGET, handle)
+    return encode(FINISH, handle, _ENDED[how].value) if how in _ENDED else None
+
+
+def _is_to_stay(ahead: WriteAhead, how: Closing) -> bool:
+    """Whether the journal of a stream that has ended here is to be kept here."""
+    if ahead.fenced or how is Closing.UNHEARD_OF or (ahead.unkept and how is not Closing.MOVES):
+        return False
+    copies = {Closing.FINISHED: 1, Closing.ABANDONED: WANTED}.get(how)
+    return copies is None or len(ahead.synced) < copies
+
+
 def _opened(handle: int, ahead: WriteAhead) -> bytes:
-    named = orjson.dumps({"stream": ahead.stream, "epoch": ahead.epoch.to_json()})
-    return encode(OPEN, handle, ahead.seq, b"\n".join((named, ahead.opening, bytes(ahead.log))))
+    opened = Opened(ahead.stream, ahead.epoch, ahead.client, ahead.opening, bytes(ahead.log))
+    return encode_open(handle, opened, ahead.seq)

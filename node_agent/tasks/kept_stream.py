@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from node_agent.contract.errors import StaleEpoch
 from node_agent.core.nodes import Pool
-from node_agent.core.write_ahead import WriteAhead
+from node_agent.core.write_ahead import Closing, WriteAhead
 
 if TYPE_CHECKING:
     from node_agent.tasks.keepers import Keepers
@@ -21,6 +21,8 @@ CONFIRM_WITHIN_S = 2.0
 class KeptStream:
     """deliver: what a client is sent, once that is allowed; fenced: called when the stream is somebody else's.
 
+    unkept: called when no keeper has it any more, and none will, because it has become too large.
+
     engine: the pool of the node that generates, as it changes.
     """
 
@@ -29,8 +31,10 @@ class KeptStream:
         self.handle = handle
         self.engine = engine
         self.deliver: Callable[[bytes], None] = _nobody
-        self.fenced: Callable[[], None] = lambda: None
+        self.fenced: Callable[[], None] = _nothing
+        self.unkept: Callable[[], None] = _nothing
         self.counted_gaps = 0
+        self.is_said_unkept = False
         self._keepers = keepers
         self._sent = len(ahead.log)  # how much of the log is at the copies, or on its way
         self._waiting: deque[tuple[int, bytes]] = deque()
@@ -112,20 +116,23 @@ class KeptStream:
 
     def _fence(self) -> None:
         self._waiting.clear()
-        told, self.fenced = self.fenced, lambda: None
+        told, self.fenced = self.fenced, _nothing
         told()
         self._wake()
 
-    def close(self, *, finished: bool) -> None:
-        """This node is done with the stream: its client has all of it, or is gone and may come back for the rest."""
-        self._keepers.close(self, finished=finished)
-        # Whoever is called here has this stream, too: together they would be freed only when somebody looks for them.
-        self.deliver, self.fenced = _dropped, lambda: None
+    def close(self, how: Closing) -> None:
+        """This node is done with the stream, and calls nobody any more."""
+        self._keepers.close(self, how)
+        self.deliver, self.fenced, self.unkept = _dropped, _nothing, _nothing
+
+
+def _nothing() -> None:
+    """Nobody wants to hear of it."""
+
+
+def _dropped(out: bytes) -> None:
+    """The client has left."""
 
 
 def _nobody(out: bytes) -> None:
     raise AssertionError("nobody was named who gets what is delivered")
-
-
-def _dropped(out: bytes) -> None:
-    """The stream is closed: its client is gone, or has all of it."""

@@ -58,6 +58,9 @@ class Metrics:
         self.gaps = Counter(
             "synkti_write_ahead_gaps", "Events delivered although no keeper had their line", registry=registry
         )
+        self.unkept = Counter(
+            "synkti_streams_unkept", "Streams too large to be kept by any peer", ["why"], registry=registry
+        )
         self.keeper_losses = Counter(
             "synkti_keeper_losses", "Connections to keepers that broke", ["why"], registry=registry
         )
@@ -101,10 +104,24 @@ class Metrics:
             registry=registry,
         )
         self.body_bytes = Gauge("synkti_body_bytes", "Large bodies that the doors hold", registry=registry)
+        self.clock_off = Gauge(
+            "synkti_clock_off_seconds", "How far this node's clock is ahead of most peers'", registry=registry
+        )
+        self.clock_is_off = Gauge(
+            "synkti_clock_is_off",
+            "1 while this node is at risk because several peers have another time",
+            registry=registry,
+        )
         self.unexpected = Counter(
             "synkti_unexpected_errors", "Bugs that ended a turn of a loop, by the loop", ["where"], registry=registry
         )
         self.engine_starts = Counter("synkti_engine_starts", "Starts of the local engine", registry=registry)
+        self.engine_states = Counter(
+            "synkti_engine_states", "Times that the local engine was judged so", ["state"], registry=registry
+        )
+        self.engine_probes = Counter(
+            "synkti_engine_probes", "Completions of one token asked of the local engine", ["outcome"], registry=registry
+        )
 
         # Looked up once: the library's own way takes longer than the rest of a small request's bookkeeping.
         self._requests: dict[tuple[str, int], Counter] = {}

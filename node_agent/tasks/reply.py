@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER, STREAM_HEADER
+from node_agent.contract.names import DURABILITY_HEADER, NODE_HEADER, NOT_DURABLE, ROUTE_HEADER, STREAM_HEADER
 from node_agent.core import sse
 from node_agent.core.client_headers import StreamReader
 from node_agent.core.endings import error_event, passed_on
@@ -36,6 +36,7 @@ class Reply:
         self.reader = reader
         self._stream_id = stream_id
         self._path = path
+        self.unkept = ""  # why no other node keeps the stream, though its client wants it kept
         self._say_at = 1 if reader.uses_ids else round(IDLE_S / COMMENT_EVERY_S)
         self._keep_alive = sse.comment("waiting") if reader.uses_ids or reader.parses else _BLANK
         self._quiet = 0  # looks at which nothing had been sent since the one before
@@ -53,6 +54,8 @@ class Reply:
         lines = {"cache-control": "no-cache", STREAM_HEADER: self._stream_id}
         if route is not None:
             lines |= {ROUTE_HEADER: route.reason, NODE_HEADER: route.node.instance_id}
+        if self.unkept:
+            lines[DURABILITY_HEADER.decode()] = f"{NOT_DURABLE}; reason={self.unkept}"
         more = [(key.encode(), value.encode()) for key, value in lines.items()]
         self.request.begin(200, EVENT_STREAM, more)
         if self.reader.reconnects:
@@ -101,6 +104,6 @@ class Reply:
         """An error: inside the stream where it began, as a response where not; the status that the client saw."""
         if not self.started:
             self._ended = True
-            answer_error(self.request, status, code, message, retry_after_s=1.0 if status == 503 else None)
+            answer_error(self.request, status, code, message, retry_after_s=1.0 if status in (429, 503) else None)
             return status
         return self.end(error_event(self._path, error_body(self._path, status, code, message)))

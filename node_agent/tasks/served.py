@@ -1,7 +1,8 @@
 """What this node's engine is serving: for its own clients and, through the peer door, for those of other nodes.
 
 Every request to the local engine passes here, so that the drain planner knows all of them and can hand each one back
-to its entry: its reader then loses the exchange with `handoff`, and the entry goes on where the planner says.
+to its entry: its reader then loses the exchange with `handoff`, and the entry goes on where the planner says. No timer
+of their own ends them: whether a silent one is lost is the engine's watch's to judge (`tasks/engine_watch`).
 
 So does whoever waits for an engine that dies: of a request without any answer yet the entry learns that the engine's
 process ended (`core/engine_life`), not only that a connection broke. Requests that an engine died under before are
@@ -19,9 +20,10 @@ from typing import TypeVar
 from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
 from node_agent.core.addresses import Address
 from node_agent.core.drain import ServedStream
-from node_agent.core.engine_life import EngineLife, begins_answer, may_be_death, says_dead
-from node_agent.core.failure import is_dead_engine
+from node_agent.core.engine_life import EngineLife, begins_answer, begins_within_s, may_be_death, says_dead
+from node_agent.core.failure import ENGINE_DIED, ENGINE_STUCK, is_dead_engine
 from node_agent.core.handing_over import handed_to
+from node_agent.core.patience import first_token_s, silence_s
 from node_agent.ports import EngineGroup, ExchangeLost, Http, Response
 from node_agent.tasks.asked import Asked
 from node_agent.tasks.node import Node
@@ -33,12 +35,23 @@ _SAMPLE_TOKENS = 4
 _BYTES_PER_TOKEN = 4
 """Of a prompt, where nobody counted: about what tokenizers make of English."""
 
+_OPENING_PIECES = 2
+"""Of a stream, which the API server may send before the core has done anything for it."""
+
+_PATIENCE_S = 900.0
+"""Of the connection to the engine, whatever is found of the engine itself."""
+
 _DEATH_WITHIN_S = 0.25
 """From a connection's end to that of its process, as the system tells of them."""
 
 _HEALTH_WITHIN_S = 1.0
-_TURN_WITHIN_S = 1.0
-"""How long a suspect waits for those before it to be answered: after an engine's end there may be hundreds."""
+_TURN_WITHIN_S = 10.0
+"""How long a suspect waits for those before it to be answered."""
+
+_FEW_SUSPECTS = 8
+_HURRIED_S = 1.0
+"""The same where more of them wait: after the end of a busy engine there may be hundreds, nearly all of them innocent.
+"""
 
 _T = TypeVar("_T")
 
@@ -59,7 +72,9 @@ class Turn:
 class Served(Asked):
     """One request at the local engine. body_bytes: of the request; own: whether this node is its entry.
 
-    request_id: its stream's; durable: whether its client wants it kept; turn: where an engine died under it before.
+    request_id: its stream's; durable: whether its client wants it kept; silence_s: how long it may be silent although
+    the engine serves others, by its entry's word where that is here; is_overtaken: whether it was, for so long; turn:
+    where an engine died under it before.
     """
 
     def __init__(
@@ -73,12 +88,15 @@ class Served(Asked):
         *,
         durable: bool,
         own: bool,
+        silence_s: float,
         turn: Turn | None,
     ) -> None:
         super().__init__(exchange)
         self._turn = turn
         self._life = registry.life
         self._is_answered = False
+        self._now = asyncio.get_running_loop().time
+        self._suspect_until = self._now() + begins_within_s(body_bytes)  # where its head comes with its answer
         if turn is not None:
             self._life.suspects.add(key)
         self.key = key
@@ -87,6 +105,9 @@ class Served(Asked):
         self.max_tokens = max_tokens
         self.body_bytes = body_bytes
         self.own = own
+        self.silence_s = silence_s
+        self.is_paused = False
+        self.is_overtaken = False
         self.handed_off = False
         self._registry = registry
 
@@ -104,6 +125,33 @@ class Served(Asked):
     def pace_s(self) -> float | None:
         """The time per token so far, None where too few came."""
         return (self.heard_at - self.began_at) / (self.pieces - 1) if self.pieces >= _SAMPLE_TOKENS else None
+
+    @property
+    def tokens(self) -> int:
+        """What proves that the engine's core has worked for it: at most one for each token."""
+        is_answered = self.exchange.status == 200 and self.exchange.is_event_stream
+        return max(0, self.exchange.pieces - _OPENING_PIECES) if is_answered else 0
+
+    @property
+    def patient_s(self) -> float:
+        """How long it may take until its first token, or until the next one after a preemption."""
+        return first_token_s(self.body_bytes + self.pieces * _BYTES_PER_TOKEN)
+
+    def allowed_s(self, least_s: float) -> float:
+        """How long it may be silent. least_s: of an inter-token timeout.
+
+        What another node is the entry of is judged there; here it is shown to be overtaken.
+        """
+        if self.own:
+            return self.silence_s
+        return silence_s(self.pace_s, least_s) if self.pace_s is not None else self.patient_s
+
+    def allow_silence(self, seconds: float) -> None:
+        self.silence_s = seconds
+
+    def pause(self, paused: bool) -> None:
+        self.is_paused = paused
+        self.exchange.pause(paused)
 
     def close(self) -> None:
         self._answered()
@@ -139,15 +187,22 @@ class Served(Asked):
         try:
             return await waiting
         except ExchangeLost as lost:
-            # Without any bytes sent (heard_at is 0) the engine was gone before it could have had the request.
-            if self._is_answered or not self.exchange.heard_at or not may_be_death(lost.why):
+            if self._may_have_begun or (lost.why != ENGINE_STUCK and not may_be_death(lost.why)):
                 raise
+            if lost.why == ENGINE_STUCK:
+                raise self._died(ENGINE_STUCK) from lost
             if not await self._registry.has_died(self._life):
                 raise
             raise self._died() from lost
 
-    def _died(self) -> ExchangeLost:
-        return ExchangeLost(self._life.loss(self.key))
+    @property
+    def _may_have_begun(self) -> bool:
+        """Whether the engine had begun to answer, as far as can be told, or never had the request (heard_at is 0)."""
+        waits_for_head = not self.exchange.is_event_stream and self._now() >= self._suspect_until
+        return self._is_answered or waits_for_head or not self.exchange.heard_at
+
+    def _died(self, why: str = ENGINE_DIED) -> ExchangeLost:
+        return ExchangeLost(self._life.loss(self.key, why))
 
     def _answered(self) -> None:
         self._is_answered = True
@@ -166,7 +221,9 @@ class ServedRequests:
         self._keys = itertools.count(1)
         self._served: dict[int, Served] = {}
         self._last_pace_s = 0.0
+        self._tokens_before = 0  # of those that are over
         self._suspects = asyncio.Lock()
+        self._suspects_waiting = 0
         self._changed = asyncio.Event()
         self.life = EngineLife(0)
         node.metrics.served.set_function(self.__len__)
@@ -188,10 +245,11 @@ class ServedRequests:
     ) -> Served:
         """Ask the engine. It is lost with `handoff` where the node begins to drain meanwhile.
 
-        own: whether this node is the request's entry, which counts what it has under way where (`Router.opened`);
-        turn: of a suspect, which this request ends.
+        silence_s: how long it may say nothing although the engine serves others; own: whether this node is the
+        request's entry, which counts what it has under way where (`Router.opened`); turn: of a suspect, which this
+        request ends.
         """
-        exchange = self._client.ask(self._engine, method, target, headers=headers, body=body, silence_s=silence_s)
+        exchange = self._client.ask(self._engine, method, target, headers=headers, body=body, silence_s=_PATIENCE_S)
         served = Served(
             self,
             next(self._keys),
@@ -201,6 +259,7 @@ class ServedRequests:
             headers.get("x-request-id", ""),
             durable=headers.get(_DURABILITY) != NOT_DURABLE,
             own=own,
+            silence_s=silence_s,
             turn=turn,
         )
         self._served[served.key] = served
@@ -209,9 +268,15 @@ class ServedRequests:
     async def turn(self) -> Turn:
         """For a request that an engine died under: until those before it are answered, but not for ever."""
         has_lock = False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_TURN_WITHIN_S):
+        within_s = _TURN_WITHIN_S if self._suspects_waiting < _FEW_SUSPECTS else _HURRIED_S
+        self._suspects_waiting += 1
+        try:
+            async with asyncio.timeout(within_s):
                 has_lock = await self._suspects.acquire()
+        except TimeoutError:
+            pass  # beside others, its engine's end will say less of it
+        finally:
+            self._suspects_waiting -= 1
         return Turn(self._suspects, has_lock=has_lock)
 
     def engine_started(self) -> None:
@@ -242,8 +307,28 @@ class ServedRequests:
         return is_dead
 
     def forget(self, served: Served) -> None:
-        if self._served.pop(served.key, None) is not None and served.own:
+        if self._served.pop(served.key, None) is None:
+            return
+        self._tokens_before += served.tokens
+        if served.own:
             self.node.router.closed(self.node.instance_id)
+
+    def tokens(self) -> int:
+        """Received of the engine so far; it never shrinks."""
+        return self._tokens_before + sum(served.tokens for served in self._served.values())
+
+    def under_way(self) -> list[Served]:
+        return list(self._served.values())
+
+    def lose_all(self, why: str) -> None:
+        """The engine does not work and is to be ended: every request has to go elsewhere."""
+        self.life.end()
+        for served in self.under_way():
+            served.exchange.abort(why)
+
+    def least_pace_s(self) -> float:
+        """The time per token of the stream that has the shortest: about a step; 0 where nobody knows."""
+        return min((pace for served in self._served.values() if (pace := served.pace_s) is not None), default=0.0)
 
     def pace_s(self) -> float:
         """The engine's time per token: of what it serves now, else as it was last; 0 where nobody knows."""

@@ -29,6 +29,7 @@ from node_agent.tasks.deadly import SUSPECT_HEADER
 from node_agent.tasks.engines import Engines, answered_by, lost_by
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import EVENT_STREAM
+from node_agent.tasks.signs import SIGNS
 
 MAX_TOTAL_S = 900.0
 """For all engines together; an answer that takes longer should be streamed."""
@@ -205,7 +206,7 @@ class WholeRequests:
         client.write(first)
         client.when_congested(response.pause)
         try:
-            await response.pipe(lambda data: client.write(ending.feed(data)))
+            await response.pipe(lambda data: None if data in SIGNS else client.write(ending.feed(data)))
             why = ending.why_lost
         except ExchangeLost as lost:
             if client.is_gone:

@@ -18,7 +18,7 @@ STREAM = {"model": MODEL, "prompt": "It was a dark night", "stream": True, "igno
 LONG = {**STREAM, "max_tokens": 3_000}
 CHUNKED = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
 SILENCE_S = 10.0
-"""How long another client's stream may be silent meanwhile, on a busy machine: a flood stopped it for minutes before."""
+"""How long another client's stream may be silent meanwhile, on a busy machine: a flood once stopped it for minutes."""
 
 DOORS = pytest.mark.parametrize("port", [8000, 8001], ids=["client door", "peer door"])
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import httpx
 
+from local.machines import EngineCommand
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.memory import (
     MemoryBlockStore,
@@ -28,7 +30,9 @@ from node_agent.adapters.memory import (
     MemoryRecords,
     MemoryScalingGroup,
 )
+from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.agent import Agent, Outside
+from node_agent.contract.names import ENGINE_PORT
 from node_agent.contract.notices import InterruptionNotice
 from node_agent.ports import Identity
 from node_agent.settings import from_environ
@@ -36,6 +40,9 @@ from node_agent.settings import from_environ
 MODEL = "m"
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 READY_WITHIN_S = 20.0
+REAL_READY_WITHIN_S = 400.0
+"""Of several real vLLMs, which start at once on a machine that has other things to do."""
+
 _runs = itertools.count(1)
 
 
@@ -111,19 +118,19 @@ class LocalFleet:
         return sum(1 for other in nodes if other["model"]) == count
 
 
-def _environ(
-    host: str, folder: Path, seconds_per_token: float, engine_options: Sequence[str], extra: dict[str, str], model: str
-) -> dict[str, str]:
+def standin_command(host: str, model: str, seconds_per_token: float, options: Sequence[str] = ()) -> list[str]:
     command = [sys.executable, "-m", "local.standin", "--host", host, "--port", "8002", "--model-name", model]
-    command += ["--seconds-per-token", str(seconds_per_token), *engine_options]
-    quoted = ", ".join(f'"{word}"' for word in command)
+    return [*command, "--seconds-per-token", str(seconds_per_token), *options]
+
+
+def _environ(host: str, folder: Path, command: Sequence[str], extra: dict[str, str], model: str) -> dict[str, str]:
     return {
         "SYNKTI_MODEL_NAME": model,
         "SYNKTI_MODEL_DIR": "unused",
         "SYNKTI_FRONT_HOST": host,
         "SYNKTI_PEER_HOST": host,
         "SYNKTI_ENGINE_HOST": host,
-        "SYNKTI_ENGINE_COMMAND": f"[{quoted}]",
+        "SYNKTI_ENGINE_COMMAND": json.dumps(command),
         "SYNKTI_ADVERTISE_ADDRESS": f"{host}:8001",
         "SYNKTI_STATE_DIR": str(folder),
         "SYNKTI_BOOT_SPREAD_S": "0.1",
@@ -140,18 +147,22 @@ async def local_fleet(
     models: Sequence[str] = (MODEL,),
     checkpoints: MemoryCheckpoints | None = None,
     blocks: MemoryBlockStore | None = None,
+    clocks: Mapping[int, SteadyClock] | None = None,
+    engine: EngineCommand | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
     """`size` nodes, each ready and known to all others.
 
     engine_options: of the stand-ins; models: what the nodes serve, in turn; checkpoints, blocks: what an earlier fleet
-    left; extra: settings, as SYNKTI_ variables.
+    left; engine: the command of another engine than the stand-in; clocks: of nodes, by their numbers, whose clocks are
+    others; extra: settings, as SYNKTI_ variables.
     """
+    within_s = READY_WITHIN_S if engine is None else REAL_READY_WITHIN_S
     async with unready_fleet(
-        folder, size, seconds_per_token, engine_options, models, checkpoints, blocks, **extra
+        folder, size, seconds_per_token, engine_options, models, checkpoints, blocks, clocks, engine, **extra
     ) as fleet:
         for node in fleet.nodes:
-            await eventually(f"{node.instance_id} is ready", partial(fleet.ready, node))
+            await eventually(f"{node.instance_id} is ready", partial(fleet.ready, node), within_s)
             await eventually(f"{node.instance_id} sees all", partial(fleet.sees, node, size))
         yield fleet
 
@@ -165,6 +176,8 @@ async def unready_fleet(
     models: Sequence[str] = (MODEL,),
     checkpoints: MemoryCheckpoints | None = None,
     blocks: MemoryBlockStore | None = None,
+    clocks: Mapping[int, SteadyClock] | None = None,
+    engine: EngineCommand | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
     """The same, as soon as its agents were started; when it is left, all of them have ended."""
@@ -180,13 +193,18 @@ async def unready_fleet(
     for number, (instance_id, host) in enumerate(addresses.items()):
         state_dir = folder / instance_id
         model = models[number % len(models)]
-        settings = from_environ(_environ(host, state_dir, seconds_per_token, engine_options, extra, model))
+        argv = (
+            standin_command(host, model, seconds_per_token, engine_options)
+            if engine is None
+            else engine(host, ENGINE_PORT)
+        )
+        settings = from_environ(_environ(host, state_dir, argv, extra, model))
         identity = Identity(instance_id, ZONES[number % 3], "us-east-1", "g5.xlarge", host)
         metadata = MemoryMetadata(identity)
         outside = Outside(
             identity, metadata, instances, fleet.records, b"cluster key", fleet.group, fleet.checkpoints, fleet.blocks
         )
-        agent = Agent(settings, outside, clients[number], signals=False)
+        agent = Agent(settings, outside, clients[number], signals=False, clock=(clocks or {}).get(number))
         fleet.nodes.append(LocalNode(instance_id, host, agent, metadata, state_dir))
     try:
         for node in fleet.nodes:

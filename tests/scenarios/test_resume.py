@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from local.standin.model import encode
+from node_agent.contract.names import EVENT_IDS_HEADER
 from node_agent.core.keeper import LIFE_S
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
 from tests.scenarios.stories import CHAT, PATHS, PLAIN, expected, tell
@@ -34,7 +35,7 @@ class Reader:
 
     async def ask(self, entry: LocalNode, kind: str, until: int = 10**9, **fields: Any) -> httpx.Response:
         body = {**BODIES[kind], **fields, "stream": True}
-        headers = fields.pop("headers", {})
+        headers = {EVENT_IDS_HEADER: "true", **fields.pop("headers", {})}
         body.pop("headers", None)
         async with self.fleet.http.stream("POST", entry.url + PATHS[kind], json=body, headers=headers) as response:
             self.stream = response.headers.get("x-synkti-stream", "")

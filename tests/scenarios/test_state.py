@@ -11,6 +11,7 @@ import pytest
 
 from local.standin import model as standin_model
 from local.standin.answers import Sampling, answer
+from node_agent.contract.names import EVENT_IDS_HEADER
 from node_agent.core.sse import SseParser
 from tests.scenarios.local_fleet import MODEL, LocalFleet, local_fleet
 
@@ -31,7 +32,8 @@ RIGHT = answer(standin_model.chat_prompt(QUESTION["messages"]), Sampling(TOKENS,
 async def ask_and_kill(fleet: LocalFleet, kills: int, **fields: Any) -> tuple[list[dict[str, Any]], bool]:
     """The chunks that the client had, and whether it saw [DONE]; engines die under it, one after another."""
     entry, chunks, done, parser, left = fleet.nodes[0], [], False, SseParser(), kills
-    async with fleet.http.stream("POST", f"{entry.url}/v1/chat/completions", json={**QUESTION, **fields}) as response:
+    url, headers = f"{entry.url}/v1/chat/completions", {EVENT_IDS_HEADER: "true"}
+    async with fleet.http.stream("POST", url, json={**QUESTION, **fields}, headers=headers) as response:
         server = response.headers["x-synkti-node"]
         async for data in response.aiter_bytes():
             for line in data.decode(errors="replace").splitlines():

@@ -4,7 +4,7 @@ Rules kept here:
 
 * it is loaded in every process of the engine, and changes each only where that one has a part in it: the API server
   validates, and tells the ids behind a stream where it is asked to (`front`, `telling`), the engine's core starts a
-  request with its ids (`core`), the worker restores what sampling depends on (`worker`);
+  request with its ids (`core`) and counts its steps (`steps`), the worker restores what sampling depends on (`worker`);
 * it touches private functions of vLLM's, so it is pinned to the versions that it was tested with. On any other it
   declines, says so, and changes nothing; the agent finds out by its self-test;
 * a request without the arguments of `arguments` takes the same way through vLLM as without this plug-in, but for one
@@ -43,8 +43,11 @@ def register() -> None:
     if why is not None:
         _log.warning("Synkti's plug-in does nothing: %s", why)
         return
-    from synkti_engine import core, front, worker  # noqa: PLC0415
+    from vllm.v1.core.sched.scheduler import Scheduler  # noqa: PLC0415
+
+    from synkti_engine import core, front, steps, worker  # noqa: PLC0415
 
     for part in (front, core, worker):
         part.install()
+    steps.install(Scheduler)
     _log.info("Synkti's plug-in is in place")

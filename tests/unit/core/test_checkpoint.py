@@ -12,7 +12,7 @@ from node_agent.core import checkpoint
 from node_agent.core.checkpoint import MAX_OBJECT_BYTES, Parcel, parcels, read_journal, status_of
 from node_agent.core.completions import Kind, read_generation
 from node_agent.core.epochs import Epoch, Run
-from node_agent.core.keeper import KeptJournal
+from node_agent.core.keeper import Ended, KeptJournal
 from node_agent.core.opening import Opening, is_durable, read_opening
 
 ME, NOW = "i-1", 1_000.0
@@ -40,8 +40,8 @@ def left(*journals: KeptJournal) -> list[Parcel]:
         (journal(f"{ME}+1f"), StreamStatus.HANDED_OFF),
         (journal("i-2"), None),
         (journal("i-2", orphan_since=NOW), StreamStatus.ORPHANED),
-        (journal(finished=True), None),
-        (journal("i-2", orphan_since=NOW, finished=True), None),
+        (journal(ended=Ended.FINISHED), None),
+        (journal("i-2", orphan_since=NOW, ended=Ended.FINISHED), None),
         (journal(opening=opening(durable=False)), None),
         (journal(opening=b"{"), None),
         (journal(opening=b"[]"), None),

@@ -344,3 +344,26 @@ def test_nesting_does_not_hide_them_and_does_not_end_the_node() -> None:
 @pytest.mark.parametrize("raw", [b"7", b'{"vllm_xargs":7}', b'{"vllm_xargs":{"theirs":[1]}}'])
 def test_what_has_none_of_them_is_passed_on_as_it_is(raw: bytes) -> None:
     assert read_body(raw).to_bytes() == raw
+
+
+@pytest.mark.parametrize("able", [(), ("resume",)], ids=["rewind", "resume"])
+def test_a_usage_keeps_its_details_where_another_engine_goes_on(able: tuple[str, ...]) -> None:
+    state = {} if able else {"seed": None}
+    machine = StreamMachine(generation(stream_options={"include_usage": True}, **state), "s")
+    machine.request()
+    machine.feed(role() + event({"content": "a"}, [1]))
+    machine.lose("reset")
+    body = orjson.loads(machine.request(able).body)
+    assert body["stream_options"] == {"include_usage": True}
+    if able:
+        machine.feed(role() + event({"content": "a"}, [1]) + event({"content": "b"}, [2], "stop"))
+    else:
+        ended = {"index": 0, "text": "b", "token_ids": [2], "finish_reason": "stop"}
+        machine.feed(b"data: %b\n\n" % orjson.dumps({"id": "c", "choices": [ended]}))
+    details = {"prompt_tokens_details": {"cached_tokens": 3}, "completion_tokens_details": {"reasoning_tokens": 0}}
+    told = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4, **details}
+    out = machine.feed(b"data: %b\n\n" % orjson.dumps({"id": "c", "choices": [], "usage": told}) + b"data: [DONE]\n\n")
+    usage = next(orjson.loads(data)["usage"] for _, data in SseParser().feed(out) if data != b"[DONE]")
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (2, 2, 4)
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 2}, "no more than the prompt has"
+    assert usage["completion_tokens_details"] == {"reasoning_tokens": 0}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from node_agent.contract.states import NodeState
 from node_agent.core import keeper as keeping
 from node_agent.core.epochs import Epoch, EventId, Run, event_id_suffix, parse_event_id
-from node_agent.core.keeper import LIFE_S, ORPHAN_AFTER_S, Keeper, Refused
+from node_agent.core.keeper import LIFE_S, ORPHAN_AFTER_S, OVERHEAD_BYTES, Ended, Keeper, Refused
 from node_agent.core.nodes import NodeStatus, Pool
 from node_agent.core.placement import RANKS, choose_keepers, rank
 from node_agent.core.write_ahead import Condition, Copy, Instruction, Open, WriteAhead
@@ -15,8 +20,15 @@ from node_agent.core.write_ahead import Condition, Copy, Instruction, Open, Writ
 ONE, TWO = Epoch(1, "i-a"), Epoch(2, "i-b")
 
 
-def opened(keeper: Keeper, stream: str = "s", size: int = 0, now: float = 0.0) -> None:
-    keeper.open(stream, ONE, b"o" * size, 0, b"", now)
+KIB = 1024
+
+
+def opened(keeper: Keeper, stream: str = "s", size: int = 0, now: float = 0.0, client: str = "") -> None:
+    keeper.open(stream, ONE, b"o" * size, 0, b"", now, client)
+
+
+def gone(keeper: Keeper, *streams: str) -> list[str]:
+    return [stream for stream in streams if keeper.has_expired(stream)]
 
 
 def why(refused: pytest.ExceptionInfo[Refused]) -> str:
@@ -48,27 +60,120 @@ def test_after_a_takeover_the_old_owner_is_refused_and_the_new_one_is_not() -> N
 
 
 def test_a_journal_is_bounded_and_so_are_all_of_them_together() -> None:
-    keeper = Keeper(max_bytes=100, max_journal_bytes=60)
+    keeper = Keeper(max_bytes=2 * KIB * 10, max_journal_bytes=10 * KIB)
     with pytest.raises(Refused) as refused:
-        opened(keeper, "large", 61)
+        opened(keeper, "large", 10 * KIB + 1)
     assert why(refused) == keeping.TOO_LARGE
-    opened(keeper, "a", 50)
-    opened(keeper, "b", 50)
-    for attempt in (lambda: opened(keeper, "c", 1), lambda: keeper.append("a", ONE, 1, b"x\n", 0.0)):
-        with pytest.raises(Refused) as refused:
-            attempt()
-        assert why(refused) == keeping.FULL
-    assert (len(keeper), keeper.held_bytes) == (2, 100)
+    opened(keeper, "a", 10 * KIB - OVERHEAD_BYTES, client="one")
+    opened(keeper, "b", 10 * KIB - OVERHEAD_BYTES, client="another")
+    with pytest.raises(Refused) as refused:
+        opened(keeper, "c", client="a third")
+    assert why(refused) == keeping.FULL
+    with pytest.raises(Refused) as refused:
+        keeper.append("a", ONE, 1, b"x\n", 0.0)
+    assert why(refused) == keeping.SHARE
+    assert (len(keeper), keeper.held_bytes) == (2, 20 * KIB)
+
+
+def test_a_journal_costs_more_than_its_bytes() -> None:
+    keeper = Keeper(max_bytes=4 * OVERHEAD_BYTES)
+    opened(keeper, "a", client="one")
+    opened(keeper, "b", client="one")
+    opened(keeper, "c", client="another")
+    opened(keeper, "d", client="another")
+    with pytest.raises(Refused):
+        opened(keeper, "e", client="a third")
+
+
+def test_what_a_client_abandons_goes_before_anything_live_is_refused_and_the_heaviest_client_pays() -> None:
+    keeper = Keeper(max_bytes=40 * KIB)
+    for stream, client in (("first", "heavy"), ("second", "heavy"), ("light", "light"), ("live", "third")):
+        opened(keeper, stream, 8 * KIB, client=client)
+    for stream in ("light", "second", "first"):
+        keeper.end(stream, ONE, Ended.ABANDONED)
+    opened(keeper, "new", 8 * KIB, client="fourth")
+    assert gone(keeper, "first", "second", "light", "live") == ["second"], "of the heaviest, what it left first"
+    opened(keeper, "newer", 19 * KIB, client="fifth")
+    assert gone(keeper, "first", "light", "live") == ["first", "light"]
+
+
+def test_a_client_that_comes_back_makes_its_journal_live_again() -> None:
+    keeper = Keeper(max_bytes=20 * KIB)
+    opened(keeper, "s", 8 * KIB, client="one")
+    keeper.end("s", ONE, Ended.ABANDONED)
+    assert keeper.take("s", "i-b", 0.0) is not None
+    opened(keeper, "other", 8 * KIB, client="another")
+    with pytest.raises(Refused) as refused:
+        opened(keeper, "third", 8 * KIB, client="third")
+    assert why(refused) == keeping.FULL
+    assert not keeper.has_expired("s")
+
+
+def test_one_client_has_half_of_the_room_and_its_own_abandoned_journals_go_for_its_new_ones() -> None:
+    keeper = Keeper(max_bytes=40 * KIB)
+    opened(keeper, "a", 9 * KIB, client="greedy")
+    opened(keeper, "b", 9 * KIB, client="greedy")
+    with pytest.raises(Refused) as refused:
+        opened(keeper, "c", 9 * KIB, client="greedy")
+    assert why(refused) == keeping.SHARE
+    keeper.end("a", ONE, Ended.ABANDONED)
+    opened(keeper, "c", 9 * KIB, client="greedy")
+    assert gone(keeper, "a", "b", "c") == ["a"]
+    keeper.end("b", ONE, Ended.FINISHED)
+    opened(keeper, "d", 9 * KIB, client="greedy")
+    assert gone(keeper, "b", "c") == [], "what is finished is nobody's share"
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["open", "append", "finish", "abandon", "take", "forget", "expire"]),
+              st.sampled_from("abcdef"), st.sampled_from(["", "x", "y"]), st.integers(0, 9_000)),
+    max_size=60,
+)  # fmt: skip
+
+
+@given(STEPS)
+def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
+    steps: list[tuple[str, str, str, int]],
+) -> None:
+    keeper = Keeper(max_bytes=40 * KIB, max_journal_bytes=8 * KIB)
+    for at, (what, stream, client, size) in enumerate(steps):
+        journal = keeper._kept.get(stream)
+        epoch = journal.epoch if journal is not None else ONE
+        live = {name for name, kept in keeper._kept.items() if kept.ended is None}
+        with contextlib.suppress(Refused):
+            match what:
+                case "open":
+                    keeper.open(stream, Epoch(epoch.number + at % 2, "i-b"), b"o" * size, 0, b"", float(at), client)
+                case "append":
+                    keeper.append(stream, epoch, (journal.seq if journal else 0) + 1, b"l" * size + b"\n", float(at))
+                case "finish":
+                    keeper.end(stream, epoch, Ended.FINISHED)
+                case "abandon":
+                    keeper.end(stream, epoch, Ended.ABANDONED)
+                case "take":
+                    keeper.take(stream, f"i-{at}", float(at))
+                case "forget":
+                    keeper.forget(stream, epoch)
+                case "expire":
+                    keeper.expire(float(at))
+        if what in ("open", "append"):
+            assert live <= keeper._kept.keys(), "a live journal never goes for another"
+        assert keeper.held_bytes == sum(kept.size for kept in keeper._kept.values()) <= keeper.max_bytes
+        shares: Counter[str] = Counter()
+        for kept in keeper._kept.values():
+            shares[kept.client] += 0 if kept.finished else kept.size
+        assert +shares == keeper._shares._bytes
+        assert set(keeper._finished) == {name for name, kept in keeper._kept.items() if kept.finished}
 
 
 def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -> None:
-    keeper = Keeper(max_bytes=100)
+    keeper = Keeper(max_bytes=100 * KIB)
     for stream in ("first", "second", "third"):
-        opened(keeper, stream, 30)
-    keeper.finish("second", ONE)
-    keeper.finish("first", ONE)
-    opened(keeper, "fourth", 35)
-    assert [keeper.has_expired(stream) for stream in ("first", "second", "third")] == [True, False, False]
+        opened(keeper, stream, 30 * KIB, client=f"client of {stream}")
+    keeper.end("second", ONE, Ended.FINISHED)
+    keeper.end("first", ONE, Ended.FINISHED)
+    opened(keeper, "fourth", 15 * KIB)
+    assert gone(keeper, "first", "second", "third") == ["second"]
     assert keeper.take("third", "i-b", 0.0) is not None
 
 
@@ -87,7 +192,7 @@ def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
     keeper = Keeper()
     opened(keeper)
     opened(keeper, "finished")
-    keeper.finish("finished", ONE)
+    keeper.end("finished", ONE, Ended.FINISHED)
     for stream in ("s", "finished", "nobody"):
         keeper.orphaned(stream, ONE, 100.0)
     assert list(keeper.orphans(100.0 + ORPHAN_AFTER_S / 2)) == []

@@ -72,6 +72,9 @@ class Part:
     def allow_silence(self, seconds: float) -> None:
         """Nobody is silent here."""
 
+    def end_within(self, seconds: float) -> None:
+        """Its end is there."""
+
     def abort(self, why: str) -> None:
         if not self._aborted.done():
             self._aborted.set_result(why)

@@ -21,6 +21,7 @@ class Exchange:
 
     def __init__(self, pieces: int) -> None:
         self.pieces = pieces
+        self.status, self.is_event_stream = 200, True
         self.began_at, self.heard_at = 100.0, 100.0 + 0.01 * (pieces - 1)
         self.aborted: list[str] = []
 

@@ -22,7 +22,8 @@ def figures(running: int, waiting: int, kv_use: float) -> bytes:
 
 
 class Exchange:
-    pieces = 0
+    pieces = status = 0
+    is_event_stream = False
 
     def __init__(self, text: bytes) -> None:
         self._text = text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -13,13 +14,15 @@ import pytest
 from local.aws import free_port
 from node_agent.adapters import journal_link
 from node_agent.adapters.http_server import HttpServer, bind
-from node_agent.adapters.journal_link import TcpJournalLinks, TcpLink
+from node_agent.adapters.journal_link import TURNED_AWAY, TcpJournalLinks, TcpLink
 from node_agent.core.addresses import Address
 from node_agent.core.epochs import Epoch
-from node_agent.core.journal_wire import APPEND, FORGET, MAX_PREFACE_BYTES, OPEN, PREFACE, encode
-from node_agent.core.keeper import Keeper
-from node_agent.core.signing import Doorkeeper
+from node_agent.core.journal_wire import APPEND, CLOCK_PREFACE, FORGET, MAX_PREFACE_BYTES, OPEN, PREFACE, encode
+from node_agent.core.keeper import LIFE_S, UNREADABLE, Keeper
+from node_agent.core.peer_clocks import PeerClocks
+from node_agent.core.signing import Doorkeeper, nonce_of, tell_clock
 from node_agent.ports import DoorRequest
+from node_agent.tasks import journal_door
 from node_agent.tasks.journal_door import JournalDoor
 
 KEY = b"cluster key"
@@ -45,6 +48,13 @@ class Ends:
 
     def link(self, key: bytes = KEY, at: float = NOW, address: Address | None = None) -> TcpLink:
         return TcpJournalLinks(key, lambda: at, LAG_S, "127.0.0.1").connect(address or self.address, self)
+
+    async def until(self, check: Callable[[], bool]) -> None:
+        """The deadline is the story's."""
+        while True:
+            if check():
+                return
+            await asyncio.sleep(0)
 
     # LinkOwner
 
@@ -119,8 +129,48 @@ def test_forgotten_is_gone_and_the_door_still_speaks_http() -> None:
 def test_a_stranger_and_a_recording_are_refused(key: bytes, at: float) -> None:
     async def story(ends: Ends) -> None:
         ends.link(key, at).send(opened())
-        assert await ends.why in ("eof", "reset")
+        assert await ends.why == TURNED_AWAY, "that says nothing of whether the keeper's node is there"
         assert len(ends.keeper) == 0
+
+    tell(story)
+
+
+@pytest.mark.parametrize("skew_s", [60.0, -45.0, 900.0, -86_400.0])
+def test_a_keeper_with_another_clock_is_greeted_in_its_own_time(skew_s: float) -> None:
+    async def story(ends: Ends) -> None:
+        clocks = PeerClocks(KEY)
+        links = TcpJournalLinks(KEY, lambda: NOW - skew_s, LAG_S, "127.0.0.1", clocks)
+        for number in range(2):  # the second one needs no refusal any more
+            link = links.connect(ends.address, ends)
+            link.send(opened(), number)
+            assert await ends.heard.get() == number
+            assert abs((clocks.ahead_s(str(ends.address)) or 0.0) - skew_s) < 1
+            link.close()
+        assert len(ends.keeper) == 1
+        assert not ends.why.done()
+
+    tell(story)
+
+
+def test_a_keeper_that_only_ever_says_its_time_is_lost_after_the_second_time() -> None:
+    async def story(ends: Ends) -> None:
+        connections = 0
+
+        async def door(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            stamp = (await reader.readline()).decode().strip().removeprefix(PREFACE.decode())
+            line = tell_clock(KEY, "d1", NOW + 3600 * connections, nonce_of(stamp))
+            writer.write(CLOCK_PREFACE + line.encode() + b"\n")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(door, "127.0.0.1", 0)
+        address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
+        TcpJournalLinks(KEY, lambda: NOW, LAG_S, "127.0.0.1", PeerClocks(KEY)).connect(address, ends).send(opened())
+        assert await ends.why == TURNED_AWAY
+        assert connections == 2
+        server.close()
 
     tell(story)
 
@@ -167,6 +217,100 @@ def test_a_link_that_nobody_takes_from_is_lost_at_its_bound(monkeypatch: pytest.
     async def story(ends: Ends) -> None:
         ends.link().send(b"x" * 1001)  # before the connection is there: it is held
         assert await ends.why == "too-slow"
+
+    tell(story)
+
+
+def test_a_keeper_that_accepts_and_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_link, "GREET_WITHIN_S", 0.05)
+
+    async def story(ends: Ends) -> None:
+        with contextlib.closing(bind("127.0.0.1", 0, "a silent keeper")) as listener:
+            ends.link(address=Address("127.0.0.1", listener.getsockname()[1])).send(opened())
+            assert await ends.why == "silent"
+
+    tell(story)
+
+
+def test_who_does_not_prove_to_be_a_peer_in_time_is_closed_and_so_is_the_oldest_of_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(journal_door, "MAX_STRANGERS", 2)
+
+    async def story(ends: Ends) -> None:
+        strangers = []
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
+            writer.write(PREFACE + b"v1 ")
+            strangers.append((reader, writer))
+            await ends.until(partial(has_strangers, ends, min(len(strangers), 2)))
+        assert await ended(strangers[0][0]), "the oldest gave way"
+        assert len(ends.journals.strangers) == len(ends.journals.connections) == 2
+        link = ends.link()
+        link.send(opened(), "opened")
+        assert await ends.heard.get() == "opened", "a peer has nothing to wait for"
+        monkeypatch.setattr(journal_door, "GREET_WITHIN_S", 0.05)
+        reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
+        writer.write(PREFACE + b"v1 ")
+        strangers.append((reader, writer))
+        assert await ended(reader), "its time was up"
+        link.send(encode(APPEND, 1, 1, b"one\n"), "one")
+        assert await ends.heard.get() == "one", "whose peer it is, is not asked again"
+        link.close()
+        for _, writer in strangers:
+            writer.close()
+
+    tell(story)
+
+
+def has_strangers(ends: Ends, count: int) -> bool:
+    return len(ends.journals.strangers) == count
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    with contextlib.suppress(ConnectionError):
+        return await reader.read() == b""
+    return True
+
+
+def test_a_message_that_cannot_be_read_costs_its_own_stream_alone() -> None:
+    async def story(ends: Ends) -> None:
+        link = ends.link()
+        bad = [
+            encode(OPEN, 2, 0, b"no lines at all"),
+            encode(OPEN, 3, 0, b"[]\no\n"),
+            encode(OPEN, 4, 0, b'{"stream": "t"}\no\n'),
+            encode(OPEN, 5, 7, orjson.dumps({"stream": "t", "epoch": [1, "i"]}) + b"\no\none\n"),
+            encode(OPEN, 6, 0, b'{"stream": "t", "epoch": [1e400, "i"]}\no\n'),
+            encode(OPEN, 7, 0, orjson.dumps({"stream": "t" * 999, "epoch": [1, "i"]}) + b"\no\n"),
+            encode(9, 8),
+            encode(APPEND, 1, 0, b"zero\n"),
+            encode(APPEND, 1, 1, b"half a line"),
+        ]
+        link.send(opened() + b"".join(bad) + encode(APPEND, 1, 1, b"one\n"), "done")
+        heard = [await ends.heard.get() for _ in range(len(bad) + 1)]
+        assert heard == [*((handle, UNREADABLE) for handle in (2, 3, 4, 5, 6, 7, 8, 1, 1)), "done"]
+        taken = ends.keeper.take("s", "i-b", NOW)
+        assert taken is not None
+        assert taken.lines == b"one\n"
+        assert len(ends.keeper) == 1
+        link.close()
+
+    tell(story)
+
+
+def test_a_connection_does_not_remember_journals_that_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_door, "_TIDY_AT", 8)
+
+    async def story(ends: Ends) -> None:
+        link = ends.link()
+        for number in range(100):
+            link.send(encode(OPEN, number, 0, orjson.dumps({"stream": f"s{number}", "epoch": [1, "i"]}) + b"\no\n"))
+            assert await ends.heard.get() is None
+            ends.keeper.expire(NOW + 2 * LIFE_S)
+        (connection,) = ends.journals.connections
+        assert len(connection._streams) <= 8
+        link.close()
 
     tell(story)
 

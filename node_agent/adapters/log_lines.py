@@ -1,0 +1,50 @@
+"""Bounds on what is logged: how often one kind of line, how long a line is, and that it is one line.
+
+A filter of the log's handlers, so that it holds for every line of the process, libraries' included. A kind is the place
+that logs: the logger's name and the line's text before anything was put into it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from node_agent.core.line_limit import LineLimit
+
+MAX_CHARACTERS = 2_000
+"""Of one line; what a client sends may be thousands, and its beginning says enough."""
+
+_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {0x09: "\t", 0x0A: "\n"}
+
+
+class BoundedLines(logging.Filter):
+    """clock: monotonic seconds. What is critical always passes, and is not shortened."""
+
+    def __init__(self, clock: Callable[[], float], limit: LineLimit | None = None) -> None:
+        super().__init__()
+        self._clock = clock
+        self._limit = limit or LineLimit()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.CRITICAL:
+            return True
+        left_out = self._limit.left_out((record.name, record.msg), self._clock())
+        if left_out is None:
+            return False
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):
+            return True  # the handler says what is wrong with it, and whoever logged it is not stopped
+        if len(text) > MAX_CHARACTERS:
+            text = f"{text[:MAX_CHARACTERS]}... ({len(text)} characters)"
+        if left_out:
+            text += f" ({left_out} more like this were left out)"
+        record.msg, record.args = text.translate(_UNPRINTABLE).replace("\n", "\\n"), None
+        return True
+
+
+def bound_lines(clock: Callable[[], float]) -> None:
+    """Bound all that the process logs from now on."""
+    bounds = BoundedLines(clock)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(bounds)

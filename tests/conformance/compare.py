@@ -1,0 +1,176 @@
+"""Two answers to one request, by what a client can tell: the status, headers that matter, and the body.
+
+Of a body in one piece every value counts, but for those that are random or of the moment. Of a stream the choices'
+texts, ends and logprobs count, the usage, and how its chunks look; not where it is cut.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+_RANDOM = frozenset({"id", "created", "created_at", "completed_at", "item_id", "call_id", "system_fingerprint"})
+_OF_THE_MOMENT = frozenset({"server_load", "signature"})
+_HEADERS = ("content-type", "allow", "location", "x-request-id", "retry-after", "endpoint-load-metrics")
+_GENERATED = re.compile(r"[0-9a-f]{32}")
+_ROUTER = re.compile(r"(chatcmpl|cmpl|resp|msg)[-_][0-9a-zA-Z_-]+|0x[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """headers: of those that matter, by lower case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def is_stream(self) -> bool:
+        return self.headers.get("content-type", "").startswith("text/event-stream")
+
+
+@dataclass
+class Told:
+    """What a stream says, wherever it is cut. shapes: of its chunks; whole: by choice; ends: the last words."""
+
+    shapes: set[str] = field(default_factory=set)
+    texts: dict[str, str] = field(default_factory=dict)
+    values: dict[str, list[Any]] = field(default_factory=dict)
+    usage: list[Any] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+
+
+def differences(stock: Answer, node: Answer) -> dict[str, tuple[Any, Any]]:
+    """What is not the same, by its name: status, a header's, or body; (stock's, the node's)."""
+    found: dict[str, tuple[Any, Any]] = {}
+    if stock.status != node.status:
+        found["status"] = (stock.status, node.status)
+    for name in _HEADERS:
+        one, other = _header(name, stock.headers.get(name)), _header(name, node.headers.get(name))
+        if one != other:
+            found[name] = (stock.headers.get(name), node.headers.get(name))
+    if stock.is_stream and node.is_stream:
+        one, other = told(stock.body), told(node.body)
+        for part in ("shapes", "texts", "values", "usage", "names", "ends"):
+            ours, theirs = getattr(one, part), getattr(other, part)
+            if part == "shapes":
+                ours, theirs = ours - theirs, theirs - ours
+            if ours != theirs:
+                found[f"body.{part}"] = (ours, theirs)
+    elif _body(stock) != _body(node):
+        found["body"] = (_body(stock), _body(node))
+    return found
+
+
+def _header(name: str, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if name == "x-request-id":
+        return "generated" if _GENERATED.fullmatch(value) else value
+    if name == "location":
+        parts = urlsplit(value)
+        return f"{parts.path}?{parts.query}"
+    if name == "endpoint-load-metrics":
+        return "told"
+    return value.replace(" ", "").lower()
+
+
+def _body(answer: Answer) -> Any:
+    try:
+        return steady(json.loads(answer.body))
+    except ValueError:
+        return answer.body
+
+
+def steady(value: Any, key: str = "") -> Any:
+    """Without what is random, or of the moment."""
+    if isinstance(value, dict):
+        return {name: steady(inner, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [steady(inner) for inner in value]
+    if key in _RANDOM and value is not None:
+        return type(value).__name__
+    if key in _OF_THE_MOMENT:
+        return "?"
+    if isinstance(value, float):
+        return round(value, 3)
+    return _ROUTER.sub("<random>", value) if isinstance(value, str) else value
+
+
+def told(stream: bytes) -> Told:
+    """What a stream says."""
+    found = Told()
+    for name, data in _events(stream):
+        if data == "[DONE]":
+            found.ends.append(data)
+            continue
+        event = json.loads(data)
+        if "choices" in event:
+            _chunk(found, event)
+        else:
+            _named(found, name, event)
+    found.ends.sort()  # choices end in any order
+    return found
+
+
+def _events(stream: bytes) -> Iterator[tuple[str, str]]:
+    for block in stream.decode().split("\n\n"):
+        name, data = "", []
+        for line in block.split("\n"):
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                data.append(line.removeprefix("data: "))
+            elif line:
+                name += f"?{line}"  # an id or a comment: never to a stock client
+        if data or name:
+            yield name, "\n".join(data)
+
+
+def _chunk(found: Told, chunk: dict[str, Any]) -> None:
+    """A chunk of OpenAI's completions."""
+    found.shapes.add(_shape({key: value for key, value in chunk.items() if key not in ("choices", "usage")}))
+    if not chunk["choices"]:
+        found.usage.append(steady(chunk.get("usage")))
+    for choice in chunk["choices"]:
+        index = choice["index"]
+        found.shapes.add(_shape({**choice, **choice.get("delta", {})}))
+        said = {**choice, **choice.get("delta", {})}
+        for key in ("text", "content", "reasoning", "role"):
+            found.texts[f"{index}.{key}"] = found.texts.get(f"{index}.{key}", "") + (said.get(key) or "")
+        for key in ("token_ids", "prompt_token_ids"):
+            found.values.setdefault(f"{index}.{key}", []).extend(said.get(key) or [])
+        for key, value in (said.get("logprobs") or {}).items():
+            found.values.setdefault(f"{index}.{key}", []).extend(steady(value or []))
+        if said.get("finish_reason"):
+            found.ends.append(f"{index}: {said['finish_reason']}, {said.get('stop_reason')}")
+
+
+def _named(found: Told, name: str, event: dict[str, Any]) -> None:
+    """An event of responses or messages, or an error."""
+    kind = event.get("type", "")
+    if kind.endswith("delta"):
+        delta = event.get("delta")
+        text = delta if isinstance(delta, str) else json.dumps(steady(delta))
+        if isinstance(delta, dict) and isinstance(delta.get("text"), str):
+            text = delta["text"]
+        found.texts[kind] = found.texts.get(kind, "") + text
+        if kind not in found.names:
+            found.names.append(kind)
+        return
+    found.names.append(f"{name}/{kind}")
+    found.ends.append(
+        json.dumps(steady({key: event[key] for key in event if key != "sequence_number"}), sort_keys=True)
+    )
+
+
+def _shape(value: Any) -> str:
+    """The names and kinds of values in it."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_shape(inner)}" for key, inner in sorted(value.items())) + "}"
+    return type(value).__name__

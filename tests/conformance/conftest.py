@@ -1,0 +1,25 @@
+"""The pairs of an engine and a node, each started once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from local.engine_env import engine_environ
+from tests.conformance.running import Pair, pair, standin_command_for, vllm_command
+
+
+@pytest.fixture(scope="session")
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with pair(tmp_path_factory.mktemp("standin"), standin_command_for) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in engine_environ().items():
+            patched.setenv(name, value)
+        with pair(tmp_path_factory.mktemp("vllm"), vllm_command) as made:
+            yield made

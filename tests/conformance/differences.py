@@ -1,0 +1,33 @@
+"""What a node answers differently from vLLM 0.32, and why: the table of docs/compatibility.md, as the tests read it.
+
+A difference covers the parts of an answer that it names (`compare.differences`), and no other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Difference:
+    """parts: what may differ; node: the status that the node answers, None for vLLM's own; reason: as in the docs."""
+
+    parts: frozenset[str]
+    node: int | None
+    reason: str
+
+
+def _of(parts: str, node: int | None, reason: str) -> Difference:
+    return Difference(frozenset(parts.split()), node, reason)
+
+
+DIFFERENCES = {
+    "own-error": _of("body content-type", 400, "what no engine could read is refused at the node, in OpenAI's form"),
+    "model-not-found": _of("body", 404, "the node knows all models of the fleet, and lists them"),
+    "unknown-route": _of("body", 404, "the error is in OpenAI's form and says where the API is"),
+    "method-not-allowed": _of("body", 405, "the error is in OpenAI's form and names the methods"),
+    "too-many-answers": _of("status content-type body", 400, "prompts times n are bounded as a product"),
+    "tokenize-bound": _of("status body", 413, "tokenizing is bounded by the context length"),
+    "large-number": _of("body", None, "a whole number beyond 64 bits is read as a number with a point"),
+    "cors": _of("", None, "no page of another origin may call unless `allowed_origins` says so"),
+}

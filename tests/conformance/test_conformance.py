@@ -1,0 +1,61 @@
+"""A client of vLLM is a client of ours: the same requests, to vLLM and through a node in front of it.
+
+In `make test` with the stand-in, as far as it plays vLLM; in `make test-all` with a real vLLM, all of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.cases import Case, all_cases
+from tests.conformance.compare import Answer, differences
+from tests.conformance.differences import DIFFERENCES
+from tests.conformance.running import Pair
+
+CASES = all_cases()
+DOC = Path(__file__).parents[2] / "docs" / "compatibility.md"
+
+
+def check(pair: Pair, case: Case) -> None:
+    stock, node = pair.both(case)
+    found = differences(stock, node)
+    allowed = {part for name in case.differs for part in DIFFERENCES[name].parts}
+    assert not {part: told for part, told in found.items() if part not in allowed}, case
+    for name in case.differs:
+        assert DIFFERENCES[name].node in (None, node.status)
+    assert {name for name in case.differs if DIFFERENCES[name].parts} <= _shown(case, found), "no longer a difference"
+    _check_form(case, node)
+
+
+def _shown(case: Case, found: dict[str, object]) -> set[str]:
+    return {name for name in case.differs if DIFFERENCES[name].parts & found.keys()}
+
+
+def _check_form(case: Case, node: Answer) -> None:
+    """What holds of every answer of a node."""
+    assert node.headers.get("x-request-id"), "every answer carries it"
+    assert len(node.body) < 1_000_000
+    if node.is_stream:
+        assert b"\nid:" not in node.body
+        assert not node.body.startswith((b"id:", b":"))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.standin], ids=lambda case: case.name)
+def test_a_node_answers_as_its_engine(standin: Pair, case: Case) -> None:
+    check(standin, case)
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_node_answers_as_vllm(vllm: Pair, case: Case) -> None:
+    check(vllm, case)
+
+
+def test_every_difference_is_documented_with_its_reason() -> None:
+    text = " ".join(DOC.read_text().split())
+    for name, difference in DIFFERENCES.items():
+        assert f"`{name}`" in text, name
+        assert difference.reason in text, name
+    assert {name for case in CASES for name in case.differs} == set(DIFFERENCES)

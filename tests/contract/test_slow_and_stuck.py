@@ -1,0 +1,141 @@
+"""Two real vLLMs under real agents: streams that compete for KV blocks, and a core that hangs behind a healthy /health.
+
+With the plug-in, which counts the core's steps, and with plain vLLM, of which there are only its metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+
+from local.engine_env import engine_command, ensure_engine, ensure_plugin
+from local.engines import MODEL, VLLM, prepared
+from local.tiny_model import ensure_model
+from node_agent.core.sse import DONE, SseParser
+from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually, local_fleet
+from tests.scenarios.test_slow_and_stuck import assert_nothing_lost, metrics
+
+pytestmark = [pytest.mark.vllm, pytest.mark.e2e, pytest.mark.timeout(900)]
+
+FEW_BLOCKS = ("--block-size", "32", "--num-gpu-blocks-override", "132")
+STREAMS, TOKENS = 24, 1_500
+FROZEN_STREAMS, FROZEN_TOKENS = 4, 600
+FOUND_WITHIN_S = 45.0
+"""15 s and what a busy machine adds; that it is 15 s is shown on virtual time (tests/unit/tasks/test_engine_watch)."""
+
+ANSWERED_WITHIN_S = 300.0
+
+
+def play(
+    folder: Path, patch: pytest.MonkeyPatch, plugged: bool, story: Callable[[LocalFleet], Coroutine[Any, Any, None]]
+) -> None:
+    environment = ensure_engine(print)
+    model = ensure_model(environment, print)
+    path = (ensure_plugin(environment),) if plugged else ()
+    for name, value in prepared(VLLM, print).environ.items():
+        if name != "SYNKTI_MIN_SILENCE_S":
+            patch.setenv(name, value)
+
+    def command(host: str, port: int) -> list[str]:
+        serve = engine_command(environment, model, MODEL, host, port, *path)
+        return [*serve, "--distributed-executor-backend", "uni", *FEW_BLOCKS]
+
+    async def run() -> None:
+        async with local_fleet(folder, 2, models=(MODEL,), engine=command, SYNKTI_KEEPER_LAG_S="0.5") as fleet:
+            await story(fleet)
+
+    uvloop.run(run())
+
+
+async def stream(fleet: LocalFleet, entry: LocalNode, number: int, tokens: int, came: list[float]) -> bytes:
+    """All events of an answer, one after another, and its end. came: when each of them came."""
+    body = {"model": MODEL, "prompt": f"{number} the night train went on and on", "max_tokens": tokens}
+    more = {"ignore_eos": True, "temperature": 0, "stream": True}
+    parser, events = SseParser(), []
+    patience = httpx.Timeout(30, read=ANSWERED_WITHIN_S)
+    url = f"{entry.url}/v1/completions"
+    async with fleet.http.stream("POST", url, json={**body, **more}, timeout=patience) as response:
+        assert response.status_code == 200, await response.aread()
+        async for data in response.aiter_bytes():
+            told = [event for _, event in parser.feed(data)]
+            came.extend([time.monotonic()] * len(told))
+            events += told
+    assert b'"error"' not in b"".join(events), events[-2:]
+    assert events[-1] == DONE
+    assert b'"finish_reason":"length"' in events[-2]
+    return b"".join(events)
+
+
+@pytest.mark.parametrize("plugged", [True, False], ids=["plug-in", "plain"])
+def test_streams_that_compete_for_blocks_are_silent_and_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugged: bool
+) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        came: list[list[float]] = [[] for _ in range(STREAMS)]
+        asked = [stream(fleet, fleet.nodes[n % 2], n, TOKENS, came[n]) for n in range(STREAMS)]
+        await asyncio.gather(*asked)
+        gaps = [max(later - one for one, later in itertools.pairwise(at)) for at in came]
+        print("longest gaps", sorted(round(gap, 1) for gap in gaps)[-5:])
+        figures = [(await fleet.http.get(f"http://{node.host}:8002/metrics")).text for node in fleet.nodes]
+        lines = [line for text in figures for line in text.splitlines() if "num_preemptions_total{" in line]
+        assert sum(float(line.split()[-1]) for line in lines) > 0, "nothing was tried"
+        await assert_nothing_lost(fleet)
+
+    play(tmp_path, monkeypatch, plugged, story)
+
+
+@pytest.mark.parametrize("plugged", [True, False], ids=["plug-in", "plain"])
+def test_a_core_that_hangs_is_found_and_its_streams_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugged: bool
+) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        came: list[list[float]] = [[] for _ in range(FROZEN_STREAMS)]
+        asked = [
+            asyncio.create_task(stream(fleet, fleet.nodes[n % 2], n, FROZEN_TOKENS, came[n]))
+            for n in range(FROZEN_STREAMS)
+        ]
+
+        async def all_stream() -> bool:
+            return all(len(at) > 20 for at in came)
+
+        await eventually("all streams have begun", all_stream, ANSWERED_WITHIN_S)
+        victim = fleet.nodes[0]
+        began = time.monotonic()
+        os.kill(core_of(victim), signal.SIGSTOP)
+        assert (await fleet.http.get(f"http://{victim.host}:8002/health")).status_code == 200
+
+        async def found() -> bool:
+            return not await fleet.ready(victim)
+
+        await eventually("it is found", found, FOUND_WITHIN_S)
+        print(f"found after {time.monotonic() - began:.1f} s")
+        await asyncio.gather(*asked)
+        assert [line for line in await metrics(fleet, "synkti_engine_states_total") if 'state="stuck"' in line]
+
+    play(tmp_path, monkeypatch, plugged, story)
+
+
+def core_of(node: LocalNode) -> int:
+    """The process of a node's engine core."""
+    group = int((node.state_dir / "engine.group").read_text().split()[1])
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and _group(entry) == group and b"EngineCor" in (entry / "comm").read_bytes():
+            return int(entry.name)
+    raise AssertionError("the engine has no core")
+
+
+def _group(process: Path) -> int | None:
+    try:
+        return int((process / "stat").read_bytes().rpartition(b")")[2].split()[2])
+    except OSError:
+        return None

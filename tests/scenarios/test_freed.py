@@ -1,0 +1,191 @@
+"""What a request held is free the moment it is over, without the garbage collector: it runs seldom, and pauses all.
+
+Real agents with stand-in engines; the collector is off, so whatever only it could free is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from node_agent.adapters.http_door import DoorConnection, Request
+from node_agent.adapters.http_exchange import Exchange
+from node_agent.core.completions import Generation
+from node_agent.core.journal import Journal
+from node_agent.core.opening import Opening
+from node_agent.core.retelling import Retelling
+from node_agent.core.stream import StreamMachine
+from node_agent.core.write_ahead import WriteAhead
+from node_agent.tasks.client_stream import ClientStream
+from node_agent.tasks.engines import AtPeer
+from node_agent.tasks.kept_stream import KeptStream
+from node_agent.tasks.reply import Reply
+from node_agent.tasks.served import Served
+from node_agent.tasks.whole_request import WholeRequest
+from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
+from tests.scenarios.stories import CHAT, PLAIN, tell
+
+OF_A_REQUEST = (
+    ClientStream, KeptStream, WriteAhead, Reply, StreamMachine, Retelling, Journal, Generation, Opening, WholeRequest,
+    Served, AtPeer, Exchange, Request,
+)  # fmt: skip
+"""Classes of which nothing is left once every request is over."""
+
+
+def alive() -> Counter[str]:
+    """What there is of these now, by name. A DoorConnection stays while its client keeps it open."""
+    found = (type(each) for each in gc.get_objects())
+    return Counter(kind.__name__ for kind in found if kind in OF_A_REQUEST or kind is DoorConnection)
+
+
+@contextlib.contextmanager
+def collector_off() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def not_freed(what: str) -> list[str]:
+    """What stays of a request, in a line; none where nothing does."""
+
+    async def nothing_left() -> bool:
+        return not alive()
+
+    try:
+        await eventually("all is freed", nothing_left, within_s=3.0)
+    except AssertionError:
+        return [f"after {what}: {dict(alive())}"]
+    return []
+
+
+Ask = Callable[[LocalFleet, LocalNode, httpx.AsyncClient], Coroutine[Any, Any, None]]
+
+
+async def streamed(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient, **fields: Any) -> None:
+    answer = await http.post(
+        f"{node.url}/v1/chat/completions", json={**CHAT, "max_tokens": 20, "stream": True, **fields}
+    )
+    assert answer.content.endswith(b"data: [DONE]\n\n")
+
+
+async def events(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient, **fields: Any) -> None:
+    body = {"model": MODEL, "input": "a night train", "max_output_tokens": 20, "stream": True}
+    answer = await http.post(f"{node.url}/v1/responses", json=body)
+    assert answer.status_code == 200
+
+
+async def aborted(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+    body = {**PLAIN, "stream": True, "user": "u" * 1_000_000, "max_tokens": 2_000}
+    async with http.stream("POST", f"{node.url}/v1/completions", json=body) as answer:
+        async for _ in answer.aiter_raw():
+            break
+
+
+async def aborted_at_once(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+    with contextlib.suppress(httpx.TimeoutException):
+        await http.post(f"{node.url}/v1/completions", json={**PLAIN, "stream": True}, timeout=0.001)
+
+
+async def whole(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+    answer = await http.post(f"{node.url}/v1/completions", json={**PLAIN, "max_tokens": 5})
+    assert answer.status_code == 200
+
+
+async def whole_aborted(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+    with contextlib.suppress(httpx.TimeoutException):
+        await http.post(f"{node.url}/v1/completions", json={**PLAIN, "max_tokens": 2_000}, timeout=0.2)
+
+
+async def passed_on(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+    answer = await http.get(f"{node.url}/version")
+    assert answer.status_code < 500
+
+
+async def refused(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+    for body in (b"no JSON", b"[]", b'{"model": 1}', b'{"model": "none", "stream": true, "prompt": "x"}'):
+        answer = await http.post(f"{node.url}/v1/completions", content=body)
+        assert 400 <= answer.status_code < 500
+
+
+async def refused_by_the_engine(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+    answer = await http.post(f"{node.url}/v1/completions", json={**PLAIN, "stream": True, "max_tokens": 10_000_000})
+    assert answer.status_code == 400, answer.text
+
+
+async def resumed(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+    other = next(other for other in fleet.nodes if other is not node)
+    body = {**PLAIN, "stream": True, "max_tokens": 60}
+    async with http.stream("POST", f"{node.url}/v1/completions", json=body) as answer:
+        stream = answer.headers["x-synkti-stream"]
+        async for _ in answer.aiter_raw():
+            break
+    answer = await http.get(f"{other.url}/v1/streams/{stream}")
+    assert answer.content.endswith(b"data: [DONE]\n\n")
+
+
+async def resumed_under_its_client(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+    """Its first connection is still there, and gets an error."""
+    body = {**PLAIN, "stream": True, "max_tokens": 100}
+    async with http.stream("POST", f"{node.url}/v1/completions", json=body) as first:
+        stream = first.headers["x-synkti-stream"]
+        answer = await http.get(f"{node.url}/v1/streams/{stream}")
+        assert answer.content.endswith(b"data: [DONE]\n\n")
+        await first.aread()
+
+
+async def of_an_unknown_stream(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+    assert (await http.get(f"{node.url}/v1/streams/{'0' * 24}")).status_code == 404
+
+
+async def moved(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+    """Its engine is killed under it."""
+    body = {**PLAIN, "stream": True, "max_tokens": 200}
+    async with http.stream("POST", f"{node.url}/v1/completions", json=body) as answer:
+        server = fleet.by_id(answer.headers["x-synkti-node"])
+        server.kill_engine()
+        assert (await answer.aread()).endswith(b"data: [DONE]\n\n")
+    await eventually("its engine is back", partial(fleet.ready, server), within_s=30.0)
+
+
+async def unread(fleet: LocalFleet, node: LocalNode, http: httpx.AsyncClient) -> None:
+    """A client that takes nothing for some time, and then leaves."""
+    reader, writer = await asyncio.open_connection(node.host, 8000)
+    body = b'{"model":"m","prompt":"x","stream":true,"max_tokens":300,"ignore_eos":true}'
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+    await reader.readline()
+    writer.transport.abort()
+
+
+ASKS: tuple[Ask, ...] = (
+    streamed, partial(streamed, n=2, logprobs=True), events, aborted, aborted_at_once, whole, whole_aborted, passed_on,
+    refused, refused_by_the_engine, resumed, resumed_under_its_client, of_an_unknown_stream, moved, unread,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_nothing_of_a_request_stays(tmp_path: Path, size: int) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        left: list[str] = []
+        for ask in ASKS:
+            if size == 1 and ask in (resumed, moved):
+                continue
+            with collector_off():
+                for node in fleet.nodes:
+                    async with httpx.AsyncClient(timeout=30) as http:
+                        await ask(fleet, node, http)
+                left += await not_freed(getattr(ask, "__name__", "choices"))
+        assert not left
+
+    tell(tmp_path, story, size=size)
