@@ -308,8 +308,8 @@ class Agent:
         doorkeeper = Doorkeeper(outside.key, door=secrets.token_hex(8))
         self.journals = JournalDoor(keeper, doorkeeper, clock)
         peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
-        self.doors = self._make_doors(settings, peer_door)
         self._signs = peer_door.signs
+        self.doors = self._make_doors(settings, peer_door)
         self._outside = outside
         group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
         self._group = WatchedGroup(group, self._served)

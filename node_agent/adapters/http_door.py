@@ -51,12 +51,12 @@ class DoorConnection(asyncio.Protocol):
     def __init__(self, server: HttpServer) -> None:
         self.server = server
         self.is_congested = False
+        self.address = ""
         self.write: Callable[[bytes], None] = _to_nobody
         self.place = Place.NONE
         self._transport: asyncio.Transport | None = None
         self._reader = MessageReader(self, server.limits)
         self._first: bytes | None = b"" if server.other is not None else None
-        self.address = ""
         self._current: Request | None = None
         self._waiting: deque[Request] = deque()
         self._refusal: bytes | None = None  # the last word on this connection, in its turn

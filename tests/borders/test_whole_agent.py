@@ -125,7 +125,8 @@ KNOCKS = st.lists(
     BODIES
     | st.sampled_from(
         [PREFACE + b"x y z\n", PREFACE + b"\xff" * 50 + b"\n", b"GET / HTTP/1.1\r\n\r\n",
-         b"POST /peer/v1/members HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc", b"GET /v1/streams/\xff HTTP/1.1\r\nlast-event-id: a/b\r\n\r\n",
+         b"POST /peer/v1/members HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc",
+         b"GET /v1/streams/\xff HTTP/1.1\r\nlast-event-id: a/b\r\n\r\n",
          b"POST /v1/completions HTTP/1.1\r\ncontent-length: 9\r\n\r\n{\"n\":NaN}"]
     ),
     max_size=4,
