@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ BYTES = {
     "Datagrams": "any bytes come as datagrams, sealed with the cluster's key and not",
     "JournalLink": "a peer's door answers the greeting with any bytes",
     "JournalLinks": "the same",
+    "EngineSteps": "files in its folder have any names and any bytes",
     "LinkOwner": "called by our own link, with what it parsed of those bytes",
 }
 """Ports whose outside is bytes: they are sent to and from real sockets of the agent."""
@@ -125,7 +127,8 @@ KNOCKS = st.lists(
     BODIES
     | st.sampled_from(
         [PREFACE + b"x y z\n", PREFACE + b"\xff" * 50 + b"\n", b"GET / HTTP/1.1\r\n\r\n",
-         b"POST /peer/v1/members HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc", b"GET /v1/streams/\xff HTTP/1.1\r\nlast-event-id: a/b\r\n\r\n",
+         b"POST /peer/v1/members HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc",
+         b"GET /v1/streams/\xff HTTP/1.1\r\nlast-event-id: a/b\r\n\r\n",
          b"POST /v1/completions HTTP/1.1\r\ncontent-length: 9\r\n\r\n{\"n\":NaN}"]
     ),
     max_size=4,
@@ -203,6 +206,9 @@ def test_whatever_comes_over_any_border_the_agent_serves_a_stream_afterwards(
     async def story(made: Stage) -> None:
         await made.ready(60.0)
         made.engine.odd.update(engine)
+        for number, data in enumerate(datagrams):
+            name = data[:20].replace(b"/", b"").replace(b"\0", b"") or b"0"
+            (made.folder / "steps" / os.fsdecode(b"%d" % number + name)).write_bytes(data)
         peer = f"127.9.{made.host.split('.')[2]}.{made.host.split('.')[3]}"
         async with stranger(peer, answers):
             made.introduce(peer)
