@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_a_loop_that_raises_is_started_again_ever_later_and_each_time_is_counted
         assert running.cancelled()
 
     play(story)
-    waits = [later - earlier for earlier, later in zip(begun, begun[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(begun)]
     assert waits == sorted(waits)
     assert waits[0] < 0.5
     assert waits[-1] > 5.0
