@@ -88,6 +88,22 @@ def test_who_waited_too_long_is_sent_away() -> None:
     tell(story, Admission(max_wait_s=0.01))
 
 
+def test_who_waited_too_long_for_full_nodes_goes_to_one_with_an_open_breaker() -> None:
+    async def run() -> None:
+        node = make_node(1)
+        for _ in range(FAILURES):
+            node.failed("i-1", judge_loss(By.PEER, "reset"))
+        node.measured(FULL)
+        entrance = Entrance(node, lambda: 0.5, Admission(max_wait_s=0.01))
+        letting_in = asyncio.ensure_future(entrance.run())
+        async with asyncio.timeout(10):
+            route = await entrance.route(WANTED, MemoryRequest())
+        assert (route.node.instance_id, route.reason.partition(";")[0]) == ("i-1", "last-resort")
+        letting_in.cancel()
+
+    asyncio.run(run())
+
+
 def test_who_has_to_wait_does_not_use_up_the_one_trial_of_a_node_that_failed() -> None:
     admission = Admission()
 
