@@ -277,7 +277,7 @@ def test_bytes_beyond_ascii_in_a_header_reach_the_node_as_they_are(kind: str) ->
 
 
 def test_the_header_that_asks_for_ids_is_the_nodes_own() -> None:
-    assert getattr(names, "EVENT_IDS_HEADER", EVENT_IDS_HEADER) == EVENT_IDS_HEADER
+    assert names.EVENT_IDS_HEADER == EVENT_IDS_HEADER
 
 
 @both
