@@ -105,6 +105,9 @@ _CHECKPOINT_S = 2.0
 """For the checkpoints of journals, at the same time."""
 
 _FLUSH_S = 1.5
+_UNTAG_S = 2.0
+"""An EC2 that says nothing must not keep the group from hearing that this node has drained."""
+
 _LET_GO_S = 2.0
 _DOOR_DRAIN_S = 2.0
 _START_BACKOFF = Backoff(first_s=0.5, max_s=8.0)
@@ -485,8 +488,9 @@ class Agent:
     async def _leave_tags(self) -> None:
         if not await self._publisher.flush(_FLUSH_S):
             _log.warning("the last step of the timeline could not be written in time")
-        with contextlib.suppress(TransientError):
-            await self._outside.instances.untag(self._node.instance_id)
+        with contextlib.suppress(TransientError, TimeoutError):
+            async with asyncio.timeout(_UNTAG_S):
+                await self._outside.instances.untag(self._node.instance_id)
             self._draining.tell("untagged")
             await self._publisher.flush(_FLUSH_S)
         if self._outside.group is not None:

@@ -40,11 +40,13 @@ class AwsCheckpoints:
         self._dynamodb = dynamodb
         self._table = table
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="checkpoints")
+        self._s3_threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="checkpoints-s3")
 
     async def write(self, key: str, body: bytes, records: Sequence[StreamRecord]) -> int:
         await in_thread(
             f"writing s3://{self._bucket}/{key}",
             lambda: self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ChecksumAlgorithm="SHA256"),
+            self._s3_threads,
         )
         writing = [self._write(record) for record in records]
         return sum(await asyncio.gather(*writing))
@@ -74,6 +76,7 @@ class AwsCheckpoints:
         answer = await in_thread(
             f"reading the record of stream {stream}",
             lambda: self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True),
+            self._pool,
         )
         if "Item" not in answer:
             return None
@@ -89,7 +92,7 @@ class AwsCheckpoints:
         first, last = record.start, record.start + record.length - 1
         what = f"reading s3://{self._bucket}/{record.object_key}"
         try:
-            return await in_thread(what, lambda: self._read(record.object_key, first, last))
+            return await in_thread(what, lambda: self._read(record.object_key, first, last), self._s3_threads)
         except StoreUnavailable as error:
             if error_code(error) in _GONE:
                 return None
