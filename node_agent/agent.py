@@ -362,7 +362,10 @@ class Agent:
 
     async def run(self) -> int:
         """Until the node's life is over; its exit code."""
-        self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # a disk that is full or read-only: what lies there makes the next start better
+            _log.warning("the state's folder cannot be made: %s", error)
         self._steps.forget()
         settings = self._settings
         front_socket = bind(settings.front.host, settings.front.port, "front door")
