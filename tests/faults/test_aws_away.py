@@ -61,10 +61,11 @@ def test_a_node_drains_in_time_whichever_service_is_away(service: str, seed: int
         runner.run(story())
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_notice_is_seen_as_soon_as_imds_is_back(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", seeds())
+def test_a_notice_is_seen_as_soon_as_imds_is_back(seed: int, tmp_path: Path) -> None:
     async def story() -> None:
-        away = outages()
+        away, way = outages(), WAYS[seed % len(WAYS)]
+        print(f"seed {seed}: IMDS is {way}")
         async with local_fleet(tmp_path, 2, seconds_per_token=0.002, through=partial(behind, away)) as fleet:
             node = fleet.nodes[0]
             away["metadata"].begin(way)
