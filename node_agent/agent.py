@@ -18,7 +18,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,9 +33,11 @@ from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.engine_process import EngineProcess
 from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
 from node_agent.adapters.http import HttpClient
-from node_agent.adapters.http_server import HttpServer, Limits, bind
+from node_agent.adapters.http_limits import Limits
+from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.adapters.imds import Imds
 from node_agent.adapters.journal_link import TcpJournalLinks
+from node_agent.adapters.process_memory import give_back, resident_bytes, return_large_blocks
 from node_agent.adapters.remembered import Remembered
 from node_agent.adapters.scaling_group import AutoScaling
 from node_agent.adapters.secrets import SecretsManager
@@ -46,6 +48,7 @@ from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
 from node_agent.core.backoff import Backoff
+from node_agent.core.body_budget import BodyBudget
 from node_agent.core.keeper import Keeper
 from node_agent.core.lifecycle import (
     CloseClients,
@@ -81,6 +84,7 @@ from node_agent.tasks.gossip import Gossip, is_lost
 from node_agent.tasks.journal_door import JournalDoor
 from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.kv_node import KvNode
+from node_agent.tasks.memory import look_after_memory
 from node_agent.tasks.metrics import Metrics
 from node_agent.tasks.models import Models
 from node_agent.tasks.node import Node
@@ -138,11 +142,13 @@ class Outside:
 def settle_garbage_collector() -> None:
     """To be called once all is imported: what is there by now stays, and need not be searched for garbage for ever.
 
-    With Python's own thresholds the search of boto3's tens of thousands of objects took a fifth of a token's CPU.
+    With Python's own thresholds the search of boto3's tens of thousands of objects took a fifth of a token's CPU. With
+    these it looks at old objects hardly ever: `tasks/memory` does it, where there is a reason.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
+    return_large_blocks()
 
 
 def _nobody(word: str) -> None:
@@ -304,10 +310,9 @@ class Agent:
         self._gossip.changed = lambda change: self._engines.lose(change.status.instance_id) if is_lost(change) else None
         doorkeeper = Doorkeeper(outside.key, door=secrets.token_hex(8))
         self.journals = JournalDoor(keeper, doorkeeper, clock)
-        limits = Limits(body_bytes=settings.max_body_bytes)
         peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
         self._signs = peer_door.signs
-        self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
+        self.doors = self._make_doors(settings, peer_door)
         self._outside = outside
         group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
         self._group = WatchedGroup(group, self._served)
@@ -341,6 +346,25 @@ class Agent:
         )
         self._background: set[asyncio.Task[None]] = set()
         self.say: Callable[[str], None] = _nobody
+
+    def _make_doors(self, settings: Settings, peer_door: PeerDoor) -> list[HttpServer]:
+        """The client door and the peer door; what they hold of bodies has one bound."""
+        limits = Limits(
+            body_bytes=settings.max_body_bytes,
+            bodies_bytes=settings.max_bodies_bytes,
+            connections=settings.max_connections,
+            connections_per_address=settings.max_connections_per_address,
+            unread_s=settings.unread_s,
+        )
+        bodies, metrics = BodyBudget(limits.bodies_bytes), self._node.metrics
+        metrics.body_bytes.set_function(lambda: bodies.held)
+        front = HttpServer(self._front, limits, bodies=bodies, counted=metrics.counted_at("client"))
+        # Peers' bodies are not read as documents before they are authenticated, and then only the fleet's own.
+        of_peers = replace(limits, document=None)
+        peers = HttpServer(
+            peer_door, of_peers, self.journals.other(), bodies=bodies, counted=metrics.counted_at("peer")
+        )
+        return [front, peers]
 
     @staticmethod
     def _make_publisher(outside: Outside, incarnation: int, clock: Callable[[], float]) -> Publisher:
@@ -412,6 +436,7 @@ class Agent:
                     ("publisher", self._publisher.run),
                     ("keepers", self.keepers.run),
                     ("keep-alive", self.streams.keep_alive),
+                    ("memory", partial(look_after_memory, resident_bytes, give_back, self._busy)),
                     ("tick", self._tick),
                 )
             ]
@@ -437,6 +462,9 @@ class Agent:
             clients = len(self.streams) + len(self._front.whole_requests)
             self.say(service_word(self._node.state, len(self._served) + clients))
             self._reactor.post(Tick(self._clock(), len(self._served) + clients + self.kv.owed()))
+
+    def _busy(self) -> int:
+        return sum(door.busy for door in self.doors)
 
     async def _perform(self, effect: Effect) -> None:
         match effect:

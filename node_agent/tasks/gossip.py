@@ -140,7 +140,7 @@ class Gossip:
                 async with asyncio.timeout(_LOOK_WITHIN_S):
                     found = await instances.nodes(cluster, most_calls)
                 most_calls = None
-                self.handle(Tagged(self.clock(), found))
+                self.handle(Tagged(self.clock(), [node for node in found if _address(node.peer) is not None]))
                 wait_s = reads.next_s(self.machine.nodes, chance())
             except (TransientError, TimeoutError) as error:
                 wait_s = reads.after_failure_s(self.machine.nodes, chance())

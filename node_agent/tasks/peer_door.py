@@ -122,6 +122,9 @@ class PeerDoor:
             if (source := request.headers.get(KV_HEADER.encode())) is not None:
                 await self._kv.contexts.bring(headers.get("x-request-id", ""), source.decode("latin-1"))
             turn = await self._served.turn() if SUSPECT_HEADER.encode() in request.headers else None
+            if turn is not None and request.is_gone:
+                turn.end()  # its entry has left while it waited: nobody is there to be told how it ends
+                return
             body, patience_s = request.body, _PATIENCE_S
             response = self._served.ask(request.method, target, headers, body, max_tokens, patience_s, turn=turn)
             shown.asked(response)

@@ -31,14 +31,14 @@ class Unexpected:
     """Counts and logs what nobody expects. clock: monotonic seconds."""
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
-        self._metrics = metrics
+        self.metrics = metrics
         self._clock = clock
         self._next_log: dict[str, float] = {}
         self._left_out: dict[str, int] = {}
 
     def report(self, where: str, error: BaseException | None, what: str = "") -> None:
         """where: one of few words, a label of the metric; what: more words for the log."""
-        self._metrics.unexpected.labels(where).inc()
+        self.metrics.unexpected.labels(where).inc()
         now = self._clock()
         if now < self._next_log.get(where, now):
             self._left_out[where] = self._left_out.get(where, 0) + 1

@@ -57,8 +57,11 @@ def differences(stock: Answer, node: Answer) -> dict[str, tuple[Any, Any]]:
     if stock.is_stream and node.is_stream:
         one, other = told(stock.body), told(node.body)
         for part in ("shapes", "texts", "values", "usage", "names", "ends"):
-            if getattr(one, part) != getattr(other, part):
-                found[f"body.{part}"] = (getattr(one, part), getattr(other, part))
+            ours, theirs = getattr(one, part), getattr(other, part)
+            if part == "shapes":
+                ours, theirs = ours - theirs, theirs - ours
+            if ours != theirs:
+                found[f"body.{part}"] = (ours, theirs)
     elif _body(stock) != _body(node):
         found["body"] = (_body(stock), _body(node))
     return found

@@ -10,7 +10,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,12 @@ def play(
         if name != "SYNKTI_MIN_SILENCE_S":
             patch.setenv(name, value)
 
-    def command(host: str, port: int) -> Sequence[str]:
+    def command(host: str, port: int) -> list[str]:
         serve = engine_command(environment, model, MODEL, host, port, *path)
         return [*serve, "--distributed-executor-backend", "uni", *FEW_BLOCKS]
 
     async def run() -> None:
-        settings = {"SYNKTI_KEEPER_LAG_S": "0.5"}
-        async with local_fleet(folder, 2, models=(MODEL,), engine=command, **settings) as fleet:
+        async with local_fleet(folder, 2, models=(MODEL,), engine=command, SYNKTI_KEEPER_LAG_S="0.5") as fleet:
             await story(fleet)
 
     uvloop.run(run())
