@@ -25,6 +25,13 @@ SIGNS = (SIGN, OVERTAKEN)
 _SHOWS_SIGNS = ((SIGNS_HEADER, b"1"),)
 
 
+def without_signs(data: bytes) -> bytes:
+    """What came of a stream, for a client that is handed it as it is; signs come between its events."""
+    while data.startswith(SIGNS):
+        data = data.removeprefix(OVERTAKEN).removeprefix(SIGN)
+    return data
+
+
 class Shown:
     """One request of a peer's. every_s: between two signs."""
 
