@@ -7,30 +7,37 @@ another engine has to be asked. What is small (numbers, short texts) is there as
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 SMALL_CHARACTERS = 256
+_SMALL = frozenset({type(None), bool, int, float})
 
 
 class Packed(Mapping[str, Any]):
     """A read-only mapping; each look at something large makes it anew, so that no two share what they got."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_large", "_values")
 
     def __init__(self, value: Mapping[str, Any]) -> None:
-        self._values: dict[str, Any] = {
-            key: each if _is_small(each) else _Written(dumped(each)) for key, each in value.items()
-        }
+        self._values = dict(value)
+        self._large: dict[str, bytes] = {}
+        for key, each in value.items():
+            if type(each) in _SMALL or (type(each) is str and len(each) <= SMALL_CHARACTERS):
+                continue
+            written = self._large[key] = dumped(each)
+            self._values[key] = orjson.Fragment(written)
 
     def __getitem__(self, key: str) -> Any:
-        return _unpacked(self._values[key])
+        if key in self._large:
+            return orjson.loads(self._large[key])
+        return self._values[key]
 
     def get(self, key: str, default: Any = None) -> Any:
-        value = self._values.get(key, default)
-        return value if value is None else _unpacked(value)
+        if key in self._large:
+            return orjson.loads(self._large[key])
+        return self._values.get(key, default)
 
     def __contains__(self, key: object) -> bool:
         return key in self._values
@@ -44,29 +51,9 @@ class Packed(Mapping[str, Any]):
     @property
     def as_written(self) -> dict[str, Any]:
         """For `orjson.dumps`: what is large stands there as it was written, and is not read for it."""
-        return {
-            key: orjson.Fragment(value.json) if isinstance(value, _Written) else value
-            for key, value in self._values.items()
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """A value as it was written."""
-
-    json: bytes
+        return dict(self._values)
 
 
 def dumped(value: object) -> bytes:
     """JSON to be held for long: orjson's bytes stand in a block for the longest that they could have been."""
     return bytes(memoryview(orjson.dumps(value)))
-
-
-def _is_small(value: object) -> bool:
-    if isinstance(value, str):
-        return len(value) <= SMALL_CHARACTERS
-    return value is None or isinstance(value, (bool, int, float))
-
-
-def _unpacked(value: Any) -> Any:
-    return orjson.loads(value.json) if isinstance(value, _Written) else value
