@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 WITHIN_S = 30.0
+_JSON = "content-type: application/json\r\n"
 
 
 def connect(host: str, port: int = 8000, receives: int | None = None, source: str | None = None) -> socket.socket:
@@ -31,7 +32,7 @@ def connect(host: str, port: int = 8000, receives: int | None = None, source: st
 
 def post(path: str, body: bytes | dict[str, Any], more: str = "connection: close\r\n") -> bytes:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return f"POST {path} HTTP/1.1\r\nhost: x\r\n{more}content-length: {len(raw)}\r\n\r\n".encode() + raw
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\n{_JSON}{more}content-length: {len(raw)}\r\n\r\n".encode() + raw
 
 
 def rest(plain: socket.socket) -> bytes:
