@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 WITHIN_S = 30.0
+_REFUSAL_BYTES = 4_096
 _JSON = "content-type: application/json\r\n"
 
 
@@ -36,12 +37,21 @@ def post(path: str, body: bytes | dict[str, Any], more: str = "connection: close
 
 
 def rest(plain: socket.socket) -> bytes:
-    """All that comes until the connection ends."""
+    """All that comes until the connection ends, or a refusal that is the last word on it."""
     got = bytearray()
     with contextlib.suppress(ConnectionError):
         while data := plain.recv(65536):
             got += data
+            if _is_refusal(bytes(got[-_REFUSAL_BYTES:])):
+                break
     return bytes(got)
+
+
+def _is_refusal(end: bytes) -> bool:
+    """Whether these last bytes end with a whole answer that says why the door will close: it lingers behind that."""
+    head, _, body = end[max(0, end.rfind(b"HTTP/1.1 ")) :].partition(b"\r\n\r\n")
+    size = re.search(rb"content-length: (\d+)", head)
+    return b"connection: close" in head and size is not None and len(body) == int(size[1])
 
 
 def send(host: str, raw: bytes, port: int = 8000, source: str | None = None) -> bytes:
