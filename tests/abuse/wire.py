@@ -49,7 +49,8 @@ def rest(plain: socket.socket) -> bytes:
 
 def _is_refusal(end: bytes) -> bool:
     """Whether these last bytes end with a whole answer that says why the door will close: it lingers behind that."""
-    head, _, body = end[max(0, end.rfind(b"HTTP/1.1 ")) :].partition(b"\r\n\r\n")
+    heads = [found.start() for found in re.finditer(rb"HTTP/1\.1 \d{3} ", end)]
+    head, _, body = end[heads[-1] if heads else 0 :].partition(b"\r\n\r\n")
     size = re.search(rb"content-length: (\d+)", head)
     return b"connection: close" in head and size is not None and len(body) == int(size[1])
 
