@@ -283,6 +283,10 @@ class DoorRequest(Protocol):
         """Hear when the client takes less than it is sent (True), and when it has caught up (False)."""
         ...
 
+    def forget_body(self) -> None:
+        """Nobody looks at the body again: it is empty from now on, and does not take memory until the answer's end."""
+        ...
+
     def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Headers of the answer, whoever gives it; to be called before it begins. The last of one name counts."""
         ...

@@ -85,6 +85,9 @@ class Request:
 
     # answering
 
+    def forget_body(self) -> None:
+        self.body = b""
+
     def add_headers(self, headers: Headers) -> None:
         self._added |= dict(headers)
 

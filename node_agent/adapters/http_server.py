@@ -169,6 +169,7 @@ class HttpServer:
                 self.refused("document_too_large")
                 request.respond(413, orjson.dumps(openai_error(413, "document_too_large", message)))
                 return
+        del body  # or it would be held for as long as the answer takes, whatever becomes of the request's own
         await self._handle(request)
 
     def _ran(self, task: asyncio.Task[None]) -> None:

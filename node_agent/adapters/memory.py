@@ -238,6 +238,9 @@ class MemoryRequest:
         if self._congested is not None:
             self._congested(lags)
 
+    def forget_body(self) -> None:
+        self.body = b""
+
     def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self.told |= dict(headers)
 

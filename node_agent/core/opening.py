@@ -10,6 +10,7 @@ import orjson
 from node_agent.contract.errors import RequestRejected
 from node_agent.core.completions import Generation, Kind, read_generation
 from node_agent.core.epochs import Run, epoch_from_json
+from node_agent.core.packed import dumped
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Opening:
     durable: bool = True
 
     def to_bytes(self) -> bytes:
-        return orjson.dumps(
+        return dumped(
             {
                 "kind": self.generation.kind.value,
                 "body": self.generation.as_asked,

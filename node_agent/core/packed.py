@@ -22,7 +22,7 @@ class Packed(Mapping[str, Any]):
 
     def __init__(self, value: Mapping[str, Any]) -> None:
         self._values: dict[str, Any] = {
-            key: each if _is_small(each) else _Written(orjson.dumps(each)) for key, each in value.items()
+            key: each if _is_small(each) else _Written(dumped(each)) for key, each in value.items()
         }
 
     def __getitem__(self, key: str) -> Any:
@@ -55,6 +55,11 @@ class _Written:
     """A value as it was written."""
 
     json: bytes
+
+
+def dumped(value: object) -> bytes:
+    """JSON to be held for long: orjson's bytes stand in a block for the longest that they could have been."""
+    return bytes(memoryview(orjson.dumps(value)))
 
 
 def _is_small(value: object) -> bool:

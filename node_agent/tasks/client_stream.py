@@ -262,6 +262,7 @@ class ClientStream:
             silence_s=self._silence_s,
             turn=turn,
         )
+        del request  # its body is as large as the client's, and the answer may take minutes
         if self._closed is not None:
             response.abort(self._closed)  # before there was anything to abort
         response.pause(self._is_congested)

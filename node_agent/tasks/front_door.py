@@ -202,6 +202,7 @@ class FrontDoor:
         machine = begun(generation, stream_id, runs)
         ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log, client=request.address)
         kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
+        request.forget_body()  # the journal's opening has it
         reply = Reply(request, stream_id, generation.kind.value, stream_reader(request.headers))
         headers = _to_engine(request, request_id)
         stream = ClientStream(self._node, self._engines, machine, kept, reply, wanted, headers=headers)

@@ -189,3 +189,36 @@ def test_nothing_of_a_request_stays(tmp_path: Path, size: int) -> None:
         assert not left
 
     tell(tmp_path, story, size=size)
+
+
+def large_values(least: int) -> dict[int, int]:
+    """The sizes of bytes and texts of at least so many that any object has, by their ids."""
+    values = (value for each in gc.get_objects() for value in gc.get_referents(each))
+    return {
+        id(value): len(value) for value in values if isinstance(value, (bytes, bytearray, str)) and len(value) >= least
+    }
+
+
+def test_an_open_stream_holds_its_request_twice_and_no_objects_of_it(tmp_path: Path) -> None:
+    """Once for another engine, once as its journal's opening."""
+    size = 2_000_000
+
+    async def story(fleet: LocalFleet) -> None:
+        reader, writer = await asyncio.open_connection(fleet.nodes[0].host, 8000)
+        items = b",".join([b"{}"] * 50_000)
+        body = b'{"model":"m","prompt":"x","stream":true,"max_tokens":3000,"x":[%b],"user":"%b"}' % (items, b"u" * size)
+        head = (
+            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        )
+        known, objects = large_values(size), len(gc.get_objects())
+        writer.write(head % len(body) + body)
+        del body
+        while not (await reader.readline()).startswith(b"data: "):
+            assert not reader.at_eof()
+        held = [length for value, length in large_values(size).items() if value not in known]
+        assert len(held) <= 2
+        assert sum(held) < 2.2 * size
+        assert len(gc.get_objects()) - objects < 20_000
+        writer.transport.abort()
+
+    tell(tmp_path, story, size=1)

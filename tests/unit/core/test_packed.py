@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -53,3 +54,12 @@ def test_an_opening_is_written_without_reading_the_request_and_is_the_same_when_
     written = opening.to_bytes()
     assert b"\n" not in written
     assert read_opening(written) == opening
+
+
+def test_what_is_held_takes_no_more_than_its_bytes() -> None:
+    generation = read_generation(Kind.CHAT, orjson.dumps({"model": "m", "messages": [{"content": "x" * 100_000}]}))
+    opening = Opening(generation, (Run(0, Epoch(1, "i-0")),), None)
+    tracemalloc.start()
+    written = opening.to_bytes()
+    assert tracemalloc.get_traced_memory()[0] < 1.1 * len(written)
+    tracemalloc.stop()
