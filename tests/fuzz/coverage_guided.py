@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 _CORPUS = Path(__file__).parent / "corpus"
+_FOUND = Path(__file__).parents[2] / "out" / "fuzz"
+"""What widens the coverage, and is not worth keeping in the repository."""
 
 
 def main(name: str, seconds: str) -> None:
@@ -28,11 +30,13 @@ def main(name: str, seconds: str) -> None:
         with contextlib.suppress(*target.expected):
             target.parse(data)
 
-    folder = _CORPUS / name
-    folder.mkdir(parents=True, exist_ok=True)
+    kept, found = _CORPUS / name, _FOUND / name
+    for folder in (kept, found):
+        folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.seeds):
-        (folder / f"seed-{number}").write_bytes(seed)
-    atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", f"-artifact_prefix={folder}/crash-", str(folder)], take)
+        (found / f"seed-{number}").write_bytes(seed)
+    options = [f"-max_total_time={seconds}", f"-artifact_prefix={kept}/crash-", str(found), str(kept)]
+    atheris.Setup([sys.argv[0], *options], take)
     atheris.Fuzz()
 
 
