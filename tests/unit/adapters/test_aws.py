@@ -161,6 +161,16 @@ def test_nodes_find_each_other_by_their_tags(fleet: Fleet) -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("odd", ["10.71.3.7", "node-7.internal:8001", "[::1]:8001", "10.71.3.7:70000", "0.0.0.0:1"])
+def test_a_tag_that_is_no_address_counts_as_absent(fleet: Fleet, odd: str) -> None:
+    async def story() -> None:
+        await fleet.port.tag(fleet.ids[0], NodeTags("synkti", NodeState.READY, odd))
+        expected = [TaggedNode(fleet.ids[0], f"{fleet.addresses[0]}:8001", NodeState.READY)]
+        assert await fleet.port.nodes("synkti") == expected
+
+    asyncio.run(story())
+
+
 def test_a_deadline_goes_with_the_drain_that_set_it(fleet: Fleet) -> None:
     async def story() -> None:
         await fleet.port.tag(fleet.ids[0], NodeTags("synkti", NodeState.DRAINING, deadline=100.0))
