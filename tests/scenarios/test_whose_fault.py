@@ -233,6 +233,9 @@ def test_a_node_that_refuses_its_peers_is_not_the_clients_business(stage: Stage,
                 answer = await stage.ask(number % SIZE, stage.body(f"skewed {stream} {number}", stream=stream))
                 assert answer.status_code == 200, answer.text
                 assert "error" not in answer.text
+            # That its peers refuse it is no word of theirs on a stream.
+            resumed = await stage.fleet.http.get(stage.fleet.nodes[2].url + "/v1/streams/" + "0" * 24)
+            assert (resumed.status_code, error_of(resumed)["code"]) == (503, "journal_behind")
         finally:
             skewed.clock = clock
 
