@@ -30,6 +30,10 @@ _SWEEP_EVERY_S = 1.0
 _UNSENT_BYTES = 128 * 1024
 """In the kernel, for one connection: behind that a transport's own bounds are reached, and seen."""
 
+_LATER_S = 30.0
+"""Behind `unread_s` the kernel gives a connection up by itself, also one of which so little is unread that nobody sees
+it here."""
+
 _KEEPALIVE_S = 30
 """Between the kernel's questions whether a silent client is still there."""
 
@@ -47,7 +51,7 @@ def _bound_sockets(listener: socket.socket, unread_s: float) -> None:
     """What connections inherit: the kernel, too, holds little for a client that does not read, and not for ever."""
     for level, option, value in (
         (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(int(unread_s * 1000), 2**31 - 1)),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(int((unread_s + _LATER_S) * 1000), 2**31 - 1)),
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_S),
         (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_S),

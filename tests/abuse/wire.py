@@ -10,18 +10,22 @@ import threading
 import time
 from typing import Any
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 def connect(host: str, port: int = 8000, receives: int | None = None, source: str | None = None) -> socket.socket:
     """A connection. receives: how many bytes the kernel may hold unread; source: the address that it comes from."""
     plain = socket.socket()
-    plain.settimeout(WITHIN_S)
-    if receives is not None:
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
-    if source is not None:
-        plain.bind((source, 0))
-    plain.connect((host, port))
+    try:
+        plain.settimeout(WITHIN_S)
+        if receives is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+        if source is not None:
+            plain.bind((source, 0))
+        plain.connect((host, port))
+    except OSError:
+        plain.close()
+        raise
     return plain
 
 

@@ -94,12 +94,13 @@ class Odd:
 
 @dataclass
 class Stage:
-    """host: the node's loopback address; odd: its ports by their names."""
+    """host: the node's loopback address; odd: its ports by their names; folder: of the agent's state."""
 
     host: str
     agent: Agent
     engine: LocalEngine
     odd: dict[str, Odd]
+    folder: Path
     client: HttpClient = field(default_factory=HttpClient)
     life: asyncio.Task[int] | None = None
 
@@ -215,7 +216,7 @@ async def stage(
     to_engine = HttpClient()
     agent = Agent(from_environ(_environ(host, folder / str(run))), outside, to_engine, signals=False)
     asyncio.get_running_loop().set_exception_handler(agent.unexpected.of_loop)
-    on_stage = Stage(host, agent, engine, odd)
+    on_stage = Stage(host, agent, engine, odd, folder / str(run))
     on_stage.life = asyncio.create_task(agent.run())
     try:
         yield on_stage

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ BYTES = {
     "Datagrams": "any bytes come as datagrams, sealed with the cluster's key and not",
     "JournalLink": "a peer's door answers the greeting with any bytes",
     "JournalLinks": "the same",
+    "EngineSteps": "files in its folder have any names and any bytes",
     "LinkOwner": "called by our own link, with what it parsed of those bytes",
 }
 """Ports whose outside is bytes: they are sent to and from real sockets of the agent."""
@@ -204,6 +206,9 @@ def test_whatever_comes_over_any_border_the_agent_serves_a_stream_afterwards(
     async def story(made: Stage) -> None:
         await made.ready(60.0)
         made.engine.odd.update(engine)
+        for number, data in enumerate(datagrams):
+            name = data[:20].replace(b"/", b"").replace(b"\0", b"") or b"0"
+            (made.folder / "steps" / os.fsdecode(b"%d" % number + name)).write_bytes(data)
         peer = f"127.9.{made.host.split('.')[2]}.{made.host.split('.')[3]}"
         async with stranger(peer, answers):
             made.introduce(peer)
