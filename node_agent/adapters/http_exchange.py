@@ -355,6 +355,8 @@ class Exchange(asyncio.Protocol):
         """This side is done with it. The connection of an unfinished one goes along."""
         connection, self._connection = self._connection, None
         self._stop_timer()
+        # A parser and its owner hold each other, and whoever takes the body holds this: nobody would free them.
+        self._parser, self._sink, self._on_lost = None, None, None
         if connection is None or connection.exchange is not self:
             return
         connection.end()

@@ -88,5 +88,9 @@ class SignsOfLife:
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(self._every_s)
-            for shown in tuple(self._shown):
-                shown.show(clock())
+            self._show_all(clock())
+
+    def _show_all(self, now: float) -> None:
+        """In a function of its own: a loop's variable would hold the last request for as long as none else comes."""
+        for shown in tuple(self._shown):
+            shown.show(now)
