@@ -395,7 +395,7 @@ def test_few_contexts_are_brought_at_once(tmp_path: Path) -> None:
         fetching = contexts(shelf(tmp_path / "mine"), store)
         under_way = [asyncio.ensure_future(fetching.bring(stream, IN_S3)) for stream in streams]
         async with asyncio.timeout(DEADLINE_S):
-            while store.at_once < STREAMS_AT_ONCE or len(store.asked) < len(streams):
+            while store.at_once < STREAMS_AT_ONCE or len(store.asked) < len(streams):  # noqa: ASYNC110 # two conditions
                 await asyncio.sleep(0.001)
         for _ in range(100):  # turns in which more would begin
             await asyncio.sleep(0)
