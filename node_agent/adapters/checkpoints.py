@@ -40,11 +40,13 @@ class AwsCheckpoints:
         self._dynamodb = dynamodb
         self._table = table
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="checkpoints")
+        self._s3_threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="checkpoints-s3")
 
     async def write(self, key: str, body: bytes, records: Sequence[StreamRecord]) -> int:
         await in_thread(
             f"writing s3://{self._bucket}/{key}",
             lambda: self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ChecksumAlgorithm="SHA256"),
+            self._s3_threads,
         )
         writing = [self._write(record) for record in records]
         return sum(await asyncio.gather(*writing))
@@ -71,25 +73,23 @@ class AwsCheckpoints:
 
     async def find(self, stream: str) -> StreamRecord | None:
         key = {name: {"S": value} for name, value in stream_key(stream).items()}
-        answer = await in_thread(
-            f"reading the record of stream {stream}",
-            lambda: self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True),
-        )
-        if "Item" not in answer:
-            return None
-        try:
+
+        def read() -> StreamRecord | None:
+            answer = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True)
+            if "Item" not in answer:
+                return None
             record = stream_record_from_item(decode(answer["Item"]))
-        except ValueError as error:
-            raise StoreUnavailable(f"the record of stream {stream} cannot be read: {error}") from error
-        if record.stream != stream or not 0 < record.length <= MAX_OBJECT_BYTES + MAX_JOURNAL_BYTES:
-            raise StoreUnavailable(f"the record of stream {stream} is of {record.stream}, {record.length} bytes")
-        return record
+            if record.stream != stream or not 0 < record.length <= MAX_OBJECT_BYTES + MAX_JOURNAL_BYTES:
+                raise ValueError(f"it is of stream {record.stream[:80]}, {record.length} bytes")
+            return record
+
+        return await in_thread(f"reading the record of stream {stream}", read, self._pool)
 
     async def read(self, record: StreamRecord) -> bytes | None:
         first, last = record.start, record.start + record.length - 1
         what = f"reading s3://{self._bucket}/{record.object_key}"
         try:
-            return await in_thread(what, lambda: self._read(record.object_key, first, last))
+            return await in_thread(what, lambda: self._read(record.object_key, first, last), self._s3_threads)
         except StoreUnavailable as error:
             if error_code(error) in _GONE:
                 return None

@@ -152,6 +152,7 @@ class FrontDoor:
             return await self._pass_on(request, request_id, body.to_bytes(), body.model)
         if kind.speaks_in_events and (not generation.streaming or is_of_one_engine(generation)):
             return await self._pass_on(request, request_id, body.to_bytes(), generation.model)
+        del body  # its objects take many times its bytes, for as long as this waits
         if generation.streaming:
             return await self._stream(request, request_id, generation)
         return await self._whole(request, request_id, generation)

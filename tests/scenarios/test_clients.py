@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import openai
 import pytest
 
 import synkti_client
-from cli.gateway import Gateway
 from local.setup import ROOT
-from node_agent.adapters.http_server import HttpServer, bind
 from synkti_client import httpx
+from tests.scenarios.clients import entry_of_the_stream, gateway, urls
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
 from tests.scenarios.stories import CHAT, TOKENS, expected, tell
 
@@ -24,22 +22,6 @@ PROMPT = str(CHAT["messages"][0]["content"])  # type: ignore[index]
 RIGHT = expected("chat", CHAT)
 ASKED: dict[str, Any] = {"model": MODEL, "messages": CHAT["messages"], "temperature": 0, "max_tokens": TOKENS}
 EXTRA = {"ignore_eos": True}
-
-
-def urls(fleet: LocalFleet) -> list[str]:
-    return [node.url for node in fleet.nodes]
-
-
-async def entry_of_the_stream(fleet: LocalFleet) -> LocalNode:
-    """The node that holds the one client's connection, once some of its tokens came."""
-    found: list[LocalNode] = []
-
-    async def streaming() -> bool:
-        found[:] = [n for n in fleet.nodes if any(s.machine.seq > 20 for s in n.agent.streams)]
-        return bool(found)
-
-    await eventually("a stream is under way", streaming)
-    return found[0]
 
 
 async def interrupted(fleet: LocalFleet, reading: Awaitable[Any], how: str = "crash") -> Any:
@@ -69,20 +51,6 @@ def read_sync(client: openai.OpenAI) -> tuple[str, str | None]:
         text += chunk.choices[0].delta.content or ""
         reason = chunk.choices[0].finish_reason or reason
     return text, reason
-
-
-@contextlib.asynccontextmanager
-async def gateway(nodes: list[str]) -> AsyncIterator[str]:
-    """A gateway; its base URL."""
-    listener = bind("127.0.0.1", 0, "gateway")
-    transport = synkti_client.async_transport(nodes)
-    server = HttpServer(Gateway(transport))
-    await server.start(listener)
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    finally:
-        await server.close(1.0)
-        await transport.aclose()
 
 
 @pytest.mark.parametrize("how", ["crash", "notice"])

@@ -1,0 +1,61 @@
+"""Runs client programs: each streams one answer, and prints it whole as JSON or ends with an error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.setup import ROOT
+from tests.clients_real.environments import Client
+
+SCRIPTS = Path(__file__).parent / "scripts"
+_WITHIN_S = 120.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """answer: (text, reason) where the program took the answer for whole; error: the end of what it said where not."""
+
+    answer: tuple[str, str | None] | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Program:
+    """client: its environment, None for a command of the system. script: below scripts/."""
+
+    name: str
+    client: Client | None
+    script: str
+    words: tuple[str, ...] = ()
+
+    async def run(self, *arguments: str) -> Outcome:
+        """Arguments: as the script says."""
+        command = ["bash", str(SCRIPTS / self.script)]
+        environ = {**os.environ, "PYTHONPATH": str(ROOT / "client")}
+        if self.client is not None:
+            command[0] = self.client.program
+            environ["CLIENT"] = str(self.client.folder())
+        return await outcome_of([*command, *self.words, *arguments], environ)
+
+
+async def outcome_of(command: list[str], environ: dict[str, str]) -> Outcome:
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(_WITHIN_S):
+            out, err = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return Outcome(None, f"no end after {_WITHIN_S:.0f} s")
+    said = err.decode(errors="replace").strip().splitlines()[-3:]
+    lines = out.decode(errors="replace").strip().splitlines()
+    if process.returncode or not lines:
+        return Outcome(None, " | ".join(said) or f"exit code {process.returncode}, nothing printed")
+    told = json.loads(lines[-1])
+    return Outcome((told["text"], told["reason"]))

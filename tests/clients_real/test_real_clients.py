@@ -1,0 +1,123 @@
+"""Clients of many makers against a fleet that loses nodes: the uninterrupted answer, or an explicit error.
+
+A row of each program: nothing is lost; its engine's node is; its entry is, behind a gateway; its entry is, and nobody
+resumes for it. Only the last one may be an error, and must be one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from pathlib import Path
+
+import pytest
+
+from tests.clients_real import environments as clients
+from tests.clients_real.programs import Outcome, Program
+from tests.scenarios.clients import entry_of_the_stream, gateway, urls
+from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
+from tests.scenarios.stories import CHAT, TOKENS, expected, tell
+
+PROMPT = str(CHAT["messages"][0]["content"])  # type: ignore[index]
+RIGHT = expected("chat", CHAT)
+ASKED = (MODEL, PROMPT, str(TOKENS))
+WITHIN_S = 150.0
+
+PROGRAMS = [
+    Program("openai-1.109", clients.OPENAI_1, "openai_chat.py"),
+    Program("openai-2.40", clients.OPENAI_2, "openai_chat.py"),
+    Program("openai-3.57", clients.OPENAI_3, "openai_async.py"),
+    Program("openai-node", clients.OPENAI_NODE, "openai_chat.mjs"),
+    Program("anthropic", clients.ANTHROPIC, "anthropic_messages.py"),
+    Program("litellm", clients.LITELLM, "litellm_chat.py"),
+    Program("httpx", clients.RAW, "raw_stream.py", ("httpx",)),
+    Program("aiohttp", clients.RAW, "raw_stream.py", ("aiohttp",)),
+    Program("curl", None, "curl.sh"),
+]
+WITH_THE_PACKAGE = [
+    Program(f"{name}-{how}", client, f"openai_{how}.py")
+    for name, client in (("1.109", clients.OPENAI_1), ("2.40", clients.OPENAI_2), ("3.57", clients.OPENAI_3))
+    for how in ("chat", "async")
+]
+
+
+async def engine_of_the_stream(fleet: LocalFleet) -> LocalNode:
+    """The node whose engine generates the one stream, once its client has a part of it; never the entry."""
+    entry = await entry_of_the_stream(fleet)
+    stream = next(iter(entry.agent.streams))
+    assert stream._route is not None
+    return fleet.by_id(stream._route.node.instance_id)
+
+
+async def seeing_each_other(fleet: LocalFleet, gone: LocalNode) -> None:
+    fleet.nodes.remove(gone)
+
+    async def agreed() -> bool:
+        return all([await fleet.sees(node, len(fleet.nodes)) for node in fleet.nodes])
+
+    await eventually("those that are left see each other only", agreed, within_s=40.0)
+
+
+async def ended(reading: Awaitable[Outcome]) -> Outcome:
+    async with asyncio.timeout(WITHIN_S):
+        return await reading
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: str(program.name))
+def test_a_stock_client_gets_the_unbroken_answer_or_an_explicit_error(tmp_path: Path, program: Program) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        whole = await ended(program.run(f"{fleet.nodes[0].url}/v1", *ASKED))
+        assert whole.answer is not None, whole.error
+        assert whole.answer[0] == RIGHT.text
+
+        async with gateway(urls(fleet)) as base_url:
+            assert await ended(program.run(base_url, *ASKED)) == whole, "behind a gateway, nothing lost"
+
+        for entry in fleet.nodes:  # one whose own engine is not asked
+            reading = asyncio.create_task(program.run(f"{entry.url}/v1", *ASKED))
+            engine = await engine_of_the_stream(fleet)
+            if engine is not entry:
+                break
+            await reading
+        await engine.crash()
+        assert await ended(reading) == whole, "the engine's node was lost"
+        await seeing_each_other(fleet, engine)
+
+        async with gateway(urls(fleet)) as base_url:
+            reading = asyncio.create_task(program.run(base_url, *ASKED))
+            entry = await entry_of_the_stream(fleet)
+            await entry.crash()
+            assert await ended(reading) == whole, "the entry was lost behind a gateway"
+        await seeing_each_other(fleet, entry)
+
+        reading = asyncio.create_task(program.run(f"{fleet.nodes[0].url}/v1", *ASKED))
+        await entry_of_the_stream(fleet)
+        await fleet.nodes[0].crash()
+        broken = await ended(reading)
+        assert broken.answer is None, "a part of an answer was taken for whole"
+        assert "no end after" not in broken.error
+
+    tell(tmp_path, story, size=4)
+
+
+@pytest.mark.parametrize("program", WITH_THE_PACKAGE, ids=lambda program: str(program.name))
+def test_every_openai_sdk_with_the_package_survives_the_loss_of_its_entry(tmp_path: Path, program: Program) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        reading = asyncio.create_task(program.run("http://synkti/v1", *ASKED, *urls(fleet)))
+        await (await entry_of_the_stream(fleet)).crash()
+        assert await ended(reading) == Outcome((RIGHT.text, RIGHT.finish_reason))
+
+    tell(tmp_path, story)
+
+
+def test_an_event_source_resumes_by_itself_at_another_node(tmp_path: Path) -> None:
+    program = Program("eventsource", clients.EVENTSOURCE, "eventsource.mjs")
+
+    async def story(fleet: LocalFleet) -> None:
+        entry, *others = fleet.nodes
+        reading = asyncio.create_task(program.run(f"{entry.url}/v1", *ASKED, *[node.url for node in others]))
+        await entry_of_the_stream(fleet)
+        await entry.crash()
+        assert await ended(reading) == Outcome((RIGHT.text, RIGHT.finish_reason))
+
+    tell(tmp_path, story)

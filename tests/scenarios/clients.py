@@ -1,0 +1,41 @@
+"""What stories of clients have in common: where a client's stream is, and a gateway in front of a fleet."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import synkti_client
+from cli.gateway import Gateway
+from node_agent.adapters.http_server import HttpServer, bind
+from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
+
+
+def urls(fleet: LocalFleet) -> list[str]:
+    return [node.url for node in fleet.nodes]
+
+
+async def entry_of_the_stream(fleet: LocalFleet) -> LocalNode:
+    """The node that holds the one client's connection, once some of its tokens came."""
+    found: list[LocalNode] = []
+
+    async def streaming() -> bool:
+        found[:] = [n for n in fleet.nodes if any(s.machine.seq > 20 for s in n.agent.streams)]
+        return bool(found)
+
+    await eventually("a stream is under way", streaming)
+    return found[0]
+
+
+@contextlib.asynccontextmanager
+async def gateway(nodes: list[str]) -> AsyncIterator[str]:
+    """A gateway; its base URL."""
+    listener = bind("127.0.0.1", 0, "gateway")
+    transport = synkti_client.async_transport(nodes)
+    server = HttpServer(Gateway(transport))
+    await server.start(listener)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    finally:
+        await server.close(1.0)
+        await transport.aclose()
