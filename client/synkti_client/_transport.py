@@ -170,6 +170,7 @@ class AsyncContinuousTransport(httpx.AsyncBaseTransport):
         self.nodes = nodes
         self.patience = patience
         self.inner = inner or httpx.AsyncHTTPTransport(limits=_LIMITS, socket_options=SOCKET_OPTIONS)
+        self._asking: set[asyncio.Future[tuple[str, bytes]]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         call = Call(request, await request.aread(), self.nodes, self.patience)
@@ -198,13 +199,12 @@ class AsyncContinuousTransport(httpx.AsyncBaseTransport):
     async def refresh(self) -> bool:
         """Bring the list of nodes up to date where it is old; False where nobody answered, which changes nothing."""
         asking = [asyncio.ensure_future(self._list_at(url)) for url in self.nodes.refresh_from(time.monotonic())]
-        try:
-            for answer in asyncio.as_completed(asking):
-                if self.nodes.learned(*await answer):
-                    return True
-        finally:
-            for task in asking:
-                task.cancel()
+        for task in asking:  # those that answer late end by themselves: one cancelled while it connects leaks a socket
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        for answer in asyncio.as_completed(asking):
+            if self.nodes.learned(*await answer):
+                return True
         return not asking
 
     async def _list_at(self, url: str) -> tuple[str, bytes]:
@@ -216,4 +216,6 @@ class AsyncContinuousTransport(httpx.AsyncBaseTransport):
             return url, b""
 
     async def aclose(self) -> None:
+        if self._asking:
+            await asyncio.wait(self._asking)
         await self.inner.aclose()
