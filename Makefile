@@ -11,7 +11,7 @@ KV ?= 0
 BIN := .venv/bin
 # Cheap tests first, so that their failures show first; a new folder of tests needs no word here. These wait more than
 # they compute, and run three files at a time; the others have whole processes on every core.
-WHOLE := tests/contract/ tests/e2e/
+WHOLE := tests/abuse/ tests/contract/ tests/e2e/
 CHEAP := $(filter-out tests/__pycache__/ $(WHOLE),$(sort $(wildcard tests/*/)))
 
 # The CDK says at each start that Node 20 is old, and would like to tell its makers that it was started.
@@ -19,7 +19,7 @@ export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export CDK_DISABLE_CLI_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chaos soak simulate test test-all bench lint synth checkov lock clean
+.PHONY: help setup run chaos soak abuse simulate test test-all bench lint synth checkov lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -41,6 +41,9 @@ lint: setup  ## style, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 	$(BIN)/lint-imports --no-logo
+
+abuse: setup  ## somebody with a socket and no manners before a fleet of real agents: it serves on, its memory comes back
+	$(BIN)/python -m pytest --durations=8 tests/abuse
 
 test: lint  ## everything that CI runs: lint, unit, templates, scenarios, both engines end to end
 	$(BIN)/python -m pytest --durations=8 --numprocesses=3 --dist=loadfile $(CHEAP)

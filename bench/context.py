@@ -33,7 +33,8 @@ from local.aws import EmbeddedAws
 from local.lone_node import lone_node
 from node_agent.adapters.block_store import S3BlockStore
 from node_agent.adapters.http import HttpClient
-from node_agent.adapters.http_server import HttpServer, Limits, bind
+from node_agent.adapters.http_limits import Limits
+from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.contract.states import NodeState
 from node_agent.core.addresses import Address
 from node_agent.core.kv_choice import choose

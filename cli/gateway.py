@@ -23,7 +23,8 @@ from cli.errors import BadUsage
 from cli.fleet_nodes import NoNodes, fronts_by_tag
 from cli.options import Json
 from cli.terminal import Terminal
-from node_agent.adapters.http_server import HttpServer, Limits, bind
+from node_agent.adapters.http_limits import Limits
+from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.contract.errors import openai_error
 from node_agent.core.completions import Kind
 from node_agent.core.endings import error_event

@@ -18,7 +18,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,9 +33,11 @@ from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.engine_process import EngineProcess
 from node_agent.adapters.engine_steps import STEPS_DIR, EngineStepFiles
 from node_agent.adapters.http import HttpClient
-from node_agent.adapters.http_server import HttpServer, Limits, bind
+from node_agent.adapters.http_limits import Limits
+from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.adapters.imds import Imds
 from node_agent.adapters.journal_link import TcpJournalLinks
+from node_agent.adapters.process_memory import give_back, resident_bytes, return_large_blocks
 from node_agent.adapters.remembered import Remembered
 from node_agent.adapters.scaling_group import AutoScaling
 from node_agent.adapters.secrets import SecretsManager
@@ -46,6 +48,7 @@ from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.addresses import Address
 from node_agent.core.backoff import Backoff
+from node_agent.core.body_budget import BodyBudget
 from node_agent.core.keeper import Keeper
 from node_agent.core.lifecycle import (
     CloseClients,
@@ -61,6 +64,7 @@ from node_agent.core.lifecycle import (
 from node_agent.core.membership import Leaving, Membership
 from node_agent.core.membership.wire import LIFE_BYTES
 from node_agent.core.nodes import NodeStatus, Pool
+from node_agent.core.peer_clocks import PeerClocks
 from node_agent.core.signing import Doorkeeper
 from node_agent.core.tag_reads import TagReads
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
@@ -68,6 +72,7 @@ from node_agent.ports import BlockStore, Checkpoints, Identity, Instances, Metad
 from node_agent.reactor import Reactor
 from node_agent.settings import Settings
 from node_agent.tasks.checkpointer import Checkpointer
+from node_agent.tasks.clock_watch import ClockWatch
 from node_agent.tasks.draining import Draining
 from node_agent.tasks.engine_load import EngineLoad
 from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
@@ -79,6 +84,7 @@ from node_agent.tasks.gossip import Gossip, is_lost
 from node_agent.tasks.journal_door import JournalDoor
 from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.kv_node import KvNode
+from node_agent.tasks.memory import look_after_memory
 from node_agent.tasks.metrics import Metrics
 from node_agent.tasks.models import Models
 from node_agent.tasks.node import Node
@@ -87,6 +93,7 @@ from node_agent.tasks.peer_door import PeerDoor
 from node_agent.tasks.publisher import Publisher
 from node_agent.tasks.self_test import able_ways
 from node_agent.tasks.served import ServedRequests, WatchedGroup
+from node_agent.tasks.signed_http import SignedHttp
 from node_agent.tasks.supervised import Unexpected, keep_running
 from node_agent.tasks.takeover import Takeovers
 from node_agent.tasks.watch_metadata import watch_metadata
@@ -132,11 +139,13 @@ class Outside:
 def settle_garbage_collector() -> None:
     """To be called once all is imported: what is there by now stays, and need not be searched for garbage for ever.
 
-    With Python's own thresholds the search of boto3's tens of thousands of objects took a fifth of a token's CPU.
+    With Python's own thresholds the search of boto3's tens of thousands of objects took a fifth of a token's CPU. With
+    these it looks at old objects hardly ever: `tasks/memory` does it, where there is a reason.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
+    return_large_blocks()
 
 
 def _nobody(word: str) -> None:
@@ -235,9 +244,20 @@ def _steps_dir(settings: Settings) -> Path:
 
 
 class Agent:
-    """One node, from its doors' opening to its end. signals: whether SIGTERM and SIGINT are this agent's to handle."""
+    """One node, from its doors' opening to its end. signals: whether SIGTERM and SIGINT are this agent's to handle.
 
-    def __init__(self, settings: Settings, outside: Outside, client: HttpClient, *, signals: bool = True) -> None:
+    clock: a steady one of its own by default.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        outside: Outside,
+        client: HttpClient,
+        *,
+        signals: bool = True,
+        clock: SteadyClock | None = None,
+    ) -> None:
         self._settings = settings
         self._signals = signals
         identity = outside.identity
@@ -250,23 +270,25 @@ class Agent:
         status = _first_status(settings, identity)
         machine = Membership(status, secrets.token_bytes(LIFE_BYTES), outside.key, time.monotonic(), random.random)
         self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
-        self._clock = clock = SteadyClock()
+        self._clock = clock = clock or SteadyClock()
         self._node = Node(identity, settings.model_name, clock, self._gossip, metrics, settings.min_silence_s)
+        self._node.clocks = clocks = PeerClocks(outside.key)
+        signed = SignedHttp(self._to_peers, clocks, clock)
         self._served = ServedRequests(self._node, client, settings.engine)
         folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes, MAX_WRITERS) if settings.kv_max_bytes else None
-        self.kv = KvNode(self._node, client, self._to_peers, outside.key, settings.engine, folder, outside.blocks)
-        self._engines = Engines(self._node, self._served, self._to_peers, outside.key, self.kv.contexts)
+        self.kv = KvNode(self._node, client, signed, outside.key, settings.engine, folder, outside.blocks)
+        self._engines = Engines(self._node, self._served, signed, outside.key, self.kv.contexts)
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
         self.keepers = Keepers(
             self._node,
-            TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source),
+            TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source, clocks),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
             random.random,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
-        takeovers = Takeovers(self._node, self._to_peers, outside.key, keeper, self.streams.give_up, self._checkpointer)
+        takeovers = Takeovers(self._node, signed, outside.key, keeper, self.streams.give_up, self._checkpointer)
         self._publisher = self._make_publisher(outside, status.incarnation, clock)
         self._draining = Draining(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
         self._entrance = Entrance(self._node, random.random)
@@ -283,16 +305,17 @@ class Agent:
             settings.allowed_origins,
         )
         self._gossip.changed = lambda change: self._engines.lose(change.status.instance_id) if is_lost(change) else None
-        doorkeeper = Doorkeeper(outside.key)
+        doorkeeper = Doorkeeper(outside.key, door=secrets.token_hex(8))
         self.journals = JournalDoor(keeper, doorkeeper, clock)
-        limits = Limits(body_bytes=settings.max_body_bytes)
         peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
         self._signs = peer_door.signs
-        self.doors = [HttpServer(self._front, limits), HttpServer(peer_door, limits, self.journals.other())]
+        self.doors = self._make_doors(settings, peer_door)
         self._outside = outside
         group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
         self._group = WatchedGroup(group, self._served)
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
+        self._clock_watch = ClockWatch(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
+        self._gossip.heard_clock = self._clock_watch.heard
         self._engine_load = EngineLoad(
             self._node, self._served, client, settings.engine, lambda: self.kv.contexts.prefill_tokens_per_s or 0.0
         )
@@ -320,6 +343,25 @@ class Agent:
         )
         self._background: set[asyncio.Task[None]] = set()
         self.say: Callable[[str], None] = _nobody
+
+    def _make_doors(self, settings: Settings, peer_door: PeerDoor) -> list[HttpServer]:
+        """The client door and the peer door; what they hold of bodies has one bound."""
+        limits = Limits(
+            body_bytes=settings.max_body_bytes,
+            bodies_bytes=settings.max_bodies_bytes,
+            connections=settings.max_connections,
+            connections_per_address=settings.max_connections_per_address,
+            unread_s=settings.unread_s,
+        )
+        bodies, metrics = BodyBudget(limits.bodies_bytes), self._node.metrics
+        metrics.body_bytes.set_function(lambda: bodies.held)
+        front = HttpServer(self._front, limits, bodies=bodies, counted=metrics.counted_at("client"))
+        # Peers' bodies are not read as documents before they are authenticated, and then only the fleet's own.
+        of_peers = replace(limits, document=None)
+        peers = HttpServer(
+            peer_door, of_peers, self.journals.other(), bodies=bodies, counted=metrics.counted_at("peer")
+        )
+        return [front, peers]
 
     @staticmethod
     def _make_publisher(outside: Outside, incarnation: int, clock: Callable[[], float]) -> Publisher:
@@ -380,6 +422,7 @@ class Agent:
                     ("metadata", watch),
                     ("discovery", discover),
                     ("gossip", self._gossip.run),
+                    ("clock-watch", self._clock_watch.run),
                     ("engine-load", self._engine_load.run),
                     ("signs", self._signs.run),
                     ("models", self._models.run),
@@ -387,6 +430,7 @@ class Agent:
                     ("publisher", self._publisher.run),
                     ("keepers", self.keepers.run),
                     ("keep-alive", self.streams.keep_alive),
+                    ("memory", partial(look_after_memory, resident_bytes, give_back, self._busy)),
                     ("tick", self._tick),
                 )
             ]
@@ -412,6 +456,9 @@ class Agent:
             clients = len(self.streams) + len(self._front.whole_requests)
             self.say(service_word(self._node.state, len(self._served) + clients))
             self._reactor.post(Tick(self._clock(), len(self._served) + clients + self.kv.owed()))
+
+    def _busy(self) -> int:
+        return sum(door.busy for door in self.doors)
 
     async def _perform(self, effect: Effect) -> None:
         match effect:

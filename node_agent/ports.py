@@ -270,6 +270,11 @@ class DoorRequest(Protocol):
         """Whether the client has closed its connection: nobody is there to be answered."""
         ...
 
+    @property
+    def is_congested(self) -> bool:
+        """Whether the client takes less than it is sent."""
+        ...
+
     def when_gone(self, call: Callable[[], None]) -> None:
         """Hear of it when the client closes its connection before it has the answer; one at a time hears."""
         ...

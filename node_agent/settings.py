@@ -20,6 +20,7 @@ from node_agent.contract.names import (
     PEER_DOOR_PORT,
     cluster_key_secret_name,
     is_cluster_name,
+    is_origin,
     table_name,
 )
 from node_agent.core.addresses import Address
@@ -125,8 +126,21 @@ class Settings:
     max_body_bytes: int
     """Of a client's request; images in chat messages are the largest."""
 
+    max_bodies_bytes: int
+    """Of all requests' bodies of more than 64 KiB that both doors hold together, until they are answered; beyond it a
+    503 with Retry-After. A node's memory has to have about three times as much to spare."""
+
+    max_connections: int
+    """At each door, at once; beyond it a client may ask for the node's health only."""
+
+    max_connections_per_address: int
+    """Of one client's address, at each door; a balancer or proxy that hides its clients is one address."""
+
+    unread_s: float
+    """How long a client may read nothing of what it is sent, before its connection is cut off. Its stream can be
+    resumed for five minutes."""
     allowed_origins: tuple[str, ...]
-    """A JSON list of the origins whose pages may call this node from a browser (CORS), ["*"] for all; none by
+    """The origins whose pages may call this node from a browser (CORS), with commas between them, `*` for all; none by
     default."""
 
     max_streams: int
@@ -240,6 +254,10 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         engine_stuck_s=read.get("SYNKTI_ENGINE_STUCK_S", STUCK_S, _positive),
         min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_SILENCE_S, _positive),
         max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, _count),
+        max_bodies_bytes=read.get("SYNKTI_MAX_BODIES_BYTES", 256 * 1024 * 1024, _count),
+        max_connections=read.get("SYNKTI_MAX_CONNECTIONS", 8_192, _count),
+        max_connections_per_address=read.get("SYNKTI_MAX_CONNECTIONS_PER_ADDRESS", 4_096, _count),
+        unread_s=read.get("SYNKTI_UNREAD_S", 120.0, _positive),
         allowed_origins=read.get("SYNKTI_ALLOWED_ORIGINS", no_more, _origins),
         max_streams=read.get("SYNKTI_MAX_STREAMS", 2_000, _count),
         durability=read.get("SYNKTI_DURABILITY", "peer", _durability),
@@ -358,11 +376,9 @@ def _arguments(text: str) -> tuple[str, ...]:
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    origins = _arguments(text)
-    for origin in origins:
-        scheme, found, host = origin.partition("://")
-        if origin != "*" and not (found and scheme and host and origin.isascii() and "/" not in host):
-            raise ValueError(f"{origin!r} is no origin: one looks like https://chat.example.com")
+    origins = tuple(filter(None, map(str.strip, text.split(","))))
+    if wrong := [origin for origin in origins if not is_origin(origin)]:
+        raise ValueError(f"{wrong[0]!r} is no origin: one looks like https://chat.example.com")
     return origins
 
 

@@ -102,6 +102,9 @@ class FleetSettings:
     client_cidrs: tuple[str, ...] = _setting((), values.cidrs)
     """Who may reach the front doors. None by default: a door is opened by naming who it is for."""
 
+    allowed_origins: tuple[str, ...] = _setting((), values.origins)
+    """Whose web pages may call the nodes from a browser (CORS); `*`: all. None by default."""
+
     load_balancer: str = _setting("none", values.one_of("none", "internal", "public"))
     """One address in front of all nodes, inside the VPC or for the internet."""
 

@@ -11,7 +11,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from node_agent.contract.models import is_model_name
-from node_agent.contract.names import is_cluster_name
+from node_agent.contract.names import is_cluster_name, is_origin
 
 _INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 _REPOSITORY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/[A-Za-z0-9._-]{1,100}")
@@ -98,6 +98,13 @@ def instance_types(value: Any) -> tuple[str, ...]:
 
 def cidrs(value: Any) -> tuple[str, ...]:
     return tuple(str(IPv4Network(each)) for each in texts(value))
+
+
+def origins(value: Any) -> tuple[str, ...]:
+    found = texts(value)
+    if wrong := [each for each in found if not is_origin(each)]:
+        raise ValueError(f"{wrong[0]!r} is no origin; they look like https://chat.example.com")
+    return found
 
 
 def vpc_cidr(value: Any) -> str:

@@ -28,13 +28,19 @@ class Verdict(Enum):
     ONCE_MORE = "a fault that may be the request's own: one other node is asked, not all"
 
 
-def judge(status: int, body: bytes) -> Verdict:
-    if status not in _FAULTS and status != 429:
+def judge(status: int, body: bytes, *, is_final: bool = False) -> Verdict:
+    """is_final: whether the node says that every node would answer so (`is_final`)."""
+    if is_final or (status not in _FAULTS and status != 429):
         return Verdict.ANSWER
     code = error_code(body)
     if code in NOT_HERE:
         return Verdict.LATER
     return Verdict.ANSWER if status == 429 else Verdict.ONCE_MORE
+
+
+def is_final(headers: httpx.Headers) -> bool:
+    """Whether the node that answered has had the opinion of two engines: the header that OpenAI's SDKs read, too."""
+    return bool(headers.get("x-should-retry") == "false")
 
 
 def error_code(body: bytes) -> str | None:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from synkti_client import _asked
-from synkti_client._answers import ENGINE_LOST, STREAM_HEADER, Verdict, error_code, judge, retry_after_s
+from synkti_client._answers import ENGINE_LOST, STREAM_HEADER, Verdict, error_code, is_final, judge, retry_after_s
 from synkti_client._asked import EVENT_IDS_HEADER, STREAMS_PATH
 from synkti_client._attempts import Attempts, Bounds, StreamLost
 from synkti_client._continuity import Continuity
@@ -94,7 +94,7 @@ class Call:
 
     def is_answered(self, node: str, answer: httpx.Response) -> bool:
         """Whether this, read to its end, is what the application gets."""
-        verdict = judge(answer.status_code, answer.content)
+        verdict = judge(answer.status_code, answer.content, is_final=is_final(answer.headers))
         self._faults += verdict is Verdict.ONCE_MORE
         if verdict is Verdict.ANSWER or self._faults > 1 or (verdict is Verdict.ONCE_MORE and len(self._nodes) == 1):
             return True

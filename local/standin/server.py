@@ -131,10 +131,10 @@ class StandIn:
             body += event.get("body", b"")
             if not event.get("more_body"):
                 break
-        method, path = scope["method"], scope["path"]
+        method, path, send = scope["method"], scope["path"], _with_request_id(scope, send)
         route = self._routes.get((method, path))
         if route is None:
-            await self._no_route(send, method, path)
+            await self._no_route(send, method, path, scope.get("query_string", b""))
             return
         try:
             if method == "POST" and path.startswith(("/v1/", "/tok", "/detok")):
@@ -146,13 +146,13 @@ class StandIn:
         except BadRequest as bad:
             await _error(send, bad.status, "NotFoundError" if bad.status == 404 else "Bad Request", str(bad), bad.param)
 
-    async def _no_route(self, send: Send, method: str, path: str) -> None:
+    async def _no_route(self, send: Send, method: str, path: str, query: bytes) -> None:
         allowed = [known for known, at in self._routes if at == path]
         shorter = path.rstrip("/")
         if allowed:
             await _json(send, {"detail": "Method Not Allowed"}, 405, (b"allow", ", ".join(allowed).encode()))
         elif shorter != path and any(at == shorter for _, at in self._routes):
-            await _respond(send, 307, b"", b"", (b"location", shorter.encode()))
+            await _respond(send, 307, b"", b"", (b"location", shorter.encode() + (b"?" + query if query else b"")))
         else:
             await _json(send, {"detail": "Not Found"}, 404)
 
@@ -448,6 +448,19 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
+def _with_request_id(scope: Scope, send: Send) -> Send:
+    """As vLLM with --enable-request-id-headers."""
+    given = next((value for key, value in scope["headers"] if key == b"x-request-id"), b"")
+    header = (b"x-request-id", given or secrets.token_hex(16).encode())
+
+    async def sent(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], header]
+        await send(message)
+
+    return sent
+
+
 def _check_content_type(scope: Scope) -> None:
     """vLLM refuses a body of no type, too; programs that only play with this one need not give one."""
     given = next((value for key, value in scope["headers"] if key == b"content-type"), b"application/json")
@@ -471,6 +484,15 @@ def _read(raw: bytes) -> dict[str, Any]:
                 body[name] = read(body[name])
             except ValueError as error:
                 raise BadRequest(f"1 validation error:\n  {{'loc': 'body.{name}', 'msg': '{error}'}}", name) from error
+    stop, options = body.get("stop") or [], body.get("stream_options") or {}
+    if not isinstance(stop, str) and not (isinstance(stop, list) and all(isinstance(text, str) for text in stop)):
+        raise BadRequest("1 validation error:\n  {'loc': 'body.stop'}", "stop")
+    if not isinstance(options, dict):
+        raise BadRequest("1 validation error:\n  {'loc': 'body.stream_options'}", "stream_options")
+    try:
+        body["stream_options"] = {name: value and read_bool(value) for name, value in options.items()}
+    except ValueError as error:
+        raise BadRequest("1 validation error:\n  {'loc': 'body.stream_options'}", "stream_options") from error
     return body
 
 

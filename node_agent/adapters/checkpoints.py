@@ -71,19 +71,17 @@ class AwsCheckpoints:
 
     async def find(self, stream: str) -> StreamRecord | None:
         key = {name: {"S": value} for name, value in stream_key(stream).items()}
-        answer = await in_thread(
-            f"reading the record of stream {stream}",
-            lambda: self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True),
-        )
-        if "Item" not in answer:
-            return None
-        try:
+
+        def read() -> StreamRecord | None:
+            answer = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True)
+            if "Item" not in answer:
+                return None
             record = stream_record_from_item(decode(answer["Item"]))
-        except ValueError as error:
-            raise StoreUnavailable(f"the record of stream {stream} cannot be read: {error}") from error
-        if record.stream != stream or not 0 < record.length <= MAX_OBJECT_BYTES + MAX_JOURNAL_BYTES:
-            raise StoreUnavailable(f"the record of stream {stream} is of {record.stream}, {record.length} bytes")
-        return record
+            if record.stream != stream or not 0 < record.length <= MAX_OBJECT_BYTES + MAX_JOURNAL_BYTES:
+                raise ValueError(f"it is of stream {record.stream[:80]}, {record.length} bytes")
+            return record
+
+        return await in_thread(f"reading the record of stream {stream}", read)
 
     async def read(self, record: StreamRecord) -> bytes | None:
         first, last = record.start, record.start + record.length - 1

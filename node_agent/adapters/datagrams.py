@@ -6,8 +6,10 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from functools import lru_cache
 from typing import cast
 
+from node_agent.contract.addresses import node_address
 from node_agent.core.addresses import Address
 
 _log = logging.getLogger(__name__)
@@ -30,10 +32,13 @@ class UdpDatagrams(asyncio.DatagramProtocol):
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=bound)
 
     def send(self, to: Address, data: bytes) -> None:
-        """See the port. uvloop raises ValueError for a host that is no address, asyncio OSError later, a closed
-        transport RuntimeError; an address out of a socket's range is an OverflowError or a UnicodeError.
+        """See the port. A host that is no IPv4 address never reaches the transport: uvloop raises for it, asyncio
+        resolves names, or closes the socket.
         """
         if self._transport is None:
+            return
+        if not _can_be_sent_to(to):
+            self.unsent += 1
             return
         try:
             self._transport.sendto(data, (to.host, to.port))
@@ -59,6 +64,11 @@ class UdpDatagrams(asyncio.DatagramProtocol):
         if self._transport is not None:
             self._transport = None
             _log.error("the socket of peers' datagrams is closed: %s", exc)
+
+
+@lru_cache(maxsize=4_096)
+def _can_be_sent_to(address: Address) -> bool:
+    return node_address(str(address)) is not None
 
 
 def _ignore(data: bytes) -> None:

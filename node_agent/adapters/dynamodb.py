@@ -82,11 +82,10 @@ class DynamoRecords:
         await in_thread("writing this drain's record", lambda: self._client.put_item(TableName=self._table, Item=item))
 
     async def _check_owner(self, key: dict[str, Any], incarnation: int) -> None:
-        answer = await in_thread(
+        item = await in_thread(
             "reading this node's record",
-            lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True),
+            lambda: decode(self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")),
         )
-        item = decode(answer.get("Item"))
         try:
             held = whole(item, "incarnation")
         except ValueError:  # it is gone, or so damaged that nobody owns it

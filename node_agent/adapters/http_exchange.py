@@ -25,6 +25,11 @@ MAX_HEAD_BYTES = 64 * 1024
 """With the interim answers before it: signs of life for twenty minutes."""
 
 
+_DOUBT_S = 0.25
+"""From a silence that was too long to the loss: timers run before what came is read, and where it was this process that
+stood still, all of it came meanwhile."""
+
+
 class Connection(asyncio.Protocol):
     """A connection while it is idle; an exchange takes its place as the transport's protocol.
 
@@ -113,6 +118,7 @@ class Exchange(asyncio.Protocol):
         self.heard_at = 0.0
         self.pieces = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._doubted_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
 
@@ -151,7 +157,7 @@ class Exchange(asyncio.Protocol):
         self._was_idle = False
         if not self.began_at:
             self.began_at = self.heard_at
-            if self._accept_s is not None:
+            if self._accept_s is not None or self._shows_signs:
                 self._accept_s = None
                 self._set_timer(self._allowed_s())
         if not self._head_seen:
@@ -322,7 +328,10 @@ class Exchange(asyncio.Protocol):
         allowed_s = self._allowed_s()
         if is_paused or quiet_s < allowed_s:
             rest_s = allowed_s if is_paused else allowed_s - quiet_s
-            self._timer = self._loop.call_later(max(rest_s, 0.001), self._on_timer)
+            self._set_timer(max(rest_s, 0.001))
+        elif self._doubted_at != self.heard_at:
+            self._doubted_at = self.heard_at
+            self._set_timer(min(_DOUBT_S, allowed_s / 4))
         else:
             self.abort("silence")
 
@@ -346,6 +355,8 @@ class Exchange(asyncio.Protocol):
         """This side is done with it. The connection of an unfinished one goes along."""
         connection, self._connection = self._connection, None
         self._stop_timer()
+        # A parser and its owner hold each other, and whoever takes the body holds this: nobody would free them.
+        self._parser, self._sink, self._on_lost = None, None, None
         if connection is None or connection.exchange is not self:
             return
         connection.end()

@@ -13,45 +13,50 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
 
+import orjson
+
 from node_agent.adapters.http_door import DoorConnection
-from node_agent.contract.errors import ConfigurationError
+from node_agent.adapters.http_limits import Limits
+from node_agent.contract.errors import ConfigurationError, openai_error
+from node_agent.core.body_budget import SMALL_BYTES, BodyBudget, HeldBody
+from node_agent.core.places import Place, Places
 from node_agent.ports import DoorRequest, Other
 
 _BACKLOG = 4096
 _SWEEP_EVERY_S = 1.0
+_UNSENT_BYTES = 128 * 1024
+"""In the kernel, for one connection: behind that a transport's own bounds are reached, and seen."""
+
+_LATER_S = 30.0
+"""Behind `unread_s` the kernel gives a connection up by itself, also one of which so little is unread that nobody sees
+it here."""
+
+_KEEPALIVE_S = 30
+"""Between the kernel's questions whether a silent client is still there."""
+
 _log = logging.getLogger(__name__)
 
 Handle = Callable[[DoorRequest], Coroutine[Any, Any, None]]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Of a door. What is beyond them is answered with an error that says so, or, where nobody listens, cut off."""
+def _is_form(request: DoorRequest) -> bool:
+    """Whether the body is a form with files, which nobody reads as a document."""
+    return request.headers.get(b"content-type", b"").startswith(b"multipart/") and request.body.startswith(b"--")
 
-    body_bytes: int = 16 * 1024 * 1024
-    """Of one request."""
 
-    head_bytes: int = 64 * 1024
-    """Of one request: its line and its headers."""
-
-    connections: int = 8_192
-    """At once; more get a 503."""
-
-    pipelined: int = 16
-    """Requests that a client sends on one connection before it has the answer to the first."""
-
-    idle_s: float = 75.0
-    """How long a connection may wait for its next request."""
-
-    stalled_s: float = 20.0
-    """How long a request's head may take, and how long its body may stop, before it is given up."""
-
-    request_s: float = 600.0
-    """How long a request may take to arrive."""
+def _bound_sockets(listener: socket.socket, unread_s: float) -> None:
+    """What connections inherit: the kernel, too, holds little for a client that does not read, and not for ever."""
+    for level, option, value in (
+        (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(int((unread_s + _LATER_S) * 1000), 2**31 - 1)),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_S),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_S),
+    ):
+        listener.setsockopt(level, option, value)
 
 
 def bind(host: str, port: int, purpose: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
@@ -71,16 +76,33 @@ def bind(host: str, port: int, purpose: str, kind: socket.SocketKind = socket.SO
 
 
 class HttpServer:
-    """handle: answers a request; it runs as a task of its own. other: what else may come to the door."""
+    """One door.
 
-    def __init__(self, handle: Handle, limits: Limits | None = None, other: Other | None = None) -> None:
-        self.limits = limits or Limits()
+    handle: answers a request; it runs as a task of its own. other: what else may come to the door; bodies: the budget
+    that it shares with other doors; counted: called with one word (`code` of the error, or `unread`) for each
+    connection that was refused or cut off.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        limits: Limits | None = None,
+        other: Other | None = None,
+        *,
+        bodies: BodyBudget | None = None,
+        counted: Callable[[str], None] | None = None,
+    ) -> None:
+        self.limits = limits = limits or Limits()
         self.other = other
+        self.bodies = bodies or BodyBudget(limits.bodies_bytes)
         self.connections: set[DoorConnection] = set()
         self.is_closing = False
         self.now = 0.0  # loop time of the last sweep, good enough for what takes seconds
         self.date = b""
+        self._places = Places(limits.connections, limits.connections_per_address, limits.reserved)
         self._handle = handle
+        self._counted = counted
+        self._counting = asyncio.Semaphore(1)  # documents whose values are counted at once
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._sweeping: asyncio.TimerHandle | None = None
@@ -88,6 +110,7 @@ class HttpServer:
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Serve what comes to a socket that already listens."""
         self._sweep()
+        _bound_sockets(listener, self.limits.unread_s)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: DoorConnection(self), sock=listener, backlog=_BACKLOG, ssl=tls)
 
@@ -96,16 +119,57 @@ class HttpServer:
         """Requests that are being answered."""
         return len(self._tasks)
 
-    def is_over(self, connections: int) -> bool:
-        """Whether there are more connections than so many; the one that asks is counted."""
-        return len(self.connections) > connections
+    # what connections need
+
+    def enter(self, connection: DoorConnection, address: str) -> Place:
+        """A new connection, and what it may ask for."""
+        self.connections.add(connection)
+        place = self._places.enter(address)
+        if place is Place.NONE:
+            self.refused("too_many_connections")
+        return place
+
+    def leave(self, connection: DoorConnection, address: str) -> None:
+        """A connection has ended."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self._places.leave(address, connection.place)
+
+    def holds(self, body: HeldBody, size: int) -> bool:
+        """A body has grown to `size` bytes; whether there is room. Unfinished ones may have to go for it."""
+        gone = self.bodies.grow(body, size, self.now)
+        for victim in gone or ():
+            victim.give_up()
+        return gone is not None
+
+    def refused(self, code: str) -> None:
+        """Count a connection that is refused, or cut off."""
+        if self._counted is not None:
+            self._counted(code)
 
     def run(self, request: DoorRequest) -> asyncio.Task[None]:
         """Answer a request in the background."""
-        task = asyncio.get_running_loop().create_task(self._handle(request))
+        answer = self._handle if self.limits.document is None or len(request.body) <= SMALL_BYTES else self._look_first
+        task = asyncio.get_running_loop().create_task(answer(request))
         self._tasks.add(task)  # the loop holds tasks weakly
         task.add_done_callback(self._ran)
         return task
+
+    async def _look_first(self, request: DoorRequest) -> None:
+        """Answer a request with a large body: not read as a document before it is known what that costs."""
+        bounds, body = self.limits.document, request.body
+        if bounds is not None and not (_is_form(request) or bounds.surely_fits(body)):
+            async with self._counting:
+                fits = await asyncio.to_thread(bounds.fits, body)
+            if request.is_gone:
+                return
+            if not fits:
+                message = f"The body has more than {bounds.values} values, {bounds.nested} lists and objects or"
+                message += f" {bounds.texts} texts; send less of it."
+                self.refused("document_too_large")
+                request.respond(413, orjson.dumps(openai_error(413, "document_too_large", message)))
+                return
+        await self._handle(request)
 
     def _ran(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -9,6 +9,7 @@ not take this node for a peer.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import socket
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ from node_agent.core.addresses import Address
 from node_agent.core.batches import Batches
 from node_agent.core.journal_wire import (
     ACK,
+    CLOCK_PREFACE,
     MAX_PREFACE_BYTES,
     PREFACE,
     REFUSED,
@@ -27,6 +29,7 @@ from node_agent.core.journal_wire import (
     Sealer,
     session_key,
 )
+from node_agent.core.peer_clocks import PeerClocks
 from node_agent.core.signing import sign
 from node_agent.ports import LinkOwner
 
@@ -43,42 +46,74 @@ _TCP_OPTIONS = (
 
 MAX_HELD_BYTES = 32 * 1024 * 1024
 _COUNTED = 2**32
+_log = logging.getLogger(__name__)
 
 
 class TcpJournalLinks:
-    """The JournalLinks port. key: the cluster's; clock: unix seconds; source: as HttpClient's."""
+    """The JournalLinks port. key: the cluster's; clock: unix seconds, steady; source: as HttpClient's.
 
-    def __init__(self, key: bytes, clock: Callable[[], float], lag_s: float, source: str | None = None) -> None:
+    clocks: what is known of peers' clocks, and learned here; None where nothing is.
+    """
+
+    def __init__(
+        self,
+        key: bytes,
+        clock: Callable[[], float],
+        lag_s: float,
+        source: str | None = None,
+        clocks: PeerClocks | None = None,
+    ) -> None:
         self._source = (source, 0) if source else None
         self._key = key
         self._clock = clock
         self._lag_s = lag_s
+        self._clocks = clocks
 
     def connect(self, address: Address, owner: LinkOwner) -> TcpLink:
-        return TcpLink(address, self._source, sign_for(self._key, self._clock()), Batches(self._lag_s), owner)
+        return TcpLink(address, self._source, self, Batches(self._lag_s), owner)
 
+    def greeting(self, address: Address) -> Greeting:
+        """What a connection to a keeper begins with, signed in the keeper's own time where that is known."""
+        nonce, now = secrets.token_hex(12), self._clock()
+        if self._clocks is None:
+            stamp = sign(self._key, *STAMPED, b"", now, nonce)
+        else:
+            stamp = self._clocks.stamp(str(address), *STAMPED, b"", now, nonce)
+        return Greeting(self._key, nonce, stamp, now)
 
-def sign_for(key: bytes, at: float) -> Greeting:
-    """What a connection to a keeper begins with. at: unix seconds."""
-    nonce = secrets.token_hex(12)
-    return Greeting(key, nonce, sign(key, *STAMPED, b"", at, nonce))
+    def heard_clock(self, address: Address, greeting: Greeting, line: bytes) -> bool:
+        """The keeper refused the greeting and said its time. Whether a second greeting makes sense."""
+        if self._clocks is None:
+            return False
+        now = self._clock()
+        return self._clocks.heard(str(address), line.decode("latin-1"), greeting.nonce, now - greeting.at, now)
 
 
 class Greeting(NamedTuple):
-    """The cluster's key, this side's nonce, and the stamp over it."""
+    """The cluster's key, this side's nonce, the stamp over it, and when that was made (this node's unix seconds)."""
 
     key: bytes
     nonce: str
     stamp: str
+    at: float
 
 
 class TcpLink(asyncio.Protocol):
-    """The JournalLink port; it connects by itself."""
+    """The JournalLink port; it connects by itself, and once more where the keeper's clock is another one."""
 
     def __init__(
-        self, address: Address, source: tuple[str, int] | None, greeting: Greeting, batches: Batches, owner: LinkOwner
+        self,
+        address: Address,
+        source: tuple[str, int] | None,
+        links: TcpJournalLinks,
+        batches: Batches,
+        owner: LinkOwner,
     ) -> None:
-        self._greeting = greeting
+        self._address = address
+        self._source = source
+        self._links = links
+        self._greeting = links.greeting(address)
+        self._greets_again = False
         self._batches = batches
         self._owner: LinkOwner | None = owner
         self._acknowledged = 0  # batches
@@ -90,12 +125,13 @@ class TcpLink(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._greeting_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._connecting = self._loop.create_task(self._connect(address, source))
+        self._connecting = self._loop.create_task(self._connect())
 
-    async def _connect(self, address: Address, source: tuple[str, int] | None) -> None:
+    async def _connect(self) -> None:
+        host, port = self._address.host, self._address.port
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._loop.create_connection(lambda: self, address.host, address.port, local_addr=source)
+                await self._loop.create_connection(lambda: self, host, port, local_addr=self._source)
         except ConnectionRefusedError:
             self._lose("refused")
         except (TimeoutError, OSError):
@@ -143,6 +179,9 @@ class TcpLink(asyncio.Protocol):
         """The keeper's first line has come: what is behind it."""
         heard = self._heard + data
         line, end, rest = heard.partition(b"\n")
+        if end and line.startswith(CLOCK_PREFACE):
+            self._greet_again(line.removeprefix(CLOCK_PREFACE))
+            return b""
         if len(line) > MAX_PREFACE_BYTES or (end and not line.startswith(PREFACE)):
             self._lose("broken")
             return b""
@@ -158,8 +197,25 @@ class TcpLink(asyncio.Protocol):
         self._flush()
         return rest
 
+    def _greet_again(self, line: bytes) -> None:
+        """The keeper's clock is another one. It is believed once on a link: a second time, something else is wrong."""
+        if self._greets_again or not self._links.heard_clock(self._address, self._greeting, line):
+            self._lose(TURNED_AWAY)
+            return
+        _log.info("the clock of keeper %s is another one; greeting it in its own time", self._address)
+        self._greets_again = True
+        if self._greeting_timer is not None:
+            self._greeting_timer.cancel()
+        self._greeting = self._links.greeting(self._address)
+        self._heard = b""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()  # `connection_lost` then connects again
+
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._opener is None:
+        if self._greets_again and self._transport is None and self._owner is not None:
+            self._connecting = self._loop.create_task(self._connect())
+        elif self._opener is None:
             self._lose(TURNED_AWAY)
         else:
             self._lose("eof" if exc is None else "reset")

@@ -207,6 +207,7 @@ class MemoryRequest:
     accepted: list[dict[bytes, bytes]] = field(default_factory=list)
     is_ended: bool = False
     is_gone: bool = False
+    is_congested: bool = False
     _gone: Callable[[], None] | None = None
     _congested: Callable[[bool], None] | None = None
 
@@ -233,6 +234,7 @@ class MemoryRequest:
 
     def lag(self, lags: bool) -> None:
         """The client is slow, or is not any more."""
+        self.is_congested = lags
         if self._congested is not None:
             self._congested(lags)
 

@@ -92,13 +92,16 @@ class InvalidTransition(AssertionError):
     """A bug in a machine: its message holds the recent events."""
 
 
+MAX_MESSAGE_CHARACTERS = 1_000
+"""Of an error's message: it may quote the client, who may have sent a model's name of a megabyte."""
+
 _TYPES = {400: "invalid_request_error", 404: "not_found_error", 413: "invalid_request_error", 429: "rate_limit_error"}
 
 
 def openai_error(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
     """OpenAI's error body: {"error": {"message", "type", "param", "code"}}."""
     kind = _TYPES.get(status, "invalid_request_error" if 400 <= status < 500 else "server_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return {"error": {"message": _clipped(message), "type": kind, "param": param, "code": code}}
 
 
 _ANTHROPIC_TYPES = {
@@ -114,4 +117,11 @@ _ANTHROPIC_TYPES = {
 def anthropic_error(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
     """Anthropic's error body: {"type": "error", "error": {"type", "message"}}; its clients skip what is beside them."""
     kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
-    return {"type": "error", "error": {"type": kind, "message": message, "param": param, "code": code}}
+    return {"type": "error", "error": {"type": kind, "message": _clipped(message), "param": param, "code": code}}
+
+
+def _clipped(message: str) -> str:
+    if len(message) <= MAX_MESSAGE_CHARACTERS:
+        return message
+    half = MAX_MESSAGE_CHARACTERS // 2 - 2
+    return f"{message[:half]} ... {message[-half:]}"

@@ -39,12 +39,21 @@ EVENT_IDS_HEADER = "x-synkti-event-ids"
 an idle stream a comment a second. Other clients get neither, because some take every block for `data:`.
 """
 
+_ORIGIN = re.compile(
+    r"\*|[a-z][a-z0-9+.-]*://[A-Za-z0-9.-]+(:[0-9]{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](:[0-9]{1,5})?"
+)
+
 _CLUSTER = re.compile(r"[a-z][a-z0-9-]{0,18}[a-z0-9]")
 
 
 def is_cluster_name(name: str) -> bool:
     """Lower case letters, digits and hyphens, 2-20 characters: it has to fit in a bucket's name."""
     return _CLUSTER.fullmatch(name) is not None
+
+
+def is_origin(text: str) -> bool:
+    """Whether it is a web page's origin as browsers write it, `https://chat.example.com`, or `*` for any."""
+    return _ORIGIN.fullmatch(text) is not None
 
 
 def table_name(cluster: str) -> str:

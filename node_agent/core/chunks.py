@@ -50,23 +50,24 @@ def hide_reasoning(choice: dict[str, Any]) -> bool:
 
 
 def strip_ids(chunk: dict[str, Any], *, echoes: bool = False) -> None:
-    """Take out, in place, what the client did not ask for.
+    """Take out, in place, what the client did not ask for: vLLM says null there.
 
-    Where it did not, vLLM's first chunk of a chat says null of its prompt, and an echo's tells the prompt's ids.
+    echoes: whether it asked for an echo, of which vLLM tells the ids of the prompt in any case.
     """
     if "prompt_token_ids" in chunk:
         chunk["prompt_token_ids"] = None
     for choice in chunk["choices"]:
-        choice.pop("token_ids", None)
-        if not echoes:
-            choice.pop("prompt_token_ids", None)
+        if "token_ids" in choice:
+            choice["token_ids"] = None
+        if "prompt_token_ids" in choice and not echoes:
+            choice["prompt_token_ids"] = None
 
 
 def make_choice(kind: Kind, index: int, text: str, ids: list[int] | None, said: Mapping[str, Any]) -> dict[str, Any]:
     """A choice in the client's own form.
 
-    ids: None where the client wants none; said: what there may be beside: `logprobs` in the client's form, `reason`
-    and `stop` of the end, `role` with a chat's first.
+    ids: None where the client wants none; said: what there may be beside: `logprobs` in the client's form, `reason` and
+    `stop` of the end, `role` with a chat's first.
     """
     reason = said.get("reason")
     choice: dict[str, Any] = {"index": index}
@@ -77,8 +78,7 @@ def make_choice(kind: Kind, index: int, text: str, ids: list[int] | None, said: 
         choice |= {"text": text, "logprobs": said.get("logprobs"), "finish_reason": reason}
     if reason is not None or kind is Kind.COMPLETION:
         choice["stop_reason"] = said.get("stop")
-    if ids is not None:
-        choice["token_ids"] = ids
+    choice["token_ids"] = ids
     return choice
 
 

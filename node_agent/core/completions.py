@@ -20,6 +20,7 @@ from node_agent.contract.errors import RequestRejected
 from node_agent.core.affinity import conversation_key, prompt_key
 from node_agent.core.bodies import OWN_ARGUMENTS, Body, read_body
 from node_agent.core.lax import read_bool, read_float, read_int
+from node_agent.core.packed import Packed
 
 MAX_CHOICES = 1_024
 """Of one request, of all its prompts together, and so the journals of one stream. vLLM takes as many prompts; its own
@@ -62,21 +63,21 @@ class Generation:
     body: with the fields that are read here as the engine understands them; raw: those of them that the client wrote in
     another way ("true", 3.0), as it wrote them: the engine is asked in the client's words, and checks some of them.
 
-    choices: how many answers it asks for, of all its prompts together; prompts: of a completion, one or more, each a
-    text or ids; echoes: the texts of a completion's prompts, () where they are not known; max_tokens: None where the
+    choices: how many answers it asks for, of all its prompts together; prompt_count: of a completion, 0 of any other;
+    echoes: the texts of a completion's prompts, () where they are not known or not wanted; max_tokens: None where the
     request leaves it to the engine; stop: the strings that end the answer; key: of what it begins with
     (`core/affinity`), None where it has no beginning to speak of.
     """
 
     kind: Kind
-    body: Mapping[str, Any]
+    body: Packed
     model: str
     streaming: bool
     wants_ids: bool
     wants_usage: bool
     wants_running_usage: bool
     choices: int
-    prompts: tuple[Any, ...]
+    prompt_count: int
     echoes: tuple[str, ...]
     max_tokens: int | None
     stop: tuple[str, ...]
@@ -85,8 +86,12 @@ class Generation:
 
     @property
     def as_asked(self) -> dict[str, Any]:
-        """The request's body in the client's own words."""
-        return {**self.body, **self.raw}
+        """The request's body in the client's own words, to be written (see `Packed`)."""
+        return {**self.body.as_written, **self.raw}
+
+    def prompt(self, number: int) -> Any:
+        """One of a completion's prompts, a text or ids."""
+        return _prompts(self.body["prompt"])[number]
 
     @property
     def held_back(self) -> int:
@@ -97,7 +102,7 @@ class Generation:
 
     @property
     def greedy(self) -> bool:
-        return self.body.get("temperature") == 0
+        return bool(self.body.get("temperature") == 0)
 
     @property
     def told_ids(self) -> bool:
@@ -117,7 +122,7 @@ class Generation:
 
     def prompt_number(self, choice: int) -> int:
         """Which of the prompts a choice answers: vLLM numbers the choices of the first prompt first."""
-        return choice * max(1, len(self.prompts)) // self.choices
+        return choice * max(1, self.prompt_count) // self.choices
 
     def echo(self, choice: int) -> str:
         """What the front door puts before an answer."""
@@ -185,17 +190,17 @@ def generation_of(kind: Kind, asked: Body) -> Generation:
     if not isinstance(model, str) or not model or body.get(prompt_field) is None:
         raise OnlyEngineKnows("no model, or no prompt")
     options = {} if kind.speaks_in_events else _stream_options(body.get("stream_options"))
-    prompts = _prompts(body) if kind is Kind.COMPLETION else ()
+    prompts = _prompts_of(body) if kind is Kind.COMPLETION else ()
     return Generation(
         kind=kind,
-        body=body,
+        body=Packed(body),
         model=model,
         streaming=bool(body.get("stream")),
         wants_ids=bool(body.get("return_token_ids")),
         wants_usage=options.get("include_usage", False),
         wants_running_usage=options.get("include_usage", False) and options.get("continuous_usage_stats", False),
         choices=1 if kind.speaks_in_events else _choices(body, prompts),
-        prompts=prompts,
+        prompt_count=len(prompts),
         echoes=_echoes(body, prompts),
         max_tokens=_max_tokens(kind, body),
         stop=_stop_strings(body.get("stop")),
@@ -295,19 +300,25 @@ def _choices(body: Mapping[str, Any], prompts: tuple[Any, ...]) -> int:
     return int(n) * max(1, len(prompts))
 
 
-def _prompts(body: Mapping[str, Any]) -> tuple[Any, ...]:
-    prompt = body["prompt"]
+def _prompts_of(body: Mapping[str, Any]) -> tuple[Any, ...]:
     if body.get("prompt_embeds") is not None:
         raise OnlyEngineKnows("prompt_embeds is a prompt, too")
+    prompts = _prompts(body["prompt"])
+    if not all(isinstance(each, type(prompts[0])) for each in prompts):
+        raise OnlyEngineKnows("prompt is a list of several kinds")
+    return prompts
+
+
+def _prompts(prompt: Any) -> tuple[Any, ...]:
     if not isinstance(prompt, list) or not prompt or not isinstance(prompt[0], (str, list)):
         return (prompt,)
-    if not all(isinstance(each, type(prompt[0])) for each in prompt):
-        raise OnlyEngineKnows("prompt is a list of several kinds")
     return tuple(prompt)
 
 
 def _echoes(body: Mapping[str, Any], prompts: tuple[Any, ...]) -> tuple[str, ...]:
     """The prompts that can be echoed as they are: texts, of which nothing is cut off."""
+    if not body.get("echo"):
+        return ()
     is_known = body.get("truncate_prompt_tokens") is None and all(isinstance(prompt, str) for prompt in prompts)
     return prompts if is_known else ()
 

@@ -68,8 +68,8 @@ def rewind(generation: Generation, choice: int, journal: Journal, *, begun: bool
     }
     if journal.prompt_ids is not None:
         body |= {"prompt": [*journal.prompt_ids, *journal.ids], "add_special_tokens": False}
-    elif generation.prompts and not journal.ids:
-        body["prompt"] = generation.prompts[generation.prompt_number(choice)]
+    elif generation.prompt_count and not journal.ids:
+        body["prompt"] = generation.prompt(generation.prompt_number(choice))
         body |= {key: generation.body[key] for key in ("add_special_tokens",) if key in generation.body}
     else:
         raise ContinuationImpossible("the engine never said which ids the prompt has")
@@ -115,9 +115,9 @@ def again(generation: Generation, choice: int, journal: Journal, way: Way, *, ap
     body |= {"stream": True, "return_token_ids": True, **_scores(generation, begun=begun), **_usage(generation)}
     if generation.hides_reasoning:
         body["include_reasoning"] = True
-    if generation.prompts:
-        body["prompt"] = generation.prompts[generation.prompt_number(choice)]
-    each = generation.choices // max(1, len(generation.prompts))
+    if generation.prompt_count:
+        body["prompt"] = generation.prompt(generation.prompt_number(choice))
+    each = generation.choices // max(1, generation.prompt_count)
     if each > 1 and body.get("seed") is not None:
         body["seed"] += choice % each  # as vLLM seeds the choices of one prompt
     if ids:

@@ -6,10 +6,12 @@ however late its own connection breaks.
 
 from __future__ import annotations
 
-from node_agent.core.failure import is_dead_engine
+from node_agent.core.failure import ENGINE_DIED, is_dead_engine
 from node_agent.core.handing_over import died
 
 _MAY_BE_DEATH = frozenset({"reset", "eof", "broken", "refused"})
+_BEGINS_WITHIN_S = 5.0
+_BEGINS_S_PER_KIB = 0.5
 _OPENINGS = frozenset({b"response.created", b"response.queued", b"response.in_progress", b"ping", b"synkti-prompt"})
 """Events that an engine sends before it has begun to work on a request."""
 
@@ -24,15 +26,24 @@ class EngineLife:
         self._at_end: frozenset[int] = frozenset()
 
     def end(self) -> None:
-        """Its process ended; the first time counts."""
+        """Its process ended, or is about to be ended; the first time counts."""
         if not self.has_ended:
             self.has_ended = True
             self._at_end = frozenset(self.suspects)
 
-    def loss(self, key: int) -> str:
+    def loss(self, key: int, why: str = ENGINE_DIED) -> str:
         """What a request that it had not answered is lost with. key: the request's."""
         there = self._at_end if self.has_ended else self.suspects
-        return died(self.number, alone=not there - {key})
+        return died(self.number, alone=not there - {key}, why=why)
+
+
+def begins_within_s(body_bytes: int) -> float:
+    """How long an engine may work on a request in one piece before some of its answer is likely to be there.
+
+    What nobody sees beginning cannot be told from what has begun: an answer of minutes is not to be suspected of what
+    ends its engine in the middle.
+    """
+    return _BEGINS_WITHIN_S + _BEGINS_S_PER_KIB * body_bytes / 1024
 
 
 def may_be_death(why: str) -> bool:

@@ -159,8 +159,8 @@ class Verdict:
 
     @property
     def is_death(self) -> bool:
-        """Whether the engine's process ended."""
-        return self.why == ENGINE_DIED
+        """Whether the engine's process ended, or is ended because it does nothing any more."""
+        return self.why in (ENGINE_DIED, ENGINE_STUCK)
 
 
 _CLIENTS = Verdict(

@@ -109,6 +109,10 @@ PREFACE = b"SYNKTI-JOURNAL/1 "
 The owner sends it with a stamp of `core/signing` behind it, the keeper answers it with a nonce; each ends its line.
 """
 
+CLOCK_PREFACE = b"SYNKTI-CLOCK/1 "
+"""What the keeper answers instead to an owner whose stamp is of another time: its own time (`core/signing`). It then
+closes the connection, and the owner makes another one."""
+
 MAX_PREFACE_BYTES = 512
 STAMPED = ("JOURNAL", "/")
 """What the stamp is a signature of, in the place of an HTTP method and its target."""

@@ -9,6 +9,8 @@ Rules kept here:
 * at the bound of all journals together the finished ones go first, oldest first; then the abandoned ones, whose client
   left before the end and may come back: of the client that has most here, oldest first. Then a new journal is refused,
   and a growing one too: its owner finds another keeper. A live journal is never thrown away for another;
+* finished journals have a FINISHED_SHAREth of the room: their clients want them only where a connection broke in the
+  answer's last moment, and come back at once;
 * one client has half of the room at most, for what is not finished; beyond it its own abandoned journals go, and then
   its own new lines are refused: however much one sends, there is room for others.
 """
@@ -31,6 +33,7 @@ MAX_OPENING_BYTES = 6 * 1024 * 1024
 """Of one opening, which has the whole request: the rest of its journal is for the answer."""
 
 MAX_BYTES = 256 * 1024 * 1024
+FINISHED_SHARE = 32
 OVERHEAD_BYTES = 1024
 """What a journal costs beside its bytes; without it a million empty ones would be free."""
 
@@ -126,6 +129,7 @@ class Keeper:
     max_bytes: int = MAX_BYTES
     max_journal_bytes: int = MAX_JOURNAL_BYTES
     held_bytes: int = 0
+    _finished_bytes: int = 0
     _kept: OrderedDict[str, KeptJournal] = field(default_factory=OrderedDict)
     _finished: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _shares: Shares = field(default_factory=Shares)  # of clients, in what is not finished
@@ -188,7 +192,10 @@ class Keeper:
         journal.ended = how
         if how is Ended.FINISHED:
             self._shares.add(journal.client, -journal.size)
+            self._finished_bytes += journal.size
             self._finished[stream] = None
+            while self._finished_bytes > self.max_bytes // FINISHED_SHARE:
+                self._let_go(next(iter(self._finished)))
         else:
             self._shares.abandoned(journal.client, stream)
 
@@ -197,6 +204,7 @@ class Keeper:
         journal.orphan_since = None
         if journal.ended is Ended.FINISHED:
             del self._finished[stream]
+            self._finished_bytes -= journal.size
             self._shares.add(journal.client, journal.size)
         elif journal.ended is Ended.ABANDONED:
             self._shares.wanted_again(journal.client, stream)
@@ -288,7 +296,9 @@ class Keeper:
 
     def _count(self, journal: KeptJournal, more: int) -> None:
         self.held_bytes += more
-        if not journal.finished:
+        if journal.finished:
+            self._finished_bytes += more
+        else:
             self._shares.add(journal.client, more)
 
     def _let_go(self, stream: str) -> None:

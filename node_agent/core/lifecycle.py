@@ -1,6 +1,6 @@
 """A node's life, as a machine: what happens goes in, what is to be done comes out.
 
-    STARTING --EngineReady--> READY --RebalanceSeen--> AT_RISK
+    STARTING --EngineReady--> READY --RebalanceSeen, ClockOff--> AT_RISK --ClockRight--> READY
        ^  |                     |                         |
        |  +--- EngineLost <-----+-------------------------+
        |
@@ -72,6 +72,20 @@ class RebalanceSeen:
 
 
 @dataclass(frozen=True)
+class ClockOff:
+    """Several peers agree that this node's clock is wrong (`core/peer_clocks`)."""
+
+    at: float
+
+
+@dataclass(frozen=True)
+class ClockRight:
+    """They do not any more."""
+
+    at: float
+
+
+@dataclass(frozen=True)
 class TermRequested:
     """SIGTERM: a deployment or a scale-in; the drain has its own deadline."""
 
@@ -87,7 +101,9 @@ class Tick:
     streams: int
 
 
-Event = EngineReady | EngineLost | EngineGaveUp | NoticeSeen | RebalanceSeen | TermRequested | Tick
+Event = (
+    EngineReady | EngineLost | EngineGaveUp | NoticeSeen | RebalanceSeen | ClockOff | ClockRight | TermRequested | Tick
+)
 
 
 @dataclass(frozen=True)
@@ -177,7 +193,8 @@ class Lifecycle:
         self.deadline: float | None = None
         self.recent: deque[Event] = deque(maxlen=64)
         self._noticed_at: float | None = None
-        self._at_risk = False
+        self._recommended = False
+        self._clock_off = False
         self._clients_closed = False
 
     def handle(self, event: Event) -> tuple[Effect, ...]:
@@ -193,7 +210,14 @@ class Lifecycle:
             case EngineGaveUp():
                 return self._gone(EXIT_ENGINE_GAVE_UP, f"the engine cannot be kept running: {event.why}")
             case RebalanceSeen():
-                return self._rebalance(event.at)
+                self._recommended = True
+                return self._risk(event.at, "rebalance-recommended", "imds")
+            case ClockOff():
+                self._clock_off = True
+                return self._risk(event.at, "clock-off", "agent")
+            case ClockRight():
+                self._clock_off = False
+                return self._risk(event.at, "clock-right", "agent")
             case NoticeSeen():
                 return self._notice(event)
             case TermRequested():
@@ -205,8 +229,11 @@ class Lifecycle:
     def _engine_ready(self, at: float) -> tuple[Effect, ...]:
         if self.state is not NodeState.STARTING:
             return ()
-        self.state = NodeState.AT_RISK if self._at_risk else NodeState.READY
+        self.state = self._serving_state()
         return (Publish(self.state, "ready", "agent", at),)
+
+    def _serving_state(self) -> NodeState:
+        return NodeState.AT_RISK if self._recommended or self._clock_off else NodeState.READY
 
     def _engine_lost(self, event: EngineLost) -> tuple[Effect, ...]:
         if not self.state.takes_requests:
@@ -214,12 +241,13 @@ class Lifecycle:
         self.state = NodeState.STARTING
         return (Publish(self.state, "engine-lost", "agent", event.at),)
 
-    def _rebalance(self, at: float) -> tuple[Effect, ...]:
-        first, self._at_risk = not self._at_risk, True
-        if not first or self.state is not NodeState.READY:
+    def _risk(self, at: float, step: str, source: str) -> tuple[Effect, ...]:
+        """What puts the node at risk has come, or is over."""
+        state = self._serving_state()
+        if not self.state.takes_requests or self.state is state:
             return ()
-        self.state = NodeState.AT_RISK
-        return (Publish(self.state, "rebalance-recommended", "imds", at),)
+        self.state = state
+        return (Publish(state, step, source, at),)
 
     def _notice(self, event: NoticeSeen) -> tuple[Effect, ...]:
         if self._noticed_at is None:

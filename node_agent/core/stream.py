@@ -96,7 +96,7 @@ class StreamMachine(Account, GoesOn):
         self.lost_error = b""
         self.state = StreamState.WAITING
         if echo.is_unknown(self.generation):
-            self._texts = echo.Texts(len(self.generation.prompts))
+            self._texts = echo.Texts(self.generation.prompt_count)
             return EngineRequest(self.generation.kind.value, echo.echo_body(self.generation))
         self._attempts += 1
         chosen = self.chosen = self.way_at(able)

@@ -21,7 +21,11 @@ from node_agent.core.failure import Counts, Next, Verdict
 MAX_ENGINES = 3
 """Engines that are asked for one request, before it ends with an error."""
 
+MAX_ASKED = 8
+"""The same with those that gave it back because they go, or did not take it because they do not serve."""
+
 _OPINIONS = 2
+_NOT_LOST = frozenset({"handoff", "not-serving"})
 _BUSY = frozenset({"engine-busy", "peer-busy"})
 
 
@@ -52,14 +56,20 @@ class Tries:
         if verdict.counts is Counts.IN_DOUBT:
             self.in_doubt.append(instance_id)
         if verdict.next is Next.ELSEWHERE:
-            return len(self.whys) < MAX_ENGINES
+            return not self.is_at_bound
         self._failures += 1
         is_agreed = verdict.next is Next.FINAL or self._failures >= _OPINIONS
         if answer is not None and verdict.counts is Counts.NO:
             self._answer = answer
         elif is_agreed and self._answer is None:
             self._answer = _without_words(self.whys)
-        return not is_agreed and len(self.whys) < MAX_ENGINES
+        return not is_agreed and not self.is_at_bound
+
+    @property
+    def is_at_bound(self) -> bool:
+        """Whether as many engines were asked as may be."""
+        lost = sum(why not in _NOT_LOST for why in self.whys)
+        return lost >= MAX_ENGINES or len(self.whys) >= MAX_ASKED
 
     @property
     def answer(self) -> Answer | None:

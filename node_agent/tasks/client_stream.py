@@ -24,7 +24,7 @@ from node_agent.core.patience import Pace, first_token_s, sign_every_s, silence_
 from node_agent.core.router import Request, Route
 from node_agent.core.stream_state import StreamState
 from node_agent.core.streams import Machine
-from node_agent.core.tries import MAX_ENGINES, Answer, Tries
+from node_agent.core.tries import Answer, Tries
 from node_agent.core.write_ahead import Closing
 from node_agent.ports import ExchangeLost, Response
 from node_agent.tasks.deadly import SUSPECT_HEADER
@@ -182,7 +182,7 @@ class ClientStream:
             return self._reply.pass_on(answer)
         if tries.were_busy:
             return await self._fail("fleet_full", "No engine had room for this request; try again.", 429)
-        if len(tries.whys) >= MAX_ENGINES:
+        if tries.is_at_bound:
             return await self._fail("engine_lost", f"{tries.in_words('engines')} were lost under this request.")
         after = f", after {tries.in_words('engines')} lost it" if tries.whys else ""
         return await self._fail("no_ready_node", f"No node is ready to go on with this request{after}.")

@@ -73,6 +73,7 @@ class Entrance:
         finally:
             del self._waiting[ticket.number]
             self._admission.withdraw(ticket)
+            del waiting  # its error has this frame, which would hold it: with the request's body, for ever
 
     async def run(self) -> None:
         """Let in who waits, until cancelled."""

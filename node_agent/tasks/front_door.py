@@ -152,6 +152,7 @@ class FrontDoor:
             return await self._pass_on(request, request_id, body.to_bytes(), body.model)
         if kind.speaks_in_events and (not generation.streaming or is_of_one_engine(generation)):
             return await self._pass_on(request, request_id, body.to_bytes(), generation.model)
+        del body  # its objects take many times its bytes, for as long as this waits
         if generation.streaming:
             return await self._stream(request, request_id, generation)
         return await self._whole(request, request_id, generation)
@@ -165,12 +166,12 @@ class FrontDoor:
     async def _pass_on(self, request: DoorRequest, request_id: bytes, body: bytes, model: str | None) -> int:
         """What only an engine can answer, be it with an error."""
         if request.path not in routes.TOKENIZING:
-            return await self._at_engine(request, request_id, body, self._wanted(request, model, None))
+            return await self._at_engine(request, request_id, body, await self._wanted(request, model, None))
         async with self._tokenizing.place(len(request.body), self._models.own.max_model_len):
-            return await self._at_engine(request, request_id, body, self._wanted(request, model, None))
+            return await self._at_engine(request, request_id, body, await self._wanted(request, model, None))
 
     async def _whole(self, request: DoorRequest, request_id: bytes, generation: Generation) -> int:
-        wanted = self._wanted(request, generation.model, generation.key)
+        wanted = await self._wanted(request, generation.model, generation.key)
         return await self._at_engine(request, request_id, generation.engine_body(), wanted, generation)
 
     async def _at_engine(
@@ -189,7 +190,7 @@ class FrontDoor:
         return await self.whole_requests.answer(whole, route, request)
 
     async def _stream(self, request: DoorRequest, request_id: bytes, generation: Generation) -> int:
-        wanted = self._wanted(request, generation.model, generation.key)
+        wanted = await self._wanted(request, generation.model, generation.key)
         durable = _is_durable(request.headers.get(DURABILITY_HEADER))
         if self._streams.is_full:
             return self._refuse(request)
@@ -219,7 +220,7 @@ class FrontDoor:
         generation = takeover.machine.generation
         reader = replace(stream_reader(request.headers), uses_ids=True)  # or it would not be here
         reply = Reply(request, event.stream, generation.kind.value, reader)
-        wanted = self._wanted(request, generation.model, generation.key)
+        wanted = await self._wanted(request, generation.model, generation.key)
         stream = ClientStream(self._node, self._engines, takeover.machine, kept, reply, wanted, takeover.replay)
         return await self._run(stream, stream.resume())
 
@@ -252,9 +253,9 @@ class FrontDoor:
         answer_error(request, 429, "too_many_streams", message, retry_after_s=1.0)
         return 429
 
-    def _wanted(self, request: DoorRequest, model: str | None, key: int | None) -> Request:
+    async def _wanted(self, request: DoorRequest, model: str | None, key: int | None) -> Request:
         """What routing has to know. Raises RequestRejected."""
-        model = self._node.base_model(model)
+        model = await self._models.base_model(model)
         session = request.headers.get(SESSION_HEADER)
         if not session:
             return Request(model, key)

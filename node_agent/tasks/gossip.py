@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import Callable
 
@@ -29,6 +30,7 @@ from node_agent.core.membership import (
     Tick,
 )
 from node_agent.core.nodes import Liveness
+from node_agent.core.signing import CLOCK_HEADER
 from node_agent.core.tag_reads import FIRST_LOOK_CALLS, TagReads
 from node_agent.ports import Datagrams, ExchangeLost, Http, Instances
 from node_agent.tasks.metrics import Metrics
@@ -62,6 +64,10 @@ class Gossip:
         self.machine = machine
         self.clock = clock
         self.changed: Callable[[Changed], None] = _nobody
+        self.heard_clock: Callable[[str, str, str, float], None] = _no_clocks
+        """Hears what time a peer's door says it is: its address, its line, the question's nonce, and the seconds from
+        the question to the answer."""
+
         self.refused: Callable[[bytes, float], None] = lambda content, left_s: None
         self._datagrams = datagrams
         self._client = client
@@ -134,7 +140,7 @@ class Gossip:
                 async with asyncio.timeout(_LOOK_WITHIN_S):
                     found = await instances.nodes(cluster, most_calls)
                 most_calls = None
-                self.handle(Tagged(self.clock(), found))
+                self.handle(Tagged(self.clock(), [node for node in found if _address(node.peer) is not None]))
                 wait_s = reads.next_s(self.machine.nodes, chance())
             except (TransientError, TimeoutError) as error:
                 wait_s = reads.after_failure_s(self.machine.nodes, chance())
@@ -152,6 +158,7 @@ class Gossip:
     async def _exchange(self, ask: Ask) -> None:
         """The question needs no stamp: membership's messages are sealed and count once, whatever the clocks say."""
         headers = {"content-type": "application/octet-stream"}
+        asked_at = self.clock()
         address = _address(ask.to)
         if address is None:
             self.failed(ask.instance_id, "unreachable")
@@ -162,16 +169,28 @@ class Gossip:
             )
             try:
                 answer = await exchange.read_all(_MAX_ANSWER_BYTES)
-                status = exchange.status
+                status, line = exchange.status, exchange.headers.get(CLOCK_HEADER)
             finally:
                 exchange.close()
         except ExchangeLost as lost:
             self.failed(ask.instance_id, lost.why)
             return
         if status == 200:
+            if line is not None:
+                took_s = self.clock() - asked_at
+                self.heard_clock(ask.to, line.decode("latin-1"), question_nonce(ask.body), took_s)
             self.handle(Answered(self.clock(), answer))
         else:
             self.failed(ask.instance_id, f"status-{status}")
+
+
+def question_nonce(question: bytes) -> str:
+    """What a door's word about its clock answers: this question, and no other, for each is sealed with its number."""
+    return hashlib.sha256(question).hexdigest()
+
+
+def _no_clocks(address: str, line: str, nonce: str, took_s: float) -> None:
+    """Nobody compares clocks."""
 
 
 def _address(text: str) -> Address | None:

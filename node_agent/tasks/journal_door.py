@@ -21,6 +21,7 @@ from node_agent.core.epochs import Epoch
 from node_agent.core.journal_wire import (
     ACK,
     APPEND,
+    CLOCK_PREFACE,
     FINISH,
     FORGET,
     MAX_PREFACE_BYTES,
@@ -38,7 +39,7 @@ from node_agent.core.journal_wire import (
     session_key,
 )
 from node_agent.core.keeper import FULL, STALE, UNKNOWN, UNREADABLE, Ended, Keeper, Refused
-from node_agent.core.signing import Doorkeeper
+from node_agent.core.signing import CLOCK_HELPS, Doorkeeper, nonce_of
 from node_agent.ports import Other
 
 GREET_WITHIN_S = 5.0
@@ -155,13 +156,18 @@ class JournalConnection(asyncio.Protocol):
             self._held = held
             return b""
         stamp = line.removeprefix(PREFACE).decode("latin-1")
-        why = self._door.doorkeeper.refusal(stamp, *STAMPED, b"", self._door.clock())
+        doorkeeper, now = self._door.doorkeeper, self._door.clock()
+        why = doorkeeper.refusal(stamp, *STAMPED, b"", now)
+        if why in CLOCK_HELPS:
+            self._transport.write(CLOCK_PREFACE + doorkeeper.clock(stamp, now).encode() + b"\n")
+            self._transport.close()
+            return b""
         if why is not None:
             _log.warning("peer door: refused a journal's connection: %s", why)
             self.abort()
             return b""
         nonce = secrets.token_hex(12)
-        key = session_key(self._door.doorkeeper.key, stamp.split(" ")[2], nonce)
+        key = session_key(self._door.doorkeeper.key, nonce_of(stamp), nonce)
         self._opener, self._sealer = Opener(key, b"owner"), Sealer(key, b"keeper")
         self._timer.cancel()
         self._door.greeted(self)

@@ -130,9 +130,9 @@ def _nothing() -> None:
     """Nobody wants to hear of it."""
 
 
-def _dropped(out: bytes) -> None:
-    """The client has left."""
-
-
 def _nobody(out: bytes) -> None:
     raise AssertionError("nobody was named who gets what is delivered")
+
+
+def _dropped(out: bytes) -> None:
+    """The stream is closed: its client is gone, or has all of it."""

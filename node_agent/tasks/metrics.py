@@ -97,6 +97,21 @@ class Metrics:
         self.waiting = Gauge(
             "synkti_requests_waiting", "Requests that wait until a node can take them", registry=registry
         )
+        self.clock_off = Gauge(
+            "synkti_clock_off_seconds", "How far this node's clock is ahead of most peers'", registry=registry
+        )
+        self.clock_is_off = Gauge(
+            "synkti_clock_is_off",
+            "1 while this node is at risk because several peers have another time",
+            registry=registry,
+        )
+        self.refused = Counter(
+            "synkti_connections_refused",
+            "Connections that a door refused or cut off, by the error's code (unread: the client did not read)",
+            ["door", "code"],
+            registry=registry,
+        )
+        self.body_bytes = Gauge("synkti_body_bytes", "Large bodies that the doors hold", registry=registry)
         self.unexpected = Counter(
             "synkti_unexpected_errors", "Bugs that ended a turn of a loop, by the loop", ["where"], registry=registry
         )
@@ -118,6 +133,10 @@ class Metrics:
         if counter is None:
             counter = self._requests[route, status] = self.requests.labels(route, str(status))
         counter.inc()
+
+    def counted_at(self, door: str) -> Callable[[str], None]:
+        """What counts the connections that this door refuses, by their codes."""
+        return lambda code: self.refused.labels(door, code).inc()
 
     def count_route(self, reason: str) -> None:
         """A node was chosen."""

@@ -18,6 +18,7 @@ _KNOWN_EVERY_S = 5.0
 _UNKNOWN_EVERY_S = 0.5
 _SILENCE_S = 2.0
 _MAX_BYTES = 1024 * 1024
+_OTHERS_EVERY_S = 5.0
 _MAX_OTHERS = 16
 """Models of other nodes whose cards are asked for; more are listed by their names alone."""
 
@@ -32,6 +33,8 @@ class Models:
         self._client = client
         self._engine = engine
         self._others: dict[str, Cards] = {}
+        self._owners: dict[str, str] = {}  # of the others' names: the model that each is another name of
+        self._asked_at = -_OTHERS_EVERY_S
 
     async def run(self) -> None:
         """Until cancelled: adapters come and go while an engine runs."""
@@ -45,6 +48,20 @@ class Models:
         self.own = await _cards(response) or self.own
         self._node.names = self.own.names
 
+    async def base_model(self, name: str | None) -> str | None:
+        """The model that has a name, any engine's of the fleet; the name itself where nobody is known to have it.
+
+        Others are asked at most every few seconds, so that names which nobody has cost nothing.
+        """
+        found = self._node.base_model(name)
+        if name is None or found != name or self._node.serves(name):
+            return found
+        now = self._node.gossip.clock()
+        if name not in self._owners and now - self._asked_at > _OTHERS_EVERY_S and len(self._node.models()) > 1:
+            self._asked_at = now
+            await self.all()
+        return self._owners.get(name, name)
+
     async def all(self) -> list[Mapping[str, Any]]:
         """The cards of all that the fleet serves now, this node's first."""
         served = self._node.models()
@@ -53,6 +70,7 @@ class Models:
         missing = sorted(served - {card["id"] for card in cards})
         await asyncio.gather(*(self._ask_for(model) for model in missing[:_MAX_OTHERS]))
         self._others = {model: self._others[model] for model in missing if model in self._others}
+        self._owners = {name: model for model, known in self._others.items() for name in known.names}
         for model in missing:
             known = self._others.get(model, NO_CARDS).cards
             cards += known or [bare_card(model, int(self._node.clock()))]

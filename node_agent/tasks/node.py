@@ -14,6 +14,7 @@ from node_agent.core.failure import Counts, Fault, Next, Verdict
 from node_agent.core.membership import Announced, Measured, Member, Membership, View
 from node_agent.core.nodes import Load, NodeStatus, Pool
 from node_agent.core.patience import MIN_SILENCE_S
+from node_agent.core.peer_clocks import RIGHT, OwnClock, PeerClocks
 from node_agent.core.router import Nowhere, Request, Route, Router
 from node_agent.ports import Identity
 from node_agent.tasks.deadly import DeadlyRequests
@@ -29,7 +30,8 @@ class Node:
     """clock: unix seconds; model: the one that it serves while its state takes requests.
 
     incarnation: the one that this agent began with, its name in the table; min_silence_s: the least inter-token timeout
-    of the streams here; ways: what the self-test found its engine able to; names: all that the engine answers to.
+    of the streams here; ways: what the self-test found its engine able to; names: all that the engine answers to;
+    own_clock: what peers' clocks say of this node's; clocks: what is known of theirs, None where nobody compares.
     """
 
     identity: Identity
@@ -40,6 +42,8 @@ class Node:
     min_silence_s: float = MIN_SILENCE_S
     ways: tuple[str, ...] = ()
     names: frozenset[str] = frozenset()
+    own_clock: OwnClock = RIGHT
+    clocks: PeerClocks | None = None
     incarnation: int = field(init=False)
     router: Router = field(init=False)
     deadly: DeadlyRequests = field(init=False)
@@ -94,6 +98,11 @@ class Node:
     @property
     def suspects(self) -> set[str]:
         return {status.instance_id for status in self.members.view.suspects}
+
+    def clock_ahead_s(self, status: NodeStatus) -> float | None:
+        """How far a peer's clock is ahead of this node's, in seconds; None where that was not measured."""
+        ahead_s = self.clocks.ahead_s(status.peer) if self.clocks is not None else None
+        return None if ahead_s is None else round(ahead_s, 3)
 
     def member(self, instance_id: str) -> Member | None:
         return self.members.members.get(instance_id)

@@ -39,8 +39,12 @@ class OpenStreams:
         """No client waits in silence; until cancelled."""
         while True:
             await asyncio.sleep(COMMENT_EVERY_S)
-            for stream in self:
-                stream.keep_alive()
+            self._look()
+
+    def _look(self) -> None:
+        """Once over all; a loop's own variable would hold the last one for as long as nobody else comes."""
+        for stream in self:
+            stream.keep_alive()
 
     def give_up(self, stream_id: str) -> None:
         """Let go of a stream for whoever takes it over."""

@@ -62,10 +62,13 @@ class OwnRoutes:
                 **status.to_json(),
                 **load_to_json(node.load_of(status.instance_id)),
                 "suspect": status.instance_id in suspects,
+                "clock_ahead_s": node.clock_ahead_s(status),
             }
             for status in (node.status(), *node.present)
         ]
-        answer_json(request, {"self": node.instance_id, "nodes": nodes})
+        own = node.own_clock
+        clock = {"off_s": round(own.off_s, 3), "is_off": own.is_off, "measured": own.measured, "agreeing": own.agreeing}
+        answer_json(request, {"self": node.instance_id, "clock": clock, "nodes": nodes})
 
     async def _drains(self, request: DoorRequest) -> None:
         record = self._draining.record

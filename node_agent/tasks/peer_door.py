@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import logging
 
+import orjson
+
+from node_agent.contract.errors import openai_error
 from node_agent.contract.names import DURABILITY_HEADER
 from node_agent.core import client_headers, sse
 from node_agent.core.nodes import load_to_header
 from node_agent.core.patience import sign_every_s
-from node_agent.core.signing import AUTH_HEADER, Doorkeeper
+from node_agent.core.signing import AUTH_HEADER, CLOCK_HEADER, CLOCK_HELPS, Doorkeeper, tell_clock
 from node_agent.core.stream_state import LOST_EVENT
 from node_agent.ports import DoorRequest, ExchangeLost, Response
 from node_agent.tasks.answers import answer_error
 from node_agent.tasks.deadly import SUSPECT_HEADER
 from node_agent.tasks.engines import ENGINE_HEADER, ENGINE_PREFIX, LOAD_HEADER, LOST_HEADER, MAX_TOKENS_HEADER
-from node_agent.tasks.gossip import MEMBERS_TARGET
+from node_agent.tasks.gossip import MEMBERS_TARGET, question_nonce
 from node_agent.tasks.kv_bring import KV_HEADER
 from node_agent.tasks.kv_door import KV_PREFIX
 from node_agent.tasks.kv_node import KvNode
@@ -66,8 +69,7 @@ class PeerDoor:
             stamp.decode("latin-1") if stamp else None, request.method, target, request.body, self._node.clock()
         )
         if why is not None:
-            _log.warning("peer door: refused %s %s: %s", request.method, target, why)
-            answer_error(request, 401, "not_a_peer", f"This door is for peers: {why}.")
+            self._refuse(request, stamp, why)
         elif target == TAKE_TARGET:
             self._give_journal(request)
         elif target.startswith(ENGINE_PREFIX + "/"):
@@ -77,12 +79,25 @@ class PeerDoor:
         else:
             answer_error(request, 404, "unknown_route", f"The peer door has no {target}.")
 
+    def _refuse(self, request: DoorRequest, stamp: bytes | None, why: str) -> None:
+        """A peer that signed rightly, and by another clock, gets this door's time, and may ask again."""
+        message = f"This door is for peers: {why}."
+        if stamp is None or why not in CLOCK_HELPS:
+            _log.warning("peer door: refused %s %s: %s", request.method, request.target, why)
+            answer_error(request, 401, "not_a_peer", message)
+            return
+        clock = self._doorkeeper.clock(stamp.decode("latin-1"), self._node.clock())
+        body = orjson.dumps(openai_error(401, "not_a_peer", message))
+        request.respond(401, body, more=[(CLOCK_HEADER, clock.encode())])
+
     def _compare_members(self, request: DoorRequest) -> None:
         answer = self._node.gossip.question(request.body)
         if answer is None:
             answer_error(request, 401, "not_a_peer", "This door is for peers: the message is not sealed as theirs are.")
         else:
-            request.respond(200, answer, b"application/octet-stream")
+            doorkeeper = self._doorkeeper
+            clock = tell_clock(doorkeeper.key, doorkeeper.door, self._node.clock(), question_nonce(request.body))
+            request.respond(200, answer, b"application/octet-stream", [(CLOCK_HEADER, clock.encode())])
 
     def _give_journal(self, request: DoorRequest) -> None:
         try:
@@ -107,6 +122,9 @@ class PeerDoor:
             if (source := request.headers.get(KV_HEADER.encode())) is not None:
                 await self._kv.contexts.bring(headers.get("x-request-id", ""), source.decode("latin-1"))
             turn = await self._served.turn() if SUSPECT_HEADER.encode() in request.headers else None
+            if turn is not None and request.is_gone:
+                turn.end()  # its entry has left while it waited: nobody is there to be told how it ends
+                return
             body, patience_s = request.body, _PATIENCE_S
             response = self._served.ask(request.method, target, headers, body, max_tokens, patience_s, turn=turn)
             shown.asked(response)

@@ -64,9 +64,13 @@ class Reply:
     def keep_alive(self, events: int) -> None:
         """To be called about every COMMENT_EVERY_S: sends something where the connection was idle for too long.
 
+        Nothing is added to what a client has not read yet: that it is slow is no silence of this side.
+
         events: how many the client was sent so far.
         """
         seen, self._seen = self._seen, events
+        if self.request.is_congested:
+            return
         self._quiet = self._quiet + 1 if events == seen else 0
         waits_for_head = not self.started and self._clock() - self._asked_at < EARLY_HEAD_S
         if self._ended or waits_for_head or self._quiet < self._say_at:
@@ -100,6 +104,6 @@ class Reply:
         """An error: inside the stream where it began, as a response where not; the status that the client saw."""
         if not self.started:
             self._ended = True
-            answer_error(self.request, status, code, message, retry_after_s=1.0 if status == 503 else None)
+            answer_error(self.request, status, code, message, retry_after_s=1.0 if status in (429, 503) else None)
             return status
         return self.end(error_event(self._path, error_body(self._path, status, code, message)))

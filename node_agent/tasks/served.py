@@ -20,8 +20,8 @@ from typing import TypeVar
 from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
 from node_agent.core.addresses import Address
 from node_agent.core.drain import ServedStream
-from node_agent.core.engine_life import EngineLife, begins_answer, may_be_death, says_dead
-from node_agent.core.failure import is_dead_engine
+from node_agent.core.engine_life import EngineLife, begins_answer, begins_within_s, may_be_death, says_dead
+from node_agent.core.failure import ENGINE_DIED, ENGINE_STUCK, is_dead_engine
 from node_agent.core.handing_over import handed_to
 from node_agent.core.patience import first_token_s, silence_s
 from node_agent.ports import EngineGroup, ExchangeLost, Http, Response
@@ -45,8 +45,13 @@ _DEATH_WITHIN_S = 0.25
 """From a connection's end to that of its process, as the system tells of them."""
 
 _HEALTH_WITHIN_S = 1.0
-_TURN_WITHIN_S = 1.0
-"""How long a suspect waits for those before it to be answered: after an engine's end there may be hundreds."""
+_TURN_WITHIN_S = 10.0
+"""How long a suspect waits for those before it to be answered."""
+
+_FEW_SUSPECTS = 8
+_HURRIED_S = 1.0
+"""The same where more of them wait: after the end of a busy engine there may be hundreds, nearly all of them innocent.
+"""
 
 _T = TypeVar("_T")
 
@@ -90,6 +95,8 @@ class Served(Asked):
         self._turn = turn
         self._life = registry.life
         self._is_answered = False
+        self._now = asyncio.get_running_loop().time
+        self._suspect_until = self._now() + begins_within_s(body_bytes)  # where its head comes with its answer
         if turn is not None:
             self._life.suspects.add(key)
         self.key = key
@@ -180,15 +187,22 @@ class Served(Asked):
         try:
             return await waiting
         except ExchangeLost as lost:
-            # Without any bytes sent (heard_at is 0) the engine was gone before it could have had the request.
-            if self._is_answered or not self.exchange.heard_at or not may_be_death(lost.why):
+            if self._may_have_begun or (lost.why != ENGINE_STUCK and not may_be_death(lost.why)):
                 raise
+            if lost.why == ENGINE_STUCK:
+                raise self._died(ENGINE_STUCK) from lost
             if not await self._registry.has_died(self._life):
                 raise
             raise self._died() from lost
 
-    def _died(self) -> ExchangeLost:
-        return ExchangeLost(self._life.loss(self.key))
+    @property
+    def _may_have_begun(self) -> bool:
+        """Whether the engine had begun to answer, as far as can be told, or never had the request (heard_at is 0)."""
+        waits_for_head = not self.exchange.is_event_stream and self._now() >= self._suspect_until
+        return self._is_answered or waits_for_head or not self.exchange.heard_at
+
+    def _died(self, why: str = ENGINE_DIED) -> ExchangeLost:
+        return ExchangeLost(self._life.loss(self.key, why))
 
     def _answered(self) -> None:
         self._is_answered = True
@@ -209,6 +223,7 @@ class ServedRequests:
         self._last_pace_s = 0.0
         self._tokens_before = 0  # of those that are over
         self._suspects = asyncio.Lock()
+        self._suspects_waiting = 0
         self._changed = asyncio.Event()
         self.life = EngineLife(0)
         node.metrics.served.set_function(self.__len__)
@@ -253,9 +268,15 @@ class ServedRequests:
     async def turn(self) -> Turn:
         """For a request that an engine died under: until those before it are answered, but not for ever."""
         has_lock = False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_TURN_WITHIN_S):
+        within_s = _TURN_WITHIN_S if self._suspects_waiting < _FEW_SUSPECTS else _HURRIED_S
+        self._suspects_waiting += 1
+        try:
+            async with asyncio.timeout(within_s):
                 has_lock = await self._suspects.acquire()
+        except TimeoutError:
+            pass  # beside others, its engine's end will say less of it
+        finally:
+            self._suspects_waiting -= 1
         return Turn(self._suspects, has_lock=has_lock)
 
     def engine_started(self) -> None:
@@ -300,7 +321,8 @@ class ServedRequests:
         return list(self._served.values())
 
     def lose_all(self, why: str) -> None:
-        """The engine does not work: every request has to go elsewhere."""
+        """The engine does not work and is to be ended: every request has to go elsewhere."""
+        self.life.end()
         for served in self.under_way():
             served.exchange.abort(why)
 

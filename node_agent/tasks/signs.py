@@ -25,6 +25,13 @@ SIGNS = (SIGN, OVERTAKEN)
 _SHOWS_SIGNS = ((SIGNS_HEADER, b"1"),)
 
 
+def without_signs(data: bytes) -> bytes:
+    """What came of a stream, for a client that is handed it as it is; signs come between its events."""
+    while data.startswith(SIGNS):
+        data = data.removeprefix(OVERTAKEN).removeprefix(SIGN)
+    return data
+
+
 class Shown:
     """One request of a peer's. every_s: between two signs."""
 
@@ -81,5 +88,9 @@ class SignsOfLife:
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(self._every_s)
-            for shown in tuple(self._shown):
-                shown.show(clock())
+            self._show_all(clock())
+
+    def _show_all(self, now: float) -> None:
+        """In a function of its own: a loop's variable would hold the last request for as long as none else comes."""
+        for shown in tuple(self._shown):
+            shown.show(now)

@@ -15,10 +15,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from node_agent.core.backoff import Backoff
+from node_agent.core.line_limit import LineLimit
 from node_agent.tasks.metrics import Metrics
-
-LOG_EVERY_S = 60.0
-"""Between two log lines of one place: a loop that fails each second says so once a minute, with how often."""
 
 CALM_S = 60.0
 """A loop that ran that long begins its backoff anew."""
@@ -31,20 +29,16 @@ class Unexpected:
     """Counts and logs what nobody expects. clock: monotonic seconds."""
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
-        self._metrics = metrics
+        self.metrics = metrics
         self._clock = clock
-        self._next_log: dict[str, float] = {}
-        self._left_out: dict[str, int] = {}
+        self._limit = LineLimit(burst=5.0, per_s=1 / 60)  # tracebacks are long
 
     def report(self, where: str, error: BaseException | None, what: str = "") -> None:
         """where: one of few words, a label of the metric; what: more words for the log."""
-        self._metrics.unexpected.labels(where).inc()
-        now = self._clock()
-        if now < self._next_log.get(where, now):
-            self._left_out[where] = self._left_out.get(where, 0) + 1
+        self.metrics.unexpected.labels(where).inc()
+        left_out = self._limit.left_out((where, type(error)), self._clock())
+        if left_out is None:
             return
-        self._next_log[where] = now + LOG_EVERY_S
-        left_out = self._left_out.pop(where, 0)
         repeated = f" ({left_out} more since the last line)" if left_out else ""
         _log.error("a bug in %s%s%s: %r", where, f", {what}" if what else "", repeated, error, exc_info=error)
 

@@ -193,8 +193,11 @@ class Takeovers:
 
 
 def _read_answer(status: int, answer: bytes) -> Taken | bool:
+    """Raises ValueError, also for any answer that is about the peer: that it refused says nothing of the stream."""
+    if status == 404:
+        return bool(orjson.loads(answer)["expired"])
     if status != 200:
-        return bool(status == 404 and orjson.loads(answer).get("expired"))
+        raise ValueError(f"status {status}")
     named, opening, lines = answer.split(b"\n", 2)
     told = orjson.loads(named)
     return Taken(epoch_from_json(told["written_in"]), int(told["number"]), opening, int(told["seq"]), lines)

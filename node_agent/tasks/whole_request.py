@@ -29,7 +29,7 @@ from node_agent.tasks.deadly import SUSPECT_HEADER
 from node_agent.tasks.engines import Engines, answered_by, lost_by
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import EVENT_STREAM
-from node_agent.tasks.signs import SIGNS
+from node_agent.tasks.signs import without_signs
 
 MAX_TOTAL_S = 900.0
 """For all engines together; an answer that takes longer should be streamed."""
@@ -198,7 +198,10 @@ class WholeRequests:
     async def _pass_on(self, request: WholeRequest, response: Response, route: Route, client: DoorRequest) -> None:
         """A stream as it comes. Raises _Failed where it ends before it began, ExchangeLost, ClientGone."""
         ending = Ending()
-        first = ending.feed(await response.read())
+        data = await response.read()
+        while data and not (data := without_signs(data)):
+            data = await response.read()
+        first = ending.feed(data)
         why = ending.why_lost
         if why is not None and not first.strip():
             raise self._lost(request, route, By.ENGINE, why)  # nothing was sent yet: it may go elsewhere
@@ -206,7 +209,7 @@ class WholeRequests:
         client.write(first)
         client.when_congested(response.pause)
         try:
-            await response.pipe(lambda data: None if data in SIGNS else client.write(ending.feed(data)))
+            await response.pipe(lambda data: client.write(ending.feed(without_signs(data))))
             why = ending.why_lost
         except ExchangeLost as lost:
             if client.is_gone:

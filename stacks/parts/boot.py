@@ -42,6 +42,7 @@ def boot_variables(settings: FleetSettings, artifact: Artifact, state: StateStac
         "SYNKTI_CHECKPOINTS_BUCKET": state.checkpoints.bucket_name,
         **_model(settings),
         "SYNKTI_LINGER_S": str(_LINGER_S if settings.load_balancer != "none" else 0),
+        "SYNKTI_ALLOWED_ORIGINS": ",".join(settings.allowed_origins),
         "SYNKTI_GROUP": names.auto_scaling_group_name(settings.cluster),
         "SYNKTI_READY_HOOK": names.READY_HOOK,
         "SYNKTI_READY_WITHIN_S": str(settings.ready_within_s),

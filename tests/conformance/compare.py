@@ -35,9 +35,14 @@ class Answer:
 
 @dataclass
 class Told:
-    """What a stream says, wherever it is cut. shapes: of its chunks; whole: by choice; ends: the last words."""
+    """What a stream says, wherever it is cut.
+
+    shapes: of its first and last chunks; middles: of those between, of which there are none where vLLM joined its
+    outputs; texts, values: by choice; ends: the last words.
+    """
 
     shapes: set[str] = field(default_factory=set)
+    middles: set[str] = field(default_factory=set)
     texts: dict[str, str] = field(default_factory=dict)
     values: dict[str, list[Any]] = field(default_factory=dict)
     usage: list[Any] = field(default_factory=list)
@@ -55,12 +60,22 @@ def differences(stock: Answer, node: Answer) -> dict[str, tuple[Any, Any]]:
         if one != other:
             found[name] = (stock.headers.get(name), node.headers.get(name))
     if stock.is_stream and node.is_stream:
-        one, other = told(stock.body), told(node.body)
-        for part in ("shapes", "texts", "values", "usage", "names", "ends"):
-            if getattr(one, part) != getattr(other, part):
-                found[f"body.{part}"] = (getattr(one, part), getattr(other, part))
+        found |= _streams_differ(told(stock.body), told(node.body))
     elif _body(stock) != _body(node):
         found["body"] = (_body(stock), _body(node))
+    return found
+
+
+def _streams_differ(stock: Told, node: Told) -> dict[str, tuple[Any, Any]]:
+    found: dict[str, tuple[Any, Any]] = {}
+    for part in ("shapes", "middles", "texts", "values", "usage", "names", "ends"):
+        theirs, ours = getattr(stock, part), getattr(node, part)
+        if part == "middles" and not (ours and theirs):
+            continue
+        if part in ("shapes", "middles"):
+            theirs, ours = theirs - ours, ours - theirs
+        if ours != theirs:
+            found[f"body.{part}"] = (theirs, ours)
     return found
 
 
@@ -131,13 +146,15 @@ def _events(stream: bytes) -> Iterator[tuple[str, str]]:
 
 def _chunk(found: Told, chunk: dict[str, Any]) -> None:
     """A chunk of OpenAI's completions."""
-    found.shapes.add(_shape({key: value for key, value in chunk.items() if key not in ("choices", "usage")}))
+    around = {key: value for key, value in chunk.items() if key not in ("choices", "usage")}
     if not chunk["choices"]:
+        found.shapes.add(_shape(around))
         found.usage.append(steady(chunk.get("usage")))
     for choice in chunk["choices"]:
         index = choice["index"]
-        found.shapes.add(_shape({**choice, **choice.get("delta", {})}))
         said = {**choice, **choice.get("delta", {})}
+        is_middle = said.get("finish_reason") is None and "role" not in said and "prompt_token_ids" not in said
+        (found.middles if is_middle else found.shapes).add(_shape({**around, **said}))
         for key in ("text", "content", "reasoning", "role"):
             found.texts[f"{index}.{key}"] = found.texts.get(f"{index}.{key}", "") + (said.get(key) or "")
         for key in ("token_ids", "prompt_token_ids"):

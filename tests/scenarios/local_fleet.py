@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from node_agent.adapters.memory import (
     MemoryRecords,
     MemoryScalingGroup,
 )
+from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.agent import Agent, Outside
 from node_agent.contract.names import ENGINE_PORT
 from node_agent.contract.notices import InterruptionNotice
@@ -146,17 +147,19 @@ async def local_fleet(
     models: Sequence[str] = (MODEL,),
     checkpoints: MemoryCheckpoints | None = None,
     blocks: MemoryBlockStore | None = None,
+    clocks: Mapping[int, SteadyClock] | None = None,
     engine: EngineCommand | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
     """`size` nodes, each ready and known to all others.
 
     engine_options: of the stand-ins; models: what the nodes serve, in turn; checkpoints, blocks: what an earlier fleet
-    left; engine: the command of another engine than the stand-in; extra: settings, as SYNKTI_ variables.
+    left; engine: the command of another engine than the stand-in; clocks: of nodes, by their numbers, whose clocks are
+    others; extra: settings, as SYNKTI_ variables.
     """
     within_s = READY_WITHIN_S if engine is None else REAL_READY_WITHIN_S
     async with unready_fleet(
-        folder, size, seconds_per_token, engine_options, models, checkpoints, blocks, engine, **extra
+        folder, size, seconds_per_token, engine_options, models, checkpoints, blocks, clocks, engine, **extra
     ) as fleet:
         for node in fleet.nodes:
             await eventually(f"{node.instance_id} is ready", partial(fleet.ready, node), within_s)
@@ -173,6 +176,7 @@ async def unready_fleet(
     models: Sequence[str] = (MODEL,),
     checkpoints: MemoryCheckpoints | None = None,
     blocks: MemoryBlockStore | None = None,
+    clocks: Mapping[int, SteadyClock] | None = None,
     engine: EngineCommand | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
@@ -200,7 +204,7 @@ async def unready_fleet(
         outside = Outside(
             identity, metadata, instances, fleet.records, b"cluster key", fleet.group, fleet.checkpoints, fleet.blocks
         )
-        agent = Agent(settings, outside, clients[number], signals=False)
+        agent = Agent(settings, outside, clients[number], signals=False, clock=(clocks or {}).get(number))
         fleet.nodes.append(LocalNode(instance_id, host, agent, metadata, state_dir))
     try:
         for node in fleet.nodes:

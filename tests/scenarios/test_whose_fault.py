@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -28,7 +27,6 @@ TRIGGERS = {
     "busy-429": "busy-429",
 }
 SIZE = 4
-HURT = re.compile(r'synkti_hop_failures_total\{fault="(engine|peer|network)"')
 
 
 class Stage:
@@ -41,10 +39,19 @@ class Stage:
     def body(self, prompt: str, *, stream: bool = False, **more: Any) -> dict[str, Any]:
         return {"model": MODEL, "prompt": prompt, "max_tokens": 3, "stream": stream, **more}
 
-    async def ask(self, entry: int, body: dict[str, Any] | bytes, path: str = "/v1/completions") -> httpx.Response:
+    async def ask(
+        self, entry: int, body: dict[str, Any] | bytes, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"content-type": "application/json"}
-        return await self.fleet.http.post(self.fleet.nodes[entry].url + path, content=content, headers=headers)
+        url, told = self.fleet.nodes[entry].url, {"content-type": "application/json", **(headers or {})}
+        return await self.fleet.http.post(f"{url}/v1/completions", content=content, headers=told)
+
+    async def refuses(self, entry: int, body: dict[str, Any] | bytes) -> bool:
+        return (await self.ask(entry, body)).status_code == 422
+
+    async def all_busy(self) -> bool:
+        """Whether every node is an entry of a stream."""
+        return all(len(node.agent.streams) >= 2 for node in self.fleet.nodes)
 
     def engines(self) -> list[str]:
         """What runs on each node; a node whose engine is down has none."""
@@ -53,12 +60,6 @@ class Stage:
 
     async def metrics(self, entry: int) -> str:
         return (await self.fleet.http.get(self.fleet.nodes[entry].url + "/metrics")).text
-
-    async def total(self, name: str) -> float:
-        """Of all nodes."""
-        texts = [await self.metrics(entry) for entry in range(SIZE)]
-        found = [re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE) for text in texts]
-        return sum(float(value) for values in found for value in values)
 
     async def all_up(self) -> None:
         for node in self.fleet.nodes:
@@ -96,8 +97,10 @@ async def good(stage: Stage, count: int = 12) -> None:
         assert answer.status_code == 200, answer.text
 
 
-@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-@pytest.mark.parametrize("kind", ["poison-exit", "poison-kill", "poison-core"])
+CASES = [("poison-exit", True), ("poison-kill", False), ("poison-core", True), ("poison-core", False)]
+
+
+@pytest.mark.parametrize(("kind", "stream"), CASES)
 def test_a_request_that_ends_engines_gets_one_more_and_is_then_refused_by_all(
     stage: Stage, kind: str, stream: bool
 ) -> None:
@@ -106,7 +109,7 @@ def test_a_request_that_ends_engines_gets_one_more_and_is_then_refused_by_all(
         prompt = f"{kind} {stream}, with a text of its own"
         answer = await stage.ask(0, stage.body(prompt, stream=stream))
         assert error_of(answer)["code"] == "request_kills_engines", answer.text
-        assert answer.status_code == 422
+        assert answer.status_code == (200 if stream else 422), "a stream has its head by then"
         await good(stage)
         same: list[dict[str, Any] | bytes] = [
             stage.body(prompt, stream=not stream),
@@ -114,16 +117,126 @@ def test_a_request_that_ends_engines_gets_one_more_and_is_then_refused_by_all(
             json.dumps({"prompt": prompt + "  \n", "max_tokens": 3, "model": MODEL}, indent=3).encode(),
         ]
         for entry in range(SIZE):
-
-            async def is_refused(entry: int = entry) -> bool:
-                answers = [await stage.ask(entry, body) for body in same]
-                return all(one.status_code == 422 for one in answers)
-
-            await eventually("every node refuses it", is_refused, within_s=5)
+            await eventually("it hears of it", partial(stage.refuses, entry, same[0]), within_s=5)
+            assert [await stage.refuses(entry, body) for body in same] == [True] * 3
         await stage.all_up()
-        after = stage.engines()
-        died = sum(old != new for old, new in zip(before, after, strict=True))
+        died = sum(old != new for old, new in zip(before, stage.engines(), strict=True))
         assert died == 2, "one more engine, and no third"
         assert "synkti_deadly_refused_total 0.0" not in await stage.metrics(3)
+
+    stage.runner.run(story())
+
+
+def test_who_was_beside_a_deadly_request_gets_an_answer(stage: Stage) -> None:
+    """Streams under way, and requests that wait at the same engine for their first token."""
+
+    async def story() -> None:
+        before = stage.engines()
+        long = [stage.ask(n % SIZE, stage.body(f"long {n}", stream=True, max_tokens=300)) for n in range(8)]
+        streams = [asyncio.ensure_future(each) for each in long]
+        await eventually("they are under way", stage.all_busy)
+        # One session goes to one engine, and from there to one other.
+        session = {"x-synkti-session": "together"}
+        poison = asyncio.ensure_future(stage.ask(1, stage.body("poison-exit beside"), headers=session))
+        beside = [
+            asyncio.ensure_future(stage.ask(n % SIZE, stage.body(f"beside {n}", max_tokens=60), headers=session))
+            for n in range(8)
+        ]
+        for answer in await asyncio.gather(*streams):
+            assert '"finish_reason":"length"' in answer.text
+            assert answer.text.endswith("data: [DONE]\n\n")
+        for answer in await asyncio.gather(*beside):
+            assert answer.status_code == 200, answer.text
+        assert error_of(await poison)["code"] == "request_kills_engines"
+        await stage.all_up()
+        assert sum(old != new for old, new in zip(before, stage.engines(), strict=True)) == 2
+
+    stage.runner.run(story())
+
+
+GRAMMAR: dict[str, Any] = {"structured_outputs": {"grammar": "root ::= "}}
+SCHEMA: dict[str, Any] = {
+    "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}}
+}
+TYPOS: dict[str, dict[str, Any]] = {
+    "regex": {"structured_outputs": {"regex": "("}},
+    "bias": {"logit_bias": {"99999999": 1}},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_clients_errors_open_no_breaker_and_are_passed_on(stage: Stage, stream: bool) -> None:
+    async def story() -> None:
+        await stage.all_up()
+        cases: list[tuple[dict[str, Any], int, str | int]] = [
+            (stage.body("g", stream=stream, **GRAMMAR), 500, 500),
+            (stage.body("s", stream=stream, **SCHEMA), 500, 500),
+            (stage.body("error-500", stream=stream), 500, 500),
+            (stage.body("r", stream=stream, **TYPOS["regex"]), 400, 400),
+            (stage.body("b", stream=stream, **TYPOS["bias"]), 400, 400),
+            (stage.body("error-400", stream=stream), 400, 400),
+        ]
+        for number in range(4):
+            for body, status, code in cases:
+                answer = await stage.ask(number % SIZE, body)
+                assert answer.status_code == (200 if stream else status), answer.text
+                assert error_of(answer)["code"] == code
+            await good(stage)
+
+    stage.runner.run(story())
+
+
+def test_errors_without_words_are_one_in_openais_form_and_cost_nobody_anything(stage: Stage) -> None:
+    async def story() -> None:
+        for number in range(6):
+            for text in ("text-500", "empty-500"):
+                for stream in (False, True):
+                    answer = await stage.ask(number % SIZE, stage.body(text, stream=stream))
+                    assert (answer.status_code, error_of(answer)["code"]) == (500, "engine_error")
+                    assert answer.headers["x-should-retry"] == "false"
+            await good(stage)
+
+    stage.runner.run(story())
+
+
+@pytest.mark.parametrize("text", ["busy-503", "busy-429"])
+def test_engines_without_room_are_a_429_and_no_breakers(stage: Stage, text: str) -> None:
+    async def story() -> None:
+        for number in range(6):
+            answer = await stage.ask(number % SIZE, stage.body(text, stream=number % 2 == 0))
+            assert (answer.status_code, error_of(answer)["code"]) == (429, "fleet_full")
+            assert int(answer.headers["retry-after"]) >= 1
+        await good(stage)
+
+    stage.runner.run(story())
+
+
+def test_a_model_that_an_engine_lacks_is_that_engines_fault_and_a_typo_the_clients(stage: Stage) -> None:
+    async def story() -> None:
+        answer = await stage.ask(0, {**stage.body("x"), "model": "typo"})
+        assert (answer.status_code, error_of(answer)["code"]) == (404, "model_not_found")
+        await good(stage, 4)
+
+    stage.runner.run(story())
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_node_that_refuses_its_peers_is_not_the_clients_business(stage: Stage, stream: bool) -> None:
+    """Its clock is another one: it refuses all of them, and they refuse it (401)."""
+
+    async def story() -> None:
+        skewed = stage.fleet.nodes[2].agent.keepers.node
+        clock = skewed.clock
+        skewed.clock = lambda: clock() + 600.0
+        try:
+            for number in range(40):
+                answer = await stage.ask(number % SIZE, stage.body(f"skewed {stream} {number}", stream=stream))
+                assert answer.status_code == 200, answer.text
+                assert "error" not in answer.text
+            # That its peers refuse it is no word of theirs on a stream.
+            resumed = await stage.fleet.http.get(stage.fleet.nodes[2].url + "/v1/streams/" + "0" * 24)
+            assert (resumed.status_code, error_of(resumed)["code"]) == (503, "journal_behind")
+        finally:
+            skewed.clock = clock
 
     stage.runner.run(story())

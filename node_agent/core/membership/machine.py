@@ -197,6 +197,7 @@ class Membership:
             "timers": len(self._timers),
             "probes": len(self._prober),
             "named": len(self._named),
+            "refusals": len(self._refusals),
             "tombstones": len(self._roster.tombstones),
             "sent": self._post.sent,
         }

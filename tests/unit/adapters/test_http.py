@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_exchange import Connection, Exchange
 from node_agent.adapters.imds import Imds
 from node_agent.contract.errors import MetadataUnavailable
+from node_agent.contract.names import SIGNS_HEADER
 from node_agent.contract.notices import InterruptionNotice
 from node_agent.core.addresses import Address
 from node_agent.ports import ExchangeLost, Identity, Response
@@ -27,6 +29,7 @@ Story = Callable[[HttpClient, Address], Coroutine[Any, Any, None]]
 
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+SIGN = b"HTTP/1.1 102 Processing\r\n" + SIGNS_HEADER + b": 1\r\n\r\n"
 
 
 def tell(serve: Serve, story: Story) -> None:
@@ -148,6 +151,77 @@ def test_silence_is_a_loss_before_the_head_and_in_the_middle() -> None:
 
     tell(answering(), before)
     tell(answering(CHUNKED + b"2\r\nok\r\n"), middle)
+
+
+def test_who_shows_signs_of_life_may_take_its_time_and_is_lost_when_they_end() -> None:
+    async def alive(client: HttpClient, address: Address) -> None:
+        asked = client.ask(address, "GET", "/", headers={}, silence_s=0.5, sign_s=0.4)
+        await asked.head()
+        assert (asked.status, await asked.read_all(10)) == (200, b"ok")
+        asked.close()
+
+    async def dead(client: HttpClient, address: Address) -> None:
+        asked = client.ask(address, "GET", "/", headers={}, silence_s=60.0, sign_s=0.2)
+        with pytest.raises(ExchangeLost, match="silence"):
+            await asked.head()
+
+    async def signs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        for _ in range(20):
+            writer.write(SIGN)
+            await asyncio.sleep(0.05)
+        writer.write(WHOLE)
+        writer.close()
+
+    async def one_sign(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(SIGN)
+        try:
+            await reader.read()
+        finally:
+            writer.close()
+
+    tell(signs, alive)
+    tell(one_sign, dead)
+
+
+def test_who_shows_no_signs_is_given_the_silence_that_was_asked_for() -> None:
+    """A node of an older version."""
+
+    async def older(client: HttpClient, address: Address) -> None:
+        asked = client.ask(address, "GET", "/", headers={}, silence_s=60.0, sign_s=0.1)
+        await asked.head()
+        asked.close()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+        await asyncio.sleep(0.5)
+        writer.write(WHOLE)
+        writer.close()
+
+    tell(slow, older)
+
+
+def test_a_process_that_stood_still_reads_what_came_before_it_calls_that_a_silence() -> None:
+    async def stalled(client: HttpClient, address: Address) -> None:
+        response = await ask(client, address, silence_s=0.3)
+        assert await response.read() == b"ok"
+        time.sleep(1.0)  # noqa: ASYNC251 # that is what is tested: the answer is there, and nobody has looked
+        assert await response.read() == b"!"
+        response.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(CHUNKED + b"2\r\nok\r\n")
+        await writer.drain()
+        asyncio.get_running_loop().call_later(0.1, writer.write, b"1\r\n!\r\n")
+        try:
+            await reader.read()
+        finally:
+            writer.close()
+
+    tell(serve, stalled)
 
 
 def test_who_accepts_at_once_may_then_take_its_time_and_who_does_not_is_lost_at_once() -> None:

@@ -9,12 +9,19 @@ from hypothesis import strategies as st
 from node_agent.contract.notices import InterruptionNotice
 from node_agent.contract.states import NodeState
 from node_agent.core.lifecycle import (
+    ClockOff,
+    ClockRight,
     CloseClients,
+    EngineLost,
     EngineReady,
+    Event,
     Lifecycle,
     MoveStreams,
     NoticeSeen,
+    Publish,
+    RebalanceSeen,
     Retire,
+    TermRequested,
     Tick,
     believed_deadline,
     in_own_time,
@@ -72,3 +79,27 @@ def test_a_node_serves_by_its_own_word_while_it_takes_requests_or_has_streams() 
     assert service_word(NodeState.STARTING, 3).startswith("serving"), "its clients' streams continue elsewhere"
     assert not service_word(NodeState.STARTING, 0).startswith("serving")
     assert not service_word(NodeState.DRAINING, 0).startswith("serving")
+
+
+def test_a_clock_that_is_off_puts_a_node_at_risk_and_one_that_is_right_again_takes_it_back() -> None:
+    machine = Lifecycle()
+    events: list[Event] = [EngineReady(1), ClockOff(2), ClockOff(3), EngineLost(4, "x"), EngineReady(5), ClockRight(6)]
+    steps = [effect for event in events for effect in machine.handle(event) if isinstance(effect, Publish)]
+    assert [(step.step, step.state) for step in steps] == [
+        ("ready", NodeState.READY),
+        ("clock-off", NodeState.AT_RISK),
+        ("engine-lost", NodeState.STARTING),
+        ("ready", NodeState.AT_RISK),
+        ("clock-right", NodeState.READY),
+    ]
+
+
+def test_a_right_clock_takes_no_recommendation_back_and_ends_no_drain() -> None:
+    machine = Lifecycle()
+    for event in (EngineReady(1), RebalanceSeen(2), ClockOff(3), ClockRight(4)):
+        machine.handle(event)
+    assert machine.state is NodeState.AT_RISK
+    machine.handle(TermRequested(5, 95))
+    assert machine.handle(ClockOff(6)) == ()
+    assert machine.handle(ClockRight(7)) == ()
+    assert machine.state is NodeState.DRAINING

@@ -22,7 +22,7 @@ from node_agent.core.failure import (
     judge_loss,
     read_body,
 )
-from node_agent.core.tries import MAX_ENGINES, Answer, Tries
+from node_agent.core.tries import MAX_ASKED, MAX_ENGINES, Answer, Tries
 
 WORDS = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
 JSON = st.recursive(st.none() | WORDS, lambda inner: st.lists(inner) | st.dictionaries(WORDS, inner))
@@ -137,6 +137,7 @@ WORDLESS = judge_answer(By.ENGINE, 500, Body.OTHER)
 REFUSED = judge_answer(By.ENGINE, 400, Body.ERROR)
 BUSY = judge_answer(By.ENGINE, 503, Body.ERROR)
 LOST = judge_loss(By.ENGINE, "reset")
+HANDED_OVER = judge_loss(By.ENGINE, "handoff")
 SAID = Answer(500, b'{"error":{"message":"it"}}')
 
 
@@ -180,4 +181,14 @@ def test_the_bound_is_on_engines_whatever_they_do() -> None:
         assert asked == MAX_ENGINES
         assert tries.answer is None
         assert tries.were_busy is (verdict is BUSY)
+    tries = Tries()
+    for _ in range(MAX_ASKED - 1):
+        assert tries.failed("x", HANDED_OVER), "nothing was lost"
+    assert not tries.failed("x", HANDED_OVER)
+
+
+def test_failures_are_told_in_words() -> None:
+    tries = Tries()
+    for _ in range(3):
+        tries.failed("x", BUSY)
     assert tries.in_words("engines") == "3 engines (engine-busy, engine-busy, engine-busy)"

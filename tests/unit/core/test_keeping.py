@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from node_agent.contract.states import NodeState
 from node_agent.core import keeper as keeping
 from node_agent.core.epochs import Epoch, EventId, Run, event_id_suffix, parse_event_id
-from node_agent.core.keeper import LIFE_S, ORPHAN_AFTER_S, OVERHEAD_BYTES, Ended, Keeper, Refused
+from node_agent.core.keeper import FINISHED_SHARE, LIFE_S, ORPHAN_AFTER_S, OVERHEAD_BYTES, Ended, Keeper, Refused
 from node_agent.core.nodes import NodeStatus, Pool
 from node_agent.core.placement import RANKS, choose_keepers, rank
 from node_agent.core.write_ahead import Condition, Copy, Instruction, Open, WriteAhead
@@ -119,9 +119,19 @@ def test_one_client_has_half_of_the_room_and_its_own_abandoned_journals_go_for_i
     keeper.end("a", ONE, Ended.ABANDONED)
     opened(keeper, "c", 9 * KIB, client="greedy")
     assert gone(keeper, "a", "b", "c") == ["a"]
-    keeper.end("b", ONE, Ended.FINISHED)
-    opened(keeper, "d", 9 * KIB, client="greedy")
-    assert gone(keeper, "b", "c") == [], "what is finished is nobody's share"
+    keeper.forget("b", ONE)
+    opened(keeper, "small", client="greedy")
+    keeper.end("small", ONE, Ended.FINISHED)
+    assert keeper._shares.of("greedy") == 10 * KIB, "what is finished is nobody's share"
+
+
+def test_finished_journals_have_a_part_of_the_room_however_much_there_is() -> None:
+    keeper = Keeper(max_bytes=10_000 * KIB)
+    for number in range(10_000):
+        opened(keeper, f"s{number}", 100, client=f"client {number % 7}")
+        keeper.end(f"s{number}", ONE, Ended.FINISHED)
+    assert 0 < keeper.held_bytes <= keeper.max_bytes / FINISHED_SHARE
+    assert keeper.take("s9999", "i-b", 0.0) is not None, "the last ones are there"
 
 
 STEPS = st.lists(
@@ -163,16 +173,18 @@ def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
         for kept in keeper._kept.values():
             shares[kept.client] += 0 if kept.finished else kept.size
         assert +shares == keeper._shares._bytes
+        assert keeper._finished_bytes == sum(kept.size for kept in keeper._kept.values() if kept.finished)
         assert set(keeper._finished) == {name for name, kept in keeper._kept.items() if kept.finished}
 
 
 def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -> None:
-    keeper = Keeper(max_bytes=100 * KIB)
-    for stream in ("first", "second", "third"):
-        opened(keeper, stream, 30 * KIB, client=f"client of {stream}")
+    keeper = Keeper(max_bytes=64 * KIB)
+    for stream in ("first", "second"):
+        opened(keeper, stream)
+    opened(keeper, "third", 30 * KIB, client="a client")
     keeper.end("second", ONE, Ended.FINISHED)
     keeper.end("first", ONE, Ended.FINISHED)
-    opened(keeper, "fourth", 15 * KIB)
+    opened(keeper, "fourth", 31 * KIB, client="another")
     assert gone(keeper, "first", "second", "third") == ["second"]
     assert keeper.take("third", "i-b", 0.0) is not None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -28,7 +30,9 @@ from node_agent.tasks.engines import ENGINE_HEADER
 from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import Reply
+from node_agent.tasks.signs import OVERTAKEN, SIGN
 from tests.unit.tasks.a_node import status_of
+from tests.unit.tasks.virtual_time import play
 
 BODY = {"model": "m", "stream": True, "temperature": 0, "messages": [{"role": "user", "content": "x"}]}
 TOKEN = b'data: {"id":"e","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null,"token_ids":[7]}]}\n\n'
@@ -130,9 +134,14 @@ def run(
     peers: int,
     during: Callable[[ClientStream, MemoryRequest], None] | None = None,
     able: Sequence[int] = (),
+    *,
+    virtual: bool = False,
     **fields: object,
 ) -> tuple[int, bytes, int]:
-    """The status, all bytes that were sent, and the status line that was sent (0 for none)."""
+    """The status, all bytes that were sent, and the status line that was sent (0 for none).
+
+    virtual: whether time is.
+    """
     client = MemoryRequest()
 
     async def story() -> int:
@@ -147,11 +156,62 @@ def run(
             await engines.asked.wait()
             await asyncio.sleep(0)
             during(stream, client)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(3_600 if virtual else 5):
             return await running
 
-    status = asyncio.run(story())
+    status = play(story) if virtual else asyncio.run(story())
     return status, client.answer, client.status
+
+
+class Shown(Part):
+    """It sends its parts four times a second, then signs of life, until it is aborted, or has sent so many."""
+
+    def __init__(self, sign: bytes, *parts: bytes, count: int = 1_000_000, then: Sequence[bytes] = ()) -> None:
+        super().__init__(*parts)
+        self._sign = sign
+        self._count = count
+        self._rest = then
+
+    async def pipe(self, sink: Callable[[bytes], None]) -> None:
+        clock = asyncio.get_running_loop().time
+        for data in itertools.chain(self._parts, itertools.repeat(self._sign, self._count), self._rest):
+            await asyncio.wait({self._aborted}, timeout=0.25)
+            if self._aborted.done():
+                raise ExchangeLost(self._aborted.result())
+            self.heard_at = clock()
+            sink(data)
+
+
+MANY = [ROLE, *[TOKEN] * 8]
+REST = (TOKEN.replace(b'"finish_reason":null', b'"finish_reason":"stop"'), b"data: [DONE]\n\n")
+
+
+def test_a_node_that_shows_that_it_lives_is_waited_for() -> None:
+    """Ten minutes in which a stream has no blocks, or a model takes its time: nothing of it reaches the client."""
+    engines = Engines(lambda: Shown(SIGN, *MANY, count=2_400, then=REST))
+    status, body, _ = run(engines, peers=2, virtual=True)
+    assert (status, len(engines.opened)) == (200, 1)
+    assert body.count(b"data: {") == 10
+    assert SIGN not in body
+
+
+def test_a_stream_that_its_working_engine_has_overtaken_goes_on_elsewhere() -> None:
+    turns = itertools.count()
+    engines = Engines(lambda: Part(ROLE, *REST) if next(turns) else Shown(OVERTAKEN, *MANY))
+    status, body, _ = run(engines, peers=2, virtual=True)
+    assert (status, len(engines.opened)) == (200, 2)
+    assert b"after silence on i-0" in body
+    pause = re.search(rb"pause ([0-9.]+) ms", body)
+    assert pause is not None
+    assert 2_000 <= float(pause[1]) <= 3_500, "the client has waited since the last token, whatever signs came"
+    assert OVERTAKEN not in body
+
+
+def test_nothing_is_judged_by_a_pace_before_there_is_one() -> None:
+    """One token says nothing of the next; a first token's time is left."""
+    engines = Engines(lambda: Shown(OVERTAKEN, TOKEN, count=80, then=REST))  # for 20 s
+    status, _, _ = run(engines, peers=2, virtual=True)
+    assert (status, len(engines.opened)) == (200, 1)
 
 
 def test_engines_are_bounded_and_the_end_is_an_error_not_a_clean_one() -> None:

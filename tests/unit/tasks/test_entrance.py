@@ -88,6 +88,28 @@ def test_who_waited_too_long_is_sent_away() -> None:
     tell(story, Admission(max_wait_s=0.01))
 
 
+def test_who_waited_too_long_for_full_nodes_goes_to_one_with_an_open_breaker() -> None:
+    async def run() -> None:
+        now = 0.0
+        node = make_node(1)
+        node.gossip.clock = lambda: now
+        assert isinstance(node.route(WANTED), Route)
+        for _ in range(FAILURES):
+            node.failed("i-1", judge_loss(By.PEER, "reset"))
+        node.measured(FULL)
+        entrance = Entrance(node, lambda: 0.5, Admission(max_wait_s=0.1))
+        letting_in = asyncio.ensure_future(entrance.run())
+        waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
+        await until_waiting(node, 1)
+        now = 0.2
+        async with asyncio.timeout(10):
+            route = await waiting
+        assert (route.node.instance_id, route.reason) == ("i-1", "last-resort")
+        letting_in.cancel()
+
+    asyncio.run(run())
+
+
 def test_who_has_to_wait_does_not_use_up_the_one_trial_of_a_node_that_failed() -> None:
     admission = Admission()
 

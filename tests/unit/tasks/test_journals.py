@@ -17,9 +17,10 @@ from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.adapters.journal_link import TURNED_AWAY, TcpJournalLinks, TcpLink
 from node_agent.core.addresses import Address
 from node_agent.core.epochs import Epoch
-from node_agent.core.journal_wire import APPEND, FORGET, MAX_PREFACE_BYTES, OPEN, PREFACE, encode
+from node_agent.core.journal_wire import APPEND, CLOCK_PREFACE, FORGET, MAX_PREFACE_BYTES, OPEN, PREFACE, encode
 from node_agent.core.keeper import LIFE_S, UNREADABLE, Keeper
-from node_agent.core.signing import Doorkeeper
+from node_agent.core.peer_clocks import PeerClocks
+from node_agent.core.signing import Doorkeeper, nonce_of, tell_clock
 from node_agent.ports import DoorRequest
 from node_agent.tasks import journal_door
 from node_agent.tasks.journal_door import JournalDoor
@@ -130,6 +131,46 @@ def test_a_stranger_and_a_recording_are_refused(key: bytes, at: float) -> None:
         ends.link(key, at).send(opened())
         assert await ends.why == TURNED_AWAY, "that says nothing of whether the keeper's node is there"
         assert len(ends.keeper) == 0
+
+    tell(story)
+
+
+@pytest.mark.parametrize("skew_s", [60.0, -45.0, 900.0, -86_400.0])
+def test_a_keeper_with_another_clock_is_greeted_in_its_own_time(skew_s: float) -> None:
+    async def story(ends: Ends) -> None:
+        clocks = PeerClocks(KEY)
+        links = TcpJournalLinks(KEY, lambda: NOW - skew_s, LAG_S, "127.0.0.1", clocks)
+        for number in range(2):  # the second one needs no refusal any more
+            link = links.connect(ends.address, ends)
+            link.send(opened(), number)
+            assert await ends.heard.get() == number
+            assert abs((clocks.ahead_s(str(ends.address)) or 0.0) - skew_s) < 1
+            link.close()
+        assert len(ends.keeper) == 1
+        assert not ends.why.done()
+
+    tell(story)
+
+
+def test_a_keeper_that_only_ever_says_its_time_is_lost_after_the_second_time() -> None:
+    async def story(ends: Ends) -> None:
+        connections = 0
+
+        async def door(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            stamp = (await reader.readline()).decode().strip().removeprefix(PREFACE.decode())
+            line = tell_clock(KEY, "d1", NOW + 3600 * connections, nonce_of(stamp))
+            writer.write(CLOCK_PREFACE + line.encode() + b"\n")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(door, "127.0.0.1", 0)
+        address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
+        TcpJournalLinks(KEY, lambda: NOW, LAG_S, "127.0.0.1", PeerClocks(KEY)).connect(address, ends).send(opened())
+        assert await ends.why == TURNED_AWAY
+        assert connections == 2
+        server.close()
 
     tell(story)
 

@@ -14,11 +14,11 @@ from node_agent.contract.errors import StaleEpoch
 from node_agent.core import journal_wire
 from node_agent.core.addresses import Address
 from node_agent.core.epochs import Epoch
-from node_agent.core.journal_wire import APPEND, FINISH, OPEN
-from node_agent.core.keeper import STALE, Keeper
-from node_agent.core.write_ahead import Closing, WriteAhead
+from node_agent.core.journal_wire import APPEND, FINISH, FORGET, OPEN
+from node_agent.core.keeper import FULL, GAP, MAX_OPENING_BYTES, STALE, TOO_LARGE, Keeper
+from node_agent.core.write_ahead import JOURNAL_TOO_LARGE, MAX_REOPENS, OPENING_TOO_LARGE, Closing, WriteAhead
 from node_agent.ports import JournalLink, LinkOwner
-from node_agent.tasks.keepers import Keepers
+from node_agent.tasks.keepers import _LOOK_FOR_ROOM_EVERY, Keepers
 from node_agent.tasks.kept_stream import KeptStream
 from tests.unit.tasks.a_node import make_node
 
@@ -33,8 +33,9 @@ class Link:
     is_late: bool = False
 
     def send(self, message: bytes, receipt: object = None) -> None:
-        ((kind, _, _, body),) = journal_wire._messages(message)
+        ((kind, _, number, body),) = journal_wire._messages(message)
         self.sent.append((kind, body))
+        self.last = kind, number
         self.receipts.append(receipt)
 
     def acknowledge(self) -> None:
@@ -234,22 +235,112 @@ def test_a_journal_whose_client_may_come_back_stays_here_too_and_is_copied_when_
     tell(story, peers=3)
 
 
-def test_a_peer_that_refuses_is_not_asked_again_at_once() -> None:
+@pytest.mark.parametrize("why", ["refused", "eof", "turned-away", "broken"])
+@pytest.mark.parametrize("works", [False, True], ids=["at-once", "after-it-worked"])
+def test_a_peer_whose_link_ends_at_once_is_not_asked_again_at_once(why: str, works: bool) -> None:
+    """That it accepts a connection, and takes the first message, proves nothing: it may do so a thousand times."""
+
     async def story() -> None:
         stage, asked = Stage(peers=2), 0
 
-        def refuse(address: Address, owner: LinkOwner) -> JournalLink:
+        def end(link: Link) -> None:
+            if works:
+                link.acknowledge()
+            link.owner.lost(why)
+
+        def connect(address: Address, owner: LinkOwner) -> JournalLink:
             nonlocal asked
             asked += 1
-            asyncio.get_running_loop().call_soon(owner.lost, "refused")
-            return Link(owner)
+            link = Link(owner)
+            asyncio.get_running_loop().call_soon(end, link)
+            return link
 
-        stage.connect = refuse  # type: ignore[method-assign] # nobody keeps anything
+        stage.connect = connect  # type: ignore[method-assign] # nobody keeps anything for long
         stream = stage.begin()
         write(stream, b"1")
         for _ in range(200):
             await asyncio.sleep(0)
+            write(stream, b"2")
         assert asked == 2
-        assert stage.client.answer == b"1"  # with nobody to keep it, it is not held back
+        assert stage.client.answer == b"1" + 200 * b"2"  # with nobody to keep it, it is not held back
 
     asyncio.run(story())
+
+
+def test_a_link_that_worked_for_some_time_is_made_anew_at_once() -> None:
+    async def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        before = dict(stage.links)
+        stage.keepers.lost("i-1", "eof", worked_s=60.0)
+        assert stage.links["i-1"] is not before["i-1"]
+
+    tell(story)
+
+
+def test_a_request_too_large_to_be_kept_is_sent_to_nobody_and_counted() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.links.clear()
+        large = stage.keepers.begin(WriteAhead("l", Epoch(1, "i-0"), b"o" * (MAX_OPENING_BYTES + 1)), None)
+        large.deliver = stage.client.write
+        write(large, b"one")
+        assert all(link.sent == [] for link in stage.links.values())
+        assert (stage.client.sent, large.ahead.unkept, large.ahead.gaps) == ([b"one"], OPENING_TOO_LARGE, 0)
+        assert b'synkti_streams_unkept_total{why="request-too-large"} 1.0' in stage.keepers.node.metrics.exposition()
+        large.close(Closing.ABANDONED)
+        assert len(stage.own) == 0
+
+    tell(story)
+
+
+def test_a_journal_that_outgrows_its_keepers_is_the_loss_of_its_stream_alone_and_said() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        said: list[str] = []
+        stream.unkept = lambda: said.append(stream.ahead.unkept)
+        write(stream, b"one")
+        first, second = stage.links.values()
+        first.owner.refused(stream.handle, TOO_LARGE)
+        assert said == [JOURNAL_TOO_LARGE]
+        assert second.sent[-1][0] == FORGET
+        assert stage.client.sent == [b"one"]
+        write(stream, b"two")
+        second.owner.refused(stream.handle, TOO_LARGE)
+        assert (said, stage.client.sent) == ([JOURNAL_TOO_LARGE], [b"one", b"two"])
+
+    tell(story)
+
+
+def test_a_keeper_without_room_is_asked_again_after_some_time_and_one_that_loses_all_is_not() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        full, forgetful = stage.links.values()
+        full.owner.refused(stream.handle, FULL)
+        forgetful.acknowledge()
+        for _ in range(10):
+            forgetful.owner.refused(stream.handle, GAP)
+            forgetful.acknowledge()
+        opened = [[kind for kind, _ in link.sent].count(OPEN) for link in (full, forgetful)]
+        assert opened == [1, 1 + MAX_REOPENS]
+        for _ in range(2 * _LOOK_FOR_ROOM_EVERY):
+            stage.keepers._review_all()
+        assert [[kind for kind, _ in link.sent].count(OPEN) for link in (full, forgetful)] == [2, 1 + MAX_REOPENS]
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    ("how", "said", "kept_here"),
+    [
+        (Closing.FINISHED, (FINISH, 0), 0),
+        (Closing.ABANDONED, (FINISH, 1), 0),
+        (Closing.UNHEARD_OF, (FORGET, 0), 0),
+        (Closing.MOVES, (OPEN, 0), 1),
+    ],
+)
+def test_keepers_are_told_how_a_stream_ends(how: Closing, said: tuple[int, int], kept_here: int) -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        stream.close(how)
+        assert [link.last for link in stage.links.values()] == [said, said]
+        assert len(stage.own) == kept_here
+
+    tell(story)

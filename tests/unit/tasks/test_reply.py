@@ -74,6 +74,23 @@ def test_after_the_end_nothing_more_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     assert b'"code":"code"' in client.answer
 
 
+def test_nothing_is_added_to_what_a_client_has_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "EARLY_HEAD_S", 0.0)
+    client = MemoryRequest()
+
+    async def story() -> None:
+        reply = Reply(client, "s", "/v1/chat/completions", KEEPS_IDS)
+        client.lag(True)
+        for _ in range(5):
+            reply.keep_alive(0)
+        assert (client.status, client.sent) == (0, [])
+        client.lag(False)
+        reply.keep_alive(0)
+        assert client.sent == [b": waiting\n"]
+
+    asyncio.run(story())
+
+
 def test_an_error_has_the_form_that_its_routes_clients_read(monkeypatch: pytest.MonkeyPatch) -> None:
     client = played(monkeypatch, 0.0, [], path="/v1/messages", ended=True)
     assert client.answer.startswith(b'{"type":"error","error":{"type":"overloaded_error","message":"message"')

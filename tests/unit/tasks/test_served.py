@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from node_agent.core.addresses import Address
-from node_agent.core.handing_over import Death, read_death
+from node_agent.core.handing_over import Death, read_death, read_loss
 from node_agent.ports import ExchangeLost
 from node_agent.tasks import served as module
 from node_agent.tasks.served import ServedRequests, WatchedGroup
@@ -22,6 +22,7 @@ DEAD = orjson.dumps({"error": {"message": "EngineCore encountered an issue. See 
 class Exchange:
     """A response whose bytes and end a test gives. heard_at: 0 while nothing was sent."""
 
+    is_event_stream = False
     headers: dict[bytes, bytes] = {}  # noqa: RUF012 # never changed
     status, pieces, began_at, heard_at = 200, 0, 0.0, 1.0
 
@@ -169,6 +170,38 @@ def test_a_connection_that_breaks_under_a_living_engine_is_only_that(monkeypatch
         one, exchange = stage.ask()
         exchange.told.put_nowait("reset")
         assert await stage.loss(one.head()) == "reset"
+
+    play(story)
+
+
+def test_an_answer_in_one_piece_that_is_long_under_way_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "begins_within_s", lambda body_bytes: 0.0)
+
+    async def story(stage: Stage) -> None:
+        one, whole = stage.ask()
+        other, stream = stage.ask()
+        stream.is_event_stream = True
+        stage.inner.ended.set_result(134)
+        for each in (whole, stream):
+            each.told.put_nowait("reset")
+        assert await stage.loss(one.head()) == "reset"
+        assert read_death(await stage.loss(other.head())) == Death("1", alone=True)
+
+    play(story)
+
+
+def test_an_engine_that_is_ended_because_it_is_stuck_is_a_death_to_those_without_an_answer() -> None:
+    async def story(stage: Stage) -> None:
+        one, _ = stage.ask()
+        other, exchange = stage.ask()
+        exchange.told.put_nowait(b"")
+        await other.head()
+        exchange.told.put_nowait(b"data: 1\n\n")
+        await other.read()
+        stage.served.lose_all("engine-stuck")
+        line = await stage.loss(one.head())
+        assert (read_loss(line), read_death(line)) == (("engine-stuck", None), Death("1", alone=True))
+        assert await stage.loss(other.read()) == "engine-stuck"
 
     play(story)
 

@@ -16,6 +16,7 @@ from node_agent.core.router import Request, Route
 from node_agent.core.stream_state import LOST_EVENT
 from node_agent.ports import ExchangeLost
 from node_agent.tasks.engines import ENGINE_HEADER
+from node_agent.tasks.signs import OVERTAKEN, SIGN
 from node_agent.tasks.whole_request import WholeRequest, WholeRequests
 from tests.unit.tasks.a_node import make_node
 
@@ -93,6 +94,15 @@ def test_a_stream_of_another_route_passes_as_it_is() -> None:
     client, asked = ask(Stream(TOKEN, TOKEN, LAST))
     assert client.answer == TOKEN * 2 + LAST
     assert asked == ["i-0"]
+
+
+@pytest.mark.parametrize("sign", [SIGN, OVERTAKEN])
+def test_a_peers_signs_of_life_are_not_for_the_client(sign: bytes) -> None:
+    client, asked = ask(Stream(sign, sign * 2, TOKEN, sign, sign + TOKEN, LAST))
+    assert client.answer == TOKEN * 2 + LAST
+    assert asked == ["i-0"]
+    client, asked = ask(Stream(sign), Stream(TOKEN, LAST))
+    assert (client.answer, len(asked)) == (TOKEN + LAST, 2)
 
 
 @pytest.mark.parametrize(

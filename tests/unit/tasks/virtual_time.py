@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class _Selector(selectors.SelectSelector):
@@ -35,7 +37,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now += seconds
 
 
-def play(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a story on virtual time."""
+def play(story: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a story on virtual time; what it returns."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(story())
+        return runner.run(story())

@@ -23,6 +23,7 @@ from node_agent.core.membership.wire import (
     Kind,
     Left,
     Loads,
+    Refusal,
     Rumour,
     Seal,
     Suspect,
@@ -38,6 +39,7 @@ from node_agent.core.membership.wire import (
     write_left,
     write_load,
     write_loads,
+    write_refusal,
     write_suspect,
 )
 from node_agent.core.nodes import WAYS, Load, NodeStatus, Pool
@@ -89,6 +91,7 @@ RUMOURS = st.one_of(
     st.builds(Suspect, LIVES, INCARNATIONS, STATES, st.frozensets(LIVES, min_size=1, max_size=4), ABLE),
     st.builds(Dead, LIVES, INCARNATIONS, LIVES),
     st.builds(Left, LIVES, INCARNATIONS),
+    st.builds(Refusal, st.binary(min_size=16, max_size=16), st.integers(0, 0xFFFF)),
     st.builds(lambda packed: Loads(b"".join(packed)), st.lists(PACKED, max_size=12)),
 )
 
@@ -105,6 +108,8 @@ def written(rumour: Rumour) -> bytes:
             return write_dead(*rumour)
         case Left():
             return write_left(*rumour)
+        case Refusal():
+            return write_refusal(*rumour)
         case Loads():
             size = LOAD_BYTES
             return write_loads([rumour.packed[at : at + size] for at in range(0, len(rumour.packed), size)])

@@ -1,0 +1,59 @@
+"""The bounds of a door, in bytes, in numbers and in seconds. What is beyond them is answered with an error that says
+so, or, where nobody reads, cut off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from node_agent.core.document_bounds import DocumentBounds
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one door. Every client's and every stranger's bytes and seconds are bounded by one of these."""
+
+    body_bytes: int = 16 * 1024 * 1024
+    """Of one request."""
+
+    bodies_bytes: int = 256 * 1024 * 1024
+    """Of all bodies of more than 64 KiB together, from their first bytes until their answers' ends; beyond it 503."""
+
+    document: DocumentBounds | None = field(default_factory=DocumentBounds)
+    """Of a body as a JSON document; None where the door reads no clients' documents. Beyond it 413."""
+
+    head_bytes: int = 64 * 1024
+    """Of one request: its line and its headers, and later whatever is not its body (chunks' extensions, trailers)."""
+
+    headers: int = 100
+    """Of one request, trailers included."""
+
+    connections: int = 8_192
+    """At once; more may ask for the node's health, and get a 503 for anything else."""
+
+    connections_per_address: int = 4_096
+    """Of one client's address; more are treated as those beyond `connections`, but get a 429."""
+
+    reserved: int = 256
+    """Connections beyond these bounds, for health only; further ones are cut off."""
+
+    health: frozenset[str] = frozenset({"/healthz", "/readyz", "/health", "/ping"})
+    """The paths that a full door still answers."""
+
+    pipelined: int = 16
+    """Requests that a client sends on one connection before it has the answer to the first."""
+
+    idle_s: float = 75.0
+    """How long a connection may wait for its next request."""
+
+    stalled_s: float = 20.0
+    """How long a request's head may take, and within what time `stalled_bytes` of its body have to come."""
+
+    stalled_bytes: int = 4 * 1024
+    """Of a body that is not whole, within `stalled_s`; a client that sends less is given up with a 408."""
+
+    request_s: float = 600.0
+    """How long a request may take to arrive."""
+
+    unread_s: float = 120.0
+    """How long a client may not read what it is sent, before its connection is cut off."""

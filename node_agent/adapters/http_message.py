@@ -1,0 +1,241 @@
+"""Reads requests from a connection's bytes, with a bound for everything that may come; callbacks are httptools'.
+
+Rules kept here:
+
+* a request is whole before anybody sees it;
+* every byte is counted: a body's against the body's bound, all others (lines, headers, extensions of chunks, trailers,
+  empty lines between requests) against the head's, chunks by their number;
+* headers are bounded in number, and trailers are dropped;
+* a body that comes in pieces is one buffer: a million chunks of a byte take a megabyte;
+* after a fault nothing more is read.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import httptools
+
+from node_agent.adapters.http_limits import Limits
+from node_agent.core.body_budget import SMALL_BYTES
+from node_agent.core.http_head import Fault, head_fault
+
+_CHUNK_FRAME_BYTES = 8
+"""What a chunk may cost beside its bytes: its length of up to four digits, and two line ends."""
+
+_CHUNKS = 4_096
+_BYTES_PER_CHUNK = 16
+"""So many chunks are free; behind them a chunk has so many bytes on the average."""
+
+
+class Receiver(Protocol):
+    """Who gets what was read."""
+
+    def request(self, method: str, target: str, headers: dict[bytes, bytes], body: bytes) -> None:
+        """A whole request. `version` and `should_keep_alive` of the reader are still of this one."""
+        ...
+
+    def fault(self, fault: Fault) -> None:
+        """The last thing that is read."""
+        ...
+
+    def wants_leave(self) -> None:
+        """The client waits with its body until it is told to go on (Expect: 100-continue)."""
+        ...
+
+    def holds(self, size: int) -> bool:
+        """The body has grown to `size` bytes, more than SMALL_BYTES; whether there is room."""
+        ...
+
+
+class MessageReader:
+    """One connection's requests, one after another. `close` it: a parser and its owner hold each other.
+
+    is_partial: whether a request has begun and is not whole; head_is_complete: of that request.
+    """
+
+    def __init__(self, receiver: Receiver, limits: Limits) -> None:
+        self._receiver: Receiver | None = receiver
+        self._limits = limits
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._is_last = False  # what comes behind this request is nothing of ours
+        self._owed = 0  # bytes of a body that the parser does not read
+        self._outside = 0  # bytes since the last request's end that are of no body
+        self._in_bodies = 0  # bytes of bodies among those that are being fed
+        self._ended = False  # a request ended among those that are being fed
+        self._fed: bytes | bytearray = b""  # what is being fed, with the beginning of a head that came before it
+        self._seen = 0  # how much of that was looked at for heads
+        self._reset()
+
+    def _reset(self) -> None:
+        self.is_partial = False
+        self.head_is_complete = False
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._header_count = 0
+        self._chunks = 0
+        self._body: bytes | bytearray = b""
+
+    def stop(self) -> None:
+        """Nothing more is read, also of what is being fed now."""
+        self._receiver = None
+        self._owed, self._is_last = 0, True
+        self._headers, self._body, self._fed = {}, b"", b""
+
+    def close(self) -> None:
+        """The connection is gone."""
+        self.stop()
+        self._parser = None
+
+    @property
+    def body_bytes(self) -> int:
+        """Of the request that is not whole yet."""
+        return len(self._body)
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the connection may be used again after the request that was just read."""
+        parser = self._parser
+        return parser is not None and parser.should_keep_alive() and not parser.should_upgrade()
+
+    @property
+    def version(self) -> str:
+        return self._parser.get_http_version() if self._parser is not None else ""
+
+    def feed(self, data: bytes) -> None:
+        """Bytes of the client."""
+        if self._owed:
+            self._collect(data)
+            return
+        if self._parser is None or self._is_last:
+            return
+        if not self.is_partial or self.head_is_complete:
+            self._fed, self._seen = data, 0
+        elif isinstance(self._fed, bytes):
+            self._fed = bytearray(self._fed) + data
+        else:
+            self._fed += data
+        self._in_bodies, self._ended = 0, False
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._is_last = True  # it is answered in HTTP/1.1, and nothing else is spoken here
+            self._collect(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._fail(Fault(400, "invalid_http", f"This is not HTTP/1.1 as this door understands it: {error}."))
+        if not self.is_partial or self.head_is_complete:
+            self._fed = b""
+        self._count(len(data))
+
+    def _count(self, size: int) -> None:
+        if self._ended:  # how much of it belongs to the next request is not known: at most what one read gives
+            return
+        self._outside += size - self._in_bodies
+        if self._outside > self._limits.head_bytes + self._chunks * _CHUNK_FRAME_BYTES:
+            self._fail_head()
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        self._reset()
+        self.is_partial = True
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_count += 1
+        if self.head_is_complete or self._header_count > self._limits.headers:
+            if self._header_count > self._limits.headers:
+                most = self._limits.headers
+                self._fail(Fault(431, "headers_too_large", f"The request has more than {most} headers."))
+            return
+        name = name.lower()
+        if name in self._headers:
+            value = self._headers[name] + b", " + value
+        self._headers[name] = value  # joined at most so often as there may be headers: never quadratic in bytes
+
+    def on_headers_complete(self) -> None:
+        self.head_is_complete = True
+        parser, headers = self._parser, self._headers
+        if parser is None or self._receiver is None:
+            return
+        size = len(self._url) + sum(len(name) + len(value) for name, value in headers.items())
+        if size > self._limits.head_bytes:
+            self._fail_head()
+            return
+        at = self._fed.find(self._url + b" HTTP/", self._seen)
+        self._seen = max(at + len(self._url), self._seen)
+        fault = head_fault(parser.get_method().decode("latin-1"), parser.get_http_version(), headers, is_http=at >= 0)
+        if fault is not None:
+            self._fail(fault)
+            return
+        announced = headers.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > self._limits.body_bytes:
+            self._fail_body()
+        elif headers.get(b"expect", b"").lower() == b"100-continue":
+            self._receiver.wants_leave()
+
+    def on_chunk_header(self) -> None:
+        self._chunks += 1
+        if self._chunks > _CHUNKS + len(self._body) // _BYTES_PER_CHUNK:
+            self._fail(Fault(413, "request_too_large", "The body comes in too many small chunks."))
+
+    def on_body(self, body: bytes) -> None:
+        self._in_bodies += len(body)
+        if self._receiver is None:
+            return
+        if not self._body:
+            self._body = body
+        elif isinstance(self._body, bytes):
+            self._body = bytearray(self._body) + body
+        else:
+            self._body += body
+        size = len(self._body)
+        if size > self._limits.body_bytes:
+            self._fail_body()
+        elif size > SMALL_BYTES and not self._receiver.holds(size):
+            self._fail(Fault(503, "too_many_bodies", "This node holds as many large bodies as it may; try again."))
+
+    def on_message_complete(self) -> None:
+        announced = self._headers.get(b"content-length", b"0")
+        if self._parser is not None and self._parser.should_upgrade() and announced.isdigit() and int(announced):
+            # The parser takes a body behind an offer to upgrade for the other protocol; clients in Java send such.
+            self._owed = int(announced)
+        else:
+            self._complete()
+
+    def _collect(self, data: bytes) -> None:
+        """A body that the parser does not read."""
+        if not self._owed:
+            return
+        data = data[: self._owed]
+        self._owed -= len(data)
+        self.on_body(data)
+        if not self._owed:
+            self._complete()
+
+    def _complete(self) -> None:
+        self._ended, self._outside = True, 0
+        if self._receiver is None or self._parser is None:
+            return
+        body, method = bytes(self._body), self._parser.get_method().decode("ascii")
+        target, headers = self._url.decode("latin-1"), self._headers
+        self.is_partial, self._body = False, b""
+        self._receiver.request(method, target, headers, body)
+
+    # faults
+
+    def _fail_head(self) -> None:
+        limit = self._limits.head_bytes
+        self._fail(Fault(431, "headers_too_large", f"The request's headers are larger than {limit} bytes."))
+
+    def _fail_body(self) -> None:
+        limit = self._limits.body_bytes
+        self._fail(Fault(413, "request_too_large", f"The body is larger than {limit} bytes."))
+
+    def _fail(self, fault: Fault) -> None:
+        receiver = self._receiver
+        self.stop()  # the parser may still be in the middle of its bytes: nobody hears of what it finds there
+        if receiver is not None:
+            receiver.fault(fault)

@@ -1,0 +1,151 @@
+"""A request at a door, and the way to answer it: bytes of HTTP/1.1 out, nothing that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from node_agent.adapters.http_door import DoorConnection
+
+STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Request:
+    """The DoorRequest port.
+
+    may_stay: whether the connection may be used again after the answer; knows_chunks: whether the client does.
+    """
+
+    def __init__(
+        self, connection: DoorConnection, method: str, target: str, headers: Mapping[bytes, bytes], body: bytes
+    ) -> None:
+        self.method = "GET" if method == "HEAD" else method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.is_gone = False
+        self.is_begun = False
+        self.is_ended = False
+        self.may_stay = True
+        self.knows_chunks = True
+        self._is_head = method == "HEAD"
+        self._added: dict[bytes, bytes] = {}
+        self._connection = connection
+        self._send = connection.write
+        self._gone: Callable[[], None] | None = None
+        self._congested: Callable[[bool], None] | None = None
+
+    @property
+    def path(self) -> str:
+        path = self.target.partition("?")[0]
+        return unquote(path) if "%" in path else path
+
+    @property
+    def address(self) -> str:
+        return self._connection.address
+
+    @property
+    def is_congested(self) -> bool:
+        return self._connection.is_congested
+
+    # what becomes of the client
+
+    def when_gone(self, call: Callable[[], None]) -> None:
+        if self.is_gone:
+            call()
+        elif not self.is_ended:
+            self._gone = call
+
+    def when_congested(self, call: Callable[[bool], None]) -> None:
+        if self.is_gone or self.is_ended:
+            return
+        self._congested = call
+        if self._connection.is_congested:
+            call(True)
+
+    def client_left(self) -> None:
+        self.is_gone = True
+        gone = self._gone
+        self._forget()
+        if gone is not None and not self.is_ended:
+            gone()
+
+    def client_lags(self, lags: bool) -> None:
+        if self._congested is not None:
+            self._congested(lags)
+
+    def _forget(self) -> None:
+        """Nobody is called any more. What was to be called has this request: together they would never be freed."""
+        self._gone = self._congested = None
+
+    # answering
+
+    def add_headers(self, headers: Headers) -> None:
+        self._added |= dict(headers)
+
+    def accept(self, more: Headers = ()) -> None:
+        if self.knows_chunks and not self.is_begun:
+            told = b"".join([b"%b: %b\r\n" % header for header in more])
+            self._write(b"HTTP/1.1 102 Processing\r\n%b\r\n" % told)
+
+    def respond(self, status: int, body: bytes, content_type: bytes = b"application/json", more: Headers = ()) -> None:
+        if self.is_begun:
+            raise RuntimeError("a request is answered once")
+        self.is_begun = True
+        lines = b"content-length: %d\r\n" % len(body)
+        if content_type:
+            lines = b"content-type: %b\r\n%b" % (content_type, lines)
+        self._write(self._head(status, lines, more) + (b"" if self._is_head else body))
+        self._end()
+
+    def begin(self, status: int, content_type: bytes, more: Headers = ()) -> None:
+        self.is_begun = True
+        lines = b"content-type: %b\r\n" % content_type
+        if self.knows_chunks:
+            lines += b"transfer-encoding: chunked\r\n"
+        else:
+            self.may_stay = False
+        self._write(self._head(status, lines, more))
+
+    def write(self, data: bytes) -> None:
+        if data and not self._is_head and not self.is_gone:
+            self._send(b"%x\r\n%b\r\n" % (len(data), data) if self.knows_chunks else data)
+
+    def end(self, last: bytes = b"") -> None:
+        if self.is_ended:
+            return
+        self.write(last)
+        if self.knows_chunks and not self._is_head:
+            self._write(b"0\r\n\r\n")
+        self._end()
+
+    def _head(self, status: int, lines: bytes, more: Headers) -> bytes:
+        server = self._connection.server
+        if server.is_closing:
+            self.may_stay = False
+        told = b"".join([b"%b: %b\r\n" % header for header in (*self._added.items(), *more)])
+        end = b"\r\n" if self.may_stay else b"connection: close\r\n\r\n"
+        return b"".join((STATUS[status], server.date, lines, told, end))
+
+    def _write(self, data: bytes) -> None:
+        if not self.is_gone:
+            self._send(data)
+
+    def _end(self) -> None:
+        self.is_ended = True
+        self._forget()
+        if not self.is_gone:
+            self._connection.answered(self)
+
+    def break_off(self) -> None:
+        """Whoever answered it gave up in the middle: the client must not take it for an end."""
+        if not self.is_ended:
+            self.is_ended = True
+            self._forget()
+            if not self.is_gone:
+                self._connection.broke_off(self)

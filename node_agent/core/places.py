@@ -1,0 +1,71 @@
+"""Who may connect to a door: so many connections in all, so many from one address, and a few more for health.
+
+Rules kept here:
+
+* one address has at most `per_address` connections, so that none can have all of them;
+* beyond a bound there are `reserved` places, `RESERVED_PER_ADDRESS` for each address: a connection there may ask for
+  the node's health and for nothing else, so that a full door does not look like a dead node;
+* beyond those there is no place at all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+
+RESERVED_PER_ADDRESS = 32
+
+
+class Place(Enum):
+    FULL = "full"
+    """For any request."""
+
+    HEALTH_ONLY = "health-only"
+    """The door is full: for requests that ask for the node's health."""
+
+    HEALTH_ONLY_OF_ADDRESS = "health-only-of-address"
+    """The same, because the client's address has as many connections as one address may have."""
+
+    NONE = "none"
+    """Not even to say so."""
+
+
+@dataclass
+class Places:
+    """most: connections at once; per_address: of one address; reserved: beyond these bounds, for health only."""
+
+    most: int
+    per_address: int
+    reserved: int
+    taken: int = 0
+    _reserved_taken: int = 0
+    _by_address: Counter[str] = field(default_factory=Counter)
+    _reserved_by_address: Counter[str] = field(default_factory=Counter)
+
+    def enter(self, address: str) -> Place:
+        """Count a new connection. `leave` has to be called with the same place, whatever it is."""
+        if self.taken < self.most and self._by_address[address] < self.per_address:
+            self.taken += 1
+            self._by_address[address] += 1
+            return Place.FULL
+        if self._reserved_taken >= self.reserved or self._reserved_by_address[address] >= RESERVED_PER_ADDRESS:
+            return Place.NONE
+        self._reserved_taken += 1
+        self._reserved_by_address[address] += 1
+        return Place.HEALTH_ONLY if self.taken >= self.most else Place.HEALTH_ONLY_OF_ADDRESS
+
+    def leave(self, address: str, place: Place) -> None:
+        """A connection has ended."""
+        if place is Place.FULL:
+            self.taken -= 1
+            _uncount(self._by_address, address)
+        elif place is not Place.NONE:
+            self._reserved_taken -= 1
+            _uncount(self._reserved_by_address, address)
+
+
+def _uncount(counts: Counter[str], address: str) -> None:
+    counts[address] -= 1
+    if counts[address] <= 0:
+        del counts[address]  # an address that was here once is not remembered

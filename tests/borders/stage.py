@@ -1,0 +1,232 @@
+"""A whole agent on virtual time between twins in memory that say anything, an engine, and strangers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from node_agent import agent as agent_module
+from node_agent.adapters.http import HttpClient
+from node_agent.adapters.memory import (
+    MemoryBlockStore,
+    MemoryCheckpoints,
+    MemoryInstances,
+    MemoryMetadata,
+    MemoryRecords,
+    MemoryScalingGroup,
+)
+from node_agent.agent import Agent, Outside
+from node_agent.contract.states import NodeState
+from node_agent.contract.tags import NodeTags
+from node_agent.core.addresses import Address
+from node_agent.core.membership.wire import NOBODY, Header, Kind, Seal, write_header, write_intro
+from node_agent.core.nodes import NodeStatus, Pool
+from node_agent.ports import ExchangeLost, Identity
+from node_agent.settings import from_environ
+from tests.borders.asgi import LocalEngine
+
+MODEL, KEY = "m", b"cluster key"
+_runs = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Fails:
+    """A turn of a border: it raises. error: made anew each time."""
+
+    error: Callable[[], Exception]
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A turn of a border: its answer takes that many virtual seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Says:
+    """A turn of a border: this value, in the place of the twin's own."""
+
+    value: Any
+
+
+Turn = Fails | Slow | Says | None
+"""None: what the twin says."""
+
+
+class Odd:
+    """A port's twin of which each method takes its turns, again and again, until it is calm."""
+
+    def __init__(self, twin: Any, turns: Mapping[str, Sequence[Turn]]) -> None:
+        self._twin = twin
+        self._turns = {name: itertools.cycle(each) for name, each in turns.items() if each}
+        self.is_calm = False
+
+    def __getattr__(self, name: str) -> Any:
+        plain = getattr(self._twin, name)
+        if name not in self._turns or self.is_calm:
+            return plain
+
+        async def odd(*arguments: Any, **named: Any) -> Any:
+            turn = next(self._turns[name])
+            match turn:
+                case Fails(error):
+                    raise error()
+                case Slow(seconds):
+                    await asyncio.sleep(seconds)
+                case Says(value):
+                    return value
+            return await plain(*arguments, **named)
+
+        return odd
+
+
+@dataclass
+class Stage:
+    """host: the node's loopback address; odd: its ports by their names; folder: of the agent's state."""
+
+    host: str
+    agent: Agent
+    engine: LocalEngine
+    odd: dict[str, Odd]
+    folder: Path
+    client: HttpClient = field(default_factory=HttpClient)
+    life: asyncio.Task[int] | None = None
+
+    def calm(self) -> None:
+        """Everything outside is as it should be again."""
+        for port in self.odd.values():
+            port.is_calm = True
+        self.engine.odd.clear()
+
+    def lives(self) -> bool:
+        return self.life is not None and not self.life.done()
+
+    async def ready(self, within_s: float) -> bool:
+        """Whether it is ready within so many virtual seconds."""
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + within_s
+        while clock() < give_up_at and self.lives():
+            if await self.ask("GET", "/readyz") == 200:
+                return True
+            await asyncio.sleep(0.5)
+        return False
+
+    async def ask(self, method: str, path: str, body: bytes = b"") -> int:
+        """The status of an answer, 0 where there is none."""
+        with contextlib.suppress(ExchangeLost):
+            response = await self.client.open(
+                Address(self.host, 8000), method, path, headers={}, body=body, silence_s=30.0
+            )
+            try:
+                await response.read_all(1024 * 1024)
+                return response.status
+            finally:
+                response.close()
+        return 0
+
+    async def stream(self, tokens: int = 5) -> tuple[str, str]:
+        """A stream to its end: the text, and the finish reason."""
+        asked = {"model": MODEL, "prompt": "a night train", "max_tokens": tokens, "temperature": 0, "stream": True}
+        response = await self.client.open(
+            Address(self.host, 8000), "POST", "/v1/completions",
+            headers={"content-type": "application/json"}, body=json.dumps(asked | {"ignore_eos": True}).encode(),
+            silence_s=60.0,
+        )  # fmt: skip
+        try:
+            body = await response.read_all(1024 * 1024)
+        finally:
+            response.close()
+        assert response.status == 200, body
+        events = [line.removeprefix(b"data: ") for line in body.split(b"\n") if line.startswith(b"data: ")]
+        assert events[-1] == b"[DONE]", body
+        choices = [choice for event in events[:-1] for choice in json.loads(event).get("choices", ())]
+        return "".join(choice["text"] for choice in choices), choices[-1]["finish_reason"]
+
+    def bugs(self) -> int:
+        """What nobody expected, so far."""
+        return sum(
+            int(sample.value)
+            for metric in self.agent.unexpected.metrics.unexpected.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total")
+        )
+
+    def datagram(self, data: bytes) -> None:
+        """From anybody to the node."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(data, (self.host, 8001))
+
+    def introduce(self, host: str) -> None:
+        """Somebody with the cluster's key says hello, from an address where a stranger answers."""
+        status = NodeStatus(
+            f"i-{host}", f"{host}:8001", f"{host}:8000", NodeState.READY, Pool("z", "t"), MODEL, 10**12
+        )  # fmt: skip
+        life = host.encode()[-6:].rjust(6, b"x")
+        message = write_header(Header(Kind.HELLO, life, NOBODY, 1, 1)) + write_intro(life, status)
+        self.datagram(Seal(KEY).close(message))
+
+
+def _environ(host: str, folder: Path) -> dict[str, str]:
+    return {
+        "SYNKTI_MODEL_NAME": MODEL, "SYNKTI_MODEL_DIR": "unused", "SYNKTI_FRONT_HOST": host, "SYNKTI_PEER_HOST": host,
+        "SYNKTI_ENGINE_HOST": host, "SYNKTI_ADVERTISE_ADDRESS": f"{host}:8001", "SYNKTI_STATE_DIR": str(folder),
+        "SYNKTI_BOOT_SPREAD_S": "0.1",
+    }  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def stage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, turns: Mapping[str, Mapping[str, Sequence[Turn]]]
+) -> AsyncIterator[Stage]:
+    """turns: by port and method. Inside a virtual loop. When it is left, the agent has ended."""
+    clock = asyncio.get_running_loop().time
+    run = next(_runs)
+    host = f"127.{170 + os.getpid() % 70}.{run // 250}.{run % 250 + 1}"
+    engine = LocalEngine(host, 8002, MODEL)
+    monkeypatch.setattr(agent_module, "EngineProcess", lambda *_: engine)
+    monkeypatch.setattr(agent_module, "time", SimpleNamespace(monotonic=clock, time=lambda: 1.7e9 + clock()))
+    steady = agent_module.SteadyClock
+    monkeypatch.setattr(agent_module, "SteadyClock", lambda: steady(lambda: 1.7e9 + clock(), clock))
+    identity = Identity("i-00000000", "us-east-1a", "us-east-1", "g5.xlarge", host)
+    instances = MemoryInstances({"i-00000000": host}, 8001)
+    instances.tags["i-00000000"] = NodeTags("synkti", None).encode()
+    twins = {
+        "Metadata": MemoryMetadata(identity), "Instances": instances, "Records": MemoryRecords(),
+        "Checkpoints": MemoryCheckpoints(), "BlockStore": MemoryBlockStore(),
+        "ScalingGroup": MemoryScalingGroup({"i-00000000"}),
+    }  # fmt: skip
+    odd = {name: Odd(twin, turns.get(name, {})) for name, twin in twins.items()}
+    ports: dict[str, Any] = odd
+    outside = Outside(
+        identity, ports["Metadata"], ports["Instances"], ports["Records"], KEY, ports["ScalingGroup"],
+        ports["Checkpoints"], ports["BlockStore"],
+    )  # fmt: skip
+    to_engine = HttpClient()
+    agent = Agent(from_environ(_environ(host, folder / str(run))), outside, to_engine, signals=False)
+    asyncio.get_running_loop().set_exception_handler(agent.unexpected.of_loop)
+    on_stage = Stage(host, agent, engine, odd, folder / str(run))
+    on_stage.life = asyncio.create_task(agent.run())
+    try:
+        yield on_stage
+    finally:
+        on_stage.calm()
+        if on_stage.lives():
+            agent.request_drain()
+            await asyncio.wait({on_stage.life}, timeout=200.0)
+        on_stage.life.cancel()
+        await asyncio.wait({on_stage.life})
+        for client in (to_engine, on_stage.client):
+            await client.close()
+        monkeypatch.undo()

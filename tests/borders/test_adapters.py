@@ -1,0 +1,263 @@
+"""Rubbish below each adapter: what comes out is a value of the port, absent, or one of the port's errors, nothing else.
+
+Which adapters there are, and which methods, is derived from the ports: one that is added has to say here what it makes
+of rubbish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
+from botocore.parsers import ResponseParserError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from node_agent import ports
+from node_agent.adapters.block_store import S3BlockStore
+from node_agent.adapters.checkpoints import AwsCheckpoints
+from node_agent.adapters.dynamodb import DynamoRecords
+from node_agent.adapters.ec2 import Ec2
+from node_agent.adapters.imds import Imds
+from node_agent.adapters.scaling_group import AutoScaling
+from node_agent.adapters.secrets import SecretsManager
+from node_agent.contract.addresses import node_address
+from node_agent.contract.drains import DrainRecord
+from node_agent.contract.errors import MetadataUnavailable, StaleEpoch, StoreUnavailable
+from node_agent.contract.notices import InterruptionNotice
+from node_agent.contract.records import NodeRecord, RecordMissing, StreamRecord, StreamStatus, TimelineStep
+from node_agent.contract.states import NodeState
+from node_agent.contract.tags import NodeTags
+from node_agent.core.kv_index import Batch, Index
+from node_agent.core.nodes import TaggedNode
+from node_agent.ports import ExchangeLost, Identity
+
+STREAM = "a" * 24
+RECORD = StreamRecord(STREAM, 1, "i-1", 1, StreamStatus.ORPHANED, "journals/x", 0, 10, "d", 99)
+INDEX = Index(b"f" * 8, (), (), "")
+
+NAMES = st.sampled_from(
+    ["Item", "Reservations", "Instances", "Tags", "Key", "Value", "InstanceId", "PrivateIpAddress", "Body", "Error",
+     "SecretString", "SecretBinary", "incarnation", "timeline", "N", "S", "M", "L", "BOOL", "stream", "epoch_number",
+     "epoch_owner", "seq", "status", "object_key", "start", "length", "digest", "expires_at", "SynktiCluster"]
+)  # fmt: skip
+
+
+class Body:
+    """What S3 gives for a body."""
+
+    def __init__(self, said: object) -> None:
+        self._said = said
+
+    def read(self, amount: int | None = None) -> Any:
+        if isinstance(self._said, Exception):
+            raise self._said
+        return self._said[:amount] if isinstance(self._said, bytes) and amount is not None else self._said
+
+
+ERRORS = st.sampled_from(
+    [
+        ClientError({"Error": {"Code": "ConditionalCheckFailedException", "Message": "x"}}, "x"),
+        ClientError({"Error": {"Code": "NoSuchKey"}}, "x"),
+        ClientError({"Error": {"Code": "ValidationError", "Message": "No active Lifecycle Action"}}, "x"),
+        ClientError({}, "x"),
+        EndpointConnectionError(endpoint_url="http://x"),
+        ReadTimeoutError(endpoint_url="http://x"),
+        ResponseParserError("Unable to parse response"),
+        OSError("closed"),
+        ConnectionResetError(),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+        AttributeError("'list' object has no attribute 'get'"),
+        KeyError("x"),
+        RecursionError(),
+        OverflowError(),
+    ]
+)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.binary(max_size=12)
+BODIES = st.builds(Body, st.binary(max_size=100) | LEAVES | ERRORS)
+RUBBISH = st.recursive(
+    LEAVES | BODIES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES | st.text(max_size=5), inner, max_size=6),
+    max_leaves=24,
+)
+TAGS = st.lists(
+    st.fixed_dictionaries(
+        {"Key": st.sampled_from(["SynktiCluster", "SynktiRole", "SynktiAddress", "SynktiState", "SynktiDeadline"]),
+         "Value": st.sampled_from(["synkti", "worker", "10.71.3.7", "10.71.3.7:8001", "x"]) | st.text(max_size=30)}
+    )
+    | RUBBISH,
+    max_size=5,
+)  # fmt: skip
+INSTANCES = st.dictionaries(NAMES, RUBBISH, max_size=3).flatmap(
+    lambda more: st.fixed_dictionaries({"InstanceId": st.just("i-1") | RUBBISH, "Tags": TAGS | RUBBISH,
+        "PrivateIpAddress": st.just("10.0.0.1") | RUBBISH}).map(lambda instance: {**more, **instance})
+)  # fmt: skip
+ANSWERS = st.one_of(
+    RUBBISH,
+    ERRORS,
+    st.builds(lambda each: {"Reservations": [{"Instances": each}]}, st.lists(INSTANCES | RUBBISH, max_size=3)),
+    st.builds(lambda item: {"Item": item}, st.dictionaries(NAMES, RUBBISH, max_size=12)),
+    st.builds(lambda body: {"Body": body}, BODIES),
+)
+
+
+class Client:
+    """boto3's, of any service: each call answers with the next rubbish."""
+
+    def __init__(self, answers: list[Any]) -> None:
+        self._answers = answers or [None]
+        self._count = 0
+
+    def _next(self, *_: Any, **__: Any) -> Any:
+        self._count += 1
+        answer = self._answers[self._count % len(self._answers)]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def get_paginator(self, _: str) -> Any:
+        return self
+
+    def paginate(self, **_: Any) -> Iterator[Any]:
+        for _ in self._answers:
+            yield self._next()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return self._next
+
+
+@dataclass
+class Answer:
+    """The Response port over a body at once."""
+
+    status: int
+    body: bytes
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+
+    async def read_all(self, max_bytes: int) -> bytes:
+        if len(self.body) > max_bytes:
+            raise ExchangeLost("too-large")
+        return self.body
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class OddHttp:
+    """The Http port: a good token, then any answers."""
+
+    def __init__(self, answers: list[Answer | None]) -> None:
+        self._answers = answers or [None]
+        self._count = 0
+
+    async def open(self, address: object, method: str, target: str, **_: Any) -> Any:
+        self._count += 1
+        answer = self._answers[self._count % len(self._answers)]
+        if method == "PUT" and self._count < 3:
+            return Answer(200, b"token")
+        if answer is None:
+            raise ExchangeLost("reset")
+        return answer
+
+
+IMDS_BODIES = st.binary(max_size=100) | st.sampled_from(
+    [b"", b"\xff\xfe{}", b"<html>", b"{}", b"[]", b"null", b'{"action":"stop"}', b"[" * 60_000, b"x" * 70_000,
+     b'{"action":"terminate","time":"2027-01-01T00:00:00"}',
+     b'{"action":"terminate","time":"0001-01-01T00:00:00+14:00"}',
+     b'{"noticeTime":1}', b"Terminated", b"i-1\r\nx: y", b"10.0.0.1", b"us-east-1", b"0.0.0.0"]
+)  # fmt: skip
+IMDS = st.lists(
+    st.none()
+    | st.builds(
+        Answer,
+        st.sampled_from([200, 200, 200, 401, 404, 500, 0, 999]),
+        IMDS_BODIES,
+        st.dictionaries(st.just(b"date"), st.binary(max_size=40) | st.just(b"Sun, 29 Nov 2026 17:00:00 GMT")),
+    ),
+    max_size=6,
+)
+
+
+def _nodes(found: Any) -> bool:
+    return all(type(node) is TaggedNode and node_address(node.peer) and type(node.instance_id) is str for node in found)
+
+
+def _identity(found: Any) -> bool:
+    return node_address(f"{found.private_address}:1") is not None and found.instance_id.isprintable()
+
+
+NOTHING: Callable[[Any], bool] = lambda found: found is None  # noqa: E731 # a table of checks
+CALLS: dict[tuple[str, str], tuple[tuple[Any, ...], Callable[[Any], bool]]] = {
+    ("Instances", "tag"): (("i-1", NodeTags("synkti", NodeState.READY)), NOTHING),
+    ("Instances", "untag"): (("i-1",), NOTHING),
+    ("Instances", "nodes"): (("synkti", 3), _nodes),
+    ("Records", "begin"): ((NodeRecord("i-1", "z", "t", NodeState.READY, 7, 9),), NOTHING),
+    ("Records", "advance"): (("i-1", 7, NodeState.READY, TimelineStep("ready", "agent", 1.0)), NOTHING),
+    ("Records", "keep_drain"): ((DrainRecord("i-1", 7, "x", 1.0, 9),), NOTHING),
+    ("Checkpoints", "write"): (("k", b"b", [RECORD]), lambda found: found in (0, 1)),
+    ("Checkpoints", "find"): ((STREAM,), lambda found: found is None or found.stream == STREAM),
+    ("Checkpoints", "read"): ((RECORD,), lambda found: found is None or len(found) == RECORD.length),
+    ("BlockStore", "keep"): ((STREAM, INDEX, lambda _: None), NOTHING),
+    ("BlockStore", "index"): ((b"f" * 8, STREAM), lambda found: found is None or type(found) is Index),
+    ("BlockStore", "fetch"): ((INDEX, Batch((), 0, 5)), lambda found: len(found) == 5),
+    ("ScalingGroup", "let_go"): (("i-1",), lambda found: type(found) is bool),
+    ("Secrets", "read"): (("name",), lambda found: type(found) is bytes and bool(found)),
+    ("Metadata", "identity"): ((), lambda found: type(found) is Identity and _identity(found)),
+    ("Metadata", "interruption"): ((), lambda found: found is None or type(found) is InterruptionNotice),
+    ("Metadata", "rebalance"): ((), lambda found: found is None or (math.isfinite(found) and found >= 0)),
+    ("Metadata", "told_to_go"): ((), lambda found: type(found) is bool),
+}
+"""How each method is called, and what its value must be."""
+
+ADAPTERS: dict[str, Callable[[list[Any]], Any]] = {
+    "Instances": lambda said: Ec2(Client(said)),
+    "Records": lambda said: DynamoRecords(Client(said), "t"),
+    "Checkpoints": lambda said: AwsCheckpoints(Client(said), "b", Client(said), "t"),
+    "BlockStore": lambda said: S3BlockStore(Client(said), "b"),
+    "ScalingGroup": lambda said: AutoScaling(Client(said), "g"),
+    "Secrets": lambda said: SecretsManager(Client(said)),
+    "Metadata": lambda said: Imds("http://169.254.169.254", OddHttp(said)),  # type: ignore[arg-type] # what it uses
+}
+OTHERS = {"Response", "Http", "DoorRequest", "Datagrams", "JournalLink", "JournalLinks", "LinkOwner", "EngineGroup",
+          "EngineSteps"}  # fmt: skip
+"""Ports over sockets and processes: tests/borders/test_whole_agent.py, tests/fuzz and their adapters' own tests."""
+
+ALLOWED = {
+    ("Records", "advance"): (StaleEpoch, RecordMissing, StoreUnavailable),
+    **{("Metadata", name): (MetadataUnavailable,) for name in ("identity", "interruption", "rebalance", "told_to_go")},
+}
+
+
+def test_every_port_of_the_agent_is_here() -> None:
+    protocols = {
+        name: port
+        for name, port in vars(ports).items()
+        if inspect.isclass(port) and getattr(port, "_is_protocol", False) and port.__module__ == ports.__name__
+    }
+    assert set(protocols) == set(ADAPTERS) | OTHERS
+    methods = {(name, each) for name in ADAPTERS for each in vars(protocols[name]) if not each.startswith("_")}
+    assert methods == set(CALLS)
+
+
+@pytest.mark.parametrize("border", sorted(CALLS), ids="{0[0]}.{0[1]}".format)
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_rubbish_is_a_value_absent_or_the_ports_error(border: tuple[str, str], data: st.DataObject) -> None:
+    port, method = border
+    said: list[Any] = data.draw(IMDS if port == "Metadata" else st.lists(ANSWERS, min_size=1, max_size=4))
+    arguments, is_value = CALLS[border]
+
+    async def story() -> Any:
+        return await getattr(ADAPTERS[port](said), method)(*arguments)
+
+    try:
+        found = asyncio.run(story())
+    except ALLOWED.get(border, (StoreUnavailable,)):
+        return
+    assert is_value(found), found

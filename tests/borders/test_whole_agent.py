@@ -1,0 +1,307 @@
+"""Whatever comes over any border, of the right type or not, late or never: the agent lives, and serves a stream after.
+
+The list of borders is `node_agent/ports`' own: a port, or a method of one, that is added there and has no rubbish here
+fails the first test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from node_agent import ports
+from node_agent.contract.errors import MetadataUnavailable, StaleEpoch, StoreUnavailable
+from node_agent.contract.notices import InterruptionNotice
+from node_agent.contract.records import RecordMissing, StreamRecord, StreamStatus
+from node_agent.contract.states import NodeState
+from node_agent.core.journal_wire import PREFACE
+from node_agent.core.kv_index import Index
+from node_agent.core.membership.wire import Seal
+from node_agent.core.nodes import TaggedNode
+from tests.borders.stage import KEY, Fails, Says, Slow, Stage, Turn, stage
+from tests.borders.virtual_time import play
+
+SLOW = st.builds(Slow, st.sampled_from([0.5, 5.0, 50.0, 5_000.0]))
+AWAY = st.just(Fails(lambda: StoreUnavailable("away")))
+GONE = st.just(Fails(lambda: MetadataUnavailable("away")))
+FLOATS = st.floats()
+WORDS = st.text(max_size=20)
+ADDRESSES = st.sampled_from(
+    ["10.71.3.7", "node-7.internal:8001", "[::1]:8001", "127.0.0.1:0", "127.0.0.1:99999", "", ":1", "127.0.0.1:٣",
+     "255.255.255.255:9", "127.0.0.1:1"]
+) | WORDS  # fmt: skip
+TAGGED = st.lists(st.builds(TaggedNode, WORDS, ADDRESSES, st.sampled_from([None, *NodeState])), max_size=300)
+WHOLES = st.integers(-(2**70), 2**70)
+STREAM_RECORDS = st.builds(
+    StreamRecord, WORDS, WHOLES, WORDS, WHOLES, st.sampled_from(StreamStatus), WORDS, WHOLES, WHOLES, WORDS, WHOLES
+)
+BODIES = st.binary(max_size=200) | st.sampled_from(
+    [b"", b"{}", b"[]", b"null", b"\xff\xfe", b"NaN", b'{"data":[{"id":null}]}', b'{"data":[1]}', b"[" * 5000,
+     b"vllm:num_requests_running NaN\nvllm:num_requests_waiting +Inf\nvllm:kv_cache_usage_perc -Inf\n",
+     b"vllm:num_requests_running 1e400\nvllm:num_requests_waiting -5\nvllm:kv_cache_usage_perc 7\n",
+     b'{"choices":[{"index":9,"text":1}],"usage":{"prompt_tokens":"x"}}', b'{"choices":null}',
+     b"HTTP/1.1 200 OK\r\n\r\n"]
+)  # fmt: skip
+
+
+def turns(*rubbish: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Turn]]:
+    return st.lists(st.one_of(st.none(), SLOW, *rubbish), min_size=1, max_size=4)
+
+
+def says(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Says]:
+    return st.builds(Says, values)
+
+
+STORED = turns(AWAY)
+ASKED: dict[tuple[str, str], st.SearchStrategy[list[Turn]]] = {
+    ("Metadata", "interruption"): turns(GONE),  # a notice is obeyed: below
+    ("Metadata", "rebalance"): turns(GONE, says(FLOATS)),
+    ("Metadata", "told_to_go"): turns(GONE, says(st.none())),
+    ("Instances", "tag"): STORED,
+    ("Instances", "untag"): STORED,
+    ("Instances", "nodes"): turns(AWAY, says(TAGGED)),
+    ("Records", "begin"): STORED,
+    ("Records", "advance"): turns(
+        AWAY, st.just(Fails(lambda: StaleEpoch("another"))), st.just(Fails(lambda: RecordMissing("gone", {})))
+    ),
+    ("Records", "keep_drain"): STORED,
+    ("Checkpoints", "write"): STORED,
+    ("Checkpoints", "find"): turns(AWAY, says(STREAM_RECORDS)),
+    ("Checkpoints", "read"): turns(AWAY, says(st.binary(max_size=100))),
+    ("BlockStore", "keep"): STORED,
+    ("BlockStore", "index"): turns(AWAY, says(st.builds(Index, st.binary(max_size=8), st.just(()), st.just(())))),
+    ("BlockStore", "fetch"): turns(AWAY, says(st.binary(max_size=100))),
+    ("ScalingGroup", "let_go"): turns(AWAY, says(st.booleans())),
+}
+"""What a method of a port may answer."""
+
+BYTES = {
+    "Response": "the engine answers /metrics, /v1/models, /version and /health with any bytes",
+    "Http": "a peer's doors answer with any bytes, and a peer's address is anything",
+    "DoorRequest": "any bytes come to both doors",
+    "Datagrams": "any bytes come as datagrams, sealed with the cluster's key and not",
+    "JournalLink": "a peer's door answers the greeting with any bytes",
+    "JournalLinks": "the same",
+    "EngineSteps": "files in its folder have any names and any bytes",
+    "LinkOwner": "called by our own link, with what it parsed of those bytes",
+}
+"""Ports whose outside is bytes: they are sent to and from real sockets of the agent."""
+
+OURS = {
+    ("Metadata", "identity"): "read before an agent is there; its border is tests/borders/test_adapters.py",
+    ("Secrets", "read"): "read before an agent is there; its border is tests/borders/test_adapters.py",
+    ("EngineGroup", "start"): "our own process: tests/unit/adapters/test_engine_process.py has what /proc says of it",
+    ("EngineGroup", "wait"): "an exit status; tests/unit/tasks/test_engine_supervisor.py",
+    ("EngineGroup", "note_shared_memory"): "as start",
+    ("EngineGroup", "stop"): "as start",
+}
+"""Methods with a reason why nothing comes over them to a running agent."""
+
+
+def borders() -> set[tuple[str, str]]:
+    """Each method of each port of `node_agent/ports`."""
+    found = set()
+    for name, port in vars(ports).items():
+        if inspect.isclass(port) and getattr(port, "_is_protocol", False) and port.__module__ == ports.__name__:
+            found |= {(name, method) for method in vars(port) if not method.startswith("_")}
+    return found
+
+
+def test_every_method_of_every_port_has_its_rubbish() -> None:
+    named = set(ASKED) | set(OURS) | {(port, method) for port, method in borders() if port in BYTES}
+    assert borders() == named
+    assert set(BYTES) <= {port for port, _ in borders()}
+
+
+TURNS = st.fixed_dictionaries(dict(ASKED))
+ENGINE = st.fixed_dictionaries({path: st.lists(BODIES, max_size=2) for path in ("/metrics", "/v1/models", "/version")})
+KNOCKS = st.lists(
+    BODIES
+    | st.sampled_from(
+        [PREFACE + b"x y z\n", PREFACE + b"\xff" * 50 + b"\n", b"GET / HTTP/1.1\r\n\r\n",
+         b"POST /peer/v1/members HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc",
+         b"GET /v1/streams/\xff HTTP/1.1\r\nlast-event-id: a/b\r\n\r\n",
+         b"POST /v1/completions HTTP/1.1\r\ncontent-length: 9\r\n\r\n{\"n\":NaN}"]
+    ),
+    max_size=4,
+)  # fmt: skip
+
+
+async def knock(host: str, port: int, data: bytes) -> None:
+    """A connection that sends this, hears what comes for a moment, and goes."""
+    with contextlib.suppress(OSError):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(data)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await reader.read(1024)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def stranger(host: str, answers: list[bytes]) -> Any:
+    """A peer's door that answers whatever comes with any bytes, and closes."""
+    count = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        count += 1
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(5.0):
+                await reader.read(1024)
+            writer.write(answers[count % len(answers)] if answers else b"")
+            writer.close()
+            await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, host, 8001):
+        yield
+
+
+def on_stage(folder: Path, turns: Any, story: Any) -> None:
+    by_port: dict[str, dict[str, Any]] = {}
+    for (port, method), each in turns.items():
+        by_port.setdefault(port, {})[method] = each
+
+    async def run() -> None:
+        monkeypatch = pytest.MonkeyPatch()
+        try:
+            async with stage(folder, monkeypatch, by_port) as made:
+                await story(made)
+        finally:
+            monkeypatch.undo()
+
+    play(run)
+
+
+async def serves(made: Stage) -> None:
+    """The agent is there, and serves a stream to its end."""
+    made.calm()
+    assert await made.ready(300.0), "it is not ready any more"
+    text, reason = await made.stream()
+    assert text
+    assert reason == "length"
+    assert made.bugs() == 0
+
+
+@settings(max_examples=6, suppress_health_check=list(HealthCheck))
+@given(TURNS, ENGINE, KNOCKS, st.lists(st.binary(max_size=60), max_size=5), st.lists(BODIES, max_size=3))
+def test_whatever_comes_over_any_border_the_agent_serves_a_stream_afterwards(
+    tmp_path_factory: pytest.TempPathFactory,
+    turns: dict[tuple[str, str], list[Turn]],
+    engine: dict[str, list[bytes]],
+    knocks: list[bytes],
+    datagrams: list[bytes],
+    answers: list[bytes],
+) -> None:
+    async def story(made: Stage) -> None:
+        await made.ready(60.0)
+        made.engine.odd.update(engine)
+        for number, data in enumerate(datagrams):
+            name = data[:20].replace(b"/", b"").replace(b"\0", b"") or b"0"
+            (made.folder / "steps" / os.fsdecode(b"%d" % number + name)).write_bytes(data)
+        peer = f"127.9.{made.host.split('.')[2]}.{made.host.split('.')[3]}"
+        async with stranger(peer, answers):
+            made.introduce(peer)
+            for data in datagrams:
+                made.datagram(data)
+                made.datagram(Seal(KEY).close(data))
+            for data in knocks:
+                await knock(made.host, 8000, data)
+                await knock(made.host, 8001, data)
+            streams = [asyncio.create_task(made.stream()) for _ in range(2)]
+            await made.ask("GET", f"/v1/streams/{'a' * 24}")
+            await asyncio.wait(streams, timeout=120.0)
+            for each in streams:
+                each.cancel()
+            await asyncio.gather(*streams, return_exceptions=True)
+            await asyncio.sleep(60.0)
+            assert made.lives(), "a value from outside ended the agent"
+        await serves(made)
+
+    on_stage(tmp_path_factory.mktemp("agent"), turns, story)
+
+
+@pytest.mark.parametrize("turn", ["never answers", "always fails"])
+def test_all_of_aws_that_never_answers_or_always_fails_ends_nothing(tmp_path: Path, turn: str) -> None:
+    async def story(made: Stage) -> None:
+        assert await made.ready(60.0), "a node serves without it"
+        await asyncio.sleep(60.0)
+        assert (await made.stream())[1] == "length"
+        await serves(made)
+
+    def failing(port: str) -> Turn:
+        return Fails(lambda: (MetadataUnavailable if port == "Metadata" else StoreUnavailable)("away"))
+
+    odd = {key: [Slow(10_000.0) if turn == "never answers" else failing(key[0])] for key in ASKED}
+    on_stage(tmp_path, odd, story)
+
+
+FIGURES = ["NaN", "+Inf", "-Inf", "1e400", "-5", "x", ""]
+
+
+def test_figures_of_an_engine_that_are_no_numbers_end_nothing(tmp_path: Path) -> None:
+    names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
+
+    async def story(made: Stage) -> None:
+        assert await made.ready(60.0)
+        made.engine.odd["/metrics"] = [
+            "".join(f"vllm:{name} {figure}\n" for name in names).encode() for figure in FIGURES
+        ]
+        await asyncio.sleep(20.0)
+        await serves(made)
+
+    on_stage(tmp_path, {}, story)
+
+
+def test_three_hundred_nodes_with_rubbish_for_addresses_end_nothing(tmp_path: Path) -> None:
+    odd = ["10.71.3.7", "node:8001", "[::1]:8001", "127.0.0.1:70000", "127.0.0.1:²", "\ud800:1", "x" * 5000]
+    nodes = [TaggedNode(f"i-{n}", odd[n % len(odd)], NodeState.READY) for n in range(300)]
+
+    async def story(made: Stage) -> None:
+        assert await made.ready(60.0)
+        await asyncio.sleep(120.0)
+        await serves(made)
+
+    on_stage(tmp_path, {("Instances", "nodes"): [Says(nodes)]}, story)
+
+
+@pytest.mark.parametrize("deadline", [float("inf"), float("nan"), -1.0, 0.0, 1e300])
+def test_a_notice_of_any_deadline_is_a_drain_in_good_order(tmp_path: Path, deadline: float) -> None:
+    async def story(made: Stage) -> None:
+        assert await made.ready(60.0)
+        await asyncio.sleep(5.0)
+        assert made.life is not None
+        await asyncio.wait({made.life}, timeout=200.0)
+        assert made.life.result() == 0
+        assert made.bugs() == 0
+
+    on_stage(tmp_path, {("Metadata", "interruption"): [None] * 20 + [Says(InterruptionNotice(deadline, "?"))]}, story)
+
+
+def test_a_bug_in_a_loop_is_counted_and_the_loop_continues(tmp_path: Path) -> None:
+    """Not a documented error: the one thing that nobody expects, at the border of a loop's turn."""
+
+    async def story(made: Stage) -> None:
+        assert await made.ready(60.0)
+        await asyncio.sleep(60.0)
+        assert made.lives()
+        assert made.bugs() > 1
+        assert (await made.stream())[1] == "length"
+
+    bug = Fails(lambda: ZeroDivisionError("a bug"))
+    every: dict[Any, Any] = {
+        ("Instances", "nodes"): [bug],
+        ("Metadata", "rebalance"): [bug],
+        ("Records", "begin"): [bug],
+    }
+    on_stage(tmp_path, every, story)

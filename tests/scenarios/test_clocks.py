@@ -1,0 +1,139 @@
+"""A fleet one of whose clocks is wrong: real agents, doors and links; only that node's clock is another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from node_agent.adapters.steady_clock import SteadyClock
+from node_agent.contract.states import NodeState
+from node_agent.tasks import clock_watch
+from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, local_fleet
+
+
+@dataclass
+class Wall:
+    """A wall clock that is ahead by so many seconds."""
+
+    ahead_s: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead_s
+
+
+async def ask(fleet: LocalFleet, entry: LocalNode, stream: bool, number: int) -> None:
+    """A whole answer, whichever engine has it."""
+    body = {"model": MODEL, "prompt": f"question {number} {entry.host}", "max_tokens": 5, "stream": stream}
+    response = await fleet.http.post(f"{entry.url}/v1/completions", json=body)
+    assert response.status_code == 200, response.text
+    assert '"finish_reason":"length"' in response.text.replace(" ", "")
+    assert "error" not in response.text
+
+
+async def ask_everywhere(fleet: LocalFleet, count: int = 4) -> None:
+    asked = [(entry, stream, number) for entry in fleet.nodes for stream in (True, False) for number in range(count)]
+    await asyncio.gather(*(ask(fleet, *each) for each in asked))
+
+
+async def clock_of(fleet: LocalFleet, node: LocalNode) -> dict[str, float]:
+    told: dict[str, float] = (await fleet.http.get(f"{node.url}/v1/synkti/nodes")).json()["clock"]
+    return told
+
+
+async def metric(fleet: LocalFleet, node: LocalNode, name: str) -> float:
+    lines = (await fleet.http.get(f"{node.url}/metrics")).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock_watch, "EVERY_S", 0.05)
+
+
+@pytest.mark.parametrize("skew_s", [60.0, -45.0, 86_400.0])
+def test_no_client_notices_a_clock_that_is_wrong_and_the_node_says_so(skew_s: float, tmp_path: Path) -> None:
+    """25 to 100 % of requests got 401, for every node refused every other node's signatures."""
+
+    async def story() -> None:
+        skewed = SteadyClock(Wall(skew_s))
+        async with local_fleet(tmp_path, seconds_per_token=0.002, clocks={1: skewed}) as fleet:
+            await ask_everywhere(fleet)
+            wrong, right = fleet.nodes[1], fleet.nodes[0]
+
+            async def at_risk() -> bool:
+                return wrong.agent.keepers.node.state is NodeState.AT_RISK
+
+            await eventually("the wrong one is at risk", at_risk)
+            own = await clock_of(fleet, wrong)
+            assert own["is_off"]
+            assert own["off_s"] == pytest.approx(skew_s, abs=5)
+            assert await metric(fleet, wrong, "synkti_clock_is_off") == 1
+            for node in (right, fleet.nodes[2]):
+                assert not (await clock_of(fleet, node))["is_off"]
+                assert node.agent.keepers.node.state is NodeState.READY
+                assert await metric(fleet, node, "synkti_write_ahead_gaps_total") == 0
+            await ask_everywhere(fleet, 2)
+            told = (await fleet.http.get(f"{right.url}/v1/synkti/nodes")).json()["nodes"]
+            ahead = {node["instance_id"]: node["clock_ahead_s"] for node in told}
+            assert ahead[wrong.instance_id] == pytest.approx(skew_s, abs=5)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(story())
+
+
+def test_jumps_in_mid_life_change_nothing_and_a_clock_set_right_ends_the_risk(tmp_path: Path) -> None:
+    async def story() -> None:
+        wall = Wall()
+        async with local_fleet(tmp_path, seconds_per_token=0.002, clocks={0: SteadyClock(wall)}) as fleet:
+            node = fleet.nodes[0].agent.keepers.node
+            await ask_everywhere(fleet, 2)
+
+            async def measured() -> bool:
+                return (await clock_of(fleet, fleet.nodes[0]))["measured"] == 2
+
+            async def is_in(state: NodeState) -> bool:
+                return node.state is state
+
+            await eventually("both peers' clocks are known", measured)
+            for ahead_s in (3600.0, -3600.0):
+                wall.ahead_s = ahead_s
+                await ask_everywhere(fleet, 2)
+                await eventually("at risk", partial(is_in, NodeState.AT_RISK))
+                wall.ahead_s = 0.0
+                await eventually("ready again", partial(is_in, NodeState.READY))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(story())
+
+
+@pytest.mark.parametrize("jump_s", [300.0, -300.0])
+def test_a_jump_in_the_middle_of_a_drain_moves_no_deadline(jump_s: float, tmp_path: Path) -> None:
+    """Deadlines are counted by the agent's steady clock, and so is everything that was planned by them."""
+
+    async def story() -> None:
+        wall = Wall()
+        steady = SteadyClock(wall)
+        async with local_fleet(tmp_path, seconds_per_token=0.002, clocks={0: steady}) as fleet:
+            node = fleet.nodes[0]
+            node.notice(60.0)
+
+            async def draining() -> bool:
+                return node.agent.keepers.node.state is not NodeState.READY
+
+            lifecycle = node.agent._reactor._lifecycle
+            await eventually("it drains", draining)
+            before = lifecycle.deadline
+            wall.ahead_s = jump_s
+            assert node.life is not None
+            assert await asyncio.wait_for(node.life, 30) == 0
+            assert lifecycle.deadline == before
+            assert "drained" in str(fleet.records.records[node.instance_id].timeline)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(story())

@@ -1,0 +1,59 @@
+"""What is left in a node's process after many streams: no memory to speak of, and no descriptor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
+from tests.scenarios.stories import PLAIN, tell
+
+AT_ONCE = 16
+GROWTH = 1.2
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_bytes() -> int:
+    """Of this process, in which all agents of the fleet run."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def many(nodes: list[LocalNode], streams: int) -> None:
+    """So many short streams, each with its end, over AT_ONCE connections."""
+    numbers = iter(range(streams))
+
+    async def one_after_another() -> None:
+        async with httpx.AsyncClient(timeout=60) as http:
+            for number in numbers:
+                body = {**PLAIN, "prompt": f"stream {number}", "stream": True, "max_tokens": 4}
+                answer = await http.post(f"{nodes[number % len(nodes)].url}/v1/completions", json=body)
+                assert answer.content.endswith(b"data: [DONE]\n\n"), answer.text
+
+    await asyncio.gather(*(one_after_another() for _ in range(AT_ONCE)))
+
+
+@pytest.mark.parametrize("streams", [1_000, pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(1_200)])])
+def test_after_many_streams_memory_is_what_it_was_and_no_descriptor_is_left(tmp_path: Path, streams: int) -> None:
+    async def story(fleet: LocalFleet) -> None:
+        await many(fleet.nodes, 200)  # what a process allocates once is allocated
+        before, open_before = resident_bytes(), descriptors()
+        await many(fleet.nodes, streams)
+
+        async def is_back() -> bool:
+            # Connections to engines and peers stay open for the next requests: as many as there were at once.
+            return descriptors() <= open_before + len(fleet.nodes)
+
+        await eventually("no descriptor is left", is_back)
+        assert resident_bytes() <= GROWTH * before
+        assert all(len(node.agent.streams) == 0 for node in fleet.nodes)
+        assert all(not node.agent.keepers._streams for node in fleet.nodes)
+
+    tell(tmp_path, story, seconds_per_token=0.0, SYNKTI_KEEPER_LAG_S="5")

@@ -1,0 +1,133 @@
+"""Nothing of an ended request stays: with the garbage collector off, what belonged to it is freed at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httptools
+import pytest
+
+from node_agent.adapters.http_door import DoorConnection
+from node_agent.adapters.http_exchange import Exchange
+from node_agent.adapters.http_message import MessageReader
+from node_agent.adapters.http_request import Request
+from node_agent.core.completions import Generation
+from node_agent.tasks.client_stream import ClientStream
+from node_agent.tasks.kept_stream import KeptStream
+from tests.scenarios.local_fleet import MODEL, LocalNode, eventually, local_fleet
+
+TIMES = 5
+OF_A_REQUEST = (
+    Request,
+    DoorConnection,
+    MessageReader,
+    Exchange,
+    Generation,
+    ClientStream,
+    KeptStream,
+    httptools.HttpRequestParser,
+    httptools.HttpResponseParser,
+)
+STREAM = {"model": MODEL, "prompt": "x", "max_tokens": 12, "stream": True}
+LONG = {**STREAM, "max_tokens": 3_000}
+
+
+@contextlib.contextmanager
+def collector_off() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def alive() -> Counter[str]:
+    return Counter(type(each).__name__ for each in gc.get_objects() if type(each) in OF_A_REQUEST)
+
+
+def post(path: str, body: dict[str, Any] | bytes, more: str = "connection: close\r\n") -> bytes:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\n{more}content-length: {len(raw)}\r\n\r\n".encode() + raw
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode()
+
+
+REQUESTS = {
+    "a stream of completions": (post("/v1/completions", STREAM), None),
+    "a stream of a chat": (
+        post("/v1/chat/completions", {**STREAM, "messages": [{"role": "user", "content": "x"}]}),
+        None,
+    ),
+    "a stream of responses": (post("/v1/responses", {"model": MODEL, "input": "x", "stream": True}), None),
+    "a whole answer": (post("/v1/completions", {**STREAM, "stream": False}), None),
+    "a stream that its client leaves": (post("/v1/completions", LONG, more=""), 600),
+    "requests ahead of an answer that nobody waits for": (post("/v1/completions", LONG, more="") * 3, 600),
+    "a whole answer that nobody waits for": (post("/v1/completions", {**LONG, "stream": False}, more=""), 0),
+    "half a body": (post("/v1/completions", b"x" * 500_000)[:-10], 0),
+    "no HTTP": (b"garbage\r\n\r\n", None),
+    "no JSON": (post("/v1/completions", b"{"), None),
+    "a model that is not there": (post("/v1/completions", {**STREAM, "model": "other"}), None),
+    "a stream that is not there": (get("/v1/streams/abcd"), None),
+    "metrics": (get("/metrics"), None),
+}
+
+
+async def send(node: LocalNode, raw: bytes, read: int | None) -> None:
+    """One request. read: how much of the answer the client reads before it goes away; None for all of it."""
+    reader, writer = await asyncio.open_connection(node.host, 8000)
+    writer.write(raw)
+    await writer.drain()
+    with contextlib.suppress(ConnectionError):
+        await (reader.read() if read is None else reader.readexactly(read))
+    writer.transport.abort()
+
+
+def test_what_belongs_to_a_request_is_freed_with_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with local_fleet(tmp_path, size=1, seconds_per_token=0.002) as fleet:
+            node = fleet.nodes[0]
+            for name, (raw, read) in REQUESTS.items():
+                await send(node, raw, read)  # what is made once is made now
+                with collector_off():
+                    before = alive()
+
+                    async def is_freed() -> bool:
+                        more = alive() - before  # noqa: B023 # it is called in this turn of the loop only
+                        return all(count < TIMES for count in more.values())
+
+                    for _ in range(TIMES):
+                        await send(node, raw, read)
+                    await eventually(f"{name}: nothing stays", is_freed, within_s=5.0)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("how", ["garbage", "half a head", "half a body"])
+def test_a_connection_that_breaks_is_freed(how: str, tmp_path: Path) -> None:
+    raws = {"garbage": b"garbage\r\n\r\n", "half a head": b"POST / HT", "half a body": post("/", b"x" * 90_000)[:-1]}
+
+    async def story() -> None:
+        async with local_fleet(tmp_path, size=1) as fleet:
+            node = fleet.nodes[0]
+            bodies = node.agent.doors[0].bodies
+            with collector_off():
+                before = alive()
+                for _ in range(TIMES):
+                    await send(node, raws[how], 0)
+
+                async def is_freed() -> bool:
+                    return all(count < TIMES for count in (alive() - before).values()) and bodies.held == 0
+
+                await eventually("nothing stays", is_freed, within_s=5.0)
+
+    asyncio.run(story())
