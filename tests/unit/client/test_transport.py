@@ -204,6 +204,13 @@ def test_an_answer_that_a_node_calls_final_is_not_asked_for_again(kind: str) -> 
 
 
 @both
+def test_a_fault_that_a_node_calls_final_is_the_answer(kind: str) -> None:
+    script = Script(lambda request: error(500, "engine_error", **{"x-should-retry": "false"}))
+    assert post(script, WHOLE, kind).status_code == 500
+    assert len(script.asked) == 1
+
+
+@both
 def test_a_node_that_cannot_do_it_now_is_asked_again_and_its_last_word_is_the_applications(kind: str) -> None:
     script = Script(lambda request: error(503, "no_ready_node", **{"retry-after": "2"}))
     answer = post(script, WHOLE, kind, Patience(attempts=5, first_wait_s=0.0, longest_wait_s=0.0, seconds=0.0))
