@@ -8,6 +8,7 @@ NODES ?= 100
 MINUTES ?= 10
 STREAMS ?= 1000
 KV ?= 0
+FAULTS_ROUNDS ?= 10
 BIN := .venv/bin
 # Cheap tests first, so that their failures show first; a new folder of tests needs no word here. These wait more than
 # they compute, and run three files at a time; the others have whole processes on every core.
@@ -19,7 +20,7 @@ export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export CDK_DISABLE_CLI_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chaos soak abuse simulate test test-all bench lint synth checkov lock clean
+.PHONY: help setup run chaos faults soak abuse simulate test test-all bench lint synth checkov lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -32,6 +33,9 @@ run: setup  ## the whole system on this machine, two nodes of it taken away (ENG
 
 chaos: setup  ## nodes taken away at random under load (INTERRUPTIONS=1000 SEED=1 ENGINE=sim; ENGINE=vllm KV=1: contexts move, too)
 	@$(BIN)/python -m local.chaos --engine $(CHAOS_ENGINE) --interruptions $(INTERRUPTIONS) --seed $(SEED) --kv-gib $(KV)
+
+faults: setup  ## AWS, disks, clocks, networks and processes fail under a running fleet (FAULTS_ROUNDS=10 SEED=1)
+	FAULTS_ROUNDS=$(FAULTS_ROUNDS) FAULTS_SEED=$(SEED) $(BIN)/python -m pytest -rs --durations=8 tests/faults/
 
 simulate: setup  ## a fleet of NODES=1000 on virtual time, SEED=1 (ARGS=quick: in seconds): docs/scale.md
 	@$(BIN)/python -m sim --nodes $(NODES) --seed $(SEED) $(ARGS)

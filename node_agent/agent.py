@@ -109,6 +109,9 @@ _CHECKPOINT_S = 2.0
 """For the checkpoints of journals, at the same time."""
 
 _FLUSH_S = 1.5
+_UNTAG_S = 2.0
+"""An EC2 that says nothing must not keep the group from hearing that this node has drained."""
+
 _LET_GO_S = 2.0
 _DOOR_DRAIN_S = 2.0
 _START_BACKOFF = Backoff(first_s=0.5, max_s=8.0)
@@ -383,7 +386,10 @@ class Agent:
 
     async def run(self) -> int:
         """Until the node's life is over; its exit code."""
-        self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # a disk that is full or read-only: what lies there makes the next start better
+            _log.warning("the state's folder cannot be made: %s", error)
         self._steps.forget()
         settings = self._settings
         front_socket = bind(settings.front.host, settings.front.port, "front door")
@@ -513,8 +519,9 @@ class Agent:
     async def _leave_tags(self) -> None:
         if not await self._publisher.flush(_FLUSH_S):
             _log.warning("the last step of the timeline could not be written in time")
-        with contextlib.suppress(TransientError):
-            await self._outside.instances.untag(self._node.instance_id)
+        with contextlib.suppress(TransientError, TimeoutError):
+            async with asyncio.timeout(_UNTAG_S):
+                await self._outside.instances.untag(self._node.instance_id)
             self._draining.tell("untagged")
             await self._publisher.flush(_FLUSH_S)
         if self._outside.group is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import boto3
@@ -21,6 +21,9 @@ from node_agent.contract.errors import StoreUnavailable
 
 _CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "max_attempts": 3})
 _CONNECTIONS = 10
+_THREADS = 4
+"""Of one service: what its adapter does at once, for a call that hangs takes 40 s until its last try is over."""
+
 _WITHIN_S = 60.0
 """For one call with all its tries. Only its thread waits longer, where an answer comes byte by byte."""
 
@@ -43,13 +46,18 @@ def aws_client(service: str, region: str | None, connections: int = _CONNECTIONS
     return boto3.session.Session(region_name=region).client(service, config=config)  # type: ignore[call-overload]
 
 
-async def in_thread(what: str, call: Callable[[], _T]) -> _T:
+def aws_threads(service: str) -> Executor:
+    """Threads for one service's calls. A service that hangs fills its own, and holds up nothing but itself."""
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix=f"aws-{service}")
+
+
+async def in_thread(what: str, call: Callable[[], _T], threads: Executor) -> _T:
     """Run a blocking AWS call, and what reads its answer. Raises StoreUnavailable, naming `what` was tried."""
-    return await _bounded(what, asyncio.to_thread(call))
+    return await in_pool(threads, what, call)
 
 
 async def in_pool(pool: Executor, what: str, call: Callable[[], _T], within_s: float = _WITHIN_S) -> _T:
-    """The same in threads of one's own."""
+    """The same, with a bound of one's own."""
     return await _bounded(what, asyncio.get_running_loop().run_in_executor(pool, call), within_s)
 
 

@@ -40,11 +40,13 @@ class AwsCheckpoints:
         self._dynamodb = dynamodb
         self._table = table
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="checkpoints")
+        self._s3_threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="checkpoints-s3")
 
     async def write(self, key: str, body: bytes, records: Sequence[StreamRecord]) -> int:
         await in_thread(
             f"writing s3://{self._bucket}/{key}",
             lambda: self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ChecksumAlgorithm="SHA256"),
+            self._s3_threads,
         )
         writing = [self._write(record) for record in records]
         return sum(await asyncio.gather(*writing))
@@ -81,13 +83,13 @@ class AwsCheckpoints:
                 raise ValueError(f"it is of stream {record.stream[:80]}, {record.length} bytes")
             return record
 
-        return await in_thread(f"reading the record of stream {stream}", read)
+        return await in_thread(f"reading the record of stream {stream}", read, self._pool)
 
     async def read(self, record: StreamRecord) -> bytes | None:
         first, last = record.start, record.start + record.length - 1
         what = f"reading s3://{self._bucket}/{record.object_key}"
         try:
-            return await in_thread(what, lambda: self._read(record.object_key, first, last))
+            return await in_thread(what, lambda: self._read(record.object_key, first, last), self._s3_threads)
         except StoreUnavailable as error:
             if error_code(error) in _GONE:
                 return None

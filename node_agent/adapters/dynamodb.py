@@ -8,7 +8,7 @@ from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
-from node_agent.adapters.aws import error_code, in_thread
+from node_agent.adapters.aws import aws_threads, error_code, in_thread
 from node_agent.contract.drains import DrainRecord
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.items import whole
@@ -46,11 +46,14 @@ class DynamoRecords:
 
     def __init__(self, client: Any, table: str) -> None:
         self._client = client
+        self._threads = aws_threads("dynamodb")
         self._table = table
 
     async def begin(self, record: NodeRecord) -> None:
         item = _encode(record.to_item())
-        await in_thread("writing this node's record", lambda: self._client.put_item(TableName=self._table, Item=item))
+        await in_thread(
+            "writing this node's record", lambda: self._client.put_item(TableName=self._table, Item=item), self._threads
+        )
 
     async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
         key = _encode(node_key(instance_id))
@@ -79,12 +82,17 @@ class DynamoRecords:
 
     async def keep_drain(self, record: DrainRecord) -> None:
         item = _encode(record.to_item())
-        await in_thread("writing this drain's record", lambda: self._client.put_item(TableName=self._table, Item=item))
+        await in_thread(
+            "writing this drain's record",
+            lambda: self._client.put_item(TableName=self._table, Item=item),
+            self._threads,
+        )
 
     async def _check_owner(self, key: dict[str, Any], incarnation: int) -> None:
         item = await in_thread(
             "reading this node's record",
             lambda: decode(self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")),
+            self._threads,
         )
         try:
             held = whole(item, "incarnation")
@@ -108,4 +116,5 @@ class DynamoRecords:
                 ExpressionAttributeNames=names,
                 ExpressionAttributeValues=values,
             ),
+            self._threads,
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from node_agent.adapters.aws import in_thread
+from node_agent.adapters.aws import aws_threads, in_thread
 from node_agent.contract.addresses import node_address
 from node_agent.contract.names import PEER_DOOR_PORT
 from node_agent.contract.tags import (
@@ -28,6 +28,7 @@ class Ec2:
 
     def __init__(self, client: Any, peer_port: int = PEER_DOOR_PORT) -> None:
         self._client = client
+        self._threads = aws_threads("ec2")
         self._peer_port = peer_port
 
     async def tag(self, instance_id: str, tags: NodeTags) -> None:
@@ -38,11 +39,15 @@ class Ec2:
             if DEADLINE_TAG not in encoded:
                 self._client.delete_tags(Resources=[instance_id], Tags=[{"Key": DEADLINE_TAG}])
 
-        await in_thread("tagging this instance", call)
+        await in_thread("tagging this instance", call, self._threads)
 
     async def untag(self, instance_id: str) -> None:
         keys = [{"Key": key} for key in NODE_TAGS]
-        await in_thread("untagging this instance", lambda: self._client.delete_tags(Resources=[instance_id], Tags=keys))
+        await in_thread(
+            "untagging this instance",
+            lambda: self._client.delete_tags(Resources=[instance_id], Tags=keys),
+            self._threads,
+        )
 
     async def nodes(self, cluster: str, most_calls: int | None = None) -> list[TaggedNode]:
         filters = [
@@ -58,7 +63,7 @@ class Ec2:
             instances = [each for reservation in reservations for each in _maps(reservation.get("Instances"))]
             return [node for instance in instances if (node := self._node(instance)) is not None]
 
-        return await in_thread("looking for peers", call)
+        return await in_thread("looking for peers", call, self._threads)
 
     def _node(self, instance: Mapping[str, Any]) -> TaggedNode | None:
         """None where it is no node, or none that can be reached. A tag that is no address counts as absent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from node_agent.adapters.aws import error_code, error_message, in_thread
+from node_agent.adapters.aws import aws_threads, error_code, error_message, in_thread
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.names import DRAINED_HOOK
 
@@ -17,6 +17,7 @@ class AutoScaling:
 
     def __init__(self, client: Any, group: str) -> None:
         self._client = client
+        self._threads = aws_threads("autoscaling")
         self._group = group
 
     async def let_go(self, instance_id: str) -> bool:
@@ -29,6 +30,7 @@ class AutoScaling:
                     LifecycleActionResult="CONTINUE",
                     InstanceId=instance_id,
                 ),
+                self._threads,
             )
         except StoreUnavailable as error:
             said = error_message(error).lower()

@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from node_agent.adapters.aws import in_thread
+from node_agent.adapters.aws import aws_threads, in_thread
 from node_agent.contract.errors import StoreUnavailable
 
 
@@ -15,6 +15,7 @@ class SecretsManager:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._threads = aws_threads("secretsmanager")
 
     async def read(self, name: str) -> bytes:
         def call() -> bytes:
@@ -26,7 +27,7 @@ class SecretsManager:
 
         what = f"reading the secret {name}"
         try:
-            return await in_thread(what, call)
+            return await in_thread(what, call, self._threads)
         except StoreUnavailable as error:
             if isinstance(error.__cause__, BotoCoreError | ClientError | TimeoutError):
                 raise

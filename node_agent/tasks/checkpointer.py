@@ -20,6 +20,9 @@ from node_agent.tasks.node import Node
 _STREAM_ID = re.compile(r"[0-9a-f]{24}")
 """What this fleet calls its streams; for anything else the table need not be asked."""
 
+_FIND_WITHIN_S = 3.0
+"""A client that comes back waits for the answer; with AWS away it is to ask again, not to wait for AWS's time-outs."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -66,14 +69,16 @@ class Checkpointer:
         if self._store is None or _STREAM_ID.fullmatch(stream) is None:
             return False
         try:
-            record = await self._store.find(stream)
-            if record is None:
-                return False
-            if record.expires_at <= self._node.clock():
-                return True
-            return await self._read(self._store, record)
-        except StoreUnavailable as error:
-            _log.warning("stream %s: %s", stream, error)
+            async with asyncio.timeout(_FIND_WITHIN_S):
+                record = await self._store.find(stream)
+                if record is None:
+                    return False
+                if record.expires_at <= self._node.clock():
+                    return True
+                return await self._read(self._store, record)
+        except (StoreUnavailable, TimeoutError) as error:
+            why = str(error) or f"AWS did not answer within {_FIND_WITHIN_S:.0f} s"
+            _log.warning("stream %s: whether it was left is not known: %s", stream, why)
             return None
 
     async def _read(self, store: Checkpoints, record: StreamRecord) -> Taken | bool:

@@ -90,6 +90,7 @@ class LocalNode:
 @dataclass
 class LocalFleet:
     nodes: list[LocalNode] = field(default_factory=list)
+    instances: MemoryInstances = field(default_factory=lambda: MemoryInstances({}, 8001))
     records: MemoryRecords = field(default_factory=MemoryRecords)
     checkpoints: MemoryCheckpoints = field(default_factory=MemoryCheckpoints)
     blocks: MemoryBlockStore = field(default_factory=MemoryBlockStore)
@@ -148,6 +149,7 @@ async def local_fleet(
     checkpoints: MemoryCheckpoints | None = None,
     blocks: MemoryBlockStore | None = None,
     clocks: Mapping[int, SteadyClock] | None = None,
+    through: Callable[[Outside], Outside] | None = None,
     engine: EngineCommand | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
@@ -155,11 +157,11 @@ async def local_fleet(
 
     engine_options: of the stand-ins; models: what the nodes serve, in turn; checkpoints, blocks: what an earlier fleet
     left; engine: the command of another engine than the stand-in; clocks: of nodes, by their numbers, whose clocks are
-    others; extra: settings, as SYNKTI_ variables.
+    others; through: puts something in front of AWS's twins; extra: settings, as SYNKTI_ variables.
     """
     within_s = READY_WITHIN_S if engine is None else REAL_READY_WITHIN_S
     async with unready_fleet(
-        folder, size, seconds_per_token, engine_options, models, checkpoints, blocks, clocks, engine, **extra
+        folder, size, seconds_per_token, engine_options, models, checkpoints, blocks, clocks, through, engine, **extra
     ) as fleet:
         for node in fleet.nodes:
             await eventually(f"{node.instance_id} is ready", partial(fleet.ready, node), within_s)
@@ -177,6 +179,7 @@ async def unready_fleet(
     checkpoints: MemoryCheckpoints | None = None,
     blocks: MemoryBlockStore | None = None,
     clocks: Mapping[int, SteadyClock] | None = None,
+    through: Callable[[Outside], Outside] | None = None,
     engine: EngineCommand | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
@@ -188,7 +191,7 @@ async def unready_fleet(
         checkpoints=checkpoints or MemoryCheckpoints(),
         blocks=blocks or MemoryBlockStore(),
     )
-    instances = MemoryInstances(addresses, 8001)
+    instances = fleet.instances = MemoryInstances(addresses, 8001)
     clients = [HttpClient() for _ in addresses]
     for number, (instance_id, host) in enumerate(addresses.items()):
         state_dir = folder / instance_id
@@ -204,6 +207,8 @@ async def unready_fleet(
         outside = Outside(
             identity, metadata, instances, fleet.records, b"cluster key", fleet.group, fleet.checkpoints, fleet.blocks
         )
+        if through is not None:
+            outside = through(outside)
         agent = Agent(settings, outside, clients[number], signals=False, clock=(clocks or {}).get(number))
         fleet.nodes.append(LocalNode(instance_id, host, agent, metadata, state_dir))
     try:

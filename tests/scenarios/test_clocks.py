@@ -62,7 +62,9 @@ def test_no_client_notices_a_clock_that_is_wrong_and_the_node_says_so(skew_s: fl
 
     async def story() -> None:
         skewed = SteadyClock(Wall(skew_s))
-        async with local_fleet(tmp_path, seconds_per_token=0.002, clocks={1: skewed}) as fleet:
+        async with local_fleet(
+            tmp_path, seconds_per_token=0.002, clocks={1: skewed}, SYNKTI_KEEPER_LAG_S="10"
+        ) as fleet:
             await ask_everywhere(fleet)
             wrong, right = fleet.nodes[1], fleet.nodes[0]
 

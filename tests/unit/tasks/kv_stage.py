@@ -91,10 +91,12 @@ class Store(MemoryBlockStore):
             raise StoreUnavailable("S3 is down")
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        if self.silent or len(self.batches) > self.silent_after:
-            await asyncio.Event().wait()
-        await asyncio.sleep(0)
-        self.at_once -= 1
+        try:
+            if self.silent or len(self.batches) > self.silent_after:
+                await asyncio.Event().wait()
+            await asyncio.sleep(0)
+        finally:
+            self.at_once -= 1
         return await super().fetch(index, batch)
 
     async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:

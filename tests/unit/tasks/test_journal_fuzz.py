@@ -15,7 +15,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.adapters.journal_link import Greeting, TcpLink, sign_for
+from node_agent.adapters.journal_link import Greeting, TcpJournalLinks, TcpLink
 from node_agent.core.addresses import Address
 from node_agent.core.batches import Batches
 from node_agent.core.journal_wire import (
@@ -39,6 +39,8 @@ from node_agent.tasks.journal_door import JournalConnection, JournalDoor
 
 KEY = b"cluster key"
 NOW = 1000.0
+ADDRESS = Address("127.0.0.1", 1)
+LINKS = TcpJournalLinks(KEY, lambda: NOW, lag_s=1.0)
 ROOM = 64 * 1024
 UINT32 = st.integers(0, 2**32 - 1)
 CUTS = st.lists(st.integers(1, 400), max_size=20)
@@ -92,7 +94,7 @@ def connection() -> tuple[JournalConnection, Wire, Keeper]:
 def greeted() -> tuple[JournalConnection, Wire, Keeper, Sealer, Opener]:
     """A connection of a peer, and the peer's own halves of it."""
     at_keeper, wire, keeper = connection()
-    greeting = sign_for(KEY, NOW)
+    greeting = LINKS.greeting(ADDRESS)
     at_keeper.data_received(PREFACE + greeting.stamp.encode() + b"\n")
     line, _, rest = wire.written.partition(b"\n")
     assert not rest
@@ -213,8 +215,9 @@ class Owner:
 
 def linked(owner: Owner) -> tuple[TcpLink, Wire, Greeting]:
     """A link whose connection was just made."""
-    greeting, wire = sign_for(KEY, NOW), Wire()
-    link = TcpLink(Address("127.0.0.1", 1), None, greeting, Batches(1.0), owner)
+    wire = Wire()
+    link = TcpLink(ADDRESS, None, LINKS, Batches(1.0), owner)
+    greeting = link._greeting
     link._connecting.cancel()
     link.connection_made(wire)
     return link, wire, greeting

@@ -38,6 +38,8 @@ from tests.unit.tasks.kv_stage import (
     shelf,
 )
 
+DEADLINE_S = 60.0
+
 
 def test_a_context_comes_from_s3_in_batches_a_few_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kv_bring, "BATCH_BYTES", 2 * SIZE)
@@ -384,18 +386,23 @@ def test_blocks_that_are_none_are_not_kept(tmp_path: Path, what: str) -> None:
     run(story)
 
 
-def test_few_contexts_are_brought_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node_agent.core.kv_choice.WITHIN_S", 0.25)
-
+def test_few_contexts_are_brought_at_once(tmp_path: Path) -> None:
     async def story() -> None:
         store = Store()
         streams = {f"{number:024x}": 1 for number in range(2 * STREAMS_AT_ONCE)}
         await in_s3(store, tmp_path / "theirs", streams)
         store.silent = True
-        bringing = contexts(shelf(tmp_path / "mine"), store)
-        results = await asyncio.gather(*(bringing.bring(stream, IN_S3) for stream in streams))
+        fetching = contexts(shelf(tmp_path / "mine"), store)
+        under_way = [asyncio.ensure_future(fetching.bring(stream, IN_S3)) for stream in streams]
+        async with asyncio.timeout(DEADLINE_S):
+            while store.at_once < STREAMS_AT_ONCE or len(store.asked) < len(streams):  # noqa: ASYNC110 # two conditions
+                await asyncio.sleep(0.001)
+        for _ in range(100):  # turns in which more would begin
+            await asyncio.sleep(0)
         assert store.most_at_once == STREAMS_AT_ONCE
-        assert all(brought is not None and brought.given_up for brought in results)
+        for one in under_way:
+            one.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     run(story)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from node_agent.adapters.memory import MemoryInstances, MemoryRecords
+from node_agent.contract.drains import DrainRecord
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.records import RECORD_LIFE_S, NodeRecord, TimelineStep
 from node_agent.contract.states import NodeState
@@ -22,6 +23,7 @@ RECORD = NodeRecord("i-1", "z", "t", NodeState.STARTING, 7, 99)
 STARTED = TimelineStep("started", "agent", 1.0)
 READY = TimelineStep("ready", "agent", 2.0)
 DRAINING = NodeTags("synkti", NodeState.DRAINING, deadline=9.0)
+DRAIN = DrainRecord("i-1", 7, "notice-seen", 122.0, 99)
 
 
 class Flaky(MemoryInstances):
@@ -190,5 +192,67 @@ def test_the_queue_of_events_is_bounded() -> None:
             reactor.post(Tick(1, 0))
         with pytest.raises(asyncio.QueueFull):
             reactor.post(Tick(1, 0))
+
+    asyncio.run(run())
+
+
+class Absent(MemoryInstances):
+    """EC2 that says nothing at all until it is back."""
+
+    def __init__(self) -> None:
+        super().__init__({"i-1": "10.0.0.1"}, 8001)
+        self.back = asyncio.Event()
+
+    async def tag(self, instance_id: str, tags: NodeTags) -> None:
+        await self.back.wait()
+        await super().tag(instance_id, tags)
+
+
+def test_an_ec2_that_is_away_holds_up_no_record_and_is_made_up_for() -> None:
+    async def run() -> None:
+        instances, records = Absent(), MemoryRecords()
+        publisher = Publisher(RECORD, instances, records, lambda: 0.0)
+        running = asyncio.create_task(publisher.run())
+        publisher.publish(DRAINING, NodeState.DRAINING, STARTED)
+        publisher.keep_drain(DRAIN)
+        async with asyncio.timeout(10):
+            while not records.drains or "i-1" not in records.records:  # noqa: ASYNC110 # writes are all that happens
+                await asyncio.sleep(0)
+            assert not await publisher.flush(0.01)
+            instances.back.set()
+            assert await publisher.flush(5.0)
+        assert decode_tags(instances.tags["i-1"]) == DRAINING
+        running.cancel()
+
+    asyncio.run(run())
+
+
+class LockedTable(MemoryRecords):
+    """A table that refuses everything (AccessDenied) until it does not."""
+
+    refuses = True
+    asked = 0
+
+    async def begin(self, record: NodeRecord) -> None:
+        self.asked += 1
+        if self.refuses:
+            raise StoreUnavailable("AccessDeniedException")
+        await super().begin(record)
+
+
+def test_a_table_that_is_away_holds_up_no_tags_and_nothing_of_its_story_is_lost() -> None:
+    async def run() -> None:
+        instances, records = Flaky(0), LockedTable()
+        publisher = Publisher(RECORD, instances, records, lambda: 0.0)
+        running = asyncio.create_task(publisher.run())
+        publisher.publish(NodeTags("synkti", NodeState.STARTING), NodeState.STARTING, STARTED)
+        publisher.publish(NodeTags("synkti", NodeState.READY), NodeState.READY, READY)
+        async with asyncio.timeout(10):
+            while not (instances.written and records.asked):  # noqa: ASYNC110 # as above
+                await asyncio.sleep(0)
+            records.refuses = False
+            assert await publisher.flush(5.0), "what waits for its next try is tried at once"
+        assert [step.step for step in records.records["i-1"].story] == ["started", "ready"]
+        running.cancel()
 
     asyncio.run(run())

@@ -1,0 +1,37 @@
+"""Networks that fall apart and heal, with clocks that jump and nodes that die meanwhile: on virtual time, by seeds."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from node_agent.core.nodes import Liveness
+from sim.network import Weather
+from tests.faults.outage import ROUNDS, SEED
+from tests.scenarios.fleets import agree, calm, held, names, wait_until_agreed
+
+SEEDS = [SEED + number for number in range(5 * ROUNDS)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_halves_serve_by_themselves_and_are_one_fleet_soon_after(seed: int) -> None:
+    chance = random.Random(seed)
+    size = chance.randrange(4, 13)
+    weather = Weather(repeated=0.05, late=0.05) if chance.random() < 0.5 else None
+    fleet = calm(size, seed, weather)
+    hosts = list(fleet.hosts.values())
+    chance.shuffle(hosts)
+    cut = chance.randrange(1, size)
+    left, right = hosts[:cut], hosts[cut:]
+    fleet.split(left, right)
+    fleet.pass_time(chance.uniform(30.0, 120.0))
+    for side in (left, right):
+        for host in side:
+            others = {status.instance_id for status in host.membership.view.alive}
+            assert others <= names(side), "nobody counts on the other half"
+    fleet.split()
+    wait_until_agreed(fleet, hosts, 60.0)
+    fleet.pass_time(30.0)
+    assert agree(hosts), "and stays so"
+    assert all(held(by, host) is Liveness.ALIVE for by in hosts for host in hosts if by is not host)
