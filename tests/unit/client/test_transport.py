@@ -142,6 +142,23 @@ def test_the_applications_timeout_bounds_all_attempts_together(kind: str) -> Non
     assert len(script.asked) <= 1
 
 
+@both
+def test_looking_for_nodes_takes_none_of_the_time_that_the_application_has_not(kind: str) -> None:
+    """Frozen nodes: each question for the list takes as long as it may."""
+    allowed: list[float] = []
+
+    def frozen(request: httpx.Request) -> httpx.Response:
+        allowed.append(request.extensions["timeout"]["read"])
+        raise httpx.ReadTimeout("")
+
+    inner = httpx.MockTransport(frozen)
+    if kind == "sync":
+        assert not ContinuousTransport(Nodes(NODES), QUICK, inner).refresh(0.25)
+    else:
+        assert not asyncio.run(AsyncContinuousTransport(Nodes(NODES), QUICK, inner).refresh(0.25))
+    assert max(allowed) <= 0.25
+
+
 # retries and their bounds
 
 
