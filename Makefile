@@ -8,6 +8,7 @@ NODES ?= 100
 MINUTES ?= 10
 STREAMS ?= 1000
 KV ?= 0
+FUZZ_SECONDS ?= 3
 FAULTS_ROUNDS ?= 10
 BIN := .venv/bin
 # Cheap tests first, so that their failures show first; a new folder of tests needs no word here. These wait more than
@@ -20,7 +21,7 @@ export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export CDK_DISABLE_CLI_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chaos faults soak abuse simulate test test-all bench lint synth checkov lock clean
+.PHONY: help setup run chaos faults soak abuse fuzz simulate test test-all bench lint synth checkov lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -55,6 +56,11 @@ test: lint  ## everything that CI runs: lint, unit, templates, scenarios, both e
 
 test-all: test  ## what `make test` does, and what is long and rarely fails
 	$(BIN)/python -m pytest --durations=8 -m long tests
+
+fuzz: setup  ## every parser of what comes from outside, FUZZ_SECONDS=3 each (600 nightly): inputs that break one are kept in tests/fuzz/corpus
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest --numprocesses=2 tests/fuzz
+	@$(BIN)/python -c 'import atheris' 2>/dev/null && for target in $$($(BIN)/python -m tests.fuzz.coverage_guided); do \
+		$(BIN)/python -m tests.fuzz.coverage_guided $$target $(FUZZ_SECONDS) || exit 1; done || true
 
 soak: setup  ## STREAMS=1000 at once for MINUTES=10, an interruption every 20 s: memory, descriptors, loop lag
 	@$(BIN)/python -m local.soak --minutes $(MINUTES) --streams $(STREAMS) --seed $(SEED)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from typing import Annotated
 
-import orjson
 import typer
 
 import synkti_client
@@ -25,10 +24,9 @@ from cli.options import Json
 from cli.terminal import Terminal
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer, bind
-from node_agent.contract.errors import openai_error
-from node_agent.core.completions import Kind
 from node_agent.core.endings import error_event
 from node_agent.ports import DoorRequest
+from node_agent.tasks.answers import answer_error, error_body
 from synkti_client import httpx
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -63,7 +61,7 @@ class Gateway:
 
     async def __call__(self, request: DoorRequest) -> None:
         if (fault := self._callers.fault(request.headers)) is not None:
-            _refuse(request, 403, "caller_not_allowed", fault)
+            answer_error(request, 403, "caller_not_allowed", fault)
             return
         page = self._page_headers(request)
         if request.method == "OPTIONS" and page:
@@ -85,16 +83,18 @@ class Gateway:
         try:
             asked = _asked(request)
         except (ValueError, httpx.InvalidURL) as error:
-            _refuse(request, 400, "invalid_target", f"The request's target cannot be read: {error}.", page)
+            message = f"The request's target cannot be read: {error}."
+            answer_error(request, 400, "invalid_target", message, headers=page)
             return
         try:
             response = await self.transport.handle_async_request(asked)
         except httpx.LocalProtocolError as error:
-            _refuse(request, 400, "invalid_request", f"The request cannot be sent on: {error}.", page)
+            message = f"The request cannot be sent on: {error}."
+            answer_error(request, 400, "invalid_request", message, headers=page)
             return
         except httpx.TransportError as error:
             code = "no_node_answers" if isinstance(error, synkti_client.NoNodeAnswers) else "request_lost"
-            _refuse(request, 503, code, str(error) or type(error).__name__, (*page, *_TRIED))
+            answer_error(request, 503, code, str(error) or type(error).__name__, headers=(*page, *_TRIED))
             return
         try:
             await self._pass_on(request, response, page)
@@ -117,7 +117,7 @@ class Gateway:
             if not content_type.startswith(b"text/event-stream"):
                 return  # not ended, so that the server breaks the connection off: what came is not whole
             message = str(error) or "The connection to the node broke, and this stream cannot be continued."
-            last = b"\n\n" + error_event(request.path, orjson.dumps(openai_error(503, "stream_lost", message)))
+            last = b"\n\n" + error_event(request.path, error_body(request.path, 503, "stream_lost", message))
         request.end(last)
 
 
@@ -136,14 +136,6 @@ def _asked(request: DoorRequest) -> httpx.Request:
 
 def _cancel(task: asyncio.Future[None]) -> None:
     task.cancel()
-
-
-def _refuse(request: DoorRequest, status: int, code: str, message: str, more: Headers = ()) -> None:
-    """An error of the gateway's own, in the form that the route's clients read."""
-    document = openai_error(status, code, message)
-    if request.path == Kind.MESSAGES.value:
-        document["type"] = "error"
-    request.respond(status, orjson.dumps(document), more=more)
 
 
 async def _follow_nodes(

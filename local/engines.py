@@ -68,8 +68,8 @@ def prepared(name: str, tell: Callable[[str], None], kv_gib: float = 0, argument
         plugin = ensure_plugin(environment)
     except LocalRunError as error:
         raise MendFirst(str(error)) from error
-    # Three engines share this CPU with everything else: one may be silent for seconds and still be well, and so may an
-    # agent be for half of one.
+    # Three agents and their engines share this CPU with everything else: a node may show no sign of life for seconds,
+    # and take half of one to acknowledge a line, and still be well.
     environ = {**engine_environ(), **_IN_ONE_PROCESS, "SYNKTI_MIN_SILENCE_S": "10", "SYNKTI_KEEPER_LAG_S": "0.5"}
     environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_dir() / "inductor")  # else among a run's temporary files
     if kv_gib:

@@ -9,8 +9,11 @@ from synkti_client._httpx import httpx
 
 STREAM_HEADER = "x-synkti-stream"
 NOT_HERE = frozenset(
-    {"handoff", "stream_taken", "no_ready_node", "journal_behind", "too_many_streams", "too_many_connections"}
-)
+    {
+        "handoff", "stream_taken", "no_ready_node", "journal_behind", "too_many_streams", "too_many_connections",
+        "too_many_bodies",
+    }
+)  # fmt: skip
 """Error codes of a node that say nothing of the request, only of this node or this moment."""
 
 ENGINE_LOST = "engine_lost"

@@ -64,6 +64,10 @@ class Call:
                 raise
             return self._refusal
 
+    def remaining_s(self) -> float | None:
+        """Until the application waits no longer; None where it has no such time."""
+        return self._attempts.remaining_s()
+
     def at(self, node: str) -> httpx.Request:
         """The same request at a node."""
         headers = [(name, value) for name, value in self._request.headers.raw if name.lower() not in _OURS]

@@ -20,6 +20,7 @@ _LIST_TIMEOUT_S = 2.0
 _LIST_TIMEOUTS_S = (0.5, _LIST_TIMEOUT_S)
 """Where nodes can only be asked one after another, one that is frozen should not hold up the others at first."""
 
+_LEAST_S = 0.001
 _LIMITS = httpx.Limits(max_connections=None, keepalive_expiry=3.0)
 
 
@@ -79,7 +80,7 @@ class ContinuousTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         call = Call(request, request.read(), self.nodes, self.patience)
         while True:
-            self.refresh()
+            self.refresh(call.remaining_s())
             step = call.next()
             if isinstance(step, httpx.Response):
                 return step
@@ -100,12 +101,19 @@ class ContinuousTransport(httpx.BaseTransport):
             if call.is_answered(node, answer):
                 return answer
 
-    def refresh(self) -> bool:
-        """Bring the list of nodes up to date where it is old; False where nobody answered, which changes nothing."""
-        asked = self.nodes.refresh_from(time.monotonic())
+    def refresh(self, within_s: float | None = None) -> bool:
+        """Bring the list of nodes up to date where it is old; False where nobody answered, which changes nothing.
+
+        within_s: how long that may take at most.
+        """
+        began = time.monotonic()
+        asked = self.nodes.refresh_from(began)
         for timeout_s, url in itertools.product(_LIST_TIMEOUTS_S, asked):
+            left_s = timeout_s if within_s is None else min(timeout_s, within_s - (time.monotonic() - began))
+            if left_s <= 0:
+                return False
             try:
-                response = self.inner.handle_request(asking_for_list(url, timeout_s))
+                response = self.inner.handle_request(asking_for_list(url, left_s))
                 if self.nodes.learned(url, response.read()):
                     return True
             except httpx.TransportError:
@@ -170,11 +178,12 @@ class AsyncContinuousTransport(httpx.AsyncBaseTransport):
         self.nodes = nodes
         self.patience = patience
         self.inner = inner or httpx.AsyncHTTPTransport(limits=_LIMITS, socket_options=SOCKET_OPTIONS)
+        self._asking: set[asyncio.Future[tuple[str, bytes]]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         call = Call(request, await request.aread(), self.nodes, self.patience)
         while True:
-            await self.refresh()
+            await self.refresh(call.remaining_s())
             step = call.next()
             if isinstance(step, httpx.Response):
                 return step
@@ -195,25 +204,31 @@ class AsyncContinuousTransport(httpx.AsyncBaseTransport):
             if call.is_answered(node, answer):
                 return answer
 
-    async def refresh(self) -> bool:
-        """Bring the list of nodes up to date where it is old; False where nobody answered, which changes nothing."""
-        asking = [asyncio.ensure_future(self._list_at(url)) for url in self.nodes.refresh_from(time.monotonic())]
-        try:
-            for answer in asyncio.as_completed(asking):
-                if self.nodes.learned(*await answer):
-                    return True
-        finally:
-            for task in asking:
-                task.cancel()
+    async def refresh(self, within_s: float | None = None) -> bool:
+        """Bring the list of nodes up to date where it is old; False where nobody answered, which changes nothing.
+
+        within_s: how long that may take at most.
+        """
+        timeout_s = _LIST_TIMEOUT_S if within_s is None else max(_LEAST_S, min(_LIST_TIMEOUT_S, within_s))
+        urls = self.nodes.refresh_from(time.monotonic())
+        asking = [asyncio.ensure_future(self._list_at(url, timeout_s)) for url in urls]
+        for task in asking:  # those that answer late end by themselves: one cancelled while it connects leaks a socket
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        for answer in asyncio.as_completed(asking):
+            if self.nodes.learned(*await answer):
+                return True
         return not asking
 
-    async def _list_at(self, url: str) -> tuple[str, bytes]:
+    async def _list_at(self, url: str, timeout_s: float) -> tuple[str, bytes]:
         """The list of nodes as it is at a URL, nothing where nobody answers."""
         try:
-            response = await self.inner.handle_async_request(asking_for_list(url, _LIST_TIMEOUT_S))
+            response = await self.inner.handle_async_request(asking_for_list(url, timeout_s))
             return url, await response.aread()
         except httpx.TransportError:
             return url, b""
 
     async def aclose(self) -> None:
+        if self._asking:
+            await asyncio.wait(self._asking)
         await self.inner.aclose()

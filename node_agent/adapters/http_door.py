@@ -164,6 +164,7 @@ class DoorConnection(asyncio.Protocol):
             self._waiting.append(request)
             self._read(False)
         else:
+            self.server.refused("pipelined")
             self.abort()
 
     def holds(self, size: int) -> bool:

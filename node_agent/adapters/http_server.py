@@ -79,7 +79,7 @@ class HttpServer:
     """One door.
 
     handle: answers a request; it runs as a task of its own. other: what else may come to the door; bodies: the budget
-    that it shares with other doors; counted: called with one word (`code` of the error, or `unread`) for each
+    that it shares with other doors; counted: called with one word (`code` of the error, `unread`, `pipelined`) for each
     connection that was refused or cut off.
     """
 

@@ -82,7 +82,7 @@ def _values(text: bytes, name: bytes) -> list[float]:
         if begins and line[len(name) : len(name) + 1] in (b"{", b" "):
             try:
                 value = float(line.rsplit(b" ", 1)[1])
-            except ValueError:
+            except (ValueError, IndexError):
                 return []
             if not math.isfinite(value):
                 return []

@@ -6,6 +6,8 @@ however late its own connection breaks.
 
 from __future__ import annotations
 
+import orjson
+
 from node_agent.core.failure import ENGINE_DIED, is_dead_engine
 from node_agent.core.handing_over import died
 
@@ -53,8 +55,25 @@ def may_be_death(why: str) -> bool:
 
 def begins_answer(data: bytes) -> bool:
     """Whether the first bytes of a stream are more than an opening, which comes before any work on the request."""
-    names = {line[7:].strip() for line in data.split(b"\n") if line.startswith(b"event: ")}
-    return not names or bool(names - _OPENINGS)
+    lines = data.split(b"\n")
+    if names := {line[7:].strip() for line in lines if line.startswith(b"event: ")}:
+        return bool(names - _OPENINGS)
+    return not all(_says_only_role(line[6:]) for line in lines if line.startswith(b"data: "))
+
+
+def _says_only_role(payload: bytes) -> bool:
+    """Whether a chunk of a chat only says who speaks."""
+    try:
+        choices = orjson.loads(payload)["choices"]
+        return bool(choices) and all(
+            choice["delta"].get("role")
+            and not any(value for key, value in choice["delta"].items() if key != "role")
+            and not choice.get("token_ids")
+            and not choice.get("finish_reason")
+            for choice in choices
+        )
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+        return False
 
 
 def says_dead(data: bytes) -> bool:

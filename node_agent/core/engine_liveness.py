@@ -69,10 +69,10 @@ class EngineState(Enum):
 class Evidence:
     """What one look has found.
 
-    at: now; under_way: requests at the engine; tokens: received of it so far, growing; pace_s: the least time per token
-    among its streams, 0 where unknown; figures: the newest, None where there are none that can be read; figures_at:
-    when they were asked for, -inf for never; steps: of the engine's core, growing, None where nobody counts them;
-    wants_proof: whether a stream is silent for so long that a probe has to show whether the others are served.
+    at: now; under_way: requests at the engine; tokens: grows with those that are received of it; pace_s: the least time
+    per token among its streams, 0 where unknown; figures: the newest, None where there are none that can be read;
+    figures_at: when they were asked for, -inf for never; steps: of the engine's core, growing, None where nobody counts
+    them; wants_proof: whether a stream is silent for so long that a probe has to show whether the others are served.
     """
 
     at: float

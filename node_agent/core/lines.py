@@ -69,4 +69,6 @@ def read_plain(line: bytes) -> PlainLine:
 def read_plain_lines(lines: bytes | bytearray) -> tuple[list[int], list[str]]:
     """The ids and the texts of lines that are all plain and of one choice. Raises ValueError."""
     parts = [line.split(" ", 2) for line in lines.decode().split("\n")[:-1]]
+    if any(len(part) != 3 for part in parts):
+        raise ValueError("a line that is not plain")
     return [int(part[1]) for part in parts], [part[2] for part in parts]

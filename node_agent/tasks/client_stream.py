@@ -369,6 +369,8 @@ class ClientStream:
         self.kept.write(self.machine.events.seq, out)
 
     async def _end(self) -> int:
+        if self._node.deadly:
+            self._node.deadly.answered(self._content_of())  # also where no token was told apart
         await self.kept.drained()
         return self._reply.end()
 

@@ -54,6 +54,9 @@ class EngineWatch:
         self._engine = engine
         self._steps = steps
         self._stuck_s = stuck_s
+        self._looked_at = 0.0
+        self._tokens_before = 0  # of requests that were over at the last look
+        self._spoken = 0  # looks that found new tokens
         self._fruitless = 0  # engines in a row that were stuck before their first token for a client
         self._clock = asyncio.get_running_loop().time
         self._body = orjson.dumps({"model": node.model, "prompt": "probe", "max_tokens": 1, "temperature": 0})
@@ -67,13 +70,14 @@ class EngineWatch:
         was = EngineState.WORKING
         try:
             while True:
-                judgement = machine.look(self._evidence(machine))
+                silent = self._served.silent_since(self._clock() - self._node.min_silence_s / 2)
+                judgement = machine.look(self._evidence(machine, silent))
                 if judgement.state is not was:
                     self._note(judgement)
                     was = judgement.state
                 if judgement.state is EngineState.STUCK:
                     break
-                self._judge_streams(machine)
+                self._judge_streams(machine, silent)
                 if judgement.probe:
                     machine.probe_sent(self._clock())
                     probe = asyncio.create_task(self._probe(machine))
@@ -91,25 +95,29 @@ class EngineWatch:
         level = logging.INFO if judgement.state is EngineState.WORKING else logging.WARNING
         _log.log(level, "the engine is %s: %s", judgement.state.value, judgement.reason)
 
-    def _evidence(self, machine: EngineLiveness) -> Evidence:
-        under_way = self._served.under_way()
+    def _evidence(self, machine: EngineLiveness, silent: list[Served]) -> Evidence:
+        """silent: for half the inter-token timeout. With a thousand streams this is looked at four times a second."""
+        now = self._clock()
+        spoke = self._served.tokens_before != self._tokens_before or self._served.spoke_since(self._looked_at)
+        self._tokens_before, self._looked_at = self._served.tokens_before, now
+        self._spoken += spoke
         return Evidence(
-            at=self._clock(),
-            under_way=len(under_way),
-            tokens=self._served.tokens(),
-            pace_s=self._served.least_pace_s(),
+            at=now,
+            under_way=len(self._served),
+            tokens=self._spoken,
+            pace_s=0.0 if spoke else self._served.least_pace_s(),
             figures=self._load.figures,
             figures_at=self._load.answered_at,
             steps=self._steps.read(),
-            wants_proof=any(machine.wants_proof(*self._silence(served)) for served in _silent(under_way)),
+            wants_proof=any(machine.wants_proof(*self._silence(served)) for served in silent),
         )
 
     def _silence(self, served: Served) -> tuple[float, float, float]:
         """Since when, how long it may be, and how long it may be where it is read again."""
         return served.heard_at, served.allowed_s(self._node.min_silence_s), served.patient_s
 
-    def _judge_streams(self, machine: EngineLiveness) -> None:
-        for served in _silent(self._served.under_way()):
+    def _judge_streams(self, machine: EngineLiveness, silent: list[Served]) -> None:
+        for served in silent:
             served.is_overtaken = machine.is_overtaken(*self._silence(served))
             if served.is_overtaken and served.own:
                 served.abort(SILENCE)
@@ -138,8 +146,3 @@ class EngineWatch:
                 exchange.close()
         except ExchangeLost as lost:
             return lost.why
-
-
-def _silent(under_way: list[Served]) -> list[Served]:
-    """Those that could have something to say: sent, and taken as it comes."""
-    return [served for served in under_way if served.heard_at and not served.is_paused]

@@ -107,7 +107,7 @@ class Metrics:
         )
         self.refused = Counter(
             "synkti_connections_refused",
-            "Connections that a door refused or cut off, by the error's code (unread: the client did not read)",
+            "Connections that a door refused or cut off, by the error's code, or unread, or pipelined",
             ["door", "code"],
             registry=registry,
         )

@@ -43,6 +43,9 @@ _PATIENCE_S = 900.0
 """How long the engine may be silent on one request, whatever its watch finds (`tasks/engine_watch`)."""
 
 _AUTH = AUTH_HEADER.encode()
+_SHOWN = 100
+"""Of a stranger's target, in the log."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -83,7 +86,7 @@ class PeerDoor:
         """A peer that signed rightly, and by another clock, gets this door's time, and may ask again."""
         message = f"This door is for peers: {why}."
         if stamp is None or why not in CLOCK_HELPS:
-            _log.warning("peer door: refused %s %s: %s", request.method, request.target, why)
+            _log.warning("peer door: refused %s %s: %s", request.method, request.target[:_SHOWN], why)
             answer_error(request, 401, "not_a_peer", message)
             return
         clock = self._doorkeeper.clock(stamp.decode("latin-1"), self._node.clock())

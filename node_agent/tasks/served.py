@@ -129,8 +129,9 @@ class Served(Asked):
     @property
     def tokens(self) -> int:
         """What proves that the engine's core has worked for it: at most one for each token."""
-        is_answered = self.exchange.status == 200 and self.exchange.is_event_stream
-        return max(0, self.exchange.pieces - _OPENING_PIECES) if is_answered else 0
+        exchange = self.exchange
+        tokens = exchange.pieces - _OPENING_PIECES
+        return tokens if tokens > 0 and exchange.status == 200 and exchange.is_event_stream else 0
 
     @property
     def patient_s(self) -> float:
@@ -221,7 +222,7 @@ class ServedRequests:
         self._keys = itertools.count(1)
         self._served: dict[int, Served] = {}
         self._last_pace_s = 0.0
-        self._tokens_before = 0  # of those that are over
+        self.tokens_before = 0  # of those that are over
         self._suspects = asyncio.Lock()
         self._suspects_waiting = 0
         self._changed = asyncio.Event()
@@ -309,13 +310,25 @@ class ServedRequests:
     def forget(self, served: Served) -> None:
         if self._served.pop(served.key, None) is None:
             return
-        self._tokens_before += served.tokens
+        self.tokens_before += served.tokens
         if served.own:
             self.node.router.closed(self.node.instance_id)
 
     def tokens(self) -> int:
         """Received of the engine so far; it never shrinks."""
-        return self._tokens_before + sum(served.tokens for served in self._served.values())
+        return self.tokens_before + sum(served.tokens for served in self._served.values())
+
+    def spoke_since(self, at: float) -> bool:
+        """Whether a token of a stream that is under way came since that loop time."""
+        return any(served.exchange.heard_at > at and served.tokens for served in self._served.values())
+
+    def silent_since(self, at: float) -> list[Served]:
+        """Those that could have had something to say since then, and had not: sent, and taken as it comes."""
+        return [
+            served
+            for served in self._served.values()
+            if served.exchange.heard_at <= at and served.exchange.heard_at and not served.is_paused
+        ]
 
     def under_way(self) -> list[Served]:
         return list(self._served.values())

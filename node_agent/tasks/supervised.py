@@ -3,7 +3,7 @@
 What comes from outside is parsed at its border and never gets here; what does get here is a bug. It must be seen: the
 metric `synkti_unexpected_errors_total{where}`, and a log line with the traceback. But a node that serves a hundred
 clients must not end for a bug in, say, its reading of tags, and least of all when the same value reaches the same bug
-on every node at once (docs/decisions/0020). The reactor is not run like this: it decides the node's life, and still
+on every node at once (docs/decisions/0025). The reactor is not run like this: it decides the node's life, and still
 ends the process.
 """
 

@@ -73,8 +73,12 @@ def test_odd_targets_are_errors_and_no_bugs(gateway: int, target: str) -> None:
 
 
 def test_a_page_of_another_site_is_not_served(gateway: int) -> None:
-    more = "host: evil.example\r\norigin: http://evil.example\r\ncontent-type: text/plain\r\nconnection: close\r\n"
-    raw = post("/v1/completions", BODY, more=more).replace(b"host: x\r\n", b"")
+    more = "host: evil.example\r\norigin: http://evil.example\r\nconnection: close\r\n"
+    raw = (
+        post("/v1/completions", BODY, more=more)
+        .replace(b"host: x\r\n", b"")
+        .replace(b"application/json", b"text/plain")
+    )
     assert status_of(send(HOST, raw, gateway)) == [403]
 
 

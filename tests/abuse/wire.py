@@ -11,6 +11,8 @@ import time
 from typing import Any
 
 WITHIN_S = 30.0
+_REFUSAL_BYTES = 4_096
+_JSON = "content-type: application/json\r\n"
 
 
 def connect(host: str, port: int = 8000, receives: int | None = None, source: str | None = None) -> socket.socket:
@@ -31,16 +33,26 @@ def connect(host: str, port: int = 8000, receives: int | None = None, source: st
 
 def post(path: str, body: bytes | dict[str, Any], more: str = "connection: close\r\n") -> bytes:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return f"POST {path} HTTP/1.1\r\nhost: x\r\n{more}content-length: {len(raw)}\r\n\r\n".encode() + raw
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\n{_JSON}{more}content-length: {len(raw)}\r\n\r\n".encode() + raw
 
 
 def rest(plain: socket.socket) -> bytes:
-    """All that comes until the connection ends."""
+    """All that comes until the connection ends, or a refusal that is the last word on it."""
     got = bytearray()
     with contextlib.suppress(ConnectionError):
         while data := plain.recv(65536):
             got += data
+            if _is_refusal(bytes(got[-_REFUSAL_BYTES:])):
+                break
     return bytes(got)
+
+
+def _is_refusal(end: bytes) -> bool:
+    """Whether these last bytes end with a whole answer that says why the door will close: it lingers behind that."""
+    heads = [found.start() for found in re.finditer(rb"HTTP/1\.1 \d{3} ", end)]
+    head, _, body = end[heads[-1] if heads else 0 :].partition(b"\r\n\r\n")
+    size = re.search(rb"content-length: (\d+)", head)
+    return b"connection: close" in head and size is not None and len(body) == int(size[1])
 
 
 def send(host: str, raw: bytes, port: int = 8000, source: str | None = None) -> bytes:

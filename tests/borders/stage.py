@@ -26,6 +26,7 @@ from node_agent.adapters.memory import (
     MemoryRecords,
     MemoryScalingGroup,
 )
+from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.agent import Agent, Outside
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
@@ -197,8 +198,7 @@ async def stage(
     engine = LocalEngine(host, 8002, MODEL)
     monkeypatch.setattr(agent_module, "EngineProcess", lambda *_: engine)
     monkeypatch.setattr(agent_module, "time", SimpleNamespace(monotonic=clock, time=lambda: 1.7e9 + clock()))
-    steady = agent_module.SteadyClock
-    monkeypatch.setattr(agent_module, "SteadyClock", lambda: steady(lambda: 1.7e9 + clock(), clock))
+    monkeypatch.setattr(agent_module, "SteadyClock", lambda: SteadyClock(lambda: 1.7e9 + clock(), clock))
     identity = Identity("i-00000000", "us-east-1a", "us-east-1", "g5.xlarge", host)
     instances = MemoryInstances({"i-00000000": host}, 8001)
     instances.tags["i-00000000"] = NodeTags("synkti", None).encode()

@@ -9,31 +9,39 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 _STEP_S = 0.25
 _LOOK_S = 0.0005
+_T = TypeVar("_T")
 
 
 class _Selector(selectors.DefaultSelector):
     moves: Callable[[float], None]
+    look_s = _LOOK_S
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:
             return super().select(0)
-        ready = super().select(_LOOK_S)
+        ready = super().select(self.look_s)
         if not ready and timeout is not None:
             self.moves(min(timeout, _STEP_S))
         return ready
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """time() is virtual; what is given to threads takes no virtual time that a test could rely on."""
+    """time() is virtual; what is given to threads takes no virtual time that a test could rely on.
 
-    def __init__(self) -> None:
+    sockets: whether there are any, which take a moment of real time at each step.
+    """
+
+    def __init__(self, *, sockets: bool = True) -> None:
         self._now = 1_000.0
         selector = _Selector()
         selector.moves = self._move
+        if not sockets:
+            selector.look_s = 0.0
         super().__init__(selector)
 
     def time(self) -> float:
@@ -43,7 +51,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now += seconds
 
 
-def play(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a story on virtual time."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(story())
+def play(story: Callable[[], Coroutine[Any, Any, _T]], *, sockets: bool = True) -> _T:
+    """Run a story on virtual time; what it returns. sockets: whether it has any."""
+    with asyncio.Runner(loop_factory=partial(VirtualLoop, sockets=sockets)) as runner:
+        return runner.run(story())

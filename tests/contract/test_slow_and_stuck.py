@@ -21,6 +21,7 @@ import uvloop
 from local.engine_env import engine_command, ensure_engine, ensure_plugin
 from local.engines import MODEL, VLLM, prepared
 from local.tiny_model import ensure_model
+from node_agent.adapters.engine_steps import EngineStepFiles
 from node_agent.core.sse import DONE, SseParser
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually, local_fleet
 from tests.scenarios.test_slow_and_stuck import metrics
@@ -113,6 +114,8 @@ def test_a_core_that_hangs_is_found_and_its_streams_go_on(
 
         await eventually("all streams have begun", all_stream, ANSWERED_WITHIN_S)
         victim = fleet.nodes[0]
+        steps = EngineStepFiles(victim.state_dir / "steps").read()
+        assert (steps or 0) > 20 if plugged else steps is None, f"{steps} steps were counted"
         began = time.monotonic()
         os.kill(core_of(victim), signal.SIGSTOP)
         assert (await fleet.http.get(f"http://{victim.host}:8002/health")).status_code == 200

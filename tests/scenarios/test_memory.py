@@ -24,6 +24,7 @@ from node_agent.tasks.kept_stream import KeptStream
 from tests.scenarios.local_fleet import MODEL, LocalNode, eventually, local_fleet
 
 TIMES = 5
+_JSON = "content-type: application/json\r\n"
 OF_A_REQUEST = (
     Request,
     DoorConnection,
@@ -55,7 +56,7 @@ def alive() -> Counter[str]:
 
 def post(path: str, body: dict[str, Any] | bytes, more: str = "connection: close\r\n") -> bytes:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return f"POST {path} HTTP/1.1\r\nhost: x\r\n{more}content-length: {len(raw)}\r\n\r\n".encode() + raw
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\n{_JSON}{more}content-length: {len(raw)}\r\n\r\n".encode() + raw
 
 
 def get(path: str) -> bytes:

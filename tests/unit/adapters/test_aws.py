@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -161,6 +162,16 @@ def test_nodes_find_each_other_by_their_tags(fleet: Fleet) -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("odd", ["10.71.3.7", "node-7.internal:8001", "[::1]:8001", "10.71.3.7:70000", "0.0.0.0:1"])
+def test_a_tag_that_is_no_address_counts_as_absent(fleet: Fleet, odd: str) -> None:
+    async def story() -> None:
+        await fleet.port.tag(fleet.ids[0], NodeTags("synkti", NodeState.READY, odd))
+        expected = [TaggedNode(fleet.ids[0], f"{fleet.addresses[0]}:8001", NodeState.READY)]
+        assert await fleet.port.nodes("synkti") == expected
+
+    asyncio.run(story())
+
+
 def test_a_deadline_goes_with_the_drain_that_set_it(fleet: Fleet) -> None:
     async def story() -> None:
         await fleet.port.tag(fleet.ids[0], NodeTags("synkti", NodeState.DRAINING, deadline=100.0))
@@ -190,3 +201,30 @@ def test_a_secret_is_read_and_a_missing_one_is_named(secrets: Secrets) -> None:
     assert asyncio.run(secrets.read("synkti/cluster-key")) == b"key"
     with pytest.raises(StoreUnavailable, match="nothing/here"):
         asyncio.run(secrets.read("nothing/here"))
+
+
+def test_a_service_that_hangs_holds_up_no_other_and_nothing_of_this_machine() -> None:
+    """S3 or EC2 behind a network that swallows everything: each call keeps a thread until its last try is over."""
+    over = threading.Event()
+
+    class Hangs:
+        def create_tags(self, **given: object) -> None:
+            over.wait(30)
+
+        delete_tags = create_tags
+
+    class Answers:
+        def put_item(self, **given: object) -> None:
+            """At once."""
+
+    async def story() -> None:
+        ec2, records = Ec2(Hangs()), DynamoRecords(Answers(), "table")
+        hanging = [asyncio.create_task(ec2.untag("i-1")) for _ in range(64)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await records.begin(NodeRecord("i-1", "z", "t", NodeState.READY, 7, 99))
+            assert await asyncio.to_thread(lambda: "a disk") == "a disk"
+        over.set()
+        await asyncio.gather(*hanging)
+
+    asyncio.run(story())

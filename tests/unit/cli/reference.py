@@ -52,6 +52,8 @@ pipx install .          # or: uv tool install .
 synkti --help
 ```
 
+In a checkout `make setup` makes `.venv/bin/synkti`, which runs what is checked out.
+
 It needs Python 3.11+; `doctor`, `bootstrap` and whoever deploys need Node 20+ as well (the CDK's command-line tool runs
 on it, from `node_modules` in a checkout, through `npx` elsewhere). Install it into an environment of its own, as both
 lines do: an application that only wants to survive the loss of nodes takes `synkti_client` (docs/clients.md).

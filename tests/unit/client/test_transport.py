@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from typing import Any
@@ -9,7 +10,16 @@ from typing import Any
 import pytest
 
 from node_agent.contract import names
-from synkti_client import ContinuousTransport, NoNodeAnswers, Patience, RequestLost, StreamLost, _asked, httpx
+from synkti_client import (
+    AsyncContinuousTransport,
+    ContinuousTransport,
+    NoNodeAnswers,
+    Patience,
+    RequestLost,
+    StreamLost,
+    _asked,
+    httpx,
+)
 from synkti_client._asked import EVENT_IDS_HEADER, asks_for_stream
 from synkti_client._attempts import Attempts, Bounds
 from synkti_client._nodes import Nodes
@@ -132,6 +142,23 @@ def test_the_applications_timeout_bounds_all_attempts_together(kind: str) -> Non
     assert len(script.asked) <= 1
 
 
+@both
+def test_looking_for_nodes_takes_none_of_the_time_that_the_application_has_not(kind: str) -> None:
+    """Frozen nodes: each question for the list takes as long as it may."""
+    allowed: list[float] = []
+
+    def frozen(request: httpx.Request) -> httpx.Response:
+        allowed.append(request.extensions["timeout"]["read"])
+        raise httpx.ReadTimeout("")
+
+    inner = httpx.MockTransport(frozen)
+    if kind == "sync":
+        assert not ContinuousTransport(Nodes(NODES), QUICK, inner).refresh(0.25)
+    else:
+        assert not asyncio.run(AsyncContinuousTransport(Nodes(NODES), QUICK, inner).refresh(0.25))
+    assert max(allowed) <= 0.25
+
+
 # retries and their bounds
 
 
@@ -188,6 +215,13 @@ def test_a_fault_that_may_be_the_requests_own_is_tried_at_one_other_node(kind: s
 
 @both
 def test_an_answer_that_a_node_calls_final_is_not_asked_for_again(kind: str) -> None:
+    script = Script(lambda request: error(500, "engine_error", **{"x-should-retry": "false"}))
+    assert post(script, WHOLE, kind).status_code == 500
+    assert len(script.asked) == 1
+
+
+@both
+def test_a_fault_that_a_node_calls_final_is_the_answer(kind: str) -> None:
     script = Script(lambda request: error(500, "engine_error", **{"x-should-retry": "false"}))
     assert post(script, WHOLE, kind).status_code == 500
     assert len(script.asked) == 1
@@ -409,3 +443,24 @@ def test_requests_are_read_once() -> None:
     request = httpx.Request("POST", "http://synkti/v1/chat/completions", extensions={"timeout": {"read": 5.0}})
     asked = _asked.read(request, b'{"stream": true}')
     assert (asked.streams, asked.read_s, asked.uses_ids, asked.is_repeated) == (True, None, False, False)
+
+
+def test_a_node_that_is_asked_for_the_list_in_vain_is_let_end_and_waited_for() -> None:
+    """Cancelled while it connects, a request leaves its socket behind."""
+    ended: list[str] = []
+
+    class OneIsLate(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.host != "a":
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            ended.append(str(request.url.host))
+            return httpx.Response(200, json={"nodes": [{"front": "a:1", "model": "m"}]})
+
+    async def story() -> None:
+        transport = AsyncContinuousTransport(Nodes(NODES), QUICK, OneIsLate())
+        assert await transport.refresh()
+        await transport.aclose()
+
+    asyncio.run(story())
+    assert sorted(ended) == ["a", "b", "c"]

@@ -68,7 +68,7 @@ def test_a_record_is_the_same_behind_its_item() -> None:
     (parcel,) = left(journal())
     (record,) = parcel.records
     assert stream_record_from_item(record.to_item()) == record
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="epoch_number"):
         stream_record_from_item({"stream": "s"})
 
 

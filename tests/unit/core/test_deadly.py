@@ -152,7 +152,13 @@ def test_lines_of_deaths_are_read_back() -> None:
 def test_an_opening_is_no_answer() -> None:
     assert not begins_answer(b"event: response.created\ndata: {}\n\nevent: response.in_progress\ndata: {}\n\n")
     assert not begins_answer(b"event: synkti-prompt\ndata: 1\n\n")
-    assert begins_answer(b'data: {"choices":[]}\n\n')
+    role = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+    assert not begins_answer(role)
+    assert not begins_answer(role + role)
+    assert begins_answer(role + role.replace(b'""', b'"a"'))
+    assert begins_answer(role.replace(b"null", b'"stop"'))
+    for odd in (b'data: {"choices":[]}', b'data: {"choices":[7]}', b"data: [1]", b"data: {", b'data: {"choices":7}'):
+        assert begins_answer(odd + b"\n\n")
     assert begins_answer(b"event: response.output_text.delta\ndata: {}\n\n")
     assert may_be_death("reset")
     assert not may_be_death("silence")

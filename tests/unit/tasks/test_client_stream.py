@@ -31,8 +31,8 @@ from node_agent.tasks.keepers import Keepers
 from node_agent.tasks.node import Node
 from node_agent.tasks.reply import Reply
 from node_agent.tasks.signs import OVERTAKEN, SIGN
+from tests.borders.virtual_time import play
 from tests.unit.tasks.a_node import status_of
-from tests.unit.tasks.virtual_time import play
 
 BODY = {"model": "m", "stream": True, "temperature": 0, "messages": [{"role": "user", "content": "x"}]}
 TOKEN = b'data: {"id":"e","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null,"token_ids":[7]}]}\n\n'
@@ -159,7 +159,7 @@ def run(
         async with asyncio.timeout(3_600 if virtual else 5):
             return await running
 
-    status = play(story) if virtual else asyncio.run(story())
+    status = play(story, sockets=False) if virtual else asyncio.run(story())
     return status, client.answer, client.status
 
 

@@ -19,8 +19,8 @@ from node_agent.tasks.engine_load import EngineLoad
 from node_agent.tasks.engine_watch import EngineWatch
 from node_agent.tasks.served import Served, ServedRequests
 from node_agent.tasks.signs import OVERTAKEN, SIGN, SignsOfLife
+from tests.borders.virtual_time import play
 from tests.unit.tasks.a_node import make_node
-from tests.unit.tasks.virtual_time import play
 
 ADDRESS = Address("127.0.0.1", 8002)
 WITHIN_S = 15.0
@@ -172,7 +172,7 @@ def tell(story: Callable[[Stage], Coroutine[Any, Any, None]], **engine: Any) -> 
             for task in (loading, stage.watching, *stage.tasks):
                 task.cancel()
 
-    play(run)
+    play(run, sockets=False)
 
 
 def test_a_core_that_hangs_is_found_and_all_that_it_served_is_lost_at_once() -> None:
@@ -376,4 +376,4 @@ def test_signs_are_shown_between_events_while_nothing_else_is_sent() -> None:
         assert request.sent == before
         showing.cancel()
 
-    play(run)
+    play(run, sockets=False)

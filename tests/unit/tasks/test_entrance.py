@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -144,6 +146,33 @@ def test_a_client_that_leaves_the_queue_leaves_nothing_behind() -> None:
         assert (await second).node.instance_id == "i-0"
 
     tell(story)
+
+
+def test_a_client_that_leaves_the_queue_is_freed_without_a_collector() -> None:
+    class Waited(Request):
+        """A request that can be looked for."""
+
+    async def story(node: Node, entrance: Entrance) -> None:
+        node.measured(FULL)
+        client = MemoryRequest()
+
+        async def served() -> None:
+            with contextlib.suppress(ClientGone):
+                await entrance.route(Waited("m"), client)
+
+        task = asyncio.ensure_future(served())
+        await until_waiting(node, 1)
+        client.leave()
+        await task
+        client._gone = None  # as a door does at the end of a request
+        assert not any(type(each) is Waited for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        tell(story)
+    finally:
+        gc.enable()
 
 
 def test_a_model_that_nobody_serves_is_said_at_once_also_where_others_wait() -> None:

@@ -13,7 +13,7 @@ from tests.borders.virtual_time import play
 
 
 def counted(metrics: Metrics, where: str) -> float:
-    return metrics.unexpected.labels(where)._value.get()
+    return float(metrics.unexpected.labels(where)._value.get())
 
 
 def test_a_loop_that_raises_is_started_again_ever_later_and_each_time_is_counted(

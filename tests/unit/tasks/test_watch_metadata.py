@@ -13,6 +13,7 @@ from node_agent.core.lifecycle import Event, NoticeSeen, RebalanceSeen, TermRequ
 from node_agent.ports import Identity
 from node_agent.tasks import watch_metadata as watching
 from node_agent.tasks.watch_metadata import watch_metadata
+from tests.borders.virtual_time import play
 
 NOW, GRACE_S = 1000.0, 90.0
 
@@ -62,3 +63,34 @@ def test_each_thing_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_imds_that_was_silent_is_heard_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched(monkeypatch, {"silent": True}, {"silent": False, "rebalance_at": NOW}) == [RebalanceSeen(NOW)]
+
+
+class Broken(Metadata):
+    """Two of its paths fail, or never answer."""
+
+    hangs = False
+
+    async def rebalance(self) -> float | None:
+        if self.hangs:
+            await asyncio.Event().wait()
+        raise MetadataUnavailable("IMDS answered 500 for events/recommendations/rebalance")
+
+    async def interruption(self) -> InterruptionNotice | None:
+        return await self.rebalance() and None
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["fails", "never answers"])
+def test_a_path_that_fails_hides_no_other(hangs: bool) -> None:
+    events: list[Event] = []
+
+    async def story() -> None:
+        metadata = Broken(Identity("i-1", "z", "r", "t", "10.0.0.1"))
+        metadata.hangs, metadata.going = hangs, True
+        watch = asyncio.create_task(watch_metadata(metadata, events.append, lambda: NOW, GRACE_S))
+        await asyncio.sleep(30.0)
+        assert not watch.done()
+        watch.cancel()
+        await asyncio.wait({watch})
+
+    play(story)
+    assert events == [TermRequested(NOW, NOW + GRACE_S)]

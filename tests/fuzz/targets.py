@@ -1,0 +1,283 @@
+"""Each parser of bytes or texts from outside, as a function of bytes that may raise nothing but what it documents."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cli.core.gguf import least_size
+from cli.core.safetensors import Unreadable, header_bytes, parse_header
+from node_agent.adapters.http_door import DoorConnection
+from node_agent.adapters.http_server import HttpServer
+from node_agent.adapters.shared_memory import SharedMemoryNotes
+from node_agent.contract.addresses import read_node_address
+from node_agent.contract.capacity import capacity_from_item, parse_launch
+from node_agent.contract.drains import drain_from_item
+from node_agent.contract.errors import ConfigurationError, RequestRejected
+from node_agent.contract.instants import parse_instant
+from node_agent.contract.models import parse_manifest
+from node_agent.contract.notices import parse_event, parse_instance_action, parse_rebalance
+from node_agent.contract.records import record_from_item, stream_record_from_item
+from node_agent.contract.states import NodeState
+from node_agent.contract.tags import decode_tags, tags_from_ec2
+from node_agent.core.addresses import parse_address
+from node_agent.core.bodies import read_body
+from node_agent.core.completions import Kind, OnlyEngineKnows, generation_of
+from node_agent.core.engine_figures import read_figures
+from node_agent.core.epochs import parse_event_id
+from node_agent.core.failure import read_body as read_error
+from node_agent.core.handing_over import read_loss
+from node_agent.core.journal_wire import BadFrame, Opener, Sealer, check_append, read_open
+from node_agent.core.kv_blocks import read_header
+from node_agent.core.kv_index import read_index, read_names
+from node_agent.core.lines import read_lines, read_plain_lines
+from node_agent.core.membership import Answered, Membership, Questioned, Received, Tick
+from node_agent.core.membership.wire import Seal
+from node_agent.core.model_cards import read_cards
+from node_agent.core.nodes import NodeStatus, Pool, load_from_header
+from node_agent.core.opening import is_durable, read_opening
+from node_agent.core.signing import Doorkeeper
+from node_agent.core.sse import EventTooLarge, SseParser
+from node_agent.settings import from_environ
+from stacks.settings import load
+
+KEY = b"key"
+
+
+@dataclass(frozen=True)
+class Target:
+    """expected: what the parser documents; seeds: what it is for."""
+
+    parse: Callable[[bytes], object]
+    seeds: tuple[bytes, ...]
+    expected: tuple[type[Exception], ...] = (ValueError,)
+
+
+def _text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda data: parse(data.decode("utf-8", errors="surrogateescape"))
+
+
+def _item(read: Callable[[Any], object]) -> Callable[[bytes], object]:
+    """A mapping of JSON: what is none, or is no mapping, is not this parser's to judge."""
+
+    def parse(data: bytes) -> object:
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError):
+            return None
+        return read(value) if isinstance(value, dict) else None
+
+    return parse
+
+
+def _tags(data: bytes) -> object:
+    try:
+        return decode_tags(tags_from_ec2(json.loads(data)))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _membership(data: bytes) -> object:
+    """Sealed by who has the cluster's key: the worst that anybody can send."""
+    status = NodeStatus("i-0", "10.0.0.1:1", "", NodeState.READY, Pool("z", "t"), "m", 1)
+    machine = Membership(status, b"mylife", KEY, 0.0, lambda: 0.5)
+    machine.meet(b"peersl", NodeStatus("i-1", "10.0.0.2:1", "", NodeState.READY, Pool("z", "t"), "m", 1))
+    sealed = Seal(KEY).close(data)
+    for event in (Received(0.0, data), Received(0.0, sealed), Questioned(0.1, sealed), Answered(0.2, sealed)):
+        machine.handle(event)
+    for second in range(1, 8):
+        machine.handle(Tick(float(second)))
+    return machine.status
+
+
+def _journal(data: bytes) -> object:
+    Opener(KEY, b"client").feed(data)
+    return Opener(KEY, b"client").feed(Sealer(KEY, b"client").seal(data))
+
+
+def _open(data: bytes) -> object:
+    check_append(1, data)
+    return read_open(data.count(b"\n") - 2, data)
+
+
+def _sse(data: bytes) -> object:
+    whole = SseParser().feed(data)
+    parser = SseParser()
+    split = [event for at in range(0, len(data), 7) for event in parser.feed(data[at : at + 7])]
+    assert split == whole, "how bytes are cut changes nothing"
+    return whole
+
+
+def _generation(kind: Kind) -> Callable[[bytes], object]:
+    return lambda data: generation_of(kind, read_body(data)).engine_body()
+
+
+def _environ(data: bytes) -> object:
+    pairs = (line.partition(b"=")[::2] for line in data.split(b"\n"))
+    return from_environ({k.decode(errors="surrogateescape"): v.decode(errors="surrogateescape") for k, v in pairs})
+
+
+def _toml(data: bytes) -> object:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "synkti.toml").write_bytes(data)
+        return load(Path(folder), lambda _: None)
+
+
+def _notes(data: bytes) -> object:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "engine.shm").write_bytes(data)
+        return SharedMemoryNotes(Path(folder) / "engine.shm")
+
+
+def _stamp(data: bytes) -> object:
+    return Doorkeeper(KEY).refusal(data.decode("latin-1"), "GET", "/", b"", 1.0)
+
+
+def _safetensors(data: bytes) -> object:
+    return parse_header(data[8 : 8 + header_bytes(data[:8], len(data))])
+
+
+class _Transport:
+    """Takes what is written; what the door may ask of a transport."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def write(self, data: bytes) -> None:
+        self.sent += len(data)
+
+    def get_extra_info(self, _: str, default: object = None) -> object:
+        return default
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *_, **__: False
+
+
+@lru_cache(maxsize=1)
+def _server() -> HttpServer:
+    async def handle(request: Any) -> None:
+        """Not run: only the bytes before an answer are of interest."""
+
+    return HttpServer(handle)
+
+
+def _door(data: bytes) -> object:
+    """Bytes of a client; requests that are whole are not answered."""
+    server = _server()
+    server.run = lambda request: None  # type: ignore[method-assign,assignment,return-value] # no loop here
+    transport: Any = _Transport()
+    door = DoorConnection(server)
+    door.connection_made(transport)
+    for at in range(0, len(data), 50):
+        door.data_received(data[at : at + 50])
+    door.connection_lost(None)
+    assert transport.sent < 100_000 + 100 * len(data)
+    return None
+
+
+CHAT = b'{"model":"m","messages":[{"role":"user","content":"a"}],"stream":true,"max_tokens":5,"n":2,"seed":1}'
+PLAIN = b'{"model":"m","prompt":["a",[1,2]],"stream":true,"echo":false,"stop":["x"],"logprobs":1,"max_tokens":3}'
+OPENING = orjson.dumps(
+    {"kind": "/v1/chat/completions", "body": orjson.loads(CHAT), "runs": [[0, 1, "i-1"]], "durable": True}
+)
+EVENT = (
+    b'{"id":"e","detail-type":"EC2 Spot Instance Interruption Warning","time":"2026-11-23T10:00:00Z",'
+    b'"detail":{"instance-id":"i-0123456789abcdef0","instance-action":"terminate"}}'
+)
+LAUNCH = (
+    b'{"id":"e","detail-type":"EC2 Instance Launch Unsuccessful","time":"2026-11-23T10:00:00Z",'
+    b'"detail":{"AutoScalingGroupName":"g","StatusMessage":"Could not launch Spot Instances","EC2InstanceId":"i-1"}}'
+)
+NODE = (
+    b'{"instance_id":"i-1","zone":"z","instance_type":"t","state":"ready","state_rank":1,"incarnation":7,'
+    b'"expires_at":9,'
+    b'"timeline":{"ready@agent":{"step":"ready","source":"agent","at_ms":5}}}'
+)
+STREAM = (
+    b'{"stream":"s","epoch_number":1,"epoch_owner":"o","seq":3,"status":"orphaned","object_key":"k","start":0,'
+    b'"length":9,'
+    b'"digest":"d","expires_at":9}'
+)
+DRAIN = (
+    b'{"instance_id":"i","incarnation":1,"why":"w","deadline_ms":5,"expires_at":9,'
+    b'"steps":[{"step":"a","at_ms":1,"count":null}]}'
+)
+CAPACITY = (
+    b'{"group":"g","base":1,"failed_at_ms":1,"changed_at_ms":1,"event_id":"e","version":1,"expires_at":9,'
+    b'"history":[{"base":1,"at_ms":2,"why":"w"}]}'
+)
+SAFETENSORS = b"\x40" + bytes(7) + b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}'.ljust(64) + b"xx"
+ENVIRON = b"SYNKTI_MODEL_NAME=m\nSYNKTI_MODEL_DIR=/m\nSYNKTI_PEER_PORT=1"
+TOML = b'cluster = "a"\nnodes = 3\ninstance_types = ["g5.xlarge"]\n'
+METRICS = (
+    b'vllm:num_requests_running{engine="0"} 1.0\nvllm:num_requests_waiting{engine="0"} 0.0\n'
+    b'vllm:kv_cache_usage_perc{engine="0"} 0.25\nvllm:num_preemptions_total{engine="0"} 3\n'
+)
+ALIVE = b"\x01\x05peerslmylife\0\0\0\1\0\0\0\1\x02\x00\x0fpeersl\0\0\0\0\0\0\0\5\1"
+REFUSALS = (RequestRejected, OnlyEngineKnows)
+
+TARGETS: dict[str, Target] = {
+    "addresses": Target(_text(read_node_address), (b"10.0.0.1:8001", b"[::1]:8001", b"name:1")),
+    "host-port": Target(_text(parse_address), (b"10.0.0.1:8001", b"localhost:80")),
+    "tags": Target(_tags, (b'[{"Key":"SynktiCluster","Value":"s"},{"Key":"SynktiRole","Value":"worker"}]',), ()),
+    "instants": Target(_text(parse_instant), (b"2026-11-23T10:00:00Z", b"2026-11-23T10:00:00.123+02:00")),
+    "instance-action": Target(_text(parse_instance_action), (b'{"action":"stop","time":"2026-11-23T10:00:00Z"}',)),
+    "rebalance": Target(_text(parse_rebalance), (b'{"noticeTime":"2026-11-23T10:00:00Z"}',)),
+    "events-of-ec2": Target(_item(parse_event), (EVENT,)),
+    "events-of-groups": Target(_item(parse_launch), (LAUNCH,)),
+    "node-records": Target(_item(record_from_item), (NODE,)),
+    "stream-records": Target(_item(stream_record_from_item), (STREAM,)),
+    "drain-records": Target(
+        _item(drain_from_item),
+        (DRAIN,),
+    ),
+    "capacity-records": Target(
+        _item(capacity_from_item),
+        (CAPACITY,),
+    ),
+    "manifests": Target(_text(parse_manifest), (b"%b 12 a/b.safetensors\n" % (b"0" * 64),)),
+    "metrics": Target(read_figures, (METRICS,), ()),
+    "model-cards": Target(read_cards, (b'{"data":[{"id":"m","max_model_len":4096}]}',), ()),
+    "engine-errors": Target(
+        lambda data: read_error(data, has_model=True), (b'{"error":{"message":"x","code":400,"param":"model"}}',), ()
+    ),
+    "losses": Target(_text(read_loss), (b"handoff to i-1", b"engine-died 3 alone"), ()),
+    "loads": Target(load_from_header, (b"1 2 0.500 0.010000 5.0",)),
+    "membership": Target(_membership, (ALIVE,), ()),
+    "journal-frames": Target(_journal, (b"\x01\0\0\0\1\0\0\0\1\0\0\0\3abc", b"\0\0\0\x10" + bytes(16)), (BadFrame,)),
+    "journal-openings": Target(_open, (b'{"stream":"s","epoch":[1,"o"],"client":""}\n{}\n0 1 a\n',)),
+    "openings": Target(read_opening, (OPENING,)),
+    "durability": Target(is_durable, (OPENING,), ()),
+    "plain-lines": Target(read_plain_lines, (b"0 17 text\n0 18 x y\n",)),
+    "lines": Target(lambda data: list(read_lines(data)), (b"0 17 text\n", b'[0,1,[5],"text",0,null]\n')),
+    "sse": Target(_sse, (b": c\n\nid: s/1\ndata: {}\n\n", b"event: x\r\ndata: [DONE]\r\n\r\n"), (EventTooLarge,)),
+    "event-ids": Target(_text(parse_event_id), (b"a" * 24 + b"/7", b"a" * 24 + b"/7/2-i-1")),
+    "chat-bodies": Target(_generation(Kind.CHAT), (CHAT,), REFUSALS),
+    "completion-bodies": Target(_generation(Kind.COMPLETION), (PLAIN,), REFUSALS),
+    "settings": Target(_environ, (ENVIRON,), (ConfigurationError,)),
+    "synkti-toml": Target(_toml, (TOML,), (ConfigurationError,)),
+    "notes": Target(_notes, (b'[["psm_a",12]]',), ()),
+    "stamps": Target(_stamp, (b"v1 1000 nonce 00",), ()),
+    "kv-headers": Target(read_header, (bytes(200),)),
+    "kv-indexes": Target(read_index, (b'{"fingerprint":"00","names":[],"sizes":[],"object":""}',)),
+    "kv-names": Target(read_names, (b'["%b.kv"]' % (b"0" * 64),)),
+    "safetensors": Target(
+        _safetensors, (SAFETENSORS,), (Unreadable,)
+    ),
+    "gguf": Target(least_size, (b"GGUF\3\0\0\0" + bytes(16),), (Unreadable,)),
+    "door": Target(
+        _door,
+        (
+            b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}",
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\na: b\r\n\r\n",
+        ),
+        (),
+    ),
+}  # fmt: skip
