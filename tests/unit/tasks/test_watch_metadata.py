@@ -76,7 +76,8 @@ class Broken(Metadata):
         raise MetadataUnavailable("IMDS answered 500 for events/recommendations/rebalance")
 
     async def interruption(self) -> InterruptionNotice | None:
-        return await self.rebalance() and None
+        await self.rebalance()
+        return None
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["fails", "never answers"])
