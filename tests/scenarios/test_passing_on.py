@@ -46,7 +46,7 @@ async def _knows_names(fleet: LocalFleet, url: str) -> bool:
 
 
 async def at_each_engine(fleet: LocalFleet, method: str, path: str, **more: Any) -> list[httpx.Response]:
-    """Answers of a node to the same request, by its own engine and by the other node's: each session has a node."""
+    """Answers of a node to the same request, from its own engine and the other node's: each session has its node."""
     answers: dict[str, httpx.Response] = {}
     given = more.pop("headers", {})
     for session in range(64):
