@@ -25,6 +25,7 @@ import httpx
 import pytest
 
 from local.aws import EmbeddedAws
+from local.aws_gate import AwsGate
 from local.chaos.fleet import ChaosFleet
 from local.engines import MODEL, VLLM, prepared
 from local.machines import Machine, MachineKind, free_network
@@ -108,13 +109,14 @@ async def two_nodes(folder: Path) -> AsyncIterator[ChaosFleet]:
     """Until the block ends; both serve when it begins. Who goes is replaced."""
     engine = await asyncio.to_thread(prepared, VLLM, print, 1)
     undertaker, aws = Undertaker(folder / "run"), EmbeddedAws(folder / "run", folder)
+    gate = AwsGate(aws.endpoint)  # nothing of AWS fails here: the nodes reach it directly
     machines: list[Machine] = []
     tending: asyncio.Task[None] | None = None
     try:
         await asyncio.to_thread(aws.wait)
         environ = {**aws.environ(), **engine.environ, "TMPDIR": str(undertaker.scratch), "SYNKTI_TABLE": ""}
         kind = MachineKind("kvlive", MODEL, engine.model_dir, engine.command, environ, folder / "run" / "nodes", folder)
-        fleet = ChaosFleet(aws, kind, free_network(), 2)
+        fleet = ChaosFleet(aws, gate, kind, free_network(), 2)
         machines = fleet.machines
         tending = asyncio.create_task(fleet.run())
         await fleet.until("both nodes serve", lambda: len(fleet.calm) == 2 or tending.done(), READY_WITHIN_S)
@@ -126,6 +128,7 @@ async def two_nodes(folder: Path) -> AsyncIterator[ChaosFleet]:
         for machine in machines:
             await asyncio.to_thread(machine.close)
         await asyncio.to_thread(aws.stop)
+        await gate.close()
         assert undertaker.finish(), "a process would not end"
 
 

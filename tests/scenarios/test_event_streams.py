@@ -19,9 +19,10 @@ import synkti_client
 from local.standin import model as standin_model
 from local.standin.answers import Sampling, answer
 from node_agent.core.sse import SseParser
+from tests.scenarios.clients import gateway
 from tests.scenarios.fault_stage import FaultStage, fault_fleet
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, local_fleet
-from tests.scenarios.test_clients import gateway, interrupted
+from tests.scenarios.test_clients import interrupted
 
 TOKENS = 60
 TURNS: list[dict[str, object]] = [{"role": "user", "content": "a night train"}]

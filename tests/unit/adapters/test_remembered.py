@@ -82,7 +82,7 @@ def test_a_fresh_instance_asks_until_aws_answers(monkeypatch: pytest.MonkeyPatch
     async def no_wait(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(agent.asyncio, "sleep", no_wait)
+    monkeypatch.setattr("node_agent.agent.asyncio.sleep", no_wait)
     assert asyncio.run(agent._patiently(Away(failures=500), None)) == "fresh"
     assert len(waits) == 500
     assert max(waits) <= 8.0

@@ -36,7 +36,7 @@ WORDS = [
     ".5",
 ]
 TEXTS = st.sampled_from(WORDS) | st.text("0123456789+-_. eExyntrufalsof\t\n", max_size=8) | st.text(max_size=4)
-NO_VALUES = st.sampled_from([None, [], {}])
+NO_VALUES: st.SearchStrategy[object] = st.sampled_from([None, [], {}])
 VALUES: st.SearchStrategy[object] = NO_VALUES | st.booleans() | st.integers() | st.floats() | TEXTS
 
 
