@@ -408,6 +408,7 @@ class Agent:
         finally:
             for server in self.doors:
                 server.abort()
+            self.journals.close()
             self._datagrams.close()
             await self._to_peers.close()
             await self._group.stop(0.0)  # whatever happened: an engine without its agent serves nobody

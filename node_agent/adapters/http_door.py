@@ -76,7 +76,7 @@ class DoorConnection(asyncio.Protocol):
         name = transport.get_extra_info("peername")
         self.address = str(name[0]) if name else ""
         self.place = self.server.enter(self, self.address)
-        if self.place is Place.NONE:
+        if self.place is Place.NONE or self.server.is_over:
             self.abort()  # even to say so costs a connection
         elif self.server.is_closing:
             self.fault(_FULL)

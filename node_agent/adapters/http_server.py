@@ -97,6 +97,7 @@ class HttpServer:
         self.bodies = bodies or BodyBudget(limits.bodies_bytes)
         self.connections: set[DoorConnection] = set()
         self.is_closing = False
+        self.is_over = False  # a connection that the loop accepted a moment before is made all the same
         self.now = 0.0  # loop time of the last sweep, good enough for what takes seconds
         self.date = b""
         self._places = Places(limits.connections, limits.connections_per_address, limits.reserved)
@@ -200,7 +201,7 @@ class HttpServer:
 
     def abort(self) -> None:
         """Everything ends now, in the middle of a word."""
-        self.is_closing = True
+        self.is_closing = self.is_over = True
         if self._server is not None:
             self._server.close()
         if self._sweeping is not None:

@@ -62,6 +62,7 @@ class JournalDoor:
         self.doorkeeper = doorkeeper
         self.clock = clock
         self.connections: set[JournalConnection] = set()
+        self.is_closed = False
         self.strangers: dict[JournalConnection, None] = {}  # those that have not proved to be peers, oldest first
 
     def other(self) -> Other:
@@ -69,6 +70,8 @@ class JournalDoor:
         return Other(PREFACE, lambda transport: JournalConnection(self, transport))
 
     def close(self) -> None:
+        """End all connections, and those that still come."""
+        self.is_closed = True
         for connection in list(self.connections):
             connection.abort()
 
@@ -103,6 +106,8 @@ class JournalConnection(asyncio.Protocol):
         self._is_over = False
         door.came(self)
         self._timer = asyncio.get_running_loop().call_later(GREET_WITHIN_S, self.abort)
+        if door.is_closed:
+            self.abort()
 
     def abort(self) -> None:
         """Nothing more is taken; what was kept stays."""

@@ -46,6 +46,11 @@ def alive() -> Counter[str]:
     return Counter(type(each).__name__ for each in gc.get_objects() if type(each) in OF_A_REQUEST)
 
 
+def more_than(before: Counter[str]) -> Counter[str]:
+    """What there is beside that: the report of a test that failed holds what that had, for example."""
+    return alive() - before
+
+
 @contextlib.contextmanager
 def collector_off() -> Iterator[None]:
     gc.collect()
@@ -56,16 +61,16 @@ def collector_off() -> Iterator[None]:
         gc.enable()
 
 
-async def not_freed(what: str) -> list[str]:
+async def not_freed(what: str, before: Counter[str]) -> list[str]:
     """What stays of a request, in a line; none where nothing does."""
 
     async def nothing_left() -> bool:
-        return not alive()
+        return not more_than(before)
 
     try:
         await eventually("all is freed", nothing_left, within_s=3.0)
     except AssertionError:
-        return [f"after {what}: {dict(alive())}"]
+        return [f"after {what}: {dict(more_than(before))}"]
     return []
 
 
@@ -178,6 +183,8 @@ ASKS: tuple[Ask, ...] = (
 def test_nothing_of_a_request_stays(tmp_path: Path, size: int) -> None:
     async def story(fleet: LocalFleet) -> None:
         left: list[str] = []
+        gc.collect()
+        before = alive()
         for ask in ASKS:
             if size == 1 and ask in (resumed, moved):
                 continue
@@ -185,7 +192,7 @@ def test_nothing_of_a_request_stays(tmp_path: Path, size: int) -> None:
                 for node in fleet.nodes:
                     async with httpx.AsyncClient(timeout=30) as http:
                         await ask(fleet, node, http)
-                left += await not_freed(getattr(ask, "__name__", "choices"))
+                left += await not_freed(getattr(ask, "__name__", "choices"), before)
         assert not left
 
     tell(tmp_path, story, size=size)

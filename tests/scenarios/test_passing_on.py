@@ -154,6 +154,12 @@ def test_pages_of_allowed_origins_may_call_from_a_browser(tmp_path: Path) -> Non
 def test_what_is_tokenized_is_bounded_by_the_context(tmp_path: Path) -> None:
     async def story(fleet: LocalFleet) -> None:
         url = fleet.nodes[0].url
+
+        async def length_is_known() -> bool:
+            cards = (await fleet.http.get(f"{url}/v1/models")).json()["data"]
+            return all(card.get("max_model_len") for card in cards)
+
+        await eventually("the context length is known", length_is_known)
         for path in ("/tokenize", "/detokenize", "/v1/messages/count_tokens"):
             fits = await fleet.http.post(url + path, json={"prompt": "x" * 60_000})
             refused = await fleet.http.post(url + path, json={"prompt": "x" * 70_000})

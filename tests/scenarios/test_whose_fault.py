@@ -222,21 +222,20 @@ def test_a_model_that_an_engine_lacks_is_that_engines_fault_and_a_typo_the_clien
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_a_node_that_refuses_its_peers_is_not_the_clients_business(stage: Stage, stream: bool) -> None:
-    """Its clock is another one: it refuses all of them, and they refuse it (401)."""
+    """It has another key: it refuses all of them (401)."""
 
     async def story() -> None:
-        skewed = stage.fleet.nodes[2].agent.keepers.node
-        clock = skewed.clock
-        skewed.clock = lambda: clock() + 600.0
+        doorkeeper = stage.fleet.nodes[2].agent.journals.doorkeeper
+        key, doorkeeper.key = doorkeeper.key, b"another key"
         try:
             for number in range(40):
-                answer = await stage.ask(number % SIZE, stage.body(f"skewed {stream} {number}", stream=stream))
+                answer = await stage.ask(number % SIZE, stage.body(f"refused {stream} {number}", stream=stream))
                 assert answer.status_code == 200, answer.text
                 assert "error" not in answer.text
-            # That its peers refuse it is no word of theirs on a stream.
-            resumed = await stage.fleet.http.get(stage.fleet.nodes[2].url + "/v1/streams/" + "0" * 24)
+            # That it refuses a peer is no word of its on a stream.
+            resumed = await stage.fleet.http.get(stage.fleet.nodes[0].url + "/v1/streams/" + "0" * 24)
             assert (resumed.status_code, error_of(resumed)["code"]) == (503, "journal_behind")
         finally:
-            skewed.clock = clock
+            doorkeeper.key = key
 
     stage.runner.run(story())
