@@ -19,18 +19,22 @@ _OPENINGS = frozenset({b"response.created", b"response.queued", b"response.in_pr
 
 
 class EngineLife:
-    """number: of the engines that this agent started; suspects: of deadly requests that it has not answered yet."""
+    """number: of the engines that this agent started; suspects: of deadly requests that it has not answered yet.
+
+    is_dead: whether it has ended, or its API server says that its core has: what comes now did not end it.
+    """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.has_ended = False
+        self.is_dead = False
         self.suspects: set[int] = set()
         self._at_end: frozenset[int] = frozenset()
 
     def end(self) -> None:
         """Its process ended, or is about to be ended; the first time counts."""
         if not self.has_ended:
-            self.has_ended = True
+            self.has_ended = self.is_dead = True
             self._at_end = frozenset(self.suspects)
 
     def loss(self, key: int, why: str = ENGINE_DIED) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
+from node_agent.contract.states import NodeState
 from node_agent.core.addresses import Address
 from node_agent.core.drain import ServedStream
 from node_agent.core.engine_life import EngineLife, begins_answer, begins_within_s, may_be_death, says_dead
@@ -94,6 +95,7 @@ class Served(Asked):
         super().__init__(exchange)
         self._turn = turn
         self._life = registry.life
+        self._came_too_late = registry.life.is_dead
         self._is_answered = False
         self._now = asyncio.get_running_loop().time
         self._suspect_until = self._now() + begins_within_s(body_bytes)  # where its head comes with its answer
@@ -203,6 +205,9 @@ class Served(Asked):
         return self._is_answered or waits_for_head or not self.exchange.heard_at
 
     def _died(self, why: str = ENGINE_DIED) -> ExchangeLost:
+        """An API server answers for seconds after its core has ended: who comes then did not end it."""
+        if self._came_too_late:
+            return ExchangeLost(NodeState.STARTING.value)
         return ExchangeLost(self._life.loss(self.key, why))
 
     def _answered(self) -> None:
@@ -302,9 +307,11 @@ class ServedRequests:
         try:
             answer = await self._client.open(self._engine, "GET", "/health", headers={}, silence_s=_HEALTH_WITHIN_S)
         except ExchangeLost:
-            return True
-        is_dead = answer.status != 200
-        answer.close()
+            is_dead = True
+        else:
+            is_dead = answer.status != 200
+            answer.close()
+        self.life.is_dead = self.life.is_dead or is_dead
         return is_dead
 
     def forget(self, served: Served) -> None:

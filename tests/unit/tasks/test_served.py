@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from node_agent.core.addresses import Address
+from node_agent.core.failure import By, judge_loss
 from node_agent.core.handing_over import Death, read_death, read_loss
 from node_agent.ports import ExchangeLost
 from node_agent.tasks import served as module
@@ -141,24 +142,25 @@ def test_whoever_waits_for_an_engine_that_dies_learns_that_it_died(why: str) -> 
     play(story)
 
 
-def test_behind_a_head_there_is_no_answer_yet_and_behind_the_first_bytes_there_is() -> None:
+@pytest.mark.parametrize(
+    ("parts", "is_blamed"),
+    [([], True), ([b"event: response.created\ndata: {}\n\n"], True), ([b"data: 1\n\n"], False)],
+)
+def test_behind_a_head_there_is_no_answer_yet_and_behind_the_first_bytes_there_is(
+    parts: list[bytes], is_blamed: bool
+) -> None:
     async def story(stage: Stage) -> None:
-        opening = b"event: response.created\ndata: {}\n\n"
-        cases: list[tuple[list[bytes], bool]] = [([], True), ([opening], True), ([b"data: 1\n\n"], False)]
-        for parts, is_blamed in cases:
-            one, exchange = stage.ask()
-            got: list[bytes] = []
-            exchange.told.put_nowait(b"")
-            await one.head()
-            for part in parts:
-                exchange.told.put_nowait(part)
-            exchange.told.put_nowait("reset")
-            if not stage.inner.ended.done():
-                stage.inner.ended.set_result(134)
-            line = await stage.loss(one.pipe(got.append))
-            assert got == parts
-            assert (read_death(line) is not None) is is_blamed
-            one.close()
+        one, exchange = stage.ask()
+        got: list[bytes] = []
+        exchange.told.put_nowait(b"")
+        await one.head()
+        for part in parts:
+            exchange.told.put_nowait(part)
+        exchange.told.put_nowait("reset")
+        stage.inner.ended.set_result(134)
+        line = await stage.loss(one.pipe(got.append))
+        assert got == parts
+        assert (read_death(line) is not None) is is_blamed
 
     play(story)
 
@@ -235,6 +237,24 @@ def test_an_api_server_that_says_its_engine_is_dead_is_believed_if_its_health_ag
             assert read_death(await stage.loss(waiting)) == Death("1", alone=True)
         else:
             await waiting
+
+    play(story)
+
+
+def test_who_comes_to_an_engine_that_is_dead_already_did_not_end_it() -> None:
+    """An API server answers for seconds after its core has ended."""
+
+    async def story(stage: Stage) -> None:
+        stage.client.health = 503
+        for is_first in (True, False):
+            one, exchange = stage.ask()
+            exchange.status = 500
+            exchange.told.put_nowait(b"")
+            exchange.told.put_nowait(DEAD)
+            exchange.told.put_nowait(b"")
+            line = await stage.loss(one.read_all(99))
+            assert (read_death(line) is not None) is is_first
+            assert is_first or judge_loss(By.ENGINE, line).why == "not-serving"
 
     play(story)
 
