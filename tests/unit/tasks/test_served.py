@@ -249,9 +249,7 @@ def test_who_comes_to_an_engine_that_is_dead_already_did_not_end_it() -> None:
         for is_first in (True, False):
             one, exchange = stage.ask()
             exchange.status = 500
-            exchange.told.put_nowait(b"")
             exchange.told.put_nowait(DEAD)
-            exchange.told.put_nowait(b"")
             line = await stage.loss(one.read_all(99))
             assert (read_death(line) is not None) is is_first
             assert is_first or judge_loss(By.ENGINE, line).why == "not-serving"
