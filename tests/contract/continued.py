@@ -108,7 +108,7 @@ class Player:
 
     def alone(self) -> bytes:
         """The engine's own answer, without anybody in between."""
-        request = EngineRequest(self.generation.kind.value, orjson.dumps(self.generation.body))
+        request = EngineRequest(self.generation.kind.value, orjson.dumps(self.generation.body.as_written))
         return b"".join(asked(self.engine, request))
 
     def whole(self) -> bytes:
