@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -27,6 +26,7 @@ from local.engines import MODEL, SIM, prepared
 from local.machines import MachineKind, free_network
 from local.processes import kill_all_in, tail
 from node_agent.contract.names import auto_scaling_group_name
+from tests.unit.cli import weights
 
 ROOT = Path(__file__).parents[2]
 GROUP = auto_scaling_group_name("synkti")
@@ -124,8 +124,9 @@ def world(tmp_path: Path) -> Any:
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "weights"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(os.urandom(17 * 1024 * 1024))  # two parts
+    files = weights.model() | {"model.safetensors": weights.safetensors(size=17 * 1024 * 1024)}  # two parts
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
     return folder
 
 
