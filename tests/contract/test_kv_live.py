@@ -72,7 +72,7 @@ class Listener:
     comments: bytes = b""
 
     async def read(self) -> Listener:
-        headers = {SESSION_HEADER.decode(): self.session}
+        headers = {SESSION_HEADER.decode(): self.session, EVENT_IDS_HEADER: "true"}
         async with (
             httpx.AsyncClient(timeout=ANSWER_WITHIN_S) as http,
             http.stream("POST", f"{self.url}/v1/completions", json=self.body, headers=headers) as response,

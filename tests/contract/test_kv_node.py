@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -40,39 +38,22 @@ def test_a_stream_of_a_node_with_vllm_leaves_a_context_that_another_can_bring(
     for name, value in {**engine_environ(), "VLLM_ENABLE_V1_MULTIPROCESSING": "01"}.items():
         monkeypatch.setenv(name, value)
 
+    def command(host: str, port: int) -> list[str]:
+        serve = engine_command(environment, model_dir, MODEL, host, port)
+        return [*serve, "--distributed-executor-backend", "uni"]
+
     async def run() -> None:
-        options: dict[str, Any] = {"SYNKTI_KV_MAX_BYTES": str(MAX_BYTES), "SYNKTI_MIN_SILENCE_S": "10"}
-        monkeypatch.setattr("tests.scenarios.local_fleet._environ", partial(_with_vllm, environment, model_dir))
-        async with unready_fleet(tmp_path, 1, **options) as fleet:
+        options = {
+            "SYNKTI_KV_MAX_BYTES": str(MAX_BYTES),
+            "SYNKTI_MIN_SILENCE_S": "10",
+            "SYNKTI_MODEL_DIR": str(model_dir),
+        }
+        async with unready_fleet(tmp_path, 1, engine=command, **options) as fleet:
             (node,) = fleet.nodes
             await eventually("vLLM is ready", partial(fleet.ready, node), VLLM_WITHIN_S)
             await _story(fleet, node, tmp_path / "elsewhere")
 
     asyncio.run(run())
-
-
-def _with_vllm(
-    environment: Path,
-    model_dir: Path,
-    host: str,
-    folder: Path,
-    _pace: float,
-    _options: object,
-    extra: dict[str, str],
-    _model: str,
-) -> dict[str, str]:
-    command = engine_command(environment, model_dir, MODEL, host, 8002)
-    return {
-        "SYNKTI_MODEL_NAME": MODEL,
-        "SYNKTI_MODEL_DIR": str(model_dir),
-        "SYNKTI_FRONT_HOST": host,
-        "SYNKTI_PEER_HOST": host,
-        "SYNKTI_ENGINE_HOST": host,
-        "SYNKTI_ENGINE_COMMAND": json.dumps([*command, "--distributed-executor-backend", "uni"]),
-        "SYNKTI_ADVERTISE_ADDRESS": f"{host}:8001",
-        "SYNKTI_STATE_DIR": str(folder),
-        **extra,
-    }
 
 
 async def _story(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
