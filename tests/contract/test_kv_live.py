@@ -30,7 +30,7 @@ from local.chaos.fleet import ChaosFleet
 from local.engines import MODEL, VLLM, prepared
 from local.machines import Machine, MachineKind, free_network
 from local.processes import Undertaker
-from node_agent.contract.names import ENGINE_PORT, SESSION_HEADER
+from node_agent.contract.names import ENGINE_PORT, EVENT_IDS_HEADER, SESSION_HEADER
 from node_agent.core.kv_blocks import HEADER_BYTES
 from node_agent.core.sse import SseParser
 from node_agent.kv.folder import BlockFolder

@@ -6,6 +6,7 @@ import asyncio
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_a_stream_of_a_node_with_vllm_leaves_a_context_that_another_can_bring(
         return [*serve, "--distributed-executor-backend", "uni"]
 
     async def run() -> None:
-        options = {
+        options: dict[str, Any] = {
             "SYNKTI_KV_MAX_BYTES": str(MAX_BYTES),
             "SYNKTI_MIN_SILENCE_S": "10",
             "SYNKTI_MODEL_DIR": str(model_dir),
