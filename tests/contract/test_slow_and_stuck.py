@@ -77,6 +77,7 @@ async def stream(fleet: LocalFleet, entry: LocalNode, number: int, tokens: int, 
     return b"".join(events)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("plugged", [True, False], ids=["plug-in", "plain"])
 def test_streams_that_compete_for_blocks_are_silent_and_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugged: bool

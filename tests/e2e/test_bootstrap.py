@@ -186,7 +186,7 @@ async def _looks(world: World, ec2: Ec2Loop, made: dict[str, Any]) -> None:
     answering = (await world.synkti("endpoint", "--check", "--json")).document
     assert all(answering["answers"].values())
     (listed,) = (await world.synkti("model", "ls", "--json")).document["models"]
-    assert (listed["name"], listed["files"], listed["whole"]) == (MODEL, 2, True)
+    assert (listed["name"], listed["files"], listed["whole"]) == (MODEL, 3, True)
     served = await world.synkti("model", "rm", MODEL, "--yes")
     assert (served.code, "the fleet serves" in served.err) == (1, True)
     doctor = (await world.synkti("doctor", "--no-templates", *SETTINGS, "--json")).document
