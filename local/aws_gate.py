@@ -61,6 +61,7 @@ class AwsGate:
 
     async def close(self) -> None:
         self._server.abort()
+        self._listener.close()
         await self._http.aclose()
 
     def take_away(self, service: str, outage: Outage) -> None:
