@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ BODIES: dict[str, dict[str, Any]] = {
     CHAT: {**BASE, "messages": [{"role": "user", "content": "tell me about emoji 😀"}]},
     PLAIN: {**BASE, "prompt": "tell me about emoji 😀"},
 }
+SPECIAL = re.compile(r"<\|\w+\|>")
 PATHS = pytest.mark.parametrize("path", [CHAT, PLAIN], ids=["chat", "plain"])
 
 
@@ -132,7 +134,8 @@ def test_a_character_of_several_tokens_comes_whole_with_its_last_one(engine: Eng
     ]
     assert empty, "no character of several tokens: the model answers in ASCII only"
     decoded = post(engine, "/detokenize", {"model": MODEL, "tokens": heard.ids}).json()["prompt"]
-    assert heard.text.replace("\ufffd", "") in decoded.replace("\ufffd", "")
+    # A stream leaves out special tokens, of which the model of this machine may say some in the middle.
+    assert heard.text.replace("\ufffd", "") in SPECIAL.sub("", decoded).replace("\ufffd", "")
 
 
 def test_going_on_from_any_mark_is_exact_and_from_inside_a_character_it_is_not(engine: Engine) -> None:
