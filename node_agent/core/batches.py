@@ -46,8 +46,6 @@ class Batches:
 
     def put(self, message: bytes, receipt: object, now: float) -> bool:
         """Take a message; whether it is the first of its batch that waits, so that there is something new to see to."""
-        if not self._messages:
-            self._gathering = _Batch(now, [])
         waited = self._gathering.waits
         if not waited:
             self._gathering.since = now
@@ -73,10 +71,9 @@ class Batches:
             count, size = count + 1, size + len(message)
         batch = self._gathering
         messages, self._messages = self._messages[:count], self._messages[count:]
-        if self._messages:
-            self._gathering = _Batch(batch.since, batch.receipts[count:], max(0, batch.told - count))
-            del batch.receipts[count:]
-            batch.told = min(batch.told, count)
+        self._gathering = _Batch(batch.since, batch.receipts[count:], max(0, batch.told - count))
+        del batch.receipts[count:]
+        batch.told = min(batch.told, count)
         self._in_flight.append(batch)
         return b"".join(messages)
 

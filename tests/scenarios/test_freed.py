@@ -179,8 +179,7 @@ ASKS: tuple[Ask, ...] = (
 )  # fmt: skip
 
 
-# With three nodes one KeptStream of an aborted request has been seen to stay: docs/critiques.md.
-@pytest.mark.parametrize("size", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize("size", [1, 3])
 def test_nothing_of_a_request_stays(tmp_path: Path, size: int) -> None:
     async def story(fleet: LocalFleet) -> None:
         left: list[str] = []

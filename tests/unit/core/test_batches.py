@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,3 +104,17 @@ def test_batches_are_bounded_and_every_message_comes_once_and_in_order(
         assert [receipt for batch in receipts for receipt in batch] == words
         for batch, got in zip(sent, receipts, strict=True):
             assert len(batch) <= most or len(got) == 1
+
+
+def test_an_idle_link_holds_nothing_of_what_was_acknowledged_last() -> None:
+    class Receipt:
+        """What holds a whole stream."""
+
+    batches = Batches(LAG_S)
+    receipt = Receipt()
+    held = weakref.ref(receipt)
+    batches.put(b"line", receipt, 0.0)
+    batches.take()
+    assert batches.acknowledged(1) == [receipt]
+    del receipt
+    assert held() is None
