@@ -245,6 +245,7 @@ class Exchange(asyncio.Protocol):
             raise
         finally:
             self._connecting = None
+            del connecting  # its exception's traceback has this frame: together they would wait for the collector
 
     async def read(self) -> bytes:
         """What arrived since the last read, b"" at the end. Raises ExchangeLost."""
