@@ -12,7 +12,6 @@ import gc
 import itertools
 import logging
 import os
-import random
 import secrets
 import signal
 import socket
@@ -21,6 +20,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 from node_agent.adapters.aws import aws_client
@@ -115,6 +115,7 @@ _UNTAG_S = 2.0
 _LET_GO_S = 2.0
 _DOOR_DRAIN_S = 2.0
 _START_BACKOFF = Backoff(first_s=0.5, max_s=8.0)
+_JITTER = Random()  # noqa: S311 # of waits before there is an agent
 _REMEMBERED_AFTER_S = 5.0
 """How long AWS is waited for at a start where an earlier agent's answer would do."""
 
@@ -224,7 +225,7 @@ async def _patiently(ask: Callable[[], Awaitable[_T]], remembered: _T | None) ->
             if remembered is not None:
                 _log.warning("%s; continuing with what the last agent learned", str(error) or "AWS is slow")
                 return remembered
-            wait_s = _START_BACKOFF.wait_s(attempt, random.random()) or 0.0  # noqa: S311 # jitter
+            wait_s = _START_BACKOFF.wait_s(attempt, _JITTER.random()) or 0.0
             _log.warning("%s; trying again in %.1f s", error, wait_s)
             await asyncio.sleep(wait_s)
     raise AssertionError("it counts for ever")
@@ -249,7 +250,7 @@ def _steps_dir(settings: Settings) -> Path:
 class Agent:
     """One node, from its doors' opening to its end. signals: whether SIGTERM and SIGINT are this agent's to handle.
 
-    clock: a steady one of its own by default.
+    clock: a steady one of its own by default; random: of waits and choices, no secret comes from it.
     """
 
     def __init__(
@@ -260,8 +261,10 @@ class Agent:
         *,
         signals: bool = True,
         clock: SteadyClock | None = None,
+        random: Random | None = None,
     ) -> None:
         self._settings = settings
+        self._random = random or Random()  # noqa: S311 # not the module's: other threads have their own
         self._signals = signals
         identity = outside.identity
         # To peers from the address where they reach this node, so that a network's rules can tell nodes apart.
@@ -271,7 +274,9 @@ class Agent:
         metrics = Metrics()
         self.unexpected = Unexpected(metrics, time.monotonic)
         status = _first_status(settings, identity)
-        machine = Membership(status, secrets.token_bytes(LIFE_BYTES), outside.key, time.monotonic(), random.random)
+        machine = Membership(
+            status, secrets.token_bytes(LIFE_BYTES), outside.key, time.monotonic(), self._random.random
+        )
         self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
         self._clock = clock = clock or SteadyClock()
         self._node = Node(identity, settings.model_name, clock, self._gossip, metrics, settings.min_silence_s)
@@ -279,7 +284,7 @@ class Agent:
         signed = SignedHttp(self._to_peers, clocks, clock)
         self._served = ServedRequests(self._node, client, settings.engine)
         folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes, MAX_WRITERS) if settings.kv_max_bytes else None
-        self.kv = KvNode(self._node, client, signed, outside.key, settings.engine, folder, outside.blocks)
+        self.kv = KvNode(self._node, client, signed, outside.key, settings.engine, folder, outside.blocks, self._random)
         self._engines = Engines(self._node, self._served, signed, outside.key, self.kv.contexts)
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
         self.keepers = Keepers(
@@ -287,14 +292,14 @@ class Agent:
             TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source, clocks),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
-            random.random,
+            self._random.random,
         )
         self.streams = OpenStreams(self._node.metrics, settings.max_streams)
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
         takeovers = Takeovers(self._node, signed, outside.key, keeper, self.streams.give_up, self._checkpointer)
         self._publisher = self._make_publisher(outside, status.incarnation, clock)
         self._draining = Draining(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
-        self._entrance = Entrance(self._node, random.random)
+        self._entrance = Entrance(self._node, self._random.random)
         self._models = Models(self._node, self._engines, client, settings.engine)
         self._front = FrontDoor(
             self._node,
@@ -340,7 +345,7 @@ class Agent:
             client,
             self._reactor.post,
             clock,
-            random.random,
+            self._random.random,
             self._examine_engine,
             self._watch.until_stuck,
         )
@@ -366,8 +371,7 @@ class Agent:
         )
         return [front, peers]
 
-    @staticmethod
-    def _make_publisher(outside: Outside, incarnation: int, clock: Callable[[], float]) -> Publisher:
+    def _make_publisher(self, outside: Outside, incarnation: int, clock: Callable[[], float]) -> Publisher:
         identity = outside.identity
         record = NodeRecord(
             instance_id=identity.instance_id,
@@ -377,7 +381,7 @@ class Agent:
             incarnation=incarnation,
             expires_at=renewed(clock()),
         )
-        return Publisher(record, outside.instances, outside.records, random.random, clock)
+        return Publisher(record, outside.instances, outside.records, self._random.random, clock)
 
     async def _examine_engine(self) -> None:
         """What peers may ask of this engine is what it was seen doing."""
@@ -420,10 +424,12 @@ class Agent:
         watch = partial(
             watch_metadata, self._outside.metadata, self._reactor.post, self._clock, self._settings.term_grace_s
         )
-        discover = partial(self._gossip.discover, self._outside.instances, self._settings.cluster, reads, random.random)
+        discover = partial(
+            self._gossip.discover, self._outside.instances, self._settings.cluster, reads, self._random.random
+        )
         async with asyncio.TaskGroup() as tasks:
             loops = [
-                tasks.create_task(keep_running(where, loop, self.unexpected, random.random))
+                tasks.create_task(keep_running(where, loop, self.unexpected, self._random.random))
                 for where, loop in (
                     ("engine-supervisor", self._supervisor.run),
                     ("metadata", watch),

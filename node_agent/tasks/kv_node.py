@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Sequence
+from random import Random
 
 from node_agent.core.addresses import Address
 from node_agent.kv.folder import BlockFolder
@@ -20,14 +20,10 @@ from node_agent.tasks.node import Node
 _log = logging.getLogger(__name__)
 
 
-def _draw(count: int, low: int, high: int) -> Sequence[int]:
-    return random.choices(range(low, high), k=count)  # noqa: S311 # a prompt that nobody has cached
-
-
 class KvNode:
     """folder: of the engine's blocks, None where it keeps none; store: None where there is no bucket.
 
-    to_engine, to_peers: HTTP; key: the cluster's; engine: where it listens.
+    to_engine, to_peers: HTTP; key: the cluster's; engine: where it listens; random: of the prompts that measure it.
     """
 
     def __init__(
@@ -39,6 +35,7 @@ class KvNode:
         engine: Address,
         folder: BlockFolder | None,
         store: BlockStore | None,
+        random: Random,
     ) -> None:
         self._node = node
         shelf = None if folder is None else KvShelf(folder)
@@ -46,7 +43,11 @@ class KvNode:
         self.door = KvDoor(shelf, time.monotonic)
         self.contexts = Contexts(node, to_peers, key, shelf, store, time.monotonic)
         self._leaver = Leaver(node, self.contexts, shelf, store)
-        self._probe = PrefillProbe(to_engine, engine, node.model, _draw, time.monotonic)
+
+        def draw(count: int, low: int, high: int) -> Sequence[int]:
+            return random.choices(range(low, high), k=count)  # a prompt that nobody has cached
+
+        self._probe = PrefillProbe(to_engine, engine, node.model, draw, time.monotonic)
 
     def handed_off(self, streams: Sequence[str]) -> None:
         """These streams go on at other nodes."""

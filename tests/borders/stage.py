@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,6 +74,10 @@ class Odd:
         self._twin = twin
         self._turns = {name: itertools.cycle(each) for name, each in turns.items() if each}
         self.is_calm = False
+
+    def set_turns(self, name: str, turns: Sequence[Turn]) -> None:
+        """From now on a method takes these turns; one that had turns before, for callers may have the plain one."""
+        self._turns[name] = itertools.cycle(turns)
 
     def __getattr__(self, name: str) -> Any:
         plain = getattr(self._twin, name)
@@ -214,7 +219,9 @@ async def stage(
         ports["Checkpoints"], ports["BlockStore"],
     )  # fmt: skip
     to_engine = HttpClient()
-    agent = Agent(from_environ(_environ(host, folder / str(run))), outside, to_engine, signals=False)
+    agent = Agent(
+        from_environ(_environ(host, folder / str(run))), outside, to_engine, signals=False, random=Random(run)
+    )
     asyncio.get_running_loop().set_exception_handler(agent.unexpected.of_loop)
     on_stage = Stage(host, agent, engine, odd, folder / str(run))
     on_stage.life = asyncio.create_task(agent.run())

@@ -279,13 +279,13 @@ def test_three_hundred_nodes_with_rubbish_for_addresses_end_nothing(tmp_path: Pa
 def test_a_notice_of_any_deadline_is_a_drain_in_good_order(tmp_path: Path, deadline: float) -> None:
     async def story(made: Stage) -> None:
         assert await made.ready(60.0)
-        await asyncio.sleep(5.0)
+        made.odd["Metadata"].set_turns("interruption", [Says(InterruptionNotice(deadline, "?"))])
         assert made.life is not None
         await asyncio.wait({made.life}, timeout=200.0)
         assert made.life.result() == 0
         assert made.bugs() == 0
 
-    on_stage(tmp_path, {("Metadata", "interruption"): [None] * 20 + [Says(InterruptionNotice(deadline, "?"))]}, story)
+    on_stage(tmp_path, {("Metadata", "interruption"): [None]}, story)
 
 
 def test_a_bug_in_a_loop_is_counted_and_the_loop_continues(tmp_path: Path) -> None:
