@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from node_agent.contract.states import NodeState
-from node_agent.core.nodes import Load, NodeStatus, Pool
-from node_agent.core.router import Request, Router
+from node_agent.core.node.status import Load, NodeStatus, Pool
+from node_agent.core.routing.router import Request, Router
 
 SIZES = (3, 10, 100, 1_000)
 RUNS = 20

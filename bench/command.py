@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from local.demo.screen import Screen
 from local.errors import LocalRunError, MendFirst
-from local.processes import Undertaker
-from local.screen import Screen
+from local.process_cleanup import Undertaker
 from node_agent.contract.errors import SynktiError
 
 _WIDTH = 120

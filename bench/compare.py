@@ -32,8 +32,8 @@ from bench.doors import NONE, PEER, ROOT, Door, Doors, door_name, knows_durabili
 from bench.figures import ROUTER, WHOLE, Memory, Run
 from bench.proc import rss_bytes
 from bench.router_env import ensure_router, router_version
+from local.emulated_instance import free_network
 from local.errors import LocalRunError, MendFirst
-from local.machines import free_network
 
 _PACE_S = 0.02
 _ONE_STREAM_PACE_S = 0.005

@@ -35,18 +35,19 @@ from node_agent.adapters.block_store import S3BlockStore
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer, bind
+from node_agent.contract.names import IN_S3
 from node_agent.contract.states import NodeState
-from node_agent.core.addresses import Address
-from node_agent.core.kv_choice import choose
-from node_agent.core.nodes import NodeStatus, Pool
-from node_agent.core.signing import AUTH_HEADER, Doorkeeper
+from node_agent.core.common.address import Address
+from node_agent.core.common.request_auth import AUTH_HEADER, Doorkeeper
+from node_agent.core.kv.transfer_policy import choose
+from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import DoorRequest
-from node_agent.tasks.answers import answer_error
-from node_agent.tasks.kv_bring import IN_S3, Contexts
-from node_agent.tasks.kv_door import KvDoor
-from node_agent.tasks.kv_shelf import KvShelf
-from node_agent.tasks.node import Node
+from node_agent.runtime.common.responses import answer_error
+from node_agent.runtime.kv.fetcher import Contexts
+from node_agent.runtime.kv.local_blocks import KvShelf
+from node_agent.runtime.kv.server import KvDoor
+from node_agent.runtime.node.context import Node
 
 KEY, PEER, BUCKET = b"the bench's own cluster key", "i-peer", "synkti-bench-checkpoints"
 MAX_BYTES = 4 * 1024**3

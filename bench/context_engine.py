@@ -16,9 +16,9 @@ from bench.proc import cpu_s
 from local.aws import free_port
 from local.cache import cache_dir
 from local.engine_env import EXECUTOR, engine_command, engine_environ, ensure_engine, ensure_plugin
-from local.processes import kill_all_in, start, tail
+from local.process_cleanup import kill_all_in, start, tail
 from local.tiny_model import ensure_model
-from node_agent.core.kv_transfer import kv_arguments
+from node_agent.core.kv.vllm_args import kv_arguments
 from node_agent.kv.folder import BlockFolder
 
 MODEL = "tiny"

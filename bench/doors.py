@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.figures import DIRECT, ROUTER, SYNKTI
 from local.errors import LocalRunError
-from local.processes import start, tail
+from local.process_cleanup import start, tail
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.names import ENGINE_PORT, FRONT_DOOR_PORT, PEER_DOOR_PORT
 from node_agent.settings import from_environ

@@ -15,12 +15,12 @@ import sys
 import uvloop
 
 from node_agent.adapters.http import HttpClient
-from node_agent.adapters.memory import MemoryInstances, MemoryMetadata, MemoryRecords
 from node_agent.agent import Agent, Outside, settle_garbage_collector
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.ports import Identity
 from node_agent.settings import from_environ
+from node_agent.testing.fakes import MemoryInstances, MemoryMetadata, MemoryRecords
 
 _REGION = "us-east-1"
 _ZONES = "abc"

@@ -30,21 +30,21 @@ from bench.command import Stage, run, table
 from bench.doors import ROOT, ask
 from bench.figures import turn as in_turn
 from bench.talks import Played, Talk, Turn, chats, rows, unrelated
+from local.emulated_instance import free_network
 from local.engines import MODEL, VLLM, prepared
 from local.errors import LocalRunError
-from local.machines import free_network
-from local.processes import start, tail
+from local.process_cleanup import start, tail
 from node_agent.adapters.http import HttpClient
 from node_agent.contract.names import ENGINE_PORT
-from node_agent.core.addresses import Address
-from node_agent.core.admission import Refused
-from node_agent.core.affinity import conversation_key
-from node_agent.core.chunks import COMPLETE_REASONS
-from node_agent.core.completions import Kind
-from node_agent.core.nodes import Load
-from node_agent.core.router import Request, Route
-from node_agent.core.sse import DONE, SseParser
-from node_agent.tasks.engine_load import EVERY_S
+from node_agent.core.common.address import Address
+from node_agent.core.node.status import Load
+from node_agent.core.openai.chunks import COMPLETE_REASONS
+from node_agent.core.openai.generation_request import Kind
+from node_agent.core.openai.sse import DONE, SseParser
+from node_agent.core.routing.admission import Refused
+from node_agent.core.routing.affinity import conversation_key
+from node_agent.core.routing.router import Request, Route
+from node_agent.runtime.engine.load_monitor import EVERY_S
 from sim.entry import Entry, Policy
 from sim.fleet import Fleet
 

@@ -20,8 +20,8 @@ from cli.adapters.model_files import find_source
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.stacks import Stacks
 from cli.core.clusters import Stack, clusters_of
-from cli.core.observed import ModelSeen, Verdict
-from cli.core.takeover import import_template, retained
+from cli.core.doctor_inputs import ModelSeen, Verdict
+from cli.core.resource_import import import_template, retained
 from cli.deployment import Deployment, decided, meant
 from cli.doctor import cdk_log, examined, show
 from cli.endpoint import answers_from_here, base_urls, curl_line
@@ -31,8 +31,8 @@ from cli.fleet import Fleet
 from cli.model import push_model
 from cli.nodes import Looking, wait_until_whole
 from cli.options import Cluster, Json, Profile, Region, Settings, Yes
+from cli.polling import Clock
 from cli.terminal import Terminal
-from cli.waiting import Clock
 from node_agent.contract.names import models_bucket_name, stack_name, table_name
 
 CLOCK = Clock()

@@ -10,8 +10,8 @@ from cli.adapters.stacks import Resource, Stacks
 from cli.core.clusters import Stack
 from cli.fleet import Fleet, open_fleet
 from cli.options import Cluster, Json, Profile, Region, Yes
+from cli.polling import Clock
 from cli.terminal import Terminal
-from cli.waiting import Clock
 from node_agent.contract.names import stack_name
 
 CLOCK = Clock()

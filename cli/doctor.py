@@ -14,7 +14,7 @@ import typer
 from cli.adapters.cdk import Cdk, cache_folder, needed_toolkit
 from cli.adapters.examine import LEAST_TOOLKIT, examine, seen, validated
 from cli.core.doctor import conclude, worst
-from cli.core.observed import Finding, Seen, Unseen, Verdict
+from cli.core.doctor_inputs import Finding, Seen, Unseen, Verdict
 from cli.deployment import Meant, meant
 from cli.errors import Failed, ToolMissing
 from cli.exit_codes import ExitCode

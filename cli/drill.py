@@ -14,7 +14,7 @@ from cli.errors import BadUsage, Failed
 from cli.fleet import Fleet, open_fleet
 from cli.options import Cluster, Json, Profile, Region, Yes
 from cli.terminal import Terminal
-from node_agent.contract.notices import INTERRUPTION_EVENT, REBALANCE_EVENT
+from node_agent.contract.aws_events import INTERRUPTION_EVENT, REBALANCE_EVENT
 
 _POLICY = "docs/gitops.md, under Drills, has the role and its policy"
 

@@ -24,9 +24,9 @@ from cli.options import Json
 from cli.terminal import Terminal
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer, bind
-from node_agent.core.endings import error_event
+from node_agent.core.streams.end_of_stream import error_event
 from node_agent.ports import DoorRequest
-from node_agent.tasks.answers import answer_error, error_body
+from node_agent.runtime.common.responses import answer_error, error_body
 from synkti_client import httpx
 
 Headers = Sequence[tuple[bytes, bytes]]

@@ -17,10 +17,10 @@ from cli.core.nodes import Node, pick
 from cli.errors import BadUsage, NotFound
 from cli.fleet import Fleet, open_fleet
 from cli.options import Cluster, Json, Profile, Region
+from cli.polling import Clock
 from cli.terminal import Terminal
-from cli.waiting import Clock
-from node_agent.contract.instants import format_instant
 from node_agent.contract.names import END_OF_LIFE_PREFIX, node_log_group_name
+from node_agent.contract.timestamps import format_instant
 
 CLOCK = Clock()
 MAX_LINES = 2_000

@@ -15,7 +15,7 @@ from cli.adapters.model_check import faults
 from cli.adapters.model_files import Source, find_source, hash_files, list_files
 from cli.adapters.models_bucket import Listed, ModelsBucket
 from cli.core.model_source import choose_files, model_fault
-from cli.core.push import PushPlan, plan_push, replaces
+from cli.core.upload_plan import PushPlan, plan_push, replaces
 from cli.errors import BadUsage, Failed, NotFound
 from cli.fleet import Fleet, open_models
 from cli.model_push import Pusher

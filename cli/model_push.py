@@ -1,4 +1,4 @@
-"""Uploads a model: as `core/push` plans it, in many parts at once, the manifest last."""
+"""Uploads a model: as `core/upload_plan` plans it, in many parts at once, the manifest last."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threading import Lock
 
 from cli.adapters.model_files import read_part
 from cli.adapters.models_bucket import ModelsBucket
-from cli.core.push import PushPlan, Upload
+from cli.core.upload_plan import PushPlan, Upload
 from cli.errors import Failed
 from node_agent.contract.models import ModelFile
 

@@ -14,8 +14,8 @@ from cli.core.nodes import HEADERS, FleetStatus, row, style
 from cli.errors import BadUsage, NotFound, TimedOut
 from cli.fleet import Fleet, open_fleet
 from cli.options import Cluster, Json, Profile, Region
+from cli.polling import Clock
 from cli.terminal import Terminal, human_age, made_table
-from cli.waiting import Clock
 
 CLOCK = Clock()
 DEPLOYED = "deployed"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.adapters.instances import Group
-from cli.core.group import MAX_NODES, Size, resized
+from cli.core.scaling_group import MAX_NODES, Size, resized
 from cli.fleet import Fleet, open_fleet
 from cli.nodes import Looking, wait_until_whole
 from cli.options import Cluster, Json, Profile, Region

@@ -16,7 +16,7 @@ from typing import Any
 import boto3
 
 from local.errors import LocalRunError
-from local.processes import kill_all_in, start, tail
+from local.process_cleanup import kill_all_in, start, tail
 
 ACCOUNT = "000000000000"
 REGION = "us-east-1"

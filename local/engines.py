@@ -10,13 +10,13 @@ from pathlib import Path
 
 from local.cache import cache_dir
 from local.certificate import Answer
+from local.demo.context import Reference
+from local.emulated_instance import EngineCommand
 from local.engine_env import engine_command, engine_environ, ensure_engine, ensure_plugin
 from local.errors import LocalRunError, MendFirst
+from local.fake_engine import model as standin_model
+from local.fake_engine.answers import Sampling, answer
 from local.listener import Question
-from local.machines import EngineCommand
-from local.stage import Reference
-from local.standin import model as standin_model
-from local.standin.answers import Sampling, answer
 from local.tiny_model import ensure_model
 
 MODEL = "tiny"
@@ -93,7 +93,7 @@ def standin_command(*more: str) -> EngineCommand:
 
 
 def _standin(more: Sequence[str], host: str, port: int) -> list[str]:
-    words = [sys.executable, "-m", "local.standin", "--host", host, "--port", str(port), "--model-name", MODEL]
+    words = [sys.executable, "-m", "local.fake_engine", "--host", host, "--port", str(port), "--model-name", MODEL]
     return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN), "--plugged", *more]
 
 

@@ -72,7 +72,7 @@ def _skew_clock(faults: Faults) -> None:
 
 def _close_links(faults: Faults) -> None:
     from node_agent.ports import Other  # noqa: PLC0415 # after the clock is skewed
-    from node_agent.tasks.journal_door import JournalDoor  # noqa: PLC0415
+    from node_agent.runtime.replication.server import JournalDoor  # noqa: PLC0415
 
     whole = JournalDoor.other
 

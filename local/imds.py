@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from node_agent.contract.instants import format_instant
+from node_agent.contract.timestamps import format_instant
 
 PORT = 8003
 TOKEN_PATH = "/latest/api/token"

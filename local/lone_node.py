@@ -7,14 +7,14 @@ import hashlib
 from collections.abc import Callable, Iterable
 
 from node_agent.adapters.http import HttpClient
-from node_agent.core.addresses import Address
+from node_agent.core.common.address import Address
 from node_agent.core.membership import Membership, Tagged
 from node_agent.core.membership.wire import LIFE_BYTES
-from node_agent.core.nodes import NodeStatus
+from node_agent.core.node.status import NodeStatus
 from node_agent.ports import Identity
-from node_agent.tasks.gossip import Gossip
-from node_agent.tasks.metrics import Metrics
-from node_agent.tasks.node import Node
+from node_agent.runtime.common.metrics import Metrics
+from node_agent.runtime.node.context import Node
+from node_agent.runtime.node.gossip import Gossip
 
 
 class NoDatagrams:

@@ -23,6 +23,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
+from node_agent.adapters.auto_scaling import AutoScaling
 from node_agent.adapters.aws import aws_client
 from node_agent.adapters.block_store import AT_ONCE as RANGES_AT_ONCE
 from node_agent.adapters.block_store import S3BlockStore
@@ -36,21 +37,23 @@ from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.adapters.imds import Imds
-from node_agent.adapters.journal_link import TcpJournalLinks
 from node_agent.adapters.process_memory import give_back, resident_bytes, return_large_blocks
 from node_agent.adapters.remembered import Remembered
-from node_agent.adapters.scaling_group import AutoScaling
+from node_agent.adapters.replication_client import TcpJournalLinks
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.contract.errors import TransientError
-from node_agent.contract.records import NodeRecord, TimelineStep, renewed
 from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import NodeRecord, TimelineStep, renewed
 from node_agent.contract.tags import NodeTags
-from node_agent.core.addresses import Address
-from node_agent.core.backoff import Backoff
-from node_agent.core.body_budget import BodyBudget
-from node_agent.core.keeper import Keeper
-from node_agent.core.lifecycle import (
+from node_agent.core.common.address import Address
+from node_agent.core.common.backoff import Backoff
+from node_agent.core.common.request_auth import Doorkeeper
+from node_agent.core.http.body_budget import BodyBudget
+from node_agent.core.membership import Leaving, Membership
+from node_agent.core.membership.wire import LIFE_BYTES
+from node_agent.core.node.discovery_schedule import TagReads
+from node_agent.core.node.lifecycle import (
     CloseClients,
     Effect,
     Lifecycle,
@@ -61,42 +64,39 @@ from node_agent.core.lifecycle import (
     Tick,
     service_word,
 )
-from node_agent.core.membership import Leaving, Membership
-from node_agent.core.membership.wire import LIFE_BYTES
-from node_agent.core.nodes import NodeStatus, Pool
-from node_agent.core.peer_clocks import PeerClocks
-from node_agent.core.signing import Doorkeeper
-from node_agent.core.tag_reads import TagReads
+from node_agent.core.node.peer_clocks import PeerClocks
+from node_agent.core.node.status import NodeStatus, Pool
+from node_agent.core.replication.replica_store import Keeper
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
 from node_agent.ports import BlockStore, Checkpoints, Identity, Instances, Metadata, Records, ScalingGroup
 from node_agent.reactor import Reactor
+from node_agent.runtime.client_api.admission_queue import Entrance
+from node_agent.runtime.client_api.model_list import Models
+from node_agent.runtime.client_api.server import FrontDoor
+from node_agent.runtime.client_api.stream_registry import OpenStreams
+from node_agent.runtime.common.metrics import Metrics
+from node_agent.runtime.common.supervised_task import Unexpected, keep_running
+from node_agent.runtime.drain.controller import Draining
+from node_agent.runtime.engine.active_requests import ServedRequests, WatchedGroup
+from node_agent.runtime.engine.client import Engines
+from node_agent.runtime.engine.load_monitor import EngineLoad
+from node_agent.runtime.engine.self_test import able_ways
+from node_agent.runtime.engine.supervisor import EnginePlan, EngineSupervisor
+from node_agent.runtime.engine.watchdog import EngineWatch
+from node_agent.runtime.kv.service import KvNode
+from node_agent.runtime.node.clock_monitor import ClockWatch
+from node_agent.runtime.node.context import Node
+from node_agent.runtime.node.gossip import Gossip, is_lost
+from node_agent.runtime.node.interruption_watcher import watch_metadata
+from node_agent.runtime.node.memory_monitor import look_after_memory
+from node_agent.runtime.node.state_publisher import Publisher
+from node_agent.runtime.peer_api.server import PeerDoor
+from node_agent.runtime.peer_api.signed_client import SignedHttp
+from node_agent.runtime.replication.checkpointer import Checkpointer
+from node_agent.runtime.replication.manager import Keepers
+from node_agent.runtime.replication.server import JournalDoor
+from node_agent.runtime.replication.takeover import Takeovers
 from node_agent.settings import Settings
-from node_agent.tasks.checkpointer import Checkpointer
-from node_agent.tasks.clock_watch import ClockWatch
-from node_agent.tasks.draining import Draining
-from node_agent.tasks.engine_load import EngineLoad
-from node_agent.tasks.engine_supervisor import EnginePlan, EngineSupervisor
-from node_agent.tasks.engine_watch import EngineWatch
-from node_agent.tasks.engines import Engines
-from node_agent.tasks.entrance import Entrance
-from node_agent.tasks.front_door import FrontDoor
-from node_agent.tasks.gossip import Gossip, is_lost
-from node_agent.tasks.journal_door import JournalDoor
-from node_agent.tasks.keepers import Keepers
-from node_agent.tasks.kv_node import KvNode
-from node_agent.tasks.memory import look_after_memory
-from node_agent.tasks.metrics import Metrics
-from node_agent.tasks.models import Models
-from node_agent.tasks.node import Node
-from node_agent.tasks.open_streams import OpenStreams
-from node_agent.tasks.peer_door import PeerDoor
-from node_agent.tasks.publisher import Publisher
-from node_agent.tasks.self_test import able_ways
-from node_agent.tasks.served import ServedRequests, WatchedGroup
-from node_agent.tasks.signed_http import SignedHttp
-from node_agent.tasks.supervised import Unexpected, keep_running
-from node_agent.tasks.takeover import Takeovers
-from node_agent.tasks.watch_metadata import watch_metadata
 
 _TICK_S = 0.25
 _ENGINE_GRACE_S = 1.0
@@ -144,7 +144,7 @@ def settle_garbage_collector() -> None:
     """To be called once all is imported: what is there by now stays, and need not be searched for garbage for ever.
 
     With Python's own thresholds the search of boto3's tens of thousands of objects took a fifth of a token's CPU. With
-    these it looks at old objects hardly ever: `tasks/memory` does it, where there is a reason.
+    these it looks at old objects hardly ever: `runtime/node/memory_monitor` does it, where there is a reason.
     """
     gc.collect()
     gc.freeze()
@@ -285,7 +285,7 @@ class Agent:
         self._served = ServedRequests(self._node, client, settings.engine)
         folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes, MAX_WRITERS) if settings.kv_max_bytes else None
         self.kv = KvNode(self._node, client, signed, outside.key, settings.engine, folder, outside.blocks, self._random)
-        self._engines = Engines(self._node, self._served, signed, outside.key, self.kv.contexts)
+        self._engines = Engines(self._node, self._served, signed, outside.key, self.kv.contexts.bring)
         keeper = Keeper(max_bytes=settings.max_kept_bytes)
         self.keepers = Keepers(
             self._node,
@@ -315,7 +315,9 @@ class Agent:
         self._gossip.changed = lambda change: self._engines.lose(change.status.instance_id) if is_lost(change) else None
         doorkeeper = Doorkeeper(outside.key, door=secrets.token_hex(8))
         self.journals = JournalDoor(keeper, doorkeeper, clock)
-        peer_door = PeerDoor(self._node, self._served, takeovers, doorkeeper, self.kv)
+        peer_door = PeerDoor(
+            self._node, self._served, takeovers, doorkeeper, self.kv.contexts.bring, self.kv.door.answer
+        )
         self._signs = peer_door.signs
         self.doors = self._make_doors(settings, peer_door)
         self._outside = outside

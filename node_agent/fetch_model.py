@@ -32,7 +32,7 @@ from node_agent.adapters.model_folder import ModelFolder, count_gpus
 from node_agent.adapters.model_store import Manifest, ModelStore, s3_client
 from node_agent.contract.errors import ModelDamaged, ModelMissing, SynktiError
 from node_agent.contract.models import is_model_name
-from node_agent.core.model_load import LoadPlan, ModelLoad, plan_load
+from node_agent.core.node.model_load_plan import LoadPlan, ModelLoad, plan_load
 
 EXIT_DAMAGED, EXIT_MISSING, EXIT_UNAVAILABLE, EXIT_DISK = 65, 66, 69, 73
 MAX_WORKERS = 64

@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from node_agent.contract.drains import DrainRecord
+from node_agent.contract.aws_events import InterruptionNotice
+from node_agent.contract.drain_record import DrainRecord
 from node_agent.contract.errors import TransientError
-from node_agent.contract.notices import InterruptionNotice
-from node_agent.contract.records import NodeRecord, StreamRecord, TimelineStep
 from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import NodeRecord, StreamRecord, TimelineStep
 from node_agent.contract.tags import NodeTags
-from node_agent.core.addresses import Address
-from node_agent.core.kv_index import Batch, Index
-from node_agent.core.nodes import TaggedNode
+from node_agent.core.common.address import Address
+from node_agent.core.kv.index import Batch, Index
+from node_agent.core.node.status import TaggedNode
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Secrets(Protocol):
 class ExchangeLost(TransientError):
     """The other side did not answer, or not to the end.
 
-    why: in a word, or as `core/handing_over` writes it: refused, unreachable, reset, eof, silence, broken, too-large.
+    why: in a word, or as `core/failure/report` writes it: refused, unreachable, reset, eof, silence, broken, too-large.
     passed_on: whether a peer says so of its engine; else it is of the exchange itself.
     """
 
@@ -324,7 +324,8 @@ class Datagrams(Protocol):
 
 
 class JournalLink(Protocol):
-    """A connection to a peer's keeper (`core/journal_wire`), made in the background: what is sent before is held."""
+    """A connection to a peer's keeper (`core/replication/protocol`), made in the background: what is sent before is
+    held."""
 
     @property
     def is_late(self) -> bool:

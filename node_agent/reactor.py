@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from node_agent.core.lifecycle import Effect, Event, Lifecycle, Retire
+from node_agent.core.node.lifecycle import Effect, Event, Lifecycle, Retire
 
 _MAX_EVENTS = 1_024
 _log = logging.getLogger(__name__)

@@ -23,14 +23,14 @@ from node_agent.contract.names import (
     is_origin,
     table_name,
 )
-from node_agent.core.addresses import Address
-from node_agent.core.batches import LAG_S
-from node_agent.core.engine_liveness import STUCK_S
-from node_agent.core.keeper import MAX_BYTES
-from node_agent.core.kv_transfer import kv_arguments
-from node_agent.core.patience import MIN_SILENCE_S
-from node_agent.core.tag_reads import FIRST_LOOK_WITHIN_S
-from node_agent.core.write_ahead import MAX_COPIES, WANTED
+from node_agent.core.common.address import Address
+from node_agent.core.continuation.timeouts import MIN_SILENCE_S
+from node_agent.core.engine.liveness import STUCK_S
+from node_agent.core.kv.vllm_args import kv_arguments
+from node_agent.core.node.discovery_schedule import FIRST_LOOK_WITHIN_S
+from node_agent.core.replication.ack_batches import LAG_S
+from node_agent.core.replication.replica_store import MAX_BYTES
+from node_agent.core.replication.replicated_log import MAX_COPIES, WANTED
 
 IMDS_ENDPOINT = "http://169.254.169.254"
 MAX_MODEL_BYTES = 128

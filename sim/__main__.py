@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from sim.report import lines, to_json
-from sim.story import CHAPTERS
-from sim.taking import measured
+from sim.runner import measured
+from sim.suites import CHAPTERS
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,11 +10,11 @@ from typing import Any
 
 from node_agent.contract.errors import InvalidTransition
 from node_agent.core.membership import MAX_NODES, Event, Membership
-from node_agent.core.nodes import Load
+from node_agent.core.node.status import Load
 from sim.figures import Spread, spread
 from sim.fleet import KEY, Fleet
 from sim.host import Host
-from sim.sightings import MOST_TABLES, SETTLE_S
+from sim.observations import MOST_TABLES, SETTLE_S
 
 TAPED = 4
 """Hosts whose events are played again, to see what each costs by itself."""

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node_agent.contract.states import NodeState
-from node_agent.core.admission import Refused
-from node_agent.core.drain import MARGIN_S, Drain, HandOff, Peer, ServedStream, going_pools
-from node_agent.core.router import MAX_WAITING, Request, Route
+from node_agent.core.drain.planner import MARGIN_S, Drain, HandOff, Peer, ServedStream, going_pools
+from node_agent.core.routing.admission import Refused
+from node_agent.core.routing.router import MAX_WAITING, Request, Route
 from sim.engine import TIME_PER_TOKEN_S, Engine, Work
 from sim.entry import Entry
 from sim.figures import spread
 from sim.fleet import Fleet
 from sim.host import Host
-from sim.sightings import MOST_TABLES
+from sim.observations import MOST_TABLES
 
 NOTICE_S = 120.0
 REPLAN_S = 0.5

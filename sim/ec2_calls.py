@@ -1,5 +1,6 @@
 """The EC2 calls of a whole fleet, added up against the account's buckets: how often its nodes read tags, and what a
-hundred nodes that boot in the same instant leave of a burst. The real `core/tag_reads`; EC2 is the buckets alone.
+hundred nodes that boot in the same instant leave of a burst. The real `core/node/discovery_schedule`; EC2 is the
+buckets alone.
 """
 
 from __future__ import annotations
@@ -9,7 +10,14 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from node_agent.core.tag_reads import FIRST_LOOK_CALLS, FIRST_LOOK_WITHIN_S, REFILL_PER_S, TagReads, calls_of, every_s
+from node_agent.core.node.discovery_schedule import (
+    FIRST_LOOK_CALLS,
+    FIRST_LOOK_WITHIN_S,
+    REFILL_PER_S,
+    TagReads,
+    calls_of,
+    every_s,
+)
 
 BURST = 100.0
 """Of Describe* with a filter, and of CreateTags (EC2's "Request throttling", as REFILL_PER_S is)."""

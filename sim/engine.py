@@ -10,8 +10,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from node_agent.core.nodes import Load
-from sim.agenda import Agenda
+from node_agent.core.node.status import Load
+from sim.scheduler import Agenda
 
 SLOTS = 32
 PREFILL_TOKENS_S = 4_000.0

@@ -6,11 +6,11 @@ import random
 from collections.abc import Callable
 from enum import Enum
 
-from node_agent.core.admission import Admission, Refused, Ticket
-from node_agent.core.nodes import NodeStatus
-from node_agent.core.router import Nowhere, Request, Route, Router
-from sim.agenda import Agenda
+from node_agent.core.node.status import NodeStatus
+from node_agent.core.routing.admission import Admission, Refused, Ticket
+from node_agent.core.routing.router import Nowhere, Request, Route, Router
 from sim.host import Host
+from sim.scheduler import Agenda
 
 _LOOK_EVERY_S = 0.05
 

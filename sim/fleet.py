@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from node_agent.contract.states import NodeState
 from node_agent.core.membership import Changed, Tempo
-from node_agent.core.membership.roster import Chance, Roster
+from node_agent.core.membership.member_table import Chance, Roster
 from node_agent.core.membership.wire import LIFE_BYTES
-from node_agent.core.nodes import NodeStatus, Pool, TaggedNode
-from sim.agenda import Agenda
+from node_agent.core.node.status import NodeStatus, Pool, TaggedNode
 from sim.host import Host, Watch
 from sim.network import Network, Weather
+from sim.scheduler import Agenda
 from sim.shared_roster import SharedRoster, Start
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")

@@ -27,10 +27,10 @@ from node_agent.core.membership import (
     Tempo,
     Tick,
 )
-from node_agent.core.membership.roster import Chance, Roster
-from node_agent.core.nodes import Load, NodeStatus, TaggedNode
-from sim.agenda import Agenda
+from node_agent.core.membership.member_table import Chance, Roster
+from node_agent.core.node.status import Load, NodeStatus, TaggedNode
 from sim.network import Network, Reach
+from sim.scheduler import Agenda
 
 STREAM_PATIENCE_S = 2.0
 _SOCKET_BUFFER_BYTES = 212_992

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
-from sim.agenda import Agenda
+from sim.scheduler import Agenda
 
 _DATAGRAM_HEADERS = 28
 """Of IPv4 and UDP."""

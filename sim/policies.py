@@ -10,8 +10,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from node_agent.core.admission import Refused
-from node_agent.core.router import Request, Route
+from node_agent.core.routing.admission import Refused
+from node_agent.core.routing.router import Request, Route
 from sim.engine import Engine, Work
 from sim.entry import Entry, Policy
 from sim.figures import spread

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, ValuesView
 from dataclasses import dataclass
 from typing import TypeVar
 
-from node_agent.core.membership.roster import (
+from node_agent.core.membership.member_table import (
     BUCKETS,
     MAX_STEPS,
     Chance,
@@ -22,7 +22,7 @@ from node_agent.core.membership.roster import (
     bucket_of,
     fingerprint,
 )
-from node_agent.core.nodes import Liveness, NodeStatus
+from node_agent.core.node.status import Liveness, NodeStatus
 
 _Key = TypeVar("_Key", bound=bytes | str)
 

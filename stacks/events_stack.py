@@ -6,13 +6,13 @@ from aws_cdk import IgnoreMode
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from stacks.parts.alarms import Alarms
-from stacks.parts.artifact import ROOT
-from stacks.parts.dashboard import Dashboard, group_metric, told
-from stacks.parts.reaction import Code, Reaction
-from stacks.parts.tasks import all_tasks
+from stacks.base_stack import FleetPart
+from stacks.constructs.alarms import Alarms
+from stacks.constructs.artifact import ROOT
+from stacks.constructs.dashboard import Dashboard, group_metric, told
+from stacks.constructs.event_function import Code, Reaction
+from stacks.constructs.handler_specs import all_tasks
 from stacks.settings import FleetSettings
-from stacks.stack import FleetPart
 from stacks.state_stack import StateStack
 
 POWERTOOLS_LAYER = "arn:aws:lambda:{region}:017000801446:layer:AWSLambdaPowertoolsPythonV3-python313-arm64:18"

@@ -7,16 +7,16 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from node_agent.contract import names
-from stacks.parts.artifact import AGENT, Artifact
-from stacks.parts.boot import boot_variables, version
-from stacks.parts.front_address import FrontAddress
-from stacks.parts.network import Network
-from stacks.parts.node_group import NodeGroup
-from stacks.parts.node_role import NodeRole
-from stacks.parts.node_template import NodeTemplate, machine_image
-from stacks.parts.retention import retention
+from stacks.base_stack import FleetPart
+from stacks.constructs.artifact import AGENT, Artifact
+from stacks.constructs.boot import boot_variables, version
+from stacks.constructs.load_balancer import FrontAddress
+from stacks.constructs.network import Network
+from stacks.constructs.node_group import NodeGroup
+from stacks.constructs.node_role import NodeRole
+from stacks.constructs.node_template import NodeTemplate, machine_image
+from stacks.constructs.retention import retention
 from stacks.settings import FleetSettings
-from stacks.stack import FleetPart
 from stacks.state_stack import StateStack
 
 

@@ -11,8 +11,8 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from node_agent.contract import names
+from stacks.base_stack import FleetPart
 from stacks.settings import FleetSettings
-from stacks.stack import FleetPart
 
 _ISSUER = "token.actions.githubusercontent.com"
 _AUDIENCE = "sts.amazonaws.com"

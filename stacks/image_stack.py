@@ -7,10 +7,10 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from node_agent.contract import names
-from stacks.parts.artifact import DEPENDENCIES, FETCHING, Artifact
-from stacks.parts.image_build import ImageBuild
+from stacks.base_stack import FleetPart
+from stacks.constructs.artifact import DEPENDENCIES, FETCHING, Artifact
+from stacks.constructs.image_build import ImageBuild
 from stacks.settings import FleetSettings
-from stacks.stack import FleetPart
 from stacks.state_stack import StateStack
 
 

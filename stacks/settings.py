@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.names import DEFAULT_CLUSTER
-from stacks import values
+from stacks import parsers
 
 FILE = "synkti.toml"
 FILE_KEY = "settings_file"
@@ -39,129 +39,129 @@ def _setting(default: _T, read: Callable[[Any], _T]) -> _T:
 class FleetSettings:
     """Every setting there is. `synkti.toml` tells the same to people; a test compares the two."""
 
-    cluster: str = _setting(DEFAULT_CLUSTER, values.cluster)
+    cluster: str = _setting(DEFAULT_CLUSTER, parsers.cluster)
     """The fleet's name; every resource's name begins with it."""
 
-    account: str = _setting("", values.account)
+    account: str = _setting("", parsers.account)
     """The AWS account. Empty: the one that the deployer's credentials belong to."""
 
-    region: str = _setting("", values.region)
+    region: str = _setting("", parsers.region)
     """The region. Empty: the deployer's own."""
 
-    nodes: int = _setting(3, values.whole(1, 1_000))
+    nodes: int = _setting(3, parsers.whole(1, 1_000))
     """Instances to keep. Three, so that a node that goes leaves two that can share its load."""
 
     instance_types: tuple[str, ...] = _setting(
-        ("g6.xlarge", "g5.xlarge", "g6.2xlarge", "g5.2xlarge", "g4dn.xlarge"), values.instance_types
+        ("g6.xlarge", "g5.xlarge", "g6.2xlarge", "g5.2xlarge", "g4dn.xlarge"), parsers.instance_types
     )
     """More types mean more pools, and fewer interruptions at once."""
 
-    zones: int = _setting(3, values.whole(2, 6))
+    zones: int = _setting(3, parsers.whole(2, 6))
     """Availability Zones of a new VPC. More are more pools; a region with fewer refuses the deployment."""
 
-    root_gib: int = _setting(100, values.whole(30, 16_384))
+    root_gib: int = _setting(100, parsers.whole(30, 16_384))
     """The root volume: the operating system, vLLM and its CUDA libraries, the weights."""
 
-    root_mib_per_s: int = _setting(250, values.whole(125, 1_000))
+    root_mib_per_s: int = _setting(250, parsers.whole(125, 1_000))
     """What the root volume reads in a second; above 125 it is paid for. Weights come from it at every engine start."""
 
-    on_demand_base: int = _setting(0, values.whole(0, 1_000))
+    on_demand_base: int = _setting(0, parsers.whole(0, 1_000))
     """Instances that are never spot: the floor on which a fleet stands when a region has no spot capacity."""
 
-    on_demand_limit: int = _setting(2, values.whole(0, 1_000))
+    on_demand_limit: int = _setting(2, parsers.whole(0, 1_000))
     """How far the base may be raised while spot launches fail for lack of capacity; one place is always left for spot,
     which is how it is noticed that there is some again. Not above the base: never."""
 
-    scale_target: int = _setting(0, values.whole_or_zero(1, 10_000))
+    scale_target: int = _setting(0, parsers.whole_or_zero(1, 10_000))
     """Requests in flight for each node that the fleet is scaled to keep; 0: always `nodes`."""
 
-    min_nodes: int = _setting(2, values.whole(1, 1_000))
+    min_nodes: int = _setting(2, parsers.whole(1, 1_000))
     """The least number of nodes where the fleet is scaled."""
 
-    max_nodes: int = _setting(10, values.whole(1, 1_000))
+    max_nodes: int = _setting(10, parsers.whole(1, 1_000))
     """The greatest number of nodes where the fleet is scaled: what bounds the bill."""
 
-    refresh_healthy_percent: int = _setting(100, values.percent)
+    refresh_healthy_percent: int = _setting(100, parsers.percent)
     """The share of nodes that serves while a new version replaces the old; 100: new ones first, then old ones go."""
 
-    vpc: str = _setting("new", values.one_of("new", "default", "existing"))
+    vpc: str = _setting("new", parsers.one_of("new", "default", "existing"))
     """new: one of its own without NAT; default: the account's; existing: `vpc_id`."""
 
-    vpc_id: str = _setting("", values.vpc_id)
+    vpc_id: str = _setting("", parsers.vpc_id)
     """The existing VPC; its public subnets are used, or its private ones where `public_addresses` is off."""
 
-    vpc_cidr: str = _setting("10.71.0.0/16", values.vpc_cidr)
+    vpc_cidr: str = _setting("10.71.0.0/16", parsers.vpc_cidr)
     """The range of a new VPC."""
 
-    public_addresses: bool = _setting(True, values.switch)
+    public_addresses: bool = _setting(True, parsers.switch)
     """Whether nodes have public addresses. Without them an existing VPC needs its own way out (NAT, endpoints)."""
 
-    gateway_endpoints: bool = _setting(True, values.switch)
+    gateway_endpoints: bool = _setting(True, parsers.switch)
     """Whether S3 and DynamoDB are reached inside the VPC. Off where an existing VPC has these endpoints already."""
 
-    client_cidrs: tuple[str, ...] = _setting((), values.cidrs)
+    client_cidrs: tuple[str, ...] = _setting((), parsers.cidrs)
     """Who may reach the front doors. None by default: a door is opened by naming who it is for."""
 
-    allowed_origins: tuple[str, ...] = _setting((), values.origins)
+    allowed_origins: tuple[str, ...] = _setting((), parsers.origins)
     """Whose web pages may call the nodes from a browser (CORS); `*`: all. None by default."""
 
-    load_balancer: str = _setting("none", values.one_of("none", "internal", "public"))
+    load_balancer: str = _setting("none", parsers.one_of("none", "internal", "public"))
     """One address in front of all nodes, inside the VPC or for the internet."""
 
-    certificate_arn: str = _setting("", values.certificate)
+    certificate_arn: str = _setting("", parsers.certificate)
     """TLS at the load balancer, with this certificate of ACM; the listener is then 443 instead of 80."""
 
-    model: str = _setting("model", values.model)
+    model: str = _setting("model", parsers.model)
     """The name of the model under `models/` in the models bucket, and what clients call it."""
 
-    model_sha256: str = _setting("", values.sha256)
+    model_sha256: str = _setting("", parsers.sha256)
     """The SHA-256 of the model's manifest, which nodes then insist on. A new one replaces the nodes. Empty: any."""
 
-    model_load: str = _setting("download", values.one_of("download", "stream"))
+    model_load: str = _setting("download", parsers.one_of("download", "stream"))
     """download: to the disk, every file's SHA-256 compared; stream: vLLM reads from S3 into the GPU's memory."""
 
-    engine_args: tuple[str, ...] = _setting((), values.arguments)
+    engine_args: tuple[str, ...] = _setting((), parsers.arguments)
     """Further arguments of `vllm serve`."""
 
-    kv_gib: int = _setting(0, values.whole_or_zero(1, 4_096))
+    kv_gib: int = _setting(0, parsers.whole_or_zero(1, 4_096))
     """Of the root volume, for KV blocks: a stream that goes on at another node then brings its context there instead of
     computing it, where that is faster. 0: none are kept. Not run on a GPU yet."""
 
-    ready_within_s: int = _setting(1_800, values.whole(120, 7_200))
+    ready_within_s: int = _setting(1_800, parsers.whole(120, 7_200))
     """A node that has not become ready by then ends itself: it borrowed the instance."""
 
-    keep_failed_nodes: bool = _setting(False, values.switch)
+    keep_failed_nodes: bool = _setting(False, parsers.switch)
     """Keep a node that cannot become ready, so that a person can look at it. It is paid for."""
 
-    bake_image: bool = _setting(False, values.switch)
+    bake_image: bool = _setting(False, parsers.switch)
     """Whether EC2 Image Builder makes a machine image with vLLM and the agent's dependencies in it."""
 
-    bake_model: bool = _setting(False, values.switch)
+    bake_model: bool = _setting(False, parsers.switch)
     """Whether the model is in that image, too."""
 
-    image_id: str = _setting("", values.ami_id)
+    image_id: str = _setting("", parsers.ami_id)
     """A machine image of your own, in the place of AWS's GPU image. For x86-64, like Ubuntu 24.04, with NVIDIA's driver
     for CUDA 13, Python 3.11 or newer, and the AWS CLI."""
 
-    drills: bool = _setting(False, values.switch)
+    drills: bool = _setting(False, parsers.switch)
     """Whether events of the source synkti.drill are accepted. Whoever may put events could then start a drain."""
 
-    alarm_email: str = _setting("", values.email)
+    alarm_email: str = _setting("", parsers.email)
     """Who hears of alarms; the address has to confirm once. Empty: alarms are only shown."""
 
-    log_days: int = _setting(30, values.log_days)
+    log_days: int = _setting(30, parsers.log_days)
     """How long logs of nodes and Lambdas are kept."""
 
-    github_repository: str = _setting("", values.repository)
+    github_repository: str = _setting("", parsers.repository)
     """owner/name of the repository whose pushes deploy, into `account` and `region`. Empty: none."""
 
-    github_branch: str = _setting("main", values.branch)
+    github_branch: str = _setting("main", parsers.branch)
     """The one branch whose workflow may deploy."""
 
-    github_oidc_provider: str = _setting("", values.oidc_provider)
+    github_oidc_provider: str = _setting("", parsers.oidc_provider)
     """GitHub's identity provider where the account has it already (there can be one). Empty: it is made."""
 
-    local: bool = _setting(False, values.switch)
+    local: bool = _setting(False, parsers.switch)
     """Deployed on the embedded AWS: without what it does not know (docs/architecture.md lists the differences)."""
 
     def without_what_is_unknown_locally(self) -> FleetSettings:

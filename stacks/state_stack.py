@@ -9,9 +9,9 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from node_agent.contract import names
-from node_agent.contract.records import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
+from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
+from stacks.base_stack import FleetPart
 from stacks.settings import FleetSettings
-from stacks.stack import FleetPart
 
 _CHECKPOINT_LIFE_DAYS = 7
 _CONTEXT_LIFE_DAYS = 1

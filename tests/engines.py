@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from local.aws import free_port
-from local.processes import kill_all_in, start, tail
+from local.process_cleanup import kill_all_in, start, tail
 
 MODEL = "tiny"
 STANDIN_WITHIN_S = 20.0
@@ -55,7 +55,7 @@ def running(argv: list[str], port: int, folder: Path, environ: Mapping[str, str]
 @contextmanager
 def standin(folder: Path, *options: str) -> Iterator[Engine]:
     port = free_port()
-    argv = [sys.executable, "-m", "local.standin", "--port", str(port), "--model-name", MODEL, *options]
+    argv = [sys.executable, "-m", "local.fake_engine", "--port", str(port), "--model-name", MODEL, *options]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     with running(argv, port, folder, environ, STANDIN_WITHIN_S) as engine:
         yield engine

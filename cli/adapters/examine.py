@@ -15,7 +15,7 @@ from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.stacks import Stacks
 from cli.aws_errors import error_code, explained
 from cli.core.clusters import clusters_of
-from cli.core.observed import ModelSeen, Observed, Seen, Unseen
+from cli.core.doctor_inputs import ModelSeen, Observed, Seen, Unseen
 from cli.core.quotas import quota_of
 from cli.errors import CliError, Failed
 from node_agent.contract.errors import SynktiError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from cli.core.group import Size, Trouble, troubles
 from cli.core.nodes import HERE, Node, node_of
+from cli.core.scaling_group import Size, Trouble, troubles
 from cli.errors import NotFound
 from node_agent.contract.tags import CLUSTER_TAG
 

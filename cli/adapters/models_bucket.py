@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from cli.adapters.buckets import remove
 from cli.aws_errors import error_code
-from cli.core.push import Part, Remote, Unfinished
+from cli.core.upload_plan import Part, Remote, Unfinished
 from cli.errors import NotFound
 from node_agent.adapters.model_store import Manifest, ModelStore
 from node_agent.contract.errors import ModelMissing

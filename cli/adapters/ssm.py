@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from cli.account import Account
 from cli.aws_errors import error_code
 from cli.errors import Failed, ToolMissing
-from cli.waiting import Clock, until
+from cli.polling import Clock, until
 
 _RUN = "AWS-RunShellScript"
 _WITHIN_S = 60.0

@@ -10,9 +10,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from cli.core.clusters import Stack, first_failure
-from cli.core.takeover import Left
+from cli.core.resource_import import Left
 from cli.errors import Failed
-from cli.waiting import Clock, until
+from cli.polling import Clock, until
 from node_agent.contract.tags import CLUSTER_TAG
 
 _MAX_STACKS = 2_000

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cli.core.observed import Finding, Observed, Unseen, Verdict
+from cli.core.doctor_inputs import Finding, Observed, Unseen, Verdict
 from cli.core.quotas import Quota, increase_command, needs, quota_of
 from node_agent.contract.names import stack_name
 from stacks.settings import FleetSettings

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cli.errors import Ambiguous, BadUsage, NotFound
-from node_agent.contract.instants import format_instant
 from node_agent.contract.names import FRONT_DOOR_PORT
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import VERSION_TAG, decode_tags
+from node_agent.contract.timestamps import format_instant
 
 HERE = ("pending", "running")
 """EC2's states of an instance that is a node, or about to be one."""

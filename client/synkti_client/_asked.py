@@ -6,7 +6,7 @@
 
 Every node is sent the first of these, since this package resumes with ids; all other applications get streams without
 `id:`, `retry:` and comments, as an engine sends them. Nodes read the same headers in the same way
-(`node_agent/core/client_headers`).
+(`node_agent/core/openai/client_headers`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lambdas.adapters.answers import maps, number
-from lambdas.core.fallback import GroupSeen
+from lambdas.core.on_demand_fallback import GroupSeen
 
 _PRESENT = frozenset({"Pending", "Pending:Wait", "Pending:Proceed", "InService"})
 """In service, or on the way to it."""

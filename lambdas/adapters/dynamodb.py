@@ -17,7 +17,7 @@ from lambdas.adapters.ports import RecordChanged
 from lambdas.core.decisions import Action, Decision, with_interruption
 from node_agent.contract.capacity import CapacityRecord, capacity_from_item, group_key
 from node_agent.contract.items import whole
-from node_agent.contract.records import (
+from node_agent.contract.table_schema import (
     PARTITION_KEY,
     TTL_ATTRIBUTE,
     NodeRecord,

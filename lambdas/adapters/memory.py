@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from lambdas.adapters.ports import RecordChanged
 from lambdas.core.decisions import Action, Decision, InstanceSeen, with_interruption
-from lambdas.core.fallback import GroupSeen
+from lambdas.core.on_demand_fallback import GroupSeen
 from node_agent.contract.capacity import CapacityRecord
-from node_agent.contract.records import NodeRecord, renewed
+from node_agent.contract.table_schema import NodeRecord, renewed
 from node_agent.contract.tags import NodeTags
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from lambdas.core.decisions import Decision, InstanceSeen
-from lambdas.core.fallback import GroupSeen
+from lambdas.core.on_demand_fallback import GroupSeen
 from node_agent.contract.capacity import CapacityRecord
-from node_agent.contract.records import NodeRecord
+from node_agent.contract.table_schema import NodeRecord
 from node_agent.contract.tags import NodeTags
 
 

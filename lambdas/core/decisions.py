@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from node_agent.contract.notices import (
+from node_agent.contract.aws_events import (
     NOTICE_LEAD_S,
     Ec2Event,
     RebalanceRecommendation,
     SpotInterruption,
     StateChange,
 )
-from node_agent.contract.records import RECORD_LIFE_S, NodeRecord, TimelineStep
 from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import RECORD_LIFE_S, NodeRecord, TimelineStep
 from node_agent.contract.tags import NodeTags, decode_tags
 
 SOURCE = "eventbridge"

@@ -9,8 +9,8 @@ from typing import Any
 from aws_lambda_powertools.utilities.idempotency import idempotent
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from lambdas.capacity import CapacityAdapters, from_aws, react_to_launch
-from lambdas.wiring import IDEMPOTENCY, idempotency_rows, logger, metrics
+from lambdas.launch_events import CapacityAdapters, from_aws, react_to_launch
+from lambdas.node_events import IDEMPOTENCY, idempotency_rows, logger, metrics
 
 
 @lru_cache(maxsize=1)

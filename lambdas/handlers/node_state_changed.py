@@ -9,8 +9,8 @@ from typing import Any
 from aws_lambda_powertools.utilities.idempotency import idempotent
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from lambdas.wiring import IDEMPOTENCY, Adapters, from_aws, idempotency_rows, logger, metrics, react
-from node_agent.contract.notices import StateChange
+from lambdas.node_events import IDEMPOTENCY, Adapters, from_aws, idempotency_rows, logger, metrics, react
+from node_agent.contract.aws_events import StateChange
 
 
 @lru_cache(maxsize=1)

@@ -20,19 +20,19 @@ from rich.console import Console
 from local.aws import EmbeddedAws
 from local.aws_gate import AwsGate
 from local.chaos import contexts, network
+from local.chaos.faults import TERM_GRACE_S
 from local.chaos.faulty import FEW_BLOCKS, STANDIN
 from local.chaos.fleet import ChaosFleet
 from local.chaos.kinds import KINDS
-from local.chaos.story import CLUSTER, scale_of, tell
-from local.chaos.strikes import TERM_GRACE_S
-from local.chaos.verdict import certify
+from local.chaos.report import certify
+from local.chaos.runner import CLUSTER, scale_of, tell
+from local.demo.screen import Screen
 from local.deploy import ROOT
+from local.emulated_instance import MachineKind, free_network
 from local.engines import MODEL, SIM, VLLM, prepared, standin_command
 from local.errors import LocalRunError, MendFirst
 from local.faulty_agent import COMMAND as FAULTY_AGENT
-from local.machines import MachineKind, free_network
-from local.processes import Undertaker
-from local.screen import Screen
+from local.process_cleanup import Undertaker
 
 
 def main() -> int:

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from local.certificate import Answer
-from local.chaos.questions import Question
-from node_agent.core.sse import SseParser
+from local.chaos.workload import Question
+from node_agent.core.openai.sse import SseParser
 from synkti_client import httpx
 
 _DELTAS = frozenset({"response.output_text.delta", "content_block_delta"})

@@ -12,10 +12,10 @@ import httpx
 
 from local.chaos.fleet import ChaosFleet, engine_group, signal_engine
 from local.chaos.unanswerable import BOOM, POISON
+from local.emulated_instance import Machine
 from local.engines import MODEL
 from local.errors import LocalRunError
 from local.faulty_agent import write_faults
-from local.machines import Machine
 from node_agent.contract.names import ENGINE_PORT
 
 FEW_BLOCKS = ("--block-size", "32", "--num-gpu-blocks-override", "132")

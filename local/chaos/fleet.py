@@ -16,12 +16,12 @@ import httpx
 from local.aws import ACCOUNT, REGION, EmbeddedAws
 from local.aws_gate import AwsGate
 from local.chaos.refused import Refused
+from local.emulated_instance import Machine, MachineKind
 from local.errors import LocalRunError
 from local.imds import InstanceMetadata
-from local.machines import Machine, MachineKind
-from local.processes import living_in, tail
+from local.process_cleanup import living_in, tail
 from node_agent.contract.names import checkpoints_bucket_name, cluster_key_secret_name, table_name
-from node_agent.contract.records import PARTITION_KEY, SORT_KEY
+from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY
 from node_agent.contract.tags import CLUSTER_TAG, ROLE_TAG, WORKER_ROLE
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")

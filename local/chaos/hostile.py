@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Sequence
 import orjson
 
 from local.chaos.fleet import ChaosFleet
+from local.emulated_instance import Machine
 from local.engines import MODEL
-from local.machines import Machine
 from node_agent.contract.names import FRONT_DOOR_PORT, PEER_DOOR_PORT
 
 _FOR_S = 4.0

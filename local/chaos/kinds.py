@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from local.chaos import faulty, hostile, outside, strikes, unanswerable
+from local.chaos import faults, faulty, hostile, outside, unanswerable
 from local.chaos.fleet import ChaosFleet
+from local.emulated_instance import Machine
 from local.engines import SIM, VLLM
-from local.machines import Machine
 
 Strike = Callable[[ChaosFleet, Sequence[Machine]], Awaitable[None]]
 
@@ -35,22 +35,22 @@ class Kind:
 
 
 KINDS = (
-    Kind("notice", strikes.notice),
-    Kind("short-notice", strikes.short_notice),
-    Kind("mass-notice", strikes.notice, victims=4, leaves=3),
-    Kind("rebalance-then-notice", strikes.rebalance),
-    Kind("sigterm", strikes.sigterm),
-    Kind("sigkill", strikes.kill, sudden=True),
-    Kind("entry-kill", strikes.kill, most_of="synkti_streams_open", sudden=True),
-    Kind("keeper-kill", strikes.kill, most_of="synkti_kept_bytes", sudden=True),
-    Kind("pool-kill", strikes.kill, victims=2, sudden=True),
-    Kind("sigstop", strikes.freeze, sudden=True),
-    Kind("sigstop-sigcont", strikes.freeze_and_thaw, sudden=True),
-    Kind("engine-sigkill", strikes.engine_kill, most_of="synkti_engine_requests"),
-    Kind("engine-core-sigkill", strikes.engine_core_kill, most_of="synkti_engine_requests"),
-    Kind("engine-sigterm", strikes.engine_term, most_of="synkti_engine_requests"),
-    Kind("engine-sigstop", strikes.engine_stop, most_of="synkti_engine_requests"),
-    Kind("network-cut", strikes.cut, victims=2, needs_namespace=True),
+    Kind("notice", faults.notice),
+    Kind("short-notice", faults.short_notice),
+    Kind("mass-notice", faults.notice, victims=4, leaves=3),
+    Kind("rebalance-then-notice", faults.rebalance),
+    Kind("sigterm", faults.sigterm),
+    Kind("sigkill", faults.kill, sudden=True),
+    Kind("entry-kill", faults.kill, most_of="synkti_streams_open", sudden=True),
+    Kind("keeper-kill", faults.kill, most_of="synkti_kept_bytes", sudden=True),
+    Kind("pool-kill", faults.kill, victims=2, sudden=True),
+    Kind("sigstop", faults.freeze, sudden=True),
+    Kind("sigstop-sigcont", faults.freeze_and_thaw, sudden=True),
+    Kind("engine-sigkill", faults.engine_kill, most_of="synkti_engine_requests"),
+    Kind("engine-core-sigkill", faults.engine_core_kill, most_of="synkti_engine_requests"),
+    Kind("engine-sigterm", faults.engine_term, most_of="synkti_engine_requests"),
+    Kind("engine-sigstop", faults.engine_stop, most_of="synkti_engine_requests"),
+    Kind("network-cut", faults.cut, victims=2, needs_namespace=True),
     Kind("odd-tag", outside.odd_tag, victims=0, needs_namespace=True),
     Kind("aws-away", outside.aws_away, victims=0),
     Kind("metadata-away", outside.metadata_away),

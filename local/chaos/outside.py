@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from local.aws_gate import Outage
 from local.chaos.fleet import ChaosFleet
-from local.machines import Machine
+from local.emulated_instance import Machine
 from node_agent.contract.tags import ADDRESS_TAG, CLUSTER_TAG, DEADLINE_TAG, ROLE_TAG, STATE_TAG, WORKER_ROLE
 
 _ODD_FOR_S = 15.0

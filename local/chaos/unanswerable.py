@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import httpx
 
 from local.chaos.fleet import ChaosFleet
+from local.emulated_instance import Machine
 from local.engines import MODEL
 from local.errors import LocalRunError
-from local.machines import Machine
 
 POISON = "@poison"
 BOOM = "@boom"

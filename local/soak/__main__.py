@@ -26,14 +26,14 @@ from rich.console import Console
 import synkti_client
 from local.aws import EmbeddedAws
 from local.aws_gate import AwsGate
-from local.chaos import network, strikes
+from local.chaos import faults, network
 from local.chaos.fleet import ChaosFleet
+from local.demo.screen import Screen
 from local.deploy import ROOT
+from local.emulated_instance import Machine, MachineKind, free_network
 from local.engines import MODEL, SIM, prepared, standin_command
 from local.errors import LocalRunError
-from local.machines import Machine, MachineKind, free_network
-from local.processes import Undertaker
-from local.screen import Screen
+from local.process_cleanup import Undertaker
 from local.soak.load import Load
 from local.soak.report import Verdict, picture, verdict
 from local.soak.samples import Sample, look
@@ -47,11 +47,11 @@ _PACE_S = 1.0
 
 CLUSTER = "soak"
 _STRIKES = {
-    "sigkill": strikes.kill,
-    "engine-sigkill": strikes.engine_kill,
-    "notice": strikes.notice,
-    "engine-sigterm": strikes.engine_term,
-    "sigterm": strikes.sigterm,
+    "sigkill": faults.kill,
+    "engine-sigkill": faults.engine_kill,
+    "notice": faults.notice,
+    "engine-sigterm": faults.engine_term,
+    "sigterm": faults.sigterm,
 }
 _ENGINES_ONLY = frozenset({"engine-sigkill", "engine-sigterm"})
 

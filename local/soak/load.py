@@ -10,9 +10,9 @@ import orjson
 
 import synkti_client
 from local.engines import MODEL
-from local.standin import model as standin_model
-from local.standin.answers import Sampling, answer
-from node_agent.core.sse import DONE, SseParser
+from local.fake_engine import model as standin_model
+from local.fake_engine.answers import Sampling, answer
+from node_agent.core.openai.sse import DONE, SseParser
 from synkti_client import httpx
 
 _TEXTS = ("a night train", "the river", "雨の夜", "🚀 and 🌍", "кто там", "3 lights")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from local.machines import Machine
+from local.emulated_instance import Machine
 
 _MIB = 1024 * 1024
 _PAGE = 4096

@@ -2,7 +2,7 @@
 
 A stream's blocks are one object: S3 takes about as long for a small object as for a megabyte, and there would be
 hundreds. Its index is written last, so that whoever finds an index finds the blocks. What is read is checked block by
-block by whoever asked (`core/kv_blocks`).
+block by whoever asked (`core/kv/blocks`).
 
 Source for the sizes: AWS's "Performance guidelines for Amazon S3" (ranges of 8-16 MB, 85-90 MB/s a connection).
 """
@@ -21,7 +21,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from node_agent.adapters.aws import in_pool
-from node_agent.core.kv_index import MAX_BLOCKS, Batch, Index, blocks_key, index_key, read_index
+from node_agent.core.kv.index import MAX_BLOCKS, Batch, Index, blocks_key, index_key, read_index
 
 AT_ONCE = 8
 """Parts or ranges under way: about 700 MB/s, more than half of a 10 Gb/s network."""

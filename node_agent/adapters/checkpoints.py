@@ -16,9 +16,9 @@ from boto3.dynamodb.types import TypeSerializer
 from node_agent.adapters.aws import error_code, in_pool, in_thread
 from node_agent.adapters.dynamodb import decode
 from node_agent.contract.errors import StoreUnavailable
-from node_agent.contract.records import StreamRecord, stream_key, stream_record_from_item
-from node_agent.core.checkpoint import MAX_OBJECT_BYTES
-from node_agent.core.keeper import MAX_JOURNAL_BYTES
+from node_agent.contract.table_schema import StreamRecord, stream_key, stream_record_from_item
+from node_agent.core.replication.checkpoint import MAX_OBJECT_BYTES
+from node_agent.core.replication.replica_store import MAX_JOURNAL_BYTES
 
 AT_ONCE = 16
 """Records written at the same time. A node that goes has seconds for up to 2,000 of them."""

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import cast
 
 from node_agent.contract.addresses import node_address
-from node_agent.core.addresses import Address
+from node_agent.core.common.address import Address
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""This node's record in the table. The rules of `contract/records` are conditions of the writes themselves."""
+"""This node's record in the table. The rules of `contract/table_schema` are conditions of the writes themselves."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from node_agent.adapters.aws import aws_threads, error_code, in_thread
-from node_agent.contract.drains import DrainRecord
+from node_agent.contract.drain_record import DrainRecord
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.items import whole
-from node_agent.contract.records import (
+from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import (
     TTL_ATTRIBUTE,
     NodeRecord,
     RecordMissing,
@@ -22,7 +23,6 @@ from node_agent.contract.records import (
     step_item,
     timeline_from_item,
 )
-from node_agent.contract.states import NodeState
 
 _REFUSED = "ConditionalCheckFailedException"
 

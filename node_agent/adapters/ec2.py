@@ -19,8 +19,8 @@ from node_agent.contract.tags import (
     decode_tags,
     tags_from_ec2,
 )
-from node_agent.core.nodes import TaggedNode
-from node_agent.core.tag_reads import PAGE_NODES
+from node_agent.core.node.discovery_schedule import PAGE_NODES
+from node_agent.core.node.status import TaggedNode
 
 
 class Ec2:

@@ -1,8 +1,9 @@
 """A small HTTP/1.1 client on httptools: to the engine, to peers, to IMDS.
 
 Why not a library: a token passes here, and this costs a third of the CPU of a general client (docs/performance.md).
-It does what it needs and no more: one exchange at a time on a connection (`adapters/http_exchange`), idle connections
-kept for a moment, bounded buffers with back-pressure, one timer for each exchange instead of one for each read.
+It does what it needs and no more: one exchange at a time on a connection (`adapters/http_client_exchange`), idle
+connections kept for a moment, bounded buffers with back-pressure, one timer for each exchange instead of one for each
+read.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from node_agent.adapters.http_exchange import Connection, Exchange
-from node_agent.core.addresses import Address
+from node_agent.adapters.http_client_exchange import Connection, Exchange
+from node_agent.core.common.address import Address
 from node_agent.ports import ExchangeLost
 
 CONNECT_TIMEOUT_S = 2.0

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from node_agent.core.document_bounds import DocumentBounds
+from node_agent.core.http.document_bounds import DocumentBounds
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import Protocol
 import httptools
 
 from node_agent.adapters.http_limits import Limits
-from node_agent.core.body_budget import SMALL_BYTES
-from node_agent.core.http_head import Fault, head_fault
+from node_agent.core.http.body_budget import SMALL_BYTES
+from node_agent.core.http.request_head import Fault, head_fault
 
 _CHUNK_FRAME_BYTES = 8
 """What a chunk may cost beside its bytes: its length of up to four digits, and two line ends."""

@@ -18,11 +18,11 @@ from typing import Any
 
 import orjson
 
-from node_agent.adapters.http_door import DoorConnection
 from node_agent.adapters.http_limits import Limits
+from node_agent.adapters.http_server_connection import DoorConnection
 from node_agent.contract.errors import ConfigurationError, openai_error
-from node_agent.core.body_budget import SMALL_BYTES, BodyBudget, HeldBody
-from node_agent.core.places import Place, Places
+from node_agent.core.http.body_budget import SMALL_BYTES, BodyBudget, HeldBody
+from node_agent.core.http.connection_limits import Place, Places
 from node_agent.ports import DoorRequest, Other
 
 _BACKLOG = 4096

@@ -20,9 +20,9 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from node_agent.contract.addresses import check_node_host
+from node_agent.contract.aws_events import InterruptionNotice, parse_instance_action, parse_rebalance
 from node_agent.contract.errors import MetadataUnavailable
-from node_agent.contract.notices import InterruptionNotice, parse_instance_action, parse_rebalance
-from node_agent.core.addresses import Address
+from node_agent.core.common.address import Address
 from node_agent.ports import ExchangeLost, Http, Identity
 
 UNREADABLE = "unreadable"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from node_agent.core.line_limit import LineLimit
+from node_agent.core.common.log_limit import LineLimit
 
 MAX_CHARACTERS = 2_000
 """Of one line; what a client sends may be thousands, and its beginning says enough."""

@@ -12,7 +12,7 @@ from node_agent.adapters.model_folder import ModelFolder, PartFile
 from node_agent.adapters.model_store import ModelStore
 from node_agent.contract.errors import ModelDamaged, StoreUnavailable
 from node_agent.contract.models import ModelFile
-from node_agent.core.model_fetch import FetchPlan, missing_ranges, plan_fetch
+from node_agent.core.node.model_download_plan import FetchPlan, missing_ranges, plan_fetch
 
 TRIES = 5
 """Of one range; a broken connection is common where a node reads for minutes."""

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 
 from node_agent.contract.models import ModelFile
-from node_agent.core.model_fetch import DONE_SUFFIX, PART_SUFFIX, OnDisk, Verified
+from node_agent.core.node.model_download_plan import DONE_SUFFIX, PART_SUFFIX, OnDisk, Verified
 
 _NOTE = ".synkti-verified.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -2,8 +2,8 @@
 
 The wall clock is read once, when the agent starts; from then on a monotonic clock counts. A step by NTP, or by a
 person, in the middle of a drain or between two signatures therefore changes nothing. What is wrong at the start stays
-wrong by the same amount: peers measure and allow for it (`core/peer_clocks`), and deadlines are counted from when they
-were first seen (`core/lifecycle`).
+wrong by the same amount: peers measure and allow for it (`core/node/peer_clocks`), and deadlines are counted from when
+they were first seen (`core/node/lifecycle`).
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from node_agent.contract.instants import parse_instant
 from node_agent.contract.items import listing, seconds, text, whole
-from node_agent.contract.records import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
+from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
+from node_agent.contract.timestamps import parse_instant
 
 LAUNCH_FAILED_EVENT = "EC2 Instance Launch Unsuccessful"
 LAUNCH_SUCCEEDED_EVENT = "EC2 Instance Launch Successful"

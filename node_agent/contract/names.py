@@ -119,3 +119,10 @@ def stack_name(cluster: str, part: str) -> str:
 def function_name(cluster: str, handler: str) -> str:
     """`handler` is the module's name in lambdas/handlers, e.g. node_interrupted."""
     return f"{cluster}-{handler.replace('_', '-')}"
+
+
+KV_HEADER = "x-synkti-kv-from"
+"""The instance whose engine had the stream's context last, or IN_S3."""
+
+IN_S3 = "s3"
+KV_PREFIX = "/peer/v1/kv/"

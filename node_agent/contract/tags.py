@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from node_agent.contract.addresses import node_address
-from node_agent.contract.instants import format_instant, parse_instant
 from node_agent.contract.states import NodeState
+from node_agent.contract.timestamps import format_instant, parse_instant
 
 CLUSTER_TAG = "SynktiCluster"
 ROLE_TAG = "SynktiRole"

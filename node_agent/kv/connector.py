@@ -32,7 +32,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 )
 from vllm.logger import init_logger
 
-from node_agent.core.kv_blocks import HEADER_BYTES, fingerprint
+from node_agent.core.kv.blocks import HEADER_BYTES, fingerprint
 from node_agent.kv.folder import BlockFolder
 from node_agent.kv.loader import Loader
 from node_agent.kv.pages import Pages

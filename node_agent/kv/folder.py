@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from node_agent.core.kv_blocks import NAME_SUFFIX
+from node_agent.core.kv.blocks import NAME_SUFFIX
 
 LAYOUT = "layout.json"
 """What the engine keeps here: its fingerprint, its block size, or why it keeps nothing."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from node_agent.core.kv_blocks import HEADER_BYTES, block_name, why_unusable
+from node_agent.core.kv.blocks import HEADER_BYTES, block_name, why_unusable
 from node_agent.kv.folder import BlockFolder
 from node_agent.kv.requests import Load
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from node_agent.core.kv_blocks import block_names, next_key, root
+from node_agent.core.kv.blocks import block_names, next_key, root
 
 PROBE = "synkti-probe"
 """A request with this in its id measures the engine: nothing of it is kept or loaded."""

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from node_agent.core.kv_blocks import block_name, seal
+from node_agent.core.kv.blocks import block_name, seal
 from node_agent.kv.folder import BlockFolder
 from node_agent.kv.requests import Save
 

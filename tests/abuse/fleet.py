@@ -96,7 +96,7 @@ def _start(
 ) -> AbusedNode:
     host, own = addresses[name], folder / name
     own.mkdir(parents=True)
-    engine = [sys.executable, "-m", "local.standin", "--host", host, "--port", "8002", "--model-name", MODEL]
+    engine = [sys.executable, "-m", "local.fake_engine", "--host", host, "--port", "8002", "--model-name", MODEL]
     environ = {
         **os.environ,
         "SYNKTI_MODEL_NAME": MODEL,

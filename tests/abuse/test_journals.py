@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import orjson
 
-from node_agent.core.keeper import MAX_JOURNAL_BYTES, MAX_OPENING_BYTES
+from node_agent.core.replication.replica_store import MAX_JOURNAL_BYTES, MAX_OPENING_BYTES
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
 from tests.scenarios.stories import PLAIN, expected, tell
 from tests.scenarios.test_resume import Reader

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from local.standin.server import Config, StandIn
+from local.fake_engine.server import Config, StandIn
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.ports import DoorRequest
 

@@ -19,7 +19,16 @@ import pytest
 
 from node_agent import agent as agent_module
 from node_agent.adapters.http import HttpClient
-from node_agent.adapters.memory import (
+from node_agent.adapters.steady_clock import SteadyClock
+from node_agent.agent import Agent, Outside
+from node_agent.contract.states import NodeState
+from node_agent.contract.tags import NodeTags
+from node_agent.core.common.address import Address
+from node_agent.core.membership.wire import NOBODY, Header, Kind, Seal, write_header, write_intro
+from node_agent.core.node.status import NodeStatus, Pool
+from node_agent.ports import ExchangeLost, Identity
+from node_agent.settings import from_environ
+from node_agent.testing.fakes import (
     MemoryBlockStore,
     MemoryCheckpoints,
     MemoryInstances,
@@ -27,15 +36,6 @@ from node_agent.adapters.memory import (
     MemoryRecords,
     MemoryScalingGroup,
 )
-from node_agent.adapters.steady_clock import SteadyClock
-from node_agent.agent import Agent, Outside
-from node_agent.contract.states import NodeState
-from node_agent.contract.tags import NodeTags
-from node_agent.core.addresses import Address
-from node_agent.core.membership.wire import NOBODY, Header, Kind, Seal, write_header, write_intro
-from node_agent.core.nodes import NodeStatus, Pool
-from node_agent.ports import ExchangeLost, Identity
-from node_agent.settings import from_environ
 from tests.borders.asgi import LocalEngine
 
 MODEL, KEY = "m", b"cluster key"

@@ -20,22 +20,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from node_agent import ports
+from node_agent.adapters.auto_scaling import AutoScaling
 from node_agent.adapters.block_store import S3BlockStore
 from node_agent.adapters.checkpoints import AwsCheckpoints
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
 from node_agent.adapters.imds import Imds
-from node_agent.adapters.scaling_group import AutoScaling
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.contract.addresses import node_address
-from node_agent.contract.drains import DrainRecord
+from node_agent.contract.aws_events import InterruptionNotice
+from node_agent.contract.drain_record import DrainRecord
 from node_agent.contract.errors import MetadataUnavailable, StaleEpoch, StoreUnavailable
-from node_agent.contract.notices import InterruptionNotice
-from node_agent.contract.records import NodeRecord, RecordMissing, StreamRecord, StreamStatus, TimelineStep
 from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import NodeRecord, RecordMissing, StreamRecord, StreamStatus, TimelineStep
 from node_agent.contract.tags import NodeTags
-from node_agent.core.kv_index import Batch, Index
-from node_agent.core.nodes import TaggedNode
+from node_agent.core.kv.index import Batch, Index
+from node_agent.core.node.status import TaggedNode
 from node_agent.ports import ExchangeLost, Identity
 
 STREAM = "a" * 24

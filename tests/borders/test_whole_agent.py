@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from node_agent import ports
+from node_agent.contract.aws_events import InterruptionNotice
 from node_agent.contract.errors import MetadataUnavailable, StaleEpoch, StoreUnavailable
-from node_agent.contract.notices import InterruptionNotice
-from node_agent.contract.records import RecordMissing, StreamRecord, StreamStatus
 from node_agent.contract.states import NodeState
-from node_agent.core.journal_wire import PREFACE
-from node_agent.core.kv_index import Index
+from node_agent.contract.table_schema import RecordMissing, StreamRecord, StreamStatus
+from node_agent.core.kv.index import Index
 from node_agent.core.membership.wire import Seal
-from node_agent.core.nodes import TaggedNode
+from node_agent.core.node.status import TaggedNode
+from node_agent.core.replication.protocol import PREFACE
 from tests.borders.stage import KEY, Fails, Says, Slow, Stage, Turn, stage
 from tests.borders.virtual_time import play
 
@@ -99,7 +99,7 @@ OURS = {
     ("Metadata", "identity"): "read before an agent is there; its border is tests/borders/test_adapters.py",
     ("Secrets", "read"): "read before an agent is there; its border is tests/borders/test_adapters.py",
     ("EngineGroup", "start"): "our own process: tests/unit/adapters/test_engine_process.py has what /proc says of it",
-    ("EngineGroup", "wait"): "an exit status; tests/unit/tasks/test_engine_supervisor.py",
+    ("EngineGroup", "wait"): "an exit status; tests/unit/runtime/engine/test_supervisor.py",
     ("EngineGroup", "note_shared_memory"): "as start",
     ("EngineGroup", "stop"): "as start",
 }

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import orjson
 
-from node_agent.core import echo
-from node_agent.core.completions import Generation, Kind, read_generation
-from node_agent.core.sse import SseParser
-from node_agent.core.stream import StreamMachine
-from node_agent.core.stream_state import EngineRequest, StreamState
-from node_agent.core.streams import read_back
+from node_agent.core.openai import prompt_echo
+from node_agent.core.openai.generation_request import Generation, Kind, read_generation
+from node_agent.core.openai.sse import SseParser
+from node_agent.core.streams.chunk_stream import StreamMachine
+from node_agent.core.streams.factory import read_back
+from node_agent.core.streams.state import EngineRequest, StreamState
 from tests.contract.rows import Row
 from tests.engines import MODEL, Engine
 
@@ -166,7 +166,7 @@ def begins(raw: bytes, whole: bytes) -> bool:
 def answering(engine: Engine, machine: StreamMachine) -> Iterator[bytes]:
     """The first engine's events, once it was asked for the answer."""
     events = asked(engine, machine.request())
-    if echo.is_unknown(machine.generation):
+    if prompt_echo.is_unknown(machine.generation):
         for event in events:
             machine.feed(event)
         events = asked(engine, machine.request())

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from node_agent.core.completions import Kind
-from node_agent.core.ways import Way
+from node_agent.core.continuation.method import Way
+from node_agent.core.openai.generation_request import Kind
 
 EXACT, CONTINUOUS = "exact", "continuous"
 _UNHEARD = "Which river has no name, and why?"

@@ -15,11 +15,11 @@ import pytest
 
 from checks.continuation_table import RESULTS
 from node_agent.contract.errors import ContinuationImpossible
-from node_agent.core import continuation
-from node_agent.core.completions import Generation, read_generation
-from node_agent.core.stream import StreamMachine
-from node_agent.core.stream_state import EngineRequest
-from node_agent.core.ways import Way, choose, why_not_rewind
+from node_agent.core.continuation import requests
+from node_agent.core.continuation.method import Way, choose, why_not_rewind
+from node_agent.core.openai.generation_request import Generation, read_generation
+from node_agent.core.streams.chunk_stream import StreamMachine
+from node_agent.core.streams.state import EngineRequest
 from tests.contract.continued import (
     TOKENS,
     VARIANTS,
@@ -220,10 +220,10 @@ def rewind_fails(engine: Engine, generation: Generation, raw: bytes, events: int
         journal = machine.journals[0]
         if not journal.ids:
             continue
-        body = orjson.loads(continuation.rewind(generation, 0, journal))
+        body = orjson.loads(requests.rewind(generation, 0, journal))
         body |= {name: generation.body[name] for name in STATEFUL if name in generation.body}
         known = list(journal.ids)
-        behind = EngineRequest(continuation.REWIND_PATH, orjson.dumps(body))
+        behind = EngineRequest(requests.REWIND_PATH, orjson.dumps(body))
         rest = said(b"".join(asked(engine, behind)))[0]
         if (ids and known + rest.ids != ids) or not text.endswith(rest.text):
             return True

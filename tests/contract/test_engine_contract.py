@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from node_agent.core.chunks import COMPLETE_REASONS
-from node_agent.core.sse import SseParser
+from node_agent.core.openai.chunks import COMPLETE_REASONS
+from node_agent.core.openai.sse import SseParser
 from tests.engines import MODEL, Engine
 
 CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"

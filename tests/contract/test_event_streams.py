@@ -10,14 +10,14 @@ import orjson
 import pytest
 
 from checks.continuation_table import EVENT_RESULTS
-from node_agent.core.completions import Kind, read_generation
-from node_agent.core.retelling import Retelling
-from node_agent.core.stream_state import EngineRequest, StreamState
-from node_agent.core.streams import read_back
+from node_agent.core.openai.generation_request import Kind, read_generation
+from node_agent.core.streams.event_stream import Retelling
+from node_agent.core.streams.factory import read_back
+from node_agent.core.streams.state import EngineRequest, StreamState
 from tests.contract.continued import asked
 from tests.contract.event_rows import ROWS, Row
 from tests.engines import MODEL, Engine
-from tests.unit.core.told_events import joined, seen
+from tests.unit.core.streams.event_contents import joined, seen
 
 pytestmark = pytest.mark.vllm
 TOKENS = 60

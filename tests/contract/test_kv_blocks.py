@@ -21,8 +21,8 @@ import pytest
 from local.aws import free_port
 from local.engine_env import engine_command, engine_environ, ensure_engine
 from local.tiny_model import ensure_model
-from node_agent.core.kv_blocks import HEADER_BYTES, block_name, chain, fingerprint, root, seal
-from node_agent.core.kv_transfer import kv_arguments
+from node_agent.core.kv.blocks import HEADER_BYTES, block_name, chain, fingerprint, root, seal
+from node_agent.core.kv.vllm_args import kv_arguments
 from node_agent.kv.folder import BlockFolder
 from tests.engines import MODEL, VLLM_WITHIN_S, Engine, running
 

@@ -27,14 +27,14 @@ import pytest
 from local.aws import EmbeddedAws
 from local.aws_gate import AwsGate
 from local.chaos.fleet import ChaosFleet
+from local.emulated_instance import Machine, MachineKind, free_network
 from local.engines import MODEL, VLLM, prepared
-from local.machines import Machine, MachineKind, free_network
-from local.processes import Undertaker
+from local.process_cleanup import Undertaker
 from node_agent.contract.names import ENGINE_PORT, EVENT_IDS_HEADER, SESSION_HEADER
-from node_agent.core.kv_blocks import HEADER_BYTES
-from node_agent.core.sse import SseParser
+from node_agent.core.kv.blocks import HEADER_BYTES
+from node_agent.core.openai.sse import SseParser
 from node_agent.kv.folder import BlockFolder
-from node_agent.tasks.kv_shelf import KvShelf
+from node_agent.runtime.kv.local_blocks import KvShelf
 from tests.scenarios.local_fleet import eventually
 
 pytestmark = [pytest.mark.vllm, pytest.mark.e2e, pytest.mark.timeout(600)]

@@ -15,12 +15,12 @@ from local.lone_node import lone_node
 from local.tiny_model import ensure_model
 from node_agent.adapters.http import HttpClient
 from node_agent.contract.states import NodeState
-from node_agent.core.kv_choice import Way
-from node_agent.core.nodes import NodeStatus, Pool
+from node_agent.core.kv.transfer_policy import Way
+from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.kv.folder import BlockFolder
-from node_agent.tasks.kv_bring import Contexts
-from node_agent.tasks.kv_shelf import KvShelf
-from node_agent.tasks.node import Node
+from node_agent.runtime.kv.fetcher import Contexts
+from node_agent.runtime.kv.local_blocks import KvShelf
+from node_agent.runtime.node.context import Node
 from tests.engines import VLLM_WITHIN_S
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, unready_fleet
 

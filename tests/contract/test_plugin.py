@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from node_agent.adapters.http import HttpClient
-from node_agent.core import self_test
-from node_agent.core.addresses import parse_address
-from node_agent.core.ways import Way
-from node_agent.tasks.self_test import able_ways
+from node_agent.core.common.address import parse_address
+from node_agent.core.continuation import self_test
+from node_agent.core.continuation.method import Way
+from node_agent.runtime.engine.self_test import able_ways
 from tests.contract.conftest import CHUNK
 from tests.engines import MODEL, Engine
 

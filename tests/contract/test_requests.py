@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from node_agent.core.completions import Kind, read_generation
+from node_agent.core.openai.generation_request import Kind, read_generation
 from tests.contract.continued import Cut, Player, answers, generation_of
 from tests.contract.rows import GREEDY, Row
 from tests.engines import MODEL, Engine

@@ -22,7 +22,7 @@ from local.engine_env import engine_command, ensure_engine, ensure_plugin
 from local.engines import MODEL, VLLM, prepared
 from local.tiny_model import ensure_model
 from node_agent.adapters.engine_steps import EngineStepFiles
-from node_agent.core.sse import DONE, SseParser
+from node_agent.core.openai.sse import DONE, SseParser
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually, local_fleet
 from tests.scenarios.test_slow_and_stuck import metrics
 
@@ -32,7 +32,8 @@ FEW_BLOCKS = ("--block-size", "32", "--num-gpu-blocks-override", "132")
 STREAMS, TOKENS = 24, 1_500
 FROZEN_STREAMS, FROZEN_TOKENS = 4, 600
 FOUND_WITHIN_S = 45.0
-"""15 s and what a busy machine adds; that it is 15 s is shown on virtual time (tests/unit/tasks/test_engine_watch)."""
+"""15 s and what a busy machine adds; that it is 15 s is shown on virtual time
+(tests/unit/runtime/engine/test_watchdog)."""
 
 ANSWERED_WITHIN_S = 300.0
 

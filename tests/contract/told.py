@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import orjson
 
-from node_agent.core.sse import SseParser
+from node_agent.core.openai.sse import SseParser
 from tests.engines import MODEL, Engine
 
-RECORDED = Path(__file__).parents[1] / "unit" / "core" / "data"
+RECORDED = Path(__file__).parents[1] / "unit" / "core" / "streams" / "data"
 RESPONSES, MESSAGES, CHAT, COMPLETIONS = "/v1/responses", "/v1/messages", "/v1/chat/completions", "/v1/completions"
 
 RANDOM = frozenset({"id", "item_id", "call_id", "created_at", "created", "signature", "system_fingerprint"})

@@ -1,7 +1,7 @@
 """`synkti bootstrap` to `synkti destroy`, whole: the embedded AWS, the real CDK CLI, nodes with the stand-in engine.
 
-The loop that plays EC2 (local/ec2_loop) does for the deployed group what EC2 would; everything else is what a person
-does on a real account, with AWS_ENDPOINT_URL in the environment.
+The loop that plays EC2 (local/ec2_emulator) does for the deployed group what EC2 would; everything else is what a
+person does on a real account, with AWS_ENDPOINT_URL in the environment.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import httpx
 import pytest
 
 from local.aws import EmbeddedAws
-from local.ec2_loop import Ec2Loop
+from local.ec2_emulator import Ec2Loop
+from local.emulated_instance import MachineKind, free_network
 from local.engines import MODEL, SIM, prepared
-from local.machines import MachineKind, free_network
-from local.processes import kill_all_in, tail
+from local.process_cleanup import kill_all_in, tail
 from node_agent.contract.names import auto_scaling_group_name
 from tests.unit.cli import weights
 

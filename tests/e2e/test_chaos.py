@@ -11,7 +11,7 @@ import pytest
 
 from local.chaos.kinds import KINDS
 from local.engines import SIM
-from local.processes import living_in, tail
+from local.process_cleanup import living_in, tail
 
 ROOT = Path(__file__).parents[2]
 FEW, MANY = 64, 200

@@ -14,9 +14,9 @@ import pytest
 from local.aws import EmbeddedAws
 from node_agent.adapters.block_store import S3BlockStore
 from node_agent.adapters.checkpoints import AwsCheckpoints
-from node_agent.contract.records import PARTITION_KEY, SORT_KEY, StreamRecord, StreamStatus
-from node_agent.core.kv_blocks import block_name, chain, root
-from node_agent.core.kv_index import Index, batches, blocks_key
+from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY, StreamRecord, StreamStatus
+from node_agent.core.kv.blocks import block_name, chain, root
+from node_agent.core.kv.index import Index, batches, blocks_key
 
 pytestmark = pytest.mark.e2e
 

@@ -16,11 +16,11 @@ import pytest
 
 from local.aws import EmbeddedAws, run_tool
 from local.deploy import ROOT, deploy, synthesized
+from node_agent.contract.aws_events import INTERRUPTION_EVENT
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, group_key
 from node_agent.contract.names import DRILL_EVENT_SOURCE, auto_scaling_group_name, table_name
-from node_agent.contract.notices import INTERRUPTION_EVENT
-from node_agent.contract.records import node_key
 from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import node_key
 from node_agent.contract.tags import NodeTags
 
 CLUSTER = "twice"

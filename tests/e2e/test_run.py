@@ -20,10 +20,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.processes import living_in, tail
+from local.process_cleanup import living_in, tail
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "local.run"]
+COMMAND = [sys.executable, "-m", "local.demo.__main__"]
 NO_INDEX = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
 GONE_WITHIN_S = 20.0
 

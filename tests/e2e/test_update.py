@@ -23,13 +23,13 @@ import pytest
 import synkti_client
 from local.aws import EmbeddedAws
 from local.certificate import StreamAccount, certificate, holds
-from local.chaos.listening import ask
-from local.chaos.questions import draw, known_answer
+from local.chaos.client import ask
+from local.chaos.workload import draw, known_answer
 from local.deploy import Deployed, deploy
-from local.ec2_loop import Ec2Loop
+from local.ec2_emulator import Ec2Loop
+from local.emulated_instance import MachineKind, free_network
 from local.engines import MODEL, SIM, prepared
-from local.machines import MachineKind, free_network
-from local.processes import living_in, tail
+from local.process_cleanup import living_in, tail
 
 NODES = 3
 CLIENTS = 8

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from node_agent.core.nodes import Liveness
+from node_agent.core.node.status import Liveness
 from sim.network import Weather
 from tests.faults.outage import ROUNDS, SEED
 from tests.scenarios.fleets import agree, calm, held, names, wait_until_agreed

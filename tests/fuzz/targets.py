@@ -14,37 +14,37 @@ import orjson
 
 from cli.core.gguf import least_size
 from cli.core.safetensors import Unreadable, header_bytes, parse_header
-from node_agent.adapters.http_door import DoorConnection
 from node_agent.adapters.http_server import HttpServer
+from node_agent.adapters.http_server_connection import DoorConnection
 from node_agent.adapters.shared_memory import SharedMemoryNotes
 from node_agent.contract.addresses import read_node_address
+from node_agent.contract.aws_events import parse_event, parse_instance_action, parse_rebalance
 from node_agent.contract.capacity import capacity_from_item, parse_launch
-from node_agent.contract.drains import drain_from_item
+from node_agent.contract.drain_record import drain_from_item
 from node_agent.contract.errors import ConfigurationError, RequestRejected
-from node_agent.contract.instants import parse_instant
 from node_agent.contract.models import parse_manifest
-from node_agent.contract.notices import parse_event, parse_instance_action, parse_rebalance
-from node_agent.contract.records import record_from_item, stream_record_from_item
 from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import record_from_item, stream_record_from_item
 from node_agent.contract.tags import decode_tags, tags_from_ec2
-from node_agent.core.addresses import parse_address
-from node_agent.core.bodies import read_body
-from node_agent.core.completions import Kind, OnlyEngineKnows, generation_of
-from node_agent.core.engine_figures import read_figures
-from node_agent.core.epochs import parse_event_id
-from node_agent.core.failure import read_body as read_error
-from node_agent.core.handing_over import read_loss
-from node_agent.core.journal_wire import BadFrame, Opener, Sealer, check_append, read_open
-from node_agent.core.kv_blocks import read_header
-from node_agent.core.kv_index import read_index, read_names
-from node_agent.core.lines import read_lines, read_plain_lines
+from node_agent.contract.timestamps import parse_instant
+from node_agent.core.common.address import parse_address
+from node_agent.core.common.request_auth import Doorkeeper
+from node_agent.core.engine.metrics import read_figures
+from node_agent.core.failure.attribution import read_body as read_error
+from node_agent.core.failure.report import read_loss
+from node_agent.core.journal.epochs import parse_event_id
+from node_agent.core.journal.records import read_lines, read_plain_lines
+from node_agent.core.journal.stream_header import is_durable, read_opening
+from node_agent.core.kv.blocks import read_header
+from node_agent.core.kv.index import read_index, read_names
 from node_agent.core.membership import Answered, Membership, Questioned, Received, Tick
 from node_agent.core.membership.wire import Seal
-from node_agent.core.model_cards import read_cards
-from node_agent.core.nodes import NodeStatus, Pool, load_from_header
-from node_agent.core.opening import is_durable, read_opening
-from node_agent.core.signing import Doorkeeper
-from node_agent.core.sse import EventTooLarge, SseParser
+from node_agent.core.node.status import NodeStatus, Pool, load_from_header
+from node_agent.core.openai.generation_request import Kind, OnlyEngineKnows, generation_of
+from node_agent.core.openai.model_cards import read_cards
+from node_agent.core.openai.request_body import read_body
+from node_agent.core.openai.sse import EventTooLarge, SseParser
+from node_agent.core.replication.protocol import BadFrame, Opener, Sealer, check_append, read_open
 from node_agent.settings import from_environ
 from stacks.settings import load
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import pytest
 import uvloop
 
-from node_agent.core import patience
+from node_agent.core.continuation import timeouts
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, local_fleet
 
 SILENCE_S = 1.0
@@ -73,7 +73,7 @@ def fault_fleet(folder: Path, *engine_options: str) -> Iterator[tuple[asyncio.Ru
     """Three nodes whose engines take faults, and patience for tests. engine_options: more of the stand-ins'."""
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(patience, "FIRST_TOKEN_S", SILENCE_S)
+        patch.setattr(timeouts, "FIRST_TOKEN_S", SILENCE_S)
         runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
         making = local_fleet(
             folder,

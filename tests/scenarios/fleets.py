@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from node_agent.core.membership import Changed
-from node_agent.core.nodes import Liveness
+from node_agent.core.node.status import Liveness
 from sim.fleet import Fleet
 from sim.host import Host
 from sim.network import Weather

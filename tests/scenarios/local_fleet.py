@@ -20,9 +20,15 @@ from pathlib import Path
 
 import httpx
 
-from local.machines import EngineCommand
+from local.emulated_instance import EngineCommand
 from node_agent.adapters.http import HttpClient
-from node_agent.adapters.memory import (
+from node_agent.adapters.steady_clock import SteadyClock
+from node_agent.agent import Agent, Outside
+from node_agent.contract.aws_events import InterruptionNotice
+from node_agent.contract.names import ENGINE_PORT
+from node_agent.ports import Identity
+from node_agent.settings import from_environ
+from node_agent.testing.fakes import (
     MemoryBlockStore,
     MemoryCheckpoints,
     MemoryInstances,
@@ -30,12 +36,6 @@ from node_agent.adapters.memory import (
     MemoryRecords,
     MemoryScalingGroup,
 )
-from node_agent.adapters.steady_clock import SteadyClock
-from node_agent.agent import Agent, Outside
-from node_agent.contract.names import ENGINE_PORT
-from node_agent.contract.notices import InterruptionNotice
-from node_agent.ports import Identity
-from node_agent.settings import from_environ
 
 MODEL = "m"
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
@@ -120,7 +120,7 @@ class LocalFleet:
 
 
 def standin_command(host: str, model: str, seconds_per_token: float, options: Sequence[str] = ()) -> list[str]:
-    command = [sys.executable, "-m", "local.standin", "--host", host, "--port", "8002", "--model-name", model]
+    command = [sys.executable, "-m", "local.fake_engine", "--host", host, "--port", "8002", "--model-name", model]
     return [*command, "--seconds-per-token", str(seconds_per_token), *options]
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import uvloop
 
-from local.standin import model as standin_model
-from local.standin.answers import Answer, Sampling, answer
-from node_agent.core.sse import SseParser
+from local.fake_engine import model as standin_model
+from local.fake_engine.answers import Answer, Sampling, answer
+from node_agent.core.openai.sse import SseParser
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, local_fleet
 
 TOKENS = 250

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from node_agent.adapters.memory import MemoryCheckpoints
-from node_agent.contract.records import StreamStatus
+from node_agent.contract.table_schema import StreamStatus
+from node_agent.testing.fakes import MemoryCheckpoints
 from tests.scenarios.local_fleet import LocalFleet, eventually, local_fleet
 from tests.scenarios.test_resume import Reader
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from node_agent.adapters.memory import MemoryBlockStore, MemoryCheckpoints
-from node_agent.core.kv_blocks import block_name, chain, root, seal
-from node_agent.core.signing import AUTH_HEADER, sign
+from node_agent.core.common.request_auth import AUTH_HEADER, sign
+from node_agent.core.kv.blocks import block_name, chain, root, seal
 from node_agent.kv.folder import BlockFolder
-from node_agent.tasks.kv_probe import PrefillProbe
-from node_agent.tasks.kv_shelf import KvShelf
+from node_agent.runtime.kv.local_blocks import KvShelf
+from node_agent.runtime.kv.prefill_probe import PrefillProbe
+from node_agent.testing.fakes import MemoryBlockStore, MemoryCheckpoints
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually, local_fleet
 from tests.scenarios.stories import CHAT, expected, tell
 from tests.scenarios.test_resume import Reader, metric

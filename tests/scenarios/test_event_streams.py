@@ -16,9 +16,9 @@ import openai
 import pytest
 
 import synkti_client
-from local.standin import model as standin_model
-from local.standin.answers import Sampling, answer
-from node_agent.core.sse import SseParser
+from local.fake_engine import model as standin_model
+from local.fake_engine.answers import Sampling, answer
+from node_agent.core.openai.sse import SseParser
 from tests.scenarios.clients import gateway
 from tests.scenarios.fault_stage import FaultStage, fault_fleet
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, local_fleet

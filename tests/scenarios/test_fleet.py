@@ -14,10 +14,10 @@ import httpx
 import pytest
 import uvloop
 
-from local.standin import model as standin_model
+from local.fake_engine import model as standin_model
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.states import NodeState
-from node_agent.core.lifecycle import EXIT_ENGINE_GAVE_UP
+from node_agent.core.node.lifecycle import EXIT_ENGINE_GAVE_UP
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, unready_fleet
 from tests.scenarios.stories import CHAT, PATHS, PLAIN, expected, find_engine, listen, streaming, tell
 

@@ -17,20 +17,20 @@ from typing import Any
 import httpx
 import pytest
 
-from node_agent.adapters.http_exchange import Exchange
+from node_agent.adapters.http_client_exchange import Exchange
 from node_agent.adapters.http_request import Request
-from node_agent.core.completions import Generation
-from node_agent.core.journal import Journal
-from node_agent.core.opening import Opening
-from node_agent.core.retelling import Retelling
-from node_agent.core.stream import StreamMachine
-from node_agent.core.write_ahead import WriteAhead
-from node_agent.tasks.client_stream import ClientStream
-from node_agent.tasks.engines import AtPeer
-from node_agent.tasks.kept_stream import KeptStream
-from node_agent.tasks.reply import Reply
-from node_agent.tasks.served import Served
-from node_agent.tasks.whole_request import WholeRequest
+from node_agent.core.journal.stream_header import Opening
+from node_agent.core.journal.token_history import Journal
+from node_agent.core.openai.generation_request import Generation
+from node_agent.core.replication.replicated_log import WriteAhead
+from node_agent.core.streams.chunk_stream import StreamMachine
+from node_agent.core.streams.event_stream import Retelling
+from node_agent.runtime.client_api.buffered_request import WholeRequest
+from node_agent.runtime.client_api.client_stream import ClientStream
+from node_agent.runtime.client_api.sse_response import Reply
+from node_agent.runtime.engine.active_requests import Served
+from node_agent.runtime.engine.client import AtPeer
+from node_agent.runtime.replication.replicated_stream import KeptStream
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
 from tests.scenarios.stories import CHAT, PLAIN, tell
 

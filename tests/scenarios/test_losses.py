@@ -1,6 +1,6 @@
 """Every way to lose an engine, at every place of a stream: its client gets the whole answer, once, or an error.
 
-One fleet plays all of it; the engines are told their losses beforehand (local/standin/faults.py), and each story
+One fleet plays all of it; the engines are told their losses beforehand (local/fake_engine/faults.py), and each story
 ends by asking them whether the losses really happened.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from local.standin import model as standin_model
-from local.standin.answers import Answer, Sampling, answer, steps
-from node_agent.core.sse import SseParser
+from local.fake_engine import model as standin_model
+from local.fake_engine.answers import Answer, Sampling, answer, steps
+from node_agent.core.openai.sse import SseParser
 from tests.scenarios.fault_stage import Fault, FaultStage, fault_fleet
 from tests.scenarios.local_fleet import MODEL, LocalNode
 

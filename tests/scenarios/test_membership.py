@@ -7,7 +7,7 @@ from statistics import median
 import pytest
 
 from node_agent.contract.states import NodeState
-from node_agent.core.nodes import Liveness, Load
+from node_agent.core.node.status import Liveness, Load
 from sim.network import Weather
 from tests.scenarios.fleets import agree, all_hold, calm, changes, held, serving
 

@@ -7,7 +7,7 @@ from statistics import median
 from node_agent.contract.states import NodeState
 from node_agent.core.membership import Membership, Received, Tempo
 from node_agent.core.membership.wire import MAX_DATAGRAM
-from node_agent.core.nodes import Liveness, Load
+from node_agent.core.node.status import Liveness, Load
 from sim.fleet import Fleet
 from sim.network import Weather
 from tests.scenarios.fleets import agree, all_hold, calm, changes, held, names, serving, wait_until_agreed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from node_agent.contract.states import NodeState
-from node_agent.core.nodes import Liveness, TaggedNode
+from node_agent.core.node.status import Liveness, TaggedNode
 from sim.fleet import Fleet
 from tests.scenarios.fleets import agree, all_hold, calm, held, wait_until_agreed
 

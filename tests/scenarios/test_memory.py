@@ -14,13 +14,13 @@ from typing import Any
 import httptools
 import pytest
 
-from node_agent.adapters.http_door import DoorConnection
-from node_agent.adapters.http_exchange import Exchange
+from node_agent.adapters.http_client_exchange import Exchange
 from node_agent.adapters.http_message import MessageReader
 from node_agent.adapters.http_request import Request
-from node_agent.core.completions import Generation
-from node_agent.tasks.client_stream import ClientStream
-from node_agent.tasks.kept_stream import KeptStream
+from node_agent.adapters.http_server_connection import DoorConnection
+from node_agent.core.openai.generation_request import Generation
+from node_agent.runtime.client_api.client_stream import ClientStream
+from node_agent.runtime.replication.replicated_stream import KeptStream
 from tests.scenarios.local_fleet import MODEL, LocalNode, eventually, local_fleet
 
 TIMES = 5

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from local.standin.model import encode
+from local.fake_engine.model import encode
 from node_agent.contract.names import EVENT_IDS_HEADER
-from node_agent.core.keeper import LIFE_S
+from node_agent.core.replication.replica_store import LIFE_S
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
 from tests.scenarios.stories import CHAT, PATHS, PLAIN, expected, tell
 

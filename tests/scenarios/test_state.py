@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from local.standin import model as standin_model
-from local.standin.answers import Sampling, answer
+from local.fake_engine import model as standin_model
+from local.fake_engine.answers import Sampling, answer
 from node_agent.contract.names import EVENT_IDS_HEADER
-from node_agent.core.sse import SseParser
+from node_agent.core.openai.sse import SseParser
 from tests.scenarios.local_fleet import MODEL, LocalFleet, local_fleet
 
 TOKENS = 120

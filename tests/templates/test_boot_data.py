@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from checks.assemblies import SHIPPED, Synthesized, synthesize
-from stacks.parts.artifact import AGENT, DEPENDENCIES, FETCHING, ROOT, Archive, pack
-from stacks.parts.boot import MAX_USER_DATA_BYTES
+from stacks.constructs.artifact import AGENT, DEPENDENCIES, FETCHING, ROOT, Archive, pack
+from stacks.constructs.boot import MAX_USER_DATA_BYTES
 from tests.templates.test_fleet import user_data
 
 

@@ -12,9 +12,9 @@ import zipfile
 import pytest
 
 from checks.assemblies import Synthesized
+from node_agent.contract.aws_events import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT
-from node_agent.contract.notices import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
-from stacks.parts.reaction import RETRY_ATTEMPTS, RETRY_HOURS
+from stacks.constructs.event_function import RETRY_ATTEMPTS, RETRY_HOURS
 
 HANDLERS = {
     "node_interrupted": {INTERRUPTION_EVENT},
@@ -87,7 +87,7 @@ def package(production: Synthesized) -> dict[str, bytes]:
 def test_the_package_holds_the_lambdas_and_the_contract_and_nothing_else(production: Synthesized) -> None:
     files = package(production)
     assert "lambdas/handlers/node_interrupted.py" in files
-    assert "node_agent/contract/records.py" in files
+    assert "node_agent/contract/table_schema.py" in files
     allowed = ("lambdas/", "node_agent/contract/", "node_agent/__init__.py")
     assert [file for file in files if not file.startswith(allowed)] == []
 

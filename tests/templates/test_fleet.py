@@ -10,10 +10,10 @@ import pytest
 
 from checks.assemblies import CIDR, SHIPPED, Synthesized, synthesize
 from node_agent.contract.names import DRAINED_HOOK, READY_HOOK, node_log_group_name
-from node_agent.core.lifecycle import RETIRE_BEFORE_S
+from node_agent.core.node.lifecycle import RETIRE_BEFORE_S
 from node_agent.settings import from_environ
-from stacks.parts.node_group import DRAIN_S
-from stacks.parts.node_template import GPU_AMI_PARAMETER
+from stacks.constructs.node_group import DRAIN_S
+from stacks.constructs.node_template import GPU_AMI_PARAMETER
 
 
 def group_of(templates: Synthesized) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from checks.assemblies import EVERYTHING, SHIPPED, Synthesized, synthesize
-from stacks.parts.node_template import GPU_AMI_PARAMETER
+from stacks.constructs.node_template import GPU_AMI_PARAMETER
 
 PROVIDER = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"
 

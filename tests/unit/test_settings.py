@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.errors import ConfigurationError
-from node_agent.core.addresses import Address
+from node_agent.core.common.address import Address
 from node_agent.settings import from_environ
 
 LEAST = {"SYNKTI_MODEL_NAME": "m", "SYNKTI_MODEL_DIR": "/models/m"}

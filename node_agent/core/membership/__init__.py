@@ -1,5 +1,6 @@
 """Who is in the fleet. `Membership` is the machine; the modules here are its parts, and nobody else's."""
 
+from node_agent.core.membership.config import Tempo
 from node_agent.core.membership.events import (
     REFUSED,
     Announced,
@@ -21,8 +22,7 @@ from node_agent.core.membership.events import (
     Tick,
 )
 from node_agent.core.membership.machine import Membership
-from node_agent.core.membership.roster import MAX_NODES, Member, View
-from node_agent.core.membership.tempo import Tempo
+from node_agent.core.membership.member_table import MAX_NODES, Member, View
 
 __all__ = [
     "MAX_NODES",

@@ -12,9 +12,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 
-from node_agent.core.membership.beliefs import Beliefs, accusation_of
-from node_agent.core.membership.post import Me
-from node_agent.core.membership.roster import BUCKETS, Member, Roster, bucket_of, fingerprint
+from node_agent.core.membership.member_state import Beliefs, accusation_of
+from node_agent.core.membership.member_table import BUCKETS, Member, Roster, bucket_of, fingerprint
+from node_agent.core.membership.outbound import Me
 from node_agent.core.membership.wire import (
     Dead,
     Intro,
@@ -26,7 +26,7 @@ from node_agent.core.membership.wire import (
     write_load,
     write_loads,
 )
-from node_agent.core.nodes import Liveness
+from node_agent.core.node.status import Liveness
 
 PAGE_BYTES = 64 * 1024
 MAX_BODY_BYTES = PAGE_BYTES + 2_048

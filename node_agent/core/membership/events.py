@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from node_agent.contract.states import NodeState
-from node_agent.core.nodes import Liveness, Load, NodeStatus, TaggedNode
+from node_agent.core.node.status import Liveness, Load, NodeStatus, TaggedNode
 
 REFUSED = "refused"
 """Why a request failed: nobody listens there. Every other failure may be the request's own."""

@@ -27,8 +27,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from node_agent.contract.errors import InvalidTransition
-from node_agent.core.membership.beliefs import Beliefs, accusation_of
-from node_agent.core.membership.comparisons import Comparisons
+from node_agent.core.membership.active_clock import LivedTime
+from node_agent.core.membership.broadcast_queue import LoadNews, Rumours
+from node_agent.core.membership.config import Tempo
 from node_agent.core.membership.events import (
     REFUSED,
     Announced,
@@ -48,19 +49,18 @@ from node_agent.core.membership.events import (
     Tagged,
     Tick,
 )
-from node_agent.core.membership.hearing import Ear
-from node_agent.core.membership.lived_time import LivedTime
+from node_agent.core.membership.inbound import Ear
+from node_agent.core.membership.join_candidates import NamedNodes
 from node_agent.core.membership.local_health import LocalHealth
-from node_agent.core.membership.named_nodes import NamedNodes
-from node_agent.core.membership.post import Me, Post
+from node_agent.core.membership.member_state import Beliefs, accusation_of
+from node_agent.core.membership.member_table import MAX_NODES, Chance, Member, Roster, View
+from node_agent.core.membership.outbound import Me, Post
 from node_agent.core.membership.prober import Prober
 from node_agent.core.membership.refusals import AGAIN_EVERY_S, Refusals
-from node_agent.core.membership.roster import MAX_NODES, Chance, Member, Roster, View
-from node_agent.core.membership.rumours import LoadNews, Rumours
-from node_agent.core.membership.tempo import Tempo
+from node_agent.core.membership.sync_sessions import Comparisons
 from node_agent.core.membership.timers import Timers
 from node_agent.core.membership.wire import Intro, Kind, Refusal, Seal, write_dead, write_refusal
-from node_agent.core.nodes import Liveness, NodeStatus
+from node_agent.core.node.status import Liveness, NodeStatus
 
 _GREETED_AT_ONCE = 3
 _DOUBTS_AT_ONCE = 16

@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from node_agent.core.membership.beliefs import accusation_of
-from node_agent.core.membership.lived_time import LivedTime
+from node_agent.core.membership.active_clock import LivedTime
+from node_agent.core.membership.config import Tempo
 from node_agent.core.membership.local_health import LocalHealth
-from node_agent.core.membership.post import Me, Post
-from node_agent.core.membership.roster import Member, Roster
-from node_agent.core.membership.tempo import Tempo
+from node_agent.core.membership.member_state import accusation_of
+from node_agent.core.membership.member_table import Member, Roster
+from node_agent.core.membership.outbound import Me, Post
 from node_agent.core.membership.timers import Timers
 from node_agent.core.membership.wire import NOBODY, Header, Intro, Kind
-from node_agent.core.nodes import Liveness
+from node_agent.core.node.status import Liveness
 
 MAX_UNDER_WAY = 128
 MAX_STRANGERS = 32

@@ -1,4 +1,4 @@
-"""Contents of requests that the fleet refuses for a while (`core/deadly`), as membership tells of them.
+"""Contents of requests that the fleet refuses for a while (`core/failure/crash_suspects`), as membership tells of them.
 
 A refusal is told like any rumour, and again now and then while it lasts, for nodes that came or were away meanwhile.
 What is held is bounded in number and time, whatever peers say: the oldest makes room.

@@ -27,9 +27,9 @@ from typing import NamedTuple
 
 from node_agent.contract.addresses import read_node_address
 from node_agent.contract.states import NodeState
-from node_agent.core.content import CONTENT_BYTES
 from node_agent.core.membership.suspicion import MAX_ACCUSERS
-from node_agent.core.nodes import WAYS, Load, NodeStatus, Pool
+from node_agent.core.node.status import WAYS, Load, NodeStatus, Pool
+from node_agent.core.openai.request_digest import CONTENT_BYTES
 
 VERSION = 1
 MAX_INCARNATION = 2**53 - 1
@@ -142,7 +142,7 @@ class Loads(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Requests of this content are refused for so many more seconds (`core/deadly`)."""
+    """Requests of this content are refused for so many more seconds (`core/failure/crash_suspects`)."""
 
     content: bytes
     left_s: int

@@ -6,7 +6,7 @@
     synkti_forced_ids   ids that the answer begins with, generated once more, one decode step each
     synkti_tell_ids     1: a stream tells the ids behind its chunks in events of their own (`telling`), one by one
 
-The agent strips all of these from what clients send (`node_agent/core/completions`).
+The agent strips all of these from what clients send (`node_agent/core/openai/generation_request`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from node_agent.contract.records import PARTITION_KEY, SORT_KEY
+from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY
 
 REGION = "us-east-1"
 TABLE = "synkti-records"

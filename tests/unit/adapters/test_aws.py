@@ -12,11 +12,11 @@ import pytest
 
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
-from node_agent.adapters.memory import MemoryInstances, MemoryRecords, MemorySecrets
 from node_agent.adapters.secrets import SecretsManager
-from node_agent.contract.drains import DrainRecord, DrainStep, drain_from_item
+from node_agent.contract.drain_record import DrainRecord, DrainStep, drain_from_item
 from node_agent.contract.errors import StaleEpoch, StoreUnavailable
-from node_agent.contract.records import (
+from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import (
     RECORD_LIFE_S,
     NodeRecord,
     RecordMissing,
@@ -24,10 +24,10 @@ from node_agent.contract.records import (
     node_key,
     record_from_item,
 )
-from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
-from node_agent.core.nodes import TaggedNode
+from node_agent.core.node.status import TaggedNode
 from node_agent.ports import Instances, Records, Secrets
+from node_agent.testing.fakes import MemoryInstances, MemoryRecords, MemorySecrets
 from tests.unit.adapters.conftest import TABLE, run_instance
 
 RECORD = NodeRecord("i-1", "us-east-1a", "g5.xlarge", NodeState.STARTING, 7, 99)

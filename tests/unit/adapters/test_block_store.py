@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import pytest
 
 from node_agent.adapters.block_store import S3BlockStore
-from node_agent.adapters.memory import MemoryBlockStore
 from node_agent.contract.errors import StoreUnavailable
-from node_agent.core.kv_blocks import HEADER_BYTES, block_name, chain, root
-from node_agent.core.kv_index import Index, batches, blocks_key, index_key
+from node_agent.core.kv.blocks import HEADER_BYTES, block_name, chain, root
+from node_agent.core.kv.index import Index, batches, blocks_key, index_key
 from node_agent.ports import BlockStore
+from node_agent.testing.fakes import MemoryBlockStore
 from tests.unit.adapters.conftest import BUCKET
 
 STREAM = "ab" * 12

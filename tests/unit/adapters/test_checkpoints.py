@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import pytest
 
 from node_agent.adapters.checkpoints import AwsCheckpoints
-from node_agent.adapters.memory import MemoryCheckpoints
 from node_agent.contract.errors import StoreUnavailable
-from node_agent.contract.records import StreamRecord, StreamStatus, stream_key
+from node_agent.contract.table_schema import StreamRecord, StreamStatus, stream_key
 from node_agent.ports import Checkpoints
+from node_agent.testing.fakes import MemoryCheckpoints
 from tests.unit.adapters.conftest import BUCKET, TABLE
 
 RECORD = StreamRecord("s1", 2, "i-1", 40, StreamStatus.HANDED_OFF, "journals/i-1/7-0", 3, 4, "digest", 99)

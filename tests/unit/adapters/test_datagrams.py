@@ -10,7 +10,7 @@ import pytest
 from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.http_server import bind
 from node_agent.contract.errors import ConfigurationError
-from node_agent.core.addresses import Address
+from node_agent.core.common.address import Address
 
 
 def bound() -> tuple[socket.socket, Address]:

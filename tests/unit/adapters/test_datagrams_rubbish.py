@@ -11,7 +11,7 @@ import uvloop
 
 from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.http_server import bind
-from node_agent.core.addresses import Address
+from node_agent.core.common.address import Address
 
 HOSTS = ["", "node-7.internal", "[::1]", "::1", "255.255.255.255", "224.0.0.1", "0.0.0.0", "\udcff", "x" * 300, "a\0b"]
 

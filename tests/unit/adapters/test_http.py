@@ -14,14 +14,14 @@ import pytest
 
 from local.aws import free_port
 from local.imds import ImdsServer, InstanceMetadata, url
-from node_agent.adapters import http_exchange
+from node_agent.adapters import http_client_exchange
 from node_agent.adapters.http import HttpClient
-from node_agent.adapters.http_exchange import Connection, Exchange
+from node_agent.adapters.http_client_exchange import Connection, Exchange
 from node_agent.adapters.imds import Imds
+from node_agent.contract.aws_events import InterruptionNotice
 from node_agent.contract.errors import MetadataUnavailable
 from node_agent.contract.names import SIGNS_HEADER
-from node_agent.contract.notices import InterruptionNotice
-from node_agent.core.addresses import Address
+from node_agent.core.common.address import Address
 from node_agent.ports import ExchangeLost, Identity, Response
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -278,7 +278,7 @@ def test_a_body_is_bounded() -> None:
 
 
 def test_what_nobody_reads_stops_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_exchange, "MAX_HELD_BYTES", 100_000)
+    monkeypatch.setattr(http_client_exchange, "MAX_HELD_BYTES", 100_000)
     sent = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

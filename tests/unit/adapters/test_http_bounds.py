@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.adapters import http_door
-from node_agent.adapters.http_door import DoorConnection
+from node_agent.adapters import http_server_connection
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_message import MessageReader
 from node_agent.adapters.http_server import HttpServer
-from node_agent.core.body_budget import QUIET_S, SMALL_BYTES
-from node_agent.core.document_bounds import DocumentBounds
-from node_agent.core.http_head import Fault
+from node_agent.adapters.http_server_connection import DoorConnection
+from node_agent.core.http.body_budget import QUIET_S, SMALL_BYTES
+from node_agent.core.http.document_bounds import DocumentBounds
+from node_agent.core.http.request_head import Fault
 from node_agent.ports import DoorRequest
 from tests.unit.adapters.door_stage import LIMITS, Client, another, echo, in_pieces, post, tell, until
 
@@ -439,7 +439,7 @@ def test_a_full_door_answers_for_the_nodes_health_and_nothing_else() -> None:
         silent = await another(client)
         await until(lambda: len(client.server.connections) == LIMITS.connections + 1)
         for connection in list(client.server.connections):
-            connection.check(client.server.now + http_door.HEALTH_WITHIN_S + 0.1)
+            connection.check(client.server.now + http_server_connection.HEALTH_WITHIN_S + 0.1)
         assert (await silent.answer())[0] == 503
 
     tell(echo, story)

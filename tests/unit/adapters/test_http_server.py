@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node_agent.adapters import http_door
+from node_agent.adapters import http_server_connection
 from node_agent.adapters.http_server import bind
 from node_agent.contract.errors import ConfigurationError
 from node_agent.ports import DoorRequest
@@ -244,7 +244,7 @@ def test_requests_ahead_of_their_answers_are_bounded() -> None:
 
 
 def test_what_takes_too_long_is_ended_and_what_is_being_answered_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_door, "LINGER_S", 1.0)
+    monkeypatch.setattr(http_server_connection, "LINGER_S", 1.0)
     answering = asyncio.Event()
 
     async def slow(request: DoorRequest) -> None:

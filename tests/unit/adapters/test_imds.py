@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from node_agent.adapters.imds import UNREADABLE, Imds
+from node_agent.contract.aws_events import InterruptionNotice
 from node_agent.contract.errors import MetadataUnavailable
-from node_agent.contract.notices import InterruptionNotice
 from tests.borders.test_adapters import Answer
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from node_agent.adapters.log_lines import MAX_CHARACTERS, BoundedLines
-from node_agent.core.line_limit import LineLimit
+from node_agent.core.common.log_limit import LineLimit
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from node_agent.adapters.model_folder import ModelFolder
 from node_agent.adapters.model_store import ModelStore
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.models import ModelFile, format_manifest, manifest_digest, manifest_key, model_prefix
-from node_agent.core import model_fetch
+from node_agent.core.node import model_download_plan
 
 BUCKET = "synkti-models"
 FILES = {"config.json": b"{}", "a/weights.safetensors": os.urandom(5_000), "empty.txt": b""}
@@ -32,7 +32,7 @@ FILES = {"config.json": b"{}", "a/weights.safetensors": os.urandom(5_000), "empt
 def s3(aws: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
-    monkeypatch.setattr(model_fetch, "RANGE_BYTES", 1_000)
+    monkeypatch.setattr(model_download_plan, "RANGE_BYTES", 1_000)
     return client
 
 

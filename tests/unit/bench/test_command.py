@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bench.command import Stage, run, table
 from local.errors import LocalRunError, MendFirst
-from local.processes import start
+from local.process_cleanup import start
 from node_agent.ports import ExchangeLost
 
 

@@ -14,10 +14,10 @@ import pytest
 from bench.engine import Connection, Steps, answer_parts, whole_answer
 from bench.load import request_bytes, work
 from bench.proc import cpu_s, cpu_s_of_stat, rss_bytes
-from node_agent.core.completions import Kind, read_generation
-from node_agent.core.sse import SseParser
-from node_agent.core.stream import StreamMachine
-from node_agent.core.stream_state import StreamState
+from node_agent.core.openai.generation_request import Kind, read_generation
+from node_agent.core.openai.sse import SseParser
+from node_agent.core.streams.chunk_stream import StreamMachine
+from node_agent.core.streams.state import StreamState
 
 HOST = "127.0.0.1"
 

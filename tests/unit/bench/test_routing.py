@@ -19,8 +19,8 @@ from bench.routing import ANSWER_TOKENS, CLIENTS, ENGINES, play, prefix_counts
 from bench.talks import Played, Talk, chats, rows, unrelated
 from local.engine_env import MAX_MODEL_LEN, engine_command
 from local.errors import LocalRunError
-from node_agent.core.addresses import Address
-from node_agent.core.affinity import conversation_key
+from node_agent.core.common.address import Address
+from node_agent.core.routing.affinity import conversation_key
 from sim.entry import Policy
 
 BLOCK = 128

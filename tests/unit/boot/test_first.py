@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stacks.parts.artifact import AGENT, pack
-from stacks.parts.boot import boot_variables, user_data
+from stacks.constructs.artifact import AGENT, pack
+from stacks.constructs.boot import boot_variables, user_data
 from stacks.settings import FleetSettings
 from tests.unit.boot.conftest import NODE, Instance
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stacks.parts.artifact import ROOT
+from stacks.constructs.artifact import ROOT
 from tests.unit.boot.conftest import BOOT, NODE, Instance, arguments_of
 
 LOCKS = ("bootstrap", "agent", "engine")
@@ -378,5 +378,5 @@ def test_nothing_is_told_where_nothing_is_known(answer: str, instance: Instance)
 
 
 def test_the_metric_is_one_that_the_agent_has() -> None:
-    assert '"synkti_engine_requests"' in (ROOT / "node_agent/tasks/metrics.py").read_text()
+    assert '"synkti_engine_requests"' in (ROOT / "node_agent/runtime/common/metrics.py").read_text()
     assert "synkti_engine_requests" in Path(ROOT / "stacks/boot/load.sh").read_text()

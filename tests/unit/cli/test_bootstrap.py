@@ -12,10 +12,10 @@ import pytest
 from cli import bootstrap, destroy, endpoint, nodes
 from cli.adapters import examine
 from cli.core.clusters import Stack
-from cli.core.takeover import import_template, retained
+from cli.core.resource_import import import_template, retained
 from cli.destroy import deletion_order
 from cli.errors import Failed
-from cli.waiting import Clock
+from cli.polling import Clock
 from node_agent.contract.names import checkpoints_bucket_name, models_bucket_name
 from tests.unit.cli import weights
 from tests.unit.cli.conftest import ACCOUNT, REGION, DeployedFleet, Run, make_fleet, make_state

@@ -14,7 +14,7 @@ from cli import doctor as command
 from cli.adapters import cdk, examine
 from cli.core.clusters import Stack
 from cli.core.doctor import conclude, worst
-from cli.core.observed import Finding, ModelSeen, Observed, Unseen, Verdict
+from cli.core.doctor_inputs import Finding, ModelSeen, Observed, Unseen, Verdict
 from cli.core.quotas import needs, quota_of
 from stacks.settings import FleetSettings
 from tests.unit.cli.conftest import DeployedFleet, Run, make_fleet

@@ -15,8 +15,8 @@ from cli.account import Account, is_embedded
 from cli.aws_errors import explained
 from cli.errors import CliError, Declined
 from cli.exit_codes import MEANINGS, ExitCode
+from cli.polling import Clock, until
 from cli.terminal import Terminal, human_age, human_bytes
-from cli.waiting import Clock, until
 from node_agent.contract.errors import ModelDamaged
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation

@@ -14,7 +14,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from cli.adapters import buckets
 from cli.adapters.models_bucket import ModelsBucket
-from cli.core import push
+from cli.core import upload_plan
 from node_agent.adapters.model_store import ModelStore
 from tests.unit.cli import weights
 from tests.unit.cli.conftest import Run, make_state
@@ -68,10 +68,10 @@ def test_a_second_push_changes_nothing(bucket: str, model: Path, run: Run) -> No
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model whose weights are uploaded in three parts."""
-    monkeypatch.setattr(push, "PART_BYTES", 5 * push.MIB)  # S3's least
-    size = 11 * push.MIB - len(weights.safetensors(size=0)) - 14  # of the data, so that the file has 11 MiB
+    monkeypatch.setattr(upload_plan, "PART_BYTES", 5 * upload_plan.MIB)  # S3's least
+    size = 11 * upload_plan.MIB - len(weights.safetensors(size=0)) - 14  # of the data, so that the file has 11 MiB
     files = {"config.json": b"{}", "tokenizer.json": b"{}", "w.safetensors": weights.safetensors(size=size)}
-    assert len(files["w.safetensors"]) == 11 * push.MIB
+    assert len(files["w.safetensors"]) == 11 * upload_plan.MIB
     return written(tmp_path / "large", files)
 
 
@@ -92,7 +92,7 @@ def test_an_interrupted_push_goes_on_where_it_was(
     assert not any("manifest" in key for key in held(bucket)), "what is not whole has no manifest"
     monkeypatch.setattr(ModelsBucket, "put_part", put_part)
     again = run("model", "push", large, "--json").document
-    assert again["sent_bytes"] == push.MIB
+    assert again["sent_bytes"] == upload_plan.MIB
     assert held(bucket)["models/large/w.safetensors"] == (large / "w.safetensors").read_bytes()
     assert "Uploads" not in boto3.client("s3").list_multipart_uploads(Bucket=bucket)
 
@@ -103,7 +103,7 @@ def test_a_part_of_another_content_is_sent_again(
     s3, key = boto3.client("s3"), "models/large/w.safetensors"
     sha = hashlib.sha256((large / "w.safetensors").read_bytes()).hexdigest()
     begun = s3.create_multipart_upload(Bucket=bucket, Key=key, Metadata={"sha256": sha})["UploadId"]
-    s3.upload_part(Bucket=bucket, Key=key, UploadId=begun, PartNumber=1, Body=b"x" * (5 * push.MIB))
+    s3.upload_part(Bucket=bucket, Key=key, UploadId=begun, PartNumber=1, Body=b"x" * (5 * upload_plan.MIB))
     assert run("model", "push", large).code == 0
     assert held(bucket)[key] == (large / "w.safetensors").read_bytes()
 

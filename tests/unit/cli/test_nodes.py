@@ -10,7 +10,7 @@ import pytest
 
 from cli import endpoint, nodes
 from cli.adapters.instances import Group
-from cli.core.group import troubles
+from cli.core.scaling_group import troubles
 from tests.unit.cli.conftest import VERSION, DeployedFleet, Run, make_fleet
 from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation

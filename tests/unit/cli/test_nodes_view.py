@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.core.group import Size, resized, troubles
 from cli.core.nodes import FleetStatus, Node, node_of, pick, row, style
+from cli.core.scaling_group import Size, resized, troubles
 from cli.errors import Ambiguous, BadUsage, NotFound
 from node_agent.contract.states import NodeState
 

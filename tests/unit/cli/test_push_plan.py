@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.core.model_source import choose_files, default_name, is_repository, model_fault
-from cli.core.push import (
+from cli.core.upload_plan import (
     MAX_PARTS,
     MIB,
     PART_BYTES,

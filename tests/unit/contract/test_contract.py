@@ -9,14 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.contract.instants import format_instant, parse_instant
-from node_agent.contract.names import (
-    auto_scaling_group_name,
-    checkpoints_bucket_name,
-    is_cluster_name,
-    models_bucket_name,
-)
-from node_agent.contract.notices import (
+from node_agent.contract.aws_events import (
     InterruptionNotice,
     RebalanceRecommendation,
     SpotInterruption,
@@ -25,9 +18,16 @@ from node_agent.contract.notices import (
     parse_instance_action,
     parse_rebalance,
 )
-from node_agent.contract.records import NodeRecord, TimelineStep, record_from_item
+from node_agent.contract.names import (
+    auto_scaling_group_name,
+    checkpoints_bucket_name,
+    is_cluster_name,
+    models_bucket_name,
+)
 from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import NodeRecord, TimelineStep, record_from_item
 from node_agent.contract.tags import NodeTags, decode_tags
+from node_agent.contract.timestamps import format_instant, parse_instant
 
 
 @given(st.integers(min_value=0, max_value=4_000_000_000_000))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.core.kv_blocks import HEADER_BYTES, block_name, chain, root, why_unusable
+from node_agent.core.kv.blocks import HEADER_BYTES, block_name, chain, root, why_unusable
 from node_agent.kv.folder import BlockFolder
 from node_agent.kv.loader import Loader
 from node_agent.kv.requests import Load, Save

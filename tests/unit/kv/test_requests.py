@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from node_agent.core.kv_blocks import block_name, chain, root
+from node_agent.core.kv.blocks import block_name, chain, root
 from node_agent.kv.requests import Load, Requests
 
 MADE, SIZE = bytes(16), 4

@@ -10,7 +10,7 @@ import pytest
 from moto import mock_aws
 
 from node_agent.contract.names import table_name
-from node_agent.contract.records import PARTITION_KEY, SORT_KEY
+from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY
 
 REGION = "us-east-1"
 

@@ -15,10 +15,10 @@ from lambdas.adapters.ec2 import Ec2Instances
 from lambdas.adapters.memory import MemoryCapacity, MemoryGroups, MemoryInstances, MemoryRecords
 from lambdas.adapters.ports import CapacityRecords, Groups, Instances, RecordChanged, Records
 from lambdas.core.decisions import Action, Decision, InstanceSeen
-from lambdas.core.fallback import GroupSeen
+from lambdas.core.on_demand_fallback import GroupSeen
 from node_agent.contract.capacity import CapacityChange, CapacityRecord, group_key
-from node_agent.contract.records import RECORD_LIFE_S, NodeRecord, TimelineStep, node_key, pool_key
 from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import RECORD_LIFE_S, NodeRecord, TimelineStep, node_key, pool_key
 from node_agent.contract.tags import NodeTags, decode_tags
 
 STEP = TimelineStep("interruption-notice", "eventbridge", 1000.0)

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from lambdas.adapters.memory import MemoryInstances, MemoryRecords
 from lambdas.core.decisions import InstanceSeen
 from lambdas.environment import Environment
-from lambdas.wiring import Adapters, react
-from node_agent.contract.instants import format_instant
-from node_agent.contract.notices import (
+from lambdas.node_events import Adapters, react
+from node_agent.contract.aws_events import (
     INTERRUPTION_EVENT,
     REBALANCE_EVENT,
     STATE_CHANGE_EVENT,
@@ -23,9 +22,10 @@ from node_agent.contract.notices import (
     SpotInterruption,
     StateChange,
 )
-from node_agent.contract.records import NodeRecord
 from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import NodeRecord
 from node_agent.contract.tags import NodeTags, decode_tags
+from node_agent.contract.timestamps import format_instant
 
 NODE = "i-0123456789abcdef0"
 AT = 1_795_514_400.0

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from lambdas import capacity
+from lambdas import launch_events
 from lambdas.adapters.dynamodb import DynamoCapacity
 from lambdas.adapters.memory import MemoryGroups, MemoryInstances
 from lambdas.adapters.ports import RecordChanged
-from lambdas.capacity import CapacityAdapters, react_to_launch
 from lambdas.core.decisions import InstanceSeen
-from lambdas.core.fallback import GroupSeen
+from lambdas.core.on_demand_fallback import GroupSeen
 from lambdas.environment import CapacityEnvironment
+from lambdas.launch_events import CapacityAdapters, react_to_launch
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT, CapacityRecord
 from node_agent.contract.errors import ConfigurationError
-from node_agent.contract.instants import format_instant
+from node_agent.contract.timestamps import format_instant
 from tests.unit.lambdas.test_handlers import Context
 
 GROUP = "synkti-fleet"
@@ -149,15 +149,15 @@ def test_an_endless_race_fails_the_invocation_before_the_group_is_touched(
 def test_the_real_adapters_are_made_of_the_environment(
     adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = capacity.from_aws(lambda: AT)
+    made = launch_events.from_aws(lambda: AT)
     assert made.environment == adapters.environment
     assert made.groups.find(GROUP) is None
     monkeypatch.setenv("SYNKTI_ON_DEMAND_LIMIT", "many")
     with pytest.raises(ConfigurationError, match="SYNKTI_ON_DEMAND_LIMIT"):
-        capacity.from_aws(lambda: AT)
+        launch_events.from_aws(lambda: AT)
     monkeypatch.delenv("SYNKTI_GROUP")
     with pytest.raises(ConfigurationError, match="SYNKTI_GROUP"):
-        capacity.from_aws(lambda: AT)
+        launch_events.from_aws(lambda: AT)
 
 
 def test_what_somebody_else_wrote_between_reading_and_writing_is_not_lost(

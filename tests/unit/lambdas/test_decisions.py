@@ -14,9 +14,9 @@ from lambdas.core.decisions import (
     decide,
     with_interruption,
 )
-from node_agent.contract.notices import Ec2Event, RebalanceRecommendation, SpotInterruption, StateChange
-from node_agent.contract.records import NodeRecord, TimelineStep
+from node_agent.contract.aws_events import Ec2Event, RebalanceRecommendation, SpotInterruption, StateChange
 from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import NodeRecord, TimelineStep
 from node_agent.contract.tags import NodeTags
 
 NODE = "i-0123456789abcdef0"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.core.fallback import (
+from lambdas.core.on_demand_fallback import (
     LATE_S,
     Bounds,
     CapacityAction,

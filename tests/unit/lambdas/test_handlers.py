@@ -13,14 +13,14 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from lambdas import wiring
+from lambdas import node_events
 from lambdas.adapters.ports import RecordChanged
+from node_agent.contract.aws_events import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT, SpotInterruption
 from node_agent.contract.errors import ConfigurationError
-from node_agent.contract.instants import format_instant
-from node_agent.contract.notices import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT, SpotInterruption
-from node_agent.contract.records import node_key
 from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import node_key
 from node_agent.contract.tags import NodeTags, decode_tags
+from node_agent.contract.timestamps import format_instant
 
 DETAILS: dict[str, tuple[str, dict[str, str], str]] = {
     "node_interrupted": (INTERRUPTION_EVENT, {"instance-action": "terminate"}, "draining"),
@@ -134,7 +134,7 @@ def test_a_race_is_decided_again_and_an_endless_one_fails(
     table: Any, monkeypatch: pytest.MonkeyPatch, run_instance: Callable[[dict[str, str]], str]
 ) -> None:
     node = run_instance(NodeTags("synkti", NodeState.READY).encode())
-    adapters = wiring.from_aws(time.time)
+    adapters = node_events.from_aws(time.time)
     told = event(INTERRUPTION_EVENT, node, {"instance-action": "terminate"})
     real, losses = adapters.records.write, [RecordChanged(), RecordChanged()]
 
@@ -144,15 +144,15 @@ def test_a_race_is_decided_again_and_an_endless_one_fails(
         real(decision)
 
     monkeypatch.setattr(adapters.records, "write", lose_twice)
-    assert wiring.react(told, SpotInterruption, adapters)["action"] == "create"
+    assert node_events.react(told, SpotInterruption, adapters)["action"] == "create"
     losses += [RecordChanged()] * 3
     other = run_instance(NodeTags("synkti", None).encode())
     told = event(INTERRUPTION_EVENT, other, {"instance-action": "terminate"})
     with pytest.raises(RecordChanged, match="3 times"):
-        wiring.react(told, SpotInterruption, adapters)
+        node_events.react(told, SpotInterruption, adapters)
 
 
 def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, aws: None) -> None:
     monkeypatch.delenv("SYNKTI_TABLE")
     with pytest.raises(ConfigurationError, match="SYNKTI_TABLE"):
-        wiring.from_aws(time.time)
+        node_events.from_aws(time.time)

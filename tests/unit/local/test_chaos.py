@@ -13,8 +13,8 @@ import pytest
 from local.chaos import contexts
 from local.chaos.event_notes import EventNotes
 from local.chaos.kinds import KINDS, Kind, Losses, deck
-from local.chaos.questions import Question, draw, known_answer
-from local.chaos.story import Chaos, scale_of
+from local.chaos.runner import Chaos, scale_of
+from local.chaos.workload import Question, draw, known_answer
 from local.engines import SIM, VLLM, LocalEngine, prepared
 from local.errors import MendFirst
 from synkti_client import httpx

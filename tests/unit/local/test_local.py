@@ -17,14 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local import cache, machines
+from local import cache, emulated_instance
 from local.certificate import Answer, StreamAccount, certificate, holds, quantile
-from local.ec2_loop import MAX_FAILURES, MAX_LAUNCHES, Ec2Loop, Seen, Step, is_failure, plan
+from local.ec2_emulator import MAX_FAILURES, MAX_LAUNCHES, Ec2Loop, Seen, Step, is_failure, plan
 from local.engine_env import engine_command
 from local.errors import LocalRunError, MendFirst
 from local.imds import TOKEN_PATH, InstanceMetadata, MetadataService
-from local.processes import Undertaker, kill_all_in, living_in, start
-from node_agent.contract.notices import parse_instance_action, parse_rebalance
+from local.process_cleanup import Undertaker, kill_all_in, living_in, start
+from node_agent.contract.aws_events import parse_instance_action, parse_rebalance
 
 # the certificate
 
@@ -180,10 +180,10 @@ def test_a_port_that_is_taken_on_all_addresses_is_named(monkeypatch: pytest.Monk
         other.bind(("", 0))
         other.listen()
         port = other.getsockname()[1]
-        monkeypatch.setattr(machines, "PORTS", (port,))
+        monkeypatch.setattr(emulated_instance, "PORTS", (port,))
         with pytest.raises(MendFirst, match=f"listens on port {port} of all addresses"):
-            machines.free_network()
-    assert machines.free_network().startswith("127.")
+            emulated_instance.free_network()
+    assert emulated_instance.free_network().startswith("127.")
 
 
 # processes
@@ -217,7 +217,7 @@ def test_processes_and_their_children_are_found_by_their_folder_and_ended(tmp_pa
 def test_when_a_run_is_killed_its_undertaker_ends_what_it_started(tmp_path: Path) -> None:
     run = tmp_path / "run"
     script = (
-        "import os, sys, time; from pathlib import Path; from local.processes import Undertaker, start\n"
+        "import os, sys, time; from pathlib import Path; from local.process_cleanup import Undertaker, start\n"
         f"run = Path({str(run)!r}); keeper = Undertaker(run)\n"
         f"start({SLEEP!r}, run / 'node', os.environ, run / 'log'); time.sleep(300)"
     )

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import synkti_engine
-from node_agent.core import continuation
-from node_agent.core.bodies import OWN_ARGUMENTS
-from node_agent.core.completions import APART
+from node_agent.core.continuation import requests
+from node_agent.core.openai.generation_request import APART
+from node_agent.core.openai.request_body import OWN_ARGUMENTS
 from synkti_engine import arguments
 from synkti_engine.arguments import BadArguments, begun, check, ids_in, one_by_one
 
@@ -18,7 +18,7 @@ RIGHT = {"vocabulary": 100, "max_tokens": 10, "room": 50, "choices": 1}
 
 def test_both_sides_mean_the_same_arguments_and_clients_may_send_none_of_them() -> None:
     names = (arguments.RESUME_IDS, arguments.FORCED_IDS, arguments.APART)
-    assert names == (continuation.RESUME_IDS, continuation.FORCED_IDS, APART)
+    assert names == (requests.RESUME_IDS, requests.FORCED_IDS, APART)
     assert all(name.startswith(OWN_ARGUMENTS) for name in (*names, arguments.TELL_IDS))
 
 

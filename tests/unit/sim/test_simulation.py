@@ -12,10 +12,9 @@ from statistics import fmean
 import pytest
 
 from node_agent.core.membership import Changed
-from node_agent.core.nodes import Load
+from node_agent.core.node.status import Load
 from sim import __main__ as command
 from sim import plots
-from sim.agenda import Agenda
 from sim.cost import cost, keep_loads_changing
 from sim.drains import mass_interruption
 from sim.engine import CACHE_TOKENS, TIME_PER_TOKEN_S, Engine, Work
@@ -23,13 +22,14 @@ from sim.entry import Policy
 from sim.figures import spread
 from sim.fleet import Fleet
 from sim.host import _SOCKET_BUFFER_BYTES
-from sim.measures import deaths
 from sim.network import Reach, Weather
 from sim.policies import Bench
 from sim.report import lines, to_json, without_cpu
-from sim.story import plan_for, quick_plan, steps
+from sim.runner import measured
+from sim.scenarios import deaths
+from sim.scheduler import Agenda
+from sim.suites import plan_for, quick_plan, steps
 from sim.svg import bars, ticks
-from sim.taking import measured
 
 
 def found(nodes: int, seed: int) -> dict[str, object]:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.states import NodeState
-from node_agent.core.membership.lived_time import LATE_S, LivedTime
+from node_agent.core.membership.active_clock import LATE_S, LivedTime
+from node_agent.core.membership.broadcast_queue import LOAD_SENDS, MAX_LOADS_TOLD, LoadNews, Rumours, sends
 from node_agent.core.membership.local_health import MAX_SCORE, LocalHealth
-from node_agent.core.membership.post import Me
+from node_agent.core.membership.outbound import Me
 from node_agent.core.membership.replay_window import WIDTH, ReplayWindow
-from node_agent.core.membership.rumours import LOAD_SENDS, MAX_LOADS_TOLD, LoadNews, Rumours, sends
 from node_agent.core.membership.suspicion import (
     MAX_ACCUSERS,
     Suspicion,
@@ -25,7 +25,7 @@ from node_agent.core.membership.suspicion import (
 )
 from node_agent.core.membership.timers import NEVER, Timers
 from node_agent.core.membership.wire import Loads, read_loads, read_rumours, write_load
-from node_agent.core.nodes import IDLE
+from node_agent.core.node.status import IDLE
 from sim.fleet import status_of
 
 

@@ -24,7 +24,7 @@ from node_agent.core.membership.wire import (
     write_loads,
     write_suspect,
 )
-from node_agent.core.nodes import Load, NodeStatus, Pool
+from node_agent.core.node.status import Load, NodeStatus, Pool
 
 KEY, ME, PEER, OTHER = b"key", b"mylife", b"peersl", b"others"
 INCARNATIONS = st.sampled_from([0, 1, 2, 2**53 - 2, 2**53 - 1, 2**53, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)

@@ -24,7 +24,7 @@ from node_agent.core.membership.wire import (
     write_header,
     write_intro,
 )
-from node_agent.core.nodes import TaggedNode
+from node_agent.core.node.status import TaggedNode
 from sim.fleet import KEY, status_of
 
 SEAL = Seal(KEY)

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from node_agent.contract.errors import InvalidTransition
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.anti_entropy import differing, page, read_summary, summary_of, write_summary
-from node_agent.core.membership.named_nodes import MAX_S, NamedNodes
-from node_agent.core.membership.post import Me
-from node_agent.core.membership.roster import MAX_TOMBSTONES, Member, Roster, Rotation
-from node_agent.core.membership.rumours import Rumours
+from node_agent.core.membership.broadcast_queue import Rumours
+from node_agent.core.membership.join_candidates import MAX_S, NamedNodes
+from node_agent.core.membership.member_table import MAX_TOMBSTONES, Member, Roster, Rotation
+from node_agent.core.membership.outbound import Me
 from node_agent.core.membership.wire import Intro, read_rumours
-from node_agent.core.nodes import Liveness, TaggedNode
+from node_agent.core.node.status import Liveness, TaggedNode
 from sim.fleet import status_of
 
 

@@ -42,7 +42,7 @@ from node_agent.core.membership.wire import (
     write_refusal,
     write_suspect,
 )
-from node_agent.core.nodes import WAYS, Load, NodeStatus, Pool
+from node_agent.core.node.status import WAYS, Load, NodeStatus, Pool
 
 LIVES = st.binary(min_size=6, max_size=6)
 COUNTS = st.integers(0, 2**32 - 1)

@@ -1,0 +1,233 @@
+"""One run's story: clients ask without a pause, nodes are struck, and all that anybody heard is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+
+import synkti_client
+from local.aws import free_port
+from local.certificate import Answer
+from local.chaos.client import Heard, ask
+from local.chaos.fleet import ChaosFleet
+from local.chaos.kinds import Kind, Losses, deck, victims
+from local.chaos.workload import EVENT_ROUTES, Question, draw, known_answer
+from local.demo.screen import Screen
+from local.deploy import ROOT
+from local.emulated_instance import Machine
+from local.engines import MODEL, SIM, VLLM, LocalEngine
+from local.errors import LocalRunError
+from local.process_cleanup import start, tail
+from synkti_client import httpx
+
+CLUSTER = "chaos"
+_EVERY_S = (0.1, 0.9)
+_TELL_EVERY = 25
+_REFRESH_S = 2.0
+_GATEWAY_WITHIN_S = 15.0
+_SALTED = 0.7
+"""Of the questions to engines that keep blocks: their contexts have to be brought; the others' may be there."""
+
+_REPEATED = 80
+"""What they ask is long, so that there are several blocks from the beginning."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What differs between the engines: nodes, clients, and what is asked; states: kinds of requests that have one.
+
+    least_calm: how many nodes are left in peace; tokens: the least and the most of an answer.
+    """
+
+    nodes: int
+    least_calm: int
+    clients: int
+    tokens: tuple[int, int]
+    texts: int
+    choices: int
+    answers_are_known: bool
+    states: int = 0
+
+
+SCALES = {
+    SIM: Scale(9, 4, 12, (60, 400), texts=8, choices=3, answers_are_known=True, states=1),
+    VLLM: Scale(3, 1, 2, (600, 600), texts=3, choices=1, answers_are_known=False, states=4),
+}
+
+
+def scale_of(engine: LocalEngine) -> Scale:
+    """With blocks, more streams are under way and longer ones: so that what is struck has contexts."""
+    scale = SCALES[engine.name]
+    return replace(scale, clients=2 * scale.clients, tokens=(1_000, 1_000)) if engine.keeps_blocks else scale
+
+
+@dataclass
+class Chaos:
+    """One run's state. done: strikes so far, by kind; answers: known ones, by the question's key."""
+
+    fleet: ChaosFleet
+    engine: LocalEngine
+    scale: Scale
+    screen: Screen
+    gateway_url: str
+    transport: synkti_client.AsyncContinuousTransport
+    done: Counter[str] = field(default_factory=Counter)
+    answers: dict[tuple[object, ...], Answer] = field(default_factory=dict)
+    heard: list[Heard] = field(default_factory=list)
+    struck_by: dict[str, str] = field(default_factory=dict)
+
+    def draw(self, random: Random) -> Question:
+        scale = self.scale
+        asked = draw(random, scale.tokens, texts=scale.texts, choices=scale.choices, states=scale.states)
+        if not self.engine.keeps_blocks:
+            return asked
+        salt = f"{random.getrandbits(64):016x}" if random.random() < _SALTED else ""
+        return replace(asked, text=asked.text * _REPEATED, salt=salt)
+
+    async def ask(self, question: Question) -> Heard:
+        if question.through == "gateway":
+            async with httpx.AsyncHTTPTransport() as stock:
+                return await ask(question, MODEL, f"{self.gateway_url}/v1", stock)
+        return await ask(question, MODEL, "http://synkti/v1", self.transport)
+
+    @property
+    def bad(self) -> int:
+        return sum(bool(heard.error or heard.odd) for heard in self.heard)
+
+
+async def tell(
+    fleet: ChaosFleet,
+    engine: LocalEngine,
+    screen: Screen,
+    folder: Path,
+    out: Path,
+    kinds: Sequence[Kind],
+    interruptions: int,
+    seed: int,
+) -> Chaos:
+    """The whole story. Raises LocalRunError where the fleet itself does not come about."""
+    random, scale = Random(seed), scale_of(engine)  # noqa: S311 # it is to be repeatable
+    await fleet.until("all nodes serve", lambda: len(fleet.calm) == scale.nodes, engine.ready_within_s)
+    screen.say(f"{scale.nodes} nodes serve")
+    urls = [machine.url for machine in fleet.machines]
+    gateway, gateway_url = await _gateway(urls, fleet.environ, folder, out / "logs" / "gateway.log")
+    transport = synkti_client.async_transport(urls)
+    chaos = Chaos(fleet, engine, scale, screen, gateway_url, transport)
+    if not scale.answers_are_known:
+        await _learn_answers(chaos)
+    over = asyncio.Event()
+    each = [Random(random.random()) for _ in range(scale.clients)]  # noqa: S311 # it is to be repeatable
+    clients = [asyncio.create_task(_client(chaos, one, over)) for one in each]
+    following = asyncio.create_task(_follow(transport))
+    try:
+        await _strike(chaos, random, kinds, interruptions)
+        over.set()
+        screen.say("no more strikes; the last answers come to their ends")
+        await asyncio.gather(*clients)
+    finally:
+        for task in (*clients, following):
+            task.cancel()
+        gateway.terminate()
+    await transport.aclose()
+    return chaos
+
+
+async def _follow(transport: synkti_client.AsyncContinuousTransport) -> None:
+    """What an application gets by asking now and then: here the whole fleet is another one within seconds."""
+    while True:
+        await transport.refresh()
+        await asyncio.sleep(_REFRESH_S)
+
+
+async def _gateway(
+    urls: list[str], aws: dict[str, str], folder: Path, log: Path
+) -> tuple[subprocess.Popen[bytes], str]:
+    """A gateway as its user runs it. It is given one node and the cluster, and has to learn of the others."""
+    port = free_port()
+    command = [sys.executable, "-m", "cli", "gateway", "--port", str(port), "--node", urls[0], "--cluster", CLUSTER]
+    environ = {**os.environ, **aws, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "client")))}
+    process = start(command, folder / "gateway", environ, log)
+    url, give_up_at = f"http://127.0.0.1:{port}", time.monotonic() + _GATEWAY_WITHIN_S
+    async with httpx.AsyncClient(timeout=2.0) as http:
+        while True:
+            try:
+                if (await http.get(f"{url}/v1/models")).status_code == 200:
+                    return process, url
+            except httpx.TransportError:
+                if time.monotonic() > give_up_at:
+                    raise LocalRunError(f"the gateway did not start; its log ends:\n{tail(log)}") from None
+                await asyncio.sleep(0.05)
+
+
+async def _learn_answers(chaos: Chaos) -> None:
+    """What a real engine answers is known only by asking it, before anything is done to it."""
+    chaos.screen.say("the right answers are learned in calm")
+    rng = Random(0)  # noqa: S311 # any will do
+    while len(chaos.answers) < chaos.scale.texts * (2 * (1 + chaos.scale.states) + len(EVENT_ROUTES)):
+        question = chaos.draw(rng)
+        if question.stop or question.echo or question.key in chaos.answers:
+            continue
+        ids = not question.speaks_in_events
+        plain = Question(question.route, question.text, question.max_tokens, "client", ids=ids, state=question.state)
+        heard = await chaos.ask(plain)
+        if heard.error or heard.pauses:
+            raise LocalRunError(f"an answer in calm was not calm: {heard.error or heard.pauses}")
+        chaos.answers[plain.key] = heard.answers[0]
+
+
+async def _client(chaos: Chaos, random: Random, over: asyncio.Event) -> None:
+    while not over.is_set():
+        question = chaos.draw(random)
+        if question.key not in chaos.answers:
+            if not chaos.scale.answers_are_known:
+                continue  # nobody knows the right answer
+            chaos.answers[question.key] = known_answer(question)
+        heard = await chaos.ask(question)
+        chaos.heard.append(heard)
+        if heard.error or heard.odd:
+            chaos.screen.say(f"a client saw: {heard.error or heard.odd} ({question})", style="bold red")
+
+
+async def _strike(chaos: Chaos, random: Random, kinds: Sequence[Kind], interruptions: int) -> None:
+    fleet, under_way, losses = chaos.fleet, set[asyncio.Task[None]](), Losses(asyncio.get_running_loop().time)
+    for kind in deck(random, kinds):
+        if sum(chaos.done.values()) >= interruptions:
+            break
+        await asyncio.sleep(random.uniform(*_EVERY_S))
+        leaves = chaos.scale.least_calm if kind.leaves is None else kind.leaves
+        least = leaves + kind.victims - 1
+        if least >= chaos.scale.nodes:
+            continue
+        await fleet.until("nodes are calm again", lambda: len(fleet.calm) > least, chaos.engine.ready_within_s)  # noqa: B023 # awaited here
+        await losses.room_for(kind)
+        chosen = await victims(fleet, kind, random)
+        if len(chosen) < kind.victims:
+            continue
+        ids = {machine.instance_id for machine in chosen}
+        fleet.struck |= ids
+        chaos.struck_by |= dict.fromkeys(ids, kind.name)
+        chaos.done[kind.name] += 1
+        task = asyncio.create_task(_one(chaos, kind, chosen))
+        under_way.add(task)
+        count = sum(chaos.done.values())
+        if count % _TELL_EVERY == 0:
+            chaos.screen.say(f"{count} strikes, {len(chaos.heard)} answers, {chaos.bad} bad")
+        for done in [task for task in under_way if task.done()]:
+            under_way.remove(done)
+            done.result()  # a strike that could not be made is a fault of this run, not the nodes' merit
+    await asyncio.gather(*under_way)
+
+
+async def _one(chaos: Chaos, kind: Kind, chosen: Sequence[Machine]) -> None:
+    try:
+        await kind.strike(chaos.fleet, chosen)
+    finally:
+        chaos.fleet.struck -= {machine.instance_id for machine in chosen if machine.running}

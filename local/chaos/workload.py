@@ -1,0 +1,149 @@
+"""What the clients ask: requests of every kind that Synkti continues, at random by seed, with their right answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from local.certificate import Answer
+from local.fake_engine import model as standin_model
+from local.fake_engine.answers import Sampling, answer
+
+_TEXTS = ("a night train", "the river", "雨の夜", "Once upon a time", "🚀 and 🌍", "two nodes", "кто там", "3 lights")
+_STATES: dict[str, dict[str, Any]] = {
+    "seed": {"temperature": 1.1, "seed": 7},
+    "penalties": {"temperature": 0, "frequency_penalty": 0.3, "presence_penalty": 0.6},
+    "grammar": {"temperature": 0, "structured_outputs": {"regex": "([a-z]{8} ){400}"}},
+    "all": {
+        "temperature": 0.9,
+        "seed": 3,
+        "frequency_penalty": 0.2,
+        "structured_outputs": {"regex": "([a-z]{6}, ){400}"},
+    },
+}
+"""What an answer may depend on beside its ids, and can go on with the plug-in only. The stand-in has the first."""
+
+EVENT_ROUTES = ("responses", "messages")
+_IN_BODY = frozenset({"structured_outputs"})
+_STOPS = ("node", "。", "мир", "🎉", "\n2. ", "another node took")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request.
+
+    route: chat, plain, responses or messages; through: client (the transport) or gateway (a stock client); state: one
+    of _STATES, or none; salt: of its KV blocks; a context with a salt of its own is on no node that did not have the
+    stream.
+    """
+
+    route: str
+    text: str
+    max_tokens: int
+    through: str
+    stream: bool = True
+    choices: int = 1
+    stop: tuple[str, ...] = ()
+    echo: bool = False
+    logprobs: bool = False
+    ids: bool = False
+    usage: bool = False
+    state: str = ""
+    salt: str = ""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Questions with equal keys have equal answers."""
+        return self.route, self.text, self.max_tokens, self.stop, self.echo, self.state
+
+    @property
+    def chat(self) -> bool:
+        return self.route == "chat"
+
+    @property
+    def speaks_in_events(self) -> bool:
+        return self.route in EVENT_ROUTES
+
+    def event_options(self, model: str) -> dict[str, Any]:
+        """The body of a question for a route of events; neither takes the fields of all others."""
+        asked: dict[str, Any] = {"model": model, "stream": self.stream, "temperature": 0}
+        asked |= {"cache_salt": self.salt} if self.salt else {}
+        turns = [{"role": "user", "content": self.text}]
+        if self.route == "responses":
+            return asked | {"input": turns, "max_output_tokens": self.max_tokens, "ignore_eos": True}
+        return asked | {"messages": turns, "max_tokens": self.max_tokens}
+
+    def options(self, model: str) -> dict[str, Any]:
+        """Keyword arguments of the SDK's `create`."""
+        options: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens}
+        options["temperature"] = 0 if self.choices == 1 else 1  # vLLM takes several only where it samples
+        options["extra_body"] = {"ignore_eos": True} | ({"return_token_ids": True} if self.ids else {})
+        if self.salt:
+            options["extra_body"]["cache_salt"] = self.salt
+        state = _STATES.get(self.state, {})
+        options |= {name: value for name, value in state.items() if name not in _IN_BODY}
+        options["extra_body"] |= {name: value for name, value in state.items() if name in _IN_BODY}
+        if self.chat:
+            options["messages"] = [{"role": "user", "content": self.text}]
+        else:
+            options["prompt"] = self.text
+        if self.choices > 1:
+            options["n"] = self.choices
+        if self.stop:
+            options["stop"] = list(self.stop)
+        if self.echo:
+            options["echo"] = True
+        if self.logprobs:
+            options |= {"logprobs": True, "top_logprobs": 1} if self.chat else {"logprobs": 1}
+        if self.stream:
+            options |= {"stream": True}
+            if self.usage:
+                options["stream_options"] = {"include_usage": True}
+        return options
+
+
+def draw(
+    random: Random, tokens: tuple[int, int], *, texts: int = len(_TEXTS), choices: int = 3, states: int = 0
+) -> Question:
+    """The next question. tokens: the least and the most that it asks for; choices: the most; states: how many kinds.
+
+    Where it samples, nobody knows a real vLLM's right answer; the stand-in's is always the same.
+    """
+    text = _TEXTS[random.randrange(min(texts, len(_TEXTS)))]
+    max_tokens = random.randrange(*tokens, 20) if tokens[0] < tokens[1] else tokens[0]
+    through = random.choice(("client", "gateway"))
+    stream = random.random() < 0.9
+    if random.random() < 0.2:
+        return Question(random.choice(EVENT_ROUTES), text, max_tokens, through, stream)
+    chat = random.random() < 0.5  # half of the rest
+    echo = not chat and random.random() < 0.2
+    logprobs = not echo and random.random() < 0.2
+    many = random.choice((1, 1, 1, 1, choices))
+    has_state = states > 0 and many == 1  # each of several choices would have a seed of its own
+    return Question(
+        route="chat" if chat else "plain",
+        text=text,
+        max_tokens=max_tokens,
+        through=through,
+        stream=stream,
+        choices=many,
+        stop=(random.choice(_STOPS),) if random.random() < 0.2 else (),
+        echo=echo,
+        logprobs=logprobs,
+        ids=not echo and random.random() < 0.5,
+        usage=random.random() < 0.5,
+        state=random.choice(["", *_STATES][: states + 1]) if has_state else "",
+    )
+
+
+def known_answer(question: Question) -> Answer:
+    """The stand-in's answer, which is known without asking."""
+    if question.route == "plain":
+        prompt = standin_model.completion_prompt(question.text)
+    else:
+        prompt = standin_model.chat_prompt([{"role": "user", "content": question.text}])
+    seed = _STATES.get(question.state, {}).get("seed")
+    to_its_end = question.route == "messages"  # which cannot be asked to go on behind it
+    right = answer(prompt, Sampling(question.max_tokens, ignore_eos=not to_its_end, stop=question.stop, seed=seed))
+    return Answer(right.ids, (question.text if question.echo else "") + right.text)

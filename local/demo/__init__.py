@@ -1,0 +1,1 @@
+"""`make run`: a fleet on this machine whose nodes are interrupted while clients read."""

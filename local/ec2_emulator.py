@@ -1,0 +1,253 @@
+"""Plays EC2 and its Auto Scaling group where the embedded AWS only keeps records of them.
+
+Stands in for AWS, and says so: it reads the *deployed* group, runs instances in the emulated EC2 with the group's
+propagated tags until there are as many as the group desires, boots a node for each, takes instances back with notice
+or without, replaces what is gone, and emits the events that EC2 would. Events of the source aws.ec2 cannot be put by
+anybody but AWS, so these have the source synkti.drill, which the deployed rules accept where drills are on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from local.aws import REGION, EmbeddedAws
+from local.emulated_instance import Machine, MachineKind
+from local.errors import LocalRunError
+from local.imds import InstanceMetadata
+from local.process_cleanup import tail
+from node_agent.contract.aws_events import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
+from node_agent.contract.names import DRILL_EVENT_SOURCE
+from node_agent.contract.tags import CLUSTER_TAG, VERSION_TAG
+
+ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
+INSTANCE_TYPES = ("g5.xlarge", "g6.xlarge")
+_LOOK_EVERY_S = 0.25
+_READ_GROUP_EVERY = 8
+MAX_LAUNCHES = 64
+"""Since a node last became ready: one that cannot start is not replaced for ever."""
+
+MAX_FAILURES = 3
+"""Nodes in a row that end with an error of their own before they served, before the run gives up."""
+
+_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+"""Whoever tries to break a node sends one of these; that is no fault of the node's."""
+
+_ADDRESSES = 250
+
+SCALE_IN_WITHIN_S = 120.0
+"""What the deployed lifecycle hook gives an instance that is told to go."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the group does next: so many launches, and these instances told to go."""
+
+    launch: int
+    terminate: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A machine that nobody has told to go. current: launched as the group says now; serves: its node is ready."""
+
+    instance_id: str
+    current: bool = True
+    serves: bool = True
+
+
+def is_failure(status: int, *, served: bool) -> bool:
+    """Pure: whether an agent's end says that nodes cannot start. status: as Popen has it, negative for a signal."""
+    return status != 0 and not served and -status not in _FROM_OUTSIDE
+
+
+def plan(desired: int, nodes: Sequence[Seen], leaving: int, launched: int) -> Step:
+    """Pure: what a group does that keeps its size, and that replaces instances of an older template.
+
+    As many launches as are missing, within the run's bound; the oldest go where there are too many. Where some are not
+    current, there is one more than desired, and one of them goes when all the current ones serve and the one before
+    has gone: an instance refresh that keeps all of the fleet healthy.
+
+    nodes: in the order of their launch; leaving: those that were told to go and are still there; launched: since a node
+    last became ready.
+    """
+    outdated = [node for node in nodes if not node.current]
+    wanted = desired + bool(outdated and desired)
+    missing = wanted - len(nodes)
+    launch = max(0, min(missing, MAX_LAUNCHES - launched))
+    first = sorted(nodes, key=lambda node: node.current)
+    surplus = max(0, -missing)
+    if outdated and missing == 0 and not leaving and all(node.serves for node in nodes if node.current):
+        surplus = 1
+    return Step(launch, tuple(node.instance_id for node in first[:surplus]))
+
+
+class Ec2Loop:
+    """machines: those that exist, in the order of their launch.
+
+    network: their addresses' first three numbers; told: hears of what happens, in a sentence.
+    """
+
+    def __init__(
+        self, aws: EmbeddedAws, group: str, kind: MachineKind, network: str, told: Callable[[str], None]
+    ) -> None:
+        self._ec2 = aws.client("ec2")
+        self._autoscaling = aws.client("autoscaling")
+        self._events = aws.client("events")
+        self._group = group
+        self._kind = kind
+        self._told = told
+        self._network = network
+        self._launched = 0
+        self._launched_in_vain = 0
+        self._failed = 0
+        self._served: set[str] = set()
+        self._reclaims: set[asyncio.Task[None]] = set()
+        self.machines: list[Machine] = []
+
+    def machine(self, instance_id: str) -> Machine:
+        return next(machine for machine in self.machines if machine.instance_id == instance_id)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        group = await self._read_group()
+        for turn in itertools.count():
+            if turn % _READ_GROUP_EVERY == 0:
+                group = await self._read_group()
+                await self._note_who_serves()
+            for machine in [m for m in self.machines if not m.running]:
+                await self._reclaim(machine)
+            staying = [machine for machine in self.machines if not machine.leaving]
+            nodes = await self._look(staying, _version(group))
+            step = plan(group["DesiredCapacity"], nodes, len(self.machines) - len(staying), self._launched_in_vain)
+            for _ in range(step.launch):
+                await self._launch(group)
+            for instance_id in step.terminate:
+                self._scale_in(self.machine(instance_id))
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _note_who_serves(self) -> None:
+        """A node that became ready is the proof that nodes can start: what failed before is forgotten."""
+        unseen = [machine for machine in self.machines if machine.instance_id not in self._served and machine.running]
+        serve = await asyncio.gather(*(asyncio.to_thread(machine.serves) for machine in unseen))
+        new = {machine.instance_id for machine, serves in zip(unseen, serve, strict=True) if serves}
+        if new:
+            self._served |= new
+            self._launched_in_vain = self._failed = 0
+
+    async def _look(self, machines: Sequence[Machine], version: str) -> list[Seen]:
+        """Whether they serve is asked only where something is replaced: nothing else depends on it."""
+        if all(machine.version == version for machine in machines):
+            return [Seen(machine.instance_id) for machine in machines]
+        serve = await asyncio.gather(*(asyncio.to_thread(machine.serves) for machine in machines))
+        return [
+            Seen(machine.instance_id, machine.version == version, serves)
+            for machine, serves in zip(machines, serve, strict=True)
+        ]
+
+    async def interrupt(self, machine: Machine, lead_s: float) -> None:
+        """EC2 wants the instance back in `lead_s` seconds: notice in IMDS, event, and the end when time is up."""
+        machine.give_notice(lead_s)
+        self._end_later(machine, lead_s)
+        await self._emit(INTERRUPTION_EVENT, machine, {"instance-action": "terminate"})
+
+    async def recommend_rebalance(self, machine: Machine) -> None:
+        machine.recommend_rebalance()
+        await self._emit(REBALANCE_EVENT, machine, {})
+
+    def _scale_in(self, machine: Machine) -> None:
+        self._told(f"{machine.instance_id} is not needed any more: the group tells it to go")
+        machine.scale_in()
+        self._end_later(machine, SCALE_IN_WITHIN_S)
+
+    def _end_later(self, machine: Machine, lead_s: float) -> None:
+        task = asyncio.create_task(self._end_after(machine, lead_s))
+        self._reclaims.add(task)
+        task.add_done_callback(self._reclaims.discard)
+
+    async def _end_after(self, machine: Machine, lead_s: float) -> None:
+        await asyncio.sleep(lead_s)
+        if machine.running:
+            await asyncio.to_thread(machine.kill)
+
+    async def _read_group(self) -> dict[str, Any]:
+        answer = await asyncio.to_thread(
+            self._autoscaling.describe_auto_scaling_groups, AutoScalingGroupNames=[self._group]
+        )
+        group: dict[str, Any] = answer["AutoScalingGroups"][0]
+        return group
+
+    async def _launch(self, group: dict[str, Any]) -> None:
+        number = self._launched
+        self._launched += 1
+        self._launched_in_vain += 1
+        tags = [{"Key": t["Key"], "Value": t["Value"]} for t in group["Tags"] if t.get("PropagateAtLaunch")]
+        instance_type = INSTANCE_TYPES[number % len(INSTANCE_TYPES)]
+        answer = await asyncio.to_thread(
+            self._ec2.run_instances,
+            ImageId="ami-00000000000000000",
+            MinCount=1,
+            MaxCount=1,
+            InstanceType=instance_type,
+            TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+        )
+        metadata = InstanceMetadata(
+            instance_id=answer["Instances"][0]["InstanceId"],
+            zone=ZONES[number % len(ZONES)],
+            region=REGION,
+            instance_type=instance_type,
+            address=self._free_address(number),
+        )
+        machine = Machine(self._kind, metadata, _version(group))
+        self.machines.append(machine)
+        self._told(f"{machine.instance_id} launched: {metadata.zone}, {instance_type}, {metadata.address}")
+        await self._emit(STATE_CHANGE_EVENT, machine, {"state": "pending"})
+        await self._emit(STATE_CHANGE_EVENT, machine, {"state": "running"})
+
+    def _free_address(self, number: int) -> str:
+        """Addresses come back after many launches, as they do in EC2."""
+        taken = {machine.metadata.address for machine in self.machines}
+        every = (f"{self._network}.{(number + n) % _ADDRESSES + 1}" for n in range(_ADDRESSES))
+        return next(address for address in every if address not in taken)
+
+    async def _reclaim(self, machine: Machine) -> None:
+        """The instance is gone, whatever its agent's reason was."""
+        status = machine.agent.wait()
+        how = "killed" if machine.killed else f"its agent ended with status {status}"
+        self._told(f"{machine.instance_id} is gone: {how}")
+        if not machine.killed:
+            self._failed += is_failure(status, served=machine.instance_id in self._served)
+        if self._failed >= MAX_FAILURES or self._launched_in_vain >= MAX_LAUNCHES:
+            raise LocalRunError(
+                f"nodes end before they serve; the last one's log, {machine.log}, ends:\n{tail(machine.log)}"
+            )
+        self.machines.remove(machine)
+        await asyncio.to_thread(machine.close)
+        await self._emit(STATE_CHANGE_EVENT, machine, {"state": "shutting-down"})
+        await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[machine.instance_id])
+        await self._emit(STATE_CHANGE_EVENT, machine, {"state": "terminated"})
+
+    async def _emit(self, kind: str, machine: Machine, detail: dict[str, str]) -> None:
+        entry = {
+            "Source": DRILL_EVENT_SOURCE,
+            "DetailType": kind,
+            "Detail": json.dumps({"instance-id": machine.instance_id, **detail}),
+            "Resources": [f"arn:aws:ec2:{machine.metadata.zone}:instance/{machine.instance_id}"],
+        }
+        await asyncio.to_thread(self._events.put_events, Entries=[entry])
+
+    def tags(self, instance_id: str) -> dict[str, str]:
+        """What EC2 has on the instance now, the cluster's own tag left out."""
+        answer = self._ec2.describe_instances(InstanceIds=[instance_id])
+        held = answer["Reservations"][0]["Instances"][0].get("Tags", [])
+        return {t["Key"]: t["Value"] for t in held if t["Key"].startswith("Synkti") and t["Key"] != CLUSTER_TAG}
+
+
+def _version(group: dict[str, Any]) -> str:
+    """What is launched now, as the deployment says it."""
+    return next((tag["Value"] for tag in group["Tags"] if tag["Key"] == VERSION_TAG), "")

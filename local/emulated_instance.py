@@ -1,0 +1,167 @@
+"""One emulated instance: a loopback address, an IMDS stand-in, and the node agent that would boot there."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from local import imds
+from local.aws import ACCOUNT, REGION
+from local.errors import MendFirst
+from local.imds import InstanceMetadata
+from local.process_cleanup import kill_all_in, start
+from node_agent.contract.names import ENGINE_PORT, FRONT_DOOR_PORT, PEER_DOOR_PORT, checkpoints_bucket_name
+
+_ROOT = str(Path(__file__).parent.parent)
+AGENT = (sys.executable, "-m", "node_agent")
+PORTS = (FRONT_DOOR_PORT, PEER_DOOR_PORT, ENGINE_PORT, imds.PORT)
+
+EngineCommand = Callable[[str, int], list[str]]
+"""host, port -> the engine's command."""
+
+
+@dataclass(frozen=True)
+class MachineKind:
+    """What all instances of a run have in common. environ: of the agent and its engine; agent: the agent's command."""
+
+    cluster: str
+    model: str
+    model_dir: str
+    engine: EngineCommand
+    environ: dict[str, str]
+    folder: Path
+    logs: Path
+    agent: Sequence[str] = AGENT
+
+
+_TRIES = 5
+_LOOK_WITHIN_S = 2.0
+
+
+def free_network() -> str:
+    """The first three numbers of the loopback addresses of one run. Raises MendFirst where a port is taken on all."""
+    for _ in range(_TRIES):
+        network = f"127.{secrets.randbelow(100) + 100}.{secrets.randbelow(200) + 10}"
+        taken = [port for port in PORTS if not _is_free(f"{network}.1", port)]
+        if not taken:
+            return network
+    raise MendFirst(
+        f"a program on this machine listens on port {taken[0]} of all addresses, which every emulated instance needs; "
+        f"end it (ss -ltnp 'sport = :{taken[0]}' names it) and run again"
+    )
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+class Machine:
+    """Boots on construction; `agent` is its process. version: of the launch template that it was launched from."""
+
+    def __init__(self, kind: MachineKind, metadata: InstanceMetadata, version: str = "") -> None:
+        self.metadata = metadata
+        self.instance_id = metadata.instance_id
+        self.host = metadata.address
+        self.folder = kind.folder / metadata.instance_id
+        self.log = kind.logs / f"{metadata.instance_id}.log"
+        self.killed = False
+        self.version = version
+        # Beside the machine, not on it: killing the machine leaves the metadata service, as in EC2.
+        self._imds_folder = kind.folder / f"{metadata.instance_id}.imds"
+        self._imds_file = self._imds_folder / "metadata.json"
+        self._tell_imds(metadata)
+        environ = {**os.environ, "PYTHONPATH": _ROOT}
+        command = [sys.executable, "-m", "local.imds", str(self._imds_file)]
+        self._imds = start(command, self._imds_folder, environ, self.log)
+        self.agent: subprocess.Popen[bytes] = start(kind.agent, self.folder, self._environ(kind), self.log)
+
+    def _environ(self, kind: MachineKind) -> dict[str, str]:
+        return {
+            **kind.environ,
+            "PYTHONPATH": _ROOT,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds.url(self.host),
+            "SYNKTI_CLUSTER": kind.cluster,
+            "SYNKTI_MODEL_NAME": kind.model,
+            "SYNKTI_MODEL_DIR": kind.model_dir,
+            "SYNKTI_FRONT_HOST": self.host,
+            "SYNKTI_PEER_HOST": self.host,
+            "SYNKTI_ENGINE_HOST": self.host,
+            "SYNKTI_ENGINE_COMMAND": json.dumps(kind.engine(self.host, ENGINE_PORT)),
+            "SYNKTI_ADVERTISE_ADDRESS": f"{self.host}:{PEER_DOOR_PORT}",
+            "SYNKTI_STATE_DIR": str(self.folder),
+            "SYNKTI_CHECKPOINTS_BUCKET": checkpoints_bucket_name(kind.cluster, ACCOUNT, REGION),
+        }
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{FRONT_DOOR_PORT}"
+
+    @property
+    def running(self) -> bool:
+        return self.agent.poll() is None
+
+    def serves(self) -> bool:
+        """Whether its node takes requests; what a launch hook would wait for."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=_LOOK_WITHIN_S) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def give_notice(self, lead_s: float) -> None:
+        """What IMDS says from now on: EC2 takes the instance in `lead_s` seconds."""
+        self._tell_imds(replace(self.metadata, deadline=time.time() + lead_s))
+
+    def recommend_rebalance(self) -> None:
+        self._tell_imds(replace(self.metadata, rebalance_at=time.time()))
+
+    def scale_in(self) -> None:
+        """The group wants one less: a drain, in the agent's own time."""
+        self._tell_imds(replace(self.metadata, lifecycle="Terminated"))
+        self.agent.terminate()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the group has told it to go."""
+        return self.metadata.lifecycle == "Terminated"
+
+    def _tell_imds(self, metadata: InstanceMetadata) -> None:
+        """Whole or not at all: the service reads the file at every request."""
+        self.metadata = metadata
+        self._imds_folder.mkdir(parents=True, exist_ok=True)
+        new = self._imds_file.with_suffix(".new")
+        new.write_text(metadata.to_json())
+        new.replace(self._imds_file)
+
+    def signal_metadata(self, number: signal.Signals) -> None:
+        """Stop its metadata service (SIGSTOP), or let it continue (SIGCONT)."""
+        self._imds.send_signal(number)
+
+    def kill(self) -> None:
+        """The whole machine at once: agent, engine and all that they started."""
+        self.killed = True
+        kill_all_in(self.folder)
+        self.agent.wait()
+
+    def close(self) -> None:
+        """What is left of it, and its metadata."""
+        kill_all_in(self.folder)
+        self.agent.wait()
+        self._imds.kill()
+        self._imds.wait()

@@ -1,0 +1,48 @@
+"""`python -m local.fake_engine --host H --port P --model-name NAME`: a stand-in for `vllm serve`."""
+
+from __future__ import annotations
+
+import argparse
+
+import uvloop
+
+from local.fake_engine.process import serve
+from local.fake_engine.server import Config
+from local.fake_engine.triggers import read_trigger
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="local.fake_engine", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--model-name", required=True)
+    parser.add_argument("--also-named", action="append", default=[], help="another name of the model")
+    parser.add_argument("--seconds-per-token", type=float, default=0.02)
+    parser.add_argument("--seconds-per-request", type=float, default=0.0, help="more per token, for each under way")
+    parser.add_argument("--max-model-len", type=int, default=4096)
+    parser.add_argument("--shutdown-timeout", type=float, default=0.0)
+    parser.add_argument("--kv-transfer-config", help="taken as vLLM takes it; no blocks are kept here")
+    parser.add_argument("--faults", action="store_true", help="take losses to play at /standin/faults")
+    parser.add_argument("--max-num-seqs", type=int, default=1_024)
+    parser.add_argument("--plugged", action="store_true", help="with the plug-in: it can resume")
+    parser.add_argument(
+        "--on-text", action="append", type=read_trigger, default=[], help="TEXT=WHAT: fail at requests with TEXT"
+    )
+    given = parser.parse_args()
+    config = Config(
+        given.model_name,
+        given.seconds_per_token,
+        given.max_model_len,
+        given.shutdown_timeout,
+        given.faults,
+        given.max_num_seqs,
+        given.plugged,
+        given.seconds_per_request,
+        tuple(given.on_text),
+        tuple(given.also_named),
+    )
+    uvloop.run(serve(config, given.host, given.port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""An answer of the stand-in, step by step: what vLLM's detokenizer and stop rules make of the model's ids. Pure.
+
+Rules kept from vLLM 0.32 (v1/engine/detokenizer.py):
+
+* a text is sent only when its characters are whole: the steps before carry ids and an empty text;
+* with stop strings the last `max(len(stop)) - 1` characters are held back until the answer ends;
+* a stop string ends the answer in front of it, after `min_tokens`; the ids of it stay;
+* a prompt that ends inside a character makes the first text carry the *whole prompt*: continuation must avoid it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from local.fake_engine import model
+
+_MAX_N = 16
+_MAX_LOGPROBS = 20
+"""vLLM's --max-logprobs."""
+
+
+class BadRequest(ValueError):
+    """What vLLM would answer with 400. param: the field at fault."""
+
+    def __init__(self, message: str, param: str | None = None, status: int = 400) -> None:
+        super().__init__(message)
+        self.param = param
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """max_tokens: None for the rest of the context; seed: None where none matters.
+
+    begun, apart: what the plug-in is told: ids that the answer has, and whether they come one by one.
+    """
+
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False
+    seed: int | None = None
+    begun: tuple[int, ...] = ()
+    apart: bool = False
+
+    def of_choice(self, number: int) -> Sampling:
+        """As vLLM seeds the choices of one prompt."""
+        return self if self.seed is None else replace(self, seed=self.seed + number)
+
+    @property
+    def held_back(self) -> int:
+        return max(map(len, self.stop)) - 1 if self.stop and not self.include_stop else 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One token and the text it set free; a finish_reason with the last one."""
+
+    token: int
+    text: str
+    finish_reason: str | None = None
+    stop_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The whole of it."""
+
+    ids: tuple[int, ...]
+    text: str
+    finish_reason: str
+    stop_reason: str | None = None
+
+
+@dataclass
+class _Text:
+    """What is decoded so far, and what of it was sent."""
+
+    raw: bytes = b""
+    whole: str = ""
+    sent: int = field(default=0)
+
+    def add(self, data: bytes) -> None:
+        self.raw += data
+        text = self.raw.decode(errors="ignore")
+        if text.encode() == self.raw:
+            self.whole, self.raw = self.whole + text, b""
+
+    def take(self, held_back: int) -> str:
+        upto = max(self.sent, len(self.whole) - held_back)
+        text, self.sent = self.whole[self.sent : upto], upto
+        return text
+
+
+def steps(prompt: Sequence[int], sampling: Sampling, max_model_len: int) -> Iterator[Step]:
+    """The answer's steps. prompt: ids with BEGIN in them."""
+    room = max_model_len - len(prompt)
+    limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
+    continuation = model.Continuation(prompt, sampling.seed)
+    text = _Text(raw=_half_character(prompt))
+    for count in range(1, limit + 1):
+        token = continuation.next(sampling.ignore_eos or count <= sampling.min_tokens)
+        if count <= len(sampling.begun):
+            token = sampling.begun[count - 1]
+        text.add(model.piece(token))
+        if token == model.EOS:
+            yield Step(token, text.take(0), "stop")
+            return
+        found = _find_stop(text.whole, sampling) if count > sampling.min_tokens else None
+        if found is not None:
+            at, stop = found
+            text.whole = text.whole[: at + len(stop) if sampling.include_stop else at]
+            yield Step(token, text.take(0), "stop", stop)
+            return
+        if count == limit:
+            text.whole += text.raw.decode(errors="replace")
+            yield Step(token, text.take(0), "length")
+            return
+        yield Step(token, text.take(sampling.held_back))
+
+
+def _half_character(prompt: Sequence[int]) -> bytes:
+    """vLLM's trap: what the first text will carry where the prompt ends inside a character."""
+    data = b"".join(map(model.piece, prompt))
+    return b"" if data.decode(errors="ignore").encode() == data else data
+
+
+def _find_stop(text: str, sampling: Sampling) -> tuple[int, str] | None:
+    found = [(at, stop) for stop in sampling.stop if (at := text.find(stop)) >= 0]
+    return min(found, default=None)
+
+
+def answer(prompt: Sequence[int], sampling: Sampling, max_model_len: int = 4096) -> Answer:
+    """The whole answer, known in advance."""
+    done = list(steps(prompt, sampling, max_model_len))
+    last = done[-1]
+    return Answer(
+        tuple(s.token for s in done), "".join(s.text for s in done), last.finish_reason or "", last.stop_reason
+    )
+
+
+def read_sampling(body: dict[str, Any], chat: bool, *, plugged: bool = False) -> Sampling:
+    """plugged: whether the plug-in's arguments are known. Raises BadRequest."""
+    name = "max_completion_tokens" if chat and body.get("max_completion_tokens") is not None else "max_tokens"
+    max_tokens = body.get(name)
+    if max_tokens is None and not chat:
+        max_tokens = 16  # with an explicit null, too
+    if max_tokens == 0 and is_only_echo(body, chat):
+        max_tokens = 1  # it is generated, and not told
+    if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+        raise BadRequest(f"max_tokens must be at least 1, got {max_tokens}.", "max_tokens")
+    min_tokens = body.get("min_tokens") or 0
+    if max_tokens is not None and min_tokens > max_tokens:
+        raise BadRequest(f"min_tokens must be less than or equal to max_tokens={max_tokens}.", "min_tokens")
+    stop = body.get("stop") or ()
+    return Sampling(
+        max_tokens=max_tokens,
+        min_tokens=min_tokens,
+        ignore_eos=bool(body.get("ignore_eos")),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        include_stop=bool(body.get("include_stop_str_in_output")),
+        seed=body.get("seed") if body.get("temperature") != 0 else None,
+        **(_read_begun(body, max_tokens) if plugged else {}),
+    )
+
+
+def is_only_echo(body: dict[str, Any], chat: bool) -> bool:
+    """Whether a request is for its prompt, and for no answer."""
+    return not chat and bool(body.get("echo")) and body.get("max_tokens") == 0
+
+
+def _read_begun(body: dict[str, Any], max_tokens: int | None) -> dict[str, Any]:
+    extra = body.get("vllm_xargs") or {}
+    ids = extra.get("synkti_resume_ids") or ()
+    if any(not 0 <= token < model.VOCABULARY_SIZE for token in ids):
+        raise BadRequest(f"{ids} are not all in the vocabulary", "vllm_xargs")
+    if max_tokens is not None and len(ids) > max_tokens:
+        raise BadRequest(f"{len(ids)} ids are more than max_tokens={max_tokens}", "vllm_xargs")
+    return {"begun": tuple(ids), "apart": bool(extra.get("synkti_apart"))}
+
+
+def read_n(body: dict[str, Any]) -> int:
+    """How many choices each prompt gets. Raises BadRequest."""
+    n = body.get("n")
+    n = 1 if n is None else n
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MAX_N:
+        raise BadRequest(f"n must be from 1 to {_MAX_N}, got {n!r}.", "n")
+    if n > 1 and body.get("temperature") == 0:
+        raise BadRequest(f"n must be 1 when using greedy sampling, got {n}.", "n")
+    return n
+
+
+def read_logprobs(body: dict[str, Any], chat: bool) -> int | None:
+    """How many of the top tokens come with each token; None where no logprobs are wanted. Raises BadRequest."""
+    field = "top_logprobs" if chat else "logprobs"
+    count = (body.get("top_logprobs") or 0 if body.get("logprobs") else None) if chat else body.get("logprobs")
+    if count is None:
+        return None
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MAX_LOGPROBS:
+        raise BadRequest(f"`{field}` must be from 0 to {_MAX_LOGPROBS}, got {count!r}.", field)
+    return count
+
+
+def read_prompts(body: dict[str, Any], chat: bool, max_model_len: int) -> list[list[int]]:
+    """The ids of each of the request's prompts; a chat has one. Raises BadRequest."""
+    if chat:
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise BadRequest("messages must be a list of at least one message.", "messages")
+        return [_checked(model.chat_prompt(messages), max_model_len)]
+    prompt = body.get("prompt")
+    is_batch = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
+    prompts = prompt if is_batch and isinstance(prompt, list) else [prompt]
+    return [_checked(_completion_prompt(each), max_model_len) for each in prompts]
+
+
+def _completion_prompt(prompt: object) -> list[int]:
+    if prompt and isinstance(prompt, str):
+        return model.completion_prompt(prompt)
+    if prompt and isinstance(prompt, list) and all(isinstance(i, int) for i in prompt):
+        return model.completion_prompt(prompt)
+    raise BadRequest("prompt must be a text, a list of token ids, or a list of such.", "prompt")
+
+
+def _checked(ids: list[int], max_model_len: int) -> list[int]:
+    outside = [i for i in ids if not 0 <= i < model.VOCABULARY_SIZE]
+    if outside:
+        raise BadRequest(f"Token id {outside[0]} is out of vocabulary", "prompt")
+    if len(ids) >= max_model_len:
+        raise BadRequest(
+            f"This model's maximum context length is {max_model_len} tokens. However, your prompt has {len(ids)}.",
+            "prompt",
+        )
+    return ids

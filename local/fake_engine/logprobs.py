@@ -1,0 +1,89 @@
+"""Log probabilities of the stand-in, in vLLM's two shapes. Pure.
+
+A value is a function of the token and its place in the whole of prompt and answer, so that an answer that goes on
+elsewhere has the values of one that was never cut. Rules kept from vLLM 0.32 (v1/engine/logprobs.py, entrypoints):
+
+* a token inside a character has an empty text, and the one that completes it has the character;
+* `text_offset` adds up the texts of the tokens, special ones included, not the text that was sent;
+* the model's own token comes first, and is one of the top k where it is the likeliest, as here it always is;
+* the first token of a prompt has no values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from local.fake_engine import model
+
+_LETTERS = range(ord("a"), ord("z") + 1)
+_NAMES = {model.EOS: "<eos>", model.BEGIN: "<begin>"}
+_APART = 0.25
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A token's text and values. top: texts and values, its own first; logprob None for a prompt's first token."""
+
+    text: str
+    logprob: float | None
+    top: tuple[tuple[str, float], ...]
+
+
+class Scorer:
+    """Scores tokens one after another. place: of the first, in prompt and answer; count: how many of the top."""
+
+    def __init__(self, place: int, count: int) -> None:
+        self._place = place
+        self._count = count
+        self._raw = b""  # of a character under way
+
+    def score(self, token: int, of_prompt: bool = False) -> Scored:
+        text, place = self._text(token), self._place
+        self._place += 1
+        if place == 0:
+            return Scored(text, None, ())
+        own = -(1 + (token * 31 + place * 17) % 63) / 256
+        # A prompt's token is not the likeliest one: the top k come after it.
+        others = self._count if of_prompt else max(0, self._count - 1)
+        letters = [letter for letter in _LETTERS if letter != token]
+        start = token + place
+        chosen = [chr(letters[(start + rank) % len(letters)]) for rank in range(others)]
+        return Scored(
+            text, own, ((text, own), *((other, own - _APART * rank) for rank, other in enumerate(chosen, start=1)))
+        )
+
+    def _text(self, token: int) -> str:
+        piece = model.piece(token)
+        if not piece:
+            return _NAMES.get(token, f"<{token}>")
+        self._raw = self._raw + piece if piece[0] >= 0x80 else piece
+        text = self._raw.decode(errors="replace")
+        if text.endswith("\ufffd"):
+            return ""
+        self._raw = b""
+        return text
+
+
+def for_chat(tokens: Sequence[Scored], count: int) -> dict[str, Any]:
+    return {"content": [{**_entry(t.text, t.logprob), "top_logprobs": _entries(t, count)} for t in tokens]}
+
+
+def _entries(token: Scored, count: int) -> list[dict[str, Any]]:
+    return [_entry(text, value) for text, value in token.top[:count]]
+
+
+def _entry(text: str, value: float | None) -> dict[str, Any]:
+    return {"token": text, "logprob": value, "bytes": list(text.encode())}
+
+
+def for_completion(tokens: Sequence[Scored], offset: int) -> dict[str, Any]:
+    """offset: of the first of them."""
+    offsets = [offset + sum(len(t.text) for t in tokens[:at]) for at in range(len(tokens))]
+    return {
+        "text_offset": offsets,
+        "token_logprobs": [t.logprob for t in tokens],
+        "tokens": [t.text for t in tokens],
+        "top_logprobs": [None if t.logprob is None else dict(t.top) for t in tokens],
+    }

@@ -1,0 +1,322 @@
+"""One connection at a door, and the requests on it.
+
+Rules kept here:
+
+* a request is whole before anybody sees it, and its head, its body and the time that it takes are bounded
+  (`http_message`);
+* one request is answered at a time; what a client sends ahead of that waits, a bounded number of requests, and is not
+  begun while the client does not read;
+* whoever answers hears when the client is gone, and when it is slow; a client that does not read for too long is gone;
+* every answer is written whole and in its turn: an error, too, waits for the answers that were asked for before it;
+* after an error that leaves the connection unusable the client still gets to read why, before it is closed;
+* an ended connection is freed at once: nothing that belongs to it holds it (tests run with the collector off).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import orjson
+
+from node_agent.adapters.http_message import MessageReader
+from node_agent.adapters.http_request import STATUS, Request
+from node_agent.contract.errors import openai_error
+from node_agent.core.http.body_budget import HeldBody
+from node_agent.core.http.connection_limits import Place
+from node_agent.core.http.request_head import Fault
+
+if TYPE_CHECKING:
+    from node_agent.adapters.http_server import HttpServer
+
+LINGER_S = 2.0
+"""How long a refused client may still be listened to: closed at once, it might never read why."""
+
+HEALTH_WITHIN_S = 5.0
+"""How long a connection beyond the bounds may take to ask for the node's health."""
+
+_PROGRESS_BYTES = 48 * 1024
+"""What a slow client has to take within `unread_s`: from a transport's high-water mark to its low one."""
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_FULL = Fault(503, "too_many_connections", "This node has no connection to spare; try another node.")
+_FULL_OF_ADDRESS = Fault(429, "too_many_connections", "Your address has as many connections here as one may have.")
+
+
+class DoorConnection(asyncio.Protocol):
+    """See the module. A Receiver of its reader."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self.server = server
+        self.is_congested = False
+        self.address = ""
+        self.write: Callable[[bytes], None] = _to_nobody
+        self.place = Place.NONE
+        self._transport: asyncio.Transport | None = None
+        self._reader = MessageReader(self, server.limits)
+        self._first: bytes | None = b"" if server.other is not None else None
+        self._current: Request | None = None
+        self._waiting: deque[Request] = deque()
+        self._refusal: bytes | None = None  # the last word on this connection, in its turn
+        self._refused_at: float | None = None  # when it was written
+        self._owes_leave = False  # a client waits with its body until the answers before it are written
+        self._free_at = self._began_at = server.now  # since when nothing is being answered; since when a request comes
+        self._mark: tuple[float, int] = (server.now, 0)  # when its body was so large
+        self._unread: tuple[float, int] | None = None  # since when a client has not read, and how much lay there
+        self._body: HeldBody | None = None  # of the request that is not whole
+        self._bodies: dict[Request, HeldBody] = {}
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment] # a server's is one
+        self.write = self._transport.write  # type: ignore[union-attr] # it was just set
+        name = transport.get_extra_info("peername")
+        self.address = str(name[0]) if name else ""
+        self.place = self.server.enter(self, self.address)
+        if self.place is Place.NONE or self.server.is_over:
+            self.abort()  # even to say so costs a connection
+        elif self.server.is_closing:
+            self.fault(_FULL)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.server.leave(self, self.address)
+        self._transport, self.write = None, _to_nobody
+        self._reader.close()
+        requests = (self._current, *self._waiting)
+        self._current = None
+        self._waiting.clear()
+        for request in requests:
+            if request is not None:
+                request.client_left()
+        for body in (self._body, *self._bodies.values()):
+            if body is not None:
+                self.server.bodies.release(body)
+        self._body, self._refusal = None, None
+        self._bodies.clear()
+
+    def pause_writing(self) -> None:
+        self._lag(True)
+
+    def resume_writing(self) -> None:
+        self._lag(False)
+        if self._current is None and self._refused_at is None:
+            self._go_on()
+
+    def _lag(self, lags: bool) -> None:
+        self.is_congested = lags
+        if self._current is not None:
+            self._current.client_lags(lags)
+
+    def data_received(self, data: bytes) -> None:
+        if self._first is not None:
+            data = self._greet(self._first + data)
+        if data and self._refusal is None:
+            if not self._reader.is_partial:
+                self._time_request()
+            self._reader.feed(data)
+
+    def _time_request(self) -> None:
+        """From now on a request is coming."""
+        self._began_at = self.server.now
+        self._mark = (self._began_at, 0)
+
+    def _greet(self, first: bytes) -> bytes:
+        """The first bytes, unless they, or what may still come, begin something else than HTTP."""
+        other = self.server.other
+        if other is None or self._transport is None:
+            return first
+        if len(first) < len(other.preface) and other.preface.startswith(first):
+            self._first = first
+            return b""
+        self._first = None
+        if not first.startswith(other.preface) or self.place is not Place.FULL:
+            return first
+        transport, self._transport, self.write = self._transport, None, _to_nobody
+        self.server.leave(self, self.address)
+        self._reader.close()
+        protocol = other.take_over(transport)
+        transport.set_protocol(protocol)
+        protocol.data_received(first)
+        return b""
+
+    # what the reader reads
+
+    def request(self, method: str, target: str, headers: dict[bytes, bytes], body: bytes) -> None:
+        request = Request(self, method, target, headers, body)
+        request.knows_chunks = self._reader.version == "1.1"
+        request.may_stay = request.knows_chunks and self._reader.keeps_alive
+        self._owes_leave = False
+        if self._body is not None:
+            self._body.is_whole = True
+            self._bodies[request] = self._body
+            self._body = None
+        if self.place is not Place.FULL:
+            if request.method != "GET" or request.path not in self.server.limits.health:
+                self.fault(_FULL if self.place is Place.HEALTH_ONLY else _FULL_OF_ADDRESS)
+                return
+            request.may_stay = False
+        if self._current is None and not self._waiting and not self.is_congested:
+            self._answer(request)
+        elif len(self._waiting) < self.server.limits.pipelined:
+            self._waiting.append(request)
+            self._read(False)
+        else:
+            self.server.refused("pipelined")
+            self.abort()
+
+    def holds(self, size: int) -> bool:
+        if self._body is None:
+            self._body = HeldBody(self.address, self._give_up_body)
+        return self.server.holds(self._body, size)
+
+    def _give_up_body(self) -> None:
+        self.fault(Fault(503, "too_many_bodies", "This node needs the room of your unfinished request; try again."))
+
+    def wants_leave(self) -> None:
+        if self._current is None and not self._waiting:
+            self.write(_CONTINUE)
+        else:
+            self._owes_leave = True
+
+    def fault(self, fault: Fault) -> None:
+        """An error that is the last word on this connection; the client may read it before it is closed.
+
+        Answers that were asked for before come before it.
+        """
+        if self._refusal is not None or self._transport is None:
+            return
+        self._reader.stop()
+        self.server.refused(fault.code)
+        body = orjson.dumps(openai_error(fault.status, fault.code, fault.message))
+        again = b"retry-after: 1\r\n" if fault.status in (429, 503) else b""
+        lines = b"content-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n"
+        self._refusal = b"".join((STATUS[fault.status], self.server.date, lines % (len(body), again), body))
+        if self._body is not None:
+            self.server.bodies.release(self._body)
+            self._body = None
+        if self._current is None and not self._waiting:
+            self._go_on()
+
+    # requests
+
+    def _answer(self, request: Request) -> None:
+        self._current = request
+        self.server.run(request).add_done_callback(lambda task: request.break_off())
+
+    def answered(self, request: Request) -> None:
+        """The answer to the current request was written."""
+        self._current = None
+        self._release(request)
+        self._free_at = self.server.now
+        if not request.may_stay or self.server.is_closing:
+            self._close()
+        elif not self.is_congested:
+            self._go_on()
+
+    def broke_off(self, request: Request) -> None:
+        """Nobody will answer the current request any more, which is not answered, or not to its end."""
+        if request.is_begun:
+            self.abort()
+            return
+        self._current = None
+        self._release(request)
+        self._waiting.clear()
+        self._refusal = None
+        self.fault(Fault(500, "internal_error", "This node could not answer; the reason is in its log."))
+
+    def _release(self, request: Request) -> None:
+        if self._bodies and (body := self._bodies.pop(request, None)) is not None:
+            self.server.bodies.release(body)
+
+    def _go_on(self) -> None:
+        """Nothing is being answered: what comes next."""
+        if self._waiting:
+            self._answer(self._waiting.popleft())
+        elif self._refusal is not None:
+            self._refused_at = self.server.now
+            self._read(True)
+            self.write(self._refusal)
+        else:
+            if self._owes_leave:
+                self._owes_leave = False
+                self._time_request()
+                self.write(_CONTINUE)
+            self._read(True)
+
+    # the transport
+
+    def _read(self, reads: bool) -> None:
+        if self._transport is not None and self._transport.is_reading() is not reads:
+            if reads and self._transport.is_closing():
+                return
+            (self._transport.resume_reading if reads else self._transport.pause_reading)()
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def end_when_idle(self) -> None:
+        """The door closes: what is under way may end, and is the last."""
+        if self._current is None and not self._reader.is_partial:
+            self._close()
+
+    # time
+
+    def check(self, now: float) -> None:
+        """Called about once a second: end what takes too long."""
+        transport = self._transport
+        if transport is None:
+            return
+        if self.is_congested or transport.is_closing():
+            self._check_reader(transport, now)
+        else:
+            self._unread = None
+        if self._refused_at is not None:
+            quiet_s = now - self._refused_at
+            if quiet_s > LINGER_S:
+                self.abort() if quiet_s > 2 * LINGER_S else self._close()
+        elif self._current is None and not self._waiting:
+            self._check_request(now)
+
+    def _check_reader(self, transport: asyncio.Transport, now: float) -> None:
+        """A client that does not read: it, and whatever it has here, ends after a while."""
+        size = transport.get_write_buffer_size()
+        since, before = self._unread or (now, size)
+        if size <= before - _PROGRESS_BYTES:
+            since, before = now, size
+        self._unread = since, max(before, size)
+        if now - since > self.server.limits.unread_s:
+            self.server.refused("unread")
+            self.abort()
+
+    def _check_request(self, now: float) -> None:
+        """A request that is not whole, or none."""
+        limits, reader = self.server.limits, self._reader
+        if self.place is not Place.FULL and now - self._free_at > HEALTH_WITHIN_S:
+            self.fault(_FULL if self.place is Place.HEALTH_ONLY else _FULL_OF_ADDRESS)
+        elif reader.is_partial or self._first:
+            took_s = now - self._began_at
+            if took_s > (limits.request_s if reader.head_is_complete else limits.stalled_s) or self._trickles(now):
+                self.fault(Fault(408, "request_timeout", f"The request was not whole after {took_s:.0f} s."))
+        elif now - self._free_at > limits.idle_s:
+            self._close()
+
+    def _trickles(self, now: float) -> bool:
+        """Whether less of a body came, within `stalled_s`, than has to come."""
+        limits, size = self.server.limits, self._reader.body_bytes
+        since, before = self._mark
+        if now - since <= limits.stalled_s:
+            return False
+        self._mark = (now, size)
+        return size - before < limits.stalled_bytes
+
+
+def _to_nobody(data: bytes) -> None:
+    """The client is gone: nobody reads it."""

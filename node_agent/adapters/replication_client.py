@@ -1,0 +1,275 @@
+"""Connections to keepers: messages of many streams, those of one moment in one frame.
+
+What goes when is `core/replication/ack_batches`' to decide. A link holds what is sent while it connects, and no more
+than MAX_HELD_BYTES of what the other side does not take: a keeper that far behind is lost, and its streams go to
+another. So is one that does not answer the greeting within GREET_WITHIN_S, or closes the connection instead: it lives,
+and does not take this node for a peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from node_agent.core.common.address import Address
+from node_agent.core.common.request_auth import sign
+from node_agent.core.node.peer_clocks import PeerClocks
+from node_agent.core.replication.ack_batches import Batches
+from node_agent.core.replication.protocol import (
+    ACK,
+    CLOCK_PREFACE,
+    MAX_PREFACE_BYTES,
+    PREFACE,
+    REFUSED,
+    STAMPED,
+    Message,
+    Opener,
+    Sealer,
+    session_key,
+)
+from node_agent.ports import LinkOwner
+
+CONNECT_TIMEOUT_S = 2.0
+GREET_WITHIN_S = 5.0
+TURNED_AWAY = "turned-away"
+_TCP_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000),
+)
+"""A host that vanished closes nothing: after 20 s the link is lost."""
+
+MAX_HELD_BYTES = 32 * 1024 * 1024
+_COUNTED = 2**32
+_log = logging.getLogger(__name__)
+
+
+class TcpJournalLinks:
+    """The JournalLinks port. key: the cluster's; clock: unix seconds, steady; source: as HttpClient's.
+
+    clocks: what is known of peers' clocks, and learned here; None where nothing is.
+    """
+
+    def __init__(
+        self,
+        key: bytes,
+        clock: Callable[[], float],
+        lag_s: float,
+        source: str | None = None,
+        clocks: PeerClocks | None = None,
+    ) -> None:
+        self._source = (source, 0) if source else None
+        self._key = key
+        self._clock = clock
+        self._lag_s = lag_s
+        self._clocks = clocks
+
+    def connect(self, address: Address, owner: LinkOwner) -> TcpLink:
+        return TcpLink(address, self._source, self, Batches(self._lag_s), owner)
+
+    def greeting(self, address: Address) -> Greeting:
+        """What a connection to a keeper begins with, signed in the keeper's own time where that is known."""
+        nonce, now = secrets.token_hex(12), self._clock()
+        if self._clocks is None:
+            stamp = sign(self._key, *STAMPED, b"", now, nonce)
+        else:
+            stamp = self._clocks.stamp(str(address), *STAMPED, b"", now, nonce)
+        return Greeting(self._key, nonce, stamp, now)
+
+    def heard_clock(self, address: Address, greeting: Greeting, line: bytes) -> bool:
+        """The keeper refused the greeting and said its time. Whether a second greeting makes sense."""
+        if self._clocks is None:
+            return False
+        now = self._clock()
+        return self._clocks.heard(str(address), line.decode("latin-1"), greeting.nonce, now - greeting.at, now)
+
+
+class Greeting(NamedTuple):
+    """The cluster's key, this side's nonce, the stamp over it, and when that was made (this node's unix seconds)."""
+
+    key: bytes
+    nonce: str
+    stamp: str
+    at: float
+
+
+class TcpLink(asyncio.Protocol):
+    """The JournalLink port; it connects by itself, and once more where the keeper's clock is another one."""
+
+    def __init__(
+        self,
+        address: Address,
+        source: tuple[str, int] | None,
+        links: TcpJournalLinks,
+        batches: Batches,
+        owner: LinkOwner,
+    ) -> None:
+        self._address = address
+        self._source = source
+        self._links = links
+        self._greeting = links.greeting(address)
+        self._greets_again = False
+        self._batches = batches
+        self._owner: LinkOwner | None = owner
+        self._acknowledged = 0  # batches
+        self._flushing = False
+        self._heard = b""
+        self._transport: asyncio.Transport | None = None
+        self._sealer: Sealer | None = None
+        self._opener: Opener | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._greeting_timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._connecting = self._loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        host, port = self._address.host, self._address.port
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._loop.create_connection(lambda: self, host, port, local_addr=self._source)
+        except ConnectionRefusedError:
+            self._lose("refused")
+        except (TimeoutError, OSError):
+            self._lose("unreachable")
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment] # create_connection gives a Transport
+        if self._owner is None:
+            self.close()
+            return
+        self._greeting_timer = self._loop.call_later(GREET_WITHIN_S, self._lose, "silent")
+        if (sock := transport.get_extra_info("socket")) is not None:
+            for option in _TCP_OPTIONS:
+                sock.setsockopt(*option)
+        self._transport.write(PREFACE + self._greeting.stamp.encode() + b"\n")  # type: ignore[union-attr] # it was just set
+
+    def data_received(self, data: bytes) -> None:
+        if self._owner is None:
+            return
+        if self._opener is None:
+            data = self._greeted(data)
+        if self._opener is None:
+            return
+        try:
+            for messages in self._opener.feed(data):
+                self._hear(messages)
+        except ValueError:  # a bad frame, or an acknowledgement of what was never sent
+            self._lose("broken")
+
+    def _hear(self, messages: Iterable[Message]) -> None:
+        for kind, handle, number, body in messages:
+            if self._owner is None:
+                return
+            if kind == ACK:
+                receipts = self._batches.acknowledged((number - self._acknowledged) % _COUNTED)
+                self._acknowledged = number
+                self._flush()
+                self._owner.acknowledged(receipts)
+            elif kind == REFUSED:
+                self._owner.refused(handle, body.decode("ascii", "replace"))
+
+    def _greeted(self, data: bytes) -> bytes:
+        """The keeper's first line has come: what is behind it."""
+        heard = self._heard + data
+        line, end, rest = heard.partition(b"\n")
+        if end and line.startswith(CLOCK_PREFACE):
+            self._greet_again(line.removeprefix(CLOCK_PREFACE))
+            return b""
+        if len(line) > MAX_PREFACE_BYTES or (end and not line.startswith(PREFACE)):
+            self._lose("broken")
+            return b""
+        if not end:
+            self._heard = heard
+            return b""
+        nonce = line.removeprefix(PREFACE).decode("latin-1")
+        key = session_key(self._greeting.key, self._greeting.nonce, nonce)
+        self._sealer, self._opener = Sealer(key, b"owner"), Opener(key, b"keeper")
+        self._heard = b""
+        if self._greeting_timer is not None:
+            self._greeting_timer.cancel()
+        self._flush()
+        return rest
+
+    def _greet_again(self, line: bytes) -> None:
+        """The keeper's clock is another one. It is believed once on a link: a second time, something else is wrong."""
+        if self._greets_again or not self._links.heard_clock(self._address, self._greeting, line):
+            self._lose(TURNED_AWAY)
+            return
+        _log.info("the clock of keeper %s is another one; greeting it in its own time", self._address)
+        self._greets_again = True
+        if self._greeting_timer is not None:
+            self._greeting_timer.cancel()
+        self._greeting = self._links.greeting(self._address)
+        self._heard = b""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()  # `connection_lost` then connects again
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._greets_again and self._transport is None and self._owner is not None:
+            self._connecting = self._loop.create_task(self._connect())
+        elif self._opener is None:
+            self._lose(TURNED_AWAY)
+        else:
+            self._lose("eof" if exc is None else "reset")
+
+    # JournalLink
+
+    @property
+    def is_late(self) -> bool:
+        return self._batches.is_late
+
+    def send(self, message: bytes, receipt: object = None) -> None:
+        if self._batches.put(message, receipt, self._loop.time()):
+            self._watch()
+            if not self._flushing and self._batches.may_send:
+                self._flushing = True
+                self._loop.call_soon(self._flush)  # once this moment's messages are all there
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._sealer is None or self._transport is None:
+            if self._batches.held_bytes > MAX_HELD_BYTES:
+                self._lose("too-slow")
+            return
+        while self._batches.may_send:
+            self._transport.write(self._sealer.seal(self._batches.take()))
+
+    def _watch(self) -> None:
+        """See that the owner hears in time of what is overdue."""
+        due = self._batches.next_due() if self._timer is None else None
+        if due is not None:
+            self._timer = self._loop.call_at(due, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        receipts = self._batches.overdue(self._loop.time())
+        self._watch()
+        if receipts and self._owner is not None:
+            self._owner.overdue(receipts)
+        if self._batches.held_bytes > MAX_HELD_BYTES:
+            self._lose("too-slow")
+
+    def _lose(self, why: str) -> None:
+        owner, self._owner = self._owner, None
+        self.close()
+        if owner is not None:
+            owner.lost(why)
+
+    def close(self) -> None:
+        self._owner = None
+        self._connecting.cancel()
+        for timer in (self._timer, self._greeting_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._greeting_timer = None
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None

@@ -1,0 +1,126 @@
+"""What AWS says about an instance: from IMDS on the node, from EventBridge in the Lambdas. One parser for each kind.
+
+Rules kept here: the unknown is not an error but `None`, because AWS adds kinds; the malformed raises ValueError,
+because silence would hide it; an instance is named by `detail.instance-id`, never by the event's ARN, which for
+spot events holds a zone in the place of a region and no account.
+
+Source: facts of the AWS documentation on spot-instance-termination-notices and rebalance recommendations.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from node_agent.contract.timestamps import parse_instant
+
+NOTICE_LEAD_S = 120.0
+"""EC2 gives about two minutes from notice to reclaim; an event carries the notice's time, not the deadline."""
+
+_INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
+
+
+@dataclass(frozen=True)
+class InterruptionNotice:
+    """EC2 takes the instance at `deadline` (unix seconds); action is terminate, stop or hibernate.
+
+    as_of: what time it was, by the clock of whoever gave the notice, when it was read; None where nobody said.
+    """
+
+    deadline: float
+    action: str
+    as_of: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class SpotInterruption:
+    event_id: str
+    instance_id: str
+    at: float
+    action: str
+
+
+@dataclass(frozen=True)
+class RebalanceRecommendation:
+    event_id: str
+    instance_id: str
+    at: float
+
+
+@dataclass(frozen=True)
+class StateChange:
+    event_id: str
+    instance_id: str
+    at: float
+    state: str
+
+
+Ec2Event = SpotInterruption | RebalanceRecommendation | StateChange
+
+
+def parse_instance_action(body: str) -> InterruptionNotice:
+    """The body of IMDS `spot/instance-action`. Raises ValueError where it is not one."""
+    document = _document(body)
+    return InterruptionNotice(parse_instant(_text(document, "time")), _text(document, "action"))
+
+
+def parse_rebalance(body: str) -> float:
+    """The body of IMDS `events/recommendations/rebalance`: when it was given, unix seconds. Raises ValueError."""
+    return parse_instant(_text(_document(body), "noticeTime"))
+
+
+def parse_event(event: Mapping[str, Any]) -> Ec2Event | None:
+    """An EventBridge event of EC2, or None for a kind that no handler knows.
+
+    Raises ValueError where a known kind lacks what it must have: the invocation should fail and be seen.
+    """
+    kind = event.get("detail-type")
+    if not isinstance(kind, str) or kind not in _PARSERS:
+        return None
+    detail = _mapping(event.get("detail"))
+    instance_id = _text(detail, "instance-id")
+    if not _INSTANCE_ID.fullmatch(instance_id):
+        raise ValueError(f"not an instance id: {instance_id!r}")
+    return _PARSERS[kind](_text(event, "id"), instance_id, parse_instant(_text(event, "time")), detail)
+
+
+def _interruption(event_id: str, instance_id: str, at: float, detail: Mapping[str, Any]) -> Ec2Event:
+    return SpotInterruption(event_id, instance_id, at, _text(detail, "instance-action"))
+
+
+def _rebalance(event_id: str, instance_id: str, at: float, detail: Mapping[str, Any]) -> Ec2Event:
+    return RebalanceRecommendation(event_id, instance_id, at)
+
+
+def _state_change(event_id: str, instance_id: str, at: float, detail: Mapping[str, Any]) -> Ec2Event:
+    return StateChange(event_id, instance_id, at, _text(detail, "state"))
+
+
+INTERRUPTION_EVENT = "EC2 Spot Instance Interruption Warning"
+REBALANCE_EVENT = "EC2 Instance Rebalance Recommendation"
+STATE_CHANGE_EVENT = "EC2 Instance State-change Notification"
+
+_PARSERS = {INTERRUPTION_EVENT: _interruption, REBALANCE_EVENT: _rebalance, STATE_CHANGE_EVENT: _state_change}
+
+
+def _document(body: str) -> Mapping[str, Any]:
+    try:
+        return _mapping(json.loads(body))
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected an object, got {type(value).__name__}")
+    return value
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    value = document.get(key)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{key!r} is missing or not a text")
+    return value

@@ -1,0 +1,1 @@
+"""What every feature needs: addresses, backoff, signatures, bounds on log lines."""

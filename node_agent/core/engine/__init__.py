@@ -1,0 +1,1 @@
+"""What this node's vLLM does: its metrics, whether it works, and its life."""

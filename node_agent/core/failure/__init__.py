@@ -1,0 +1,1 @@
+"""Whose fault a failed request is, and what follows."""

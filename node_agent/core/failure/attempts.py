@@ -1,0 +1,95 @@
+"""What became of one request at the engines that were asked, and what its client gets where none of them answered.
+
+asked --answered------------------------------> the client has it; who was in doubt for it is counted as failing
+      --failed: ELSEWHERE, below the bound----> another engine
+      --failed: ONCE_MORE, the first time-----> another engine
+      --failed: ONCE_MORE, the second time----> the client gets that answer
+      --failed: FINAL-------------------------> the client gets that answer
+      --no engine is left, or the bound-------> the last answer that is the request's; busy; or which losses
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from node_agent.contract.errors import openai_error
+from node_agent.core.failure.attribution import Counts, Next, Verdict
+
+MAX_ENGINES = 3
+"""Engines that are asked for one request, before it ends with an error."""
+
+MAX_ASKED = 8
+"""The same with those that gave it back because they go, or did not take it because they do not serve."""
+
+_OPINIONS = 2
+_NOT_LOST = frozenset({"handoff", "not-serving"})
+_BUSY = frozenset({"engine-busy", "peer-busy"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An engine's own answer, to be passed on as it is. headers: beside the content-type; is_event: it came as an error
+    event of a stream."""
+
+    status: int
+    body: bytes
+    content_type: bytes = b"application/json"
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    is_event: bool = False
+
+
+class Tries:
+    """See the module. whys: of the failures, in order; in_doubt: nodes whose fault it is if another engine can."""
+
+    def __init__(self) -> None:
+        self.whys: list[str] = []
+        self.in_doubt: list[str] = []
+        self._answer: Answer | None = None
+        self._failures = 0
+
+    def failed(self, instance_id: str, verdict: Verdict, answer: Answer | None = None) -> bool:
+        """Whether another engine may be asked. answer: what the engine said, where it said something."""
+        self.whys.append(verdict.why)
+        if verdict.counts is Counts.IN_DOUBT:
+            self.in_doubt.append(instance_id)
+        if verdict.next is Next.ELSEWHERE:
+            return not self.is_at_bound
+        self._failures += 1
+        is_agreed = verdict.next is Next.FINAL or self._failures >= _OPINIONS
+        if answer is not None and verdict.counts is Counts.NO:
+            self._answer = answer
+        elif is_agreed and self._answer is None:
+            self._answer = _without_words(self.whys)
+        return not is_agreed and not self.is_at_bound
+
+    @property
+    def is_at_bound(self) -> bool:
+        """Whether as many engines were asked as may be."""
+        lost = sum(why not in _NOT_LOST for why in self.whys)
+        return lost >= MAX_ENGINES or len(self.whys) >= MAX_ASKED
+
+    @property
+    def answer(self) -> Answer | None:
+        """What the client gets where no other engine is asked; None where it was only lost."""
+        return self._answer
+
+    @property
+    def were_busy(self) -> bool:
+        """Whether every engine only had no room."""
+        return bool(self.whys) and _BUSY.issuperset(self.whys)
+
+    def in_words(self, what: str) -> str:
+        """The failures, for people. what: who failed, in the plural."""
+        count = len(self.whys)
+        return f"{count} {what if count != 1 else what.removesuffix('s')} ({', '.join(self.whys)})"
+
+
+def _without_words(whys: list[str]) -> Answer:
+    message = (
+        f"{len(whys)} engines failed at this request ({', '.join(whys)}) and gave no error that could be passed on;"
+        " it seems to be the request's own fault. Change it before you send it again."
+    )
+    return Answer(500, orjson.dumps(openai_error(500, "engine_error", message)))

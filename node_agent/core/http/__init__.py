@@ -1,0 +1,1 @@
+"""HTTP requests before anybody reads their bodies: heads, bounds, connections."""

@@ -1,0 +1,159 @@
+"""What somebody has of a stream's context: the names of its blocks in their order, and how they are brought.
+
+Blocks travel one behind the other, each with its header (`core/kv/blocks`), so that the receiver can tell them apart
+and check each. A draining node keeps all of a stream's blocks in one object of the checkpoints bucket, because S3
+takes seconds for hundreds of small ones; its index lies beside it and is written last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from node_agent.contract.names import KV_BLOCKS_PREFIX
+from node_agent.core.kv.blocks import HEADER_BYTES, KEY_BYTES, MAX_BLOCK_BYTES, Header, block_names, read_header
+
+MAX_BLOCKS = 65_536
+"""Of one stream: a million tokens in blocks of 16."""
+
+BATCH_BYTES = 8 * 1024 * 1024
+"""Asked for at once: what S3 recommends for a range, and little enough to hold in memory a few times."""
+
+_NAME = re.compile(r"[0-9a-f]{%d}(\.\d{1,4}of\d{1,4})?\.kv" % (2 * KEY_BYTES))  # noqa: UP031 # braces of both kinds
+_STREAM = re.compile(r"[0-9a-f]{8,64}")
+
+
+@dataclass(frozen=True)
+class Index:
+    """names, sizes: of the blocks' files, from the first on; object_key: where they lie in S3, "" at a peer."""
+
+    fingerprint: bytes
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    object_key: str = ""
+
+    @property
+    def size(self) -> int:
+        return sum(self.sizes)
+
+    def to_bytes(self) -> bytes:
+        told = {"fingerprint": self.fingerprint.hex(), "names": self.names, "sizes": self.sizes}
+        return orjson.dumps({**told, "object": self.object_key})
+
+
+def read_index(data: bytes) -> Index:
+    """Raises ValueError where it is none."""
+    try:
+        told = orjson.loads(data)
+        index = Index(
+            bytes.fromhex(told["fingerprint"]),
+            tuple(map(str, told["names"])),
+            tuple(map(int, told["sizes"])),
+            str(told["object"]),
+        )
+    except (KeyError, TypeError, OverflowError) as error:
+        raise ValueError(f"not an index of blocks: {error!r}") from error
+    if len(index.names) != len(index.sizes) or len(index.names) > MAX_BLOCKS:
+        raise ValueError("an index of blocks that does not fit together")
+    if not all(map(is_block_name, index.names)):
+        raise ValueError("an index with a name that is no block's")
+    if not all(HEADER_BYTES <= size <= HEADER_BYTES + MAX_BLOCK_BYTES for size in index.sizes):
+        raise ValueError("an index with a size that is no block's")
+    return index
+
+
+def is_block_name(name: str) -> bool:
+    """Whether a block's file may be called so; nothing else may be asked for."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_stream_id(text: str) -> bool:
+    return _STREAM.fullmatch(text) is not None
+
+
+def index_key(fingerprint: bytes, stream: str) -> str:
+    return f"{KV_BLOCKS_PREFIX}{fingerprint.hex()}/{stream}.json"
+
+
+def blocks_key(fingerprint: bytes, stream: str) -> str:
+    return f"{KV_BLOCKS_PREFIX}{fingerprint.hex()}/{stream}.blocks"
+
+
+def heads_of(stream: str, heads: Mapping[str, bytes]) -> list[bytes]:
+    """The last blocks of a stream's requests. heads: by the engine's name for the request, which holds the stream's."""
+    found = [key for request, key in heads.items() if stream in request]
+    return list(dict.fromkeys(reversed(found)))
+
+
+def walk(head: bytes, shards: int, header: Callable[[str], Header | None]) -> list[str]:
+    """The names of all blocks from the first to `head`, all shards of each; [] where the way back has a gap.
+
+    header: of a block's file, None where there is none.
+    """
+    back: list[list[str]] = []
+    key = head
+    while len(back) < MAX_BLOCKS:
+        names = block_names(key, shards)
+        found = header(names[0])
+        if found is None or found.key != key:
+            return []
+        back.append(names)
+        if found.place == 0:
+            return [name for names in reversed(back) for name in names]
+        key = found.parent
+    return []
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Blocks that are asked for together: names, and where they lie in the object."""
+
+    names: tuple[str, ...]
+    start: int
+    end: int
+
+
+def batches(index: Index, wanted: Callable[[str], bool], most: int = BATCH_BYTES) -> Iterator[Batch]:
+    """The wanted blocks of an index in their order, neighbours together, none but a single block above `most` bytes."""
+    names: list[str] = []
+    at = start = 0
+    for name, size in zip(index.names, index.sizes, strict=True):
+        if names and (not wanted(name) or at + size - start > most):
+            yield Batch(tuple(names), start, at)
+            names = []
+        if wanted(name):
+            if not names:
+                start = at
+            names.append(name)
+        at += size
+    if names:
+        yield Batch(tuple(names), start, at)
+
+
+def split(data: bytes, names: Sequence[str]) -> list[tuple[str, memoryview]]:
+    """The blocks in what came for these names: as many as came whole, in their order."""
+    view, at, found = memoryview(data), 0, []
+    for name in names:
+        try:
+            end = at + HEADER_BYTES + read_header(view[at:]).length
+        except ValueError:
+            break
+        if end > len(view):
+            break
+        found.append((name, view[at:end]))
+        at = end
+    return found
+
+
+def read_names(data: bytes) -> tuple[str, ...]:
+    """The names that a peer asks for. Raises ValueError."""
+    told: Any = orjson.loads(data)
+    if not isinstance(told, list) or not 0 < len(told) <= MAX_BLOCKS:
+        raise ValueError("a list of blocks' names")
+    if not all(isinstance(name, str) and is_block_name(name) for name in told):
+        raise ValueError("a name that is no block's")
+    return tuple(told)

@@ -1,0 +1,140 @@
+"""What a node still has to tell: rumours that must reach everyone, and loads, which may lag.
+
+Rules kept here (SWIM section 4.1; memberlist's TransmitLimitedQueue):
+
+* one rumour for each subject: a newer one replaces the older;
+* each is sent a limited number of times, which grows with the logarithm of the fleet; those sent least go first;
+* both queues are bounded: at the bound the rumour that was sent most often is dropped, and the oldest load.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+
+from node_agent.core.membership.wire import (
+    LOAD_BYTES,
+    PREFACE_BYTES,
+    is_intro,
+    write_alive,
+    write_intro,
+    write_loads,
+)
+from node_agent.core.node.status import NodeStatus
+
+MAX_RUMOURS = 4_096
+MAX_LOADS_TOLD = 12
+"""In one message: with that many the loads of a small fleet fit in each, and a large one's cost no more."""
+
+LOAD_SENDS = 3
+"""How often a node passes a load on: it reaches 19 of 20 nodes, and the next one is under way."""
+
+_SENDS = 3
+_SENDS_PER_DECADE = 3
+
+
+def sends(nodes: int) -> int:
+    """How often each node tells a rumour in a fleet of that size.
+
+    Sent k times by everyone who heard it, a rumour misses exp(-k) of them: fewer than one node in a hundred rumours,
+    at any size. Whom it missed hears of it in the next comparison.
+    """
+    return _SENDS + math.ceil(_SENDS_PER_DECADE * math.log10(nodes + 1))
+
+
+class Rumours:
+    """most: how many may wait."""
+
+    def __init__(self, most: int = MAX_RUMOURS) -> None:
+        self._most = most
+        self._levels: list[dict[bytes, bytes]] = [{}]  # by how often they were sent, then by subject
+        self._level_of: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._level_of)
+
+    def tell(self, subject: bytes, rumour: bytes) -> None:
+        """subject: the life that it is about; rumour: as `wire` writes it."""
+        self.drop(subject)
+        if len(self._level_of) >= self._most:
+            self._drop_stalest()
+        self._levels[0][subject] = rumour
+        self._level_of[subject] = 0
+
+    def drop(self, subject: bytes) -> None:
+        level = self._level_of.pop(subject, None)
+        if level is not None:
+            del self._levels[level][subject]
+
+    def tell_alive(self, life: bytes, status: NodeStatus) -> None:
+        """Tell that a node lives: in short, but in full while some may still wait for its introduction."""
+        level = self._level_of.get(life)
+        in_full = level is not None and is_intro(self._levels[level][life])
+        short = write_alive(life, status.incarnation, status.state, status.ways)
+        self.tell(life, write_intro(life, status) if in_full else short)
+
+    def _drop_stalest(self) -> None:
+        for level in reversed(self._levels):
+            if level:
+                subject = next(iter(level))
+                del level[subject]
+                del self._level_of[subject]
+                return
+
+    def take(self, room: int, limit: int) -> list[bytes]:
+        """Rumours of at most `room` bytes together, each counted as sent; limit: how often each is sent in all."""
+        if not self._level_of:
+            return []
+        taken: list[bytes] = []
+        sent: list[tuple[int, bytes, bytes]] = []
+        for number, level in enumerate(self._levels):
+            for subject, rumour in level.items():
+                if len(rumour) <= room:
+                    room -= len(rumour)
+                    taken.append(rumour)
+                    sent.append((number, subject, rumour))
+            if room < PREFACE_BYTES:
+                break
+        for number, subject, rumour in sent:
+            del self._levels[number][subject]
+            if number + 1 >= limit:
+                del self._level_of[subject]
+                continue
+            if number + 1 == len(self._levels):
+                self._levels.append({})
+            self._levels[number + 1][subject] = rumour
+            self._level_of[subject] = number + 1
+        return taken
+
+
+class LoadNews:
+    """Loads to be passed on, each LOAD_SENDS times, in whatever room is left. most: how many may wait."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._waiting: dict[bytes, tuple[bytes, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def tell(self, life: bytes, packed: bytes) -> None:
+        self._waiting.pop(life, None)
+        if len(self._waiting) >= self._most:
+            del self._waiting[next(iter(self._waiting))]
+        self._waiting[life] = (packed, LOAD_SENDS)
+
+    def drop(self, life: bytes) -> None:
+        self._waiting.pop(life, None)
+
+    def take(self, room: int) -> bytes:
+        """A rumour of at most `room` bytes, b"" where there is nothing to say or no room."""
+        count = min(MAX_LOADS_TOLD, len(self._waiting), (room - PREFACE_BYTES) // LOAD_BYTES)
+        if count <= 0:
+            return b""
+        packed = []
+        for life in list(islice(self._waiting, count)):
+            load, left = self._waiting.pop(life)
+            packed.append(load)
+            if left > 1:
+                self._waiting[life] = (load, left - 1)
+        return write_loads(packed)

@@ -1,0 +1,1 @@
+"""One node: its lifecycle, its status, its clock, its memory, its model."""

@@ -1,0 +1,1 @@
+"""The OpenAI and Anthropic APIs as vLLM 0.32 implements them: requests, routes, chunks, events."""

@@ -1,0 +1,73 @@
+"""Logprobs across a cut: in the form of the client's route, without those of repeated ids, with offsets that go on.
+
+A continuation is a plain completion, whatever the client asked; so a chat's logprobs are made of a completion's. What
+a completion cannot say is which of two candidates that read the same is which: its candidates are a map by their text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from node_agent.core.openai.generation_request import Generation, Kind
+
+Logprobs = dict[str, Any]
+
+_LISTS = ("text_offset", "token_logprobs", "tokens", "top_logprobs")
+
+
+def asked_of_completion(generation: Generation) -> int | None:
+    """The `logprobs` field for /v1/completions that brings what the client asked for; None for none."""
+    if not generation.wants_logprobs:
+        return None
+    return int(generation.body.get("top_logprobs" if generation.kind is Kind.CHAT else "logprobs") or 0)
+
+
+def after_cut(logprobs: Logprobs, skip: int, base_offset: int, generation: Generation) -> Logprobs:
+    """What the client gets of a continuation: without the first `skip` ids, with offsets from the base on."""
+    cut = {name: (logprobs.get(name) or [])[skip:] for name in _LISTS}
+    if generation.kind is Kind.CHAT:
+        return {"content": [_content(generation, cut, at) for at in range(len(cut["tokens"]))]}
+    cut["text_offset"] = [base_offset + offset for offset in cut["text_offset"]]
+    return cut
+
+
+def without_first(logprobs: Logprobs, skip: int, base_offset: int) -> Logprobs:
+    """Logprobs in the client's own form, of an answer told from its beginning, without those of `skip` ids.
+
+    base_offset: where the answer begins, which is behind its prompt where that was echoed.
+    """
+    cut = {name: values[skip:] if isinstance(values, list) else values for name, values in logprobs.items()}
+    if base_offset and cut.get("text_offset"):
+        cut["text_offset"] = [base_offset + offset for offset in cut["text_offset"]]
+    return cut
+
+
+def _content(generation: Generation, cut: Logprobs, at: int) -> dict[str, Any]:
+    candidates = cut["top_logprobs"][at] if at < len(cut["top_logprobs"]) else None
+    asked = int(generation.body.get("top_logprobs") or 0)
+    told = list((candidates or {}).items())
+    top = [_candidate(token, logprob) for token, logprob in (told if asked == -1 else told[:asked])]
+    return {**_candidate(cut["tokens"][at], cut["token_logprobs"][at]), "top_logprobs": top}
+
+
+def _candidate(token: str, logprob: float) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode(errors="replace"))}
+
+
+class Offsets:
+    """Where each id of one choice begins in the text, as vLLM counts it: by the tokens' own texts.
+
+    The prompt's come first where its logprobs are told.
+    """
+
+    def __init__(self) -> None:
+        self._at = [0]
+
+    def note(self, logprobs: Logprobs) -> None:
+        """Logprobs of a completion as the client got them."""
+        for offset, token in zip(logprobs.get("text_offset") or (), logprobs.get("tokens") or (), strict=False):
+            self._at[-1] = offset
+            self._at.append(offset + len(token))
+
+    def of(self, place: int) -> int:
+        return self._at[min(place, len(self._at) - 1)]

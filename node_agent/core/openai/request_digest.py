@@ -1,0 +1,72 @@
+"""What a request is in substance, as a digest: equal for two that an engine would work on alike.
+
+Equal whether the answer is streamed or not, whatever the request is called, and however its JSON is spaced and ordered;
+white space inside of its texts makes no difference either. Not equal for other prompts, models or sampling.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from node_agent.core.openai.request_body import OWN_ARGUMENTS
+
+CONTENT_BYTES = 16
+
+_BESIDE_THE_POINT = frozenset(
+    {
+        "stream",
+        "stream_options",
+        "request_id",
+        "user",
+        "metadata",
+        "store",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+        "return_token_ids",
+        "cache_salt",
+        "priority",
+    }
+)
+"""Fields at the top of a body that change how an answer is delivered, accounted or scheduled, and not what is computed.
+"""
+
+_SPACE = re.compile(rb"(?:\s|\\[ntrf])+")
+
+
+def content_of(body: bytes | Mapping[str, Any]) -> bytes | None:
+    """The digest of a request's body, as its client sent it or as it was read; None where there is none."""
+    if not body:
+        return None
+    told: object = body
+    if isinstance(body, bytes):
+        try:
+            told = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return _digest(_without_boundary(body))
+    if not isinstance(told, Mapping):
+        return _digest(body if isinstance(body, bytes) else b"")
+    kept = {key: value for key, value in told.items() if value is not None and key not in _BESIDE_THE_POINT}
+    if isinstance(extra := kept.get("vllm_xargs"), Mapping):
+        kept["vllm_xargs"] = {key: extra[key] for key in extra if not key.startswith(OWN_ARGUMENTS)}
+        if not kept["vllm_xargs"]:
+            del kept["vllm_xargs"]
+    try:
+        return _digest(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS))
+    except orjson.JSONEncodeError:  # too deep to be written anew
+        return _digest(body if isinstance(body, bytes) else repr(kept).encode())
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(_SPACE.sub(b"", data), digest_size=CONTENT_BYTES).digest()
+
+
+def _without_boundary(body: bytes) -> bytes:
+    """A form's parts without what its sender drew at random to separate them."""
+    boundary = body.partition(b"\r\n")[0] if body.startswith(b"--") else b""
+    return body.replace(boundary, b"") if boundary else body

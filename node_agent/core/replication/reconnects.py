@@ -1,0 +1,50 @@
+"""When a peer may be connected to again, after a connection to it ended.
+
+That a connection could be made proves nothing: a peer may accept it and close it at once, a thousand times a second. So
+what counts is whether the connection did its work, and for how long:
+
+* one that ended before it did any, or within STEADY_S, makes the next wait longer;
+* one that worked for longer has only broken: it may be made anew at once, and the next wait is a first one again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from node_agent.core.common.backoff import Backoff
+
+STEADY_S = 5.0
+REDIAL = Backoff(first_s=1.0, max_s=8.0)
+_REMEMBERED = 4_096
+"""Peers; beyond them those that may be connected to anyhow are forgotten."""
+
+
+@dataclass
+class Redials:
+    """By the name of the peer. Instants are seconds of any clock that does not go back."""
+
+    backoff: Backoff = REDIAL
+    _failures: dict[str, int] = field(default_factory=dict)
+    _not_before: dict[str, float] = field(default_factory=dict)
+
+    def ended(self, name: str, now: float, *, worked_s: float, chance: float) -> None:
+        """A connection ended. worked_s: how long since it was asked for, 0 where it never did anything.
+
+        chance: uniform in [0, 1).
+        """
+        if worked_s >= STEADY_S:
+            self._failures.pop(name, None)
+            self._not_before.pop(name, None)
+            return
+        failures = self._failures[name] = self._failures.get(name, 0) + 1
+        self._not_before[name] = now + (self.backoff.wait_s(failures, chance) or 0.0)
+        if len(self._failures) > _REMEMBERED:
+            self._forget(now)
+
+    def may(self, name: str, now: float) -> bool:
+        """Whether a connection may be made now."""
+        return self._not_before.get(name, now) <= now
+
+    def _forget(self, now: float) -> None:
+        for name in [name for name, at in self._not_before.items() if at <= now]:
+            del self._failures[name], self._not_before[name]

@@ -1,0 +1,1 @@
+"""Which engine serves a request, and whether a request is admitted."""

@@ -1,0 +1,358 @@
+"""Which engine serves a request, and why: consistent hashing with bounded loads on what the request begins with.
+
+Every node decides for itself, from what membership tells it; that all decide alike is the ring's doing
+(`core/routing/hash_ring`). For each request, the first rule that finds somebody who can take it, within the bound:
+
+1. whom its last node handed it over to;
+2. where it has no beginning to speak of: this node, a hop saved; else the least loaded of the next few in turn;
+3. the owner of its session, or of its conversation's beginning, where the prefix cache is warm;
+4. the least loaded of the next few in that order, so that what overflows stays together, too;
+
+and where all of these are beyond the bound, the least loaded of them and of some more;
+
+5. where every breaker of those that are left is open, the least loaded of them all the same, if it is not full: a
+   breaker spares requests a node that fails while others work, and must not become an outage of its own.
+
+Who can take it: serves the model, was not tried for this request, is able to (`Request.able`), has its breaker closed,
+and is not full. The bound is BOUND times the mean in flight, and SLACK more (Mirrokni, Thorup, Zadimoghaddam 2018).
+Nodes that are ready come before those at risk, and after a loss other pools before the lost one's, because EC2 reclaims
+pools. Suspects, draining and unready nodes are not on the ring at all.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from node_agent.contract.states import NodeState
+from node_agent.core.node.status import IDLE, Load, NodeStatus, Pool
+from node_agent.core.routing.circuit_breaker import Breaker
+from node_agent.core.routing.hash_ring import Ring
+
+BOUND = 1.25
+SLACK = 4
+"""Requests; without them a fleet that has hardly anything to do would pass everything on."""
+
+NEAR = 4
+"""How many in a key's order are looked at before any other will do."""
+
+MAX_WAITING = 4
+"""Requests that wait at an engine, from which on it is full: another one would only wait, too."""
+
+FULL_KV = 0.98
+NEVER_FINE = -1.0
+
+
+class Loaded(Protocol):
+    """Where a node's newest load is read: membership's Member."""
+
+    load: Load
+    load_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The node chosen, and why."""
+
+    node: NodeStatus
+    reason: str
+
+
+class Nowhere(Enum):
+    """Why there is no route."""
+
+    NO_NODE = "no-node"
+    NO_MODEL = "no-model"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What routing has to know of one. model: None where any will do; key: of its session or its beginning, see
+    `core/routing/hash_ring`; None where it has none; by_session: whether the client named the session; tried: instance
+    ids that lost it already; able: whether a node's engine could take it, None where any could; avoid: the pool of the
+    last loss; handed_to: whom the last node handed it over to; goes_on: whether it has begun: then a full node is
+    better than none; last_resort: whether a node with an open breaker is better than none, also where others are only
+    full.
+    """
+
+    model: str | None
+    key: int | None = None
+    by_session: bool = False
+    tried: Collection[str] = ()
+    able: Callable[[NodeStatus], bool] | None = None
+    avoid: Pool | None = None
+    handed_to: str | None = None
+    goes_on: bool = False
+    last_resort: bool = False
+
+
+class Candidate:
+    """A node that may serve. open: requests that this node has there; counted: its part in the sum of all."""
+
+    __slots__ = ("at_report", "breaker", "counted", "is_ready", "load", "name", "open", "source", "status", "version")
+
+    def __init__(self, status: NodeStatus, source: Loaded, breaker: Breaker, opened: int) -> None:
+        self.status = status
+        self.name = status.instance_id
+        self.is_ready = status.state is NodeState.READY
+        self.source = source
+        self.breaker = breaker
+        self.open = opened
+        self.at_report = opened
+        self.version = source.load_version
+        self.load = source.load
+        self.counted = 0
+
+    def refresh(self) -> None:
+        """Take membership's word where it is a new one."""
+        source = self.source
+        if source.load_version != self.version:
+            self.version = source.load_version
+            self.heard(source.load)
+
+    def heard(self, load: Load) -> None:
+        """Its newest load, whoever told it."""
+        self.load = load
+        self.at_report = self.open
+
+    def in_flight(self) -> int:
+        """What it said, and what this node has sent it since."""
+        self.refresh()
+        running, waiting, *_ = self.load
+        return max(self.open, running + waiting + self.open - self.at_report)
+
+    def is_full(self) -> bool:
+        self.refresh()
+        return self.load.waiting >= MAX_WAITING or self.load.kv_use >= FULL_KV
+
+
+class OwnLoad:
+    """This node's own engine, as it was last measured."""
+
+    def __init__(self) -> None:
+        self.load = IDLE
+        self.load_version = 0
+
+    def measured(self, load: Load) -> None:
+        self.load = load
+        self.load_version += 1
+
+
+class Side:
+    """The nodes that serve one model, and how much they have to do together."""
+
+    def __init__(self) -> None:
+        self.ring: Ring[Candidate] = Ring()
+        self._order: list[Candidate] = []
+        self._next = 0
+        self._total = 0
+
+    def renew(self, candidates: Mapping[str, Candidate]) -> None:
+        """These are its nodes now."""
+        for gone in [candidate.name for candidate in self.ring if candidates.get(candidate.name) is not candidate]:
+            self.ring.remove(gone)
+        self.ring.add_all({name: one for name, one in candidates.items() if name not in self.ring})
+        self._order = list(self.ring)
+        self._next = 0
+        self._total = sum(candidate.counted for candidate in self._order)
+
+    def recount(self) -> None:
+        """Look at the next one's load: one for each request, so that the sum is never much older than the loads."""
+        order = self._order
+        self._next = at = self._next + 1 if self._next + 1 < len(order) else 0
+        candidate = order[at]
+        in_flight = candidate.in_flight()
+        self._total += in_flight - candidate.counted
+        candidate.counted = in_flight
+
+    def in_turn(self) -> Iterator[Candidate]:
+        """Everyone once, from wherever the count is: as good as at random."""
+        for at in range(self._next - len(self._order), self._next):
+            yield self._order[at]
+
+    @property
+    def bound(self) -> float:
+        return BOUND * self._total / len(self._order) + SLACK
+
+
+class Router:
+    """own_id: this node's. own_load: what its own engine does, for the owner to keep up to date."""
+
+    def __init__(self, own_id: str) -> None:
+        self.own_load = OwnLoad()
+        self._own_id = own_id
+        self._candidates: dict[str, Candidate] = {}
+        self._sides: dict[str, Side] = {}
+        self._breakers: dict[str, Breaker] = {}
+
+    def renew(self, serving: Iterable[NodeStatus], sources: Mapping[str, Loaded], own: NodeStatus) -> None:
+        """These may serve now: to be called when membership's view or this node's own status is another one.
+
+        serving: peers; sources: where each one's load is read; own: whatever its state.
+        """
+        statuses = [*serving, own] if own.state.takes_requests else list(serving)
+        candidates: dict[str, Candidate] = {}
+        by_model: dict[str, dict[str, Candidate]] = {}
+        for status in statuses:
+            source = self.own_load if status.instance_id == self._own_id else sources[status.instance_id]
+            candidate = self._candidate(status, source)
+            candidates[candidate.name] = candidate
+            if status.model:
+                by_model.setdefault(status.model, {})[candidate.name] = candidate
+        self._candidates = candidates
+        self._sides = {model: self._sides.get(model) or Side() for model in by_model}
+        for model, side in self._sides.items():
+            side.renew(by_model[model])
+        # This node's own is in no source; it goes with its engine: the next one begins anew.
+        self._breakers = {
+            name: breaker
+            for name, breaker in self._breakers.items()
+            if name in sources or (name == self._own_id and name in candidates)
+        }
+
+    def _candidate(self, status: NodeStatus, source: Loaded) -> Candidate:
+        name = status.instance_id
+        known = self._candidates.get(name)
+        if known is not None and known.status.model == status.model and known.source is source:
+            known.status = status
+            known.is_ready = status.state is NodeState.READY
+            return known
+        opened = known.open if known is not None else 0
+        return Candidate(status, source, self._breakers.setdefault(name, Breaker()), opened)
+
+    # what happened
+
+    def opened(self, name: str) -> None:
+        """A request of this node's goes to that one."""
+        if candidate := self._candidates.get(name):
+            candidate.open += 1
+
+    def closed(self, name: str) -> None:
+        """It ended, one way or the other."""
+        candidate = self._candidates.get(name)
+        if candidate is not None and candidate.open:
+            candidate.open -= 1
+            candidate.at_report = min(candidate.at_report, candidate.open)
+
+    def heard(self, name: str, load: Load) -> None:
+        """A peer's answer told its load: fresher than gossip, and of just those that this node sends requests to."""
+        if candidate := self._candidates.get(name):
+            candidate.heard(load)
+
+    def succeeded(self, name: str) -> None:
+        if breaker := self._breakers.get(name):
+            breaker.succeeded()
+
+    def failed(self, name: str, now: float) -> None:
+        """That node lost a request that it had taken, and it was the node's fault."""
+        if breaker := self._breakers.get(name):
+            breaker.failed(now)
+
+    def undecided(self, name: str) -> None:
+        """A request ended there, and that says nothing of the node."""
+        if breaker := self._breakers.get(name):
+            breaker.undecided()
+
+    # what to do
+
+    def models(self) -> frozenset[str]:
+        """All that somebody serves now."""
+        return frozenset(self._sides)
+
+    def serves(self, model: str | None) -> bool:
+        """Whether somebody serves it now; None: anything."""
+        return bool(self._sides) if model is None else model in self._sides
+
+    def choose(self, request: Request, now: float) -> Route | Nowhere:
+        """The route for a request. now: seconds, of the clock that `failed` is told."""
+        side = self._side(request.model)
+        if side is None:
+            return Nowhere.NO_MODEL if self._sides else Nowhere.NO_NODE
+        side.recount()
+        bound = side.bound
+        if request.handed_to is not None:
+            target = self._candidates.get(request.handed_to)
+            if target is not None and target.name in side.ring and self._can_take(target, request, now):
+                return self._take(target, "handed-over", request, now)
+        if request.key is None:
+            chosen, reason = self._without_key(side, request, now, bound)
+        else:
+            near = self._near(side.ring.walk(request.key), request, now, bound)
+            chosen, reason = self._with_key(near, side, request, now, bound)
+        if chosen is None:
+            chosen, reason = self._last_resort(side, request), "last-resort"
+        return self._take(chosen, reason, request, now) if chosen is not None else Nowhere.FULL
+
+    def _side(self, model: str | None) -> Side | None:
+        if model is not None:
+            return self._sides.get(model)
+        return max(self._sides.values(), key=lambda side: len(side.ring), default=None)
+
+    def _can_take(self, candidate: Candidate, request: Request, now: float) -> bool:
+        if not candidate.breaker.allows(now) or not self._may_ask(candidate, request):
+            return False
+        return request.goes_on or not candidate.is_full()
+
+    def _may_ask(self, candidate: Candidate, request: Request) -> bool:
+        if candidate.name in request.tried:
+            return False
+        return request.able is None or request.able(candidate.status)
+
+    def _last_resort(self, side: Side, request: Request) -> Candidate | None:
+        left = [candidate for candidate in side.in_turn() if self._may_ask(candidate, request)]
+        if not request.last_resort and any(candidate.breaker.is_closed for candidate in left):
+            return None  # those are full: that is no breaker's doing
+        could = [candidate for candidate in left if request.goes_on or not candidate.is_full()]
+        return min(could, key=lambda candidate: (not candidate.is_ready, candidate.in_flight()), default=None)
+
+    def _near(self, order: Iterable[Candidate], request: Request, now: float, fine: float) -> list[Candidate]:
+        """The first few of the best kind there is, in that order; only the first where it has no more than `fine`."""
+        kinds: tuple[list[Candidate], ...] = ([], [], [], [])
+        avoid = request.avoid
+        for candidate in order:
+            if not self._can_take(candidate, request, now):
+                continue
+            kind = (0 if candidate.is_ready else 2) + (avoid is not None and candidate.status.pool == avoid)
+            few = kinds[kind]
+            few.append(candidate)
+            if kind == 0 and (len(few) == NEAR or (len(few) == 1 and candidate.in_flight() <= fine)):
+                return few
+        return next((few[:NEAR] for few in kinds if few), [])
+
+    def _without_key(self, side: Side, request: Request, now: float, bound: float) -> tuple[Candidate | None, str]:
+        own = self._candidates.get(self._own_id)
+        order = side.in_turn()
+        if own is not None and own.name in side.ring:
+            near = self._near(itertools.chain((own,), order), request, now, bound)
+            if near and near[0] is own and own.in_flight() <= bound:
+                return own, "local"
+        else:
+            near = self._near(order, request, now, NEVER_FINE)
+        return min(near, key=Candidate.in_flight, default=None), "least-loaded"
+
+    def _with_key(
+        self, near: list[Candidate], side: Side, request: Request, now: float, bound: float
+    ) -> tuple[Candidate | None, str]:
+        if not near:
+            return None, ""
+        if near[0].in_flight() <= bound:
+            return near[0], "session" if request.by_session else "prefix"
+        least = min(near, key=Candidate.in_flight)
+        if least.in_flight() <= bound:
+            return least, "overflow"
+        others = self._near(side.in_turn(), request, now, NEVER_FINE)
+        if others and others[0].is_ready is least.is_ready:
+            least = min(least, *others, key=Candidate.in_flight)
+        return least, "crowded"
+
+    def _take(self, candidate: Candidate, reason: str, request: Request, now: float) -> Route:
+        candidate.breaker.chosen(now)
+        if not candidate.is_ready:
+            reason += ";only-at-risk"
+        if request.avoid is not None:
+            reason += ";other-pool" if candidate.status.pool != request.avoid else ";same-pool"
+        return Route(candidate.status, reason)

@@ -1,0 +1,1 @@
+"""One client's stream as a state machine, for both families of routes."""

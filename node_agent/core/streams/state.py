@@ -1,0 +1,60 @@
+"""What the machines of streams (`core/streams/chunk_stream`, `core/streams/event_stream`) and those who run them say to
+each other."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+
+from node_agent.contract.errors import ContinuationImpossible
+from node_agent.core.continuation.method import Choice
+
+LOST_EVENT = b"synkti-lost"
+"""With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
+
+
+class StreamState(Enum):
+    """Where a stream is; each machine's own page says what leads from one to the other."""
+
+    WAITING = "waiting"
+    STREAMING = "streaming"
+    BETWEEN = "between"
+    FINISHED = "finished"
+    COMPLETE = "complete"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """What to ask the next engine."""
+
+    path: str
+    body: bytes
+
+
+class GoesOn(ABC):
+    """An answer that another engine may be asked to go on with."""
+
+    @abstractmethod
+    def way_at(self, able: Collection[str]) -> Choice | None:
+        """How an engine whose node advertises `able` would go on; None where it is asked the whole request.
+
+        Raises ContinuationImpossible where it could not.
+        """
+
+    def silence_s(self, by_pace: float) -> float | None:
+        """How long the current engine may say nothing, from now on; None for as long as before its first token.
+
+        by_pace: where it says something of every token.
+        """
+        return by_pace
+
+    def can_go_on(self, able: Collection[str]) -> bool:
+        """Whether an engine whose node advertises `able` could be asked next."""
+        try:
+            self.way_at(able)
+        except ContinuationImpossible:
+            return False
+        return True

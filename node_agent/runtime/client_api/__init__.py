@@ -1,0 +1,1 @@
+"""The client API: the HTTP server that clients call."""

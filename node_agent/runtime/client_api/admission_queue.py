@@ -1,0 +1,132 @@
+"""Who may come in: a request that no node can take now waits its turn, for a bounded time, or hears 429.
+
+The decisions are `core/routing/admission`'s; here are the requests that wait, and the loop that tries them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
+from node_agent.core.routing.admission import Admission, Refused, Ticket
+from node_agent.core.routing.router import Nowhere, Request, Route
+from node_agent.ports import DoorRequest
+from node_agent.runtime.client_api.buffered_request import ClientGone
+from node_agent.runtime.node.context import Node
+
+LOOK_EVERY_S = 0.05
+_RETRY_AFTER_S = 2.0
+_MAX_NAME = 100
+"""Characters of a name that nobody serves, in the error that says so."""
+
+
+class _Waiting:
+    """A request in the queue."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.turn: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
+
+    def leave(self) -> None:
+        if not self.turn.done():
+            self.turn.set_exception(ClientGone())
+
+
+class Entrance:
+    """chance: uniform in [0, 1), so that clients that were sent away do not all come back together."""
+
+    def __init__(self, node: Node, chance: Callable[[], float], admission: Admission | None = None) -> None:
+        self._node = node
+        self._chance = chance
+        self._now = node.gossip.clock
+        self._admission = Admission() if admission is None else admission
+        self._waiting: dict[int, _Waiting] = {}
+        self._somebody = asyncio.Event()
+        node.metrics.waiting.set_function(self._waiting.__len__)
+
+    async def route(self, request: Request, client: DoorRequest) -> Route:
+        """Where a request goes, at once or after a while.
+
+        Raises FleetFull, NoReadyPeer, ClientGone, and RequestRejected (404) where nodes are ready, but none serves the
+        model.
+        """
+        if not self._node.serves(request.model):
+            raise self._refusal(request)
+        if self._admission.may_pass():  # asked first: to choose a node may be its one trial, which must then be made
+            route = self._node.route(request)
+            if isinstance(route, Route):
+                self._admission.admitted(self._now())
+                return route
+        return await self._wait(request, client)
+
+    async def _wait(self, request: Request, client: DoorRequest) -> Route:
+        ticket = self._admission.arrive(self._now(), self._chance())
+        if isinstance(ticket, Refused):
+            raise _full(ticket)
+        waiting = self._waiting[ticket.number] = _Waiting(request)
+        client.when_gone(waiting.leave)
+        self._somebody.set()
+        try:
+            return await waiting.turn
+        finally:
+            del self._waiting[ticket.number]
+            self._admission.withdraw(ticket)
+            del waiting  # its error has this frame, which would hold it: with the request's body, for ever
+
+    async def run(self) -> None:
+        """Let in who waits, until cancelled."""
+        while True:
+            await self._somebody.wait()
+            while (ticket := self._admission.next) is not None:
+                self._send_away(self._now())
+                if not self._let_in(ticket):
+                    await asyncio.sleep(LOOK_EVERY_S)
+            self._somebody.clear()
+
+    def _let_in(self, ticket: Ticket) -> bool:
+        """Whether the first one waits no longer."""
+        waiting = self._waiting.get(ticket.number)
+        if waiting is None or waiting.turn.done():
+            self._admission.withdraw(ticket)
+            return True
+        route = self._node.route(waiting.request)
+        if route is Nowhere.FULL:
+            return False
+        if isinstance(route, Route):
+            self._admission.admitted(self._now(), ticket)
+            waiting.turn.set_result(route)
+        else:
+            self._admission.withdraw(ticket)
+            waiting.turn.set_exception(self._refusal(waiting.request))
+        return True
+
+    def _send_away(self, now: float) -> None:
+        for ticket in self._admission.overdue(now):
+            waiting = self._waiting.get(ticket.number)
+            if waiting is None or waiting.turn.done():
+                continue
+            # Rather than none at all, a node whose breaker is open: the others are full, and it may do by now.
+            route = self._node.route(replace(waiting.request, last_resort=True))
+            if isinstance(route, Route):
+                self._admission.admitted(now)
+                waiting.turn.set_result(route)
+            else:
+                waiting.turn.set_exception(_full(self._admission.waited_too_long(now, self._chance())))
+
+    def _refusal(self, request: Request) -> NoReadyPeer | RequestRejected:
+        models = sorted(self._node.models())
+        if not models or request.model == self._node.model:  # this node's own: it is on its way
+            return NoReadyPeer("No node of the fleet is ready to serve; try again shortly.", _RETRY_AFTER_S)
+        have = ", ".join(models)
+        name = repr(request.model if request.model is None else request.model[:_MAX_NAME])
+        return RequestRejected(404, "model_not_found", f"The model {name} does not exist; served: {have}.", "model")
+
+
+def _full(refused: Refused) -> FleetFull:
+    told = {
+        "queue-full": "No node has room, and as many requests wait here as may",
+        "waited-too-long": "No node had room for this request in time",
+    }
+    return FleetFull(f"{told[refused.why]}; try again in {refused.retry_after_s:.0f} s.", refused.retry_after_s)

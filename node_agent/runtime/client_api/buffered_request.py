@@ -1,0 +1,225 @@
+"""A request that is not continued: asked whole of one engine after another, until one of them answers.
+
+Whose fault a failure is, and so what follows, is `core/failure/attribution`'s decision. Nothing reaches the client
+before an engine has answered in full or begun to stream, so a loss until then costs latency only. A stream that Synkti
+does not continue (a transcription, a background response) is passed on as it comes; a loss in its middle, also one that
+looks like an end (`core/streams/end_of_stream`), ends it with an explicit error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from node_agent.contract.errors import FleetFull, NoReadyPeer
+from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
+from node_agent.core.failure.attempts import Answer, Tries
+from node_agent.core.failure.attribution import By, Verdict, judge_answer, judge_loss, read_body
+from node_agent.core.failure.report import HANDOFF, read_death, read_loss
+from node_agent.core.node.status import NodeStatus
+from node_agent.core.openai.client_headers import to_client
+from node_agent.core.openai.request_digest import content_of
+from node_agent.core.routing.router import Request, Route
+from node_agent.core.streams.end_of_stream import Ending, error_event
+from node_agent.ports import DoorRequest, ExchangeLost, Response
+from node_agent.runtime.common.responses import CLIENT_GONE, EVENT_STREAM, MAX_ANSWER_BYTES, error_body, final_headers
+from node_agent.runtime.engine.client import Engines, answered_by, lost_by
+from node_agent.runtime.engine.keepalive import without_signs
+from node_agent.runtime.node.context import Node
+from node_agent.runtime.node.crash_suspects import SUSPECT_HEADER
+
+MAX_TOTAL_S = 900.0
+"""For all engines together; an answer that takes longer should be streamed."""
+
+_RETRY_AFTER_S = 2.0
+_log = logging.getLogger(__name__)
+
+
+class ClientGone(Exception):
+    """The client closed its connection before it had its answer: nobody is there to be answered."""
+
+
+class _Failed(Exception):
+    """An engine was asked in vain. answer: what it said, where it said something."""
+
+    def __init__(self, verdict: Verdict, answer: Answer | None = None, handed_to: str | None = None) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+        self.answer = answer
+        self.handed_to = handed_to
+
+
+@dataclass(frozen=True)
+class WholeRequest:
+    """What to ask. target: path and query; wanted: what routing has to know; max_tokens: None where unknown.
+
+    generates: whether it is one of a model, which whoever serves the model has to answer.
+    """
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+    wanted: Request
+    max_tokens: int | None = None
+    generates: bool = False
+
+    @cached_property
+    def content(self) -> bytes | None:
+        """See `core/openai/request_digest`; it takes a while, and is seldom asked for."""
+        return content_of(self.body)
+
+
+class WholeRequests:
+    """Answers WholeRequests at the engines of the fleet."""
+
+    def __init__(self, node: Node, engines: Engines) -> None:
+        self._node = node
+        self._engines = engines
+        self._under_way: set[Response] = set()
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def close_with_handoff(self) -> None:
+        """This node goes: the clients are to ask another one."""
+        self._is_closed = True
+        for response in list(self._under_way):
+            response.abort(HANDOFF)
+
+    async def answer(self, request: WholeRequest, first: Route, client: DoorRequest) -> int:
+        """The status that the client saw.
+
+        Raises NoReadyPeer where engines ran out, FleetFull, RequestRejected for one that ends engines, ClientGone.
+        """
+        route: Route | None = first
+        tries, tried = Tries(), list[str]()
+        clock = self._node.gossip.clock
+        give_up_at = clock() + MAX_TOTAL_S
+        while route is not None:
+            last = route
+            name = route.node.instance_id
+            tried.append(name)
+            try:
+                status = await self._one_engine(request, route, client)
+            except _Failed as failed:
+                verdict = failed.verdict
+                self._node.failed(name, verdict)
+                _log.info("request to %s at %s: %s: %s", request.target, name, verdict.why, verdict.reason)
+                if not tries.failed(name, verdict, failed.answer) or clock() >= give_up_at:
+                    break
+                to = failed.handed_to
+                wanted = replace(request.wanted, tried=tried, avoid=route.node.pool, handed_to=to, goes_on=True)
+                found = self._node.route(wanted)
+                route = found if isinstance(found, Route) else None
+            else:
+                self._node.found_wanting(tries.in_doubt)
+                return status
+        return self._in_vain(tries, last, client)
+
+    def _in_vain(self, tries: Tries, last: Route, client: DoorRequest) -> int:
+        """No engine is left to ask, or no other would say more. last: where it was asked last."""
+        if (answer := tries.answer) is not None:
+            more = [*_told(last), *answer.headers, *final_headers(answer.status)]
+            client.respond(answer.status, answer.body, answer.content_type, more)
+            return answer.status
+        if tries.were_busy:
+            raise FleetFull("No engine had room for this request; try again.", _RETRY_AFTER_S)
+        message = f"The request was lost by {tries.in_words('nodes')}, and no other is ready; try again."
+        raise NoReadyPeer(message, _RETRY_AFTER_S)
+
+    async def _one_engine(self, request: WholeRequest, route: Route, client: DoorRequest) -> int:
+        """The status that the client saw. Raises _Failed, ClientGone, NoReadyPeer."""
+        node, deadly = route.node, self._node.deadly
+        is_suspect = bool(deadly) and deadly.check(request.content)
+        headers = {**request.headers, SUSPECT_HEADER: "1"} if is_suspect else request.headers
+        response = self._engines.ask(
+            node,
+            request.method,
+            request.target,
+            headers,
+            request.body,
+            max_tokens=request.max_tokens,
+            silence_s=MAX_TOTAL_S,
+            turn=await self._engines.turn(node) if is_suspect else None,
+        )
+        self._under_way.add(response)
+        client.when_gone(lambda: response.abort(CLIENT_GONE))
+        try:
+            await response.head()
+            status = await self._answer(request, response, route, client)
+        except ExchangeLost as lost:
+            if client.is_gone:
+                raise ClientGone from lost
+            if self._is_closed:
+                raise NoReadyPeer("This node is going; ask another one.", _RETRY_AFTER_S) from lost
+            raise self._lost(request, route, lost_by(lost, is_own=self._is_own(node)), lost.why) from lost
+        finally:
+            self._under_way.discard(response)
+            response.close()
+        self._node.succeeded(node.instance_id)
+        if deadly:
+            deadly.answered(request.content)
+        return status
+
+    def _is_own(self, node: NodeStatus) -> bool:
+        return node.instance_id == self._node.instance_id
+
+    def _lost(self, request: WholeRequest, route: Route, by: By, line: str) -> _Failed:
+        """An exchange that ended before its answer."""
+        why, handed_to = read_loss(line)
+        verdict = judge_loss(by, why)
+        self._node.metrics.losses.labels(verdict.why).inc()
+        if verdict.is_death:
+            self._node.deadly.died(request.content, route.node.instance_id, read_death(line))
+        return _Failed(verdict, handed_to=handed_to)
+
+    async def _answer(self, request: WholeRequest, response: Response, route: Route, client: DoorRequest) -> int:
+        """Raises _Failed, ExchangeLost, ClientGone."""
+        if response.is_event_stream and response.status < 400:
+            await self._pass_on(request, response, route, client)
+            return response.status
+        body = await response.read_all(MAX_ANSWER_BYTES)
+        content_type, more = response.headers.get(b"content-type", b""), to_client(response.headers)
+        if response.status >= 300:
+            # The node said that it serves the model, or it would not have been chosen.
+            kind = read_body(body, has_model=request.generates)
+            verdict = judge_answer(answered_by(response, is_own=self._is_own(route.node)), response.status, kind)
+            raise _Failed(verdict, Answer(response.status, body, content_type, more))
+        client.respond(response.status, body, content_type, [*_told(route), *more])
+        return response.status
+
+    async def _pass_on(self, request: WholeRequest, response: Response, route: Route, client: DoorRequest) -> None:
+        """A stream as it comes. Raises _Failed where it ends before it began, ExchangeLost, ClientGone."""
+        ending = Ending()
+        data = await response.read()
+        while data and not (data := without_signs(data)):
+            data = await response.read()
+        first = ending.feed(data)
+        why = ending.why_lost
+        if why is not None and not first.strip():
+            raise self._lost(request, route, By.ENGINE, why)  # nothing was sent yet: it may go elsewhere
+        client.begin(response.status, EVENT_STREAM, _told(route))
+        client.write(first)
+        client.when_congested(response.pause)
+        try:
+            await response.pipe(lambda data: client.write(ending.feed(without_signs(data))))
+            why = ending.why_lost
+        except ExchangeLost as lost:
+            if client.is_gone:
+                raise ClientGone from lost
+            why = lost.why
+        client.end(self._explicit(client.path, why) if why is not None else b"")
+
+    def _explicit(self, path: str, why: str) -> bytes:
+        """The last event of a stream that was lost; the blank line ends what came half."""
+        self._node.metrics.broken.labels("engine_lost").inc()
+        message = f"The engine was lost ({why}), and this stream cannot be continued."
+        return b"\n\n" + error_event(path, error_body(path, 503, "engine_lost", message))
+
+
+def _told(route: Route) -> tuple[tuple[bytes, bytes], ...]:
+    return ((ROUTE_HEADER.encode(), route.reason.encode()), (NODE_HEADER.encode(), route.node.instance_id.encode()))

@@ -1,0 +1,98 @@
+"""What the fleet serves, in its engines' words: this node's is asked now and then, others when a client asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from node_agent.core.common.address import Address
+from node_agent.core.openai.model_cards import NO_CARDS, Cards, bare_card, read_cards
+from node_agent.core.routing.router import Request, Route
+from node_agent.ports import ExchangeLost, Http, Response
+from node_agent.runtime.engine.client import Engines
+from node_agent.runtime.node.context import Node
+
+_TARGET = "/v1/models"
+_KNOWN_EVERY_S = 5.0
+_UNKNOWN_EVERY_S = 0.5
+_SILENCE_S = 2.0
+_MAX_BYTES = 1024 * 1024
+_OTHERS_EVERY_S = 5.0
+_MAX_OTHERS = 16
+"""Models of other nodes whose cards are asked for; more are listed by their names alone."""
+
+
+class Models:
+    """own: the cards of this node's engine. engine: where it answers."""
+
+    def __init__(self, node: Node, engines: Engines, client: Http, engine: Address) -> None:
+        self.own: Cards = NO_CARDS
+        self._node = node
+        self._engines = engines
+        self._client = client
+        self._engine = engine
+        self._others: dict[str, Cards] = {}
+        self._owners: dict[str, str] = {}  # of the others' names: the model that each is another name of
+        self._asked_at = -_OTHERS_EVERY_S
+
+    async def run(self) -> None:
+        """Until cancelled: adapters come and go while an engine runs."""
+        while True:
+            if self._node.state.takes_requests:
+                await self._look()
+            await asyncio.sleep(_KNOWN_EVERY_S if self.own.cards else _UNKNOWN_EVERY_S)
+
+    async def _look(self) -> None:
+        response = self._client.ask(self._engine, "GET", _TARGET, headers={}, silence_s=_SILENCE_S)
+        self.own = await _cards(response) or self.own
+        self._node.names = self.own.names
+
+    async def base_model(self, name: str | None) -> str | None:
+        """The model that has a name, any engine's of the fleet; the name itself where nobody is known to have it.
+
+        Others are asked at most every few seconds, so that names which nobody has cost nothing.
+        """
+        found = self._node.base_model(name)
+        if name is None or found != name or self._node.serves(name):
+            return found
+        now = self._node.gossip.clock()
+        if name not in self._owners and now - self._asked_at > _OTHERS_EVERY_S and len(self._node.models()) > 1:
+            self._asked_at = now
+            await self.all()
+        return self._owners.get(name, name)
+
+    async def all(self) -> list[Mapping[str, Any]]:
+        """The cards of all that the fleet serves now, this node's first."""
+        served = self._node.models()
+        own = self._node.model
+        cards = [*self.own.cards] if own in served and self.own.cards else []
+        missing = sorted(served - {card["id"] for card in cards})
+        await asyncio.gather(*(self._ask_for(model) for model in missing[:_MAX_OTHERS]))
+        self._others = {model: self._others[model] for model in missing if model in self._others}
+        self._owners = {name: model for model, known in self._others.items() for name in known.names}
+        for model in missing:
+            known = self._others.get(model, NO_CARDS).cards
+            cards += known or [bare_card(model, int(self._node.clock()))]
+        return cards
+
+    async def _ask_for(self, model: str) -> None:
+        """The cards of a model at any node that serves it; those of before where it does not answer."""
+        route = self._node.route(Request(model))
+        if not isinstance(route, Route):
+            return
+        response = self._engines.ask(route.node, "GET", _TARGET, {}, b"", max_tokens=None, silence_s=_SILENCE_S)
+        if (cards := await _cards(response)) is not None:
+            self._others[model] = cards
+            self._node.succeeded(route.node.instance_id)
+
+
+async def _cards(response: Response) -> Cards | None:
+    """What an engine answered; None where it did not, or not that."""
+    try:
+        await response.head()
+        return read_cards(await response.read_all(_MAX_BYTES)) if response.status == 200 else None
+    except ExchangeLost:
+        return None
+    finally:
+        response.close()

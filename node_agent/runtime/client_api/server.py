@@ -1,0 +1,306 @@
+"""The front door: what clients call. Any node answers any request; the engine may be anywhere in the fleet.
+
+    /v1/chat/completions, /v1/completions   streamed: a ClientStream; else retried whole
+    /v1/responses, /v1/messages             the same
+    other /v1 routes, /tokenize, ...        passed on, retried before the first byte
+    /v1/streams/<id>                        a stream that began anywhere, from Last-Event-ID on
+    /v1/models, /health, /metrics, ...      this node's own (`runtime/client_api/node_routes`)
+
+`core/openai/routes` has them all. What vLLM reads is read here, what it answers is answered; where not,
+docs/compatibility.md says why. Every answer carries X-Request-Id; every error says what to do, in the form of its
+route.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Collection, Coroutine, Iterator
+from dataclasses import replace
+from typing import Any
+
+from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
+from node_agent.contract.names import DURABILITY_HEADER, SESSION_HEADER
+from node_agent.core.http.cors import Origins
+from node_agent.core.journal.epochs import Epoch, EventId, Run, parse_event_id
+from node_agent.core.journal.stream_header import Opening
+from node_agent.core.openai import client_headers, routes
+from node_agent.core.openai.client_headers import REQUEST_ID, stream_reader
+from node_agent.core.openai.generation_request import (
+    MAX_CHOICES,
+    Generation,
+    Kind,
+    OnlyEngineKnows,
+    generation_of,
+    is_of_one_engine,
+)
+from node_agent.core.openai.request_body import Body, read_body
+from node_agent.core.replication.replicated_log import WriteAhead
+from node_agent.core.routing.affinity import session_key
+from node_agent.core.routing.router import Request
+from node_agent.core.streams.factory import begun
+from node_agent.ports import DoorRequest
+from node_agent.runtime.client_api.admission_queue import Entrance
+from node_agent.runtime.client_api.buffered_request import ClientGone, WholeRequest, WholeRequests
+from node_agent.runtime.client_api.client_stream import ClientStream
+from node_agent.runtime.client_api.model_list import Models
+from node_agent.runtime.client_api.node_routes import OwnRoutes
+from node_agent.runtime.client_api.sse_response import Reply
+from node_agent.runtime.client_api.stream_registry import OpenStreams
+from node_agent.runtime.client_api.tokenizer_requests import Tokenizing
+from node_agent.runtime.common.responses import answer_error
+from node_agent.runtime.drain.controller import Draining
+from node_agent.runtime.engine.client import Engines
+from node_agent.runtime.node.context import Node
+from node_agent.runtime.replication.manager import Keepers
+from node_agent.runtime.replication.takeover import JournalBehind, Takeovers
+
+_MAX_SESSION_BYTES = 256
+_KINDS = {kind.value: kind for kind in Kind}
+_NAME_MODEL = (Kind.CHAT, Kind.COMPLETION, Kind.RESPONSES)
+"""Routes where a request may leave the model out; it then means the one that is served. Anthropic's has to name it."""
+
+
+class FrontDoor:
+    """Answers clients' requests. origins: whose pages may call from a browser."""
+
+    def __init__(
+        self,
+        node: Node,
+        entrance: Entrance,
+        engines: Engines,
+        keepers: Keepers,
+        takeovers: Takeovers,
+        streams: OpenStreams,
+        draining: Draining,
+        models: Models,
+        origins: Collection[str] = (),
+    ) -> None:
+        self._node = node
+        self._entrance = entrance
+        self._engines = engines
+        self._keepers = keepers
+        self._takeovers = takeovers
+        self._streams = streams
+        self._models = models
+        self._origins = Origins(origins)
+        self._tokenizing = Tokenizing()
+        self._own_routes = OwnRoutes(node, models, draining).handlers
+        self.whole_requests = WholeRequests(node, engines)
+
+    async def __call__(self, request: DoorRequest) -> None:
+        path = request.path
+        if self._origins:
+            request.add_headers(self._origins.headers(request.headers))
+        try:
+            status = await self._answer(request, path)
+        except ClientGone:
+            status = 499
+        except RequestRejected as rejected:
+            status = rejected.status
+            answer_error(request, status, rejected.code, str(rejected), param=rejected.param)
+        except NoReadyPeer as none:
+            status = 503
+            answer_error(request, status, "no_ready_node", str(none), retry_after_s=none.retry_after_s)
+        except FleetFull as full:
+            status = 429
+            answer_error(request, status, "fleet_full", str(full), retry_after_s=full.retry_after_s)
+        except JournalBehind as behind:
+            status = 503
+            answer_error(request, status, "journal_behind", str(behind), retry_after_s=behind.retry_after_s)
+        if path not in routes.OWN:
+            self._node.metrics.count_request(routes.label(path), status)
+
+    async def _answer(self, request: DoorRequest, path: str) -> int:
+        """The status that the client saw. Raises what `__call__` answers."""
+        request_id = secrets.token_hex(16).encode()
+        request.add_headers([(REQUEST_ID, request_id)])
+        if (given := client_headers.request_id(request.headers)) is not None:
+            request_id = given
+            request.add_headers([(REQUEST_ID, given)])
+        if (status := self._no_route(request, path)) is not None:
+            return status
+        if (own := self._own_routes.get(path)) is not None:
+            await own(request)
+            return 200
+        if path.startswith(routes.STREAMS):
+            return await self._resume(request, path.removeprefix(routes.STREAMS))
+        return await self._serve(request, path, request_id)
+
+    def _no_route(self, request: DoorRequest, path: str) -> int | None:
+        """Answer what is no route, or one asked in a wrong way; None for all others."""
+        if request.method == "OPTIONS" and (allowed := self._origins.preflight(request.headers)) is not None:
+            request.respond(200, b"OK", b"text/plain; charset=utf-8", allowed)
+            return 200
+        if (shorter := routes.without_slash(request.target)) is not None:
+            request.respond(307, b"", b"", [(b"location", shorter.encode("latin-1", "replace"))])
+            return 307
+        methods = routes.methods_of(path)
+        if methods is not None and not methods:
+            raise RequestRejected(404, "unknown_route", routes.MISSING.format(path=path[:200]))
+        if request.method == "OPTIONS" or (methods is not None and request.method not in methods):
+            allow = ", ".join(methods or ("GET", "POST"))
+            message = f"{path[:200]} takes {allow}, not {request.method}."
+            answer_error(request, 405, "method_not_allowed", message, headers=[(b"allow", allow.encode())])
+            return 405
+        return None
+
+    async def _serve(self, request: DoorRequest, path: str, request_id: bytes) -> int:
+        kind, content_type = _KINDS.get(path), request.headers.get(b"content-type", b"")
+        if not request.body or not routes.may_be_json(content_type):
+            return await self._pass_on(request, request_id, request.body, None)
+        body = read_body(request.body)
+        if path == routes.BATCH:
+            _check_batch(body)
+        if kind is None or not routes.is_json(content_type):
+            return await self._pass_on(request, request_id, body.to_bytes(), body.model)
+        try:
+            generation = generation_of(kind, self._with_model(kind, body))
+        except OnlyEngineKnows:
+            return await self._pass_on(request, request_id, body.to_bytes(), body.model)
+        if kind.speaks_in_events and (not generation.streaming or is_of_one_engine(generation)):
+            return await self._pass_on(request, request_id, body.to_bytes(), generation.model)
+        del body  # its objects take many times its bytes, for as long as this waits
+        if generation.streaming:
+            return await self._stream(request, request_id, generation)
+        return await self._whole(request, request_id, generation)
+
+    def _with_model(self, kind: Kind, body: Body) -> Body:
+        """A request that leaves the model out, with the one that it means: a continuation may be asked of any node."""
+        if kind in _NAME_MODEL and isinstance(body.value, dict) and body.value.get("model") in (None, ""):
+            return replace(body, value={**body.value, "model": self._node.base_model(None)})
+        return body
+
+    async def _pass_on(self, request: DoorRequest, request_id: bytes, body: bytes, model: str | None) -> int:
+        """What only an engine can answer, be it with an error."""
+        if request.path not in routes.TOKENIZING:
+            return await self._at_engine(request, request_id, body, await self._wanted(request, model, None))
+        async with self._tokenizing.place(len(request.body), self._models.own.max_model_len):
+            return await self._at_engine(request, request_id, body, await self._wanted(request, model, None))
+
+    async def _whole(self, request: DoorRequest, request_id: bytes, generation: Generation) -> int:
+        wanted = await self._wanted(request, generation.model, generation.key)
+        return await self._at_engine(request, request_id, generation.engine_body(), wanted, generation)
+
+    async def _at_engine(
+        self,
+        request: DoorRequest,
+        request_id: bytes,
+        body: bytes,
+        wanted: Request,
+        generation: Generation | None = None,
+    ) -> int:
+        route = await self._entrance.route(wanted, request)
+        headers = _to_engine(request, request_id)
+        max_tokens = generation.max_tokens if generation is not None else None
+        generates = generation is not None
+        whole = WholeRequest(request.method, request.target, headers, body, wanted, max_tokens, generates=generates)
+        return await self.whole_requests.answer(whole, route, request)
+
+    async def _stream(self, request: DoorRequest, request_id: bytes, generation: Generation) -> int:
+        wanted = await self._wanted(request, generation.model, generation.key)
+        durable = _is_durable(request.headers.get(DURABILITY_HEADER))
+        if self._streams.is_full:
+            return self._refuse(request)
+        route = await self._entrance.route(wanted, request)
+        stream_id = secrets.token_hex(12)
+        epoch = Epoch(1, self._node.instance_id)
+        runs = (Run(0, epoch),)
+        opening = Opening(generation, runs, request_id.decode("latin-1"), durable)
+        machine = begun(generation, stream_id, runs)
+        ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log, client=request.address)
+        kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
+        request.forget_body()  # the journal's opening has it
+        reply = Reply(request, stream_id, generation.kind.value, stream_reader(request.headers))
+        headers = _to_engine(request, request_id)
+        stream = ClientStream(self._node, self._engines, machine, kept, reply, wanted, headers=headers)
+        return await self._run(stream, stream.run(route))
+
+    async def _resume(self, request: DoorRequest, stream_id: str) -> int:
+        event = _last_event(stream_id, request.headers.get(b"last-event-id"))
+        if self._streams.is_full:
+            return self._refuse(request)
+        with self._counted_resume():
+            takeover = await self._takeovers.take(event)
+        takeover.ahead.client = request.address
+        kept = self._keepers.begin(takeover.ahead, None, durable=takeover.durable)
+        if takeover.request_id and REQUEST_ID not in request.headers:
+            request.add_headers([(REQUEST_ID, takeover.request_id.encode("latin-1", "replace"))])
+        generation = takeover.machine.generation
+        reader = replace(stream_reader(request.headers), uses_ids=True)  # or it would not be here
+        reply = Reply(request, event.stream, generation.kind.value, reader)
+        wanted = await self._wanted(request, generation.model, generation.key)
+        stream = ClientStream(self._node, self._engines, takeover.machine, kept, reply, wanted, takeover.replay)
+        return await self._run(stream, stream.resume())
+
+    @contextlib.contextmanager
+    def _counted_resume(self) -> Iterator[None]:
+        outcome = "lost"
+        try:
+            yield
+            outcome = "taken"
+        except RequestRejected as rejected:
+            outcome = rejected.code
+            raise
+        except JournalBehind:
+            outcome = "journal_behind"
+            raise
+        finally:
+            self._node.metrics.resumes.labels(outcome).inc()
+
+    async def _run(self, stream: ClientStream, running: Coroutine[Any, Any, int]) -> int:
+        self._streams.add(stream)
+        before = stream.machine.tokens
+        try:
+            return await running
+        finally:
+            self._streams.remove(stream)
+            self._node.metrics.tokens.inc(max(0, stream.machine.tokens - before))
+
+    def _refuse(self, request: DoorRequest) -> int:
+        message = f"This node holds {self._streams.most} streams, its bound; try another node, or again shortly."
+        answer_error(request, 429, "too_many_streams", message, retry_after_s=1.0)
+        return 429
+
+    async def _wanted(self, request: DoorRequest, model: str | None, key: int | None) -> Request:
+        """What routing has to know. Raises RequestRejected."""
+        model = await self._models.base_model(model)
+        session = request.headers.get(SESSION_HEADER)
+        if not session:
+            return Request(model, key)
+        if len(session) > _MAX_SESSION_BYTES:
+            name = SESSION_HEADER.decode()
+            raise RequestRejected(400, "invalid_request", f"{name} has {_MAX_SESSION_BYTES} characters at most.")
+        return Request(model, session_key(session.decode("latin-1")), by_session=True)
+
+
+def _to_engine(request: DoorRequest, request_id: bytes) -> dict[str, str]:
+    return {**client_headers.to_engine(request.headers), "x-request-id": request_id.decode("latin-1")}
+
+
+def _check_batch(body: Body) -> None:
+    """Raises RequestRejected (400) for more conversations than one request may have."""
+    conversations = body.value.get("messages") if isinstance(body.value, dict) else None
+    if isinstance(conversations, list) and len(conversations) > MAX_CHOICES:
+        message = f"One request may have {MAX_CHOICES} conversations, and this one has {len(conversations)}."
+        raise RequestRejected(400, "invalid_request", message, "messages")
+
+
+def _is_durable(asked: bytes | None) -> bool:
+    """Whether the client wants its stream kept by peers. Raises RequestRejected."""
+    if asked not in (None, b"peer", b"none"):
+        raise RequestRejected(400, "invalid_request", f"{DURABILITY_HEADER.decode()} is peer or none.")
+    return asked != b"none"
+
+
+def _last_event(stream_id: str, last: bytes | None) -> EventId:
+    """Raises RequestRejected."""
+    if not last:
+        return EventId(stream_id, 0)
+    try:
+        event = parse_event_id(last.decode("latin-1"))
+    except ValueError as error:
+        raise RequestRejected(400, "invalid_event_id", f"Last-Event-ID: {error}.") from error
+    if event.stream != stream_id:
+        raise RequestRejected(400, "invalid_event_id", f"Last-Event-ID is of stream {event.stream}, not {stream_id}.")
+    return event

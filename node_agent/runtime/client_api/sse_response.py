@@ -1,0 +1,108 @@
+"""What one streaming client sees: a head, once; events; and an explicit end or an explicit error, never less.
+
+A client that keeps events' ids can tell a slow answer from a dead node: the head comes within EARLY_HEAD_S whatever the
+engine does, and from then on the connection is never silent for longer than COMMENT_EVERY_S. Others get something every
+IDLE_S, which keeps proxies from closing the connection (`core/openai/client_headers` says what, and why).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from node_agent.contract.names import DURABILITY_HEADER, NODE_HEADER, NOT_DURABLE, ROUTE_HEADER, STREAM_HEADER
+from node_agent.core.failure.attempts import Answer
+from node_agent.core.openai import sse
+from node_agent.core.openai.client_headers import StreamReader
+from node_agent.core.routing.router import Route
+from node_agent.core.streams.end_of_stream import error_event, passed_on
+from node_agent.ports import DoorRequest
+from node_agent.runtime.common.responses import EVENT_STREAM, answer_error, error_body, final_headers
+
+COMMENT_EVERY_S = 1.0
+IDLE_S = 15.0
+EARLY_HEAD_S = 5.0
+RETRY_MS = 250
+"""After so long an EventSource comes back; by itself it would wait for seconds."""
+
+_BLANK = b"\n\n"
+
+
+class Reply:
+    """The answer on a client's connection. path: of the stream's route; reader: how the client reads it."""
+
+    def __init__(self, request: DoorRequest, stream_id: str, path: str, reader: StreamReader) -> None:
+        self.request = request
+        self.reader = reader
+        self._stream_id = stream_id
+        self._path = path
+        self.unkept = ""  # why no other node keeps the stream, though its client wants it kept
+        self._say_at = 1 if reader.uses_ids else round(IDLE_S / COMMENT_EVERY_S)
+        self._keep_alive = sse.comment("waiting") if reader.uses_ids or reader.parses else _BLANK
+        self._quiet = 0  # looks at which nothing had been sent since the one before
+        self.started = False
+        self._ended = False
+        self._seen = 0
+        self._clock = asyncio.get_running_loop().time
+        self._asked_at = self._clock()
+
+    def start(self, route: Route | None) -> None:
+        """The head, with where its engine is; None where none is needed any more."""
+        if self.started:
+            return
+        self.started = True
+        lines = {"cache-control": "no-cache", STREAM_HEADER: self._stream_id}
+        if route is not None:
+            lines |= {ROUTE_HEADER: route.reason, NODE_HEADER: route.node.instance_id}
+        if self.unkept:
+            lines[DURABILITY_HEADER.decode()] = f"{NOT_DURABLE}; reason={self.unkept}"
+        more = [(key.encode(), value.encode()) for key, value in lines.items()]
+        self.request.begin(200, EVENT_STREAM, more)
+        if self.reader.reconnects:
+            self.request.write(b"retry: %d\n" % RETRY_MS)  # a line of the first event, whatever that will be
+
+    def keep_alive(self, events: int) -> None:
+        """To be called about every COMMENT_EVERY_S: sends something where the connection was idle for too long.
+
+        Nothing is added to what a client has not read yet: that it is slow is no silence of this side.
+
+        events: how many the client was sent so far.
+        """
+        seen, self._seen = self._seen, events
+        if self.request.is_congested:
+            return
+        self._quiet = self._quiet + 1 if events == seen else 0
+        waits_for_head = not self.started and self._clock() - self._asked_at < EARLY_HEAD_S
+        if self._ended or waits_for_head or self._quiet < self._say_at:
+            return
+        self._quiet = 0
+        self.start(None)
+        self.request.write(self._keep_alive)
+
+    def end(self, last: bytes = b"") -> int:
+        self._ended = True
+        self.request.end(last)
+        return 200
+
+    def pass_on(self, answer: Answer) -> int:
+        """What an engine said of the request itself, in place of an answer; the status that the client saw.
+
+        An error event comes as one, and its stream as vLLM ends it; a whole error comes as one where it still can.
+        """
+        one_line = answer.body.replace(b"\n", b" ")
+        if answer.is_event:
+            self.start(None)
+            return self.end(passed_on(self._path, one_line))
+        if self.started:
+            return self.end(error_event(self._path, one_line))
+        self._ended = True
+        more = [*answer.headers, *final_headers(answer.status)]
+        self.request.respond(answer.status, answer.body, answer.content_type, more)
+        return answer.status
+
+    def fail(self, status: int, code: str, message: str) -> int:
+        """An error: inside the stream where it began, as a response where not; the status that the client saw."""
+        if not self.started:
+            self._ended = True
+            answer_error(self.request, status, code, message, retry_after_s=1.0 if status in (429, 503) else None)
+            return status
+        return self.end(error_event(self._path, error_body(self._path, status, code, message)))

@@ -1,0 +1,53 @@
+"""The streams whose clients are connected to this node, by the streams' ids."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from node_agent.runtime.client_api.client_stream import ClientStream
+from node_agent.runtime.client_api.sse_response import COMMENT_EVERY_S
+from node_agent.runtime.common.metrics import Metrics
+
+
+class OpenStreams:
+    """most: how many there may be at once."""
+
+    def __init__(self, metrics: Metrics, most: int) -> None:
+        self.most = most
+        self._streams: dict[str, ClientStream] = {}
+        metrics.streams.set_function(self.__len__)
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def __iter__(self) -> Iterator[ClientStream]:
+        return iter(list(self._streams.values()))
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._streams) >= self.most
+
+    def add(self, stream: ClientStream) -> None:
+        self._streams[stream.stream_id] = stream
+
+    def remove(self, stream: ClientStream) -> None:
+        if self._streams.get(stream.stream_id) is stream:  # a client that came back may have another one by now
+            del self._streams[stream.stream_id]
+
+    async def keep_alive(self) -> None:
+        """No client waits in silence; until cancelled."""
+        while True:
+            await asyncio.sleep(COMMENT_EVERY_S)
+            self._look()
+
+    def _look(self) -> None:
+        """Once over all; a loop's own variable would hold the last one for as long as nobody else comes."""
+        for stream in self:
+            stream.keep_alive()
+
+    def give_up(self, stream_id: str) -> None:
+        """Let go of a stream for whoever takes it over."""
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None:
+            stream.give_up()

@@ -1,0 +1,1 @@
+"""What both APIs and all loops share."""

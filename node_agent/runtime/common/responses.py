@@ -1,0 +1,57 @@
+"""Answers that both doors give in the same form: JSON, and errors as the route's clients read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from node_agent.contract.errors import anthropic_error, openai_error
+from node_agent.ports import DoorRequest
+
+MAX_MESSAGE = 1_000
+"""Characters: what a client sent is quoted in messages, and may be megabytes."""
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""Of an engine's answer that is read whole."""
+
+CLIENT_GONE = "client-gone"
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
+_ANTHROPIC = "/v1/messages"
+_FINAL = (b"x-should-retry", b"false")
+"""OpenAI's SDKs, and ours, send a request again after a 5xx unless an answer says this."""
+
+
+def final_headers(status: int) -> list[tuple[bytes, bytes]]:
+    """For an answer that would be the same at any node."""
+    return [_FINAL] if status >= 500 else []
+
+
+def answer_json(request: DoorRequest, value: Mapping[str, Any], status: int = 200) -> None:
+    request.respond(status, orjson.dumps(value))
+
+
+def answer_error(
+    request: DoorRequest,
+    status: int,
+    code: str,
+    message: str,
+    *,
+    param: str | None = None,
+    retry_after_s: float | None = None,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
+    """An error in its route's form; with Retry-After (whole seconds, at least 1) where another try makes sense."""
+    more = [] if retry_after_s is None else [(b"retry-after", str(max(1, round(retry_after_s))).encode())]
+    body = error_body(request.path, status, code, message, param)
+    request.respond(status, body, more=[*more, *headers])
+
+
+def error_body(path: str, status: int, code: str, message: str, param: str | None = None) -> bytes:
+    """In Anthropic's form on its routes, in OpenAI's on all others. path: of the route."""
+    form = anthropic_error if path.startswith(_ANTHROPIC) else openai_error
+    if len(message) > MAX_MESSAGE:
+        message = message[:MAX_MESSAGE] + "..."
+    message = message.encode("utf-8", "replace").decode()  # half a surrogate pair is no JSON
+    return orjson.dumps(form(status, code, message, param))

@@ -1,0 +1,1 @@
+"""A drain, carried out."""

@@ -1,0 +1,102 @@
+"""A node's drain, as its shell: plans are made and carried out, and what came of them is written down."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from node_agent.contract.drain_record import DrainRecord
+from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import RECORD_LIFE_S
+from node_agent.core.drain.planner import Drain, Peer, ServedStream, going_pools
+from node_agent.core.drain.timeline import DrainLog
+from node_agent.core.node.lifecycle import Publish
+from node_agent.runtime.engine.active_requests import Served, ServedRequests
+from node_agent.runtime.node.context import Node
+
+_log = logging.getLogger(__name__)
+
+
+class Draining:
+    """keep: writes the record in the background, whenever there is more to it.
+
+    handed_off: hears of the streams that leave and that may be kept, the longest first.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        served: ServedRequests,
+        keep: Callable[[DrainRecord], None],
+        handed_off: Callable[[Sequence[str]], None],
+    ) -> None:
+        self._node = node
+        self._served = served
+        self._keep = keep
+        self._handed_off = handed_off
+        self._drain = Drain(node.instance_id)
+        self._log = DrainLog(node.instance_id, node.incarnation)
+        self._before = 0  # requests at the engine at the last look, those handed off excepted
+
+    @property
+    def record(self) -> DrainRecord | None:
+        return self._log.record
+
+    def begin(self, publish: Publish) -> None:
+        """The node is cordoned: readiness and peers have it."""
+        if publish.deadline is None:
+            return
+        now = self._node.clock()
+        self._log.begin(publish.step, publish.at, now, publish.deadline, int(now) + RECORD_LIFE_S)
+        self._before = len(self._served.streams())
+        self._write()
+
+    def move(self, deadline: float) -> None:
+        """Hand off what is due, by a plan that is made anew each time."""
+        node, now = self._node, self._node.clock()
+        streams = self._look(now)
+        present = node.present
+        peers = [
+            Peer(status, node.load_of(status.instance_id))
+            for status in node.members.view.serving
+            if status.model == node.model
+        ]
+        drainers = 1 + sum(status.state is NodeState.DRAINING for status in present)
+        schedule = self._drain.plan(streams, peers, going_pools(present, node.pool), drainers, now, deadline)
+        self._log.tell("planned", now, len(schedule.due) + len(schedule.later))
+        moved = []
+        for hand_off in schedule.due:
+            _log.info("hands off request %d to %s%s", hand_off.key, hand_off.to, " (crowded)" * hand_off.crowded)
+            if (served := self._served.hand_off(hand_off.key, hand_off.to)) is not None:
+                moved.append(served)
+        self._tell_moved(moved, now)
+        self._before = len(streams) - len(moved)
+        self._write()
+
+    def close(self, clients: int) -> None:
+        """All that is left is handed off; so many clients are told to resume elsewhere."""
+        now = self._node.clock()
+        self._look(now)
+        self._tell_moved(self._served.hand_off_all(), now)
+        self._before = 0
+        self._log.count("clients-closed", now, clients)
+        self._write()
+
+    def tell(self, step: str) -> None:
+        self._log.tell(step, self._node.clock())
+        self._write()
+
+    def _tell_moved(self, moved: Sequence[Served], now: float) -> None:
+        self._log.count("handed-off", now, len(moved))
+        self._handed_off([served.request_id for served in moved if served.durable])
+
+    def _look(self, now: float) -> list[ServedStream]:
+        """What is under way; those that are gone by themselves since the last look have finished."""
+        streams = self._served.streams()
+        self._log.count("finished", now, max(0, self._before - len(streams)))
+        self._before = len(streams)
+        return streams
+
+    def _write(self) -> None:
+        if self._log.record is not None:
+            self._keep(self._log.record)

@@ -1,0 +1,1 @@
+"""This node's vLLM and those of its peers: started, watched, and called."""

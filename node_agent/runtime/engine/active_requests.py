@@ -1,0 +1,404 @@
+"""What this node's engine is serving: for its own clients and, through the peer door, for those of other nodes.
+
+Every request to the local engine passes here, so that the drain planner knows all of them and can hand each one back
+to its entry: its reader then loses the exchange with `handoff`, and the entry goes on where the planner says. No timer
+of their own ends them: whether a silent one is lost is the engine's watch's to judge (`runtime/engine/watchdog`).
+
+So does whoever waits for an engine that dies: of a request without any answer yet the entry learns that the engine's
+process ended (`core/engine/lifetime`), not only that a connection broke. Requests that an engine died under before are
+asked one at a time, so that the next death says which of them it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
+from node_agent.contract.states import NodeState
+from node_agent.core.common.address import Address
+from node_agent.core.continuation.timeouts import first_token_s, silence_s
+from node_agent.core.drain.planner import ServedStream
+from node_agent.core.engine.lifetime import EngineLife, begins_answer, begins_within_s, may_be_death, says_dead
+from node_agent.core.failure.attribution import ENGINE_DIED, ENGINE_STUCK, is_dead_engine
+from node_agent.core.failure.report import handed_to
+from node_agent.ports import EngineGroup, ExchangeLost, Http, Response
+from node_agent.runtime.engine.response_proxy import Asked
+from node_agent.runtime.node.context import Node
+
+_DURABILITY = DURABILITY_HEADER.decode()
+_SAMPLE_TOKENS = 4
+"""The least that a request has to have generated to say something of the engine's pace."""
+
+_BYTES_PER_TOKEN = 4
+"""Of a prompt, where nobody counted: about what tokenizers make of English."""
+
+_OPENING_PIECES = 2
+"""Of a stream, which the API server may send before the core has done anything for it."""
+
+_PATIENCE_S = 900.0
+"""Of the connection to the engine, whatever is found of the engine itself."""
+
+_DEATH_WITHIN_S = 0.25
+"""From a connection's end to that of its process, as the system tells of them."""
+
+_HEALTH_WITHIN_S = 1.0
+_TURN_WITHIN_S = 10.0
+"""How long a suspect waits for those before it to be answered."""
+
+_FEW_SUSPECTS = 8
+_HURRIED_S = 1.0
+"""The same where more of them wait: after the end of a busy engine there may be hundreds, nearly all of them innocent.
+"""
+
+_T = TypeVar("_T")
+
+
+class Turn:
+    """A suspect's: until the engine has begun to answer it, or it is over."""
+
+    def __init__(self, lock: asyncio.Lock, *, has_lock: bool) -> None:
+        self._lock = lock
+        self._has_lock = has_lock
+
+    def end(self) -> None:
+        if self._has_lock:
+            self._has_lock = False
+            self._lock.release()
+
+
+class Served(Asked):
+    """One request at the local engine. body_bytes: of the request; own: whether this node is its entry.
+
+    request_id: its stream's; durable: whether its client wants it kept; silence_s: how long it may be silent although
+    the engine serves others, by its entry's word where that is here; is_overtaken: whether it was, for so long; turn:
+    where an engine died under it before.
+    """
+
+    def __init__(
+        self,
+        registry: ServedRequests,
+        key: int,
+        max_tokens: int | None,
+        body_bytes: int,
+        exchange: Response,
+        request_id: str,
+        *,
+        durable: bool,
+        own: bool,
+        silence_s: float,
+        turn: Turn | None,
+    ) -> None:
+        super().__init__(exchange)
+        self._turn = turn
+        self._life = registry.life
+        self._came_too_late = registry.life.is_dead
+        self._is_answered = False
+        self._now = asyncio.get_running_loop().time
+        self._suspect_until = self._now() + begins_within_s(body_bytes)  # where its head comes with its answer
+        if turn is not None:
+            self._life.suspects.add(key)
+        self.key = key
+        self.request_id = request_id
+        self.durable = durable
+        self.max_tokens = max_tokens
+        self.body_bytes = body_bytes
+        self.own = own
+        self.silence_s = silence_s
+        self.is_paused = False
+        self.is_overtaken = False
+        self.handed_off = False
+        self._registry = registry
+
+    @property
+    def remaining_tokens(self) -> int | None:
+        """At most, as a rule: tokens that come together count as one, so it errs on the safe side."""
+        return None if self.max_tokens is None else max(0, self.max_tokens - self.pieces)
+
+    @property
+    def context_tokens(self) -> int:
+        """About what another engine would have to read before it goes on."""
+        return self.body_bytes // _BYTES_PER_TOKEN + self.pieces
+
+    @property
+    def pace_s(self) -> float | None:
+        """The time per token so far, None where too few came."""
+        return (self.heard_at - self.began_at) / (self.pieces - 1) if self.pieces >= _SAMPLE_TOKENS else None
+
+    @property
+    def tokens(self) -> int:
+        """What proves that the engine's core has worked for it: at most one for each token."""
+        exchange = self.exchange
+        tokens = exchange.pieces - _OPENING_PIECES
+        return tokens if tokens > 0 and exchange.status == 200 and exchange.is_event_stream else 0
+
+    @property
+    def patient_s(self) -> float:
+        """How long it may take until its first token, or until the next one after a preemption."""
+        return first_token_s(self.body_bytes + self.pieces * _BYTES_PER_TOKEN)
+
+    def allowed_s(self, least_s: float) -> float:
+        """How long it may be silent. least_s: of an inter-token timeout.
+
+        What another node is the entry of is judged there; here it is shown to be overtaken.
+        """
+        if self.own:
+            return self.silence_s
+        return silence_s(self.pace_s, least_s) if self.pace_s is not None else self.patient_s
+
+    def allow_silence(self, seconds: float) -> None:
+        self.silence_s = seconds
+
+    def pause(self, paused: bool) -> None:
+        self.is_paused = paused
+        self.exchange.pause(paused)
+
+    def close(self) -> None:
+        self._answered()
+        self._registry.forget(self)
+        self.exchange.close()
+
+    # whether the engine lives until it has begun to answer
+
+    async def head(self) -> None:
+        await self._while_alive(self.exchange.head())
+
+    async def read(self) -> bytes:
+        data = await self._while_alive(self.exchange.read())
+        if not self._is_answered and data:
+            if says_dead(data) and await self._registry.is_dead():
+                raise self._died()
+            if begins_answer(data):
+                self._answered()
+        return data
+
+    async def read_all(self, max_bytes: int) -> bytes:
+        body = await self._while_alive(self.exchange.read_all(max_bytes))
+        if self.status >= 500 and is_dead_engine(body) and await self._registry.is_dead():
+            raise self._died()
+        return body
+
+    async def pipe(self, sink: Callable[[bytes], None]) -> None:
+        while not self._is_answered and (data := await self.read()):
+            sink(data)
+        await self._while_alive(self.exchange.pipe(sink))
+
+    async def _while_alive(self, waiting: Awaitable[_T]) -> _T:
+        try:
+            return await waiting
+        except ExchangeLost as lost:
+            if self._may_have_begun or (lost.why != ENGINE_STUCK and not may_be_death(lost.why)):
+                raise
+            if lost.why == ENGINE_STUCK:
+                raise self._died(ENGINE_STUCK) from lost
+            if not await self._registry.has_died(self._life):
+                raise
+            raise self._died() from lost
+
+    @property
+    def _may_have_begun(self) -> bool:
+        """Whether the engine had begun to answer, as far as can be told, or never had the request (heard_at is 0)."""
+        waits_for_head = not self.exchange.is_event_stream and self._now() >= self._suspect_until
+        return self._is_answered or waits_for_head or not self.exchange.heard_at
+
+    def _died(self, why: str = ENGINE_DIED) -> ExchangeLost:
+        """An API server answers for seconds after its core has ended: who comes then did not end it."""
+        if self._came_too_late:
+            return ExchangeLost(NodeState.STARTING.value)
+        return ExchangeLost(self._life.loss(self.key, why))
+
+    def _answered(self) -> None:
+        self._is_answered = True
+        if self._turn is not None:
+            self._life.suspects.discard(self.key)
+            self._turn.end()
+
+
+class ServedRequests:
+    """All requests at the local engine, by a key that only grows."""
+
+    def __init__(self, node: Node, client: Http, engine: Address) -> None:
+        self.node = node
+        self._client = client
+        self._engine = engine
+        self._keys = itertools.count(1)
+        self._served: dict[int, Served] = {}
+        self._last_pace_s = 0.0
+        self.tokens_before = 0  # of those that are over
+        self._suspects = asyncio.Lock()
+        self._suspects_waiting = 0
+        self._changed = asyncio.Event()
+        self.life = EngineLife(0)
+        node.metrics.served.set_function(self.__len__)
+
+    def __len__(self) -> int:
+        return len(self._served)
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        max_tokens: int | None,
+        silence_s: float,
+        *,
+        own: bool = False,
+        turn: Turn | None = None,
+    ) -> Served:
+        """Ask the engine. It is lost with `handoff` where the node begins to drain meanwhile.
+
+        silence_s: how long it may say nothing although the engine serves others; own: whether this node is the
+        request's entry, which counts what it has under way where (`Router.opened`); turn: of a suspect, which this
+        request ends.
+        """
+        exchange = self._client.ask(self._engine, method, target, headers=headers, body=body, silence_s=_PATIENCE_S)
+        served = Served(
+            self,
+            next(self._keys),
+            max_tokens,
+            len(body),
+            exchange,
+            headers.get("x-request-id", ""),
+            durable=headers.get(_DURABILITY) != NOT_DURABLE,
+            own=own,
+            silence_s=silence_s,
+            turn=turn,
+        )
+        self._served[served.key] = served
+        return served
+
+    async def turn(self) -> Turn:
+        """For a request that an engine died under: until those before it are answered, but not for ever."""
+        has_lock = False
+        within_s = _TURN_WITHIN_S if self._suspects_waiting < _FEW_SUSPECTS else _HURRIED_S
+        self._suspects_waiting += 1
+        try:
+            async with asyncio.timeout(within_s):
+                has_lock = await self._suspects.acquire()
+        except TimeoutError:
+            pass  # beside others, its engine's end will say less of it
+        finally:
+            self._suspects_waiting -= 1
+        return Turn(self._suspects, has_lock=has_lock)
+
+    def engine_started(self) -> None:
+        self.life = EngineLife(self.life.number + 1)
+
+    def engine_ended(self) -> None:
+        """Its process is gone, whoever ended it."""
+        self.life.end()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def has_died(self, life: EngineLife) -> bool:
+        """Whether an engine has ended, or is just ending: its connections may break before its process is gone."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DEATH_WITHIN_S):
+                while not life.has_ended:
+                    await self._changed.wait()
+        return life.has_ended
+
+    async def is_dead(self) -> bool:
+        """Whether an API server that says that its engine has ended stands by it; it ends itself seconds later."""
+        try:
+            answer = await self._client.open(self._engine, "GET", "/health", headers={}, silence_s=_HEALTH_WITHIN_S)
+        except ExchangeLost:
+            is_dead = True
+        else:
+            is_dead = answer.status != 200
+            answer.close()
+        self.life.is_dead = self.life.is_dead or is_dead
+        return is_dead
+
+    def forget(self, served: Served) -> None:
+        if self._served.pop(served.key, None) is None:
+            return
+        self.tokens_before += served.tokens
+        if served.own:
+            self.node.router.closed(self.node.instance_id)
+
+    def tokens(self) -> int:
+        """Received of the engine so far; it never shrinks."""
+        return self.tokens_before + sum(served.tokens for served in self._served.values())
+
+    def spoke_since(self, at: float) -> bool:
+        """Whether a token of a stream that is under way came since that loop time."""
+        return any(served.exchange.heard_at > at and served.tokens for served in self._served.values())
+
+    def silent_since(self, at: float) -> list[Served]:
+        """Those that could have had something to say since then, and had not: sent, and taken as it comes."""
+        return [
+            served
+            for served in self._served.values()
+            if served.exchange.heard_at <= at and served.exchange.heard_at and not served.is_paused
+        ]
+
+    def under_way(self) -> list[Served]:
+        return list(self._served.values())
+
+    def lose_all(self, why: str) -> None:
+        """The engine does not work and is to be ended: every request has to go elsewhere."""
+        self.life.end()
+        for served in self.under_way():
+            served.exchange.abort(why)
+
+    def least_pace_s(self) -> float:
+        """The time per token of the stream that has the shortest: about a step; 0 where nobody knows."""
+        return min((pace for served in self._served.values() if (pace := served.pace_s) is not None), default=0.0)
+
+    def pace_s(self) -> float:
+        """The engine's time per token: of what it serves now, else as it was last; 0 where nobody knows."""
+        paces = [pace for served in self._served.values() if (pace := served.pace_s) is not None]
+        if paces:
+            self._last_pace_s = sum(paces) / len(paces)
+        return self._last_pace_s
+
+    def streams(self) -> list[ServedStream]:
+        """What is served now and was not handed off, as the drain planner wants it."""
+        pace = self.pace_s()
+        return [
+            ServedStream(served.key, served.remaining_tokens, pace, served.context_tokens)
+            for served in self._served.values()
+            if not served.handed_off
+        ]
+
+    def hand_off(self, key: int, to: str | None) -> Served | None:
+        """Give one request back to its entry. to: the instance that has room for it. None where it was not here."""
+        served = self._served.get(key)
+        if served is None or served.handed_off:
+            return None
+        served.handed_off = True
+        served.exchange.abort(handed_to(to))
+        return served
+
+    def hand_off_all(self) -> list[Served]:
+        """Give every request back."""
+        return [served for key in list(self._served) if (served := self.hand_off(key, None)) is not None]
+
+
+class WatchedGroup:
+    """The EngineGroup port over another one, whose starts and ends the requests at the engine learn of."""
+
+    def __init__(self, group: EngineGroup, served: ServedRequests) -> None:
+        self._group = group
+        self._served = served
+
+    async def start(self) -> None:
+        await self._group.start()
+        self._served.engine_started()
+
+    async def wait(self) -> int:
+        status = await self._group.wait()
+        self._served.engine_ended()
+        return status
+
+    def note_shared_memory(self) -> None:
+        self._group.note_shared_memory()
+
+    async def stop(self, grace_s: float) -> None:
+        await self._group.stop(grace_s)
+        self._served.engine_ended()

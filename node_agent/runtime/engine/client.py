@@ -1,0 +1,144 @@
+"""How a door reaches the engine of any node: its own directly, another one through that node's peer door."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+
+from node_agent.core.common.address import parse_address
+from node_agent.core.common.request_auth import AUTH_HEADER, sign
+from node_agent.core.continuation.timeouts import accept_s
+from node_agent.core.failure.attribution import By
+from node_agent.core.node.status import NodeStatus, load_from_header
+from node_agent.ports import ExchangeLost, Http, Response
+from node_agent.runtime.engine.active_requests import ServedRequests, Turn
+from node_agent.runtime.engine.response_proxy import Asked
+from node_agent.runtime.node.context import Node
+
+ENGINE_PREFIX = "/peer/v1/engine"
+MAX_TOKENS_HEADER = "x-synkti-max-tokens"
+LOAD_HEADER = b"x-synkti-load"
+"""On a peer door's answers: what its engine is doing, fresher than gossip."""
+
+LOST_HEADER = b"x-synkti-lost"
+"""On a peer door's 503: why its engine lost the request, which has to go on elsewhere."""
+
+ENGINE_HEADER = b"x-synkti-engine"
+"""On a peer door's answers that are its engine's; one without it is the door's own, and about that peer only."""
+
+PEER_SILENT = "peer-silent"
+
+
+def answered_by(response: Response, *, is_own: bool) -> By:
+    """Whose answer it is: a node's engine's, or its door's. is_own: whether it is this node that was asked."""
+    return By.ENGINE if is_own or ENGINE_HEADER in response.headers else By.PEER
+
+
+def lost_by(lost: ExchangeLost, *, is_own: bool) -> By:
+    """Who lost an exchange: a node's engine, or the connection to its door."""
+    return By.ENGINE if is_own or lost.passed_on else By.PEER
+
+
+class AtPeer(Asked):
+    """A request at the engine of another node, through its peer door."""
+
+    def __init__(self, engines: Engines, instance_id: str, exchange: Response) -> None:
+        super().__init__(exchange)
+        self.instance_id = instance_id
+        self._engines = engines
+
+    async def head(self) -> None:
+        await self.exchange.head()
+        self._engines.heard(self)
+        if self.exchange.status == 503 and LOST_HEADER in self.exchange.headers:
+            raise ExchangeLost(self.exchange.headers[LOST_HEADER].decode("latin-1"), passed_on=True)
+
+    def close(self) -> None:
+        self._engines.closed(self)
+        self.exchange.close()
+
+
+Prefetch = Callable[[str, str], Awaitable[object]]
+"""Fetches a stream's context to this node: the stream's id, and KV_HEADER's value."""
+
+
+class Engines:
+    """Asks the engines of the fleet."""
+
+    def __init__(self, node: Node, served: ServedRequests, client: Http, key: bytes, prefetch: Prefetch) -> None:
+        self._node = node
+        self._served = served
+        self._client = client
+        self._key = key
+        self._prefetch = prefetch
+        self._at_peers: set[AtPeer] = set()
+
+    async def bring(self, target_node: NodeStatus, stream: str, source: str) -> None:
+        """Before this node's own engine goes on with a stream: its context. Another node does that for itself."""
+        if source and target_node.instance_id == self._node.instance_id:
+            await self._prefetch(stream, source)
+
+    async def turn(self, target_node: NodeStatus) -> Turn | None:
+        """Before this node's own engine is asked a request that another died under; other nodes do that themselves."""
+        return await self._served.turn() if target_node.instance_id == self._node.instance_id else None
+
+    def ask(
+        self,
+        target_node: NodeStatus,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        max_tokens: int | None,
+        silence_s: float,
+        turn: Turn | None = None,
+    ) -> Response:
+        """Ask the engine of `target_node`; a refused connection makes the peer suspect at once.
+
+        Always close what it returns: until then it counts as under way there.
+
+        max_tokens: of the answer, None where unknown; silence_s: how long it may say nothing; turn: see `turn`.
+        """
+        name = target_node.instance_id
+        if name == self._node.instance_id:
+            self._node.router.opened(name)
+            return self._served.ask(method, target, headers, body, max_tokens, silence_s, own=True, turn=turn)
+        peer_target = ENGINE_PREFIX + target
+        stamp = sign(self._key, method, peer_target, body, self._node.clock(), secrets.token_hex(12))
+        extra = {AUTH_HEADER: stamp}
+        if max_tokens is not None:
+            extra[MAX_TOKENS_HEADER] = str(max_tokens)
+        exchange = self._client.ask(
+            parse_address(target_node.peer),
+            method,
+            peer_target,
+            headers={**headers, **extra},
+            body=body,
+            silence_s=silence_s,
+            accept_s=accept_s(self._node.min_silence_s),
+            sign_s=self._node.min_silence_s,
+            lost=lambda why: self._node.lost(name, why),
+        )
+        asked = AtPeer(self, name, exchange)
+        self._at_peers.add(asked)
+        self._node.router.opened(name)
+        return asked
+
+    def heard(self, asked: AtPeer) -> None:
+        """A peer has answered: with its load, where it is of a version that tells it."""
+        line = asked.headers.get(LOAD_HEADER)
+        if line is not None:
+            with contextlib.suppress(ValueError):
+                self._node.router.heard(asked.instance_id, load_from_header(line))
+
+    def closed(self, asked: AtPeer) -> None:
+        if asked in self._at_peers:
+            self._at_peers.remove(asked)
+            self._node.router.closed(asked.instance_id)
+
+    def lose(self, instance_id: str) -> None:
+        """A peer is dead: what is under way there is lost. Its sockets may stay open for long."""
+        for asked in [asked for asked in self._at_peers if asked.instance_id == instance_id]:
+            asked.abort(PEER_SILENT)

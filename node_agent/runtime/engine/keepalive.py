@@ -1,0 +1,96 @@
+"""Signs of life on peers' requests to this node's engine, while the engine has nothing to say on them.
+
+An entry cannot see whether a silent stream waits in a working engine, or its engine node is frozen. So the engine node
+shows that it lives: about twice a second on each silent request, for as long as its engine is not stuck (its requests
+are lost then, see `runtime/engine/watchdog`). What an entry still measures is the silence of the node.
+
+    HTTP/1.1 102 Processing       before the answer has begun
+    :                             between two events of a stream: the engine works, or is slow
+    : overtaken                   the engine has served others since this stream's last token, and nothing explains it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+from node_agent.contract.names import SIGNS_HEADER
+from node_agent.ports import DoorRequest
+from node_agent.runtime.engine.active_requests import Served
+
+SIGN = b":\n\n"
+OVERTAKEN = b": overtaken\n\n"
+SIGNS = (SIGN, OVERTAKEN)
+_SHOWS_SIGNS = ((SIGNS_HEADER, b"1"),)
+
+
+def without_signs(data: bytes) -> bytes:
+    """What came of a stream, for a client that is handed it as it is; signs come between its events."""
+    while data.startswith(SIGNS):
+        data = data.removeprefix(OVERTAKEN).removeprefix(SIGN)
+    return data
+
+
+class Shown:
+    """One request of a peer's. every_s: between two signs."""
+
+    def __init__(self, request: DoorRequest, every_s: float) -> None:
+        self._request = request
+        self._every_s = every_s
+        self._served: Served | None = None
+        self._last = b"\n\n"
+        self._is_begun = False
+
+    def asked(self, served: Served) -> None:
+        self._served = served
+
+    def write(self, data: bytes) -> None:
+        """What the engine says, for the peer."""
+        self._last = data
+        self._request.write(data)
+
+    def begun(self) -> None:
+        """The head of a stream was sent."""
+        self._is_begun = True
+
+    def show(self, now: float) -> None:
+        """A sign, where nothing else was sent for a while and it would not fall into an event."""
+        served = self._served
+        if served is not None and (served.is_paused or now - served.heard_at < self._every_s):
+            return
+        if not self._is_begun:
+            self._request.accept()
+        elif self._last.endswith(b"\n\n"):
+            self._request.write(OVERTAKEN if served is not None and served.is_overtaken else SIGN)
+
+
+class SignsOfLife:
+    """All requests of peers that are under way here. every_s: between two signs."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._shown: set[Shown] = set()
+
+    @contextlib.contextmanager
+    def on(self, request: DoorRequest) -> Iterator[Shown]:
+        """Accept a request, and show signs on it until the block ends."""
+        request.accept(_SHOWS_SIGNS)
+        shown = Shown(request, self._every_s)
+        self._shown.add(shown)
+        try:
+            yield shown
+        finally:
+            self._shown.discard(shown)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(self._every_s)
+            self._show_all(clock())
+
+    def _show_all(self, now: float) -> None:
+        """In a function of its own: a loop's variable would hold the last request for as long as none else comes."""
+        for shown in tuple(self._shown):
+            shown.show(now)

@@ -1,0 +1,77 @@
+"""How busy this node's engine is: what passes here, several times a second, and what vLLM says of itself, once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from node_agent.contract.states import NodeState
+from node_agent.core.common.address import Address
+from node_agent.core.engine.metrics import EngineFigures, read_figures
+from node_agent.core.node.status import Load
+from node_agent.ports import ExchangeLost, Http
+from node_agent.runtime.engine.active_requests import ServedRequests
+from node_agent.runtime.node.context import Node
+
+EVERY_S = 0.25
+ASK_EVERY = 4
+_SILENCE_S = 2.0
+_MAX_BYTES = 4 * 1024 * 1024
+_NOTHING = EngineFigures(0, 0, 0.0)
+_WORKS = (NodeState.READY, NodeState.AT_RISK, NodeState.DRAINING)
+"""States of a node whose engine may be at work."""
+
+
+class EngineLoad:
+    """Keeps the node's own load up to date. engine: where vLLM answers /metrics.
+
+    prefill_tokens_s: how fast the engine computes a context, 0 while that was not measured.
+
+    figures: the newest, None where there are none that can be read; answered_at: the loop time at which the request was
+    sent that was answered last, -inf for never.
+    """
+
+    def __init__(
+        self, node: Node, served: ServedRequests, client: Http, engine: Address, prefill_tokens_s: Callable[[], float]
+    ) -> None:
+        self._node = node
+        self._served = served
+        self._client = client
+        self._engine = engine
+        self._prefill_tokens_s = prefill_tokens_s
+        self.figures: EngineFigures | None = None
+        self.answered_at = float("-inf")
+        self._clock = asyncio.get_running_loop().time
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        turns = 0
+        while True:
+            if turns % ASK_EVERY == 0:
+                if self._node.state in _WORKS:
+                    await self._ask()
+                else:
+                    self.figures = None
+            turns += 1
+            self._node.measured(self.load())
+            await asyncio.sleep(EVERY_S)
+
+    def load(self) -> Load:
+        """Requests here are counted here; how many of them wait, and for what, only the engine knows."""
+        figures = self.figures or _NOTHING
+        waiting = min(figures.waiting, len(self._served))
+        running = len(self._served) - waiting
+        return Load(running, waiting, figures.kv_use, self._served.pace_s(), self._prefill_tokens_s())
+
+    async def _ask(self) -> None:
+        """Where nothing is answered the figures stay as they were: slow, stuck or gone, the engine's watch will say."""
+        sent_at = self._clock()
+        try:
+            exchange = await self._client.open(self._engine, "GET", "/metrics", headers={}, silence_s=_SILENCE_S)
+            try:
+                text = await exchange.read_all(_MAX_BYTES)
+            finally:
+                exchange.close()
+        except ExchangeLost:
+            return
+        self.figures, self.answered_at = read_figures(text), sent_at

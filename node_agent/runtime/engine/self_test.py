@@ -1,0 +1,73 @@
+"""Runs the engine's self-test (`core/continuation/self_test`): at its start, before the node says that it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import orjson
+
+from node_agent.core.common.address import Address
+from node_agent.core.continuation import self_test
+from node_agent.core.continuation.method import Way
+from node_agent.ports import ExchangeLost, Http
+
+WITHIN_S = 60.0
+"""A grammar takes seconds at its first use on a busy CPU. Without a way a node serves all the same."""
+
+_TESTED = (Way.RESUME, Way.FORCED)
+_SILENCE_S = 30.0
+_MAX_ANSWER_BYTES = 1024 * 1024
+_log = logging.getLogger(__name__)
+
+
+async def able_ways(client: Http, engine: Address, model: str, within_s: float = WITHIN_S) -> tuple[str, ...]:
+    """The ways that the engine passed, by name: the second is tried where the first failed. Each result is logged."""
+    passed: list[str] = []
+    try:
+        async with asyncio.timeout(within_s):
+            for way in _TESTED:
+                why = await _run(client, engine, model, way)
+                _log.info("the engine's self-test: %s: %s", way.value, why or "passed")
+                if why is None:
+                    passed.append(way.value)
+                    break
+    except TimeoutError:
+        _log.warning("the engine's self-test was not done after %.0f s; passed: %s", within_s, passed or "nothing")
+    return tuple(passed)
+
+
+async def _run(client: Http, engine: Address, model: str, way: Way) -> str | None:
+    steps = self_test.steps(model, way)
+    try:
+        body = next(steps)
+        while True:
+            body = steps.send(await _ids(client, engine, body))
+    except StopIteration as done:
+        why: str | None = done.value
+        return why
+    except (ExchangeLost, ValueError, LookupError, TypeError) as error:
+        return f"the engine answered nothing that can be compared: {error!r}"
+    finally:
+        steps.close()
+
+
+async def _ids(client: Http, engine: Address, body: dict[str, object]) -> Sequence[int]:
+    """The ids of the engine's answer. Raises ExchangeLost, ValueError, LookupError, TypeError."""
+    exchange = await client.open(
+        engine,
+        "POST",
+        "/v1/completions",
+        headers={"content-type": "application/json"},
+        body=orjson.dumps(body),
+        silence_s=_SILENCE_S,
+    )
+    try:
+        answer = await exchange.read_all(_MAX_ANSWER_BYTES)
+    finally:
+        exchange.close()
+    if exchange.status != 200:
+        raise ValueError(f"status {exchange.status}")
+    ids: list[int] = orjson.loads(answer)["choices"][0]["token_ids"]
+    return ids

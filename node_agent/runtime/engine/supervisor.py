@@ -1,0 +1,156 @@
+"""Keeps the engine running: start, wait until it really answers, watch, start again within bounds.
+
+Ready means /health *and* one warm-up completion: vLLM's /health is 200 before the first request was ever computed,
+and stays so while it drains, and while its core hangs. Before anybody hears of it, the agent examines what this engine
+can; from then on it is watched for what it does (`runtime/engine/watchdog`). Until then it is not stuck: a model takes
+its time to load, and a first request compiles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from node_agent.core.common.address import Address
+from node_agent.core.common.backoff import Backoff
+from node_agent.core.node.lifecycle import EngineGaveUp, EngineLost, EngineReady, Event
+from node_agent.ports import EngineGroup, ExchangeLost, Http
+
+_POLL_S = 0.1
+_HEALTH_EVERY_S = 1.0
+_HEALTH_SILENCE_S = 5.0
+_WARM_UP_SILENCE_S = 120.0
+_FAILURES_TO_LOSE = 3
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """address: where the engine listens; start_s: how long it may take until healthy; restarts: in a row."""
+
+    address: Address
+    model_name: str
+    start_s: float
+    restarts: int
+
+
+class EngineSupervisor:
+    """post: gives an event to the reactor; clock: unix seconds; chance: uniform in [0, 1), for backoff.
+
+    examine: called once for each engine that answers, before it is ready; bounded by itself. until_stuck: called for
+    each that is ready, with the seconds that its warm-up took; returns why it does not work any more.
+    """
+
+    def __init__(
+        self,
+        plan: EnginePlan,
+        group: EngineGroup,
+        client: Http,
+        post: Callable[[Event], None],
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+        examine: Callable[[], Awaitable[None]],
+        until_stuck: Callable[[float], Coroutine[Any, Any, str]],
+    ) -> None:
+        self._plan = plan
+        self._group = group
+        self._client = client
+        self._post = post
+        self._clock = clock
+        self._chance = chance
+        self._examine = examine
+        self._until_stuck = until_stuck
+        self._loop_time = asyncio.get_running_loop().time
+        self._warm_up_s = 0.0
+        self._backoff = Backoff(first_s=1.0, max_s=60.0, tries=plan.restarts + 1)
+
+    async def run(self) -> None:
+        """Until cancelled, or until the engine ended once too often."""
+        failures = 0
+        while True:
+            try:
+                await self._group.start()
+            except OSError as error:
+                self._post(EngineGaveUp(self._clock(), f"its command cannot be run: {error}"))
+                return
+            why = await self._until_ready()
+            if why is None:
+                failures = 0
+                await self._examine()
+                self._post(EngineReady(self._clock()))
+                why = await self._until_lost()
+                self._post(EngineLost(self._clock(), why))
+            failures += 1
+            _log.warning("the engine is lost: %s (%d in a row)", why, failures)
+            await self._group.stop(0.0)
+            wait_s = self._backoff.wait_s(failures, self._chance())
+            if wait_s is None:
+                self._post(EngineGaveUp(self._clock(), why))
+                return
+            await asyncio.sleep(wait_s)
+
+    async def _until_ready(self) -> str | None:
+        """None when the engine answers; else why it does not."""
+        ended = asyncio.ensure_future(self._group.wait())
+        try:
+            async with asyncio.timeout(self._plan.start_s):
+                while not await self._healthy():
+                    if ended.done():
+                        return f"it ended with status {ended.result()} before it was healthy"
+                    await asyncio.sleep(_POLL_S)
+            return await self._warm_up()
+        except TimeoutError:
+            return f"not healthy after {self._plan.start_s:.0f} s"
+        finally:
+            ended.cancel()
+
+    async def _until_lost(self) -> str:
+        self._group.note_shared_memory()
+        ends = (self._ended(), self._until_stuck(self._warm_up_s), self._unhealthy())
+        waits = [asyncio.ensure_future(end) for end in ends]
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            return next(wait.result() for wait in waits if wait in done)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _ended(self) -> str:
+        return f"it ended with status {await self._group.wait()}"
+
+    async def _unhealthy(self) -> str:
+        failures = 0
+        while failures < _FAILURES_TO_LOSE:
+            await asyncio.sleep(_HEALTH_EVERY_S)
+            failures = 0 if await self._healthy() else failures + 1
+        return f"/health failed {failures} times in a row"
+
+    async def _healthy(self) -> bool:
+        return await self._ask("GET", "/health", b"", _HEALTH_SILENCE_S) == 200
+
+    async def _warm_up(self) -> str | None:
+        body = orjson.dumps({"model": self._plan.model_name, "prompt": "warm up", "max_tokens": 1})
+        began = self._loop_time()
+        status = await self._ask("POST", "/v1/completions", body, _WARM_UP_SILENCE_S)
+        self._warm_up_s = self._loop_time() - began
+        return None if status == 200 else f"its warm-up completion ended with {status or 'no answer'}"
+
+    async def _ask(self, method: str, target: str, body: bytes, silence_s: float) -> int | None:
+        """The status of an answer that came to its end, else None."""
+        headers = {"content-type": "application/json"}
+        try:
+            exchange = await self._client.open(
+                self._plan.address, method, target, headers=headers, body=body, silence_s=silence_s
+            )
+            try:
+                await exchange.read_all(1024 * 1024)
+                return exchange.status
+            finally:
+                exchange.close()
+        except ExchangeLost:
+            return None

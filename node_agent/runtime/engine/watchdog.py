@@ -1,0 +1,148 @@
+"""Watches this node's engine while it is ready: looks often, probes it, and says when it is stuck.
+
+All judgements are `core/engine/liveness`'s. Where the engine is stuck, what it serves is lost at once, so that every
+stream goes on elsewhere before the supervisor has ended the process. Where it works and one stream was overtaken by
+others, that stream alone is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import orjson
+
+from node_agent.core.common.address import Address
+from node_agent.core.engine.liveness import STUCK_S, EngineLiveness, EngineState, Evidence, Judgement
+from node_agent.core.failure.attribution import ENGINE_STUCK
+from node_agent.ports import EngineSteps, ExchangeLost, Http
+from node_agent.runtime.engine.active_requests import Served, ServedRequests
+from node_agent.runtime.engine.load_monitor import EngineLoad
+from node_agent.runtime.node.context import Node
+
+LOOK_EVERY_S = 0.25
+SILENCE = "silence"
+_PROBE_WITHIN_S = 600.0
+"""A probe of a busy engine waits as long as any request; it is the judgement that is bounded."""
+
+_MAX_ANSWER_BYTES = 64 * 1024
+_MOST_DOUBLINGS = 3
+_log = logging.getLogger(__name__)
+
+
+class EngineWatch:
+    """engine: where vLLM listens; steps: of its core, where the plug-in counts them.
+
+    stuck_s: how long an engine may do nothing. Where one got stuck before it had made a client's token, the next has
+    twice as long: it may compile something at the first request that needs it, and would never come to its end.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        served: ServedRequests,
+        load: EngineLoad,
+        client: Http,
+        engine: Address,
+        steps: EngineSteps,
+        stuck_s: float = STUCK_S,
+    ) -> None:
+        self._node = node
+        self._served = served
+        self._load = load
+        self._client = client
+        self._engine = engine
+        self._steps = steps
+        self._stuck_s = stuck_s
+        self._looked_at = 0.0
+        self._tokens_before = 0  # of requests that were over at the last look
+        self._spoken = 0  # looks that found new tokens
+        self._fruitless = 0  # engines in a row that were stuck before their first token for a client
+        self._clock = asyncio.get_running_loop().time
+        self._body = orjson.dumps({"model": node.model, "prompt": "probe", "max_tokens": 1, "temperature": 0})
+
+    async def until_stuck(self, first_answer_s: float) -> str:
+        """Watch an engine that is ready until it is stuck; why. first_answer_s: how long its last answer took."""
+        stuck_s = self._stuck_s * 2 ** min(self._fruitless, _MOST_DOUBLINGS)
+        machine = EngineLiveness(self._clock(), stuck_s, first_answer_s)
+        tokens_before = self._served.tokens()
+        probe: asyncio.Task[None] | None = None
+        was = EngineState.WORKING
+        try:
+            while True:
+                silent = self._served.silent_since(self._clock() - self._node.min_silence_s / 2)
+                judgement = machine.look(self._evidence(machine, silent))
+                if judgement.state is not was:
+                    self._note(judgement)
+                    was = judgement.state
+                if judgement.state is EngineState.STUCK:
+                    break
+                self._judge_streams(machine, silent)
+                if judgement.probe:
+                    machine.probe_sent(self._clock())
+                    probe = asyncio.create_task(self._probe(machine))
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            self._steps.forget()
+            if probe is not None:
+                probe.cancel()
+        self._fruitless = 0 if self._served.tokens() > tokens_before else self._fruitless + 1
+        self._served.lose_all(ENGINE_STUCK)
+        return f"it is stuck: {judgement.reason}"
+
+    def _note(self, judgement: Judgement) -> None:
+        self._node.metrics.engine_states.labels(judgement.state.value).inc()
+        level = logging.INFO if judgement.state is EngineState.WORKING else logging.WARNING
+        _log.log(level, "the engine is %s: %s", judgement.state.value, judgement.reason)
+
+    def _evidence(self, machine: EngineLiveness, silent: list[Served]) -> Evidence:
+        """silent: for half the inter-token timeout. With a thousand streams this is looked at four times a second."""
+        now = self._clock()
+        spoke = self._served.tokens_before != self._tokens_before or self._served.spoke_since(self._looked_at)
+        self._tokens_before, self._looked_at = self._served.tokens_before, now
+        self._spoken += spoke
+        return Evidence(
+            at=now,
+            under_way=len(self._served),
+            tokens=self._spoken,
+            pace_s=0.0 if spoke else self._served.least_pace_s(),
+            figures=self._load.figures,
+            figures_at=self._load.answered_at,
+            steps=self._steps.read(),
+            wants_proof=any(machine.wants_proof(*self._silence(served)) for served in silent),
+        )
+
+    def _silence(self, served: Served) -> tuple[float, float, float]:
+        """Since when, how long it may be, and how long it may be where it is read again."""
+        return served.heard_at, served.allowed_s(self._node.min_silence_s), served.patient_s
+
+    def _judge_streams(self, machine: EngineLiveness, silent: list[Served]) -> None:
+        for served in silent:
+            served.is_overtaken = machine.is_overtaken(*self._silence(served))
+            if served.is_overtaken and served.own:
+                served.abort(SILENCE)
+
+    async def _probe(self, machine: EngineLiveness) -> None:
+        failed = await self._ask()
+        machine.probe_ended(self._clock(), failed)
+        self._node.metrics.engine_probes.labels("failed" if failed else "answered").inc()
+
+    async def _ask(self) -> str:
+        """Why a completion of one token was not answered; "" where it was."""
+        headers = {"content-type": "application/json"}
+        try:
+            exchange = await self._client.open(
+                self._engine,
+                "POST",
+                "/v1/completions",
+                headers=headers,
+                body=self._body,
+                silence_s=_PROBE_WITHIN_S,
+            )
+            try:
+                await exchange.read_all(_MAX_ANSWER_BYTES)
+                return "" if exchange.status == 200 else f"status-{exchange.status}"
+            finally:
+                exchange.close()
+        except ExchangeLost as lost:
+            return lost.why

@@ -1,0 +1,1 @@
+"""KV blocks, fetched from peers and S3, and served to them."""

@@ -1,0 +1,280 @@
+"""Contexts brought here before the engine is asked: from the peer that had them last, from S3, or not at all.
+
+Whoever goes on with a stream names the node whose engine had it (`KV_HEADER`). What costs least time is chosen
+(`core/kv/transfer_policy`); what comes is checked block by block, and lies in the engine's folder when the engine is
+asked. Whatever goes wrong on the way, the engine computes: a context that does not come costs time, never an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import orjson
+
+from node_agent.contract.errors import StoreUnavailable, TransientError
+from node_agent.contract.states import NodeState
+from node_agent.core.common.address import parse_address
+from node_agent.core.common.request_auth import AUTH_HEADER, sign
+from node_agent.core.kv.index import BATCH_BYTES, MAX_BLOCKS, Batch, Index, batches, is_stream_id, read_index, split
+from node_agent.core.kv.transfer_policy import WITHIN_S, Choice, Offer, Rate, Way, choose, observed
+from node_agent.core.node.status import Liveness
+from node_agent.ports import BlockStore, ExchangeLost, Http
+from node_agent.runtime.kv.local_blocks import KvShelf, Layout
+from node_agent.runtime.kv.server import BLOCKS, INDEX_OF
+from node_agent.runtime.node.context import Node
+
+PEERS_ASKED = 3
+"""What they have of a stream; at the same time."""
+
+AT_ONCE = 4
+"""Batches under way for one stream."""
+
+STREAMS_AT_ONCE = 4
+"""Contexts that are brought at once; the others wait for their turn, no longer than computing would take."""
+
+PEER_RATE = Rate(0.005, 300e6)
+S3_RATE = Rate(0.1, 200e6)
+"""While nothing was measured: a quarter of a 10 Gb/s network, and a third of eight connections to S3."""
+
+_ASSUMED = {Way.PEER: PEER_RATE, Way.S3: S3_RATE}
+
+REMEMBERED_S = 300.0
+"""How long a measured rate counts. A way that was slow once is else never taken again, and so never measured again."""
+
+_INDEX_WITHIN_S = 0.5
+"""For a peer to say what it has, a connection included: one that was cut off would cost a connection's timeout."""
+
+_S3_INDEX_WITHIN_S = 1.0
+_BATCH_SILENCE_S = 2.0
+_MAX_INDEX_BYTES = 128 * MAX_BLOCKS
+_log = logging.getLogger(__name__)
+
+Fetch = Callable[[Batch], Awaitable[bytes]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somebody who has blocks of the stream. fetch: gives some of them; raises a TransientError."""
+
+    way: Way
+    index: Index
+    fetch: Fetch
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What became of a context: the choice, the blocks and bytes that came, and how long that took.
+
+    given_up: whether it took too long; what came until then is here.
+    """
+
+    choice: Choice
+    blocks: int = 0
+    size: int = 0
+    took_s: float = 0.0
+    given_up: bool = False
+
+
+@dataclass
+class _Came:
+    """So far."""
+
+    blocks: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class _Measured:
+    rate: Rate
+    at: float
+
+
+class Contexts:
+    """shelf: None where this node's engine keeps no blocks; store: None where there is no bucket.
+
+    prefill_tokens_per_s: this engine's, None while it was not measured. clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        client: Http,
+        key: bytes,
+        shelf: KvShelf | None,
+        store: BlockStore | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.prefill_tokens_per_s: float | None = None
+        self._node = node
+        self._client = client
+        self._key = key
+        self._shelf = shelf
+        self._store = store
+        self._clock = clock
+        self._turn = asyncio.Semaphore(STREAMS_AT_ONCE)
+        self._measured: dict[Way, _Measured] = {}
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """The ways that a context can come."""
+        return tuple(_ASSUMED)
+
+    def offer(self, way: Way, tokens: int, size: int) -> Offer:
+        """With what was measured of this way lately."""
+        return Offer(way, tokens, size, self._rate(way))
+
+    def _rate(self, way: Way) -> Rate:
+        measured = self._measured.get(way)
+        if measured is None or self._clock() - measured.at > REMEMBERED_S:
+            return _ASSUMED[way]
+        return measured.rate
+
+    def _observe(self, way: Way, size: int, took_s: float) -> None:
+        before = self._rate(way)
+        rate = observed(before, size, took_s)
+        if rate is not before:
+            self._measured[way] = _Measured(rate, self._clock())
+
+    async def bring(self, stream: str, source: str) -> Brought | None:
+        """Have a stream's context here, where that is faster than to compute it.
+
+        source: as KV_HEADER says. None where this node keeps no blocks, or nobody has any of the stream's.
+        """
+        shelf = self._shelf
+        if shelf is None or not is_stream_id(stream) or source == self._node.instance_id:
+            return None
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                brought = await self._bring(shelf, stream, source)
+        except TimeoutError:
+            brought = Brought(Choice(Way.RECOMPUTE, 0.0, f"no context within {WITHIN_S:.0f} s"))
+        if brought is not None:
+            way = brought.choice.way.value
+            self._node.metrics.contexts.labels(way).inc()
+            self._node.metrics.context_bytes.labels(way).inc(brought.size)
+            _log.info(
+                "stream %s: its context: %s; %d blocks came in %.3f s%s",
+                stream, brought.choice.reason, brought.blocks, brought.took_s, ", given up" * brought.given_up,
+            )  # fmt: skip
+        return brought
+
+    async def _bring(self, shelf: KvShelf, stream: str, source: str) -> Brought | None:
+        layout = await shelf.layout()
+        if layout is None:
+            return None
+        place = await self._at_peers(layout, stream, source) or await self._in_s3(layout, stream, source)
+        if place is None:
+            return None
+        index = place.index
+        wanted = await shelf.missing(index)
+        size = sum(size for name, size in zip(index.names, index.sizes, strict=True) if name in wanted)
+        if not shelf.has_room_for(index):
+            return Brought(Choice(Way.RECOMPUTE, 0.0, f"{index.size} bytes of blocks are more than are kept here"))
+        tokens = layout.tokens(len(wanted))
+        choice = choose(tokens, self.prefill_tokens_per_s, (self.offer(place.way, tokens, size),))
+        if choice.way is Way.RECOMPUTE:
+            return Brought(choice)
+        return await self._fetch(shelf, place, wanted, choice)
+
+    async def _fetch(self, shelf: KvShelf, place: Place, wanted: frozenset[str], choice: Choice) -> Brought:
+        came, began, given_up = _Came(), self._clock(), False
+        try:
+            async with asyncio.timeout(choice.give_up_s), self._turn:
+                began = self._clock()
+                await _fetch_all(shelf, place, wanted, came)
+        except TimeoutError:
+            given_up = True
+        took_s = self._clock() - began
+        self._observe(place.way, came.size, took_s)
+        return Brought(choice, came.blocks, came.size, took_s, given_up)
+
+    async def _at_peers(self, layout: Layout, stream: str, source: str) -> Place | None:
+        """Whoever has most of it."""
+        asked = (self._at_peer(layout, stream, address) for address in self._who_may_have_it(source))
+        places = [place for place in await asyncio.gather(*asked) if place is not None]
+        return max(places, key=lambda place: place.index.size, default=None)
+
+    def _who_may_have_it(self, source: str) -> list[str]:
+        """Addresses: of the node that was lost last, and of some that drain.
+
+        The one that was lost last may never have had it, and a client that comes back from an entry that drains does
+        not know whose engine it was. Only peers that are alive: a silent one would cost the client a pause.
+        """
+        alive = [status for status in self._node.members.view.alive if status.state is not NodeState.GONE]
+        named = [status.peer for status in alive if status.instance_id == source]
+        draining = [s.peer for s in alive if s.state is NodeState.DRAINING and s.instance_id != source]
+        return [*named, *draining][:PEERS_ASKED]
+
+    async def _at_peer(self, layout: Layout, stream: str, address: str) -> Place | None:
+        async def fetch(batch: Batch) -> bytes:
+            body = orjson.dumps(batch.names)
+            return await self._ask(address, "POST", BLOCKS, body, _BATCH_SILENCE_S, batch.end - batch.start)
+
+        with suppress(ExchangeLost, ValueError, TimeoutError):
+            async with asyncio.timeout(_INDEX_WITHIN_S):
+                told = await self._ask(address, "GET", INDEX_OF + stream, b"", _INDEX_WITHIN_S, _MAX_INDEX_BYTES)
+            index = read_index(told)
+            return Place(Way.PEER, index, fetch) if index.fingerprint == layout.fingerprint else None
+        return None
+
+    async def _in_s3(self, layout: Layout, stream: str, source: str) -> Place | None:
+        store = self._store
+        if store is None or not self._may_be_in_s3(source):
+            return None
+        try:
+            async with asyncio.timeout(_S3_INDEX_WITHIN_S):
+                index = await store.index(layout.fingerprint, stream)
+        except (StoreUnavailable, TimeoutError) as error:
+            _log.info("stream %s: whether its context is in S3 is not known: %r", stream, error)
+            return None
+        if index is None or index.fingerprint != layout.fingerprint:
+            return None
+        return Place(Way.S3, index, lambda batch: store.fetch(index, batch))
+
+    def _may_be_in_s3(self, source: str) -> bool:
+        """Only a node that drained has left anything; after any other loss the question is a pause for nothing."""
+        member = self._node.member(source)
+        if member is None or member.liveness is Liveness.LEFT:
+            return True
+        return member.status.state in (NodeState.DRAINING, NodeState.GONE)
+
+    async def _ask(self, address: str, method: str, target: str, body: bytes, silence_s: float, most: int) -> bytes:
+        """Raises ExchangeLost, also for an answer that is none."""
+        stamp = sign(self._key, method, target, body, self._node.clock(), secrets.token_hex(12))
+        headers = {"content-type": "application/json", AUTH_HEADER: stamp}
+        exchange = await self._client.open(
+            parse_address(address), method, target, headers=headers, body=body, silence_s=silence_s
+        )
+        try:
+            answer = await exchange.read_all(most)
+            if exchange.status != 200:
+                raise ExchangeLost(f"status-{exchange.status}")
+            return answer
+        finally:
+            exchange.close()
+
+
+async def _fetch_all(shelf: KvShelf, place: Place, wanted: frozenset[str], came: _Came) -> None:
+    """Some batches at once, in their order; after one that failed no other is begun. came: what was kept is added."""
+    room, broken = asyncio.Semaphore(AT_ONCE), asyncio.Event()
+
+    async def one(batch: Batch) -> None:
+        async with room:
+            if broken.is_set():
+                return
+            try:
+                data = await place.fetch(batch)
+            except TransientError as error:
+                _log.info("blocks that were promised do not come: %s", error)
+                data = b""
+            kept, size = await shelf.keep(place.index.fingerprint, split(data, batch.names))
+            came.blocks, came.size = came.blocks + kept, came.size + size
+            if kept < len(batch.names):
+                broken.set()
+
+    await asyncio.gather(*(one(batch) for batch in batches(place.index, wanted.__contains__, BATCH_BYTES)))

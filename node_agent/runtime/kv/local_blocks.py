@@ -1,0 +1,125 @@
+"""The KV blocks that this node has: its engine's folder, asked from the event loop without holding it up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from node_agent.core.kv.blocks import HEADER_BYTES, Header, read_header, why_unusable
+from node_agent.core.kv.index import Index, heads_of, walk
+from node_agent.kv.folder import BlockFolder
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What this node's engine keeps: what made it, tokens and shards of a block."""
+
+    fingerprint: bytes
+    block_tokens: int
+    shards: int
+
+    def tokens(self, files: int) -> int:
+        return files // self.shards * self.block_tokens
+
+
+class KvShelf:
+    """folder: the one that the engine was told of."""
+
+    def __init__(self, folder: BlockFolder) -> None:
+        self._folder = folder
+
+    async def layout(self) -> Layout | None:
+        """None where the engine keeps nothing, or has not said yet what."""
+        told = await asyncio.to_thread(self._folder.layout)
+        if told is None or "declined" in told:
+            return None
+        try:
+            return Layout(bytes.fromhex(told["fingerprint"]), int(told["block_tokens"]), int(told["shards"]))
+        except (KeyError, TypeError, ValueError) as error:
+            _log.warning("the engine's blocks are of a layout that is not known here: %r", error)
+            return None
+
+    async def index(self, stream: str) -> Index | None:
+        """The blocks that are here of a stream; of several choices those of the longest."""
+        layout = await self.layout()
+        if layout is None:
+            return None
+        names, sizes = await asyncio.to_thread(self._chain, stream, layout.shards)
+        return Index(layout.fingerprint, names, sizes) if names else None
+
+    def _chain(self, stream: str, shards: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        names: list[str] = []
+        for head in heads_of(stream, self._folder.heads(stream)):
+            names = max(names, walk(head, shards, self._header), key=len)
+        sizes = tuple(self._folder.size(name) or 0 for name in names)
+        return (tuple(names), sizes) if all(sizes) else ((), ())
+
+    def _header(self, name: str) -> Header | None:
+        begin = self._folder.begin_of(name, HEADER_BYTES)
+        try:
+            return read_header(begin) if begin is not None else None
+        except ValueError:
+            return None
+
+    def has_room_for(self, index: Index) -> bool:
+        """Whether all of these blocks can be here at once: of a longer context the first would go for the last."""
+        return index.size <= self._folder.kept_bytes
+
+    async def missing(self, index: Index) -> frozenset[str]:
+        """The blocks of an index that are not here. Those that are must not go for them: they are used, too."""
+        return await asyncio.to_thread(self._missing, index)
+
+    def _missing(self, index: Index) -> frozenset[str]:
+        here = [name for name in index.names if self._folder.has(name)]
+        for name in here:
+            self._folder.used(name)
+        return frozenset(index.names).difference(here)
+
+    async def read(self, names: Sequence[str], most_bytes: int) -> bytes:
+        """Blocks, one behind the other: up to the first that is not here, and to `most_bytes`, but one at least."""
+        return await asyncio.to_thread(self._read, names, most_bytes)
+
+    def _read(self, names: Sequence[str], most_bytes: int) -> bytes:
+        found: list[bytearray] = []
+        size = 0
+        for name in names:
+            block = self.read_one(name)
+            if block is None or (found and size + len(block) > most_bytes):
+                break
+            found.append(block)
+            size += len(block)
+        return b"".join(found)
+
+    def read_one(self, name: str) -> bytearray | None:
+        """A block's file, in the caller's own thread; None where it is not here, or cannot be read."""
+        try:
+            return self._folder.read(name)
+        except OSError as error:
+            _log.warning("a block cannot be read: %s", error)
+            return None
+
+    async def keep(self, fingerprint: bytes, blocks: Sequence[tuple[str, memoryview]]) -> tuple[int, int]:
+        """Put blocks here, up to the first that is not what its name and `fingerprint` say: (blocks, bytes)."""
+        return await asyncio.to_thread(self._keep, fingerprint, blocks)
+
+    def _keep(self, fingerprint: bytes, blocks: Sequence[tuple[str, memoryview]]) -> tuple[int, int]:
+        kept = size = 0
+        for name, block in blocks:
+            why = why_unusable(block, fingerprint, name)
+            if why is None:
+                why = self._written(name, block)
+            if why is not None:
+                _log.warning("a block that came is not kept: %s", why)
+                break
+            kept, size = kept + 1, size + len(block)
+        return kept, size
+
+    def _written(self, name: str, block: memoryview) -> str | None:
+        try:
+            return None if self._folder.write(name, block) else "it is larger than its share of the bound"
+        except OSError as error:
+            return str(error)

@@ -1,0 +1,1 @@
+"""This node's loops: gossip, interruptions, tags and records, clock, memory, metrics."""

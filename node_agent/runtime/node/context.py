@@ -1,0 +1,180 @@
+"""This node as its doors see it: who it is, what state it is in, whom it knows, what its engine is doing.
+
+The one mutable value that the tasks share. Only the agent's effects change `state`; the doors read it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from node_agent.contract.states import NodeState
+from node_agent.core.continuation.timeouts import MIN_SILENCE_S
+from node_agent.core.failure.attribution import Counts, Fault, Next, Verdict
+from node_agent.core.membership import Announced, Measured, Member, Membership, View
+from node_agent.core.node.peer_clocks import RIGHT, OwnClock, PeerClocks
+from node_agent.core.node.status import Load, NodeStatus, Pool
+from node_agent.core.routing.router import Nowhere, Request, Route, Router
+from node_agent.ports import Identity
+from node_agent.runtime.common.metrics import Metrics
+from node_agent.runtime.node.crash_suspects import DeadlyRequests
+from node_agent.runtime.node.gossip import Gossip
+
+_NOT_THERE = frozenset({"refused", "unreachable", "reset"})
+"""Losses that say something of the node, not only of one request."""
+
+
+@dataclass
+class Node:
+    """clock: unix seconds; model: the one that it serves while its state takes requests.
+
+    incarnation: the one that this agent began with, its name in the table; min_silence_s: the least inter-token timeout
+    of the streams here; ways: what the self-test found its engine able to; names: all that the engine answers to;
+    own_clock: what peers' clocks say of this node's; clocks: what is known of theirs, None where nobody compares.
+    """
+
+    identity: Identity
+    model: str
+    clock: Callable[[], float]
+    gossip: Gossip
+    metrics: Metrics
+    min_silence_s: float = MIN_SILENCE_S
+    ways: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()
+    own_clock: OwnClock = RIGHT
+    clocks: PeerClocks | None = None
+    incarnation: int = field(init=False)
+    router: Router = field(init=False)
+    deadly: DeadlyRequests = field(init=False)
+    _view: View | None = field(init=False, default=None)
+    _own: NodeStatus | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.incarnation = self.members.status.incarnation
+        self.router = Router(self.instance_id)
+        self.deadly = DeadlyRequests(self.gossip, self.metrics)
+
+    @property
+    def instance_id(self) -> str:
+        return self.identity.instance_id
+
+    @property
+    def pool(self) -> Pool:
+        return Pool(self.identity.zone, self.identity.instance_type)
+
+    @property
+    def members(self) -> Membership:
+        return self.gossip.machine
+
+    @property
+    def state(self) -> NodeState:
+        return self.members.status.state
+
+    def become(self, state: NodeState) -> None:
+        """Have everybody told at once."""
+        self.gossip.handle(Announced(self.gossip.clock(), state, self.ways))
+
+    def measured(self, load: Load) -> None:
+        """What this node's engine is doing now."""
+        self.router.own_load.measured(load)
+        self.gossip.handle(Measured(self.gossip.clock(), load))
+
+    def status(self) -> NodeStatus:
+        return self.members.status
+
+    def load_of(self, instance_id: str) -> Load:
+        member = self.members.members.get(instance_id)
+        return member.load if member is not None else self.router.own_load.load
+
+    # peers
+
+    @property
+    def present(self) -> list[NodeStatus]:
+        """All peers that are not known to be gone; a suspect is innocent until its time is up."""
+        view = self.members.view
+        return [*view.alive, *view.suspects]
+
+    @property
+    def suspects(self) -> set[str]:
+        return {status.instance_id for status in self.members.view.suspects}
+
+    def clock_ahead_s(self, status: NodeStatus) -> float | None:
+        """How far a peer's clock is ahead of this node's, in seconds; None where that was not measured."""
+        ahead_s = self.clocks.ahead_s(status.peer) if self.clocks is not None else None
+        return None if ahead_s is None else round(ahead_s, 3)
+
+    def member(self, instance_id: str) -> Member | None:
+        return self.members.members.get(instance_id)
+
+    def lost(self, instance_id: str, why: str) -> None:
+        """A connection to a peer broke or could not be made."""
+        if why in _NOT_THERE:
+            self.gossip.failed(instance_id, why)
+
+    def succeeded(self, instance_id: str) -> None:
+        """A node's engine began to answer."""
+        self.router.succeeded(instance_id)
+
+    def failed(self, instance_id: str, verdict: Verdict) -> None:
+        """A request to a node's engine failed: count it where it counts."""
+        self.metrics.failures.labels(verdict.fault.value, verdict.why).inc()
+        if verdict.counts is Counts.YES:
+            self.router.failed(instance_id, self.gossip.clock())
+        elif verdict.next is Next.FINAL and verdict.fault is Fault.CLIENT:
+            self.router.succeeded(instance_id)  # it answered, and well
+        else:
+            self.router.undecided(instance_id)
+
+    def found_wanting(self, instance_ids: Iterable[str]) -> None:
+        """Another engine has answered what these could not."""
+        for instance_id in instance_ids:
+            self.router.failed(instance_id, self.gossip.clock())
+
+    # routes
+
+    def route(self, request: Request) -> Route | Nowhere:
+        """Which engine serves a request, and why."""
+        self._renew()
+        route = self.router.choose(request, self.gossip.clock())
+        if isinstance(route, Route):
+            self.metrics.count_route(route.reason)
+        return route
+
+    def serves(self, model: str | None) -> bool:
+        """Whether some node serves it now; None: anything."""
+        self._renew()
+        return self.router.serves(model)
+
+    def base_model(self, name: str | None) -> str | None:
+        """The model that has a name: its own, another that its engine was given, or an adapter's.
+
+        name: None where the client names none: it means the model of whom it asks, as it does with an engine.
+        """
+        self._renew()
+        serves = self.router.serves
+        if name is not None and (serves(name) or name not in self.names):
+            return name
+        if serves(self.model):
+            return self.model
+        served = self.router.models()
+        return next(iter(served)) if name is None and len(served) == 1 else name
+
+    def models(self) -> frozenset[str]:
+        """The models that some node serves now."""
+        self._renew()
+        return self.router.models()
+
+    def _renew(self) -> None:
+        members = self.members
+        view, own = members.view, members.status
+        if view is not self._view or own is not self._own:
+            self._view, self._own = view, own
+            self.router.renew(_serving(view, own), members.members, own)
+
+
+def _serving(view: View, own: NodeStatus) -> Iterable[NodeStatus]:
+    """Peers that may be chosen: suspects only where nobody else serves their model."""
+    models = {status.model for status in itertools.chain(view.serving, (own,) if own.state.takes_requests else ())}
+    doubtful = [s for s in view.suspects if s.state.takes_requests and s.model not in models]
+    return [*view.serving, *doubtful]

@@ -1,0 +1,71 @@
+"""Requests that end engines, as one node deals with them: counted, refused, and told to the others.
+
+The decisions are `core/failure/crash_suspects`'s. While nothing is suspected or refused, which is nearly always, no
+request is read for it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from node_agent.contract.errors import RequestRejected
+from node_agent.core.failure.crash_suspects import KEPT_S, Deadly, Standing
+from node_agent.core.failure.report import Death
+from node_agent.core.membership import Refuse
+from node_agent.runtime.common.metrics import Metrics
+from node_agent.runtime.node.gossip import Gossip
+
+SUSPECT_HEADER = "x-synkti-suspect"
+"""On a request to an engine: another one died before it had answered it."""
+
+KILLS_ENGINES = "request_kills_engines"
+_MESSAGE = (
+    "Two engines ended while they worked on this request, before either had answered it, so no node sends it to another"
+    f" one for {KEPT_S / 60:.0f} minutes. Change the request; the same one will be refused again."
+)
+_log = logging.getLogger(__name__)
+
+
+class DeadlyRequests:
+    """Of one node. gossip: hears of what is refused here, and says what is refused elsewhere."""
+
+    def __init__(self, gossip: Gossip, metrics: Metrics) -> None:
+        self._gossip = gossip
+        self._metrics = metrics
+        self._cases = Deadly()
+        gossip.refused = self._told
+        metrics.deadly_cases.set_function(self._cases.__len__)
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    def check(self, content: bytes | None) -> bool:
+        """Whether a request is suspected, before an engine is asked. Raises RequestRejected (422) for a refused one."""
+        if content is None:
+            return False
+        standing = self._cases.standing(content, self._gossip.clock())
+        if standing is Standing.REFUSED:
+            self._metrics.deadly_refused.inc()
+            raise RequestRejected(422, KILLS_ENGINES, _MESSAGE)
+        return standing is Standing.SUSPECT
+
+    def died(self, content: bytes | None, instance_id: str, death: Death | None) -> None:
+        """An engine died before it had answered a request. death: None where its node does not say which one."""
+        if content is None or death is None:
+            return
+        self._metrics.deadly_deaths.inc()
+        name = f"{instance_id}/{death.life}"
+        _log.warning("the engine of %s died under a request (%s) that it had not answered", instance_id, content.hex())
+        if self._cases.died(content, name, self._gossip.clock(), alone=death.alone):
+            _log.warning("request %s is refused: it ended two engines", content.hex())
+            self._gossip.handle(Refuse(self._gossip.clock(), content, KEPT_S))
+
+    def answered(self, content: bytes | None) -> None:
+        """An engine began to answer a request."""
+        if content is not None:
+            self._cases.answered(content)
+
+    def _told(self, content: bytes, left_s: float) -> None:
+        """Another node refuses it."""
+        _log.warning("request %s is refused, by the word of a peer", content.hex())
+        self._cases.refused(content, self._gossip.clock() + left_s)

@@ -1,0 +1,210 @@
+"""Membership's shell: its timer, its datagrams, its questions over peers' doors, and what EC2's tags say.
+
+All decisions are the machine's (`core/membership`). Its clock is monotonic: nothing here depends on what time it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable
+
+from node_agent.contract.errors import TransientError
+from node_agent.core.common.address import Address, parse_address
+from node_agent.core.common.request_auth import CLOCK_HEADER
+from node_agent.core.membership import (
+    Answer,
+    Answered,
+    Ask,
+    Changed,
+    Effect,
+    Event,
+    Failed,
+    Membership,
+    Questioned,
+    Received,
+    Refused,
+    Send,
+    Tagged,
+    Tick,
+)
+from node_agent.core.node.discovery_schedule import FIRST_LOOK_CALLS, TagReads
+from node_agent.core.node.status import Liveness
+from node_agent.ports import Datagrams, ExchangeLost, Http, Instances
+from node_agent.runtime.common.metrics import Metrics
+
+MEMBERS_TARGET = "/peer/v1/members"
+_SILENCE_S = 1.0
+_MAX_ANSWER_BYTES = 1024 * 1024
+_LOOK_WITHIN_S = 120.0
+"""For all pages of a look at EC2's tags."""
+
+_MAX_ASKED = 16
+"""Questions under way; one more is not asked, and the machine asks another time."""
+
+_log = logging.getLogger(__name__)
+
+
+class Gossip:
+    """client: to peers' doors; clock: monotonic seconds; changed: hears of every change, after the machine has it.
+
+    refused: gets every content of requests that the fleet refuses, and for how many seconds.
+    """
+
+    def __init__(
+        self,
+        machine: Membership,
+        datagrams: Datagrams,
+        client: Http,
+        clock: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self.machine = machine
+        self.clock = clock
+        self.changed: Callable[[Changed], None] = _nobody
+        self.heard_clock: Callable[[str, str, str, float], None] = _no_clocks
+        """Hears what time a peer's door says it is: its address, its line, the question's nonce, and the seconds from
+        the question to the answer."""
+
+        self.refused: Callable[[bytes, float], None] = lambda content, left_s: None
+        self._datagrams = datagrams
+        self._client = client
+        self._metrics = metrics
+        self._sooner = asyncio.Event()
+        self._asked: set[asyncio.Task[None]] = set()
+        metrics.watch_members(lambda: machine.figures, lambda: len(machine.view.suspects))
+
+    def handle(self, event: Event) -> bytes | None:
+        """Give the machine an event, and do what it wants; the answer to a Questioned."""
+        machine, answer = self.machine, None
+        due = machine.next_deadline()
+        for effect in machine.handle(event):
+            if isinstance(effect, Answer):
+                answer = effect.body
+            else:
+                self._perform(effect)
+        if machine.next_deadline() < due:
+            self._sooner.set()
+        return answer
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Send(to, data):
+                if (address := _address(to)) is not None:
+                    self._datagrams.send(address, data)
+            case Ask():
+                self._ask(effect)
+            case Refused(content, left_s):
+                self.refused(content, left_s)
+            case Changed(status, before, after, why):
+                was = before.value if before is not None else "new"
+                _log.info("%s at %s: %s, was %s: %s", status.instance_id, status.peer, after.value, was, why)
+                self._metrics.member_changes.labels(after.value).inc()
+                self.changed(effect)
+
+    def hear(self, data: bytes) -> None:
+        """A datagram came in."""
+        self.handle(Received(self.clock(), data))
+
+    def question(self, body: bytes) -> bytes | None:
+        """The answer to a peer's question, None where it is refused."""
+        return self.handle(Questioned(self.clock(), body))
+
+    def failed(self, instance_id: str, why: str) -> None:
+        """A request to a peer failed."""
+        self.handle(Failed(self.clock(), instance_id, why))
+
+    async def run(self) -> None:
+        """The machine's timer, until cancelled."""
+        machine = self.machine
+        while True:
+            self._sooner.clear()
+            wait_s = machine.next_deadline() - self.clock()
+            if wait_s > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._sooner.wait()
+            else:
+                await asyncio.sleep(0)
+            if machine.next_deadline() <= self.clock():
+                self.handle(Tick(self.clock()))
+
+    async def discover(self, instances: Instances, cluster: str, reads: TagReads, chance: Callable[[], float]) -> None:
+        """Read the fleet's tags now and then, until cancelled; an EC2 that does not answer changes nothing."""
+        await asyncio.sleep(reads.first_s(chance()))
+        most_calls: int | None = FIRST_LOOK_CALLS
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_WITHIN_S):
+                    found = await instances.nodes(cluster, most_calls)
+                most_calls = None
+                self.handle(Tagged(self.clock(), [node for node in found if _address(node.peer) is not None]))
+                wait_s = reads.next_s(self.machine.nodes, chance())
+            except (TransientError, TimeoutError) as error:
+                wait_s = reads.after_failure_s(self.machine.nodes, chance())
+                why = str(error) or f"EC2 did not answer within {_LOOK_WITHIN_S:.0f} s"
+                _log.warning("%s; the peers known stay; looking again in %.0f s", why, wait_s)
+            await asyncio.sleep(wait_s)
+
+    def _ask(self, ask: Ask) -> None:
+        if len(self._asked) >= _MAX_ASKED:
+            return
+        task = asyncio.get_running_loop().create_task(self._exchange(ask))
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+
+    async def _exchange(self, ask: Ask) -> None:
+        """The question needs no stamp: membership's messages are sealed and count once, whatever the clocks say."""
+        headers = {"content-type": "application/octet-stream"}
+        asked_at = self.clock()
+        address = _address(ask.to)
+        if address is None:
+            self.failed(ask.instance_id, "unreachable")
+            return
+        try:
+            exchange = await self._client.open(
+                address, "POST", MEMBERS_TARGET, headers=headers, body=ask.body, silence_s=_SILENCE_S
+            )
+            try:
+                answer = await exchange.read_all(_MAX_ANSWER_BYTES)
+                status, line = exchange.status, exchange.headers.get(CLOCK_HEADER)
+            finally:
+                exchange.close()
+        except ExchangeLost as lost:
+            self.failed(ask.instance_id, lost.why)
+            return
+        if status == 200:
+            if line is not None:
+                took_s = self.clock() - asked_at
+                self.heard_clock(ask.to, line.decode("latin-1"), question_nonce(ask.body), took_s)
+            self.handle(Answered(self.clock(), answer))
+        else:
+            self.failed(ask.instance_id, f"status-{status}")
+
+
+def question_nonce(question: bytes) -> str:
+    """What a door's word about its clock answers: this question, and no other, for each is sealed with its number."""
+    return hashlib.sha256(question).hexdigest()
+
+
+def _no_clocks(address: str, line: str, nonce: str, took_s: float) -> None:
+    """Nobody compares clocks."""
+
+
+def _address(text: str) -> Address | None:
+    """None for what is no address, as a twin of EC2 may name it: then nobody is there."""
+    try:
+        return parse_address(text)
+    except ValueError:
+        return None
+
+
+def _nobody(changed: Changed) -> None:
+    """Nobody wants to hear of it."""
+
+
+def is_lost(changed: Changed) -> bool:
+    """Whether a peer is dead now: what is under way there never ends by itself."""
+    return changed.after is Liveness.DEAD

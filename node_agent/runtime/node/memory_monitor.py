@@ -1,0 +1,33 @@
+"""Looks at the process's memory, and has it given back where there is a reason (`core/node/memory_use`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from node_agent.core.node.memory_use import MemoryUse
+
+LOOK_EVERY_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+async def look_after_memory(
+    resident_bytes: Callable[[], int], give_back: Callable[[], int], busy: Callable[[], int]
+) -> None:
+    """Until cancelled.
+
+    resident_bytes: of this process; give_back: frees what nobody holds, and returns how many objects that were; busy:
+    how many requests are under way.
+    """
+    clock = asyncio.get_running_loop().time
+    use = MemoryUse(resident_bytes(), clock())
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        before, began_at = resident_bytes(), clock()
+        why = use.reason(before, busy(), began_at)
+        if why is not None:
+            found = give_back()
+            use.looked(resident_bytes(), clock())
+            sizes = f"{before >> 20} -> {use.after_bytes >> 20} MiB in {(clock() - began_at) * 1000:.0f} ms"
+            _log.info("memory looked through (%s): %d objects, %s", why, found, sizes)

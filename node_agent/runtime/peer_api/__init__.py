@@ -1,0 +1,1 @@
+"""The peer API: the HTTP server that other nodes call."""

@@ -1,0 +1,180 @@
+"""The peer door: what other nodes ask of this one. Every message is authenticated; all others get 401.
+
+    POST /peer/v1/members             tables of members compared (sealed by `core/membership`, no other stamp)
+    POST /peer/v1/take                a stream's journal, for its new owner (see `runtime/replication/takeover`)
+    *    /peer/v1/engine/<target>     a request to this node's engine
+    *    /peer/v1/kv/...              a stream's KV blocks (see `runtime/kv/server`)
+
+What an engine loses is said in words, not by a broken connection: an entry that finds the connection itself broken
+then knows that the node is gone. What an engine answers is marked with ENGINE_HEADER: an entry takes every other answer
+for the door's own, which is about this node and never about the client (`core/failure/attribution`). Journals come to
+this door, too, on connections of their own (`runtime/replication/server`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import orjson
+
+from node_agent.contract.errors import openai_error
+from node_agent.contract.names import DURABILITY_HEADER, KV_HEADER, KV_PREFIX
+from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, CLOCK_HELPS, Doorkeeper, tell_clock
+from node_agent.core.continuation.timeouts import sign_every_s
+from node_agent.core.node.status import load_to_header
+from node_agent.core.openai import client_headers, sse
+from node_agent.core.streams.state import LOST_EVENT
+from node_agent.ports import DoorRequest, ExchangeLost, Response
+from node_agent.runtime.common.responses import CLIENT_GONE, EVENT_STREAM, MAX_ANSWER_BYTES, answer_error
+from node_agent.runtime.engine.active_requests import ServedRequests
+from node_agent.runtime.engine.client import (
+    ENGINE_HEADER,
+    ENGINE_PREFIX,
+    LOAD_HEADER,
+    LOST_HEADER,
+    MAX_TOKENS_HEADER,
+    Prefetch,
+)
+from node_agent.runtime.engine.keepalive import Shown, SignsOfLife
+from node_agent.runtime.node.context import Node
+from node_agent.runtime.node.crash_suspects import SUSPECT_HEADER
+from node_agent.runtime.node.gossip import MEMBERS_TARGET, question_nonce
+from node_agent.runtime.replication.takeover import TAKE_TARGET, Takeovers
+
+_PATIENCE_S = 900.0
+"""How long the engine may be silent on one request, whatever its watch finds (`runtime/engine/watchdog`)."""
+
+_AUTH = AUTH_HEADER.encode()
+_SHOWN = 100
+"""Of a stranger's target, in the log."""
+
+_log = logging.getLogger(__name__)
+
+
+class PeerDoor:
+    """Answers peers' requests.
+
+    prefetch: fetches a stream's context before this node's engine continues it; serve_blocks: answers KV_PREFIX.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        served: ServedRequests,
+        takeovers: Takeovers,
+        doorkeeper: Doorkeeper,
+        prefetch: Prefetch,
+        serve_blocks: Callable[[DoorRequest], Awaitable[None]],
+    ) -> None:
+        self._node = node
+        self._served = served
+        self._takeovers = takeovers
+        self._doorkeeper = doorkeeper
+        self._prefetch = prefetch
+        self._serve_blocks = serve_blocks
+        self.signs = SignsOfLife(sign_every_s(node.min_silence_s))
+
+    async def __call__(self, request: DoorRequest) -> None:
+        target = request.target
+        if target == MEMBERS_TARGET:
+            self._compare_members(request)
+            return
+        stamp = request.headers.get(_AUTH)
+        why = self._doorkeeper.refusal(
+            stamp.decode("latin-1") if stamp else None, request.method, target, request.body, self._node.clock()
+        )
+        if why is not None:
+            self._refuse(request, stamp, why)
+        elif target == TAKE_TARGET:
+            self._give_journal(request)
+        elif target.startswith(ENGINE_PREFIX + "/"):
+            await self._pass_on(request, target.removeprefix(ENGINE_PREFIX))
+        elif target.startswith(KV_PREFIX):
+            await self._serve_blocks(request)
+        else:
+            answer_error(request, 404, "unknown_route", f"The peer door has no {target}.")
+
+    def _refuse(self, request: DoorRequest, stamp: bytes | None, why: str) -> None:
+        """A peer that signed rightly, and by another clock, gets this door's time, and may ask again."""
+        message = f"This door is for peers: {why}."
+        if stamp is None or why not in CLOCK_HELPS:
+            _log.warning("peer door: refused %s %s: %s", request.method, request.target[:_SHOWN], why)
+            answer_error(request, 401, "not_a_peer", message)
+            return
+        clock = self._doorkeeper.clock(stamp.decode("latin-1"), self._node.clock())
+        body = orjson.dumps(openai_error(401, "not_a_peer", message))
+        request.respond(401, body, more=[(CLOCK_HEADER, clock.encode())])
+
+    def _compare_members(self, request: DoorRequest) -> None:
+        answer = self._node.gossip.question(request.body)
+        if answer is None:
+            answer_error(request, 401, "not_a_peer", "This door is for peers: the message is not sealed as theirs are.")
+        else:
+            doorkeeper = self._doorkeeper
+            clock = tell_clock(doorkeeper.key, doorkeeper.door, self._node.clock(), question_nonce(request.body))
+            request.respond(200, answer, b"application/octet-stream", [(CLOCK_HEADER, clock.encode())])
+
+    def _give_journal(self, request: DoorRequest) -> None:
+        try:
+            status, answer = self._takeovers.answer(request.body)
+        except (ValueError, KeyError, TypeError) as error:
+            answer_error(request, 400, "invalid_take", f"Not a question for a journal: {error!r}.")
+            return
+        request.respond(status, answer, b"application/octet-stream")
+
+    async def _pass_on(self, request: DoorRequest, target: str) -> None:
+        limit = request.headers.get(MAX_TOKENS_HEADER.encode())
+        max_tokens = int(limit) if limit is not None and limit.isdigit() else None
+        headers = client_headers.to_engine(request.headers)
+        if (request_id := request.headers.get(b"x-request-id")) is not None:
+            headers["x-request-id"] = request_id.decode("latin-1")
+        if (durability := request.headers.get(DURABILITY_HEADER)) is not None:
+            headers[DURABILITY_HEADER.decode()] = durability.decode("latin-1")
+        if not self._node.state.takes_requests:
+            _answer_lost(request, self._node.state.value)
+            return
+        with self.signs.on(request) as shown:
+            if (source := request.headers.get(KV_HEADER.encode())) is not None:
+                await self._prefetch(headers.get("x-request-id", ""), source.decode("latin-1"))
+            turn = await self._served.turn() if SUSPECT_HEADER.encode() in request.headers else None
+            if turn is not None and request.is_gone:
+                turn.end()  # its entry has left while it waited: nobody is there to be told how it ends
+                return
+            body, patience_s = request.body, _PATIENCE_S
+            response = self._served.ask(request.method, target, headers, body, max_tokens, patience_s, turn=turn)
+            shown.asked(response)
+            request.when_gone(lambda: response.abort(CLIENT_GONE))
+            request.when_congested(response.pause)
+            try:
+                await response.head()
+                if response.is_event_stream:
+                    await self._stream(request, response, shown)
+                else:
+                    await self._whole(request, response)
+            except ExchangeLost as lost:
+                _answer_lost(request, lost.why)
+            finally:
+                response.close()
+
+    async def _stream(self, request: DoorRequest, response: Response, shown: Shown) -> None:
+        request.begin(response.status, EVENT_STREAM, self._told())
+        shown.begun()
+        try:
+            await response.pipe(shown.write)
+            last = b""
+        except ExchangeLost as lost:
+            last = b"\n\n" + sse.named(LOST_EVENT, lost.why.encode())  # the blank line ends what came half
+        request.end(last)
+
+    async def _whole(self, request: DoorRequest, response: Response) -> None:
+        body = await response.read_all(MAX_ANSWER_BYTES)
+        content_type, more = response.headers.get(b"content-type", b""), client_headers.to_client(response.headers)
+        request.respond(response.status, body, content_type, [*self._told(), *more])
+
+    def _told(self) -> list[tuple[bytes, bytes]]:
+        return [(ENGINE_HEADER, b"1"), (LOAD_HEADER, load_to_header(self._node.router.own_load.load))]
+
+
+def _answer_lost(request: DoorRequest, why: str) -> None:
+    request.respond(503, b"{}", more=[(LOST_HEADER, why.encode())])

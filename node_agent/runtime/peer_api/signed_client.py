@@ -1,0 +1,121 @@
+"""HTTP to peers' doors for a fleet whose clocks differ.
+
+Callers sign by this node's clock. Where a peer's clock is another one, its door says so once, and what time it has;
+the request is then sent again, and every later one at once, signed in that peer's time. A refused request did nothing,
+so sending it again is safe.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+
+from node_agent.core.common.address import Address
+from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, nonce_of
+from node_agent.core.node.peer_clocks import PeerClocks
+from node_agent.ports import Http, Response
+from node_agent.runtime.engine.response_proxy import Asked
+
+_log = logging.getLogger(__name__)
+
+
+class SignedHttp:
+    """The Http port over another one. clock: unix seconds, steady."""
+
+    def __init__(self, client: Http, clocks: PeerClocks, clock: Callable[[], float]) -> None:
+        self._client = client
+        self._clocks = clocks
+        self._clock = clock
+
+    def ask(
+        self,
+        address: Address,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        silence_s: float,
+        accept_s: float | None = None,
+        sign_s: float | None = None,
+        lost: Callable[[str], None] | None = None,
+    ) -> Response:
+        """See the port. A message without a stamp is passed on as it is."""
+
+        def send(headers: Mapping[str, str]) -> Response:
+            return self._client.ask(
+                address,
+                method,
+                target,
+                headers=headers,
+                body=body,
+                silence_s=silence_s,
+                accept_s=accept_s,
+                sign_s=sign_s,
+                lost=lost,
+            )
+
+        if AUTH_HEADER not in headers:
+            return send(headers)
+        name = str(address)
+
+        def stamped(headers: Mapping[str, str]) -> dict[str, str]:
+            stamp = self._clocks.stamp(name, method, target, body, self._clock(), secrets.token_hex(12))
+            return {**headers, AUTH_HEADER: stamp}
+
+        first = stamped(headers) if self._clocks.is_off(name) else headers
+        sent_at = self._clock()
+
+        def again(line: bytes) -> Response | None:
+            now = self._clock()
+            told = line.decode("latin-1")
+            if not self._clocks.heard(name, told, nonce_of(first[AUTH_HEADER]), now - sent_at, now):
+                return None
+            _log.info("the clock of %s is %+.1f s from this node's", name, self._clocks.ahead_s(name) or 0.0)
+            return send(stamped(headers))
+
+        return _Signed(send(first), again)
+
+    async def open(
+        self,
+        address: Address,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        silence_s: float,
+    ) -> Response:
+        """`ask`, and wait for the head. Raises ExchangeLost."""
+        exchange = self.ask(address, method, target, headers=headers, body=body, silence_s=silence_s)
+        try:
+            await exchange.head()
+        except BaseException:  # cancelled, too: as HttpClient's
+            exchange.close()
+            raise
+        return exchange
+
+
+class _Signed(Asked):
+    """A signed request, sent again once where the door says what time it has."""
+
+    def __init__(self, exchange: Response, again: Callable[[bytes], Response | None]) -> None:
+        super().__init__(exchange)
+        self._again: Callable[[bytes], Response | None] | None = again
+        self._paused = False
+
+    async def head(self) -> None:
+        await self.exchange.head()
+        again, self._again = self._again, None
+        line = self.exchange.headers.get(CLOCK_HEADER) if self.exchange.status == 401 else None
+        if again is None or line is None or (second := again(line)) is None:
+            return
+        first, self.exchange = self.exchange, second
+        first.close()
+        second.pause(self._paused)
+        await second.head()
+
+    def pause(self, paused: bool) -> None:
+        self._paused = paused
+        self.exchange.pause(paused)

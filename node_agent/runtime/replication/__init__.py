@@ -1,0 +1,1 @@
+"""Journals of streams, sent to other nodes and received from them."""

@@ -1,0 +1,138 @@
+"""One stream's journal at its owner: what waits for its lines to be kept, and who is told when it may go out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from node_agent.contract.errors import StaleEpoch
+from node_agent.core.node.status import Pool
+from node_agent.core.replication.replicated_log import Closing, WriteAhead
+
+if TYPE_CHECKING:
+    from node_agent.runtime.replication.manager import Keepers
+
+CONFIRM_WITHIN_S = 2.0
+"""How long a new owner waits for one keeper to take its word, before it tells the client anything."""
+
+
+class KeptStream:
+    """deliver: what a client is sent, once that is allowed; fenced: called when the stream is somebody else's.
+
+    unkept: called when no keeper has it any more, and none will, because it has become too large.
+
+    engine: the pool of the node that generates, as it changes.
+    """
+
+    def __init__(self, keepers: Keepers, ahead: WriteAhead, handle: int, engine: Pool | None) -> None:
+        self.ahead = ahead
+        self.handle = handle
+        self.engine = engine
+        self.deliver: Callable[[bytes], None] = _nobody
+        self.fenced: Callable[[], None] = _nothing
+        self.unkept: Callable[[], None] = _nothing
+        self.counted_gaps = 0
+        self.is_said_unkept = False
+        self._keepers = keepers
+        self._sent = len(ahead.log)  # how much of the log is at the copies, or on its way
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def write(self, seq: int, out: bytes) -> None:
+        """The log has lines up to number `seq`; `out`, their events, is delivered once that is allowed."""
+        ahead = self.ahead
+        if ahead.fenced:
+            return
+        awaits_copies = seq > ahead.seq and bool(ahead.copies)
+        if awaits_copies:
+            self._keepers.append(self, ahead.seq + 1, ahead.log[self._sent :], seq)
+        self._sent = len(ahead.log)
+        ahead.seq = seq
+        if awaits_copies or self._waiting:
+            self._waiting.append((seq, out))
+            if not awaits_copies:
+                self.release()
+        else:
+            ahead.deliver(seq)
+            self.deliver(out)
+
+    def release(self) -> None:
+        """Deliver what may be delivered; called whenever that may have changed."""
+        ahead, waiting = self.ahead, self._waiting
+        if ahead.fenced:
+            self._fence()
+        elif waiting and waiting[0][0] <= (upto := ahead.deliverable()):
+            seq, out = waiting.popleft()
+            if waiting and waiting[0][0] <= upto:
+                parts = [out]
+                while waiting and waiting[0][0] <= upto:
+                    seq, out = waiting.popleft()
+                    parts.append(out)
+                out = b"".join(parts)
+            ahead.deliver(seq)
+            self.deliver(out)
+        if self._waiter is not None:
+            self._wake()
+
+    async def drained(self) -> None:
+        """Wait until everything was delivered. Raises StaleEpoch when it never may be."""
+        while self._waiting and not self.ahead.fenced:
+            await self._wait(None)
+        self._check_owner()
+
+    async def confirm(self) -> None:
+        """Wait until a keeper takes this owner's word, where there is any. Raises StaleEpoch."""
+        give_up_at = self._loop.time() + CONFIRM_WITHIN_S
+        ahead = self.ahead
+        while not ahead.fenced and ahead.copies and not ahead.synced and self._loop.time() < give_up_at:
+            await self._wait(give_up_at)
+        self._check_owner()
+
+    def _check_owner(self) -> None:
+        if self.ahead.fenced:
+            raise StaleEpoch("another node owns this stream now")
+
+    async def _wait(self, until: float | None) -> None:
+        self._waiter = self._loop.create_future()
+        timer = self._loop.call_at(until, self._wake) if until is not None else None
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def fence(self) -> None:
+        """Somebody else takes the stream over."""
+        self.ahead.fenced = True
+        self._fence()
+
+    def _fence(self) -> None:
+        self._waiting.clear()
+        told, self.fenced = self.fenced, _nothing
+        told()
+        self._wake()
+
+    def close(self, how: Closing) -> None:
+        """This node is done with the stream, and calls nobody any more."""
+        self._keepers.close(self, how)
+        self.deliver, self.fenced, self.unkept = _dropped, _nothing, _nothing
+
+
+def _nothing() -> None:
+    """Nobody wants to hear of it."""
+
+
+def _nobody(out: bytes) -> None:
+    raise AssertionError("nobody was named who gets what is delivered")
+
+
+def _dropped(out: bytes) -> None:
+    """The stream is closed: its client is gone, or has all of it."""

@@ -1,0 +1,233 @@
+"""The keeper's side of a connection: other nodes' journals come in, acknowledgements go out.
+
+The connection comes to the peer door like any other, and says with its first bytes that it is none of HTTP.
+
+Rules kept here:
+
+* who has not proved to be a peer is listened to for GREET_WITHIN_S, holds MAX_PREFACE_BYTES and is one of
+  MAX_STRANGERS: one more, and the oldest of them goes;
+* a message that cannot be read costs its own stream alone, a frame that is not this owner's the connection;
+* an owner that does not read its answers is not listened to any further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+
+from node_agent.core.common.request_auth import CLOCK_HELPS, Doorkeeper, nonce_of
+from node_agent.core.journal.epochs import Epoch
+from node_agent.core.replication.protocol import (
+    ACK,
+    APPEND,
+    CLOCK_PREFACE,
+    FINISH,
+    FORGET,
+    MAX_PREFACE_BYTES,
+    OPEN,
+    PREFACE,
+    REFUSED,
+    STAMPED,
+    BadFrame,
+    Message,
+    Opener,
+    Sealer,
+    check_append,
+    encode,
+    read_open,
+    session_key,
+)
+from node_agent.core.replication.replica_store import FULL, STALE, UNKNOWN, UNREADABLE, Ended, Keeper, Refused
+from node_agent.ports import Other
+
+GREET_WITHIN_S = 5.0
+MAX_STRANGERS = 64
+MAX_STREAMS = 100_000
+"""Of one connection; an owner has a few thousand streams at most."""
+
+_TIDY_AT = 1_000
+"""Streams of a connection from which on those whose journals are gone are looked for, and again at each doubling."""
+
+_COUNTED = 2**32
+_log = logging.getLogger(__name__)
+
+
+class JournalDoor:
+    """What comes to the peer door for this node's keeper, and the connections that it comes on."""
+
+    def __init__(self, keeper: Keeper, doorkeeper: Doorkeeper, clock: Callable[[], float]) -> None:
+        self.keeper = keeper
+        self.doorkeeper = doorkeeper
+        self.clock = clock
+        self.connections: set[JournalConnection] = set()
+        self.is_closed = False
+        self.strangers: dict[JournalConnection, None] = {}  # those that have not proved to be peers, oldest first
+
+    def other(self) -> Other:
+        """For the peer door's server: connections that begin with the journals' preface are these."""
+        return Other(PREFACE, lambda transport: JournalConnection(self, transport))
+
+    def close(self) -> None:
+        """End all connections, and those that still come."""
+        self.is_closed = True
+        for connection in list(self.connections):
+            connection.abort()
+
+    def came(self, connection: JournalConnection) -> None:
+        """A connection whose owner is not known yet."""
+        if len(self.strangers) >= MAX_STRANGERS:
+            next(iter(self.strangers)).abort()
+        self.connections.add(connection)
+        self.strangers[connection] = None
+
+    def greeted(self, connection: JournalConnection) -> None:
+        """It is a peer's."""
+        self.strangers.pop(connection, None)
+
+    def went(self, connection: JournalConnection) -> None:
+        self.connections.discard(connection)
+        self.strangers.pop(connection, None)
+
+
+class JournalConnection(asyncio.Protocol):
+    """One owner's streams."""
+
+    def __init__(self, door: JournalDoor, transport: asyncio.Transport) -> None:
+        self._door = door
+        self._transport = transport
+        self._held = b""
+        self._opener: Opener | None = None
+        self._sealer: Sealer | None = None
+        self._streams: dict[int, tuple[str, Epoch]] = {}
+        self._tidy_at = _TIDY_AT
+        self._frames = 0
+        self._is_over = False
+        door.came(self)
+        self._timer = asyncio.get_running_loop().call_later(GREET_WITHIN_S, self.abort)
+        if door.is_closed:
+            self.abort()
+
+    def abort(self) -> None:
+        """Nothing more is taken; what was kept stays."""
+        self._is_over = True
+        self._timer.cancel()
+        self._door.went(self)
+        self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_over = True
+        self._timer.cancel()
+        self._door.went(self)
+        for stream, epoch in self._streams.values():
+            _log.debug("stream %s of %s is an orphan", stream, epoch)
+            self._door.keeper.orphaned(stream, epoch, self._door.clock())
+        self._streams.clear()
+
+    def pause_writing(self) -> None:
+        if not self._is_over:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self._is_over:
+            self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        if self._opener is None:
+            data = self._greet(data)
+        if self._opener is None or self._sealer is None:
+            return
+        try:
+            frames = self._opener.feed(data)
+        except BadFrame as error:
+            _log.warning("a journal's connection broke off: %s", error)
+            self.abort()
+            return
+        if frames:
+            said = [self._answer(message) for messages in frames for message in messages]
+            self._frames = (self._frames + len(frames)) % _COUNTED
+            self._transport.write(self._sealer.seal(b"".join((*said, encode(ACK, 0, self._frames)))))
+
+    def _greet(self, data: bytes) -> bytes:
+        held = self._held + data
+        line, end, rest = held.partition(b"\n")
+        if len(line) > MAX_PREFACE_BYTES:
+            self.abort()
+            return b""
+        if not end:
+            self._held = held
+            return b""
+        stamp = line.removeprefix(PREFACE).decode("latin-1")
+        doorkeeper, now = self._door.doorkeeper, self._door.clock()
+        why = doorkeeper.refusal(stamp, *STAMPED, b"", now)
+        if why in CLOCK_HELPS:
+            self._transport.write(CLOCK_PREFACE + doorkeeper.clock(stamp, now).encode() + b"\n")
+            self._transport.close()
+            return b""
+        if why is not None:
+            _log.warning("peer door: refused a journal's connection: %s", why)
+            self.abort()
+            return b""
+        nonce = secrets.token_hex(12)
+        key = session_key(self._door.doorkeeper.key, nonce_of(stamp), nonce)
+        self._opener, self._sealer = Opener(key, b"owner"), Sealer(key, b"keeper")
+        self._timer.cancel()
+        self._door.greeted(self)
+        self._transport.write(PREFACE + nonce.encode() + b"\n")
+        self._held = b""
+        return rest
+
+    def _answer(self, message: Message) -> bytes:
+        """What the owner has to hear of it beside that it came: nothing, or why it was not taken."""
+        try:
+            self._keep(message)
+        except Refused as refused:
+            if refused.why == STALE:
+                self._streams.pop(message.handle, None)
+            return encode(REFUSED, message.handle, 0, refused.why.encode())
+        except ValueError as error:
+            _log.warning("a message of a journal's connection cannot be read: %s", error)
+            return encode(REFUSED, message.handle, 0, UNREADABLE.encode())
+        return b""
+
+    def _keep(self, message: Message) -> None:
+        """Raises Refused, and ValueError where it cannot be read."""
+        kind, handle, number, body = message
+        keeper, now = self._door.keeper, self._door.clock()
+        if kind == OPEN:
+            self._open(handle, number, body, now)
+            return
+        if kind not in (APPEND, FINISH, FORGET):
+            raise ValueError(f"a message of kind {kind}")
+        if handle not in self._streams:
+            raise Refused(UNKNOWN)
+        stream, epoch = self._streams[handle]
+        if kind == APPEND:
+            check_append(number, body)
+            keeper.append(stream, epoch, number, body, now)
+            return
+        del self._streams[handle]
+        if kind == FORGET:
+            keeper.forget(stream, epoch)
+        else:
+            keeper.end(stream, epoch, Ended(number))
+
+    def _open(self, handle: int, number: int, body: bytes, now: float) -> None:
+        opened = read_open(number, body)
+        if len(self._streams) >= self._tidy_at:
+            self._tidy()
+        stream, epoch = opened.stream, opened.epoch
+        _log.debug("keeps stream %s of %s from event %d on", stream, epoch, number)
+        self._door.keeper.open(stream, epoch, opened.opening, number, opened.lines, now, opened.client)
+        self._streams[handle] = stream, epoch
+
+    def _tidy(self) -> None:
+        """Forget the streams whose journals are gone: nobody says so of one that expired."""
+        holds = self._door.keeper.holds
+        self._streams = {handle: kept for handle, kept in self._streams.items() if holds(*kept)}
+        if len(self._streams) >= MAX_STREAMS:
+            raise Refused(FULL)
+        self._tidy_at = max(_TIDY_AT, 2 * len(self._streams))

@@ -1,0 +1,272 @@
+"""The ports' twins in memory: for scenarios on virtual time, and for the suite that they share with the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from node_agent.contract.addresses import node_address
+from node_agent.contract.aws_events import InterruptionNotice
+from node_agent.contract.drain_record import DrainRecord
+from node_agent.contract.errors import StaleEpoch, StoreUnavailable
+from node_agent.contract.states import NodeState
+from node_agent.contract.table_schema import NodeRecord, RecordMissing, StreamRecord, TimelineStep, renewed
+from node_agent.contract.tags import DEADLINE_TAG, NODE_TAGS, NodeTags, decode_tags
+from node_agent.core.kv.index import Batch, Index, blocks_key, index_key, read_index
+from node_agent.core.node.discovery_schedule import PAGE_NODES
+from node_agent.core.node.status import TaggedNode
+from node_agent.ports import Identity
+
+
+class MemoryMetadata:
+    """IMDS whose answers a test sets."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self.notice: InterruptionNotice | None = None
+        self.rebalance_at: float | None = None
+        self.going = False
+
+    async def identity(self) -> Identity:
+        return self._identity
+
+    async def interruption(self) -> InterruptionNotice | None:
+        return self.notice
+
+    async def rebalance(self) -> float | None:
+        return self.rebalance_at
+
+    async def told_to_go(self) -> bool:
+        return self.going
+
+
+class MemoryScalingGroup:
+    """A group and the instances that it waits for before it ends them."""
+
+    def __init__(self, waits_for: set[str]) -> None:
+        self.waits_for = waits_for
+
+    async def let_go(self, instance_id: str) -> bool:
+        if instance_id not in self.waits_for:
+            return False
+        self.waits_for.remove(instance_id)
+        return True
+
+
+class MemoryInstances:
+    """EC2 of running instances: id to private address; an unknown one cannot be tagged, as in EC2."""
+
+    def __init__(self, addresses: dict[str, str], peer_port: int) -> None:
+        self._addresses = addresses
+        self._peer_port = peer_port
+        self.tags: dict[str, dict[str, str]] = {}
+
+    async def tag(self, instance_id: str, tags: NodeTags) -> None:
+        self._known(instance_id)
+        held = self.tags.setdefault(instance_id, {})
+        held.pop(DEADLINE_TAG, None)
+        held.update(tags.encode())
+
+    async def untag(self, instance_id: str) -> None:
+        self._known(instance_id)
+        for key in NODE_TAGS:
+            self.tags.get(instance_id, {}).pop(key, None)
+
+    async def nodes(self, cluster: str, most_calls: int | None = None) -> list[TaggedNode]:
+        found: list[TaggedNode] = []
+        for instance_id, held in self.tags.items():
+            tags = decode_tags(held)
+            if tags is not None and tags.cluster == cluster:
+                address = tags.address or node_address(f"{self._addresses.get(instance_id)}:{self._peer_port}")
+                if address is not None:
+                    found.append(TaggedNode(instance_id, address, tags.state))
+        return found if most_calls is None else found[: most_calls * PAGE_NODES]
+
+    def _known(self, instance_id: str) -> None:
+        if instance_id not in self._addresses:
+            raise StoreUnavailable(f"no such instance: {instance_id}")
+
+
+class MemoryRecords:
+    """The table, with its rules."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, NodeRecord] = {}
+        self.drains: dict[tuple[str, int], DrainRecord] = {}
+
+    async def begin(self, record: NodeRecord) -> None:
+        self.records[record.instance_id] = record
+
+    async def advance(self, instance_id: str, incarnation: int, state: NodeState, step: TimelineStep) -> None:
+        record = self.records.get(instance_id)
+        if record is None or record.incarnation < incarnation:
+            raise RecordMissing(f"there is no record of incarnation {incarnation}", record.timeline if record else {})
+        if record.incarnation > incarnation:
+            raise StaleEpoch(f"the record does not belong to incarnation {incarnation}")
+        timeline = {step.key: step, **record.timeline}
+        forward = max(record.state, state, key=lambda s: s.rank)
+        self.records[instance_id] = replace(record, state=forward, timeline=timeline, expires_at=renewed(step.at))
+
+    async def keep_drain(self, record: DrainRecord) -> None:
+        self.drains[record.instance_id, record.incarnation] = record
+
+
+class MemoryCheckpoints:
+    """The bucket and the records, with their rule; unavailable: as AWS sometimes is."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.records: dict[str, StreamRecord] = {}
+        self.unavailable = False
+
+    async def write(self, key: str, body: bytes, records: Sequence[StreamRecord]) -> int:
+        self._check()
+        self.objects[key] = body
+        written = 0
+        for record in records:
+            held = self.records.get(record.stream)
+            if held is None or held.progress <= record.progress:
+                self.records[record.stream] = record
+                written += 1
+        return written
+
+    async def find(self, stream: str) -> StreamRecord | None:
+        self._check()
+        return self.records.get(stream)
+
+    async def read(self, record: StreamRecord) -> bytes | None:
+        self._check()
+        body = self.objects.get(record.object_key)
+        return None if body is None else body[record.start : record.start + record.length]
+
+    def _check(self) -> None:
+        if self.unavailable:
+            raise StoreUnavailable("the checkpoints are not to be had")
+
+
+class MemoryBlockStore:
+    """Blocks and indexes by their keys."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
+        found = [read(name) for name in index.names]
+        if [len(block or b"") for block in found] != list(index.sizes):
+            raise StoreUnavailable("a block is not there any more")
+        key = blocks_key(index.fingerprint, stream)
+        self.objects[key] = b"".join(block for block in found if block is not None)
+        self.objects[index_key(index.fingerprint, stream)] = replace(index, object_key=key).to_bytes()
+
+    async def index(self, fingerprint: bytes, stream: str) -> Index | None:
+        told = self.objects.get(index_key(fingerprint, stream))
+        return None if told is None else read_index(told)
+
+    async def fetch(self, index: Index, batch: Batch) -> bytes:
+        if index.object_key not in self.objects:
+            raise StoreUnavailable("the blocks are gone")
+        return self.objects[index.object_key][batch.start : batch.end]
+
+
+class MemoryEngineSteps:
+    """steps: what a test has the plug-in count; None where there is no plug-in."""
+
+    def __init__(self) -> None:
+        self.steps: int | None = None
+
+    def read(self) -> int | None:
+        return self.steps
+
+    def forget(self) -> None:
+        self.steps = None
+
+
+class MemorySecrets:
+    def __init__(self, values: dict[str, bytes]) -> None:
+        self._values = values
+
+    async def read(self, name: str) -> bytes:
+        if name not in self._values:
+            raise StoreUnavailable(f"no such secret: {name}")
+        return self._values[name]
+
+
+@dataclass(eq=False)
+class MemoryRequest:
+    """A client at a door that remembers what it was sent. status: 0 while nothing was."""
+
+    method: str = "GET"
+    target: str = "/"
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    body: bytes = b""
+    address: str = "192.0.2.1"
+    status: int = 0
+    content_type: bytes = b""
+    told: dict[bytes, bytes] = field(default_factory=dict)
+    sent: list[bytes] = field(default_factory=list)
+    accepted: list[dict[bytes, bytes]] = field(default_factory=list)
+    is_ended: bool = False
+    is_gone: bool = False
+    is_congested: bool = False
+    _gone: Callable[[], None] | None = None
+    _congested: Callable[[bool], None] | None = None
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def answer(self) -> bytes:
+        """All that was sent behind the head."""
+        return b"".join(self.sent)
+
+    def when_gone(self, call: Callable[[], None]) -> None:
+        self._gone = call
+
+    def when_congested(self, call: Callable[[bool], None]) -> None:
+        self._congested = call
+
+    def leave(self) -> None:
+        """The client closes its connection."""
+        self.is_gone = True
+        if self._gone is not None:
+            self._gone()
+
+    def lag(self, lags: bool) -> None:
+        """The client is slow, or is not any more."""
+        self.is_congested = lags
+        if self._congested is not None:
+            self._congested(lags)
+
+    def forget_body(self) -> None:
+        self.body = b""
+
+    def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.told |= dict(headers)
+
+    def accept(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        if not self.status:
+            self.accepted.append(dict(more))
+
+    def respond(
+        self,
+        status: int,
+        body: bytes,
+        content_type: bytes = b"application/json",
+        more: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        self.begin(status, content_type, more)
+        self.end(body)
+
+    def begin(self, status: int, content_type: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        if self.status:
+            raise RuntimeError("a request is answered once")
+        self.status, self.content_type, self.told = status, content_type, {**self.told, **dict(more)}
+
+    def write(self, data: bytes) -> None:
+        if data:
+            self.sent.append(data)
+
+    def end(self, last: bytes = b"") -> None:
+        self.write(last)
+        self.is_ended = True

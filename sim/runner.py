@@ -1,0 +1,29 @@
+"""Measures are taken one after another, or several at a time, each in a process of its own."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+from sim.suites import CHAPTERS, Found
+
+
+def take(chapter: str, nodes: int, seed: int, name: str) -> Found:
+    """One measure, in whatever process."""
+    gc.disable()  # nothing here is cyclic garbage, and looking for it in a million members takes half of the time
+    return CHAPTERS[chapter](nodes, seed)[name]()
+
+
+def measured(chapter: str, nodes: int, seed: int, jobs: int) -> Iterator[tuple[str, Found]]:
+    """Every measure's name and what it found, in their order; each has fleets and chances of its own, so that the
+    figures do not depend on how many are taken at a time."""
+    names = list(CHAPTERS[chapter](nodes, seed))
+    found = partial(take, chapter, nodes, seed)
+    if jobs == 1:
+        yield from zip(names, map(found, names), strict=True)
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        yield from zip(names, pool.map(found, names), strict=True)

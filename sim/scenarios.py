@@ -1,0 +1,216 @@
+"""What is measured of membership, each on a fleet of its own: what it finds, how fast, how wrongly."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from node_agent.contract.states import NodeState
+from node_agent.core.node.status import Liveness
+from node_agent.core.routing.router import Request, Route
+from sim.entry import Entry
+from sim.figures import spread
+from sim.fleet import Fleet
+from sim.network import Weather
+from sim.observations import SETTLE_S, met
+
+ENTRIES = 16
+ROUTES_PER_S = 50.0
+"""Of each entry that is looked at."""
+
+
+@dataclass
+class Obituaries:
+    """What deaths in several fleets came to."""
+
+    suspected: list[float] = field(default_factory=list)
+    dead: list[float] = field(default_factory=list)
+    deaths: int = 0
+    routes: int = 0
+    stale: int = 0
+    seconds: float = 0.0
+    falsely_dead: int = 0
+
+
+def deaths(nodes: int, seed: int, fleets: int, count: int, every_s: float, loss: float) -> dict[str, Any]:
+    """Instances vanish one after another: how long until each survivor suspects and excludes them, and what is routed
+    to them meanwhile. In several fleets, where one has too few nodes to lose."""
+    told = Obituaries()
+    for number in range(fleets):
+        _deaths(nodes, seed * 10_000 + number, count, every_s, loss, told)
+    return {
+        "deaths": told.deaths,
+        "suspected_s": spread(told.suspected),
+        "dead_s": spread(told.dead),
+        "falsely_dead": told.falsely_dead,
+        "routes": told.routes,
+        "stale_routes": told.stale,
+        "stale_share": round(told.stale / told.routes, 6),
+        "virtual_s": round(told.seconds, 1),
+    }
+
+
+def _deaths(nodes: int, seed: int, count: int, every_s: float, loss: float, told: Obituaries) -> None:
+    fleet, sightings = met(nodes, seed, Weather(loss=loss))
+    chance = random.Random(f"deaths {seed}")  # noqa: S311 # a simulation
+    hosts = list(fleet.hosts.values())
+    victims = chance.sample(hosts, count)
+    entries = [
+        Entry(fleet.agenda, host, f"entry {seed} {number}")
+        for number, host in enumerate([host for host in hosts if host not in victims][:ENTRIES])
+    ]
+    routes = RouteCheck(fleet, entries, seed)
+    died: dict[str, float] = {}
+    for victim in victims:
+        fleet.pass_time(every_s * (0.5 + chance.random()))
+        died[victim.instance_id] = fleet.agenda.now
+        victim.vanish()
+    fleet.pass_time(20.0)
+    for name, at in died.items():
+        told.suspected += sightings.delays(name, Liveness.SUSPECT, at)
+        told.dead += sightings.delays(name, Liveness.DEAD, at)
+    told.deaths += len(died)
+    told.routes += routes.routes
+    told.stale += routes.stale
+    told.seconds += fleet.agenda.now - SETTLE_S
+    told.falsely_dead += sightings.count(Liveness.DEAD, lambda name: name not in died)
+
+
+class RouteCheck:
+    """Entries that route all the time, and how often to a node that is gone, or said that it goes."""
+
+    def __init__(self, fleet: Fleet, entries: list[Entry], seed: int) -> None:
+        self.routes = 0
+        self.stale = 0
+        self._fleet = fleet
+        self._entries = entries
+        self._random = random.Random(f"routes {seed}")  # noqa: S311 # a simulation
+        fleet.agenda.every(0.1, self._route)
+
+    def _route(self) -> None:
+        for entry in self._entries:
+            for _ in range(round(ROUTES_PER_S / 10)):
+                route = entry.route(Request("llama", self._random.getrandbits(64)))
+                if isinstance(route, Route):
+                    target = self._fleet.hosts[route.node.instance_id]
+                    self.routes += 1
+                    self.stale += not target.is_running or not target.membership.status.state.takes_requests
+
+
+def lossy(nodes: int, seed: int, seconds: float, loss: float) -> dict[str, Any]:
+    """Nobody dies, datagrams get lost, come late and twice: who is blamed all the same."""
+    fleet, sightings = met(nodes, seed, Weather(loss=loss, repeated=0.01, late=0.02))
+    fleet.pass_time(seconds)
+    hours = nodes * seconds / 3600
+    return {
+        "node_hours": round(hours, 3),
+        "falsely_suspected": sightings.count(Liveness.SUSPECT),
+        "falsely_dead": sightings.count(Liveness.DEAD),
+    }
+
+
+def news(nodes: int, seed: int, count: int) -> dict[str, Any]:
+    """Nodes say that they drain: how long until each other one knows."""
+    fleet, _ = met(nodes, seed)
+    hosts = list(fleet.hosts.values())
+    delays: list[float] = []
+    for going in random.Random(f"news {seed}").sample(hosts, count):  # noqa: S311 # a simulation
+        began = fleet.agenda.now
+        going.announce(NodeState.DRAINING)
+        waiting = [host for host in hosts if host is not going]
+        while waiting and fleet.agenda.now - began < 60.0:
+            fleet.pass_time(0.05)
+            late = [h for h in waiting if h.membership.members[going.instance_id].status.state is NodeState.READY]
+            delays += [fleet.agenda.now - began] * (len(waiting) - len(late))
+            waiting = late
+        delays += [60.0] * len(waiting)
+    return {"known_s": spread(delays)}
+
+
+def boots(nodes: int, seed: int, count: int) -> dict[str, Any]:
+    """So many boot at once: how long until everyone knows everyone."""
+    fleet, _ = met(nodes, seed)
+    bytes_before = fleet.network.octets
+    newcomers = fleet.boot(count)
+    began = fleet.agenda.now
+    everyone = list(fleet.hosts.values())
+    knows_all: dict[str, float] = {}
+    while len(knows_all) < len(everyone) and fleet.agenda.now - began < 180.0:
+        fleet.pass_time(0.25)
+        for host in everyone:
+            if host.instance_id not in knows_all and host.membership.figures["present"] == len(everyone) - 1:
+                knows_all[host.instance_id] = fleet.agenda.now - began
+    unfinished = len(everyone) - len(knows_all)
+    return {
+        "booted": len(newcomers),
+        "all_known_s": spread([*knows_all.values(), *[180.0] * unfinished]),
+        "bytes_per_node": round((fleet.network.octets - bytes_before) / len(everyone)),
+    }
+
+
+def zone_failure(nodes: int, seed: int) -> dict[str, Any]:
+    """One of three zones vanishes at once."""
+    fleet, sightings = met(nodes, seed)
+    hosts = list(fleet.hosts.values())
+    gone = [host for host in hosts if host.membership.status.pool.zone == "us-east-1a"]
+    began = fleet.agenda.now
+    for host in gone:
+        host.vanish()
+    fleet.pass_time(40.0)
+    names = {host.instance_id for host in gone}
+    return {
+        "gone": len(gone),
+        "suspected_s": spread(d for host in gone for d in sightings.delays(host.instance_id, Liveness.SUSPECT, began)),
+        "dead_s": spread(d for host in gone for d in sightings.delays(host.instance_id, Liveness.DEAD, began)),
+        "falsely_dead": sightings.count(Liveness.DEAD, lambda name: name not in names),
+    }
+
+
+def split(nodes: int, seed: int, seconds: float) -> dict[str, Any]:
+    """The network is cut in two for a while: how long until all hold all for alive again."""
+    fleet, _ = met(nodes, seed)
+    hosts = list(fleet.hosts.values())
+    third = len(hosts) // 3
+    fleet.split(hosts[:third], hosts[third:])
+    fleet.pass_time(seconds)
+    sides = [len(side) - 1 for side in (hosts[:third], hosts[third:])]
+    apart = sum(host.membership.figures["present"] == sides[number >= third] for number, host in enumerate(hosts))
+    fleet.split()
+    healed_at = fleet.agenda.now
+    whole: dict[str, float] = {}
+    while len(whole) < len(hosts) and fleet.agenda.now - healed_at < 180.0:
+        fleet.pass_time(0.5)
+        for host in hosts:
+            if host.instance_id not in whole and host.membership.figures["present"] == len(hosts) - 1:
+                whole[host.instance_id] = fleet.agenda.now - healed_at
+    return {
+        "apart": round(apart / len(hosts), 3),
+        "healed_s": spread([*whole.values(), *[180.0] * (len(hosts) - len(whole))]),
+    }
+
+
+def frozen(nodes: int, seed: int, count: int, seconds: float) -> dict[str, Any]:
+    """Some processes are stopped and go on: whom they blame, and how long until they are taken back."""
+    fleet, sightings = met(nodes, seed)
+    hosts = list(fleet.hosts.values())
+    stopped = random.Random(f"frozen {seed}").sample(hosts, count)  # noqa: S311 # a simulation
+    for host in stopped:
+        host.freeze()
+    fleet.pass_time(seconds)
+    thawed_at = fleet.agenda.now
+    names = {host.instance_id for host in stopped}
+    for host in stopped:
+        host.thaw()
+    back: dict[str, float] = {}
+    while len(back) < len(hosts) and fleet.agenda.now - thawed_at < 120.0:
+        fleet.pass_time(0.25)
+        for host in hosts:
+            if host.instance_id not in back and host.membership.figures["present"] == len(hosts) - 1:
+                back[host.instance_id] = fleet.agenda.now - thawed_at
+    blamed = sum(
+        held is Liveness.DEAD and at >= thawed_at and by in names and subject not in names
+        for subject, seen in sightings.of.items()
+        for at, by, held, _ in seen
+    )
+    return {"stopped": count, "blamed": blamed, "back_s": spread([*back.values(), *[120.0] * (len(hosts) - len(back))])}

@@ -1,0 +1,118 @@
+"""A reaction: kinds of events, the Lambda that they trigger, and everything that notices when that fails.
+
+EventBridge retries for up to two hours (an older interruption has no use), then the queue keeps the event; the alarms
+look at the queue and at the function's errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from node_agent.contract import names
+from stacks.constructs.alarms import Alarms
+from stacks.constructs.retention import retention
+from stacks.settings import FleetSettings
+
+RETRY_HOURS = 2
+RETRY_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Code:
+    """What all handlers share: the package, and the layers that it needs."""
+
+    package: lambda_.Code
+    layers: Sequence[lambda_.ILayerVersion]
+
+
+@dataclass(frozen=True)
+class Task:
+    """handler: the module's name in lambdas/handlers; source: of its events; detail: what they have to say, too;
+    environment and permissions: what only this one needs.
+    """
+
+    handler: str
+    source: str
+    detail_types: Sequence[str]
+    environment: Mapping[str, str]
+    permissions: Sequence[iam.PolicyStatement]
+    detail: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+class Reaction(Construct):
+    """`function`, and `queue`, where events go that it could not handle."""
+
+    def __init__(self, scope: Construct, task: Task, settings: FleetSettings, code: Code, alarms: Alarms) -> None:
+        super().__init__(scope, task.handler)
+        self.queue = sqs.Queue(
+            self,
+            "DeadLetters",
+            enforce_ssl=True,
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            retention_period=Duration.days(14),
+        )
+        self.function = self._function(task, settings, code)
+        events.Rule(
+            self,
+            "Rule",
+            description=f"{', '.join(task.detail_types)} -> {task.handler}",
+            event_pattern=events.EventPattern(
+                source=[task.source, *([names.DRILL_EVENT_SOURCE] if settings.drills else [])],
+                detail_type=list(task.detail_types),
+                detail=dict(task.detail) or None,
+            ),
+            targets=[
+                targets.LambdaFunction(
+                    self.function,
+                    dead_letter_queue=self.queue,
+                    max_event_age=Duration.hours(RETRY_HOURS),
+                    retry_attempts=RETRY_ATTEMPTS,
+                )
+            ],
+        )
+        period = Duration.minutes(5)
+        alarms.above_zero(self, "Errors", self.function.metric_errors(period=period), f"{task.handler} fails")
+        letters = self.queue.metric_approximate_number_of_messages_visible(period=period)
+        alarms.above_zero(self, "Letters", letters, f"events that {task.handler} could not handle")
+
+    def _function(self, task: Task, settings: FleetSettings, code: Code) -> lambda_.Function:
+        name = names.function_name(settings.cluster, task.handler)
+        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        group = logs.LogGroup(
+            self,
+            "Logs",
+            log_group_name=f"/aws/lambda/{name}",
+            retention=retention(settings.log_days),
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        group.grant_write(role)
+        for statement in task.permissions:
+            role.add_to_policy(statement)
+        return lambda_.Function(
+            self,
+            "Function",
+            function_name=name,
+            runtime=lambda_.Runtime.PYTHON_3_13,
+            architecture=lambda_.Architecture.ARM_64,
+            handler=f"lambdas.handlers.{task.handler}.handler",
+            code=code.package,
+            layers=list(code.layers),
+            role=role,
+            log_group=group,
+            memory_size=256,
+            timeout=Duration.seconds(20),
+            retry_attempts=2,
+            tracing=lambda_.Tracing.ACTIVE,
+            dead_letter_queue=self.queue,
+            environment={"POWERTOOLS_SERVICE_NAME": "synkti", **task.environment},
+        )

@@ -1,0 +1,206 @@
+"""How a machine image for nodes is made: the recipe, and the instance that it is made on.
+
+The image holds what takes long: vLLM and the agent's packages, installed by the same script and from the same lock
+files as on a node that boots without one, and the model where that is wanted. It holds no agent: a new agent is a
+download of less than a megabyte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from textwrap import indent
+
+from aws_cdk import Fn, Stack
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_imagebuilder as imagebuilder
+from constructs import Construct
+
+from node_agent.contract.models import model_prefix
+from stacks.constructs.artifact import Artifact
+from stacks.constructs.node_template import GPU_AMI_PARAMETER, ROOT_DEVICE
+from stacks.settings import FleetSettings
+from stacks.state_stack import StateStack
+
+_BUILD_TYPES = ["m7i.xlarge", "m6i.xlarge", "m5.xlarge"]
+"""No GPU is needed to unpack wheels."""
+
+_BUILD_CIDR = "10.72.0.0/24"
+
+
+def build_steps(settings: FleetSettings, artifact: Artifact, state: StateStack, region: str) -> str:
+    """The shell commands of the build."""
+    release = "/opt/synkti/image-release"
+    steps = [
+        "set -euo pipefail",
+        f"export AWS_REGION={region} AWS_DEFAULT_REGION={region}",
+        f"mkdir -p {release}",
+        f"aws s3 cp --only-show-errors {artifact.url} /tmp/synkti.tar",
+        f'echo "{artifact.sha256}  /tmp/synkti.tar" | sha256sum --check --quiet',
+        f"tar --extract --file /tmp/synkti.tar --directory {release} --no-same-owner",
+        f"{release}/stacks/boot/install.sh {release}",
+    ]
+    if settings.bake_model:
+        steps += [
+            f"export SYNKTI_MODELS_BUCKET={state.models.bucket_name} SYNKTI_MODEL_NAME={settings.model}",
+            f"export SYNKTI_MODEL_SHA256={settings.model_sha256}",
+            f"cd {release}",
+            f"/opt/synkti/agent/bin/python -m node_agent.fetch_model --to /opt/synkti/baked-models/{settings.model}",
+        ]
+    return "\n".join([*steps, "rm /tmp/synkti.tar"]) + "\n"
+
+
+class ImageBuild(Construct):
+    """`image_id`: known when CloudFormation has waited for the build, which takes half an hour and more."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, settings: FleetSettings, state: StateStack, artifact: Artifact
+    ) -> None:
+        super().__init__(scope, construct_id)
+        name = f"{settings.cluster}-node-{image_digest(settings, artifact)}"
+        steps = build_steps(settings, artifact, state, Stack.of(self).region)
+        component = imagebuilder.CfnComponent(
+            self, "Component", name=name, version="1.0.0", platform="Linux", data=_document(steps)
+        )
+        recipe = imagebuilder.CfnImageRecipe(
+            self,
+            "Recipe",
+            name=name,
+            version="1.0.0",
+            parent_image=f"ssm:{GPU_AMI_PARAMETER}",
+            components=[{"componentArn": component.attr_arn}],
+            block_device_mappings=[
+                imagebuilder.CfnImageRecipe.InstanceBlockDeviceMappingProperty(
+                    device_name=ROOT_DEVICE,
+                    ebs=imagebuilder.CfnImageRecipe.EbsInstanceBlockDeviceSpecificationProperty(
+                        volume_size=settings.root_gib, volume_type="gp3", encrypted=True, delete_on_termination=True
+                    ),
+                )
+            ],
+        )
+        role = self._role(settings, state, artifact, component)
+        infrastructure = self._infrastructure(name, settings, role)
+        image = imagebuilder.CfnImage(
+            self,
+            "Image",
+            image_recipe_arn=recipe.attr_arn,
+            infrastructure_configuration_arn=infrastructure.attr_arn,
+            enhanced_image_metadata_enabled=False,
+            # A node that cannot serve ends itself; a second instance that only looks at the first one adds nothing.
+            image_tests_configuration=imagebuilder.CfnImage.ImageTestsConfigurationProperty(image_tests_enabled=False),
+        )
+        image.node.add_dependency(role)  # its policy, too, before the build instance looks for anything
+        self.image_id = image.attr_image_id
+
+    def _role(
+        self, settings: FleetSettings, state: StateStack, artifact: Artifact, component: imagebuilder.CfnComponent
+    ) -> iam.Role:
+        role = iam.Role(
+            self, "Role", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"), description="Builds node images"
+        )
+        for statement in (artifact.reading(), *_building(component), *_baking(settings, state)):
+            role.add_to_policy(statement)
+        return role
+
+    def _infrastructure(
+        self, name: str, settings: FleetSettings, role: iam.Role
+    ) -> imagebuilder.CfnInfrastructureConfiguration:
+        profile = iam.CfnInstanceProfile(self, "Profile", roles=[role.role_name])
+        vpc = _build_vpc(self, settings)
+        group = ec2.SecurityGroup(self, "Closed", vpc=vpc, description="Image builds: nothing comes in")
+        return imagebuilder.CfnInfrastructureConfiguration(
+            self,
+            "Infrastructure",
+            name=name,
+            instance_profile_name=profile.ref,
+            instance_types=_BUILD_TYPES,
+            instance_metadata_options=imagebuilder.CfnInfrastructureConfiguration.InstanceMetadataOptionsProperty(
+                http_tokens="required", http_put_response_hop_limit=1
+            ),
+            subnet_id=vpc.public_subnets[0].subnet_id,
+            security_group_ids=[group.security_group_id],
+            terminate_instance_on_failure=True,
+        )
+
+
+def image_digest(settings: FleetSettings, artifact: Artifact) -> str:
+    """What a new image is made for. Recipes do not change: another one has another name."""
+    told = [artifact.sha256, settings.root_gib, settings.bake_model and [settings.model, settings.model_sha256]]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+
+
+def _document(steps: str) -> str:
+    return (
+        "schemaVersion: 1.0\n"
+        "phases:\n"
+        "  - name: build\n"
+        "    steps:\n"
+        "      - name: Install\n"
+        "        action: ExecuteBash\n"
+        "        timeoutSeconds: 7200\n"
+        "        inputs:\n"
+        "          commands:\n"
+        "            - |\n" + indent(steps, " " * 14)
+    )
+
+
+def _build_vpc(scope: Construct, settings: FleetSettings) -> ec2.IVpc:
+    """The fleet's VPC comes after the image, so a new fleet's image is made in a small one of its own. It is free."""
+    if settings.vpc == "default":
+        return ec2.Vpc.from_lookup(scope, "Vpc", is_default=True)
+    if settings.vpc == "existing":
+        return ec2.Vpc.from_lookup(scope, "Vpc", vpc_id=settings.vpc_id)
+    return ec2.Vpc(
+        scope,
+        "Vpc",
+        ip_addresses=ec2.IpAddresses.cidr(_BUILD_CIDR),
+        availability_zones=[Fn.select(0, Fn.get_azs())],
+        nat_gateways=0,
+        restrict_default_security_group=False,
+        subnet_configuration=[ec2.SubnetConfiguration(name="build", subnet_type=ec2.SubnetType.PUBLIC)],
+    )
+
+
+def _building(component: imagebuilder.CfnComponent) -> tuple[iam.PolicyStatement, ...]:
+    """What Image Builder needs of a build instance: its component, its own programs, and orders through SSM."""
+    return (
+        iam.PolicyStatement(sid="ReadComponent", actions=["imagebuilder:GetComponent"], resources=[component.attr_arn]),
+        iam.PolicyStatement(
+            sid="ReadImageBuilder", actions=["s3:GetObject"], resources=["arn:aws:s3:::ec2imagebuilder*"]
+        ),
+        iam.PolicyStatement(
+            sid="TakeOrders",
+            actions=[
+                "ssm:UpdateInstanceInformation",
+                "ssmmessages:CreateControlChannel",
+                "ssmmessages:CreateDataChannel",
+                "ssmmessages:OpenControlChannel",
+                "ssmmessages:OpenDataChannel",
+                "ec2messages:AcknowledgeMessage",
+                "ec2messages:DeleteMessage",
+                "ec2messages:FailMessage",
+                "ec2messages:GetEndpoint",
+                "ec2messages:GetMessages",
+                "ec2messages:SendReply",
+            ],
+            resources=["*"],
+        ),
+    )
+
+
+def _baking(settings: FleetSettings, state: StateStack) -> tuple[iam.PolicyStatement, ...]:
+    if not settings.bake_model:
+        return ()
+    model = model_prefix(settings.model)
+    return (
+        iam.PolicyStatement(
+            sid="ReadModel", actions=["s3:GetObject"], resources=[state.models.arn_for_objects(f"{model}*")]
+        ),
+        iam.PolicyStatement(
+            sid="ListModel",
+            actions=["s3:ListBucket"],
+            resources=[state.models.bucket_arn],
+            conditions={"StringLike": {"s3:prefix": [model, f"{model}*"]}},
+        ),
+    )

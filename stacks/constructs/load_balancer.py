@@ -1,0 +1,90 @@
+"""One address for the fleet: an optional network load balancer, which leaves streams alone.
+
+Its attributes are what streams need (docs/decisions/0013-a-balancer-that-cuts-nothing.md): a node that drains fails its
+health check on purpose and still has its clients, so neither an unhealthy nor a deregistered target loses connections.
+"""
+
+from __future__ import annotations
+
+from aws_cdk import Annotations, Duration
+from aws_cdk import aws_autoscaling as autoscaling
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_elasticloadbalancingv2 as elb
+from constructs import Construct
+
+from node_agent.contract import names
+from stacks.constructs.network import Network
+from stacks.constructs.node_group import DRAIN_S
+from stacks.settings import FleetSettings
+
+_HTTPS, _HTTP = 443, 80
+_LONGEST_SILENCE = Duration.seconds(900)
+"""A request in one piece is silent until it is answered; a stream is for 15 s at most. TLS listeners have 350 s."""
+
+
+class FrontAddress(Construct):
+    """`url`: what clients call."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        settings: FleetSettings,
+        *,
+        network: Network,
+        group: autoscaling.AutoScalingGroup,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        public = settings.load_balancer == "public"
+        tls = bool(settings.certificate_arn)
+        port = _HTTPS if tls else _HTTP
+        if public and not tls:
+            Annotations.of(self).add_warning_v2(
+                "synkti:plain-http", "prompts and answers cross the internet in the clear; set certificate_arn"
+            )
+        doors = ec2.SecurityGroup(self, "Doors", vpc=network.vpc, description=f"Synkti {settings.cluster}: clients")
+        for cidr in settings.client_cidrs:
+            doors.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(port), "clients")
+        network.group.add_ingress_rule(doors, ec2.Port.tcp(names.FRONT_DOOR_PORT), "the load balancer")
+        balancer = elb.NetworkLoadBalancer(
+            self,
+            "Balancer",
+            vpc=network.vpc,
+            internet_facing=public,
+            vpc_subnets=network.subnets,
+            security_groups=[doors],
+            cross_zone_enabled=True,
+        )
+        balancer.add_listener(
+            "Listener",
+            port=port,
+            protocol=elb.Protocol.TLS if tls else elb.Protocol.TCP,
+            certificates=[elb.ListenerCertificate.from_arn(settings.certificate_arn)] if tls else None,
+            ssl_policy=elb.SslPolicy.RECOMMENDED_TLS if tls else None,
+            tcp_idle_timeout=None if tls else _LONGEST_SILENCE,
+            default_target_groups=[self._targets(network, group)],
+        )
+        self.url = f"{'https' if tls else 'http'}://{balancer.load_balancer_dns_name}"
+
+    def _targets(self, network: Network, group: autoscaling.AutoScalingGroup) -> elb.NetworkTargetGroup:
+        targets = elb.NetworkTargetGroup(
+            self,
+            "Nodes",
+            vpc=network.vpc,
+            port=names.FRONT_DOOR_PORT,
+            protocol=elb.Protocol.TCP,
+            deregistration_delay=Duration.seconds(DRAIN_S),
+            connection_termination=False,
+            health_check=elb.HealthCheck(
+                protocol=elb.Protocol.HTTP,
+                path="/readyz",
+                interval=Duration.seconds(5),
+                timeout=Duration.seconds(2),
+                healthy_threshold_count=2,
+                unhealthy_threshold_count=2,
+            ),
+        )
+        targets.set_attribute("target_health_state.unhealthy.connection_termination.enabled", "false")
+        targets.set_attribute("target_health_state.unhealthy.draining_interval_seconds", str(DRAIN_S))
+        group.attach_to_network_target_group(targets)
+        return targets

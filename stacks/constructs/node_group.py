@@ -1,0 +1,131 @@
+"""The Auto Scaling group: which instances to keep, and how one takes another's place.
+
+An instance counts as in service when its own node said that it serves (the launch hook), and ends when its node said
+that it has drained (the termination hook). So a replacement or an update never takes a node away for one that is still
+loading its model.
+"""
+
+from __future__ import annotations
+
+from aws_cdk import Annotations, Duration, Tags
+from aws_cdk import aws_autoscaling as autoscaling
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+
+from node_agent.contract import names
+from node_agent.contract.tags import CLUSTER_TAG, ROLE_TAG, VERSION_TAG, WORKER_ROLE
+from stacks.constructs.network import Network
+from stacks.settings import FleetSettings
+
+DRAIN_S = 120
+"""How long the group waits for a node that it ends itself; EC2 does not wait at all."""
+
+_LOST_S = 60
+"""Longer than the node itself gives its readiness, so that it can leave its log before the group ends it."""
+
+
+class NodeGroup(Construct):
+    """`group`; version: of what is launched now, a tag of each instance."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        settings: FleetSettings,
+        *,
+        network: Network,
+        template: ec2.LaunchTemplate,
+        version: str,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        scaled = settings.scaled
+        self.group = autoscaling.AutoScalingGroup(
+            self,
+            "Group",
+            auto_scaling_group_name=names.auto_scaling_group_name(settings.cluster),
+            vpc=network.vpc,
+            vpc_subnets=network.subnets,
+            min_capacity=settings.min_nodes if scaled else 0,
+            max_capacity=settings.capacity_limit,
+            # Where the fleet is scaled, a deployment leaves its size alone.
+            desired_capacity=None if scaled else settings.nodes,
+            capacity_rebalance=True,
+            default_instance_warmup=Duration.seconds(60),
+            group_metrics=[autoscaling.GroupMetrics.all()],
+            mixed_instances_policy=_mixed(settings, template),
+            update_policy=_refresh(settings),
+        )
+        # A deployment brings the size back to what synkti.toml says, and that is what is wanted of it.
+        Annotations.of(self.group).acknowledge_warning("@aws-cdk/aws-autoscaling:desiredCapacitySet")
+        self._add_hooks(settings)
+        for key, value in ((CLUSTER_TAG, settings.cluster), (ROLE_TAG, WORKER_ROLE), (VERSION_TAG, version)):
+            Tags.of(self.group).add(key, value, apply_to_launched_instances=True)
+        if scaled:
+            self._scale(settings)
+
+    def _add_hooks(self, settings: FleetSettings) -> None:
+        """In the group's own properties: hooks that are resources of their own come after the first instances."""
+        hooks = [
+            {
+                "LifecycleHookName": names.READY_HOOK,
+                "LifecycleTransition": "autoscaling:EC2_INSTANCE_LAUNCHING",
+                "DefaultResult": "CONTINUE" if settings.keep_failed_nodes else "ABANDON",
+                "HeartbeatTimeout": settings.ready_within_s + _LOST_S,
+            },
+            {
+                "LifecycleHookName": names.DRAINED_HOOK,
+                "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING",
+                "DefaultResult": "CONTINUE",
+                "HeartbeatTimeout": DRAIN_S,
+            },
+        ]
+        resource = self.group.node.default_child
+        if not isinstance(resource, autoscaling.CfnAutoScalingGroup):
+            raise AssertionError("a group is made of one resource")
+        resource.add_property_override("LifecycleHookSpecificationList", hooks)
+
+    def _scale(self, settings: FleetSettings) -> None:
+        self.group.scale_to_track_metric(
+            "InFlight",
+            metric=in_flight(settings.cluster),
+            target_value=settings.scale_target,
+        )
+
+
+def in_flight(cluster: str) -> cloudwatch.Metric:
+    """Each node tells it once a minute, so that the average is the requests under way at one node."""
+    return cloudwatch.Metric(
+        namespace=names.METRICS_NAMESPACE,
+        metric_name=names.IN_FLIGHT_METRIC,
+        dimensions_map={"AutoScalingGroupName": names.auto_scaling_group_name(cluster)},
+        statistic="Average",
+        period=Duration.minutes(1),
+    )
+
+
+def _mixed(settings: FleetSettings, template: ec2.LaunchTemplate) -> autoscaling.MixedInstancesPolicy:
+    kinds = [
+        autoscaling.LaunchTemplateOverrides(instance_type=ec2.InstanceType(kind)) for kind in settings.instance_types
+    ]
+    return autoscaling.MixedInstancesPolicy(
+        launch_template=template,
+        launch_template_overrides=kinds,
+        instances_distribution=autoscaling.InstancesDistribution(
+            on_demand_base_capacity=settings.on_demand_base,
+            on_demand_percentage_above_base_capacity=0,
+            spot_allocation_strategy=autoscaling.SpotAllocationStrategy.PRICE_CAPACITY_OPTIMIZED,
+        ),
+    )
+
+
+def _refresh(settings: FleetSettings) -> autoscaling.UpdatePolicy:
+    """CloudFormation replaces the instances of an older template, and waits until it is done."""
+    least = settings.refresh_healthy_percent
+    return autoscaling.UpdatePolicy.instance_refresh(
+        strategy=autoscaling.InstanceRefreshStrategy.ROLLING,
+        min_healthy_percentage=least,
+        # Room for the new node that comes before an old one goes; a tenth of the fleet, at least one.
+        max_healthy_percentage=110 if least == 100 else 100,
+        skip_matching=True,
+    )

@@ -1,0 +1,90 @@
+"""The launch template: what an instance of the fleet is."""
+
+from __future__ import annotations
+
+import jsii
+from aws_cdk import Tags
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from node_agent.contract import names
+from stacks.constructs.boot import MAX_USER_DATA_BYTES, user_data
+from stacks.settings import FleetSettings
+
+GPU_AMI_PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
+"""AWS's own GPU image: NVIDIA's driver for CUDA 13, Python 3.12, the AWS CLI, the agents of SSM and CloudWatch."""
+
+LOCAL_AMI_PARAMETER = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+"""The embedded AWS knows no GPU images."""
+
+ROOT_DEVICE = "/dev/sda1"
+
+
+@jsii.implements(ec2.IMachineImage)
+class ChosenImage:
+    """An image by its id, in whatever region."""
+
+    def __init__(self, image_id: str) -> None:
+        self._image_id = image_id
+
+    def get_image(self, scope: Construct) -> ec2.MachineImageConfig:
+        """What a launch template asks for."""
+        return ec2.MachineImageConfig(
+            image_id=self._image_id, os_type=ec2.OperatingSystemType.LINUX, user_data=ec2.UserData.for_linux()
+        )
+
+
+def machine_image(settings: FleetSettings) -> ec2.IMachineImage:
+    """The one that was named, the one that the image stack makes, or AWS's own."""
+    if settings.image_id:
+        return ChosenImage(settings.image_id)
+    if settings.bake_image:
+        return ec2.MachineImage.from_ssm_parameter(names.image_parameter_name(settings.cluster))
+    return ec2.MachineImage.from_ssm_parameter(LOCAL_AMI_PARAMETER if settings.local else GPU_AMI_PARAMETER)
+
+
+class NodeTemplate(Construct):
+    """`template`, whose newest version the group launches."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        settings: FleetSettings,
+        *,
+        image: ec2.IMachineImage,
+        role: iam.IRole,
+        group: ec2.ISecurityGroup,
+        variables: dict[str, str],
+    ) -> None:
+        super().__init__(scope, construct_id)
+        script = user_data(variables)
+        if len(script.encode()) > MAX_USER_DATA_BYTES:
+            raise AssertionError(f"the user data has {len(script.encode())} bytes, more than EC2 takes")
+        root = ec2.BlockDeviceVolume.ebs(
+            settings.root_gib,
+            encrypted=True,
+            volume_type=ec2.EbsDeviceVolumeType.GP3,
+            throughput=settings.root_mib_per_s,
+            delete_on_termination=True,
+        )
+        self.template = ec2.LaunchTemplate(
+            self,
+            "Template",
+            launch_template_name=f"{settings.cluster}-node",
+            machine_image=image,
+            instance_type=ec2.InstanceType(settings.instance_types[0]),
+            role=role,
+            security_group=group,
+            associate_public_ip_address=settings.public_addresses,
+            block_devices=[ec2.BlockDevice(device_name=ROOT_DEVICE, volume=root)],
+            # An instance that powers itself off has given up; see stacks/boot/give-up.sh.
+            instance_initiated_shutdown_behavior=ec2.InstanceInitiatedShutdownBehavior.TERMINATE,
+            http_endpoint=True,
+            http_put_response_hop_limit=1,
+            require_imdsv2=True,
+            instance_metadata_tags=False,
+            user_data=ec2.UserData.custom(script),
+        )
+        Tags.of(self.template).add("Name", f"{settings.cluster}-node")

@@ -1,0 +1,369 @@
+"""A stream whose state is more than its ids, at its next engine: what is asked of it, and what is believed of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from node_agent.contract.errors import ContinuationImpossible, RequestRejected
+from node_agent.core.openai.generation_request import Generation, Kind, read_generation
+from node_agent.core.openai.request_body import read_body
+from node_agent.core.openai.sse import SseParser
+from node_agent.core.streams.chunk_stream import StreamMachine
+from node_agent.core.streams.factory import read_back
+from node_agent.core.streams.state import StreamState
+
+BASE = {"model": "m", "messages": [], "stream": True, "max_tokens": 20, "seed": 5}
+PROMPT = [7, 8]
+
+
+def generation(**fields: Any) -> Generation:
+    return read_generation(Kind.CHAT, orjson.dumps({**BASE, **fields}))
+
+
+def event(delta: dict[str, Any], ids: list[int] | None = None, reason: str | None = None, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": reason} | ({"token_ids": ids} if ids is not None else {})
+    return b"data: %b\n\n" % orjson.dumps(
+        {"id": "e", "object": "o", "created": 1, "model": "m", "choices": [choice]} | more
+    )
+
+
+def role(prompt: list[int] = PROMPT) -> bytes:
+    return event({"role": "assistant", "content": ""}, prompt_token_ids=prompt)
+
+
+def call(arguments: str, name: str | None = None, number: int = 1) -> dict[str, Any]:
+    function = {"arguments": arguments} | ({"name": name} if name else {})
+    return {"tool_calls": [{"index": 0, "function": function} | ({"id": f"call-{number}"} if name else {})]}
+
+
+def begun(*events: bytes, **fields: Any) -> tuple[StreamMachine, bytes]:
+    """A stream whose first engine said these, and was lost."""
+    machine = StreamMachine(generation(**fields), "s")
+    machine.request()
+    raw = b"".join(machine.feed(one) for one in (role(), *events))
+    return machine, raw + machine.lose("reset")
+
+
+def deltas(raw: bytes) -> list[dict[str, Any]]:
+    return [
+        choice["delta"]
+        for _, data in SseParser().feed(raw)
+        if data != b"[DONE]"
+        for choice in orjson.loads(data)["choices"]
+    ]
+
+
+def text(raw: bytes) -> str:
+    return "".join(delta.get("content") or "" for delta in deltas(raw))
+
+
+def test_the_request_itself_is_asked_again_with_all_ids_as_the_plug_ins_argument() -> None:
+    machine, _ = begun(
+        event({"content": "a"}, [1]), event({"content": ""}, [2]), response_format={"type": "json_object"}
+    )
+    request = machine.request(("forced", "resume"))
+    body = orjson.loads(request.body)
+    assert request.path == Kind.CHAT.value
+    assert body == {
+        **BASE,
+        "response_format": {"type": "json_object"},
+        "return_token_ids": True,
+        "vllm_xargs": {"synkti_resume_ids": [1, 2]},
+    }
+    assert machine.chosen is not None
+    assert "structured output" in machine.chosen.reason
+
+
+def test_where_the_engine_cannot_resume_the_ids_are_forced() -> None:
+    machine, _ = begun(event({"content": "a"}, [1]))
+    assert orjson.loads(machine.request(("forced",)).body)["vllm_xargs"] == {"synkti_forced_ids": [1]}
+
+
+def test_something_is_left_to_generate_and_the_last_id_is_compared() -> None:
+    machine, raw = begun(*(event({"content": str(token)}, [token]) for token in (1, 2, 3)), max_tokens=3)
+    assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == {"synkti_resume_ids": [1, 2]}
+    raw += machine.feed(role()) + machine.feed(event({"content": "123"}, [1, 2, 3], "length"))
+    raw += machine.lose("eof")
+    assert machine.state is StreamState.COMPLETE
+    assert text(raw) == "123"
+
+
+def test_ids_that_came_without_a_text_are_resumed_too() -> None:
+    """Half a character: the next engine is given its first ids, and tells the whole of it."""
+    machine, raw = begun(event({"content": "a"}, [1]), event({}, [2]), event({"content": ""}, [3]))
+    assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"]["synkti_resume_ids"] == [1, 2, 3]
+    raw += machine.feed(role()) + machine.feed(event({"content": "a🚀"}, [1, 2, 3, 4]))
+    assert text(raw) == "a🚀"
+
+
+def test_a_line_separator_inside_a_text_is_no_end_of_a_line() -> None:
+    machine, raw = begun(event({"content": "a\u2028"}, [1]))
+    machine.request(("resume",))
+    raw += machine.feed(role()) + machine.feed(event({"content": "a\u2028b"}, [1, 2]))
+    assert text(raw) == "a\u2028b"
+
+
+@pytest.mark.parametrize(
+    ("events", "why"),
+    [
+        ([event({"content": "x"}, [9])], "ids"),  # a server without the plug-in: 200, and an answer of its own
+        ([event({"content": "x"}, [1, 2])], "text"),
+        ([event({"content": "a"}, [1], "stop")], "end"),
+        ([role([7, 9])], "prompt"),  # a template that says what day it is
+    ],
+    ids=lambda case: case if isinstance(case, str) else "",
+)
+def test_an_engine_that_tells_another_answer_is_lost_before_its_first_word_is_delivered(
+    events: list[bytes], why: str
+) -> None:
+    machine, _ = begun(event({"content": "a"}, [1]), event({"content": "b"}, [2]))
+    machine.request(("resume",))
+    said = b"".join(machine.feed(one) for one in ([] if why == "prompt" else [role()]) + events)
+    assert (said, machine.state, machine.lost_why) == (b"", StreamState.LOST, "diverged")
+    machine.request(("resume",))
+    raw = b"".join(map(machine.feed, (role(), event({"content": "abc"}, [1, 2, 3]))))
+    assert text(raw) == "c"
+
+
+TOOLS = {"tools": [{"type": "function", "function": {"name": "look"}}]}
+
+
+@pytest.mark.parametrize("takeover", [False, True], ids=["engine", "entry"])
+def test_a_tool_call_goes_on_under_its_first_id(takeover: bool) -> None:
+    machine, raw = begun(
+        event(call("", "look"), [1]), event(call('{"a"'), [2]), event({}, [3]), event(call(": 1"), [4]), **TOOLS
+    )
+    if takeover:
+        written = bytes(machine.log)
+        after, machine = machine.seq, StreamMachine(machine.generation, "s")
+        replay = read_back(machine, written, after)
+        assert replay == b""
+    body = orjson.loads(machine.request(("resume",)).body)
+    assert body["vllm_xargs"] == {"synkti_resume_ids": [1, 2, 3, 4], "synkti_apart": 1}
+    for one in (
+        role(), event(call("", "look", 2), [1]), event(call('{"a"'), [2]), event({}, [3]), event(call(": 1"), [4]),
+        event(call("2}"), [5]), event({"content": ""}, [6], "tool_calls"),
+    ):  # fmt: skip
+        raw += machine.feed(one)
+    raw += machine.lose("eof")
+    told = [one for delta in deltas(raw) for one in delta.get("tool_calls", ())]
+    assert [one["id"] for one in told if "id" in one] == ["call-1"]
+    assert "".join(one["function"]["arguments"] for one in told) == '{"a": 12}'
+    assert machine.state is StreamState.COMPLETE
+    again = StreamMachine(machine.generation, "s")
+    replay = read_back(again, bytes(machine.log), 0)
+    assert [delta for delta in deltas(replay) if any(delta.values())] == [
+        one for one in deltas(raw) if any(one.values())
+    ]
+    assert again.state is StreamState.FINISHED
+
+
+def test_reasoning_goes_on_and_is_never_taken_for_the_answer() -> None:
+    machine, raw = begun(event({}, [1]), event({"reasoning": "let "}, [2]), event({"reasoning": "me"}, [3]))
+    assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"]["synkti_apart"] == 1
+    for one in (
+        role(), event({}, [1]), event({"reasoning": "let "}, [2]), event({"reasoning": "me"}, [3]),
+        event({"reasoning": " see"}, [4]), event({}, [5]), event({"content": "yes"}, [6], "stop"),
+    ):  # fmt: skip
+        raw += machine.feed(one)
+    assert "".join(delta.get("reasoning", "") for delta in deltas(raw)) == "let me see"
+    assert text(raw) == "yes"
+
+
+def test_what_no_client_heard_is_asked_anew_whatever_its_state_is_made_of() -> None:
+    """A parser kept the first ids to itself: the next engine may say others."""
+    machine, raw = begun(event({}, [1]), event({}, [2]))
+    assert orjson.loads(machine.request(()).body) == {**BASE, "return_token_ids": True}
+    for one in (role(), event({}, [8]), event({"reasoning": "so"}, [9]), event({"content": "a"}, [10], "stop")):
+        raw += machine.feed(one)
+    assert [delta for delta in deltas(raw) if any(delta.values())] == [
+        {"role": "assistant", "content": ""}, {"reasoning": "so"}, {"content": "a"},
+    ]  # fmt: skip
+    assert machine.tokens == 3
+
+
+@pytest.mark.parametrize("takeover", [False, True], ids=["engine", "entry"])
+def test_reasoning_that_no_client_wants_is_read_here_and_hidden_here(takeover: bool) -> None:
+    """An engine that hides it hides its ids, too, and nothing could go on."""
+    machine, raw = begun(
+        event({}, [1]), event({"reasoning": "so"}, [2]), event({"content": "a"}, [3]), include_reasoning=False
+    )
+    if takeover:
+        written = bytes(machine.log)
+        after, machine = machine.seq, StreamMachine(machine.generation, "s")
+        read_back(machine, written, after)
+    body = orjson.loads(machine.request(("resume",)).body)
+    assert body["include_reasoning"] is True
+    assert body["vllm_xargs"]["synkti_resume_ids"] == [1, 2, 3]
+    for one in (
+        role(), event({}, [1]), event({"reasoning": "so"}, [2]), event({"content": "a"}, [3]),
+        event({"content": "b"}, [4], "stop"),
+    ):  # fmt: skip
+        raw += machine.feed(one)
+    assert text(raw) == "ab"
+    assert b"reasoning" not in raw
+    first = orjson.loads(generation(include_reasoning=False).engine_body())
+    assert first["include_reasoning"] is True
+
+
+@pytest.mark.parametrize(
+    ("cut", "takeover"), [(1, False), (2, False), *((cut, entry) for cut in (3, 4, 5) for entry in (False, True))]
+)
+def test_of_hidden_reasoning_neither_ids_nor_logprobs_are_told_and_of_the_rest_all(cut: int, takeover: bool) -> None:
+    """An engine that hides it tells no ids at all. The fourth id is half a character."""
+
+    def told(delta: dict[str, Any], token: int, reason: str | None = None) -> bytes:
+        scored = {"content": [{"token": str(token), "logprob": -1.0, "top_logprobs": []}]}
+        return event(delta, [token], reason).replace(b'"index":0', b'"index":0,"logprobs":%b' % orjson.dumps(scored))
+
+    asked = {"include_reasoning": False, "return_token_ids": True, "logprobs": True}
+    chunks = (
+        told({"reasoning": "so"}, 1), told({}, 2), told({"content": "a"}, 3), told({}, 4), told({"content": "b"}, 5),
+        told({"content": "c"}, 6, "stop"),
+    )  # fmt: skip
+    machine, raw = begun(*chunks[:cut], **asked)
+    first = orjson.loads(machine.generation.engine_body())
+    assert (first["include_reasoning"], first["vllm_xargs"]) == (True, {"synkti_apart": 1})
+    if takeover:
+        written = bytes(machine.log)
+        after, machine = machine.seq, StreamMachine(machine.generation, "s")
+        read_back(machine, written, after)
+    body = orjson.loads(machine.request(("resume",)).body)
+    resumed = {"synkti_resume_ids": list(range(1, cut + 1)), "synkti_apart": 1}
+    assert (body["include_reasoning"], body["vllm_xargs"]) == (True, resumed)
+    raw += b"".join(map(machine.feed, (role(), *chunks)))
+    said = [one for data in SseParser().feed(raw) for one in orjson.loads(data[1])["choices"]]
+    assert text(raw) == "abc"
+    assert b"reasoning" not in raw
+    assert [token for one in said for token in one.get("token_ids") or ()] == [3, 4, 5, 6]
+    scored = [entry["token"] for one in said for entry in (one.get("logprobs") or {}).get("content", ())]
+    assert scored == ["3", "4", "5", "6"]
+
+
+def test_half_a_character_that_began_an_answer_without_reasoning_is_rewound_with_its_ids_told() -> None:
+    """An engine that parses nothing sends an empty text with it."""
+    machine, raw = begun(event({"content": ""}, [1]), include_reasoning=False, return_token_ids=True, seed=None)
+    assert machine.can_go_on(())
+    machine.request()
+    for ids, said in (([1], ""), ([2], ""), ([3], "a")):
+        choice = {"index": 0, "text": said, "token_ids": ids, "finish_reason": None}
+        raw += machine.feed(b"data: %b\n\n" % orjson.dumps({"id": "e", "model": "m", "choices": [choice]}))
+    told = [one for data in SseParser().feed(raw) for one in orjson.loads(data[1])["choices"]]
+    assert [token for one in told for token in one.get("token_ids") or ()] == [1, 2, 3]
+    assert text(raw) == "a"
+
+
+def test_ids_that_a_client_was_told_are_resumed_although_a_parser_said_nothing_of_them() -> None:
+    machine, _ = begun(event({}, [1]), temperature=0, return_token_ids=True)
+    assert not machine.can_go_on(())
+    told = {"synkti_resume_ids": [1], "synkti_apart": 1}
+    assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == told
+
+
+def test_half_a_character_behind_a_text_is_no_reasoning() -> None:
+    machine, _ = begun(event({"content": "a"}, [1]), event({}, [2]), temperature=0, return_token_ids=True)
+    assert machine.can_go_on(())
+
+
+def test_each_of_several_choices_goes_on_by_itself_with_the_seed_that_it_had() -> None:
+    machine = StreamMachine(generation(n=2), "s")
+    machine.request()
+    for index, token in ((0, 1), (1, 2)):
+        data = event({"content": "a"}, [token]).replace(b'"index":0', b'"index":%d' % index)
+        machine.feed(role() if index == 0 else b"")
+        machine.feed(data)
+    machine.lose("reset")
+    seeds = []
+    for _ in range(2):
+        body = orjson.loads(machine.request(("resume",)).body)
+        seeds.append((body["seed"], body["vllm_xargs"]["synkti_resume_ids"], body.get("n")))
+        machine.feed(role())
+        machine.feed(event({"content": "ab"}, [*body["vllm_xargs"]["synkti_resume_ids"], 9], "stop"))
+    assert seeds == [(5, [1], None), (6, [2], None)]
+    assert machine.state is StreamState.FINISHED
+
+
+def test_a_choice_that_ended_without_a_text_is_not_asked_again() -> None:
+    machine = StreamMachine(generation(n=2), "s")
+    machine.request()
+    machine.feed(role())
+    machine.feed(event({"content": ""}, [1], "stop"))
+    machine.lose("reset")
+    assert machine.request(("resume",)).body != generation(n=2).engine_body()
+
+
+def test_an_engine_that_hides_its_ids_cannot_be_gone_on_from() -> None:
+    machine, _ = begun(event({"content": "a"}))
+    with pytest.raises(ContinuationImpossible, match="no token ids"):
+        machine.request(("resume",))
+    assert not machine.can_go_on(("resume", "forced"))
+
+
+def test_a_clients_own_arguments_go_along_to_each_engine() -> None:
+    theirs = {"fresh": 3, "synkti_resume_ids": [9]}
+    machine, _ = begun(event({"content": "a"}, [1]), event({"content": "b"}, [2]), vllm_xargs=theirs)
+    assert not machine.can_go_on(())
+    assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == {"fresh": 3, "synkti_resume_ids": [1, 2]}
+    machine.lose("reset")
+    assert orjson.loads(machine.request(("forced",)).body)["vllm_xargs"] == {"fresh": 3, "synkti_forced_ids": [1, 2]}
+
+
+SMUGGLED: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
+    lambda extra: {"vllm_xargs": extra},
+    lambda extra: {"vllm_xargs": {**extra, "theirs": 1}},
+]
+
+
+@pytest.mark.parametrize("smuggle", SMUGGLED)
+@pytest.mark.parametrize("name", ["synkti_resume_ids", "synkti_forced_ids", "synkti_apart", "synkti_later"])
+def test_no_client_can_send_an_argument_of_ours_to_an_engine(
+    name: str, smuggle: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    smuggled = smuggle({name: [10**9]})
+    kept = {"theirs": 1} if "theirs" in smuggled["vllm_xargs"] else {}
+    asked = generation(**smuggled)
+    assert orjson.loads(asked.engine_body())["vllm_xargs"] == kept
+    raw = orjson.dumps({**BASE, **smuggled}).replace(b"synkti", b"\\u0073ynkti")
+    assert orjson.loads(read_body(raw).to_bytes()) == {**BASE, "vllm_xargs": kept}
+    batch = orjson.dumps({"requests": [{**BASE, **smuggled}, BASE]})
+    assert orjson.loads(read_body(batch).to_bytes()) == {"requests": [{**BASE, "vllm_xargs": kept}, BASE]}
+
+
+def test_nesting_does_not_hide_them_and_does_not_end_the_node() -> None:
+    smuggled = orjson.dumps({"vllm_xargs": {"synkti_apart": 1}})
+    for levels in (200, 800):
+        assert b"synkti" not in read_body(b'{"a":' * levels + smuggled + b"}" * levels).to_bytes()
+    with pytest.raises(RequestRejected, match="too deep"):
+        read_body(b'{"a":' * 1_010 + smuggled + b"}" * 1_010).to_bytes()
+
+
+@pytest.mark.parametrize("raw", [b"7", b'{"vllm_xargs":7}', b'{"vllm_xargs":{"theirs":[1]}}'])
+def test_what_has_none_of_them_is_passed_on_as_it_is(raw: bytes) -> None:
+    assert read_body(raw).to_bytes() == raw
+
+
+@pytest.mark.parametrize("able", [(), ("resume",)], ids=["rewind", "resume"])
+def test_a_usage_keeps_its_details_where_another_engine_goes_on(able: tuple[str, ...]) -> None:
+    state = {} if able else {"seed": None}
+    machine = StreamMachine(generation(stream_options={"include_usage": True}, **state), "s")
+    machine.request()
+    machine.feed(role() + event({"content": "a"}, [1]))
+    machine.lose("reset")
+    body = orjson.loads(machine.request(able).body)
+    assert body["stream_options"] == {"include_usage": True}
+    if able:
+        machine.feed(role() + event({"content": "a"}, [1]) + event({"content": "b"}, [2], "stop"))
+    else:
+        ended = {"index": 0, "text": "b", "token_ids": [2], "finish_reason": "stop"}
+        machine.feed(b"data: %b\n\n" % orjson.dumps({"id": "c", "choices": [ended]}))
+    details = {"prompt_tokens_details": {"cached_tokens": 3}, "completion_tokens_details": {"reasoning_tokens": 0}}
+    told = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4, **details}
+    out = machine.feed(b"data: %b\n\n" % orjson.dumps({"id": "c", "choices": [], "usage": told}) + b"data: [DONE]\n\n")
+    usage = next(orjson.loads(data)["usage"] for _, data in SseParser().feed(out) if data != b"[DONE]")
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (2, 2, 4)
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 2}, "no more than the prompt has"
+    assert usage["completion_tokens_details"] == {"reasoning_tokens": 0}

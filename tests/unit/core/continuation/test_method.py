@@ -1,0 +1,89 @@
+"""Which way an answer goes on, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from node_agent.contract.errors import ContinuationImpossible
+from node_agent.core.continuation.method import Way, choose
+from node_agent.core.node.status import WAYS
+from node_agent.core.openai.generation_request import Generation, Kind, read_generation
+
+BOTH = ("resume", "forced")
+STATEFUL: list[dict[str, Any]] = [
+    {"response_format": {"type": "json_object"}},
+    {"response_format": {"type": "json_schema", "json_schema": {}}},
+    {"structured_outputs": {"regex": "a+"}},
+    {"guided_json": {"type": "object"}},
+    {"seed": 1},
+    {"frequency_penalty": 0.1},
+    {"presence_penalty": -0.1},
+    {"bad_words": ["no"]},
+    {"repetition_detection": {"max_pattern_size": 4, "min_count": 3}},
+    {"thinking_token_budget": 100},
+    {"tools": [{"type": "function"}]},
+    {"vllm_xargs": {"theirs": 1}},
+]
+PLAIN: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0},
+    {"temperature": 0, "seed": 7},
+    {"response_format": {"type": "text"}},
+    {"tools": [{"type": "function"}], "tool_choice": "none"},
+    {"frequency_penalty": 0, "bad_words": []},
+    {"logit_bias": {"5": 1}, "stop": ["x"], "repetition_penalty": 1.2},
+    {"temperature": 0, "stop": ["two"], "return_token_ids": True},
+    {"temperature": 0, "vllm_xargs": {}},
+    {"temperature": 0, "prompt_logprobs": 0, "logits_processors": ["what vLLM ignores"], "echo": True},
+]
+
+
+def generation(**fields: Any) -> Generation:
+    body = {"model": "m", "messages": [], "stream": True, "max_tokens": 9, **fields}
+    return read_generation(Kind.CHAT, orjson.dumps(body))
+
+
+@pytest.mark.parametrize("fields", PLAIN, ids=str)
+def test_what_is_all_in_its_ids_is_rewound_anywhere(fields: dict[str, Any]) -> None:
+    for able in ((), BOTH):
+        assert choose(generation(**fields), able, only_text=True).way is Way.REWIND
+
+
+@pytest.mark.parametrize("fields", STATEFUL, ids=str)
+def test_what_has_a_state_is_resumed_else_forced_else_impossible(fields: dict[str, Any]) -> None:
+    asked = generation(**fields)
+    resumed = choose(asked, BOTH, only_text=True)
+    forced = choose(asked, ("forced",), only_text=True)
+    assert (resumed.way, forced.way) == (Way.RESUME, Way.FORCED)
+    assert resumed.reason in forced.reason
+    assert next(iter(fields)).split("_")[0][:4] in resumed.reason or "structured" in resumed.reason
+    with pytest.raises(ContinuationImpossible, match=resumed.reason.split(":")[0]):
+        choose(asked, ("some-later-way",), only_text=True)
+
+
+def test_reasoning_and_tool_calls_are_a_state_that_no_request_names() -> None:
+    assert choose(generation(), BOTH, only_text=False).way is Way.RESUME
+    with pytest.raises(ContinuationImpossible, match="reasoning or tool calls"):
+        choose(generation(), (), only_text=False)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"logprobs": True},
+        {"return_token_ids": True},
+        {"stop": ["two"], "temperature": 0.7},
+        {"temperature": 0, "max_tokens": None},
+    ],
+    ids=str,
+)
+def test_what_a_rewind_repeats_only_nearly_is_resumed_where_that_can_be_had(fields: dict[str, Any]) -> None:
+    ways = [choose(generation(**fields), able, only_text=True).way for able in (BOTH, ("forced",), ())]
+    assert ways == [Way.RESUME, Way.REWIND, Way.REWIND]
+
+
+def test_what_nodes_advertise_is_what_ways_are_called() -> None:
+    assert (Way.RESUME.value, Way.FORCED.value) == WAYS

@@ -1,0 +1,73 @@
+"""A drain's record, and the words in which streams are handed over."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.contract.drain_record import DrainRecord, DrainStep, drain_from_item
+from node_agent.core.drain.timeline import MAX_STEPS, DrainLog
+from node_agent.core.failure.report import handed_to, read_loss
+
+TIMES = st.integers(0, 2_000_000_000_000).map(lambda ms: ms / 1000)
+RECORDS = st.builds(
+    DrainRecord,
+    st.text(max_size=8),
+    st.integers(0, 2**42),
+    st.sampled_from(["notice-seen", "termination-requested"]),
+    TIMES,
+    st.integers(0, 2**33),
+    st.lists(st.builds(DrainStep, st.text(max_size=8), TIMES, st.none() | st.integers(0, 99)), max_size=4).map(tuple),
+)
+
+
+def test_nothing_is_told_before_a_drain() -> None:
+    log = DrainLog("i-1", 7)
+    log.tell("retired", 1.0)
+    log.count("handed-off", 1.0, 2)
+    assert log.record is None
+
+
+def test_a_step_is_told_once_and_counts_add_up_with_their_last_instant() -> None:
+    log = DrainLog("i-1", 7)
+    log.begin("notice-seen", 9.0, 10.0, 130.0, 999)
+    log.tell("planned", 11.0, 3)
+    log.tell("planned", 12.0, 1)
+    log.count("handed-off", 13.0, 1)
+    log.count("handed-off", 14.0, 2)
+    log.count("handed-off", 15.0, 0)
+    assert log.record is not None
+    assert [(step.step, step.at, step.count) for step in log.record.steps] == [
+        ("asked", 9.0, None),
+        ("cordoned", 10.0, None),
+        ("planned", 11.0, 3),
+        ("handed-off", 14.0, 3),
+    ]
+
+
+def test_a_deadline_that_moves_nearer_is_told_again_within_a_bound() -> None:
+    log = DrainLog("i-1", 7)
+    for number in range(MAX_STEPS):
+        log.begin("notice-seen", 9.0, 10.0, 130.0 - number, 999)
+    assert log.record is not None
+    assert log.record.deadline == 130.0 - (MAX_STEPS - 1)
+    assert len(log.record.steps) <= MAX_STEPS
+
+
+@given(RECORDS)
+def test_a_record_survives_the_table(record: DrainRecord) -> None:
+    assert drain_from_item(record.to_item()) == record
+
+
+@pytest.mark.parametrize(
+    ("word", "read"),
+    [
+        (handed_to(None), ("handoff", None)),
+        (handed_to("i-0123"), ("handoff", "i-0123")),
+        ("reset", ("reset", None)),
+        ("handoffs", ("handoffs", None)),
+    ],
+)
+def test_a_loss_says_who_has_room(word: str, read: tuple[str, str | None]) -> None:
+    assert read_loss(word) == read

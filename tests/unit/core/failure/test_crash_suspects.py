@@ -1,0 +1,167 @@
+"""Requests that end engines: what is one request, who is suspected, and who is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.core.engine.lifetime import EngineLife, begins_answer, may_be_death, says_dead
+from node_agent.core.failure.crash_suspects import KEPT_S, Deadly, Standing
+from node_agent.core.failure.report import Death, died, handed_to, read_death, read_loss
+from node_agent.core.openai.request_digest import content_of
+
+CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "the end"}], "max_tokens": 5}
+P, B = b"p" * 16, b"b" * 16
+
+# what is one request
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {**CHAT, "stream": True},
+        {**CHAT, "stream": True, "stream_options": {"include_usage": True}, "return_token_ids": True},
+        {**CHAT, "request_id": "r", "user": "u", "metadata": {"a": "b"}, "priority": 3, "cache_salt": "s"},
+        dict(reversed(CHAT.items())),
+        {**CHAT, "seed": None, "stop": None},
+        {**CHAT, "vllm_xargs": {"synkti_apart": 1}},
+        {**CHAT, "messages": [{"role": "user", "content": " the\n\tend  "}]},
+    ],
+    ids=["stream", "usage", "names", "order", "nulls", "own", "white space"],
+)
+def test_the_same_request_has_the_same_content(same: dict[str, Any]) -> None:
+    raw = orjson.dumps(CHAT)
+    assert content_of(raw) == content_of(CHAT) == content_of(orjson.dumps(same)) == content_of(same)
+    assert content_of(orjson.dumps(same, option=orjson.OPT_INDENT_2)) == content_of(raw)
+
+
+@pytest.mark.parametrize("more", [{"model": "n"}, {"seed": 1}, {"messages": []}, {"vllm_xargs": {"a": 1}}])
+def test_another_request_has_another(more: dict[str, Any]) -> None:
+    assert content_of({**CHAT, **more}) != content_of(CHAT)
+
+
+def test_a_form_is_the_same_whatever_separates_its_parts() -> None:
+    form = b'--%b\r\ncontent-disposition: form-data; name="file"\r\n\r\nabc\r\n--%b--\r\n'
+    assert content_of(form % (b"x1", b"x1")) == content_of(form % (b"zzz", b"zzz"))
+    assert content_of(form % (b"x1", b"x1")) != content_of(b"abc")
+
+
+@given(st.binary(max_size=200))
+def test_any_body_has_a_content_or_none(body: bytes) -> None:
+    found = content_of(body)
+    assert found is None if not body else found is not None and len(found) == 16
+
+
+def test_a_body_of_any_depth_has_one() -> None:
+    deep = b'{"a":' + b"[" * 900 + b"]" * 900 + b"}"
+    assert content_of(deep) is not None
+    assert content_of(deep) == content_of(deep.replace(b"[[", b"[ ["))
+
+
+# who is suspected, who is refused
+
+
+def test_one_death_condemns_nobody_and_an_answer_clears() -> None:
+    cases = Deadly()
+    assert not cases.died(P, "a/1", 0.0, alone=True)
+    assert cases.standing(P, 0.0) is Standing.SUSPECT
+    cases.answered(P)
+    assert (cases.standing(P, 0.0), len(cases)) == (Standing.CLEAR, 0)
+    assert not cases.died(P, "b/1", 1.0, alone=True)
+
+
+def test_two_deaths_condemn_for_minutes() -> None:
+    cases = Deadly()
+    cases.died(P, "a/1", 0.0, alone=False)
+    assert cases.died(P, "b/1", 1.0, alone=True)
+    assert not cases.died(P, "c/1", 1.0, alone=True), "it is said once"
+    cases.answered(P)
+    assert cases.standing(P, KEPT_S) is Standing.REFUSED
+    assert cases.standing(P, 1.0 + KEPT_S) is Standing.CLEAR
+    assert cases.standing(B, 0.0) is Standing.CLEAR
+
+
+def test_a_hundred_equal_requests_at_one_engine_are_one_death() -> None:
+    cases = Deadly()
+    assert not any(cases.died(P, "a/1", 0.0, alone=True) for _ in range(100))
+    assert cases.standing(P, 0.0) is Standing.SUSPECT
+
+
+def test_beside_another_suspect_the_next_death_decides() -> None:
+    cases = Deadly()
+    for content in (P, B):
+        cases.died(content, "a/1", 0.0, alone=False)
+        assert not cases.died(content, "b/1", 0.0, alone=False)
+    cases.answered(B)
+    assert cases.died(P, "c/1", 0.0, alone=True)
+    assert cases.standing(B, 0.0) is Standing.CLEAR
+
+
+def test_what_another_node_refuses_is_refused_here_as_long() -> None:
+    cases = Deadly()
+    cases.refused(P, 5.0)
+    assert cases.standing(P, 4.9) is Standing.REFUSED
+    assert cases.standing(P, 5.0) is Standing.CLEAR
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3), st.booleans()), max_size=80))
+def test_what_is_held_is_bounded_and_nothing_is_refused_without_two_deaths(told: list[tuple[int, int, bool]]) -> None:
+    cases, deaths = Deadly(most=8), dict[int, set[int]]()
+    for content, engine, alone in told:
+        deaths.setdefault(content, set()).add(engine)
+        refused = cases.died(content.to_bytes(16), f"{engine}", 0.0, alone=alone)
+        assert len(cases) <= 8
+        assert not refused or (alone and len(deaths[content]) >= 2)
+
+
+# what an engine's end is told in
+
+
+def test_a_loss_says_which_engine_died_and_whether_other_suspects_were_there() -> None:
+    life = EngineLife(3)
+    life.suspects |= {1, 2}
+    life.end()
+    life.suspects.clear()  # each leaves as it learns
+    assert read_death(life.loss(1)) == Death("3", alone=False)
+    life = EngineLife(4)
+    life.suspects.add(1)
+    life.end()
+    assert read_death(life.loss(1)) == Death("4", alone=True)
+    assert read_loss(life.loss(1)) == ("engine-died", None)
+
+
+@given(st.text(max_size=40))
+def test_any_line_of_a_loss_is_read(line: str) -> None:
+    why, to = read_loss(line)
+    assert line.startswith(why) or read_death(line)
+    assert to is None or line == handed_to(to)
+
+
+def test_lines_of_deaths_are_read_back() -> None:
+    for life in (0, 7):
+        for alone in (True, False):
+            assert read_death(died(life, alone=alone)) == Death(str(life), alone)
+    assert read_death("engine-died 3") is None
+    assert read_death("engine-died 3 perhaps") is None
+
+
+def test_an_opening_is_no_answer() -> None:
+    assert not begins_answer(b"event: response.created\ndata: {}\n\nevent: response.in_progress\ndata: {}\n\n")
+    assert not begins_answer(b"event: synkti-prompt\ndata: 1\n\n")
+    role = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+    assert not begins_answer(role)
+    assert not begins_answer(role + role)
+    assert begins_answer(role + role.replace(b'""', b'"a"'))
+    assert begins_answer(role.replace(b"null", b'"stop"'))
+    for odd in (b'data: {"choices":[]}', b'data: {"choices":[7]}', b"data: [1]", b"data: {", b'data: {"choices":7}'):
+        assert begins_answer(odd + b"\n\n")
+    assert begins_answer(b"event: response.output_text.delta\ndata: {}\n\n")
+    assert may_be_death("reset")
+    assert not may_be_death("silence")
+    dead = orjson.dumps({"error": {"message": "EngineCore encountered an issue. See"}})
+    assert says_dead(b"data: %b\n\ndata: [DONE]\n\n" % dead)
+    assert not says_dead(b'data: {"choices":[{"text":"EngineCore encountered an issue"}]}\n\n')

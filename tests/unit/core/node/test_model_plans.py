@@ -1,0 +1,87 @@
+"""What a node still has to fetch, and whether it reads from the disk or from S3."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.contract.models import ModelFile
+from node_agent.core.node.model_download_plan import RANGE_BYTES, OnDisk, Verified, missing_ranges, plan_fetch, ranges
+from node_agent.core.node.model_load_plan import ModelLoad, plan_load
+
+SHA = "a" * 64
+OTHER = "b" * 64
+
+
+Files = tuple[ModelFile, ...]
+CONFIG, WEIGHTS = ModelFile("config.json", SHA, 3), ModelFile("w.safetensors", SHA, 9)
+WHOLE = (CONFIG, WEIGHTS)
+
+
+def test_an_empty_folder_gets_everything() -> None:
+    plan = plan_fetch(WHOLE, {}, {})
+    assert plan.fetch == (CONFIG, WEIGHTS)
+    assert [*plan.keep, *plan.compare, *plan.remove] == []
+
+
+def test_what_was_compared_and_not_touched_since_is_kept() -> None:
+    disk = {"config.json": OnDisk(3, 7), "w.safetensors": OnDisk(9, 8)}
+    notes = {"config.json": Verified(3, 7, SHA), "w.safetensors": Verified(9, 8, SHA)}
+    assert plan_fetch(WHOLE, disk, notes).keep == (CONFIG, WEIGHTS)
+
+
+@pytest.mark.parametrize("note", [None, Verified(9, 7, SHA), Verified(9, 8, OTHER), Verified(8, 8, SHA)])
+def test_what_nobody_vouches_for_is_compared(note: Verified | None) -> None:
+    disk = {"config.json": OnDisk(3, 7), "w.safetensors": OnDisk(9, 8)}
+    notes = {"w.safetensors": note} if note else {}
+    assert plan_fetch(WHOLE, disk, notes).compare == (CONFIG, WEIGHTS)
+
+
+def test_a_file_of_another_length_is_fetched_without_reading_it() -> None:
+    disk = {"config.json": OnDisk(3, 7), "w.safetensors": OnDisk(8, 8)}
+    plan = plan_fetch(WHOLE, disk, {"config.json": Verified(3, 7, SHA)})
+    assert (plan.keep, plan.fetch) == ((CONFIG,), (WEIGHTS,))
+
+
+def test_what_the_manifest_does_not_name_goes_and_halves_that_can_be_used_stay() -> None:
+    names = ("old.safetensors", "old.safetensors.part", "w.safetensors.part", "w.safetensors.part.done")
+    plan = plan_fetch(WHOLE, {name: OnDisk(1, 1) for name in names}, {})
+    assert plan.remove == ("old.safetensors", "old.safetensors.part")
+
+
+def test_halves_of_a_file_that_is_whole_go() -> None:
+    disk = {"w.safetensors": OnDisk(9, 8), "w.safetensors.part": OnDisk(9, 8)}
+    assert plan_fetch(WHOLE, disk, {}).remove == ("w.safetensors.part",)
+
+
+@given(st.integers(0, 5 * RANGE_BYTES), st.frozensets(st.integers(0, 5).map(lambda n: n * RANGE_BYTES)))
+def test_ranges_cover_a_file_once(size: int, done: frozenset[int]) -> None:
+    every = ranges(size)
+    assert sum(end - start for start, end in every) == size
+    assert all(0 < end - start <= RANGE_BYTES for start, end in every)
+    assert [end for _, end in every[:-1]] == [start for start, _ in every[1:]]
+    assert set(missing_ranges(size, done)) == {each for each in every if each[0] not in done}
+
+
+def load(wanted: ModelLoad, gpus: int = 1, model: Files = WHOLE) -> tuple[ModelLoad, str, str]:
+    plan = plan_load(wanted, gpus, model, "bucket", "tiny", "/opt/tiny")
+    return plan.load, plan.model, plan.reason
+
+
+def test_the_disk_is_the_default() -> None:
+    assert load(ModelLoad.DOWNLOAD) == (ModelLoad.DOWNLOAD, "/opt/tiny", "model_load=download")
+
+
+def test_streaming_is_for_safetensors_and_a_gpu() -> None:
+    assert load(ModelLoad.STREAM) == (ModelLoad.STREAM, "s3://bucket/models/tiny", "model_load=stream")
+    assert "has none" in load(ModelLoad.STREAM, gpus=0)[2]
+    assert "the model has none" in load(ModelLoad.STREAM, model=(CONFIG,))[2]
+    assert "there is w.bin" in load(ModelLoad.STREAM, model=(ModelFile("w.bin", SHA, 3), WEIGHTS))[2]
+    for plan in (load(ModelLoad.STREAM, gpus=0), load(ModelLoad.STREAM, model=(CONFIG,))):
+        assert plan[:2] == (ModelLoad.DOWNLOAD, "/opt/tiny")
+
+
+def test_only_the_streamer_needs_arguments() -> None:
+    for wanted, arguments in ((ModelLoad.DOWNLOAD, ()), (ModelLoad.STREAM, ("--load-format", "runai_streamer"))):
+        assert plan_load(wanted, 1, WHOLE, "bucket", "tiny", "/opt/tiny").arguments == arguments

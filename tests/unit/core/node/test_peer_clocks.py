@@ -1,0 +1,170 @@
+"""Signatures between nodes whose clocks differ, and what peers' clocks say of one's own. No clock runs here."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.core.common.request_auth import (
+    CLOCK_HELPS,
+    MAX_SKEW_S,
+    WRONG_DOOR,
+    WRONG_TIME,
+    Doorkeeper,
+    nonce_of,
+    read_clock,
+    sign,
+    tell_clock,
+)
+from node_agent.core.node.peer_clocks import ALLOWED_S, MAX_PEERS, MAX_ROUND_S, RIGHT, OwnClock, PeerClocks, judge
+
+KEY, T0 = b"key", 1_800_000_000.0
+WHAT = ("POST", "/peer/v1/take", b"body")
+
+
+def knock(clocks: PeerClocks, door: Doorkeeper, now: float, door_now: float, nonce: str) -> str | None:
+    """One message as a node sends it; a refusal with a clock is learned from."""
+    stamp = clocks.stamp("peer:1", *WHAT, now, nonce)
+    why = door.refusal(stamp, *WHAT, door_now)
+    if why in CLOCK_HELPS:
+        assert clocks.heard("peer:1", door.clock(stamp, door_now), nonce, 0.01, now)
+    return why
+
+
+@pytest.mark.parametrize("skew_s", [60.0, -45.0, 3600.0, -86_400.0, 1e9])
+def test_a_skew_is_measured_at_the_first_refusal_and_allowed_for_from_then_on(skew_s: float) -> None:
+    clocks, door = PeerClocks(KEY), Doorkeeper(KEY, door="d1")
+    assert knock(clocks, door, T0, T0 + skew_s, "n0") == WRONG_TIME
+    for number in range(1, 4):
+        now = T0 + 3600 * number
+        assert knock(clocks, door, now, now + skew_s, f"n{number}") is None
+    assert clocks.ahead_s("peer:1") == pytest.approx(skew_s, abs=0.1)
+
+
+@pytest.mark.parametrize("skew_s", [0.0, 9.0, -9.0])
+def test_small_differences_need_nothing(skew_s: float) -> None:
+    clocks, door = PeerClocks(KEY), Doorkeeper(KEY, door="d1")
+    assert knock(clocks, door, T0, T0 + skew_s, "n") is None
+    clocks.heard("peer:1", tell_clock(KEY, "d1", T0 + skew_s, "n"), "n", 0.0, T0)
+    assert clocks.stamp("peer:1", *WHAT, T0, "m").startswith("v1 "), "any door of the fleet takes it"
+
+
+def test_a_peer_whose_clock_jumps_is_measured_again() -> None:
+    clocks, door = PeerClocks(KEY), Doorkeeper(KEY, door="d1")
+    for step, door_ahead_s in enumerate((60.0, -45.0, 0.0, 7200.0)):
+        assert knock(clocks, door, T0, T0 + door_ahead_s, f"a{step}") == WRONG_TIME
+        assert knock(clocks, door, T0, T0 + door_ahead_s, f"b{step}") is None
+
+
+def test_a_recording_is_worth_nothing_at_any_door() -> None:
+    """What is signed in the time of a door that runs an hour ahead is in the future of all others."""
+    clocks, ahead, right = PeerClocks(KEY), Doorkeeper(KEY, door="d1"), Doorkeeper(KEY, door="d2")
+    knock(clocks, ahead, T0, T0 + 3600, "n0")
+    recording = clocks.stamp("peer:1", *WHAT, T0, "n1")
+    assert ahead.refusal(recording, *WHAT, T0 + 3600) is None
+    assert ahead.refusal(recording, *WHAT, T0 + 3601) == "seen before"
+    assert ahead.refusal(recording, *WHAT, T0 + 3600 + 2.1 * MAX_SKEW_S) == WRONG_TIME
+    assert right.refusal(recording, *WHAT, T0 + 3600) == WRONG_DOOR
+    assert Doorkeeper(KEY, door="d3").refusal(recording, *WHAT, T0 + 3600) == WRONG_DOOR, "after a restart"
+
+
+def test_a_peer_that_was_started_again_under_its_address_is_met_anew() -> None:
+    clocks = PeerClocks(KEY)
+    knock(clocks, Doorkeeper(KEY, door="d1"), T0, T0 + 3600, "n0")
+    after = Doorkeeper(KEY, door="d2")
+    assert knock(clocks, after, T0, T0, "n1") == WRONG_DOOR
+    assert knock(clocks, after, T0, T0, "n2") is None
+    assert not clocks.is_off("peer:1")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        tell_clock(b"another key", "d1", T0 + 60, "n"),
+        tell_clock(KEY, "d1", T0 + 60, "an older nonce"),
+        tell_clock(KEY, "d1", T0 + 60, "n").replace("d1", "d2"),
+        tell_clock(KEY, "d1", T0 + 60, "n").replace("v1 ", "v1 1"),
+        "", "v1", "v1 x d1 y", "v1 ٣ d1 y", "v1 " + "9" * 5000 + " d1 y", "v2 1 d1 y", "v1 1 d1 y z", "v1 1  y", "\xff",
+    ],
+)  # fmt: skip
+def test_nobody_but_that_door_and_no_older_answer_of_it_moves_a_clock(line: str) -> None:
+    clocks = PeerClocks(KEY)
+    assert not clocks.heard("peer:1", line, "n", 0.01, T0)
+    assert clocks.ahead_s("peer:1") is None
+
+
+@given(st.text(max_size=80))
+def test_whatever_a_header_holds_is_a_refusal_or_absent_and_raises_nothing(text: str) -> None:
+    assert Doorkeeper(KEY).refusal(text, *WHAT, T0) == "no signature" or " " in text
+    assert read_clock(KEY, text, "n") is None
+
+
+@pytest.mark.parametrize("took_s", [MAX_ROUND_S + 0.1, -0.1, float("nan")])
+def test_an_answer_that_took_long_says_nothing_of_the_time(took_s: float) -> None:
+    assert not PeerClocks(KEY).heard("peer:1", tell_clock(KEY, "d1", T0 + 60, "n"), "n", took_s, T0)
+
+
+def test_half_of_the_way_is_the_answers() -> None:
+    clocks = PeerClocks(KEY)
+    assert clocks.heard("peer:1", tell_clock(KEY, "d1", T0 + 60, "n"), "n", 2.0, T0)
+    assert clocks.ahead_s("peer:1") == 61.0
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    clocks = PeerClocks(KEY)
+    for number in range(MAX_PEERS + 10):
+        assert clocks.heard(f"peer:{number}", tell_clock(KEY, "d", T0, "n"), "n", 0.0, T0)
+    assert clocks.ahead_s("peer:9") is None
+    assert clocks.ahead_s("peer:10") == 0.0
+
+
+def test_stamps_of_both_kinds_have_their_nonce() -> None:
+    assert nonce_of(sign(KEY, *WHAT, T0, "n")) == nonce_of(sign(KEY, *WHAT, T0, "n", "d1")) == "n"
+
+
+# whose clock is off
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "wall_ahead_s", "off_s", "is_off"),
+    [
+        ([], 0.0, 0.0, False),
+        ([60.0], 0.0, -60.0, False),  # one peer alone: who knows which of the two is right
+        ([60.0, 60.5], 0.0, -60.0, True),
+        ([-45.0, -45.5, 0.0], 0.0, 45.0, True),
+        ([0.0, 60.0], 0.0, 0.0, False),  # as the right ones see the skewed one
+        ([0.0, 0.2, 60.0, 60.2], 0.0, -0.2, False),  # two halves of a fleet: nobody is accused
+        ([60.0, -60.0], 0.0, 60.0, False),  # they do not agree with each other
+        ([60.0, -60.0, 300.0], 0.0, -60.0, False),
+        ([20.0, 21.0], 0.0, -20.0, False),
+        ([0.0, 0.1], 90.0, 90.0, True),  # its wall clock jumped, after its start
+        ([-90.0, -90.1], -90.0, 0.0, False),  # and here it was set right
+    ],
+)
+def test_a_clock_is_off_where_several_peers_agree_on_another(
+    ahead_s: list[float], wall_ahead_s: float, off_s: float, is_off: bool
+) -> None:
+    own = judge(ahead_s, wall_ahead_s, RIGHT)
+    assert own.is_off is is_off
+    assert own.off_s == pytest.approx(off_s, abs=1.0)
+
+
+def test_a_clock_near_the_bound_does_not_flap() -> None:
+    off = judge([31.0, 31.0], 0.0, RIGHT)
+    assert off.is_off
+    assert judge([29.0, 29.0], 0.0, off).is_off
+    assert not judge([19.0, 19.0], 0.0, off).is_off
+    assert not judge([29.0, 29.0], 0.0, RIGHT).is_off
+
+
+@given(st.lists(st.floats(-1e6, 1e6), max_size=12), st.floats(-1e6, 1e6))
+def test_peers_that_agree_within_the_allowed_never_accuse_a_right_clock(
+    ahead_s: list[float], wall_ahead_s: float
+) -> None:
+    own = judge(ahead_s, wall_ahead_s, RIGHT)
+    assert isinstance(own, OwnClock)
+    if own.is_off:
+        assert 2 * own.agreeing > own.measured >= 2
+    if all(abs(one) <= ALLOWED_S for one in ahead_s) and abs(wall_ahead_s) <= ALLOWED_S:
+        assert not own.is_off

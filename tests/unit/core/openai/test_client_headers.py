@@ -1,0 +1,57 @@
+"""What a client's headers say of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from node_agent.contract.errors import RequestRejected
+from node_agent.core.openai.client_headers import (
+    MAX_REQUEST_ID_BYTES,
+    StreamReader,
+    request_id,
+    stream_reader,
+    to_client,
+    to_engine,
+)
+
+EVENT_SOURCE = StreamReader(uses_ids=True, reconnects=True, parses=True)
+OURS = StreamReader(uses_ids=True)
+SDK = StreamReader(uses_ids=False, parses=True)
+PLAIN = StreamReader(uses_ids=False)
+
+
+@pytest.mark.parametrize(
+    ("headers", "reader"),
+    [
+        ({}, PLAIN),
+        ({b"accept": b"*/*"}, PLAIN),  # curl, HTTP libraries, vllm bench serve
+        ({b"accept": b"application/json"}, PLAIN),
+        ({b"accept": b"application/json", b"x-stainless-lang": b"python"}, SDK),
+        ({b"accept": b"text/event-stream"}, EVENT_SOURCE),
+        ({b"accept": b"Text/Event-Stream; q=1"}, EVENT_SOURCE),
+        ({b"accept": b"application/json, text/event-stream"}, SDK),
+        ({b"accept": b"*/*", b"last-event-id": b"s/1"}, StreamReader(uses_ids=True, reconnects=True)),
+        ({b"x-synkti-event-ids": b"true"}, OURS),
+        ({b"x-synkti-event-ids": b"TRUE", b"accept": b"*/*"}, OURS),
+        ({b"x-synkti-event-ids": b"false", b"accept": b"text/event-stream"}, SDK),
+    ],
+    ids=str,
+)
+def test_ids_and_comments_are_for_those_who_can_use_them(headers: dict[bytes, bytes], reader: StreamReader) -> None:
+    assert stream_reader(headers) == reader
+
+
+def test_a_requests_own_id_is_kept_within_a_bound() -> None:
+    assert request_id({}) is request_id({b"x-request-id": b""}) is None
+    assert request_id({b"x-request-id": b"mine"}) == b"mine"
+    with pytest.raises(RequestRejected, match="512 bytes"):
+        request_id({b"x-request-id": b"x" * (MAX_REQUEST_ID_BYTES + 1)})
+
+
+def test_named_headers_cross_and_no_others() -> None:
+    headers = {b"content-type": b"multipart/form-data; boundary=x", b"traceparent": b"00-1", b"cookie": b"secret"}
+    more = {b"authorization": b"Bearer k", b"x-data-parallel-rank": b"1", b"host": b"h", b"content-length": b"5"}
+    assert to_engine(headers | more) == {"content-type": "multipart/form-data; boundary=x", "traceparent": "00-1"}
+    assert to_client({b"allow": b"POST", b"location": b"http://127.0.0.1:8002/", b"server": b"uvicorn"}) == [
+        (b"allow", b"POST")
+    ]

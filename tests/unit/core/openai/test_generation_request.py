@@ -1,0 +1,209 @@
+"""What comes in as a request: read once, or refused with words."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.contract.errors import RequestRejected
+from node_agent.core.journal.epochs import Epoch, Run
+from node_agent.core.journal.stream_header import Opening, read_opening
+from node_agent.core.openai.generation_request import MAX_CHOICES, Kind, OnlyEngineKnows, generation_of, read_generation
+from node_agent.core.openai.prompt_echo import is_unknown
+from node_agent.core.openai.request_body import MAX_DEPTH, read_body
+
+BODY: dict[str, Any] = {"model": "m", "prompt": "p", "stream": True}
+
+
+def nested(levels: int) -> bytes:
+    """A request of that depth, by what an engine would ignore."""
+    inside = b"[" * (levels - 1) + b"]" * (levels - 1)
+    return b'{"model":"m","prompt":"p","stream":true,"metadata":' + inside + b"}"
+
+
+def test_a_request_as_deep_as_may_be_goes_all_the_way() -> None:
+    generation = read_generation(Kind.COMPLETION, nested(MAX_DEPTH))
+    assert orjson.loads(generation.engine_body())["prompt"] == "p"
+    opening = Opening(generation, (Run(0, Epoch(1, "i-1")),), None)
+    assert read_opening(opening.to_bytes()).generation == generation
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 300])
+def test_a_deeper_one_is_passed_on_and_not_continued(levels: int) -> None:
+    body = read_body(nested(levels))
+    with pytest.raises(OnlyEngineKnows):
+        generation_of(Kind.COMPLETION, body)
+    assert orjson.loads(body.to_bytes()) == orjson.loads(nested(levels))
+
+
+@pytest.mark.parametrize("levels", [1_010, 100_000])
+def test_one_that_nobody_could_write_anew_is_refused_with_words(levels: int) -> None:
+    with pytest.raises(RequestRejected, match=r"cannot be read|nested too deep") as refused:
+        read_body(nested(levels)).to_bytes()
+    assert refused.value.status == 400
+
+
+def test_many_brackets_are_no_depth() -> None:
+    wide = {**BODY, "metadata": [{"a": []}] * 2_000}
+    assert read_generation(Kind.COMPLETION, orjson.dumps(wide)).body == wide
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(
+    ["model", "prompt", "messages", "stream", "n", "stop", "max_tokens", "stream_options", "echo", "logprobs", "seed"]
+)
+
+
+@given(st.sampled_from(Kind), st.dictionaries(FIELDS, JSON, max_size=6))
+def test_whatever_a_client_sends_is_read_or_refused(kind: Kind, fields: dict[str, Any]) -> None:
+    raw = orjson.dumps({"model": "m", "prompt": "p", "messages": [], **fields})
+    with contextlib.suppress(RequestRejected, OnlyEngineKnows):  # any other exception is a bug
+        assert orjson.loads(read_generation(kind, raw).engine_body())["model"] == fields.get("model", "m")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "limit"),
+    [
+        (Kind.COMPLETION, {}, 16),
+        (
+            Kind.COMPLETION,
+            {"max_tokens": None},
+            16,
+        ),  # not the rest of the context: vLLM 0.32 takes null for its default
+        (Kind.COMPLETION, {"max_tokens": 0}, 0),
+        (Kind.CHAT, {}, None),
+        (Kind.CHAT, {"max_tokens": None}, None),
+        (Kind.CHAT, {"max_tokens": 5, "max_completion_tokens": None}, 5),
+        (Kind.CHAT, {"max_tokens": 5, "max_completion_tokens": 4}, 4),
+    ],
+)
+def test_the_limit_is_what_vllm_takes_it_for(kind: Kind, fields: dict[str, Any], limit: int | None) -> None:
+    assert read_generation(kind, orjson.dumps({**BODY, "messages": [], **fields})).max_tokens == limit
+
+
+@pytest.mark.parametrize(
+    ("fields", "echo"),
+    [
+        ({}, "p"),
+        ({"logprobs": 1}, "p"),
+        ({"return_token_ids": True}, ""),  # vLLM tells ids or text
+        ({"max_tokens": 0}, ""),  # the engine tells it
+        ({"stream": False}, ""),
+        ({"prompt": [1, 2]}, "?"),
+        ({"truncate_prompt_tokens": 4}, "?"),
+    ],
+    ids=str,
+)
+def test_an_echo_is_put_before_the_answer_where_the_engine_leaves_it_out(fields: dict[str, Any], echo: str) -> None:
+    asked = read_generation(Kind.COMPLETION, orjson.dumps({**BODY, "echo": True, **fields}))
+    assert is_unknown(asked) is (echo == "?")
+    assert echo == "?" or asked.echo(0) == echo
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_where_calls_may_be_parsed_the_engine_is_asked_to_tell_ids_apart(ids: bool) -> None:
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    body = {"model": "m", "messages": [], "stream": True, "return_token_ids": ids, "vllm_xargs": {"mine": 1}}
+    asked = read_generation(Kind.CHAT, orjson.dumps({**body, "tools": tools}))
+    assert orjson.loads(asked.engine_body())["vllm_xargs"] == {"mine": 1, "synkti_apart": 1}
+    for plain in (body, {**body, "tools": tools, "tool_choice": "none"}):
+        sent = orjson.loads(read_generation(Kind.CHAT, orjson.dumps(plain)).engine_body())
+        assert sent["vllm_xargs"] == {"mine": 1}
+
+
+TRUE, FALSE = (True, "true", "Yes", "on", "t", 1, 1.0, "1"), (False, "false", "NO", "off", "f", 0, 0.0, "0", None)
+
+
+@pytest.mark.parametrize("kind", [Kind.CHAT, Kind.COMPLETION, Kind.RESPONSES, Kind.MESSAGES])
+def test_a_boolean_is_what_the_engine_takes_it_for(kind: Kind) -> None:
+    body = {**BODY, "messages": [], "input": "i", "max_tokens": 5}
+    for right, words in ((True, TRUE), (False, FALSE)):
+        for word in words:
+            asked = read_generation(kind, orjson.dumps({**body, "stream": word}))
+            assert asked.streaming is right, word
+            assert asked.as_asked["stream"] == word
+    others: list[Any] = ["", "maybe", 2, [], {}]
+    for other in others:
+        with pytest.raises(OnlyEngineKnows):
+            read_generation(kind, orjson.dumps({**body, "stream": other}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"echo": "false"}, {"echoes_here": False}),
+        ({"echo": "yes"}, {"echoes_here": True, "echoes": ("p",)}),
+        ({"stream_options": {"include_usage": "no"}}, {"wants_usage": False}),
+        ({"stream_options": {"include_usage": "t", "continuous_usage_stats": 1}}, {"wants_running_usage": True}),
+        ({"max_tokens": 3.0}, {"max_tokens": 3}),
+        ({"max_tokens": "3"}, {"max_tokens": 3}),
+        ({"n": "2"}, {"choices": 2}),
+        ({"n": 2.0, "prompt": ["a", "b"]}, {"choices": 4}),
+        ({"prompt": [1.0, 2]}, {"choices": 1}),
+        ({"temperature": "0"}, {"greedy": True}),
+        ({"logprobs": "0"}, {"wants_logprobs": True}),
+        ({"return_token_ids": "false"}, {"wants_ids": False}),
+        ({"use_beam_search": "false"}, {"in_one_piece": False}),
+        ({"stop": ["abc"], "include_stop_str_in_output": "off"}, {"held_back": 2}),
+    ],
+    ids=str,
+)
+def test_a_field_is_what_the_engine_takes_it_for(fields: dict[str, Any], told: dict[str, Any]) -> None:
+    asked = read_generation(Kind.COMPLETION, orjson.dumps({**BODY, **fields}))
+    assert {name: getattr(asked, name) for name in told} == told
+    opening = Opening(asked, (Run(0, Epoch(1, "i-1")),), None)
+    assert read_opening(opening.to_bytes()).generation == asked
+    sent = orjson.loads(asked.engine_body())
+    assert all(sent[name] == value for name, value in fields.items() if name in sent and name != "return_token_ids")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": "two"},
+        {"n": 0},
+        {"max_tokens": -1},
+        {"max_tokens": 1.5},
+        {"prompt": None},
+        {"prompt": ["a", 1]},
+        {"stop": 5},
+        {"stop": [1]},
+        {"stream_options": "yes"},
+        {"stream_options": {"include_usage": []}},
+        {"model": 5},
+        {"model": None},
+        {"prompt_embeds": "x"},
+        {"vllm_xargs": "x"},
+        {"vllm_xargs": [1]},
+        {"include": 5},
+    ],
+    ids=str,
+)
+def test_what_only_an_engine_understands_is_left_to_one(fields: dict[str, Any]) -> None:
+    with pytest.raises(OnlyEngineKnows):
+        read_generation(Kind.COMPLETION, orjson.dumps({**BODY, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("n", "prompts", "param"), [(MAX_CHOICES + 1, 1, "n"), (64, 17, "n"), (1, MAX_CHOICES + 1, "prompt")]
+)
+def test_prompts_and_choices_are_bounded_together(n: int, prompts: int, param: str) -> None:
+    body = {**BODY, "n": n, "prompt": ["p"] * prompts if prompts > 1 else "p"}
+    with pytest.raises(RequestRejected, match=f"may ask for {MAX_CHOICES} answers") as refused:
+        read_generation(Kind.COMPLETION, orjson.dumps(body))
+    assert (refused.value.status, refused.value.param) == (400, param)
+
+
+def test_a_thousand_prompts_are_as_many_as_an_engine_takes() -> None:
+    assert (
+        read_generation(Kind.COMPLETION, orjson.dumps({**BODY, "prompt": ["p"] * MAX_CHOICES})).choices == MAX_CHOICES
+    )

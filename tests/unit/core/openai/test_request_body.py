@@ -1,0 +1,90 @@
+"""A body is read as vLLM's server reads it, and what an engine gets is what was read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.contract.errors import RequestRejected
+from node_agent.core.openai.request_body import MAX_DEPTH, MAX_ODD_BYTES, Body, read_body
+
+ASKED = {"model": "m", "prompt": "p\u00e9", "vllm_xargs": {"synkti_resume_ids": [1], "mine": 1}}
+LEFT = {**ASKED, "vllm_xargs": {"mine": 1}}
+TEXT = json.dumps(ASKED)
+ODD: list[tuple[str, bytes]] = [
+    ("as usual", TEXT.encode()),
+    ("a byte order mark", b"\xef\xbb\xbf" + TEXT.encode()),
+    *((name, TEXT.encode(name)) for name in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")),
+    ("escaped names", TEXT.replace("synkti", "\\u0073ynkti").encode()),
+    ("escaped", TEXT.replace("vllm_xargs", "vllm\\u005fxargs").encode()),
+]
+
+
+@pytest.mark.parametrize(("name", "raw"), ODD, ids=[name for name, _ in ODD])
+def test_whatever_it_is_written_in_no_own_argument_comes_through(name: str, raw: bytes) -> None:
+    body = read_body(raw)
+    assert body.is_plain
+    assert orjson.loads(body.to_bytes()) == LEFT
+
+
+@pytest.mark.parametrize(
+    "value", [b"NaN", b"-Infinity", b"1e999", b'"\\ud800"', b'"\xed\xa0\x80"', b'{"a":["\\udc00"]}']
+)
+def test_what_orjson_cannot_write_is_written_as_the_engine_would_read_it(value: bytes) -> None:
+    raw = TEXT.encode()[:-1] + b',"top_p":' + value + b"}"
+    body = read_body(raw)
+    assert not body.is_plain
+    read, right = json.loads(body.to_bytes()), json.loads(raw)
+    assert repr(read["top_p"]) == repr(right["top_p"])
+    assert read["vllm_xargs"] == {"mine": 1}
+
+
+def test_own_arguments_are_taken_out_however_deep_they_are() -> None:
+    inner: Any = ASKED
+    for _ in range(MAX_DEPTH + 50):
+        inner = [{"a": inner}]
+    assert b"synkti_" not in read_body(json.dumps(inner).encode()).to_bytes()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"[1,]",
+        b'{"a":1} x',
+        b'{"a":"\xff"}',
+        b"\x00",
+        b'{"a":' + b"1" * 5_000 + b"e}",
+        b"[" * 100_000,
+        b'{"a":NaN,"b":"' + b"x" * MAX_ODD_BYTES + b'"}',
+    ],
+    ids=range(9),
+)
+def test_what_is_no_json_is_refused_in_words(raw: bytes) -> None:
+    with pytest.raises(RequestRejected) as refused:
+        read_body(raw)
+    assert refused.value.status == 400
+    assert len(str(refused.value)) < 300
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
+    try:
+        body = read_body(raw)
+    except RequestRejected:
+        return
+    read, right = json.loads(body.to_bytes()), json.loads(raw)
+    assert read == right or repr(read) == repr(right)  # NaN is not equal to itself
+
+
+@pytest.mark.parametrize(
+    ("value", "model"), [({"model": "m"}, "m"), ({"model": 5}, None), ({"model": ""}, None), ([], None)]
+)
+def test_the_model_is_what_is_named_as_a_text(value: Any, model: str | None) -> None:
+    assert Body(value).model == model

@@ -1,0 +1,78 @@
+"""The routes of the client API, and who may call them from a browser."""
+
+from __future__ import annotations
+
+import pytest
+
+from node_agent.core.http.cors import Origins
+from node_agent.core.openai.routes import label, methods_of, without_slash
+
+PAGE = {b"origin": b"https://chat.example.com"}
+ASKS = PAGE | {b"access-control-request-method": b"POST", b"access-control-request-headers": b"authorization"}
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/health", ("GET",)),
+        ("/ping", ("GET", "POST")),
+        ("/v1/chat/completions", ("POST",)),
+        ("/rerank", ("POST",)),
+        ("/v1/streams/x", ("GET",)),
+        ("/v1/responses/resp_1", None),
+        ("/v1/anything", None),
+        ("/sleep", ()),
+        ("/inference/v1/generate", ()),
+        ("/collective_rpc", ()),
+        ("/", ()),
+    ],
+)
+def test_a_route_has_its_methods(path: str, methods: tuple[str, ...] | None) -> None:
+    assert methods_of(path) == methods
+
+
+@pytest.mark.parametrize(
+    ("target", "shorter"),
+    [
+        ("/health/", "/health"),
+        ("/v1/models/?a=b/", "/v1/models?a=b/"),
+        ("/v1/anything//", "/v1/anything"),
+        ("/v1/models", None),
+        ("/v1/", None),
+        ("/", None),
+        ("//evil.example/", None),
+        ("//evil.example/v1/", None),
+        ("/sleep/", None),
+    ],
+)
+def test_a_slash_too_many_leads_to_a_route_of_ours_and_nowhere_else(target: str, shorter: str | None) -> None:
+    assert without_slash(target) == shorter
+
+
+def test_names_in_metrics_are_few() -> None:
+    assert label("/v1/chat/completions") == "/v1/chat/completions"
+    assert label("/v1/anything") == label("/health") == "other"
+
+
+def test_by_default_no_page_may_call() -> None:
+    origins = Origins()
+    assert not origins
+    assert origins.headers(PAGE) == []
+    assert origins.preflight(ASKS) is None
+
+
+def test_a_page_of_an_allowed_origin_may_and_no_other() -> None:
+    origins = Origins(["https://chat.example.com"])
+    assert dict(origins.headers(PAGE))[b"access-control-allow-origin"] == b"https://chat.example.com"
+    assert (b"vary", b"origin") in origins.headers(PAGE)
+    assert dict(origins.preflight(ASKS) or ())[b"access-control-allow-headers"] == b"authorization"
+    assert origins.headers({b"origin": b"https://evil.example"}) == []
+    assert origins.preflight(ASKS | {b"origin": b"https://evil.example"}) is None
+    assert origins.headers({}) == []
+    assert origins.preflight(PAGE) is None, "an OPTIONS request that is no preflight"
+
+
+def test_any_page_may_where_that_is_asked_for() -> None:
+    told = Origins(["*"]).headers({b"origin": b"null"})
+    assert (b"access-control-allow-origin", b"*") in told
+    assert b"x-synkti-stream" in dict(told)[b"access-control-expose-headers"]

@@ -1,0 +1,120 @@
+"""Messages to one keeper: one batch on its way, the next one gathering, and nobody waits for long."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.core.replication import ack_batches as batching
+from node_agent.core.replication.ack_batches import Batches
+
+LAG_S = 0.05
+
+
+def put(batches: Batches, words: str, now: float = 0.0) -> None:
+    for word in words.split():
+        batches.put(word.encode(), word, now)
+
+
+def test_a_batch_gathers_while_another_is_on_its_way() -> None:
+    batches = Batches(LAG_S)
+    put(batches, "a")
+    able = [batches.may_send]
+    assert batches.take() == b"a"
+    put(batches, "b c")
+    able.append(batches.may_send)
+    assert batches.acknowledged(1) == ["a"]
+    able.append(batches.may_send)
+    assert batches.take() == b"bc"
+    assert batches.acknowledged(1) == ["b", "c"]
+    able.append(batches.may_send)
+    assert able == [True, False, True, False]
+
+
+def test_a_keeper_is_late_until_it_has_acknowledged() -> None:
+    batches = Batches(LAG_S)
+    put(batches, "a", 1.0)
+    batches.take()
+    batches.overdue(2.0)
+    late = [batches.is_late]
+    batches.acknowledged(1)
+    assert [*late, batches.is_late] == [True, False]
+
+
+def test_only_the_first_message_of_a_batch_is_the_one_to_be_sent_for() -> None:
+    batches = Batches(LAG_S)
+    assert [batches.put(b"x", None, 0.0) for _ in range(3)] == [True, False, False]
+
+
+def test_a_message_is_overdue_from_when_it_was_put_and_told_once() -> None:
+    batches = Batches(LAG_S)
+    put(batches, "a", 1.0)
+    batches.take()
+    put(batches, "b", 1.02)
+    assert batches.next_due() == pytest.approx(1.05)
+    assert batches.overdue(1.049) == []
+    assert batches.overdue(1.05) == ["a"]
+    assert batches.next_due() == pytest.approx(1.07)
+    assert batches.overdue(1.07) == ["b"], "it was not even sent"
+    assert batches.overdue(9.0) == []
+    assert batches.next_due() is None
+    assert batches.acknowledged(1) == ["a"], "late is late, but it is there"
+
+
+def test_what_joins_a_batch_that_is_overdue_has_its_own_time() -> None:
+    batches = Batches(LAG_S)
+    put(batches, "a", 1.0)
+    batches.take()
+    put(batches, "b", 1.0)
+    assert batches.overdue(2.0) == ["a", "b"]
+    assert batches.is_late
+    assert batches.put(b"c", "c", 2.0), "there is something new to see to"
+    assert batches.overdue(2.04) == []
+    assert batches.next_due() == pytest.approx(2.05)
+    assert batches.overdue(2.05) == ["c"]
+
+
+def test_an_acknowledgement_of_what_was_never_sent_is_an_error() -> None:
+    batches = Batches(LAG_S)
+    put(batches, "a")
+    with pytest.raises(ValueError, match="never sent"):
+        batches.acknowledged(1)
+
+
+@given(st.lists(st.text("xy", min_size=1, max_size=30), max_size=20), st.integers(1, 40), st.data())
+def test_batches_are_bounded_and_every_message_comes_once_and_in_order(
+    words: list[str], most: int, data: st.DataObject
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching, "MAX_BATCH_BYTES", most)
+        batches, sent, receipts = Batches(LAG_S), [], []
+        left = list(words)
+        while left or batches.held_bytes:
+            for word in left[: data.draw(st.integers(0 if batches.held_bytes else 1, 5))]:
+                batches.put(left.pop(0).encode(), word, 0.0)
+            if data.draw(st.booleans()):
+                batches.overdue(9.0)
+            if batches.may_send:
+                sent.append(batches.take())
+                receipts.append(batches.acknowledged(1))
+        assert b"".join(sent).decode() == "".join(words)
+        assert [receipt for batch in receipts for receipt in batch] == words
+        for batch, got in zip(sent, receipts, strict=True):
+            assert len(batch) <= most or len(got) == 1
+
+
+def test_an_idle_link_holds_nothing_of_what_was_acknowledged_last() -> None:
+    class Receipt:
+        """What holds a whole stream."""
+
+    batches = Batches(LAG_S)
+    receipt = Receipt()
+    held = weakref.ref(receipt)
+    batches.put(b"line", receipt, 0.0)
+    batches.take()
+    assert batches.acknowledged(1) == [receipt]
+    del receipt
+    assert held() is None

@@ -1,0 +1,113 @@
+"""What a node that goes leaves of its journals, and that nothing else is ever taken for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from node_agent.contract.table_schema import CHECKPOINT_LIFE_S, StreamStatus, stream_record_from_item
+from node_agent.core.journal.epochs import Epoch, Run
+from node_agent.core.journal.stream_header import Opening, is_durable, read_opening
+from node_agent.core.openai.generation_request import Kind, read_generation
+from node_agent.core.replication import checkpoint
+from node_agent.core.replication.checkpoint import MAX_OBJECT_BYTES, Parcel, parcels, read_journal, status_of
+from node_agent.core.replication.replica_store import Ended, KeptJournal
+
+ME, NOW = "i-1", 1_000.0
+GENERATION = read_generation(Kind.COMPLETION, b'{"model":"m","prompt":"p"}')
+
+
+def opening(*, durable: bool = True, owner: str = ME) -> bytes:
+    return Opening(GENERATION, (Run(0, Epoch(1, owner)),), None, durable).to_bytes()
+
+
+def journal(owner: str = ME, number: int = 1, lines: bytes = b"0 1 a\n0 2 b\n", **fields: object) -> KeptJournal:
+    epoch = Epoch(number, owner)
+    kept = KeptJournal(epoch, epoch, opening(owner=owner), lines.count(b"\n"), bytearray(lines), NOW)
+    return replace(kept, **fields)  # type: ignore[arg-type] # fields of it
+
+
+def left(*journals: KeptJournal) -> list[Parcel]:
+    return list(parcels([(f"s{number}", one) for number, one in enumerate(journals)], ME, 7, NOW))
+
+
+@pytest.mark.parametrize(
+    ("kept", "status"),
+    [
+        (journal(), StreamStatus.HANDED_OFF),
+        (journal(f"{ME}+1f"), StreamStatus.HANDED_OFF),
+        (journal("i-2"), None),
+        (journal("i-2", orphan_since=NOW), StreamStatus.ORPHANED),
+        (journal(ended=Ended.FINISHED), None),
+        (journal("i-2", orphan_since=NOW, ended=Ended.FINISHED), None),
+        (journal(opening=opening(durable=False)), None),
+        (journal(opening=b"{"), None),
+        (journal(opening=b"[]"), None),
+    ],
+    ids=["own", "own, taken over", "of one alive", "orphan", "finished", "finished orphan", "private", "half", "none"],
+)
+def test_only_what_nobody_else_looks_after_is_left(kept: KeptJournal, status: StreamStatus | None) -> None:
+    assert status_of(kept, ME) is status
+    assert len(left(kept)) == (status is not None)
+
+
+def test_a_journal_is_read_again_as_it_was_by_an_owner_that_is_higher() -> None:
+    kept = journal("i-1+ab", number=3)
+    (parcel,) = left(journal(), kept, journal("i-2"))
+    first, second = parcel.records
+    assert (first.stream, second.stream) == ("s0", "s1")
+    assert first.expires_at == NOW + CHECKPOINT_LIFE_S
+    taken = read_journal(second, parcel.body[second.start : second.start + second.length])
+    assert (taken.written_in, taken.number, taken.seq) == (Epoch(3, "i-1+ab"), 4, 2)
+    assert (taken.opening, taken.lines) == (kept.opening, bytes(kept.lines))
+
+
+def test_a_record_is_the_same_behind_its_item() -> None:
+    (parcel,) = left(journal())
+    (record,) = parcel.records
+    assert stream_record_from_item(record.to_item()) == record
+    with pytest.raises(ValueError, match="epoch_number"):
+        stream_record_from_item({"stream": "s"})
+
+
+def test_objects_are_bounded_and_named_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "MAX_OBJECT_BYTES", 500)
+    journals = [journal(lines=b"0 1 x\n" * 20) for _ in range(7)]
+    found = left(*journals)
+    assert len(found) > 2
+    assert all(len(parcel.body) <= 500 for parcel in found)
+    assert len({parcel.key for parcel in found}) == len(found)
+    assert [record.stream for parcel in found for record in parcel.records] == [f"s{n}" for n in range(7)]
+    for parcel in found:
+        assert parcel.key.startswith(f"journals/{ME}/7-")
+        for record in parcel.records:
+            assert record.object_key == parcel.key
+            read_journal(record, parcel.body[record.start : record.start + record.length])
+
+
+def test_a_journal_larger_than_an_object_has_one_to_itself() -> None:
+    big = journal(lines=b"x" * MAX_OBJECT_BYTES + b"\n")
+    assert [len(parcel.records) for parcel in left(journal(), big, journal())] == [1, 1, 1]
+
+
+def test_a_body_that_is_not_the_records_is_refused() -> None:
+    (parcel,) = left(journal(), journal())
+    first, second = parcel.records
+    one, two = (parcel.body[record.start : record.start + record.length] for record in parcel.records)
+    for body in (b"", one[:-1], one + b" ", two, one.replace(b"0 2 b", b"0 2 c")):
+        with pytest.raises(ValueError, match="not the"):
+            read_journal(first, body)
+    with pytest.raises(ValueError, match="something else"):
+        read_journal(replace(second, seq=9), two)
+    with pytest.raises(ValueError, match="something else"):
+        read_journal(replace(second, number=9), two)
+
+
+def test_an_opening_says_whether_its_client_wants_it_kept() -> None:
+    assert is_durable(opening())
+    assert not is_durable(opening(durable=False))
+    assert "durable" not in orjson.loads(opening()), "what every stream has costs no bytes"
+    assert read_opening(opening(durable=False)).durable is False
+    assert read_opening(opening()).durable is True

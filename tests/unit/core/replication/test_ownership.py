@@ -1,0 +1,267 @@
+"""Who may deliver: owners, keepers and a client over a network that loses, repeats and reorders, as a state machine.
+
+The real WriteAhead and Keeper, and no other decision; only sockets and clocks are played.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from node_agent.core.journal.epochs import Epoch, EventId, Run, event_id_suffix, is_told_by, parse_event_id
+from node_agent.core.replication.replica_store import Keeper, Refused, best
+from node_agent.core.replication.replicated_log import Copy, Forget, Instruction, Open, WriteAhead
+
+NOW = 1000.0
+NODES = ("n0", "n1", "n2", "n3")
+STREAM = "s"
+
+
+@dataclass
+class Message:
+    """From an owner to a keeper, with what it carried when it was sent. copy: as the owner saw it then."""
+
+    owner: WriteAhead
+    keeper: str
+    copy: Copy | None
+    kind: str
+    first: int
+    lines: list[bytes]
+
+
+@dataclass
+class Reply:
+    owner: WriteAhead
+    keeper: str
+    copy: Copy | None
+    seq: int
+    refused: str | None
+
+
+@dataclass
+class Client:
+    """What it has, the id of the last event, and whom it listens to.
+
+    holders: the keepers that had the last event in sync when it came.
+    """
+
+    received: list[bytes] = field(default_factory=list)
+    owner: WriteAhead | None = None
+    holders: set[str] = field(default_factory=set)
+    epochs: list[Epoch] = field(default_factory=list)
+    last: EventId = field(default_factory=lambda: EventId(STREAM, 0))
+
+
+def line(number: int, epoch: Epoch) -> bytes:
+    """Every owner's engine says something else, so that a seam between two of them shows."""
+    return b"%d by %d of %b\n" % (number, epoch.number, epoch.owner.encode())
+
+
+def node_of(owner: WriteAhead) -> str:
+    return owner.epoch.owner.partition("-")[0]
+
+
+class Ownership(RuleBasedStateMachine):
+    """Nodes crash with all they keep, links are cut and heal, and the client comes back at any node."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keepers = {name: Keeper() for name in NODES}
+        self.takeovers = 0
+        self.replays: set[Epoch] = set()
+        self.cut: set[frozenset[str]] = set()
+        self.messages: list[Message | Reply] = []
+        self.client = Client()
+        first = WriteAhead(STREAM, Epoch(1, "n0"), b"first")
+        self.runs: dict[bytes, list[Run]] = {b"first": [Run(0, first.epoch)]}
+        self.owners = [first]
+        self.client.owner = first
+        self.review(first)
+
+    # the network
+
+    def reaches(self, a: str, b: str) -> bool:
+        return a == b or frozenset((a, b)) not in self.cut
+
+    def send(self, owner: WriteAhead, instructions: list[Instruction]) -> None:
+        lines = bytes(owner.log).splitlines(keepends=True)
+        for instruction in instructions:
+            match instruction:
+                case Open(copy):
+                    self.messages.append(Message(owner, copy.keeper, copy, "open", 1, lines))
+                case Forget(keeper):
+                    self.messages.append(Message(owner, keeper, None, "forget", 0, []))
+
+    def write(self, owner: WriteAhead, line: bytes) -> None:
+        owner.log += line
+        first = owner.seq + 1
+        owner.seq = first
+        for name, copy in owner.copies.items():
+            self.messages.append(Message(owner, name, copy, "append", first, [line]))
+
+    @precondition(lambda self: self.messages)
+    @rule(data=st.data(), repeat=st.booleans())
+    def arrive(self, data: st.DataObject, repeat: bool) -> None:
+        at = data.draw(st.integers(0, len(self.messages) - 1))
+        message = self.messages[at] if repeat else self.messages.pop(at)
+        if not self.reaches(node_of(message.owner), message.keeper):
+            return
+        if isinstance(message, Reply):
+            if message.refused is None and message.copy is not None:
+                message.owner.acknowledged(message.copy, message.seq)
+            elif message.refused is not None:
+                self.send(message.owner, message.owner.refused(message.keeper, message.refused))
+            return
+        self.messages.append(self._answer(message))
+
+    def _answer(self, message: Message) -> Reply:
+        keeper, owner = self.keepers[message.keeper], message.owner
+        try:
+            if message.kind == "open":
+                seq = keeper.open(STREAM, owner.epoch, owner.opening, len(message.lines), b"".join(message.lines), NOW)
+            elif message.kind == "append":
+                seq = keeper.append(STREAM, owner.epoch, message.first, b"".join(message.lines), NOW)
+            else:
+                keeper.forget(STREAM, owner.epoch)
+                seq = -1
+        except Refused as refused:
+            return Reply(owner, message.keeper, message.copy, 0, refused.why)
+        return Reply(owner, message.keeper, message.copy, seq, None)
+
+    @precondition(lambda self: self.messages)
+    @rule(data=st.data())
+    def lose_a_message(self, data: st.DataObject) -> None:
+        self.messages.pop(data.draw(st.integers(0, len(self.messages) - 1)))
+
+    @rule(a=st.sampled_from(NODES), b=st.sampled_from(NODES))
+    def cut_or_heal(self, a: str, b: str) -> None:
+        if a != b:
+            self.cut ^= {frozenset((a, b))}
+
+    @rule(name=st.sampled_from(NODES))
+    def crash(self, name: str) -> None:
+        """All that a node kept and owned is gone; it comes back empty."""
+        self.keepers[name] = Keeper()
+        self.client.holders.discard(name)
+        dead = [owner for owner in self.owners if node_of(owner) == name]
+        self.owners = [owner for owner in self.owners if owner not in dead]
+        self.messages = [m for m in self.messages if m.keeper != name and m.owner not in dead]
+        for owner in self.owners:
+            owner.lost(name)
+        if self.client.owner in dead:
+            self.client.owner = None
+
+    # owners
+
+    @precondition(lambda self: self.owners)
+    @rule(data=st.data())
+    def a_keeper_is_slow(self, data: st.DataObject) -> None:
+        owner = data.draw(st.sampled_from(self.owners))
+        if owner.copies:
+            owner.overdue(owner.copies[data.draw(st.sampled_from(sorted(owner.copies)))], owner.seq)
+
+    def review(self, owner: WriteAhead) -> None:
+        others = [name for name in NODES if name != node_of(owner)]
+        self.send(owner, owner.review(others, others))
+
+    @precondition(lambda self: self.owners)
+    @rule(data=st.data())
+    def look_after_copies(self, data: st.DataObject) -> None:
+        self.review(data.draw(st.sampled_from(self.owners)))
+
+    @precondition(lambda self: self.owners)
+    @rule(data=st.data())
+    def generate(self, data: st.DataObject) -> None:
+        """An owner's engine says the next thing, once the last was delivered."""
+        owner = data.draw(st.sampled_from(self.owners))
+        if owner.seq == owner.delivered and owner.epoch not in self.replays and not owner.fenced:
+            self.write(owner, line(owner.seq + 1, owner.epoch))
+
+    @precondition(lambda self: self.owners)
+    @rule(data=st.data())
+    def deliver(self, data: st.DataObject) -> None:
+        owner = data.draw(st.sampled_from(self.owners))
+        is_replay = owner.epoch in self.replays
+        waits = owner.copies and not owner.synced if is_replay else owner.deliverable() < owner.seq
+        if owner.fenced or (owner.seq == owner.delivered and not is_replay) or waits:
+            return
+        gaps = owner.gaps
+        owner.deliver(owner.seq)
+        self.replays.discard(owner.epoch)
+        if owner is self.client.owner:
+            lines = bytes(owner.log).splitlines(keepends=True)
+            assert lines[: len(self.client.received)] == self.client.received, "a seam"
+            assert len(lines) == len(self.client.received) + 1 or is_replay
+            self.client.received = lines
+            self.client.epochs.append(owner.epoch)
+            self.client.last = self._id(owner, owner.seq)
+            self.client.holders = set(owner.synced)
+            assert gaps < owner.gaps or not owner.seq or is_replay or self.client.holders, (
+                "delivered without a copy, and not counted"
+            )
+
+    # the client
+
+    @rule(name=st.sampled_from(NODES), asked=st.sets(st.sampled_from(NODES)))
+    def resume_at(self, name: str, asked: set[str]) -> None:
+        """The client's connection is gone; it asks another node, which asks those keepers that it reaches."""
+        self.client.owner = None
+        reached = [other for other in sorted(asked | {name}) if self.reaches(name, other)]
+        self.takeovers += 1
+        label = f"{name}-{self.takeovers}"
+        taken = [(other, self.keepers[other].take(STREAM, label, NOW)) for other in reached]
+        found = {other: journal for other, journal in taken if journal is not None}
+        if not found:
+            return
+        journal = best(list(found.values()))
+        if journal.seq < len(self.client.received):
+            assert not self.client.holders & set(found), "a keeper in sync had less than the client"
+            return
+        runs = self.runs[journal.opening]
+        if not is_told_by(self.client.last, runs):
+            assert not self.client.holders & set(found), "a keeper in sync had another owner's words"
+            return
+        epoch = Epoch(max(one.number for one in found.values()), label)
+        opening = str(epoch).encode()
+        self.runs[opening] = [*runs, Run(journal.seq, epoch)]
+        owner = WriteAhead(STREAM, epoch, opening, log=bytearray(journal.lines), seq=journal.seq)
+        owner.delivered = journal.seq
+        self.owners.append(owner)
+        self.client.owner = owner
+        self.replays.add(epoch)  # what the client lacks waits for a copy, as every line does
+        self.review(owner)
+
+    def _id(self, owner: WriteAhead, seq: int) -> EventId:
+        suffix = event_id_suffix(self.runs[owner.opening], seq).decode()
+        return parse_event_id(f"{STREAM}/{seq}{suffix}")
+
+    @invariant()
+    def what_the_client_has_is_gapless_and_without_repeats(self) -> None:
+        numbers = [int(one.split()[0]) for one in self.client.received]
+        assert numbers == list(range(1, len(numbers) + 1))
+
+    @invariant()
+    def no_older_owner_delivers_after_a_newer_one(self) -> None:
+        assert self.client.epochs == sorted(self.client.epochs)
+
+
+def test_what_an_owner_that_was_cut_off_wrote_is_no_journal_of_the_clients() -> None:
+    """n0 is cut off with n1 and goes on; n2 goes on from n3's shorter journal, and loses that; n1 must not serve it."""
+    ours, cut_off = Epoch(1, "n0"), [b"1\n", b"2\n", b"3\n"]
+    runs = [Run(0, ours)]
+    keeper = Keeper()
+    keeper.open(STREAM, ours, b"", 3, b"".join(cut_off), 0.0)
+    told = parse_event_id("s/3/2.n2")
+    taken = keeper.take(STREAM, "n1", 0.0)
+    assert taken is not None
+    assert taken.seq >= told.seq
+    assert not is_told_by(told, runs)
+    assert is_told_by(parse_event_id("s/3"), runs)
+    assert is_told_by(told, [*runs, Run(1, Epoch(2, "n2"))])
+
+
+TestOwnership = Ownership.TestCase
+TestOwnership.settings = settings(max_examples=400, stateful_step_count=50, deadline=None)

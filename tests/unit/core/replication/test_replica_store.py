@@ -1,0 +1,410 @@
+"""Keepers, write-ahead and placement: bounds, replacement, and who is asked first."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.contract.states import NodeState
+from node_agent.core.journal.epochs import Epoch, EventId, Run, event_id_suffix, parse_event_id
+from node_agent.core.node.status import NodeStatus, Pool
+from node_agent.core.replication import replica_store as keeping
+from node_agent.core.replication.placement import RANKS, choose_keepers, rank
+from node_agent.core.replication.replica_store import (
+    FINISHED_SHARE,
+    LIFE_S,
+    ORPHAN_AFTER_S,
+    OVERHEAD_BYTES,
+    Ended,
+    Keeper,
+    Refused,
+)
+from node_agent.core.replication.replicated_log import Condition, Copy, Instruction, Open, WriteAhead
+
+ONE, TWO = Epoch(1, "i-a"), Epoch(2, "i-b")
+
+
+KIB = 1024
+
+
+def opened(keeper: Keeper, stream: str = "s", size: int = 0, now: float = 0.0, client: str = "") -> None:
+    keeper.open(stream, ONE, b"o" * size, 0, b"", now, client)
+
+
+def gone(keeper: Keeper, *streams: str) -> list[str]:
+    return [stream for stream in streams if keeper.has_expired(stream)]
+
+
+def why(refused: pytest.ExceptionInfo[Refused]) -> str:
+    return refused.value.why
+
+
+def test_a_keeper_skips_what_it_has_and_refuses_what_leaves_a_gap() -> None:
+    keeper = Keeper()
+    opened(keeper)
+    assert keeper.append("s", ONE, 1, b"1\n2\n", 0.0) == 2
+    assert keeper.append("s", ONE, 2, b"2\n3\n", 0.0) == 3
+    with pytest.raises(Refused) as refused:
+        keeper.append("s", ONE, 5, b"5\n", 0.0)
+    assert why(refused) == keeping.GAP
+    taken = keeper.take("s", "i-b", 0.0)
+    assert taken is not None
+    assert (taken.lines, taken.seq, taken.written_in, taken.number) == (b"1\n2\n3\n", 3, ONE, 2)
+
+
+def test_after_a_takeover_the_old_owner_is_refused_and_the_new_one_is_not() -> None:
+    keeper = Keeper()
+    opened(keeper)
+    keeper.take("s", "i-b", 0.0)
+    for attempt in (lambda: keeper.append("s", ONE, 1, b"x\n", 0.0), lambda: opened(keeper)):
+        with pytest.raises(Refused) as refused:
+            attempt()
+        assert why(refused) == keeping.STALE
+    assert keeper.open("s", TWO, b"", 1, b"1\n", 0.0) == 1
+
+
+def test_a_journal_is_bounded_and_so_are_all_of_them_together() -> None:
+    keeper = Keeper(max_bytes=2 * KIB * 10, max_journal_bytes=10 * KIB)
+    with pytest.raises(Refused) as refused:
+        opened(keeper, "large", 10 * KIB + 1)
+    assert why(refused) == keeping.TOO_LARGE
+    opened(keeper, "a", 10 * KIB - OVERHEAD_BYTES, client="one")
+    opened(keeper, "b", 10 * KIB - OVERHEAD_BYTES, client="another")
+    with pytest.raises(Refused) as refused:
+        opened(keeper, "c", client="a third")
+    assert why(refused) == keeping.FULL
+    with pytest.raises(Refused) as refused:
+        keeper.append("a", ONE, 1, b"x\n", 0.0)
+    assert why(refused) == keeping.SHARE
+    assert (len(keeper), keeper.held_bytes) == (2, 20 * KIB)
+
+
+def test_a_journal_costs_more_than_its_bytes() -> None:
+    keeper = Keeper(max_bytes=4 * OVERHEAD_BYTES)
+    opened(keeper, "a", client="one")
+    opened(keeper, "b", client="one")
+    opened(keeper, "c", client="another")
+    opened(keeper, "d", client="another")
+    with pytest.raises(Refused):
+        opened(keeper, "e", client="a third")
+
+
+def test_what_a_client_abandons_goes_before_anything_live_is_refused_and_the_heaviest_client_pays() -> None:
+    keeper = Keeper(max_bytes=40 * KIB)
+    for stream, client in (("first", "heavy"), ("second", "heavy"), ("light", "light"), ("live", "third")):
+        opened(keeper, stream, 8 * KIB, client=client)
+    for stream in ("light", "second", "first"):
+        keeper.end(stream, ONE, Ended.ABANDONED)
+    opened(keeper, "new", 8 * KIB, client="fourth")
+    assert gone(keeper, "first", "second", "light", "live") == ["second"], "of the heaviest, what it left first"
+    opened(keeper, "newer", 19 * KIB, client="fifth")
+    assert gone(keeper, "first", "light", "live") == ["first", "light"]
+
+
+def test_a_client_that_comes_back_makes_its_journal_live_again() -> None:
+    keeper = Keeper(max_bytes=20 * KIB)
+    opened(keeper, "s", 8 * KIB, client="one")
+    keeper.end("s", ONE, Ended.ABANDONED)
+    assert keeper.take("s", "i-b", 0.0) is not None
+    opened(keeper, "other", 8 * KIB, client="another")
+    with pytest.raises(Refused) as refused:
+        opened(keeper, "third", 8 * KIB, client="third")
+    assert why(refused) == keeping.FULL
+    assert not keeper.has_expired("s")
+
+
+def test_one_client_has_half_of_the_room_and_its_own_abandoned_journals_go_for_its_new_ones() -> None:
+    keeper = Keeper(max_bytes=40 * KIB)
+    opened(keeper, "a", 9 * KIB, client="greedy")
+    opened(keeper, "b", 9 * KIB, client="greedy")
+    with pytest.raises(Refused) as refused:
+        opened(keeper, "c", 9 * KIB, client="greedy")
+    assert why(refused) == keeping.SHARE
+    keeper.end("a", ONE, Ended.ABANDONED)
+    opened(keeper, "c", 9 * KIB, client="greedy")
+    assert gone(keeper, "a", "b", "c") == ["a"]
+    keeper.forget("b", ONE)
+    opened(keeper, "small", client="greedy")
+    keeper.end("small", ONE, Ended.FINISHED)
+    assert keeper._shares.of("greedy") == 10 * KIB, "what is finished is nobody's share"
+
+
+def test_finished_journals_have_a_part_of_the_room_however_much_there_is() -> None:
+    keeper = Keeper(max_bytes=10_000 * KIB)
+    for number in range(10_000):
+        opened(keeper, f"s{number}", 100, client=f"client {number % 7}")
+        keeper.end(f"s{number}", ONE, Ended.FINISHED)
+    assert 0 < keeper.held_bytes <= keeper.max_bytes / FINISHED_SHARE
+    assert keeper.take("s9999", "i-b", 0.0) is not None, "the last ones are there"
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["open", "append", "finish", "abandon", "take", "forget", "expire"]),
+              st.sampled_from("abcdef"), st.sampled_from(["", "x", "y"]), st.integers(0, 9_000)),
+    max_size=60,
+)  # fmt: skip
+
+
+@given(STEPS)
+def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
+    steps: list[tuple[str, str, str, int]],
+) -> None:
+    keeper = Keeper(max_bytes=40 * KIB, max_journal_bytes=8 * KIB)
+    for at, (what, stream, client, size) in enumerate(steps):
+        journal = keeper._kept.get(stream)
+        epoch = journal.epoch if journal is not None else ONE
+        live = {name for name, kept in keeper._kept.items() if kept.ended is None}
+        with contextlib.suppress(Refused):
+            match what:
+                case "open":
+                    keeper.open(stream, Epoch(epoch.number + at % 2, "i-b"), b"o" * size, 0, b"", float(at), client)
+                case "append":
+                    keeper.append(stream, epoch, (journal.seq if journal else 0) + 1, b"l" * size + b"\n", float(at))
+                case "finish":
+                    keeper.end(stream, epoch, Ended.FINISHED)
+                case "abandon":
+                    keeper.end(stream, epoch, Ended.ABANDONED)
+                case "take":
+                    keeper.take(stream, f"i-{at}", float(at))
+                case "forget":
+                    keeper.forget(stream, epoch)
+                case "expire":
+                    keeper.expire(float(at))
+        if what in ("open", "append"):
+            assert live <= keeper._kept.keys(), "a live journal never goes for another"
+        assert keeper.held_bytes == sum(kept.size for kept in keeper._kept.values()) <= keeper.max_bytes
+        shares: Counter[str] = Counter()
+        for kept in keeper._kept.values():
+            shares[kept.client] += 0 if kept.finished else kept.size
+        assert +shares == keeper._shares._bytes
+        assert keeper._finished_bytes == sum(kept.size for kept in keeper._kept.values() if kept.finished)
+        assert set(keeper._finished) == {name for name, kept in keeper._kept.items() if kept.finished}
+
+
+def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -> None:
+    keeper = Keeper(max_bytes=64 * KIB)
+    for stream in ("first", "second"):
+        opened(keeper, stream)
+    opened(keeper, "third", 30 * KIB, client="a client")
+    keeper.end("second", ONE, Ended.FINISHED)
+    keeper.end("first", ONE, Ended.FINISHED)
+    opened(keeper, "fourth", 31 * KIB, client="another")
+    assert gone(keeper, "first", "second", "third") == ["second"]
+    assert keeper.take("third", "i-b", 0.0) is not None
+
+
+def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_as_expired() -> None:
+    keeper = Keeper()
+    opened(keeper, now=0.0)
+    keeper.append("s", ONE, 1, b"x\n", 100.0)
+    keeper.expire(100.0 + LIFE_S)
+    assert len(keeper) == 1
+    keeper.expire(100.1 + LIFE_S)
+    assert (len(keeper), keeper.held_bytes, keeper.has_expired("s")) == (0, 0, True)
+    assert keeper.take("s", "i-b", 0.0) is None
+
+
+def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
+    keeper = Keeper()
+    opened(keeper)
+    opened(keeper, "finished")
+    keeper.end("finished", ONE, Ended.FINISHED)
+    for stream in ("s", "finished", "nobody"):
+        keeper.orphaned(stream, ONE, 100.0)
+    assert list(keeper.orphans(100.0 + ORPHAN_AFTER_S / 2)) == []
+    assert [stream for stream, _ in keeper.orphans(100.0 + ORPHAN_AFTER_S)] == ["s"]
+    keeper.take("s", "i-b", 200.0)
+    assert list(keeper.orphans(200.0)) == []
+    assert len(list(keeper.orphans(200.0 + ORPHAN_AFTER_S))) == 1, "who took it never came back with it"
+    keeper.open("s", Epoch(2, "i-b"), b"", 0, b"", 200.0)
+    assert list(keeper.orphans(300.0)) == []
+
+
+# write-ahead
+
+
+def ahead() -> WriteAhead:
+    return WriteAhead("s", ONE, b"o")
+
+
+def asked(instructions: list[Instruction]) -> list[str]:
+    """What is to be done with whom."""
+    return [f"open {i.copy.keeper}" if isinstance(i, Open) else f"forget {i.keeper}" for i in instructions]
+
+
+def review(stream: WriteAhead, keepers: str) -> list[str]:
+    return asked(stream.review(list(keepers), list(keepers)))
+
+
+def acknowledge(stream: WriteAhead, keepers: str, seq: int) -> None:
+    for keeper in keepers:
+        stream.acknowledged(stream.copies[keeper], seq)
+
+
+def in_sync(keepers: str) -> WriteAhead:
+    stream = ahead()
+    review(stream, keepers)
+    acknowledge(stream, keepers, 0)
+    return stream
+
+
+def test_an_event_waits_for_every_synced_copy_and_for_no_other() -> None:
+    stream = ahead()
+    assert review(stream, "ab") == ["open a", "open b"]
+    acknowledge(stream, "a", 0)
+    stream.seq = 1
+    assert stream.deliverable() == 0
+    acknowledge(stream, "a", 1)
+    assert stream.deliverable() == 1, "b was never in sync"
+    stream.deliver(1)
+    acknowledge(stream, "b", 1)
+    stream.seq = 3
+    acknowledge(stream, "a", 3)
+    assert stream.deliverable() == 1
+    acknowledge(stream, "b", 2)
+    assert stream.deliverable() == 2
+    acknowledge(stream, "b", 3)
+    assert stream.deliverable() == 3
+    assert stream.gaps == 0
+
+
+def test_a_keeper_that_lags_is_not_waited_for_is_replaced_and_let_go() -> None:
+    stream = in_sync("ab")
+    stream.seq = 1
+    acknowledge(stream, "a", 1)
+    assert stream.deliverable() == 0
+    stream.overdue(stream.copies["b"], 1)
+    assert stream.deliverable() == 1
+    stream.deliver(1)
+    assert stream.copies["b"].condition is Condition.LATE
+    assert not stream.is_settled
+    assert review(stream, "abc") == ["open c"]
+    acknowledge(stream, "c", 1)
+    assert review(stream, "abc") == ["forget b"]
+    assert sorted(stream.synced) == ["a", "c"]
+    assert stream.is_settled
+
+
+def test_where_all_copies_lag_nobody_is_waited_for_and_what_goes_out_is_counted() -> None:
+    stream = in_sync("ab")
+    stream.seq = 1
+    for keeper in "ab":
+        stream.overdue(stream.copies[keeper], 1)
+    assert stream.deliverable() == 1
+    stream.deliver(1)
+    assert (stream.gaps, stream.synced) == (1, [])
+
+
+def test_what_was_acknowledged_meanwhile_is_not_overdue() -> None:
+    stream = in_sync("a")
+    stream.seq = 2
+    acknowledge(stream, "a", 1)
+    stream.overdue(stream.copies["a"], 1)
+    assert stream.synced == ["a"]
+
+
+def test_a_late_keeper_that_has_caught_up_is_in_sync_again() -> None:
+    stream = in_sync("a")
+    stream.seq = 1
+    stream.overdue(stream.copies["a"], 1)
+    stream.deliver(stream.deliverable())
+    acknowledge(stream, "a", 1)
+    assert stream.synced == ["a"]
+
+
+def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_place() -> None:
+    stream = in_sync("a")
+    stream.seq = 1
+    before: Copy = stream.copies["a"]
+    assert asked(stream.refused("a", keeping.GAP)) == ["open a"]
+    stream.acknowledged(before, 1)
+    assert stream.deliverable() < 1
+    acknowledge(stream, "a", 1)
+    assert stream.deliverable() == 1
+
+
+def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted_unless_none_is_wanted() -> None:
+    for wanted, gaps in ((2, 1), (0, 0)):
+        stream = ahead()
+        stream.wanted = wanted
+        assert review(stream, "") == []
+        stream.seq = 1
+        assert stream.deliverable() == 1
+        stream.deliver(1)
+        assert stream.gaps == gaps
+
+
+def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewhere() -> None:
+    stream = ahead()
+    review(stream, "ab")
+    acknowledge(stream, "a", 0)
+    assert asked(stream.refused("a", keeping.GAP)) == ["open a"]
+    assert stream.refused("b", keeping.FULL) == []
+    assert review(stream, "abc") == ["open c"]
+    assert stream.refused("a", keeping.STALE) == []
+    assert stream.fenced
+    assert review(stream, "a") == []
+
+
+def test_a_keeper_that_leaves_is_replaced_before_it_is_let_go() -> None:
+    stream = in_sync("ab")
+    assert review(stream, "bc") == ["open c"]
+    assert "a" in stream.synced
+    acknowledge(stream, "c", 0)
+    assert review(stream, "bc") == ["forget a"]
+
+
+# placement
+
+
+def status(number: int, zone: str = "a", state: NodeState = NodeState.READY) -> NodeStatus:
+    return NodeStatus(f"i-{number}", f"h{number}:1", f"h{number}:2", state, Pool(zone, "g5.xlarge"), "m", 1)
+
+
+def test_keepers_are_of_the_first_ranks_and_each_of_another_pool_where_there_are_any() -> None:
+    nodes = [status(n, "abc"[n % 3]) for n in range(20)]
+    near = rank("s", nodes)[:RANKS]
+    pools = {node.pool for node in near}
+    assert len(pools) == 3, "a rank of fewer pools would prove less"
+    for entry in pools:
+        chosen = choose_keepers("s", nodes, [entry])
+        assert {node.instance_id for node in chosen[:RANKS]} == {node.instance_id for node in near}
+        assert len({entry, chosen[0].pool, chosen[1].pool}) == 3
+
+
+def test_the_engines_pool_is_avoided_next_and_pools_that_hold_a_copy_count_as_taken() -> None:
+    a, b, c = (status(n, zone) for n, zone in enumerate("abc"))
+    assert choose_keepers("s", [a, b, c], [a.pool], engine=b.pool)[0] is c
+    assert choose_keepers("s", [a, b, c], [a.pool, c.pool], engine=b.pool)[0] is b
+
+
+def test_those_that_do_not_acknowledge_now_come_after_all_others() -> None:
+    nodes = [status(n) for n in range(9)]
+    first = choose_keepers("s", nodes, [])[0].instance_id
+    chosen = [node.instance_id for node in choose_keepers("s", nodes, [], slow={first})]
+    assert chosen[-1] == first
+    assert sorted(chosen) == sorted(node.instance_id for node in nodes)
+
+
+def test_nodes_that_are_at_risk_come_last_and_those_that_go_never() -> None:
+    nodes = [status(0, state=NodeState.AT_RISK), status(1), status(2, state=NodeState.DRAINING)]
+    assert [node.instance_id for node in choose_keepers("s", nodes, [])] == ["i-1", "i-0"]
+
+
+# ids of events
+
+
+def test_event_ids_name_the_owner_once_there_was_another() -> None:
+    runs = [Run(0, ONE), Run(3, TWO)]
+    assert [event_id_suffix(runs, seq) for seq in (1, 3, 4)] == [b"", b"", b"/2.i-b"]
+    assert parse_event_id("s/4/2.i-b") == EventId("s", 4, "2.i-b")
+
+
+@pytest.mark.parametrize("text", ["", "s", "s/", "/1", "s/x", "s/-1", "s/1234567890123"])
+def test_what_is_no_event_id_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not an event id"):
+        parse_event_id(text)

@@ -1,0 +1,375 @@
+"""Which engine serves a request, and why; when a peer that fails is left alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.contract.states import NodeState
+from node_agent.core.node.status import Load, NodeStatus, Pool
+from node_agent.core.routing.circuit_breaker import FAILURES, FIRST_OPEN_S, MAX_OPEN_S, TRIAL_S, Breaker
+from node_agent.core.routing.hash_ring import key_of
+from node_agent.core.routing.router import BOUND, MAX_WAITING, NEAR, SLACK, Nowhere, Request, Route, Router
+
+KEYS = [key_of(b"%d" % number) for number in range(400)]
+
+
+class Source:
+    def __init__(self, running: int = 0, waiting: int = 0, kv_use: float = 0.1) -> None:
+        self.load_version = 0
+        self.say(running, waiting, kv_use)
+
+    def say(self, running: int, waiting: int = 0, kv_use: float = 0.1) -> None:
+        self.load = Load(running, waiting, kv_use, 0.03, 1000.0)
+        self.load_version += 1
+
+
+def status(name: str, state: NodeState = NodeState.READY, zone: str = "a", model: str = "m") -> NodeStatus:
+    return NodeStatus(name, f"{name}:8001", f"{name}:8000", state, Pool(zone, "g5"), model, 1)
+
+
+class Scene:
+    """A router on node `me` and its peers, each with a load of its own."""
+
+    def __init__(self, *peers: NodeStatus, own: NodeStatus | None = None) -> None:
+        self.own = own or status("me")
+        self.peers = {peer.instance_id: peer for peer in peers}
+        self.sources = {name: Source() for name in self.peers}
+        self.router = Router("me")
+        self.renew()
+
+    def renew(self) -> None:
+        self.router.renew(self.peers.values(), self.sources, self.own)
+
+    def recount(self) -> None:
+        for _ in range(2 * len(self.peers) + 2):
+            self.route(Request("m", 0, goes_on=True))
+
+    def route(self, request: Request, now: float = 0.0) -> Route:
+        route = self.router.choose(request, now)
+        assert isinstance(route, Route), route
+        return route
+
+    def chosen(self, request: Request, now: float = 0.0) -> str:
+        return self.route(request, now).node.instance_id
+
+
+def peers(names: str, **fields: NodeState | str | Pool) -> list[NodeStatus]:
+    return [replace(status(name), **fields) for name in names]  # type: ignore[arg-type] # the test names fields
+
+
+def test_all_nodes_choose_alike_whatever_order_they_know_each_other_in() -> None:
+    one, two = Scene(*peers("abcde")), Scene(*peers("edcba"))
+    assert [one.chosen(Request("m", key)) for key in KEYS] == [two.chosen(Request("m", key)) for key in KEYS]
+    assert {one.route(Request("m", key)).reason for key in KEYS} == {"prefix"}
+
+
+def test_a_session_goes_where_it_went_and_says_so() -> None:
+    scene = Scene(*peers("abc"))
+    routes = {scene.route(Request("m", 77, by_session=True)) for _ in range(20)}
+    assert len(routes) == 1
+    assert routes.pop().reason == "session"
+
+
+def test_an_owner_beyond_the_bound_is_passed_over_for_the_least_loaded_of_the_next_few() -> None:
+    scene = Scene(*peers("abcdefgh"))
+    key = next(key for key in KEYS if scene.chosen(Request("m", key)) == "a")
+    order = [candidate.name for candidate in scene.router._sides["m"].ring.walk(key)]
+    for name in order[1:]:
+        if name != "me":
+            scene.sources[name].say(6)
+    scene.router.own_load.measured(Load(6, 0, 0.1, 0.03, 1000.0))
+    scene.recount()
+    scene.sources["a"].say(10)  # the mean is 5.3, so the bound is 10.7
+    assert scene.chosen(Request("m", key)) == "a"
+    scene.sources["a"].say(14)
+    third = next(name for name in order[2:4] if name != "me")
+    scene.sources[third].say(2)
+    scene.recount()
+    assert (scene.chosen(Request("m", key)), scene.route(Request("m", key)).reason) == (third, "overflow")
+
+
+def test_where_all_near_ones_are_beyond_the_bound_the_least_loaded_of_more_is_taken() -> None:
+    scene = Scene(*[status(f"n{number}") for number in range(20)], own=status("me", NodeState.STARTING))
+    key = KEYS[0]
+    order = [candidate.name for candidate in scene.router._sides["m"].ring.walk(key)]
+    for name in order[:4]:
+        scene.sources[name].say(50)
+    scene.recount()
+    route = scene.route(Request("m", key))
+    assert route.reason == "crowded"
+    assert route.node.instance_id in order[4:]
+
+
+def test_what_this_node_sent_since_a_node_spoke_counts_too() -> None:
+    """Loads lag; a burst that this node makes itself must not wait for them."""
+    scene = Scene(*peers("abc"))
+    key = KEYS[0]
+    seen: Counter[str] = Counter()
+    for _ in range(60):
+        name = scene.chosen(Request("m", key))
+        seen[name] += 1
+        scene.router.opened(name)
+    assert len(seen) == 4
+    assert max(seen.values()) <= BOUND * 15 + SLACK + 2
+    busiest = max(seen, key=lambda name: seen[name])
+    for _ in range(seen[busiest]):
+        scene.router.closed(busiest)
+    scene.router.closed(busiest)  # once too often: nothing to take away
+    assert scene.chosen(Request("m", key)) == busiest
+
+
+def test_a_request_without_a_beginning_stays_here_while_here_is_within_the_bound() -> None:
+    scene = Scene(*peers("abc"))
+    assert scene.route(Request("m")) == Route(scene.own, "local")
+    scene.router.own_load.measured(Load(30, 0, 0.1, 0.03, 1000.0))
+    scene.recount()
+    route = scene.route(Request("m"))
+    assert route.reason == "least-loaded"
+    assert route.node.instance_id != "me"
+    scene.own = status("me", NodeState.DRAINING)
+    scene.renew()
+    assert {scene.chosen(Request("m")) for _ in range(30)} <= {"a", "b", "c"}
+    assert scene.route(Request("m")).reason == "least-loaded"
+
+
+def test_at_risk_nodes_serve_only_where_no_other_does() -> None:
+    scene = Scene(*peers("ab", state=NodeState.AT_RISK), *peers("c"), own=status("me", NodeState.STARTING))
+    assert {scene.chosen(Request("m", key)) for key in KEYS} == {"c"}
+    assert scene.chosen(Request("m")) == "c"
+    scene.peers.pop("c")
+    scene.renew()
+    routes = [scene.route(Request("m", key)) for key in KEYS[:50]]
+    assert {route.reason for route in routes} == {"prefix;only-at-risk"}
+    assert {route.node.instance_id for route in routes} == {"a", "b"}
+
+
+def test_a_full_ready_node_is_worse_than_one_at_risk() -> None:
+    scene = Scene(*peers("a", state=NodeState.AT_RISK), *peers("b"), own=status("me", NodeState.STARTING))
+    scene.sources["b"].say(40, MAX_WAITING)
+    assert scene.chosen(Request("m", KEYS[0])) == "a"
+
+
+def test_after_a_loss_other_pools_come_first_and_the_same_one_is_better_than_none() -> None:
+    scene = Scene(*peers("ab", pool=Pool("b", "g5")), *peers("cd"), own=status("me", NodeState.STARTING))
+    lost = Pool("a", "g5")
+    routes = [scene.route(Request("m", key, avoid=lost, tried=("c",))) for key in KEYS]
+    assert {route.node.instance_id for route in routes} == {"a", "b"}
+    assert {route.reason for route in routes} == {"prefix;other-pool"}
+    route = scene.route(Request("m", KEYS[0], avoid=lost, tried=("a", "b", "c")))
+    assert (route.node.instance_id, route.reason) == ("d", "prefix;same-pool")
+
+
+def test_only_who_is_able_is_chosen_also_where_another_was_named() -> None:
+    scene = Scene(*peers("abc"))
+
+    def able(node: NodeStatus) -> bool:
+        return node.instance_id == "c"
+
+    assert {scene.route(Request("m", key, able=able)).node.instance_id for key in KEYS} == {"c"}
+    assert scene.route(Request("m", KEYS[0], able=able, handed_to="b")).node.instance_id == "c"
+    assert scene.router.choose(Request("m", KEYS[0], able=lambda node: False), 0.0) is Nowhere.FULL
+
+
+def test_who_is_handed_over_goes_to_the_one_it_was_handed_to_if_that_one_can() -> None:
+    scene = Scene(*peers("abc"))
+    route = scene.route(Request("m", KEYS[0], handed_to="b", goes_on=True))
+    assert (route.node.instance_id, route.reason) == ("b", "handed-over")
+    assert scene.route(Request("m", KEYS[0], handed_to="b", tried=("b",))).node.instance_id != "b"
+    assert scene.route(Request("m", KEYS[0], handed_to="gone")).reason == "prefix"
+
+
+def test_a_request_goes_where_its_model_is() -> None:
+    scene = Scene(*peers("ab"), *peers("cd", model="other"), *peers("e", model=""))
+    assert {scene.chosen(Request("other", key)) for key in KEYS[:50]} == {"c", "d"}
+    assert {scene.chosen(Request("m", key)) for key in KEYS[:50]} == {"a", "b", "me"}
+    assert scene.chosen(Request(None)) == "me"
+    assert scene.router.models() == {"m", "other"}
+    assert scene.router.choose(Request("unknown", 1), 0.0) is Nowhere.NO_MODEL
+    assert Router("me").choose(Request("m", 1), 0.0) is Nowhere.NO_NODE
+
+
+def test_a_full_fleet_says_so_and_what_has_begun_goes_on_all_the_same() -> None:
+    scene = Scene(*peers("ab"))
+    scene.sources["a"].say(30, MAX_WAITING)
+    scene.sources["b"].say(30, 0, kv_use=0.99)
+    scene.router.own_load.measured(Load(30, MAX_WAITING, 0.9, 0.03, 1000.0))
+    assert scene.router.choose(Request("m", KEYS[0]), 0.0) is Nowhere.FULL
+    assert scene.router.choose(Request("m"), 0.0) is Nowhere.FULL
+    assert scene.route(Request("m", KEYS[0], goes_on=True)).node.instance_id in ("a", "b", "me")
+    assert scene.router.choose(Request("m", KEYS[0], goes_on=True, tried=("a", "b", "me")), 0.0) is Nowhere.FULL
+
+
+def test_a_peer_that_loses_requests_again_and_again_is_left_alone_and_tried_with_one() -> None:
+    scene = Scene(*peers("ab"), own=status("me", NodeState.STARTING))
+    key = next(key for key in KEYS if scene.chosen(Request("m", key)) == "a")
+    for _ in range(FAILURES):
+        scene.router.failed("a", 10.0)
+    assert scene.chosen(Request("m", key), 10.1) == "b"
+    later = 10.0 + FIRST_OPEN_S
+    assert scene.chosen(Request("m", key), later) == "a"  # the trial
+    assert scene.chosen(Request("m", key), later) == "b"
+    scene.router.succeeded("a")
+    assert scene.chosen(Request("m", key), later) == "a"
+    scene.router.failed("nobody", 0.0)
+    scene.router.succeeded("nobody")
+    scene.router.opened("nobody")
+
+
+def test_what_is_known_of_a_node_survives_a_change_of_its_state_and_not_its_new_life() -> None:
+    scene = Scene(*peers("ab"))
+    for _ in range(20):
+        scene.router.opened("a")
+    scene.peers["a"] = status("a", NodeState.AT_RISK)
+    scene.renew()
+    assert scene.router._candidates["a"].in_flight() == 20
+    scene.sources["a"] = Source(3)
+    scene.renew()
+    assert scene.router._candidates["a"].in_flight() >= 3
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 40), st.integers(0, 10), st.sampled_from(["ready", "at-risk"])), min_size=1, max_size=9
+    ),
+    st.integers(0, 399),
+    st.booleans(),
+    st.sets(st.integers(0, 8), max_size=3),
+)
+def test_whatever_the_loads_a_route_keeps_the_rules(
+    loads: list[tuple[int, int, str]], number: int, goes_on: bool, tried: set[int]
+) -> None:
+    scene = Scene(
+        *[status(f"n{n}", NodeState(state)) for n, (_, _, state) in enumerate(loads)],
+        own=status("me", NodeState.STARTING),
+    )
+    for n, (running, waiting, _) in enumerate(loads):
+        scene.sources[f"n{n}"].say(running, waiting)
+    for _ in range(len(loads)):
+        scene.router.choose(Request("m", 1), 0.0)
+    names = {f"n{n}" for n in tried}
+    route = scene.router.choose(Request("m", KEYS[number], tried=names, goes_on=goes_on), 0.0)
+    able = {
+        f"n{n}": NodeState(state)
+        for n, (_, waiting, state) in enumerate(loads)
+        if f"n{n}" not in names and (goes_on or waiting < MAX_WAITING)
+    }
+    if not able:
+        assert route is Nowhere.FULL
+        return
+    assert isinstance(route, Route)
+    assert route.node.instance_id in able
+    if NodeState.READY in able.values():
+        assert able[route.node.instance_id] is NodeState.READY
+
+
+@pytest.mark.parametrize("nodes", [3, 1_000])
+@pytest.mark.parametrize("running", [0, 50])
+def test_a_route_looks_at_a_few_nodes_at_any_size(nodes: int, running: int) -> None:
+    """What that takes in microseconds is bench/choosing.py's."""
+    scene = Scene(*[status(f"n{number}") for number in range(nodes - 1)])
+    for number in range(0, nodes - 1, 2):
+        scene.sources[f"n{number}"].say(running)
+    looked: Counter[int] = Counter()
+    for place, key in enumerate(KEYS):
+
+        def look(node: NodeStatus, place: int = place) -> bool:
+            looked[place] += 1
+            return True
+
+        scene.router.choose(Request("m", key, able=look), 0.0)
+    assert max(looked.values()) <= 2 * NEAR
+
+
+def test_a_breaker_opens_after_some_failures_and_twice_as_long_each_time() -> None:
+    breaker, now, opened = Breaker(), 0.0, []
+    for _ in range(FAILURES - 1):
+        breaker.failed(now)
+    assert breaker.allows(now)
+    for _ in range(8):
+        breaker.failed(now)
+        assert not breaker.allows(now)
+        began = now
+        while not breaker.allows(now):
+            now += 0.25
+        opened.append(now - began)
+        breaker.chosen(now)
+        assert not breaker.allows(now)
+    assert opened == [1.0, 2.0, 4.0, 8.0, 16.0, MAX_OPEN_S, MAX_OPEN_S, MAX_OPEN_S]
+    assert breaker.allows(now + TRIAL_S)  # whoever had the trial never said how it ended
+    breaker.succeeded()
+    assert breaker.is_closed
+    breaker.failed(now)
+    assert breaker.allows(now)
+
+
+def test_a_nodes_own_engine_has_a_breaker_too_and_the_next_engine_a_new_one() -> None:
+    scene = Scene(*peers("ab"))
+    for _ in range(10):
+        scene.router.failed("me", 100.0)
+    assert {scene.chosen(Request("m", key), 100.1) for key in KEYS} == {"a", "b"}
+    assert scene.chosen(Request("m"), 100.1) != "me"
+    scene.renew()
+    assert {scene.chosen(Request("m", key), 100.1) for key in KEYS} == {"a", "b"}
+    scene.own = status("me", NodeState.STARTING)
+    scene.renew()
+    scene.own = status("me")
+    scene.renew()
+    assert "me" in {scene.chosen(Request("m", key), 100.2) for key in KEYS}
+
+
+def broken(scene: Scene, *names: str) -> None:
+    for name in names:
+        for _ in range(FAILURES):
+            scene.router.failed(name, 10.0)
+
+
+def test_with_every_breaker_open_a_request_goes_to_whoever_has_least_to_do() -> None:
+    scene = Scene(*peers("ab"))
+    broken(scene, "a", "b", "me")
+    scene.sources["a"].say(9)
+    scene.router.own_load.measured(Load(9, 0, 0.1, 0.03, 1000.0))
+    for key in (*KEYS[:20], None):
+        route = scene.route(Request("m", key), 10.1)
+        assert (route.node.instance_id, route.reason) == ("b", "last-resort")
+    assert scene.chosen(Request("m", KEYS[0], tried=("b",)), 10.1) in ("a", "me")
+    assert scene.router.choose(Request("m", KEYS[0], tried=("a", "b", "me")), 10.1) is Nowhere.FULL
+
+
+def test_with_every_breaker_open_a_full_engine_stays_full() -> None:
+    scene = Scene(*peers("a"))
+    broken(scene, "a", "me")
+    scene.sources["a"].say(30, MAX_WAITING)
+    scene.router.own_load.measured(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
+    assert scene.router.choose(Request("m", KEYS[0]), 10.1) is Nowhere.FULL
+    assert scene.route(Request("m", KEYS[0], goes_on=True), 10.1).reason == "last-resort"
+
+
+def test_where_others_are_only_full_an_open_breaker_is_a_last_resort_for_who_has_waited() -> None:
+    scene = Scene(*peers("a"))
+    broken(scene, "a")
+    scene.router.own_load.measured(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
+    assert scene.router.choose(Request("m", KEYS[0]), 10.1) is Nowhere.FULL
+    route = scene.route(Request("m", KEYS[0], last_resort=True), 10.1)
+    assert (route.node.instance_id, route.reason) == ("a", "last-resort")
+
+
+def test_hundreds_of_losses_in_one_moment_open_a_breaker_once() -> None:
+    breaker = Breaker()
+    for _ in range(300):
+        breaker.failed(5.0)
+    assert breaker.allows(5.0 + FIRST_OPEN_S)
+
+
+def test_a_trial_that_ends_without_saying_anything_of_the_node_leaves_room_for_another() -> None:
+    breaker = Breaker()
+    for _ in range(FAILURES):
+        breaker.failed(0.0)
+    breaker.chosen(FIRST_OPEN_S)
+    assert not breaker.allows(FIRST_OPEN_S)
+    breaker.undecided()
+    assert breaker.allows(FIRST_OPEN_S)

@@ -1,0 +1,347 @@
+"""The stream machine: whatever is cut where, the client has the uninterrupted answer, or is told that it has not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node_agent.contract.errors import ContinuationImpossible
+from node_agent.core.openai.chunks import usage
+from node_agent.core.openai.generation_request import Generation, Kind, read_generation
+from node_agent.core.openai.sse import SseParser
+from node_agent.core.streams.chunk_stream import StreamMachine
+from node_agent.core.streams.factory import read_back
+from node_agent.core.streams.state import LOST_EVENT, StreamState
+from tests.unit.core.streams.engine_script import FIRST_ID, PROMPT, PROMPT_TEXT, ScriptedModel
+
+CHARACTERS = "abc \n.é漢字🚀🌍👩‍💻ع"
+
+
+@st.composite
+def models(draw: st.DrawFn) -> ScriptedModel:
+    """Texts of awkward characters, cut into tokens of one to four bytes, across characters too."""
+    data = draw(st.text(st.sampled_from(CHARACTERS), min_size=1, max_size=24)).encode()
+    pieces, at = [], 0
+    while at < len(data):
+        size = draw(st.integers(1, 4))
+        pieces.append(data[at : at + size])
+        at += size
+    return ScriptedModel(tuple(pieces))
+
+
+def generation(kind: Kind, **fields: Any) -> Generation:
+    prompt: dict[str, Any] = {"messages": []} if kind is Kind.CHAT else {"prompt": list(PROMPT)}
+    body = {"model": "m", "stream": True, "temperature": 0, "max_tokens": 64, **prompt, **fields}
+    return read_generation(kind, orjson.dumps(body))
+
+
+class Client:
+    """What an OpenAI client makes of the bytes it gets."""
+
+    def __init__(self) -> None:
+        self.raw = b""
+
+    def lose(self, unread: int) -> None:
+        """Its connection breaks with so many bytes on their way; half an event was never received."""
+        self.raw = self.raw[: len(self.raw) - unread] if unread < len(self.raw) else b""
+        self.raw = self.raw[: self.raw.rfind(b"\n\n") + 2] if b"\n\n" in self.raw else b""
+
+    @property
+    def seq(self) -> int:
+        return max(self.numbers, default=0)
+
+    def chunks(self) -> list[dict[str, Any]]:
+        events = SseParser().feed(self.raw)
+        return [orjson.loads(data) for _, data in events if data != b"[DONE]"]
+
+    def choices(self, index: int) -> list[dict[str, Any]]:
+        return [choice for chunk in self.chunks() for choice in chunk["choices"] if choice["index"] == index]
+
+    @property
+    def text(self) -> str:
+        return self.text_of(0)
+
+    def text_of(self, index: int) -> str:
+        return "".join(
+            choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
+            for choice in self.choices(index)
+        )
+
+    def answer(self, index: int) -> dict[str, Any]:
+        """All that a client can learn of one choice, whatever events it came in."""
+        answer: dict[str, Any] = {"text": self.text_of(index), "ids": [], "reasons": [], "roles": 0, "logprobs": {}}
+        for choice in self.choices(index):
+            answer["ids"] += choice.get("token_ids") or ()
+            answer["roles"] += "role" in choice.get("delta", {})
+            answer["reasons"] += [choice["finish_reason"]] if choice["finish_reason"] else []
+            for name, values in (choice.get("logprobs") or {}).items():
+                answer["logprobs"].setdefault(name, []).extend(values)
+        return answer
+
+    @property
+    def numbers(self) -> list[int]:
+        return [int(line.rpartition(b"/")[2]) for line in self.raw.split(b"\n") if line.startswith(b"id: ")]
+
+
+def ask(machine: StreamMachine, model: ScriptedModel, able: Collection[str] = ()) -> list[bytes]:
+    """The next engine's events for what the machine asks of it."""
+    request = machine.request(able)
+    return model.chunks(orjson.loads(request.body), chat=request.path == Kind.CHAT.value)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """After so many of an engine's events it is lost; or the entry dies, while `unread` bytes were on their way."""
+
+    events: int
+    entry: bool = False
+    unread: int = 0
+
+
+def run(machine: StreamMachine, model: ScriptedModel, cuts: list[Cut], able: Collection[str] = ()) -> Client:
+    """Lose an engine or the entry after some of its events, then let one finish."""
+    client, cuts = Client(), list(cuts)
+    while machine.state is not StreamState.COMPLETE:
+        cut = cuts.pop(0) if cuts else None
+        for event in ask(machine, model, able)[: cut.events if cut else None]:
+            client.raw += machine.feed(event)
+        if cut is None:
+            continue
+        if cut.entry:
+            client.lose(cut.unread)
+            written = bytes(machine.log)
+            after, machine = client.seq, StreamMachine(machine.generation, "s")
+            replay = read_back(machine, written, after)
+            client.raw += replay
+        client.raw += machine.lose("reset")
+    return client
+
+
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "stop": st.lists(st.text(st.sampled_from(CHARACTERS), min_size=1, max_size=4), min_size=1, max_size=2),
+        "max_tokens": st.integers(1, 40) | st.none(),
+        "return_token_ids": st.booleans(),
+        "include_stop_str_in_output": st.just(False),
+        "stream_options": st.just({"include_usage": True}),
+        "n": st.integers(1, 3),
+        "logprobs": st.integers(0, 1),
+        "echo": st.booleans(),
+        "vllm_xargs": st.just({"theirs": 1}),
+    },
+)
+ABLE = st.sampled_from([(), ("resume",), ("forced",)])
+CUTS = st.builds(Cut, st.integers(0, 60), st.booleans(), st.integers(0, 300))
+
+
+def of_kind(kind: Kind, fields: dict[str, Any], *, is_text: bool, is_whole: bool) -> dict[str, Any]:
+    """Fields as a client of that route says them. is_text: of a prompt; is_whole: each choice comes in one piece."""
+    if kind is Kind.CHAT:
+        fields = {**fields, "messages": [{"role": "assistant", "content": "so far"}]}
+        fields |= {"logprobs": True, "top_logprobs": 1} if "logprobs" in fields else {}
+        return {**fields, "use_beam_search": True} if is_whole else fields
+    fields = {**fields, "prompt": PROMPT_TEXT} if is_text else fields
+    return {**fields, "max_tokens": 0} if is_whole and fields.get("echo") else fields
+
+
+def told(model: ScriptedModel, asked: Generation) -> Client:
+    """What the client would have heard of a lone engine, with nobody in between."""
+    client = Client()
+    client.raw = b"".join(model.chunks(dict(asked.body), chat=asked.kind is Kind.CHAT))
+    return client
+
+
+@settings(max_examples=1000)
+@given(
+    models(),
+    st.sampled_from((Kind.CHAT, Kind.COMPLETION)),
+    FIELDS,
+    st.lists(CUTS, max_size=4),
+    st.booleans(),
+    st.booleans(),
+    ABLE,
+)
+def test_an_answer_that_was_cut_equals_the_one_that_was_not(
+    model: ScriptedModel,
+    kind: Kind,
+    fields: dict[str, Any],
+    cuts: list[Cut],
+    is_text: bool,
+    is_whole: bool,
+    able: tuple[str, ...],
+) -> None:
+    """With a seed by resuming or forced replay, whichever the engines are able to; else by a rewind."""
+    fields = {**fields, "seed": 3, "temperature": 1} if able else {**fields, "vllm_xargs": {}}
+    asked = generation(kind, **of_kind(kind, fields, is_text=is_text, is_whole=is_whole))
+    right = told(model, asked)
+    client = run(StreamMachine(asked, "s"), model, cuts, able)
+    for index in range(asked.choices):
+        assert client.answer(index) == right.answer(index)
+    assert client.raw.endswith(b"data: [DONE]\n\n")
+    assert client.numbers == list(range(1, len(client.numbers) + 1))
+    usages = [chunk["usage"] for chunk in client.chunks() if "usage" in chunk]
+    assert len(usages) == ("stream_options" in fields)
+    if usages and not asked.in_one_piece:
+        counting = {key: value for key, value in asked.body.items() if key != "echo"} | {"return_token_ids": True}
+        finished = told(model, read_generation(kind, orjson.dumps(counting)))
+        tokens = sum(len(finished.answer(index)["ids"]) for index in range(asked.choices))
+        assert usages[0] == usage(len(PROMPT), tokens)
+
+
+@settings(max_examples=200)
+@given(
+    models(),
+    st.sampled_from((Kind.CHAT, Kind.COMPLETION)),
+    FIELDS,
+    st.lists(st.integers(0, 40), min_size=1, max_size=3),
+    st.integers(1, 7),
+)
+def test_what_the_client_has_is_always_a_prefix_whatever_the_chunking(
+    model: ScriptedModel, kind: Kind, fields: dict[str, Any], cuts: list[int], step: int
+) -> None:
+    fields = of_kind(kind, {**fields, "n": 1, "vllm_xargs": {}}, is_text=step % 2 == 0, is_whole=False)
+    whole = run(StreamMachine(generation(kind, **fields), "s"), model, []).text
+    machine, client = StreamMachine(generation(kind, **fields), "s"), Client()
+    for cut in cuts:
+        data = b"".join(ask(machine, model)[:cut])
+        data = data[: -step if step < len(data) else None]  # the last event comes half, or with half a character
+        for at in range(0, len(data), step):
+            client.raw += machine.feed(data[at : at + step])
+        client.raw += machine.lose("eof")
+        assert whole.startswith(client.text)
+        if machine.state is StreamState.COMPLETE:
+            assert client.text == whole
+            return
+
+
+def test_every_event_has_a_number_that_counts_what_was_delivered() -> None:
+    client = run(StreamMachine(generation(Kind.CHAT), "abc"), ScriptedModel((b"a", b"b", b"c")), [Cut(2)])
+    assert b"id: abc/2\n" in client.raw
+    assert client.numbers == list(range(1, len(client.numbers) + 1))
+
+
+def test_the_client_sees_one_answer_under_one_name() -> None:
+    machine = StreamMachine(generation(Kind.CHAT), "s")
+    model = ScriptedModel((b"a", b"b", b"c"))
+    client = Client()
+    for event in ask(machine, model)[:2]:
+        client.raw += machine.feed(event.replace(b'"id":"e"', b'"id":"first"').replace(b'"created":1', b'"created":9'))
+    machine.lose("reset")
+    for event in ask(machine, model):
+        client.raw += machine.feed(event)
+    assert {(chunk["id"], chunk["created"]) for chunk in client.chunks()} == {("first", 9)}
+    assert all(
+        c.get("token_ids") is None and chunk.get("prompt_token_ids") is None
+        for chunk in client.chunks()
+        for c in chunk["choices"]
+    )
+
+
+LOSSES = {
+    "error-chunk": b'data: {"error":{"message":"EngineCore died","code":500}}\n\n',
+    "done-without-finish": b"data: [DONE]\n\n",
+    "abort": b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"abort"}]}\n\n',
+    "malformed-chunk": b'data: {"choi\n\n',
+    "handoff": b"event: %b\ndata: handoff\n\n" % LOST_EVENT,
+}
+
+
+@pytest.mark.parametrize(("why", "data"), LOSSES.items())
+def test_each_way_to_lose_an_engine_is_a_loss_and_delivers_nothing(why: str, data: bytes) -> None:
+    machine = StreamMachine(generation(Kind.CHAT), "s")
+    events = ask(machine, ScriptedModel((b"a", b"b")))
+    before = machine.feed(events[0]) + machine.feed(events[1])
+    assert before
+    assert machine.feed(data) == b""
+    assert (machine.state, machine.lost_why) == (StreamState.LOST, why)
+
+
+@pytest.mark.parametrize("data", LOSSES.values())
+def test_after_the_finish_reason_nothing_can_be_lost(data: bytes) -> None:
+    machine = StreamMachine(generation(Kind.CHAT, stream_options={"include_usage": True}), "s")
+    events = ask(machine, ScriptedModel((b"a", b"b")))
+    client = Client()
+    for event in events[:-1]:
+        client.raw += machine.feed(event)
+    assert machine.state.value == "finished"
+    client.raw += machine.feed(data)
+    assert machine.state is StreamState.COMPLETE
+    assert client.chunks()[-1]["usage"]["completion_tokens"] == 3
+    assert client.raw.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"seed": 1},
+        {"frequency_penalty": 0.5},
+        {"presence_penalty": 0.5},
+        {"response_format": {"type": "json_object"}},
+        {"structured_outputs": {"regex": "a+"}},
+        {"tools": [{"type": "function"}]},
+        {"vllm_xargs": {"theirs": 1}},
+    ],
+    ids=lambda field: next(iter(field)),
+)
+def test_what_a_rewind_would_corrupt_is_refused_after_the_first_token_and_repeated_before_it(
+    field: dict[str, Any],
+) -> None:
+    machine = StreamMachine(generation(Kind.CHAT, temperature=1, **field), "s")
+    first = machine.request()
+    machine.lose("refused")
+    assert machine.request() == first
+    events = ScriptedModel((b"a", b"b")).chunks(orjson.loads(first.body), chat=True)
+    machine.feed(events[0] + events[1])
+    machine.lose("reset")
+    with pytest.raises(ContinuationImpossible):
+        machine.request()
+
+
+def test_reasoning_is_refused_although_nothing_in_the_request_says_so() -> None:
+    machine = StreamMachine(generation(Kind.CHAT), "s")
+    machine.request()
+    machine.feed(b'data: {"choices":[{"index":0,"delta":{"reasoning":"hm"},"finish_reason":null,"token_ids":[9]}]}\n\n')
+    machine.lose("reset")
+    with pytest.raises(ContinuationImpossible, match="reasoning"):
+        machine.request()
+
+
+def test_a_continuation_that_says_something_else_is_a_loss_not_a_seam() -> None:
+    machine = StreamMachine(generation(Kind.CHAT, stop=["zzz"]), "s")
+    model = ScriptedModel((b"abc", b"def", b"ghi"))
+    delivered = b"".join(machine.feed(event) for event in ask(machine, model)[:3])  # "abcd": two are held back
+    machine.lose("reset")
+    other = ScriptedModel((b"abc", b"XYZ", b"ghi"))
+    assert b"".join(machine.feed(event) for event in ask(machine, other)) == b""
+    assert machine.lost_why == "diverged"
+    rest = b"".join(machine.feed(event) for event in ask(machine, model))
+    client = Client()
+    client.raw = delivered + rest
+    assert client.text == "abcdefghi"
+
+
+def test_limits_are_reduced_by_what_was_generated() -> None:
+    machine = StreamMachine(generation(Kind.COMPLETION, max_tokens=10, min_tokens=6), "s")
+    for event in ask(machine, ScriptedModel((b"a", b"b", b"c", b"d", b"e", b"f")))[:4]:
+        machine.feed(event)
+    machine.lose("reset")
+    body = orjson.loads(machine.request().body)
+    assert (body["max_tokens"], body["min_tokens"]) == (6, 2)
+    assert body["prompt"] == [*PROMPT, *range(FIRST_ID, FIRST_ID + 4)]
+
+
+def test_an_answer_of_several_choices_ends_with_the_last_of_them() -> None:
+    machine = StreamMachine(generation(Kind.CHAT, n=2), "s")
+    machine.request()
+    end = b'data: {"choices":[{"index":%d,"delta":{"content":"x"},"finish_reason":"stop","token_ids":[1]}]}\n\n'
+    machine.feed(end % 0)
+    assert machine.state.value == "streaming"
+    machine.feed(end % 1)
+    assert machine.state.value == "finished"

@@ -1,0 +1,116 @@
+"""Events compared instead of read: the same for the client, and nothing passes that is not what it seems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node_agent.core.openai.generation_request import Kind
+from node_agent.core.streams import chunk_template
+from node_agent.core.streams.chunk_stream import StreamMachine
+from node_agent.core.streams.factory import read_back
+from tests.unit.core.streams.engine_script import ScriptedModel
+from tests.unit.core.streams.test_chunk_stream import ask, generation, models
+
+
+def chunk(text: str, token: int, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None, "token_ids": [token]}
+    return orjson.dumps({"id": "e", "created": 1, "model": "m", "choices": [choice], **more})
+
+
+TOLD = b'{"id":"mine","choices":[{"index":0,"delta":{"content":"first"},"finish_reason":null}]}'
+
+
+def compare(event: bytes) -> tuple[bytes, bytes, bytes] | None:
+    learned = chunk_template.learn(chunk("first", 7), "first", 7, TOLD)
+    assert learned is not None
+    return learned.compare()(event)
+
+
+def test_what_differs_in_text_and_id_alone_is_matched() -> None:
+    for text in (" word", "漢", "a]b:{},c"):
+        shown = b"\ndata: " + TOLD.replace(b"first", text.encode()) + b"\n\n"
+        assert compare(chunk_template.as_event(chunk(text, 123))) == (b"123", text.encode(), shown)
+
+
+OTHERS = {
+    "an escape": chunk("a\nb", 1),
+    "a quote": chunk('a"b', 1),
+    "no text": chunk("", 1),
+    "another field": chunk("a", 1, usage={}),
+    "a text that closes itself": chunk("a", 1).replace(b'"a"', b'"a","role":"x"'),
+    "half a character": chunk("x", 1).replace(b'"x"', b'"\xe6\xbc"'),
+    "a line end": chunk("x", 1).replace(b'"x"', b'"a\nb"'),
+    "two ids": chunk("a", 1).replace(b"[1]", b"[1,2]"),
+    "a negative id": chunk("a", 1).replace(b"[1]", b"[-1]"),
+    "an id beyond all": chunk("a", 1).replace(b"[1]", b"[12345678901]"),
+    "an end": chunk("a", 1).replace(b"null", b'"stop"'),
+    "another choice": chunk("a", 1).replace(b'"index":0', b'"index":1'),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_all_else_is_read_in_full(other: bytes) -> None:
+    assert compare(chunk_template.as_event(other)) is None
+
+
+@pytest.mark.parametrize("part", [slice(None, -1), slice(1, None)])
+def test_half_an_event_and_two_of_them_are_none(part: slice) -> None:
+    event = chunk_template.as_event(chunk("a", 1))
+    assert compare(event[part]) is None
+    assert compare(event + event) is None
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        chunk("first", 7).replace(b'"token_ids":[7],', b"").replace(b',"token_ids":[7]', b""),
+        chunk("first", 7).replace(b'"first"', b'"other"'),
+        chunk("first", 7).replace(b'"finish_reason"', b'"content":"first","finish_reason"'),
+    ],
+    ids=["no id", "another text", "two texts"],
+)
+def test_what_is_no_example_teaches_nothing(payload: bytes) -> None:
+    assert chunk_template.learn(payload, "first", 7, TOLD) is None
+
+
+@settings(max_examples=200)
+@given(models(), st.sampled_from((Kind.CHAT, Kind.COMPLETION)), st.integers(0, 20), st.integers(1, 400))
+def test_a_client_and_a_keeper_get_the_same_whether_events_are_compared_or_read(
+    model: ScriptedModel, kind: Kind, cut: int, step: int
+) -> None:
+    told = []
+    for learns in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not learns:
+                patch.setattr(chunk_template, "learn", lambda *_: None)
+            machine = StreamMachine(generation(kind), "s")
+            raw = machine.feed(b"".join(ask(machine, model)[:cut])) + machine.lose("reset")
+            data = b"".join(ask(machine, model)) if machine.state.value == "lost" else b""
+            raw += b"".join(machine.feed(data[at : at + step]) for at in range(0, len(data), step))
+            again = StreamMachine(machine.generation, "s")
+            replay = read_back(again, bytes(machine.log), 0)
+            told.append((raw, replay, [(j.text, j.ids, j.last_mark(None)) for j in again.journals]))
+    assert told[0] == told[1]
+
+
+def test_most_of_a_stream_is_compared() -> None:
+    machine, read = StreamMachine(generation(Kind.CHAT), "s"), 0
+    model = ScriptedModel(tuple(b"w%d" % n for n in range(50)))
+    with pytest.MonkeyPatch.context() as patch:
+        loads = orjson.loads
+
+        def counted(payload: bytes) -> Any:
+            nonlocal read
+            read += 1
+            return loads(payload)
+
+        events = ask(machine, model)
+        patch.setattr("node_agent.core.streams.chunk_stream.orjson.loads", counted)
+        for event in events:
+            machine.feed(event)
+    assert read <= 4, "the role, the first, the last"

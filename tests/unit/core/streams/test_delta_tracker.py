@@ -1,0 +1,126 @@
+"""Reasoning and tool calls across a cut: whatever the next engine repeats, and in whatever pieces."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.core.streams.delta_tracker import Deltas
+
+Delta = dict[str, Any]
+
+
+def call(index: int, name: str | None, arguments: str, number: int = 1) -> Delta:
+    function: dict[str, Any] = {"arguments": arguments}
+    told: dict[str, Any] = {"index": index, "function": function}
+    if name is not None:
+        function["name"] = name
+        told |= {"id": f"call-{number}", "type": "function"}
+    return {"tool_calls": [told]}
+
+
+def sums(deltas: list[Delta]) -> tuple[str, dict[int, tuple[str, str, str]]]:
+    """What a client makes of them: the reasoning, and each call's id, name and arguments."""
+    reasoning = ""
+    calls: dict[int, tuple[str, str, str]] = {}
+    for delta in deltas:
+        reasoning += delta.get("reasoning") or ""
+        for told in delta.get("tool_calls") or ():
+            number, name, arguments = calls.get(told["index"], ("", "", ""))
+            function = told["function"]
+            calls[told["index"]] = (
+                number + told.get("id", ""), name + function.get("name", ""), arguments + function["arguments"],
+            )  # fmt: skip
+    return reasoning, calls
+
+
+@st.composite
+def tellings(draw: st.DrawFn) -> tuple[list[Delta], list[Delta]]:
+    """One account, told twice, each time in pieces of its own; the second time with other ids for its calls."""
+    reasoning = draw(st.text("ab ", max_size=8))
+    arguments = draw(st.lists(st.text("xy{}", max_size=8), max_size=3))
+
+    def pieces(text: str) -> list[str]:
+        cuts = sorted(draw(st.sets(st.integers(0, len(text)), max_size=3)) | {0, len(text)})
+        return [text[a:b] for a, b in pairwise(cuts)]
+
+    def telling(number: int) -> list[Delta]:
+        told: list[Delta] = [{"reasoning": piece} for piece in pieces(reasoning)]
+        for index, text in enumerate(arguments):
+            told.append(call(index, f"tool{index}", "", number))
+            told += [call(index, None, piece) for piece in pieces(text)]
+        return told
+
+    return telling(1), telling(2)
+
+
+@given(tellings(), st.integers(0, 30))
+def test_a_client_has_the_whole_account_whoever_told_which_part(
+    told: tuple[list[Delta], list[Delta]], cut: int
+) -> None:
+    first, second = told
+    deltas, heard = Deltas(), []
+    for delta in first[:cut]:
+        deltas.unseen(delta)
+        heard.append(delta)
+    deltas.replay()
+    heard += [new for delta in second if (new := deltas.unseen(delta))]
+    assert deltas.is_level
+    reasoning, calls = sums(heard)
+    right_reasoning, right_calls = sums(first)
+    assert reasoning == right_reasoning
+    assert {index: one[1:] for index, one in calls.items()} == {index: one[1:] for index, one in right_calls.items()}
+    assert all(one[0] in ("call-1", "call-2") for one in calls.values())  # one id each, and never two
+
+
+def told_so_far() -> Deltas:
+    deltas = Deltas()
+    for delta in ({"reasoning": "let me see"}, call(0, "look", '{"a": 1')):
+        deltas.unseen(delta)
+    deltas.replay()
+    return deltas
+
+
+def test_text_is_not_its_business() -> None:
+    deltas = Deltas()
+    assert deltas.unseen({"role": "assistant", "content": "text"}) == {}
+    assert deltas.unseen({"content": ""}) == {}
+    assert deltas.is_empty
+
+
+@pytest.mark.parametrize("delta", [{"reasoning": "hm"}, call(0, "look", "")], ids=str)
+def test_what_a_parser_said_is_its_business(delta: Delta) -> None:
+    deltas = Deltas()
+    deltas.unseen(delta)
+    assert not deltas.is_empty
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [{"reasoning": "let us"}, call(0, "listen", ""), call(0, "look", '{"b"')],
+    ids=["reasoning", "name", "rest"],
+)
+def test_another_account_is_noticed(delta: Delta) -> None:
+    with pytest.raises(ValueError, match="continuation"):
+        told_so_far().unseen(delta)
+
+
+@pytest.mark.parametrize("delta", [{"reasoning": "let me"}, call(0, "look", "")], ids=["reasoning", "call"])
+def test_an_engine_that_has_not_repeated_all_is_not_level(delta: Delta) -> None:
+    deltas = told_so_far()
+    assert deltas.unseen(delta) == {}
+    assert not deltas.is_level
+
+
+def test_what_is_repeated_is_dropped_and_what_is_new_is_told_without_a_second_id() -> None:
+    deltas = told_so_far()
+    assert deltas.unseen({"reasoning": "let me see now"}) == {"reasoning": " now"}
+    assert deltas.unseen(call(0, "look", '{"a": 12', 2)) == {
+        "tool_calls": [{"index": 0, "function": {"arguments": "2"}}]
+    }
+    assert deltas.unseen(call(1, "listen", "", 3)) == call(1, "listen", "", 3)
+    assert deltas.is_level

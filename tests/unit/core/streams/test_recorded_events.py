@@ -1,0 +1,64 @@
+"""Streams of events as a real vLLM 0.32 told them (data/), cut and told again.
+
+The second telling is the same recording under other names, as another engine would choose them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from node_agent.core.openai.generation_request import Kind, read_generation
+from node_agent.core.streams.event_stream import Retelling
+from node_agent.core.streams.state import StreamState
+from tests.unit.core.streams.event_contents import joined, seen
+
+DATA = Path(__file__).parent / "data"
+REQUESTS: dict[str, tuple[str, dict[str, Any]]] = orjson.loads((DATA / "requests.json").read_bytes())
+RECORDED = sorted(path.stem for path in DATA.glob("*.jsonl") if path.stem.startswith(("messages", "responses")))
+RANDOM = {"id", "item_id", "call_id", "created_at", "signature"}
+
+
+def events_of(name: str, *, renamed: bool = False) -> list[bytes]:
+    lines = (DATA / f"{name}.jsonl").read_bytes().splitlines()
+    told = [orjson.loads(line) for line in lines]
+    return [
+        b"event: %b\ndata: %b\n\n" % (event.encode(), orjson.dumps(_renamed(data) if renamed else data))
+        for event, data in told
+    ]
+
+
+def _renamed(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {each: _renamed(value[each], each) for each in value}
+    if isinstance(value, list):
+        return [_renamed(each, key) for each in value]
+    if key in RANDOM and value is not None:
+        return value + 9 if key == "created_at" else f"other-{value}"
+    return value
+
+
+def stream_of(name: str) -> Retelling:
+    path, body = REQUESTS[name]
+    stream = Retelling(read_generation(Kind(path), orjson.dumps(body)), "s")
+    stream.request(("resume",))
+    return stream
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_recorded_stream_goes_on(name: str) -> None:
+    told, again = events_of(name), events_of(name, renamed=True)
+    stream = stream_of(name)
+    right = joined(seen(b"".join(map(stream.feed, told))))
+    assert stream.state is StreamState.COMPLETE
+    for cut in sorted({*range(1, min(12, len(told))), *range(12, len(told), 1 + len(told) // 40), len(told) - 1}):
+        stream = stream_of(name)
+        out = b"".join(map(stream.feed, told[:cut]))
+        stream.lose("reset")
+        stream.request(("resume",))
+        out += b"".join(map(stream.feed, again))
+        assert (stream.state, stream.lost_why) == (StreamState.COMPLETE, "reset"), cut
+        assert joined(seen(out)) == right, cut

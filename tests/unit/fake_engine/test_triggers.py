@@ -1,0 +1,53 @@
+"""Requests that the stand-in fails at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from local.fake_engine.triggers import INTERNAL, Trigger, What, own_fault, read_trigger, triggered
+
+
+def test_a_trigger_is_a_text_and_what_becomes_of_requests_with_it() -> None:
+    triggers = [read_trigger("a=b=dies"), read_trigger("boom=error-500")]
+    assert triggers == [Trigger("a=b", What.DIES), Trigger("boom", What.ERROR_500)]
+    assert triggered(triggers, b'{"prompt":"so a=b it is"}') is What.DIES
+    assert triggered(triggers, b'{"prompt":"boom"}') is What.ERROR_500
+    assert triggered(triggers, b"{}") is None
+
+
+@pytest.mark.parametrize("given", ["", "=dies", "text", "text=", "text=unheard-of"])
+def test_anything_else_is_none(given: str) -> None:
+    with pytest.raises(ValueError, match="not"):
+        read_trigger(given)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"structured_outputs": {"grammar": "root ::= "}}, 500),
+        ({"structured_outputs": {"json": {"$ref": "#"}}}, 500),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "#"}}}}, 500),
+        ({"structured_outputs": {"regex": "("}}, 400),
+        ({"logit_bias": {"99999999": 1}}, 400),
+    ],
+)
+def test_vllms_own_faults_are_the_stand_ins(body: dict[str, Any], status: int) -> None:
+    fault = own_fault(body)
+    assert fault is not None
+    assert fault.status == status
+    assert (fault == INTERNAL) is (status == 500)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"structured_outputs": None, "response_format": {"type": "text"}, "logit_bias": None},
+        {"structured_outputs": {"grammar": 'root ::= "a"', "regex": "a+"}, "logit_bias": {"1": 2}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}},
+    ],
+)
+def test_and_nothing_else_is(body: dict[str, Any]) -> None:
+    assert own_fault(body) is None

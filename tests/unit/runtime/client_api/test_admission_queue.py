@@ -1,0 +1,200 @@
+"""Who comes in at once, who waits, and who is sent away, with what words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
+from node_agent.contract.states import NodeState
+from node_agent.core.failure.attribution import By, judge_loss
+from node_agent.core.node.status import IDLE, Load
+from node_agent.core.routing.admission import Admission
+from node_agent.core.routing.circuit_breaker import FAILURES, MAX_OPEN_S
+from node_agent.core.routing.router import MAX_WAITING, Request, Route
+from node_agent.runtime.client_api.admission_queue import Entrance
+from node_agent.runtime.client_api.buffered_request import ClientGone
+from node_agent.runtime.node.context import Node
+from node_agent.testing.fakes import MemoryRequest
+from tests.unit.runtime.a_node import make_node
+
+FULL = Load(8, MAX_WAITING, 0.5, 0.02, 0.0)
+WANTED = Request("m")
+
+
+def tell(
+    story: Callable[[Node, Entrance], Coroutine[Any, Any, None]], admission: Admission | None = None, model: str = "m"
+) -> None:
+    """A node alone, whose engine can be full."""
+
+    async def run() -> None:
+        node = make_node(0, model)
+        entrance = Entrance(node, lambda: 0.5, admission)
+        letting_in = asyncio.ensure_future(entrance.run())
+        async with asyncio.timeout(10):
+            await story(node, entrance)
+        letting_in.cancel()
+
+    asyncio.run(run())
+
+
+async def until_waiting(node: Node, count: int) -> None:
+    text = f"synkti_requests_waiting {float(count)}".encode()
+    while text not in node.metrics.exposition():  # noqa: ASYNC110 # a figure, not an event
+        await asyncio.sleep(0)
+
+
+def test_who_finds_no_room_waits_and_comes_in_first_come_first_served() -> None:
+    async def story(node: Node, entrance: Entrance) -> None:
+        node.measured(FULL)
+        order: list[int] = []
+
+        async def come(number: int) -> None:
+            await entrance.route(WANTED, MemoryRequest())
+            order.append(number)
+
+        waiting = [asyncio.ensure_future(come(number)) for number in range(3)]
+        await until_waiting(node, 3)
+        node.measured(IDLE)
+        await asyncio.gather(*waiting)
+        assert order == [0, 1, 2]
+        assert b"synkti_requests_waiting 0.0" in node.metrics.exposition()
+
+    tell(story)
+
+
+def test_beyond_the_queue_a_request_hears_429_and_when_to_come_again() -> None:
+    async def story(node: Node, entrance: Entrance) -> None:
+        node.measured(FULL)
+        waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
+        await until_waiting(node, 1)
+        with pytest.raises(FleetFull, match="as many requests wait here as may") as full:
+            await entrance.route(WANTED, MemoryRequest())
+        assert full.value.retry_after_s >= 1
+        waiting.cancel()
+
+    tell(story, Admission(max_waiting=1))
+
+
+def test_who_waited_too_long_is_sent_away() -> None:
+    async def story(node: Node, entrance: Entrance) -> None:
+        node.measured(FULL)
+        with pytest.raises(FleetFull, match="No node had room for this request in time"):
+            await entrance.route(WANTED, MemoryRequest())
+
+    tell(story, Admission(max_wait_s=0.01))
+
+
+def test_who_waited_too_long_for_full_nodes_goes_to_one_with_an_open_breaker() -> None:
+    async def run() -> None:
+        now = 0.0
+        node = make_node(1)
+        node.gossip.clock = lambda: now
+        assert isinstance(node.route(WANTED), Route)
+        for _ in range(FAILURES):
+            node.failed("i-1", judge_loss(By.PEER, "reset"))
+        node.measured(FULL)
+        entrance = Entrance(node, lambda: 0.5, Admission(max_wait_s=0.1))
+        letting_in = asyncio.ensure_future(entrance.run())
+        waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
+        await until_waiting(node, 1)
+        now = 0.2
+        async with asyncio.timeout(10):
+            route = await waiting
+        assert (route.node.instance_id, route.reason) == ("i-1", "last-resort")
+        letting_in.cancel()
+
+    asyncio.run(run())
+
+
+def test_who_has_to_wait_does_not_use_up_the_one_trial_of_a_node_that_failed() -> None:
+    admission = Admission()
+
+    async def run() -> None:
+        now = 0.0
+        node = make_node(1)
+        node.gossip.clock = lambda: now
+        node.become(NodeState.STARTING)
+        for _ in range(FAILURES):
+            node.failed("i-1", judge_loss(By.PEER, "reset"))
+        now = MAX_OPEN_S + 1.0
+        admission.arrive(now, 0.5)  # somebody waits already
+        waiting = asyncio.ensure_future(Entrance(node, lambda: 0.5, admission).route(WANTED, MemoryRequest()))
+        await asyncio.sleep(0)
+        assert len(admission) == 2
+        assert isinstance(node.route(WANTED), Route)
+        waiting.cancel()
+
+    asyncio.run(run())
+
+
+def test_a_client_that_leaves_the_queue_leaves_nothing_behind() -> None:
+    async def story(node: Node, entrance: Entrance) -> None:
+        node.measured(FULL)
+        clients = [MemoryRequest(), MemoryRequest()]
+        first, second = (asyncio.ensure_future(entrance.route(WANTED, client)) for client in clients)
+        await until_waiting(node, 2)
+        clients[0].leave()
+        with pytest.raises(ClientGone):
+            await first
+        node.measured(IDLE)
+        assert (await second).node.instance_id == "i-0"
+
+    tell(story)
+
+
+def test_a_client_that_leaves_the_queue_is_freed_without_a_collector() -> None:
+    class Waited(Request):
+        """A request that can be looked for."""
+
+    async def story(node: Node, entrance: Entrance) -> None:
+        node.measured(FULL)
+        client = MemoryRequest()
+
+        async def served() -> None:
+            with contextlib.suppress(ClientGone):
+                await entrance.route(Waited("m"), client)
+
+        task = asyncio.ensure_future(served())
+        await until_waiting(node, 1)
+        client.leave()
+        await task
+        client._gone = None  # as a door does at the end of a request
+        assert not any(type(each) is Waited for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        tell(story)
+    finally:
+        gc.enable()
+
+
+def test_a_model_that_nobody_serves_is_said_at_once_also_where_others_wait() -> None:
+    async def story(node: Node, entrance: Entrance) -> None:
+        node.measured(FULL)
+        waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
+        await until_waiting(node, 1)
+        with pytest.raises(RequestRejected, match="served: m") as refused:
+            await entrance.route(Request("another"), MemoryRequest())
+        assert (refused.value.status, refused.value.code) == (404, "model_not_found")
+        waiting.cancel()
+
+    tell(story)
+
+
+def test_a_node_that_goes_while_requests_wait_answers_them() -> None:
+    async def story(node: Node, entrance: Entrance) -> None:
+        node.measured(FULL)
+        waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
+        await until_waiting(node, 1)
+        node.become(NodeState.DRAINING)
+        with pytest.raises(NoReadyPeer):
+            await waiting
+
+    tell(story)

@@ -1,0 +1,204 @@
+"""Requests that are not continued, at engines that a test plays: asked again, passed on, and never ended in doubt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
+from node_agent.core.openai import sse
+from node_agent.core.routing.router import Request, Route
+from node_agent.core.streams.state import LOST_EVENT
+from node_agent.ports import ExchangeLost
+from node_agent.runtime.client_api.buffered_request import WholeRequest, WholeRequests
+from node_agent.runtime.engine.client import ENGINE_HEADER
+from node_agent.runtime.engine.keepalive import OVERTAKEN, SIGN
+from node_agent.testing.fakes import MemoryRequest
+from tests.unit.runtime.a_node import make_node
+
+ASKED = WholeRequest("POST", "/v1/responses", {}, b"{}", Request("m"))
+TOKEN = b'event: response.output_text.delta\ndata: {"delta":"a"}\n\n'
+LAST = b"event: response.completed\ndata: {}\n\n"
+
+
+class Stream:
+    """An event stream in these parts; then its end, or its loss."""
+
+    status, is_event_stream = 200, True
+    headers: dict[bytes, bytes] = {}  # noqa: RUF012 # never changed
+
+    def __init__(self, *parts: bytes, then: str | None = None) -> None:
+        self._parts = list(parts)
+        self._then = then
+
+    async def head(self) -> None:
+        """It has come."""
+
+    async def read(self) -> bytes:
+        if self._parts:
+            return self._parts.pop(0)
+        if self._then is not None:
+            raise ExchangeLost(self._then)
+        return b""
+
+    async def pipe(self, sink: Callable[[bytes], None]) -> None:
+        while data := await self.read():
+            sink(data)
+
+    def pause(self, paused: bool) -> None:
+        """Nobody is slow here."""
+
+    def abort(self, why: str) -> None:
+        """Nobody goes away here."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def ask(*answers: Stream) -> tuple[MemoryRequest, list[str]]:
+    """What the client got, and the nodes that were asked, one for each answer."""
+    client, asked = MemoryRequest(), list[str]()
+    left = list(answers)
+
+    class Engines:
+        def ask(self, node: Any, *_: object, **__: object) -> Stream:
+            asked.append(node.instance_id)
+            return left.pop(0)
+
+        async def turn(self, node: Any) -> None:
+            """Nobody has to wait here."""
+
+    async def story() -> None:
+        node = make_node(2)
+        engines: Any = Engines()
+        async with asyncio.timeout(5):
+            await WholeRequests(node, engines).answer(ASKED, Route(node.status(), "prefix"), client)
+
+    asyncio.run(story())
+    return client, asked
+
+
+def error_in(client: MemoryRequest) -> dict[str, Any] | None:
+    """The error that the stream ended with."""
+    assert client.is_ended
+    _, payload = sse.SseParser().feed(client.answer)[-1]
+    found: dict[str, Any] | None = orjson.loads(payload).get("error")
+    return found
+
+
+def test_a_stream_of_another_route_passes_as_it_is() -> None:
+    client, asked = ask(Stream(TOKEN, TOKEN, LAST))
+    assert client.answer == TOKEN * 2 + LAST
+    assert asked == ["i-0"]
+
+
+@pytest.mark.parametrize("sign", [SIGN, OVERTAKEN])
+def test_a_peers_signs_of_life_are_not_for_the_client(sign: bytes) -> None:
+    client, asked = ask(Stream(sign, sign * 2, TOKEN, sign, sign + TOKEN, LAST))
+    assert client.answer == TOKEN * 2 + LAST
+    assert asked == ["i-0"]
+    client, asked = ask(Stream(sign), Stream(TOKEN, LAST))
+    assert (client.answer, len(asked)) == (TOKEN + LAST, 2)
+
+
+@pytest.mark.parametrize(
+    ("parts", "then", "why"),
+    [
+        ([TOKEN, TOKEN], None, "eof"),
+        ([TOKEN, TOKEN[:20]], None, "eof"),
+        ([TOKEN], "reset", "reset"),
+        ([TOKEN, b"\n\n" + sse.named(LOST_EVENT, b"silence")], None, "silence"),
+    ],
+    ids=["a clean end", "half an event", "a reset", "a peer's word"],
+)
+def test_one_that_is_lost_midway_ends_with_an_explicit_error(
+    parts: Sequence[bytes], then: str | None, why: str
+) -> None:
+    client, asked = ask(Stream(*parts, then=then))
+    error = error_in(client)
+    assert error is not None
+    assert (error["code"], asked) == ("engine_lost", ["i-0"])
+    assert f"({why})" in error["message"]
+    assert LOST_EVENT not in client.answer
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [Stream(), Stream(then="eof"), Stream(b"\n\n" + sse.named(LOST_EVENT, b"reset"))],
+    ids=["empty", "eof", "word"],
+)
+def test_one_that_is_lost_before_its_first_byte_is_asked_elsewhere(lost: Stream) -> None:
+    client, asked = ask(lost, Stream(TOKEN, LAST))
+    assert client.answer == TOKEN + LAST
+    assert len(set(asked)) == 2
+
+
+def test_engines_run_out_with_words() -> None:
+    with pytest.raises(NoReadyPeer, match="lost by 3 nodes"):
+        ask(*(Stream() for _ in range(3)))
+
+
+# whose fault it is
+
+
+class Answered(Stream):
+    """An answer in one piece. marked: as a peer's door marks its engine's."""
+
+    is_event_stream = False
+
+    def __init__(self, status: int, body: bytes, *, marked: bool = True) -> None:
+        super().__init__(body)
+        self.status = status
+        self.headers = {ENGINE_HEADER: b"1"} if marked else {}
+
+    async def read_all(self, max_bytes: int) -> bytes:
+        return await self.read()
+
+
+class Died(Stream):
+    async def head(self) -> None:
+        raise ExchangeLost("engine-died 2 alone", passed_on=True)
+
+
+ERROR = b'{"error":{"message":"it","type":"InternalServerError","param":null,"code":500}}'
+GOOD = b'{"choices":[]}'
+
+
+@pytest.mark.parametrize("status", [401, 404, 413, 429, 500, 503])
+def test_a_peer_doors_own_status_is_never_the_clients(status: int) -> None:
+    refused = Answered(status, b'{"error":{"message":"not a peer","code":"not_a_peer"}}', marked=False)
+    client, asked = ask(Stream(then="reset"), refused, Answered(200, GOOD))
+    assert (client.status, client.answer, len(asked)) == (200, GOOD, 3)
+
+
+def test_an_error_of_the_request_gets_one_more_engine_and_is_then_passed_on_and_final() -> None:
+    client, asked = ask(Answered(500, ERROR), Answered(500, ERROR))
+    assert (client.status, client.answer, len(asked)) == (500, ERROR, 2)
+    assert client.told[b"x-should-retry"] == b"false"
+
+
+@pytest.mark.parametrize("status", [307, 400, 404, 422])
+def test_a_refusal_is_passed_on_at_once(status: int) -> None:
+    client, asked = ask(Answered(status, b'{"detail":"no"}'))
+    assert (client.status, client.answer, len(asked)) == (status, b'{"detail":"no"}', 1)
+    assert b"x-should-retry" not in client.told
+
+
+def test_an_error_without_words_is_one_in_openais_form() -> None:
+    client, _ = ask(Answered(500, b""), Answered(500, b"Internal Server Error"))
+    assert (client.status, orjson.loads(client.answer)["error"]["code"]) == (500, "engine_error")
+
+
+def test_engines_without_room_are_a_429() -> None:
+    with pytest.raises(FleetFull):
+        ask(*[Answered(429, b'{"error":{"message":"busy"}}') for _ in range(3)])
+
+
+def test_a_request_that_ends_two_engines_ends_no_third() -> None:
+    with pytest.raises(RequestRejected, match="Two engines ended") as refused:
+        ask(Died(), Died(), Answered(200, GOOD))
+    assert (refused.value.status, refused.value.code) == (422, "request_kills_engines")

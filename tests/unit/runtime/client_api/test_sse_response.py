@@ -1,0 +1,96 @@
+"""What a streaming client receives while nothing happens: a head in time, then something now and then."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from node_agent.core.openai.client_headers import StreamReader
+from node_agent.runtime.client_api import sse_response as replies
+from node_agent.runtime.client_api.sse_response import Reply
+from node_agent.testing.fakes import MemoryRequest
+
+KEEPS_IDS = StreamReader(uses_ids=True)
+PLAIN = StreamReader(uses_ids=False)
+SDK = StreamReader(uses_ids=False, parses=True)
+EVENT_SOURCE = StreamReader(uses_ids=True, reconnects=True, parses=True)
+
+
+def played(
+    monkeypatch: pytest.MonkeyPatch,
+    early_s: float,
+    events: list[int],
+    reader: StreamReader = KEEPS_IDS,
+    *,
+    path: str = "/v1/chat/completions",
+    ended: bool = False,
+) -> MemoryRequest:
+    """What a client receives; events: how many it had at each look, of which there is about one a second."""
+    monkeypatch.setattr(replies, "EARLY_HEAD_S", early_s)
+    client = MemoryRequest(target=path)
+
+    async def story() -> None:
+        reply = Reply(client, "s", path, reader)
+        if ended:
+            reply.fail(503, "code", "message")
+        for count in events:
+            reply.keep_alive(count)
+
+    asyncio.run(story())
+    return client
+
+
+def test_the_head_comes_before_any_engine_answers_and_comments_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = played(monkeypatch, 0.0, [0, 0, 5, 5])
+    assert client.status == 200
+    assert client.told[b"x-synkti-stream"] == b"s"
+    assert client.sent == [b": waiting\n"] * 3
+
+
+@pytest.mark.parametrize(("reader", "idle"), [(PLAIN, b"\n\n"), (SDK, b": waiting\n")], ids=["plain", "sdk"])
+def test_who_keeps_no_ids_is_left_alone_for_as_long_as_proxies_wait(
+    monkeypatch: pytest.MonkeyPatch, reader: StreamReader, idle: bytes
+) -> None:
+    """A comment breaks programs that take every block for data, and a blank line breaks older SDKs for Go."""
+    client = played(monkeypatch, 0.0, [0] * 14, reader)
+    assert (client.status, client.sent) == (0, [])
+    client = played(monkeypatch, 0.0, [0] * 15 + [1] + [1] * 29, reader)
+    assert (client.status, client.sent) == (200, [idle, idle])
+
+
+def test_an_event_source_is_told_to_come_back_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert played(monkeypatch, 0.0, [0], EVENT_SOURCE).sent == [b"retry: 250\n", b": waiting\n"]
+
+
+def test_until_then_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = played(monkeypatch, 60.0, [0, 0])
+    assert (client.status, client.sent) == (0, [])
+
+
+def test_after_the_end_nothing_more_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = played(monkeypatch, 0.0, [0, 0], ended=True)
+    assert (client.status, client.is_ended, len(client.sent)) == (503, True, 1)
+    assert b'"code":"code"' in client.answer
+
+
+def test_nothing_is_added_to_what_a_client_has_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "EARLY_HEAD_S", 0.0)
+    client = MemoryRequest()
+
+    async def story() -> None:
+        reply = Reply(client, "s", "/v1/chat/completions", KEEPS_IDS)
+        client.lag(True)
+        for _ in range(5):
+            reply.keep_alive(0)
+        assert (client.status, client.sent) == (0, [])
+        client.lag(False)
+        reply.keep_alive(0)
+        assert client.sent == [b": waiting\n"]
+
+    asyncio.run(story())
+
+
+def test_an_error_has_the_form_that_its_routes_clients_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = played(monkeypatch, 0.0, [], path="/v1/messages", ended=True)
+    assert client.answer.startswith(b'{"type":"error","error":{"type":"overloaded_error","message":"message"')

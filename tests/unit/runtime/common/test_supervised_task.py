@@ -1,0 +1,79 @@
+"""A loop that outlives its bugs: counted, logged within bounds, started again with backoff, ended when it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from node_agent.runtime.common.metrics import Metrics
+from node_agent.runtime.common.supervised_task import Unexpected, keep_running
+from tests.borders.virtual_time import play
+
+
+def counted(metrics: Metrics, where: str) -> float:
+    return float(metrics.unexpected.labels(where)._value.get())
+
+
+def test_a_loop_that_raises_is_started_again_ever_later_and_each_time_is_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics, begun = Metrics(), list[float]()
+
+    async def story() -> None:
+        clock = asyncio.get_running_loop().time
+
+        async def loop() -> None:
+            begun.append(clock())
+            raise ZeroDivisionError
+
+        running = asyncio.create_task(keep_running("gossip", loop, Unexpected(metrics, clock), lambda: 0.0))
+        await asyncio.sleep(60.0)
+        running.cancel()
+        await asyncio.wait({running})
+        assert running.cancelled()
+
+    play(story)
+    waits = [later - earlier for earlier, later in itertools.pairwise(begun)]
+    assert waits == sorted(waits)
+    assert waits[0] < 0.5
+    assert waits[-1] > 5.0
+    assert counted(metrics, "gossip") == len(begun)
+    assert "ZeroDivisionError" in caplog.text
+    assert "Traceback" in caplog.text
+    assert len(caplog.records) <= len(begun)
+
+
+def test_a_loop_that_ends_is_not_started_again_and_a_group_of_errors_is_one_bug() -> None:
+    metrics, turns = Metrics(), list[int]()
+
+    async def loop() -> None:
+        turns.append(1)
+        if len(turns) == 1:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_fail())
+
+    async def story() -> None:
+        await keep_running("metadata", loop, Unexpected(metrics, asyncio.get_running_loop().time), lambda: 0.0)
+
+    play(story)
+    assert len(turns) == 2
+    assert counted(metrics, "metadata") == 1
+
+
+async def _fail() -> None:
+    raise KeyError("a bug")
+
+
+def test_what_escapes_from_a_callback_is_counted() -> None:
+    metrics = Metrics()
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(Unexpected(metrics, loop.time).of_loop)
+        loop.call_soon(lambda: 1 / 0)
+        await asyncio.sleep(0.1)
+
+    play(story)
+    assert counted(metrics, "callback") == 1

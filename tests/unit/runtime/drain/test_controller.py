@@ -1,0 +1,129 @@
+"""A drain as the node carries it out, and the record that it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from node_agent.contract.drain_record import DrainRecord
+from node_agent.contract.states import NodeState
+from node_agent.core.common.address import Address
+from node_agent.core.node.lifecycle import Publish
+from node_agent.runtime.drain.controller import Draining
+from node_agent.runtime.engine.active_requests import Served, ServedRequests
+from node_agent.runtime.node.context import Node
+from tests.unit.runtime.a_node import make_node
+
+
+class Exchange:
+    """A request at the engine: `pieces` came, one each 10 ms."""
+
+    def __init__(self, pieces: int) -> None:
+        self.pieces = pieces
+        self.status, self.is_event_stream = 200, True
+        self.began_at, self.heard_at = 100.0, 100.0 + 0.01 * (pieces - 1)
+        self.aborted: list[str] = []
+
+    def abort(self, why: str) -> None:
+        self.aborted.append(why)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Engine:
+    """The Http port: each request is one of these."""
+
+    def __init__(self) -> None:
+        self.pieces = 50
+        self.exchanges: list[Exchange] = []
+
+    def ask(self, *_: object, **__: object) -> Exchange:
+        self.exchanges.append(Exchange(self.pieces))
+        return self.exchanges[-1]
+
+
+class Stage:
+    def __init__(self, peers: int) -> None:
+        self.now = 1_000.0
+        self.node: Node = make_node(peers)
+        self.node.clock = lambda: self.now
+        self.engine = Engine()
+        http: Any = self.engine
+        self.served = ServedRequests(self.node, http, Address("127.0.0.1", 1))
+        self.kept: list[DrainRecord] = []
+        self.left: list[Sequence[str]] = []
+        self.draining = Draining(self.node, self.served, self.kept.append, self.left.append)
+
+    def ask(self, max_tokens: int | None) -> Served:
+        headers = {"x-request-id": f"stream-{len(self.engine.exchanges)}"}
+        return self.served.ask("POST", "/v1/completions", headers, b"x" * 400, max_tokens, 1.0)
+
+    def begin(self, left_s: float) -> float:
+        self.node.become(NodeState.DRAINING)
+        deadline = self.now + left_s
+        self.draining.begin(Publish(NodeState.DRAINING, "notice-seen", "imds", self.now - 0.1, deadline))
+        return deadline
+
+    @property
+    def steps(self) -> dict[str, int | None]:
+        return {step.step: step.count for step in self.kept[-1].steps}
+
+
+def tell(story: Callable[[Stage], None], peers: int = 2) -> None:
+    async def run() -> None:
+        story(Stage(peers))
+
+    asyncio.run(run())
+
+
+def test_what_cannot_finish_is_given_to_who_has_room_and_the_record_says_so() -> None:
+    def story(stage: Stage) -> None:
+        short, long, unknown = stage.ask(200), stage.ask(100_000), stage.ask(None)
+        deadline = stage.begin(60.0)
+        stage.draining.move(deadline)
+        told = [exchange.aborted for exchange in stage.engine.exchanges]
+        assert told[0] == []
+        assert all(word[0].startswith("handoff to i-") for word in told[1:])
+        assert [set(streams) for streams in stage.left] == [{"stream-1", "stream-2"}]
+        for gone in (long, unknown):
+            gone.close()
+        stage.now += 2.0
+        short.close()
+        stage.draining.move(deadline)
+        stage.draining.tell("retired")
+        assert stage.steps == {
+            "asked": None, "cordoned": None, "planned": 2, "handed-off": 2, "finished": 1, "retired": None,
+        }  # fmt: skip
+        told_json = stage.kept[-1].to_json()
+        assert [step["left_s"] for step in told_json["steps"] if step["step"] in ("asked", "finished")] == [60.1, 58.0]
+
+    tell(story)
+
+
+def test_with_nobody_to_go_on_streams_stay_until_the_last_moments() -> None:
+    def story(stage: Stage) -> None:
+        stage.ask(None)
+        deadline = stage.begin(60.0)
+        stage.draining.move(deadline)
+        assert stage.engine.exchanges[0].aborted == []
+        stage.now = deadline - 5.0
+        stage.draining.move(deadline)
+        assert stage.engine.exchanges[0].aborted == ["handoff"]
+
+    tell(story, peers=0)
+
+
+def test_clients_that_are_closed_are_counted_and_what_was_never_a_drain_leaves_no_record() -> None:
+    def story(stage: Stage) -> None:
+        stage.draining.tell("retired")
+        assert stage.kept == []
+        assert stage.draining.record is None
+        stage.ask(None)
+        stage.begin(8.0)
+        stage.draining.close(clients=3)
+        assert stage.steps["clients-closed"] == 3
+        assert stage.steps["handed-off"] == 1
+
+    tell(story)

@@ -1,0 +1,313 @@
+"""Requests at an engine that dies: what their entries learn, and how suspects are asked one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from node_agent.core.common.address import Address
+from node_agent.core.failure.attribution import By, judge_loss
+from node_agent.core.failure.report import Death, read_death, read_loss
+from node_agent.ports import ExchangeLost
+from node_agent.runtime.engine import active_requests as module
+from node_agent.runtime.engine.active_requests import ServedRequests, WatchedGroup
+from tests.unit.runtime.a_node import make_node
+
+DEAD = orjson.dumps({"error": {"message": "EngineCore encountered an issue. See stack trace (above)."}})
+
+
+class Exchange:
+    """A response whose bytes and end a test gives. heard_at: 0 while nothing was sent."""
+
+    is_event_stream = False
+    headers: dict[bytes, bytes] = {}  # noqa: RUF012 # never changed
+    status, pieces, began_at, heard_at = 200, 0, 0.0, 1.0
+
+    def __init__(self) -> None:
+        self.told: asyncio.Queue[bytes | str] = asyncio.Queue()
+
+    async def head(self) -> None:
+        self._read(await self.told.get())
+
+    async def read(self) -> bytes:
+        return self._read(await self.told.get())
+
+    async def read_all(self, max_bytes: int) -> bytes:
+        return await self.read()
+
+    async def pipe(self, sink: Callable[[bytes], None]) -> None:
+        while data := await self.read():
+            sink(data)
+
+    def _read(self, told: bytes | str) -> bytes:
+        if isinstance(told, str):
+            raise ExchangeLost(told)
+        return told
+
+    def abort(self, why: str) -> None:
+        self.told.put_nowait(why)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Client:
+    """Where the engine is asked. health: the status of its /health, None where nobody answers."""
+
+    def __init__(self) -> None:
+        self.health: int | None = 200
+        self.exchanges: list[Exchange] = []
+
+    def ask(self, *_: object, **__: object) -> Exchange:
+        self.exchanges.append(Exchange())
+        return self.exchanges[-1]
+
+    async def open(self, *_: object, **__: object) -> Exchange:
+        if self.health is None:
+            raise ExchangeLost("refused")
+        exchange = Exchange()
+        exchange.status = self.health
+        return exchange
+
+
+class Group:
+    """An engine's process, whose end a test gives."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def start(self) -> None:
+        self.ended = asyncio.get_running_loop().create_future()
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self.ended)
+
+    def note_shared_memory(self) -> None:
+        """Nobody has any."""
+
+    async def stop(self, grace_s: float) -> None:
+        if not self.ended.done():
+            self.ended.set_result(-9)
+
+
+class Stage:
+    def __init__(self) -> None:
+        self.client = Client()
+        client: Any = self.client
+        self.served = ServedRequests(make_node(0), client, Address("h", 1))
+        self.inner = Group()
+        self.group = WatchedGroup(self.inner, self.served)
+        self.watching: asyncio.Task[int] | None = None
+
+    async def start(self) -> None:
+        await self.group.start()
+        self.watching = asyncio.ensure_future(self.group.wait())
+
+    def ask(self, turn: module.Turn | None = None) -> tuple[module.Served, Exchange]:
+        one = self.served.ask("POST", "/v1/completions", {}, b"{}", None, 9.0, turn=turn)
+        return one, self.client.exchanges[-1]
+
+    async def loss(self, waiting: Awaitable[object]) -> str:
+        with pytest.raises(ExchangeLost) as lost:
+            await waiting
+        return lost.value.why
+
+
+def play(story: Callable[[Stage], Awaitable[None]]) -> None:
+    async def run() -> None:
+        stage = Stage()
+        await stage.start()
+        async with asyncio.timeout(10):
+            await story(stage)
+        if stage.watching is not None:
+            stage.watching.cancel()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("why", ["reset", "eof", "broken", "refused"])
+def test_whoever_waits_for_an_engine_that_dies_learns_that_it_died(why: str) -> None:
+    async def story(stage: Stage) -> None:
+        one, exchange = stage.ask()
+        waiting = asyncio.ensure_future(stage.loss(one.head()))
+        exchange.told.put_nowait(why)  # a connection breaks before its process is gone
+        await asyncio.sleep(0)
+        stage.inner.ended.set_result(134)
+        assert read_death(await waiting) == Death("1", alone=True)
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("parts", "is_blamed"),
+    [([], True), ([b"event: response.created\ndata: {}\n\n"], True), ([b"data: 1\n\n"], False)],
+)
+def test_behind_a_head_there_is_no_answer_yet_and_behind_the_first_bytes_there_is(
+    parts: list[bytes], is_blamed: bool
+) -> None:
+    async def story(stage: Stage) -> None:
+        one, exchange = stage.ask()
+        got: list[bytes] = []
+        exchange.told.put_nowait(b"")
+        await one.head()
+        for part in parts:
+            exchange.told.put_nowait(part)
+        exchange.told.put_nowait("reset")
+        stage.inner.ended.set_result(134)
+        line = await stage.loss(one.pipe(got.append))
+        assert got == parts
+        assert (read_death(line) is not None) is is_blamed
+
+    play(story)
+
+
+def test_a_connection_that_breaks_under_a_living_engine_is_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_DEATH_WITHIN_S", 0.01)
+
+    async def story(stage: Stage) -> None:
+        one, exchange = stage.ask()
+        exchange.told.put_nowait("reset")
+        assert await stage.loss(one.head()) == "reset"
+
+    play(story)
+
+
+def test_an_answer_in_one_piece_that_is_long_under_way_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "begins_within_s", lambda body_bytes: 0.0)
+
+    async def story(stage: Stage) -> None:
+        one, whole = stage.ask()
+        other, stream = stage.ask()
+        stream.is_event_stream = True
+        stage.inner.ended.set_result(134)
+        for each in (whole, stream):
+            each.told.put_nowait("reset")
+        assert await stage.loss(one.head()) == "reset"
+        assert read_death(await stage.loss(other.head())) == Death("1", alone=True)
+
+    play(story)
+
+
+def test_an_engine_that_is_ended_because_it_is_stuck_is_a_death_to_those_without_an_answer() -> None:
+    async def story(stage: Stage) -> None:
+        one, _ = stage.ask()
+        other, exchange = stage.ask()
+        exchange.told.put_nowait(b"")
+        await other.head()
+        exchange.told.put_nowait(b"data: 1\n\n")
+        await other.read()
+        stage.served.lose_all("engine-stuck")
+        line = await stage.loss(one.head())
+        assert (read_loss(line), read_death(line)) == (("engine-stuck", None), Death("1", alone=True))
+        assert await stage.loss(other.read()) == "engine-stuck"
+
+    play(story)
+
+
+def test_what_was_never_sent_cannot_have_ended_anything() -> None:
+    async def story(stage: Stage) -> None:
+        one, exchange = stage.ask()
+        exchange.heard_at = 0.0
+        stage.inner.ended.set_result(134)
+        exchange.told.put_nowait("refused")
+        assert await stage.loss(one.head()) == "refused"
+
+    play(story)
+
+
+@pytest.mark.parametrize(("health", "is_dead"), [(503, True), (None, True), (200, False)])
+@pytest.mark.parametrize("streams", [True, False])
+def test_an_api_server_that_says_its_engine_is_dead_is_believed_if_its_health_agrees(
+    health: int | None, is_dead: bool, streams: bool
+) -> None:
+    async def story(stage: Stage) -> None:
+        stage.client.health = health
+        one, exchange = stage.ask()
+        exchange.told.put_nowait(b"")
+        await one.head()
+        exchange.status = 200 if streams else 500
+        exchange.told.put_nowait(b"data: %b\n\n" % DEAD if streams else DEAD)
+        exchange.told.put_nowait(b"")
+        waiting = one.pipe(lambda data: None) if streams else one.read_all(99)
+        if is_dead:
+            assert read_death(await stage.loss(waiting)) == Death("1", alone=True)
+        else:
+            await waiting
+
+    play(story)
+
+
+def test_who_comes_to_an_engine_that_is_dead_already_did_not_end_it() -> None:
+    """An API server answers for seconds after its core has ended."""
+
+    async def story(stage: Stage) -> None:
+        stage.client.health = 503
+        for is_first in (True, False):
+            one, exchange = stage.ask()
+            exchange.status = 500
+            exchange.told.put_nowait(DEAD)
+            line = await stage.loss(one.read_all(99))
+            assert (read_death(line) is not None) is is_first
+            assert is_first or judge_loss(By.ENGINE, line).why == "not-serving"
+
+    play(story)
+
+
+def test_suspects_are_asked_one_at_a_time_until_the_one_before_is_answered() -> None:
+    async def story(stage: Stage) -> None:
+        first, exchange = stage.ask(await stage.served.turn())
+        second = asyncio.ensure_future(stage.served.turn())
+        await asyncio.sleep(0)
+        assert not second.done()
+        exchange.told.put_nowait(b"")
+        await first.head()
+        exchange.told.put_nowait(b"data: 1\n\n")
+        await first.read()
+        await second
+        third = asyncio.ensure_future(stage.served.turn())
+        await asyncio.sleep(0)
+        assert not third.done()
+        other, _ = stage.ask(second.result())
+        other.close()
+        (await third).end()
+        first.close()
+
+    play(story)
+
+
+def test_a_suspect_does_not_wait_for_ever_and_is_then_not_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TURN_WITHIN_S", 0.01)
+
+    async def story(stage: Stage) -> None:
+        one, first = stage.ask(await stage.served.turn())
+        other, second = stage.ask(await stage.served.turn())
+        innocent, third = stage.ask()
+        stage.inner.ended.set_result(134)
+        for each in (first, second, third):
+            each.told.put_nowait("reset")
+        lines = [await stage.loss(each.head()) for each in (one, other, innocent)]
+        assert [read_death(line) for line in lines] == [Death("1", alone=False)] * 3
+        one.close()
+        other.close()
+        (await stage.served.turn()).end()
+
+    play(story)
+
+
+def test_the_next_engine_is_another_life_and_one_that_is_stopped_has_ended() -> None:
+    async def story(stage: Stage) -> None:
+        one, exchange = stage.ask()
+        await stage.group.stop(0.0)
+        await stage.start()
+        later, _ = stage.ask()
+        exchange.told.put_nowait("reset")
+        assert read_death(await stage.loss(one.head())) == Death("1", alone=True)
+        assert stage.served.life.number == 2
+        assert not stage.served.life.has_ended
+        later.close()
+
+    play(story)

@@ -1,0 +1,98 @@
+"""What a node says of its engine's load: counted here, and read of vLLM's own figures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from node_agent.contract.states import NodeState
+from node_agent.core.common.address import Address
+from node_agent.ports import ExchangeLost
+from node_agent.runtime.engine.active_requests import ServedRequests
+from node_agent.runtime.engine.load_monitor import EngineLoad
+from tests.unit.runtime.a_node import make_node
+
+ADDRESS = Address("127.0.0.1", 1)
+
+
+def figures(running: int, waiting: int, kv_use: float) -> bytes:
+    named = {"num_requests_running": running, "num_requests_waiting": waiting, "kv_cache_usage_perc": kv_use}
+    return "".join(f"vllm:{name} {value}\n" for name, value in named.items()).encode()
+
+
+class Exchange:
+    pieces = status = 0
+    is_event_stream = False
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    async def read_all(self, max_bytes: int) -> bytes:
+        return self._text
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Engine:
+    """Answers /metrics with `text`, or not at all where it is None. asked: how often."""
+
+    def __init__(self) -> None:
+        self.text: bytes | None = b""
+        self.asked = 0
+
+    async def open(self, *_: object, **__: object) -> Exchange:
+        self.asked += 1
+        if self.text is None:
+            raise ExchangeLost("silence")
+        return Exchange(self.text)
+
+    def ask(self, *_: object, **__: object) -> Exchange:
+        return Exchange(b"")
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not check():  # noqa: ASYNC110 # of any condition
+            await asyncio.sleep(0.01)
+
+
+def test_waiting_and_kv_use_are_the_engines_word_and_the_number_of_requests_is_counted() -> None:
+    async def story() -> None:
+        node, engine = make_node(0), Engine()
+        http: Any = engine
+        served = ServedRequests(node, http, ADDRESS)
+        for _ in range(3):
+            served.ask("POST", "/", {}, b"", None, 1.0)
+        loads = EngineLoad(node, served, http, ADDRESS, lambda: 1_200.0)
+        engine.text = figures(1, 2, 0.5)
+        looking = asyncio.ensure_future(loads.run())
+        await until(lambda: node.load_of("i-0").waiting == 2)
+        load = node.load_of("i-0")
+        assert (load.running, load.in_flight, load.kv_use, load.prefill_tokens_s) == (1, 3, 0.5, 1_200.0)
+
+        # One that says nothing, or nonsense: no reason to believe that its queue is empty, or longer than it can be.
+        engine.text, asked = None, engine.asked
+        await until(lambda: engine.asked > asked)
+        assert loads.load().waiting == 2
+        engine.text, asked = figures(9, 99, 2.0), engine.asked
+        await until(lambda: engine.asked > asked + 1)
+        assert (loads.load().in_flight, loads.load().kv_use) == (3, 1.0)
+        looking.cancel()
+
+    asyncio.run(story())
+
+
+def test_an_engine_that_is_not_ready_is_not_asked() -> None:
+    async def story() -> None:
+        node, engine = make_node(0), Engine()
+        node.become(NodeState.STARTING)
+        http: Any = engine
+        loads = EngineLoad(node, ServedRequests(node, http, ADDRESS), http, ADDRESS, lambda: 0.0)
+        looking = asyncio.ensure_future(loads.run())
+        await until(lambda: node.router.own_load.load_version > 1)
+        assert engine.asked == 0
+        looking.cancel()
+
+    asyncio.run(story())

@@ -1,0 +1,379 @@
+"""The watch of a node's engine, on virtual time, with an engine that a test plays: the Http port itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from node_agent.contract.names import SIGNS_HEADER
+from node_agent.core.common.address import Address
+from node_agent.core.continuation.timeouts import FIRST_TOKEN_S, MIN_SILENCE_S, sign_every_s
+from node_agent.core.engine.liveness import STUCK_S
+from node_agent.ports import ExchangeLost
+from node_agent.runtime.engine.active_requests import Served, ServedRequests
+from node_agent.runtime.engine.keepalive import OVERTAKEN, SIGN, SignsOfLife
+from node_agent.runtime.engine.load_monitor import EngineLoad
+from node_agent.runtime.engine.watchdog import EngineWatch
+from node_agent.testing.fakes import MemoryEngineSteps, MemoryRequest
+from tests.borders.virtual_time import play
+from tests.unit.runtime.a_node import make_node
+
+ADDRESS = Address("127.0.0.1", 8002)
+WITHIN_S = 15.0
+
+
+class Exchange:
+    """A request at the engine: a stream whose tokens a test sends, /metrics or a probe, which the core answers."""
+
+    status = 200
+    headers: Mapping[bytes, bytes] = {}  # never changed
+
+    def __init__(self, engine: Engine, *, stream: bool) -> None:
+        self._engine = engine
+        self.is_event_stream = stream
+        self.began_at = 0.0
+        self.heard_at = engine.now
+        self.pieces = 0
+        self.lost: str | None = None
+        self.paused = False
+
+    def send(self) -> None:
+        """A token comes."""
+        if self.lost is None:
+            self.heard_at = self._engine.now
+            self.began_at = self.began_at or self.heard_at
+            self.pieces += 1
+            self._engine.generated += 1
+
+    def pause(self, paused: bool) -> None:
+        self.paused = paused
+
+    def abort(self, why: str) -> None:
+        self.lost = self.lost or why
+
+    async def read_all(self, max_bytes: int) -> bytes:
+        return self._engine.metrics()
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass
+class Engine:
+    """step_s: of its core, None for one that hangs; deaf: its API server answers nothing."""
+
+    step_s: float | None = 0.02
+    deaf: bool = False
+    waiting: int = 0
+    preemptions: int = 0
+    generated: int = 0
+    shows: bool = True
+    probes: int = 0
+    at_once: int = 0
+    most_at_once: int = 0
+    streams: list[Exchange] = field(default_factory=list)
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def metrics(self) -> bytes:
+        figures = {
+            "num_requests_running": len(self.streams) - self.waiting,
+            "num_requests_waiting": self.waiting,
+            "kv_cache_usage_perc": 0.5,
+            "num_preemptions_total": self.preemptions,
+            "generation_tokens_total": self.generated,
+        }
+        return (
+            b"".join(b"vllm:%b %d\n" % (name.encode(), value) for name, value in figures.items()) if self.shows else b""
+        )
+
+    def ask(self, *_: object, **__: object) -> Exchange:
+        self.streams.append(Exchange(self, stream=True))
+        return self.streams[-1]
+
+    async def open(self, address: Address, method: str, target: str, **more: Any) -> Exchange:
+        if target == "/v1/completions":
+            await self._probed(more["silence_s"])
+        if self.deaf:
+            await asyncio.sleep(more["silence_s"])
+            raise ExchangeLost("silence")
+        return Exchange(self, stream=False)
+
+    async def _probed(self, silence_s: float) -> None:
+        self.probes += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            began = self.now
+            while self.step_s is None or self.now - began < self.step_s:
+                await asyncio.sleep(0.01)
+                if self.now - began > silence_s:
+                    raise ExchangeLost("silence")
+            self.generated += 1
+        finally:
+            self.at_once -= 1
+
+
+@dataclass
+class Stage:
+    engine: Engine
+    served: ServedRequests
+    watch: EngineWatch
+    steps: MemoryEngineSteps
+    watching: asyncio.Task[str]
+    tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+
+    def ask(self, silence_s: float = MIN_SILENCE_S, *, own: bool = True) -> Served:
+        return self.served.ask("POST", "/v1/completions", {}, b"x", None, silence_s, own=own)
+
+    def generate(self, served: Served, every_s: float, tokens: int = 100_000) -> asyncio.Task[None]:
+        """A token from the engine every so often, while its core does not hang."""
+
+        async def run() -> None:
+            exchange: Any = served.exchange
+            for _ in range(tokens):
+                await asyncio.sleep(every_s)
+                if self.engine.step_s is not None:
+                    exchange.send()
+
+        self.tasks.append(asyncio.create_task(run()))
+        return self.tasks[-1]
+
+    async def runs(self, seconds: float) -> None:
+        """So long, and the engine is not found stuck."""
+        done, _ = await asyncio.wait({self.watching}, timeout=seconds)
+        assert not done, self.watching.result()
+
+    async def stuck(self, within_s: float = WITHIN_S) -> tuple[float, str]:
+        began = self.engine.now
+        async with asyncio.timeout(within_s):
+            why = await self.watching
+        return self.engine.now - began, why
+
+
+def tell(story: Callable[[Stage], Coroutine[Any, Any, None]], **engine: Any) -> None:
+    async def run() -> None:
+        node, played = make_node(0), Engine(**engine)
+        http: Any = played
+        served = ServedRequests(node, http, ADDRESS)
+        load = EngineLoad(node, served, http, ADDRESS, lambda: 0.0)
+        watch = EngineWatch(node, served, load, http, ADDRESS, steps := MemoryEngineSteps())
+        loading = asyncio.create_task(load.run())
+        stage = Stage(played, served, watch, steps, asyncio.create_task(watch.until_stuck(played.step_s or 0.0)))
+        try:
+            await story(stage)
+        finally:
+            for task in (loading, stage.watching, *stage.tasks):
+                task.cancel()
+
+    play(run, sockets=False)
+
+
+def test_a_core_that_hangs_is_found_and_all_that_it_served_is_lost_at_once() -> None:
+    async def story(stage: Stage) -> None:
+        asked = [stage.ask(), stage.ask(900.0), stage.ask(own=False)]
+        for each in asked:
+            stage.generate(each, 0.05)
+        await stage.runs(60.0)
+        stage.engine.step_s = None
+        took, why = await stage.stuck()
+        assert took <= WITHIN_S
+        assert "a probe is not answered" in why
+        lost: list[Any] = [each.exchange for each in asked]
+        assert [exchange.lost for exchange in lost] == ["engine-stuck"] * 3
+
+    tell(story)
+
+
+def test_a_hang_of_an_idle_engine_is_found_before_a_client_comes() -> None:
+    async def story(stage: Stage) -> None:
+        await stage.runs(600.0)
+        stage.engine.step_s = None
+        took, _ = await stage.stuck()
+        assert took <= WITHIN_S
+        assert stage.engine.most_at_once == 1
+
+    tell(story)
+
+
+def test_an_engine_that_is_frozen_with_its_api_server_is_found_sooner() -> None:
+    async def story(stage: Stage) -> None:
+        stage.generate(stage.ask(), 0.05)
+        await stage.runs(60.0)
+        stage.engine.step_s, stage.engine.deaf = None, True
+        took, _ = await stage.stuck()
+        assert took <= STUCK_S / 2 + 2.0
+
+    tell(story)
+
+
+@pytest.mark.parametrize("seconds", [2.5, 5.0, 9.0])
+def test_a_model_of_seconds_a_token_loses_nothing(seconds: float) -> None:
+    async def story(stage: Stage) -> None:
+        asked = [stage.ask() for _ in range(3)]
+        made = [stage.generate(each, seconds, tokens=40) for each in asked]
+        await stage.runs(seconds * 41)
+        assert all(task.done() for task in made)
+        assert [each.pieces for each in asked] == [40] * 3
+
+    tell(story, step_s=2 * seconds)
+
+
+def test_streams_without_blocks_are_silent_and_not_lost() -> None:
+    """What vLLM does under KV preemption: some wait for fifteen seconds, others go on."""
+
+    async def story(stage: Stage) -> None:
+        asked = [stage.ask() for _ in range(6)]
+        for each in asked:
+            stage.generate(each, 0.05, tokens=100 if each.key % 2 else 100_000)
+        await stage.runs(4.0)
+        for _ in range(20):  # one waits at any time, until the others are through
+            stage.engine.preemptions += 1
+            stage.engine.waiting = 3
+            await stage.runs(1.0)
+        stage.engine.waiting = 0
+        await stage.runs(FIRST_TOKEN_S - 5.0)  # and is then read again
+        assert [each.exchange.lost for each in asked] == [None] * 6  # type: ignore[attr-defined] # a test's exchange
+
+    tell(story)
+
+
+def test_a_neighbours_long_prefill_holds_up_everybody_and_loses_nobody() -> None:
+    async def story(stage: Stage) -> None:
+        asked = [stage.ask() for _ in range(3)]
+        for each in asked:
+            stage.generate(each, 0.05)
+        await stage.runs(10.0)
+        stage.engine.step_s = None
+        await stage.runs(8.0)
+        stage.engine.step_s = 0.02
+        await stage.runs(30.0)
+        assert [each.exchange.lost for each in asked] == [None] * 3  # type: ignore[attr-defined]
+
+    tell(story)
+
+
+def test_a_stream_that_hangs_in_an_engine_that_works_is_lost_alone() -> None:
+    """As one does whose engine had its drain's time: its socket stays open."""
+
+    async def story(stage: Stage) -> None:
+        hangs, well, of_peer, whole = stage.ask(), stage.ask(), stage.ask(own=False), stage.ask(900.0)
+        stage.generate(well, 0.05)
+        for each in (hangs, of_peer, whole):
+            stage.generate(each, 0.05, tokens=20)
+        await stage.runs(1.1)
+        lost: list[Any] = [each.exchange for each in (hangs, well, of_peer, whole)]
+        await stage.runs(MIN_SILENCE_S - 0.3)
+        assert [exchange.lost for exchange in lost] == [None] * 4
+        await stage.runs(3.0)
+        assert [exchange.lost for exchange in lost] == ["silence", None, None, None]
+        assert [of_peer.is_overtaken, whole.is_overtaken] == [True, False], "its entry judges what is a peer's"
+
+    tell(story)
+
+
+def test_without_figures_a_silence_has_the_time_of_a_first_token() -> None:
+    async def story(stage: Stage) -> None:
+        hangs, well = stage.ask(), stage.ask()
+        stage.generate(well, 0.05)
+        stage.generate(hangs, 0.05, tokens=20)
+        lost: Any = hangs.exchange
+        await stage.runs(FIRST_TOKEN_S)
+        assert lost.lost is None
+        await stage.runs(5.0)
+        assert lost.lost == "silence"
+
+    tell(story, shows=False)
+
+
+def test_a_client_that_takes_nothing_is_no_silence_of_the_engine() -> None:
+    async def story(stage: Stage) -> None:
+        asked = stage.ask()
+        await stage.generate(asked, 0.05, tokens=20)
+        asked.pause(True)
+        await stage.runs(600.0)
+        assert asked.exchange.lost is None  # type: ignore[attr-defined]
+
+    tell(story)
+
+
+def test_an_engine_that_got_stuck_before_its_first_token_leaves_the_next_one_more_time() -> None:
+    """One that compiles at the first request that needs it would otherwise be restarted for ever."""
+
+    async def story(stage: Stage) -> None:
+        took: list[float] = []
+        for _ in range(3):
+            stage.ask()
+            stage.engine.step_s = None
+            took.append((await stage.stuck(within_s=90.0))[0])
+            stage.watching = asyncio.create_task(stage.watch.until_stuck(0.02))
+        assert took[1] >= 1.5 * took[0]
+        assert took[2] >= 1.5 * took[1]
+        stage.engine.step_s = 0.02
+        stage.generate(stage.ask(), 0.05)
+        await stage.runs(5.0)
+        stage.engine.step_s = None
+        await stage.stuck(within_s=90.0)
+        stage.watching = asyncio.create_task(stage.watch.until_stuck(0.02))
+        assert (await stage.stuck())[0] <= WITHIN_S, "it has worked in between"
+
+    tell(story)
+
+
+def test_steps_that_the_plug_in_counts_are_work_although_nothing_else_is_seen() -> None:
+    """A long prompt in pieces, behind an API server that answers nothing meanwhile."""
+
+    async def story(stage: Stage) -> None:
+        stage.generate(stage.ask(), 0.05)
+        await stage.runs(10.0)
+        stage.engine.step_s, stage.engine.deaf = None, True
+        for step in range(100):
+            stage.steps.steps = step
+            await stage.runs(1.0)
+        await stage.stuck()
+        assert stage.steps.steps is None, "the next engine counts anew"
+
+    tell(story)
+
+
+def test_signs_are_shown_between_events_while_nothing_else_is_sent() -> None:
+    async def run() -> None:
+        signs, request, engine = SignsOfLife(sign_every_s(MIN_SILENCE_S)), MemoryRequest(), Engine()
+        node, http = make_node(0), engine
+        any_http: Any = http
+        served = ServedRequests(node, any_http, ADDRESS)
+        showing = asyncio.create_task(signs.run())
+        with signs.on(request) as shown:
+            await asyncio.sleep(1.1)  # a context is fetched
+            asked = served.ask("POST", "/", {}, b"", None, 1.0)
+            shown.asked(asked)
+            await asyncio.sleep(1.1)  # the engine reads the prompt
+            assert request.accepted[0] == {SIGNS_HEADER: b"1"}
+            assert len(request.accepted) >= 4
+            request.begin(200, b"text/event-stream")
+            shown.begun()
+            shown.write(b"data: 1\n\n")
+            await asyncio.sleep(1.1)
+            asked.is_overtaken = True
+            await asyncio.sleep(1.0)
+            assert request.sent[0] == b"data: 1\n\n"
+            assert request.sent[1:] == [SIGN] * 2 + [OVERTAKEN] * 2
+            shown.write(b"data: ha")
+            await asyncio.sleep(2.0)
+            assert request.sent[-1] == b"data: ha", "nothing goes into an event"
+            shown.write(b"lf\n\n")
+            asked.is_paused = True
+            await asyncio.sleep(2.0)
+            assert request.sent[-1] == b"lf\n\n", "nor to a peer that takes nothing"
+        before = list(request.sent)
+        await asyncio.sleep(5.0)
+        assert request.sent == before
+        showing.cancel()
+
+    play(run, sockets=False)

@@ -1,0 +1,145 @@
+"""A node with blocks on its disk, a store and peers, for tests of how contexts come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from local.lone_node import lone_node
+from node_agent.contract.errors import StoreUnavailable
+from node_agent.contract.states import NodeState
+from node_agent.core.common.address import Address
+from node_agent.core.kv.blocks import block_name, chain, root, seal
+from node_agent.core.kv.index import Batch, Index
+from node_agent.kv.folder import BlockFolder
+from node_agent.ports import ExchangeLost
+from node_agent.runtime.kv.fetcher import Contexts
+from node_agent.runtime.kv.local_blocks import KvShelf
+from node_agent.runtime.kv.uploader import Leaver
+from node_agent.runtime.node.context import Node
+from node_agent.testing.fakes import MemoryBlockStore
+from tests.scenarios.local_fleet import eventually
+from tests.unit.runtime.a_node import status_of
+
+MADE, SIZE, STREAM = bytes(16), 100_000, "ab" * 12
+SLOW, FAST = 10.0, 1e9
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_node(state: NodeState = NodeState.DRAINING) -> Node:
+    return lone_node(status_of(0), [replace(status_of(1, state), peer="10.0.0.2:1")], lambda: 0.0)
+
+
+def shelf(path: Path, made: bytes = MADE) -> KvShelf:
+    folder = BlockFolder(path, 10**9)
+    folder.describe({"fingerprint": made.hex(), "block_tokens": 16, "shards": 1})
+    return KvShelf(folder)
+
+
+def lay(path: Path, stream: str = STREAM, blocks: int = 30, size: int = SIZE) -> list[str]:
+    folder, parent = BlockFolder(path, 10**9), root(MADE, stream)
+    keys = chain(parent, range(blocks * 16), 16)
+    for place, key in enumerate(keys):
+        payload = bytes([place]) * size
+        folder.write(block_name(key), seal(MADE, key, parent, place, payload), payload)
+        parent = key
+    folder.note_heads({f"cmpl-{stream}-0": keys[-1]})
+    return list(map(block_name, keys))
+
+
+class Store(MemoryBlockStore):
+    """Remembers what it was asked, and how much at once. broken: after so many fetches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.kept: list[str] = []
+        self.batches: list[Batch] = []
+        self.at_once = self.most_at_once = 0
+        self.broken_after = 10**9
+        self.stuck = False
+        self.down = False
+        self.silent = False
+        self.silent_after = 10**9
+
+    async def index(self, fingerprint: bytes, stream: str) -> Index | None:
+        self.asked.append(stream)
+        if self.stuck:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.at_once -= 1
+        if self.down:
+            raise StoreUnavailable("S3 is down")
+        return await super().index(fingerprint, stream)
+
+    async def fetch(self, index: Index, batch: Batch) -> bytes:
+        self.batches.append(batch)
+        if len(self.batches) > self.broken_after:
+            raise StoreUnavailable("S3 is down")
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            if self.silent or len(self.batches) > self.silent_after:
+                await asyncio.Event().wait()
+            await asyncio.sleep(0)
+        finally:
+            self.at_once -= 1
+        return await super().fetch(index, batch)
+
+    async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
+        if self.down:
+            raise StoreUnavailable("S3 is down")
+        self.kept.append(stream)
+        await super().keep(stream, index, read)
+
+
+class NoPeers:
+    """Nobody answers; who was asked for what."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def open(self, address: Address, method: str, target: str, **_: Any) -> Any:
+        self.asked.append(f"{address} {target}")
+        raise ExchangeLost("refused")
+
+
+async def in_s3(store: Store, path: Path, streams: dict[str, int]) -> None:
+    """Another node's contexts, by the number of their blocks."""
+    theirs = shelf(path)
+    for stream, blocks in streams.items():
+        lay(path, stream, blocks)
+        index = await theirs.index(stream)
+        assert index is not None
+        await store.keep(stream, index, theirs.read_one)
+
+
+def contexts(here: KvShelf | None, store: Store | None, node: Node | None = None, peers: Any = None) -> Contexts:
+    client: Any = peers or NoPeers()
+    made = Contexts(node or make_node(), client, b"key", here, store, Clock())
+    made.prefill_tokens_per_s = SLOW
+    return made
+
+
+async def over(leaver: Leaver) -> None:
+    async def none_under_way() -> bool:
+        return not leaver.under_way()
+
+    await eventually("all is left", none_under_way)
+
+
+def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(story())

@@ -1,0 +1,107 @@
+"""Whom a node may choose, as its peers come, are doubted and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from local.lone_node import meet
+from node_agent.contract.states import NodeState
+from node_agent.core.failure.attribution import Body, By, judge_answer, judge_loss
+from node_agent.core.membership import REFUSED, Failed
+from node_agent.core.node.status import Load
+from node_agent.core.routing.router import Request, Route
+from node_agent.runtime.node.context import Node
+from tests.unit.runtime.a_node import make_node, status_of
+
+
+def tell(story: Callable[[Node], None], peers: int = 2) -> None:
+    async def run() -> None:
+        story(make_node(peers))
+
+    asyncio.run(run())
+
+
+def doubt(node: Node, name: str) -> None:
+    """Nobody listens there any more."""
+    node.gossip.handle(Failed(node.gossip.clock(), name, REFUSED))
+
+
+def chosen(node: Node, model: str = "m", **asked: object) -> str:
+    route = node.route(Request(model, **asked))  # type: ignore[arg-type] # the test names fields
+    return route.node.instance_id if isinstance(route, Route) else route.value
+
+
+def test_a_peer_that_refuses_a_connection_is_not_chosen_from_then_on() -> None:
+    def story(node: Node) -> None:
+        assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-1", "i-2"}
+        node.lost("i-1", "refused")
+        assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-2"}
+        assert [status.instance_id for status in node.present] == ["i-2", "i-1"]
+
+    tell(story)
+
+
+def test_a_suspect_serves_where_nobody_else_has_its_model() -> None:
+    def story(node: Node) -> None:
+        meet(node, status_of(7, model="rare"))
+        doubt(node, "i-7")
+        doubt(node, "i-1")
+        assert chosen(node, "rare") == "i-7"
+        assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-2"}
+
+    tell(story)
+
+
+def test_a_node_without_its_engine_serves_nothing_and_routes_to_others() -> None:
+    def story(node: Node) -> None:
+        node.become(NodeState.DRAINING)
+        assert node.status().to_json()["model"] == ""
+        assert chosen(node) in ("i-1", "i-2")
+        assert node.models() == {"m"}
+
+    tell(story)
+
+
+def test_only_what_is_a_nodes_fault_opens_its_breaker() -> None:
+    def story(node: Node) -> None:
+        node.become(NodeState.STARTING)
+        of_no_node = [
+            judge_loss(By.ENGINE, "handoff"),
+            judge_loss(By.ENGINE, "engine-died"),
+            judge_answer(By.ENGINE, 400, Body.ERROR),
+            judge_answer(By.ENGINE, 500, Body.ERROR),
+            judge_answer(By.ENGINE, 500, Body.OTHER),
+            judge_answer(By.ENGINE, 503, Body.ERROR),
+            judge_answer(By.PEER, 429, Body.ERROR),
+        ]
+        for verdict in of_no_node * 3:
+            node.failed("i-1", verdict)
+        assert reason(node) != "last-resort"
+        for _ in range(3):
+            node.failed("i-1", judge_loss(By.ENGINE, "reset"))
+        assert reason(node) == "last-resort"
+        node.succeeded("i-1")
+        assert reason(node) != "last-resort"
+        for _ in range(3):
+            node.found_wanting(["i-1"])
+        assert reason(node) == "last-resort"
+
+    tell(story, peers=1)
+
+
+def reason(node: Node) -> str:
+    """Why i-1 is chosen, the only one that is ready."""
+    route = node.route(Request("m", goes_on=True))
+    assert isinstance(route, Route)
+    return route.reason
+
+
+def test_a_node_tells_what_its_engine_does() -> None:
+    def story(node: Node) -> None:
+        load = Load(3, 1, 0.5, 0.02, 0.0)
+        node.measured(load)
+        assert node.load_of("i-0") == load
+        assert node.load_of("i-1").in_flight == 0
+
+    tell(story)

@@ -1,0 +1,159 @@
+"""Membership's shell between two nodes: datagrams, questions over a door, tags, a clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from node_agent.adapters.http import HttpClient
+from node_agent.adapters.http_server import HttpServer, bind
+from node_agent.contract.errors import StoreUnavailable
+from node_agent.contract.states import NodeState
+from node_agent.core.common.address import Address
+from node_agent.core.membership import Changed, Membership, Tagged, Tempo
+from node_agent.core.node.discovery_schedule import TagReads
+from node_agent.core.node.status import Liveness, NodeStatus, Pool, TaggedNode
+from node_agent.ports import DoorRequest
+from node_agent.runtime.common.metrics import Metrics
+from node_agent.runtime.node.gossip import MEMBERS_TARGET, Gossip
+
+FAST = Tempo(probe_every_s=0.05, direct_s=0.02, whole_s=0.04, gossip_every_s=0.02, compare_after_news_s=0.2)
+
+
+@dataclass
+class Air:
+    """Datagrams between gossips of one loop. deaf: nothing comes through."""
+
+    by_address: dict[str, Gossip] = field(default_factory=dict)
+    deaf: bool = False
+
+    def send(self, to: Address, data: bytes) -> None:
+        gossip = self.by_address.get(str(to))
+        if gossip is not None and not self.deaf:
+            asyncio.get_running_loop().call_soon(gossip.hear, data)
+
+
+class Party:
+    """One node: its gossip, its door."""
+
+    def __init__(self, number: int, air: Air) -> None:
+        self.listener = bind("127.0.0.1", 0, "peer door")
+        address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        status = NodeStatus(f"i-{number}", address, "f:1", NodeState.READY, Pool("z", "t"), "m", 1)
+        clock = asyncio.get_running_loop().time
+        machine = Membership(status, bytes([number] * 6), b"key", clock(), lambda: 0.3, tempo=FAST)
+        self.client = HttpClient()
+        self.gossip = Gossip(machine, air, self.client, clock, Metrics())
+        self.heard: list[Changed] = []
+        self.gossip.changed = self.heard.append
+        self.tag = TaggedNode(f"i-{number}", address, NodeState.READY)
+        self.door = HttpServer(self._answer)
+        self.asked = 0
+        air.by_address[address] = self.gossip
+
+    async def _answer(self, request: DoorRequest) -> None:
+        assert request.target == MEMBERS_TARGET
+        self.asked += 1
+        answer = self.gossip.question(request.body)
+        request.respond(401 if answer is None else 200, answer or b"")
+
+    def holds(self, number: int) -> Liveness | None:
+        member = self.gossip.machine.members.get(f"i-{number}")
+        return member.liveness if member is not None else None
+
+
+def tell(story: Callable[[Party, Party, Air], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        air = Air()
+        one, two = Party(1, air), Party(2, air)
+        loops = [asyncio.ensure_future(party.gossip.run()) for party in (one, two)]
+        for party in (one, two):
+            await party.door.start(party.listener)
+        async with asyncio.timeout(20):
+            await story(one, two, air)
+        for loop in loops:
+            loop.cancel()
+        for party in (one, two):
+            party.door.abort()
+            await party.client.close()
+
+    asyncio.run(run())
+
+
+async def until(check: Callable[[], bool]) -> None:
+    while not check():  # noqa: ASYNC110 # of any condition
+        await asyncio.sleep(0.01)
+
+
+def test_a_tag_is_enough_for_two_nodes_to_know_each_other_and_one_that_ends_is_missed() -> None:
+    async def story(one: Party, two: Party, air: Air) -> None:
+        one.gossip.handle(Tagged(one.gossip.clock(), [one.tag, two.tag]))
+        await until(lambda: one.holds(2) is two.holds(1) is Liveness.ALIVE)
+        assert [change.after for change in one.heard] == [Liveness.ALIVE]
+        await until(lambda: two.asked + one.asked > 0)  # their tables were compared over a door
+        del air.by_address[two.tag.peer]
+        two.door.abort()
+        await until(lambda: one.holds(2) is Liveness.DEAD)
+        assert one.heard[-1].after is Liveness.DEAD
+
+    tell(story)
+
+
+def test_a_network_without_datagrams_still_has_a_fleet() -> None:
+    async def story(one: Party, two: Party, air: Air) -> None:
+        one.gossip.handle(Tagged(one.gossip.clock(), [two.tag]))
+        await until(lambda: one.holds(2) is Liveness.ALIVE)
+        air.deaf = True
+        asked = two.asked
+        await until(lambda: two.asked > asked + 3)
+        assert one.holds(2) is Liveness.ALIVE
+
+    tell(story)
+
+
+def test_a_question_of_a_stranger_gets_no_answer() -> None:
+    async def story(one: Party, two: Party, air: Air) -> None:
+        assert one.gossip.question(b"let me in") is None
+
+    tell(story)
+
+
+def test_an_ec2_that_does_not_answer_changes_nothing() -> None:
+    class Ec2:
+        """It answers once."""
+
+        def __init__(self, found: TaggedNode) -> None:
+            self.looks = 0
+            self.found = found
+
+        async def nodes(self, cluster: str, most_calls: int | None) -> list[TaggedNode]:
+            assert most_calls == (1 if self.looks == 0 else None)
+            self.looks += 1
+            if self.looks > 1:
+                raise StoreUnavailable("RequestLimitExceeded")
+            return [self.found]
+
+    class Reads(TagReads):
+        """Waits that a test can wait for."""
+
+        def __init__(self) -> None:
+            super().__init__(0.0)
+            self.waits: list[float] = []
+
+        def next_s(self, nodes: int, chance: float) -> float:
+            return 0.0
+
+        def after_failure_s(self, nodes: int, chance: float) -> float:
+            self.waits.append(super().after_failure_s(nodes, chance))
+            return 0.0
+
+    async def story(one: Party, two: Party, air: Air) -> None:
+        ec2, reads = Ec2(two.tag), Reads()
+        looking = asyncio.ensure_future(one.gossip.discover(ec2, "c", reads, lambda: 0.5))  # type: ignore[arg-type] # plays EC2
+        await until(lambda: len(reads.waits) >= 3 and one.holds(2) is Liveness.ALIVE)
+        looking.cancel()
+        assert reads.waits[0] < reads.waits[1] < reads.waits[2]
+
+    tell(story)

@@ -1,0 +1,111 @@
+"""A request to a peer whose clock is another: one refusal, then it is signed in the peer's time. Real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from node_agent.adapters.http import HttpClient
+from node_agent.adapters.http_server import HttpServer, bind
+from node_agent.core.common.address import Address
+from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, CLOCK_HELPS, Doorkeeper, sign
+from node_agent.core.node.peer_clocks import PeerClocks
+from node_agent.ports import DoorRequest
+from node_agent.runtime.peer_api.signed_client import SignedHttp
+
+KEY = b"cluster key"
+
+
+class Peer:
+    """A peer's door. ahead_s: of its clock; honest: whether it says what time it has."""
+
+    def __init__(self, ahead_s: float, honest: bool = True) -> None:
+        self.ahead_s = ahead_s
+        self.honest = honest
+        self.doorkeeper = Doorkeeper(KEY, door="d1")
+        self.answers: list[str] = []
+
+    async def __call__(self, request: DoorRequest) -> None:
+        stamp, now = request.headers.get(AUTH_HEADER.encode(), b"").decode(), time.time() + self.ahead_s
+        why = self.doorkeeper.refusal(stamp, request.method, request.target, request.body, now)
+        self.answers.append(why or "welcome")
+        if why is None:
+            request.respond(200, request.body)
+        elif why in CLOCK_HELPS and self.honest:
+            request.respond(401, b"", more=[(CLOCK_HEADER, self.doorkeeper.clock(stamp, now).encode())])
+        else:
+            request.respond(401, why.encode())
+
+
+def tell(peer: Peer, story: Callable[[Callable[[str], Coroutine[Any, Any, int]]], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        listener = bind("127.0.0.1", 0, "peer door")
+        address = Address("127.0.0.1", listener.getsockname()[1])
+        server, plain = HttpServer(peer), HttpClient()
+        await server.start(listener)
+        client = SignedHttp(plain, PeerClocks(KEY), time.time)
+
+        async def ask(body: str) -> int:
+            """As the node's tasks do it: signed by the node's own clock."""
+            stamp = sign(KEY, "POST", "/x", body.encode(), time.time(), body)
+            exchange = await client.open(
+                address, "POST", "/x", headers={AUTH_HEADER: stamp}, body=body.encode(), silence_s=5
+            )
+            told = await exchange.read_all(1000)
+            assert exchange.status == 401 or told == body.encode()
+            exchange.close()
+            return exchange.status
+
+        async with asyncio.timeout(10):
+            await story(ask)
+        await server.close(0.1)
+        await plain.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("ahead_s", [60.0, -45.0, 7200.0])
+def test_the_caller_sees_no_refusal_and_later_requests_meet_none(ahead_s: float) -> None:
+    peer = Peer(ahead_s)
+
+    async def story(ask: Callable[[str], Coroutine[Any, Any, int]]) -> None:
+        assert [await ask(f"n{number}") for number in range(3)] == [200, 200, 200]
+
+    tell(peer, story)
+    assert peer.answers == ["too old or too new", "welcome", "welcome", "welcome"]
+
+
+def test_clocks_that_agree_cost_nothing() -> None:
+    peer = Peer(5.0)
+
+    async def story(ask: Callable[[str], Coroutine[Any, Any, int]]) -> None:
+        assert await ask("n") == 200
+
+    tell(peer, story)
+    assert peer.answers == ["welcome"]
+
+
+def test_a_clock_that_jumps_both_ways_is_measured_again_each_time() -> None:
+    peer = Peer(0.0)
+
+    async def story(ask: Callable[[str], Coroutine[Any, Any, int]]) -> None:
+        for number, ahead_s in enumerate((60.0, -45.0, 0.0, 40.0)):
+            peer.ahead_s = ahead_s
+            assert await ask(f"n{number}") == 200
+
+    tell(peer, story)
+    assert peer.answers.count("too old or too new") == 4
+
+
+def test_a_door_that_does_not_say_its_time_refuses_once_and_not_again_and_again() -> None:
+    peer = Peer(60.0, honest=False)
+
+    async def story(ask: Callable[[str], Coroutine[Any, Any, int]]) -> None:
+        assert await ask("n") == 401
+
+    tell(peer, story)
+    assert peer.answers == ["too old or too new"]

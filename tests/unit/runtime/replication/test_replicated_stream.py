@@ -1,0 +1,352 @@
+"""What a client is sent, and when: its events follow their lines, in their order, and nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from node_agent.contract.errors import StaleEpoch
+from node_agent.core.common.address import Address
+from node_agent.core.journal.epochs import Epoch
+from node_agent.core.replication import protocol
+from node_agent.core.replication.protocol import APPEND, FINISH, FORGET, OPEN
+from node_agent.core.replication.replica_store import FULL, GAP, MAX_OPENING_BYTES, STALE, TOO_LARGE, Keeper
+from node_agent.core.replication.replicated_log import (
+    JOURNAL_TOO_LARGE,
+    MAX_REOPENS,
+    OPENING_TOO_LARGE,
+    Closing,
+    WriteAhead,
+)
+from node_agent.ports import JournalLink, LinkOwner
+from node_agent.runtime.replication.manager import _LOOK_FOR_ROOM_EVERY, Keepers
+from node_agent.runtime.replication.replicated_stream import KeptStream
+from node_agent.testing.fakes import MemoryRequest
+from tests.unit.runtime.a_node import make_node
+
+
+@dataclass
+class Link:
+    """A keeper that acknowledges when it is told to."""
+
+    owner: LinkOwner
+    sent: list[tuple[int, bytes]] = field(default_factory=list)
+    receipts: list[Any] = field(default_factory=list)
+    is_late: bool = False
+
+    def send(self, message: bytes, receipt: object = None) -> None:
+        ((kind, _, number, body),) = protocol._messages(message)
+        self.sent.append((kind, body))
+        self.last = kind, number
+        self.receipts.append(receipt)
+
+    def acknowledge(self) -> None:
+        receipts, self.receipts = self.receipts, []
+        self.owner.acknowledged(receipts)
+
+    def lag(self) -> None:
+        self.is_late = True
+        self.owner.overdue(self.receipts)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass
+class Stage:
+    """A stream of a node with so many peers. links: to its keepers, by the host of their address."""
+
+    peers: int = 2
+    wanted: int = 2
+    links: dict[str, Link] = field(default_factory=dict)
+    client: MemoryRequest = field(default_factory=MemoryRequest)
+    fenced: int = 0
+
+    def connect(self, address: Address, owner: LinkOwner) -> JournalLink:
+        self.links[address.host] = Link(owner)
+        return self.links[address.host]
+
+    def begin(self) -> KeptStream:
+        node = make_node(self.peers)
+        self.own = Keeper()
+        self.keepers = Keepers(node, self, self.own, self.wanted)
+        stream = self.keepers.begin(WriteAhead("s", Epoch(1, "i-0"), b"opening"), None)
+        stream.deliver = self.client.write
+        stream.fenced = self._fence
+        return stream
+
+    def _fence(self) -> None:
+        self.fenced += 1
+
+    def acknowledge(self) -> None:
+        for link in self.links.values():
+            link.acknowledge()
+
+
+def write(stream: KeptStream, *events: bytes) -> None:
+    for event in events:
+        stream.ahead.log += event + b"\n"
+        stream.write(stream.ahead.seq + 1, event)
+
+
+def tell(story: Callable[[Stage, KeptStream], Any], peers: int = 2, wanted: int = 2) -> None:
+    async def run() -> None:
+        played = Stage(peers, wanted)
+        told = story(played, played.begin())
+        if told is not None:
+            await told
+
+    asyncio.run(run())
+
+
+def test_an_event_follows_its_line_at_all_keepers() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one", b"two")
+        one, other = stage.links.values()
+        assert one.sent[1:] == other.sent[1:] == [(APPEND, b"one\n"), (APPEND, b"two\n")]
+        assert one.sent[0][0] == OPEN
+        one.acknowledge()
+        assert stage.client.sent == []
+        other.acknowledge()
+        assert stage.client.sent == [b"one", b"two"]
+
+    tell(story)
+
+
+def test_what_is_kept_at_once_goes_together() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one", b"two")
+        for link in stage.links.values():
+            link.receipts = link.receipts[-1:]
+        stage.acknowledge()
+        assert stage.client.sent == [b"onetwo"]
+
+    tell(story)
+
+
+def test_what_has_no_line_goes_behind_what_waits_and_at_once_where_nothing_does() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        stream.write(1, b"behind")
+        assert stage.client.sent == []
+        stage.acknowledge()
+        assert stage.client.answer == b"onebehind"
+        stream.write(1, b"[DONE]")
+        assert stage.client.answer == b"onebehind[DONE]"
+
+    tell(story)
+
+
+def test_without_keepers_an_event_goes_at_once() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        write(stream, b"one", b"two")
+        assert stage.client.sent == [b"one", b"two"]
+
+    tell(story, peers=0)
+    tell(story, wanted=0)
+
+
+def test_a_keeper_that_lags_keeps_nothing_back() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        one, other = stage.links.values()
+        one.acknowledge()
+        other.lag()
+        assert stage.client.sent == [b"one"]
+
+    tell(story)
+
+
+def test_a_keeper_that_lags_is_replaced_at_once() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        first = set(stage.links)
+        for link in list(stage.links.values()):
+            link.lag()
+        assert len(stage.links) == 4
+        for name in set(stage.links) - first:
+            assert stage.links[name].sent[0][0] == OPEN
+
+    tell(story, peers=4)
+
+
+def test_a_keeper_that_is_lost_keeps_nothing_back() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        one, other = stage.links.values()
+        one.acknowledge()
+        other.owner.lost("reset")
+        assert stage.client.sent == [b"one"]
+
+    tell(story)
+
+
+def test_once_the_stream_is_somebody_elses_nothing_more_is_delivered() -> None:
+    async def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        draining = asyncio.ensure_future(stream.drained())
+        await asyncio.sleep(0)
+        next(iter(stage.links.values())).owner.refused(stream.handle, STALE)
+        write(stream, b"two")
+        stage.acknowledge()
+        with pytest.raises(StaleEpoch):
+            await draining
+        assert (stage.client.sent, stage.fenced) == ([], 1)
+
+    tell(story)
+
+
+def test_the_end_waits_for_what_waits() -> None:
+    async def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        draining = asyncio.ensure_future(stream.drained())
+        await asyncio.sleep(0)
+        assert not draining.done()
+        stage.acknowledge()
+        await draining
+        assert stage.client.sent == [b"one"]
+        stream.close(Closing.FINISHED)
+        assert [link.sent[-1][0] for link in stage.links.values()] == [FINISH, FINISH]
+        assert len(stage.own) == 0, "its keepers have it"
+
+    tell(story)
+
+
+def test_a_journal_whose_client_may_come_back_stays_here_too_and_is_copied_when_this_node_goes() -> None:
+    async def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        write(stream, b"one")
+        stage.acknowledge()
+        having = set(stage.links)
+        stream.close(Closing.MOVES)
+        assert len(stage.own) == 1
+        going = asyncio.ensure_future(stage.keepers.send_away(5.0))
+        await asyncio.sleep(0)
+        (new,) = set(stage.links) - having
+        assert stage.links[new].sent[0][0] == OPEN
+        assert not going.done(), "it stays until the copy is there"
+        stage.acknowledge()
+        await going
+
+    tell(story, peers=3)
+
+
+@pytest.mark.parametrize("why", ["refused", "eof", "turned-away", "broken"])
+@pytest.mark.parametrize("works", [False, True], ids=["at-once", "after-it-worked"])
+def test_a_peer_whose_link_ends_at_once_is_not_asked_again_at_once(why: str, works: bool) -> None:
+    """That it accepts a connection, and takes the first message, proves nothing: it may do so a thousand times."""
+
+    async def story() -> None:
+        stage, asked = Stage(peers=2), 0
+
+        def end(link: Link) -> None:
+            if works:
+                link.acknowledge()
+            link.owner.lost(why)
+
+        def connect(address: Address, owner: LinkOwner) -> JournalLink:
+            nonlocal asked
+            asked += 1
+            link = Link(owner)
+            asyncio.get_running_loop().call_soon(end, link)
+            return link
+
+        stage.connect = connect  # type: ignore[method-assign] # nobody keeps anything for long
+        stream = stage.begin()
+        write(stream, b"1")
+        for _ in range(200):
+            await asyncio.sleep(0)
+            write(stream, b"2")
+        assert asked == 2
+        assert stage.client.answer == b"1" + 200 * b"2"  # with nobody to keep it, it is not held back
+
+    asyncio.run(story())
+
+
+def test_a_link_that_worked_for_some_time_is_made_anew_at_once() -> None:
+    async def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        before = dict(stage.links)
+        stage.keepers.lost("i-1", "eof", worked_s=60.0)
+        assert stage.links["i-1"] is not before["i-1"]
+
+    tell(story)
+
+
+def test_a_request_too_large_to_be_kept_is_sent_to_nobody_and_counted() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.links.clear()
+        large = stage.keepers.begin(WriteAhead("l", Epoch(1, "i-0"), b"o" * (MAX_OPENING_BYTES + 1)), None)
+        large.deliver = stage.client.write
+        write(large, b"one")
+        assert all(link.sent == [] for link in stage.links.values())
+        assert (stage.client.sent, large.ahead.unkept, large.ahead.gaps) == ([b"one"], OPENING_TOO_LARGE, 0)
+        assert b'synkti_streams_unkept_total{why="request-too-large"} 1.0' in stage.keepers.node.metrics.exposition()
+        large.close(Closing.ABANDONED)
+        assert len(stage.own) == 0
+
+    tell(story)
+
+
+def test_a_journal_that_outgrows_its_keepers_is_the_loss_of_its_stream_alone_and_said() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        said: list[str] = []
+        stream.unkept = lambda: said.append(stream.ahead.unkept)
+        write(stream, b"one")
+        first, second = stage.links.values()
+        first.owner.refused(stream.handle, TOO_LARGE)
+        assert said == [JOURNAL_TOO_LARGE]
+        assert second.sent[-1][0] == FORGET
+        assert stage.client.sent == [b"one"]
+        write(stream, b"two")
+        second.owner.refused(stream.handle, TOO_LARGE)
+        assert (said, stage.client.sent) == ([JOURNAL_TOO_LARGE], [b"one", b"two"])
+
+    tell(story)
+
+
+def test_a_keeper_without_room_is_asked_again_after_some_time_and_one_that_loses_all_is_not() -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        full, forgetful = stage.links.values()
+        full.owner.refused(stream.handle, FULL)
+        forgetful.acknowledge()
+        for _ in range(10):
+            forgetful.owner.refused(stream.handle, GAP)
+            forgetful.acknowledge()
+        opened = [[kind for kind, _ in link.sent].count(OPEN) for link in (full, forgetful)]
+        assert opened == [1, 1 + MAX_REOPENS]
+        for _ in range(2 * _LOOK_FOR_ROOM_EVERY):
+            stage.keepers._review_all()
+        assert [[kind for kind, _ in link.sent].count(OPEN) for link in (full, forgetful)] == [2, 1 + MAX_REOPENS]
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    ("how", "said", "kept_here"),
+    [
+        (Closing.FINISHED, (FINISH, 0), 0),
+        (Closing.ABANDONED, (FINISH, 1), 0),
+        (Closing.UNHEARD_OF, (FORGET, 0), 0),
+        (Closing.MOVES, (OPEN, 0), 1),
+    ],
+)
+def test_keepers_are_told_how_a_stream_ends(how: Closing, said: tuple[int, int], kept_here: int) -> None:
+    def story(stage: Stage, stream: KeptStream) -> None:
+        stage.acknowledge()
+        stream.close(how)
+        assert [link.last for link in stage.links.values()] == [said, said]
+        assert len(stage.own) == kept_here
+
+    tell(story)

@@ -1,0 +1,327 @@
+"""A journal's connection, both of its ends: who may come, what is bounded, and what a loss is called."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+import orjson
+import pytest
+
+from local.aws import free_port
+from node_agent.adapters import replication_client
+from node_agent.adapters.http_server import HttpServer, bind
+from node_agent.adapters.replication_client import TURNED_AWAY, TcpJournalLinks, TcpLink
+from node_agent.core.common.address import Address
+from node_agent.core.common.request_auth import Doorkeeper, nonce_of, tell_clock
+from node_agent.core.journal.epochs import Epoch
+from node_agent.core.node.peer_clocks import PeerClocks
+from node_agent.core.replication.protocol import APPEND, CLOCK_PREFACE, FORGET, MAX_PREFACE_BYTES, OPEN, PREFACE, encode
+from node_agent.core.replication.replica_store import LIFE_S, UNREADABLE, Keeper
+from node_agent.ports import DoorRequest
+from node_agent.runtime.replication import server
+from node_agent.runtime.replication.server import JournalDoor
+
+KEY = b"cluster key"
+NOW = 1000.0
+LAG_S = 5.0
+
+
+async def http(request: DoorRequest) -> None:
+    request.respond(200, b"http")
+
+
+class Ends:
+    """A door on a free port, and links to it. heard: receipts and refusals as they came; why: a link was lost."""
+
+    def __init__(self) -> None:
+        self.keeper = Keeper()
+        self.journals = JournalDoor(self.keeper, Doorkeeper(KEY), lambda: NOW)
+        self.listener = bind("127.0.0.1", 0, "peer door")
+        self.address = Address("127.0.0.1", self.listener.getsockname()[1])
+        self.server = HttpServer(http, other=self.journals.other())
+        self.heard: asyncio.Queue[object] = asyncio.Queue()
+        self.why: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def link(self, key: bytes = KEY, at: float = NOW, address: Address | None = None) -> TcpLink:
+        return TcpJournalLinks(key, lambda: at, LAG_S, "127.0.0.1").connect(address or self.address, self)
+
+    async def until(self, check: Callable[[], bool]) -> None:
+        """The deadline is the story's."""
+        while True:
+            if check():
+                return
+            await asyncio.sleep(0)
+
+    # LinkOwner
+
+    def acknowledged(self, receipts: Sequence[object]) -> None:
+        for receipt in receipts:
+            self.heard.put_nowait(receipt)
+
+    def overdue(self, receipts: Sequence[object]) -> None:
+        for receipt in receipts:
+            self.heard.put_nowait(f"{receipt} is overdue")
+
+    def refused(self, handle: int, why: str) -> None:
+        self.heard.put_nowait((handle, why))
+
+    def lost(self, why: str) -> None:
+        self.why.set_result(why)
+
+
+def tell(story: Callable[[Ends], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        ends = Ends()
+        await ends.server.start(ends.listener)
+        async with asyncio.timeout(10):
+            await story(ends)
+        ends.journals.close()
+        await ends.server.close(0.1)
+
+    asyncio.run(run())
+
+
+def opened(stream: str = "s", epoch: int = 1, lines: bytes = b"") -> bytes:
+    named = orjson.dumps({"stream": stream, "epoch": [epoch, "i-a"]})
+    return encode(OPEN, 1, lines.count(b"\n"), b"\n".join((named, b"opening", lines)))
+
+
+def test_lines_are_kept_and_acknowledged_in_their_order() -> None:
+    async def story(ends: Ends) -> None:
+        link = ends.link()
+        link.send(opened(), "opened")
+        link.send(encode(APPEND, 1, 1, b"one\ntwo\n"), "two")
+        link.send(encode(APPEND, 1, 5, b"five\n"), "five")
+        heard = [await ends.heard.get() for _ in range(4)]
+        assert heard == [(1, "gap"), "opened", "two", "five"], "a refusal comes before the receipts of its batch"
+        taken = ends.keeper.take("s", "i-b", NOW)
+        assert taken is not None
+        assert (taken.opening, taken.lines, taken.seq) == (b"opening", b"one\ntwo\n", 2)
+        link.send(encode(APPEND, 1, 3, b"three\n"))
+        assert await ends.heard.get() == (1, "stale")
+        link.close()
+
+    tell(story)
+
+
+def test_forgotten_is_gone_and_the_door_still_speaks_http() -> None:
+    async def story(ends: Ends) -> None:
+        link = ends.link()
+        link.send(opened() + encode(FORGET, 1))
+        await ends.heard.get()
+        assert len(ends.keeper) == 0
+        reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
+        for part in (b"G", b"ET / HTTP/1.1\r\nhost: x\r\n\r\n"):
+            writer.write(part)
+            await writer.drain()
+        assert b"200 OK" in await reader.readline()
+        writer.close()
+        link.close()
+
+    tell(story)
+
+
+@pytest.mark.parametrize(("key", "at"), [(b"another key", NOW), (KEY, NOW - 3600)])
+def test_a_stranger_and_a_recording_are_refused(key: bytes, at: float) -> None:
+    async def story(ends: Ends) -> None:
+        ends.link(key, at).send(opened())
+        assert await ends.why == TURNED_AWAY, "that says nothing of whether the keeper's node is there"
+        assert len(ends.keeper) == 0
+
+    tell(story)
+
+
+@pytest.mark.parametrize("skew_s", [60.0, -45.0, 900.0, -86_400.0])
+def test_a_keeper_with_another_clock_is_greeted_in_its_own_time(skew_s: float) -> None:
+    async def story(ends: Ends) -> None:
+        clocks = PeerClocks(KEY)
+        links = TcpJournalLinks(KEY, lambda: NOW - skew_s, LAG_S, "127.0.0.1", clocks)
+        for number in range(2):  # the second one needs no refusal any more
+            link = links.connect(ends.address, ends)
+            link.send(opened(), number)
+            assert await ends.heard.get() == number
+            assert abs((clocks.ahead_s(str(ends.address)) or 0.0) - skew_s) < 1
+            link.close()
+        assert len(ends.keeper) == 1
+        assert not ends.why.done()
+
+    tell(story)
+
+
+def test_a_keeper_that_only_ever_says_its_time_is_lost_after_the_second_time() -> None:
+    async def story(ends: Ends) -> None:
+        connections = 0
+
+        async def door(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            stamp = (await reader.readline()).decode().strip().removeprefix(PREFACE.decode())
+            line = tell_clock(KEY, "d1", NOW + 3600 * connections, nonce_of(stamp))
+            writer.write(CLOCK_PREFACE + line.encode() + b"\n")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(door, "127.0.0.1", 0)
+        address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
+        TcpJournalLinks(KEY, lambda: NOW, LAG_S, "127.0.0.1", PeerClocks(KEY)).connect(address, ends).send(opened())
+        assert await ends.why == TURNED_AWAY
+        assert connections == 2
+        server.close()
+
+    tell(story)
+
+
+@pytest.mark.parametrize("rest", [b"x" * (MAX_PREFACE_BYTES + 1), b"nonsense\n"])
+def test_a_preface_is_bounded_and_checked(rest: bytes) -> None:
+    async def story(ends: Ends) -> None:
+        reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
+        writer.write(PREFACE + rest)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b"", "the door has nothing to say to it"
+        assert not ends.journals.connections
+        writer.close()
+
+    tell(story)
+
+
+def test_who_waits_for_a_keeper_that_does_not_answer_hears_so_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.unit.runtime.replication.test_server.LAG_S", 0.05)
+
+    async def story(ends: Ends) -> None:
+        ended = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+            ended.set()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        link = ends.link(address=Address("127.0.0.1", server.sockets[0].getsockname()[1]))
+        link.send(opened(), "opened")
+        assert await ends.heard.get() == "opened is overdue"
+        link.close()
+        await ended.wait()
+        server.close()
+
+    tell(story)
+
+
+def test_a_link_that_nobody_takes_from_is_lost_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replication_client, "MAX_HELD_BYTES", 1000)
+
+    async def story(ends: Ends) -> None:
+        ends.link().send(b"x" * 1001)  # before the connection is there: it is held
+        assert await ends.why == "too-slow"
+
+    tell(story)
+
+
+def test_a_keeper_that_accepts_and_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replication_client, "GREET_WITHIN_S", 0.05)
+
+    async def story(ends: Ends) -> None:
+        with contextlib.closing(bind("127.0.0.1", 0, "a silent keeper")) as listener:
+            ends.link(address=Address("127.0.0.1", listener.getsockname()[1])).send(opened())
+            assert await ends.why == "silent"
+
+    tell(story)
+
+
+def test_who_does_not_prove_to_be_a_peer_in_time_is_closed_and_so_is_the_oldest_of_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "MAX_STRANGERS", 2)
+
+    async def story(ends: Ends) -> None:
+        strangers = []
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
+            writer.write(PREFACE + b"v1 ")
+            strangers.append((reader, writer))
+            await ends.until(partial(has_strangers, ends, min(len(strangers), 2)))
+        assert await ended(strangers[0][0]), "the oldest gave way"
+        assert len(ends.journals.strangers) == len(ends.journals.connections) == 2
+        link = ends.link()
+        link.send(opened(), "opened")
+        assert await ends.heard.get() == "opened", "a peer has nothing to wait for"
+        monkeypatch.setattr(server, "GREET_WITHIN_S", 0.05)
+        reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
+        writer.write(PREFACE + b"v1 ")
+        strangers.append((reader, writer))
+        assert await ended(reader), "its time was up"
+        link.send(encode(APPEND, 1, 1, b"one\n"), "one")
+        assert await ends.heard.get() == "one", "whose peer it is, is not asked again"
+        link.close()
+        for _, writer in strangers:
+            writer.close()
+
+    tell(story)
+
+
+def has_strangers(ends: Ends, count: int) -> bool:
+    return len(ends.journals.strangers) == count
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    with contextlib.suppress(ConnectionError):
+        return await reader.read() == b""
+    return True
+
+
+def test_a_message_that_cannot_be_read_costs_its_own_stream_alone() -> None:
+    async def story(ends: Ends) -> None:
+        link = ends.link()
+        bad = [
+            encode(OPEN, 2, 0, b"no lines at all"),
+            encode(OPEN, 3, 0, b"[]\no\n"),
+            encode(OPEN, 4, 0, b'{"stream": "t"}\no\n'),
+            encode(OPEN, 5, 7, orjson.dumps({"stream": "t", "epoch": [1, "i"]}) + b"\no\none\n"),
+            encode(OPEN, 6, 0, b'{"stream": "t", "epoch": [1e400, "i"]}\no\n'),
+            encode(OPEN, 7, 0, orjson.dumps({"stream": "t" * 999, "epoch": [1, "i"]}) + b"\no\n"),
+            encode(9, 8),
+            encode(APPEND, 1, 0, b"zero\n"),
+            encode(APPEND, 1, 1, b"half a line"),
+        ]
+        link.send(opened() + b"".join(bad) + encode(APPEND, 1, 1, b"one\n"), "done")
+        heard = [await ends.heard.get() for _ in range(len(bad) + 1)]
+        assert heard == [*((handle, UNREADABLE) for handle in (2, 3, 4, 5, 6, 7, 8, 1, 1)), "done"]
+        taken = ends.keeper.take("s", "i-b", NOW)
+        assert taken is not None
+        assert taken.lines == b"one\n"
+        assert len(ends.keeper) == 1
+        link.close()
+
+    tell(story)
+
+
+def test_a_connection_does_not_remember_journals_that_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_TIDY_AT", 8)
+
+    async def story(ends: Ends) -> None:
+        link = ends.link()
+        for number in range(100):
+            link.send(encode(OPEN, number, 0, orjson.dumps({"stream": f"s{number}", "epoch": [1, "i"]}) + b"\no\n"))
+            assert await ends.heard.get() is None
+            ends.keeper.expire(NOW + 2 * LIFE_S)
+        (connection,) = ends.journals.connections
+        assert len(connection._streams) <= 8
+        link.close()
+
+    tell(story)
+
+
+def test_a_keeper_that_is_not_there_is_said_so() -> None:
+    async def story(ends: Ends) -> None:
+        ends.link(address=Address("127.0.0.1", free_port())).send(opened())
+        assert await ends.why == "refused"
+
+    tell(story)
+
+
+def test_epochs_are_ordered_by_number_and_then_by_owner() -> None:
+    assert Epoch(1, "b") < Epoch(2, "a") < Epoch(2, "b")

@@ -1,0 +1,263 @@
+"""The journals' protocol under rubbish: nothing is raised, nothing is held without bound, and who keeps to it is kept.
+
+Both ends are driven as their transports would, without any network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.adapters.replication_client import Greeting, TcpJournalLinks, TcpLink
+from node_agent.core.common.address import Address
+from node_agent.core.common.request_auth import Doorkeeper
+from node_agent.core.replication.ack_batches import Batches
+from node_agent.core.replication.protocol import (
+    ACK,
+    APPEND,
+    FINISH,
+    FORGET,
+    MAX_FRAME_BYTES,
+    MAX_PREFACE_BYTES,
+    OPEN,
+    PREFACE,
+    REFUSED,
+    Opener,
+    Sealer,
+    encode,
+    session_key,
+)
+from node_agent.core.replication.replica_store import Keeper
+from node_agent.runtime.replication.server import JournalConnection, JournalDoor
+
+KEY = b"cluster key"
+NOW = 1000.0
+ADDRESS = Address("127.0.0.1", 1)
+LINKS = TcpJournalLinks(KEY, lambda: NOW, lag_s=1.0)
+ROOM = 64 * 1024
+UINT32 = st.integers(0, 2**32 - 1)
+CUTS = st.lists(st.integers(1, 400), max_size=20)
+
+
+class Wire(asyncio.Transport):
+    """What an end of a connection writes to, and whether it has given the connection up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.is_aborted = False
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    def pause_reading(self) -> None:
+        """Nothing comes but what a test sends."""
+
+    def resume_reading(self) -> None:
+        """As above."""
+
+
+def pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
+    """The bytes in pieces of these sizes; what is left in one."""
+    found, at = [], 0
+    for cut in cuts:
+        found.append(data[at : at + cut])
+        at += cut
+    return [piece for piece in (*found, data[at:]) if piece]
+
+
+def in_a_loop(story: Callable[[], None]) -> None:
+    async def run() -> None:
+        story()
+
+    asyncio.run(run())
+
+
+# the keeper's side
+
+
+def connection() -> tuple[JournalConnection, Wire, Keeper]:
+    keeper, wire = Keeper(max_bytes=ROOM), Wire()
+    return JournalConnection(JournalDoor(keeper, Doorkeeper(KEY), lambda: NOW), wire), wire, keeper
+
+
+def greeted() -> tuple[JournalConnection, Wire, Keeper, Sealer, Opener]:
+    """A connection of a peer, and the peer's own halves of it."""
+    at_keeper, wire, keeper = connection()
+    greeting = LINKS.greeting(ADDRESS)
+    at_keeper.data_received(PREFACE + greeting.stamp.encode() + b"\n")
+    line, _, rest = wire.written.partition(b"\n")
+    assert not rest
+    key = session_key(KEY, greeting.nonce, line.removeprefix(PREFACE).decode())
+    wire.written = b""
+    return at_keeper, wire, keeper, Sealer(key, b"owner"), Opener(key, b"keeper")
+
+
+@given(st.one_of(st.binary(max_size=2_000), st.binary(max_size=600).map(lambda rest: PREFACE + rest)), CUTS)
+def test_a_stranger_gets_nothing_and_holds_nothing(data: bytes, cuts: list[int]) -> None:
+    def story() -> None:
+        at_keeper, wire, keeper = connection()
+        for piece in pieces(data, cuts):
+            at_keeper.data_received(piece)
+            assert len(at_keeper._held) <= MAX_PREFACE_BYTES + 400
+        assert wire.written == b""
+        assert len(keeper) == 0
+        if b"\n" in data or len(data) > MAX_PREFACE_BYTES:
+            assert wire.is_aborted
+            assert not at_keeper._door.connections
+        at_keeper.connection_lost(None)
+        assert not at_keeper._door.connections
+        assert not at_keeper._door.strangers
+
+    in_a_loop(story)
+
+
+def opening(stream: Any, epoch: Any, lines: bytes) -> bytes:
+    return orjson.dumps({"stream": stream, "epoch": epoch}) + b"\nopening\n" + lines
+
+
+ODD = st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(), st.text(max_size=8))
+EPOCHS = st.one_of(
+    st.tuples(st.integers(0, 4), st.sampled_from(["i-a", "i-b"])).map(list), st.lists(ODD, max_size=3), ODD
+)
+LINES = st.one_of(st.integers(0, 5).map(lambda count: b"x\n" * count), st.binary(max_size=20))
+BODIES = st.one_of(
+    st.binary(max_size=60), LINES, st.builds(opening, st.one_of(st.sampled_from(["a", "b"]), ODD), EPOCHS, LINES)
+)
+MESSAGES = st.builds(
+    encode,
+    st.one_of(st.sampled_from([OPEN, APPEND, FINISH, FORGET, ACK, REFUSED]), st.integers(0, 255)),
+    st.one_of(st.integers(1, 4), UINT32),
+    st.one_of(st.integers(0, 6), UINT32),
+    BODIES,
+)
+
+
+@given(st.lists(st.lists(MESSAGES, max_size=5), max_size=12), CUTS)
+def test_whatever_a_peer_says_costs_only_the_streams_that_it_says_it_of(
+    frames: list[list[bytes]], cuts: list[int]
+) -> None:
+    def story() -> None:
+        at_keeper, wire, keeper, sealer, opener = greeted()
+        good = opening("good", [1, "i-good"], b"")
+        at_keeper.data_received(sealer.seal(encode(OPEN, 77, 0, good)))
+        for number, messages in enumerate(frames, start=1):
+            line = encode(APPEND, 77, number, b"%d\n" % number)
+            others = [each for each in messages if each[1:5] != line[1:5]]
+            for piece in pieces(sealer.seal(b"".join((*others, line))), cuts):
+                at_keeper.data_received(piece)
+            assert keeper.held_bytes <= ROOM
+        assert not wire.is_aborted
+        answers = opener.feed(wire.written)
+        assert [answer[-1][:3] for answer in answers] == [(ACK, 0, count) for count in range(1, len(frames) + 2)]
+        taken = keeper.take("good", "i-b", NOW)
+        assert taken is not None
+        assert taken.lines == b"".join(b"%d\n" % number for number in range(1, len(frames) + 1))
+        at_keeper.connection_lost(None)
+
+    in_a_loop(story)
+
+
+@given(st.binary(max_size=300), st.integers(0, 100), CUTS)
+def test_a_frame_that_is_not_this_peers_ends_the_connection_and_nothing_else(
+    rubbish: bytes, flipped: int, cuts: list[int]
+) -> None:
+    def story() -> None:
+        at_keeper, wire, keeper, sealer, _ = greeted()
+        at_keeper.data_received(sealer.seal(encode(OPEN, 1, 0, opening("a", [1, "i-a"], b""))))
+        frame = bytearray(sealer.seal(encode(APPEND, 1, 1, b"x\n")) + rubbish)
+        frame[4 + flipped % 30] ^= 1  # its signature, or what it is of
+        for piece in pieces(bytes(frame), cuts):
+            at_keeper.data_received(piece)
+        assert wire.is_aborted
+        assert len(at_keeper._opener._held if at_keeper._opener else b"") <= MAX_FRAME_BYTES
+        at_keeper.connection_lost(None)
+        taken = keeper.take("a", "i-b", NOW)
+        assert taken is not None
+        assert taken.seq == 0, "its lines before are kept, those of the frame are not"
+
+    in_a_loop(story)
+
+
+# the owner's side
+
+
+@dataclass
+class Owner:
+    """A LinkOwner; said: how often it was told that the link is lost."""
+
+    refusals: list[tuple[int, str]] = field(default_factory=list)
+    receipts: list[object] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def acknowledged(self, receipts: Sequence[object]) -> None:
+        self.receipts += receipts
+
+    def overdue(self, receipts: Sequence[object]) -> None:
+        """Nobody waits here."""
+
+    def refused(self, handle: int, why: str) -> None:
+        self.refusals.append((handle, why))
+
+    def lost(self, why: str) -> None:
+        self.said.append(why)
+
+
+def linked(owner: Owner) -> tuple[TcpLink, Wire, Greeting]:
+    """A link whose connection was just made."""
+    wire = Wire()
+    link = TcpLink(ADDRESS, None, LINKS, Batches(1.0), owner)
+    greeting = link._greeting
+    link._connecting.cancel()
+    link.connection_made(wire)
+    return link, wire, greeting
+
+
+@given(st.binary(max_size=1_500), CUTS)
+def test_a_keeper_that_does_not_greet_is_lost_once(data: bytes, cuts: list[int]) -> None:
+    def story() -> None:
+        owner = Owner()
+        link, wire, _ = linked(owner)
+        for piece in pieces(data, cuts):
+            link.data_received(piece)
+            assert len(link._heard) <= MAX_PREFACE_BYTES + 400
+        link.connection_lost(None)
+        assert len(owner.said) == 1
+        assert wire.is_aborted
+        assert not owner.receipts
+        assert not owner.refusals
+
+    in_a_loop(story)
+
+
+@given(st.lists(st.lists(MESSAGES, max_size=5), max_size=8), st.binary(max_size=100), CUTS)
+def test_whatever_a_keeper_answers_nothing_is_acknowledged_that_was_not_sent(
+    frames: list[list[bytes]], rubbish: bytes, cuts: list[int]
+) -> None:
+    def story() -> None:
+        owner = Owner()
+        link, _, greeting = linked(owner)
+        link.data_received(PREFACE + b"nonce\n")
+        sealer = Sealer(session_key(KEY, greeting.nonce, "nonce"), b"keeper")
+        link.send(encode(APPEND, 1, 1, b"x\n"), "receipt")
+        link._flush()
+        sealed = b"".join(sealer.seal(b"".join(messages)) for messages in frames)
+        with contextlib.suppress(asyncio.CancelledError):
+            for piece in pieces(sealed + rubbish, cuts):
+                link.data_received(piece)
+        assert owner.receipts in ([], ["receipt"])
+        link.connection_lost(None)
+        assert len(owner.said) == 1
+        link.close()
+
+    in_a_loop(story)
