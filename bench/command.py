@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from local.demo.screen import Screen
-from local.errors import LocalRunError, MendFirst
-from local.process_cleanup import Undertaker
+from local.errors import LocalRunError, UserActionRequired
+from local.process_cleanup import CleanupProcess
 from node_agent.contract.errors import SynktiError
 
 _WIDTH = 120
@@ -49,12 +49,12 @@ def run(name: str, out: Path, act: Callable[[Stage], None]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     folder = out / name / secrets.token_hex(4)
-    undertaker = Undertaker(folder)
+    undertaker = CleanupProcess(folder)
     try:
         act(Stage(console, screen, folder, undertaker.scratch))
     except (LocalRunError, SynktiError) as error:
         screen.say(str(error), style="bold red")
-        return 2 if isinstance(error, MendFirst) else 1
+        return 2 if isinstance(error, UserActionRequired) else 1
     except KeyboardInterrupt:
         screen.say("stopped")
         return 130

@@ -33,7 +33,7 @@ from bench.figures import ROUTER, WHOLE, Memory, Run
 from bench.proc import rss_bytes
 from bench.router_env import ensure_router, router_version
 from local.emulated_instance import free_network
-from local.errors import LocalRunError, MendFirst
+from local.errors import LocalRunError, UserActionRequired
 
 _PACE_S = 0.02
 _ONE_STREAM_PACE_S = 0.005
@@ -118,7 +118,9 @@ def _allow_many_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * _HELD_STREAMS + 500
     if most != resource.RLIM_INFINITY and most < needed:
-        raise MendFirst(f"only {most} open files are allowed, {needed} are needed; raise the limit (ulimit -Hn)")
+        raise UserActionRequired(
+            f"only {most} open files are allowed, {needed} are needed; raise the limit (ulimit -Hn)"
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 

@@ -38,16 +38,16 @@ from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.contract.names import IN_S3
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import AUTH_HEADER, Doorkeeper
+from node_agent.core.common.request_auth import AUTH_HEADER, RequestVerifier
 from node_agent.core.kv.transfer_policy import choose
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.kv.folder import BlockFolder
-from node_agent.ports import DoorRequest
+from node_agent.ports import ServerRequest
 from node_agent.runtime.common.responses import answer_error
-from node_agent.runtime.kv.fetcher import Contexts
-from node_agent.runtime.kv.local_blocks import KvShelf
-from node_agent.runtime.kv.server import KvDoor
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.kv.fetcher import ContextFetcher
+from node_agent.runtime.kv.local_blocks import LocalBlocks
+from node_agent.runtime.kv.server import BlockServer
+from node_agent.runtime.node.context import NodeContext
 
 KEY, PEER, BUCKET = b"the bench's own cluster key", "i-peer", "synkti-bench-checkpoints"
 MAX_BYTES = 4 * 1024**3
@@ -60,10 +60,10 @@ class SignedDoor:
     """A peer door that knows of blocks only."""
 
     def __init__(self, folder: BlockFolder) -> None:
-        self._kv = KvDoor(KvShelf(folder), time.monotonic)
-        self._doorkeeper = Doorkeeper(KEY)
+        self._kv = BlockServer(LocalBlocks(folder), time.monotonic)
+        self._doorkeeper = RequestVerifier(KEY)
 
-    async def __call__(self, request: DoorRequest) -> None:
+    async def __call__(self, request: ServerRequest) -> None:
         stamp = request.headers.get(AUTH_HEADER.encode(), b"").decode("latin-1")
         why = self._doorkeeper.refusal(stamp, request.method, request.target, request.body, time.time())
         if why is not None:
@@ -72,7 +72,7 @@ class SignedDoor:
         await self._kv.answer(request)
 
 
-def _node(peer: Address) -> Node:
+def _node(peer: Address) -> NodeContext:
     """One that has heard of the peer."""
     pool = Pool("us-east-1b", "g5.xlarge")
     own = NodeStatus("i-here", "127.0.0.1:1", "127.0.0.1:2", NodeState.READY, pool, "tiny", 1)
@@ -98,10 +98,10 @@ async def measure(engine: ContextEngine, aws: EmbeddedAws, tokens: int, rounds: 
     s3 = aws.client("s3")
     s3.create_bucket(Bucket=BUCKET)
     store, client = S3BlockStore(s3, BUCKET), HttpClient()
-    index = await KvShelf(theirs).index(stream)
+    index = await LocalBlocks(theirs).index(stream)
     assert index is not None
     await store.keep(stream, index, theirs.read)
-    contexts = Contexts(_node(peer), client, KEY, KvShelf(engine.folder), store, time.monotonic)
+    contexts = ContextFetcher(_node(peer), client, KEY, LocalBlocks(engine.folder), store, time.monotonic)
     contexts.prefill_tokens_per_s = _ALWAYS
 
     async def bring(source: str) -> None:

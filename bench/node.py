@@ -15,7 +15,7 @@ import sys
 import uvloop
 
 from node_agent.adapters.http import HttpClient
-from node_agent.agent import Agent, Outside, settle_garbage_collector
+from node_agent.agent import Agent, Dependencies, settle_garbage_collector
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.ports import Identity
@@ -36,7 +36,7 @@ async def run(instance_id: str, address: str, peers: dict[str, str]) -> int:
     # Each in a zone of its own: keepers are sought outside the entry's pool.
     zone = _REGION + _ZONES[sorted({instance_id, *peers}).index(instance_id) % len(_ZONES)]
     identity = Identity(instance_id, zone, _REGION, "g5.xlarge", address)
-    outside = Outside(identity, MemoryMetadata(identity), instances, MemoryRecords(), _KEY)
+    outside = Dependencies(identity, MemoryMetadata(identity), instances, MemoryRecords(), _KEY)
     client = HttpClient()
     try:
         return await Agent(settings, outside, client).run()

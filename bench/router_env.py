@@ -10,7 +10,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from local.cache import made_once, require_space
-from local.errors import MendFirst
+from local.errors import UserActionRequired
 
 LOCK = Path(__file__).parent.parent / "requirements" / "bench.txt"
 PACKAGE = "vllm-router"
@@ -19,7 +19,7 @@ _STEP_TIMEOUT_S = 300
 
 
 def ensure_router(tell: Callable[[str], None]) -> Path:
-    """The environment's folder; `tell` hears where one is made. Raises MendFirst."""
+    """The environment's folder; `tell` hears where one is made. Raises UserActionRequired."""
     digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
     name = f"{PACKAGE}-{digest}-py{sys.version_info.major}.{sys.version_info.minor}"
     return made_once(name, lambda folder: _make(folder, tell))
@@ -44,6 +44,6 @@ def _step(command: list[str]) -> None:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_STEP_TIMEOUT_S)
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip() or error.stdout.strip() or "no output").splitlines()[-1]
-        raise MendFirst(f"{PACKAGE} cannot be installed; check the network and run again ({last})") from error
+        raise UserActionRequired(f"{PACKAGE} cannot be installed; check the network and run again ({last})") from error
     except subprocess.TimeoutExpired as error:
-        raise MendFirst(f"{PACKAGE} cannot be installed: no end after {_STEP_TIMEOUT_S} s") from error
+        raise UserActionRequired(f"{PACKAGE} cannot be installed: no end after {_STEP_TIMEOUT_S} s") from error

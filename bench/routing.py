@@ -29,7 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.command import Stage, run, table
 from bench.doors import ROOT, ask
 from bench.figures import turn as in_turn
-from bench.talks import Played, Talk, Turn, chats, rows, unrelated
+from bench.talks import Conversation, RunResult, Turn, chats, rows, unrelated
 from local.emulated_instance import free_network
 from local.engines import MODEL, VLLM, prepared
 from local.errors import LocalRunError
@@ -39,7 +39,7 @@ from node_agent.contract.names import ENGINE_PORT
 from node_agent.core.common.address import Address
 from node_agent.core.node.status import Load
 from node_agent.core.openai.chunks import COMPLETE_REASONS
-from node_agent.core.openai.generation_request import Kind
+from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.openai.sse import DONE, SseParser
 from node_agent.core.routing.admission import Refused
 from node_agent.core.routing.affinity import conversation_key
@@ -93,7 +93,7 @@ class Nodes:
             entry.host.measured(load)
             entry.router.own_load.measured(load)
 
-    async def hold(self, talk: Talk) -> None:
+    async def hold(self, talk: Conversation) -> None:
         """One client's conversation, to its end. Raises LocalRunError, ExchangeLost."""
         messages = [{"role": "system", "content": talk.system}] if talk.system else []
         for turn in talk.turns:
@@ -128,7 +128,7 @@ class Nodes:
         first_at, answer, reason, parser = 0.0, "", None, SseParser()
         headers, raw = {"content-type": "application/json"}, orjson.dumps(body)
         exchange = await self.client.open(
-            engine, "POST", Kind.CHAT.value, headers=headers, body=raw, silence_s=_SILENCE_S
+            engine, "POST", ApiRoute.CHAT.value, headers=headers, body=raw, silence_s=_SILENCE_S
         )
         try:
             while data := await exchange.read():
@@ -158,7 +158,9 @@ def prefix_counts(engines: Sequence[Address]) -> tuple[int, int]:
     return sums[_LOOKED_UP], sums[_HITS]
 
 
-async def play(policy: Policy, clients: str, talks: Sequence[Talk], engines: Sequence[Address], seed: int) -> Played:
+async def play(
+    policy: Policy, clients: str, talks: Sequence[Conversation], engines: Sequence[Address], seed: int
+) -> RunResult:
     """All talks, by CLIENTS clients at once, each of which takes the next one that nobody has."""
     nodes = Nodes(policy, engines, f"{clients} {seed} {policy.value}", seed)
     looked_up, hits = prefix_counts(engines)
@@ -184,7 +186,7 @@ async def play(policy: Policy, clients: str, talks: Sequence[Talk], engines: Seq
     asked = tuple(nodes.asked[name] for name in nodes.engines)
     first = tuple(round(seconds, 5) for seconds in nodes.first_token_s)
     busy, _, _ = os.getloadavg()
-    return Played(clients, seed, policy.value, first, asked, looked_up_now - looked_up, hits_now - hits, busy)
+    return RunResult(clients, seed, policy.value, first, asked, looked_up_now - looked_up, hits_now - hits, busy)
 
 
 def start_engines(stage: Stage, logs: Path) -> list[Address]:

@@ -31,7 +31,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Talk:
+class Conversation:
     """system: what it begins with, "" where that is its first question."""
 
     system: str
@@ -39,7 +39,7 @@ class Talk:
 
 
 @dataclass(frozen=True)
-class Played:
+class RunResult:
     """One trace under one policy. seed: of the trace, and so its round; first_token_s: of every turn; asked: turns by
     engine, of all engines; read: prompt tokens that were looked up in the prefix caches; cached: those that were there;
     load_average: the machine's, of a minute, at the end."""
@@ -71,19 +71,20 @@ class Played:
         return max(self.asked) * len(self.asked) / sum(self.asked)
 
 
-def chats(seed: int, entries: int) -> list[Talk]:
+def chats(seed: int, entries: int) -> list[Conversation]:
     """Conversations of one application: a system prompt that all share, then questions of their own."""
     chance = random.Random(f"chats {seed}")  # noqa: S311 # the same for every policy
     system = _text(chance, SYSTEM_CHARACTERS)
     return [
-        Talk(system, tuple(_turn(chance, QUESTION_CHARACTERS, entries) for _ in range(TURNS))) for _ in range(CHATS)
+        Conversation(system, tuple(_turn(chance, QUESTION_CHARACTERS, entries) for _ in range(TURNS)))
+        for _ in range(CHATS)
     ]
 
 
-def unrelated(seed: int, entries: int) -> list[Talk]:
+def unrelated(seed: int, entries: int) -> list[Conversation]:
     """Prompts that share nothing."""
     chance = random.Random(f"unrelated {seed}")  # noqa: S311 # the same for every policy
-    return [Talk("", (_turn(chance, ALONE_CHARACTERS, entries),)) for _ in range(ALONE)]
+    return [Conversation("", (_turn(chance, ALONE_CHARACTERS, entries),)) for _ in range(ALONE)]
 
 
 def _turn(chance: random.Random, characters: tuple[int, int], entries: int) -> Turn:
@@ -95,17 +96,17 @@ def _text(chance: random.Random, characters: int) -> str:
     return "".join(chance.choices(_LETTERS, k=characters))
 
 
-def rows(plays: Sequence[Played], beside: str) -> list[list[str]]:
+def rows(plays: Sequence[RunResult], beside: str) -> list[list[str]]:
     """clients, policy, prompt tokens cached, first token at p50 and p99 and these in what `beside` had with the same
     clients, imbalance. Figures are the median of the rounds, and least-most."""
-    told: dict[tuple[str, str], list[Played]] = {}
+    told: dict[tuple[str, str], list[RunResult]] = {}
     for play in sorted(plays, key=lambda play: play.clients):
         told.setdefault((play.clients, play.policy), []).append(play)
     others = {(play.clients, play.seed): play for play in plays if play.policy == beside}
     return [[*name, *_cells(rounds, others)] for name, rounds in told.items()]
 
 
-def _cells(rounds: Sequence[Played], others: Mapping[tuple[str, int], Played]) -> list[str]:
+def _cells(rounds: Sequence[RunResult], others: Mapping[tuple[str, int], RunResult]) -> list[str]:
     pairs = [(play, others[play.clients, play.seed]) for play in rounds if (play.clients, play.seed) in others]
     return [
         _middle([100 * play.hit_rate for play in rounds], 0),

@@ -18,7 +18,7 @@ from typing import Any
 
 from checks.assemblies import EVERYTHING, synthesize
 from local.cache import made_once, require_space
-from local.errors import LocalRunError, MendFirst
+from local.errors import LocalRunError, UserActionRequired
 
 LOCK = Path(__file__).parent.parent / "requirements" / "checkov.txt"
 _NEEDED_GIB = 0.5
@@ -55,7 +55,7 @@ def main() -> int:
         report = run(ensure_checkov())
     except LocalRunError as error:
         print(error, file=sys.stderr)
-        return 2 if isinstance(error, MendFirst) else 1
+        return 2 if isinstance(error, UserActionRequired) else 1
     found = findings(report)
     complaints = judge(found, ACCEPTED)
     summary = report["summary"]
@@ -85,7 +85,7 @@ def judge(found: Iterable[Finding], accepted: Mapping[str, str]) -> list[str]:
 
 
 def ensure_checkov() -> Path:
-    """The environment's folder. Raises MendFirst."""
+    """The environment's folder. Raises UserActionRequired."""
     digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
     return made_once(f"checkov-{digest}-py{sys.version_info.major}.{sys.version_info.minor}", _make)
 
@@ -117,7 +117,7 @@ def _step(command: list[str]) -> None:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         said = (str(error.stderr or "").strip() or "no output").splitlines()[-1]
-        raise MendFirst(f"checkov cannot be installed; check the network and run again ({said})") from error
+        raise UserActionRequired(f"checkov cannot be installed; check the network and run again ({said})") from error
 
 
 if __name__ == "__main__":

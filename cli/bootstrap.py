@@ -22,7 +22,7 @@ from cli.adapters.stacks import Stacks
 from cli.core.clusters import Stack, clusters_of
 from cli.core.doctor_inputs import ModelSeen, Verdict
 from cli.core.resource_import import import_template, retained
-from cli.deployment import Deployment, decided, meant
+from cli.deployment import Deployment, read_request, resolve
 from cli.doctor import cdk_log, examined, show
 from cli.endpoint import answers_from_here, base_urls, curl_line
 from cli.errors import Failed, NotFound
@@ -70,9 +70,9 @@ def bootstrap(
       synkti bootstrap -c nodes=5 --no-wait --yes
     """
     terminal = Terminal(as_json)
-    what = meant(cluster, region, profile, context or ())
+    what = read_request(cluster, region, profile, context or ())
     findings = examined(terminal, what, templates=False)
-    deployment = decided(what)
+    deployment = resolve(what)
     notable = [f for f in findings if f.verdict in (Verdict.FAULT, Verdict.WARNING) and f.check not in _OURS]
     if notable:
         show(terminal, notable)

@@ -34,7 +34,7 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class Meant:
+class DeploymentRequest:
     """What a person wants deployed, before AWS is asked. named: whether the cluster was; settings: or their faults."""
 
     account: Account
@@ -65,7 +65,9 @@ def read_context(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def meant(cluster: str | None, region: str | None, profile: str | None, pairs: Sequence[str]) -> Meant:
+def read_request(
+    cluster: str | None, region: str | None, profile: str | None, pairs: Sequence[str]
+) -> DeploymentRequest:
     """Everything that can be known without asking AWS. Raises CliError, BotoCoreError, ConfigurationError."""
     context = read_context(pairs)
     project = find_project(Path.cwd(), cache_folder(os.environ))
@@ -81,10 +83,10 @@ def meant(cluster: str | None, region: str | None, profile: str | None, pairs: S
     if isinstance(settings, FleetSettings) and settings.region not in ("", account.region):
         context["region"] = account.region
         settings = _settings(project, context)
-    return Meant(account, project, context, told.cluster, settings)
+    return DeploymentRequest(account, project, context, told.cluster, settings)
 
 
-def decided(what: Meant) -> Deployment:
+def resolve(what: DeploymentRequest) -> Deployment:
     """The same, when AWS was asked which clusters there are. Raises CliError, AWS's errors."""
     if not isinstance(what.settings, FleetSettings):
         raise BadConfiguration("; ".join(what.settings), "synkti.toml has every setting, with its meaning")

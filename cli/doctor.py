@@ -14,8 +14,8 @@ import typer
 from cli.adapters.cdk import Cdk, cache_folder, needed_toolkit
 from cli.adapters.examine import LEAST_TOOLKIT, examine, seen, validated
 from cli.core.doctor import conclude, worst
-from cli.core.doctor_inputs import Finding, Seen, Unseen, Verdict
-from cli.deployment import Meant, meant
+from cli.core.doctor_inputs import Finding, Seen, Unavailable, Verdict
+from cli.deployment import DeploymentRequest, read_request
 from cli.errors import Failed, ToolMissing
 from cli.exit_codes import ExitCode
 from cli.options import Cluster, Json, Profile, Region, Settings
@@ -52,7 +52,7 @@ def doctor(
       synkti doctor --json | jq '.findings[] | select(.verdict != "ok")'
     """
     terminal = Terminal(as_json)
-    what = meant(cluster, region, profile, context or ())
+    what = read_request(cluster, region, profile, context or ())
     findings = examined(terminal, what, templates=templates)
     verdict = worst(findings)
     terminal.document(
@@ -68,9 +68,9 @@ def doctor(
         raise typer.Exit(ExitCode.FINDINGS)
 
 
-def examined(terminal: Terminal, what: Meant, *, templates: bool) -> tuple[Finding, ...]:
+def examined(terminal: Terminal, what: DeploymentRequest, *, templates: bool) -> tuple[Finding, ...]:
     """All findings. Synthesizing takes some seconds, asking AWS two or three."""
-    found: Seen[Mapping[str, str | None]] = Unseen("not looked at")
+    found: Seen[Mapping[str, str | None]] = Unavailable("not looked at")
     toolkit = LEAST_TOOLKIT
     if templates:
         with tempfile.TemporaryDirectory(prefix="synkti-") as folder, terminal.doing("synthesizing the templates"):
@@ -94,15 +94,15 @@ def cdk_log(environ: Mapping[str, str], now: float) -> Path:
     return cache_folder(environ) / "logs" / f"cdk-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}.log"
 
 
-def _synthesized(what: Meant, folder: Path) -> tuple[Seen[Mapping[str, str | None]], int]:
+def _synthesized(what: DeploymentRequest, folder: Path) -> tuple[Seen[Mapping[str, str | None]], int]:
     if isinstance(what.settings, tuple):
-        return Unseen("not synthesized: the settings are wrong"), LEAST_TOOLKIT
+        return Unavailable("not synthesized: the settings are wrong"), LEAST_TOOLKIT
     try:
         log = cdk_log(os.environ, time.time())
         cdk = Cdk(what.project, what.account.environ(), what.context, log, lambda done: None)
         assembly = cdk.synth(folder / "cdk.out")
     except ToolMissing as error:
-        return Unseen(error.message), LEAST_TOOLKIT
+        return Unavailable(error.message), LEAST_TOOLKIT
     except Failed as error:
         return {"synthesis": error.message}, LEAST_TOOLKIT
     return seen(lambda: validated(what.account, assembly)), needed_toolkit(assembly)

@@ -19,7 +19,7 @@ from stacks.settings import FILE
 
 
 @dataclass(frozen=True)
-class Named:
+class ClusterSelection:
     """What a person has said of which cluster is meant, on the command line or in synkti.toml; None: nothing."""
 
     cluster: str | None
@@ -53,7 +53,7 @@ class Fleet:
         )
 
 
-def named(cluster: str | None, region: str | None, folder: Path | None = None) -> Named:
+def named(cluster: str | None, region: str | None, folder: Path | None = None) -> ClusterSelection:
     """Command line over synkti.toml (of `folder`, by default the working directory). Raises ConfigurationError."""
     path = (folder or Path.cwd()) / FILE
     try:
@@ -62,12 +62,12 @@ def named(cluster: str | None, region: str | None, folder: Path | None = None) -
         raise ConfigurationError([f"{path.name} cannot be read: {error}"]) from error
     if cluster is not None and not names.is_cluster_name(cluster):
         raise BadConfiguration(f"{cluster!r} is no cluster's name", "2-20 lower case letters, digits and hyphens")
-    return Named(
+    return ClusterSelection(
         cluster or _text(held.get("cluster")), _text(held.get("account")) or "", region or _text(held.get("region"))
     )
 
 
-def open_account(cluster: str | None, region: str | None, profile: str | None) -> tuple[Named, Account]:
+def open_account(cluster: str | None, region: str | None, profile: str | None) -> tuple[ClusterSelection, Account]:
     """The account that is meant, and what was said of the cluster. Raises CliError, ConfigurationError."""
     meant = named(cluster, region)
     account = Account(profile, meant.region)

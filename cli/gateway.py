@@ -25,7 +25,7 @@ from cli.terminal import Terminal
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.core.streams.end_of_stream import error_event
-from node_agent.ports import DoorRequest
+from node_agent.ports import ServerRequest
 from node_agent.runtime.common.responses import answer_error, error_body
 from synkti_client import httpx
 
@@ -59,7 +59,7 @@ class Gateway:
         self.transport = transport
         self._callers = callers or Callers()
 
-    async def __call__(self, request: DoorRequest) -> None:
+    async def __call__(self, request: ServerRequest) -> None:
         if (fault := self._callers.fault(request.headers)) is not None:
             answer_error(request, 403, "caller_not_allowed", fault)
             return
@@ -72,14 +72,14 @@ class Gateway:
         with contextlib.suppress(asyncio.CancelledError):
             await answering
 
-    def _page_headers(self, request: DoorRequest) -> Headers:
+    def _page_headers(self, request: ServerRequest) -> Headers:
         """What lets a page of an allowed origin read the answer."""
         origin = request.headers.get(b"origin", b"")
         if not origin or not self._callers.is_allowed(origin.decode("latin-1")):
             return ()
         return ((b"access-control-allow-origin", origin), (b"vary", b"origin"))
 
-    async def _answer(self, request: DoorRequest, page: Headers) -> None:
+    async def _answer(self, request: ServerRequest, page: Headers) -> None:
         try:
             asked = _asked(request)
         except (ValueError, httpx.InvalidURL) as error:
@@ -101,7 +101,7 @@ class Gateway:
         finally:
             await response.aclose()
 
-    async def _pass_on(self, request: DoorRequest, response: httpx.Response, page: Headers) -> None:
+    async def _pass_on(self, request: ServerRequest, response: httpx.Response, page: Headers) -> None:
         content_type = response.headers.get("content-type", "application/octet-stream").encode("latin-1")
         kept = [(key, value) for key, value in response.headers.raw if key.lower() not in _NOT_ANSWERED]
         room = asyncio.Event()
@@ -121,7 +121,7 @@ class Gateway:
         request.end(last)
 
 
-def _asked(request: DoorRequest) -> httpx.Request:
+def _asked(request: ServerRequest) -> httpx.Request:
     """The request as the transport takes it. Raises ValueError and InvalidURL."""
     if not request.target.startswith("/"):
         raise ValueError(f"{request.target[:_SHOWN]!r} is no path")

@@ -20,7 +20,7 @@ class Clock:
     sleep: Callable[[float], None] = time.sleep
 
 
-def until(
+def wait_for(
     look: Callable[[], _T | None], what: str, *, within_s: float, every_s: float, clock: Clock, advice: str = ""
 ) -> _T:
     """What `look` gives as soon as it is not None. Raises TimedOut, saying `what` did not happen."""

@@ -17,7 +17,13 @@ from lambdas.adapters.autoscaling import AutoScalingGroups
 from lambdas.adapters.dynamodb import DynamoCapacity
 from lambdas.adapters.ec2 import Ec2Instances
 from lambdas.adapters.ports import CapacityRecords, Groups, Instances, RecordChanged
-from lambdas.core.on_demand_fallback import Bounds, CapacityAction, CapacityDecision, CapacitySnapshot, decide_capacity
+from lambdas.core.on_demand_fallback import (
+    BaseLimits,
+    CapacityAction,
+    CapacityDecision,
+    CapacitySnapshot,
+    decide_capacity,
+)
 from lambdas.environment import CapacityEnvironment, capacity_from_environ
 from lambdas.node_events import TRIES, logger, metrics
 from node_agent.contract.capacity import LaunchEvent, LaunchSucceeded, parse_launch
@@ -76,8 +82,8 @@ def _look(event: LaunchEvent, adapters: CapacityAdapters) -> CapacitySnapshot:
     return CapacitySnapshot(adapters.groups.find(event.group), adapters.records.find(event.group), spot)
 
 
-def _bounds(adapters: CapacityAdapters) -> Bounds:
-    return Bounds(adapters.environment.base, adapters.environment.limit)
+def _bounds(adapters: CapacityAdapters) -> BaseLimits:
+    return BaseLimits(adapters.environment.base, adapters.environment.limit)
 
 
 def _told(decision: CapacityDecision, raw: Mapping[str, Any]) -> dict[str, str]:

@@ -35,7 +35,7 @@ metrics = Metrics(namespace="Synkti", service="synkti")
 
 
 @dataclass(frozen=True)
-class Adapters:
+class Dependencies:
     """clock: unix seconds."""
 
     environment: Environment
@@ -44,11 +44,11 @@ class Adapters:
     clock: Callable[[], float]
 
 
-def from_aws(clock: Callable[[], float]) -> Adapters:
+def from_aws(clock: Callable[[], float]) -> Dependencies:
     """The real ones, from this process's environment."""
     environment = from_environ(os.environ)
     table = boto3.resource("dynamodb").Table(environment.table)
-    return Adapters(environment, Ec2Instances(boto3.client("ec2")), DynamoRecords(table), clock)
+    return Dependencies(environment, Ec2Instances(boto3.client("ec2")), DynamoRecords(table), clock)
 
 
 def idempotency_rows() -> DynamoDBPersistenceLayer:
@@ -62,7 +62,7 @@ def idempotency_rows() -> DynamoDBPersistenceLayer:
     )
 
 
-def react(raw: Mapping[str, Any], kind: type[Ec2Event], adapters: Adapters) -> dict[str, str]:
+def handle_node_event(raw: Mapping[str, Any], kind: type[Ec2Event], adapters: Dependencies) -> dict[str, str]:
     """One event, from reading it to having written what it means. kind: what the handler is there for.
 
     Raises ValueError for a malformed event, RecordChanged after too many races, botocore's errors as they come.
@@ -87,7 +87,7 @@ def react(raw: Mapping[str, Any], kind: type[Ec2Event], adapters: Adapters) -> d
     raise RecordChanged(f"the record of {event.instance_id} changed {TRIES} times while it was written")
 
 
-def _note_pool(adapters: Adapters, decision: Decision, at: float) -> None:
+def _note_pool(adapters: Dependencies, decision: Decision, at: float) -> None:
     """Count the interruption for its pool; losing a race here must not undo the node's own record."""
     if decision.record is None:
         return

@@ -14,7 +14,7 @@ from enum import Enum
 import httpx
 
 from node_agent.adapters.http_server import HttpServer
-from node_agent.ports import DoorRequest
+from node_agent.ports import ServerRequest
 
 _SERVICE = re.compile(rb"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request")
 _HOP_BY_HOP = frozenset({b"connection", b"transfer-encoding", b"content-length", b"expect"})
@@ -73,7 +73,7 @@ class AwsGate:
         self.away.pop(service, None)
         self._back.set()
 
-    async def _answer(self, request: DoorRequest) -> None:
+    async def _answer(self, request: ServerRequest) -> None:
         while (outage := self.away.get(service_of(request))) is not None:
             self.refused += 1
             if outage is not Outage.SILENCE:
@@ -83,7 +83,7 @@ class AwsGate:
             await self._back.wait()
         await self._pass_on(request)
 
-    async def _pass_on(self, request: DoorRequest) -> None:
+    async def _pass_on(self, request: ServerRequest) -> None:
         headers = [(name, value) for name, value in request.headers.items() if name not in _HOP_BY_HOP]
         try:
             answer = await self._http.request(
@@ -98,7 +98,7 @@ class AwsGate:
         request.respond(answer.status_code, answer.content, content_type, more)
 
 
-def service_of(request: DoorRequest) -> str:
+def service_of(request: ServerRequest) -> str:
     """The service that a signed request is for; empty where it is not signed."""
     found = _SERVICE.search(request.headers.get(b"authorization", b""))
     return found.group(1).decode("ascii", "replace") if found else ""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from local.errors import MendFirst
+from local.errors import UserActionRequired
 
 _MARKER = ".complete"
 
@@ -43,12 +43,12 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
 
 
 def require_space(gib: float) -> None:
-    """Raises MendFirst where the cache's disk has less than `gib` free."""
+    """Raises UserActionRequired where the cache's disk has less than `gib` free."""
     folder = cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free / 2**30
     if free < gib:
-        raise MendFirst(
+        raise UserActionRequired(
             f"no disk space: {folder} has {free:.1f} GiB free, {gib:.0f} are needed; "
             "free some, or set SYNKTI_CACHE to a folder on a larger disk"
         )

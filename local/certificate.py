@@ -32,7 +32,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class StreamAccount:
+class StreamOutcome:
     """One stream. kind: of the interruption that it met; pause_ms: None where it did not lose its engine."""
 
     name: str
@@ -80,7 +80,7 @@ def quantile(values: Sequence[float], share: float) -> float | None:
 
 
 def certificate(
-    engine: str, seed: int | None, interruptions: dict[str, int], streams: Sequence[StreamAccount], duration_s: float
+    engine: str, seed: int | None, interruptions: dict[str, int], streams: Sequence[StreamOutcome], duration_s: float
 ) -> dict[str, Any]:
     """The document. interruptions: a count by kind."""
     kinds = sorted({stream.kind for stream in streams if stream.kind is not None and stream.pause_ms is not None})
@@ -103,7 +103,7 @@ def certificate(
     }
 
 
-def _pauses(streams: Sequence[StreamAccount], kind: str | None) -> dict[str, float | None]:
+def _pauses(streams: Sequence[StreamOutcome], kind: str | None) -> dict[str, float | None]:
     pauses = [s.pause_ms for s in streams if s.pause_ms is not None and kind in (None, s.kind)]
     return {f"p{percent}": quantile(pauses, percent / 100) for percent in (50, 95, 99)}
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from local.aws import REGION, EmbeddedAws
-from local.emulated_instance import Machine, MachineKind
+from local.emulated_instance import EmulatedInstance, InstanceTemplate
 from local.errors import LocalRunError
 from local.imds import InstanceMetadata
 from local.process_cleanup import tail
@@ -94,7 +94,7 @@ class Ec2Loop:
     """
 
     def __init__(
-        self, aws: EmbeddedAws, group: str, kind: MachineKind, network: str, told: Callable[[str], None]
+        self, aws: EmbeddedAws, group: str, kind: InstanceTemplate, network: str, told: Callable[[str], None]
     ) -> None:
         self._ec2 = aws.client("ec2")
         self._autoscaling = aws.client("autoscaling")
@@ -108,9 +108,9 @@ class Ec2Loop:
         self._failed = 0
         self._served: set[str] = set()
         self._reclaims: set[asyncio.Task[None]] = set()
-        self.machines: list[Machine] = []
+        self.machines: list[EmulatedInstance] = []
 
-    def machine(self, instance_id: str) -> Machine:
+    def machine(self, instance_id: str) -> EmulatedInstance:
         return next(machine for machine in self.machines if machine.instance_id == instance_id)
 
     async def run(self) -> None:
@@ -140,7 +140,7 @@ class Ec2Loop:
             self._served |= new
             self._launched_in_vain = self._failed = 0
 
-    async def _look(self, machines: Sequence[Machine], version: str) -> list[Seen]:
+    async def _look(self, machines: Sequence[EmulatedInstance], version: str) -> list[Seen]:
         """Whether they serve is asked only where something is replaced: nothing else depends on it."""
         if all(machine.version == version for machine in machines):
             return [Seen(machine.instance_id) for machine in machines]
@@ -150,27 +150,27 @@ class Ec2Loop:
             for machine, serves in zip(machines, serve, strict=True)
         ]
 
-    async def interrupt(self, machine: Machine, lead_s: float) -> None:
+    async def interrupt(self, machine: EmulatedInstance, lead_s: float) -> None:
         """EC2 wants the instance back in `lead_s` seconds: notice in IMDS, event, and the end when time is up."""
         machine.give_notice(lead_s)
         self._end_later(machine, lead_s)
         await self._emit(INTERRUPTION_EVENT, machine, {"instance-action": "terminate"})
 
-    async def recommend_rebalance(self, machine: Machine) -> None:
+    async def recommend_rebalance(self, machine: EmulatedInstance) -> None:
         machine.recommend_rebalance()
         await self._emit(REBALANCE_EVENT, machine, {})
 
-    def _scale_in(self, machine: Machine) -> None:
+    def _scale_in(self, machine: EmulatedInstance) -> None:
         self._told(f"{machine.instance_id} is not needed any more: the group tells it to go")
         machine.scale_in()
         self._end_later(machine, SCALE_IN_WITHIN_S)
 
-    def _end_later(self, machine: Machine, lead_s: float) -> None:
+    def _end_later(self, machine: EmulatedInstance, lead_s: float) -> None:
         task = asyncio.create_task(self._end_after(machine, lead_s))
         self._reclaims.add(task)
         task.add_done_callback(self._reclaims.discard)
 
-    async def _end_after(self, machine: Machine, lead_s: float) -> None:
+    async def _end_after(self, machine: EmulatedInstance, lead_s: float) -> None:
         await asyncio.sleep(lead_s)
         if machine.running:
             await asyncio.to_thread(machine.kill)
@@ -203,7 +203,7 @@ class Ec2Loop:
             instance_type=instance_type,
             address=self._free_address(number),
         )
-        machine = Machine(self._kind, metadata, _version(group))
+        machine = EmulatedInstance(self._kind, metadata, _version(group))
         self.machines.append(machine)
         self._told(f"{machine.instance_id} launched: {metadata.zone}, {instance_type}, {metadata.address}")
         await self._emit(STATE_CHANGE_EVENT, machine, {"state": "pending"})
@@ -215,7 +215,7 @@ class Ec2Loop:
         every = (f"{self._network}.{(number + n) % _ADDRESSES + 1}" for n in range(_ADDRESSES))
         return next(address for address in every if address not in taken)
 
-    async def _reclaim(self, machine: Machine) -> None:
+    async def _reclaim(self, machine: EmulatedInstance) -> None:
         """The instance is gone, whatever its agent's reason was."""
         status = machine.agent.wait()
         how = "killed" if machine.killed else f"its agent ended with status {status}"
@@ -232,7 +232,7 @@ class Ec2Loop:
         await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[machine.instance_id])
         await self._emit(STATE_CHANGE_EVENT, machine, {"state": "terminated"})
 
-    async def _emit(self, kind: str, machine: Machine, detail: dict[str, str]) -> None:
+    async def _emit(self, kind: str, machine: EmulatedInstance, detail: dict[str, str]) -> None:
         entry = {
             "Source": DRILL_EVENT_SOURCE,
             "DetailType": kind,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from local import imds
 from local.aws import ACCOUNT, REGION
-from local.errors import MendFirst
+from local.errors import UserActionRequired
 from local.imds import InstanceMetadata
 from local.process_cleanup import kill_all_in, start
 from node_agent.contract.names import ENGINE_PORT, FRONT_DOOR_PORT, PEER_DOOR_PORT, checkpoints_bucket_name
@@ -31,7 +31,7 @@ EngineCommand = Callable[[str, int], list[str]]
 
 
 @dataclass(frozen=True)
-class MachineKind:
+class InstanceTemplate:
     """What all instances of a run have in common. environ: of the agent and its engine; agent: the agent's command."""
 
     cluster: str
@@ -49,13 +49,14 @@ _LOOK_WITHIN_S = 2.0
 
 
 def free_network() -> str:
-    """The first three numbers of the loopback addresses of one run. Raises MendFirst where a port is taken on all."""
+    """The first three numbers of the loopback addresses of one run. Raises UserActionRequired where a port is taken on
+    all."""
     for _ in range(_TRIES):
         network = f"127.{secrets.randbelow(100) + 100}.{secrets.randbelow(200) + 10}"
         taken = [port for port in PORTS if not _is_free(f"{network}.1", port)]
         if not taken:
             return network
-    raise MendFirst(
+    raise UserActionRequired(
         f"a program on this machine listens on port {taken[0]} of all addresses, which every emulated instance needs; "
         f"end it (ss -ltnp 'sport = :{taken[0]}' names it) and run again"
     )
@@ -71,10 +72,10 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-class Machine:
+class EmulatedInstance:
     """Boots on construction; `agent` is its process. version: of the launch template that it was launched from."""
 
-    def __init__(self, kind: MachineKind, metadata: InstanceMetadata, version: str = "") -> None:
+    def __init__(self, kind: InstanceTemplate, metadata: InstanceMetadata, version: str = "") -> None:
         self.metadata = metadata
         self.instance_id = metadata.instance_id
         self.host = metadata.address
@@ -91,7 +92,7 @@ class Machine:
         self._imds = start(command, self._imds_folder, environ, self.log)
         self.agent: subprocess.Popen[bytes] = start(kind.agent, self.folder, self._environ(kind), self.log)
 
-    def _environ(self, kind: MachineKind) -> dict[str, str]:
+    def _environ(self, kind: InstanceTemplate) -> dict[str, str]:
         return {
             **kind.environ,
             "PYTHONPATH": _ROOT,

@@ -13,7 +13,7 @@ from local.certificate import Answer
 from local.demo.context import Reference
 from local.emulated_instance import EngineCommand
 from local.engine_env import engine_command, engine_environ, ensure_engine, ensure_plugin
-from local.errors import LocalRunError, MendFirst
+from local.errors import LocalRunError, UserActionRequired
 from local.fake_engine import model as standin_model
 from local.fake_engine.answers import Sampling, answer
 from local.listener import Question
@@ -54,20 +54,23 @@ class LocalEngine:
 
 
 def prepared(name: str, tell: Callable[[str], None], kv_gib: float = 0, arguments: Sequence[str] = ()) -> LocalEngine:
-    """Makes what is not in the cache yet. Raises MendFirst. arguments: more of them for a vLLM that keeps no blocks.
+    """Makes what is not in the cache yet. Raises UserActionRequired. arguments: more of them for a vLLM that keeps no
+    blocks.
 
     kv_gib: how much of the disk each engine's KV blocks may have, so that contexts can move between nodes; 0: none.
     """
     if name == SIM:
         if kv_gib:
-            raise MendFirst("the stand-in engine computes nothing, so it has no KV blocks to keep; ENGINE=vllm has")
+            raise UserActionRequired(
+                "the stand-in engine computes nothing, so it has no KV blocks to keep; ENGINE=vllm has"
+            )
         return LocalEngine(SIM, "the stand-in engine", "none", standin_command(), {}, _known_answer, 60.0)
     try:
         environment = ensure_engine(tell)
         model_dir = ensure_model(environment, tell)
         plugin = ensure_plugin(environment)
     except LocalRunError as error:
-        raise MendFirst(str(error)) from error
+        raise UserActionRequired(str(error)) from error
     # Three agents and their engines share this CPU with everything else: a node may show no sign of life for seconds,
     # and take half of one to acknowledge a line, and still be well.
     environ = {**engine_environ(), **_IN_ONE_PROCESS, "SYNKTI_MIN_SILENCE_S": "10", "SYNKTI_KEEPER_LAG_S": "0.5"}

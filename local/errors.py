@@ -7,5 +7,5 @@ class LocalRunError(Exception):
     """What is wrong, and what to do about it."""
 
 
-class MendFirst(LocalRunError):
+class UserActionRequired(LocalRunError):
     """No node was started: a person has to mend something on this machine first."""

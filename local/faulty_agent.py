@@ -71,20 +71,20 @@ def _skew_clock(faults: Faults) -> None:
 
 
 def _close_links(faults: Faults) -> None:
-    from node_agent.ports import Other  # noqa: PLC0415 # after the clock is skewed
-    from node_agent.runtime.replication.server import JournalDoor  # noqa: PLC0415
+    from node_agent.ports import AlternateProtocol  # noqa: PLC0415 # after the clock is skewed
+    from node_agent.runtime.replication.server import ReplicationServer  # noqa: PLC0415
 
-    whole = JournalDoor.other
+    whole = ReplicationServer.other
 
-    def other(self: JournalDoor) -> Other:
+    def other(self: ReplicationServer) -> AlternateProtocol:
         real = whole(self)
 
         def take_over(transport: asyncio.Transport) -> asyncio.Protocol:
             return ClosedLink(transport) if faults.get("close_links") else real.take_over(transport)
 
-        return Other(real.preface, take_over)
+        return AlternateProtocol(real.preface, take_over)
 
-    JournalDoor.other = other  # type: ignore[method-assign] # what this module is for
+    ReplicationServer.other = other  # type: ignore[method-assign] # what this module is for
 
 
 def main() -> int:

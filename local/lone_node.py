@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 
 from node_agent.adapters.http import HttpClient
 from node_agent.core.common.address import Address
-from node_agent.core.membership import Membership, Tagged
+from node_agent.core.membership import Membership, NodesDiscovered
 from node_agent.core.membership.wire import LIFE_BYTES
 from node_agent.core.node.status import NodeStatus
 from node_agent.ports import Identity
 from node_agent.runtime.common.metrics import Metrics
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.node.gossip import Gossip
 
 
@@ -29,12 +29,12 @@ def life_of(instance_id: str) -> bytes:
     return hashlib.blake2b(instance_id.encode(), digest_size=LIFE_BYTES).digest()
 
 
-def meet(node: Node, status: NodeStatus) -> None:
+def meet(node: NodeContext, status: NodeStatus) -> None:
     """Have a node know another one."""
     node.members.meet(life_of(status.instance_id), status)
 
 
-def lone_node(own: NodeStatus, peers: Iterable[NodeStatus], clock: Callable[[], float]) -> Node:
+def lone_node(own: NodeStatus, peers: Iterable[NodeStatus], clock: Callable[[], float]) -> NodeContext:
     """Inside a running loop. clock: unix seconds."""
     now = asyncio.get_running_loop().time
     machine = Membership(own, life_of(own.instance_id), b"key", now(), lambda: 0.5)
@@ -42,8 +42,8 @@ def lone_node(own: NodeStatus, peers: Iterable[NodeStatus], clock: Callable[[], 
     gossip = Gossip(machine, NoDatagrams(), HttpClient(), now, metrics)
     host = own.peer.rpartition(":")[0]
     identity = Identity(own.instance_id, own.pool.zone, "us-east-1", own.pool.instance_type, host)
-    node = Node(identity, own.model, clock, gossip, metrics)
-    gossip.handle(Tagged(now(), ()))
+    node = NodeContext(identity, own.model, clock, gossip, metrics)
+    gossip.handle(NodesDiscovered(now(), ()))
     for peer in peers:
         meet(node, peer)
     return node

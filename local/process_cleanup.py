@@ -39,7 +39,7 @@ def start(argv: Sequence[str], folder: Path, environ: Mapping[str, str], log: Pa
         )
 
 
-def living_in(folder: Path) -> list[int]:
+def processes_in(folder: Path) -> list[int]:
     """Processes whose working directory is `folder` or below it, this one left out."""
     root = str(folder.resolve())
     found = []
@@ -55,7 +55,7 @@ def living_in(folder: Path) -> list[int]:
 def kill_all_in(folder: Path) -> bool:
     """SIGKILL to every process that lives in `folder`, until none is left; False where one would not go."""
     give_up_at = time.monotonic() + _GONE_WITHIN_S
-    while living := [pid for pid in living_in(folder) if not _is_zombie(pid)]:
+    while living := [pid for pid in processes_in(folder) if not _is_zombie(pid)]:
         if time.monotonic() > give_up_at:
             return False
         _kill(living)
@@ -85,7 +85,7 @@ def _is_zombie(pid: int) -> bool:
     return True
 
 
-class Undertaker:
+class CleanupProcess:
     """A process that outlives the run by a moment, and ends and removes what is left of it, however it ended.
 
     It waits for the end of its standard input, which the kernel closes with the run. scratch: where the run's programs

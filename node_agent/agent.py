@@ -39,7 +39,7 @@ from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.adapters.imds import Imds
 from node_agent.adapters.process_memory import give_back, resident_bytes, return_large_blocks
 from node_agent.adapters.remembered import Remembered
-from node_agent.adapters.replication_client import TcpJournalLinks
+from node_agent.adapters.replication_client import TcpReplicaLinks
 from node_agent.adapters.secrets import SecretsManager
 from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.contract.errors import TransientError
@@ -48,11 +48,11 @@ from node_agent.contract.table_schema import NodeRecord, TimelineStep, renewed
 from node_agent.contract.tags import NodeTags
 from node_agent.core.common.address import Address
 from node_agent.core.common.backoff import Backoff
-from node_agent.core.common.request_auth import Doorkeeper
+from node_agent.core.common.request_auth import RequestVerifier
 from node_agent.core.http.body_budget import BodyBudget
 from node_agent.core.membership import Leaving, Membership
 from node_agent.core.membership.wire import LIFE_BYTES
-from node_agent.core.node.discovery_schedule import TagReads
+from node_agent.core.node.discovery_schedule import DiscoverySchedule
 from node_agent.core.node.lifecycle import (
     CloseClients,
     Effect,
@@ -66,35 +66,35 @@ from node_agent.core.node.lifecycle import (
 )
 from node_agent.core.node.peer_clocks import PeerClocks
 from node_agent.core.node.status import NodeStatus, Pool
-from node_agent.core.replication.replica_store import Keeper
+from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.kv.folder import MAX_WRITERS, BlockFolder
 from node_agent.ports import BlockStore, Checkpoints, Identity, Instances, Metadata, Records, ScalingGroup
 from node_agent.reactor import Reactor
-from node_agent.runtime.client_api.admission_queue import Entrance
-from node_agent.runtime.client_api.model_list import Models
-from node_agent.runtime.client_api.server import FrontDoor
-from node_agent.runtime.client_api.stream_registry import OpenStreams
+from node_agent.runtime.client_api.admission_queue import AdmissionQueue
+from node_agent.runtime.client_api.model_list import ModelList
+from node_agent.runtime.client_api.server import ClientApi
+from node_agent.runtime.client_api.stream_registry import StreamRegistry
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.common.supervised_task import Unexpected, keep_running
-from node_agent.runtime.drain.controller import Draining
-from node_agent.runtime.engine.active_requests import ServedRequests, WatchedGroup
-from node_agent.runtime.engine.client import Engines
-from node_agent.runtime.engine.load_monitor import EngineLoad
-from node_agent.runtime.engine.self_test import able_ways
+from node_agent.runtime.drain.controller import DrainController
+from node_agent.runtime.engine.active_requests import EngineCalls, WatchedGroup
+from node_agent.runtime.engine.client import EngineClient
+from node_agent.runtime.engine.load_monitor import LoadMonitor
+from node_agent.runtime.engine.self_test import supported_methods
 from node_agent.runtime.engine.supervisor import EnginePlan, EngineSupervisor
-from node_agent.runtime.engine.watchdog import EngineWatch
-from node_agent.runtime.kv.service import KvNode
-from node_agent.runtime.node.clock_monitor import ClockWatch
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.engine.watchdog import EngineWatchdog
+from node_agent.runtime.kv.service import KvService
+from node_agent.runtime.node.clock_monitor import ClockMonitor
+from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.node.gossip import Gossip, is_lost
 from node_agent.runtime.node.interruption_watcher import watch_metadata
 from node_agent.runtime.node.memory_monitor import look_after_memory
-from node_agent.runtime.node.state_publisher import Publisher
-from node_agent.runtime.peer_api.server import PeerDoor
-from node_agent.runtime.peer_api.signed_client import SignedHttp
+from node_agent.runtime.node.state_publisher import StatePublisher
+from node_agent.runtime.peer_api.server import PeerApi
+from node_agent.runtime.peer_api.signed_client import SignedClient
 from node_agent.runtime.replication.checkpointer import Checkpointer
-from node_agent.runtime.replication.manager import Keepers
-from node_agent.runtime.replication.server import JournalDoor
+from node_agent.runtime.replication.manager import ReplicationManager
+from node_agent.runtime.replication.server import ReplicationServer
 from node_agent.runtime.replication.takeover import Takeovers
 from node_agent.settings import Settings
 
@@ -124,7 +124,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Outside:
+class Dependencies:
     """What a node needs of the world: learned before anything is started.
 
     records, group: None where there is no table, no Auto Scaling group that waits; checkpoints, blocks: no bucket.
@@ -159,7 +159,7 @@ def _nobody(word: str) -> None:
 async def run(settings: Settings, say: Callable[[str], None] = _nobody) -> int:
     """A node's whole life; its exit code. Raises ConfigurationError. say: hears whether it serves, at each change."""
     client = HttpClient()
-    outside = await _learn(settings, client)
+    outside = await connect(settings, client)
     agent = Agent(settings, outside, client)
     agent.say = say
     asyncio.get_running_loop().set_exception_handler(agent.unexpected.of_loop)
@@ -183,19 +183,19 @@ def _first_status(settings: Settings, identity: Identity) -> NodeStatus:
     )
 
 
-async def _learn(settings: Settings, client: HttpClient) -> Outside:
+async def connect(settings: Settings, client: HttpClient) -> Dependencies:
     metadata = Imds(settings.metadata_endpoint, client)
     remembered = Remembered(settings.runtime_dir)
-    identity = await _patiently(metadata.identity, remembered.identity())
+    identity = await _retry_transient(metadata.identity, remembered.identity())
     remembered.keep_identity(identity)
     store = SecretsManager(aws_client("secretsmanager", identity.region))
-    key = await _patiently(lambda: store.read(settings.cluster_key_secret), remembered.key())
+    key = await _retry_transient(lambda: store.read(settings.cluster_key_secret), remembered.key())
     remembered.keep_key(key)
     instances = Ec2(aws_client("ec2", identity.region), settings.peer.port)
     records = DynamoRecords(aws_client("dynamodb", identity.region), settings.table) if settings.table else None
     group = AutoScaling(aws_client("autoscaling", identity.region), settings.group) if settings.group else None
     checkpoints, blocks = _checkpoints(settings, identity.region), _blocks(settings, identity.region)
-    return Outside(identity, metadata, instances, records, key, group, checkpoints, blocks)
+    return Dependencies(identity, metadata, instances, records, key, group, checkpoints, blocks)
 
 
 def _blocks(settings: Settings, region: str) -> BlockStore | None:
@@ -211,7 +211,7 @@ def _checkpoints(settings: Settings, region: str) -> Checkpoints | None:
     return AwsCheckpoints(s3, settings.checkpoints_bucket, dynamodb, settings.table)
 
 
-async def _patiently(ask: Callable[[], Awaitable[_T]], remembered: _T | None) -> _T:
+async def _retry_transient(ask: Callable[[], Awaitable[_T]], remembered: _T | None) -> _T:
     """Ask until there is an answer, or take the one that an earlier agent of this machine had.
 
     It never gives up: an agent that ends because AWS is away is started again by systemd, and after some times the
@@ -256,7 +256,7 @@ class Agent:
     def __init__(
         self,
         settings: Settings,
-        outside: Outside,
+        outside: Dependencies,
         client: HttpClient,
         *,
         signals: bool = True,
@@ -279,29 +279,31 @@ class Agent:
         )
         self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
         self._clock = clock = clock or SteadyClock()
-        self._node = Node(identity, settings.model_name, clock, self._gossip, metrics, settings.min_silence_s)
+        self._node = NodeContext(identity, settings.model_name, clock, self._gossip, metrics, settings.min_silence_s)
         self._node.clocks = clocks = PeerClocks(outside.key)
-        signed = SignedHttp(self._to_peers, clocks, clock)
-        self._served = ServedRequests(self._node, client, settings.engine)
+        signed = SignedClient(self._to_peers, clocks, clock)
+        self._served = EngineCalls(self._node, client, settings.engine)
         folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes, MAX_WRITERS) if settings.kv_max_bytes else None
-        self.kv = KvNode(self._node, client, signed, outside.key, settings.engine, folder, outside.blocks, self._random)
-        self._engines = Engines(self._node, self._served, signed, outside.key, self.kv.contexts.bring)
-        keeper = Keeper(max_bytes=settings.max_kept_bytes)
-        self.keepers = Keepers(
+        self.kv = KvService(
+            self._node, client, signed, outside.key, settings.engine, folder, outside.blocks, self._random
+        )
+        self._engines = EngineClient(self._node, self._served, signed, outside.key, self.kv.contexts.bring)
+        keeper = ReplicaStore(max_bytes=settings.max_kept_bytes)
+        self.keepers = ReplicationManager(
             self._node,
-            TcpJournalLinks(outside.key, clock, settings.keeper_lag_s, source, clocks),
+            TcpReplicaLinks(outside.key, clock, settings.keeper_lag_s, source, clocks),
             keeper,
             settings.keepers if settings.durability == "peer" else 0,
             self._random.random,
         )
-        self.streams = OpenStreams(self._node.metrics, settings.max_streams)
+        self.streams = StreamRegistry(self._node.metrics, settings.max_streams)
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
         takeovers = Takeovers(self._node, signed, outside.key, keeper, self.streams.give_up, self._checkpointer)
         self._publisher = self._make_publisher(outside, status.incarnation, clock)
-        self._draining = Draining(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
-        self._entrance = Entrance(self._node, self._random.random)
-        self._models = Models(self._node, self._engines, client, settings.engine)
-        self._front = FrontDoor(
+        self._draining = DrainController(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
+        self._entrance = AdmissionQueue(self._node, self._random.random)
+        self._models = ModelList(self._node, self._engines, client, settings.engine)
+        self._front = ClientApi(
             self._node,
             self._entrance,
             self._engines,
@@ -313,9 +315,9 @@ class Agent:
             settings.allowed_origins,
         )
         self._gossip.changed = lambda change: self._engines.lose(change.status.instance_id) if is_lost(change) else None
-        doorkeeper = Doorkeeper(outside.key, door=secrets.token_hex(8))
-        self.journals = JournalDoor(keeper, doorkeeper, clock)
-        peer_door = PeerDoor(
+        doorkeeper = RequestVerifier(outside.key, door=secrets.token_hex(8))
+        self.journals = ReplicationServer(keeper, doorkeeper, clock)
+        peer_door = PeerApi(
             self._node, self._served, takeovers, doorkeeper, self.kv.contexts.bring, self.kv.door.answer
         )
         self._signs = peer_door.signs
@@ -324,15 +326,15 @@ class Agent:
         group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
         self._group = WatchedGroup(group, self._served)
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
-        self._clock_watch = ClockWatch(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
+        self._clock_watch = ClockMonitor(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
         self._gossip.heard_clock = self._clock_watch.heard
-        self._engine_load = EngineLoad(
+        self._engine_load = LoadMonitor(
             self._node, self._served, client, settings.engine, lambda: self.kv.contexts.prefill_tokens_per_s or 0.0
         )
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._client = client
         self._steps = EngineStepFiles(_steps_dir(settings))
-        self._watch = EngineWatch(
+        self._watch = EngineWatchdog(
             self._node,
             self._served,
             self._engine_load,
@@ -354,7 +356,7 @@ class Agent:
         self._background: set[asyncio.Task[None]] = set()
         self.say: Callable[[str], None] = _nobody
 
-    def _make_doors(self, settings: Settings, peer_door: PeerDoor) -> list[HttpServer]:
+    def _make_doors(self, settings: Settings, peer_door: PeerApi) -> list[HttpServer]:
         """The client door and the peer door; what they hold of bodies has one bound."""
         limits = Limits(
             body_bytes=settings.max_body_bytes,
@@ -373,7 +375,7 @@ class Agent:
         )
         return [front, peers]
 
-    def _make_publisher(self, outside: Outside, incarnation: int, clock: Callable[[], float]) -> Publisher:
+    def _make_publisher(self, outside: Dependencies, incarnation: int, clock: Callable[[], float]) -> StatePublisher:
         identity = outside.identity
         record = NodeRecord(
             instance_id=identity.instance_id,
@@ -383,12 +385,12 @@ class Agent:
             incarnation=incarnation,
             expires_at=renewed(clock()),
         )
-        return Publisher(record, outside.instances, outside.records, self._random.random, clock)
+        return StatePublisher(record, outside.instances, outside.records, self._random.random, clock)
 
     async def _examine_engine(self) -> None:
         """What peers may ask of this engine is what it was seen doing."""
         self._node.ways = ()
-        self._node.ways = await able_ways(self._client, self._settings.engine, self._settings.model_name)
+        self._node.ways = await supported_methods(self._client, self._settings.engine, self._settings.model_name)
 
     async def run(self) -> int:
         """Until the node's life is over; its exit code."""
@@ -422,7 +424,7 @@ class Agent:
     async def _live(self, listeners: tuple[socket.socket, socket.socket]) -> int:
         for server, listener in zip(self.doors, listeners, strict=True):
             await server.start(listener)
-        reads = TagReads(self._settings.boot_spread_s)
+        reads = DiscoverySchedule(self._settings.boot_spread_s)
         watch = partial(
             watch_metadata, self._outside.metadata, self._reactor.post, self._clock, self._settings.term_grace_s
         )

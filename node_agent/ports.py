@@ -220,8 +220,8 @@ class Http(Protocol):
     ) -> Response:
         """Send a request. silence_s: how long the other side may send nothing, now and, until `allow_silence`, later.
 
-        accept_s: how long until its first bytes, where it accepts requests at once (`DoorRequest.accept`); sign_s: how
-        long it may send nothing at all where it has said (SIGNS_HEADER of an interim answer) that it shows signs of
+        accept_s: how long until its first bytes, where it accepts requests at once (`ServerRequest.accept`); sign_s:
+        how long it may send nothing at all where it has said (SIGNS_HEADER of an interim answer) that it shows signs of
         life; lost: hears why, once, where the exchange is lost.
         """
         ...
@@ -240,7 +240,7 @@ class Http(Protocol):
         ...
 
 
-class DoorRequest(Protocol):
+class ServerRequest(Protocol):
     """A request that came to a door, whole, and the way to answer it: nothing here waits.
 
     method: GET also for HEAD; path: decoded, without the query; target: as it was sent; headers: by lower case names;
@@ -323,7 +323,7 @@ class Datagrams(Protocol):
     def send(self, to: Address, data: bytes) -> None: ...
 
 
-class JournalLink(Protocol):
+class ReplicaLink(Protocol):
     """A connection to a peer's keeper (`core/replication/protocol`), made in the background: what is sent before is
     held."""
 
@@ -343,14 +343,14 @@ class JournalLink(Protocol):
 
 
 @dataclass(frozen=True)
-class Other:
+class AlternateProtocol:
     """Connections to a door that begin with `preface` speak no HTTP: `take_over` makes their protocol."""
 
     preface: bytes
     take_over: Callable[[asyncio.Transport], asyncio.Protocol]
 
 
-class LinkOwner(Protocol):
+class LinkListener(Protocol):
     """Who hears of a link."""
 
     def acknowledged(self, receipts: Sequence[Any]) -> None:
@@ -370,10 +370,10 @@ class LinkOwner(Protocol):
         ...
 
 
-class JournalLinks(Protocol):
+class ReplicaLinks(Protocol):
     """Connections to keepers."""
 
-    def connect(self, address: Address, owner: LinkOwner) -> JournalLink: ...
+    def connect(self, address: Address, owner: LinkListener) -> ReplicaLink: ...
 
 
 class EngineSteps(Protocol):

@@ -45,7 +45,7 @@ def cost(nodes: int, seed: int, seconds: float, *, loads: bool = True) -> dict[s
     """
     fleet = Fleet(seed)
     hosts = fleet.gather(nodes, share=nodes > MOST_TABLES)
-    tapes = [Tape(host, hosts) for host in hosts[:: max(1, nodes // TAPED)][:TAPED]]
+    tapes = [EventRecording(host, hosts) for host in hosts[:: max(1, nodes // TAPED)][:TAPED]]
     fleet.pass_time(SETTLE_S)
     found: dict[str, Any] = {"quiet": _rates(fleet, tapes, seconds)}
     if loads:
@@ -55,7 +55,7 @@ def cost(nodes: int, seed: int, seconds: float, *, loads: bool = True) -> dict[s
     return found
 
 
-def _rates(fleet: Fleet, tapes: list[Tape], seconds: float) -> dict[str, float]:
+def _rates(fleet: Fleet, tapes: list[EventRecording], seconds: float) -> dict[str, float]:
     """Of a node; and how many virtual seconds of the whole fleet a processor gets through in a minute."""
     network, nodes, since = fleet.network, len(fleet.hosts), fleet.agenda.now
     messages, octets, began = network.messages, network.octets, process_time()
@@ -69,7 +69,7 @@ def _rates(fleet: Fleet, tapes: list[Tape], seconds: float) -> dict[str, float]:
     }
 
 
-class Tape:
+class EventRecording:
     """All that one host is told, from its start on, to be played again by itself: in the simulation a thousand nodes
     take turns with the processor's caches, which no real node has to."""
 

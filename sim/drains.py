@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node_agent.contract.states import NodeState
-from node_agent.core.drain.planner import MARGIN_S, Drain, HandOff, Peer, ServedStream, going_pools
+from node_agent.core.drain.planner import MARGIN_S, DrainPlanner, HandOff, Peer, ServedStream, going_pools
 from node_agent.core.routing.admission import Refused
 from node_agent.core.routing.router import MAX_WAITING, Request, Route
 from sim.engine import TIME_PER_TOKEN_S, Engine, Work
@@ -40,7 +40,7 @@ WAIT_FOR_NODE_S = 15.0
 class Node:
     host: Host
     engine: Engine
-    drain: Drain
+    drain: DrainPlanner
     deadline: float | None = None
 
 
@@ -78,7 +78,7 @@ class MassInterruption:
         self._random = random.Random(f"mass interruption {seed}")  # noqa: S311 # a simulation
         agenda = self.fleet.agenda
         hosts = self.fleet.gather(nodes, share=nodes > MOST_TABLES)
-        self.nodes = {host.instance_id: Node(host, Engine(agenda), Drain(host.instance_id)) for host in hosts}
+        self.nodes = {host.instance_id: Node(host, Engine(agenda), DrainPlanner(host.instance_id)) for host in hosts}
         self.doors = [
             Door(self.nodes[host.instance_id], Entry(agenda, host, f"entry {seed} {host.instance_id}"))
             for host in hosts[:MOST_ENTRIES]

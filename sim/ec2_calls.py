@@ -14,8 +14,8 @@ from node_agent.core.node.discovery_schedule import (
     FIRST_LOOK_CALLS,
     FIRST_LOOK_WITHIN_S,
     REFILL_PER_S,
-    TagReads,
-    calls_of,
+    DiscoverySchedule,
+    calls_needed,
     every_s,
 )
 
@@ -65,7 +65,7 @@ def looks(nodes: int, seconds: float, booting: int, seed: int) -> Looks:
     """A fleet's calls over some time, of which so many nodes boot at once at the start, each of which tags itself."""
     chance = random.Random(f"EC2 calls {seed}").random  # noqa: S311 # a simulation
     found = Looks()
-    reads = [TagReads() for _ in range(nodes)]
+    reads = [DiscoverySchedule() for _ in range(nodes)]
     heap = [
         (node.first_s(chance()) if number < booting else every_s(nodes) * chance(), number)
         for number, node in enumerate(reads)
@@ -75,7 +75,7 @@ def looks(nodes: int, seconds: float, booting: int, seed: int) -> Looks:
     while heap[0][0] < seconds:
         at, number = heapq.heappop(heap)
         is_first = number not in have_looked
-        calls = FIRST_LOOK_CALLS if is_first else calls_of(nodes)
+        calls = FIRST_LOOK_CALLS if is_first else calls_needed(nodes)
         if found.reads.call(at, calls) and (not is_first or found.taggings.call(at, 1)):
             have_looked.add(number)
             found.calls += [at] * calls

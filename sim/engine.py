@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from node_agent.core.node.status import Load
-from sim.scheduler import Agenda
+from sim.scheduler import Scheduler
 
 SLOTS = 32
 PREFILL_TOKENS_S = 4_000.0
@@ -45,7 +45,7 @@ class Work:
 class Engine:
     """waiting: those without a slot; running: those with one."""
 
-    agenda: Agenda
+    agenda: Scheduler
     slots: int = SLOTS
     prefill_tokens_s: float = PREFILL_TOKENS_S
     running: dict[int, Work] = field(default_factory=dict)

@@ -8,9 +8,9 @@ from enum import Enum
 
 from node_agent.core.node.status import NodeStatus
 from node_agent.core.routing.admission import Admission, Refused, Ticket
-from node_agent.core.routing.router import Nowhere, Request, Route, Router
+from node_agent.core.routing.router import NoRoute, Request, Route, Router
 from sim.host import Host
-from sim.scheduler import Agenda
+from sim.scheduler import Scheduler
 
 _LOOK_EVERY_S = 0.05
 
@@ -27,7 +27,7 @@ class Policy(Enum):
 class Entry:
     """One host's front door. routes: how many requests were routed, reasons: why so."""
 
-    def __init__(self, agenda: Agenda, host: Host, seed: str, policy: Policy = Policy.PREFIX) -> None:
+    def __init__(self, agenda: Scheduler, host: Host, seed: str, policy: Policy = Policy.PREFIX) -> None:
         self.host = host
         self.router = Router(host.instance_id)
         self.admission = Admission()
@@ -42,7 +42,7 @@ class Entry:
         self._turn = 0
         self._is_looking = False
 
-    def route(self, request: Request) -> Route | Nowhere:
+    def route(self, request: Request) -> Route | NoRoute:
         """Where it goes now, if anywhere."""
         machine = self.host.membership
         view, own = machine.view, machine.status
@@ -56,11 +56,11 @@ class Entry:
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
         return route
 
-    def _usual(self, serving: tuple[NodeStatus, ...]) -> Route | Nowhere:
+    def _usual(self, serving: tuple[NodeStatus, ...]) -> Route | NoRoute:
         machine = self.host.membership
         nodes = [*serving, machine.status] if machine.status.state.takes_requests else list(serving)
         if not nodes:
-            return Nowhere.NO_NODE
+            return NoRoute.NO_NODE
 
         def in_flight(node: NodeStatus) -> int:
             own = node.instance_id == self.host.instance_id
@@ -79,7 +79,7 @@ class Entry:
     def ask(self, request: Request, answer: Callable[[Route | Refused], None]) -> None:
         """Route a request now, or when a node can take it; `answer` hears where, or that it was refused."""
         now = self._agenda.now
-        route = self.route(request) if self.admission.may_pass() or request.goes_on else Nowhere.FULL
+        route = self.route(request) if self.admission.may_pass() or request.goes_on else NoRoute.FULL
         if isinstance(route, Route):
             self.admission.admitted(now)
             answer(route)

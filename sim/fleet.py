@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from node_agent.contract.states import NodeState
-from node_agent.core.membership import Changed, Tempo
-from node_agent.core.membership.member_table import Chance, Roster
+from node_agent.core.membership import GossipConfig, MemberChanged
+from node_agent.core.membership.member_table import Chance, MemberTable
 from node_agent.core.membership.wire import LIFE_BYTES
 from node_agent.core.node.status import NodeStatus, Pool, TaggedNode
 from sim.host import Host, Watch
-from sim.network import Network, Weather
-from sim.scheduler import Agenda
+from sim.network import Network, NetworkConditions
+from sim.scheduler import Scheduler
 from sim.shared_roster import SharedRoster, Start
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
@@ -21,7 +21,7 @@ TYPES = ("g5.xlarge", "g6.xlarge")
 KEY = b"the simulated fleet's key"
 TAGS_EVERY_S = 30.0
 _BEGAN = 1_700_000_000_000
-MakeRoster = Callable[[Chance], Roster]
+MakeRoster = Callable[[Chance], MemberTable]
 
 
 def status_of(number: int, incarnation: int) -> NodeStatus:
@@ -36,12 +36,16 @@ class Fleet:
     """seed: of everything that is left to chance here; watch: gets every change that any host tells."""
 
     def __init__(
-        self, seed: int, weather: Weather | None = None, watch: Watch | None = None, tempo: Tempo | None = None
+        self,
+        seed: int,
+        weather: NetworkConditions | None = None,
+        watch: Watch | None = None,
+        tempo: GossipConfig | None = None,
     ) -> None:
-        self.agenda = Agenda()
+        self.agenda = Scheduler()
         self.network: Network[Host] = Network(self.agenda, seed, weather)
         self.hosts: dict[str, Host] = {}
-        self.changes: list[tuple[float, str, Changed]] = []
+        self.changes: list[tuple[float, str, MemberChanged]] = []
         self.api_is_up = True
         self.looks = 0
         self._seed = seed
@@ -51,7 +55,7 @@ class Fleet:
         self._numbers = 0
         self._max_nodes = 2_000
 
-    def _record(self, host: Host, change: Changed) -> None:
+    def _record(self, host: Host, change: MemberChanged) -> None:
         self.changes.append((self.agenda.now, host.instance_id, change))
 
     def make(self, state: NodeState = NodeState.READY) -> Host:

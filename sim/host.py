@@ -9,34 +9,34 @@ from collections.abc import Callable
 from node_agent.contract.states import NodeState
 from node_agent.core.membership import (
     REFUSED,
-    Announced,
-    Answer,
-    Answered,
-    Ask,
-    Changed,
     Effect,
     Event,
-    Failed,
+    GossipConfig,
     Leaving,
-    Measured,
+    LocalLoadSet,
+    LocalStateSet,
+    MemberChanged,
     Membership,
-    Questioned,
+    NodesDiscovered,
+    PeerRequestFailed,
     Received,
     Send,
-    Tagged,
-    Tempo,
+    SendSync,
+    SyncReplied,
+    SyncReply,
+    SyncRequested,
     Tick,
 )
-from node_agent.core.membership.member_table import Chance, Roster
+from node_agent.core.membership.member_table import Chance, MemberTable
 from node_agent.core.node.status import Load, NodeStatus, TaggedNode
-from sim.network import Network, Reach
-from sim.scheduler import Agenda
+from sim.network import ConnectResult, Network
+from sim.scheduler import Scheduler
 
 STREAM_PATIENCE_S = 2.0
 _SOCKET_BUFFER_BYTES = 212_992
 """What Linux keeps of a socket that nobody reads (net.core.rmem_default)."""
 
-Watch = Callable[["Host", Changed], None]
+Watch = Callable[["Host", MemberChanged], None]
 
 
 class Host:
@@ -44,16 +44,16 @@ class Host:
 
     def __init__(
         self,
-        agenda: Agenda,
+        agenda: Scheduler,
         network: Network[Host],
         status: NodeStatus,
         life: bytes,
         key: bytes,
         seed: str,
         watch: Watch,
-        tempo: Tempo | None = None,
+        tempo: GossipConfig | None = None,
         max_nodes: int = 2_000,
-        roster: Callable[[Chance], Roster] | None = None,
+        roster: Callable[[Chance], MemberTable] | None = None,
     ) -> None:
         self.agenda = agenda
         self.network = network
@@ -97,16 +97,16 @@ class Host:
     # what happens to it
 
     def tagged(self, nodes: list[TaggedNode]) -> None:
-        self.handle(Tagged(self.clock, nodes))
+        self.handle(NodesDiscovered(self.clock, nodes))
 
     def announce(self, state: NodeState) -> None:
-        self.handle(Announced(self.clock, state))
+        self.handle(LocalStateSet(self.clock, state))
 
     def measured(self, load: Load) -> None:
-        self.handle(Measured(self.clock, load))
+        self.handle(LocalLoadSet(self.clock, load))
 
     def failed(self, instance_id: str, why: str = REFUSED) -> None:
-        self.handle(Failed(self.clock, instance_id, why))
+        self.handle(PeerRequestFailed(self.clock, instance_id, why))
 
     def leave(self, linger_s: float = 0.5) -> None:
         """End as it should: say so, and go a moment later."""
@@ -141,9 +141,9 @@ class Host:
         for effect in self._handle(event):
             if type(effect) is Send:
                 self.network.send(self, effect.to, effect.data)
-            elif type(effect) is Ask:
+            elif type(effect) is SendSync:
                 self._ask(effect)
-            elif type(effect) is Changed:
+            elif type(effect) is MemberChanged:
                 self._watch(self, effect)
         self._wait()
 
@@ -172,13 +172,13 @@ class Host:
             self._held_back.append(data)
             self._held_bytes += len(data)
 
-    def _ask(self, asked: Ask) -> None:
+    def _ask(self, asked: SendSync) -> None:
         reach, host = self.network.reach(self, asked.to)
         delay_s = self.network.stream_delay_s(opens=True)
-        if reach is Reach.OPEN and host is not None:
+        if reach is ConnectResult.OPEN and host is not None:
             self.network.count(len(asked.body))
             self.agenda.after(delay_s, host.question, self, asked.instance_id, asked.body)
-        elif reach is Reach.REFUSED:
+        elif reach is ConnectResult.REFUSED:
             self.agenda.after(delay_s, self.failed, asked.instance_id, REFUSED)
         else:
             self.agenda.after(STREAM_PATIENCE_S, self.failed, asked.instance_id, "silence")
@@ -188,15 +188,15 @@ class Host:
         if not self.is_running:
             self.agenda.after(STREAM_PATIENCE_S, asker.failed, instance_id, "silence")
             return
-        for effect in self._handle(Questioned(self.clock, body)):
-            if type(effect) is Answer and effect.body is not None:
+        for effect in self._handle(SyncRequested(self.clock, body)):
+            if type(effect) is SyncReply and effect.body is not None:
                 self.network.count(len(effect.body))
                 self.agenda.after(self.network.stream_delay_s(opens=False), asker.answered, effect.body)
             elif type(effect) is Send:
                 self.network.send(self, effect.to, effect.data)
-            elif type(effect) is Changed:
+            elif type(effect) is MemberChanged:
                 self._watch(self, effect)
         self._wait()
 
     def answered(self, body: bytes) -> None:
-        self.handle(Answered(self.clock, body))
+        self.handle(SyncReplied(self.clock, body))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
-from sim.scheduler import Agenda
+from sim.scheduler import Scheduler
 
 _DATAGRAM_HEADERS = 28
 """Of IPv4 and UDP."""
@@ -22,7 +22,7 @@ _DATA_AGAIN_S = 0.2
 
 
 @dataclass(frozen=True)
-class Weather:
+class NetworkConditions:
     """How the network is: shares from 0 to 1, delays in seconds.
 
     delay_s: the median one way; late: the share of datagrams that take up to late_s, and so overtake each other.
@@ -35,7 +35,7 @@ class Weather:
     late_s: float = 0.2
 
 
-class Reach(Enum):
+class ConnectResult(Enum):
     """What comes of a stream's connection."""
 
     OPEN = "open"
@@ -43,7 +43,7 @@ class Reach(Enum):
     SILENT = "silent"
 
 
-class Plugged(Protocol):
+class Endpoint(Protocol):
     """A host on the network. side: hosts of different sides do not reach each other; address: host:port.
 
     listens: whether the agent's process lives; is_up: whether the host does.
@@ -57,14 +57,14 @@ class Plugged(Protocol):
     def hear(self, data: bytes) -> None: ...
 
 
-_Host = TypeVar("_Host", bound=Plugged)
+_Host = TypeVar("_Host", bound=Endpoint)
 
 
 class Network(Generic[_Host]):
     """messages, octets: of datagrams and streams, with the headers around them."""
 
-    def __init__(self, agenda: Agenda, seed: int, weather: Weather | None = None) -> None:
-        self.weather = weather or Weather()
+    def __init__(self, agenda: Scheduler, seed: int, weather: NetworkConditions | None = None) -> None:
+        self.weather = weather or NetworkConditions()
         self.messages = 0
         self.octets = 0
         self._agenda = agenda
@@ -119,12 +119,12 @@ class Network(Generic[_Host]):
         if target.is_up and target.listens:
             target.hear(data)
 
-    def reach(self, source: _Host, to: str) -> tuple[Reach, _Host | None]:
+    def reach(self, source: _Host, to: str) -> tuple[ConnectResult, _Host | None]:
         """What comes of a connection to that address now."""
         target = self._hosts.get(to)
         if target is None or not target.is_up or self._is_cut(source, target) or self._is_cut(target, source):
-            return Reach.SILENT, None
-        return (Reach.OPEN, target) if target.listens else (Reach.REFUSED, None)
+            return ConnectResult.SILENT, None
+        return (ConnectResult.OPEN, target) if target.listens else (ConnectResult.REFUSED, None)
 
     def count(self, octets: int) -> None:
         """A message over a stream."""

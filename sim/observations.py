@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from node_agent.core.membership import Changed
+from node_agent.core.membership import MemberChanged
 from node_agent.core.node.status import Liveness
 from sim.fleet import Fleet
 from sim.host import Host
-from sim.network import Weather
+from sim.network import NetworkConditions
 
 SETTLE_S = 3.0
 MOST_TABLES = 500
@@ -17,12 +17,12 @@ MOST_TABLES = 500
 
 
 @dataclass
-class Sightings:
+class Observations:
     """Everything that any host said of any other, by whom it was about."""
 
     of: dict[str, list[tuple[float, str, Liveness, str]]] = field(default_factory=dict)
 
-    def __call__(self, host: Host, change: Changed) -> None:
+    def __call__(self, host: Host, change: MemberChanged) -> None:
         seen = self.of.setdefault(change.status.instance_id, [])
         seen.append((host.agenda.now, host.instance_id, change.after, change.why))
 
@@ -48,9 +48,9 @@ class Sightings:
         return waves
 
 
-def met(nodes: int, seed: int, weather: Weather | None = None) -> tuple[Fleet, Sightings]:
+def met(nodes: int, seed: int, weather: NetworkConditions | None = None) -> tuple[Fleet, Observations]:
     """A fleet of so many that have met, and all that they will say."""
-    sightings = Sightings()
+    sightings = Observations()
     fleet = Fleet(seed, weather, sightings)
     fleet.gather(nodes, share=nodes > MOST_TABLES)
     fleet.pass_time(SETTLE_S)

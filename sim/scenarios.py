@@ -12,7 +12,7 @@ from node_agent.core.routing.router import Request, Route
 from sim.entry import Entry
 from sim.figures import spread
 from sim.fleet import Fleet
-from sim.network import Weather
+from sim.network import NetworkConditions
 from sim.observations import SETTLE_S, met
 
 ENTRIES = 16
@@ -21,7 +21,7 @@ ROUTES_PER_S = 50.0
 
 
 @dataclass
-class Obituaries:
+class FailureStats:
     """What deaths in several fleets came to."""
 
     suspected: list[float] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Obituaries:
 def deaths(nodes: int, seed: int, fleets: int, count: int, every_s: float, loss: float) -> dict[str, Any]:
     """Instances vanish one after another: how long until each survivor suspects and excludes them, and what is routed
     to them meanwhile. In several fleets, where one has too few nodes to lose."""
-    told = Obituaries()
+    told = FailureStats()
     for number in range(fleets):
         _deaths(nodes, seed * 10_000 + number, count, every_s, loss, told)
     return {
@@ -51,8 +51,8 @@ def deaths(nodes: int, seed: int, fleets: int, count: int, every_s: float, loss:
     }
 
 
-def _deaths(nodes: int, seed: int, count: int, every_s: float, loss: float, told: Obituaries) -> None:
-    fleet, sightings = met(nodes, seed, Weather(loss=loss))
+def _deaths(nodes: int, seed: int, count: int, every_s: float, loss: float, told: FailureStats) -> None:
+    fleet, sightings = met(nodes, seed, NetworkConditions(loss=loss))
     chance = random.Random(f"deaths {seed}")  # noqa: S311 # a simulation
     hosts = list(fleet.hosts.values())
     victims = chance.sample(hosts, count)
@@ -100,7 +100,7 @@ class RouteCheck:
 
 def lossy(nodes: int, seed: int, seconds: float, loss: float) -> dict[str, Any]:
     """Nobody dies, datagrams get lost, come late and twice: who is blamed all the same."""
-    fleet, sightings = met(nodes, seed, Weather(loss=loss, repeated=0.01, late=0.02))
+    fleet, sightings = met(nodes, seed, NetworkConditions(loss=loss, repeated=0.01, late=0.02))
     fleet.pass_time(seconds)
     hours = nodes * seconds / 3600
     return {

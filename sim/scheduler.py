@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Agenda:
+class Scheduler:
     """now: virtual seconds since the start; done: how many things have happened."""
 
     def __init__(self) -> None:

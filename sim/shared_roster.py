@@ -1,8 +1,8 @@
 """Tables of members for fleets too large to have one each: ten thousand nodes know a hundred million others.
 
 All begin with the same members, which nobody has heard anything new of. So a table begins as a reference to those, and
-a member becomes its own only when something happens to it, or somebody looks. It does exactly what `Roster` does, in
-the same order of chances; tests/unit/sim holds the two to that.
+a member becomes its own only when something happens to it, or somebody looks. It does exactly what `MemberTable` does,
+in the same order of chances; tests/unit/sim holds the two to that.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from node_agent.core.membership.member_table import (
     MAX_STEPS,
     Chance,
     Member,
-    Roster,
-    Rotation,
+    MemberTable,
+    ProbeOrder,
     bucket_of,
     fingerprint,
 )
@@ -104,7 +104,7 @@ class _Table(dict[_Key, Member]):
         return ValuesView(self)
 
 
-class _SharedRotation(Rotation):
+class _SharedRotation(ProbeOrder):
     """A Rotation whose list is the start's, but for what was exchanged in it."""
 
     def __init__(self, chance: Chance, own: int, count: int, make: Callable[[int], Member]) -> None:
@@ -180,7 +180,7 @@ class _SharedRotation(Rotation):
         return chosen
 
 
-class SharedRoster(Roster):
+class SharedRoster(MemberTable):
     """own: this node's number in the start."""
 
     def __init__(self, own: int, chance: Chance, start: Start, max_nodes: int) -> None:

@@ -9,9 +9,9 @@ from constructs import Construct
 from stacks.base_stack import FleetPart
 from stacks.constructs.alarms import Alarms
 from stacks.constructs.artifact import ROOT
-from stacks.constructs.dashboard import Dashboard, group_metric, told
-from stacks.constructs.event_function import Code, Reaction
-from stacks.constructs.handler_specs import all_tasks
+from stacks.constructs.dashboard import Dashboard, group_metric, lambda_metric
+from stacks.constructs.event_function import Code, EventFunction
+from stacks.constructs.handler_specs import handler_specs
 from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
 
@@ -34,10 +34,14 @@ class EventsStack(FleetPart):
         package = lambda_.Code.from_asset(str(ROOT), exclude=_PACKAGED, ignore_mode=IgnoreMode.GIT)
         code = Code(package, [] if settings.local else [self._powertools()])
         alarms = Alarms(self, "Alarms", settings)
-        functions = [Reaction(self, task, settings, code, alarms).function for task in all_tasks(self, settings, state)]
+        functions = [
+            EventFunction(self, task, settings, code, alarms).function for task in handler_specs(self, settings, state)
+        ]
         pending = group_metric(settings.cluster, "GroupPendingInstances")
         alarms.above_zero(self, "Pending", pending, "nodes do not become ready", periods=_PENDING_MINUTES)
-        alarms.above_zero(self, "NoSpot", told("CapacityNote"), "spot has no capacity, and the bound is reached")
+        alarms.above_zero(
+            self, "NoSpot", lambda_metric("CapacityNote"), "spot has no capacity, and the bound is reached"
+        )
         Dashboard(self, "Board", settings, functions, alarms.all)
 
     def _powertools(self) -> lambda_.ILayerVersion:

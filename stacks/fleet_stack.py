@@ -10,7 +10,7 @@ from node_agent.contract import names
 from stacks.base_stack import FleetPart
 from stacks.constructs.artifact import AGENT, Artifact
 from stacks.constructs.boot import boot_variables, version
-from stacks.constructs.load_balancer import FrontAddress
+from stacks.constructs.load_balancer import LoadBalancer
 from stacks.constructs.network import Network
 from stacks.constructs.node_group import NodeGroup
 from stacks.constructs.node_role import NodeRole
@@ -55,5 +55,5 @@ class FleetStack(FleetPart):
         CfnOutput(self, "FleetVersion", value=version(settings, artifact))
         CfnOutput(self, "Model", value=settings.model)
         if settings.load_balancer != "none":
-            address = FrontAddress(self, "Address", settings, network=network, group=fleet.group)
+            address = LoadBalancer(self, "Address", settings, network=network, group=fleet.group)
             CfnOutput(self, "Endpoint", value=address.url)

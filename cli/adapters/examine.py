@@ -15,7 +15,7 @@ from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.stacks import Stacks
 from cli.aws_errors import error_code, explained
 from cli.core.clusters import clusters_of
-from cli.core.doctor_inputs import ModelSeen, Observed, Seen, Unseen
+from cli.core.doctor_inputs import DoctorInputs, ModelSeen, Seen, Unavailable
 from cli.core.quotas import quota_of
 from cli.errors import CliError, Failed
 from node_agent.contract.errors import SynktiError
@@ -38,11 +38,11 @@ def seen(look: Callable[[], _T]) -> Seen[_T]:
     try:
         return look()
     except (BotoCoreError, ClientError) as error:
-        return Unseen(explained(error).message)
+        return Unavailable(explained(error).message)
     except CliError as error:
-        return Unseen(error.message)
+        return Unavailable(error.message)
     except SynktiError as error:
-        return Unseen(str(error))
+        return Unavailable(str(error))
 
 
 def examine(
@@ -51,20 +51,20 @@ def examine(
     settings: FleetSettings | tuple[str, ...],
     templates: Seen[Mapping[str, str | None]],
     needed_toolkit: int = LEAST_TOOLKIT,
-) -> Observed:
+) -> DoctorInputs:
     """settings: those that hold, or what is wrong with them; templates: what was found of them already."""
     known = account.known_regions()
-    wrong = Unseen(f"{account.region} is no region of AWS") if account.region not in known else None
+    wrong = Unavailable(f"{account.region} is no region of AWS") if account.region not in known else None
     caller = wrong if wrong is not None else seen(lambda: account.identity.arn)
     # Without credentials nothing else can be asked, and each question would take its time to fail.
-    blind = Unseen("not looked at: there are no valid credentials") if isinstance(caller, Unseen) else None
+    blind = Unavailable("not looked at: there are no valid credentials") if isinstance(caller, Unavailable) else None
 
     def ask(look: Callable[[], _T]) -> Seen[_T]:
         return seen(look) if blind is None else wrong or blind
 
     types = settings.instance_types if isinstance(settings, FleetSettings) else ()
     ec2 = account.client("ec2")
-    return Observed(
+    return DoctorInputs(
         settings=settings,
         cluster=cluster,
         region=account.region,
@@ -82,7 +82,7 @@ def examine(
         needed_toolkit=needed_toolkit,
         stacks=ask(lambda: clusters_of(Stacks(account.client("cloudformation")).every()).get(cluster, ())),
         model=ask(lambda: _model(account, cluster, settings)),
-        templates=templates if isinstance(templates, Unseen) else ask(lambda: templates),
+        templates=templates if isinstance(templates, Unavailable) else ask(lambda: templates),
     )
 
 

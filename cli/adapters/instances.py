@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from cli.core.nodes import HERE, Node, node_of
-from cli.core.scaling_group import Size, Trouble, troubles
+from cli.core.scaling_group import LaunchFailure, Size, troubles
 from cli.errors import NotFound
 from node_agent.contract.tags import CLUSTER_TAG
 
@@ -61,7 +61,7 @@ class Group:
             InstanceId=instance_id, ShouldDecrementDesiredCapacity=shrink
         )
 
-    def troubles(self, since: float) -> tuple[Trouble, ...]:
+    def troubles(self, since: float) -> tuple[LaunchFailure, ...]:
         """Why launches failed since then (unix seconds), of the group's last hundred activities."""
         answer = self._client.describe_scaling_activities(AutoScalingGroupName=self.name, MaxRecords=100)
         return troubles(answer["Activities"], since)

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from cli.account import Account
 from cli.aws_errors import error_code
 from cli.errors import Failed, ToolMissing
-from cli.polling import Clock, until
+from cli.polling import Clock, wait_for
 
 _RUN = "AWS-RunShellScript"
 _WITHIN_S = 60.0
@@ -51,7 +51,7 @@ class Commands:
                 ) from error
             raise
         command_id = sent["Command"]["CommandId"]
-        answer = until(
+        answer = wait_for(
             lambda: self._answer(command_id, instance_id),
             f"the command's answer from {instance_id}",
             within_s=_WITHIN_S,

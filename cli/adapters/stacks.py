@@ -10,9 +10,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from cli.core.clusters import Stack, first_failure
-from cli.core.resource_import import Left
+from cli.core.resource_import import RetainedResource
 from cli.errors import Failed
-from cli.polling import Clock, until
+from cli.polling import Clock, wait_for
 from node_agent.contract.tags import CLUSTER_TAG
 
 _MAX_STACKS = 2_000
@@ -92,10 +92,10 @@ class Stacks:
                 tell(f"{name}: {stack.status.lower().replace('_', ' ')}")
             return None
 
-        until(gone, f"the end of the stack {name}", within_s=within_s, every_s=every_s, clock=clock)
+        wait_for(gone, f"the end of the stack {name}", within_s=within_s, every_s=every_s, clock=clock)
 
     def take_over(
-        self, name: str, template: Mapping[str, Any], left: Sequence[Left], *, every_s: float, clock: Clock
+        self, name: str, template: Mapping[str, Any], left: Sequence[RetainedResource], *, every_s: float, clock: Clock
     ) -> None:
         """Make a stack of what an earlier one has left. Raises Failed with CloudFormation's reason, TimedOut."""
         change = {"StackName": name, "ChangeSetName": "take-over"}
@@ -120,9 +120,9 @@ class Stacks:
                 raise Failed(f"{name} could not take over what is there: {self.failure(name)}")
             return True if stack.status == "IMPORT_COMPLETE" else None
 
-        until(made, "the change set", within_s=_IMPORT_WITHIN_S, every_s=every_s, clock=clock)
+        wait_for(made, "the change set", within_s=_IMPORT_WITHIN_S, every_s=every_s, clock=clock)
         self._client.execute_change_set(**change)
-        until(done, "the import", within_s=_IMPORT_WITHIN_S, every_s=every_s, clock=clock)
+        wait_for(done, "the import", within_s=_IMPORT_WITHIN_S, every_s=every_s, clock=clock)
 
     def failure(self, name: str) -> str:
         """CloudFormation's word on what failed first in the last operation; empty where it has none."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cli.core.doctor_inputs import Finding, Observed, Unseen, Verdict
+from cli.core.doctor_inputs import DoctorInputs, Finding, Unavailable, Verdict
 from cli.core.quotas import Quota, increase_command, needs, quota_of
 from node_agent.contract.names import stack_name
 from stacks.settings import FleetSettings
@@ -20,7 +20,7 @@ NEEDED_NODE = 20
 """The oldest Node.js that the CDK's command-line tool runs on."""
 
 
-def conclude(o: Observed) -> tuple[Finding, ...]:
+def conclude(o: DoctorInputs) -> tuple[Finding, ...]:
     """One finding or more for each check, in the order in which a person would mend them."""
     return (
         _settings(o),
@@ -44,7 +44,7 @@ def worst(findings: Sequence[Finding]) -> Verdict:
     return next((v for v in (Verdict.FAULT, Verdict.WARNING, Verdict.UNKNOWN) if v in there), Verdict.OK)
 
 
-def _settings(o: Observed) -> Finding:
+def _settings(o: DoctorInputs) -> Finding:
     if isinstance(o.settings, FleetSettings):
         return Finding(
             "settings", Verdict.OK, f"cluster {o.cluster}, {o.settings.nodes} nodes, model {o.settings.model}"
@@ -54,7 +54,7 @@ def _settings(o: Observed) -> Finding:
     )
 
 
-def _node(o: Observed) -> Finding:
+def _node(o: DoctorInputs) -> Finding:
     if o.node is None:
         advice = f"install Node.js {NEEDED_NODE} or newer, with npm: the CDK's command-line tool runs on it"
         return Finding("node.js", Verdict.FAULT, "Node.js is not installed", advice)
@@ -63,10 +63,10 @@ def _node(o: Observed) -> Finding:
     return Finding("node.js", Verdict.OK, f"Node.js {o.node}")
 
 
-def _credentials(o: Observed) -> Finding:
-    if isinstance(o.caller, Unseen) and isinstance(o.regions, frozenset) and o.region not in o.regions:
+def _credentials(o: DoctorInputs) -> Finding:
+    if isinstance(o.caller, Unavailable) and isinstance(o.regions, frozenset) and o.region not in o.regions:
         return Finding("credentials", Verdict.UNKNOWN, o.caller.reason)
-    if isinstance(o.caller, Unseen):
+    if isinstance(o.caller, Unavailable):
         advice = "aws configure, aws sso login, or set AWS_PROFILE; then run this again"
         return Finding("credentials", Verdict.FAULT, o.caller.reason, advice)
     wanted = o.settings.account if isinstance(o.settings, FleetSettings) else ""
@@ -81,8 +81,8 @@ def _credentials(o: Observed) -> Finding:
     return Finding("credentials", Verdict.OK, o.caller)
 
 
-def _region(o: Observed) -> Finding:
-    if isinstance(o.regions, Unseen):
+def _region(o: DoctorInputs) -> Finding:
+    if isinstance(o.regions, Unavailable):
         return Finding("region", Verdict.UNKNOWN, f"{o.region}: {o.regions.reason}")
     if o.region not in o.regions:
         found = f"{o.region} is no region that this account may use"
@@ -94,10 +94,10 @@ def _region(o: Observed) -> Finding:
     return Finding("region", Verdict.OK, o.region)
 
 
-def _types(o: Observed) -> Iterator[Finding]:
+def _types(o: DoctorInputs) -> Iterator[Finding]:
     if not isinstance(o.settings, FleetSettings):
         return
-    if isinstance(o.offered, Unseen):
+    if isinstance(o.offered, Unavailable):
         yield Finding("instance types", Verdict.UNKNOWN, o.offered.reason)
         return
     types = o.settings.instance_types
@@ -115,7 +115,7 @@ def _types(o: Observed) -> Iterator[Finding]:
         yield Finding("instance types", Verdict.OK, found)
 
 
-def _quotas(o: Observed) -> Iterator[Finding]:
+def _quotas(o: DoctorInputs) -> Iterator[Finding]:
     if not isinstance(o.settings, FleetSettings):
         return
     s = o.settings
@@ -130,13 +130,13 @@ def _quotas(o: Observed) -> Iterator[Finding]:
         yield from _quota(o, "gpu on-demand quota", s, demand, spot=False)
 
 
-def _quota(o: Observed, check: str, s: FleetSettings, nodes: int, *, spot: bool) -> Iterator[Finding]:
+def _quota(o: DoctorInputs, check: str, s: FleetSettings, nodes: int, *, spot: bool) -> Iterator[Finding]:
     for unseen in (o.vcpus, o.quotas):
-        if isinstance(unseen, Unseen):
+        if isinstance(unseen, Unavailable):
             yield Finding(check, Verdict.UNKNOWN, unseen.reason)
             return
-    assert not isinstance(o.vcpus, Unseen)
-    assert not isinstance(o.quotas, Unseen)
+    assert not isinstance(o.vcpus, Unavailable)
+    assert not isinstance(o.quotas, Unavailable)
     for need in needs(s.instance_types, o.vcpus, nodes, spot=spot):
         quota: Quota = need.quota
         have = o.quotas.get(quota.code)
@@ -159,12 +159,12 @@ def _quota(o: Observed, check: str, s: FleetSettings, nodes: int, *, spot: bool)
             )
 
 
-def _vpc(o: Observed) -> Finding:
+def _vpc(o: DoctorInputs) -> Finding:
     choice = o.settings.vpc if isinstance(o.settings, FleetSettings) else "new"
     if choice != "default":
         what = "a VPC of its own is made" if choice == "new" else "an existing VPC is used"
         return Finding("default vpc", Verdict.OK, f"not needed: {what} (vpc = {choice})")
-    if isinstance(o.default_vpc, Unseen):
+    if isinstance(o.default_vpc, Unavailable):
         return Finding("default vpc", Verdict.UNKNOWN, o.default_vpc.reason)
     if o.default_vpc is None:
         advice = 'set vpc = "new" in synkti.toml, or make one: aws ec2 create-default-vpc'
@@ -172,8 +172,8 @@ def _vpc(o: Observed) -> Finding:
     return Finding("default vpc", Verdict.OK, o.default_vpc)
 
 
-def _toolkit(o: Observed) -> Finding:
-    if isinstance(o.toolkit, Unseen):
+def _toolkit(o: DoctorInputs) -> Finding:
+    if isinstance(o.toolkit, Unavailable):
         return Finding("cdk bootstrap", Verdict.UNKNOWN, o.toolkit.reason)
     if o.toolkit is None:
         return Finding("cdk bootstrap", Verdict.WARNING, f"{o.region} is not bootstrapped", "synkti bootstrap does it")
@@ -183,8 +183,8 @@ def _toolkit(o: Observed) -> Finding:
     return Finding("cdk bootstrap", Verdict.OK, f"version {o.toolkit}")
 
 
-def _stacks(o: Observed) -> Iterator[Finding]:
-    if isinstance(o.stacks, Unseen):
+def _stacks(o: DoctorInputs) -> Iterator[Finding]:
+    if isinstance(o.stacks, Unavailable):
         yield Finding("stacks", Verdict.UNKNOWN, o.stacks.reason)
         return
     if not o.stacks:
@@ -206,9 +206,9 @@ def _stacks(o: Observed) -> Iterator[Finding]:
         yield Finding("stacks", Verdict.OK, f"{len(o.stacks)} stacks are deployed")
 
 
-def _model(o: Observed) -> Finding:
-    if not isinstance(o.settings, FleetSettings) or isinstance(o.model, Unseen):
-        return Finding("model", Verdict.UNKNOWN, o.model.reason if isinstance(o.model, Unseen) else "see settings")
+def _model(o: DoctorInputs) -> Finding:
+    if not isinstance(o.settings, FleetSettings) or isinstance(o.model, Unavailable):
+        return Finding("model", Verdict.UNKNOWN, o.model.reason if isinstance(o.model, Unavailable) else "see settings")
     name = o.settings.model
     push = f"synkti model push DIR --name {name}"
     if not o.model.bucket:
@@ -225,8 +225,8 @@ def _model(o: Observed) -> Finding:
     return Finding("model", Verdict.OK, f"{name} is whole ({o.model.digest[:12]})")
 
 
-def _templates(o: Observed) -> Iterator[Finding]:
-    if isinstance(o.templates, Unseen):
+def _templates(o: DoctorInputs) -> Iterator[Finding]:
+    if isinstance(o.templates, Unavailable):
         yield Finding("templates", Verdict.UNKNOWN, o.templates.reason)
         return
     faults = {stack: fault for stack, fault in o.templates.items() if fault}
@@ -240,7 +240,7 @@ def _templates(o: Observed) -> Iterator[Finding]:
         yield Finding("templates", Verdict.OK, found + (f", {long} are too long to ask about" if long else ""))
 
 
-def _sessions(o: Observed) -> Finding:
+def _sessions(o: DoctorInputs) -> Finding:
     missing = sorted({"aws", "session-manager-plugin"} - o.programs)
     if not missing:
         return Finding("sessions", Verdict.OK, "the aws command and its session-manager-plugin")

@@ -32,14 +32,14 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Unseen:
+class Unavailable:
     """What could not be looked at, and why."""
 
     reason: str
 
 
 _T = TypeVar("_T")
-Seen: TypeAlias = _T | Unseen
+Seen: TypeAlias = _T | Unavailable
 """A value, or why there is none."""
 
 
@@ -54,7 +54,7 @@ class ModelSeen:
 
 
 @dataclass(frozen=True)
-class Observed:
+class DoctorInputs:
     """Everything that was found. Where a field is Unseen, nothing is known.
 
     settings: or all faults of them; node: Node's major version, None where there is none; programs: of those that

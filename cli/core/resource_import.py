@@ -20,7 +20,7 @@ IDENTIFIERS = {"AWS::S3::Bucket": "BucketName", "AWS::DynamoDB::Table": "TableNa
 
 
 @dataclass(frozen=True)
-class Left:
+class RetainedResource:
     """Something that an earlier stack has left. name: in the account."""
 
     kind: str
@@ -36,16 +36,16 @@ class Left:
         }
 
 
-def retained(template: Mapping[str, Any], known: Mapping[str, str]) -> tuple[Left, ...]:
+def retained(template: Mapping[str, Any], known: Mapping[str, str]) -> tuple[RetainedResource, ...]:
     """What the stack of this template would leave behind. known: the name of the one of each kind that is retained."""
     return tuple(
-        Left(resource["Type"], logical, known[resource["Type"]])
+        RetainedResource(resource["Type"], logical, known[resource["Type"]])
         for logical, resource in template["Resources"].items()
         if resource.get("DeletionPolicy", "Delete") != "Delete" and resource["Type"] in known
     )
 
 
-def import_template(template: Mapping[str, Any], left: Sequence[Left]) -> dict[str, Any]:
+def import_template(template: Mapping[str, Any], left: Sequence[RetainedResource]) -> dict[str, Any]:
     """The template with nothing but these resources."""
     return {
         "Description": template.get("Description", ""),

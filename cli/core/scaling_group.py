@@ -25,7 +25,7 @@ def resized(size: Size, nodes: int) -> Size:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class LaunchFailure:
     """Why the group could not launch an instance. at: unix seconds; said: AWS's own words."""
 
     at: float
@@ -61,19 +61,19 @@ _KNOWN = (
 )
 
 
-def troubles(activities: Iterable[Mapping[str, Any]], since: float) -> tuple[Trouble, ...]:
+def troubles(activities: Iterable[Mapping[str, Any]], since: float) -> tuple[LaunchFailure, ...]:
     """What kept the group from its size, the newest first, each reason once.
 
     activities: as DescribeScalingActivities has them, the newest first; since: unix seconds.
     """
-    found: dict[str, Trouble] = {}
+    found: dict[str, LaunchFailure] = {}
     for activity in activities:
         if activity.get("StatusCode") not in ("Failed", "Cancelled"):
             continue
         at = activity["StartTime"].timestamp()
         said = str(activity.get("StatusMessage") or activity.get("Description") or "no reason given")
         if at >= since:
-            found.setdefault(_advice(said) or said, Trouble(at, said, _advice(said)))
+            found.setdefault(_advice(said) or said, LaunchFailure(at, said, _advice(said)))
     return tuple(found.values())
 
 

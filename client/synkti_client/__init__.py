@@ -17,15 +17,15 @@ from collections.abc import Iterable
 from synkti_client._attempts import NoNodeAnswers, RequestLost, StreamLost
 from synkti_client._httpx import httpx
 from synkti_client._nodes import Nodes
-from synkti_client._patience import Patience
+from synkti_client._patience import RetryPolicy
 from synkti_client._transport import AsyncContinuousTransport, ContinuousTransport
 
 __all__ = [
     "AsyncContinuousTransport",
     "ContinuousTransport",
     "NoNodeAnswers",
-    "Patience",
     "RequestLost",
+    "RetryPolicy",
     "StreamLost",
     "async_http_client",
     "async_transport",
@@ -35,18 +35,18 @@ __all__ = [
 ]
 
 _TIMEOUT_S = 600.0
-"""For an answer in one piece; a stream has bounds of its own (Patience)."""
+"""For an answer in one piece; a stream has bounds of its own (RetryPolicy)."""
 
 
 def http_client(
-    nodes: Iterable[str] = (), *, discovery: str | None = None, patience: Patience | None = None
+    nodes: Iterable[str] = (), *, discovery: str | None = None, patience: RetryPolicy | None = None
 ) -> httpx.Client:
     """For OpenAI(http_client=...). As `transport`."""
     return httpx.Client(transport=transport(nodes, discovery=discovery, patience=patience), timeout=_TIMEOUT_S)
 
 
 def async_http_client(
-    nodes: Iterable[str] = (), *, discovery: str | None = None, patience: Patience | None = None
+    nodes: Iterable[str] = (), *, discovery: str | None = None, patience: RetryPolicy | None = None
 ) -> httpx.AsyncClient:
     """For AsyncOpenAI(http_client=...). As `transport`."""
     made = async_transport(nodes, discovery=discovery, patience=patience)
@@ -54,18 +54,18 @@ def async_http_client(
 
 
 def transport(
-    nodes: Iterable[str] = (), *, discovery: str | None = None, patience: Patience | None = None
+    nodes: Iterable[str] = (), *, discovery: str | None = None, patience: RetryPolicy | None = None
 ) -> ContinuousTransport:
     """For httpx.Client. nodes: URLs of some nodes (http://host:port).
 
     discovery: a URL that answers like any node's /v1/synkti/nodes, a load balancer's for example. At least one of
     both must be there. Raises ValueError.
     """
-    return ContinuousTransport(Nodes(nodes, discovery), patience or Patience())
+    return ContinuousTransport(Nodes(nodes, discovery), patience or RetryPolicy())
 
 
 def async_transport(
-    nodes: Iterable[str] = (), *, discovery: str | None = None, patience: Patience | None = None
+    nodes: Iterable[str] = (), *, discovery: str | None = None, patience: RetryPolicy | None = None
 ) -> AsyncContinuousTransport:
     """For httpx.AsyncClient. As `transport`."""
-    return AsyncContinuousTransport(Nodes(nodes, discovery), patience or Patience())
+    return AsyncContinuousTransport(Nodes(nodes, discovery), patience or RetryPolicy())

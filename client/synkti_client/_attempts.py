@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from synkti_client._httpx import httpx
 from synkti_client._nodes import Nodes
-from synkti_client._patience import Patience
+from synkti_client._patience import RetryPolicy
 
 _NAMED = 3
 """Nodes whose failures an error names; the others did likely the same."""
@@ -53,7 +53,7 @@ class Attempts:
     def __init__(
         self,
         nodes: Nodes,
-        patience: Patience,
+        patience: RetryPolicy,
         bounds: Bounds | None = None,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,

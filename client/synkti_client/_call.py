@@ -10,10 +10,10 @@ from synkti_client import _asked
 from synkti_client._answers import ENGINE_LOST, STREAM_HEADER, Verdict, error_code, is_final, judge, retry_after_s
 from synkti_client._asked import EVENT_IDS_HEADER, STREAMS_PATH
 from synkti_client._attempts import Attempts, Bounds, StreamLost
-from synkti_client._continuity import Continuity
+from synkti_client._continuity import ResumableSse
 from synkti_client._httpx import httpx
 from synkti_client._nodes import Nodes
-from synkti_client._patience import Patience
+from synkti_client._patience import RetryPolicy
 
 _OURS = frozenset({b"host", b"transfer-encoding", EVENT_IDS_HEADER.encode()})
 _MAY_COME_BACK = frozenset({409, 429, 500, 502, 503, 504})
@@ -40,7 +40,7 @@ class Refused(httpx.ReadError):
 class Call:
     """A new request. body: all of it, since it may be sent again."""
 
-    def __init__(self, request: httpx.Request, body: bytes, nodes: Nodes, patience: Patience) -> None:
+    def __init__(self, request: httpx.Request, body: bytes, nodes: Nodes, patience: RetryPolicy) -> None:
         self.asked = _asked.read(request, body)
         read_s = self.asked.read_s
         deadline = None if read_s is None else time.monotonic() + read_s
@@ -123,7 +123,7 @@ class Call:
         """For a stream that any node can continue."""
         self._nodes.answered(node)
         silence(asked, self._patience)
-        continuity = Continuity(
+        continuity = ResumableSse(
             response.headers[STREAM_HEADER], uses_ids=self.asked.uses_ids, last_id=self.asked.last_id
         )
         return Resumption(continuity, self._request, self._nodes, self._patience)
@@ -132,7 +132,7 @@ class Call:
 class Resumption:
     """How one stream goes from node to node."""
 
-    def __init__(self, continuity: Continuity, first: httpx.Request, nodes: Nodes, patience: Patience) -> None:
+    def __init__(self, continuity: ResumableSse, first: httpx.Request, nodes: Nodes, patience: RetryPolicy) -> None:
         self.continuity = continuity
         self.attempts = Attempts(nodes, patience, Bounds(is_resuming=True))
         self._first = first
@@ -196,7 +196,7 @@ class Resumption:
         self.attempts.refused(node, error, retry_after_s(answer.headers))
 
 
-def silence(asked: httpx.Request, patience: Patience) -> None:
+def silence(asked: httpx.Request, patience: RetryPolicy) -> None:
     """From the head on a node is never silent: it sends comments."""
     asked.extensions["timeout"]["read"] = patience.silence_s
 

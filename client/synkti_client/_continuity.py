@@ -22,7 +22,7 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 _ERRORS = (b'{"error"', b'{"type":"error"')
 
 
-class Continuity:
+class ResumableSse:
     """See the module.
 
     last_id: of the last event that the application got; over: nothing more is to come; moved: the code with which the

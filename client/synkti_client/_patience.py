@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """attempts, seconds: without any progress, until the last error is raised.
 
     unreachable_s: the same for a new request where no node answers at all; a stream under way has `seconds`.

@@ -14,7 +14,7 @@ from synkti_client._answers import comes_whole, is_resumable
 from synkti_client._call import SOCKET_OPTIONS, Call, Resumption, asking_for_list
 from synkti_client._httpx import httpx
 from synkti_client._nodes import Nodes
-from synkti_client._patience import Patience
+from synkti_client._patience import RetryPolicy
 
 _LIST_TIMEOUT_S = 2.0
 _LIST_TIMEOUTS_S = (0.5, _LIST_TIMEOUT_S)
@@ -72,7 +72,7 @@ class _Stream(httpx.SyncByteStream):
 class ContinuousTransport(httpx.BaseTransport):
     """See the package. inner: the transport that makes the connections."""
 
-    def __init__(self, nodes: Nodes, patience: Patience, inner: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, nodes: Nodes, patience: RetryPolicy, inner: httpx.BaseTransport | None = None) -> None:
         self.nodes = nodes
         self.patience = patience
         self.inner = inner or httpx.HTTPTransport(limits=_LIMITS, socket_options=SOCKET_OPTIONS)
@@ -174,7 +174,7 @@ class _AsyncStream(httpx.AsyncByteStream):
 class AsyncContinuousTransport(httpx.AsyncBaseTransport):
     """See the package. inner: the transport that makes the connections."""
 
-    def __init__(self, nodes: Nodes, patience: Patience, inner: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, nodes: Nodes, patience: RetryPolicy, inner: httpx.AsyncBaseTransport | None = None) -> None:
         self.nodes = nodes
         self.patience = patience
         self.inner = inner or httpx.AsyncHTTPTransport(limits=_LIMITS, socket_options=SOCKET_OPTIONS)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lambdas.adapters.answers import maps, number
-from lambdas.core.on_demand_fallback import GroupSeen
+from lambdas.core.on_demand_fallback import GroupDescription
 
 _PRESENT = frozenset({"Pending", "Pending:Wait", "Pending:Proceed", "InService"})
 """In service, or on the way to it."""
@@ -24,11 +24,11 @@ class AutoScalingGroups:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def find(self, group: str) -> GroupSeen | None:
+    def find(self, group: str) -> GroupDescription | None:
         answer = self._client.describe_auto_scaling_groups(AutoScalingGroupNames=[group])
         for found in maps(answer.get("AutoScalingGroups")):
             present = [each for each in maps(found.get("Instances")) if each.get("LifecycleState") in _PRESENT]
-            return GroupSeen(group, _base(found), number(found.get("DesiredCapacity")), len(present))
+            return GroupDescription(group, _base(found), number(found.get("DesiredCapacity")), len(present))
         return None
 
     def set_base(self, group: str, base: int) -> None:

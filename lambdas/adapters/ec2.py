@@ -8,7 +8,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from lambdas.adapters.answers import error_code, maps
-from lambdas.core.decisions import InstanceSeen
+from lambdas.core.decisions import InstanceDescription
 from node_agent.contract.tags import NodeTags, tags_from_ec2
 
 _UNKNOWN = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
@@ -24,13 +24,13 @@ class Ec2Instances:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def find(self, instance_id: str) -> InstanceSeen | None:
+    def find(self, instance_id: str) -> InstanceDescription | None:
         found = self._describe(instance_id)
         if found is None:
             return None
         placement = found.get("Placement")
         zone = placement.get("AvailabilityZone") if isinstance(placement, Mapping) else None
-        return InstanceSeen(
+        return InstanceDescription(
             instance_id, _text(zone), _text(found.get("InstanceType")), tags_from_ec2(found.get("Tags"))
         )
 

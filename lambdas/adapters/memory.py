@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lambdas.adapters.ports import RecordChanged
-from lambdas.core.decisions import Action, Decision, InstanceSeen, with_interruption
-from lambdas.core.on_demand_fallback import GroupSeen
+from lambdas.core.decisions import Action, Decision, InstanceDescription, with_interruption
+from lambdas.core.on_demand_fallback import GroupDescription
 from node_agent.contract.capacity import CapacityRecord
 from node_agent.contract.table_schema import NodeRecord, renewed
 from node_agent.contract.tags import NodeTags
@@ -15,11 +15,11 @@ from node_agent.contract.tags import NodeTags
 class MemoryInstances:
     """spot: the ids of those that are spot instances."""
 
-    def __init__(self, instances: dict[str, InstanceSeen], spot: frozenset[str] = frozenset()) -> None:
+    def __init__(self, instances: dict[str, InstanceDescription], spot: frozenset[str] = frozenset()) -> None:
         self.instances = instances
         self._spot = spot
 
-    def find(self, instance_id: str) -> InstanceSeen | None:
+    def find(self, instance_id: str) -> InstanceDescription | None:
         return self.instances.get(instance_id)
 
     def tag(self, instance_id: str, tags: NodeTags) -> None:
@@ -69,10 +69,10 @@ class MemoryRecords:
 
 
 class MemoryGroups:
-    def __init__(self, groups: dict[str, GroupSeen]) -> None:
+    def __init__(self, groups: dict[str, GroupDescription]) -> None:
         self.groups = groups
 
-    def find(self, group: str) -> GroupSeen | None:
+    def find(self, group: str) -> GroupDescription | None:
         return self.groups.get(group)
 
     def set_base(self, group: str, base: int) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from lambdas.core.decisions import Decision, InstanceSeen
-from lambdas.core.on_demand_fallback import GroupSeen
+from lambdas.core.decisions import Decision, InstanceDescription
+from lambdas.core.on_demand_fallback import GroupDescription
 from node_agent.contract.capacity import CapacityRecord
 from node_agent.contract.table_schema import NodeRecord
 from node_agent.contract.tags import NodeTags
@@ -16,7 +16,7 @@ class RecordChanged(Exception):
 
 
 class Instances(Protocol):
-    def find(self, instance_id: str) -> InstanceSeen | None: ...
+    def find(self, instance_id: str) -> InstanceDescription | None: ...
 
     def tag(self, instance_id: str, tags: NodeTags) -> None: ...
 
@@ -44,7 +44,7 @@ class Records(Protocol):
 class Groups(Protocol):
     """EC2 Auto Scaling."""
 
-    def find(self, group: str) -> GroupSeen | None: ...
+    def find(self, group: str) -> GroupDescription | None: ...
 
     def set_base(self, group: str, base: int) -> None:
         """The group's instances that are never spot. Repeating it changes nothing."""

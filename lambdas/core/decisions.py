@@ -34,7 +34,7 @@ MAX_RECENT_INTERRUPTIONS = 20
 
 
 @dataclass(frozen=True)
-class InstanceSeen:
+class InstanceDescription:
     """An instance as EC2 describes it."""
 
     instance_id: str
@@ -47,7 +47,7 @@ class InstanceSeen:
 class Snapshot:
     """What is known of the instance that the event names; None: EC2, or the table, knows nothing."""
 
-    instance: InstanceSeen | None
+    instance: InstanceDescription | None
     record: NodeRecord | None
 
 
@@ -127,7 +127,7 @@ def _tags(held: NodeTags | None, cluster: str, state: NodeState, deadline: float
     return NodeTags(cluster, state, held.address, deadline)
 
 
-def _new_record(instance: InstanceSeen | None, state: NodeState, step: TimelineStep, now: float) -> NodeRecord:
+def _new_record(instance: InstanceDescription | None, state: NodeState, step: TimelineStep, now: float) -> NodeRecord:
     if instance is None:
         raise AssertionError("a record is only made for an instance that was seen")
     return NodeRecord(

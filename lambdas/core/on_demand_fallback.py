@@ -44,7 +44,7 @@ class CapacityAction(Enum):
 
 
 @dataclass(frozen=True)
-class GroupSeen:
+class GroupDescription:
     """The group as Auto Scaling describes it. present: instances that are in service or on their way."""
 
     name: str
@@ -57,13 +57,13 @@ class GroupSeen:
 class CapacitySnapshot:
     """What is known; group None: there is no such group. spot: whether the launched instance is one, None: unknown."""
 
-    group: GroupSeen | None
+    group: GroupDescription | None
     record: CapacityRecord | None
     spot: bool | None = None
 
 
 @dataclass(frozen=True)
-class Bounds:
+class BaseLimits:
     """base: what was deployed; limit: what it may be raised to."""
 
     base: int
@@ -80,7 +80,7 @@ class CapacityDecision:
     base: int | None = None
 
 
-def decide_capacity(event: LaunchEvent, snapshot: CapacitySnapshot, bounds: Bounds, now: float) -> CapacityDecision:
+def decide_capacity(event: LaunchEvent, snapshot: CapacitySnapshot, bounds: BaseLimits, now: float) -> CapacityDecision:
     """now: unix seconds."""
     group, record = snapshot.group, snapshot.record
     if group is None:
@@ -98,7 +98,7 @@ def decide_capacity(event: LaunchEvent, snapshot: CapacitySnapshot, bounds: Boun
             return _succeeded(event, snapshot.spot, group, record, bounds, now)
 
 
-def _finish(record: CapacityRecord, group: GroupSeen) -> CapacityDecision:
+def _finish(record: CapacityRecord, group: GroupDescription) -> CapacityDecision:
     """The same event again: its first invocation may have failed between the record and the group."""
     if record.base == group.base:
         return _ignore("done before")
@@ -107,7 +107,7 @@ def _finish(record: CapacityRecord, group: GroupSeen) -> CapacityDecision:
 
 
 def _failed(
-    event: LaunchFailed, group: GroupSeen, record: CapacityRecord | None, bounds: Bounds, now: float
+    event: LaunchFailed, group: GroupDescription, record: CapacityRecord | None, bounds: BaseLimits, now: float
 ) -> CapacityDecision:
     lack = lack_of_spot(event.message)
     if lack is None:
@@ -127,9 +127,9 @@ def _failed(
 def _succeeded(
     event: LaunchSucceeded,
     spot: bool | None,
-    group: GroupSeen,
+    group: GroupDescription,
     record: CapacityRecord | None,
-    bounds: Bounds,
+    bounds: BaseLimits,
     now: float,
 ) -> CapacityDecision:
     if group.base <= bounds.base:
@@ -153,7 +153,7 @@ def lack_of_spot(message: str) -> str | None:
     return next((code for code in _LACKS if code.lower() in message.lower()), None)
 
 
-def _no_record(group: GroupSeen) -> CapacityRecord:
+def _no_record(group: GroupDescription) -> CapacityRecord:
     return CapacityRecord(group.name, group.base, 0.0, 0.0, "", 0, 0)
 
 

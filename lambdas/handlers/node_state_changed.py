@@ -9,12 +9,20 @@ from typing import Any
 from aws_lambda_powertools.utilities.idempotency import idempotent
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from lambdas.node_events import IDEMPOTENCY, Adapters, from_aws, idempotency_rows, logger, metrics, react
+from lambdas.node_events import (
+    IDEMPOTENCY,
+    Dependencies,
+    from_aws,
+    handle_node_event,
+    idempotency_rows,
+    logger,
+    metrics,
+)
 from node_agent.contract.aws_events import StateChange
 
 
 @lru_cache(maxsize=1)
-def _adapters() -> Adapters:
+def _adapters() -> Dependencies:
     return from_aws(time.time)
 
 
@@ -23,4 +31,4 @@ def _adapters() -> Adapters:
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, str]:
     """Returns what was decided, and why."""
-    return react(event, StateChange, _adapters())
+    return handle_node_event(event, StateChange, _adapters())

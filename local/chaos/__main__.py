@@ -28,11 +28,11 @@ from local.chaos.report import certify
 from local.chaos.runner import CLUSTER, scale_of, tell
 from local.demo.screen import Screen
 from local.deploy import ROOT
-from local.emulated_instance import MachineKind, free_network
+from local.emulated_instance import InstanceTemplate, free_network
 from local.engines import MODEL, SIM, VLLM, prepared, standin_command
-from local.errors import LocalRunError, MendFirst
+from local.errors import LocalRunError, UserActionRequired
 from local.faulty_agent import COMMAND as FAULTY_AGENT
-from local.process_cleanup import Undertaker
+from local.process_cleanup import CleanupProcess
 
 
 def main() -> int:
@@ -46,7 +46,7 @@ def main() -> int:
         return 0 if asyncio.run(_interruptible(options, screen, may_cut)) else 1
     except LocalRunError as error:
         screen.say(str(error), style="bold red")
-        return 2 if isinstance(error, MendFirst) else 1
+        return 2 if isinstance(error, UserActionRequired) else 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         screen.say("stopped")
         return 130
@@ -80,7 +80,7 @@ async def _interruptible(options: argparse.Namespace, screen: Screen, may_cut: b
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     folder = options.out / "run" / secrets.token_hex(4)
-    undertaker = Undertaker(folder)
+    undertaker = CleanupProcess(folder)
     try:
         return await _run(options, screen, folder, undertaker.scratch, may_cut)
     finally:
@@ -92,7 +92,7 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
     shutil.rmtree(logs, ignore_errors=True)
     kinds = [k for k in KINDS if k.name in options.kinds.split(",") and options.engine in k.engines]
     if not kinds:
-        raise MendFirst(f"none of these can be done to {options.engine}: {options.kinds}")
+        raise UserActionRequired(f"none of these can be done to {options.engine}: {options.kinds}")
     if not may_cut:
         kinds = [kind for kind in kinds if not kind.needs_namespace]
         left_out = ", ".join(kind.name for kind in KINDS if kind.needs_namespace)
@@ -109,7 +109,7 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
     environ |= {"SYNKTI_TERM_GRACE_S": str(TERM_GRACE_S), "SYNKTI_ENGINE_RESTARTS": "50"}
     environ["SYNKTI_LOG_LEVEL"] = "DEBUG"
     command = standin_command(*STANDIN) if engine.name == SIM else engine.command
-    kind = MachineKind(CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs, FAULTY_AGENT)
+    kind = InstanceTemplate(CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs, FAULTY_AGENT)
     fleet = ChaosFleet(aws, gate, kind, free_network(), scale.nodes)
     tending = asyncio.create_task(fleet.run())
     telling = asyncio.create_task(

@@ -12,7 +12,7 @@ import openai
 
 from local.certificate import Answer
 from local.chaos.event_notes import EventNotes
-from local.chaos.workload import Question
+from local.chaos.workload import WorkloadRequest
 from node_agent.contract.names import EVENT_IDS_HEADER
 from synkti_client import httpx
 
@@ -33,7 +33,7 @@ class Pause:
 class Heard:
     """What came. answers: one for each choice; ids are those told, none where the question did not ask for them."""
 
-    question: Question
+    question: WorkloadRequest
     answers: list[Answer]
     finish_reasons: list[str]
     pauses: list[Pause] = field(default_factory=list)
@@ -76,7 +76,7 @@ class _Timed(httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
-async def ask(question: Question, model: str, base_url: str, transport: httpx.AsyncBaseTransport) -> Heard:
+async def ask(question: WorkloadRequest, model: str, base_url: str, transport: httpx.AsyncBaseTransport) -> Heard:
     """Never raises for what a client can see: that is the answer's `error`."""
     heard = Heard(question, [], [])
     http = httpx.AsyncClient(transport=Stopwatch(transport, heard.pauses), timeout=_TIMEOUT_S)
@@ -110,7 +110,7 @@ async def _hear(notes: _Notes, client: openai.AsyncOpenAI, model: str) -> None:
 class _Notes:
     """What all chunks said, by choice."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: WorkloadRequest) -> None:
         self.question = question
         self._text = [""] * question.choices
         self._ids: list[list[int]] = [[] for _ in range(question.choices)]

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from local.certificate import Answer
-from local.chaos.workload import Question
+from local.chaos.workload import WorkloadRequest
 from node_agent.core.openai.sse import SseParser
 from synkti_client import httpx
 
@@ -17,7 +17,7 @@ _DELTAS = frozenset({"response.output_text.delta", "content_block_delta"})
 class EventNotes:
     """As `listening._Notes`, of events. finish_reasons: one for each end that was told."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: WorkloadRequest) -> None:
         self._question = question
         self._text = ""
         self._whole: str | None = None  # as the end of a response says it again

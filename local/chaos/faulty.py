@@ -12,7 +12,7 @@ import httpx
 
 from local.chaos.fleet import ChaosFleet, engine_group, signal_engine
 from local.chaos.unanswerable import BOOM, POISON
-from local.emulated_instance import Machine
+from local.emulated_instance import EmulatedInstance
 from local.engines import MODEL
 from local.errors import LocalRunError
 from local.faulty_agent import write_faults
@@ -37,7 +37,7 @@ _ERRORS = [{"kind": "status-500"}] * 6
 SKEWS_S = (60.0, -45.0, 3_600.0, -86_400.0)
 
 
-async def skewed_clock(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def skewed_clock(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """A node's wall clock jumps, and later jumps back."""
     folder = machines[0].folder
     write_faults(folder, clock_s=fleet.turn("skew", SKEWS_S))
@@ -47,7 +47,7 @@ async def skewed_clock(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
         write_faults(folder)
 
 
-async def dead_replica_link(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def dead_replica_link(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """A node accepts the connections that carry journals, and closes them; those that it has stay."""
     folder = machines[0].folder
     write_faults(folder, close_links=1)
@@ -57,7 +57,7 @@ async def dead_replica_link(fleet: ChaosFleet, machines: Sequence[Machine]) -> N
         write_faults(folder)
 
 
-async def stuck_core(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def stuck_core(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """An engine's core hangs while its /health is 200: the agent has to find out, and to start another one.
 
     Raises LocalRunError where it does not.
@@ -72,7 +72,7 @@ async def stuck_core(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
     )
 
 
-async def slow_engine(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def slow_engine(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """An engine is slow for a while, and neither lost nor stuck."""
     await _change_core(machines[0], _SLOW)
     try:
@@ -81,7 +81,7 @@ async def slow_engine(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
         await _change_core(machines[0], _WELL)
 
 
-async def slowed_engine(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def slowed_engine(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """The same to an engine without such a switch: it is stopped and let run again, many times."""
     try:
         for _ in range(_PULSES):
@@ -93,13 +93,13 @@ async def slowed_engine(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
         signal_engine(machines[0], signal.SIGCONT)
 
 
-async def preempted_streams(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def preempted_streams(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """Half of an engine's streams have no blocks for a while; the others get their tokens."""
     await _change_core(machines[0], {"preempt": {"seconds": _FOR_S, "share": 0.5}})
     await asyncio.sleep(_FOR_S)
 
 
-async def crowded_engine(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def crowded_engine(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """The same to a vLLM with few blocks: long requests, straight to it, take the blocks of those that it has."""
     url = f"http://{machines[0].host}:{ENGINE_PORT}/v1/completions"
     body = {"model": MODEL, "max_tokens": _CROWD_TOKENS, "ignore_eos": True, "stream": True}
@@ -118,24 +118,24 @@ async def _read(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> None
                 pass
 
 
-async def long_step(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def long_step(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """One step of an engine takes long: a neighbour's prefill."""
     await _change_core(machines[0], {"step_s": _FOR_S})
     await asyncio.sleep(_FOR_S)
 
 
-async def engine_errors(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def engine_errors(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """An engine answers the next requests with 500; other engines answer them."""
     await _post(machines[0], "/standin/faults", _ERRORS)
     await asyncio.sleep(_FOR_S)
     await _post(machines[0], "/standin/faults", [])
 
 
-async def _change_core(machine: Machine, wanted: dict[str, Any]) -> None:
+async def _change_core(machine: EmulatedInstance, wanted: dict[str, Any]) -> None:
     await _post(machine, "/standin/core", wanted)
 
 
-async def _post(machine: Machine, path: str, body: object) -> None:
+async def _post(machine: EmulatedInstance, path: str, body: object) -> None:
     """To the engine itself. One that is gone by now has nothing to be changed."""
     async with httpx.AsyncClient(timeout=5.0) as http:
         try:

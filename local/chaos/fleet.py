@@ -16,10 +16,10 @@ import httpx
 from local.aws import ACCOUNT, REGION, EmbeddedAws
 from local.aws_gate import AwsGate
 from local.chaos.refused import Refused
-from local.emulated_instance import Machine, MachineKind
+from local.emulated_instance import EmulatedInstance, InstanceTemplate
 from local.errors import LocalRunError
 from local.imds import InstanceMetadata
-from local.process_cleanup import living_in, tail
+from local.process_cleanup import processes_in, tail
 from node_agent.contract.names import checkpoints_bucket_name, cluster_key_secret_name, table_name
 from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY
 from node_agent.contract.tags import CLUSTER_TAG, ROLE_TAG, WORKER_ROLE
@@ -42,7 +42,7 @@ class ChaosFleet:
     gate: in front of the AWS that the nodes use.
     """
 
-    def __init__(self, aws: EmbeddedAws, gate: AwsGate, kind: MachineKind, network: str, size: int) -> None:
+    def __init__(self, aws: EmbeddedAws, gate: AwsGate, kind: InstanceTemplate, network: str, size: int) -> None:
         self.gate = gate
         self._ec2 = aws.client("ec2")
         self._secrets = aws.client("secretsmanager")
@@ -58,7 +58,7 @@ class ChaosFleet:
         self._turns = Counter[str]()
         self.refused = Refused()
         self._http = httpx.AsyncClient(timeout=1.0)
-        self.machines: list[Machine] = []
+        self.machines: list[EmulatedInstance] = []
         self.serving: set[str] = set()
         self.struck: set[str] = set()
         self.addresses: dict[str, str] = {}
@@ -78,7 +78,7 @@ class ChaosFleet:
             await self._http.aclose()
 
     @property
-    def calm(self) -> list[Machine]:
+    def calm(self) -> list[EmulatedInstance]:
         """Nodes that serve and to which nothing is being done."""
         return [m for m in self.machines if m.instance_id in self.serving and m.instance_id not in self.struck]
 
@@ -91,7 +91,7 @@ class ChaosFleet:
                 raise LocalRunError(f"not within {within_s:.0f} s: {what}; the nodes' logs:\n{logs}")
             await asyncio.sleep(0.05)
 
-    async def figure(self, machine: Machine, name: str) -> float:
+    async def figure(self, machine: EmulatedInstance, name: str) -> float:
         """One of the node's metrics, 0 where it does not answer."""
         with contextlib.suppress(httpx.HTTPError):
             text = (await self._http.get(f"{machine.url}/metrics")).text
@@ -135,7 +135,7 @@ class ChaosFleet:
         )  # fmt: skip
         return str(answer["Instances"][0]["InstanceId"])
 
-    async def _look(self, machine: Machine) -> None:
+    async def _look(self, machine: EmulatedInstance) -> None:
         ready = False
         with contextlib.suppress(httpx.HTTPError):
             ready = (await self._http.get(f"{machine.url}/readyz")).status_code == 200
@@ -153,10 +153,10 @@ class ChaosFleet:
             instance_type=INSTANCE_TYPE,
             address=f"{self._network}.{number % _ADDRESSES + 1}",
         )
-        self.machines.append(await asyncio.to_thread(Machine, self._kind, metadata))
+        self.machines.append(await asyncio.to_thread(EmulatedInstance, self._kind, metadata))
         self.addresses[metadata.instance_id] = metadata.address
 
-    async def _bury(self, machine: Machine) -> None:
+    async def _bury(self, machine: EmulatedInstance) -> None:
         status = machine.agent.wait()
         # 75: AWS was away when it booted; systemd would start it again.
         self._failed += (
@@ -172,28 +172,28 @@ class ChaosFleet:
 
 def signal_all(folder: Path, number: signal.Signals) -> None:
     """To every process of a machine."""
-    for pid in living_in(folder):
+    for pid in processes_in(folder):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
-def kill_engine_core(machine: Machine) -> None:
+def kill_engine_core(machine: EmulatedInstance) -> None:
     """SIGKILL to the engine's youngest process: of a vLLM its core, which leaves the API server alone in its group."""
     if (group := engine_group(machine)) is None:
         return
     with contextlib.suppress(OSError, ValueError):
-        members = [pid for pid in living_in(machine.folder) if os.getpgid(pid) == group]
+        members = [pid for pid in processes_in(machine.folder) if os.getpgid(pid) == group]
         os.kill(max(members), signal.SIGKILL)
 
 
-def signal_engine(machine: Machine, number: signal.Signals) -> None:
+def signal_engine(machine: EmulatedInstance, number: signal.Signals) -> None:
     """To the engine's process group."""
     if (group := engine_group(machine)) is not None:
         with contextlib.suppress(OSError):
             os.killpg(group, number)
 
 
-def engine_group(machine: Machine) -> int | None:
+def engine_group(machine: EmulatedInstance) -> int | None:
     """The engine's process group, as its agent noted it; None where there is no note."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int((machine.folder / "engine.group").read_text().split()[1])

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 import orjson
 
 from local.chaos.fleet import ChaosFleet
-from local.emulated_instance import Machine
+from local.emulated_instance import EmulatedInstance
 from local.engines import MODEL
 from node_agent.contract.names import FRONT_DOOR_PORT, PEER_DOOR_PORT
 
@@ -57,7 +57,7 @@ _FLOODS = (
 )
 
 
-async def stalled_readers(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def stalled_readers(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """Clients that ask for streams and take nothing of them."""
     async with _connections(machines[0].host, FRONT_DOOR_PORT, _STALLED_READERS) as connections:
         for connection in connections:
@@ -65,7 +65,7 @@ async def stalled_readers(fleet: ChaosFleet, machines: Sequence[Machine]) -> Non
         await asyncio.sleep(_FOR_S)
 
 
-async def flood(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def flood(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """Many connections at once, at both doors, with requests that cost much and whose answers nobody reads."""
     host = machines[0].host
     async with (
@@ -77,7 +77,7 @@ async def flood(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
         await asyncio.sleep(_FOR_S)
 
 
-async def half_sent_bodies(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def half_sent_bodies(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """Requests whose bodies stop in the middle."""
     half = _request("POST", "/v1/chat/completions", b"x" * _HALF_BODY_BYTES, 2 * _HALF_BODY_BYTES)
     async with _connections(machines[0].host, FRONT_DOOR_PORT, _HALF_SENT) as connections:
@@ -86,7 +86,7 @@ async def half_sent_bodies(fleet: ChaosFleet, machines: Sequence[Machine]) -> No
         await asyncio.sleep(_FOR_S)
 
 
-async def foreign_datagrams(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def foreign_datagrams(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """Bytes of a stranger at the address of membership's messages."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.setblocking(False)

@@ -9,10 +9,10 @@ from random import Random
 
 from local.chaos import faults, faulty, hostile, outside, unanswerable
 from local.chaos.fleet import ChaosFleet
-from local.emulated_instance import Machine
+from local.emulated_instance import EmulatedInstance
 from local.engines import SIM, VLLM
 
-Strike = Callable[[ChaosFleet, Sequence[Machine]], Awaitable[None]]
+Strike = Callable[[ChaosFleet, Sequence[EmulatedInstance]], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Kind:
 
     name: str
     strike: Strike
-    victims: int = 1
+    targets: int = 1
     most_of: str | None = None
     sudden: bool = False
     leaves: int | None = None
@@ -72,7 +72,7 @@ KINDS = (
 )
 
 
-class Losses:
+class FailureBudget:
     """Keeps to what two keepers are for.
 
     Of the nodes that hold one stream (its entry, two keepers) two may be lost within the time that it takes to notice
@@ -101,13 +101,13 @@ class Losses:
         return len(self._at)
 
 
-def deck(random: Random, kinds: Sequence[Kind]) -> Iterator[Kind]:
+def shuffled(random: Random, kinds: Sequence[Kind]) -> Iterator[Kind]:
     """Kinds without end: all of them once in a random order, then again, so that none is rare."""
     while True:
         yield from random.sample(kinds, len(kinds))
 
 
-async def victims(fleet: ChaosFleet, kind: Kind, random: Random) -> list[Machine]:
+async def targets(fleet: ChaosFleet, kind: Kind, random: Random) -> list[EmulatedInstance]:
     """Whom to strike; fewer than the kind wants where there are too few calm nodes. A pool goes together."""
     calm = fleet.calm
     if kind.name == "pool-kill":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from local.aws_gate import Outage
 from local.chaos.fleet import ChaosFleet
-from local.emulated_instance import Machine
+from local.emulated_instance import EmulatedInstance
 from node_agent.contract.tags import ADDRESS_TAG, CLUSTER_TAG, DEADLINE_TAG, ROLE_TAG, STATE_TAG, WORKER_ROLE
 
 _ODD_FOR_S = 15.0
@@ -26,7 +26,7 @@ ODD_TAGS = (
 )
 
 
-async def odd_tag(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def odd_tag(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """An instance that says that it is a node of this fleet, with tags that no node of it would have."""
     odd = {CLUSTER_TAG: fleet.cluster, ROLE_TAG: WORKER_ROLE, **fleet.turn("odd-tag", ODD_TAGS)}
     instance_id = await fleet.run_stranger(odd)
@@ -34,7 +34,7 @@ async def odd_tag(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
     await fleet.end_stranger(instance_id)
 
 
-async def aws_away(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def aws_away(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """One AWS service fails, each in its turn, in each of the ways."""
     service = fleet.turn("service", ("ec2", "s3", "dynamodb", "secretsmanager"))
     fleet.gate.take_away(service, fleet.turn(f"{service} outage", tuple(Outage)))
@@ -44,7 +44,7 @@ async def aws_away(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
         fleet.gate.bring_back(service)
 
 
-async def metadata_away(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def metadata_away(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """A node's metadata service takes connections and answers nothing."""
     machine = machines[0]
     machine.signal_metadata(signal.SIGSTOP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from local import certificate as certificates
-from local.certificate import Answer, StreamAccount
+from local.certificate import Answer, StreamOutcome
 from local.chaos.client import Heard
 from local.chaos.runner import Chaos
 
@@ -33,7 +33,7 @@ def certify(chaos: Chaos, seed: int, out: Path, duration_s: float) -> bool:
     return kept
 
 
-def _accounts(chaos: Chaos, number: int, heard: Heard) -> list[StreamAccount]:
+def _accounts(chaos: Chaos, number: int, heard: Heard) -> list[StreamOutcome]:
     """One for each choice. The longest pause counts, with the strike on the node that the stream lost then."""
     question, right = heard.question, chaos.answers[heard.question.key]
     longest = max(heard.pauses, key=lambda pause: pause.ms, default=None)
@@ -41,7 +41,7 @@ def _accounts(chaos: Chaos, number: int, heard: Heard) -> list[StreamAccount]:
     for index, answer in enumerate(heard.answers or [Answer((), "")] * question.choices):
         pause = longest if not index else None
         accounts.append(
-            StreamAccount(
+            StreamOutcome(
                 name=f"{number}.{index}",
                 reference=_comparable(right, question.ids),
                 delivered=_comparable(answer, question.ids),
@@ -58,7 +58,7 @@ def _comparable(answer: Answer, has_ids: bool) -> Answer:
     return answer if has_ids else Answer(tuple(map(ord, answer.text)), answer.text)
 
 
-def _first_difference(account: StreamAccount) -> str:
+def _first_difference(account: StreamOutcome) -> str:
     right, got = account.reference, account.delivered
     shorter = min(len(right.ids), len(got.ids))
     at = next((n for n in range(shorter) if right.ids[n] != got.ids[n]), shorter)

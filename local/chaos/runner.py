@@ -18,11 +18,11 @@ from local.aws import free_port
 from local.certificate import Answer
 from local.chaos.client import Heard, ask
 from local.chaos.fleet import ChaosFleet
-from local.chaos.kinds import Kind, Losses, deck, victims
-from local.chaos.workload import EVENT_ROUTES, Question, draw, known_answer
+from local.chaos.kinds import FailureBudget, Kind, shuffled, targets
+from local.chaos.workload import EVENT_ROUTES, WorkloadRequest, known_answer, random_request
 from local.demo.screen import Screen
 from local.deploy import ROOT
-from local.emulated_instance import Machine
+from local.emulated_instance import EmulatedInstance
 from local.engines import MODEL, SIM, VLLM, LocalEngine
 from local.errors import LocalRunError
 from local.process_cleanup import start, tail
@@ -84,15 +84,15 @@ class Chaos:
     heard: list[Heard] = field(default_factory=list)
     struck_by: dict[str, str] = field(default_factory=dict)
 
-    def draw(self, random: Random) -> Question:
+    def random_request(self, random: Random) -> WorkloadRequest:
         scale = self.scale
-        asked = draw(random, scale.tokens, texts=scale.texts, choices=scale.choices, states=scale.states)
+        asked = random_request(random, scale.tokens, texts=scale.texts, choices=scale.choices, states=scale.states)
         if not self.engine.keeps_blocks:
             return asked
         salt = f"{random.getrandbits(64):016x}" if random.random() < _SALTED else ""
         return replace(asked, text=asked.text * _REPEATED, salt=salt)
 
-    async def ask(self, question: Question) -> Heard:
+    async def ask(self, question: WorkloadRequest) -> Heard:
         if question.through == "gateway":
             async with httpx.AsyncHTTPTransport() as stock:
                 return await ask(question, MODEL, f"{self.gateway_url}/v1", stock)
@@ -172,11 +172,13 @@ async def _learn_answers(chaos: Chaos) -> None:
     chaos.screen.say("the right answers are learned in calm")
     rng = Random(0)  # noqa: S311 # any will do
     while len(chaos.answers) < chaos.scale.texts * (2 * (1 + chaos.scale.states) + len(EVENT_ROUTES)):
-        question = chaos.draw(rng)
+        question = chaos.random_request(rng)
         if question.stop or question.echo or question.key in chaos.answers:
             continue
         ids = not question.speaks_in_events
-        plain = Question(question.route, question.text, question.max_tokens, "client", ids=ids, state=question.state)
+        plain = WorkloadRequest(
+            question.route, question.text, question.max_tokens, "client", ids=ids, state=question.state
+        )
         heard = await chaos.ask(plain)
         if heard.error or heard.pauses:
             raise LocalRunError(f"an answer in calm was not calm: {heard.error or heard.pauses}")
@@ -185,7 +187,7 @@ async def _learn_answers(chaos: Chaos) -> None:
 
 async def _client(chaos: Chaos, random: Random, over: asyncio.Event) -> None:
     while not over.is_set():
-        question = chaos.draw(random)
+        question = chaos.random_request(random)
         if question.key not in chaos.answers:
             if not chaos.scale.answers_are_known:
                 continue  # nobody knows the right answer
@@ -197,8 +199,8 @@ async def _client(chaos: Chaos, random: Random, over: asyncio.Event) -> None:
 
 
 async def _strike(chaos: Chaos, random: Random, kinds: Sequence[Kind], interruptions: int) -> None:
-    fleet, under_way, losses = chaos.fleet, set[asyncio.Task[None]](), Losses(asyncio.get_running_loop().time)
-    for kind in deck(random, kinds):
+    fleet, under_way, losses = chaos.fleet, set[asyncio.Task[None]](), FailureBudget(asyncio.get_running_loop().time)
+    for kind in shuffled(random, kinds):
         if sum(chaos.done.values()) >= interruptions:
             break
         await asyncio.sleep(random.uniform(*_EVERY_S))
@@ -208,7 +210,7 @@ async def _strike(chaos: Chaos, random: Random, kinds: Sequence[Kind], interrupt
             continue
         await fleet.until("nodes are calm again", lambda: len(fleet.calm) > least, chaos.engine.ready_within_s)  # noqa: B023 # awaited here
         await losses.room_for(kind)
-        chosen = await victims(fleet, kind, random)
+        chosen = await targets(fleet, kind, random)
         if len(chosen) < kind.victims:
             continue
         ids = {machine.instance_id for machine in chosen}
@@ -226,7 +228,7 @@ async def _strike(chaos: Chaos, random: Random, kinds: Sequence[Kind], interrupt
     await asyncio.gather(*under_way)
 
 
-async def _one(chaos: Chaos, kind: Kind, chosen: Sequence[Machine]) -> None:
+async def _one(chaos: Chaos, kind: Kind, chosen: Sequence[EmulatedInstance]) -> None:
     try:
         await kind.strike(chaos.fleet, chosen)
     finally:

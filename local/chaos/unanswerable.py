@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import httpx
 
 from local.chaos.fleet import ChaosFleet
-from local.emulated_instance import Machine
+from local.emulated_instance import EmulatedInstance
 from local.engines import MODEL
 from local.errors import LocalRunError
 
@@ -22,7 +22,7 @@ _TIMES = 3
 _APART_S = 1.0
 
 
-async def poisonous_prompt(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def poisonous_prompt(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """One request that ends the engine that reads it, sent again and again to other nodes, as clients do."""
     text = f"{POISON} {fleet.number('poison')}"
     for number in range(_TIMES):
@@ -31,14 +31,14 @@ async def poisonous_prompt(fleet: ChaosFleet, machines: Sequence[Machine]) -> No
         await asyncio.sleep(_APART_S)
 
 
-async def request_that_fails(fleet: ChaosFleet, machines: Sequence[Machine]) -> None:
+async def request_that_fails(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """One that vLLM answers with 500, though nothing is wrong with its engine."""
     for number in range(_TIMES):
         if calm := fleet.calm:
             await _ask(fleet, calm[number % len(calm)], f"{BOOM} {fleet.number('boom')}", stream=number % 2 == 0)
 
 
-async def _ask(fleet: ChaosFleet, machine: Machine, text: str, *, stream: bool) -> None:
+async def _ask(fleet: ChaosFleet, machine: EmulatedInstance, text: str, *, stream: bool) -> None:
     body = {"model": MODEL, "prompt": text, "max_tokens": 20, "stream": stream}
     refused = fleet.refused
     refused.asked += 1

@@ -30,7 +30,7 @@ _STOPS = ("node", "。", "мир", "🎉", "\n2. ", "another node took")
 
 
 @dataclass(frozen=True)
-class Question:
+class WorkloadRequest:
     """One request.
 
     route: chat, plain, responses or messages; through: client (the transport) or gateway (a stock client); state: one
@@ -103,9 +103,9 @@ class Question:
         return options
 
 
-def draw(
+def random_request(
     random: Random, tokens: tuple[int, int], *, texts: int = len(_TEXTS), choices: int = 3, states: int = 0
-) -> Question:
+) -> WorkloadRequest:
     """The next question. tokens: the least and the most that it asks for; choices: the most; states: how many kinds.
 
     Where it samples, nobody knows a real vLLM's right answer; the stand-in's is always the same.
@@ -115,13 +115,13 @@ def draw(
     through = random.choice(("client", "gateway"))
     stream = random.random() < 0.9
     if random.random() < 0.2:
-        return Question(random.choice(EVENT_ROUTES), text, max_tokens, through, stream)
+        return WorkloadRequest(random.choice(EVENT_ROUTES), text, max_tokens, through, stream)
     chat = random.random() < 0.5  # half of the rest
     echo = not chat and random.random() < 0.2
     logprobs = not echo and random.random() < 0.2
     many = random.choice((1, 1, 1, 1, choices))
     has_state = states > 0 and many == 1  # each of several choices would have a seed of its own
-    return Question(
+    return WorkloadRequest(
         route="chat" if chat else "plain",
         text=text,
         max_tokens=max_tokens,
@@ -137,7 +137,7 @@ def draw(
     )
 
 
-def known_answer(question: Question) -> Answer:
+def known_answer(question: WorkloadRequest) -> Answer:
     """The stand-in's answer, which is known without asking."""
     if question.route == "plain":
         prompt = standin_model.completion_prompt(question.text)

@@ -28,11 +28,11 @@ from local.demo.runner import NOTICE_LEAD_S, act
 from local.demo.screen import Screen
 from local.deploy import ROOT, deploy
 from local.ec2_emulator import Ec2Loop
-from local.emulated_instance import Machine, MachineKind, free_network
+from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
 from local.engines import MODEL, SIM, VLLM, prepared
-from local.errors import LocalRunError, MendFirst
+from local.errors import LocalRunError, UserActionRequired
 from local.listener import Question
-from local.process_cleanup import Undertaker, tail
+from local.process_cleanup import CleanupProcess, tail
 
 _MAX_TOKENS = 3000
 _NODES = 3
@@ -62,7 +62,7 @@ def main() -> int:
         kept = asyncio.run(_interruptible(options, screen))
     except LocalRunError as error:
         screen.say(str(error), style="bold red")
-        return 2 if isinstance(error, MendFirst) else 1
+        return 2 if isinstance(error, UserActionRequired) else 1
     except (BotoCoreError, ClientError) as error:
         log = options.logs / "aws.log"
         screen.say(f"the embedded AWS failed: {error}; its log, {log}, ends:\n{tail(log)}", style="bold red")
@@ -90,7 +90,7 @@ async def _interruptible(options: Options, screen: Screen) -> bool:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     folder = options.out / "run" / secrets.token_hex(4)
-    undertaker = Undertaker(folder)
+    undertaker = CleanupProcess(folder)
     try:
         return await _run(options, screen, folder, undertaker.scratch)
     finally:
@@ -111,7 +111,7 @@ async def _run(options: Options, screen: Screen, folder: Path, scratch: Path) ->
     deployed = await asyncio.to_thread(deploy, aws, folder)
     screen.say("deployed: the stacks state, fleet and events")
     environ = {**aws.environ(), **engine.environ, "TMPDIR": str(scratch)}
-    kind = MachineKind(
+    kind = InstanceTemplate(
         deployed.cluster, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", options.logs
     )
     loop = Ec2Loop(aws, deployed.auto_scaling_group, kind, network, screen.say)
@@ -148,7 +148,7 @@ async def _tell(stage: Stage, options: Options) -> bool:
     screen.headline("1  EC2 wants an instance back, with notice")
     screen.say(f"(EC2 gives about 120 s; here {NOTICE_LEAD_S:.0f} s, so that the stream must be handed off)")
 
-    async def notice(machine: Machine) -> None:
+    async def notice(machine: EmulatedInstance) -> None:
         await loop.interrupt(machine, NOTICE_LEAD_S)
 
     question = Question(True, "Tell me a long story.", _MAX_TOKENS)
@@ -158,7 +158,7 @@ async def _tell(stage: Stage, options: Options) -> bool:
     screen.say("first the replacement joins")
     await stage.until_ready()
 
-    async def kill(machine: Machine) -> None:
+    async def kill(machine: EmulatedInstance) -> None:
         await asyncio.to_thread(machine.kill)
 
     question = Question(False, "It was a dark night", _MAX_TOKENS)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from local.aws import EmbeddedAws
-from local.certificate import Answer, StreamAccount
+from local.certificate import Answer, StreamOutcome
 from local.demo.screen import Screen
 from local.deploy import Deployed
 from local.ec2_emulator import Ec2Loop
@@ -39,7 +39,7 @@ class Stage:
     reference: Reference
     size: int
     ready_within_s: float
-    accounts: list[StreamAccount] = field(default_factory=list)
+    accounts: list[StreamOutcome] = field(default_factory=list)
     first_token_s: float | None = None
     kept: bool | None = None
     http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=5))

@@ -10,7 +10,7 @@ from typing import Any
 from boto3.dynamodb.types import TypeDeserializer
 
 from local.demo.context import Stage
-from local.emulated_instance import Machine
+from local.emulated_instance import EmulatedInstance
 from local.errors import LocalRunError
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, node_key, record_from_item
@@ -27,7 +27,7 @@ _STEPS = {
 _LAST_STATES: dict[str, set[str | None]] = {"notice": {None, NodeState.GONE}, "sigkill": {NodeState.GONE}}
 """By kind: the state tag in the end. A drained node has untagged itself; a killed one only a Lambda can tag."""
 
-Take = Callable[[Machine], Awaitable[None]]
+Take = Callable[[EmulatedInstance], Awaitable[None]]
 """Takes a machine away, or says that it will be."""
 
 
@@ -35,14 +35,14 @@ class Interruption:
     """Happens once, at `strike`; from then on the node's tags are watched. victim: None until then."""
 
     def __init__(self, stage: Stage, kind: str, take: Take) -> None:
-        self.victim: Machine | None = None
+        self.victim: EmulatedInstance | None = None
         self._stage = stage
         self._kind = kind
         self._take = take
         self._tags: list[tuple[float, dict[str, str]]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    def strike(self, machine: Machine) -> None:
+    def strike(self, machine: EmulatedInstance) -> None:
         self.victim = machine
         self._tasks = [asyncio.create_task(self._taken(machine)), asyncio.create_task(self._watch_tags(machine))]
 
@@ -62,17 +62,17 @@ class Interruption:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _taken(self, machine: Machine) -> None:
+    async def _taken(self, machine: EmulatedInstance) -> None:
         await self._take(machine)
 
-    async def _watch_tags(self, machine: Machine) -> None:
+    async def _watch_tags(self, machine: EmulatedInstance) -> None:
         while True:
             seen = await asyncio.to_thread(self._stage.loop.tags, machine.instance_id)
             if not self._tags or self._tags[-1][1] != seen:
                 self._tags.append((time.time(), seen))
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _complete_record(self, machine: Machine) -> NodeRecord:
+    async def _complete_record(self, machine: EmulatedInstance) -> NodeRecord:
         expected = _STEPS[self._kind]
         give_up_at = time.monotonic() + _RECORD_WITHIN_S
         while True:
@@ -89,7 +89,7 @@ class Interruption:
                 )
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    def _read_item(self, machine: Machine) -> dict[str, Any] | None:
+    def _read_item(self, machine: EmulatedInstance) -> dict[str, Any] | None:
         key = {name: {"S": value} for name, value in node_key(machine.instance_id).items()}
         table = self._stage.deployed.table
         item = self._stage.aws.client("dynamodb").get_item(TableName=table, Key=key).get("Item")

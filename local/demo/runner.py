@@ -6,7 +6,7 @@ client is connected to another node, and must get exactly what it would have got
 
 from __future__ import annotations
 
-from local.certificate import Answer, StreamAccount
+from local.certificate import Answer, StreamOutcome
 from local.demo.context import Stage
 from local.demo.interruption import Interruption, Take
 from local.demo.screen import Screen
@@ -48,7 +48,7 @@ async def _interrupt_once(stage: Stage, name: str, question: Question, kind: str
         moved = heard.continued_from(heard.node)
         by_it = moved is not None and moved.why != "silence"
         pause_ms = moved.pause_ms if moved is not None else None
-        account = StreamAccount(name, reference, heard.answer, kind if by_it else None, pause_ms, heard.error)
+        account = StreamOutcome(name, reference, heard.answer, kind if by_it else None, pause_ms, heard.error)
         stage.accounts.append(account)
         _tell(stage.screen, account)
         await interruption.settle()
@@ -95,7 +95,7 @@ async def _routed(stage: Stage, question: Question) -> Heard:
     return heard
 
 
-def _tell(screen: Screen, account: StreamAccount) -> None:
+def _tell(screen: Screen, account: StreamOutcome) -> None:
     if account.error is not None:
         screen.say(f"the client got an error: {account.error}", style="bold red")
     same = "exactly the uninterrupted answer" if account.verified else "NOT the uninterrupted answer"

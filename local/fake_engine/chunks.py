@@ -11,12 +11,12 @@ import orjson
 
 from local.fake_engine import model
 from local.fake_engine.answers import Answer, Step
-from local.fake_engine.faults import DONE, Chunk, LastWords
+from local.fake_engine.faults import DONE, Chunk, ErrorPayloads
 from local.fake_engine.logprobs import Scored, Scorer, for_chat, for_completion
 
 
 @dataclass(frozen=True)
-class Form:
+class OpenAiFormatter:
     """What a request wants its answer to look like. id: of the response; created: unix seconds.
 
     Choice i of prompt p has the index p * n + i. only_echo: the prompt is told, and no answer; logprobs: how many of
@@ -92,8 +92,8 @@ class Form:
         """How a stream ends that SIGTERM breaks off."""
         return (self.last_words().error if self.chat else b"") + DONE
 
-    def last_words(self) -> LastWords:
-        return LastWords(self.error_chunk("EngineCore encountered an issue."), self._abort_chunk())
+    def last_words(self) -> ErrorPayloads:
+        return ErrorPayloads(self.error_chunk("EngineCore encountered an issue."), self._abort_chunk())
 
     def error_chunk(self, message: str) -> bytes:
         body = {"error": {"message": message, "type": "InternalServerError", "param": None, "code": 500}}

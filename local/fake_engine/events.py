@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from local.fake_engine.answers import Answer, BadRequest, Step
-from local.fake_engine.faults import Chunk, LastWords
+from local.fake_engine.faults import Chunk, ErrorPayloads
 
 RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
@@ -123,11 +123,11 @@ class EventForm:
         """How a stream ends that SIGTERM breaks off."""
         return self.last_words().error
 
-    def last_words(self) -> LastWords:
+    def last_words(self) -> ErrorPayloads:
         message = {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}
         error = b"event: error\ndata: %b\n\n" % orjson.dumps({"type": "error", "error": message})
         told = _beside("synkti-finish", "abort") if self.tells_ids else b""
-        return LastWords(error, told + EventForm(**{**vars(self), "reason": "abort"}).ending(0))
+        return ErrorPayloads(error, told + EventForm(**{**vars(self), "reason": "abort"}).ending(0))
 
     def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""

@@ -71,7 +71,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class LastWords:
+class ErrorPayloads:
     """What an engine may say at its end."""
 
     error: bytes
@@ -130,7 +130,7 @@ class Faults:
         return {"waiting": [fault.to_json() for fault in self.waiting], "happened": happened}
 
 
-def broken(fault: Fault, chunks: Iterable[Chunk], words: Callable[[], LastWords]) -> Iterator[Chunk | Ending]:
+def broken(fault: Fault, chunks: Iterable[Chunk], words: Callable[[], ErrorPayloads]) -> Iterator[Chunk | Ending]:
     """What is left of `chunks`; an Ending comes last where the fault happened, and not where it found no place.
 
     For BEFORE_FINISH the chunks must come without a finish_reason.
@@ -155,7 +155,7 @@ def broken(fault: Fault, chunks: Iterable[Chunk], words: Callable[[], LastWords]
 _ENDINGS = {Kind.RESET: Ending.RESET, Kind.SILENCE: Ending.HANG}
 
 
-def _last_bytes(kind: Kind, chunk: Chunk, words: LastWords) -> bytes | None:
+def _last_bytes(kind: Kind, chunk: Chunk, words: ErrorPayloads) -> bytes | None:
     """What is sent in place of `chunk`; None where it gives this fault no place."""
     match kind:
         case Kind.ERROR_CHUNK:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from local.fake_engine.server import RESET, Config, StandIn
+from local.fake_engine.server import RESET, Config, FakeVllm
 
 _HANGS_S = 60.0
 """How long a stream hangs after the shutdown timeout; a real one hangs for ever."""
@@ -43,7 +43,7 @@ class _Server(uvicorn.Server):
 
 async def serve(config: Config, host: str, port: int) -> None:
     """Until SIGTERM or SIGINT, and what they allow afterwards."""
-    app = StandIn(config)
+    app = FakeVllm(config)
     server = _Server(
         uvicorn.Config(
             app, host=host, port=port, log_config=None, access_log=False, lifespan="off", ws="none", http=_Protocol
@@ -59,14 +59,14 @@ async def serve(config: Config, host: str, port: int) -> None:
     await serving
 
 
-async def _end(app: StandIn, config: Config) -> None:
+async def _end(app: FakeVllm, config: Config) -> None:
     await app.terminating.wait()
     await _idle_within(app, config.shutdown_timeout_s)
     app.killed.set()
     await _idle_within(app, _HANGS_S if config.shutdown_timeout_s > 0 else 1.0)
 
 
-async def _idle_within(app: StandIn, seconds: float) -> None:
+async def _idle_within(app: FakeVllm, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await app.idle.wait()

@@ -39,7 +39,7 @@ from local.fake_engine.answers import (
     read_sampling,
     steps,
 )
-from local.fake_engine.chunks import Form
+from local.fake_engine.chunks import OpenAiFormatter
 from local.fake_engine.core import Core
 from local.fake_engine.events import MESSAGES, RESPONSES, EventForm, as_chat, event_form
 from local.fake_engine.faults import DONE, NO_STREAM, Chunk, Ending, Fault, Faults, Kind, broken, read_faults
@@ -51,7 +51,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-AnyForm = Form | EventForm
+AnyForm = OpenAiFormatter | EventForm
 
 VERSION = "0.32.0"
 CORE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
@@ -87,7 +87,7 @@ class Config:
         return (self.model, *self.also_named)
 
 
-class StandIn:
+class FakeVllm:
     """The ASGI application."""
 
     def __init__(self, config: Config) -> None:
@@ -233,10 +233,10 @@ class StandIn:
             if not self.running:
                 self.idle.set()
 
-    def _form(self, scope: Scope, body: dict[str, Any], chat: bool) -> Form:
+    def _form(self, scope: Scope, body: dict[str, Any], chat: bool) -> OpenAiFormatter:
         given = next((value.decode() for key, value in scope["headers"] if key == b"x-request-id"), None)
         options = body.get("stream_options") or {}
-        return Form(
+        return OpenAiFormatter(
             chat=chat,
             id=("chatcmpl-" if chat else "cmpl-") + (given or secrets.token_hex(8)),
             created=int(time.time()),
@@ -429,7 +429,7 @@ def _unfinished(run: Iterator[Step]) -> Iterator[Step]:
 
 def _interleaved(form: AnyForm, runs: Iterable[Iterator[Step]], at_once: int) -> Iterator[Chunk]:
     """Chunk after chunk, the choices taking turns. at_once: steps that come together with the one behind them."""
-    if not isinstance(form, Form) or form.chat:
+    if not isinstance(form, OpenAiFormatter) or form.chat:
         yield from (form.role_chunk(index) for index in range(form.choices))
     for turn in itertools.zip_longest(*(form.choice_chunks(index, run, at_once) for index, run in enumerate(runs))):
         yield from (chunk for chunk in turn if chunk is not None)

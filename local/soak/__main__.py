@@ -30,10 +30,10 @@ from local.chaos import faults, network
 from local.chaos.fleet import ChaosFleet
 from local.demo.screen import Screen
 from local.deploy import ROOT
-from local.emulated_instance import Machine, MachineKind, free_network
+from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
 from local.engines import MODEL, SIM, prepared, standin_command
 from local.errors import LocalRunError
-from local.process_cleanup import Undertaker
+from local.process_cleanup import CleanupProcess
 from local.soak.load import Load
 from local.soak.report import Verdict, picture, verdict
 from local.soak.samples import Sample, look
@@ -109,7 +109,7 @@ async def _interruptible(options: argparse.Namespace, screen: Screen) -> bool:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     folder = options.out / "run" / secrets.token_hex(4)
-    undertaker = Undertaker(folder)
+    undertaker = CleanupProcess(folder)
     try:
         return await _run(options, screen, folder, undertaker.scratch)
     finally:
@@ -128,7 +128,7 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
     environ = {**aws.environ(), "TMPDIR": str(scratch), "SYNKTI_ENGINE_RESTARTS": "1000", "SYNKTI_TERM_GRACE_S": "8"}
     per_request = _PACE_S * NODES / options.streams
     command = standin_command("--seconds-per-request", f"{per_request:.6f}")
-    kind = MachineKind(CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs)
+    kind = InstanceTemplate(CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs)
     fleet = ChaosFleet(aws, gate, kind, free_network(), NODES)
     tending = asyncio.create_task(fleet.run())
     soaking = asyncio.create_task(_soak(fleet, screen, options))
@@ -198,8 +198,8 @@ async def _strike(soak: Soak, for_s: float) -> None:
         soak.fleet.struck.discard(machine.instance_id)
 
 
-def _victim(soak: Soak, name: str, number: int) -> Machine:
-    nodes: Sequence[Machine] = soak.fleet.machines
+def _victim(soak: Soak, name: str, number: int) -> EmulatedInstance:
+    nodes: Sequence[EmulatedInstance] = soak.fleet.machines
     if name not in _ENGINES_ONLY:
         nodes = [machine for machine in nodes if machine.instance_id != soak.spared]
     return nodes[number % len(nodes)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from local.emulated_instance import Machine
+from local.emulated_instance import EmulatedInstance
 
 _MIB = 1024 * 1024
 _PAGE = 4096
@@ -34,7 +34,7 @@ class Sample:
     lags: Mapping[float, int]
 
 
-async def look(http: httpx.AsyncClient, machine: Machine, at: float, age_s: float) -> Sample | None:
+async def look(http: httpx.AsyncClient, machine: EmulatedInstance, at: float, age_s: float) -> Sample | None:
     """None where the node has no process any more, or does not answer."""
     with contextlib.suppress(OSError, httpx.HTTPError, ValueError, IndexError):
         proc = Path(f"/proc/{machine.agent.pid}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
-    from node_agent.adapters.http_server_connection import DoorConnection
+    from node_agent.adapters.http_server_connection import ServerConnection
 
 STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -16,13 +16,13 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Request:
-    """The DoorRequest port.
+    """The ServerRequest port.
 
     may_stay: whether the connection may be used again after the answer; knows_chunks: whether the client does.
     """
 
     def __init__(
-        self, connection: DoorConnection, method: str, target: str, headers: Mapping[bytes, bytes], body: bytes
+        self, connection: ServerConnection, method: str, target: str, headers: Mapping[bytes, bytes], body: bytes
     ) -> None:
         self.method = "GET" if method == "HEAD" else method
         self.target = target

@@ -19,11 +19,11 @@ from typing import Any
 import orjson
 
 from node_agent.adapters.http_limits import Limits
-from node_agent.adapters.http_server_connection import DoorConnection
+from node_agent.adapters.http_server_connection import ServerConnection
 from node_agent.contract.errors import ConfigurationError, openai_error
 from node_agent.core.http.body_budget import SMALL_BYTES, BodyBudget, HeldBody
-from node_agent.core.http.connection_limits import Place, Places
-from node_agent.ports import DoorRequest, Other
+from node_agent.core.http.connection_limits import ConnectionLimits, ConnectionSlot
+from node_agent.ports import AlternateProtocol, ServerRequest
 
 _BACKLOG = 4096
 _SWEEP_EVERY_S = 1.0
@@ -39,10 +39,10 @@ _KEEPALIVE_S = 30
 
 _log = logging.getLogger(__name__)
 
-Handle = Callable[[DoorRequest], Coroutine[Any, Any, None]]
+Handle = Callable[[ServerRequest], Coroutine[Any, Any, None]]
 
 
-def _is_form(request: DoorRequest) -> bool:
+def _is_form(request: ServerRequest) -> bool:
     """Whether the body is a form with files, which nobody reads as a document."""
     return request.headers.get(b"content-type", b"").startswith(b"multipart/") and request.body.startswith(b"--")
 
@@ -87,7 +87,7 @@ class HttpServer:
         self,
         handle: Handle,
         limits: Limits | None = None,
-        other: Other | None = None,
+        other: AlternateProtocol | None = None,
         *,
         bodies: BodyBudget | None = None,
         counted: Callable[[str], None] | None = None,
@@ -95,12 +95,12 @@ class HttpServer:
         self.limits = limits = limits or Limits()
         self.other = other
         self.bodies = bodies or BodyBudget(limits.bodies_bytes)
-        self.connections: set[DoorConnection] = set()
+        self.connections: set[ServerConnection] = set()
         self.is_closing = False
         self.is_over = False  # a connection that the loop accepted a moment before is made all the same
         self.now = 0.0  # loop time of the last sweep, good enough for what takes seconds
         self.date = b""
-        self._places = Places(limits.connections, limits.connections_per_address, limits.reserved)
+        self._places = ConnectionLimits(limits.connections, limits.connections_per_address, limits.reserved)
         self._handle = handle
         self._counted = counted
         self._counting = asyncio.Semaphore(1)  # documents whose values are counted at once
@@ -113,7 +113,9 @@ class HttpServer:
         self._sweep()
         _bound_sockets(listener, self.limits.unread_s)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: DoorConnection(self), sock=listener, backlog=_BACKLOG, ssl=tls)
+        self._server = await loop.create_server(
+            lambda: ServerConnection(self), sock=listener, backlog=_BACKLOG, ssl=tls
+        )
 
     @property
     def busy(self) -> int:
@@ -122,15 +124,15 @@ class HttpServer:
 
     # what connections need
 
-    def enter(self, connection: DoorConnection, address: str) -> Place:
+    def enter(self, connection: ServerConnection, address: str) -> ConnectionSlot:
         """A new connection, and what it may ask for."""
         self.connections.add(connection)
         place = self._places.enter(address)
-        if place is Place.NONE:
+        if place is ConnectionSlot.NONE:
             self.refused("too_many_connections")
         return place
 
-    def leave(self, connection: DoorConnection, address: str) -> None:
+    def leave(self, connection: ServerConnection, address: str) -> None:
         """A connection has ended."""
         if connection in self.connections:
             self.connections.remove(connection)
@@ -148,7 +150,7 @@ class HttpServer:
         if self._counted is not None:
             self._counted(code)
 
-    def run(self, request: DoorRequest) -> asyncio.Task[None]:
+    def run(self, request: ServerRequest) -> asyncio.Task[None]:
         """Answer a request in the background."""
         answer = self._handle if self.limits.document is None or len(request.body) <= SMALL_BYTES else self._look_first
         task = asyncio.get_running_loop().create_task(answer(request))
@@ -156,7 +158,7 @@ class HttpServer:
         task.add_done_callback(self._ran)
         return task
 
-    async def _look_first(self, request: DoorRequest) -> None:
+    async def _look_first(self, request: ServerRequest) -> None:
         """Answer a request with a large body: not read as a document before it is known what that costs."""
         bounds, body = self.limits.document, request.body
         if bounds is not None and not (_is_form(request) or bounds.surely_fits(body)):

@@ -25,7 +25,7 @@ from node_agent.adapters.http_message import MessageReader
 from node_agent.adapters.http_request import STATUS, Request
 from node_agent.contract.errors import openai_error
 from node_agent.core.http.body_budget import HeldBody
-from node_agent.core.http.connection_limits import Place
+from node_agent.core.http.connection_limits import ConnectionSlot
 from node_agent.core.http.request_head import Fault
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _FULL = Fault(503, "too_many_connections", "This node has no connection to spare
 _FULL_OF_ADDRESS = Fault(429, "too_many_connections", "Your address has as many connections here as one may have.")
 
 
-class DoorConnection(asyncio.Protocol):
+class ServerConnection(asyncio.Protocol):
     """See the module. A Receiver of its reader."""
 
     def __init__(self, server: HttpServer) -> None:
@@ -53,7 +53,7 @@ class DoorConnection(asyncio.Protocol):
         self.is_congested = False
         self.address = ""
         self.write: Callable[[bytes], None] = _to_nobody
-        self.place = Place.NONE
+        self.place = ConnectionSlot.NONE
         self._transport: asyncio.Transport | None = None
         self._reader = MessageReader(self, server.limits)
         self._first: bytes | None = b"" if server.other is not None else None
@@ -76,7 +76,7 @@ class DoorConnection(asyncio.Protocol):
         name = transport.get_extra_info("peername")
         self.address = str(name[0]) if name else ""
         self.place = self.server.enter(self, self.address)
-        if self.place is Place.NONE or self.server.is_over:
+        if self.place is ConnectionSlot.NONE or self.server.is_over:
             self.abort()  # even to say so costs a connection
         elif self.server.is_closing:
             self.fault(_FULL)
@@ -132,7 +132,7 @@ class DoorConnection(asyncio.Protocol):
             self._first = first
             return b""
         self._first = None
-        if not first.startswith(other.preface) or self.place is not Place.FULL:
+        if not first.startswith(other.preface) or self.place is not ConnectionSlot.FULL:
             return first
         transport, self._transport, self.write = self._transport, None, _to_nobody
         self.server.leave(self, self.address)
@@ -153,9 +153,9 @@ class DoorConnection(asyncio.Protocol):
             self._body.is_whole = True
             self._bodies[request] = self._body
             self._body = None
-        if self.place is not Place.FULL:
+        if self.place is not ConnectionSlot.FULL:
             if request.method != "GET" or request.path not in self.server.limits.health:
-                self.fault(_FULL if self.place is Place.HEALTH_ONLY else _FULL_OF_ADDRESS)
+                self.fault(_FULL if self.place is ConnectionSlot.HEALTH_ONLY else _FULL_OF_ADDRESS)
                 return
             request.may_stay = False
         if self._current is None and not self._waiting and not self.is_congested:
@@ -299,8 +299,8 @@ class DoorConnection(asyncio.Protocol):
     def _check_request(self, now: float) -> None:
         """A request that is not whole, or none."""
         limits, reader = self.server.limits, self._reader
-        if self.place is not Place.FULL and now - self._free_at > HEALTH_WITHIN_S:
-            self.fault(_FULL if self.place is Place.HEALTH_ONLY else _FULL_OF_ADDRESS)
+        if self.place is not ConnectionSlot.FULL and now - self._free_at > HEALTH_WITHIN_S:
+            self.fault(_FULL if self.place is ConnectionSlot.HEALTH_ONLY else _FULL_OF_ADDRESS)
         elif reader.is_partial or self._first:
             took_s = now - self._began_at
             if took_s > (limits.request_s if reader.head_is_complete else limits.stalled_s) or self._trickles(now):

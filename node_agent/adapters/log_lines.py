@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from node_agent.core.common.log_limit import LineLimit
+from node_agent.core.common.log_limit import LogLimit
 
 MAX_CHARACTERS = 2_000
 """Of one line; what a client sends may be thousands, and its beginning says enough."""
@@ -20,10 +20,10 @@ _UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0
 class BoundedLines(logging.Filter):
     """clock: monotonic seconds. What is critical always passes, and is not shortened."""
 
-    def __init__(self, clock: Callable[[], float], limit: LineLimit | None = None) -> None:
+    def __init__(self, clock: Callable[[], float], limit: LogLimit | None = None) -> None:
         super().__init__()
         self._clock = clock
-        self._limit = limit or LineLimit()
+        self._limit = limit or LogLimit()
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.CRITICAL:

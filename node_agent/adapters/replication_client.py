@@ -18,20 +18,20 @@ from typing import NamedTuple
 from node_agent.core.common.address import Address
 from node_agent.core.common.request_auth import sign
 from node_agent.core.node.peer_clocks import PeerClocks
-from node_agent.core.replication.ack_batches import Batches
+from node_agent.core.replication.ack_batches import AckBatches
 from node_agent.core.replication.protocol import (
     ACK,
     CLOCK_PREFACE,
     MAX_PREFACE_BYTES,
     PREFACE,
     REFUSED,
-    STAMPED,
+    SIGNED_TARGET,
+    FrameReader,
+    FrameWriter,
     Message,
-    Opener,
-    Sealer,
-    session_key,
+    derive_connection_key,
 )
-from node_agent.ports import LinkOwner
+from node_agent.ports import LinkListener
 
 CONNECT_TIMEOUT_S = 2.0
 GREET_WITHIN_S = 5.0
@@ -49,8 +49,8 @@ _COUNTED = 2**32
 _log = logging.getLogger(__name__)
 
 
-class TcpJournalLinks:
-    """The JournalLinks port. key: the cluster's; clock: unix seconds, steady; source: as HttpClient's.
+class TcpReplicaLinks:
+    """The ReplicaLinks port. key: the cluster's; clock: unix seconds, steady; source: as HttpClient's.
 
     clocks: what is known of peers' clocks, and learned here; None where nothing is.
     """
@@ -69,19 +69,19 @@ class TcpJournalLinks:
         self._lag_s = lag_s
         self._clocks = clocks
 
-    def connect(self, address: Address, owner: LinkOwner) -> TcpLink:
-        return TcpLink(address, self._source, self, Batches(self._lag_s), owner)
+    def connect(self, address: Address, owner: LinkListener) -> TcpReplicaLink:
+        return TcpReplicaLink(address, self._source, self, AckBatches(self._lag_s), owner)
 
-    def greeting(self, address: Address) -> Greeting:
+    def greeting(self, address: Address) -> Handshake:
         """What a connection to a keeper begins with, signed in the keeper's own time where that is known."""
         nonce, now = secrets.token_hex(12), self._clock()
         if self._clocks is None:
-            stamp = sign(self._key, *STAMPED, b"", now, nonce)
+            stamp = sign(self._key, *SIGNED_TARGET, b"", now, nonce)
         else:
-            stamp = self._clocks.stamp(str(address), *STAMPED, b"", now, nonce)
-        return Greeting(self._key, nonce, stamp, now)
+            stamp = self._clocks.stamp(str(address), *SIGNED_TARGET, b"", now, nonce)
+        return Handshake(self._key, nonce, stamp, now)
 
-    def heard_clock(self, address: Address, greeting: Greeting, line: bytes) -> bool:
+    def heard_clock(self, address: Address, greeting: Handshake, line: bytes) -> bool:
         """The keeper refused the greeting and said its time. Whether a second greeting makes sense."""
         if self._clocks is None:
             return False
@@ -89,7 +89,7 @@ class TcpJournalLinks:
         return self._clocks.heard(str(address), line.decode("latin-1"), greeting.nonce, now - greeting.at, now)
 
 
-class Greeting(NamedTuple):
+class Handshake(NamedTuple):
     """The cluster's key, this side's nonce, the stamp over it, and when that was made (this node's unix seconds)."""
 
     key: bytes
@@ -98,16 +98,16 @@ class Greeting(NamedTuple):
     at: float
 
 
-class TcpLink(asyncio.Protocol):
-    """The JournalLink port; it connects by itself, and once more where the keeper's clock is another one."""
+class TcpReplicaLink(asyncio.Protocol):
+    """The ReplicaLink port; it connects by itself, and once more where the keeper's clock is another one."""
 
     def __init__(
         self,
         address: Address,
         source: tuple[str, int] | None,
-        links: TcpJournalLinks,
-        batches: Batches,
-        owner: LinkOwner,
+        links: TcpReplicaLinks,
+        batches: AckBatches,
+        owner: LinkListener,
     ) -> None:
         self._address = address
         self._source = source
@@ -115,13 +115,13 @@ class TcpLink(asyncio.Protocol):
         self._greeting = links.greeting(address)
         self._greets_again = False
         self._batches = batches
-        self._owner: LinkOwner | None = owner
+        self._owner: LinkListener | None = owner
         self._acknowledged = 0  # batches
         self._flushing = False
         self._heard = b""
         self._transport: asyncio.Transport | None = None
-        self._sealer: Sealer | None = None
-        self._opener: Opener | None = None
+        self._sealer: FrameWriter | None = None
+        self._opener: FrameReader | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._greeting_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -189,8 +189,8 @@ class TcpLink(asyncio.Protocol):
             self._heard = heard
             return b""
         nonce = line.removeprefix(PREFACE).decode("latin-1")
-        key = session_key(self._greeting.key, self._greeting.nonce, nonce)
-        self._sealer, self._opener = Sealer(key, b"owner"), Opener(key, b"keeper")
+        key = derive_connection_key(self._greeting.key, self._greeting.nonce, nonce)
+        self._sealer, self._opener = FrameWriter(key, b"owner"), FrameReader(key, b"keeper")
         self._heard = b""
         if self._greeting_timer is not None:
             self._greeting_timer.cancel()
@@ -220,7 +220,7 @@ class TcpLink(asyncio.Protocol):
         else:
             self._lose("eof" if exc is None else "reset")
 
-    # JournalLink
+    # ReplicaLink
 
     @property
     def is_late(self) -> bool:

@@ -35,7 +35,7 @@ from vllm.logger import init_logger
 from node_agent.core.kv.blocks import HEADER_BYTES, fingerprint
 from node_agent.kv.folder import BlockFolder
 from node_agent.kv.loader import Loader
-from node_agent.kv.pages import Pages
+from node_agent.kv.pages import BlockCopier
 from node_agent.kv.requests import PROBE, Load, Requests, Save
 from node_agent.kv.weights import weights_digest
 from node_agent.kv.writer import Copied, Head, Writer
@@ -47,7 +47,7 @@ _log = init_logger(__name__)
 
 
 @dataclass
-class Steps(KVConnectorMetadata):  # type: ignore[misc] # vLLM is not in the environment that is checked
+class StepMetadata(KVConnectorMetadata):  # type: ignore[misc] # vLLM is not in the environment that is checked
     """From the scheduler to the workers, for one step. heads: (request, key of its last block), kept already."""
 
     saves: list[Save] = field(default_factory=list)
@@ -112,7 +112,7 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         self._folder = BlockFolder(Path(extra["folder"]), int(extra.get("max_bytes", _MAX_BYTES)), writers)
         self._requests: Requests | None = None
         self._loads: list[Load] = []
-        self._pages: Pages | None = None
+        self._pages: BlockCopier | None = None
         self._writer: Writer | None = None
         self._loader: Loader | None = None
         self._broken: set[int] = set()
@@ -161,8 +161,8 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         if load is not None:
             self._loads.append(load)
 
-    def build_connector_meta(self, scheduler_output: Any) -> Steps:
-        steps = Steps(loads=self._loads)
+    def build_connector_meta(self, scheduler_output: Any) -> StepMetadata:
+        steps = StepMetadata(loads=self._loads)
         self._loads = []
         if self._requests is None:
             return steps
@@ -189,7 +189,7 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
             return
         names = self._kv_cache_config.kv_cache_groups[0].layer_names
         shard = self._vllm_config.parallel_config.rank % self._shards
-        self._pages = pages = Pages([kv_caches[name] for name in names], self._kv_cache_config.num_blocks)
+        self._pages = pages = BlockCopier([kv_caches[name] for name in names], self._kv_cache_config.num_blocks)
         self._writer = Writer(self._folder, self._made_by, shard, self._shards)
         self._loader = Loader(self._folder, self._made_by, pages.put, pages.settle, shard, self._shards)
         size = pages.block_bytes + HEADER_BYTES

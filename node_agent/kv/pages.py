@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 
-class Pages:
+class BlockCopier:
     """layers: in the model's order; blocks: how many the manager has. Raises ValueError for any other layout."""
 
     def __init__(self, layers: Sequence[Any], blocks: int) -> None:

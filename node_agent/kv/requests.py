@@ -76,14 +76,14 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Due:
+class SavePlan:
     """saves: blocks to be kept behind a step; head: the request's last full block, where that one is kept already."""
 
     saves: tuple[Save, ...] = ()
     head: bytes | None = None
 
 
-_NOTHING = Due()
+_NOTHING = SavePlan()
 
 
 @dataclass
@@ -157,7 +157,7 @@ class Requests:
         keys = tracked.chain.upto(end, request.all_token_ids)
         return Load(name, tuple(zip(block_ids[start:end], keys[start:end], strict=True)))
 
-    def due(self, name: str, computing: int, block_ids: Callable[[str], Sequence[Sequence[int]]]) -> Due:
+    def due(self, name: str, computing: int, block_ids: Callable[[str], Sequence[Sequence[int]]]) -> SavePlan:
         """What is to be kept of a request behind this step. computing: how many of its tokens the step computes.
 
         block_ids: all of a request's, group by group; asked only where something is due.
@@ -175,10 +175,10 @@ class Requests:
         new = [place for place in range(seen, full) if not self._is_there(keys[place])]
         head = keys[full - 1] if full - 1 not in new else None
         if not new:
-            return Due(head=head)
+            return SavePlan(head=head)
         ids = block_ids(name)[0]
         saves = (Save(ids[place], keys[place], chain.parent(place), place, name) for place in new)
-        return Due(tuple(saves), head)
+        return SavePlan(tuple(saves), head)
 
     def forget(self, name: str) -> None:
         """It has finished, or was aborted."""

@@ -28,7 +28,7 @@ def group_metric(cluster: str, name: str) -> cloudwatch.Metric:
     )
 
 
-def told(name: str, statistic: str = "Sum") -> cloudwatch.Metric:
+def lambda_metric(name: str, statistic: str = "Sum") -> cloudwatch.Metric:
     """What the Lambdas count."""
     return cloudwatch.Metric(
         namespace=names.METRICS_NAMESPACE,
@@ -64,12 +64,13 @@ class Dashboard(Construct):
             ),
             cloudwatch.GraphWidget(title="Requests in flight at a node", left=[in_flight(cluster)]),
             cloudwatch.GraphWidget(
-                title="What EC2 did", left=[told("EventCreate"), told("EventAdvance"), told("EventNote")]
+                title="What EC2 did",
+                left=[lambda_metric("EventCreate"), lambda_metric("EventAdvance"), lambda_metric("EventNote")],
             ),
             cloudwatch.GraphWidget(
                 title="On-demand instances for want of spot",
-                left=[told("OnDemandBase", "Maximum")],
-                right=[told("CapacityRaise"), told("CapacityLower")],
+                left=[lambda_metric("OnDemandBase", "Maximum")],
+                right=[lambda_metric("CapacityRaise"), lambda_metric("CapacityLower")],
             ),
         )
         board.add_widgets(

@@ -36,7 +36,7 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Task:
+class HandlerSpec:
     """handler: the module's name in lambdas/handlers; source: of its events; detail: what they have to say, too;
     environment and permissions: what only this one needs.
     """
@@ -49,10 +49,12 @@ class Task:
     detail: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-class Reaction(Construct):
+class EventFunction(Construct):
     """`function`, and `queue`, where events go that it could not handle."""
 
-    def __init__(self, scope: Construct, task: Task, settings: FleetSettings, code: Code, alarms: Alarms) -> None:
+    def __init__(
+        self, scope: Construct, task: HandlerSpec, settings: FleetSettings, code: Code, alarms: Alarms
+    ) -> None:
         super().__init__(scope, task.handler)
         self.queue = sqs.Queue(
             self,
@@ -85,7 +87,7 @@ class Reaction(Construct):
         letters = self.queue.metric_approximate_number_of_messages_visible(period=period)
         alarms.above_zero(self, "Letters", letters, f"events that {task.handler} could not handle")
 
-    def _function(self, task: Task, settings: FleetSettings, code: Code) -> lambda_.Function:
+    def _function(self, task: HandlerSpec, settings: FleetSettings, code: Code) -> lambda_.Function:
         name = names.function_name(settings.cluster, task.handler)
         role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         group = logs.LogGroup(

@@ -11,7 +11,7 @@ from node_agent.contract import names
 from node_agent.contract.aws_events import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT
 from node_agent.contract.tags import CLUSTER_TAG, NODE_TAGS
-from stacks.constructs.event_function import Task
+from stacks.constructs.event_function import HandlerSpec
 from stacks.constructs.node_role import group_arn
 from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
@@ -24,19 +24,19 @@ NODE_EVENTS = {
 """The module in lambdas/handlers, and the event of EC2 that it is for."""
 
 
-def all_tasks(stack: Stack, settings: FleetSettings, state: StateStack) -> Sequence[Task]:
+def handler_specs(stack: Stack, settings: FleetSettings, state: StateStack) -> Sequence[HandlerSpec]:
     """stack: the one that they are deployed in, whose account and region their permissions name."""
     told = {"SYNKTI_CLUSTER": settings.cluster, "SYNKTI_TABLE": state.table.table_name}
     nodes = [
-        Task(handler, names.EC2_EVENT_SOURCE, [kind], told, (_find(), _tag(stack, settings), _records(state)))
+        HandlerSpec(handler, names.EC2_EVENT_SOURCE, [kind], told, (_find(), _tag(stack, settings), _records(state)))
         for handler, kind in NODE_EVENTS.items()
     ]
     return [*nodes, _launches(stack, settings, state)]
 
 
-def _launches(stack: Stack, settings: FleetSettings, state: StateStack) -> Task:
+def _launches(stack: Stack, settings: FleetSettings, state: StateStack) -> HandlerSpec:
     group = names.auto_scaling_group_name(settings.cluster)
-    return Task(
+    return HandlerSpec(
         handler="launch_finished",
         source=names.AUTO_SCALING_EVENT_SOURCE,
         detail_types=[LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT],

@@ -22,7 +22,7 @@ _LONGEST_SILENCE = Duration.seconds(900)
 """A request in one piece is silent until it is answered; a stream is for 15 s at most. TLS listeners have 350 s."""
 
 
-class FrontAddress(Construct):
+class LoadBalancer(Construct):
     """`url`: what clients call."""
 
     def __init__(

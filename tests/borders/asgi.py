@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from local.fake_engine.server import Config, StandIn
+from local.fake_engine.server import Config, FakeVllm
 from node_agent.adapters.http_server import HttpServer, bind
-from node_agent.ports import DoorRequest
+from node_agent.ports import ServerRequest
 
 
 class LocalEngine:
@@ -15,7 +15,7 @@ class LocalEngine:
 
     def __init__(self, host: str, port: int, model: str) -> None:
         self._place = (host, port)
-        self._app = StandIn(Config(model=model, seconds_per_token=0.01))
+        self._app = FakeVllm(Config(model=model, seconds_per_token=0.01))
         self._server: HttpServer | None = None
         self._ended = asyncio.Event()
         self.odd: dict[str, list[bytes]] = {}
@@ -38,7 +38,7 @@ class LocalEngine:
             self._server = None
             await asyncio.sleep(0)
 
-    async def _handle(self, request: DoorRequest) -> None:
+    async def _handle(self, request: ServerRequest) -> None:
         if self.odd.get(request.path):
             count = self._asked[request.path] = self._asked.get(request.path, 0) + 1
             answers = self.odd[request.path]
@@ -47,7 +47,7 @@ class LocalEngine:
         await _run(self._app, request)
 
 
-async def _run(app: StandIn, request: DoorRequest) -> None:
+async def _run(app: FakeVllm, request: ServerRequest) -> None:
     gone = asyncio.Event()
     request.when_gone(gone.set)
     bodies = [{"type": "http.request", "body": request.body, "more_body": False}]

@@ -20,11 +20,11 @@ import pytest
 from node_agent import agent as agent_module
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.steady_clock import SteadyClock
-from node_agent.agent import Agent, Outside
+from node_agent.agent import Agent, Dependencies
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.common.address import Address
-from node_agent.core.membership.wire import NOBODY, Header, Kind, Seal, write_header, write_intro
+from node_agent.core.membership.wire import NOBODY, Header, Kind, MessageMac, write_header, write_intro
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.ports import ExchangeLost, Identity
 from node_agent.settings import from_environ
@@ -181,7 +181,7 @@ class Stage:
         )  # fmt: skip
         life = host.encode()[-6:].rjust(6, b"x")
         message = write_header(Header(Kind.HELLO, life, NOBODY, 1, 1)) + write_intro(life, status)
-        self.datagram(Seal(KEY).close(message))
+        self.datagram(MessageMac(KEY).close(message))
 
 
 def _environ(host: str, folder: Path) -> dict[str, str]:
@@ -214,7 +214,7 @@ async def stage(
     }  # fmt: skip
     odd = {name: Odd(twin, turns.get(name, {})) for name, twin in twins.items()}
     ports: dict[str, Any] = odd
-    outside = Outside(
+    outside = Dependencies(
         identity, ports["Metadata"], ports["Instances"], ports["Records"], KEY, ports["ScalingGroup"],
         ports["Checkpoints"], ports["BlockStore"],
     )  # fmt: skip

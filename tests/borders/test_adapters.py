@@ -224,7 +224,8 @@ ADAPTERS: dict[str, Callable[[list[Any]], Any]] = {
     "Secrets": lambda said: SecretsManager(Client(said)),
     "Metadata": lambda said: Imds("http://169.254.169.254", OddHttp(said)),  # type: ignore[arg-type] # what it uses
 }
-OTHERS = {"Response", "Http", "DoorRequest", "Datagrams", "JournalLink", "JournalLinks", "LinkOwner", "EngineGroup",
+OTHERS = {"Response", "Http", "ServerRequest", "Datagrams", "ReplicaLink", "ReplicaLinks", "LinkListener",
+"EngineGroup",
           "EngineSteps"}  # fmt: skip
 """Ports over sockets and processes: tests/borders/test_whole_agent.py, tests/fuzz and their adapters' own tests."""
 

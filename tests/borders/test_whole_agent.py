@@ -23,7 +23,7 @@ from node_agent.contract.errors import MetadataUnavailable, StaleEpoch, StoreUna
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import RecordMissing, StreamRecord, StreamStatus
 from node_agent.core.kv.index import Index
-from node_agent.core.membership.wire import Seal
+from node_agent.core.membership.wire import MessageMac
 from node_agent.core.node.status import TaggedNode
 from node_agent.core.replication.protocol import PREFACE
 from tests.borders.stage import KEY, Fails, Says, Slow, Stage, Turn, stage
@@ -86,12 +86,12 @@ ASKED: dict[tuple[str, str], st.SearchStrategy[list[Turn]]] = {
 BYTES = {
     "Response": "the engine answers /metrics, /v1/models, /version and /health with any bytes",
     "Http": "a peer's doors answer with any bytes, and a peer's address is anything",
-    "DoorRequest": "any bytes come to both doors",
+    "ServerRequest": "any bytes come to both doors",
     "Datagrams": "any bytes come as datagrams, sealed with the cluster's key and not",
-    "JournalLink": "a peer's door answers the greeting with any bytes",
-    "JournalLinks": "the same",
+    "ReplicaLink": "a peer's door answers the greeting with any bytes",
+    "ReplicaLinks": "the same",
     "EngineSteps": "files in its folder have any names and any bytes",
-    "LinkOwner": "called by our own link, with what it parsed of those bytes",
+    "LinkListener": "called by our own link, with what it parsed of those bytes",
 }
 """Ports whose outside is bytes: they are sent to and from real sockets of the agent."""
 
@@ -214,7 +214,7 @@ def test_whatever_comes_over_any_border_the_agent_serves_a_stream_afterwards(
             made.introduce(peer)
             for data in datagrams:
                 made.datagram(data)
-                made.datagram(Seal(KEY).close(data))
+                made.datagram(MessageMac(KEY).close(data))
             for data in knocks:
                 await knock(made.host, 8000, data)
                 await knock(made.host, 8001, data)

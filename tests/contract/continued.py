@@ -10,10 +10,10 @@ import httpx
 import orjson
 
 from node_agent.core.openai import prompt_echo
-from node_agent.core.openai.generation_request import Generation, Kind, read_generation
+from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 from node_agent.core.openai.sse import SseParser
-from node_agent.core.streams.chunk_stream import StreamMachine
-from node_agent.core.streams.factory import read_back
+from node_agent.core.streams.chunk_stream import ChunkStream
+from node_agent.core.streams.factory import replay_journal
 from node_agent.core.streams.state import EngineRequest, StreamState
 from tests.contract.rows import Row
 from tests.engines import MODEL, Engine
@@ -22,11 +22,11 @@ TOKENS = 72
 VARIANTS = ("", " Please.", " Once more!", " Now?", " (In a few words.)", " 雨", " And then?", " ...")
 
 
-def generation_of(row: Row, variant: str = "", **more: Any) -> Generation:
+def generation_of(row: Row, variant: str = "", **more: Any) -> GenerationRequest:
     """variant: what the question ends with."""
     asked: dict[str, Any] = (
         {"messages": [{"role": "user", "content": row.prompt + variant}]}
-        if row.kind is Kind.CHAT
+        if row.kind is ApiRoute.CHAT
         else {"prompt": "It was a dark night" + variant}
     )
     body = {"model": MODEL, "stream": True, "max_tokens": TOKENS, "return_token_ids": True, **asked, **row.fields}
@@ -99,7 +99,7 @@ class Cut:
 class Player:
     """Plays one row's stream at an engine. ways: of each continuation, as the machine chose them."""
 
-    def __init__(self, engine: Engine, generation: Generation) -> None:
+    def __init__(self, engine: Engine, generation: GenerationRequest) -> None:
         self.engine = engine
         self.generation = generation
         self.ways: list[str] = []
@@ -112,10 +112,10 @@ class Player:
         return b"".join(asked(self.engine, request))
 
     def whole(self) -> bytes:
-        return self._play(StreamMachine(self.generation, "s"), b"", (), None)
+        return self._play(ChunkStream(self.generation, "s"), b"", (), None)
 
     def cut(self, *cuts: Cut, able: Collection[str]) -> bytes:
-        machine, raw = StreamMachine(self.generation, "s"), b""
+        machine, raw = ChunkStream(self.generation, "s"), b""
         for cut in cuts:
             raw = self._play(machine, raw, able, cut)
             self.before_cut = self.before_cut or raw
@@ -123,12 +123,12 @@ class Player:
                 return raw
             if cut.entry:
                 written = bytes(machine.log)
-                after, machine = machine.seq, StreamMachine(self.generation, "s")
-                replay = read_back(machine, written, after)
+                after, machine = machine.seq, ChunkStream(self.generation, "s")
+                replay = replay_journal(machine, written, after)
                 assert replay == b""
         return self._play(machine, raw, able, None)
 
-    def _play(self, machine: StreamMachine, raw: bytes, able: Collection[str], cut: Cut | None) -> bytes:
+    def _play(self, machine: ChunkStream, raw: bytes, able: Collection[str], cut: Cut | None) -> bytes:
         heard = 0
         while True:
             request = machine.request(able)
@@ -163,7 +163,7 @@ def begins(raw: bytes, whole: bytes) -> bool:
     )
 
 
-def answering(engine: Engine, machine: StreamMachine) -> Iterator[bytes]:
+def answering(engine: Engine, machine: ChunkStream) -> Iterator[bytes]:
     """The first engine's events, once it was asked for the answer."""
     events = asked(engine, machine.request())
     if prompt_echo.is_unknown(machine.generation):

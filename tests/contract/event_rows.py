@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from node_agent.core.openai.generation_request import Kind
+from node_agent.core.openai.generation_request import ApiRoute
 
 PLACE = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
@@ -18,52 +18,52 @@ class Row:
     """One row of the table. needs: what the answer has to say to be one of the row's."""
 
     what: str
-    kind: Kind
+    kind: ApiRoute
     fields: dict[str, Any] = field(default_factory=dict)
     needs: str = "delta"
     thinks: bool = False
 
 
 ROWS = (
-    Row("`/v1/responses`, greedy", Kind.RESPONSES),
-    Row("`/v1/responses`, `seed`", Kind.RESPONSES, {"seed": 7, "temperature": 1.2}),
+    Row("`/v1/responses`, greedy", ApiRoute.RESPONSES),
+    Row("`/v1/responses`, `seed`", ApiRoute.RESPONSES, {"seed": 7, "temperature": 1.2}),
     Row(
         "`/v1/responses`, `seed` with logprobs",
-        Kind.RESPONSES,
+        ApiRoute.RESPONSES,
         {"seed": 7, "temperature": 1.2, "include": ["message.output_text.logprobs"], "top_logprobs": 2},
     ),
-    Row("`/v1/responses`, both penalties", Kind.RESPONSES, {"frequency_penalty": 1.0, "presence_penalty": 0.7}),
+    Row("`/v1/responses`, both penalties", ApiRoute.RESPONSES, {"frequency_penalty": 1.0, "presence_penalty": 0.7}),
     Row(
         "`/v1/responses`, a json_schema",
-        Kind.RESPONSES,
+        ApiRoute.RESPONSES,
         {"text": {"format": {"type": "json_schema", "name": "person", "schema": SCHEMA}}},
     ),
     Row(
         "`/v1/responses`, tools, `tool_choice` required",
-        Kind.RESPONSES,
+        ApiRoute.RESPONSES,
         {"tools": [WEATHER], "tool_choice": "required"},
         needs="function_call_arguments.delta",
     ),
-    Row("`/v1/responses`, stop strings", Kind.RESPONSES, {"stop": ["the river", "night"]}),
-    Row("`/v1/messages`, greedy", Kind.MESSAGES),
-    Row("`/v1/messages`, stop strings", Kind.MESSAGES, {"stop_sequences": ["the river", "night"]}),
+    Row("`/v1/responses`, stop strings", ApiRoute.RESPONSES, {"stop": ["the river", "night"]}),
+    Row("`/v1/messages`, greedy", ApiRoute.MESSAGES),
+    Row("`/v1/messages`, stop strings", ApiRoute.MESSAGES, {"stop_sequences": ["the river", "night"]}),
     Row(
         "`/v1/messages`, a json_schema",
-        Kind.MESSAGES,
+        ApiRoute.MESSAGES,
         {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
     ),
     Row(
         "`/v1/messages`, tools, `tool_choice` any",
-        Kind.MESSAGES,
+        ApiRoute.MESSAGES,
         {"tools": [FOR_CLAUDE], "tool_choice": {"type": "any"}},
         needs='"input_json_delta"',
     ),
     Row(
         "`/v1/responses`, reasoning (deepseek_r1)",
-        Kind.RESPONSES,
+        ApiRoute.RESPONSES,
         {"seed": 1, "temperature": 0.9},
         needs="response.reasoning_text.delta",
         thinks=True,
     ),
-    Row("`/v1/messages`, thinking (deepseek_r1)", Kind.MESSAGES, needs='"thinking_delta"', thinks=True),
+    Row("`/v1/messages`, thinking (deepseek_r1)", ApiRoute.MESSAGES, needs='"thinking_delta"', thinks=True),
 )

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from node_agent.core.continuation.method import Way
-from node_agent.core.openai.generation_request import Kind
+from node_agent.core.continuation.method import ContinuationMethod
+from node_agent.core.openai.generation_request import ApiRoute
 
 EXACT, CONTINUOUS = "exact", "continuous"
 _UNHEARD = "Which river has no name, and why?"
@@ -71,9 +71,9 @@ class Row:
     name: str
     what: str
     fields: Mapping[str, Any]
-    way: Way = Way.RESUME
+    way: ContinuationMethod = ContinuationMethod.RESUME
     outcome: str = EXACT
-    kind: Kind = Kind.CHAT
+    kind: ApiRoute = ApiRoute.CHAT
     prompt: str = "Tell me a long story."
     thinks: bool = False
     rewinds: bool = False
@@ -84,8 +84,14 @@ class Row:
 
 GREEDY = {"temperature": 0}
 ROWS = (
-    Row("greedy", "chat, greedy", GREEDY, Way.REWIND),
-    Row("greedy-plain", "completion, greedy", {**GREEDY, "ignore_eos": True}, Way.REWIND, kind=Kind.COMPLETION),
+    Row("greedy", "chat, greedy", GREEDY, ContinuationMethod.REWIND),
+    Row(
+        "greedy-plain",
+        "completion, greedy",
+        {**GREEDY, "ignore_eos": True},
+        ContinuationMethod.REWIND,
+        kind=ApiRoute.COMPLETION,
+    ),
     Row(
         "sampled",
         "sampled without a seed",
@@ -95,34 +101,34 @@ ROWS = (
             "return_token_ids": False,
             "stream_options": {"include_usage": True},
         },
-        Way.REWIND,
+        ContinuationMethod.REWIND,
         CONTINUOUS,
     ),
     Row(
         "sampled-ids",
         "sampled without a seed, and the client is told the ids",
         {"temperature": 1.0, "ignore_eos": True},
-        Way.RESUME,
+        ContinuationMethod.RESUME,
         CONTINUOUS,
     ),
     Row(
         "stop",
         "stop strings",
         {**GREEDY, "return_token_ids": False},
-        Way.REWIND,
+        ContinuationMethod.REWIND,
         stops=True,
     ),
-    Row("logit-bias", "`logit_bias`", {**GREEDY, "logit_bias": {"300": 4, "12": -100}}, Way.REWIND),
-    Row("repetition", "`repetition_penalty`", {**GREEDY, "repetition_penalty": 1.3}, Way.REWIND),
+    Row("logit-bias", "`logit_bias`", {**GREEDY, "logit_bias": {"300": 4, "12": -100}}, ContinuationMethod.REWIND),
+    Row("repetition", "`repetition_penalty`", {**GREEDY, "repetition_penalty": 1.3}, ContinuationMethod.REWIND),
     Row("logprobs", "`logprobs`, greedy", {**GREEDY, "logprobs": True, "top_logprobs": 2}),
     Row("seed", "`seed`, chat", _SEEDED),
-    Row("seed-plain", "`seed`, completion", _SEEDED, kind=Kind.COMPLETION),
+    Row("seed-plain", "`seed`, completion", _SEEDED, kind=ApiRoute.COMPLETION),
     Row("seed-logprobs", "`seed` with `logprobs`", {**_SEEDED, "logprobs": True, "top_logprobs": 3}),
     Row(
         "seed-plain-logprobs",
         "`seed` with `logprobs`, completion",
         {**_SEEDED, "logprobs": 3},
-        kind=Kind.COMPLETION,
+        kind=ApiRoute.COMPLETION,
     ),
     Row("frequency", "`frequency_penalty`", {**GREEDY, "frequency_penalty": 2.0, "ignore_eos": True}, prompt=_UNHEARD),
     Row("presence", "`presence_penalty`", {**GREEDY, "presence_penalty": 2.0, "ignore_eos": True}, prompt=_UNHEARD),
@@ -158,22 +164,22 @@ ROWS = (
         "echo",
         "`echo` of a prompt of ids",
         {**GREEDY, **_AS_IDS, "echo": True, "ignore_eos": True, "return_token_ids": False},
-        Way.REWIND,
-        kind=Kind.COMPLETION,
+        ContinuationMethod.REWIND,
+        kind=ApiRoute.COMPLETION,
     ),
     Row(
         "echo-logprobs",
         "`echo` with `logprobs`, of a prompt of ids",
         {**GREEDY, **_AS_IDS, "echo": True, "logprobs": 2, "ignore_eos": True, "return_token_ids": False},
         rewinds=True,
-        kind=Kind.COMPLETION,
+        kind=ApiRoute.COMPLETION,
     ),
     Row(
         "echo-told",
         "`echo` with `logprobs` and ids",
         {**GREEDY, "echo": True, "logprobs": 0, "ignore_eos": True},
         rewinds=True,
-        kind=Kind.COMPLETION,
+        kind=ApiRoute.COMPLETION,
     ),
     Row(
         "echo-several",
@@ -186,13 +192,13 @@ ROWS = (
             "max_tokens": 40,
             "return_token_ids": False,
         },
-        kind=Kind.COMPLETION,
+        kind=ApiRoute.COMPLETION,
     ),
     Row(
         "echo-n",
         "`echo` with a `seed`, of a prompt of ids, `n` = 3",
         {**_SEEDED, **_AS_IDS, "n": 3, "echo": True, "max_tokens": 40, "return_token_ids": False},
-        kind=Kind.COMPLETION,
+        kind=ApiRoute.COMPLETION,
     ),
     Row(
         "echo-chat",
@@ -205,7 +211,7 @@ ROWS = (
             "continue_final_message": True,
             "ignore_eos": True,
         },
-        Way.REWIND,
+        ContinuationMethod.REWIND,
     ),
     Row(
         "processor",

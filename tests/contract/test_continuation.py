@@ -16,9 +16,9 @@ import pytest
 from checks.continuation_table import RESULTS
 from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.continuation import requests
-from node_agent.core.continuation.method import Way, choose, why_not_rewind
-from node_agent.core.openai.generation_request import Generation, read_generation
-from node_agent.core.streams.chunk_stream import StreamMachine
+from node_agent.core.continuation.method import ContinuationMethod, choose, why_not_rewind
+from node_agent.core.openai.generation_request import GenerationRequest, read_generation
+from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.state import EngineRequest
 from tests.contract.continued import (
     TOKENS,
@@ -75,7 +75,7 @@ def rows(*, thinks: bool) -> Any:
     return [pytest.param(row, id=row.name) for row in ROWS if row.thinks is thinks]
 
 
-def with_answer(engine: Engine, row: Row) -> tuple[Generation, bytes]:
+def with_answer(engine: Engine, row: Row) -> tuple[GenerationRequest, bytes]:
     """The row's request, and its whole answer: one that shows the row, and on which a rewind fails where it is to."""
     for generation in candidates(engine, row):
         player = Player(engine, generation)
@@ -89,10 +89,10 @@ def with_answer(engine: Engine, row: Row) -> tuple[Generation, bytes]:
 
 
 def proves(row: Row) -> bool:
-    return row.way is not Way.REWIND and row.outcome == EXACT and not row.rewinds
+    return row.way is not ContinuationMethod.REWIND and row.outcome == EXACT and not row.rewinds
 
 
-def candidates(engine: Engine, row: Row) -> Iterator[Generation]:
+def candidates(engine: Engine, row: Row) -> Iterator[GenerationRequest]:
     """The model is taught where it runs, and every machine's says something else."""
     if row.needs:
         yield from (generation_of(row, seed=seed, logit_bias=BIASED[row.name]) for seed in _SEEDS)
@@ -105,7 +105,7 @@ def candidates(engine: Engine, row: Row) -> Iterator[Generation]:
         yield from (one for one in generations if one.max_tokens is not None or ends_soon(engine, one))
 
 
-def with_bad_words(engine: Engine, row: Row) -> Iterator[Generation]:
+def with_bad_words(engine: Engine, row: Row) -> Iterator[GenerationRequest]:
     """Forbidden are words that are said without them."""
     for variant in VARIANTS:
         free = said(Player(engine, generation_of(row, variant=variant)).whole())[0].text
@@ -115,7 +115,7 @@ def with_bad_words(engine: Engine, row: Row) -> Iterator[Generation]:
                 yield generation
 
 
-def with_stop_string(engine: Engine, row: Row) -> Iterator[Generation]:
+def with_stop_string(engine: Engine, row: Row) -> Iterator[GenerationRequest]:
     """It stops at what it says after two thirds of its answer."""
     for variant in VARIANTS:
         free = said(Player(engine, generation_of(row, variant=variant)).whole())[0].text
@@ -123,7 +123,7 @@ def with_stop_string(engine: Engine, row: Row) -> Iterator[Generation]:
         yield generation_of(row, variant=variant, stop=[free[at : at + STOP_STRING]])
 
 
-def ends_soon(engine: Engine, generation: Generation) -> bool:
+def ends_soon(engine: Engine, generation: GenerationRequest) -> bool:
     limited = read_generation(generation.kind, orjson.dumps({**generation.body, "max_tokens": SOON}))
     return said(Player(engine, limited).whole())[0].reasons == ["stop"]
 
@@ -155,11 +155,15 @@ def check_row(engine: Engine, row: Row) -> None:
     if generation.body.get("echo"):
         assert answers(whole.alone()) == right, "what is put together here is not what the engine says"
     has_state = why_not_rewind(generation, only_text=True) is not None
-    ways = [Way.RESUME, Way.FORCED] if has_state else [row.way, *([Way.REWIND] if row.rewinds else [])]
+    ways = (
+        [ContinuationMethod.RESUME, ContinuationMethod.FORCED]
+        if has_state
+        else [row.way, *([ContinuationMethod.REWIND] if row.rewinds else [])]
+    )
     compared = dict.fromkeys(ways, 0)
     cuts = places(whole.events)
     for way in ways:
-        for cut in cuts if way is not Way.FORCED else cuts[1::2]:
+        for cut in cuts if way is not ContinuationMethod.FORCED else cuts[1::2]:
             compared[way] += 1
             heard, taken = went_on(engine, generation, raw if row.outcome == EXACT else b"", cut, way)
             assert set(taken) <= {way.value}
@@ -168,18 +172,20 @@ def check_row(engine: Engine, row: Row) -> None:
                 assert len(said(heard)[0].ids) == TOKENS or usage(heard)["completion_tokens"] == TOKENS
             else:
                 assert answers(heard) == right, f"{way.value}, cut after {cut} of {whole.events} events"
-    chosen = choose(generation, [way.value for way in Way], only_text=not row.thinks)
+    chosen = choose(generation, [way.value for way in ContinuationMethod], only_text=not row.thinks)
     assert chosen.way is row.way
     _found[row.name] = {
         "what": row.what,
         "way": row.way.value,
         "outcome": row.outcome,
         "cuts": {way.value: number for way, number in compared.items()},
-        "rewind": TOO if row.rewinds else REWINDS[row.way is Way.REWIND, proves(row)],
+        "rewind": TOO if row.rewinds else REWINDS[row.way is ContinuationMethod.REWIND, proves(row)],
     }
 
 
-def went_on(engine: Engine, generation: Generation, whole: bytes, cut: int, way: Way) -> tuple[bytes, list[str]]:
+def went_on(
+    engine: Engine, generation: GenerationRequest, whole: bytes, cut: int, way: ContinuationMethod
+) -> tuple[bytes, list[str]]:
     """What was heard, and the ways that were taken. whole: the answer that it has to be.
 
     On a busy machine vLLM joins tokens on their way, and its parser of reasoning then lets its tag through, without any
@@ -189,7 +195,7 @@ def went_on(engine: Engine, generation: Generation, whole: bytes, cut: int, way:
     for _ in range(_TRIES):
         player = Player(engine, generation)
         try:
-            heard = player.cut(Cut(cut, entry=cut % 2 == 0, spoken=way is Way.REWIND), able=(way.value,))
+            heard = player.cut(Cut(cut, entry=cut % 2 == 0, spoken=way is ContinuationMethod.REWIND), able=(way.value,))
         except (AssertionError, ContinuationImpossible):
             if begins(player.before_cut, whole):
                 raise
@@ -204,7 +210,7 @@ def usage(raw: bytes) -> dict[str, int]:
     return dict(told)
 
 
-def rewind_fails(engine: Engine, generation: Generation, raw: bytes, events: int) -> bool:
+def rewind_fails(engine: Engine, generation: GenerationRequest, raw: bytes, events: int) -> bool:
     """Whether a plain rewind goes on with another answer than the right one, raw, at one cut at least."""
     right = answers(raw)
     if why_not_rewind(generation, only_text=True) is None:
@@ -212,7 +218,7 @@ def rewind_fails(engine: Engine, generation: Generation, raw: bytes, events: int
         return any(answers(Player(engine, generation).cut(cut, able=())) != right for cut in cuts)
     text, ids = right[0][0], right[0][3]
     for cut in range(2, events):
-        machine = StreamMachine(generation, "s")
+        machine = ChunkStream(generation, "s")
         first = answering(engine, machine)
         for event in itertools.islice(first, cut):
             machine.feed(event)

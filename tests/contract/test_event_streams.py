@@ -10,9 +10,9 @@ import orjson
 import pytest
 
 from checks.continuation_table import EVENT_RESULTS
-from node_agent.core.openai.generation_request import Kind, read_generation
-from node_agent.core.streams.event_stream import Retelling
-from node_agent.core.streams.factory import read_back
+from node_agent.core.openai.generation_request import ApiRoute, read_generation
+from node_agent.core.streams.event_stream import EventStream
+from node_agent.core.streams.factory import replay_journal
 from node_agent.core.streams.state import EngineRequest, StreamState
 from tests.contract.continued import asked
 from tests.contract.event_rows import ROWS, Row
@@ -40,14 +40,14 @@ def places(events: int) -> list[int]:
     return sorted({3, 6, events // 2, events - 4, events - 2, events - 1} & set(range(1, events)))
 
 
-def stream_of(row: Row) -> Retelling:
-    own = {"input": TURNS, "max_output_tokens": TOKENS} if row.kind is Kind.RESPONSES else {}
+def stream_of(row: Row) -> EventStream:
+    own = {"input": TURNS, "max_output_tokens": TOKENS} if row.kind is ApiRoute.RESPONSES else {}
     own = own or {"messages": TURNS, "max_tokens": TOKENS}
     body = {"model": MODEL, "stream": True, "temperature": 0, **own, **row.fields}
-    return Retelling(read_generation(row.kind, orjson.dumps(body)), "s")
+    return EventStream(read_generation(row.kind, orjson.dumps(body)), "s")
 
 
-def play(stream: Retelling, engine: Engine, able: Collection[str], events: int | None = None) -> bytes:
+def play(stream: EventStream, engine: Engine, able: Collection[str], events: int | None = None) -> bytes:
     """What the client gets of the engine's first events, of its own and of the answer alike."""
     raw = b""
     for number, event in enumerate(asked(engine, stream.request(able)), start=1):
@@ -81,8 +81,8 @@ def check_row(engine: Engine, row: Row) -> None:
             heard = play(stream, engine, (way,), cut)
             stream.lose("reset")
             if cut % 2 == 0:
-                again = Retelling(stream.generation, "s")
-                assert read_back(again, bytes(stream.log), stream.seq) == b""
+                again = EventStream(stream.generation, "s")
+                assert replay_journal(again, bytes(stream.log), stream.seq) == b""
                 stream = again
             heard += play(stream, engine, (way,))
             assert stream.state is StreamState.COMPLETE

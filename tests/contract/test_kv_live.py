@@ -27,14 +27,14 @@ import pytest
 from local.aws import EmbeddedAws
 from local.aws_gate import AwsGate
 from local.chaos.fleet import ChaosFleet
-from local.emulated_instance import Machine, MachineKind, free_network
+from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
 from local.engines import MODEL, VLLM, prepared
-from local.process_cleanup import Undertaker
+from local.process_cleanup import CleanupProcess
 from node_agent.contract.names import ENGINE_PORT, EVENT_IDS_HEADER, SESSION_HEADER
 from node_agent.core.kv.blocks import HEADER_BYTES
 from node_agent.core.openai.sse import SseParser
 from node_agent.kv.folder import BlockFolder
-from node_agent.runtime.kv.local_blocks import KvShelf
+from node_agent.runtime.kv.local_blocks import LocalBlocks
 from tests.scenarios.local_fleet import eventually
 
 pytestmark = [pytest.mark.vllm, pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -108,14 +108,16 @@ def question(seed: int, state: str, salt: str, tokens: int = ANSWER) -> dict[str
 async def two_nodes(folder: Path) -> AsyncIterator[ChaosFleet]:
     """Until the block ends; both serve when it begins. Who goes is replaced."""
     engine = await asyncio.to_thread(prepared, VLLM, print, 1)
-    undertaker, aws = Undertaker(folder / "run"), EmbeddedAws(folder / "run", folder)
+    undertaker, aws = CleanupProcess(folder / "run"), EmbeddedAws(folder / "run", folder)
     gate = AwsGate(aws.endpoint)  # nothing of AWS fails here: the nodes reach it directly
-    machines: list[Machine] = []
+    machines: list[EmulatedInstance] = []
     tending: asyncio.Task[None] | None = None
     try:
         await asyncio.to_thread(aws.wait)
         environ = {**aws.environ(), **engine.environ, "TMPDIR": str(undertaker.scratch), "SYNKTI_TABLE": ""}
-        kind = MachineKind("kvlive", MODEL, engine.model_dir, engine.command, environ, folder / "run" / "nodes", folder)
+        kind = InstanceTemplate(
+            "kvlive", MODEL, engine.model_dir, engine.command, environ, folder / "run" / "nodes", folder
+        )
         fleet = ChaosFleet(aws, gate, kind, free_network(), 2)
         machines = fleet.machines
         tending = asyncio.create_task(fleet.run())
@@ -132,7 +134,7 @@ async def two_nodes(folder: Path) -> AsyncIterator[ChaosFleet]:
         assert undertaker.finish(), "a process would not end"
 
 
-async def sees(machine: Machine, other: Machine) -> None:
+async def sees(machine: EmulatedInstance, other: EmulatedInstance) -> None:
     """Wait until a node routes to the other one, prefill measured at both."""
 
     def met(status: int, text: str) -> bool:
@@ -159,7 +161,7 @@ def figure(text: str, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
 
-async def figure_of(machine: Machine, name: str, port: int | None = None) -> float:
+async def figure_of(machine: EmulatedInstance, name: str, port: int | None = None) -> float:
     """A node's metric, or its engine's."""
     url = machine.url if port is None else f"http://{machine.host}:{port}"
     async with httpx.AsyncClient(timeout=30) as http:
@@ -169,7 +171,7 @@ async def figure_of(machine: Machine, name: str, port: int | None = None) -> flo
 loaded = partial(figure_of, name="vllm:external_prefix_cache_hits_total{", port=ENGINE_PORT)
 
 
-async def session_to(entry: Machine, engine: Machine) -> str:
+async def session_to(entry: EmulatedInstance, engine: EmulatedInstance) -> str:
     """A session whose owner, for this entry, is that engine's node."""
     for number in range(64):
         session = f"s{number}"
@@ -193,24 +195,24 @@ def whole(heard: Listener, right: Listener) -> None:
     assert heard.done
 
 
-def damage(machine: Machine, names: tuple[str, ...]) -> None:
+def damage(machine: EmulatedInstance, names: tuple[str, ...]) -> None:
     path = BlockFolder(machine.folder / "kv", 1024**3).path(names[DAMAGED])
     data = bytearray(path.read_bytes())
     data[HEADER_BYTES] ^= 1
     path.write_bytes(data)
 
 
-async def blocks_of(machine: Machine, stream: str) -> tuple[str, ...]:
-    index = await KvShelf(BlockFolder(machine.folder / "kv", 1024**3)).index(stream)
+async def blocks_of(machine: EmulatedInstance, stream: str) -> tuple[str, ...]:
+    index = await LocalBlocks(BlockFolder(machine.folder / "kv", 1024**3)).index(stream)
     return () if index is None else index.names
 
 
-def told_of(machine: Machine, stream: str) -> str:
+def told_of(machine: EmulatedInstance, stream: str) -> str:
     """Why the node brought a context, or did not."""
     return "\n".join(re.findall(rf"stream {stream}: its context: .*", machine.log.read_text()))
 
 
-async def a_notice(first: Machine, second: Machine) -> None:
+async def a_notice(first: EmulatedInstance, second: EmulatedInstance) -> None:
     """All streams move with their contexts, but for what is damaged."""
     bodies = [question(seed, state, f"live{seed}") for seed, state in enumerate(STATES)]
     right = [
@@ -242,7 +244,7 @@ async def a_notice(first: Machine, second: Machine) -> None:
     assert await figure_of(second, 'synkti_contexts_total{way="peer"}') == 3
 
 
-async def a_kill(first: Machine, second: Machine) -> None:
+async def a_kill(first: EmulatedInstance, second: EmulatedInstance) -> None:
     """The first is gone with all its blocks: they are computed again."""
     body = question(40, "greedy", "live40")
     right = await Listener(second.url, {**body, "cache_salt": "calm40"}, "s").read()

@@ -15,12 +15,12 @@ from local.lone_node import lone_node
 from local.tiny_model import ensure_model
 from node_agent.adapters.http import HttpClient
 from node_agent.contract.states import NodeState
-from node_agent.core.kv.transfer_policy import Way
+from node_agent.core.kv.transfer_policy import ContextSource
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.kv.folder import BlockFolder
-from node_agent.runtime.kv.fetcher import Contexts
-from node_agent.runtime.kv.local_blocks import KvShelf
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.kv.fetcher import ContextFetcher
+from node_agent.runtime.kv.local_blocks import LocalBlocks
+from node_agent.runtime.node.context import NodeContext
 from tests.engines import VLLM_WITHIN_S
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, unready_fleet
 
@@ -75,7 +75,7 @@ async def _story(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
     assert layout is not None
     here.describe(layout)
     client = HttpClient()
-    contexts = Contexts(_neighbour(node), client, b"cluster key", KvShelf(here), None, time.monotonic)
+    contexts = ContextFetcher(_neighbour(node), client, b"cluster key", LocalBlocks(here), None, time.monotonic)
     contexts.prefill_tokens_per_s = SLOW
 
     async def brought() -> bool:  # the engine's writer may be a moment behind
@@ -88,10 +88,10 @@ async def _story(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
         assert path.read_bytes() == theirs.path(path.name).read_bytes()
     last = await contexts.bring(stream, node.instance_id)
     assert last is not None
-    assert (last.choice.way, last.choice.reason) == (Way.RECOMPUTE, "nothing is missing")
+    assert (last.choice.way, last.choice.reason) == (ContextSource.RECOMPUTE, "nothing is missing")
 
 
-def _neighbour(node: LocalNode) -> Node:
+def _neighbour(node: LocalNode) -> NodeContext:
     """A node that has heard of this one."""
     pool = Pool("us-east-1b", "g5.xlarge")
     own = NodeStatus("i-elsewhere", "127.0.0.1:1", "127.0.0.1:2", NodeState.READY, pool, MODEL, 1)

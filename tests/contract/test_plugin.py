@@ -13,8 +13,8 @@ import pytest
 from node_agent.adapters.http import HttpClient
 from node_agent.core.common.address import parse_address
 from node_agent.core.continuation import self_test
-from node_agent.core.continuation.method import Way
-from node_agent.runtime.engine.self_test import able_ways
+from node_agent.core.continuation.method import ContinuationMethod
+from node_agent.runtime.engine.self_test import supported_methods
 from tests.contract.conftest import CHUNK
 from tests.engines import MODEL, Engine
 
@@ -134,9 +134,9 @@ def test_logprobs_of_what_is_generated_are_right_and_places_are_kept(plugged: En
     assert len(again["logprobs"]["tokens"]) == 20
 
 
-@pytest.mark.parametrize("way", [Way.RESUME, Way.FORCED])
-def test_both_ways_pass_the_self_test(plugged: Engine, way: Way) -> None:
-    steps = self_test.steps(MODEL, way)
+@pytest.mark.parametrize("way", [ContinuationMethod.RESUME, ContinuationMethod.FORCED])
+def test_both_ways_pass_the_self_test(plugged: Engine, way: ContinuationMethod) -> None:
+    steps = self_test.probe_steps(MODEL, way)
     body: Any = next(steps)
     while isinstance(body, dict):
         ids = httpx.post(f"{plugged.url}/v1/completions", json=body, timeout=120).json()["choices"][0]["token_ids"]
@@ -151,8 +151,8 @@ def test_the_agent_finds_by_its_self_test_that_it_can_resume(plugged: Engine) ->
     async def run() -> tuple[str, ...]:
         client = HttpClient()
         try:
-            return await able_ways(client, parse_address(plugged.url.removeprefix("http://")), MODEL)
+            return await supported_methods(client, parse_address(plugged.url.removeprefix("http://")), MODEL)
         finally:
             await client.close()
 
-    assert asyncio.run(run()) == (Way.RESUME.value,)
+    assert asyncio.run(run()) == (ContinuationMethod.RESUME.value,)

@@ -7,25 +7,25 @@ from typing import Any
 import httpx
 import pytest
 
-from node_agent.core.openai.generation_request import Kind, read_generation
+from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from tests.contract.continued import Cut, Player, answers, generation_of
 from tests.contract.rows import GREEDY, Row
 from tests.engines import MODEL, Engine
 
 pytestmark = [pytest.mark.vllm, pytest.mark.parametrize("plugged", ["plain"], indirect=True)]
 BODY = {"model": MODEL, "temperature": 0, "max_tokens": 12, "ignore_eos": True, "stream": True}
-ASKED: dict[Kind, dict[str, Any]] = {
-    Kind.CHAT: {"messages": [{"role": "user", "content": "Tell me a long story."}]},
-    Kind.COMPLETION: {"prompt": "It was a dark night"},
+ASKED: dict[ApiRoute, dict[str, Any]] = {
+    ApiRoute.CHAT: {"messages": [{"role": "user", "content": "Tell me a long story."}]},
+    ApiRoute.COMPLETION: {"prompt": "It was a dark night"},
 }
 KINDS = pytest.mark.parametrize("kind", ASKED, ids=lambda kind: kind.name.lower())
 
 
-def post(engine: Engine, kind: Kind, **fields: Any) -> httpx.Response:
+def post(engine: Engine, kind: ApiRoute, **fields: Any) -> httpx.Response:
     return httpx.post(engine.url + kind.value, json={**BODY, **ASKED[kind], **fields}, timeout=120)
 
 
-def told(engine: Engine, kind: Kind, **fields: Any) -> dict[int, tuple[Any, ...]]:
+def told(engine: Engine, kind: ApiRoute, **fields: Any) -> dict[int, tuple[Any, ...]]:
     response = post(engine, kind, **fields)
     assert response.status_code == 200, response.text
     return answers(response.content)
@@ -33,7 +33,7 @@ def told(engine: Engine, kind: Kind, **fields: Any) -> dict[int, tuple[Any, ...]
 
 @KINDS
 @pytest.mark.parametrize("number", [1, -1])
-def test_logprobs_of_a_prompt_cannot_be_streamed(plugged: Engine, kind: Kind, number: int) -> None:
+def test_logprobs_of_a_prompt_cannot_be_streamed(plugged: Engine, kind: ApiRoute, number: int) -> None:
     refused = post(plugged, kind, prompt_logprobs=number)
     assert refused.status_code == 400
     assert "not available when `stream=True`" in refused.text
@@ -41,18 +41,18 @@ def test_logprobs_of_a_prompt_cannot_be_streamed(plugged: Engine, kind: Kind, nu
 
 @KINDS
 @pytest.mark.parametrize("fields", [{"prompt_logprobs": 0}, {"logits_processors": ["x"]}], ids=str)
-def test_what_is_not_refused_and_changes_nothing(plugged: Engine, kind: Kind, fields: dict[str, Any]) -> None:
+def test_what_is_not_refused_and_changes_nothing(plugged: Engine, kind: ApiRoute, fields: dict[str, Any]) -> None:
     """None of the prompt's; and a field of earlier versions, which an engine of this one does not read."""
     assert told(plugged, kind, **fields) == told(plugged, kind)
 
 
 @KINDS
-def test_arguments_that_no_processor_reads_are_ignored(plugged: Engine, kind: Kind) -> None:
+def test_arguments_that_no_processor_reads_are_ignored(plugged: Engine, kind: ApiRoute) -> None:
     assert told(plugged, kind, vllm_xargs={"nobody": "reads this"}) == told(plugged, kind)
 
 
 def test_a_beam_search_is_streamed_by_a_chat_alone_and_in_one_piece(plugged: Engine) -> None:
-    refused = post(plugged, Kind.COMPLETION, use_beam_search=True, n=2)
+    refused = post(plugged, ApiRoute.COMPLETION, use_beam_search=True, n=2)
     assert refused.status_code == 400
     assert "beam search" in refused.text
     generation = generation_of(Row("beam", "", {**GREEDY, "use_beam_search": True, "n": 3, "max_tokens": 12}))
@@ -66,7 +66,7 @@ def test_a_beam_search_is_streamed_by_a_chat_alone_and_in_one_piece(plugged: Eng
 
 def test_a_prompt_without_an_answer_comes_in_one_piece(plugged: Engine) -> None:
     fields = {"echo": True, "max_tokens": 0, "logprobs": 1, "prompt": ["It was", "a dark night", [300, 257]][:2]}
-    generation = generation_of(Row("none", "", {**fields, "return_token_ids": False}, kind=Kind.COMPLETION))
+    generation = generation_of(Row("none", "", {**fields, "return_token_ids": False}, kind=ApiRoute.COMPLETION))
     player = Player(plugged, generation)
     right = answers(player.alone())
     assert [right[index][0] for index in (0, 1)] == ["It was", "a dark night"]
@@ -79,11 +79,11 @@ def test_a_completion_without_a_limit_has_16_tokens_and_may_be_given_any_that_th
     for none in ({}, {"max_tokens": None}):
         body = {key: value for key, value in BODY.items() if key not in ("stream", "max_tokens")}
         whole = httpx.post(
-            plugged.url + Kind.COMPLETION.value, json={**body, **ASKED[Kind.COMPLETION], **none}, timeout=120
+            plugged.url + ApiRoute.COMPLETION.value, json={**body, **ASKED[ApiRoute.COMPLETION], **none}, timeout=120
         )
         assert whole.json()["usage"]["completion_tokens"] == 16
     ids = [300, 257] * 1200  # more than half of the context of 4096
-    rest = told(plugged, Kind.COMPLETION, prompt=ids, max_tokens=len(ids), return_token_ids=True)
+    rest = told(plugged, ApiRoute.COMPLETION, prompt=ids, max_tokens=len(ids), return_token_ids=True)
     assert len(rest[0][3]) == 4096 - len(ids)
     assert rest[0][4] == ["length"]
 
@@ -91,6 +91,6 @@ def test_a_completion_without_a_limit_has_16_tokens_and_may_be_given_any_that_th
 def test_the_limit_that_is_read_is_the_one_that_the_engine_takes(plugged: Engine) -> None:
     fields = {"max_completion_tokens": None, "max_tokens": 5, "return_token_ids": True}
     generation = read_generation(
-        Kind.CHAT, httpx.Request("POST", "/", json={**BODY, **ASKED[Kind.CHAT], **fields}).read()
+        ApiRoute.CHAT, httpx.Request("POST", "/", json={**BODY, **ASKED[ApiRoute.CHAT], **fields}).read()
     )
-    assert generation.max_tokens == len(told(plugged, Kind.CHAT, **fields)[0][3])
+    assert generation.max_tokens == len(told(plugged, ApiRoute.CHAT, **fields)[0][3])

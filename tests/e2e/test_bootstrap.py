@@ -22,7 +22,7 @@ import pytest
 
 from local.aws import EmbeddedAws
 from local.ec2_emulator import Ec2Loop
-from local.emulated_instance import MachineKind, free_network
+from local.emulated_instance import InstanceTemplate, free_network
 from local.engines import MODEL, SIM, prepared
 from local.process_cleanup import kill_all_in, tail
 from node_agent.contract.names import auto_scaling_group_name
@@ -77,7 +77,7 @@ class World:
         engine = prepared(SIM, lambda text: None)
         environ = {**self.aws.environ(), **engine.environ}
         nodes, logs = self.folder / "nodes", self.folder / "logs"
-        kind = MachineKind("synkti", MODEL, engine.model_dir, engine.command, environ, nodes, logs)
+        kind = InstanceTemplate("synkti", MODEL, engine.model_dir, engine.command, environ, nodes, logs)
         loop = Ec2Loop(self.aws, GROUP, kind, free_network(), lambda text: None)
 
         async def play() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from local.chaos.kinds import KINDS
 from local.engines import SIM
-from local.process_cleanup import living_in, tail
+from local.process_cleanup import processes_in, tail
 
 ROOT = Path(__file__).parents[2]
 FEW, MANY = 64, 200
@@ -50,7 +50,7 @@ def costs_nobody_a_token(out: Path, interruptions: int, seed: int, within_s: flo
     assert certificate["streams"] == certificate["chains_verified"] > interruptions
     assert certificate["resumed"] > interruptions / 10
     assert certificate["unanswerable"]["requests"] == certificate["unanswerable"]["refused"] > 0
-    assert not living_in(out)
+    assert not processes_in(out)
 
 
 def test_a_kind_that_does_not_exist_is_refused(tmp_path: Path) -> None:

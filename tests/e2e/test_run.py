@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.process_cleanup import living_in, tail
+from local.process_cleanup import processes_in, tail
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "local.demo.__main__"]
@@ -67,7 +67,7 @@ class Run:
 
     def assert_nothing_is_left(self) -> None:
         give_up_at = time.monotonic() + GONE_WITHIN_S
-        while left := [*living_in(self.out), *(self.out / "run").iterdir()]:
+        while left := [*processes_in(self.out), *(self.out / "run").iterdir()]:
             assert time.monotonic() < give_up_at, f"left: {left}"
             time.sleep(0.05)
 
@@ -147,7 +147,7 @@ def test_an_aws_that_is_gone_is_one_clear_failure(tmp_path: Path) -> None:
     with running(tmp_path, "--engine", "sim") as run:
         run.until(lambda: " ready" in run.told, within_s=120)
         (folder,) = (run.out / "run").iterdir()
-        for pid in set(living_in(folder / "aws")):
+        for pid in set(processes_in(folder / "aws")):
             os.kill(pid, signal.SIGKILL)
         assert run.wait(60) == 1, run.evidence
         assert "the embedded AWS failed" in run.told, run.evidence

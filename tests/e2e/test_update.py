@@ -22,14 +22,14 @@ import pytest
 
 import synkti_client
 from local.aws import EmbeddedAws
-from local.certificate import StreamAccount, certificate, holds
+from local.certificate import StreamOutcome, certificate, holds
 from local.chaos.client import ask
-from local.chaos.workload import draw, known_answer
+from local.chaos.workload import known_answer, random_request
 from local.deploy import Deployed, deploy
 from local.ec2_emulator import Ec2Loop
-from local.emulated_instance import MachineKind, free_network
+from local.emulated_instance import InstanceTemplate, free_network
 from local.engines import MODEL, SIM, prepared
-from local.process_cleanup import living_in, tail
+from local.process_cleanup import processes_in, tail
 
 NODES = 3
 CLIENTS = 8
@@ -47,12 +47,12 @@ class Update:
     def __init__(self, aws: EmbeddedAws, folder: Path, deployed: Deployed) -> None:
         engine = prepared(SIM, lambda text: None)
         environ = {**aws.environ(), **engine.environ, "SYNKTI_TERM_GRACE_S": str(GRACE_S)}
-        kind = MachineKind(
+        kind = InstanceTemplate(
             deployed.cluster, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", folder / "logs"
         )
         self.told: list[str] = []
         self.loop = Ec2Loop(aws, deployed.auto_scaling_group, kind, free_network(), self.told.append)
-        self.accounts: list[StreamAccount] = []
+        self.accounts: list[StreamOutcome] = []
         self.least_serving = NODES
         self.done = False
 
@@ -80,7 +80,7 @@ class Update:
             transport = synkti_client.async_transport(urls)
             stack.push_async_callback(transport.aclose)
             while not self.done:
-                question = draw(random, TOKENS, choices=1)
+                question = random_request(random, TOKENS, choices=1)
                 heard = await ask(question, MODEL, "http://synkti/v1", transport)
                 right = known_answer(question)
                 got = heard.answers[0]
@@ -90,7 +90,7 @@ class Update:
                 pause = max((each.ms for each in heard.pauses), default=None)
                 kind = "update" if heard.pauses else None
                 name = f"{question.text} {question.max_tokens}"
-                self.accounts.append(StreamAccount(name, right, got, kind, pause, heard.error or heard.odd))
+                self.accounts.append(StreamOutcome(name, right, got, kind, pause, heard.error or heard.odd))
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_an_update_costs_nobody_a_token(aws: EmbeddedAws, tmp_path: Path) -> Non
     assert told["streams"] > 2 * CLIENTS, "streams were open all the time"
     assert told["resumed"] > 0, "and some were handed off"
     assert update.least_serving >= NODES, "the new node came first, each time"
-    assert not living_in(tmp_path / "nodes")
+    assert not processes_in(tmp_path / "nodes")
 
 
 async def _whole(update: Update) -> None:

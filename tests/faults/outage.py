@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from node_agent.agent import Outside
+from node_agent.agent import Dependencies
 from node_agent.contract.errors import MetadataUnavailable, StoreUnavailable, TransientError
 from tests.scenarios.local_fleet import LocalFleet
 
@@ -83,7 +83,7 @@ def outages() -> dict[str, Outage]:
     return {name: Outage(MetadataUnavailable if name == "metadata" else StoreUnavailable) for name in SERVICES}
 
 
-def behind(away: Mapping[str, Outage], outside: Outside) -> Outside:
+def behind(away: Mapping[str, Outage], outside: Dependencies) -> Dependencies:
     """AWS as a node has it, behind these outages."""
 
     def put(service: str, port: Any) -> Any:

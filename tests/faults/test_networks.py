@@ -7,7 +7,7 @@ import random
 import pytest
 
 from node_agent.core.node.status import Liveness
-from sim.network import Weather
+from sim.network import NetworkConditions
 from tests.faults.outage import ROUNDS, SEED
 from tests.scenarios.fleets import agree, calm, held, names, wait_until_agreed
 
@@ -18,7 +18,7 @@ SEEDS = [SEED + number for number in range(5 * ROUNDS)]
 def test_two_halves_serve_by_themselves_and_are_one_fleet_soon_after(seed: int) -> None:
     chance = random.Random(seed)
     size = chance.randrange(4, 13)
-    weather = Weather(repeated=0.05, late=0.05) if chance.random() < 0.5 else None
+    weather = NetworkConditions(repeated=0.05, late=0.05) if chance.random() < 0.5 else None
     fleet = calm(size, seed, weather)
     hosts = list(fleet.hosts.values())
     chance.shuffle(hosts)

@@ -15,7 +15,7 @@ import orjson
 from cli.core.gguf import least_size
 from cli.core.safetensors import Unreadable, header_bytes, parse_header
 from node_agent.adapters.http_server import HttpServer
-from node_agent.adapters.http_server_connection import DoorConnection
+from node_agent.adapters.http_server_connection import ServerConnection
 from node_agent.adapters.shared_memory import SharedMemoryNotes
 from node_agent.contract.addresses import read_node_address
 from node_agent.contract.aws_events import parse_event, parse_instance_action, parse_rebalance
@@ -28,7 +28,7 @@ from node_agent.contract.table_schema import record_from_item, stream_record_fro
 from node_agent.contract.tags import decode_tags, tags_from_ec2
 from node_agent.contract.timestamps import parse_instant
 from node_agent.core.common.address import parse_address
-from node_agent.core.common.request_auth import Doorkeeper
+from node_agent.core.common.request_auth import RequestVerifier
 from node_agent.core.engine.metrics import read_figures
 from node_agent.core.failure.attribution import read_body as read_error
 from node_agent.core.failure.report import read_loss
@@ -37,14 +37,14 @@ from node_agent.core.journal.records import read_lines, read_plain_lines
 from node_agent.core.journal.stream_header import is_durable, read_opening
 from node_agent.core.kv.blocks import read_header
 from node_agent.core.kv.index import read_index, read_names
-from node_agent.core.membership import Answered, Membership, Questioned, Received, Tick
-from node_agent.core.membership.wire import Seal
+from node_agent.core.membership import Membership, Received, SyncReplied, SyncRequested, Tick
+from node_agent.core.membership.wire import MessageMac
 from node_agent.core.node.status import NodeStatus, Pool, load_from_header
-from node_agent.core.openai.generation_request import Kind, OnlyEngineKnows, generation_of
+from node_agent.core.openai.generation_request import ApiRoute, OnlyEngineKnows, generation_of
 from node_agent.core.openai.model_cards import read_cards
 from node_agent.core.openai.request_body import read_body
 from node_agent.core.openai.sse import EventTooLarge, SseParser
-from node_agent.core.replication.protocol import BadFrame, Opener, Sealer, check_append, read_open
+from node_agent.core.replication.protocol import BadFrame, FrameReader, FrameWriter, check_append, read_open
 from node_agent.settings import from_environ
 from stacks.settings import load
 
@@ -89,8 +89,8 @@ def _membership(data: bytes) -> object:
     status = NodeStatus("i-0", "10.0.0.1:1", "", NodeState.READY, Pool("z", "t"), "m", 1)
     machine = Membership(status, b"mylife", KEY, 0.0, lambda: 0.5)
     machine.meet(b"peersl", NodeStatus("i-1", "10.0.0.2:1", "", NodeState.READY, Pool("z", "t"), "m", 1))
-    sealed = Seal(KEY).close(data)
-    for event in (Received(0.0, data), Received(0.0, sealed), Questioned(0.1, sealed), Answered(0.2, sealed)):
+    sealed = MessageMac(KEY).close(data)
+    for event in (Received(0.0, data), Received(0.0, sealed), SyncRequested(0.1, sealed), SyncReplied(0.2, sealed)):
         machine.handle(event)
     for second in range(1, 8):
         machine.handle(Tick(float(second)))
@@ -98,8 +98,8 @@ def _membership(data: bytes) -> object:
 
 
 def _journal(data: bytes) -> object:
-    Opener(KEY, b"client").feed(data)
-    return Opener(KEY, b"client").feed(Sealer(KEY, b"client").seal(data))
+    FrameReader(KEY, b"client").feed(data)
+    return FrameReader(KEY, b"client").feed(FrameWriter(KEY, b"client").seal(data))
 
 
 def _open(data: bytes) -> object:
@@ -115,7 +115,7 @@ def _sse(data: bytes) -> object:
     return whole
 
 
-def _generation(kind: Kind) -> Callable[[bytes], object]:
+def _generation(kind: ApiRoute) -> Callable[[bytes], object]:
     return lambda data: generation_of(kind, read_body(data)).engine_body()
 
 
@@ -137,7 +137,7 @@ def _notes(data: bytes) -> object:
 
 
 def _stamp(data: bytes) -> object:
-    return Doorkeeper(KEY).refusal(data.decode("latin-1"), "GET", "/", b"", 1.0)
+    return RequestVerifier(KEY).refusal(data.decode("latin-1"), "GET", "/", b"", 1.0)
 
 
 def _safetensors(data: bytes) -> object:
@@ -173,7 +173,7 @@ def _door(data: bytes) -> object:
     server = _server()
     server.run = lambda request: None  # type: ignore[method-assign,assignment,return-value] # no loop here
     transport: Any = _Transport()
-    door = DoorConnection(server)
+    door = ServerConnection(server)
     door.connection_made(transport)
     for at in range(0, len(data), 50):
         door.data_received(data[at : at + 50])
@@ -259,8 +259,8 @@ TARGETS: dict[str, Target] = {
     "lines": Target(lambda data: list(read_lines(data)), (b"0 17 text\n", b'[0,1,[5],"text",0,null]\n')),
     "sse": Target(_sse, (b": c\n\nid: s/1\ndata: {}\n\n", b"event: x\r\ndata: [DONE]\r\n\r\n"), (EventTooLarge,)),
     "event-ids": Target(_text(parse_event_id), (b"a" * 24 + b"/7", b"a" * 24 + b"/7/2-i-1")),
-    "chat-bodies": Target(_generation(Kind.CHAT), (CHAT,), REFUSALS),
-    "completion-bodies": Target(_generation(Kind.COMPLETION), (PLAIN,), REFUSALS),
+    "chat-bodies": Target(_generation(ApiRoute.CHAT), (CHAT,), REFUSALS),
+    "completion-bodies": Target(_generation(ApiRoute.COMPLETION), (PLAIN,), REFUSALS),
     "settings": Target(_environ, (ENVIRON,), (ConfigurationError,)),
     "synkti-toml": Target(_toml, (TOML,), (ConfigurationError,)),
     "notes": Target(_notes, (b'[["psm_a",12]]',), ()),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from node_agent.core.membership import Changed
+from node_agent.core.membership import MemberChanged
 from node_agent.core.node.status import Liveness
 from sim.fleet import Fleet
 from sim.host import Host
-from sim.network import Weather
+from sim.network import NetworkConditions
 
 
 def held(by: Host, host: Host) -> Liveness | None:
@@ -38,7 +38,7 @@ def agree(hosts: list[Host]) -> bool:
     )
 
 
-def changes(fleet: Fleet, of: Host, after: Liveness, since: float = 0.0) -> list[tuple[float, str, Changed]]:
+def changes(fleet: Fleet, of: Host, after: Liveness, since: float = 0.0) -> list[tuple[float, str, MemberChanged]]:
     """When, in whose eyes and why a host became that."""
     return [
         (at, by, change)
@@ -56,7 +56,7 @@ def wait_until_agreed(fleet: Fleet, hosts: list[Host], within_s: float) -> float
     return fleet.agenda.now - began
 
 
-def calm(count: int, seed: int = 1, weather: Weather | None = None) -> Fleet:
+def calm(count: int, seed: int = 1, weather: NetworkConditions | None = None) -> Fleet:
     """A fleet whose nodes have met, in whatever weather."""
     fleet = Fleet(seed, weather)
     fleet.gather(count)

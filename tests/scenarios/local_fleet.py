@@ -23,7 +23,7 @@ import httpx
 from local.emulated_instance import EngineCommand
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.steady_clock import SteadyClock
-from node_agent.agent import Agent, Outside
+from node_agent.agent import Agent, Dependencies
 from node_agent.contract.aws_events import InterruptionNotice
 from node_agent.contract.names import ENGINE_PORT
 from node_agent.ports import Identity
@@ -149,7 +149,7 @@ async def local_fleet(
     checkpoints: MemoryCheckpoints | None = None,
     blocks: MemoryBlockStore | None = None,
     clocks: Mapping[int, SteadyClock] | None = None,
-    through: Callable[[Outside], Outside] | None = None,
+    through: Callable[[Dependencies], Dependencies] | None = None,
     engine: EngineCommand | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
@@ -179,7 +179,7 @@ async def unready_fleet(
     checkpoints: MemoryCheckpoints | None = None,
     blocks: MemoryBlockStore | None = None,
     clocks: Mapping[int, SteadyClock] | None = None,
-    through: Callable[[Outside], Outside] | None = None,
+    through: Callable[[Dependencies], Dependencies] | None = None,
     engine: EngineCommand | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
@@ -204,7 +204,7 @@ async def unready_fleet(
         settings = from_environ(_environ(host, state_dir, argv, extra, model))
         identity = Identity(instance_id, ZONES[number % 3], "us-east-1", "g5.xlarge", host)
         metadata = MemoryMetadata(identity)
-        outside = Outside(
+        outside = Dependencies(
             identity, metadata, instances, fleet.records, b"cluster key", fleet.group, fleet.checkpoints, fleet.blocks
         )
         if through is not None:

@@ -152,7 +152,7 @@ def test_a_client_of_the_gateway_that_goes_ends_its_generation(tmp_path: Path) -
 
 def test_errors_pass_through_and_a_fleet_that_is_gone_is_said_so() -> None:
     async def story() -> None:
-        patience = synkti_client.Patience(attempts=3, seconds=2.0)
+        patience = synkti_client.RetryPolicy(attempts=3, seconds=2.0)
         transport = synkti_client.async_transport(["http://127.0.0.1:9"], patience=patience)
         async with httpx.AsyncClient(transport=transport) as http:
             with pytest.raises(httpx.ConnectError):

@@ -14,7 +14,7 @@ import uvloop
 from node_agent import agent as agent_module
 from node_agent.adapters.steady_clock import SteadyClock
 from node_agent.contract.states import NodeState
-from node_agent.core.membership.config import Tempo
+from node_agent.core.membership.config import GossipConfig
 from node_agent.core.membership.machine import Membership
 from node_agent.runtime.node import clock_monitor
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, local_fleet
@@ -57,7 +57,7 @@ async def metric(fleet: LocalFleet, node: LocalNode, name: str) -> float:
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock_monitor, "EVERY_S", 0.05)
-    often = Tempo(compare_every_s=0.2, compare_after_news_s=0.2)
+    often = GossipConfig(compare_every_s=0.2, compare_after_news_s=0.2)
     monkeypatch.setattr(agent_module, "Membership", partial(Membership, tempo=often))
 
 

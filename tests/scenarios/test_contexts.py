@@ -13,7 +13,7 @@ import pytest
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.kv.blocks import block_name, chain, root, seal
 from node_agent.kv.folder import BlockFolder
-from node_agent.runtime.kv.local_blocks import KvShelf
+from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.kv.prefill_probe import PrefillProbe
 from node_agent.testing.fakes import MemoryBlockStore, MemoryCheckpoints
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually, local_fleet
@@ -153,7 +153,7 @@ def test_a_draining_node_that_hangs_in_a_transfer_costs_what_computing_costs_and
         task, draining = await reading(fleet, reader)
         others = fleet.others(draining)
         names = lay(draining, reader.stream)
-        monkeypatch.setattr(KvShelf, "read", stuck)
+        monkeypatch.setattr(LocalBlocks, "read", stuck)
         draining.notice(60)
         async with asyncio.timeout(30):
             await task

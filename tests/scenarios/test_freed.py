@@ -19,24 +19,24 @@ import pytest
 
 from node_agent.adapters.http_client_exchange import Exchange
 from node_agent.adapters.http_request import Request
-from node_agent.core.journal.stream_header import Opening
-from node_agent.core.journal.token_history import Journal
-from node_agent.core.openai.generation_request import Generation
-from node_agent.core.replication.replicated_log import WriteAhead
-from node_agent.core.streams.chunk_stream import StreamMachine
-from node_agent.core.streams.event_stream import Retelling
-from node_agent.runtime.client_api.buffered_request import WholeRequest
+from node_agent.core.journal.stream_header import StreamHeader
+from node_agent.core.journal.token_history import TokenHistory
+from node_agent.core.openai.generation_request import GenerationRequest
+from node_agent.core.replication.replicated_log import ReplicatedLog
+from node_agent.core.streams.chunk_stream import ChunkStream
+from node_agent.core.streams.event_stream import EventStream
+from node_agent.runtime.client_api.buffered_request import BufferedRequest
 from node_agent.runtime.client_api.client_stream import ClientStream
-from node_agent.runtime.client_api.sse_response import Reply
-from node_agent.runtime.engine.active_requests import Served
-from node_agent.runtime.engine.client import AtPeer
-from node_agent.runtime.replication.replicated_stream import KeptStream
+from node_agent.runtime.client_api.sse_response import SseResponse
+from node_agent.runtime.engine.active_requests import EngineCall
+from node_agent.runtime.engine.client import PeerEngineCall
+from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
 from tests.scenarios.stories import CHAT, PLAIN, tell
 
 OF_A_REQUEST = (
-    ClientStream, KeptStream, WriteAhead, Reply, StreamMachine, Retelling, Journal, Generation, Opening, WholeRequest,
-    Served, AtPeer, Exchange, Request,
+    ClientStream, ReplicatedStream, ReplicatedLog, SseResponse, ChunkStream, EventStream, TokenHistory,
+    GenerationRequest, StreamHeader, BufferedRequest, EngineCall, PeerEngineCall, Exchange, Request,
 )  # fmt: skip
 """Classes of which nothing is left once every request is over."""
 

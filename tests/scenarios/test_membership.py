@@ -8,7 +8,7 @@ import pytest
 
 from node_agent.contract.states import NodeState
 from node_agent.core.node.status import Liveness, Load
-from sim.network import Weather
+from sim.network import NetworkConditions
 from tests.scenarios.fleets import agree, all_hold, calm, changes, held, serving
 
 # probing
@@ -50,7 +50,7 @@ def test_a_vanished_node_is_suspected_then_dead_for_everyone() -> None:
 def test_ten_nodes_exclude_a_dead_one_within_six_seconds(loss: float) -> None:
     suspected, dead = [], []
     for seed in range(40):
-        fleet = calm(10, seed, Weather(loss=loss))
+        fleet = calm(10, seed, NetworkConditions(loss=loss))
         gone = fleet.hosts["i-00000000000000003"]
         began = fleet.agenda.now
         gone.vanish()

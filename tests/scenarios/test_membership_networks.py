@@ -5,18 +5,18 @@ from __future__ import annotations
 from statistics import median
 
 from node_agent.contract.states import NodeState
-from node_agent.core.membership import Membership, Received, Tempo
+from node_agent.core.membership import GossipConfig, Membership, Received
 from node_agent.core.membership.wire import MAX_DATAGRAM
 from node_agent.core.node.status import Liveness, Load
 from sim.fleet import Fleet
-from sim.network import Weather
+from sim.network import NetworkConditions
 from tests.scenarios.fleets import agree, all_hold, calm, changes, held, names, serving, wait_until_agreed
 
 # the network
 
 
 def test_repeated_late_and_reordered_datagrams_change_nothing() -> None:
-    fleet = calm(20, weather=Weather(repeated=0.3, late=0.2, late_s=0.25))
+    fleet = calm(20, weather=NetworkConditions(repeated=0.3, late=0.2, late_s=0.25))
     fleet.pass_time(120)
     assert [change for _, _, change in fleet.changes if change.after is Liveness.DEAD] == []
     assert all(host.membership.refused["seen"] > 0 for host in fleet.hosts.values())
@@ -24,7 +24,7 @@ def test_repeated_late_and_reordered_datagrams_change_nothing() -> None:
 
 
 def test_five_percent_loss_suspects_few_and_kills_nobody() -> None:
-    fleet = calm(30, weather=Weather(loss=0.05))
+    fleet = calm(30, weather=NetworkConditions(loss=0.05))
     fleet.pass_time(600)
     suspicions = {(change.status.instance_id, change.status.incarnation) for _, _, change in fleet.changes}
     assert len(suspicions) <= 6  # of 18,000 probes
@@ -33,7 +33,7 @@ def test_five_percent_loss_suspects_few_and_kills_nobody() -> None:
 
 def test_a_network_that_passes_streams_only_still_has_a_fleet() -> None:
     """Datagrams may be closed by a security group: every probe then falls back to a question over a stream."""
-    fleet = calm(4, weather=Weather(loss=1.0))
+    fleet = calm(4, weather=NetworkConditions(loss=1.0))
     fleet.pass_time(60)
     assert [change for _, _, change in fleet.changes if change.after is Liveness.DEAD] == []
     assert agree(list(fleet.hosts.values()))
@@ -93,7 +93,7 @@ def test_second_opinions_settle_a_suspicion_without_waiting_for_the_rotation() -
     for opinions in (0.0, 4.0):
         lasted = []
         for seed in range(8):
-            fleet = Fleet(seed, tempo=Tempo(opinions=opinions))
+            fleet = Fleet(seed, tempo=GossipConfig(opinions=opinions))
             fleet.gather(40)
             fleet.pass_time(3)
             gone = fleet.hosts["i-00000000000000007"]
@@ -250,7 +250,7 @@ def test_the_view_is_the_same_until_something_changes() -> None:
 
 
 def test_everything_that_waits_stays_within_bounds_while_half_the_fleet_flaps() -> None:
-    fleet = calm(40, weather=Weather(loss=0.1))
+    fleet = calm(40, weather=NetworkConditions(loss=0.1))
     hosts = list(fleet.hosts.values())
     for step in range(40):
         for host in hosts[step % 2 :: 2]:

@@ -17,22 +17,22 @@ import pytest
 from node_agent.adapters.http_client_exchange import Exchange
 from node_agent.adapters.http_message import MessageReader
 from node_agent.adapters.http_request import Request
-from node_agent.adapters.http_server_connection import DoorConnection
-from node_agent.core.openai.generation_request import Generation
+from node_agent.adapters.http_server_connection import ServerConnection
+from node_agent.core.openai.generation_request import GenerationRequest
 from node_agent.runtime.client_api.client_stream import ClientStream
-from node_agent.runtime.replication.replicated_stream import KeptStream
+from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 from tests.scenarios.local_fleet import MODEL, LocalNode, eventually, local_fleet
 
 TIMES = 5
 _JSON = "content-type: application/json\r\n"
 OF_A_REQUEST = (
     Request,
-    DoorConnection,
+    ServerConnection,
     MessageReader,
     Exchange,
-    Generation,
+    GenerationRequest,
     ClientStream,
-    KeptStream,
+    ReplicatedStream,
     httptools.HttpRequestParser,
     httptools.HttpResponseParser,
 )

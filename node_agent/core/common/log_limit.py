@@ -24,7 +24,7 @@ class _Bucket:
 
 
 @dataclass
-class LineLimit:
+class LogLimit:
     """See the module."""
 
     burst: float = 200.0

@@ -15,7 +15,7 @@ SMALL_CHARACTERS = 256
 _SMALL = frozenset({type(None), bool, int, float})
 
 
-class Packed(Mapping[str, Any]):
+class PackedJson(Mapping[str, Any]):
     """A read-only mapping; each look at something large makes it anew, so that no two share what they got."""
 
     __slots__ = ("_large", "_values")

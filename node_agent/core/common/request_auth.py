@@ -91,7 +91,7 @@ def _is_stamp(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= _MAX_STAMP_DIGITS
 
 
-class Doorkeeper:
+class RequestVerifier:
     """Checks what knocks; remembers the nonces of the last `MAX_SKEW_S` seconds. Its clock must not jump.
 
     door: names this agent's door in this life, without blanks; random.

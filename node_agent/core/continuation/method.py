@@ -15,10 +15,10 @@ from enum import Enum
 from typing import Any
 
 from node_agent.contract.errors import ContinuationImpossible
-from node_agent.core.openai.generation_request import Generation
+from node_agent.core.openai.generation_request import GenerationRequest
 
 
-class Way(Enum):
+class ContinuationMethod(Enum):
     """How the next engine is asked. The values of the last two are what nodes advertise."""
 
     REWIND = "rewind"
@@ -27,10 +27,10 @@ class Way(Enum):
 
 
 @dataclass(frozen=True)
-class Choice:
+class MethodChoice:
     """The way, and why this one."""
 
-    way: Way
+    way: ContinuationMethod
     reason: str
 
 
@@ -71,7 +71,7 @@ A logits processor is given the answer's ids when a request comes into the batch
 after a preemption or resumed; forced replay has it take each step again.
 """
 
-_BETTER: tuple[tuple[Callable[[Generation], bool], str], ...] = (
+_BETTER: tuple[tuple[Callable[[GenerationRequest], bool], str], ...] = (
     (
         lambda asked: asked.wants_logprobs,
         "logprobs: a completion tells candidates that read the same as one",
@@ -88,7 +88,7 @@ _BETTER: tuple[tuple[Callable[[Generation], bool], str], ...] = (
 """What a rewind goes on with, but not to the bit, or not at the first try; a resume does."""
 
 
-def why_not_rewind(generation: Generation, *, only_text: bool) -> str | None:
+def why_not_rewind(generation: GenerationRequest, *, only_text: bool) -> str | None:
     """What the answer's state is made of beside its ids; None where a rewind is right.
 
     only_text: whether the answer had nothing but text so far, no reasoning and no tool calls.
@@ -98,16 +98,16 @@ def why_not_rewind(generation: Generation, *, only_text: bool) -> str | None:
     return next((why for applies, why in _STATEFUL if applies(generation.body)), None)
 
 
-def choose(generation: Generation, able: Collection[str], *, only_text: bool) -> Choice:
+def choose(generation: GenerationRequest, able: Collection[str], *, only_text: bool) -> MethodChoice:
     """The way at an engine whose node advertises `able`. Raises ContinuationImpossible, saying why."""
     state = why_not_rewind(generation, only_text=only_text)
     if state is None:
         better = next((why for applies, why in _BETTER if applies(generation)), None)
-        if better is not None and Way.RESUME.value in able:
-            return Choice(Way.RESUME, better)
-        return Choice(Way.REWIND, "only its ids matter")
-    if Way.RESUME.value in able:
-        return Choice(Way.RESUME, state)
-    if Way.FORCED.value in able:
-        return Choice(Way.FORCED, f"{state}, and the engine cannot resume")
+        if better is not None and ContinuationMethod.RESUME.value in able:
+            return MethodChoice(ContinuationMethod.RESUME, better)
+        return MethodChoice(ContinuationMethod.REWIND, "only its ids matter")
+    if ContinuationMethod.RESUME.value in able:
+        return MethodChoice(ContinuationMethod.RESUME, state)
+    if ContinuationMethod.FORCED.value in able:
+        return MethodChoice(ContinuationMethod.FORCED, f"{state}, and the engine cannot resume")
     raise ContinuationImpossible(state)

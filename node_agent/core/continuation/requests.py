@@ -19,9 +19,9 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import ContinuationImpossible
-from node_agent.core.continuation.method import Way
-from node_agent.core.journal.token_history import Journal
-from node_agent.core.openai.generation_request import APART, Generation, Kind
+from node_agent.core.continuation.method import ContinuationMethod
+from node_agent.core.journal.token_history import TokenHistory
+from node_agent.core.openai.generation_request import APART, ApiRoute, GenerationRequest
 from node_agent.core.openai.logprobs import asked_of_completion
 
 RESUME_IDS = "synkti_resume_ids"
@@ -48,10 +48,10 @@ MOST_IN_PIECE = 256
 _LEAST_IN_PIECE = 16
 """A piece has to have a mark in it, which half a character and a chunk of several ids are not."""
 
-REWIND_PATH = Kind.COMPLETION.value
+REWIND_PATH = ApiRoute.COMPLETION.value
 
 
-def rewind(generation: Generation, choice: int, journal: Journal, *, begun: bool = True) -> bytes:
+def rewind(generation: GenerationRequest, choice: int, journal: TokenHistory, *, begun: bool = True) -> bytes:
     """Rewind a choice's journal, and return the body for /v1/completions that goes on from there.
 
     begun: whether the client has anything of the choice. Raises ContinuationImpossible where the prompt's ids are not
@@ -81,7 +81,7 @@ def rewind(generation: Generation, choice: int, journal: Journal, *, begun: bool
     return orjson.dumps(body)
 
 
-def piece(journal: Journal) -> int:
+def piece(journal: TokenHistory) -> int:
     """How many ids to ask a completion for where the answer has no limit.
 
     A completion without a limit gets 16, and a limit beyond the context is refused; how long that is, nobody says. So a
@@ -91,18 +91,26 @@ def piece(journal: Journal) -> int:
     return min(MOST_IN_PIECE, max(_LEAST_IN_PIECE, there))
 
 
-def _scores(generation: Generation, *, begun: bool) -> dict[str, Any]:
+def _scores(generation: GenerationRequest, *, begun: bool) -> dict[str, Any]:
     if begun or not generation.scores_prompt:
         return {}
     return {key: generation.body[key] for key in _OF_PROMPT if key in generation.body}
 
 
-def _usage(generation: Generation) -> dict[str, Any]:
+def _usage(generation: GenerationRequest) -> dict[str, Any]:
     """Where the client wants a usage, its details are the engine's to tell; the counts are made here."""
     return {"stream_options": {"include_usage": True}} if generation.wants_usage else {}
 
 
-def again(generation: Generation, choice: int, journal: Journal, way: Way, *, apart: bool, begun: bool = True) -> bytes:
+def again(
+    generation: GenerationRequest,
+    choice: int,
+    journal: TokenHistory,
+    way: ContinuationMethod,
+    *,
+    apart: bool,
+    begun: bool = True,
+) -> bytes:
     """Let a choice's journal be repeated; return the request's own body that makes an engine repeat it and go on.
 
     way: RESUME or FORCED; apart: whether a parser of the engine's reads the answer, which is then told its ids one by
@@ -121,6 +129,6 @@ def again(generation: Generation, choice: int, journal: Journal, way: Way, *, ap
     if each > 1 and body.get("seed") is not None:
         body["seed"] += choice % each  # as vLLM seeds the choices of one prompt
     if ids:
-        told: dict[str, Any] = {(RESUME_IDS if way is Way.RESUME else FORCED_IDS): ids}
+        told: dict[str, Any] = {(RESUME_IDS if way is ContinuationMethod.RESUME else FORCED_IDS): ids}
         body["vllm_xargs"] = (body.get("vllm_xargs") or {}) | told | ({APART: 1} if apart else {})
     return orjson.dumps(body)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from node_agent.core.continuation.method import Way
+from node_agent.core.continuation.method import ContinuationMethod
 from node_agent.core.continuation.requests import FORCED_IDS, RESUME_IDS
 
 TOKENS = 12
@@ -22,7 +22,7 @@ _CUTS = (4, 9)
 _ATTEMPTS = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
 """Seeds of each. On a GPU the shape of a batch may move a draw that was nearly even: that is no fault of the way's."""
 
-_ARGUMENTS = {Way.RESUME: RESUME_IDS, Way.FORCED: FORCED_IDS}
+_ARGUMENTS = {ContinuationMethod.RESUME: RESUME_IDS, ContinuationMethod.FORCED: FORCED_IDS}
 
 _LENGTH = f"its answer does not have the {TOKENS} tokens that were asked for"
 _SEEDLESS = "its answers do not depend on the seed"
@@ -34,7 +34,7 @@ Steps = Generator[dict[str, Any], Sequence[int], "str | None"]
 """Yields bodies for /v1/completions, is sent the ids of each answer, and returns why the way is not to be used."""
 
 
-def question(model: str, seed: int) -> dict[str, Any]:
+def probe_request(model: str, seed: int) -> dict[str, Any]:
     """One whose answer depends on everything: any model can answer it, since the grammar makes it."""
     return {
         "model": model,
@@ -49,7 +49,7 @@ def question(model: str, seed: int) -> dict[str, Any]:
     }
 
 
-def steps(model: str, way: Way) -> Steps:
+def probe_steps(model: str, way: ContinuationMethod) -> Steps:
     """The test of one way. None is returned where it passed."""
     why = None
     for seeds in _ATTEMPTS:
@@ -59,18 +59,18 @@ def steps(model: str, way: Way) -> Steps:
     return why
 
 
-def _attempt(model: str, way: Way, seeds: Sequence[int]) -> Steps:
+def _attempt(model: str, way: ContinuationMethod, seeds: Sequence[int]) -> Steps:
     first, second = _CUTS
     argument = _ARGUMENTS[way]
 
     def behind(ids: Sequence[int]) -> dict[str, Any]:
-        return {**question(model, seeds[0]), "vllm_xargs": {argument: list(ids)}}
+        return {**probe_request(model, seeds[0]), "vllm_xargs": {argument: list(ids)}}
 
-    own = yield question(model, seeds[0])
+    own = yield probe_request(model, seeds[0])
     if len(own) != TOKENS:
         return _LENGTH
     for seed in seeds[1:]:
-        other = yield question(model, seed)
+        other = yield probe_request(model, seed)
         if list(other[:first]) != list(own[:first]):
             break
     else:

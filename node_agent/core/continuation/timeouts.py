@@ -13,7 +13,7 @@ _FIRST_TOKEN_S_PER_KIB = 0.5
 MAX_FIRST_TOKEN_S = 600.0
 
 
-def silence_s(time_per_token_s: float, least_s: float = MIN_SILENCE_S) -> float:
+def inter_token_timeout_s(time_per_token_s: float, least_s: float = MIN_SILENCE_S) -> float:
     """The inter-token timeout: 2 s, or eight times the engine's measured time per token where that is longer.
 
     A stream that is silent for so long is lost only where its engine has served others meanwhile.
@@ -21,7 +21,7 @@ def silence_s(time_per_token_s: float, least_s: float = MIN_SILENCE_S) -> float:
     return max(least_s, _TOKENS_OF_SILENCE * time_per_token_s)
 
 
-def sign_every_s(least_s: float) -> float:
+def keepalive_interval_s(least_s: float) -> float:
     """How often a node shows on a silent request of a peer's that it lives, and that its engine is not stuck.
 
     least_s: of an inter-token timeout; the peer waits so long for a sign.
@@ -29,18 +29,18 @@ def sign_every_s(least_s: float) -> float:
     return least_s / 4
 
 
-def accept_s(least_s: float) -> float:
+def accept_timeout_s(least_s: float) -> float:
     """How long a peer may take to accept a request. It does so at once, whatever its engine does: one that does not is
     frozen, or cut off. least_s: of an inter-token timeout, which says how slow a machine may be here."""
     return least_s / 2
 
 
-def first_token_s(request_bytes: int) -> float:
+def first_token_timeout_s(request_bytes: int) -> float:
     """The bound before the first token: queueing, and a prefill that grows with the prompt."""
     return min(MAX_FIRST_TOKEN_S, FIRST_TOKEN_S + _FIRST_TOKEN_S_PER_KIB * request_bytes / 1024)
 
 
-class Pace:
+class TokenRate:
     """The time per token of one engine, as this node sees it: an average that forgets."""
 
     _WEIGHT = 0.05

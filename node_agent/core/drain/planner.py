@@ -95,7 +95,7 @@ class HandOff:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class DrainPlan:
     """finish: keys of streams that stay; due: to be handed off now, all of them; later: as it looks at the moment."""
 
     finish: tuple[int, ...]
@@ -109,7 +109,7 @@ def going_pools(nodes: Iterable[NodeStatus], own: Pool) -> frozenset[Pool]:
     return frozenset((own, *(node.pool for node in nodes if node.state in leaving)))
 
 
-class Drain:
+class DrainPlanner:
     """One node's drain. It remembers what it has given to whom, because peers' loads tell of that only later."""
 
     def __init__(self, own_id: str) -> None:
@@ -125,7 +125,7 @@ class Drain:
         drainers: int,
         now: float,
         deadline: float,
-    ) -> Schedule:
+    ) -> DrainPlan:
         """What to do now. now, deadline: unix seconds.
 
         going: the pools that are going (`going_pools`); drainers: how many nodes drain now, this one included.
@@ -149,7 +149,7 @@ class Drain:
                 later.append(hand_off)
         for hand_off in _crowd(homeless, peers, going, busy, now, latest):
             (due if hand_off.at <= now else later).append(hand_off)
-        return Schedule(tuple(stream.key for stream in finish), tuple(due), tuple(later))
+        return DrainPlan(tuple(stream.key for stream in finish), tuple(due), tuple(later))
 
     def _choice(
         self, peers: Sequence[Peer], going: Collection[Pool], drainers: int

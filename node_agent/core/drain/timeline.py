@@ -15,7 +15,7 @@ MAX_STEPS = 64
 """A deadline may move nearer again and again; beyond this its moves are not told any more."""
 
 
-class DrainLog:
+class DrainTimeline:
     """record: what there is to tell so far, None before a drain."""
 
     def __init__(self, instance_id: str, incarnation: int) -> None:

@@ -18,7 +18,7 @@ _OPENINGS = frozenset({b"response.created", b"response.queued", b"response.in_pr
 """Events that an engine sends before it has begun to work on a request."""
 
 
-class EngineLife:
+class EngineLifetime:
     """number: of the engines that this agent started; suspects: of deadly requests that it has not answered yet.
 
     is_dead: whether it has ended, or its API server says that its core has: what comes now did not end it.

@@ -30,7 +30,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
-from node_agent.core.engine.metrics import EngineFigures
+from node_agent.core.engine.metrics import EngineMetrics
 
 STUCK_S = 10.0
 """Found within 15 s with the 3 s after which an idle engine is probed."""
@@ -79,7 +79,7 @@ class Evidence:
     under_way: int
     tokens: int
     pace_s: float = 0.0
-    figures: EngineFigures | None = None
+    figures: EngineMetrics | None = None
     figures_at: float = _NEVER
     steps: int | None = None
     wants_proof: bool = False
@@ -109,7 +109,7 @@ class EngineLiveness:
         self._idle_s = IDLE_PROBE_S  # the first probe at once: it measures a step
         self._tokens = 0
         self._steps: int | None = None
-        self._figures: EngineFigures | None = None
+        self._figures: EngineMetrics | None = None
         self._figures_at = _NEVER
         self._explained_at = _NEVER  # a request waited, or was preempted
         self._probe_at: float | None = None  # when the one that is under way was sent

@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 
-class EngineFigures(NamedTuple):
+class EngineMetrics(NamedTuple):
     """running, waiting: requests; kv_use: of the KV cache, 0 to 1.
 
     preemptions, generated, prompted: counters of preempted requests, of tokens made, and of prompts' tokens read, since
@@ -45,7 +45,7 @@ _MOST_REQUESTS = 1e9
 """More than any engine has: a larger number is none."""
 
 
-def read_figures(text: bytes) -> EngineFigures | None:
+def read_figures(text: bytes) -> EngineMetrics | None:
     """Of all engines together where there are several, the fullest KV cache.
 
     None where running, waiting or the cache's use is missing or is no number that it could be.
@@ -56,7 +56,7 @@ def read_figures(text: bytes) -> EngineFigures | None:
     if not running or not waiting or not kv_use:
         return None
     counters = (_total(text, _PREEMPTIONS), _total(text, _GENERATED), _total(text, _PROMPTED))
-    return EngineFigures(_count(running), _count(waiting), min(1.0, max(0.0, *kv_use)), *counters)
+    return EngineMetrics(_count(running), _count(waiting), min(1.0, max(0.0, *kv_use)), *counters)
 
 
 def _count(values: list[float]) -> int:

@@ -41,7 +41,7 @@ class Answer:
     is_event: bool = False
 
 
-class Tries:
+class Attempts:
     """See the module. whys: of the failures, in order; in_doubt: nodes whose fault it is if another engine can."""
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ class _Case:
     is_refused: bool = False
 
 
-class Deadly:
+class SuspectTable:
     """Of one node. Instants are the caller's, in seconds; content: a digest."""
 
     def __init__(self, most: int = MAX_CASES) -> None:

@@ -21,7 +21,7 @@ _MAX_LIFE = 20
 """Characters: it comes from a peer."""
 
 
-class Death(NamedTuple):
+class EngineDeath(NamedTuple):
     """life: which of the node's engines it was; alone: whether no other suspect was unanswered there."""
 
     life: str
@@ -45,9 +45,9 @@ def read_loss(line: str) -> tuple[str, str | None]:
     return (line if read_death(line) is None else line.partition(" ")[0]), None
 
 
-def read_death(line: str) -> Death | None:
+def read_death(line: str) -> EngineDeath | None:
     """What a line says of an engine that died; None where it says nothing of one."""
     match line.split(" "):
         case [why, life, beside] if why in (ENGINE_DIED, ENGINE_STUCK) and beside in (_ALONE, _BESIDE):
-            return Death(life[:_MAX_LIFE], beside == _ALONE)
+            return EngineDeath(life[:_MAX_LIFE], beside == _ALONE)
     return None

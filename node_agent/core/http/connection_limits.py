@@ -17,7 +17,7 @@ from enum import Enum
 RESERVED_PER_ADDRESS = 32
 
 
-class Place(Enum):
+class ConnectionSlot(Enum):
     FULL = "full"
     """For any request."""
 
@@ -32,7 +32,7 @@ class Place(Enum):
 
 
 @dataclass
-class Places:
+class ConnectionLimits:
     """most: connections at once; per_address: of one address; reserved: beyond these bounds, for health only."""
 
     most: int
@@ -43,24 +43,24 @@ class Places:
     _by_address: Counter[str] = field(default_factory=Counter)
     _reserved_by_address: Counter[str] = field(default_factory=Counter)
 
-    def enter(self, address: str) -> Place:
+    def enter(self, address: str) -> ConnectionSlot:
         """Count a new connection. `leave` has to be called with the same place, whatever it is."""
         if self.taken < self.most and self._by_address[address] < self.per_address:
             self.taken += 1
             self._by_address[address] += 1
-            return Place.FULL
+            return ConnectionSlot.FULL
         if self._reserved_taken >= self.reserved or self._reserved_by_address[address] >= RESERVED_PER_ADDRESS:
-            return Place.NONE
+            return ConnectionSlot.NONE
         self._reserved_taken += 1
         self._reserved_by_address[address] += 1
-        return Place.HEALTH_ONLY if self.taken >= self.most else Place.HEALTH_ONLY_OF_ADDRESS
+        return ConnectionSlot.HEALTH_ONLY if self.taken >= self.most else ConnectionSlot.HEALTH_ONLY_OF_ADDRESS
 
-    def leave(self, address: str, place: Place) -> None:
+    def leave(self, address: str, place: ConnectionSlot) -> None:
         """A connection has ended."""
-        if place is Place.FULL:
+        if place is ConnectionSlot.FULL:
             self.taken -= 1
             _uncount(self._by_address, address)
-        elif place is not Place.NONE:
+        elif place is not ConnectionSlot.NONE:
             self._reserved_taken -= 1
             _uncount(self._reserved_by_address, address)
 

@@ -46,14 +46,14 @@ def epoch_from_json(value: Any) -> Epoch:
 
 
 @dataclass(frozen=True)
-class Run:
+class EpochRange:
     """The events behind number `after` are this owner's, up to the next run."""
 
     after: int
     epoch: Epoch
 
 
-def run_of(runs: Sequence[Run], seq: int) -> Run:
+def range_of(runs: Sequence[EpochRange], seq: int) -> EpochRange:
     """The run that event `seq` is of; runs: at least one, from the first event on."""
     return next(run for run in reversed(runs) if run.after < max(seq, 1))
 
@@ -67,9 +67,9 @@ class EventId:
     epoch: str = ""
 
 
-def event_id_suffix(runs: Sequence[Run], seq: int) -> bytes:
+def event_id_suffix(runs: Sequence[EpochRange], seq: int) -> bytes:
     """What stands behind the number in the id of event `seq`."""
-    run = run_of(runs, seq)
+    run = range_of(runs, seq)
     return b"" if run is runs[0] else f"/{run.epoch}".encode()
 
 
@@ -82,6 +82,6 @@ def parse_event_id(text: str) -> EventId:
     return EventId(stream, int(number), epoch)
 
 
-def is_told_by(event: EventId, runs: Sequence[Run]) -> bool:
+def was_sent_by(event: EventId, runs: Sequence[EpochRange]) -> bool:
     """Whether a journal with these runs has what the client of `event` was told, and not another owner's words."""
     return event.seq == 0 or event_id_suffix(runs, event.seq).decode().removeprefix("/") == event.epoch

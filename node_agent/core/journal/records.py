@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import orjson
 
 
-class PlainLine(NamedTuple):
+class TokenRecord(NamedTuple):
     """One id, and the text that came with it."""
 
     choice: int
@@ -28,7 +28,7 @@ class PlainLine(NamedTuple):
     text: str
 
 
-class Line(NamedTuple):
+class Record(NamedTuple):
     """What one event added to its choice, or, with a chunk in `extra`, the event itself.
 
     mark: the length of the text at the mark that the ids end with, or NO_MARK; extra: None, or what is rare: `frame`,
@@ -49,21 +49,21 @@ def write_line(
     return orjson.dumps([choice, at, ids, text, mark, extra], option=orjson.OPT_APPEND_NEWLINE)
 
 
-def read_lines(written: bytes | bytearray) -> Iterator[Line | PlainLine]:
+def read_lines(written: bytes | bytearray) -> Iterator[Record | TokenRecord]:
     """Raises ValueError where it is no journal."""
     for number, line in enumerate(bytes(written).split(b"\n"), start=1):
         if not line:
             continue
         try:
-            yield Line(*orjson.loads(line)) if line.startswith(b"[") else read_plain(line)
+            yield Record(*orjson.loads(line)) if line.startswith(b"[") else read_plain(line)
         except (orjson.JSONDecodeError, ValueError, TypeError) as error:
             raise ValueError(f"line {number} of the journal cannot be read: {error}") from error
 
 
-def read_plain(line: bytes) -> PlainLine:
+def read_plain(line: bytes) -> TokenRecord:
     """Raises ValueError."""
     choice, token, text = line.split(b" ", 2)
-    return PlainLine(int(choice), int(token), text.decode())
+    return TokenRecord(int(choice), int(token), text.decode())
 
 
 def read_plain_lines(lines: bytes | bytearray) -> tuple[list[int], list[str]]:

@@ -9,19 +9,19 @@ import orjson
 
 from node_agent.contract.errors import RequestRejected
 from node_agent.core.common.packed_json import dumped
-from node_agent.core.journal.epochs import Run, epoch_from_json
-from node_agent.core.openai.generation_request import Generation, Kind, read_generation
+from node_agent.core.journal.epochs import EpochRange, epoch_from_json
+from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 
 
 @dataclass(frozen=True)
-class Opening:
+class StreamHeader:
     """runs: who owned the stream from which event on, the writer of this the last; request_id: the client's own.
 
     durable: whether the client wants its journal kept.
     """
 
-    generation: Generation
-    runs: tuple[Run, ...]
+    generation: GenerationRequest
+    runs: tuple[EpochRange, ...]
     request_id: str | None
     durable: bool = True
 
@@ -37,21 +37,21 @@ class Opening:
         )
 
 
-def _runs_to_json(runs: Sequence[Run]) -> list[list[object]]:
+def _runs_to_json(runs: Sequence[EpochRange]) -> list[list[object]]:
     return [[run.after, *run.epoch.to_json()] for run in runs]
 
 
-def read_opening(data: bytes) -> Opening:
+def read_opening(data: bytes) -> StreamHeader:
     """Raises ValueError where it is none."""
     try:
         value = orjson.loads(data)
-        generation = read_generation(Kind(value["kind"]), orjson.dumps(value["body"]))
-        runs = tuple(Run(int(after), epoch_from_json(epoch)) for after, *epoch in value["runs"])
+        generation = read_generation(ApiRoute(value["kind"]), orjson.dumps(value["body"]))
+        runs = tuple(EpochRange(int(after), epoch_from_json(epoch)) for after, *epoch in value["runs"])
     except (RequestRejected, KeyError, TypeError) as error:
         raise ValueError(f"not a stream's opening: {error}") from error
     if not runs:
         raise ValueError("not a stream's opening: nobody owned it")
-    return Opening(generation, runs, value.get("request_id"), value.get("durable", True) is not False)
+    return StreamHeader(generation, runs, value.get("request_id"), value.get("durable", True) is not False)
 
 
 def is_durable(data: bytes) -> bool:

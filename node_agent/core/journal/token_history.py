@@ -23,20 +23,20 @@ from itertools import accumulate
 
 
 @dataclass(frozen=True)
-class Mark:
+class ResumePoint:
     """Decoding the first `ids` ids gives exactly `length` characters."""
 
     ids: int
     length: int
 
 
-_START = Mark(0, 0)
+_START = ResumePoint(0, 0)
 NO_MARK = -1
 _MAX_PARTS = 256
 """Texts of single tokens, before they are joined: a Python string costs fifty bytes on top of its own."""
 
 
-class Journal:
+class TokenHistory:
     """One choice of one stream. `held_back`: the characters that the engine keeps back (see Generation).
 
     told_ids: whether the client gets the ids too, so that a continuation must repeat them exactly.
@@ -127,7 +127,7 @@ class Journal:
             raise ValueError("the continuation's ids differ from what was delivered")
         return overlap
 
-    def last_mark(self, max_ids: int | None) -> Mark:
+    def last_mark(self, max_ids: int | None) -> ResumePoint:
         """The furthest mark whose text was all delivered and that leaves something to generate.
 
         max_ids: the answer's limit of ids, None for none. At least one id must be left, because an engine cannot
@@ -135,10 +135,10 @@ class Journal:
         """
         for ids, length in zip(reversed(self._mark_ids), reversed(self._mark_lengths), strict=True):
             if length <= self._length and (max_ids is None or ids < max_ids):
-                return Mark(ids, length)
+                return ResumePoint(ids, length)
         return _START
 
-    def rewind(self, mark: Mark) -> None:
+    def rewind(self, mark: ResumePoint) -> None:
         """Forget the ids after `mark`; the delivered text stays, and the engine will repeat it from there."""
         if self._told_ids:
             self._repeat[:0] = self.ids[mark.ids :]
@@ -157,7 +157,7 @@ class Journal:
         self._repeat.clear()
         self._forget_after(_START)
 
-    def _forget_after(self, mark: Mark) -> None:
+    def _forget_after(self, mark: ResumePoint) -> None:
         del self.ids[mark.ids :]
         self._written = min(self._written, mark.ids)
         while self._mark_ids[-1] > mark.ids:

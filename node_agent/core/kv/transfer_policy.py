@@ -29,7 +29,7 @@ TELLING_S = 0.5
 """A transfer that moved less, in less time, says something of latency and nothing of bandwidth."""
 
 
-class Way(StrEnum):
+class ContextSource(StrEnum):
     RECOMPUTE = "recompute"
     PEER = "peer"
     S3 = "s3"
@@ -44,40 +44,42 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Offer:
+class SourceOffer:
     """What a place has of the missing context, from its beginning on: tokens, and their bytes."""
 
-    way: Way
+    way: ContextSource
     tokens: int
     size: int
     rate: Rate
 
 
 @dataclass(frozen=True)
-class Choice:
+class SourceChoice:
     """expected_s: until the context is there; reason: for the log and the metric's reader.
 
     give_up_s: a transfer that takes longer is given up. It has by then cost what computing costs, so that a client
     waits no more than twice as long as without any transfer, or a second more, however wrong the estimate was.
     """
 
-    way: Way
+    way: ContextSource
     expected_s: float
     reason: str
     give_up_s: float = 0.0
 
 
-def choose(missing_tokens: int, prefill_tokens_per_s: float | None, offers: tuple[Offer, ...]) -> Choice:
+def choose(missing_tokens: int, prefill_tokens_per_s: float | None, offers: tuple[SourceOffer, ...]) -> SourceChoice:
     """missing_tokens: of the context that this node does not have; prefill_tokens_per_s: None while not measured.
 
     Without a measured prefill rate nothing can be compared: then the context is computed.
     """
     if missing_tokens <= 0:
-        return Choice(Way.RECOMPUTE, 0.0, "nothing is missing")
+        return SourceChoice(ContextSource.RECOMPUTE, 0.0, "nothing is missing")
     if not prefill_tokens_per_s:
-        return Choice(Way.RECOMPUTE, 0.0, "this engine's prefill was not measured yet")
+        return SourceChoice(ContextSource.RECOMPUTE, 0.0, "this engine's prefill was not measured yet")
     computing_s = missing_tokens / prefill_tokens_per_s
-    best = Choice(Way.RECOMPUTE, computing_s, f"{missing_tokens} tokens are computed in {computing_s:.2f} s")
+    best = SourceChoice(
+        ContextSource.RECOMPUTE, computing_s, f"{missing_tokens} tokens are computed in {computing_s:.2f} s"
+    )
     rejected = []
     for offer in offers:
         expected_s = _expected_s(missing_tokens, prefill_tokens_per_s, offer)
@@ -86,13 +88,13 @@ def choose(missing_tokens: int, prefill_tokens_per_s: float | None, offers: tupl
             rejected.append(told)
         else:
             reason = f"{told}, against {computing_s:.2f} s of computing"
-            best = Choice(offer.way, expected_s, reason, min(WITHIN_S, max(LEAST_PATIENCE_S, computing_s)))
-    if best.way is Way.RECOMPUTE and rejected:
-        return Choice(best.way, best.expected_s, f"{best.reason} ({'; '.join(rejected)})")
+            best = SourceChoice(offer.way, expected_s, reason, min(WITHIN_S, max(LEAST_PATIENCE_S, computing_s)))
+    if best.way is ContextSource.RECOMPUTE and rejected:
+        return SourceChoice(best.way, best.expected_s, f"{best.reason} ({'; '.join(rejected)})")
     return best
 
 
-def _expected_s(missing_tokens: int, prefill_tokens_per_s: float, offer: Offer) -> float:
+def _expected_s(missing_tokens: int, prefill_tokens_per_s: float, offer: SourceOffer) -> float:
     left = max(0, missing_tokens - offer.tokens)
     return offer.rate.latency_s + offer.size / offer.rate.bytes_per_s + left / prefill_tokens_per_s
 

@@ -10,7 +10,7 @@ LATE_S = 0.5
 """How late a busy node may be for its own timer before the rest counts as a pause."""
 
 
-class LivedTime:
+class ActiveClock:
     """now: seconds lived since the start; at: the caller's clock, any clock that mostly goes forward."""
 
     def __init__(self, at: float) -> None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 
-from node_agent.core.membership.member_state import Beliefs, accusation_of
-from node_agent.core.membership.member_table import BUCKETS, Member, Roster, bucket_of, fingerprint
-from node_agent.core.membership.outbound import Me
+from node_agent.core.membership.member_state import MemberState, accusation_of
+from node_agent.core.membership.member_table import BUCKETS, Member, MemberTable, bucket_of, fingerprint
+from node_agent.core.membership.outbound import LocalNode
 from node_agent.core.membership.wire import (
     Dead,
     Intro,
@@ -36,7 +36,7 @@ _SUMMARY = struct.Struct(f">{BUCKETS}I")
 SUMMARY_BYTES = _SUMMARY.size
 
 
-def summary_of(roster: Roster, me: Me) -> list[int]:
+def summary_of(roster: MemberTable, me: LocalNode) -> list[int]:
     """Of all that are present in this node's eyes, itself included."""
     summary = list(roster.summary)
     if not me.has_left:
@@ -60,7 +60,7 @@ def differing(mine: Sequence[int], theirs: Sequence[int]) -> list[int]:
     return [bucket for bucket in range(BUCKETS) if mine[bucket] != theirs[bucket]]
 
 
-def page(roster: Roster, me: Me, buckets: Sequence[int], start: int) -> bytes:
+def page(roster: MemberTable, me: LocalNode, buckets: Sequence[int], start: int) -> bytes:
     """What this node knows of these buckets, as rumours, in at most PAGE_BYTES.
 
     start: any number; the page begins at that bucket of the list, so that no bucket is last every time.
@@ -91,7 +91,7 @@ def _all_of(member: Member, by: bytes) -> bytes:
     return told
 
 
-def merge(rumours: Iterable[Rumour], beliefs: Beliefs, roster: Roster, *, tell: bool) -> dict[bytes, bytes]:
+def merge(rumours: Iterable[Rumour], beliefs: MemberState, roster: MemberTable, *, tell: bool) -> dict[bytes, bytes]:
     """Take a page in. Returns the lives of this node's living members that the other side holds for worse, and how.
 
     That is not believed: it may be as old as a partition. But who is so accused should hear of it, and refute.

@@ -33,7 +33,7 @@ _SENDS = 3
 _SENDS_PER_DECADE = 3
 
 
-def sends(nodes: int) -> int:
+def retransmit_limit(nodes: int) -> int:
     """How often each node tells a rumour in a fleet of that size.
 
     Sent k times by everyone who heard it, a rumour misses exp(-k) of them: fewer than one node in a hundred rumours,
@@ -42,7 +42,7 @@ def sends(nodes: int) -> int:
     return _SENDS + math.ceil(_SENDS_PER_DECADE * math.log10(nodes + 1))
 
 
-class Rumours:
+class BroadcastQueue:
     """most: how many may wait."""
 
     def __init__(self, most: int = MAX_RUMOURS) -> None:
@@ -107,7 +107,7 @@ class Rumours:
         return taken
 
 
-class LoadNews:
+class LoadQueue:
     """Loads to be passed on, each LOAD_SENDS times, in whatever room is left. most: how many may wait."""
 
     def __init__(self, most: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Tempo:
+class GossipConfig:
     """Seconds, where a field does not say otherwise. The defaults are for one region's network."""
 
     probe_every_s: float = 1.0

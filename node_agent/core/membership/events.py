@@ -28,14 +28,14 @@ class Received(NamedTuple):
     data: bytes
 
 
-class Tagged(NamedTuple):
+class NodesDiscovered(NamedTuple):
     """A whole look at EC2: every running node of the cluster."""
 
     at: float
     nodes: Iterable[TaggedNode]
 
 
-class Failed(NamedTuple):
+class PeerRequestFailed(NamedTuple):
     """A request to a peer failed. why: REFUSED where nobody listens there, anything else where it only did not work."""
 
     at: float
@@ -43,7 +43,7 @@ class Failed(NamedTuple):
     why: str
 
 
-class Announced(NamedTuple):
+class LocalStateSet(NamedTuple):
     """This node has a new state, or can go on with answers in other ways."""
 
     at: float
@@ -51,21 +51,21 @@ class Announced(NamedTuple):
     ways: tuple[str, ...] = ()
 
 
-class Measured(NamedTuple):
+class LocalLoadSet(NamedTuple):
     """What this node's engine is doing now."""
 
     at: float
     load: Load
 
 
-class Questioned(NamedTuple):
+class SyncRequested(NamedTuple):
     """A peer's question came in over a stream; the effects hold the Answer."""
 
     at: float
     body: bytes
 
 
-class Answered(NamedTuple):
+class SyncReplied(NamedTuple):
     """The answer to an Ask came back."""
 
     at: float
@@ -86,7 +86,18 @@ class Leaving(NamedTuple):
     at: float
 
 
-Event = Tick | Received | Tagged | Failed | Announced | Measured | Questioned | Answered | Refuse | Leaving
+Event = (
+    Tick
+    | Received
+    | NodesDiscovered
+    | PeerRequestFailed
+    | LocalStateSet
+    | LocalLoadSet
+    | SyncRequested
+    | SyncReplied
+    | Refuse
+    | Leaving
+)
 
 
 class Send(NamedTuple):
@@ -96,7 +107,7 @@ class Send(NamedTuple):
     data: bytes
 
 
-class Ask(NamedTuple):
+class SendSync(NamedTuple):
     """A question over a stream to a peer's door at host:port; its answer is an Answered, its failure a Failed."""
 
     instance_id: str
@@ -104,13 +115,13 @@ class Ask(NamedTuple):
     body: bytes
 
 
-class Answer(NamedTuple):
+class SyncReply(NamedTuple):
     """To a Questioned; None where it is refused."""
 
     body: bytes | None
 
 
-class Changed(NamedTuple):
+class MemberChanged(NamedTuple):
     """What this node holds of a peer has changed. before: None where it is new; why: for the log."""
 
     status: NodeStatus
@@ -126,4 +137,4 @@ class Refused(NamedTuple):
     left_s: float
 
 
-Effect = Send | Ask | Answer | Changed | Refused
+Effect = Send | SendSync | SyncReply | MemberChanged | Refused

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from node_agent.core.membership.member_state import Beliefs, accusation_of
-from node_agent.core.membership.member_table import Member, Roster
-from node_agent.core.membership.outbound import Me, Post
+from node_agent.core.membership.member_state import MemberState, accusation_of
+from node_agent.core.membership.member_table import Member, MemberTable
+from node_agent.core.membership.outbound import LocalNode, MessageEncoder
 from node_agent.core.membership.prober import Prober
 from node_agent.core.membership.replay_window import ReplayWindow
-from node_agent.core.membership.sync_sessions import Comparisons
+from node_agent.core.membership.sync_sessions import SyncSessions
 from node_agent.core.membership.wire import (
     HEADER_BYTES,
     LIFE_BYTES,
@@ -23,7 +23,7 @@ from node_agent.core.membership.wire import (
     Header,
     Intro,
     Kind,
-    Seal,
+    MessageMac,
     read_header,
     read_rumours,
     write_dead,
@@ -31,7 +31,7 @@ from node_agent.core.membership.wire import (
 from node_agent.core.node.status import Liveness
 
 
-class Ear:
+class MessageReceiver:
     """send: gets address and datagram.
 
     refused: messages that were not taken, by the reason; doubts: lives of members that others hold something
@@ -40,13 +40,13 @@ class Ear:
 
     def __init__(
         self,
-        me: Me,
-        roster: Roster,
-        seal: Seal,
-        post: Post,
-        beliefs: Beliefs,
+        me: LocalNode,
+        roster: MemberTable,
+        seal: MessageMac,
+        post: MessageEncoder,
+        beliefs: MemberState,
         prober: Prober,
-        comparisons: Comparisons,
+        comparisons: SyncSessions,
         send: Callable[[str, bytes], None],
     ) -> None:
         self._me = me

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from node_agent.contract.states import NodeState
-from node_agent.core.membership.member_table import Roster
+from node_agent.core.membership.member_table import MemberTable
 from node_agent.core.node.status import TaggedNode
 
 FIRST_S = 1.0
@@ -17,7 +17,7 @@ _LOOKED_AT = 16
 
 
 @dataclass
-class Named:
+class JoinCandidate:
     """due: when to greet it next, in lived time; wait_s: before the time after that."""
 
     instance_id: str
@@ -26,17 +26,17 @@ class Named:
     wait_s: float = FIRST_S
 
 
-class NamedNodes:
+class JoinCandidates:
     """A queue of names; most: its bound."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._queue: deque[Named] = deque()
+        self._queue: deque[JoinCandidate] = deque()
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def renew(self, nodes: Iterable[TaggedNode], roster: Roster, now: float) -> None:
+    def renew(self, nodes: Iterable[TaggedNode], roster: MemberTable, now: float) -> None:
         """A whole look at EC2: these are named now, no others. Who left or died here is not greeted for a tag."""
         known = {named.instance_id: named for named in self._queue}
         self._queue = deque()
@@ -49,13 +49,13 @@ class NamedNodes:
             if before is not None and before.address == node.peer:
                 self._queue.append(before)
             elif len(self._queue) < self._most:
-                self._queue.append(Named(node.instance_id, node.peer, now))
+                self._queue.append(JoinCandidate(node.instance_id, node.peer, now))
 
-    def unmet(self, roster: Roster) -> list[tuple[str, str]]:
+    def unmet(self, roster: MemberTable) -> list[tuple[str, str]]:
         """(instance id, address) of all that are named and not members yet."""
         return [(named.instance_id, named.address) for named in self._queue if named.instance_id not in roster.by_id]
 
-    def due(self, count: int, roster: Roster, now: float) -> list[str]:
+    def due(self, count: int, roster: MemberTable, now: float) -> list[str]:
         """Up to `count` addresses to greet now; each waits longer every time."""
         addresses: list[str] = []
         for _ in range(min(_LOOKED_AT, len(self._queue))):

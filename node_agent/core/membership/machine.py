@@ -27,39 +27,39 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from node_agent.contract.errors import InvalidTransition
-from node_agent.core.membership.active_clock import LivedTime
-from node_agent.core.membership.broadcast_queue import LoadNews, Rumours
-from node_agent.core.membership.config import Tempo
+from node_agent.core.membership.active_clock import ActiveClock
+from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue
+from node_agent.core.membership.config import GossipConfig
 from node_agent.core.membership.events import (
     REFUSED,
-    Announced,
-    Answer,
-    Answered,
-    Ask,
     Effect,
     Event,
-    Failed,
     Leaving,
-    Measured,
-    Questioned,
+    LocalLoadSet,
+    LocalStateSet,
+    NodesDiscovered,
+    PeerRequestFailed,
     Received,
     Refuse,
     Refused,
     Send,
-    Tagged,
+    SendSync,
+    SyncReplied,
+    SyncReply,
+    SyncRequested,
     Tick,
 )
-from node_agent.core.membership.inbound import Ear
-from node_agent.core.membership.join_candidates import NamedNodes
+from node_agent.core.membership.inbound import MessageReceiver
+from node_agent.core.membership.join_candidates import JoinCandidates
 from node_agent.core.membership.local_health import LocalHealth
-from node_agent.core.membership.member_state import Beliefs, accusation_of
-from node_agent.core.membership.member_table import MAX_NODES, Chance, Member, Roster, View
-from node_agent.core.membership.outbound import Me, Post
+from node_agent.core.membership.member_state import MemberState, accusation_of
+from node_agent.core.membership.member_table import MAX_NODES, Chance, Member, MemberTable, View
+from node_agent.core.membership.outbound import LocalNode, MessageEncoder
 from node_agent.core.membership.prober import Prober
 from node_agent.core.membership.refusals import AGAIN_EVERY_S, Refusals
-from node_agent.core.membership.sync_sessions import Comparisons
+from node_agent.core.membership.sync_sessions import SyncSessions
 from node_agent.core.membership.timers import Timers
-from node_agent.core.membership.wire import Intro, Kind, Refusal, Seal, write_dead, write_refusal
+from node_agent.core.membership.wire import Intro, Kind, MessageMac, Refusal, write_dead, write_refusal
 from node_agent.core.node.status import Liveness, NodeStatus
 
 _GREETED_AT_ONCE = 3
@@ -86,25 +86,25 @@ class Membership:
         at: float,
         chance: Chance,
         *,
-        tempo: Tempo | None = None,
+        tempo: GossipConfig | None = None,
         max_nodes: int = MAX_NODES,
-        roster: Roster | None = None,
+        roster: MemberTable | None = None,
     ) -> None:
-        self.tempo = tempo or Tempo()
+        self.tempo = tempo or GossipConfig()
         self._chance = chance
-        self._time = LivedTime(at)
+        self._time = ActiveClock(at)
         self._timers = Timers()
         self._health = LocalHealth()
-        self._rumours = Rumours()
-        self._loads = LoadNews(max_nodes)
-        seal = Seal(key)
-        self._me = Me(status, life, self._rumours)
-        self._post = Post(self._me, seal, self._rumours, self._loads)
-        self._roster = roster or Roster(status.instance_id, chance, max_nodes)
-        self._named = NamedNodes(max_nodes)
+        self._rumours = BroadcastQueue()
+        self._loads = LoadQueue(max_nodes)
+        seal = MessageMac(key)
+        self._me = LocalNode(status, life, self._rumours)
+        self._post = MessageEncoder(self._me, seal, self._rumours, self._loads)
+        self._roster = roster or MemberTable(status.instance_id, chance, max_nodes)
+        self._named = JoinCandidates(max_nodes)
         self._refusals = Refusals()
         self._effects: list[Effect] = []
-        self._beliefs = Beliefs(
+        self._beliefs = MemberState(
             self._me, self._roster, self._rumours, self._loads, self._timers, self._health,
             self._time, self._effects.append, self._on_suspect, self._on_outbid, self._on_refusal,
         )  # fmt: skip
@@ -112,10 +112,10 @@ class Membership:
             self._me, self._roster, self._post, self._timers, self._health, self.tempo,
             self._time, self._send, self._on_silence, self._ask_over_stream,
         )  # fmt: skip
-        self._comparisons = Comparisons(
+        self._comparisons = SyncSessions(
             self._me, self._roster, self._post, self._beliefs, self._time, self._prober.next_number, self._ask
         )
-        self._ear = Ear(
+        self._ear = MessageReceiver(
             self._me, self._roster, seal, self._post, self._beliefs, self._prober, self._comparisons, self._send
         )
         self._load_told = self._me.load
@@ -128,12 +128,12 @@ class Membership:
         self._handlers: dict[type, Callable[[Any], None]] = {
             Tick: lambda _: self._timers.fire(self._time.now),
             Received: lambda event: self._ear.datagram(event.data),
-            Measured: self._measure,
-            Tagged: self._look_at,
-            Failed: self._blame,
-            Announced: self._announce,
-            Questioned: lambda event: self._effects.append(Answer(self._ear.question(event.body))),
-            Answered: lambda event: self._ear.answer(event.body),
+            LocalLoadSet: self._measure,
+            NodesDiscovered: self._look_at,
+            PeerRequestFailed: self._blame,
+            LocalStateSet: self._announce,
+            SyncRequested: lambda event: self._effects.append(SyncReply(self._ear.question(event.body))),
+            SyncReplied: lambda event: self._ear.answer(event.body),
             Refuse: self._refuse,
             Leaving: self._leave,
         }
@@ -245,7 +245,7 @@ class Membership:
         self._effects.append(Send(to, data))
 
     def _ask(self, member: Member, body: bytes) -> None:
-        self._effects.append(Ask(member.status.instance_id, member.status.peer, body))
+        self._effects.append(SendSync(member.status.instance_id, member.status.peer, body))
 
     def _tell(self, count: int) -> None:
         for member in self._roster.present.some(count):
@@ -364,7 +364,7 @@ class Membership:
         if len(self._refusals):
             self._timers.set(self._time.now + AGAIN_EVERY_S, self._tell_refusals)
 
-    def _blame(self, failed: Failed) -> None:
+    def _blame(self, failed: PeerRequestFailed) -> None:
         member = self._roster.by_id.get(failed.instance_id)
         if member is None or not member.liveness.is_present:
             return
@@ -373,13 +373,13 @@ class Membership:
         else:
             self._prober.check(member)
 
-    def _measure(self, measured: Measured) -> None:
+    def _measure(self, measured: LocalLoadSet) -> None:
         self._me.load = measured.load
 
-    def _announce(self, announced: Announced) -> None:
+    def _announce(self, announced: LocalStateSet) -> None:
         self._in_haste = self._me.say(announced.state, announced.ways)
 
-    def _look_at(self, tagged: Tagged) -> None:
+    def _look_at(self, tagged: NodesDiscovered) -> None:
         self._has_looked = True
         roster, now = self._roster, self._time.now
         nodes = tuple(tagged.nodes)

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from node_agent.core.membership.active_clock import LivedTime
-from node_agent.core.membership.broadcast_queue import LoadNews, Rumours
-from node_agent.core.membership.events import Changed
+from node_agent.core.membership.active_clock import ActiveClock
+from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue
+from node_agent.core.membership.events import MemberChanged
 from node_agent.core.membership.local_health import LocalHealth
-from node_agent.core.membership.member_table import Member, Roster
-from node_agent.core.membership.outbound import Me
+from node_agent.core.membership.member_table import Member, MemberTable
+from node_agent.core.membership.outbound import LocalNode
 from node_agent.core.membership.suspicion import Suspicion
 from node_agent.core.membership.timers import ROUNDING_S, Timers
 from node_agent.core.membership.wire import (
@@ -45,7 +45,7 @@ LEFT_KEPT_S = 60.0
 """How long a node that left stays in the table, so that comparisons tell of it; then its tombstone says no."""
 
 
-class Beliefs:
+class MemberState:
     """changed: gets every change; suspected: gets every member that becomes suspect; refused: gets every refusal.
 
     outbid: gets every introduction of another life that claims less than what is known of its instance, and that.
@@ -53,14 +53,14 @@ class Beliefs:
 
     def __init__(
         self,
-        me: Me,
-        roster: Roster,
-        rumours: Rumours,
-        loads: LoadNews,
+        me: LocalNode,
+        roster: MemberTable,
+        rumours: BroadcastQueue,
+        loads: LoadQueue,
         timers: Timers,
         health: LocalHealth,
-        time: LivedTime,
-        changed: Callable[[Changed], None],
+        time: ActiveClock,
+        changed: Callable[[MemberChanged], None],
         suspected: Callable[[Member], None],
         outbid: Callable[[Intro, int], None],
         refused: Callable[[Refusal], None] = lambda refusal: None,
@@ -142,7 +142,7 @@ class Beliefs:
             self._loads.drop(before.life)
         if tell:
             self._rumours.tell(life, write_intro(life, status))
-        self._changed(Changed(status, before.liveness if before else None, Liveness.ALIVE, why))
+        self._changed(MemberChanged(status, before.liveness if before else None, Liveness.ALIVE, why))
         return member
 
     def _take_alive(self, rumour: Alive) -> None:
@@ -166,7 +166,7 @@ class Beliefs:
             self._roster.hold(member, Liveness.ALIVE, self._time.now)
         self._rumours.tell_alive(member.life, status)
         if before is not Liveness.ALIVE or state is not status.state:
-            self._changed(Changed(status, before, Liveness.ALIVE, why))
+            self._changed(MemberChanged(status, before, Liveness.ALIVE, why))
 
     def _take_suspect(self, rumour: Suspect) -> None:
         if rumour.life == self._me.life:
@@ -195,7 +195,7 @@ class Beliefs:
             self._roster.hold(member, Liveness.SUSPECT, self._time.now)
             member.suspicion = suspicion
             if before is Liveness.ALIVE:
-                self._changed(Changed(member.status, before, Liveness.SUSPECT, why))
+                self._changed(MemberChanged(member.status, before, Liveness.SUSPECT, why))
             self._suspected(member)
         self._rumours.tell(member.life, accusation_of(member, self._me.life))
         self._timers.set(suspicion.ends_at, self._suspicion_ends, member, suspicion)
@@ -226,7 +226,7 @@ class Beliefs:
         self._roster.hold(member, liveness, self._time.now)
         self._loads.drop(member.life)
         self._rumours.tell(member.life, rumour)
-        self._changed(Changed(member.status, before, liveness, why))
+        self._changed(MemberChanged(member.status, before, liveness, why))
         if liveness is Liveness.LEFT:
             self._timers.set(self._time.now + LEFT_KEPT_S, self._bury, member)
 

@@ -82,7 +82,7 @@ class View:
     known: tuple[NodeStatus, ...]
 
 
-class Rotation:
+class ProbeOrder:
     """Members in a random order that is drawn as it is walked: each once a round, a newcomer within this round.
 
     SWIM's round-robin (section 4.3) without ever shuffling a list: one step draws from the rest of the round.
@@ -156,16 +156,16 @@ class Rotation:
         return rest[:count]
 
 
-class Roster:
+class MemberTable:
     """own_id: this node's, which is never a member."""
 
     def __init__(self, own_id: str, chance: Chance, max_nodes: int = MAX_NODES) -> None:
         self.own_id = own_id
         self.by_life: dict[bytes, Member] = {}
         self.by_id: dict[str, Member] = {}
-        self.present = Rotation(chance)
+        self.present = ProbeOrder(chance)
         self._lives: list[bytes] = []  # of those present, sorted: a ring
-        self.dead = Rotation(chance)
+        self.dead = ProbeOrder(chance)
         self.tombstones: dict[str, Tombstone] = {}
         self.summary = [0] * BUCKETS
         self._max_nodes = max_nodes

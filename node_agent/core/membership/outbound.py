@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from node_agent.contract.states import NodeState
-from node_agent.core.membership.broadcast_queue import LoadNews, Rumours, sends
+from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue, retransmit_limit
 from node_agent.core.membership.wire import (
     HEADER_BYTES,
     LIFE_BYTES,
@@ -14,7 +14,7 @@ from node_agent.core.membership.wire import (
     SEAL_BYTES,
     Header,
     Kind,
-    Seal,
+    MessageMac,
     check_status,
     write_alive,
     write_header,
@@ -25,10 +25,10 @@ from node_agent.core.membership.wire import (
 from node_agent.core.node.status import IDLE, Load, NodeStatus
 
 
-class Me:
+class LocalNode:
     """What this node says of itself; every new word is a higher incarnation. Raises ValueError for one too long."""
 
-    def __init__(self, status: NodeStatus, life: bytes, rumours: Rumours) -> None:
+    def __init__(self, status: NodeStatus, life: bytes, rumours: BroadcastQueue) -> None:
         check_status(status)
         if len(life) != LIFE_BYTES or not any(life):
             raise ValueError(f"a life is {LIFE_BYTES} random bytes")
@@ -82,10 +82,10 @@ class Me:
         return write_load(self.life, self.load_version, self.load)
 
 
-class Post:
+class MessageEncoder:
     """Numbers, addresses and seals messages. sent: how many so far."""
 
-    def __init__(self, me: Me, seal: Seal, rumours: Rumours, loads: LoadNews) -> None:
+    def __init__(self, me: LocalNode, seal: MessageMac, rumours: BroadcastQueue, loads: LoadQueue) -> None:
         self._me = me
         self._seal = seal
         self._rumours = rumours
@@ -106,6 +106,6 @@ class Post:
         nodes: how many there are, this one included; target: for ASK; first: rumours that have to be in it.
         """
         room = MAX_DATAGRAM - SEAL_BYTES - HEADER_BYTES - len(target) - len(first)
-        told = self._rumours.take(room, sends(nodes))
+        told = self._rumours.take(room, retransmit_limit(nodes))
         room -= sum(map(len, told))
         return self.message(kind, receiver, probe, b"".join((target, first, *told, self._loads.take(room))))

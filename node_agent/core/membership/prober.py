@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from node_agent.core.membership.active_clock import LivedTime
-from node_agent.core.membership.config import Tempo
+from node_agent.core.membership.active_clock import ActiveClock
+from node_agent.core.membership.config import GossipConfig
 from node_agent.core.membership.local_health import LocalHealth
 from node_agent.core.membership.member_state import accusation_of
-from node_agent.core.membership.member_table import Member, Roster
-from node_agent.core.membership.outbound import Me, Post
+from node_agent.core.membership.member_table import Member, MemberTable
+from node_agent.core.membership.outbound import LocalNode, MessageEncoder
 from node_agent.core.membership.timers import Timers
 from node_agent.core.membership.wire import NOBODY, Header, Intro, Kind
 from node_agent.core.node.status import Liveness
@@ -28,7 +28,7 @@ MAX_STRANGERS = 32
 MAX_RELAYS = 256
 
 
-class Purpose(Enum):
+class ProbeReason(Enum):
     """CHECK: suspect who is silent. GREET: see whether there is somebody. VERIFY: see who introduced itself."""
 
     CHECK = "check"
@@ -41,7 +41,7 @@ class Probe:
 
     __slots__ = ("address", "helpers", "intro", "life", "member", "number", "purpose")
 
-    def __init__(self, number: int, purpose: Purpose, life: bytes, address: str) -> None:
+    def __init__(self, number: int, purpose: ProbeReason, life: bytes, address: str) -> None:
         self.number = number
         self.purpose = purpose
         self.life = life
@@ -56,13 +56,13 @@ class Prober:
 
     def __init__(
         self,
-        me: Me,
-        roster: Roster,
-        post: Post,
+        me: LocalNode,
+        roster: MemberTable,
+        post: MessageEncoder,
         timers: Timers,
         health: LocalHealth,
-        tempo: Tempo,
-        time: LivedTime,
+        tempo: GossipConfig,
+        time: ActiveClock,
         send: Callable[[str, bytes], None],
         silent: Callable[[Member], None],
         over_stream: Callable[[Member, int], None],
@@ -79,7 +79,7 @@ class Prober:
         self._over_stream = over_stream
         self._number = 0
         self._under_way: dict[int, Probe] = {}
-        self._asked: set[tuple[Purpose, bytes]] = set()
+        self._asked: set[tuple[ProbeReason, bytes]] = set()
         self._strangers = 0
         self._relays: dict[int, tuple[Member, int]] = {}
 
@@ -95,7 +95,7 @@ class Prober:
 
         accusation: what others hold against it, where this node does not.
         """
-        probe = self._begin(Purpose.CHECK, member.life, member.status.peer)
+        probe = self._begin(ProbeReason.CHECK, member.life, member.status.peer)
         if probe is None:
             return
         probe.member = member
@@ -109,7 +109,7 @@ class Prober:
 
     def greet(self, address: str, life: bytes = NOBODY, accusation: bytes = b"") -> None:
         """See whether somebody answers there. accusation: what is held against that life."""
-        probe = self._begin(Purpose.GREET, life, address)
+        probe = self._begin(ProbeReason.GREET, life, address)
         if probe is not None:
             self._say_hello(probe, accusation)
 
@@ -117,14 +117,14 @@ class Prober:
         """See whether who introduced itself is there now, or a recording."""
         if self._strangers >= MAX_STRANGERS:
             return
-        probe = self._begin(Purpose.VERIFY, intro.life, intro.status.peer)
+        probe = self._begin(ProbeReason.VERIFY, intro.life, intro.status.peer)
         if probe is None:
             return
         self._strangers += 1
         probe.intro = intro
         self._say_hello(probe, b"")
 
-    def _begin(self, purpose: Purpose, life: bytes, address: str) -> Probe | None:
+    def _begin(self, purpose: ProbeReason, life: bytes, address: str) -> Probe | None:
         if len(self._under_way) >= MAX_UNDER_WAY or (purpose, life) in self._asked:
             return None
         probe = Probe(self.next_number(), purpose, life, address)
@@ -162,7 +162,7 @@ class Prober:
         probe = self._under_way.pop(number, None)
         if probe is not None:
             self._asked.discard((probe.purpose, probe.life))
-            self._strangers -= probe.purpose is Purpose.VERIFY
+            self._strangers -= probe.purpose is ProbeReason.VERIFY
         return probe
 
     def acked(self, header: Header) -> Probe | None:
@@ -177,7 +177,7 @@ class Prober:
             return None
         if header.sender != probe.life and header.sender not in probe.helpers and probe.life != NOBODY:
             return None
-        if probe.purpose is Purpose.CHECK:
+        if probe.purpose is ProbeReason.CHECK:
             self._health.better()
         return self._settle(probe.number)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from node_agent.core.membership.active_clock import LivedTime
+from node_agent.core.membership.active_clock import ActiveClock
 from node_agent.core.membership.anti_entropy import (
     MAX_ROUNDS,
     SUMMARY_BYTES,
@@ -15,9 +15,9 @@ from node_agent.core.membership.anti_entropy import (
     summary_of,
     write_summary,
 )
-from node_agent.core.membership.member_state import Beliefs
-from node_agent.core.membership.member_table import Member, Roster
-from node_agent.core.membership.outbound import Me, Post
+from node_agent.core.membership.member_state import MemberState
+from node_agent.core.membership.member_table import Member, MemberTable
+from node_agent.core.membership.outbound import LocalNode, MessageEncoder
 from node_agent.core.membership.wire import Header, Kind, read_rumours
 
 MAX_AT_ONCE = 8
@@ -25,7 +25,7 @@ PATIENCE_S = 5.0
 """How long an answer may take before the question is forgotten."""
 
 
-class Comparison:
+class SyncSession:
     """One question under way. before: how many buckets differed a round ago."""
 
     __slots__ = ("before", "began", "member", "rounds")
@@ -37,7 +37,7 @@ class Comparison:
         self.before = before
 
 
-class Comparisons:
+class SyncSessions:
     """ask: gets the member and the sealed question; number: gives probe numbers.
 
     finished: how many comparisons ended with all told that there was to tell.
@@ -45,11 +45,11 @@ class Comparisons:
 
     def __init__(
         self,
-        me: Me,
-        roster: Roster,
-        post: Post,
-        beliefs: Beliefs,
-        time: LivedTime,
+        me: LocalNode,
+        roster: MemberTable,
+        post: MessageEncoder,
+        beliefs: MemberState,
+        time: ActiveClock,
         number: Callable[[], int],
         ask: Callable[[Member, bytes], None],
     ) -> None:
@@ -60,7 +60,7 @@ class Comparisons:
         self._time = time
         self._number = number
         self._ask = ask
-        self._under_way: dict[int, Comparison] = {}
+        self._under_way: dict[int, SyncSession] = {}
         self.finished = 0
 
     def __len__(self) -> int:
@@ -73,9 +73,9 @@ class Comparisons:
             if now - comparison.began > PATIENCE_S:
                 del self._under_way[old]
         if len(self._under_way) < MAX_AT_ONCE:
-            self._question(Comparison(member, now, 1, 0), number, b"")
+            self._question(SyncSession(member, now, 1, 0), number, b"")
 
-    def _question(self, comparison: Comparison, number: int | None, told: bytes) -> None:
+    def _question(self, comparison: SyncSession, number: int | None, told: bytes) -> None:
         number = self._number() if number is None else number
         self._under_way[number] = comparison
         summary = write_summary(summary_of(self._roster, self._me))
@@ -113,5 +113,5 @@ class Comparisons:
             self.finished += 1
             return doubts
         told = page(self._roster, self._me, rest, header.probe)
-        self._question(Comparison(comparison.member, self._time.now, comparison.rounds + 1, len(rest)), None, told)
+        self._question(SyncSession(comparison.member, self._time.now, comparison.rounds + 1, len(rest)), None, told)
         return doubts

@@ -153,7 +153,7 @@ Rumour = Intro | Alive | Suspect | Dead | Left | Loads | Refusal
 _INTRO, _ALIVE, _SUSPECT, _DEAD, _LEFT, _LOADS, _REFUSAL = 1, 2, 3, 4, 5, 6, 7
 
 
-class Seal:
+class MessageMac:
     """Says that a message was made by who has the cluster's key."""
 
     def __init__(self, key: bytes) -> None:

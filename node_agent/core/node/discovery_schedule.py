@@ -30,17 +30,17 @@ PAGE_NODES = 1_000
 MAX_BACKED_OFF = 16.0
 
 
-def calls_of(nodes: int) -> int:
+def calls_needed(nodes: int) -> int:
     """How many calls one look takes."""
     return max(1, math.ceil(nodes / PAGE_NODES))
 
 
 def every_s(nodes: int) -> float:
     """The mean time between two looks of one node in a fleet of that size."""
-    return max(LEAST_S, nodes * calls_of(nodes) / (SHARE * REFILL_PER_S))
+    return max(LEAST_S, nodes * calls_needed(nodes) / (SHARE * REFILL_PER_S))
 
 
-class TagReads:
+class DiscoverySchedule:
     """When one node looks. chance: uniform in [0, 1), another one each time; first_within_s: FIRST_LOOK_WITHIN_S."""
 
     def __init__(self, first_within_s: float = FIRST_LOOK_WITHIN_S) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from node_agent.core.openai.generation_request import Kind
+from node_agent.core.openai.generation_request import ApiRoute
 
 REASONING = ("reasoning", "reasoning_content")
 """How a delta's reasoning is called, now and in earlier versions of vLLM."""
@@ -14,9 +14,9 @@ COMPLETE_REASONS = frozenset({"stop", "length", "tool_calls", "repetition"})
 """Only these end an answer; `repetition` is vLLM's own, and only where a request turned its detection on."""
 
 
-def text_of(kind: Kind, choice: Mapping[str, Any]) -> str:
+def text_of(kind: ApiRoute, choice: Mapping[str, Any]) -> str:
     """What a chunk's choice adds to the answer."""
-    if kind is Kind.COMPLETION:
+    if kind is ApiRoute.COMPLETION:
         return choice.get("text") or ""
     delta = choice.get("delta")
     return (delta.get("content") or "") if delta else ""
@@ -63,7 +63,9 @@ def strip_ids(chunk: dict[str, Any], *, echoes: bool = False) -> None:
             choice["prompt_token_ids"] = None
 
 
-def make_choice(kind: Kind, index: int, text: str, ids: list[int] | None, said: Mapping[str, Any]) -> dict[str, Any]:
+def make_choice(
+    kind: ApiRoute, index: int, text: str, ids: list[int] | None, said: Mapping[str, Any]
+) -> dict[str, Any]:
     """A choice in the client's own form.
 
     ids: None where the client wants none; said: what there may be beside: `logprobs` in the client's form, `reason` and
@@ -71,12 +73,12 @@ def make_choice(kind: Kind, index: int, text: str, ids: list[int] | None, said: 
     """
     reason = said.get("reason")
     choice: dict[str, Any] = {"index": index}
-    if kind is Kind.CHAT:
+    if kind is ApiRoute.CHAT:
         delta = {"role": "assistant", "content": text} if said.get("role") else {"content": text}
         choice |= {"delta": delta, "logprobs": said.get("logprobs"), "finish_reason": reason}
     else:
         choice |= {"text": text, "logprobs": said.get("logprobs"), "finish_reason": reason}
-    if reason is not None or kind is Kind.COMPLETION:
+    if reason is not None or kind is ApiRoute.COMPLETION:
         choice["stop_reason"] = said.get("stop")
     choice["token_ids"] = ids
     return choice

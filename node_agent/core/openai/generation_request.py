@@ -1,7 +1,7 @@
 """What there is to know of requests to generate, as vLLM 0.32 takes them; what it answers is in `core/openai/chunks`.
 
-A request is read once, into a frozen `Generation`; what the engine gets and what the client gets are derived from it.
-What the client did not ask for (token ids, usage) is added for the engine and taken out again for the client.
+A request is read once, into a frozen `GenerationRequest`; what the engine gets and what the client gets are derived
+from it. What the client did not ask for (token ids, usage) is added for the engine and taken out again for the client.
 
 Fields are read as the engine reads them (`core/common/lax_values`). A request that cannot be read so is refused by the
 engine, in its own words, or is one that only an engine understands: it is passed on, and not continued
@@ -19,7 +19,7 @@ import orjson
 
 from node_agent.contract.errors import RequestRejected
 from node_agent.core.common.lax_values import read_bool, read_float, read_int
-from node_agent.core.common.packed_json import Packed
+from node_agent.core.common.packed_json import PackedJson
 from node_agent.core.openai.request_body import OWN_ARGUMENTS, Body, read_body
 from node_agent.core.routing.affinity import conversation_key, prompt_key
 
@@ -31,7 +31,7 @@ APART = OWN_ARGUMENTS + "apart"
 """Asks an engine with the plug-in to hand every id to its parsers by itself, however busy it is."""
 
 
-class Kind(Enum):
+class ApiRoute(Enum):
     """The routes whose streams can go on: two of chunks (`core/streams/chunk_stream`), two of events
     (`core/streams/event_stream`)."""
 
@@ -43,7 +43,7 @@ class Kind(Enum):
     @property
     def speaks_in_events(self) -> bool:
         """Whether its streams have events with names, and no chunks with token ids."""
-        return self in (Kind.RESPONSES, Kind.MESSAGES)
+        return self in (ApiRoute.RESPONSES, ApiRoute.MESSAGES)
 
 
 class OnlyEngineKnows(ValueError):
@@ -51,15 +51,15 @@ class OnlyEngineKnows(ValueError):
 
 
 _PROMPT_FIELD = {
-    Kind.CHAT: "messages",
-    Kind.COMPLETION: "prompt",
-    Kind.RESPONSES: "input",
-    Kind.MESSAGES: "messages",
+    ApiRoute.CHAT: "messages",
+    ApiRoute.COMPLETION: "prompt",
+    ApiRoute.RESPONSES: "input",
+    ApiRoute.MESSAGES: "messages",
 }
 
 
 @dataclass(frozen=True)
-class Generation:
+class GenerationRequest:
     """A client's request to generate, read once.
 
     body: with the fields that are read here as the engine understands them; raw: those of them that the client wrote in
@@ -71,8 +71,8 @@ class Generation:
     (`core/routing/affinity`), None where it has no beginning to speak of.
     """
 
-    kind: Kind
-    body: Packed
+    kind: ApiRoute
+    body: PackedJson
     model: str
     streaming: bool
     wants_ids: bool
@@ -88,7 +88,7 @@ class Generation:
 
     @property
     def as_asked(self) -> dict[str, Any]:
-        """The request's body in the client's own words, to be written (see `Packed`)."""
+        """The request's body in the client's own words, to be written (see `PackedJson`)."""
         return {**self.body.as_written, **self.raw}
 
     def prompt(self, number: int) -> Any:
@@ -115,12 +115,12 @@ class Generation:
     def wants_logprobs(self) -> bool:
         """Whether each token comes with its logprob; with a completion's 0, too, which asks for no other candidates."""
         asked = self.body.get("logprobs")
-        return bool(asked) if self.kind is Kind.CHAT else asked is not None
+        return bool(asked) if self.kind is ApiRoute.CHAT else asked is not None
 
     @property
     def hides_reasoning(self) -> bool:
         """Whether the reasoning is taken out here, and its ids and logprobs with it: an engine hides those of all."""
-        return self.kind is Kind.CHAT and self.streaming and self.body.get("include_reasoning") is False
+        return self.kind is ApiRoute.CHAT and self.streaming and self.body.get("include_reasoning") is False
 
     def prompt_number(self, choice: int) -> int:
         """Which of the prompts a choice answers: vLLM numbers the choices of the first prompt first."""
@@ -136,13 +136,13 @@ class Generation:
 
         A client that asks for ids itself gets it as the engine says it; and where no answer is wanted, no ids are.
         """
-        is_echo = self.kind is Kind.COMPLETION and bool(self.body.get("echo"))
+        is_echo = self.kind is ApiRoute.COMPLETION and bool(self.body.get("echo"))
         return is_echo and self.streaming and not self.wants_ids and self.max_tokens != 0
 
     @property
     def scores_prompt(self) -> bool:
         """Whether the first chunk of each choice has the logprobs of its prompt, too."""
-        return self.kind is Kind.COMPLETION and self.wants_logprobs and bool(self.body.get("echo"))
+        return self.kind is ApiRoute.COMPLETION and self.wants_logprobs and bool(self.body.get("echo"))
 
     @property
     def in_one_piece(self) -> bool:
@@ -173,12 +173,12 @@ class Generation:
         return {"vllm_xargs": {**(self.body.get("vllm_xargs") or {}), APART: 1}}
 
 
-def read_generation(kind: Kind, raw: bytes) -> Generation:
+def read_generation(kind: ApiRoute, raw: bytes) -> GenerationRequest:
     """Raises RequestRejected (400) and OnlyEngineKnows, as `generation_of`."""
     return generation_of(kind, read_body(raw))
 
 
-def generation_of(kind: Kind, asked: Body) -> Generation:
+def generation_of(kind: ApiRoute, asked: Body) -> GenerationRequest:
     """The request that a body is.
 
     Raises RequestRejected (400) for more than this door takes, and OnlyEngineKnows.
@@ -192,10 +192,10 @@ def generation_of(kind: Kind, asked: Body) -> Generation:
     if not isinstance(model, str) or not model or body.get(prompt_field) is None:
         raise OnlyEngineKnows("no model, or no prompt")
     options = {} if kind.speaks_in_events else _stream_options(body.get("stream_options"))
-    prompts = _prompts_of(body) if kind is Kind.COMPLETION else ()
-    return Generation(
+    prompts = _prompts_of(body) if kind is ApiRoute.COMPLETION else ()
+    return GenerationRequest(
         kind=kind,
-        body=Packed(body),
+        body=PackedJson(body),
         model=model,
         streaming=bool(body.get("stream")),
         wants_ids=bool(body.get("return_token_ids")),
@@ -211,7 +211,7 @@ def generation_of(kind: Kind, asked: Body) -> Generation:
     )
 
 
-def is_of_one_engine(generation: Generation) -> bool:
+def is_of_one_engine(generation: GenerationRequest) -> bool:
     """Whether it is a response that lives in the memory of the engine that has it: in the background, or one that goes
     on from another."""
     body = generation.body
@@ -231,17 +231,17 @@ _READERS: Mapping[_Reader, tuple[str, ...]] = {
 """What is read here of a request, and how an engine reads it. A completion's logprobs are a number."""
 
 _EXACT: Mapping[_Reader, tuple[type, ...]] = {read_bool: (bool,), read_int: (int,), read_float: (int, float)}
-_FIELDS: Mapping[Kind, tuple[tuple[str, _Reader], ...]] = {
+_FIELDS: Mapping[ApiRoute, tuple[tuple[str, _Reader], ...]] = {
     kind: tuple(
-        (name, read_int if name == "logprobs" and kind is Kind.COMPLETION else read)
+        (name, read_int if name == "logprobs" and kind is ApiRoute.COMPLETION else read)
         for read, names in _READERS.items()
         for name in names
     )
-    for kind in Kind
+    for kind in ApiRoute
 }
 
 
-def _as_read(kind: Kind, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _as_read(kind: ApiRoute, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The body with its fields as an engine reads them, and those that were written in another way, as they were.
 
     Raises OnlyEngineKnows.
@@ -272,19 +272,19 @@ def _stream_options(options: object) -> dict[str, bool]:
 _USAGE = ("include_usage", "continuous_usage_stats")
 
 
-def _key(kind: Kind, prompt: object) -> int | None:
-    if kind is Kind.COMPLETION or isinstance(prompt, str):
+def _key(kind: ApiRoute, prompt: object) -> int | None:
+    if kind is ApiRoute.COMPLETION or isinstance(prompt, str):
         return prompt_key(prompt)
     return conversation_key(prompt)
 
 
-def _max_tokens(kind: Kind, body: Mapping[str, Any]) -> int | None:
-    name = "max_output_tokens" if kind is Kind.RESPONSES else "max_tokens"
-    value = body.get("max_completion_tokens") if kind is Kind.CHAT else None
+def _max_tokens(kind: ApiRoute, body: Mapping[str, Any]) -> int | None:
+    name = "max_output_tokens" if kind is ApiRoute.RESPONSES else "max_tokens"
+    value = body.get("max_completion_tokens") if kind is ApiRoute.CHAT else None
     value = body.get(name) if value is None else value
     if value is None:
         # vLLM 0.32: a completion without max_tokens, or with null, gets 16; a chat gets the rest of the context.
-        return 16 if kind is Kind.COMPLETION else None
+        return 16 if kind is ApiRoute.COMPLETION else None
     if value < 0:
         raise OnlyEngineKnows(f"{name} is negative")
     return int(value)

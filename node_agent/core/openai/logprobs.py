@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from node_agent.core.openai.generation_request import Generation, Kind
+from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest
 
 Logprobs = dict[str, Any]
 
 _LISTS = ("text_offset", "token_logprobs", "tokens", "top_logprobs")
 
 
-def asked_of_completion(generation: Generation) -> int | None:
+def asked_of_completion(generation: GenerationRequest) -> int | None:
     """The `logprobs` field for /v1/completions that brings what the client asked for; None for none."""
     if not generation.wants_logprobs:
         return None
-    return int(generation.body.get("top_logprobs" if generation.kind is Kind.CHAT else "logprobs") or 0)
+    return int(generation.body.get("top_logprobs" if generation.kind is ApiRoute.CHAT else "logprobs") or 0)
 
 
-def after_cut(logprobs: Logprobs, skip: int, base_offset: int, generation: Generation) -> Logprobs:
+def after_cut(logprobs: Logprobs, skip: int, base_offset: int, generation: GenerationRequest) -> Logprobs:
     """What the client gets of a continuation: without the first `skip` ids, with offsets from the base on."""
     cut = {name: (logprobs.get(name) or [])[skip:] for name in _LISTS}
-    if generation.kind is Kind.CHAT:
+    if generation.kind is ApiRoute.CHAT:
         return {"content": [_content(generation, cut, at) for at in range(len(cut["tokens"]))]}
     cut["text_offset"] = [base_offset + offset for offset in cut["text_offset"]]
     return cut
@@ -42,7 +42,7 @@ def without_first(logprobs: Logprobs, skip: int, base_offset: int) -> Logprobs:
     return cut
 
 
-def _content(generation: Generation, cut: Logprobs, at: int) -> dict[str, Any]:
+def _content(generation: GenerationRequest, cut: Logprobs, at: int) -> dict[str, Any]:
     candidates = cut["top_logprobs"][at] if at < len(cut["top_logprobs"]) else None
     asked = int(generation.body.get("top_logprobs") or 0)
     told = list((candidates or {}).items())

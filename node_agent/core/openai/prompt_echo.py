@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from node_agent.core.openai.generation_request import Generation
+from node_agent.core.openai.generation_request import GenerationRequest
 
 _OF_ANSWERS = frozenset(
     {"n", "logprobs", "prompt_logprobs", "logprob_token_ids", "min_tokens", "stream_options", "vllm_xargs"}
@@ -20,18 +20,18 @@ _OF_ANSWERS = frozenset(
 """Fields of a request that its echo does not depend on, and that no request for nothing else may have, or need have."""
 
 
-def is_unknown(generation: Generation) -> bool:
+def is_unknown(generation: GenerationRequest) -> bool:
     """Whether the texts have to be asked for before the answers can be."""
     return generation.echoes_here and not generation.echoes
 
 
-def echo_body(generation: Generation) -> bytes:
+def echo_body(generation: GenerationRequest) -> bytes:
     """The body for /v1/completions that brings the prompts' texts, and nothing else."""
     body = {key: value for key, value in generation.body.items() if key not in _OF_ANSWERS}
     return orjson.dumps({**body, "max_tokens": 0, "return_token_ids": False})
 
 
-class Texts:
+class PromptTextCollector:
     """What the engine has told of them so far."""
 
     def __init__(self, prompts: int) -> None:
@@ -47,7 +47,7 @@ class Texts:
         return known if len(known) == len(self._told) else None
 
 
-def is_chat_echo(generation: Generation, choice: Mapping[str, Any]) -> bool:
+def is_chat_echo(generation: GenerationRequest, choice: Mapping[str, Any]) -> bool:
     """Whether a chat's chunk is its echo, the last message's content: it comes by itself, behind the roles."""
     delta = choice.get("delta")
     if not delta or "role" in delta or not generation.body.get("echo") or choice.get("token_ids") is not None:

@@ -7,7 +7,7 @@ server_info, start_profile, reset_prefix_cache, scale_elastic_ep) and for one en
 
 from __future__ import annotations
 
-from node_agent.core.openai.generation_request import Kind
+from node_agent.core.openai.generation_request import ApiRoute
 
 STREAMS = "/v1/streams/"
 API = "/v1/"
@@ -44,7 +44,7 @@ _PASSED_ON = {
 }  # fmt: skip
 """Answered by an engine, and the methods that it takes. An engine that does not serve a route says so (404)."""
 
-_METHODS = {**OWN, **_PASSED_ON, **{kind.value: _POST for kind in Kind}}
+_METHODS = {**OWN, **_PASSED_ON, **{kind.value: _POST for kind in ApiRoute}}
 
 MISSING = (
     "There is no route {path}; the API is under /v1, and a node's health at /health (as vLLM's), /healthz (the process "

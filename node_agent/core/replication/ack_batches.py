@@ -35,7 +35,7 @@ class _Batch:
         return self.told < len(self.receipts)
 
 
-class Batches:
+class AckBatches:
     """See the module. Instants are seconds of any clock that does not go back."""
 
     def __init__(self, lag_s: float) -> None:

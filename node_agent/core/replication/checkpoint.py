@@ -23,14 +23,14 @@ from node_agent.contract.names import JOURNALS_PREFIX
 from node_agent.contract.table_schema import CHECKPOINT_LIFE_S, StreamRecord, StreamStatus
 from node_agent.core.journal.epochs import epoch_from_json
 from node_agent.core.journal.stream_header import is_durable
-from node_agent.core.replication.replica_store import KeptJournal, Taken
+from node_agent.core.replication.replica_store import JournalReplica, JournalSnapshot
 
 MAX_OBJECT_BYTES = 8 * 1024 * 1024
 """As much as one journal may have: so one object holds at least one journal, and 2,000 streams need a few objects."""
 
 
 @dataclass(frozen=True)
-class Parcel:
+class CheckpointObject:
     """One object of the checkpoints bucket, and the records of the journals in it."""
 
     key: str
@@ -38,7 +38,7 @@ class Parcel:
     records: tuple[StreamRecord, ...]
 
 
-def status_of(journal: KeptJournal, instance_id: str) -> StreamStatus | None:
+def status_of(journal: JournalReplica, instance_id: str) -> StreamStatus | None:
     """Why the node with this id leaves a checkpoint of the journal; None where it does not."""
     if journal.finished or not is_durable(journal.opening):
         return None
@@ -48,8 +48,8 @@ def status_of(journal: KeptJournal, instance_id: str) -> StreamStatus | None:
 
 
 def parcels(
-    journals: Iterable[tuple[str, KeptJournal]], instance_id: str, incarnation: int, now: float
-) -> Iterator[Parcel]:
+    journals: Iterable[tuple[str, JournalReplica]], instance_id: str, incarnation: int, now: float
+) -> Iterator[CheckpointObject]:
     """What the node leaves of its journals, by stream id. now: unix seconds."""
     number = 0
     parts: list[bytes] = []
@@ -61,7 +61,7 @@ def parcels(
             continue
         written = _written(stream, journal)
         if parts and size + len(written) > MAX_OBJECT_BYTES:
-            yield Parcel(records[0].object_key, b"".join(parts), tuple(records))
+            yield CheckpointObject(records[0].object_key, b"".join(parts), tuple(records))
             number, parts, records, size = number + 1, [], [], 0
         records.append(
             StreamRecord(
@@ -80,15 +80,15 @@ def parcels(
         parts.append(written)
         size += len(written)
     if parts:
-        yield Parcel(records[0].object_key, b"".join(parts), tuple(records))
+        yield CheckpointObject(records[0].object_key, b"".join(parts), tuple(records))
 
 
-def _written(stream: str, journal: KeptJournal) -> bytes:
+def _written(stream: str, journal: JournalReplica) -> bytes:
     named = orjson.dumps({"stream": stream, "epoch": journal.written_in.to_json(), "seq": journal.seq})
     return b"\n".join((named, journal.opening, bytes(journal.lines)))
 
 
-def read_journal(record: StreamRecord, body: bytes) -> Taken:
+def read_journal(record: StreamRecord, body: bytes) -> JournalSnapshot:
     """The journal that a record speaks of, for a new owner. Raises ValueError where the body is another or damaged."""
     if hashlib.sha256(body).hexdigest() != record.digest:
         raise ValueError(f"{len(body)} bytes that are not the {record.length} of the record")
@@ -97,4 +97,4 @@ def read_journal(record: StreamRecord, body: bytes) -> Taken:
     epoch = epoch_from_json(told["epoch"])
     if (told["stream"], epoch.number, epoch.owner, told["seq"]) != (record.stream, *record.progress):
         raise ValueError("the journal of something else")
-    return Taken(epoch, epoch.number + 1, opening, record.seq, lines)
+    return JournalSnapshot(epoch, epoch.number + 1, opening, record.seq, lines)

@@ -17,12 +17,12 @@ from node_agent.core.node.status import NodeStatus, Pool
 RANKS = 4
 
 
-def rank(stream: str, nodes: Iterable[NodeStatus]) -> list[NodeStatus]:
+def rendezvous_rank(stream: str, nodes: Iterable[NodeStatus]) -> list[NodeStatus]:
     """All nodes, the likeliest keeper first."""
     return sorted(nodes, key=lambda node: _weight(stream, node.instance_id), reverse=True)
 
 
-def choose_keepers(
+def choose_replicas(
     stream: str,
     peers: Iterable[NodeStatus],
     taken: Iterable[Pool],
@@ -35,7 +35,7 @@ def choose_keepers(
     node that generates, whose loss is likeliest to need them; slow: instance ids of those that do not acknowledge now.
     """
     able = [peer for peer in peers if peer.state in (NodeState.READY, NodeState.AT_RISK, NodeState.STARTING)]
-    ranked = rank(stream, able)
+    ranked = rendezvous_rank(stream, able)
     pools = Counter(taken)
     near = [peer for peer in ranked[:RANKS] if peer.instance_id not in slow]
     far = [peer for peer in ranked[RANKS:] if peer.instance_id not in slow]

@@ -62,7 +62,7 @@ def encode(kind: int, handle: int, number: int = 0, body: bytes | bytearray = b"
 
 
 @dataclass(frozen=True)
-class Opened:
+class FrameContents:
     """What an OPEN says. client: whose share of the keeper's room it takes, "" where that is not known."""
 
     stream: str
@@ -72,13 +72,13 @@ class Opened:
     lines: bytes
 
 
-def encode_open(handle: int, opened: Opened, seq: int) -> bytes:
+def encode_open(handle: int, opened: FrameContents, seq: int) -> bytes:
     """seq: the number of lines."""
     named = {"stream": opened.stream, "epoch": opened.epoch.to_json(), "client": opened.client}
     return encode(OPEN, handle, seq, b"\n".join((orjson.dumps(named), opened.opening, opened.lines)))
 
 
-def read_open(number: int, body: bytes) -> Opened:
+def read_open(number: int, body: bytes) -> FrameContents:
     """The body of an OPEN of `number` lines. Raises ValueError."""
     named, opening, lines = body.split(b"\n", 2)
     told = orjson.loads(named)
@@ -90,7 +90,7 @@ def read_open(number: int, body: bytes) -> Opened:
             raise ValueError("not the name of a stream or a client")
     if not stream or lines.count(b"\n") != number or not _ends_whole(lines):
         raise ValueError("not as many lines as it says")
-    return Opened(stream, epoch_from_json(told.get("epoch")), client, opening, lines)
+    return FrameContents(stream, epoch_from_json(told.get("epoch")), client, opening, lines)
 
 
 def check_append(first: int, lines: bytes) -> None:
@@ -115,15 +115,15 @@ CLOCK_PREFACE = b"SYNKTI-CLOCK/1 "
 (`core/common/request_auth`). It then closes the connection, and the owner makes another one."""
 
 MAX_PREFACE_BYTES = 512
-STAMPED = ("JOURNAL", "/")
+SIGNED_TARGET = ("JOURNAL", "/")
 """What the stamp is a signature of, in the place of an HTTP method and its target."""
 
 
-def session_key(key: bytes, client_nonce: str, server_nonce: str) -> bytes:
+def derive_connection_key(key: bytes, client_nonce: str, server_nonce: str) -> bytes:
     return hmac.new(key, f"journal {client_nonce} {server_nonce}".encode(), hashlib.sha256).digest()
 
 
-class Sealer:
+class FrameWriter:
     """Makes frames of one direction. side: who speaks, so that no frame can be sent back to its sender."""
 
     def __init__(self, key: bytes, side: bytes) -> None:
@@ -142,11 +142,11 @@ class Sealer:
         return hashlib.blake2b(messages, key=self._key, digest_size=_SIGNATURE_BYTES, person=place).digest()
 
 
-class Opener:
+class FrameReader:
     """Bytes of one direction in, messages out."""
 
     def __init__(self, key: bytes, side: bytes, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
-        self._sealer = Sealer(key, side)
+        self._sealer = FrameWriter(key, side)
         self._held = bytearray()
         self._wanted = _LENGTH.size  # so many bytes have to be here before there is anything new to see
         self._max = max_frame_bytes

@@ -20,7 +20,7 @@ _REMEMBERED = 4_096
 
 
 @dataclass
-class Redials:
+class ReconnectBackoff:
     """By the name of the peer. Instants are seconds of any clock that does not go back."""
 
     backoff: Backoff = REDIAL

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from node_agent.core.journal.epochs import Epoch
-from node_agent.core.replication.store_shares import Shares
+from node_agent.core.replication.store_shares import StoreShares
 
 LIFE_S = 300.0
 MAX_JOURNAL_BYTES = 8 * 1024 * 1024
@@ -71,7 +71,7 @@ class Ended(Enum):
 
 
 @dataclass
-class KeptJournal:
+class JournalReplica:
     """opening: what the stream began with, for whoever goes on; lines: `seq` of them; touched_at: unix seconds.
 
     epoch: below it everything is refused; written_in: the epoch of the lines, lower once the journal was taken;
@@ -100,7 +100,7 @@ class KeptJournal:
 
 
 @dataclass(frozen=True)
-class Taken:
+class JournalSnapshot:
     """A journal as its new owner gets it. written_in: the epoch of its lines; number: of the new owner's epoch.
 
     Of several the one written in the highest epoch counts, however long another is: an owner that was cut off may
@@ -114,13 +114,13 @@ class Taken:
     lines: bytes
 
 
-def best(taken: Sequence[Taken]) -> Taken:
+def newest(taken: Sequence[JournalSnapshot]) -> JournalSnapshot:
     """The journal that the client's events came from."""
     return max(taken, key=lambda one: (one.written_in, one.seq))
 
 
 @dataclass
-class Keeper:
+class ReplicaStore:
     """All that this node keeps, by stream id, in the order of the last line.
 
     max_bytes: of all journals; max_journal_bytes: of one, without its overhead; held_bytes: of all there are.
@@ -130,9 +130,9 @@ class Keeper:
     max_journal_bytes: int = MAX_JOURNAL_BYTES
     held_bytes: int = 0
     _finished_bytes: int = 0
-    _kept: OrderedDict[str, KeptJournal] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[str, JournalReplica] = field(default_factory=OrderedDict)
     _finished: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    _shares: Shares = field(default_factory=Shares)  # of clients, in what is not finished
+    _shares: StoreShares = field(default_factory=StoreShares)  # of clients, in what is not finished
     _expired: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _left: set[str] = field(default_factory=set)  # streams whose journals may be orphans
 
@@ -153,7 +153,7 @@ class Keeper:
         if known is not None and known.written_in == epoch and known.seq >= seq:
             known.orphan_since = None
             return known.seq
-        journal = KeptJournal(epoch, epoch, opening, seq, bytearray(lines), now, client or epoch.owner)
+        journal = JournalReplica(epoch, epoch, opening, seq, bytearray(lines), now, client or epoch.owner)
         self._make_room(journal, journal.size - (known.size if known else 0), len(opening) + len(lines), stream)
         self._drop(stream)
         self._kept[stream] = journal
@@ -199,7 +199,7 @@ class Keeper:
         else:
             self._shares.abandoned(journal.client, stream)
 
-    def _revive(self, stream: str, journal: KeptJournal) -> None:
+    def _revive(self, stream: str, journal: JournalReplica) -> None:
         """It has an owner: nothing may go but on its word."""
         journal.orphan_since = None
         if journal.ended is Ended.FINISHED:
@@ -234,7 +234,7 @@ class Keeper:
         journal = self._kept.get(stream)
         return journal is not None and journal.written_in == epoch
 
-    def orphans(self, now: float) -> Iterator[tuple[str, KeptJournal]]:
+    def orphans(self, now: float) -> Iterator[tuple[str, JournalReplica]]:
         """Unfinished journals whose owner is gone for ORPHAN_AFTER_S: their copies are nobody's to look after."""
         for stream in list(self._left):
             journal = self._kept.get(stream)
@@ -243,7 +243,7 @@ class Keeper:
             elif now - journal.orphan_since >= ORPHAN_AFTER_S:
                 yield stream, journal
 
-    def take(self, stream: str, owner: str, now: float) -> Taken | None:
+    def take(self, stream: str, owner: str, now: float) -> JournalSnapshot | None:
         """Give the journal to a new owner: from here on all older ones are refused. None where there is none.
 
         owner: a name of this takeover alone; a node that takes a stream twice is two owners.
@@ -256,12 +256,14 @@ class Keeper:
         journal.touched_at = journal.orphan_since = now
         self._left.add(stream)
         self._kept.move_to_end(stream)
-        return Taken(journal.written_in, journal.epoch.number, journal.opening, journal.seq, bytes(journal.lines))
+        return JournalSnapshot(
+            journal.written_in, journal.epoch.number, journal.opening, journal.seq, bytes(journal.lines)
+        )
 
     def has_expired(self, stream: str) -> bool:
         return stream in self._expired
 
-    def unfinished(self) -> Iterator[tuple[str, KeptJournal]]:
+    def unfinished(self) -> Iterator[tuple[str, JournalReplica]]:
         """What somebody may still need, when this node goes: first what nobody has abandoned."""
         for how in (None, Ended.ABANDONED):
             yield from ((stream, journal) for stream, journal in self._kept.items() if journal.ended is how)
@@ -274,7 +276,7 @@ class Keeper:
                 return
             self._let_go(stream)
 
-    def _make_room(self, journal: KeptJournal, more: int, without_overhead: int, stream: str) -> None:
+    def _make_room(self, journal: JournalReplica, more: int, without_overhead: int, stream: str) -> None:
         """Room for `more` bytes of a journal. Raises Refused where there is none to be made."""
         if without_overhead > self.max_journal_bytes:
             raise Refused(TOO_LARGE)
@@ -294,7 +296,7 @@ class Keeper:
                 raise Refused(SHARE)
             self._let_go(spare)
 
-    def _count(self, journal: KeptJournal, more: int) -> None:
+    def _count(self, journal: JournalReplica, more: int) -> None:
         self.held_bytes += more
         if journal.finished:
             self._finished_bytes += more

@@ -62,7 +62,7 @@ class Condition(Enum):
 
 
 @dataclass(eq=False, slots=True)
-class Copy:
+class Replica:
     """One keeper's. acked: the last line that it has for certain; leaving: its keeper goes, or may soon."""
 
     keeper: str
@@ -72,24 +72,24 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Open:
+class OpenReplica:
     """Send the whole journal to this copy's keeper."""
 
-    copy: Copy
+    copy: Replica
 
 
 @dataclass(frozen=True)
-class Forget:
+class DropReplica:
     """Tell this keeper that its copy is not needed."""
 
     keeper: str
 
 
-Instruction = Open | Forget
+Command = OpenReplica | DropReplica
 
 
 @dataclass(eq=False)
-class WriteAhead:
+class ReplicatedLog:
     """opening: what the stream began with; log: all its lines, which its machine writes; wanted: how many copies.
 
     seq: number of the last line; delivered: of the last whose event the client was sent; client: whose share of the
@@ -107,8 +107,8 @@ class WriteAhead:
     fenced: bool = False
     client: str = ""
     unkept: str = ""
-    copies: dict[str, Copy] = field(default_factory=dict)
-    _awaited: list[Copy] = field(default_factory=list)
+    copies: dict[str, Replica] = field(default_factory=dict)
+    _awaited: list[Replica] = field(default_factory=list)
     _unfit: set[str] = field(default_factory=set)  # keepers that refused it for good
     _without_room: set[str] = field(default_factory=set)  # keepers that had none, or this client had its share of it
     _reopened: Counter[str] = field(default_factory=Counter)
@@ -131,20 +131,20 @@ class WriteAhead:
         """The keepers that have every delivered line."""
         return [name for name, copy in self.copies.items() if copy.condition is Condition.SYNCED]
 
-    def acknowledged(self, copy: Copy, seq: int) -> None:
+    def acknowledged(self, copy: Replica, seq: int) -> None:
         """The keeper of this copy has all lines up to `seq`."""
         copy.acked = max(copy.acked, seq)
         if copy.condition is not Condition.SYNCED and copy.acked >= self.delivered:
             copy.condition = Condition.SYNCED
             self._sort_out()
 
-    def overdue(self, copy: Copy, seq: int) -> None:
+    def overdue(self, copy: Replica, seq: int) -> None:
         """The keeper of this copy did not acknowledge line `seq` in time."""
         if copy.acked < seq and copy.condition is not Condition.LATE:
             copy.condition = Condition.LATE
             self._sort_out()
 
-    def refused(self, keeper: str, why: str) -> list[Instruction]:
+    def refused(self, keeper: str, why: str) -> list[Command]:
         """A keeper would not have it: send all again after a gap, go elsewhere for lack of room, stop when stale."""
         copy = self.copies.get(keeper)
         if copy is None:
@@ -172,20 +172,20 @@ class WriteAhead:
         """Keepers that had no room are asked again."""
         self._without_room.clear()
 
-    def keep_nowhere(self, why: str) -> list[Instruction]:
+    def keep_nowhere(self, why: str) -> list[Command]:
         """No keeper is to have it from now on, and no event waits for one. why: in a word."""
         self.unkept, self.wanted = why, 0
         had = list(self.copies)
         self.copies.clear()
         self._sort_out()
-        return [Forget(keeper) for keeper in had]
+        return [DropReplica(keeper) for keeper in had]
 
     def lost(self, keeper: str) -> None:
         """The connection to the keeper is gone, and with it all that may be known of its copy."""
         if self.copies.pop(keeper, None) is not None:
             self._sort_out()
 
-    def review(self, ranked: Sequence[str], fit: Sequence[str]) -> list[Instruction]:
+    def review(self, ranked: Sequence[str], fit: Sequence[str]) -> list[Command]:
         """Replace what is late or leaving, from `ranked` keepers, the best first. fit: those that may stay keepers."""
         if self.fenced or not self.wanted:
             return []
@@ -197,7 +197,7 @@ class WriteAhead:
         refused = self._unfit | self._without_room
         able = [name for name in ranked if name not in self.copies and name not in refused]
         room = min(self.wanted - len(good), MAX_COPIES - len(self.copies))
-        opened: list[Instruction] = [self._open(name) for name in able[: max(0, room)]]
+        opened: list[Command] = [self._open(name) for name in able[: max(0, room)]]
         return opened + self._let_go()
 
     @property
@@ -206,7 +206,7 @@ class WriteAhead:
         good = sum(1 for copy in self.copies.values() if copy.condition is Condition.SYNCED and not copy.leaving)
         return good == len(self.copies) == self.wanted
 
-    def _let_go(self) -> list[Instruction]:
+    def _let_go(self) -> list[Command]:
         synced = [n for n, c in self.copies.items() if c.condition is Condition.SYNCED and not c.leaving]
         if len(synced) < self.wanted:
             return []
@@ -214,12 +214,12 @@ class WriteAhead:
         spare += synced[self.wanted :]
         for name in spare:
             self.lost(name)
-        return [Forget(name) for name in spare]
+        return [DropReplica(name) for name in spare]
 
-    def _open(self, keeper: str) -> Open:
-        copy = self.copies[keeper] = Copy(keeper, Condition.OPENING)
+    def _open(self, keeper: str) -> OpenReplica:
+        copy = self.copies[keeper] = Replica(keeper, Condition.OPENING)
         self._sort_out()
-        return Open(copy)
+        return OpenReplica(copy)
 
     def _sort_out(self) -> None:
         """An event waits for the copies in sync; where there are none, for those that are about to be."""

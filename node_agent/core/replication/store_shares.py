@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Shares:
+class StoreShares:
     """Bytes by client, and the streams that each has abandoned, in the order in which it did."""
 
     _bytes: Counter[str] = field(default_factory=Counter)

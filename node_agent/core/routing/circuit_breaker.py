@@ -18,7 +18,7 @@ TRIAL_S = 10.0
 """How long the one trial may take until another may be made: its end may never be reported."""
 
 
-class Breaker:
+class CircuitBreaker:
     """Of one peer. Instants are the caller's, in seconds."""
 
     __slots__ = ("_failures", "_open_s", "_open_until", "_trial_until")

@@ -37,7 +37,7 @@ def key_of(text: bytes) -> int:
     return int.from_bytes(blake2b(text, digest_size=KEY_BYTES).digest(), "little")
 
 
-class Ring(Generic[_Owner]):
+class HashRing(Generic[_Owner]):
     """Owners by name. Order of additions and removals does not matter."""
 
     def __init__(self) -> None:

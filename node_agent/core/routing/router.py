@@ -29,8 +29,8 @@ from typing import Protocol
 
 from node_agent.contract.states import NodeState
 from node_agent.core.node.status import IDLE, Load, NodeStatus, Pool
-from node_agent.core.routing.circuit_breaker import Breaker
-from node_agent.core.routing.hash_ring import Ring
+from node_agent.core.routing.circuit_breaker import CircuitBreaker
+from node_agent.core.routing.hash_ring import HashRing
 
 BOUND = 1.25
 SLACK = 4
@@ -46,7 +46,7 @@ FULL_KV = 0.98
 NEVER_FINE = -1.0
 
 
-class Loaded(Protocol):
+class LoadSource(Protocol):
     """Where a node's newest load is read: membership's Member."""
 
     load: Load
@@ -61,7 +61,7 @@ class Route:
     reason: str
 
 
-class Nowhere(Enum):
+class NoRoute(Enum):
     """Why there is no route."""
 
     NO_NODE = "no-node"
@@ -95,7 +95,7 @@ class Candidate:
 
     __slots__ = ("at_report", "breaker", "counted", "is_ready", "load", "name", "open", "source", "status", "version")
 
-    def __init__(self, status: NodeStatus, source: Loaded, breaker: Breaker, opened: int) -> None:
+    def __init__(self, status: NodeStatus, source: LoadSource, breaker: CircuitBreaker, opened: int) -> None:
         self.status = status
         self.name = status.instance_id
         self.is_ready = status.state is NodeState.READY
@@ -142,11 +142,11 @@ class OwnLoad:
         self.load_version += 1
 
 
-class Side:
+class ModelPool:
     """The nodes that serve one model, and how much they have to do together."""
 
     def __init__(self) -> None:
-        self.ring: Ring[Candidate] = Ring()
+        self.ring: HashRing[Candidate] = HashRing()
         self._order: list[Candidate] = []
         self._next = 0
         self._total = 0
@@ -186,10 +186,10 @@ class Router:
         self.own_load = OwnLoad()
         self._own_id = own_id
         self._candidates: dict[str, Candidate] = {}
-        self._sides: dict[str, Side] = {}
-        self._breakers: dict[str, Breaker] = {}
+        self._sides: dict[str, ModelPool] = {}
+        self._breakers: dict[str, CircuitBreaker] = {}
 
-    def renew(self, serving: Iterable[NodeStatus], sources: Mapping[str, Loaded], own: NodeStatus) -> None:
+    def renew(self, serving: Iterable[NodeStatus], sources: Mapping[str, LoadSource], own: NodeStatus) -> None:
         """These may serve now: to be called when membership's view or this node's own status is another one.
 
         serving: peers; sources: where each one's load is read; own: whatever its state.
@@ -204,7 +204,7 @@ class Router:
             if status.model:
                 by_model.setdefault(status.model, {})[candidate.name] = candidate
         self._candidates = candidates
-        self._sides = {model: self._sides.get(model) or Side() for model in by_model}
+        self._sides = {model: self._sides.get(model) or ModelPool() for model in by_model}
         for model, side in self._sides.items():
             side.renew(by_model[model])
         # This node's own is in no source; it goes with its engine: the next one begins anew.
@@ -214,7 +214,7 @@ class Router:
             if name in sources or (name == self._own_id and name in candidates)
         }
 
-    def _candidate(self, status: NodeStatus, source: Loaded) -> Candidate:
+    def _candidate(self, status: NodeStatus, source: LoadSource) -> Candidate:
         name = status.instance_id
         known = self._candidates.get(name)
         if known is not None and known.status.model == status.model and known.source is source:
@@ -222,7 +222,7 @@ class Router:
             known.is_ready = status.state is NodeState.READY
             return known
         opened = known.open if known is not None else 0
-        return Candidate(status, source, self._breakers.setdefault(name, Breaker()), opened)
+        return Candidate(status, source, self._breakers.setdefault(name, CircuitBreaker()), opened)
 
     # what happened
 
@@ -267,11 +267,11 @@ class Router:
         """Whether somebody serves it now; None: anything."""
         return bool(self._sides) if model is None else model in self._sides
 
-    def choose(self, request: Request, now: float) -> Route | Nowhere:
+    def choose(self, request: Request, now: float) -> Route | NoRoute:
         """The route for a request. now: seconds, of the clock that `failed` is told."""
         side = self._side(request.model)
         if side is None:
-            return Nowhere.NO_MODEL if self._sides else Nowhere.NO_NODE
+            return NoRoute.NO_MODEL if self._sides else NoRoute.NO_NODE
         side.recount()
         bound = side.bound
         if request.handed_to is not None:
@@ -285,9 +285,9 @@ class Router:
             chosen, reason = self._with_key(near, side, request, now, bound)
         if chosen is None:
             chosen, reason = self._last_resort(side, request), "last-resort"
-        return self._take(chosen, reason, request, now) if chosen is not None else Nowhere.FULL
+        return self._take(chosen, reason, request, now) if chosen is not None else NoRoute.FULL
 
-    def _side(self, model: str | None) -> Side | None:
+    def _side(self, model: str | None) -> ModelPool | None:
         if model is not None:
             return self._sides.get(model)
         return max(self._sides.values(), key=lambda side: len(side.ring), default=None)
@@ -302,7 +302,7 @@ class Router:
             return False
         return request.able is None or request.able(candidate.status)
 
-    def _last_resort(self, side: Side, request: Request) -> Candidate | None:
+    def _last_resort(self, side: ModelPool, request: Request) -> Candidate | None:
         left = [candidate for candidate in side.in_turn() if self._may_ask(candidate, request)]
         if not request.last_resort and any(candidate.breaker.is_closed for candidate in left):
             return None  # those are full: that is no breaker's doing
@@ -323,7 +323,7 @@ class Router:
                 return few
         return next((few[:NEAR] for few in kinds if few), [])
 
-    def _without_key(self, side: Side, request: Request, now: float, bound: float) -> tuple[Candidate | None, str]:
+    def _without_key(self, side: ModelPool, request: Request, now: float, bound: float) -> tuple[Candidate | None, str]:
         own = self._candidates.get(self._own_id)
         order = side.in_turn()
         if own is not None and own.name in side.ring:
@@ -335,7 +335,7 @@ class Router:
         return min(near, key=Candidate.in_flight, default=None), "least-loaded"
 
     def _with_key(
-        self, near: list[Candidate], side: Side, request: Request, now: float, bound: float
+        self, near: list[Candidate], side: ModelPool, request: Request, now: float, bound: float
     ) -> tuple[Candidate | None, str]:
         if not near:
             return None, ""

@@ -35,16 +35,16 @@ import orjson
 
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
 from node_agent.core.continuation import method, requests
-from node_agent.core.continuation.method import Choice, Way
-from node_agent.core.journal.epochs import Run
-from node_agent.core.journal.token_history import Journal
+from node_agent.core.continuation.method import ContinuationMethod, MethodChoice
+from node_agent.core.journal.epochs import EpochRange
+from node_agent.core.journal.token_history import TokenHistory
 from node_agent.core.openai import chunks, logprobs, prompt_echo, sse
 from node_agent.core.openai.chunks import COMPLETE_REASONS
-from node_agent.core.openai.generation_request import Generation, Kind
+from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest
 from node_agent.core.streams import chunk_template
 from node_agent.core.streams.chunk_template import Compare, as_event
-from node_agent.core.streams.delivered_state import Account
-from node_agent.core.streams.state import LOST_EVENT, EngineRequest, GoesOn, StreamState
+from node_agent.core.streams.delivered_state import DeliveredState
+from node_agent.core.streams.state import LOST_EVENT, Continuable, EngineRequest, StreamState
 
 _MAX_LESSONS = 8
 """Templates learned of one engine: one whose chunks differ each time is read in full."""
@@ -54,30 +54,32 @@ _OVER = (StreamState.COMPLETE, StreamState.LOST, StreamState.BETWEEN)
 _MAY_ASK = (StreamState.WAITING, StreamState.LOST, StreamState.BETWEEN)
 
 
-class StreamMachine(Account, GoesOn):
+class ChunkStream(DeliveredState, Continuable):
     """See the module.
 
     lost_why: in a word, what happened to the last engine; lost_error: the error event that it ended with, b"" where
     there was none; chosen: the way that the current engine goes on, None where it answers the whole request.
     """
 
-    def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run] = ()) -> None:
+    def __init__(self, generation: GenerationRequest, stream_id: str, runs: Sequence[EpochRange] = ()) -> None:
         super().__init__(generation, stream_id, runs)
         self.state = StreamState.WAITING
         self.lost_why = ""
         self.lost_error = b""
-        self.chosen: Choice | None = None
-        self._way: Way | None = None  # of the current engine; None: it answers the whole request
+        self.chosen: MethodChoice | None = None
+        self._way: ContinuationMethod | None = None  # of the current engine; None: it answers the whole request
         self._choice: int | None = None  # the one that the current engine continues; None: it answers the whole request
         self._parser = sse.SseParser()
         self._template: Compare | None = None
         self._compare: Compare | None = None  # the template, while the next event may be one that it matches
         self._lessons = 0
         self._base_offset = 0
-        self._texts: prompt_echo.Texts | None = None  # of prompts, while the current engine is asked for nothing else
+        self._texts: prompt_echo.PromptTextCollector | None = (
+            None  # of prompts, while the current engine is asked for nothing else
+        )
         self._piece: range | None = None  # the ids of the piece that is asked for: `length` at its end is no end
 
-    def way_at(self, able: Collection[str]) -> Choice | None:
+    def way_at(self, able: Collection[str]) -> MethodChoice | None:
         if not self._was_heard or self.generation.in_one_piece:
             return None  # the same request again is exact, whatever its state is made of
         if not self._generated:
@@ -99,7 +101,7 @@ class StreamMachine(Account, GoesOn):
         self.lost_error = b""
         self.state = StreamState.WAITING
         if prompt_echo.is_unknown(self.generation):
-            self._texts = prompt_echo.Texts(self.generation.prompt_count)
+            self._texts = prompt_echo.PromptTextCollector(self.generation.prompt_count)
             return EngineRequest(self.generation.kind.value, prompt_echo.echo_body(self.generation))
         self._attempts += 1
         chosen = self.chosen = self.way_at(able)
@@ -113,10 +115,10 @@ class StreamMachine(Account, GoesOn):
         self._base_offset = self._offset(choice)
         return EngineRequest(path, body)
 
-    def _rest(self, choice: int, way: Way) -> tuple[str, bytes]:
+    def _rest(self, choice: int, way: ContinuationMethod) -> tuple[str, bytes]:
         """The path and the body of the request for what a choice lacks; its journal is where that begins."""
         generation, journal, begun = self.generation, self.journals[choice], choice in self._begun
-        if way is Way.REWIND:
+        if way is ContinuationMethod.REWIND:
             body = requests.rewind(generation, choice, journal, begun=begun)
             if generation.max_tokens is None:
                 self._piece = range(len(journal.ids), len(journal.ids) + requests.piece(journal))
@@ -223,7 +225,7 @@ class StreamMachine(Account, GoesOn):
         self._compare, self.state = None, StreamState.BETWEEN
         return b""
 
-    def _text_of_prompt(self, texts: prompt_echo.Texts, choice: Mapping[str, Any]) -> bytes:
+    def _text_of_prompt(self, texts: prompt_echo.PromptTextCollector, choice: Mapping[str, Any]) -> bytes:
         try:
             told = texts.take(choice)
         except ValueError:
@@ -255,7 +257,7 @@ class StreamMachine(Account, GoesOn):
         if not ids:
             return True
         if known is not None:
-            return self._way in (None, Way.REWIND) or known == tuple(ids)
+            return self._way in (None, ContinuationMethod.REWIND) or known == tuple(ids)
         self.journals[index].prompt_ids = tuple(ids)
         self._share_prompts()
         return True
@@ -285,7 +287,7 @@ class StreamMachine(Account, GoesOn):
         if self._hides(index, choice) and chunks.hide_reasoning(choice) and not choice.get("finish_reason"):
             return b""
         if not self.generation.wants_ids:
-            chunks.strip_ids(chunk, echoes=kind is Kind.COMPLETION and bool(self.generation.body.get("echo")))
+            chunks.strip_ids(chunk, echoes=kind is ApiRoute.COMPLETION and bool(self.generation.body.get("echo")))
         if is_parsed or not ids:
             extra["chunk"] = chunk  # a role alone, too, or what no engine of ours would say: kept as it is
         elif (told := choice.get("logprobs")) is not None:
@@ -311,7 +313,7 @@ class StreamMachine(Account, GoesOn):
             chunk.update(self.events.frame)
         return {}
 
-    def _repeated(self, journal: Journal, choice: Mapping[str, Any], text: str) -> bytes:
+    def _repeated(self, journal: TokenHistory, choice: Mapping[str, Any], text: str) -> bytes:
         """A choice that the client has, in a request that was asked again whole for the others."""
         if choice.get("finish_reason") is not None and text != journal.text:
             return self.lose("diverged")
@@ -350,18 +352,20 @@ class StreamMachine(Account, GoesOn):
         return self._event(made, index, text, said)
 
     @property
-    def _form(self) -> Kind:
+    def _form(self) -> ApiRoute:
         """The route that the current engine answers on."""
-        return Kind.COMPLETION if self._way is Way.REWIND else self.generation.kind
+        return ApiRoute.COMPLETION if self._way is ContinuationMethod.REWIND else self.generation.kind
 
     def _logprobs_after_cut(self, told: dict[str, Any], skip: int) -> dict[str, Any]:
-        if self._way is Way.REWIND:
+        if self._way is ContinuationMethod.REWIND:
             return logprobs.after_cut(told, skip, self._base_offset, self.generation)
         return logprobs.without_first(told, skip, self._base_offset)
 
     def _check_level(self, index: int) -> None:
         """An answer that ends before it has repeated all that was delivered is another one. Raises ValueError."""
-        if self._way is not Way.REWIND and not (self.journals[index].is_level and self._deltas[index].is_level):
+        if self._way is not ContinuationMethod.REWIND and not (
+            self.journals[index].is_level and self._deltas[index].is_level
+        ):
             raise ValueError("the continuation ends before what was delivered")
 
     # events like the one before

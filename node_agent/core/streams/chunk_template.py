@@ -28,7 +28,7 @@ None where the event is another, or more than one.
 
 
 @dataclass(frozen=True)
-class Template:
+class ChunkTemplate:
     """An engine's event is head + text + middle + id + tail; the client's is its number + before + text + behind."""
 
     head: bytes
@@ -63,7 +63,7 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
-def learn(chunk: bytes, text: str, token: int, told: bytes) -> Template | None:
+def learn(chunk: bytes, text: str, token: int, told: bytes) -> ChunkTemplate | None:
     """From an engine's chunk with one text and one id, and the client's chunk for it; None where it is no example."""
     written = text.encode()
     theirs, ours = _around(chunk, written), _around(told, written)
@@ -73,7 +73,7 @@ def learn(chunk: bytes, text: str, token: int, told: bytes) -> Template | None:
     if not number or number in before_id:
         return None
     middle = before_id + b'"token_ids":['
-    return Template(_DATA + theirs[0], middle, b"]" + tail + _END, b"\n" + _DATA + ours[0], ours[1] + _END)
+    return ChunkTemplate(_DATA + theirs[0], middle, b"]" + tail + _END, b"\n" + _DATA + ours[0], ours[1] + _END)
 
 
 def as_event(chunk: bytes) -> bytes:

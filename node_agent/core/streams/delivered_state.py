@@ -15,22 +15,22 @@ from typing import Any
 
 import orjson
 
-from node_agent.core.journal.epochs import Run
-from node_agent.core.journal.records import Line, PlainLine, read_plain_lines, write_line
-from node_agent.core.journal.token_history import Journal
+from node_agent.core.journal.epochs import EpochRange
+from node_agent.core.journal.records import Record, TokenRecord, read_plain_lines, write_line
+from node_agent.core.journal.token_history import TokenHistory
 from node_agent.core.openai import chunks, logprobs, prompt_echo
-from node_agent.core.openai.generation_request import Generation
-from node_agent.core.streams.delta_tracker import Deltas
-from node_agent.core.streams.sse_writer import Events
+from node_agent.core.openai.generation_request import GenerationRequest
+from node_agent.core.streams.delta_tracker import DeltaTracker
+from node_agent.core.streams.sse_writer import SseWriter
 
 
-class Account:
+class DeliveredState:
     """events: those of the client; journals: one for each choice; log: the journal's lines."""
 
-    def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run] = ()) -> None:
+    def __init__(self, generation: GenerationRequest, stream_id: str, runs: Sequence[EpochRange] = ()) -> None:
         self.generation = generation
-        self.events = Events(generation, stream_id, runs)
-        self.journals = [Journal(generation.held_back, generation.told_ids) for _ in range(generation.choices)]
+        self.events = SseWriter(generation, stream_id, runs)
+        self.journals = [TokenHistory(generation.held_back, generation.told_ids) for _ in range(generation.choices)]
         self.log = bytearray()
         self._plain_choice = 0
         self._plain_lines = 0  # the last of the log, not yet in their journal
@@ -42,7 +42,7 @@ class Account:
         self._echoed: set[int] = set()  # choices of a chat whose echo the client has
         self._prompted: set[int] = set()  # choices whose prompt ids are in a line
         self._offsets = [logprobs.Offsets() for _ in self.journals]
-        self._deltas = [Deltas() for _ in self.journals]
+        self._deltas = [DeltaTracker() for _ in self.journals]
         self._kept_back: set[int] = set()  # choices of which a parser had an id and said nothing
         self._usage_sent = False
         self._usage_told: Mapping[str, Any] = {}  # by the last engine that went on
@@ -133,17 +133,17 @@ class Account:
         self._plain_from = len(self.log)
         return self.events.numbered(chunk)
 
-    def read_line(self, line: Line | PlainLine) -> bytes:
+    def read_line(self, line: Record | TokenRecord) -> bytes:
         """Account for a line of this stream's journal; its event, made again. Raises ValueError."""
         if not 0 <= line.choice < len(self.journals):
             raise ValueError(f"a line of choice {line.choice}")
-        if isinstance(line, PlainLine):
+        if isinstance(line, TokenRecord):
             journal = self.journals[line.choice]
             journal.append_plain([line.token], [line.text])
             return self.events.numbered(self.events.made(journal, line.choice, line.text, [line.token], {}))
         return self._read_full(line)
 
-    def _read_full(self, line: Line) -> bytes:
+    def _read_full(self, line: Record) -> bytes:
         extra, journal = line.extra or {}, self.journals[line.choice]
         self.events.frame = extra.get("frame", self.events.frame)
         if (echoes := extra.get("echoes")) is not None:

@@ -21,7 +21,7 @@ _TEXTUAL = frozenset({"role", "content", "tool_calls", *_REASONING})
 
 
 @dataclass
-class _Growing:
+class _AppendOnlyText:
     """A text that the client has, and how far the current engine is in it."""
 
     text: str = ""
@@ -42,14 +42,14 @@ class _Growing:
 class _Call:
     name: str
     named: bool = True  # by the current engine
-    arguments: _Growing = field(default_factory=_Growing)
+    arguments: _AppendOnlyText = field(default_factory=_AppendOnlyText)
 
 
-class Deltas:
+class DeltaTracker:
     """One choice's."""
 
     def __init__(self) -> None:
-        self._reasoning = _Growing()
+        self._reasoning = _AppendOnlyText()
         self._calls: dict[int, _Call] = {}
 
     @property

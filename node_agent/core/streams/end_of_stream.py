@@ -14,10 +14,10 @@ Source of the last events: vLLM 0.32, `entrypoints/openai/responses`, `entrypoin
 from __future__ import annotations
 
 from node_agent.core.openai import sse
-from node_agent.core.openai.generation_request import Kind
+from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.streams.state import LOST_EVENT
 
-LAST_EVENTS = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"message_stop"})
+TERMINAL_EVENTS = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"message_stop"})
 _OF_ANTHROPIC = b'{"type":"error"'
 _LOST_BEGINS = b"event: " + LOST_EVENT
 
@@ -28,19 +28,19 @@ def error_event(path: str, error: bytes) -> bytes:
     Anthropic's clients skip events without a name of theirs, and would take the stream's end for the answer's. An
     engine that refuses what it cannot read does so in OpenAI's form there, too.
     """
-    if path != Kind.MESSAGES.value:
+    if path != ApiRoute.MESSAGES.value:
         return sse.message(error)
     return sse.named(b"error", error if error.startswith(_OF_ANTHROPIC) else error[:-1] + b',"type":"error"}')
 
 
 def passed_on(path: str, error: bytes) -> bytes:
     """The last events of a stream that its engine ended with an error of the request: as the engine sends them."""
-    if path in (Kind.CHAT.value, Kind.COMPLETION.value):
+    if path in (ApiRoute.CHAT.value, ApiRoute.COMPLETION.value):
         return sse.message(error) + sse.message(sse.DONE)
     return sse.named(b"error", error)
 
 
-class Ending:
+class EndOfStreamDetector:
     """Of a stream that is only passed on. Feed it what passes.
 
     why_lost: why the stream is not whole as it stands, None where it is.
@@ -63,6 +63,6 @@ class Ending:
             if name == LOST_EVENT:
                 self.why_lost = payload.decode("ascii", "replace")
                 return data.partition(_LOST_BEGINS)[0]
-            if payload == sse.DONE or name in LAST_EVENTS:
+            if payload == sse.DONE or name in TERMINAL_EVENTS:
                 self.why_lost = None
         return data

@@ -40,7 +40,7 @@ _OF_THE_MOMENT = frozenset({
 
 
 @dataclass
-class _Passage:
+class _DeliveredEvent:
     """shape: the event without what grows and without its number; text: None of a whole event; entries: logprobs."""
 
     shape: Event
@@ -48,11 +48,11 @@ class _Passage:
     entries: list[Event] = field(default_factory=list)
 
 
-class Passages:
+class EventReplay:
     """Feed it each engine's events with `unseen`; `retell` before every engine but the first."""
 
     def __init__(self) -> None:
-        self._told: list[_Passage] = []
+        self._told: list[_DeliveredEvent] = []
         self._names: dict[Any, Any] = {}  # what the current engine calls something -> what the first one did
         self._number: int | None = None  # of the last event that the client has
         self._is_again = False
@@ -91,7 +91,7 @@ class Passages:
             self._know_logprobs(event)
         shape = {key: event[key] for key in event if key != _NUMBER}
         if self._at == len(self._told):
-            self._told.append(_Passage(shape))
+            self._told.append(_DeliveredEvent(shape))
             self._at += 1
             return event
         passage = self._told[self._at]
@@ -123,7 +123,7 @@ class Passages:
             return None
         return _grown(event, holder, key, text[overlap:], entries[known_entries:])
 
-    def _text_passage(self, shape: Event) -> _Passage:
+    def _text_passage(self, shape: Event) -> _DeliveredEvent:
         """The passage that a text with this shape belongs to, a new one where the client has none of it."""
         if self._at < len(self._told):
             passage = self._told[self._at]
@@ -131,7 +131,7 @@ class Passages:
                 return passage
             self._leave_text()
         if self._at == len(self._told):
-            self._told.append(_Passage(shape, ""))
+            self._told.append(_DeliveredEvent(shape, ""))
             return self._told[-1]
         passage = self._told[self._at]
         if passage.text is None:
@@ -145,7 +145,7 @@ class Passages:
             self._at += 1
             self._text_at = self._entries_at = 0
 
-    def _is_read(self, passage: _Passage) -> bool:
+    def _is_read(self, passage: _DeliveredEvent) -> bool:
         return passage.text is not None and self._text_at == len(passage.text)
 
     def _know_logprobs(self, event: Event) -> None:

@@ -35,19 +35,19 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import ContinuationImpossible, InvalidTransition
-from node_agent.core.continuation.method import Choice, Way
+from node_agent.core.continuation.method import ContinuationMethod, MethodChoice
 from node_agent.core.continuation.requests import FORCED_IDS, RESUME_IDS, TELL_IDS
 from node_agent.core.continuation.timeouts import MAX_FIRST_TOKEN_S
-from node_agent.core.journal.epochs import Run
-from node_agent.core.journal.records import Line, PlainLine, write_line
+from node_agent.core.journal.epochs import EpochRange
+from node_agent.core.journal.records import Record, TokenRecord, write_line
 from node_agent.core.journal.token_history import NO_MARK
 from node_agent.core.openai import sse
 from node_agent.core.openai.chunks import COMPLETE_REASONS
-from node_agent.core.openai.generation_request import APART, Generation, Kind
-from node_agent.core.streams.end_of_stream import LAST_EVENTS
-from node_agent.core.streams.event_replay import Passages
-from node_agent.core.streams.sse_writer import Events
-from node_agent.core.streams.state import LOST_EVENT, EngineRequest, GoesOn, StreamState
+from node_agent.core.openai.generation_request import APART, ApiRoute, GenerationRequest
+from node_agent.core.streams.end_of_stream import TERMINAL_EVENTS
+from node_agent.core.streams.event_replay import EventReplay
+from node_agent.core.streams.sse_writer import SseWriter
+from node_agent.core.streams.state import LOST_EVENT, Continuable, EngineRequest, StreamState
 
 IDS_EVENT = b"synkti-ids"
 PROMPT_EVENT = b"synkti-prompt"
@@ -65,7 +65,7 @@ _MAY_ASK = (StreamState.WAITING, StreamState.LOST)
 _REASON = "only the engine's parsers make these events, and they have to read every id"
 
 
-class Retelling(GoesOn):
+class EventStream(Continuable):
     """See the module; the shell that has connections uses it as it uses a `core/streams/chunk_stream.StreamMachine`.
 
     events: those of the client; log: the journal's lines; lost_why: in a word, what happened to the last engine;
@@ -73,17 +73,17 @@ class Retelling(GoesOn):
     goes on, None where it answers the whole request.
     """
 
-    def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run] = ()) -> None:
+    def __init__(self, generation: GenerationRequest, stream_id: str, runs: Sequence[EpochRange] = ()) -> None:
         self.generation = generation
-        self.events = Events(generation, stream_id, runs)
+        self.events = SseWriter(generation, stream_id, runs)
         self.log = bytearray()
         self.state = StreamState.WAITING
         self.lost_why = ""
         self.lost_error = b""
-        self.chosen: Choice | None = None
+        self.chosen: MethodChoice | None = None
         self.attempts = 0
         self._parser = sse.SseParser()
-        self._passages = Passages()
+        self._passages = EventReplay()
         self._was_heard = False  # the client has more than the opening
         self._prompt: str | None = None
         self._prompts = 0  # told by the current engine: one for each generation
@@ -108,16 +108,16 @@ class Retelling(GoesOn):
         """Ids generated so far, as far as engines told them."""
         return len(self._ids)
 
-    def way_at(self, able: Collection[str]) -> Choice | None:
+    def way_at(self, able: Collection[str]) -> MethodChoice | None:
         if not self._was_heard:
             return None
         if not self._is_single:
             raise ContinuationImpossible("the engine called tools by itself, and their results are known to it alone")
         if not self._was_told:
             raise ContinuationImpossible("the engine, which has no plug-in, reported no token ids")
-        for way in (Way.RESUME, Way.FORCED):
+        for way in (ContinuationMethod.RESUME, ContinuationMethod.FORCED):
             if way.value in able:
-                return Choice(way, _REASON)
+                return MethodChoice(way, _REASON)
         raise ContinuationImpossible(_REASON)
 
     def silence_s(self, by_pace: float) -> float | None:
@@ -151,7 +151,7 @@ class Retelling(GoesOn):
             self._was_told = False
             self._prompt, self._written, self._settled = None, 0, 0
         else:
-            told |= {(RESUME_IDS if chosen.way is Way.RESUME else FORCED_IDS): self._ids, APART: 1}
+            told |= {(RESUME_IDS if chosen.way is ContinuationMethod.RESUME else FORCED_IDS): self._ids, APART: 1}
         extra = self.generation.body.get("vllm_xargs") or {}
         body = {**self.generation.as_asked, "vllm_xargs": {**extra, **told}}
         return EngineRequest(self.generation.kind.value, orjson.dumps(body))
@@ -226,7 +226,7 @@ class Retelling(GoesOn):
         self._is_past_opening = self._is_past_opening or told.get("type") not in _OPENINGS
         if name == b"message_delta":
             self._is_stopped = told["delta"].get("stop_reason") is not None
-        is_last = name in LAST_EVENTS
+        is_last = name in TERMINAL_EVENTS
         if is_last and not self._may_end:
             return self.lose("end-without-finish")
         new = self._passages.unseen(told)
@@ -242,7 +242,7 @@ class Retelling(GoesOn):
     @property
     def _may_end(self) -> bool:
         """Whether the generation ended by itself: without the plug-in only a message's stop_reason shows it."""
-        if self.generation.kind is Kind.MESSAGES and not self._is_stopped:
+        if self.generation.kind is ApiRoute.MESSAGES and not self._is_stopped:
             return False
         return self._finish is not None or not self._was_told
 
@@ -265,9 +265,9 @@ class Retelling(GoesOn):
 
     # from the journal
 
-    def read_line(self, line: Line | PlainLine) -> bytes:
+    def read_line(self, line: Record | TokenRecord) -> bytes:
         """Account for a line of this stream's journal; its event, made again. Raises ValueError."""
-        if isinstance(line, PlainLine) or not line.extra or not isinstance(line.extra.get("chunk"), dict):
+        if isinstance(line, TokenRecord) or not line.extra or not isinstance(line.extra.get("chunk"), dict):
             raise ValueError("a line of another kind of stream")
         self._prompt = line.extra.get("prompt", self._prompt)
         self._is_single = not line.extra.get("several")
@@ -277,7 +277,7 @@ class Retelling(GoesOn):
         event, name = line.extra["chunk"], str(line.extra.get("name", "")).encode()
         if self._passages.unseen(event) is None:
             raise ValueError("an event that was told before")
-        if name in LAST_EVENTS:
+        if name in TERMINAL_EVENTS:
             self.state = StreamState.FINISHED
         return self._numbered(name, event)
 

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from node_agent.core.journal.epochs import Run
+from node_agent.core.journal.epochs import EpochRange
 from node_agent.core.journal.records import read_lines
-from node_agent.core.openai.generation_request import Generation
-from node_agent.core.streams.chunk_stream import StreamMachine
-from node_agent.core.streams.event_stream import Retelling
+from node_agent.core.openai.generation_request import GenerationRequest
+from node_agent.core.streams.chunk_stream import ChunkStream
+from node_agent.core.streams.event_stream import EventStream
 
-Machine = StreamMachine | Retelling
+Machine = ChunkStream | EventStream
 
 
-def begun(generation: Generation, stream_id: str, runs: Sequence[Run] = ()) -> Machine:
+def new_stream(generation: GenerationRequest, stream_id: str, runs: Sequence[EpochRange] = ()) -> Machine:
     """runs: who owns the stream (`core/journal/epochs`)."""
-    make = Retelling if generation.kind.speaks_in_events else StreamMachine
+    make = EventStream if generation.kind.speaks_in_events else ChunkStream
     return make(generation, stream_id, runs)
 
 
-def resumed(
-    generation: Generation, stream_id: str, written: bytes, after: int, runs: Sequence[Run] = ()
+def restore_stream(
+    generation: GenerationRequest, stream_id: str, written: bytes, after: int, runs: Sequence[EpochRange] = ()
 ) -> tuple[Machine, bytes]:
     """A stream made from its journal, and the events behind `after` that its client lacks. Raises ValueError.
 
     runs: of the stream (see `core/journal/epochs`), the new owner's included.
     """
-    machine = begun(generation, stream_id, runs)
-    return machine, read_back(machine, written, after)
+    machine = new_stream(generation, stream_id, runs)
+    return machine, replay_journal(machine, written, after)
 
 
-def read_back(machine: Machine, written: bytes, after: int) -> bytes:
-    """As `resumed`, into a machine that is new."""
+def replay_journal(machine: Machine, written: bytes, after: int) -> bytes:
+    """As `restore_stream`, into a machine that is new."""
     events = []
     for line in read_lines(written):
         event = machine.read_line(line)

@@ -8,15 +8,15 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import InvalidTransition
-from node_agent.core.journal.epochs import Run, event_id_suffix
-from node_agent.core.journal.token_history import Journal
+from node_agent.core.journal.epochs import EpochRange, event_id_suffix
+from node_agent.core.journal.token_history import TokenHistory
 from node_agent.core.openai import chunks, sse
-from node_agent.core.openai.generation_request import Generation
+from node_agent.core.openai.generation_request import GenerationRequest
 
 _FRAME = ("id", "object", "created", "model")
 
 
-class Events:
+class SseWriter:
     """Makes one stream's events. seq: the number of the last; frame: what all chunks have in common, once known.
 
     generation: what was asked, of which the texts of prompts may be learned later.
@@ -25,7 +25,7 @@ class Events:
     events' ids; without them an event is what a stock vLLM sends (`core/openai/client_headers`).
     """
 
-    def __init__(self, generation: Generation, stream_id: str, runs: Sequence[Run]) -> None:
+    def __init__(self, generation: GenerationRequest, stream_id: str, runs: Sequence[EpochRange]) -> None:
         self.runs = runs
         self.seq = 0
         self.shows_ids = True
@@ -71,7 +71,7 @@ class Events:
 
     def made(
         self,
-        journal: Journal,
+        journal: TokenHistory,
         index: int,
         text: str,
         ids: list[int],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from node_agent.contract.errors import ContinuationImpossible
-from node_agent.core.continuation.method import Choice
+from node_agent.core.continuation.method import MethodChoice
 
 LOST_EVENT = b"synkti-lost"
 """With this event an engine node gives a stream back to its entry; its data says why: handoff, reset, silence, ..."""
@@ -34,11 +34,11 @@ class EngineRequest:
     body: bytes
 
 
-class GoesOn(ABC):
+class Continuable(ABC):
     """An answer that another engine may be asked to go on with."""
 
     @abstractmethod
-    def way_at(self, able: Collection[str]) -> Choice | None:
+    def way_at(self, able: Collection[str]) -> MethodChoice | None:
         """How an engine whose node advertises `able` would go on; None where it is asked the whole request.
 
         Raises ContinuationImpossible where it could not.

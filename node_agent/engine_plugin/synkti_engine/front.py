@@ -35,7 +35,7 @@ def _with_telling(load: Function) -> Function:
     is more routes; this has none, and whoever installed the plug-in allowed it."""
 
     def load_endpoint_plugins(*args: Any, **kwargs: Any) -> list[Any]:
-        return [*load(*args, **kwargs), telling.TellingEndpoint()]
+        return [*load(*args, **kwargs), telling.TokenIdEndpoint()]
 
     return load_endpoint_plugins
 
@@ -43,11 +43,11 @@ def _with_telling(load: Function) -> Function:
 def _noted(generate: Function) -> Function:
     def noted(self: AsyncLLM, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = generate(self, prompt, sampling_params, *args, **kwargs)
-        if not (sampling_params.extra_args or {}).get(TELL_IDS) or (told := telling.current.get()) is None:
+        if not (sampling_params.extra_args or {}).get(TELL_IDS) or (told := telling.current_emitter.get()) is None:
             return outputs
         try:
             cumulative = sampling_params.output_kind == RequestOutputKind.CUMULATIVE
-            return telling.follow(outputs, told, choices=sampling_params.n, cumulative=cumulative)
+            return telling.emit_for(outputs, told, choices=sampling_params.n, cumulative=cumulative)
         except BadArguments as bad:
             raise VLLMValidationError(str(bad), parameter="vllm_xargs") from bad
 

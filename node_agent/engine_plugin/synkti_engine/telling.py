@@ -53,7 +53,7 @@ def _event(name: str, data: Any) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
-class Telling:
+class TokenIdEmitter:
     """What one request's reader has not been told yet; no more than one answer's ids. push: tells it by itself."""
 
     def __init__(self, push: Callable[[], Awaitable[None]]) -> None:
@@ -99,12 +99,12 @@ class Telling:
             self._ids = []
 
 
-current: ContextVar[Telling | None] = ContextVar("synkti_telling", default=None)
+current_emitter: ContextVar[TokenIdEmitter | None] = ContextVar("synkti_telling", default=None)
 """Of the HTTP request that the running task serves; None outside of one."""
 
 
-def follow(
-    outputs: AsyncGenerator[Any, None], telling: Telling, *, choices: int, cumulative: bool
+def emit_for(
+    outputs: AsyncGenerator[Any, None], telling: TokenIdEmitter, *, choices: int, cumulative: bool
 ) -> AsyncGenerator[Any, None]:
     """The outputs of a generation, each noted before it is handed on. cumulative: each tells all ids so far.
 
@@ -115,7 +115,7 @@ def follow(
 
 
 async def _followed(
-    outputs: AsyncGenerator[Any, None], telling: Telling, cumulative: bool
+    outputs: AsyncGenerator[Any, None], telling: TokenIdEmitter, cumulative: bool
 ) -> AsyncGenerator[Any, None]:
     told = 0
     is_first = True
@@ -136,7 +136,7 @@ async def _followed(
         telling.end()
 
 
-class TellingMiddleware:
+class TokenIdMiddleware:
     """Puts what is noted between the events of an answer. A pure ASGI application: no task or queue is between."""
 
     def __init__(self, app: App) -> None:
@@ -147,18 +147,18 @@ class TellingMiddleware:
             await self.app(scope, receive, send)
             return
         between = _Between(send)
-        before = current.set(between.telling)
+        before = current_emitter.set(between.telling)
         try:
             await self.app(scope, receive, between)
         finally:
-            current.reset(before)
+            current_emitter.reset(before)
 
 
 class _Between:
     """The `send` of one request. open: its answer is a stream that goes on; tail: its last two bytes so far."""
 
     def __init__(self, send: Send) -> None:
-        self.telling = Telling(self._push)
+        self.telling = TokenIdEmitter(self._push)
         self._send = send
         self._open = False
         self._tail = b""
@@ -190,14 +190,14 @@ def _is_event_stream(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     return any(name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
 
 
-class TellingEndpoint:
+class TokenIdEndpoint:
     """What vLLM calls an endpoint plug-in; this one has no endpoint, and adds the middleware to the server's app."""
 
     name = "synkti"
     required_tasks = None
 
     def attach_router(self, app: Any) -> None:
-        app.add_middleware(TellingMiddleware)
+        app.add_middleware(TokenIdMiddleware)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Nothing of it is in the app's state."""

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.core.routing.admission import Admission, Refused, Ticket
-from node_agent.core.routing.router import Nowhere, Request, Route
-from node_agent.ports import DoorRequest
+from node_agent.core.routing.router import NoRoute, Request, Route
+from node_agent.ports import ServerRequest
 from node_agent.runtime.client_api.buffered_request import ClientGone
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.node.context import NodeContext
 
 LOOK_EVERY_S = 0.05
 _RETRY_AFTER_S = 2.0
@@ -34,10 +34,10 @@ class _Waiting:
             self.turn.set_exception(ClientGone())
 
 
-class Entrance:
+class AdmissionQueue:
     """chance: uniform in [0, 1), so that clients that were sent away do not all come back together."""
 
-    def __init__(self, node: Node, chance: Callable[[], float], admission: Admission | None = None) -> None:
+    def __init__(self, node: NodeContext, chance: Callable[[], float], admission: Admission | None = None) -> None:
         self._node = node
         self._chance = chance
         self._now = node.gossip.clock
@@ -46,7 +46,7 @@ class Entrance:
         self._somebody = asyncio.Event()
         node.metrics.waiting.set_function(self._waiting.__len__)
 
-    async def route(self, request: Request, client: DoorRequest) -> Route:
+    async def route(self, request: Request, client: ServerRequest) -> Route:
         """Where a request goes, at once or after a while.
 
         Raises FleetFull, NoReadyPeer, ClientGone, and RequestRejected (404) where nodes are ready, but none serves the
@@ -61,7 +61,7 @@ class Entrance:
                 return route
         return await self._wait(request, client)
 
-    async def _wait(self, request: Request, client: DoorRequest) -> Route:
+    async def _wait(self, request: Request, client: ServerRequest) -> Route:
         ticket = self._admission.arrive(self._now(), self._chance())
         if isinstance(ticket, Refused):
             raise _full(ticket)
@@ -92,7 +92,7 @@ class Entrance:
             self._admission.withdraw(ticket)
             return True
         route = self._node.route(waiting.request)
-        if route is Nowhere.FULL:
+        if route is NoRoute.FULL:
             return False
         if isinstance(route, Route):
             self._admission.admitted(self._now(), ticket)

@@ -15,19 +15,19 @@ from functools import cached_property
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
-from node_agent.core.failure.attempts import Answer, Tries
+from node_agent.core.failure.attempts import Answer, Attempts
 from node_agent.core.failure.attribution import By, Verdict, judge_answer, judge_loss, read_body
 from node_agent.core.failure.report import HANDOFF, read_death, read_loss
 from node_agent.core.node.status import NodeStatus
 from node_agent.core.openai.client_headers import to_client
 from node_agent.core.openai.request_digest import content_of
 from node_agent.core.routing.router import Request, Route
-from node_agent.core.streams.end_of_stream import Ending, error_event
-from node_agent.ports import DoorRequest, ExchangeLost, Response
+from node_agent.core.streams.end_of_stream import EndOfStreamDetector, error_event
+from node_agent.ports import ExchangeLost, Response, ServerRequest
 from node_agent.runtime.common.responses import CLIENT_GONE, EVENT_STREAM, MAX_ANSWER_BYTES, error_body, final_headers
-from node_agent.runtime.engine.client import Engines, answered_by, lost_by
-from node_agent.runtime.engine.keepalive import without_signs
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.engine.client import EngineClient, answered_by, lost_by
+from node_agent.runtime.engine.keepalive import without_keepalives
+from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.node.crash_suspects import SUSPECT_HEADER
 
 MAX_TOTAL_S = 900.0
@@ -52,7 +52,7 @@ class _Failed(Exception):
 
 
 @dataclass(frozen=True)
-class WholeRequest:
+class BufferedRequest:
     """What to ask. target: path and query; wanted: what routing has to know; max_tokens: None where unknown.
 
     generates: whether it is one of a model, which whoever serves the model has to answer.
@@ -72,10 +72,10 @@ class WholeRequest:
         return content_of(self.body)
 
 
-class WholeRequests:
-    """Answers WholeRequests at the engines of the fleet."""
+class BufferedRequests:
+    """Answers BufferedRequests at the engines of the fleet."""
 
-    def __init__(self, node: Node, engines: Engines) -> None:
+    def __init__(self, node: NodeContext, engines: EngineClient) -> None:
         self._node = node
         self._engines = engines
         self._under_way: set[Response] = set()
@@ -90,13 +90,13 @@ class WholeRequests:
         for response in list(self._under_way):
             response.abort(HANDOFF)
 
-    async def answer(self, request: WholeRequest, first: Route, client: DoorRequest) -> int:
+    async def answer(self, request: BufferedRequest, first: Route, client: ServerRequest) -> int:
         """The status that the client saw.
 
         Raises NoReadyPeer where engines ran out, FleetFull, RequestRejected for one that ends engines, ClientGone.
         """
         route: Route | None = first
-        tries, tried = Tries(), list[str]()
+        tries, tried = Attempts(), list[str]()
         clock = self._node.gossip.clock
         give_up_at = clock() + MAX_TOTAL_S
         while route is not None:
@@ -120,7 +120,7 @@ class WholeRequests:
                 return status
         return self._in_vain(tries, last, client)
 
-    def _in_vain(self, tries: Tries, last: Route, client: DoorRequest) -> int:
+    def _in_vain(self, tries: Attempts, last: Route, client: ServerRequest) -> int:
         """No engine is left to ask, or no other would say more. last: where it was asked last."""
         if (answer := tries.answer) is not None:
             more = [*_told(last), *answer.headers, *final_headers(answer.status)]
@@ -131,7 +131,7 @@ class WholeRequests:
         message = f"The request was lost by {tries.in_words('nodes')}, and no other is ready; try again."
         raise NoReadyPeer(message, _RETRY_AFTER_S)
 
-    async def _one_engine(self, request: WholeRequest, route: Route, client: DoorRequest) -> int:
+    async def _one_engine(self, request: BufferedRequest, route: Route, client: ServerRequest) -> int:
         """The status that the client saw. Raises _Failed, ClientGone, NoReadyPeer."""
         node, deadly = route.node, self._node.deadly
         is_suspect = bool(deadly) and deadly.check(request.content)
@@ -168,7 +168,7 @@ class WholeRequests:
     def _is_own(self, node: NodeStatus) -> bool:
         return node.instance_id == self._node.instance_id
 
-    def _lost(self, request: WholeRequest, route: Route, by: By, line: str) -> _Failed:
+    def _lost(self, request: BufferedRequest, route: Route, by: By, line: str) -> _Failed:
         """An exchange that ended before its answer."""
         why, handed_to = read_loss(line)
         verdict = judge_loss(by, why)
@@ -177,7 +177,7 @@ class WholeRequests:
             self._node.deadly.died(request.content, route.node.instance_id, read_death(line))
         return _Failed(verdict, handed_to=handed_to)
 
-    async def _answer(self, request: WholeRequest, response: Response, route: Route, client: DoorRequest) -> int:
+    async def _answer(self, request: BufferedRequest, response: Response, route: Route, client: ServerRequest) -> int:
         """Raises _Failed, ExchangeLost, ClientGone."""
         if response.is_event_stream and response.status < 400:
             await self._pass_on(request, response, route, client)
@@ -192,11 +192,11 @@ class WholeRequests:
         client.respond(response.status, body, content_type, [*_told(route), *more])
         return response.status
 
-    async def _pass_on(self, request: WholeRequest, response: Response, route: Route, client: DoorRequest) -> None:
+    async def _pass_on(self, request: BufferedRequest, response: Response, route: Route, client: ServerRequest) -> None:
         """A stream as it comes. Raises _Failed where it ends before it began, ExchangeLost, ClientGone."""
-        ending = Ending()
+        ending = EndOfStreamDetector()
         data = await response.read()
-        while data and not (data := without_signs(data)):
+        while data and not (data := without_keepalives(data)):
             data = await response.read()
         first = ending.feed(data)
         why = ending.why_lost
@@ -206,7 +206,7 @@ class WholeRequests:
         client.write(first)
         client.when_congested(response.pause)
         try:
-            await response.pipe(lambda data: client.write(ending.feed(without_signs(data))))
+            await response.pipe(lambda data: client.write(ending.feed(without_keepalives(data))))
             why = ending.why_lost
         except ExchangeLost as lost:
             if client.is_gone:

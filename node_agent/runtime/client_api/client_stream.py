@@ -16,8 +16,13 @@ from dataclasses import dataclass, replace
 
 from node_agent.contract.errors import ContinuationImpossible, RequestRejected, StaleEpoch
 from node_agent.contract.names import DURABILITY_HEADER, IN_S3, KV_HEADER, NOT_DURABLE
-from node_agent.core.continuation.timeouts import Pace, first_token_s, sign_every_s, silence_s
-from node_agent.core.failure.attempts import Answer, Tries
+from node_agent.core.continuation.timeouts import (
+    TokenRate,
+    first_token_timeout_s,
+    inter_token_timeout_s,
+    keepalive_interval_s,
+)
+from node_agent.core.failure.attempts import Answer, Attempts
 from node_agent.core.failure.attribution import By, Verdict, judge_answer, judge_event, judge_loss, read_body
 from node_agent.core.failure.report import read_death, read_loss
 from node_agent.core.node.status import NodeStatus, Pool
@@ -28,13 +33,13 @@ from node_agent.core.routing.router import Request, Route
 from node_agent.core.streams.factory import Machine
 from node_agent.core.streams.state import StreamState
 from node_agent.ports import ExchangeLost, Response
-from node_agent.runtime.client_api.sse_response import Reply
-from node_agent.runtime.engine.client import Engines, answered_by, lost_by
-from node_agent.runtime.engine.keepalive import OVERTAKEN, SIGNS
+from node_agent.runtime.client_api.sse_response import SseResponse
+from node_agent.runtime.engine.client import EngineClient, answered_by, lost_by
+from node_agent.runtime.engine.keepalive import KEEPALIVES, OVERTAKEN
 from node_agent.runtime.engine.watchdog import SILENCE
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.node.crash_suspects import SUSPECT_HEADER
-from node_agent.runtime.replication.replicated_stream import KeptStream
+from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 
 WAIT_FOR_NODE_S = 15.0
 """How long a stream that began waits for any node to take it on, where none is ready."""
@@ -70,11 +75,11 @@ class ClientStream:
 
     def __init__(
         self,
-        node: Node,
-        engines: Engines,
+        node: NodeContext,
+        engines: EngineClient,
         machine: Machine,
-        kept: KeptStream,
-        reply: Reply,
+        kept: ReplicatedStream,
+        reply: SseResponse,
         wanted: Request,
         replay: bytes = b"",
         headers: Mapping[str, str] | None = None,
@@ -97,7 +102,7 @@ class ClientStream:
         self._response: Response | None = None
         self._closed: str | None = None  # why it ends early: handoff, client-gone, taken
         self._tried: list[NodeStatus] = []
-        self._tries = Tries()
+        self._tries = Attempts()
         self._may_go_on = True  # whether another engine may be asked after the last loss
         self._content: bytes | None = None  # see _content_of
         self._handed_to: str | None = None  # who has room, by the word of the node that gave the stream back
@@ -109,7 +114,7 @@ class ClientStream:
         self._paced_seq = 0
         self._paced_at = 0.0
         self._is_congested = False
-        self._pace = Pace()
+        self._pace = TokenRate()
         self._clock = asyncio.get_running_loop().time
         self._keep = kept.write
         machine.events.shows_ids = reply.reader.uses_ids
@@ -251,7 +256,7 @@ class ClientStream:
         max_tokens = self._generation.max_tokens
         self._route = route
         self._retune_at, self._paced_seq = self.machine.seq + 1, 0
-        self._quiet_since, self._silence_s = 0.0, first_token_s(len(request.body))
+        self._quiet_since, self._silence_s = 0.0, first_token_timeout_s(len(request.body))
         self._response = response = self._engines.ask(
             node,
             "POST",
@@ -314,7 +319,7 @@ class ClientStream:
         """Bytes of the engine that is asked now. Called by its connection, for each token."""
         machine = self.machine
         out = machine.feed(data)
-        if not out and data in SIGNS:
+        if not out and data in KEEPALIVES:
             self._shown(data)
             return
         self._quiet_since = 0.0
@@ -332,7 +337,7 @@ class ClientStream:
     def _shown(self, sign: bytes) -> None:
         """The engine's node lives; with OVERTAKEN, the engine has served others since this stream's last token."""
         now = self._clock()
-        self._quiet_since = self._quiet_since or now - sign_every_s(self._node.min_silence_s)
+        self._quiet_since = self._quiet_since or now - keepalive_interval_s(self._node.min_silence_s)
         if sign == OVERTAKEN and now - self._quiet_since >= self._silence_s and self._response is not None:
             self._response.abort(SILENCE)
 
@@ -348,7 +353,7 @@ class ClientStream:
         self._retune_at = seq + min(max(seq, 1), _RETUNE_EVERY)
         if not self._pace.time_per_token_s:
             return  # nothing is judged by a pace before there is one
-        by_pace = silence_s(self._pace.time_per_token_s, self._node.min_silence_s)
+        by_pace = inter_token_timeout_s(self._pace.time_per_token_s, self._node.min_silence_s)
         if (allowed := self.machine.silence_s(by_pace)) is not None:
             self._silence_s = allowed
             response.allow_silence(allowed)

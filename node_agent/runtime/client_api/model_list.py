@@ -10,8 +10,8 @@ from node_agent.core.common.address import Address
 from node_agent.core.openai.model_cards import NO_CARDS, Cards, bare_card, read_cards
 from node_agent.core.routing.router import Request, Route
 from node_agent.ports import ExchangeLost, Http, Response
-from node_agent.runtime.engine.client import Engines
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.engine.client import EngineClient
+from node_agent.runtime.node.context import NodeContext
 
 _TARGET = "/v1/models"
 _KNOWN_EVERY_S = 5.0
@@ -23,10 +23,10 @@ _MAX_OTHERS = 16
 """Models of other nodes whose cards are asked for; more are listed by their names alone."""
 
 
-class Models:
+class ModelList:
     """own: the cards of this node's engine. engine: where it answers."""
 
-    def __init__(self, node: Node, engines: Engines, client: Http, engine: Address) -> None:
+    def __init__(self, node: NodeContext, engines: EngineClient, client: Http, engine: Address) -> None:
         self.own: Cards = NO_CARDS
         self._node = node
         self._engines = engines

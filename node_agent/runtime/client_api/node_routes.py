@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from node_agent.core.node.status import load_to_json
-from node_agent.ports import DoorRequest
-from node_agent.runtime.client_api.model_list import Models
+from node_agent.ports import ServerRequest
+from node_agent.runtime.client_api.model_list import ModelList
 from node_agent.runtime.common.metrics import CONTENT_TYPE
 from node_agent.runtime.common.responses import answer_json
-from node_agent.runtime.drain.controller import Draining
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.drain.controller import DrainController
+from node_agent.runtime.node.context import NodeContext
 
 
-class OwnRoutes:
+class NodeRoutes:
     """handlers: by path; each answers one request."""
 
-    def __init__(self, node: Node, models: Models, draining: Draining) -> None:
+    def __init__(self, node: NodeContext, models: ModelList, draining: DrainController) -> None:
         self._node = node
         self._models = models
         self._draining = draining
-        self.handlers: Mapping[str, Callable[[DoorRequest], Awaitable[None]]] = {
+        self.handlers: Mapping[str, Callable[[ServerRequest], Awaitable[None]]] = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
@@ -32,29 +32,29 @@ class OwnRoutes:
             "/v1/synkti/drains": self._drains,
         }
 
-    async def _healthz(self, request: DoorRequest) -> None:
+    async def _healthz(self, request: ServerRequest) -> None:
         answer_json(request, {"status": "alive"})
 
-    async def _readyz(self, request: DoorRequest) -> None:
+    async def _readyz(self, request: ServerRequest) -> None:
         ready = self._node.state.takes_requests
         body = {"status": self._node.state.value, "instance_id": self._node.instance_id}
         answer_json(request, body, 200 if ready else 503)
 
-    async def _health(self, request: DoorRequest) -> None:
+    async def _health(self, request: ServerRequest) -> None:
         """As vLLM answers: no body, 200 or 503."""
         request.respond(200 if self._node.state.takes_requests else 503, b"", b"")
 
-    async def _load(self, request: DoorRequest) -> None:
+    async def _load(self, request: ServerRequest) -> None:
         """As vLLM answers: the requests at this node's engine."""
         answer_json(request, {"server_load": self._node.router.own_load.load.in_flight})
 
-    async def _metrics(self, request: DoorRequest) -> None:
+    async def _metrics(self, request: ServerRequest) -> None:
         request.respond(200, self._node.metrics.exposition(), CONTENT_TYPE.encode())
 
-    async def _list_models(self, request: DoorRequest) -> None:
+    async def _list_models(self, request: ServerRequest) -> None:
         answer_json(request, {"object": "list", "data": await self._models.all()})
 
-    async def _nodes(self, request: DoorRequest) -> None:
+    async def _nodes(self, request: ServerRequest) -> None:
         node = self._node
         suspects = node.suspects
         nodes = [
@@ -70,6 +70,6 @@ class OwnRoutes:
         clock = {"off_s": round(own.off_s, 3), "is_off": own.is_off, "measured": own.measured, "agreeing": own.agreeing}
         answer_json(request, {"self": node.instance_id, "clock": clock, "nodes": nodes})
 
-    async def _drains(self, request: DoorRequest) -> None:
+    async def _drains(self, request: ServerRequest) -> None:
         record = self._draining.record
         answer_json(request, {"drains": [] if record is None else [record.to_json()]})

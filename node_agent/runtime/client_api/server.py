@@ -22,58 +22,58 @@ from typing import Any
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.contract.names import DURABILITY_HEADER, SESSION_HEADER
 from node_agent.core.http.cors import Origins
-from node_agent.core.journal.epochs import Epoch, EventId, Run, parse_event_id
-from node_agent.core.journal.stream_header import Opening
+from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, parse_event_id
+from node_agent.core.journal.stream_header import StreamHeader
 from node_agent.core.openai import client_headers, routes
 from node_agent.core.openai.client_headers import REQUEST_ID, stream_reader
 from node_agent.core.openai.generation_request import (
     MAX_CHOICES,
-    Generation,
-    Kind,
+    ApiRoute,
+    GenerationRequest,
     OnlyEngineKnows,
     generation_of,
     is_of_one_engine,
 )
 from node_agent.core.openai.request_body import Body, read_body
-from node_agent.core.replication.replicated_log import WriteAhead
+from node_agent.core.replication.replicated_log import ReplicatedLog
 from node_agent.core.routing.affinity import session_key
 from node_agent.core.routing.router import Request
-from node_agent.core.streams.factory import begun
-from node_agent.ports import DoorRequest
-from node_agent.runtime.client_api.admission_queue import Entrance
-from node_agent.runtime.client_api.buffered_request import ClientGone, WholeRequest, WholeRequests
+from node_agent.core.streams.factory import new_stream
+from node_agent.ports import ServerRequest
+from node_agent.runtime.client_api.admission_queue import AdmissionQueue
+from node_agent.runtime.client_api.buffered_request import BufferedRequest, BufferedRequests, ClientGone
 from node_agent.runtime.client_api.client_stream import ClientStream
-from node_agent.runtime.client_api.model_list import Models
-from node_agent.runtime.client_api.node_routes import OwnRoutes
-from node_agent.runtime.client_api.sse_response import Reply
-from node_agent.runtime.client_api.stream_registry import OpenStreams
-from node_agent.runtime.client_api.tokenizer_requests import Tokenizing
+from node_agent.runtime.client_api.model_list import ModelList
+from node_agent.runtime.client_api.node_routes import NodeRoutes
+from node_agent.runtime.client_api.sse_response import SseResponse
+from node_agent.runtime.client_api.stream_registry import StreamRegistry
+from node_agent.runtime.client_api.tokenizer_requests import TokenizerRequests
 from node_agent.runtime.common.responses import answer_error
-from node_agent.runtime.drain.controller import Draining
-from node_agent.runtime.engine.client import Engines
-from node_agent.runtime.node.context import Node
-from node_agent.runtime.replication.manager import Keepers
+from node_agent.runtime.drain.controller import DrainController
+from node_agent.runtime.engine.client import EngineClient
+from node_agent.runtime.node.context import NodeContext
+from node_agent.runtime.replication.manager import ReplicationManager
 from node_agent.runtime.replication.takeover import JournalBehind, Takeovers
 
 _MAX_SESSION_BYTES = 256
-_KINDS = {kind.value: kind for kind in Kind}
-_NAME_MODEL = (Kind.CHAT, Kind.COMPLETION, Kind.RESPONSES)
+_KINDS = {kind.value: kind for kind in ApiRoute}
+_NAME_MODEL = (ApiRoute.CHAT, ApiRoute.COMPLETION, ApiRoute.RESPONSES)
 """Routes where a request may leave the model out; it then means the one that is served. Anthropic's has to name it."""
 
 
-class FrontDoor:
+class ClientApi:
     """Answers clients' requests. origins: whose pages may call from a browser."""
 
     def __init__(
         self,
-        node: Node,
-        entrance: Entrance,
-        engines: Engines,
-        keepers: Keepers,
+        node: NodeContext,
+        entrance: AdmissionQueue,
+        engines: EngineClient,
+        keepers: ReplicationManager,
         takeovers: Takeovers,
-        streams: OpenStreams,
-        draining: Draining,
-        models: Models,
+        streams: StreamRegistry,
+        draining: DrainController,
+        models: ModelList,
         origins: Collection[str] = (),
     ) -> None:
         self._node = node
@@ -84,11 +84,11 @@ class FrontDoor:
         self._streams = streams
         self._models = models
         self._origins = Origins(origins)
-        self._tokenizing = Tokenizing()
-        self._own_routes = OwnRoutes(node, models, draining).handlers
-        self.whole_requests = WholeRequests(node, engines)
+        self._tokenizing = TokenizerRequests()
+        self._own_routes = NodeRoutes(node, models, draining).handlers
+        self.whole_requests = BufferedRequests(node, engines)
 
-    async def __call__(self, request: DoorRequest) -> None:
+    async def __call__(self, request: ServerRequest) -> None:
         path = request.path
         if self._origins:
             request.add_headers(self._origins.headers(request.headers))
@@ -111,7 +111,7 @@ class FrontDoor:
         if path not in routes.OWN:
             self._node.metrics.count_request(routes.label(path), status)
 
-    async def _answer(self, request: DoorRequest, path: str) -> int:
+    async def _answer(self, request: ServerRequest, path: str) -> int:
         """The status that the client saw. Raises what `__call__` answers."""
         request_id = secrets.token_hex(16).encode()
         request.add_headers([(REQUEST_ID, request_id)])
@@ -127,7 +127,7 @@ class FrontDoor:
             return await self._resume(request, path.removeprefix(routes.STREAMS))
         return await self._serve(request, path, request_id)
 
-    def _no_route(self, request: DoorRequest, path: str) -> int | None:
+    def _no_route(self, request: ServerRequest, path: str) -> int | None:
         """Answer what is no route, or one asked in a wrong way; None for all others."""
         if request.method == "OPTIONS" and (allowed := self._origins.preflight(request.headers)) is not None:
             request.respond(200, b"OK", b"text/plain; charset=utf-8", allowed)
@@ -145,7 +145,7 @@ class FrontDoor:
             return 405
         return None
 
-    async def _serve(self, request: DoorRequest, path: str, request_id: bytes) -> int:
+    async def _serve(self, request: ServerRequest, path: str, request_id: bytes) -> int:
         kind, content_type = _KINDS.get(path), request.headers.get(b"content-type", b"")
         if not request.body or not routes.may_be_json(content_type):
             return await self._pass_on(request, request_id, request.body, None)
@@ -165,39 +165,39 @@ class FrontDoor:
             return await self._stream(request, request_id, generation)
         return await self._whole(request, request_id, generation)
 
-    def _with_model(self, kind: Kind, body: Body) -> Body:
+    def _with_model(self, kind: ApiRoute, body: Body) -> Body:
         """A request that leaves the model out, with the one that it means: a continuation may be asked of any node."""
         if kind in _NAME_MODEL and isinstance(body.value, dict) and body.value.get("model") in (None, ""):
             return replace(body, value={**body.value, "model": self._node.base_model(None)})
         return body
 
-    async def _pass_on(self, request: DoorRequest, request_id: bytes, body: bytes, model: str | None) -> int:
+    async def _pass_on(self, request: ServerRequest, request_id: bytes, body: bytes, model: str | None) -> int:
         """What only an engine can answer, be it with an error."""
         if request.path not in routes.TOKENIZING:
             return await self._at_engine(request, request_id, body, await self._wanted(request, model, None))
         async with self._tokenizing.place(len(request.body), self._models.own.max_model_len):
             return await self._at_engine(request, request_id, body, await self._wanted(request, model, None))
 
-    async def _whole(self, request: DoorRequest, request_id: bytes, generation: Generation) -> int:
+    async def _whole(self, request: ServerRequest, request_id: bytes, generation: GenerationRequest) -> int:
         wanted = await self._wanted(request, generation.model, generation.key)
         return await self._at_engine(request, request_id, generation.engine_body(), wanted, generation)
 
     async def _at_engine(
         self,
-        request: DoorRequest,
+        request: ServerRequest,
         request_id: bytes,
         body: bytes,
         wanted: Request,
-        generation: Generation | None = None,
+        generation: GenerationRequest | None = None,
     ) -> int:
         route = await self._entrance.route(wanted, request)
         headers = _to_engine(request, request_id)
         max_tokens = generation.max_tokens if generation is not None else None
         generates = generation is not None
-        whole = WholeRequest(request.method, request.target, headers, body, wanted, max_tokens, generates=generates)
+        whole = BufferedRequest(request.method, request.target, headers, body, wanted, max_tokens, generates=generates)
         return await self.whole_requests.answer(whole, route, request)
 
-    async def _stream(self, request: DoorRequest, request_id: bytes, generation: Generation) -> int:
+    async def _stream(self, request: ServerRequest, request_id: bytes, generation: GenerationRequest) -> int:
         wanted = await self._wanted(request, generation.model, generation.key)
         durable = _is_durable(request.headers.get(DURABILITY_HEADER))
         if self._streams.is_full:
@@ -205,18 +205,18 @@ class FrontDoor:
         route = await self._entrance.route(wanted, request)
         stream_id = secrets.token_hex(12)
         epoch = Epoch(1, self._node.instance_id)
-        runs = (Run(0, epoch),)
-        opening = Opening(generation, runs, request_id.decode("latin-1"), durable)
-        machine = begun(generation, stream_id, runs)
-        ahead = WriteAhead(stream_id, epoch, opening.to_bytes(), log=machine.log, client=request.address)
+        runs = (EpochRange(0, epoch),)
+        opening = StreamHeader(generation, runs, request_id.decode("latin-1"), durable)
+        machine = new_stream(generation, stream_id, runs)
+        ahead = ReplicatedLog(stream_id, epoch, opening.to_bytes(), log=machine.log, client=request.address)
         kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
         request.forget_body()  # the journal's opening has it
-        reply = Reply(request, stream_id, generation.kind.value, stream_reader(request.headers))
+        reply = SseResponse(request, stream_id, generation.kind.value, stream_reader(request.headers))
         headers = _to_engine(request, request_id)
         stream = ClientStream(self._node, self._engines, machine, kept, reply, wanted, headers=headers)
         return await self._run(stream, stream.run(route))
 
-    async def _resume(self, request: DoorRequest, stream_id: str) -> int:
+    async def _resume(self, request: ServerRequest, stream_id: str) -> int:
         event = _last_event(stream_id, request.headers.get(b"last-event-id"))
         if self._streams.is_full:
             return self._refuse(request)
@@ -228,7 +228,7 @@ class FrontDoor:
             request.add_headers([(REQUEST_ID, takeover.request_id.encode("latin-1", "replace"))])
         generation = takeover.machine.generation
         reader = replace(stream_reader(request.headers), uses_ids=True)  # or it would not be here
-        reply = Reply(request, event.stream, generation.kind.value, reader)
+        reply = SseResponse(request, event.stream, generation.kind.value, reader)
         wanted = await self._wanted(request, generation.model, generation.key)
         stream = ClientStream(self._node, self._engines, takeover.machine, kept, reply, wanted, takeover.replay)
         return await self._run(stream, stream.resume())
@@ -257,12 +257,12 @@ class FrontDoor:
             self._streams.remove(stream)
             self._node.metrics.tokens.inc(max(0, stream.machine.tokens - before))
 
-    def _refuse(self, request: DoorRequest) -> int:
+    def _refuse(self, request: ServerRequest) -> int:
         message = f"This node holds {self._streams.most} streams, its bound; try another node, or again shortly."
         answer_error(request, 429, "too_many_streams", message, retry_after_s=1.0)
         return 429
 
-    async def _wanted(self, request: DoorRequest, model: str | None, key: int | None) -> Request:
+    async def _wanted(self, request: ServerRequest, model: str | None, key: int | None) -> Request:
         """What routing has to know. Raises RequestRejected."""
         model = await self._models.base_model(model)
         session = request.headers.get(SESSION_HEADER)
@@ -274,7 +274,7 @@ class FrontDoor:
         return Request(model, session_key(session.decode("latin-1")), by_session=True)
 
 
-def _to_engine(request: DoorRequest, request_id: bytes) -> dict[str, str]:
+def _to_engine(request: ServerRequest, request_id: bytes) -> dict[str, str]:
     return {**client_headers.to_engine(request.headers), "x-request-id": request_id.decode("latin-1")}
 
 

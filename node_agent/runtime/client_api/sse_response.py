@@ -15,7 +15,7 @@ from node_agent.core.openai import sse
 from node_agent.core.openai.client_headers import StreamReader
 from node_agent.core.routing.router import Route
 from node_agent.core.streams.end_of_stream import error_event, passed_on
-from node_agent.ports import DoorRequest
+from node_agent.ports import ServerRequest
 from node_agent.runtime.common.responses import EVENT_STREAM, answer_error, error_body, final_headers
 
 COMMENT_EVERY_S = 1.0
@@ -27,10 +27,10 @@ RETRY_MS = 250
 _BLANK = b"\n\n"
 
 
-class Reply:
+class SseResponse:
     """The answer on a client's connection. path: of the stream's route; reader: how the client reads it."""
 
-    def __init__(self, request: DoorRequest, stream_id: str, path: str, reader: StreamReader) -> None:
+    def __init__(self, request: ServerRequest, stream_id: str, path: str, reader: StreamReader) -> None:
         self.request = request
         self.reader = reader
         self._stream_id = stream_id

@@ -10,7 +10,7 @@ from node_agent.runtime.client_api.sse_response import COMMENT_EVERY_S
 from node_agent.runtime.common.metrics import Metrics
 
 
-class OpenStreams:
+class StreamRegistry:
     """most: how many there may be at once."""
 
     def __init__(self, metrics: Metrics, most: int) -> None:

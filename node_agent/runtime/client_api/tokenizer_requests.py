@@ -24,7 +24,7 @@ UNKNOWN_BYTES = 1024 * 1024
 _RETRY_AFTER_S = 1.0
 
 
-class Tokenizing:
+class TokenizerRequests:
     """The requests of that kind that are under way from this node."""
 
     def __init__(self) -> None:

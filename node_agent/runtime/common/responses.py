@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from node_agent.contract.errors import anthropic_error, openai_error
-from node_agent.ports import DoorRequest
+from node_agent.ports import ServerRequest
 
 MAX_MESSAGE = 1_000
 """Characters: what a client sent is quoted in messages, and may be megabytes."""
@@ -28,12 +28,12 @@ def final_headers(status: int) -> list[tuple[bytes, bytes]]:
     return [_FINAL] if status >= 500 else []
 
 
-def answer_json(request: DoorRequest, value: Mapping[str, Any], status: int = 200) -> None:
+def answer_json(request: ServerRequest, value: Mapping[str, Any], status: int = 200) -> None:
     request.respond(status, orjson.dumps(value))
 
 
 def answer_error(
-    request: DoorRequest,
+    request: ServerRequest,
     status: int,
     code: str,
     message: str,

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from node_agent.core.common.backoff import Backoff
-from node_agent.core.common.log_limit import LineLimit
+from node_agent.core.common.log_limit import LogLimit
 from node_agent.runtime.common.metrics import Metrics
 
 CALM_S = 60.0
@@ -31,7 +31,7 @@ class Unexpected:
     def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
         self.metrics = metrics
         self._clock = clock
-        self._limit = LineLimit(burst=5.0, per_s=1 / 60)  # tracebacks are long
+        self._limit = LogLimit(burst=5.0, per_s=1 / 60)  # tracebacks are long
 
     def report(self, where: str, error: BaseException | None, what: str = "") -> None:
         """where: one of few words, a label of the metric; what: more words for the log."""

@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 from node_agent.contract.drain_record import DrainRecord
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import RECORD_LIFE_S
-from node_agent.core.drain.planner import Drain, Peer, ServedStream, going_pools
-from node_agent.core.drain.timeline import DrainLog
+from node_agent.core.drain.planner import DrainPlanner, Peer, ServedStream, going_pools
+from node_agent.core.drain.timeline import DrainTimeline
 from node_agent.core.node.lifecycle import Publish
-from node_agent.runtime.engine.active_requests import Served, ServedRequests
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
+from node_agent.runtime.node.context import NodeContext
 
 _log = logging.getLogger(__name__)
 
 
-class Draining:
+class DrainController:
     """keep: writes the record in the background, whenever there is more to it.
 
     handed_off: hears of the streams that leave and that may be kept, the longest first.
@@ -25,8 +25,8 @@ class Draining:
 
     def __init__(
         self,
-        node: Node,
-        served: ServedRequests,
+        node: NodeContext,
+        served: EngineCalls,
         keep: Callable[[DrainRecord], None],
         handed_off: Callable[[Sequence[str]], None],
     ) -> None:
@@ -34,8 +34,8 @@ class Draining:
         self._served = served
         self._keep = keep
         self._handed_off = handed_off
-        self._drain = Drain(node.instance_id)
-        self._log = DrainLog(node.instance_id, node.incarnation)
+        self._drain = DrainPlanner(node.instance_id)
+        self._log = DrainTimeline(node.instance_id, node.incarnation)
         self._before = 0  # requests at the engine at the last look, those handed off excepted
 
     @property
@@ -86,7 +86,7 @@ class Draining:
         self._log.tell(step, self._node.clock())
         self._write()
 
-    def _tell_moved(self, moved: Sequence[Served], now: float) -> None:
+    def _tell_moved(self, moved: Sequence[EngineCall], now: float) -> None:
         self._log.count("handed-off", now, len(moved))
         self._handed_off([served.request_id for served in moved if served.durable])
 

@@ -20,14 +20,14 @@ from typing import TypeVar
 from node_agent.contract.names import DURABILITY_HEADER, NOT_DURABLE
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
-from node_agent.core.continuation.timeouts import first_token_s, silence_s
+from node_agent.core.continuation.timeouts import first_token_timeout_s, inter_token_timeout_s
 from node_agent.core.drain.planner import ServedStream
-from node_agent.core.engine.lifetime import EngineLife, begins_answer, begins_within_s, may_be_death, says_dead
+from node_agent.core.engine.lifetime import EngineLifetime, begins_answer, begins_within_s, may_be_death, says_dead
 from node_agent.core.failure.attribution import ENGINE_DIED, ENGINE_STUCK, is_dead_engine
 from node_agent.core.failure.report import handed_to
 from node_agent.ports import EngineGroup, ExchangeLost, Http, Response
-from node_agent.runtime.engine.response_proxy import Asked
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.engine.response_proxy import ResponseProxy
+from node_agent.runtime.node.context import NodeContext
 
 _DURABILITY = DURABILITY_HEADER.decode()
 _SAMPLE_TOKENS = 4
@@ -70,7 +70,7 @@ class Turn:
             self._lock.release()
 
 
-class Served(Asked):
+class EngineCall(ResponseProxy):
     """One request at the local engine. body_bytes: of the request; own: whether this node is its entry.
 
     request_id: its stream's; durable: whether its client wants it kept; silence_s: how long it may be silent although
@@ -80,7 +80,7 @@ class Served(Asked):
 
     def __init__(
         self,
-        registry: ServedRequests,
+        registry: EngineCalls,
         key: int,
         max_tokens: int | None,
         body_bytes: int,
@@ -89,7 +89,7 @@ class Served(Asked):
         *,
         durable: bool,
         own: bool,
-        silence_s: float,
+        inter_token_timeout_s: float,
         turn: Turn | None,
     ) -> None:
         super().__init__(exchange)
@@ -107,7 +107,7 @@ class Served(Asked):
         self.max_tokens = max_tokens
         self.body_bytes = body_bytes
         self.own = own
-        self.silence_s = silence_s
+        self.silence_s = inter_token_timeout_s
         self.is_paused = False
         self.is_overtaken = False
         self.handed_off = False
@@ -138,7 +138,7 @@ class Served(Asked):
     @property
     def patient_s(self) -> float:
         """How long it may take until its first token, or until the next one after a preemption."""
-        return first_token_s(self.body_bytes + self.pieces * _BYTES_PER_TOKEN)
+        return first_token_timeout_s(self.body_bytes + self.pieces * _BYTES_PER_TOKEN)
 
     def allowed_s(self, least_s: float) -> float:
         """How long it may be silent. least_s: of an inter-token timeout.
@@ -147,7 +147,7 @@ class Served(Asked):
         """
         if self.own:
             return self.silence_s
-        return silence_s(self.pace_s, least_s) if self.pace_s is not None else self.patient_s
+        return inter_token_timeout_s(self.pace_s, least_s) if self.pace_s is not None else self.patient_s
 
     def allow_silence(self, seconds: float) -> None:
         self.silence_s = seconds
@@ -217,21 +217,21 @@ class Served(Asked):
             self._turn.end()
 
 
-class ServedRequests:
+class EngineCalls:
     """All requests at the local engine, by a key that only grows."""
 
-    def __init__(self, node: Node, client: Http, engine: Address) -> None:
+    def __init__(self, node: NodeContext, client: Http, engine: Address) -> None:
         self.node = node
         self._client = client
         self._engine = engine
         self._keys = itertools.count(1)
-        self._served: dict[int, Served] = {}
+        self._served: dict[int, EngineCall] = {}
         self._last_pace_s = 0.0
         self.tokens_before = 0  # of those that are over
         self._suspects = asyncio.Lock()
         self._suspects_waiting = 0
         self._changed = asyncio.Event()
-        self.life = EngineLife(0)
+        self.life = EngineLifetime(0)
         node.metrics.served.set_function(self.__len__)
 
     def __len__(self) -> int:
@@ -244,11 +244,11 @@ class ServedRequests:
         headers: Mapping[str, str],
         body: bytes,
         max_tokens: int | None,
-        silence_s: float,
+        inter_token_timeout_s: float,
         *,
         own: bool = False,
         turn: Turn | None = None,
-    ) -> Served:
+    ) -> EngineCall:
         """Ask the engine. It is lost with `handoff` where the node begins to drain meanwhile.
 
         silence_s: how long it may say nothing although the engine serves others; own: whether this node is the
@@ -256,7 +256,7 @@ class ServedRequests:
         request ends.
         """
         exchange = self._client.ask(self._engine, method, target, headers=headers, body=body, silence_s=_PATIENCE_S)
-        served = Served(
+        served = EngineCall(
             self,
             next(self._keys),
             max_tokens,
@@ -265,7 +265,7 @@ class ServedRequests:
             headers.get("x-request-id", ""),
             durable=headers.get(_DURABILITY) != NOT_DURABLE,
             own=own,
-            silence_s=silence_s,
+            silence_s=inter_token_timeout_s,
             turn=turn,
         )
         self._served[served.key] = served
@@ -286,7 +286,7 @@ class ServedRequests:
         return Turn(self._suspects, has_lock=has_lock)
 
     def engine_started(self) -> None:
-        self.life = EngineLife(self.life.number + 1)
+        self.life = EngineLifetime(self.life.number + 1)
 
     def engine_ended(self) -> None:
         """Its process is gone, whoever ended it."""
@@ -294,7 +294,7 @@ class ServedRequests:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def has_died(self, life: EngineLife) -> bool:
+    async def has_died(self, life: EngineLifetime) -> bool:
         """Whether an engine has ended, or is just ending: its connections may break before its process is gone."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DEATH_WITHIN_S):
@@ -314,7 +314,7 @@ class ServedRequests:
         self.life.is_dead = self.life.is_dead or is_dead
         return is_dead
 
-    def forget(self, served: Served) -> None:
+    def forget(self, served: EngineCall) -> None:
         if self._served.pop(served.key, None) is None:
             return
         self.tokens_before += served.tokens
@@ -329,7 +329,7 @@ class ServedRequests:
         """Whether a token of a stream that is under way came since that loop time."""
         return any(served.exchange.heard_at > at and served.tokens for served in self._served.values())
 
-    def silent_since(self, at: float) -> list[Served]:
+    def silent_since(self, at: float) -> list[EngineCall]:
         """Those that could have had something to say since then, and had not: sent, and taken as it comes."""
         return [
             served
@@ -337,7 +337,7 @@ class ServedRequests:
             if served.exchange.heard_at <= at and served.exchange.heard_at and not served.is_paused
         ]
 
-    def under_way(self) -> list[Served]:
+    def under_way(self) -> list[EngineCall]:
         return list(self._served.values())
 
     def lose_all(self, why: str) -> None:
@@ -366,7 +366,7 @@ class ServedRequests:
             if not served.handed_off
         ]
 
-    def hand_off(self, key: int, to: str | None) -> Served | None:
+    def hand_off(self, key: int, to: str | None) -> EngineCall | None:
         """Give one request back to its entry. to: the instance that has room for it. None where it was not here."""
         served = self._served.get(key)
         if served is None or served.handed_off:
@@ -375,7 +375,7 @@ class ServedRequests:
         served.exchange.abort(handed_to(to))
         return served
 
-    def hand_off_all(self) -> list[Served]:
+    def hand_off_all(self) -> list[EngineCall]:
         """Give every request back."""
         return [served for key in list(self._served) if (served := self.hand_off(key, None)) is not None]
 
@@ -383,7 +383,7 @@ class ServedRequests:
 class WatchedGroup:
     """The EngineGroup port over another one, whose starts and ends the requests at the engine learn of."""
 
-    def __init__(self, group: EngineGroup, served: ServedRequests) -> None:
+    def __init__(self, group: EngineGroup, served: EngineCalls) -> None:
         self._group = group
         self._served = served
 

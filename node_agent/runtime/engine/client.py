@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
-from node_agent.core.continuation.timeouts import accept_s
+from node_agent.core.continuation.timeouts import accept_timeout_s
 from node_agent.core.failure.attribution import By
 from node_agent.core.node.status import NodeStatus, load_from_header
 from node_agent.ports import ExchangeLost, Http, Response
-from node_agent.runtime.engine.active_requests import ServedRequests, Turn
-from node_agent.runtime.engine.response_proxy import Asked
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.engine.active_requests import EngineCalls, Turn
+from node_agent.runtime.engine.response_proxy import ResponseProxy
+from node_agent.runtime.node.context import NodeContext
 
 ENGINE_PREFIX = "/peer/v1/engine"
 MAX_TOKENS_HEADER = "x-synkti-max-tokens"
@@ -40,10 +40,10 @@ def lost_by(lost: ExchangeLost, *, is_own: bool) -> By:
     return By.ENGINE if is_own or lost.passed_on else By.PEER
 
 
-class AtPeer(Asked):
+class PeerEngineCall(ResponseProxy):
     """A request at the engine of another node, through its peer door."""
 
-    def __init__(self, engines: Engines, instance_id: str, exchange: Response) -> None:
+    def __init__(self, engines: EngineClient, instance_id: str, exchange: Response) -> None:
         super().__init__(exchange)
         self.instance_id = instance_id
         self._engines = engines
@@ -63,16 +63,16 @@ Prefetch = Callable[[str, str], Awaitable[object]]
 """Fetches a stream's context to this node: the stream's id, and KV_HEADER's value."""
 
 
-class Engines:
+class EngineClient:
     """Asks the engines of the fleet."""
 
-    def __init__(self, node: Node, served: ServedRequests, client: Http, key: bytes, prefetch: Prefetch) -> None:
+    def __init__(self, node: NodeContext, served: EngineCalls, client: Http, key: bytes, prefetch: Prefetch) -> None:
         self._node = node
         self._served = served
         self._client = client
         self._key = key
         self._prefetch = prefetch
-        self._at_peers: set[AtPeer] = set()
+        self._at_peers: set[PeerEngineCall] = set()
 
     async def bring(self, target_node: NodeStatus, stream: str, source: str) -> None:
         """Before this node's own engine goes on with a stream: its context. Another node does that for itself."""
@@ -117,23 +117,23 @@ class Engines:
             headers={**headers, **extra},
             body=body,
             silence_s=silence_s,
-            accept_s=accept_s(self._node.min_silence_s),
+            accept_s=accept_timeout_s(self._node.min_silence_s),
             sign_s=self._node.min_silence_s,
             lost=lambda why: self._node.lost(name, why),
         )
-        asked = AtPeer(self, name, exchange)
+        asked = PeerEngineCall(self, name, exchange)
         self._at_peers.add(asked)
         self._node.router.opened(name)
         return asked
 
-    def heard(self, asked: AtPeer) -> None:
+    def heard(self, asked: PeerEngineCall) -> None:
         """A peer has answered: with its load, where it is of a version that tells it."""
         line = asked.headers.get(LOAD_HEADER)
         if line is not None:
             with contextlib.suppress(ValueError):
                 self._node.router.heard(asked.instance_id, load_from_header(line))
 
-    def closed(self, asked: AtPeer) -> None:
+    def closed(self, asked: PeerEngineCall) -> None:
         if asked in self._at_peers:
             self._at_peers.remove(asked)
             self._node.router.closed(asked.instance_id)

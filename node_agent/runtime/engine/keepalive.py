@@ -16,33 +16,33 @@ import contextlib
 from collections.abc import Iterator
 
 from node_agent.contract.names import SIGNS_HEADER
-from node_agent.ports import DoorRequest
-from node_agent.runtime.engine.active_requests import Served
+from node_agent.ports import ServerRequest
+from node_agent.runtime.engine.active_requests import EngineCall
 
-SIGN = b":\n\n"
+KEEPALIVE = b":\n\n"
 OVERTAKEN = b": overtaken\n\n"
-SIGNS = (SIGN, OVERTAKEN)
+KEEPALIVES = (KEEPALIVE, OVERTAKEN)
 _SHOWS_SIGNS = ((SIGNS_HEADER, b"1"),)
 
 
-def without_signs(data: bytes) -> bytes:
+def without_keepalives(data: bytes) -> bytes:
     """What came of a stream, for a client that is handed it as it is; signs come between its events."""
-    while data.startswith(SIGNS):
-        data = data.removeprefix(OVERTAKEN).removeprefix(SIGN)
+    while data.startswith(KEEPALIVES):
+        data = data.removeprefix(OVERTAKEN).removeprefix(KEEPALIVE)
     return data
 
 
-class Shown:
+class KeepAliveRequest:
     """One request of a peer's. every_s: between two signs."""
 
-    def __init__(self, request: DoorRequest, every_s: float) -> None:
+    def __init__(self, request: ServerRequest, every_s: float) -> None:
         self._request = request
         self._every_s = every_s
-        self._served: Served | None = None
+        self._served: EngineCall | None = None
         self._last = b"\n\n"
         self._is_begun = False
 
-    def asked(self, served: Served) -> None:
+    def asked(self, served: EngineCall) -> None:
         self._served = served
 
     def write(self, data: bytes) -> None:
@@ -62,21 +62,21 @@ class Shown:
         if not self._is_begun:
             self._request.accept()
         elif self._last.endswith(b"\n\n"):
-            self._request.write(OVERTAKEN if served is not None and served.is_overtaken else SIGN)
+            self._request.write(OVERTAKEN if served is not None and served.is_overtaken else KEEPALIVE)
 
 
-class SignsOfLife:
+class KeepAlives:
     """All requests of peers that are under way here. every_s: between two signs."""
 
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
-        self._shown: set[Shown] = set()
+        self._shown: set[KeepAliveRequest] = set()
 
     @contextlib.contextmanager
-    def on(self, request: DoorRequest) -> Iterator[Shown]:
+    def on(self, request: ServerRequest) -> Iterator[KeepAliveRequest]:
         """Accept a request, and show signs on it until the block ends."""
         request.accept(_SHOWS_SIGNS)
-        shown = Shown(request, self._every_s)
+        shown = KeepAliveRequest(request, self._every_s)
         self._shown.add(shown)
         try:
             yield shown

@@ -7,22 +7,22 @@ from collections.abc import Callable
 
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
-from node_agent.core.engine.metrics import EngineFigures, read_figures
+from node_agent.core.engine.metrics import EngineMetrics, read_figures
 from node_agent.core.node.status import Load
 from node_agent.ports import ExchangeLost, Http
-from node_agent.runtime.engine.active_requests import ServedRequests
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.engine.active_requests import EngineCalls
+from node_agent.runtime.node.context import NodeContext
 
 EVERY_S = 0.25
 ASK_EVERY = 4
 _SILENCE_S = 2.0
 _MAX_BYTES = 4 * 1024 * 1024
-_NOTHING = EngineFigures(0, 0, 0.0)
+_NOTHING = EngineMetrics(0, 0, 0.0)
 _WORKS = (NodeState.READY, NodeState.AT_RISK, NodeState.DRAINING)
 """States of a node whose engine may be at work."""
 
 
-class EngineLoad:
+class LoadMonitor:
     """Keeps the node's own load up to date. engine: where vLLM answers /metrics.
 
     prefill_tokens_s: how fast the engine computes a context, 0 while that was not measured.
@@ -32,14 +32,19 @@ class EngineLoad:
     """
 
     def __init__(
-        self, node: Node, served: ServedRequests, client: Http, engine: Address, prefill_tokens_s: Callable[[], float]
+        self,
+        node: NodeContext,
+        served: EngineCalls,
+        client: Http,
+        engine: Address,
+        prefill_tokens_s: Callable[[], float],
     ) -> None:
         self._node = node
         self._served = served
         self._client = client
         self._engine = engine
         self._prefill_tokens_s = prefill_tokens_s
-        self.figures: EngineFigures | None = None
+        self.figures: EngineMetrics | None = None
         self.answered_at = float("-inf")
         self._clock = asyncio.get_running_loop().time
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from node_agent.ports import Response
 
 
-class Asked:
+class ResponseProxy:
     """The Response port over another Response."""
 
     def __init__(self, exchange: Response) -> None:

@@ -10,19 +10,19 @@ import orjson
 
 from node_agent.core.common.address import Address
 from node_agent.core.continuation import self_test
-from node_agent.core.continuation.method import Way
+from node_agent.core.continuation.method import ContinuationMethod
 from node_agent.ports import ExchangeLost, Http
 
 WITHIN_S = 60.0
 """A grammar takes seconds at its first use on a busy CPU. Without a way a node serves all the same."""
 
-_TESTED = (Way.RESUME, Way.FORCED)
+_TESTED = (ContinuationMethod.RESUME, ContinuationMethod.FORCED)
 _SILENCE_S = 30.0
 _MAX_ANSWER_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
-async def able_ways(client: Http, engine: Address, model: str, within_s: float = WITHIN_S) -> tuple[str, ...]:
+async def supported_methods(client: Http, engine: Address, model: str, within_s: float = WITHIN_S) -> tuple[str, ...]:
     """The ways that the engine passed, by name: the second is tried where the first failed. Each result is logged."""
     passed: list[str] = []
     try:
@@ -38,8 +38,8 @@ async def able_ways(client: Http, engine: Address, model: str, within_s: float =
     return tuple(passed)
 
 
-async def _run(client: Http, engine: Address, model: str, way: Way) -> str | None:
-    steps = self_test.steps(model, way)
+async def _run(client: Http, engine: Address, model: str, way: ContinuationMethod) -> str | None:
+    steps = self_test.probe_steps(model, way)
     try:
         body = next(steps)
         while True:

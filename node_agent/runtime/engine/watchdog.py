@@ -16,9 +16,9 @@ from node_agent.core.common.address import Address
 from node_agent.core.engine.liveness import STUCK_S, EngineLiveness, EngineState, Evidence, Judgement
 from node_agent.core.failure.attribution import ENGINE_STUCK
 from node_agent.ports import EngineSteps, ExchangeLost, Http
-from node_agent.runtime.engine.active_requests import Served, ServedRequests
-from node_agent.runtime.engine.load_monitor import EngineLoad
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
+from node_agent.runtime.engine.load_monitor import LoadMonitor
+from node_agent.runtime.node.context import NodeContext
 
 LOOK_EVERY_S = 0.25
 SILENCE = "silence"
@@ -30,7 +30,7 @@ _MOST_DOUBLINGS = 3
 _log = logging.getLogger(__name__)
 
 
-class EngineWatch:
+class EngineWatchdog:
     """engine: where vLLM listens; steps: of its core, where the plug-in counts them.
 
     stuck_s: how long an engine may do nothing. Where one got stuck before it had made a client's token, the next has
@@ -39,9 +39,9 @@ class EngineWatch:
 
     def __init__(
         self,
-        node: Node,
-        served: ServedRequests,
-        load: EngineLoad,
+        node: NodeContext,
+        served: EngineCalls,
+        load: LoadMonitor,
         client: Http,
         engine: Address,
         steps: EngineSteps,
@@ -95,7 +95,7 @@ class EngineWatch:
         level = logging.INFO if judgement.state is EngineState.WORKING else logging.WARNING
         _log.log(level, "the engine is %s: %s", judgement.state.value, judgement.reason)
 
-    def _evidence(self, machine: EngineLiveness, silent: list[Served]) -> Evidence:
+    def _evidence(self, machine: EngineLiveness, silent: list[EngineCall]) -> Evidence:
         """silent: for half the inter-token timeout. With a thousand streams this is looked at four times a second."""
         now = self._clock()
         spoke = self._served.tokens_before != self._tokens_before or self._served.spoke_since(self._looked_at)
@@ -112,11 +112,11 @@ class EngineWatch:
             wants_proof=any(machine.wants_proof(*self._silence(served)) for served in silent),
         )
 
-    def _silence(self, served: Served) -> tuple[float, float, float]:
+    def _silence(self, served: EngineCall) -> tuple[float, float, float]:
         """Since when, how long it may be, and how long it may be where it is read again."""
         return served.heard_at, served.allowed_s(self._node.min_silence_s), served.patient_s
 
-    def _judge_streams(self, machine: EngineLiveness, silent: list[Served]) -> None:
+    def _judge_streams(self, machine: EngineLiveness, silent: list[EngineCall]) -> None:
         for served in silent:
             served.is_overtaken = machine.is_overtaken(*self._silence(served))
             if served.is_overtaken and served.own:

@@ -21,12 +21,20 @@ from node_agent.contract.states import NodeState
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.kv.index import BATCH_BYTES, MAX_BLOCKS, Batch, Index, batches, is_stream_id, read_index, split
-from node_agent.core.kv.transfer_policy import WITHIN_S, Choice, Offer, Rate, Way, choose, observed
+from node_agent.core.kv.transfer_policy import (
+    WITHIN_S,
+    ContextSource,
+    Rate,
+    SourceChoice,
+    SourceOffer,
+    choose,
+    observed,
+)
 from node_agent.core.node.status import Liveness
 from node_agent.ports import BlockStore, ExchangeLost, Http
-from node_agent.runtime.kv.local_blocks import KvShelf, Layout
+from node_agent.runtime.kv.local_blocks import Layout, LocalBlocks
 from node_agent.runtime.kv.server import BLOCKS, INDEX_OF
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.node.context import NodeContext
 
 PEERS_ASKED = 3
 """What they have of a stream; at the same time."""
@@ -41,7 +49,7 @@ PEER_RATE = Rate(0.005, 300e6)
 S3_RATE = Rate(0.1, 200e6)
 """While nothing was measured: a quarter of a 10 Gb/s network, and a third of eight connections to S3."""
 
-_ASSUMED = {Way.PEER: PEER_RATE, Way.S3: S3_RATE}
+_ASSUMED = {ContextSource.PEER: PEER_RATE, ContextSource.S3: S3_RATE}
 
 REMEMBERED_S = 300.0
 """How long a measured rate counts. A way that was slow once is else never taken again, and so never measured again."""
@@ -58,22 +66,22 @@ Fetch = Callable[[Batch], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
-class Place:
+class BlockSource:
     """Somebody who has blocks of the stream. fetch: gives some of them; raises a TransientError."""
 
-    way: Way
+    way: ContextSource
     index: Index
     fetch: Fetch
 
 
 @dataclass(frozen=True)
-class Brought:
+class FetchResult:
     """What became of a context: the choice, the blocks and bytes that came, and how long that took.
 
     given_up: whether it took too long; what came until then is here.
     """
 
-    choice: Choice
+    choice: SourceChoice
     blocks: int = 0
     size: int = 0
     took_s: float = 0.0
@@ -81,7 +89,7 @@ class Brought:
 
 
 @dataclass
-class _Came:
+class _FetchProgress:
     """So far."""
 
     blocks: int = 0
@@ -94,7 +102,7 @@ class _Measured:
     at: float
 
 
-class Contexts:
+class ContextFetcher:
     """shelf: None where this node's engine keeps no blocks; store: None where there is no bucket.
 
     prefill_tokens_per_s: this engine's, None while it was not measured. clock: seconds, monotonic.
@@ -102,10 +110,10 @@ class Contexts:
 
     def __init__(
         self,
-        node: Node,
+        node: NodeContext,
         client: Http,
         key: bytes,
-        shelf: KvShelf | None,
+        shelf: LocalBlocks | None,
         store: BlockStore | None,
         clock: Callable[[], float],
     ) -> None:
@@ -117,30 +125,30 @@ class Contexts:
         self._store = store
         self._clock = clock
         self._turn = asyncio.Semaphore(STREAMS_AT_ONCE)
-        self._measured: dict[Way, _Measured] = {}
+        self._measured: dict[ContextSource, _Measured] = {}
 
     @property
-    def ways(self) -> tuple[Way, ...]:
+    def ways(self) -> tuple[ContextSource, ...]:
         """The ways that a context can come."""
         return tuple(_ASSUMED)
 
-    def offer(self, way: Way, tokens: int, size: int) -> Offer:
+    def offer(self, way: ContextSource, tokens: int, size: int) -> SourceOffer:
         """With what was measured of this way lately."""
-        return Offer(way, tokens, size, self._rate(way))
+        return SourceOffer(way, tokens, size, self._rate(way))
 
-    def _rate(self, way: Way) -> Rate:
+    def _rate(self, way: ContextSource) -> Rate:
         measured = self._measured.get(way)
         if measured is None or self._clock() - measured.at > REMEMBERED_S:
             return _ASSUMED[way]
         return measured.rate
 
-    def _observe(self, way: Way, size: int, took_s: float) -> None:
+    def _observe(self, way: ContextSource, size: int, took_s: float) -> None:
         before = self._rate(way)
         rate = observed(before, size, took_s)
         if rate is not before:
             self._measured[way] = _Measured(rate, self._clock())
 
-    async def bring(self, stream: str, source: str) -> Brought | None:
+    async def bring(self, stream: str, source: str) -> FetchResult | None:
         """Have a stream's context here, where that is faster than to compute it.
 
         source: as KV_HEADER says. None where this node keeps no blocks, or nobody has any of the stream's.
@@ -152,7 +160,7 @@ class Contexts:
             async with asyncio.timeout(WITHIN_S):
                 brought = await self._bring(shelf, stream, source)
         except TimeoutError:
-            brought = Brought(Choice(Way.RECOMPUTE, 0.0, f"no context within {WITHIN_S:.0f} s"))
+            brought = FetchResult(SourceChoice(ContextSource.RECOMPUTE, 0.0, f"no context within {WITHIN_S:.0f} s"))
         if brought is not None:
             way = brought.choice.way.value
             self._node.metrics.contexts.labels(way).inc()
@@ -163,7 +171,7 @@ class Contexts:
             )  # fmt: skip
         return brought
 
-    async def _bring(self, shelf: KvShelf, stream: str, source: str) -> Brought | None:
+    async def _bring(self, shelf: LocalBlocks, stream: str, source: str) -> FetchResult | None:
         layout = await shelf.layout()
         if layout is None:
             return None
@@ -174,15 +182,19 @@ class Contexts:
         wanted = await shelf.missing(index)
         size = sum(size for name, size in zip(index.names, index.sizes, strict=True) if name in wanted)
         if not shelf.has_room_for(index):
-            return Brought(Choice(Way.RECOMPUTE, 0.0, f"{index.size} bytes of blocks are more than are kept here"))
+            return FetchResult(
+                SourceChoice(ContextSource.RECOMPUTE, 0.0, f"{index.size} bytes of blocks are more than are kept here")
+            )
         tokens = layout.tokens(len(wanted))
         choice = choose(tokens, self.prefill_tokens_per_s, (self.offer(place.way, tokens, size),))
-        if choice.way is Way.RECOMPUTE:
-            return Brought(choice)
+        if choice.way is ContextSource.RECOMPUTE:
+            return FetchResult(choice)
         return await self._fetch(shelf, place, wanted, choice)
 
-    async def _fetch(self, shelf: KvShelf, place: Place, wanted: frozenset[str], choice: Choice) -> Brought:
-        came, began, given_up = _Came(), self._clock(), False
+    async def _fetch(
+        self, shelf: LocalBlocks, place: BlockSource, wanted: frozenset[str], choice: SourceChoice
+    ) -> FetchResult:
+        came, began, given_up = _FetchProgress(), self._clock(), False
         try:
             async with asyncio.timeout(choice.give_up_s), self._turn:
                 began = self._clock()
@@ -191,9 +203,9 @@ class Contexts:
             given_up = True
         took_s = self._clock() - began
         self._observe(place.way, came.size, took_s)
-        return Brought(choice, came.blocks, came.size, took_s, given_up)
+        return FetchResult(choice, came.blocks, came.size, took_s, given_up)
 
-    async def _at_peers(self, layout: Layout, stream: str, source: str) -> Place | None:
+    async def _at_peers(self, layout: Layout, stream: str, source: str) -> BlockSource | None:
         """Whoever has most of it."""
         asked = (self._at_peer(layout, stream, address) for address in self._who_may_have_it(source))
         places = [place for place in await asyncio.gather(*asked) if place is not None]
@@ -210,7 +222,7 @@ class Contexts:
         draining = [s.peer for s in alive if s.state is NodeState.DRAINING and s.instance_id != source]
         return [*named, *draining][:PEERS_ASKED]
 
-    async def _at_peer(self, layout: Layout, stream: str, address: str) -> Place | None:
+    async def _at_peer(self, layout: Layout, stream: str, address: str) -> BlockSource | None:
         async def fetch(batch: Batch) -> bytes:
             body = orjson.dumps(batch.names)
             return await self._ask(address, "POST", BLOCKS, body, _BATCH_SILENCE_S, batch.end - batch.start)
@@ -219,10 +231,10 @@ class Contexts:
             async with asyncio.timeout(_INDEX_WITHIN_S):
                 told = await self._ask(address, "GET", INDEX_OF + stream, b"", _INDEX_WITHIN_S, _MAX_INDEX_BYTES)
             index = read_index(told)
-            return Place(Way.PEER, index, fetch) if index.fingerprint == layout.fingerprint else None
+            return BlockSource(ContextSource.PEER, index, fetch) if index.fingerprint == layout.fingerprint else None
         return None
 
-    async def _in_s3(self, layout: Layout, stream: str, source: str) -> Place | None:
+    async def _in_s3(self, layout: Layout, stream: str, source: str) -> BlockSource | None:
         store = self._store
         if store is None or not self._may_be_in_s3(source):
             return None
@@ -234,7 +246,7 @@ class Contexts:
             return None
         if index is None or index.fingerprint != layout.fingerprint:
             return None
-        return Place(Way.S3, index, lambda batch: store.fetch(index, batch))
+        return BlockSource(ContextSource.S3, index, lambda batch: store.fetch(index, batch))
 
     def _may_be_in_s3(self, source: str) -> bool:
         """Only a node that drained has left anything; after any other loss the question is a pause for nothing."""
@@ -259,7 +271,7 @@ class Contexts:
             exchange.close()
 
 
-async def _fetch_all(shelf: KvShelf, place: Place, wanted: frozenset[str], came: _Came) -> None:
+async def _fetch_all(shelf: LocalBlocks, place: BlockSource, wanted: frozenset[str], came: _FetchProgress) -> None:
     """Some batches at once, in their order; after one that failed no other is begun. came: what was kept is added."""
     room, broken = asyncio.Semaphore(AT_ONCE), asyncio.Event()
 

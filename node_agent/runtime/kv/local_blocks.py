@@ -26,7 +26,7 @@ class Layout:
         return files // self.shards * self.block_tokens
 
 
-class KvShelf:
+class LocalBlocks:
     """folder: the one that the engine was told of."""
 
     def __init__(self, folder: BlockFolder) -> None:

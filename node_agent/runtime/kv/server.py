@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 
 from node_agent.contract.names import KV_PREFIX
 from node_agent.core.kv.index import BATCH_BYTES, is_stream_id, read_names
-from node_agent.ports import DoorRequest
+from node_agent.ports import ServerRequest
 from node_agent.runtime.common.responses import answer_error
-from node_agent.runtime.kv.local_blocks import KvShelf
+from node_agent.runtime.kv.local_blocks import LocalBlocks
 
 INDEX_OF = KV_PREFIX + "of/"
 BLOCKS = KV_PREFIX + "blocks"
@@ -30,16 +30,16 @@ TAKEN_WITHIN_S = 2.0
 """A peer that does not take a batch in that time is cut off: others wait for its place. Its own patience is as long."""
 
 
-class KvDoor:
+class BlockServer:
     """shelf: None where this node's engine keeps no blocks. clock: seconds, monotonic."""
 
-    def __init__(self, shelf: KvShelf | None, clock: Callable[[], float]) -> None:
+    def __init__(self, shelf: LocalBlocks | None, clock: Callable[[], float]) -> None:
         self._shelf = shelf
         self._clock = clock
         self._room = asyncio.Semaphore(ANSWERS_AT_ONCE)
         self._owed: dict[str, float] = {}  # stream -> until when somebody is waited for
 
-    async def answer(self, request: DoorRequest) -> None:
+    async def answer(self, request: ServerRequest) -> None:
         target = request.target
         if self._shelf is None:
             answer_error(request, 404, "no_blocks", "This node keeps no blocks.")
@@ -50,7 +50,7 @@ class KvDoor:
         else:
             answer_error(request, 404, "unknown_route", f"The peer door has no {target}.")
 
-    async def _index(self, shelf: KvShelf, request: DoorRequest, stream: str) -> None:
+    async def _index(self, shelf: LocalBlocks, request: ServerRequest, stream: str) -> None:
         index = await shelf.index(stream) if is_stream_id(stream) else None
         if index is None:
             self._owed.pop(stream, None)
@@ -59,7 +59,7 @@ class KvDoor:
         self._later()
         request.respond(200, index.to_bytes())
 
-    async def _blocks(self, shelf: KvShelf, request: DoorRequest) -> None:
+    async def _blocks(self, shelf: LocalBlocks, request: ServerRequest) -> None:
         try:
             names = read_names(request.body)
         except ValueError as error:
@@ -95,7 +95,7 @@ class KvDoor:
 class _Taken:
     """Whether a peer takes what it is sent."""
 
-    def __init__(self, request: DoorRequest) -> None:
+    def __init__(self, request: ServerRequest) -> None:
         self._free = asyncio.Event()
         self._free.set()
         self._request = request

@@ -10,17 +10,17 @@ from random import Random
 from node_agent.core.common.address import Address
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import BlockStore, Http
-from node_agent.runtime.kv.fetcher import Contexts
-from node_agent.runtime.kv.local_blocks import KvShelf
+from node_agent.runtime.kv.fetcher import ContextFetcher
+from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.kv.prefill_probe import PrefillProbe
-from node_agent.runtime.kv.server import KvDoor
-from node_agent.runtime.kv.uploader import Leaver
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.kv.server import BlockServer
+from node_agent.runtime.kv.uploader import ContextUploader
+from node_agent.runtime.node.context import NodeContext
 
 _log = logging.getLogger(__name__)
 
 
-class KvNode:
+class KvService:
     """folder: of the engine's blocks, None where it keeps none; store: None where there is no bucket.
 
     to_engine, to_peers: HTTP; key: the cluster's; engine: where it listens; random: of the prompts that measure it.
@@ -28,7 +28,7 @@ class KvNode:
 
     def __init__(
         self,
-        node: Node,
+        node: NodeContext,
         to_engine: Http,
         to_peers: Http,
         key: bytes,
@@ -38,11 +38,11 @@ class KvNode:
         random: Random,
     ) -> None:
         self._node = node
-        shelf = None if folder is None else KvShelf(folder)
+        shelf = None if folder is None else LocalBlocks(folder)
         self._shelf = shelf
-        self.door = KvDoor(shelf, time.monotonic)
-        self.contexts = Contexts(node, to_peers, key, shelf, store, time.monotonic)
-        self._leaver = Leaver(node, self.contexts, shelf, store)
+        self.door = BlockServer(shelf, time.monotonic)
+        self.contexts = ContextFetcher(node, to_peers, key, shelf, store, time.monotonic)
+        self._leaver = ContextUploader(node, self.contexts, shelf, store)
 
         def draw(count: int, low: int, high: int) -> Sequence[int]:
             return random.choices(range(low, high), k=count)  # a prompt that nobody has cached

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.core.kv.index import Index, is_stream_id
-from node_agent.core.kv.transfer_policy import Way, choose
+from node_agent.core.kv.transfer_policy import ContextSource, choose
 from node_agent.ports import BlockStore
-from node_agent.runtime.kv.fetcher import Contexts
-from node_agent.runtime.kv.local_blocks import KvShelf
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.kv.fetcher import ContextFetcher
+from node_agent.runtime.kv.local_blocks import LocalBlocks
+from node_agent.runtime.node.context import NodeContext
 
 AT_ONCE = 2
 """Contexts being written; each has several parts under way (`adapters/block_store`)."""
@@ -26,10 +26,12 @@ AT_ONCE = 2
 _log = logging.getLogger(__name__)
 
 
-class Leaver:
+class ContextUploader:
     """store: None where there is no bucket; shelf: None where this node's engine keeps no blocks."""
 
-    def __init__(self, node: Node, contexts: Contexts, shelf: KvShelf | None, store: BlockStore | None) -> None:
+    def __init__(
+        self, node: NodeContext, contexts: ContextFetcher, shelf: LocalBlocks | None, store: BlockStore | None
+    ) -> None:
         self._node = node
         self._contexts = contexts
         self._shelf = shelf
@@ -54,7 +56,7 @@ class Leaver:
         for task in self._leaving:
             task.cancel()
 
-    async def _leave(self, shelf: KvShelf, store: BlockStore, streams: Sequence[str]) -> None:
+    async def _leave(self, shelf: LocalBlocks, store: BlockStore, streams: Sequence[str]) -> None:
         layout = await shelf.layout()
         if layout is None:
             return
@@ -72,10 +74,10 @@ class Leaver:
         finally:
             self._writing -= 1
 
-    async def _leave_one(self, shelf: KvShelf, store: BlockStore, stream: str, index: Index, tokens: int) -> str:
-        offer = self._contexts.offer(Way.S3, tokens, index.size)
+    async def _leave_one(self, shelf: LocalBlocks, store: BlockStore, stream: str, index: Index, tokens: int) -> str:
+        offer = self._contexts.offer(ContextSource.S3, tokens, index.size)
         choice = choose(tokens, self._contexts.prefill_tokens_per_s, (offer,))
-        if choice.way is not Way.S3:
+        if choice.way is not ContextSource.S3:
             _log.info("stream %s: its context is not left in S3: %s", stream, choice.reason)
             return "not-worth-it"
         try:

@@ -8,17 +8,17 @@ from collections.abc import Callable
 
 from node_agent.core.node.lifecycle import ClockOff, ClockRight, Event
 from node_agent.core.node.peer_clocks import PeerClocks, judge
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.node.context import NodeContext
 
 EVERY_S = 5.0
 _log = logging.getLogger(__name__)
 
 
-class ClockWatch:
+class ClockMonitor:
     """post: gives an event to the reactor; wall_ahead_s: of the node's steady clock."""
 
     def __init__(
-        self, node: Node, clocks: PeerClocks, wall_ahead_s: Callable[[], float], post: Callable[[Event], None]
+        self, node: NodeContext, clocks: PeerClocks, wall_ahead_s: Callable[[], float], post: Callable[[Event], None]
     ) -> None:
         self._node = node
         self._clocks = clocks

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from node_agent.contract.states import NodeState
 from node_agent.core.continuation.timeouts import MIN_SILENCE_S
 from node_agent.core.failure.attribution import Counts, Fault, Next, Verdict
-from node_agent.core.membership import Announced, Measured, Member, Membership, View
+from node_agent.core.membership import LocalLoadSet, LocalStateSet, Member, Membership, View
 from node_agent.core.node.peer_clocks import RIGHT, OwnClock, PeerClocks
 from node_agent.core.node.status import Load, NodeStatus, Pool
-from node_agent.core.routing.router import Nowhere, Request, Route, Router
+from node_agent.core.routing.router import NoRoute, Request, Route, Router
 from node_agent.ports import Identity
 from node_agent.runtime.common.metrics import Metrics
-from node_agent.runtime.node.crash_suspects import DeadlyRequests
+from node_agent.runtime.node.crash_suspects import CrashSuspects
 from node_agent.runtime.node.gossip import Gossip
 
 _NOT_THERE = frozenset({"refused", "unreachable", "reset"})
@@ -26,7 +26,7 @@ _NOT_THERE = frozenset({"refused", "unreachable", "reset"})
 
 
 @dataclass
-class Node:
+class NodeContext:
     """clock: unix seconds; model: the one that it serves while its state takes requests.
 
     incarnation: the one that this agent began with, its name in the table; min_silence_s: the least inter-token timeout
@@ -46,14 +46,14 @@ class Node:
     clocks: PeerClocks | None = None
     incarnation: int = field(init=False)
     router: Router = field(init=False)
-    deadly: DeadlyRequests = field(init=False)
+    deadly: CrashSuspects = field(init=False)
     _view: View | None = field(init=False, default=None)
     _own: NodeStatus | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.incarnation = self.members.status.incarnation
         self.router = Router(self.instance_id)
-        self.deadly = DeadlyRequests(self.gossip, self.metrics)
+        self.deadly = CrashSuspects(self.gossip, self.metrics)
 
     @property
     def instance_id(self) -> str:
@@ -73,12 +73,12 @@ class Node:
 
     def become(self, state: NodeState) -> None:
         """Have everybody told at once."""
-        self.gossip.handle(Announced(self.gossip.clock(), state, self.ways))
+        self.gossip.handle(LocalStateSet(self.gossip.clock(), state, self.ways))
 
     def measured(self, load: Load) -> None:
         """What this node's engine is doing now."""
         self.router.own_load.measured(load)
-        self.gossip.handle(Measured(self.gossip.clock(), load))
+        self.gossip.handle(LocalLoadSet(self.gossip.clock(), load))
 
     def status(self) -> NodeStatus:
         return self.members.status
@@ -133,7 +133,7 @@ class Node:
 
     # routes
 
-    def route(self, request: Request) -> Route | Nowhere:
+    def route(self, request: Request) -> Route | NoRoute:
         """Which engine serves a request, and why."""
         self._renew()
         route = self.router.choose(request, self.gossip.clock())

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 
 from node_agent.contract.errors import RequestRejected
-from node_agent.core.failure.crash_suspects import KEPT_S, Deadly, Standing
-from node_agent.core.failure.report import Death
+from node_agent.core.failure.crash_suspects import KEPT_S, Standing, SuspectTable
+from node_agent.core.failure.report import EngineDeath
 from node_agent.core.membership import Refuse
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.gossip import Gossip
@@ -26,13 +26,13 @@ _MESSAGE = (
 _log = logging.getLogger(__name__)
 
 
-class DeadlyRequests:
+class CrashSuspects:
     """Of one node. gossip: hears of what is refused here, and says what is refused elsewhere."""
 
     def __init__(self, gossip: Gossip, metrics: Metrics) -> None:
         self._gossip = gossip
         self._metrics = metrics
-        self._cases = Deadly()
+        self._cases = SuspectTable()
         gossip.refused = self._told
         metrics.deadly_cases.set_function(self._cases.__len__)
 
@@ -49,7 +49,7 @@ class DeadlyRequests:
             raise RequestRejected(422, KILLS_ENGINES, _MESSAGE)
         return standing is Standing.SUSPECT
 
-    def died(self, content: bytes | None, instance_id: str, death: Death | None) -> None:
+    def died(self, content: bytes | None, instance_id: str, death: EngineDeath | None) -> None:
         """An engine died before it had answered a request. death: None where its node does not say which one."""
         if content is None or death is None:
             return

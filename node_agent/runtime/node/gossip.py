@@ -15,22 +15,22 @@ from node_agent.contract.errors import TransientError
 from node_agent.core.common.address import Address, parse_address
 from node_agent.core.common.request_auth import CLOCK_HEADER
 from node_agent.core.membership import (
-    Answer,
-    Answered,
-    Ask,
-    Changed,
     Effect,
     Event,
-    Failed,
+    MemberChanged,
     Membership,
-    Questioned,
+    NodesDiscovered,
+    PeerRequestFailed,
     Received,
     Refused,
     Send,
-    Tagged,
+    SendSync,
+    SyncReplied,
+    SyncReply,
+    SyncRequested,
     Tick,
 )
-from node_agent.core.node.discovery_schedule import FIRST_LOOK_CALLS, TagReads
+from node_agent.core.node.discovery_schedule import FIRST_LOOK_CALLS, DiscoverySchedule
 from node_agent.core.node.status import Liveness
 from node_agent.ports import Datagrams, ExchangeLost, Http, Instances
 from node_agent.runtime.common.metrics import Metrics
@@ -63,7 +63,7 @@ class Gossip:
     ) -> None:
         self.machine = machine
         self.clock = clock
-        self.changed: Callable[[Changed], None] = _nobody
+        self.changed: Callable[[MemberChanged], None] = _nobody
         self.heard_clock: Callable[[str, str, str, float], None] = _no_clocks
         """Hears what time a peer's door says it is: its address, its line, the question's nonce, and the seconds from
         the question to the answer."""
@@ -81,7 +81,7 @@ class Gossip:
         machine, answer = self.machine, None
         due = machine.next_deadline()
         for effect in machine.handle(event):
-            if isinstance(effect, Answer):
+            if isinstance(effect, SyncReply):
                 answer = effect.body
             else:
                 self._perform(effect)
@@ -94,11 +94,11 @@ class Gossip:
             case Send(to, data):
                 if (address := _address(to)) is not None:
                     self._datagrams.send(address, data)
-            case Ask():
+            case SendSync():
                 self._ask(effect)
             case Refused(content, left_s):
                 self.refused(content, left_s)
-            case Changed(status, before, after, why):
+            case MemberChanged(status, before, after, why):
                 was = before.value if before is not None else "new"
                 _log.info("%s at %s: %s, was %s: %s", status.instance_id, status.peer, after.value, was, why)
                 self._metrics.member_changes.labels(after.value).inc()
@@ -110,11 +110,11 @@ class Gossip:
 
     def question(self, body: bytes) -> bytes | None:
         """The answer to a peer's question, None where it is refused."""
-        return self.handle(Questioned(self.clock(), body))
+        return self.handle(SyncRequested(self.clock(), body))
 
     def failed(self, instance_id: str, why: str) -> None:
         """A request to a peer failed."""
-        self.handle(Failed(self.clock(), instance_id, why))
+        self.handle(PeerRequestFailed(self.clock(), instance_id, why))
 
     async def run(self) -> None:
         """The machine's timer, until cancelled."""
@@ -131,7 +131,9 @@ class Gossip:
             if machine.next_deadline() <= self.clock():
                 self.handle(Tick(self.clock()))
 
-    async def discover(self, instances: Instances, cluster: str, reads: TagReads, chance: Callable[[], float]) -> None:
+    async def discover(
+        self, instances: Instances, cluster: str, reads: DiscoverySchedule, chance: Callable[[], float]
+    ) -> None:
         """Read the fleet's tags now and then, until cancelled; an EC2 that does not answer changes nothing."""
         await asyncio.sleep(reads.first_s(chance()))
         most_calls: int | None = FIRST_LOOK_CALLS
@@ -140,7 +142,7 @@ class Gossip:
                 async with asyncio.timeout(_LOOK_WITHIN_S):
                     found = await instances.nodes(cluster, most_calls)
                 most_calls = None
-                self.handle(Tagged(self.clock(), [node for node in found if _address(node.peer) is not None]))
+                self.handle(NodesDiscovered(self.clock(), [node for node in found if _address(node.peer) is not None]))
                 wait_s = reads.next_s(self.machine.nodes, chance())
             except (TransientError, TimeoutError) as error:
                 wait_s = reads.after_failure_s(self.machine.nodes, chance())
@@ -148,14 +150,14 @@ class Gossip:
                 _log.warning("%s; the peers known stay; looking again in %.0f s", why, wait_s)
             await asyncio.sleep(wait_s)
 
-    def _ask(self, ask: Ask) -> None:
+    def _ask(self, ask: SendSync) -> None:
         if len(self._asked) >= _MAX_ASKED:
             return
         task = asyncio.get_running_loop().create_task(self._exchange(ask))
         self._asked.add(task)
         task.add_done_callback(self._asked.discard)
 
-    async def _exchange(self, ask: Ask) -> None:
+    async def _exchange(self, ask: SendSync) -> None:
         """The question needs no stamp: membership's messages are sealed and count once, whatever the clocks say."""
         headers = {"content-type": "application/octet-stream"}
         asked_at = self.clock()
@@ -179,7 +181,7 @@ class Gossip:
             if line is not None:
                 took_s = self.clock() - asked_at
                 self.heard_clock(ask.to, line.decode("latin-1"), question_nonce(ask.body), took_s)
-            self.handle(Answered(self.clock(), answer))
+            self.handle(SyncReplied(self.clock(), answer))
         else:
             self.failed(ask.instance_id, f"status-{status}")
 
@@ -201,10 +203,10 @@ def _address(text: str) -> Address | None:
         return None
 
 
-def _nobody(changed: Changed) -> None:
+def _nobody(changed: MemberChanged) -> None:
     """Nobody wants to hear of it."""
 
 
-def is_lost(changed: Changed) -> bool:
+def is_lost(changed: MemberChanged) -> bool:
     """Whether a peer is dead now: what is under way there never ends by itself."""
     return changed.after is Liveness.DEAD

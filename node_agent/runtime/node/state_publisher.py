@@ -35,7 +35,7 @@ RENEW_EVERY_S = 24 * 3600.0
 _log = logging.getLogger(__name__)
 
 
-class Publisher:
+class StatePublisher:
     """record: the one this incarnation begins with; records: None where there is no table.
 
     chance: uniform in [0, 1), for backoff; clock: unix seconds.

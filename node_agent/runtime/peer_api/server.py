@@ -20,14 +20,14 @@ import orjson
 
 from node_agent.contract.errors import openai_error
 from node_agent.contract.names import DURABILITY_HEADER, KV_HEADER, KV_PREFIX
-from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, CLOCK_HELPS, Doorkeeper, tell_clock
-from node_agent.core.continuation.timeouts import sign_every_s
+from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, CLOCK_HELPS, RequestVerifier, tell_clock
+from node_agent.core.continuation.timeouts import keepalive_interval_s
 from node_agent.core.node.status import load_to_header
 from node_agent.core.openai import client_headers, sse
 from node_agent.core.streams.state import LOST_EVENT
-from node_agent.ports import DoorRequest, ExchangeLost, Response
+from node_agent.ports import ExchangeLost, Response, ServerRequest
 from node_agent.runtime.common.responses import CLIENT_GONE, EVENT_STREAM, MAX_ANSWER_BYTES, answer_error
-from node_agent.runtime.engine.active_requests import ServedRequests
+from node_agent.runtime.engine.active_requests import EngineCalls
 from node_agent.runtime.engine.client import (
     ENGINE_HEADER,
     ENGINE_PREFIX,
@@ -36,8 +36,8 @@ from node_agent.runtime.engine.client import (
     MAX_TOKENS_HEADER,
     Prefetch,
 )
-from node_agent.runtime.engine.keepalive import Shown, SignsOfLife
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.engine.keepalive import KeepAliveRequest, KeepAlives
+from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.node.crash_suspects import SUSPECT_HEADER
 from node_agent.runtime.node.gossip import MEMBERS_TARGET, question_nonce
 from node_agent.runtime.replication.takeover import TAKE_TARGET, Takeovers
@@ -52,7 +52,7 @@ _SHOWN = 100
 _log = logging.getLogger(__name__)
 
 
-class PeerDoor:
+class PeerApi:
     """Answers peers' requests.
 
     prefetch: fetches a stream's context before this node's engine continues it; serve_blocks: answers KV_PREFIX.
@@ -60,12 +60,12 @@ class PeerDoor:
 
     def __init__(
         self,
-        node: Node,
-        served: ServedRequests,
+        node: NodeContext,
+        served: EngineCalls,
         takeovers: Takeovers,
-        doorkeeper: Doorkeeper,
+        doorkeeper: RequestVerifier,
         prefetch: Prefetch,
-        serve_blocks: Callable[[DoorRequest], Awaitable[None]],
+        serve_blocks: Callable[[ServerRequest], Awaitable[None]],
     ) -> None:
         self._node = node
         self._served = served
@@ -73,9 +73,9 @@ class PeerDoor:
         self._doorkeeper = doorkeeper
         self._prefetch = prefetch
         self._serve_blocks = serve_blocks
-        self.signs = SignsOfLife(sign_every_s(node.min_silence_s))
+        self.signs = KeepAlives(keepalive_interval_s(node.min_silence_s))
 
-    async def __call__(self, request: DoorRequest) -> None:
+    async def __call__(self, request: ServerRequest) -> None:
         target = request.target
         if target == MEMBERS_TARGET:
             self._compare_members(request)
@@ -95,7 +95,7 @@ class PeerDoor:
         else:
             answer_error(request, 404, "unknown_route", f"The peer door has no {target}.")
 
-    def _refuse(self, request: DoorRequest, stamp: bytes | None, why: str) -> None:
+    def _refuse(self, request: ServerRequest, stamp: bytes | None, why: str) -> None:
         """A peer that signed rightly, and by another clock, gets this door's time, and may ask again."""
         message = f"This door is for peers: {why}."
         if stamp is None or why not in CLOCK_HELPS:
@@ -106,7 +106,7 @@ class PeerDoor:
         body = orjson.dumps(openai_error(401, "not_a_peer", message))
         request.respond(401, body, more=[(CLOCK_HEADER, clock.encode())])
 
-    def _compare_members(self, request: DoorRequest) -> None:
+    def _compare_members(self, request: ServerRequest) -> None:
         answer = self._node.gossip.question(request.body)
         if answer is None:
             answer_error(request, 401, "not_a_peer", "This door is for peers: the message is not sealed as theirs are.")
@@ -115,7 +115,7 @@ class PeerDoor:
             clock = tell_clock(doorkeeper.key, doorkeeper.door, self._node.clock(), question_nonce(request.body))
             request.respond(200, answer, b"application/octet-stream", [(CLOCK_HEADER, clock.encode())])
 
-    def _give_journal(self, request: DoorRequest) -> None:
+    def _give_journal(self, request: ServerRequest) -> None:
         try:
             status, answer = self._takeovers.answer(request.body)
         except (ValueError, KeyError, TypeError) as error:
@@ -123,7 +123,7 @@ class PeerDoor:
             return
         request.respond(status, answer, b"application/octet-stream")
 
-    async def _pass_on(self, request: DoorRequest, target: str) -> None:
+    async def _pass_on(self, request: ServerRequest, target: str) -> None:
         limit = request.headers.get(MAX_TOKENS_HEADER.encode())
         max_tokens = int(limit) if limit is not None and limit.isdigit() else None
         headers = client_headers.to_engine(request.headers)
@@ -157,7 +157,7 @@ class PeerDoor:
             finally:
                 response.close()
 
-    async def _stream(self, request: DoorRequest, response: Response, shown: Shown) -> None:
+    async def _stream(self, request: ServerRequest, response: Response, shown: KeepAliveRequest) -> None:
         request.begin(response.status, EVENT_STREAM, self._told())
         shown.begun()
         try:
@@ -167,7 +167,7 @@ class PeerDoor:
             last = b"\n\n" + sse.named(LOST_EVENT, lost.why.encode())  # the blank line ends what came half
         request.end(last)
 
-    async def _whole(self, request: DoorRequest, response: Response) -> None:
+    async def _whole(self, request: ServerRequest, response: Response) -> None:
         body = await response.read_all(MAX_ANSWER_BYTES)
         content_type, more = response.headers.get(b"content-type", b""), client_headers.to_client(response.headers)
         request.respond(response.status, body, content_type, [*self._told(), *more])
@@ -176,5 +176,5 @@ class PeerDoor:
         return [(ENGINE_HEADER, b"1"), (LOAD_HEADER, load_to_header(self._node.router.own_load.load))]
 
 
-def _answer_lost(request: DoorRequest, why: str) -> None:
+def _answer_lost(request: ServerRequest, why: str) -> None:
     request.respond(503, b"{}", more=[(LOST_HEADER, why.encode())])

@@ -15,12 +15,12 @@ from node_agent.core.common.address import Address
 from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, nonce_of
 from node_agent.core.node.peer_clocks import PeerClocks
 from node_agent.ports import Http, Response
-from node_agent.runtime.engine.response_proxy import Asked
+from node_agent.runtime.engine.response_proxy import ResponseProxy
 
 _log = logging.getLogger(__name__)
 
 
-class SignedHttp:
+class SignedClient:
     """The Http port over another one. clock: unix seconds, steady."""
 
     def __init__(self, client: Http, clocks: PeerClocks, clock: Callable[[], float]) -> None:
@@ -97,7 +97,7 @@ class SignedHttp:
         return exchange
 
 
-class _Signed(Asked):
+class _Signed(ResponseProxy):
     """A signed request, sent again once where the door says what time it has."""
 
     def __init__(self, exchange: Response, again: Callable[[bytes], Response | None]) -> None:

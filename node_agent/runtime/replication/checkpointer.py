@@ -12,10 +12,10 @@ import re
 
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.table_schema import StreamRecord
-from node_agent.core.replication.checkpoint import Parcel, parcels, read_journal
-from node_agent.core.replication.replica_store import Keeper, Taken
+from node_agent.core.replication.checkpoint import CheckpointObject, parcels, read_journal
+from node_agent.core.replication.replica_store import JournalSnapshot, ReplicaStore
 from node_agent.ports import Checkpoints
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.node.context import NodeContext
 
 _STREAM_ID = re.compile(r"[0-9a-f]{24}")
 """What this fleet calls its streams; for anything else the table need not be asked."""
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 class Checkpointer:
     """own: the journals that this node keeps; store: None where checkpoints are kept nowhere."""
 
-    def __init__(self, node: Node, own: Keeper, store: Checkpoints | None) -> None:
+    def __init__(self, node: NodeContext, own: ReplicaStore, store: Checkpoints | None) -> None:
         self._node = node
         self._own = own
         self._store = store
@@ -49,7 +49,7 @@ class Checkpointer:
             _log.warning("checkpoints of %d streams took longer than %.1f s", len(writing[task].records), within_s)
             node.metrics.checkpoints.labels("late").inc(len(writing[task].records))
 
-    async def _write(self, store: Checkpoints, parcel: Parcel) -> None:
+    async def _write(self, store: Checkpoints, parcel: CheckpointObject) -> None:
         count = len(parcel.records)
         try:
             written = await store.write(parcel.key, parcel.body, parcel.records)
@@ -61,7 +61,7 @@ class Checkpointer:
         self._node.metrics.checkpoints.labels("written").inc(written)
         self._node.metrics.checkpoints.labels("newer-there").inc(count - written)
 
-    async def find(self, stream: str) -> Taken | bool | None:
+    async def find(self, stream: str) -> JournalSnapshot | bool | None:
         """The journal that a node left, for a new owner; else whether there was one. None: the store cannot be asked.
 
         The same answers as a peer gives (`runtime/replication/takeover`).
@@ -81,7 +81,7 @@ class Checkpointer:
             _log.warning("stream %s: whether it was left is not known: %s", stream, why)
             return None
 
-    async def _read(self, store: Checkpoints, record: StreamRecord) -> Taken | bool:
+    async def _read(self, store: Checkpoints, record: StreamRecord) -> JournalSnapshot | bool:
         body = await store.read(record)
         if body is None:
             return True

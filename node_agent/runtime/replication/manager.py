@@ -14,31 +14,31 @@ from typing import NamedTuple
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import parse_address
 from node_agent.core.node.status import NodeStatus, Pool
-from node_agent.core.replication.placement import choose_keepers
-from node_agent.core.replication.protocol import APPEND, FINISH, FORGET, Opened, encode, encode_open
-from node_agent.core.replication.reconnects import Redials
+from node_agent.core.replication.placement import choose_replicas
+from node_agent.core.replication.protocol import APPEND, FINISH, FORGET, FrameContents, encode, encode_open
+from node_agent.core.replication.reconnects import ReconnectBackoff
 from node_agent.core.replication.replica_store import (
     MAX_OPENING_BYTES,
     REASONS,
     UNREADABLE,
     Ended,
-    Keeper,
-    KeptJournal,
+    JournalReplica,
     Refused,
+    ReplicaStore,
 )
 from node_agent.core.replication.replicated_log import (
     OPENING_TOO_LARGE,
     WANTED,
     Closing,
-    Copy,
-    Forget,
-    Instruction,
-    Open,
-    WriteAhead,
+    Command,
+    DropReplica,
+    OpenReplica,
+    Replica,
+    ReplicatedLog,
 )
-from node_agent.ports import JournalLink, JournalLinks
-from node_agent.runtime.node.context import Node
-from node_agent.runtime.replication.replicated_stream import KeptStream
+from node_agent.ports import ReplicaLink, ReplicaLinks
+from node_agent.runtime.node.context import NodeContext
+from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 
 REVIEW_EVERY_S = 0.25
 _FIT = frozenset({NodeState.READY, NodeState.STARTING})
@@ -61,20 +61,20 @@ def _half() -> float:
 class _Receipt(NamedTuple):
     """The copy has all lines up to `seq` once its keeper has dealt with the message."""
 
-    stream: KeptStream
-    copy: Copy
+    stream: ReplicatedStream
+    copy: Replica
     seq: int
 
 
-class _Keeper:
-    """A peer that keeps journals of this node, and the link to it. A LinkOwner."""
+class _ReplicaConnection:
+    """A peer that keeps journals of this node, and the link to it. A LinkListener."""
 
-    def __init__(self, keepers: Keepers, name: str, links: JournalLinks, address: str) -> None:
+    def __init__(self, keepers: ReplicationManager, name: str, links: ReplicaLinks, address: str) -> None:
         self._keepers = keepers
         self._name = name
         self._asked_at = asyncio.get_running_loop().time()
         self._has_worked = False
-        self.link: JournalLink = links.connect(parse_address(address), self)
+        self.link: ReplicaLink = links.connect(parse_address(address), self)
 
     def acknowledged(self, receipts: Sequence[_Receipt | asyncio.Future[None] | None]) -> None:
         self._has_worked = True
@@ -102,35 +102,40 @@ class _Keeper:
         self._keepers.lost(self._name, why, worked_s=asked_s if self._has_worked else 0.0)
 
 
-class Keepers:
+class ReplicationManager:
     """All streams that this node owns. wanted: copies of each, 0 for none; chance: uniform in [0, 1)."""
 
     def __init__(
-        self, node: Node, links: JournalLinks, own: Keeper, wanted: int = WANTED, chance: Callable[[], float] = _half
+        self,
+        node: NodeContext,
+        links: ReplicaLinks,
+        own: ReplicaStore,
+        wanted: int = WANTED,
+        chance: Callable[[], float] = _half,
     ) -> None:
         self.node = node
         self.own = own
         self._links = links
         self._wanted = wanted
         self._handles = itertools.count(1)
-        self._streams: dict[int, KeptStream] = {}
-        self._open: dict[str, _Keeper] = {}
+        self._streams: dict[int, ReplicatedStream] = {}
+        self._open: dict[str, _ReplicaConnection] = {}
         self._lost_at: dict[str, float] = {}  # peers whose link broke lately, by loop time
-        self._redials = Redials()
+        self._redials = ReconnectBackoff()
         self._chance = chance
         self._until_room = _LOOK_FOR_ROOM_EVERY  # reviews
 
-    def begin(self, ahead: WriteAhead, engine: Pool | None, *, durable: bool = True) -> KeptStream:
+    def begin(self, ahead: ReplicatedLog, engine: Pool | None, *, durable: bool = True) -> ReplicatedStream:
         """Take a stream's journal in, and send it to its keepers. durable: whether the client wants copies."""
         ahead.wanted = self._wanted if durable else 0
-        stream = KeptStream(self, ahead, next(self._handles), engine)
+        stream = ReplicatedStream(self, ahead, next(self._handles), engine)
         self._streams[stream.handle] = stream
         if ahead.wanted and len(ahead.opening) > MAX_OPENING_BYTES:
             self._perform(stream, ahead.keep_nowhere(OPENING_TOO_LARGE))
         self._review(stream)
         return stream
 
-    def _count_unkept(self, stream: KeptStream) -> None:
+    def _count_unkept(self, stream: ReplicatedStream) -> None:
         """No keeper is to have it: that is said once, to its client, too."""
         ahead, stream.is_said_unkept = stream.ahead, True
         self.node.metrics.unkept.labels(ahead.unkept).inc()
@@ -159,7 +164,7 @@ class Keepers:
             if not (stream.ahead.is_settled and fit >= stream.ahead.copies.keys()):
                 self._review(stream, peers)
 
-    def _review(self, stream: KeptStream, peers: Sequence[NodeStatus] | None = None) -> None:
+    def _review(self, stream: ReplicatedStream, peers: Sequence[NodeStatus] | None = None) -> None:
         ahead = stream.ahead
         if not ahead.wanted:
             return
@@ -167,7 +172,7 @@ class Keepers:
             peers = self._reachable()
         fit = [p.instance_id for p in peers if p.state in _FIT]
         staying = [p.pool for p in peers if p.instance_id in ahead.copies and p.instance_id in fit]
-        chosen = choose_keepers(ahead.stream, peers, [self.node.pool, *staying], stream.engine, self._doubtful())
+        chosen = choose_replicas(ahead.stream, peers, [self.node.pool, *staying], stream.engine, self._doubtful())
         self._perform(stream, ahead.review([peer.instance_id for peer in chosen], fit))
         stream.release()
 
@@ -183,7 +188,7 @@ class Keepers:
         late = (name for name, keeper in self._open.items() if keeper.link.is_late)
         return {*self.node.suspects, *self._lost_at, *late}
 
-    def _count_gaps(self, stream: KeptStream) -> None:
+    def _count_gaps(self, stream: ReplicatedStream) -> None:
         """Events that went out although no keeper had them."""
         gaps = stream.ahead.gaps - stream.counted_gaps
         if gaps:
@@ -191,7 +196,7 @@ class Keepers:
             self.node.metrics.gaps.inc(gaps)
             _log.debug("stream %s: %d events are at no keeper", stream.ahead.stream, gaps)
 
-    def replace_late(self, streams: Iterable[KeptStream]) -> None:
+    def replace_late(self, streams: Iterable[ReplicatedStream]) -> None:
         """Some copies of these are late."""
         peers = self._reachable()
         for stream in streams:
@@ -200,7 +205,7 @@ class Keepers:
 
     # keepers
 
-    def append(self, stream: KeptStream, first: int, lines: bytes | bytearray, seq: int) -> None:
+    def append(self, stream: ReplicatedStream, first: int, lines: bytes | bytearray, seq: int) -> None:
         """Send new lines, number `first` to `seq`, to all copies of a stream."""
         message = encode(APPEND, stream.handle, first, lines)
         for name, copy in stream.ahead.copies.items():
@@ -210,16 +215,16 @@ class Keepers:
             else:
                 self._send(name, message, _Receipt(stream, copy, seq))
 
-    def _perform(self, stream: KeptStream, instructions: Iterable[Instruction]) -> None:
+    def _perform(self, stream: ReplicatedStream, instructions: Iterable[Command]) -> None:
         if stream.ahead.unkept and not stream.is_said_unkept:
             self._count_unkept(stream)
         for instruction in instructions:
             _log.debug("stream %s: %s, of %s", stream.ahead.stream, instruction, list(stream.ahead.copies))
             match instruction:
-                case Open(copy):
+                case OpenReplica(copy):
                     ahead = stream.ahead
                     self._send(copy.keeper, _opened(stream.handle, ahead), _Receipt(stream, copy, ahead.seq))
-                case Forget(keeper):
+                case DropReplica(keeper):
                     self._send(keeper, encode(FORGET, stream.handle))
 
     def _send(self, keeper: str, message: bytes, receipt: object = None) -> None:
@@ -231,7 +236,7 @@ class Keepers:
             if peer is None:
                 asyncio.get_running_loop().call_soon(self.lost, keeper, "unknown")
                 return
-            open_ = self._open[keeper] = _Keeper(self, keeper, self._links, peer.status.peer)
+            open_ = self._open[keeper] = _ReplicaConnection(self, keeper, self._links, peer.status.peer)
         open_.link.send(message, receipt)
 
     def refused(self, keeper: str, handle: int, why: str) -> None:
@@ -245,7 +250,7 @@ class Keepers:
         stream.release()
 
     def lost(self, keeper: str, why: str, worked_s: float = 0.0) -> None:
-        """The link to the keeper is gone: its copies are to be had elsewhere. worked_s: as `Redials.ended`."""
+        """The link to the keeper is gone: its copies are to be had elsewhere. worked_s: as `ReconnectBackoff.ended`."""
         self._open.pop(keeper, None)
         _log.info("keeper %s is lost: %s", keeper, why)
         self.node.metrics.keeper_losses.labels(why).inc()
@@ -259,8 +264,8 @@ class Keepers:
 
     # the ends of streams
 
-    def close(self, stream: KeptStream, how: Closing) -> None:
-        """See KeptStream. Where no keeper has all of it, or its client may come back, this node keeps it, too."""
+    def close(self, stream: ReplicatedStream, how: Closing) -> None:
+        """See ReplicatedStream. Where no keeper has all of it, or its client may come back, this node keeps it, too."""
         if self._streams.pop(stream.handle, None) is None:
             return
         ahead = stream.ahead
@@ -271,7 +276,7 @@ class Keepers:
         if _is_to_stay(ahead, how):
             self._keep_here(ahead, how)
 
-    def _keep_here(self, ahead: WriteAhead, how: Closing) -> None:
+    def _keep_here(self, ahead: ReplicatedLog, how: Closing) -> None:
         own, stream, epoch = self.own, ahead.stream, ahead.epoch
         try:
             own.open(stream, epoch, ahead.opening, ahead.seq, bytes(ahead.log), self.node.clock(), ahead.client)
@@ -293,16 +298,16 @@ class Keepers:
             alive = {peer.instance_id for peer in self.node.present}
             self._copy_on(name, journal, self._wanted - len(journal.copied_to & alive))
 
-    def _copy_on(self, name: str, journal: KeptJournal, copies: int) -> list[asyncio.Future[None]]:
+    def _copy_on(self, name: str, journal: JournalReplica, copies: int) -> list[asyncio.Future[None]]:
         """Send a journal that is kept here to the best peers that have it not from here; their receipts."""
         peers = self._reachable()
         having = [peer.pool for peer in peers if peer.instance_id in journal.copied_to]
         new = [peer for peer in peers if peer.instance_id not in journal.copied_to]
-        ahead = WriteAhead(
+        ahead = ReplicatedLog(
             name, journal.written_in, journal.opening, log=journal.lines, seq=journal.seq, client=journal.client
         )
         receipts = []
-        for peer in choose_keepers(name, new, [self.node.pool, *having], None, self._doubtful())[: max(0, copies)]:
+        for peer in choose_replicas(name, new, [self.node.pool, *having], None, self._doubtful())[: max(0, copies)]:
             journal.copied_to.add(peer.instance_id)
             receipts.append(asyncio.get_running_loop().create_future())
             self._send(peer.instance_id, _opened(next(self._handles), ahead), receipts[-1])
@@ -324,7 +329,7 @@ def _said(handle: int, how: Closing) -> bytes | None:
     return encode(FINISH, handle, _ENDED[how].value) if how in _ENDED else None
 
 
-def _is_to_stay(ahead: WriteAhead, how: Closing) -> bool:
+def _is_to_stay(ahead: ReplicatedLog, how: Closing) -> bool:
     """Whether the journal of a stream that has ended here is to be kept here."""
     if ahead.fenced or how is Closing.UNHEARD_OF or (ahead.unkept and how is not Closing.MOVES):
         return False
@@ -332,6 +337,6 @@ def _is_to_stay(ahead: WriteAhead, how: Closing) -> bool:
     return copies is None or len(ahead.synced) < copies
 
 
-def _opened(handle: int, ahead: WriteAhead) -> bytes:
-    opened = Opened(ahead.stream, ahead.epoch, ahead.client, ahead.opening, bytes(ahead.log))
+def _opened(handle: int, ahead: ReplicatedLog) -> bytes:
+    opened = FrameContents(ahead.stream, ahead.epoch, ahead.client, ahead.opening, bytes(ahead.log))
     return encode_open(handle, opened, ahead.seq)

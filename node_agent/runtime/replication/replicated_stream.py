@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from node_agent.contract.errors import StaleEpoch
 from node_agent.core.node.status import Pool
-from node_agent.core.replication.replicated_log import Closing, WriteAhead
+from node_agent.core.replication.replicated_log import Closing, ReplicatedLog
 
 if TYPE_CHECKING:
-    from node_agent.runtime.replication.manager import Keepers
+    from node_agent.runtime.replication.manager import ReplicationManager
 
 CONFIRM_WITHIN_S = 2.0
 """How long a new owner waits for one keeper to take its word, before it tells the client anything."""
 
 
-class KeptStream:
+class ReplicatedStream:
     """deliver: what a client is sent, once that is allowed; fenced: called when the stream is somebody else's.
 
     unkept: called when no keeper has it any more, and none will, because it has become too large.
@@ -26,7 +26,7 @@ class KeptStream:
     engine: the pool of the node that generates, as it changes.
     """
 
-    def __init__(self, keepers: Keepers, ahead: WriteAhead, handle: int, engine: Pool | None) -> None:
+    def __init__(self, keepers: ReplicationManager, ahead: ReplicatedLog, handle: int, engine: Pool | None) -> None:
         self.ahead = ahead
         self.handle = handle
         self.engine = engine

@@ -17,7 +17,7 @@ import logging
 import secrets
 from collections.abc import Callable
 
-from node_agent.core.common.request_auth import CLOCK_HELPS, Doorkeeper, nonce_of
+from node_agent.core.common.request_auth import CLOCK_HELPS, RequestVerifier, nonce_of
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.replication.protocol import (
     ACK,
@@ -29,18 +29,18 @@ from node_agent.core.replication.protocol import (
     OPEN,
     PREFACE,
     REFUSED,
-    STAMPED,
+    SIGNED_TARGET,
     BadFrame,
+    FrameReader,
+    FrameWriter,
     Message,
-    Opener,
-    Sealer,
     check_append,
+    derive_connection_key,
     encode,
     read_open,
-    session_key,
 )
-from node_agent.core.replication.replica_store import FULL, STALE, UNKNOWN, UNREADABLE, Ended, Keeper, Refused
-from node_agent.ports import Other
+from node_agent.core.replication.replica_store import FULL, STALE, UNKNOWN, UNREADABLE, Ended, Refused, ReplicaStore
+from node_agent.ports import AlternateProtocol
 
 GREET_WITHIN_S = 5.0
 MAX_STRANGERS = 64
@@ -54,20 +54,20 @@ _COUNTED = 2**32
 _log = logging.getLogger(__name__)
 
 
-class JournalDoor:
+class ReplicationServer:
     """What comes to the peer door for this node's keeper, and the connections that it comes on."""
 
-    def __init__(self, keeper: Keeper, doorkeeper: Doorkeeper, clock: Callable[[], float]) -> None:
+    def __init__(self, keeper: ReplicaStore, doorkeeper: RequestVerifier, clock: Callable[[], float]) -> None:
         self.keeper = keeper
         self.doorkeeper = doorkeeper
         self.clock = clock
-        self.connections: set[JournalConnection] = set()
+        self.connections: set[ReplicationConnection] = set()
         self.is_closed = False
-        self.strangers: dict[JournalConnection, None] = {}  # those that have not proved to be peers, oldest first
+        self.strangers: dict[ReplicationConnection, None] = {}  # those that have not proved to be peers, oldest first
 
-    def other(self) -> Other:
+    def other(self) -> AlternateProtocol:
         """For the peer door's server: connections that begin with the journals' preface are these."""
-        return Other(PREFACE, lambda transport: JournalConnection(self, transport))
+        return AlternateProtocol(PREFACE, lambda transport: ReplicationConnection(self, transport))
 
     def close(self) -> None:
         """End all connections, and those that still come."""
@@ -75,31 +75,31 @@ class JournalDoor:
         for connection in list(self.connections):
             connection.abort()
 
-    def came(self, connection: JournalConnection) -> None:
+    def came(self, connection: ReplicationConnection) -> None:
         """A connection whose owner is not known yet."""
         if len(self.strangers) >= MAX_STRANGERS:
             next(iter(self.strangers)).abort()
         self.connections.add(connection)
         self.strangers[connection] = None
 
-    def greeted(self, connection: JournalConnection) -> None:
+    def greeted(self, connection: ReplicationConnection) -> None:
         """It is a peer's."""
         self.strangers.pop(connection, None)
 
-    def went(self, connection: JournalConnection) -> None:
+    def went(self, connection: ReplicationConnection) -> None:
         self.connections.discard(connection)
         self.strangers.pop(connection, None)
 
 
-class JournalConnection(asyncio.Protocol):
+class ReplicationConnection(asyncio.Protocol):
     """One owner's streams."""
 
-    def __init__(self, door: JournalDoor, transport: asyncio.Transport) -> None:
+    def __init__(self, door: ReplicationServer, transport: asyncio.Transport) -> None:
         self._door = door
         self._transport = transport
         self._held = b""
-        self._opener: Opener | None = None
-        self._sealer: Sealer | None = None
+        self._opener: FrameReader | None = None
+        self._sealer: FrameWriter | None = None
         self._streams: dict[int, tuple[str, Epoch]] = {}
         self._tidy_at = _TIDY_AT
         self._frames = 0
@@ -162,7 +162,7 @@ class JournalConnection(asyncio.Protocol):
             return b""
         stamp = line.removeprefix(PREFACE).decode("latin-1")
         doorkeeper, now = self._door.doorkeeper, self._door.clock()
-        why = doorkeeper.refusal(stamp, *STAMPED, b"", now)
+        why = doorkeeper.refusal(stamp, *SIGNED_TARGET, b"", now)
         if why in CLOCK_HELPS:
             self._transport.write(CLOCK_PREFACE + doorkeeper.clock(stamp, now).encode() + b"\n")
             self._transport.close()
@@ -172,8 +172,8 @@ class JournalConnection(asyncio.Protocol):
             self.abort()
             return b""
         nonce = secrets.token_hex(12)
-        key = session_key(self._door.doorkeeper.key, nonce_of(stamp), nonce)
-        self._opener, self._sealer = Opener(key, b"owner"), Sealer(key, b"keeper")
+        key = derive_connection_key(self._door.doorkeeper.key, nonce_of(stamp), nonce)
+        self._opener, self._sealer = FrameReader(key, b"owner"), FrameWriter(key, b"keeper")
         self._timer.cancel()
         self._door.greeted(self)
         self._transport.write(PREFACE + nonce.encode() + b"\n")

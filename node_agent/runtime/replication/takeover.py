@@ -20,15 +20,15 @@ import orjson
 from node_agent.contract.errors import RequestRejected, TransientError
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
-from node_agent.core.journal.epochs import Epoch, EventId, Run, epoch_from_json, is_told_by
-from node_agent.core.journal.stream_header import Opening, read_opening
+from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, epoch_from_json, was_sent_by
+from node_agent.core.journal.stream_header import StreamHeader, read_opening
 from node_agent.core.replication import replica_store as keeping
-from node_agent.core.replication.placement import RANKS, rank
-from node_agent.core.replication.replica_store import Keeper, Taken
-from node_agent.core.replication.replicated_log import WriteAhead
-from node_agent.core.streams.factory import Machine, resumed
+from node_agent.core.replication.placement import RANKS, rendezvous_rank
+from node_agent.core.replication.replica_store import JournalSnapshot, ReplicaStore
+from node_agent.core.replication.replicated_log import ReplicatedLog
+from node_agent.core.streams.factory import Machine, restore_stream
 from node_agent.ports import ExchangeLost, Http
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.replication.checkpointer import Checkpointer
 
 TAKE_TARGET = "/peer/v1/take"
@@ -50,7 +50,7 @@ class Takeover:
     """A stream as its new owner has it; replay: the events that the client lacks; durable: as its client wants it."""
 
     machine: Machine
-    ahead: WriteAhead
+    ahead: ReplicatedLog
     replay: bytes
     request_id: str | None
     durable: bool
@@ -60,7 +60,7 @@ class Takeover:
 class _Found:
     """silent: how many peers did not answer."""
 
-    journals: Sequence[Taken]
+    journals: Sequence[JournalSnapshot]
     expired: bool
     silent: int
 
@@ -70,10 +70,10 @@ class Takeovers:
 
     def __init__(
         self,
-        node: Node,
+        node: NodeContext,
         client: Http,
         key: bytes,
-        own: Keeper,
+        own: ReplicaStore,
         give_up: Callable[[str], None],
         checkpointer: Checkpointer,
     ) -> None:
@@ -102,7 +102,7 @@ class Takeovers:
             if found.silent:
                 raise JournalBehind(f"Nobody who answers knows stream {event.stream}, but {found.silent} nodes do not.")
             raise RequestRejected(404, "stream_not_found", f"No node knows a stream {event.stream}.")
-        journal = keeping.best(found.journals)
+        journal = keeping.newest(found.journals)
         number = max(one.number for one in found.journals)
         try:
             return _taken_over(event, journal, Epoch(number, owner))
@@ -112,7 +112,7 @@ class Takeovers:
                 410, "stream_unreadable", f"The journal of this stream is damaged: {error}."
             ) from error
 
-    def take_here(self, stream: str, owner: str) -> Taken | None:
+    def take_here(self, stream: str, owner: str) -> JournalSnapshot | None:
         """This node's own copy, or the stream itself, for a new owner."""
         self._give_up(stream)
         return self._own.take(stream, owner, self._node.clock())
@@ -131,7 +131,7 @@ class Takeovers:
         stream = event.stream
         here = self.take_here(stream, owner)
         members = self._node.members
-        ranked = [(node.instance_id, node.peer) for node in rank(stream, self._node.present)]
+        ranked = [(node.instance_id, node.peer) for node in rendezvous_rank(stream, self._node.present)]
         near = await self._ask_all(ranked[:RANKS], event, owner, here)
         if any(_has(journal, event) for journal in near.journals):
             return near
@@ -146,12 +146,12 @@ class Takeovers:
     async def _with_left(self, found: _Found, event: EventId) -> _Found:
         """What was found, and what a node that went may have left."""
         left = await self._checkpointer.find(event.stream)
-        if isinstance(left, Taken):
+        if isinstance(left, JournalSnapshot):
             return _Found([*found.journals, left], found.expired, found.silent)
         return _Found(found.journals, found.expired or left is True, found.silent + (left is None))
 
     async def _ask_all(
-        self, peers: Sequence[tuple[str, str]], event: EventId, owner: str, here: Taken | None
+        self, peers: Sequence[tuple[str, str]], event: EventId, owner: str, here: JournalSnapshot | None
     ) -> _Found:
         """Their answers, and this node's own. Once one has what the client needs, the others get a moment only."""
         found, expired, silent = [here] if here is not None else [], False, 0
@@ -163,14 +163,14 @@ class Takeovers:
                 give_up_at = min(give_up_at, clock() + _MOMENT_S)
             done, asking = await asyncio.wait(asking, timeout=give_up_at - clock(), return_when=asyncio.FIRST_COMPLETED)
             answers = [task.result() for task in done]
-            found += [answer for answer in answers if isinstance(answer, Taken)]
+            found += [answer for answer in answers if isinstance(answer, JournalSnapshot)]
             expired = expired or True in answers
             silent += answers.count(None)
         for task in asking:
             task.cancel()
         return _Found(found, expired, silent + len(asking))
 
-    async def _ask(self, name: str, address: str, stream: str, owner: str) -> Taken | bool | None:
+    async def _ask(self, name: str, address: str, stream: str, owner: str) -> JournalSnapshot | bool | None:
         """The peer's copy; else whether it knew one that has expired; None where it does not answer."""
         body = orjson.dumps({"stream": stream, "owner": owner})
         async with self._gate:
@@ -192,7 +192,7 @@ class Takeovers:
         return None
 
 
-def _read_answer(status: int, answer: bytes) -> Taken | bool:
+def _read_answer(status: int, answer: bytes) -> JournalSnapshot | bool:
     """Raises ValueError, also for any answer that is about the peer: that it refused says nothing of the stream."""
     if status == 404:
         return bool(orjson.loads(answer)["expired"])
@@ -200,25 +200,25 @@ def _read_answer(status: int, answer: bytes) -> Taken | bool:
         raise ValueError(f"status {status}")
     named, opening, lines = answer.split(b"\n", 2)
     told = orjson.loads(named)
-    return Taken(epoch_from_json(told["written_in"]), int(told["number"]), opening, int(told["seq"]), lines)
+    return JournalSnapshot(epoch_from_json(told["written_in"]), int(told["number"]), opening, int(told["seq"]), lines)
 
 
-def _has(journal: Taken, event: EventId) -> bool:
+def _has(journal: JournalSnapshot, event: EventId) -> bool:
     """Whether the journal has all that the client of `event` has, in the same owners' words."""
     try:
-        return event.seq <= journal.seq and is_told_by(event, read_opening(journal.opening).runs)
+        return event.seq <= journal.seq and was_sent_by(event, read_opening(journal.opening).runs)
     except ValueError:
         return False
 
 
-def _taken_over(event: EventId, journal: Taken, epoch: Epoch) -> Takeover:
+def _taken_over(event: EventId, journal: JournalSnapshot, epoch: Epoch) -> Takeover:
     opening = read_opening(journal.opening)
     if not _has(journal, event):
         message = f"The copies of the journal that can be reached do not have event {event.seq}, which you have."
         raise JournalBehind(message)
-    runs = (*opening.runs, Run(journal.seq, epoch))
-    machine, replay = resumed(opening.generation, event.stream, journal.lines, event.seq, runs)
-    written = Opening(opening.generation, runs, opening.request_id, opening.durable).to_bytes()
-    ahead = WriteAhead(event.stream, epoch, written, log=machine.log, seq=journal.seq)
+    runs = (*opening.runs, EpochRange(journal.seq, epoch))
+    machine, replay = restore_stream(opening.generation, event.stream, journal.lines, event.seq, runs)
+    written = StreamHeader(opening.generation, runs, opening.request_id, opening.durable).to_bytes()
+    ahead = ReplicatedLog(event.stream, epoch, written, log=machine.log, seq=journal.seq)
     ahead.delivered = journal.seq
     return Takeover(machine, ahead, replay, opening.request_id, opening.durable)

@@ -10,17 +10,17 @@ from typing import Any
 
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import Handle, HttpServer, bind
-from node_agent.ports import DoorRequest
+from node_agent.ports import ServerRequest
 
 LIMITS = Limits(body_bytes=100, head_bytes=2_000, connections=4, pipelined=3, idle_s=60.0, stalled_s=5.0, request_s=9.0)
 
 
-async def echo(request: DoorRequest) -> None:
+async def echo(request: ServerRequest) -> None:
     said = f"{request.method} {request.path} {request.body.decode()}"
     request.respond(200, said.encode(), b"text/plain", [(b"x-target", request.target.encode())])
 
 
-async def in_pieces(request: DoorRequest) -> None:
+async def in_pieces(request: ServerRequest) -> None:
     request.begin(200, b"text/plain")
     for piece in (b"one ", b"", b"two"):
         request.write(piece)

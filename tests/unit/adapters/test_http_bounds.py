@@ -15,11 +15,11 @@ from node_agent.adapters import http_server_connection
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_message import MessageReader
 from node_agent.adapters.http_server import HttpServer
-from node_agent.adapters.http_server_connection import DoorConnection
+from node_agent.adapters.http_server_connection import ServerConnection
 from node_agent.core.http.body_budget import QUIET_S, SMALL_BYTES
 from node_agent.core.http.document_bounds import DocumentBounds
 from node_agent.core.http.request_head import Fault
-from node_agent.ports import DoorRequest
+from node_agent.ports import ServerRequest
 from tests.unit.adapters.door_stage import LIMITS, Client, another, echo, in_pieces, post, tell, until
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -177,7 +177,7 @@ def test_http_1_0_needs_no_host() -> None:
 def test_an_error_comes_behind_the_answers_that_were_asked_for_before_it(behind: bytes) -> None:
     may_answer = asyncio.Event()
 
-    async def slow(request: DoorRequest) -> None:
+    async def slow(request: ServerRequest) -> None:
         if request.body == b"pieces":
             request.begin(200, b"text/plain")
             request.write(b"one")
@@ -202,7 +202,7 @@ def test_an_error_comes_behind_the_answers_that_were_asked_for_before_it(behind:
 def test_leave_to_send_a_body_is_given_behind_the_answer_before_it() -> None:
     may_answer = asyncio.Event()
 
-    async def slow(request: DoorRequest) -> None:
+    async def slow(request: ServerRequest) -> None:
         if request.body == b"first":
             await may_answer.wait()
         await echo(request)
@@ -236,7 +236,7 @@ async def unread(client: Client, raw: bytes) -> socket.socket:
 def test_no_answer_is_begun_while_its_client_does_not_read() -> None:
     begun = []
 
-    async def counted(request: DoorRequest) -> None:
+    async def counted(request: ServerRequest) -> None:
         begun.append(request.target)
         request.respond(200, b"x" * 300_000)
 
@@ -264,7 +264,7 @@ def test_no_answer_is_begun_while_its_client_does_not_read() -> None:
 def test_a_client_that_does_not_read_is_cut_off(how: str) -> None:
     gone: list[bool] = []
 
-    async def much(request: DoorRequest) -> None:
+    async def much(request: ServerRequest) -> None:
         if how != "pieces":
             request.respond(200, b"x" * 30_000_000)
             return
@@ -320,7 +320,7 @@ class Buffered(asyncio.Transport):
 
 def test_a_slow_client_that_reads_is_not_cut_off() -> None:
     async def story() -> None:
-        door = DoorConnection(HttpServer(echo, ROOMY))
+        door = ServerConnection(HttpServer(echo, ROOMY))
         transport = Buffered(3_000_000)
         door.connection_made(transport)
         door.pause_writing()
@@ -359,7 +359,7 @@ def test_a_quiet_body_goes_for_one_that_comes() -> None:
 def test_a_body_that_finds_no_room_is_refused_and_small_ones_always_find_it() -> None:
     may_answer = asyncio.Event()
 
-    async def slow(request: DoorRequest) -> None:
+    async def slow(request: ServerRequest) -> None:
         if len(request.body) > SMALL_BYTES:
             await may_answer.wait()
         request.respond(200, b"{}")
@@ -405,7 +405,7 @@ def test_what_a_body_took_is_free_again(how: str) -> None:
 def test_a_document_of_too_many_values_is_not_read() -> None:
     read: list[int] = []
 
-    async def counted(request: DoorRequest) -> None:
+    async def counted(request: ServerRequest) -> None:
         read.append(len(request.body))
         request.respond(200, b"{}")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from node_agent.adapters import http_server_connection
 from node_agent.adapters.http_server import bind
 from node_agent.contract.errors import ConfigurationError
-from node_agent.ports import DoorRequest
+from node_agent.ports import ServerRequest
 from tests.unit.adapters.door_stage import LIMITS, Client, another, echo, in_pieces, post, tell, until
 
 # requests and answers
@@ -84,7 +84,7 @@ def test_an_offer_to_speak_http_2_is_answered_in_http_1_and_the_connection_ends(
 def test_a_header_that_comes_twice_is_one_with_both_values() -> None:
     seen = []
 
-    async def look(request: DoorRequest) -> None:
+    async def look(request: ServerRequest) -> None:
         seen.append(request.headers[b"x-a"])
         await echo(request)
 
@@ -111,7 +111,7 @@ def test_a_client_that_goes_is_heard_of_before_and_in_the_middle_of_the_answer()
 
     script: list[tuple[bool, asyncio.Event, asyncio.Event]] = []
 
-    async def slow(request: DoorRequest) -> None:
+    async def slow(request: ServerRequest) -> None:
         begun, asked, gone = script[-1]
         if begun:
             request.begin(200, b"text/plain")
@@ -129,7 +129,7 @@ def test_a_client_that_goes_is_heard_of_before_and_in_the_middle_of_the_answer()
 def test_a_client_that_does_not_read_is_said_to_lag_until_it_has_caught_up() -> None:
     lags: list[bool] = []
 
-    async def much(request: DoorRequest) -> None:
+    async def much(request: ServerRequest) -> None:
         request.when_congested(lags.append)
         request.begin(200, b"text/plain")
         while not lags:
@@ -148,7 +148,7 @@ def test_a_client_that_does_not_read_is_said_to_lag_until_it_has_caught_up() -> 
 
 
 def test_a_bug_in_the_middle_of_an_answer_never_looks_like_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    async def broken(request: DoorRequest) -> None:
+    async def broken(request: ServerRequest) -> None:
         if request.body == b"begun":
             request.begin(200, b"text/plain")
             request.write(b"half")
@@ -231,7 +231,7 @@ def test_connections_are_bounded_and_one_too_many_is_told_so() -> None:
 
 
 def test_requests_ahead_of_their_answers_are_bounded() -> None:
-    async def never(request: DoorRequest) -> None:
+    async def never(request: ServerRequest) -> None:
         gone = asyncio.Event()
         request.when_gone(gone.set)
         await gone.wait()
@@ -247,7 +247,7 @@ def test_what_takes_too_long_is_ended_and_what_is_being_answered_is_not(monkeypa
     monkeypatch.setattr(http_server_connection, "LINGER_S", 1.0)
     answering = asyncio.Event()
 
-    async def slow(request: DoorRequest) -> None:
+    async def slow(request: ServerRequest) -> None:
         if request.body == b"slow":
             await answering.wait()
         await echo(request)
@@ -297,7 +297,7 @@ def test_a_body_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_door_that_closes_lets_what_runs_end_and_takes_nothing_new() -> None:
     may_end = asyncio.Event()
 
-    async def slow(request: DoorRequest) -> None:
+    async def slow(request: ServerRequest) -> None:
         await may_end.wait()
         await echo(request)
 
@@ -317,7 +317,7 @@ def test_a_door_that_closes_lets_what_runs_end_and_takes_nothing_new() -> None:
 
 
 def test_a_door_that_closes_does_not_wait_for_ever() -> None:
-    async def never(request: DoorRequest) -> None:
+    async def never(request: ServerRequest) -> None:
         await asyncio.Event().wait()
 
     async def story(client: Client) -> None:

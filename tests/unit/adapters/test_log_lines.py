@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from node_agent.adapters.log_lines import MAX_CHARACTERS, BoundedLines
-from node_agent.core.common.log_limit import LineLimit
+from node_agent.core.common.log_limit import LogLimit
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def log() -> Iterator[tuple[logging.Logger, io.StringIO]]:
     """A logger whose lines are bounded, at an instant that stays, and what it writes."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
-    handler.addFilter(BoundedLines(lambda: 0.0, LineLimit(burst=2)))
+    handler.addFilter(BoundedLines(lambda: 0.0, LogLimit(burst=2)))
     logger = logging.getLogger("node_agent.bounded")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -37,7 +37,7 @@ def test_a_kind_is_a_place_that_logs_whatever_it_puts_in(log: tuple[logging.Logg
 
 def test_what_was_left_out_is_counted_on_the_next_line() -> None:
     now = 0.0
-    bounds = BoundedLines(lambda: now, LineLimit(burst=1, per_s=1.0))
+    bounds = BoundedLines(lambda: now, LogLimit(burst=1, per_s=1.0))
     records = [logging.LogRecord("n", logging.INFO, "", 0, "lost %s", ("i-1",), None) for _ in range(6)]
     assert [bounds.filter(record) for record in records[:5]] == [True, *[False] * 4]
     now = 1.0

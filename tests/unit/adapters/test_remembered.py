@@ -57,7 +57,7 @@ class Away:
 
 def test_an_aws_that_is_away_at_a_restart_does_not_keep_a_node_from_serving() -> None:
     away = Away(failures=100)
-    assert asyncio.run(agent._patiently(away, "remembered")) == "remembered"
+    assert asyncio.run(agent._retry_transient(away, "remembered")) == "remembered"
     assert away.asked == 1
 
 
@@ -68,11 +68,11 @@ def test_an_aws_that_is_slow_at_a_restart_is_not_waited_for(monkeypatch: pytest.
         await asyncio.Event().wait()
         return "never"
 
-    assert asyncio.run(agent._patiently(slow, "remembered")) == "remembered"
+    assert asyncio.run(agent._retry_transient(slow, "remembered")) == "remembered"
 
 
 def test_what_aws_says_goes_before_what_was_remembered() -> None:
-    assert asyncio.run(agent._patiently(Away(failures=0), "remembered")) == "fresh"
+    assert asyncio.run(agent._retry_transient(Away(failures=0), "remembered")) == "fresh"
 
 
 def test_a_fresh_instance_asks_until_aws_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +83,6 @@ def test_a_fresh_instance_asks_until_aws_answers(monkeypatch: pytest.MonkeyPatch
         waits.append(seconds)
 
     monkeypatch.setattr("node_agent.agent.asyncio.sleep", no_wait)
-    assert asyncio.run(agent._patiently(Away(failures=500), None)) == "fresh"
+    assert asyncio.run(agent._retry_transient(Away(failures=500), None)) == "fresh"
     assert len(waits) == 500
     assert max(waits) <= 8.0

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from bench.command import Stage, run, table
-from local.errors import LocalRunError, MendFirst
+from local.errors import LocalRunError, UserActionRequired
 from local.process_cleanup import start
 from node_agent.ports import ExchangeLost
 
@@ -21,7 +21,7 @@ from node_agent.ports import ExchangeLost
         (None, 0, ""),
         (LocalRunError("it broke"), 1, "it broke"),
         (ExchangeLost("reset"), 1, "the exchange was lost: reset"),
-        (MendFirst("mend it"), 2, "mend it"),
+        (UserActionRequired("mend it"), 2, "mend it"),
         (KeyboardInterrupt(), 130, "stopped"),
     ],
 )

@@ -14,9 +14,9 @@ import pytest
 from bench.engine import Connection, Steps, answer_parts, whole_answer
 from bench.load import request_bytes, work
 from bench.proc import cpu_s, cpu_s_of_stat, rss_bytes
-from node_agent.core.openai.generation_request import Kind, read_generation
+from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.openai.sse import SseParser
-from node_agent.core.streams.chunk_stream import StreamMachine
+from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.state import StreamState
 
 HOST = "127.0.0.1"
@@ -35,10 +35,10 @@ def without_http(parts: tuple[bytes, ...]) -> bytes:
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_agent_takes_the_engines_stream_for_a_complete_answer(chat: bool) -> None:
-    kind = Kind.CHAT if chat else Kind.COMPLETION
+    kind = ApiRoute.CHAT if chat else ApiRoute.COMPLETION
     prompt: dict[str, Any] = {"messages": []} if chat else {"prompt": "p"}
     raw = orjson.dumps({"model": "bench", "stream": True, "max_tokens": 5, **prompt})
-    machine = StreamMachine(read_generation(kind, raw), "s")
+    machine = ChunkStream(read_generation(kind, raw), "s")
     machine.request()
     machine.feed(without_http(answer_parts(chat, True, 5)))
     assert machine.state is StreamState.COMPLETE

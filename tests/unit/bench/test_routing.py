@@ -16,7 +16,7 @@ import pytest
 
 from bench import talks
 from bench.routing import ANSWER_TOKENS, CLIENTS, ENGINES, play, prefix_counts
-from bench.talks import Played, Talk, chats, rows, unrelated
+from bench.talks import Conversation, RunResult, chats, rows, unrelated
 from local.engine_env import MAX_MODEL_LEN, engine_command
 from local.errors import LocalRunError
 from node_agent.core.common.address import Address
@@ -107,7 +107,7 @@ def _hasty_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(talks, "THINKS_S", 0.002)
 
 
-def played(policy: Policy, clients: str, trace: list[Talk], engines: list[Address]) -> Played:
+def played(policy: Policy, clients: str, trace: list[Conversation], engines: list[Address]) -> RunResult:
     return asyncio.run(play(policy, clients, trace, engines, seed=1))
 
 
@@ -170,12 +170,12 @@ def test_what_clients_say_fits_into_the_engine() -> None:
 
 
 def test_rows_tell_the_middle_round_and_compare_within_each() -> None:
-    def told(seed: int, policy: str, *first: float, cached: int = 100) -> Played:
-        return Played("chat", seed, policy, first, (2, 1, 0), 200, cached, 2.0 * seed)
+    def told(seed: int, policy: str, *first: float, cached: int = 100) -> RunResult:
+        return RunResult("chat", seed, policy, first, (2, 1, 0), 200, cached, 2.0 * seed)
 
     mine = [told(1, "mine", 0.1, cached=140), told(2, "mine", 0.6, cached=150), told(3, "mine", 0.3, cached=160)]
     usual = [told(1, "usual", 0.2), told(2, "usual", 0.8), told(3, "usual", 0.4, 0.4, 0.9)]
-    alone = Played("alone", 1, "mine", (0.1,), (1, 1, 1), 10, 0, 3.0)
+    alone = RunResult("alone", 1, "mine", (0.1,), (1, 1, 1), 10, 0, 3.0)
     assert rows([mine[0], alone, *usual, *mine[1:]], "usual") == [
         ["alone", "mine", "0", "0.10", "-", "0.10", "-", "1.00"],
         ["chat", "mine", "75 (70-80)", "0.30 (0.10-0.60)", "0.75 (0.50-0.75)", "0.30 (0.10-0.60)", "0.50 (0.33-0.75)",

@@ -10,7 +10,7 @@ import pytest
 
 from checks import checkov
 from checks.checkov import ACCEPTED, Finding, findings, judge
-from local.errors import LocalRunError, MendFirst
+from local.errors import LocalRunError, UserActionRequired
 
 ONE = Finding("CKV_1", "Ensure that it is right", "AWS::S3::Bucket.Models")
 
@@ -60,6 +60,6 @@ def test_a_tool_that_cannot_be_installed_is_said(monkeypatch: pytest.MonkeyPatch
         raise subprocess.CalledProcessError(1, command, stderr="no route\n")
 
     monkeypatch.setattr(subprocess, "run", fail)
-    with pytest.raises(MendFirst, match="no route"):
+    with pytest.raises(UserActionRequired, match="no route"):
         checkov.ensure_checkov()
     assert checkov.main() == 2

@@ -14,7 +14,7 @@ from cli import doctor as command
 from cli.adapters import cdk, examine
 from cli.core.clusters import Stack
 from cli.core.doctor import conclude, worst
-from cli.core.doctor_inputs import Finding, ModelSeen, Observed, Unseen, Verdict
+from cli.core.doctor_inputs import DoctorInputs, Finding, ModelSeen, Unavailable, Verdict
 from cli.core.quotas import needs, quota_of
 from stacks.settings import FleetSettings
 from tests.unit.cli.conftest import DeployedFleet, Run, make_fleet
@@ -29,7 +29,7 @@ def stack(part: str, status: str = "CREATE_COMPLETE") -> Stack:
     return Stack(f"synkti-{part}", status, "synkti", {}, 0.0)
 
 
-WELL = Observed(
+WELL = DoctorInputs(
     settings=SETTINGS,
     cluster="synkti",
     region="us-east-1",
@@ -68,7 +68,7 @@ FAULTS = [
     ("settings", {"settings": ("nodes='x': no number", "zones=9: too many")}, "no number; zones=9"),
     ("node.js", {"node": None}, "not installed"),
     ("node.js", {"node": 18}, "too old"),
-    ("credentials", {"caller": Unseen("no AWS credentials")}, "no AWS credentials"),
+    ("credentials", {"caller": Unavailable("no AWS credentials")}, "no AWS credentials"),
     ("credentials", {"settings": replace(SETTINGS, account="999999999999")}, "synkti.toml says 999999999999"),
     ("region", {"regions": frozenset({"eu-west-1"})}, "no region that this account may use"),
     ("region", {"zones": 2}, "has 2 zones, and zones = 3"),
@@ -130,7 +130,7 @@ def test_what_may_be_wanted_is_a_warning(check: str, changes: dict[str, Any], sa
     ],
 )
 def test_what_could_not_be_looked_at_is_unknown_and_says_why(check: str, field: str) -> None:
-    finding = found(check, **{field: Unseen("these credentials may not do it")})
+    finding = found(check, **{field: Unavailable("these credentials may not do it")})
     assert finding.verdict is Verdict.UNKNOWN
     assert "these credentials may not do it" in finding.found
 
@@ -140,7 +140,7 @@ def test_a_default_vpc_matters_only_where_it_is_used() -> None:
     assert found("default vpc", default_vpc=None).found.startswith("not needed")
     used = replace(SETTINGS, vpc="default")
     assert found("default vpc", settings=used).found == "vpc-1"
-    assert found("default vpc", settings=used, default_vpc=Unseen("no")).verdict is Verdict.UNKNOWN
+    assert found("default vpc", settings=used, default_vpc=Unavailable("no")).verdict is Verdict.UNKNOWN
 
 
 def test_how_to_ask_for_a_quota_is_a_command() -> None:
@@ -151,7 +151,7 @@ def test_how_to_ask_for_a_quota_is_a_command() -> None:
 
 
 def test_credentials_are_not_judged_in_a_region_that_is_none() -> None:
-    finding = found("credentials", caller=Unseen("us-esat-1 is no region"), regions=frozenset({"eu-west-1"}))
+    finding = found("credentials", caller=Unavailable("us-esat-1 is no region"), regions=frozenset({"eu-west-1"}))
     assert finding.verdict is Verdict.UNKNOWN
 
 

@@ -15,7 +15,7 @@ from cli.account import Account, is_embedded
 from cli.aws_errors import explained
 from cli.errors import CliError, Declined
 from cli.exit_codes import MEANINGS, ExitCode
-from cli.polling import Clock, until
+from cli.polling import Clock, wait_for
 from cli.terminal import Terminal, human_age, human_bytes
 from node_agent.contract.errors import ModelDamaged
 from tests.unit.cli.conftest import Run
@@ -221,9 +221,9 @@ def test_waiting_is_bounded() -> None:
         at[0] += seconds
 
     clock = Clock(lambda: at[0], sleep)
-    assert until(lambda: at[0] if at[0] >= 6 else None, "it", within_s=10, every_s=2, clock=clock) == 6
+    assert wait_for(lambda: at[0] if at[0] >= 6 else None, "it", within_s=10, every_s=2, clock=clock) == 6
     with pytest.raises(CliError, match="it did not happen within 10 s"):
-        until(lambda: None, "it", within_s=10, every_s=3, clock=clock)
+        wait_for(lambda: None, "it", within_s=10, every_s=3, clock=clock)
     assert at[0] <= 16
 
 

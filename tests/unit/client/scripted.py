@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from synkti_client import AsyncContinuousTransport, ContinuousTransport, Patience, httpx
+from synkti_client import AsyncContinuousTransport, ContinuousTransport, RetryPolicy, httpx
 from synkti_client._nodes import NODES_PATH, Nodes
 
 NODES = ("http://a:1", "http://b:1", "http://c:1")
-QUICK = Patience(attempts=12, first_wait_s=0.0, longest_wait_s=0.0)
+QUICK = RetryPolicy(attempts=12, first_wait_s=0.0, longest_wait_s=0.0)
 CHAT = "http://synkti/v1/chat/completions"
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -57,11 +57,11 @@ class Script:
         return [dict(request.extensions["timeout"]) for request in self.asked]
 
 
-def sync_client(script: Script, patience: Patience = QUICK, **options: Any) -> httpx.Client:
+def sync_client(script: Script, patience: RetryPolicy = QUICK, **options: Any) -> httpx.Client:
     return httpx.Client(transport=ContinuousTransport(Nodes(NODES), patience, httpx.MockTransport(script)), **options)
 
 
-def post(script: Script, body: Any, kind: str, patience: Patience = QUICK, url: str = CHAT, **options: Any) -> Any:
+def post(script: Script, body: Any, kind: str, patience: RetryPolicy = QUICK, url: str = CHAT, **options: Any) -> Any:
     """One request over the sync or the async transport; its answer, read to the end. options: of the request."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     options.setdefault("timeout", 600.0)

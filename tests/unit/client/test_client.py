@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synkti_client._attempts import Attempts
-from synkti_client._continuity import ELSEWHERE, Continuity
+from synkti_client._continuity import ELSEWHERE, ResumableSse
 from synkti_client._nodes import REFRESH_S, Nodes
-from synkti_client._patience import Patience
+from synkti_client._patience import RetryPolicy
 
 EVENTS = [b'id: s/%d\ndata: {"n":%d}\n\n' % (n, n) for n in range(1, 12)]
 DONE = b"data: [DONE]\n\n"
@@ -24,7 +24,7 @@ def test_over_any_connections_in_any_cuts_the_application_gets_every_event_once(
     cuts: list[tuple[int, int]], step: int
 ) -> None:
     """Each connection begins behind the last event that was got, and breaks off somewhere, in an event too."""
-    continuity, got = Continuity("s"), b""
+    continuity, got = ResumableSse("s"), b""
     for events, rest in [*cuts, (11, 0)]:
         continuity.begin_connection()
         after = int(continuity.last_id.partition("/")[2] or 0)
@@ -40,7 +40,7 @@ def test_over_any_connections_in_any_cuts_the_application_gets_every_event_once(
 
 @pytest.mark.parametrize("code", sorted(ELSEWHERE))
 def test_an_error_that_only_means_not_here_is_kept_from_the_application(code: str) -> None:
-    continuity = Continuity("s")
+    continuity = ResumableSse("s")
     assert continuity.feed(EVENTS[0] + error(code) + EVENTS[1]) == EVENTS[0]
     assert (continuity.moved, continuity.over) == (code, False)
     continuity.begin_connection()
@@ -49,7 +49,7 @@ def test_an_error_that_only_means_not_here_is_kept_from_the_application(code: st
 
 @pytest.mark.parametrize("data", [error("continuation_impossible"), b'data: {"error":"odd"}\n\n'])
 def test_any_other_error_is_the_applications_to_see_and_the_end(data: bytes) -> None:
-    continuity = Continuity("s")
+    continuity = ResumableSse("s")
     assert continuity.feed(data) == data
     assert continuity.over
 
@@ -57,7 +57,7 @@ def test_any_other_error_is_the_applications_to_see_and_the_end(data: bytes) -> 
 def test_an_event_without_an_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("synkti_client._continuity.MAX_EVENT_BYTES", 10)
     with pytest.raises(ValueError, match="without end"):
-        Continuity("s").feed(b"data: 12345678")
+        ResumableSse("s").feed(b"data: 12345678")
 
 
 def test_nodes_that_failed_come_last_until_they_answer() -> None:
@@ -94,7 +94,7 @@ def test_who_told_the_list_is_known_to_answer_once_unless_it_is_no_node() -> Non
 
 def test_that_a_stream_is_unknown_is_believed_when_two_nodes_say_so_or_the_only_one() -> None:
     for urls, believed in ((["http://a:1", "http://b:1"], [False, False, True]), (["http://a:1"], [True])):
-        attempts = Attempts(Nodes(urls), Patience())
+        attempts = Attempts(Nodes(urls), RetryPolicy())
         said = ["http://a:1", "http://a:1", "http://b:1"][: len(believed)]
         assert [attempts.not_found(url) for url in said] == believed
 
@@ -107,7 +107,7 @@ def test_what_is_no_url_of_a_node_is_said_at_once() -> None:
 
 
 def test_nodes_are_asked_one_after_another_at_once_and_then_ever_slower_up_to_a_bound() -> None:
-    patience = Patience()
+    patience = RetryPolicy()
     assert [patience.wait_s(attempt, 3) for attempt in (1, 2, 3)] == [0, 0, 0]
     waits = [patience.wait_s(attempt, 3) for attempt in range(4, 40)]
     assert waits == sorted(waits)

@@ -14,8 +14,8 @@ from synkti_client import (
     AsyncContinuousTransport,
     ContinuousTransport,
     NoNodeAnswers,
-    Patience,
     RequestLost,
+    RetryPolicy,
     StreamLost,
     _asked,
     httpx,
@@ -178,7 +178,7 @@ def test_time_without_any_node_is_bounded_far_below_the_patience_with_a_stream()
     def attempts(bounds: Bounds) -> float:
         nonlocal now
         now = 0.0
-        tries = Attempts(Nodes(NODES), Patience(), bounds, lambda: now, lambda: 1.0)
+        tries = Attempts(Nodes(NODES), RetryPolicy(), bounds, lambda: now, lambda: 1.0)
         with contextlib.suppress(httpx.TransportError):
             while True:
                 node, wait_s = tries.next()
@@ -230,7 +230,7 @@ def test_a_fault_that_a_node_calls_final_is_the_answer(kind: str) -> None:
 @both
 def test_a_node_that_cannot_do_it_now_is_asked_again_and_its_last_word_is_the_applications(kind: str) -> None:
     script = Script(lambda request: error(503, "no_ready_node", **{"retry-after": "2"}))
-    answer = post(script, WHOLE, kind, Patience(attempts=5, first_wait_s=0.0, longest_wait_s=0.0, seconds=0.0))
+    answer = post(script, WHOLE, kind, RetryPolicy(attempts=5, first_wait_s=0.0, longest_wait_s=0.0, seconds=0.0))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_ready_node")
 
 
@@ -251,7 +251,7 @@ def test_a_code_in_the_text_of_an_error_is_no_code(kind: str) -> None:
 
 
 def test_a_node_says_when_it_may_be_asked_again_within_bounds() -> None:
-    attempts = Attempts(Nodes(NODES), Patience(), clock=lambda: 0.0, chance=lambda: 0.0)
+    attempts = Attempts(Nodes(NODES), RetryPolicy(), clock=lambda: 0.0, chance=lambda: 0.0)
     for after_s in (1.5, 3.0, 0.0):
         node, wait_s = attempts.next()
         assert wait_s == 0.0, "there are nodes that were not asked"
@@ -436,7 +436,7 @@ def test_an_entry_of_a_list_that_cannot_be_read_is_not_there() -> None:
 
 def test_a_discovery_that_lists_nobody_is_an_error_that_says_so() -> None:
     with pytest.raises(NoNodeAnswers, match="0 nodes are known"):
-        Attempts(Nodes([], "http://lb/v1/synkti/nodes"), Patience()).next()
+        Attempts(Nodes([], "http://lb/v1/synkti/nodes"), RetryPolicy()).next()
 
 
 def test_requests_are_read_once() -> None:

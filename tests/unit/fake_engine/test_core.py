@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from node_agent.core.engine.metrics import EngineFigures, read_figures
+from node_agent.core.engine.metrics import EngineMetrics, read_figures
 from tests.engines import MODEL, standin
 
 BODY = {"model": MODEL, "prompt": "hi", "max_tokens": 2000, "ignore_eos": True, "stream": True}
@@ -28,7 +28,7 @@ class Client:
     async def change(self, **wanted: Any) -> httpx.Response:
         return await self.http.post(f"{self.url}/standin/core", json=wanted)
 
-    async def figures(self) -> EngineFigures:
+    async def figures(self) -> EngineMetrics:
         figures = read_figures((await self.http.get(f"{self.url}/metrics")).content)
         assert figures is not None
         assert figures.explains

@@ -15,13 +15,13 @@ import httpx
 import pytest
 
 from local.fake_engine.answers import BadRequest
-from local.fake_engine.faults import DONE, Chunk, Ending, Fault, Faults, Kind, LastWords, broken, read_faults
+from local.fake_engine.faults import DONE, Chunk, Ending, ErrorPayloads, Fault, Faults, Kind, broken, read_faults
 from tests.engines import MODEL, Engine, standin
 
 CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
 ROLE = Chunk(b"data: role\n\n")
 TOKENS = [Chunk(f"data: {text}\n\n".encode(), 1) for text in ("a", "b", "é", "d")]
-WORDS = LastWords(b"data: error\n\n", b"data: abort\n\n")
+WORDS = ErrorPayloads(b"data: error\n\n", b"data: abort\n\n")
 ALL = b"".join(chunk.data for chunk in (ROLE, *TOKENS))
 
 

@@ -14,8 +14,8 @@ from lambdas.adapters.dynamodb import DynamoCapacity, DynamoRecords
 from lambdas.adapters.ec2 import Ec2Instances
 from lambdas.adapters.memory import MemoryCapacity, MemoryGroups, MemoryInstances, MemoryRecords
 from lambdas.adapters.ports import CapacityRecords, Groups, Instances, RecordChanged, Records
-from lambdas.core.decisions import Action, Decision, InstanceSeen
-from lambdas.core.on_demand_fallback import GroupSeen
+from lambdas.core.decisions import Action, Decision, InstanceDescription
+from lambdas.core.on_demand_fallback import GroupDescription
 from node_agent.contract.capacity import CapacityChange, CapacityRecord, group_key
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import RECORD_LIFE_S, NodeRecord, TimelineStep, node_key, pool_key
@@ -119,7 +119,7 @@ def test_half_a_capacity_record_counts_as_absent_and_is_replaced(table: Any) -> 
 def found(request: pytest.FixtureRequest) -> tuple[Instances, str]:
     tags = NodeTags("synkti", NodeState.READY).encode()
     if request.param == "memory":
-        return MemoryInstances({NODE: InstanceSeen(NODE, "us-east-1a", "g5.xlarge", tags)}), NODE
+        return MemoryInstances({NODE: InstanceDescription(NODE, "us-east-1a", "g5.xlarge", tags)}), NODE
     instance_id = request.getfixturevalue("run_instance")(tags)
     return Ec2Instances(boto3.client("ec2")), instance_id
 
@@ -145,7 +145,7 @@ def test_an_instance_is_spot_or_not(aws: None, run_instance: Any) -> None:
         ImageId="ami-12c6146b", MinCount=1, MaxCount=1, InstanceMarketOptions={"MarketType": "spot"}
     )["Instances"][0]["InstanceId"]
     real = Ec2Instances(boto3.client("ec2"))
-    seen = InstanceSeen(spot, "us-east-1a", "g5.xlarge", {})
+    seen = InstanceDescription(spot, "us-east-1a", "g5.xlarge", {})
     twin = MemoryInstances({spot: seen, on_demand: replace(seen, instance_id=on_demand)}, frozenset({spot}))
     for instances in (real, twin):
         assert (instances.is_spot(spot), instances.is_spot(on_demand)) == (True, False)
@@ -158,7 +158,7 @@ GROUP = "synkti-fleet"
 def groups(request: pytest.FixtureRequest) -> Groups:
     """A group of three, all there, one of them on demand."""
     if request.param == "memory":
-        return MemoryGroups({GROUP: GroupSeen(GROUP, 1, 3, 3)})
+        return MemoryGroups({GROUP: GroupDescription(GROUP, 1, 3, 3)})
     request.getfixturevalue("aws")
     ec2, autoscaling = boto3.client("ec2"), boto3.client("autoscaling")
     template = ec2.create_launch_template(
@@ -183,7 +183,7 @@ def groups(request: pytest.FixtureRequest) -> Groups:
 
 
 def test_a_group_is_found_as_it_is(groups: Groups) -> None:
-    assert groups.find(GROUP) == GroupSeen(GROUP, base=1, desired=3, present=3)
+    assert groups.find(GROUP) == GroupDescription(GROUP, base=1, desired=3, present=3)
     assert groups.find("another") is None
 
 
@@ -201,10 +201,10 @@ def test_a_base_is_set_and_nothing_else() -> None:
 
 
 def test_a_base_in_memory_is_set_as_often_as_one_likes() -> None:
-    twin = MemoryGroups({GROUP: GroupSeen(GROUP, 1, 3, 3)})
+    twin = MemoryGroups({GROUP: GroupDescription(GROUP, 1, 3, 3)})
     twin.set_base(GROUP, 2)
     twin.set_base(GROUP, 2)
-    assert twin.find(GROUP) == GroupSeen(GROUP, 2, 3, 3)
+    assert twin.find(GROUP) == GroupDescription(GROUP, 2, 3, 3)
 
 
 @pytest.fixture(params=["memory", "dynamodb"])

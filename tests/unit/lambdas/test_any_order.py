@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.adapters.memory import MemoryInstances, MemoryRecords
-from lambdas.core.decisions import InstanceSeen
+from lambdas.core.decisions import InstanceDescription
 from lambdas.environment import Environment
-from lambdas.node_events import Adapters, react
+from lambdas.node_events import Dependencies, handle_node_event
 from node_agent.contract.aws_events import (
     INTERRUPTION_EVENT,
     REBALANCE_EVENT,
@@ -40,12 +40,12 @@ STORY: list[Told] = [
 STEPS = {"rebalance-recommended", "interruption-notice", "shutting-down", "terminated"}
 
 
-def adapters(now: float, *, recorded: bool) -> Adapters:
-    seen = InstanceSeen(NODE, "us-east-1a", "g5.xlarge", NodeTags("synkti", NodeState.READY).encode())
+def adapters(now: float, *, recorded: bool) -> Dependencies:
+    seen = InstanceDescription(NODE, "us-east-1a", "g5.xlarge", NodeTags("synkti", NodeState.READY).encode())
     records = MemoryRecords()
     if recorded:  # by the node itself, before anything happened to it
         records.records[NODE] = NodeRecord(NODE, "us-east-1a", "g5.xlarge", NodeState.READY, int(AT - 60) * 1000, 9)
-    return Adapters(Environment("synkti", "t"), MemoryInstances({NODE: seen}), records, lambda: now)
+    return Dependencies(Environment("synkti", "t"), MemoryInstances({NODE: seen}), records, lambda: now)
 
 
 def raw(number: int, told: Told) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_the_end_is_the_same_whatever_the_order(order: list[int], recorded: bool
     held = adapters(AT + 900 + late_s, recorded=recorded)
     highest = 0
     for number in order:
-        react(raw(number, STORY[number]), STORY[number][1], held)
+        handle_node_event(raw(number, STORY[number]), STORY[number][1], held)
         record, instance = held.records.find(NODE), held.instances.find(NODE)
         assert record is None or record.state.rank >= highest, "a state moved back"
         highest = record.state.rank if record else 0
@@ -104,7 +104,7 @@ def test_what_is_malformed_fails_whatever_kind_it_is(
     event = {"id": "e", "detail-type": kind, "time": format_instant(AT), "detail": detail, **broken}
     held = adapters(AT, recorded=True)
     with pytest.raises(ValueError, match=r"expected|instance|missing|instant|Invalid"):
-        react(event, expected, held)
+        handle_node_event(event, expected, held)
     record = held.records.find(NODE)
     assert record is not None
     assert record.timeline == {}
@@ -123,8 +123,8 @@ def test_a_throttled_call_fails_and_the_retry_finishes(
     with monkeypatch.context() as patch:
         patch.setattr(held.instances, refused, throttled)
         with pytest.raises(ClientError):
-            react(raw(0, told), told[1], held)
-    react(raw(0, told), told[1], held)
+            handle_node_event(raw(0, told), told[1], held)
+    handle_node_event(raw(0, told), told[1], held)
     record, instance = held.records.find(NODE), held.instances.find(NODE)
     assert record is not None
     assert instance is not None

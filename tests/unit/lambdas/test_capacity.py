@@ -16,8 +16,8 @@ from lambdas import launch_events
 from lambdas.adapters.dynamodb import DynamoCapacity
 from lambdas.adapters.memory import MemoryGroups, MemoryInstances
 from lambdas.adapters.ports import RecordChanged
-from lambdas.core.decisions import InstanceSeen
-from lambdas.core.on_demand_fallback import GroupSeen
+from lambdas.core.decisions import InstanceDescription
+from lambdas.core.on_demand_fallback import GroupDescription
 from lambdas.environment import CapacityEnvironment
 from lambdas.launch_events import CapacityAdapters, react_to_launch
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT, CapacityRecord
@@ -47,8 +47,8 @@ def adapters(table: Any, monkeypatch: pytest.MonkeyPatch) -> CapacityAdapters:
         monkeypatch.setenv(name, value)
     return CapacityAdapters(
         CapacityEnvironment("synkti-records", GROUP, 0, 2),
-        MemoryGroups({GROUP: GroupSeen(GROUP, 0, 3, 2)}),
-        MemoryInstances({SPOT: InstanceSeen(SPOT, "us-east-1a", "g5.xlarge", {})}, frozenset({SPOT})),
+        MemoryGroups({GROUP: GroupDescription(GROUP, 0, 3, 2)}),
+        MemoryInstances({SPOT: InstanceDescription(SPOT, "us-east-1a", "g5.xlarge", {})}, frozenset({SPOT})),
         DynamoCapacity(table),
         lambda: AT + 2,
     )

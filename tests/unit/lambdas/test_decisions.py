@@ -9,7 +9,7 @@ import pytest
 from lambdas.core.decisions import (
     MAX_RECENT_INTERRUPTIONS,
     Action,
-    InstanceSeen,
+    InstanceDescription,
     Snapshot,
     decide,
     with_interruption,
@@ -29,8 +29,8 @@ def changed(state: str) -> StateChange:
     return StateChange("e3", NODE, AT, state)
 
 
-def seen(state: NodeState | None = NodeState.READY, cluster: str = "synkti") -> InstanceSeen:
-    return InstanceSeen(NODE, "us-east-1a", "g5.xlarge", NodeTags(cluster, state).encode())
+def seen(state: NodeState | None = NodeState.READY, cluster: str = "synkti") -> InstanceDescription:
+    return InstanceDescription(NODE, "us-east-1a", "g5.xlarge", NodeTags(cluster, state).encode())
 
 
 def record(state: NodeState = NodeState.READY, *steps: TimelineStep, incarnation_s: float = AT - 100) -> NodeRecord:
@@ -88,7 +88,7 @@ def test_a_repeat_changes_nothing_but_may_write_tags_that_were_not_written() -> 
     [
         (Snapshot(None, None), "unknown instance"),
         (Snapshot(seen(cluster="other"), None), "not a node of this cluster"),
-        (Snapshot(InstanceSeen(NODE, "z", "t", {"Name": "a database"}), None), "not a node of this cluster"),
+        (Snapshot(InstanceDescription(NODE, "z", "t", {"Name": "a database"}), None), "not a node of this cluster"),
         (Snapshot(seen(), record(incarnation_s=AT + 3600)), "older than the node's incarnation"),
     ],
 )
@@ -108,7 +108,7 @@ def test_an_instance_that_ec2_has_forgotten_is_still_gone_in_its_record() -> Non
 
 
 def test_a_node_that_untagged_itself_gets_no_tags_again() -> None:
-    bare = InstanceSeen(NODE, "z", "t", {"SynktiCluster": "synkti"})
+    bare = InstanceDescription(NODE, "z", "t", {"SynktiCluster": "synkti"})
     decision = decide(INTERRUPTED, Snapshot(bare, record()), "synkti", AT)
     assert (decision.action, decision.tags) == (Action.ADVANCE, None)
 

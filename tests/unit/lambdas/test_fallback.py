@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from lambdas.core.on_demand_fallback import (
     LATE_S,
-    Bounds,
+    BaseLimits,
     CapacityAction,
     CapacityDecision,
     CapacitySnapshot,
-    GroupSeen,
+    GroupDescription,
     decide_capacity,
     lack_of_spot,
 )
@@ -29,17 +29,17 @@ NO_SPOT = (
 )
 FAILED = LaunchFailed("e-1", GROUP, AT, NO_SPOT)
 SUCCEEDED = LaunchSucceeded("e-2", GROUP, AT, NODE)
-BOUNDS = Bounds(base=0, limit=2)
+BOUNDS = BaseLimits(base=0, limit=2)
 RAISED = CapacityRecord(GROUP, 1, AT - 60, AT - 59, "e-0", 3, 99)
 
 
-def group(base: int = 0, desired: int = 3, present: int = 2) -> GroupSeen:
-    return GroupSeen(GROUP, base, desired, present)
+def group(base: int = 0, desired: int = 3, present: int = 2) -> GroupDescription:
+    return GroupDescription(GROUP, base, desired, present)
 
 
 def decided(
     event: LaunchEvent,
-    seen: GroupSeen | None,
+    seen: GroupDescription | None,
     record: CapacityRecord | None = None,
     spot: bool | None = True,
     now: float = AT + 3,
@@ -73,13 +73,13 @@ def test_a_missing_spot_instance_is_asked_for_on_demand() -> None:
         (group(present=5), 1),  # the group shows more than it wants: a replacement failed
     ],
 )
-def test_what_is_missing_is_asked_for_within_the_bounds(seen: GroupSeen, base: int) -> None:
+def test_what_is_missing_is_asked_for_within_the_bounds(seen: GroupDescription, base: int) -> None:
     decision = decided(FAILED, seen)
     assert (decision.action, decision.base) == (CapacityAction.RAISE, base)
 
 
 @pytest.mark.parametrize("seen", [group(base=2), group(desired=1, present=0), group(base=3, present=2)])
-def test_at_the_bound_the_failure_is_noted_and_nothing_is_changed(seen: GroupSeen) -> None:
+def test_at_the_bound_the_failure_is_noted_and_nothing_is_changed(seen: GroupDescription) -> None:
     decision = decided(FAILED, seen)
     assert (decision.action, decision.base) == (CapacityAction.NOTE, None)
     assert decision.record is not None
@@ -88,7 +88,7 @@ def test_at_the_bound_the_failure_is_noted_and_nothing_is_changed(seen: GroupSee
 
 def test_a_limit_below_what_was_deployed_turns_it_off() -> None:
     snapshot = CapacitySnapshot(group(base=2), None)
-    assert decide_capacity(FAILED, snapshot, Bounds(2, 0), AT).action is CapacityAction.NOTE
+    assert decide_capacity(FAILED, snapshot, BaseLimits(2, 0), AT).action is CapacityAction.NOTE
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_raised_base_whose_record_expired_still_steps_back() -> None:
     ],
 )
 def test_a_success_that_says_nothing_of_spot_now_changes_nothing(
-    seen: GroupSeen | None, record: CapacityRecord, spot: bool | None, reason: str
+    seen: GroupDescription | None, record: CapacityRecord, spot: bool | None, reason: str
 ) -> None:
     decision = decided(SUCCEEDED, seen, record, spot)
     assert (decision.action, decision.reason) == (CapacityAction.IGNORE, reason)
@@ -183,7 +183,7 @@ def test_whatever_comes_the_base_stays_in_its_bounds_and_history_is_bounded(
     told: list[tuple[str, float]], desired: int, base: int, limit: int
 ) -> None:
     """In any order: the times are not sorted."""
-    bounds, seen, record = Bounds(base, limit), group(base, desired, 0), None
+    bounds, seen, record = BaseLimits(base, limit), group(base, desired, 0), None
     now, successes = AT, 0
     for number, (kind, ago) in enumerate(told):
         now += 60

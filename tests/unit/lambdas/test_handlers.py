@@ -144,12 +144,12 @@ def test_a_race_is_decided_again_and_an_endless_one_fails(
         real(decision)
 
     monkeypatch.setattr(adapters.records, "write", lose_twice)
-    assert node_events.react(told, SpotInterruption, adapters)["action"] == "create"
+    assert node_events.handle_node_event(told, SpotInterruption, adapters)["action"] == "create"
     losses += [RecordChanged()] * 3
     other = run_instance(NodeTags("synkti", None).encode())
     told = event(INTERRUPTION_EVENT, other, {"instance-action": "terminate"})
     with pytest.raises(RecordChanged, match="3 times"):
-        node_events.react(told, SpotInterruption, adapters)
+        node_events.handle_node_event(told, SpotInterruption, adapters)
 
 
 def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, aws: None) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from local.aws_gate import AwsGate, Outage
 from node_agent.adapters.http_server import HttpServer
-from node_agent.ports import DoorRequest
+from node_agent.ports import ServerRequest
 
 _DEADLINE_S = 20.0
 
@@ -23,7 +23,7 @@ def signed(service: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def gate() -> AsyncIterator[tuple[AwsGate, httpx.AsyncClient]]:
-    async def aws(request: DoorRequest) -> None:
+    async def aws(request: ServerRequest) -> None:
         request.respond(200, b"well: " + request.target.encode() + request.body, b"text/xml", [(b"x-amz-id-2", b"7")])
 
     server = HttpServer(aws)

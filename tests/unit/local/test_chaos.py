@@ -12,21 +12,21 @@ import pytest
 
 from local.chaos import contexts
 from local.chaos.event_notes import EventNotes
-from local.chaos.kinds import KINDS, Kind, Losses, deck
+from local.chaos.kinds import KINDS, FailureBudget, Kind, shuffled
 from local.chaos.runner import Chaos, scale_of
-from local.chaos.workload import Question, draw, known_answer
+from local.chaos.workload import WorkloadRequest, known_answer, random_request
 from local.engines import SIM, VLLM, LocalEngine, prepared
-from local.errors import MendFirst
+from local.errors import UserActionRequired
 from synkti_client import httpx
 
 
 def test_no_kind_is_rare() -> None:
-    drawn = list(itertools.islice(deck(Random(1), KINDS), 3 * len(KINDS)))
+    drawn = list(itertools.islice(shuffled(Random(1), KINDS), 3 * len(KINDS)))
     assert {drawn.count(kind) for kind in KINDS} == {3}
 
 
 def test_equal_seeds_ask_equal_questions_whose_answers_are_known() -> None:
-    one, other = ([draw(random, (20, 60)) for _ in range(40)] for random in (Random(3), Random(3)))
+    one, other = ([random_request(random, (20, 60)) for _ in range(40)] for random in (Random(3), Random(3)))
     assert one == other
     assert {q.through for q in one} == {"client", "gateway"}
     assert any(q.choices > 1 for q in one)
@@ -39,7 +39,7 @@ def test_equal_seeds_ask_equal_questions_whose_answers_are_known() -> None:
 
 def test_where_the_engine_is_real_every_kind_of_state_is_asked_for() -> None:
     random = Random(5)
-    drawn = [draw(random, (600, 600), texts=3, choices=1, states=4) for _ in range(200)]
+    drawn = [random_request(random, (600, 600), texts=3, choices=1, states=4) for _ in range(200)]
     assert {question.state for question in drawn} == {"", "seed", "penalties", "grammar", "all"}
     options = next(question for question in drawn if question.state == "all").options("m")
     assert (options["seed"], options["frequency_penalty"]) == (3, 0.2)
@@ -47,11 +47,11 @@ def test_where_the_engine_is_real_every_kind_of_state_is_asked_for() -> None:
     assert options["extra_body"]["ignore_eos"] is True
     assert len({question.key[-1] for question in drawn}) == 5
     assert {question.state for question in drawn if question.speaks_in_events} == {""}
-    assert {draw(random, (20, 20)).state for _ in range(50)} == {""}
+    assert {random_request(random, (20, 20)).state for _ in range(50)} == {""}
 
 
 def _told(*events: dict[str, Any]) -> EventNotes:
-    notes = EventNotes(Question("responses", "x", 20, "client"))
+    notes = EventNotes(WorkloadRequest("responses", "x", 20, "client"))
     for event in events:
         notes.take(event)
     return notes
@@ -97,7 +97,7 @@ def test_of_entry_and_keepers_no_more_are_lost_at_once_than_two(victims: list[in
         now += seconds
 
     async def story() -> None:
-        losses = Losses(lambda: now)
+        losses = FailureBudget(lambda: now)
         for number in victims:
             await losses.room_for(Kind("k", strike, number, sudden=True))
         await losses.room_for(Kind("announced", strike))
@@ -109,7 +109,7 @@ def test_of_entry_and_keepers_no_more_are_lost_at_once_than_two(victims: list[in
         patch.setattr("local.chaos.kinds.asyncio.sleep", sleep)
         asyncio.run(story())
     assert bool(slept) == waits
-    assert sum(slept) <= Losses.NOTICED_WITHIN_S
+    assert sum(slept) <= FailureBudget.NOTICED_WITHIN_S
 
 
 def chaos_with(keeps_blocks: bool) -> Chaos:
@@ -119,7 +119,7 @@ def chaos_with(keeps_blocks: bool) -> Chaos:
 
 
 def test_where_blocks_are_kept_contexts_are_long_and_many_of_them_nobody_elses() -> None:
-    plain, kept = ([chaos_with(keeps).draw(random) for _ in range(60)] for keeps, random in _twice())
+    plain, kept = ([chaos_with(keeps).random_request(random) for _ in range(60)] for keeps, random in _twice())
     assert not any(question.salt for question in plain)
     salts = [question.salt for question in kept if question.salt]
     assert len(set(salts)) == len(salts) > 30
@@ -138,7 +138,7 @@ def _twice() -> list[tuple[bool, Random]]:
 
 
 def test_an_engine_that_computes_nothing_keeps_no_blocks() -> None:
-    with pytest.raises(MendFirst, match="ENGINE=vllm"):
+    with pytest.raises(UserActionRequired, match="ENGINE=vllm"):
         prepared(SIM, print, 1)
 
 

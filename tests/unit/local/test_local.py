@@ -18,19 +18,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local import cache, emulated_instance
-from local.certificate import Answer, StreamAccount, certificate, holds, quantile
+from local.certificate import Answer, StreamOutcome, certificate, holds, quantile
 from local.ec2_emulator import MAX_FAILURES, MAX_LAUNCHES, Ec2Loop, Seen, Step, is_failure, plan
 from local.engine_env import engine_command
-from local.errors import LocalRunError, MendFirst
+from local.errors import LocalRunError, UserActionRequired
 from local.imds import TOKEN_PATH, InstanceMetadata, MetadataService
-from local.process_cleanup import Undertaker, kill_all_in, living_in, start
+from local.process_cleanup import CleanupProcess, kill_all_in, processes_in, start
 from node_agent.contract.aws_events import parse_instance_action, parse_rebalance
 
 # the certificate
 
 
-def account(delivered: tuple[int, ...], reference: tuple[int, ...] = (1, 2, 3, 4), text: str = "abcd") -> StreamAccount:
-    return StreamAccount("s", Answer(reference, "abcd"), Answer(delivered, text), "notice", 5.0)
+def account(delivered: tuple[int, ...], reference: tuple[int, ...] = (1, 2, 3, 4), text: str = "abcd") -> StreamOutcome:
+    return StreamOutcome("s", Answer(reference, "abcd"), Answer(delivered, text), "notice", 5.0)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_promise_holds_only_if_nothing_at_all_is_wrong() -> None:
     }  # fmt: skip
     for bad in (account((1, 2, 3)), account((1, 1, 2, 3, 4)), account((1, 2, 3, 4), text="abXd")):
         assert not holds(certificate("sim", 1, {}, [account((1, 2, 3, 4)), bad], 1.0))
-    broken = StreamAccount("s", Answer((), ""), Answer((), ""), error="APIError")
+    broken = StreamOutcome("s", Answer((), ""), Answer((), ""), error="APIError")
     assert not holds(certificate("sim", 1, {}, [broken], 1.0))
 
 
@@ -181,7 +181,7 @@ def test_a_port_that_is_taken_on_all_addresses_is_named(monkeypatch: pytest.Monk
         other.listen()
         port = other.getsockname()[1]
         monkeypatch.setattr(emulated_instance, "PORTS", (port,))
-        with pytest.raises(MendFirst, match=f"listens on port {port} of all addresses"):
+        with pytest.raises(UserActionRequired, match=f"listens on port {port} of all addresses"):
             emulated_instance.free_network()
     assert emulated_instance.free_network().startswith("127.")
 
@@ -195,7 +195,7 @@ PARENT = [sys.executable, "-c", IN_A_SESSION]
 
 def wait_for_living(folder: Path, count: int) -> None:
     give_up_at = time.monotonic() + 10
-    while len(living_in(folder)) < count:
+    while len(processes_in(folder)) < count:
         assert time.monotonic() < give_up_at, "the processes did not start"
         time.sleep(0.01)
 
@@ -224,18 +224,18 @@ def test_when_a_run_is_killed_its_undertaker_ends_what_it_started(tmp_path: Path
     driver = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[3])
     try:
         wait_for_living(run, 1)
-        (pid,) = living_in(run)
+        (pid,) = processes_in(run)
     finally:
         driver.kill()
         driver.wait()
     give_up_at = time.monotonic() + 10
-    while living_in(run):
+    while processes_in(run):
         assert time.monotonic() < give_up_at, f"{pid} outlived its run"
         time.sleep(0.01)
 
 
 def test_an_undertaker_finishes_when_it_is_told_to(tmp_path: Path) -> None:
-    undertaker = Undertaker(tmp_path / "run")
+    undertaker = CleanupProcess(tmp_path / "run")
     child = start(SLEEP, tmp_path / "run" / "node", os.environ, tmp_path / "run" / "log")
     wait_for_living(tmp_path / "run", 1)
     assert undertaker.scratch.is_dir()
@@ -355,7 +355,7 @@ def test_a_thing_is_made_once_and_again_after_a_failure(tmp_path: Path, monkeypa
 
 def test_a_full_disk_is_said_before_anything_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNKTI_CACHE", str(tmp_path))
-    with pytest.raises(MendFirst, match=r"no disk space: .* SYNKTI_CACHE"):
+    with pytest.raises(UserActionRequired, match=r"no disk space: .* SYNKTI_CACHE"):
         cache.require_space(10**9)
 
 

@@ -17,9 +17,9 @@ from synkti_engine.telling import (
     FINISH_EVENT,
     IDS_EVENT,
     PROMPT_EVENT,
-    TellingEndpoint,
-    TellingMiddleware,
-    follow,
+    TokenIdEndpoint,
+    TokenIdMiddleware,
+    emit_for,
     prompt_digest,
 )
 
@@ -89,10 +89,10 @@ class Server:
         await send({"type": "http.response.start", "status": 200, "headers": self.headers})
         for part in self.first:
             await send({"type": "http.response.body", "body": part, "more_body": True})
-        held = telling.current.get()
+        held = telling.current_emitter.get()
         made = self.engine.generate()
         if self.wants and held is not None:
-            made = follow(made, held, choices=1, cumulative=self.cumulative)
+            made = emit_for(made, held, choices=1, cumulative=self.cumulative)
         async for output in made:
             for part in self.say(output):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
@@ -116,7 +116,7 @@ async def asked(app: Any, scope: dict[str, Any] | None = None) -> list[bytes]:
     async def receive() -> Any:
         raise AssertionError("nothing is read here")
 
-    await TellingMiddleware(app)(scope or {"type": "http", "method": "POST"}, receive, send)
+    await TokenIdMiddleware(app)(scope or {"type": "http", "method": "POST"}, receive, send)
     return sent
 
 
@@ -176,7 +176,7 @@ def test_ids_that_no_chunk_follows_are_told_before_the_next_are_asked_for() -> N
                 seen.append((engine.asked, body))
 
         app = Server(engine, say=lambda output: each(output) if output.outputs[0].token_ids == [7] else ())
-        await TellingMiddleware(app)({"type": "http", "method": "POST"}, None, send)  # type: ignore[arg-type]
+        await TokenIdMiddleware(app)({"type": "http", "method": "POST"}, None, send)  # type: ignore[arg-type]
 
     ran(story())
     assert [asked for asked, _ in seen] == [1, 2, 3, 3]
@@ -232,7 +232,10 @@ def test_what_is_no_post_has_nobody_to_tell(scope: dict[str, Any]) -> None:
 def test_nothing_leaks_from_one_request_to_another_or_to_the_next_of_its_connection() -> None:
     async def story() -> list[list[bytes]]:
         servers = [Server(Engine(outputs([at], [at + 100], [at + 200])), wants=at % 3 > 0) for at in range(30)]
-        return [*await asyncio.gather(*(asked(server) for server in servers)), [str(telling.current.get()).encode()]]
+        return [
+            *await asyncio.gather(*(asked(server) for server in servers)),
+            [str(telling.current_emitter.get()).encode()],
+        ]
 
     *answers, outside = ran(story())
     for at, bodies in enumerate(answers):
@@ -243,13 +246,13 @@ def test_nothing_leaks_from_one_request_to_another_or_to_the_next_of_its_connect
 
 def test_a_context_is_clean_after_a_server_that_fails() -> None:
     async def fails(scope: Any, receive: Any, send: Any) -> None:
-        assert telling.current.get() is not None
+        assert telling.current_emitter.get() is not None
         raise ZeroDivisionError
 
     async def story() -> None:
         with pytest.raises(ZeroDivisionError):
             await asked(fails)
-        assert telling.current.get() is None
+        assert telling.current_emitter.get() is None
 
     ran(story())
 
@@ -259,9 +262,9 @@ def test_a_reader_that_goes_closes_the_generation() -> None:
 
     async def story() -> None:
         async def server(scope: Any, receive: Any, send: Any) -> None:
-            held = telling.current.get()
+            held = telling.current_emitter.get()
             assert held is not None
-            made = follow(engine.generate(), held, choices=1, cumulative=False)
+            made = emit_for(engine.generate(), held, choices=1, cumulative=False)
             await anext(made)
             await made.aclose()
 
@@ -274,15 +277,15 @@ def test_a_reader_that_goes_closes_the_generation() -> None:
 
 def test_several_generations_at_once_are_refused_and_one_after_another_begin_anew() -> None:
     async def twice(scope: Any, receive: Any, send: Any) -> None:
-        held = telling.current.get()
+        held = telling.current_emitter.get()
         assert held is not None
         with pytest.raises(BadArguments, match="n=2"):
-            follow(Engine([]).generate(), held, choices=2, cumulative=False)
+            emit_for(Engine([]).generate(), held, choices=2, cumulative=False)
         await send({"type": "http.response.start", "headers": HEADERS})
         for prompt in ([1], [2]):
-            made = follow(Engine(outputs([5], prompt=prompt)).generate(), held, choices=1, cumulative=False)
+            made = emit_for(Engine(outputs([5], prompt=prompt)).generate(), held, choices=1, cumulative=False)
             with pytest.raises(BadArguments, match="several prompts"):
-                follow(Engine([]).generate(), held, choices=1, cumulative=False)
+                emit_for(Engine([]).generate(), held, choices=1, cumulative=False)
             _ = [output async for output in made]
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -293,11 +296,11 @@ def test_several_generations_at_once_are_refused_and_one_after_another_begin_ane
 
 def test_after_its_last_body_a_stream_is_told_nothing_more() -> None:
     async def server(scope: Any, receive: Any, send: Any) -> None:
-        held = telling.current.get()
+        held = telling.current_emitter.get()
         assert held is not None
         await send({"type": "http.response.start", "headers": HEADERS})
         await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": False})
-        _ = [one async for one in follow(Engine(outputs([5])).generate(), held, choices=1, cumulative=False)]
+        _ = [one async for one in emit_for(Engine(outputs([5])).generate(), held, choices=1, cumulative=False)]
 
     assert ran(asked(server)) == [b"data: 1\n\n"]
 
@@ -309,9 +312,9 @@ def test_the_endpoint_adds_the_middleware_to_the_servers_app() -> None:
         def add_middleware(self, kind: Any) -> None:
             added.append(kind)
 
-    TellingEndpoint().attach_router(App())
-    assert added == [TellingMiddleware]
-    assert ran(TellingEndpoint().init_state(None, None, None)) is None
+    TokenIdEndpoint().attach_router(App())
+    assert added == [TokenIdMiddleware]
+    assert ran(TokenIdEndpoint().init_state(None, None, None)) is None
 
 
 def test_why_it_finished_is_told_behind_the_last_ids_and_before_what_they_caused() -> None:

@@ -11,7 +11,7 @@ from statistics import fmean
 
 import pytest
 
-from node_agent.core.membership import Changed
+from node_agent.core.membership import MemberChanged
 from node_agent.core.node.status import Load
 from sim import __main__ as command
 from sim import plots
@@ -22,12 +22,12 @@ from sim.entry import Policy
 from sim.figures import spread
 from sim.fleet import Fleet
 from sim.host import _SOCKET_BUFFER_BYTES
-from sim.network import Reach, Weather
+from sim.network import ConnectResult, NetworkConditions
 from sim.policies import Bench
 from sim.report import lines, to_json, without_cpu
 from sim.runner import measured
 from sim.scenarios import deaths
-from sim.scheduler import Agenda
+from sim.scheduler import Scheduler
 from sim.suites import plan_for, quick_plan, steps
 from sim.svg import bars, ticks
 
@@ -76,8 +76,8 @@ def test_every_size_has_a_plan() -> None:
 
 
 def test_tables_that_begin_as_one_do_exactly_what_tables_do() -> None:
-    def play(*, share: bool) -> tuple[list[tuple[float, str, Changed]], int, int]:
-        fleet = Fleet(3, Weather(loss=0.05))
+    def play(*, share: bool) -> tuple[list[tuple[float, str, MemberChanged]], int, int]:
+        fleet = Fleet(3, NetworkConditions(loss=0.05))
         hosts = fleet.gather(20, share=share)
         keep_loads_changing(fleet, 1)
         fleet.pass_time(5)
@@ -113,7 +113,7 @@ def test_deaths_are_seen_by_every_survivor_and_routes_go_stale_only_until_then()
 
 
 def test_things_happen_in_order_and_at_once_in_the_order_in_which_they_were_put_down() -> None:
-    agenda = Agenda()
+    agenda = Scheduler()
     done: list[str] = []
     agenda.at(2.0, done.append, "late")
     agenda.at(1.0, done.append, "first")
@@ -126,7 +126,7 @@ def test_things_happen_in_order_and_at_once_in_the_order_in_which_they_were_put_
     assert done[3:] == ["again", "late"]
 
 
-def arrivals(weather: Weather, count: int = 4_000) -> list[tuple[int, float]]:
+def arrivals(weather: NetworkConditions, count: int = 4_000) -> list[tuple[int, float]]:
     """(which, when after it was sent) of so many datagrams sent a second apart."""
     fleet = Fleet(1, weather)
     source, target = fleet.make(), fleet.make()
@@ -140,31 +140,31 @@ def arrivals(weather: Weather, count: int = 4_000) -> list[tuple[int, float]]:
 
 
 def test_the_network_loses_repeats_and_delays_as_its_weather_says() -> None:
-    calm = arrivals(Weather(delay_s=0.001))
+    calm = arrivals(NetworkConditions(delay_s=0.001))
     assert len(calm) == 4_000
     assert 0.0005 < fmean(delay for _, delay in calm) < 0.002
-    rough = arrivals(Weather(loss=0.1, repeated=0.2, late=0.05, late_s=0.5))
+    rough = arrivals(NetworkConditions(loss=0.1, repeated=0.2, late=0.05, late_s=0.5))
     assert len({number for number, _ in rough}) == pytest.approx(3_600, rel=0.05)
     assert len(rough) == pytest.approx(3_600 * 1.2, rel=0.05)
     assert 0.3 < max(delay for _, delay in rough) < 2.0
 
 
 def test_streams_meet_what_is_there_and_wait_for_what_is_lost() -> None:
-    fleet = Fleet(1, Weather(loss=0.2))
+    fleet = Fleet(1, NetworkConditions(loss=0.2))
     a, b = fleet.make(), fleet.make()
     reach = fleet.network.reach
-    assert reach(a, b.address) == (Reach.OPEN, b)
+    assert reach(a, b.address) == (ConnectResult.OPEN, b)
     b.crash()
-    assert reach(a, b.address) == (Reach.REFUSED, None)
+    assert reach(a, b.address) == (ConnectResult.REFUSED, None)
     b.vanish()
-    assert reach(a, b.address) == (Reach.SILENT, None)
-    assert reach(a, "10.9.9.9:1")[0] is Reach.SILENT
+    assert reach(a, b.address) == (ConnectResult.SILENT, None)
+    assert reach(a, "10.9.9.9:1")[0] is ConnectResult.SILENT
     b.is_up = b.listens = True
     fleet.network.cut_links.add((b.address, a.address))
-    assert reach(a, b.address)[0] is Reach.SILENT  # an answer has to come back, too
+    assert reach(a, b.address)[0] is ConnectResult.SILENT  # an answer has to come back, too
     fleet.network.cut_links.clear()
     fleet.split([a], [b])
-    assert reach(a, b.address)[0] is Reach.SILENT
+    assert reach(a, b.address)[0] is ConnectResult.SILENT
     delays = [fleet.network.stream_delay_s(opens=True) for _ in range(2_000)]
     assert sum(delay > 1.0 for delay in delays) / 2_000 == pytest.approx(0.36, abs=0.05)
 
@@ -187,7 +187,7 @@ def work(context: int = 1_000, remaining: int = 100, prefix: int = 1, **more: in
 
 
 def test_an_engine_reads_one_after_another_and_generates_side_by_side() -> None:
-    agenda = Agenda()
+    agenda = Scheduler()
     engine = Engine(agenda, slots=2, prefill_tokens_s=1_000.0)
     works = [work(prefix=number) for number in range(3)]
     for one in works:
@@ -205,7 +205,7 @@ def test_an_engine_reads_one_after_another_and_generates_side_by_side() -> None:
 
 
 def test_an_engine_does_not_read_twice_what_it_has_room_to_remember() -> None:
-    agenda = Agenda()
+    agenda = Scheduler()
     engine = Engine(agenda)
     engine.submit(work(context=1_000, prefix=1))
     agenda.run_until(10.0)
@@ -226,7 +226,7 @@ def test_an_engine_does_not_read_twice_what_it_has_room_to_remember() -> None:
 
 
 def test_a_stream_that_is_handed_off_takes_along_what_it_has() -> None:
-    agenda = Agenda()
+    agenda = Scheduler()
     engine = Engine(agenda, slots=1)
     one, next_one = work(remaining=1_000), work(prefix=2)
     engine.submit(one)

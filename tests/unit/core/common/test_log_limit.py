@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.common.log_limit import LineLimit
+from node_agent.core.common.log_limit import LogLimit
 
 
 def test_a_flood_is_cut_to_a_few_lines_and_the_next_that_passes_says_how_many_were_left_out() -> None:
-    limit = LineLimit(burst=3, per_s=1.0)
+    limit = LogLimit(burst=3, per_s=1.0)
     assert [limit.left_out("refused", 0.0) for _ in range(10)] == [0, 0, 0, *[None] * 7]
     assert limit.left_out("refused", 0.5) is None
     assert limit.left_out("refused", 1.0) == 8
@@ -17,7 +17,7 @@ def test_a_flood_is_cut_to_a_few_lines_and_the_next_that_passes_says_how_many_we
 
 
 def test_kinds_have_nothing_to_do_with_each_other() -> None:
-    limit = LineLimit(burst=1)
+    limit = LogLimit(burst=1)
     assert limit.left_out("one", 0.0) == 0
     assert limit.left_out("one", 0.0) is None
     assert limit.left_out("another", 0.0) == 0
@@ -25,13 +25,13 @@ def test_kinds_have_nothing_to_do_with_each_other() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.floats(0.0, 5.0)), max_size=200))
 def test_what_is_remembered_is_bounded_and_no_line_is_lost_uncounted(lines: list[tuple[int, float]]) -> None:
-    limit, now, passed = LineLimit(burst=2, per_s=0.5, most_kinds=60), 0.0, 0
+    limit, now, passed = LogLimit(burst=2, per_s=0.5, most_kinds=60), 0.0, 0
     for kind, wait_s in lines:
         now += wait_s
         if (left_out := limit.left_out(kind, now)) is not None:
             passed += 1 + left_out
     assert passed + sum(bucket.left_out for bucket in limit._buckets.values()) == len(lines)
-    few = LineLimit(most_kinds=5)
+    few = LogLimit(most_kinds=5)
     for kind, _ in lines:
         few.left_out(kind, 0.0)
     assert len(few._buckets) <= 5

@@ -10,10 +10,10 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.common.packed_json import SMALL_CHARACTERS, Packed
-from node_agent.core.journal.epochs import Epoch, Run
-from node_agent.core.journal.stream_header import Opening, read_opening
-from node_agent.core.openai.generation_request import Kind, read_generation
+from node_agent.core.common.packed_json import SMALL_CHARACTERS, PackedJson
+from node_agent.core.journal.epochs import Epoch, EpochRange
+from node_agent.core.journal.stream_header import StreamHeader, read_opening
+from node_agent.core.openai.generation_request import ApiRoute, read_generation
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
@@ -25,7 +25,7 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(st.text("abc", max_size=4), VALUES, max_size=6))
 def test_it_is_the_object_that_it_was_made_of(value: dict[str, Any]) -> None:
-    packed = Packed(value)
+    packed = PackedJson(value)
     assert dict(packed) == value
     assert packed == value
     assert [packed.get(key) for key in (*value, "d")] == [*value.values(), None]
@@ -33,7 +33,7 @@ def test_it_is_the_object_that_it_was_made_of(value: dict[str, Any]) -> None:
 
 
 def test_two_looks_share_nothing() -> None:
-    packed = Packed({"messages": [{"content": "x"}]})
+    packed = PackedJson({"messages": [{"content": "x"}]})
     packed["messages"][0]["content"] = "changed"
     assert packed["messages"] == [{"content": "x"}]
 
@@ -42,23 +42,25 @@ def test_what_a_stream_holds_of_a_request_is_bytes_and_no_objects() -> None:
     raw = orjson.dumps({"model": "m", "stream": True, "prompt": [[1, 2, 3]] * 20_000, "x": [{}] * 50_000})
     gc.collect()
     before = len(gc.get_objects())
-    generation = read_generation(Kind.COMPLETION, orjson.dumps({**orjson.loads(raw), "prompt": "a"}))
+    generation = read_generation(ApiRoute.COMPLETION, orjson.dumps({**orjson.loads(raw), "prompt": "a"}))
     gc.collect()
     assert len(gc.get_objects()) - before < 100, "half a hundred thousand objects are not there any more"
     assert orjson.loads(generation.engine_body())["x"] == [{}] * 50_000
 
 
 def test_an_opening_is_written_without_reading_the_request_and_is_the_same_when_read() -> None:
-    generation = read_generation(Kind.CHAT, b'{"model": "m", "messages": [\n{"content": "a\\n"}], "n": 2, "x": [1e15]}')
-    opening = Opening(generation, (Run(0, Epoch(1, "i-0")),), None)
+    generation = read_generation(
+        ApiRoute.CHAT, b'{"model": "m", "messages": [\n{"content": "a\\n"}], "n": 2, "x": [1e15]}'
+    )
+    opening = StreamHeader(generation, (EpochRange(0, Epoch(1, "i-0")),), None)
     written = opening.to_bytes()
     assert b"\n" not in written
     assert read_opening(written) == opening
 
 
 def test_what_is_held_takes_no_more_than_its_bytes() -> None:
-    generation = read_generation(Kind.CHAT, orjson.dumps({"model": "m", "messages": [{"content": "x" * 100_000}]}))
-    opening = Opening(generation, (Run(0, Epoch(1, "i-0")),), None)
+    generation = read_generation(ApiRoute.CHAT, orjson.dumps({"model": "m", "messages": [{"content": "x" * 100_000}]}))
+    opening = StreamHeader(generation, (EpochRange(0, Epoch(1, "i-0")),), None)
     tracemalloc.start()
     written = opening.to_bytes()
     assert tracemalloc.get_traced_memory()[0] < 1.1 * len(written)

@@ -9,19 +9,19 @@ import orjson
 import pytest
 
 from node_agent.contract.errors import ContinuationImpossible, RequestRejected
-from node_agent.core.openai.generation_request import Generation, Kind, read_generation
+from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 from node_agent.core.openai.request_body import read_body
 from node_agent.core.openai.sse import SseParser
-from node_agent.core.streams.chunk_stream import StreamMachine
-from node_agent.core.streams.factory import read_back
+from node_agent.core.streams.chunk_stream import ChunkStream
+from node_agent.core.streams.factory import replay_journal
 from node_agent.core.streams.state import StreamState
 
 BASE = {"model": "m", "messages": [], "stream": True, "max_tokens": 20, "seed": 5}
 PROMPT = [7, 8]
 
 
-def generation(**fields: Any) -> Generation:
-    return read_generation(Kind.CHAT, orjson.dumps({**BASE, **fields}))
+def generation(**fields: Any) -> GenerationRequest:
+    return read_generation(ApiRoute.CHAT, orjson.dumps({**BASE, **fields}))
 
 
 def event(delta: dict[str, Any], ids: list[int] | None = None, reason: str | None = None, **more: Any) -> bytes:
@@ -40,9 +40,9 @@ def call(arguments: str, name: str | None = None, number: int = 1) -> dict[str, 
     return {"tool_calls": [{"index": 0, "function": function} | ({"id": f"call-{number}"} if name else {})]}
 
 
-def begun(*events: bytes, **fields: Any) -> tuple[StreamMachine, bytes]:
+def begun(*events: bytes, **fields: Any) -> tuple[ChunkStream, bytes]:
     """A stream whose first engine said these, and was lost."""
-    machine = StreamMachine(generation(**fields), "s")
+    machine = ChunkStream(generation(**fields), "s")
     machine.request()
     raw = b"".join(machine.feed(one) for one in (role(), *events))
     return machine, raw + machine.lose("reset")
@@ -67,7 +67,7 @@ def test_the_request_itself_is_asked_again_with_all_ids_as_the_plug_ins_argument
     )
     request = machine.request(("forced", "resume"))
     body = orjson.loads(request.body)
-    assert request.path == Kind.CHAT.value
+    assert request.path == ApiRoute.CHAT.value
     assert body == {
         **BASE,
         "response_format": {"type": "json_object"},
@@ -139,8 +139,8 @@ def test_a_tool_call_goes_on_under_its_first_id(takeover: bool) -> None:
     )
     if takeover:
         written = bytes(machine.log)
-        after, machine = machine.seq, StreamMachine(machine.generation, "s")
-        replay = read_back(machine, written, after)
+        after, machine = machine.seq, ChunkStream(machine.generation, "s")
+        replay = replay_journal(machine, written, after)
         assert replay == b""
     body = orjson.loads(machine.request(("resume",)).body)
     assert body["vllm_xargs"] == {"synkti_resume_ids": [1, 2, 3, 4], "synkti_apart": 1}
@@ -154,8 +154,8 @@ def test_a_tool_call_goes_on_under_its_first_id(takeover: bool) -> None:
     assert [one["id"] for one in told if "id" in one] == ["call-1"]
     assert "".join(one["function"]["arguments"] for one in told) == '{"a": 12}'
     assert machine.state is StreamState.COMPLETE
-    again = StreamMachine(machine.generation, "s")
-    replay = read_back(again, bytes(machine.log), 0)
+    again = ChunkStream(machine.generation, "s")
+    replay = replay_journal(again, bytes(machine.log), 0)
     assert [delta for delta in deltas(replay) if any(delta.values())] == [
         one for one in deltas(raw) if any(one.values())
     ]
@@ -194,8 +194,8 @@ def test_reasoning_that_no_client_wants_is_read_here_and_hidden_here(takeover: b
     )
     if takeover:
         written = bytes(machine.log)
-        after, machine = machine.seq, StreamMachine(machine.generation, "s")
-        read_back(machine, written, after)
+        after, machine = machine.seq, ChunkStream(machine.generation, "s")
+        replay_journal(machine, written, after)
     body = orjson.loads(machine.request(("resume",)).body)
     assert body["include_reasoning"] is True
     assert body["vllm_xargs"]["synkti_resume_ids"] == [1, 2, 3]
@@ -230,8 +230,8 @@ def test_of_hidden_reasoning_neither_ids_nor_logprobs_are_told_and_of_the_rest_a
     assert (first["include_reasoning"], first["vllm_xargs"]) == (True, {"synkti_apart": 1})
     if takeover:
         written = bytes(machine.log)
-        after, machine = machine.seq, StreamMachine(machine.generation, "s")
-        read_back(machine, written, after)
+        after, machine = machine.seq, ChunkStream(machine.generation, "s")
+        replay_journal(machine, written, after)
     body = orjson.loads(machine.request(("resume",)).body)
     resumed = {"synkti_resume_ids": list(range(1, cut + 1)), "synkti_apart": 1}
     assert (body["include_reasoning"], body["vllm_xargs"]) == (True, resumed)
@@ -270,7 +270,7 @@ def test_half_a_character_behind_a_text_is_no_reasoning() -> None:
 
 
 def test_each_of_several_choices_goes_on_by_itself_with_the_seed_that_it_had() -> None:
-    machine = StreamMachine(generation(n=2), "s")
+    machine = ChunkStream(generation(n=2), "s")
     machine.request()
     for index, token in ((0, 1), (1, 2)):
         data = event({"content": "a"}, [token]).replace(b'"index":0', b'"index":%d' % index)
@@ -288,7 +288,7 @@ def test_each_of_several_choices_goes_on_by_itself_with_the_seed_that_it_had() -
 
 
 def test_a_choice_that_ended_without_a_text_is_not_asked_again() -> None:
-    machine = StreamMachine(generation(n=2), "s")
+    machine = ChunkStream(generation(n=2), "s")
     machine.request()
     machine.feed(role())
     machine.feed(event({"content": ""}, [1], "stop"))
@@ -349,7 +349,7 @@ def test_what_has_none_of_them_is_passed_on_as_it_is(raw: bytes) -> None:
 @pytest.mark.parametrize("able", [(), ("resume",)], ids=["rewind", "resume"])
 def test_a_usage_keeps_its_details_where_another_engine_goes_on(able: tuple[str, ...]) -> None:
     state = {} if able else {"seed": None}
-    machine = StreamMachine(generation(stream_options={"include_usage": True}, **state), "s")
+    machine = ChunkStream(generation(stream_options={"include_usage": True}, **state), "s")
     machine.request()
     machine.feed(role() + event({"content": "a"}, [1]))
     machine.lose("reset")

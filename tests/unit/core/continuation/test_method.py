@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from node_agent.contract.errors import ContinuationImpossible
-from node_agent.core.continuation.method import Way, choose
+from node_agent.core.continuation.method import ContinuationMethod, choose
 from node_agent.core.node.status import WAYS
-from node_agent.core.openai.generation_request import Generation, Kind, read_generation
+from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 
 BOTH = ("resume", "forced")
 STATEFUL: list[dict[str, Any]] = [
@@ -41,15 +41,15 @@ PLAIN: list[dict[str, Any]] = [
 ]
 
 
-def generation(**fields: Any) -> Generation:
+def generation(**fields: Any) -> GenerationRequest:
     body = {"model": "m", "messages": [], "stream": True, "max_tokens": 9, **fields}
-    return read_generation(Kind.CHAT, orjson.dumps(body))
+    return read_generation(ApiRoute.CHAT, orjson.dumps(body))
 
 
 @pytest.mark.parametrize("fields", PLAIN, ids=str)
 def test_what_is_all_in_its_ids_is_rewound_anywhere(fields: dict[str, Any]) -> None:
     for able in ((), BOTH):
-        assert choose(generation(**fields), able, only_text=True).way is Way.REWIND
+        assert choose(generation(**fields), able, only_text=True).way is ContinuationMethod.REWIND
 
 
 @pytest.mark.parametrize("fields", STATEFUL, ids=str)
@@ -57,7 +57,7 @@ def test_what_has_a_state_is_resumed_else_forced_else_impossible(fields: dict[st
     asked = generation(**fields)
     resumed = choose(asked, BOTH, only_text=True)
     forced = choose(asked, ("forced",), only_text=True)
-    assert (resumed.way, forced.way) == (Way.RESUME, Way.FORCED)
+    assert (resumed.way, forced.way) == (ContinuationMethod.RESUME, ContinuationMethod.FORCED)
     assert resumed.reason in forced.reason
     assert next(iter(fields)).split("_")[0][:4] in resumed.reason or "structured" in resumed.reason
     with pytest.raises(ContinuationImpossible, match=resumed.reason.split(":")[0]):
@@ -65,7 +65,7 @@ def test_what_has_a_state_is_resumed_else_forced_else_impossible(fields: dict[st
 
 
 def test_reasoning_and_tool_calls_are_a_state_that_no_request_names() -> None:
-    assert choose(generation(), BOTH, only_text=False).way is Way.RESUME
+    assert choose(generation(), BOTH, only_text=False).way is ContinuationMethod.RESUME
     with pytest.raises(ContinuationImpossible, match="reasoning or tool calls"):
         choose(generation(), (), only_text=False)
 
@@ -82,8 +82,8 @@ def test_reasoning_and_tool_calls_are_a_state_that_no_request_names() -> None:
 )
 def test_what_a_rewind_repeats_only_nearly_is_resumed_where_that_can_be_had(fields: dict[str, Any]) -> None:
     ways = [choose(generation(**fields), able, only_text=True).way for able in (BOTH, ("forced",), ())]
-    assert ways == [Way.RESUME, Way.REWIND, Way.REWIND]
+    assert ways == [ContinuationMethod.RESUME, ContinuationMethod.REWIND, ContinuationMethod.REWIND]
 
 
 def test_what_nodes_advertise_is_what_ways_are_called() -> None:
-    assert (Way.RESUME.value, Way.FORCED.value) == WAYS
+    assert (ContinuationMethod.RESUME.value, ContinuationMethod.FORCED.value) == WAYS

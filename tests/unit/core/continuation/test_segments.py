@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import orjson
 
-from node_agent.core.openai.generation_request import Kind
-from node_agent.core.streams.chunk_stream import StreamMachine
+from node_agent.core.openai.generation_request import ApiRoute
+from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.state import StreamState
 from tests.unit.core.streams.engine_script import ScriptedModel
 from tests.unit.core.streams.test_chunk_stream import Client, Cut, ask, generation, run, told
@@ -14,7 +14,7 @@ from tests.unit.core.streams.test_chunk_stream import Client, Cut, ask, generati
 def test_an_answer_without_a_limit_is_rewound_in_pieces_that_double_to_its_very_end() -> None:
     """A completion that names none gets 16 tokens, so that a chat that went on there would only look whole."""
     model = ScriptedModel(tuple(b"%d " % number for number in range(100)))
-    machine, client, asked = StreamMachine(generation(Kind.CHAT, max_tokens=None), "s"), Client(), []
+    machine, client, asked = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None), "s"), Client(), []
     for event in ask(machine, model)[:6]:
         client.raw += machine.feed(event)
     machine.lose("reset")
@@ -31,7 +31,7 @@ def test_an_answer_without_a_limit_is_rewound_in_pieces_that_double_to_its_very_
 
 def test_no_piece_is_shorter_than_what_it_must_have() -> None:
     """vLLM refuses a `min_tokens` beyond `max_tokens`."""
-    machine = StreamMachine(generation(Kind.CHAT, max_tokens=None, min_tokens=40), "s")
+    machine = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None, min_tokens=40), "s")
     model = ScriptedModel((b"a", b"b", b"c", b"d"))
     for event in ask(machine, model)[:3]:
         machine.feed(event)
@@ -42,8 +42,8 @@ def test_no_piece_is_shorter_than_what_it_must_have() -> None:
 
 def test_where_a_piece_ends_no_text_is_told_that_may_begin_a_stop_string() -> None:
     model = ScriptedModel((b"ab ", b"cd ", b"ef ", b"gh ", b"ST", b"OP", b" more"))
-    asked = generation(Kind.CHAT, max_tokens=None, stop=["STOP"])
-    client = run(StreamMachine(asked, "s"), model, [Cut(2)])
+    asked = generation(ApiRoute.CHAT, max_tokens=None, stop=["STOP"])
+    client = run(ChunkStream(asked, "s"), model, [Cut(2)])
     assert client.answer(0) == told(model, asked).answer(0)
     assert client.text == "ab cd ef gh "
 
@@ -53,13 +53,13 @@ def test_a_piece_that_ends_inside_a_character_tells_nothing_of_it() -> None:
     pieces = [bytes([byte]) for byte in "\U0001f680".encode()] * 30
     for before in range(4):
         model = ScriptedModel((*([b"x"] * before), *pieces))
-        asked = generation(Kind.CHAT, max_tokens=None)
-        client = run(StreamMachine(asked, "s"), model, [Cut(3 + before)])
+        asked = generation(ApiRoute.CHAT, max_tokens=None)
+        client = run(ChunkStream(asked, "s"), model, [Cut(3 + before)])
         assert client.text == model.text
 
 
 def test_an_engine_whose_piece_has_nothing_to_go_on_from_is_lost_and_not_asked_for_ever() -> None:
-    machine = StreamMachine(generation(Kind.CHAT, max_tokens=None), "s")
+    machine = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None), "s")
     for event in ask(machine, ScriptedModel(tuple(b"%d " % number for number in range(9))))[:4]:
         machine.feed(event)
     machine.lose("reset")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from node_agent.core.continuation import self_test
-from node_agent.core.continuation.method import Way
+from node_agent.core.continuation.method import ContinuationMethod
 from node_agent.core.continuation.requests import FORCED_IDS, RESUME_IDS
 
 Engine = Callable[[dict[str, Any]], Sequence[int]]
@@ -65,9 +65,9 @@ def short(body: dict[str, Any]) -> Sequence[int]:
     return able(body)[:-1]
 
 
-def verdict(engine: Engine, way: Way = Way.RESUME) -> tuple[str | None, int]:
+def verdict(engine: Engine, way: ContinuationMethod = ContinuationMethod.RESUME) -> tuple[str | None, int]:
     """Why it does not pass, and how much it was asked."""
-    steps, asked = self_test.steps("m", way), 0
+    steps, asked = self_test.probe_steps("m", way), 0
     body = next(steps)
     while True:
         asked += 1
@@ -77,8 +77,8 @@ def verdict(engine: Engine, way: Way = Way.RESUME) -> tuple[str | None, int]:
             return done.value, asked
 
 
-@pytest.mark.parametrize("way", [Way.RESUME, Way.FORCED])
-def test_an_engine_that_goes_on_passes_in_a_handful_of_questions(way: Way) -> None:
+@pytest.mark.parametrize("way", [ContinuationMethod.RESUME, ContinuationMethod.FORCED])
+def test_an_engine_that_goes_on_passes_in_a_handful_of_questions(way: ContinuationMethod) -> None:
     why, asked = verdict(able, way)
     assert why is None
     assert asked <= 6

@@ -11,10 +11,10 @@ from node_agent.core.drain.planner import (
     LAST_MOMENTS_S,
     MARGIN_S,
     MAX_PEERS,
-    Drain,
+    DrainPlan,
+    DrainPlanner,
     HandOff,
     Peer,
-    Schedule,
     ServedStream,
     going_pools,
 )
@@ -34,10 +34,14 @@ def peers(*names: str, zone: str = "b", load: Load = CALM, state: NodeState = No
 
 
 def schedule(
-    streams: list[ServedStream], among: list[Peer], left_s: float = 120.0, drain: Drain | None = None, drainers: int = 1
-) -> Schedule:
+    streams: list[ServedStream],
+    among: list[Peer],
+    left_s: float = 120.0,
+    drain: DrainPlanner | None = None,
+    drainers: int = 1,
+) -> DrainPlan:
     going = going_pools([peer.status for peer in among], OWN)
-    return (drain or Drain("me")).plan(streams, among, going, drainers, T0, T0 + left_s)
+    return (drain or DrainPlanner("me")).plan(streams, among, going, drainers, T0, T0 + left_s)
 
 
 def long(key: int, context: int = 500, remaining: int | None = 100_000) -> ServedStream:
@@ -67,7 +71,7 @@ def test_streams_go_outside_the_pools_that_are_going_and_to_ready_nodes_first() 
 
 def test_no_peer_gets_more_prefill_at_a_time_than_its_bound() -> None:
     """Forty streams of 500 tokens at 1,000 tokens a second: half a second each, so four for each of two peers."""
-    drain = Drain("me")
+    drain = DrainPlanner("me")
     streams = [long(number) for number in range(40)]
     planned = schedule(streams, peers("x", "y"), drain=drain)
     assert len(planned.due) == 8
@@ -82,7 +86,7 @@ def test_no_peer_gets_more_prefill_at_a_time_than_its_bound() -> None:
 
 
 def test_a_whole_drain_keeps_every_peer_s_queue_within_its_bound() -> None:
-    drain, now = Drain("me"), T0
+    drain, now = DrainPlanner("me"), T0
     streams = {number: long(number, context=100 + 37 * number % 1900) for number in range(150)}
     ends: dict[str, float] = {}
     while streams and now < T0 + 115:
@@ -105,14 +109,14 @@ def test_a_peer_s_own_queue_counts_and_a_full_one_is_left_to_others() -> None:
 
 
 def test_a_stream_too_long_for_the_bound_goes_where_nothing_else_waits() -> None:
-    drain = Drain("me")
+    drain = DrainPlanner("me")
     planned = schedule([long(1, context=30_000), long(2, context=30_000)], peers("x"), drain=drain)
     assert [hand_off.key for hand_off in planned.due] == [1]
     assert planned.later[0].at == T0 + 30.0
 
 
 def test_without_peers_streams_stay_until_the_last_moment_and_peers_that_come_get_them() -> None:
-    drain = Drain("me")
+    drain = DrainPlanner("me")
     planned = schedule([long(1), long(2)], [], drain=drain)
     assert planned.due == ()
     assert all(hand_off.to is None and hand_off.crowded for hand_off in planned.later)
@@ -129,7 +133,7 @@ def test_what_finds_no_place_in_time_is_spread_over_the_last_moments_and_never_k
     assert 5 <= len(placed) <= 14
     assert len({hand_off.at for hand_off in crowded}) == len(crowded)
     assert {hand_off.to for hand_off in crowded} == {"x", "y"}
-    planned = Drain("me").plan(streams, peers("x"), {OWN}, 1, T0 + 25, T0 + 30)
+    planned = DrainPlanner("me").plan(streams, peers("x"), {OWN}, 1, T0 + 25, T0 + 30)
     assert len(planned.due) == 100  # the last moment is now: all go
 
 
@@ -144,7 +148,9 @@ def test_nodes_that_drain_together_share_those_that_stay() -> None:
     staying = [Peer(status(f"s{number}"), CALM) for number in range(200)]
     given: dict[str, int] = {}
     for number in range(200):
-        planned = Drain(f"d{number}").plan([long(key, 200) for key in range(20)], staying, {OWN}, 200, T0, T0 + 120)
+        planned = DrainPlanner(f"d{number}").plan(
+            [long(key, 200) for key in range(20)], staying, {OWN}, 200, T0, T0 + 120
+        )
         for hand_off in (*planned.due, *planned.later):
             given[hand_off.to or ""] = given.get(hand_off.to or "", 0) + 1
     assert len(given) == 200
@@ -157,7 +163,7 @@ def longest_queue_s(drainers: int, staying: int, streams: int, hears_of_others: 
     hears_of_others: whether the planners know how many they are.
     """
     among = [Peer(status(f"s{number}"), CALM) for number in range(staying)]
-    drains = {f"d{number}": Drain(f"d{number}") for number in range(drainers)}
+    drains = {f"d{number}": DrainPlanner(f"d{number}") for number in range(drainers)}
     left = {name: {key: long(key, 200 + 171 * key % 1_800) for key in range(streams)} for name in drains}
     ends: dict[str, float] = {}
     longest, now = 0.0, T0
@@ -181,7 +187,7 @@ def test_nodes_that_drain_together_hold_to_the_bound_together() -> None:
 
 def test_one_node_among_a_thousand_looks_at_a_few_of_them() -> None:
     staying = [Peer(status(f"s{number}"), CALM) for number in range(1_000)]
-    planned = Drain("me").plan([long(key, 100) for key in range(500)], staying, {OWN}, 1, T0, T0 + 120)
+    planned = DrainPlanner("me").plan([long(key, 100) for key in range(500)], staying, {OWN}, 1, T0, T0 + 120)
     assert len({hand_off.to for hand_off in planned.due}) == MAX_PEERS
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.drain_record import DrainRecord, DrainStep, drain_from_item
-from node_agent.core.drain.timeline import MAX_STEPS, DrainLog
+from node_agent.core.drain.timeline import MAX_STEPS, DrainTimeline
 from node_agent.core.failure.report import handed_to, read_loss
 
 TIMES = st.integers(0, 2_000_000_000_000).map(lambda ms: ms / 1000)
@@ -23,14 +23,14 @@ RECORDS = st.builds(
 
 
 def test_nothing_is_told_before_a_drain() -> None:
-    log = DrainLog("i-1", 7)
+    log = DrainTimeline("i-1", 7)
     log.tell("retired", 1.0)
     log.count("handed-off", 1.0, 2)
     assert log.record is None
 
 
 def test_a_step_is_told_once_and_counts_add_up_with_their_last_instant() -> None:
-    log = DrainLog("i-1", 7)
+    log = DrainTimeline("i-1", 7)
     log.begin("notice-seen", 9.0, 10.0, 130.0, 999)
     log.tell("planned", 11.0, 3)
     log.tell("planned", 12.0, 1)
@@ -47,7 +47,7 @@ def test_a_step_is_told_once_and_counts_add_up_with_their_last_instant() -> None
 
 
 def test_a_deadline_that_moves_nearer_is_told_again_within_a_bound() -> None:
-    log = DrainLog("i-1", 7)
+    log = DrainTimeline("i-1", 7)
     for number in range(MAX_STEPS):
         log.begin("notice-seen", 9.0, 10.0, 130.0 - number, 999)
     assert log.record is not None

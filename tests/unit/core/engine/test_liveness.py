@@ -19,14 +19,14 @@ from node_agent.core.engine.liveness import (
     Evidence,
     Judgement,
 )
-from node_agent.core.engine.metrics import EngineFigures
+from node_agent.core.engine.metrics import EngineMetrics
 
 LOOK_S = 0.25
-NO_FIGURES: EngineFigures | None = None
+NO_FIGURES: EngineMetrics | None = None
 
 
-def figures(generated: float = 0.0, waiting: int = 0, preemptions: float | None = 0.0, **more: float) -> EngineFigures:
-    return EngineFigures(1, waiting, more.get("kv_use", 0.5), preemptions, generated, more.get("prompted", 0.0))
+def figures(generated: float = 0.0, waiting: int = 0, preemptions: float | None = 0.0, **more: float) -> EngineMetrics:
+    return EngineMetrics(1, waiting, more.get("kv_use", 0.5), preemptions, generated, more.get("prompted", 0.0))
 
 
 @dataclass
@@ -111,7 +111,7 @@ def test_requests_that_come_and_go_are_no_work() -> None:
     """What a stuck core's API server says of them moves; nothing of the core does."""
     of_requests = lambda at: {  # noqa: E731 # of one test
         "under_way": 1 + int(at * 4) % 9,
-        "figures": EngineFigures(1 + int(at * 4) % 9, int(at * 4) % 5, 0.5, 0.0, 3.0, 4.0),
+        "figures": EngineMetrics(1 + int(at * 4) % 9, int(at * 4) % 5, 0.5, 0.0, 3.0, 4.0),
     }
     assert played().until_stuck(15.0, of_requests) <= STUCK_S + 1.0
 
@@ -269,7 +269,7 @@ def _work(kinds: list[str], done: int, pace_s: float) -> dict[str, object]:
     return {
         "tokens": counts.get("tokens", 0),
         "steps": counts.get("steps", 0),
-        "figures": EngineFigures(1, 0, kv_use, made["preemptions"], made["generated"], 0.0),
+        "figures": EngineMetrics(1, 0, kv_use, made["preemptions"], made["generated"], 0.0),
         "pace_s": pace_s,
     }
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.engine.metrics import EngineFigures, read_figures
+from node_agent.core.engine.metrics import EngineMetrics, read_figures
 
 TEXT = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
@@ -18,13 +18,13 @@ vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
 
 
 def test_what_is_looked_for_is_found_and_what_only_begins_alike_is_not() -> None:
-    assert read_figures(TEXT) == EngineFigures(7, 2, 0.25)
-    assert read_figures(TEXT.rstrip(b"\n")) == EngineFigures(7, 2, 0.25)
+    assert read_figures(TEXT) == EngineMetrics(7, 2, 0.25)
+    assert read_figures(TEXT.rstrip(b"\n")) == EngineMetrics(7, 2, 0.25)
 
 
 def test_several_engines_are_one_node() -> None:
     two = TEXT + TEXT.replace(b'engine="0"', b'engine="1"').replace(b"0.25", b"1.5")
-    assert read_figures(two) == EngineFigures(14, 4, 1.0)
+    assert read_figures(two) == EngineMetrics(14, 4, 1.0)
 
 
 def test_nothing_is_made_up() -> None:
@@ -43,7 +43,7 @@ vllm:prompt_tokens_by_source_total{engine="0",model_name="m",source="x"} 9.0
 
 def test_what_the_core_counts_is_read_where_it_is_there() -> None:
     found = read_figures(TEXT + COUNTERS)
-    assert found == EngineFigures(7, 2, 0.25, 3.0, 1500.0, 40.0)
+    assert found == EngineMetrics(7, 2, 0.25, 3.0, 1500.0, 40.0)
     assert found is not None
     assert found.explains
     without = read_figures(TEXT)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.core.failure import attribution
-from node_agent.core.failure.attempts import MAX_ASKED, MAX_ENGINES, Answer, Tries
+from node_agent.core.failure.attempts import MAX_ASKED, MAX_ENGINES, Answer, Attempts
 from node_agent.core.failure.attribution import (
     ENGINE_DEAD,
     Body,
@@ -142,7 +142,7 @@ SAID = Answer(500, b'{"error":{"message":"it"}}')
 
 
 def test_an_error_of_the_request_is_tried_once_more_and_then_passed_on() -> None:
-    tries = Tries()
+    tries = Attempts()
     assert tries.failed("a", FAILED, SAID)
     assert not tries.failed("b", FAILED, SAID)
     assert tries.answer == SAID
@@ -150,13 +150,13 @@ def test_an_error_of_the_request_is_tried_once_more_and_then_passed_on() -> None
 
 
 def test_a_refusal_is_passed_on_at_once() -> None:
-    tries = Tries()
+    tries = Attempts()
     assert not tries.failed("a", REFUSED, SAID)
     assert tries.answer == SAID
 
 
 def test_a_loss_between_two_errors_of_the_request_changes_nothing() -> None:
-    tries = Tries()
+    tries = Attempts()
     assert tries.failed("a", FAILED, SAID)
     assert tries.failed("b", LOST)
     assert not tries.failed("c", LOST)
@@ -164,7 +164,7 @@ def test_a_loss_between_two_errors_of_the_request_changes_nothing() -> None:
 
 
 def test_errors_without_words_are_nodes_faults_only_if_another_can() -> None:
-    tries = Tries()
+    tries = Attempts()
     assert tries.failed("a", WORDLESS, Answer(500, b"oops", b"text/plain"))
     assert (tries.answer, tries.in_doubt) == (None, ["a"])
     assert not tries.failed("b", WORDLESS, Answer(500, b""))
@@ -175,20 +175,20 @@ def test_errors_without_words_are_nodes_faults_only_if_another_can() -> None:
 
 def test_the_bound_is_on_engines_whatever_they_do() -> None:
     for verdict in (LOST, BUSY):
-        tries, asked = Tries(), 1
+        tries, asked = Attempts(), 1
         while tries.failed("x", verdict):
             asked += 1
         assert asked == MAX_ENGINES
         assert tries.answer is None
         assert tries.were_busy is (verdict is BUSY)
-    tries = Tries()
+    tries = Attempts()
     for _ in range(MAX_ASKED - 1):
         assert tries.failed("x", HANDED_OVER), "nothing was lost"
     assert not tries.failed("x", HANDED_OVER)
 
 
 def test_failures_are_told_in_words() -> None:
-    tries = Tries()
+    tries = Attempts()
     for _ in range(3):
         tries.failed("x", BUSY)
     assert tries.in_words("engines") == "3 engines (engine-busy, engine-busy, engine-busy)"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.engine.lifetime import EngineLife, begins_answer, may_be_death, says_dead
-from node_agent.core.failure.crash_suspects import KEPT_S, Deadly, Standing
-from node_agent.core.failure.report import Death, died, handed_to, read_death, read_loss
+from node_agent.core.engine.lifetime import EngineLifetime, begins_answer, may_be_death, says_dead
+from node_agent.core.failure.crash_suspects import KEPT_S, Standing, SuspectTable
+from node_agent.core.failure.report import EngineDeath, died, handed_to, read_death, read_loss
 from node_agent.core.openai.request_digest import content_of
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "the end"}], "max_tokens": 5}
@@ -66,7 +66,7 @@ def test_a_body_of_any_depth_has_one() -> None:
 
 
 def test_one_death_condemns_nobody_and_an_answer_clears() -> None:
-    cases = Deadly()
+    cases = SuspectTable()
     assert not cases.died(P, "a/1", 0.0, alone=True)
     assert cases.standing(P, 0.0) is Standing.SUSPECT
     cases.answered(P)
@@ -75,7 +75,7 @@ def test_one_death_condemns_nobody_and_an_answer_clears() -> None:
 
 
 def test_two_deaths_condemn_for_minutes() -> None:
-    cases = Deadly()
+    cases = SuspectTable()
     cases.died(P, "a/1", 0.0, alone=False)
     assert cases.died(P, "b/1", 1.0, alone=True)
     assert not cases.died(P, "c/1", 1.0, alone=True), "it is said once"
@@ -86,13 +86,13 @@ def test_two_deaths_condemn_for_minutes() -> None:
 
 
 def test_a_hundred_equal_requests_at_one_engine_are_one_death() -> None:
-    cases = Deadly()
+    cases = SuspectTable()
     assert not any(cases.died(P, "a/1", 0.0, alone=True) for _ in range(100))
     assert cases.standing(P, 0.0) is Standing.SUSPECT
 
 
 def test_beside_another_suspect_the_next_death_decides() -> None:
-    cases = Deadly()
+    cases = SuspectTable()
     for content in (P, B):
         cases.died(content, "a/1", 0.0, alone=False)
         assert not cases.died(content, "b/1", 0.0, alone=False)
@@ -102,7 +102,7 @@ def test_beside_another_suspect_the_next_death_decides() -> None:
 
 
 def test_what_another_node_refuses_is_refused_here_as_long() -> None:
-    cases = Deadly()
+    cases = SuspectTable()
     cases.refused(P, 5.0)
     assert cases.standing(P, 4.9) is Standing.REFUSED
     assert cases.standing(P, 5.0) is Standing.CLEAR
@@ -110,7 +110,7 @@ def test_what_another_node_refuses_is_refused_here_as_long() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3), st.booleans()), max_size=80))
 def test_what_is_held_is_bounded_and_nothing_is_refused_without_two_deaths(told: list[tuple[int, int, bool]]) -> None:
-    cases, deaths = Deadly(most=8), dict[int, set[int]]()
+    cases, deaths = SuspectTable(most=8), dict[int, set[int]]()
     for content, engine, alone in told:
         deaths.setdefault(content, set()).add(engine)
         refused = cases.died(content.to_bytes(16), f"{engine}", 0.0, alone=alone)
@@ -122,15 +122,15 @@ def test_what_is_held_is_bounded_and_nothing_is_refused_without_two_deaths(told:
 
 
 def test_a_loss_says_which_engine_died_and_whether_other_suspects_were_there() -> None:
-    life = EngineLife(3)
+    life = EngineLifetime(3)
     life.suspects |= {1, 2}
     life.end()
     life.suspects.clear()  # each leaves as it learns
-    assert read_death(life.loss(1)) == Death("3", alone=False)
-    life = EngineLife(4)
+    assert read_death(life.loss(1)) == EngineDeath("3", alone=False)
+    life = EngineLifetime(4)
     life.suspects.add(1)
     life.end()
-    assert read_death(life.loss(1)) == Death("4", alone=True)
+    assert read_death(life.loss(1)) == EngineDeath("4", alone=True)
     assert read_loss(life.loss(1)) == ("engine-died", None)
 
 
@@ -144,7 +144,7 @@ def test_any_line_of_a_loss_is_read(line: str) -> None:
 def test_lines_of_deaths_are_read_back() -> None:
     for life in (0, 7):
         for alone in (True, False):
-            assert read_death(died(life, alone=alone)) == Death(str(life), alone)
+            assert read_death(died(life, alone=alone)) == EngineDeath(str(life), alone)
     assert read_death("engine-died 3") is None
     assert read_death("engine-died 3 perhaps") is None
 

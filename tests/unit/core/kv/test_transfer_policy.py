@@ -11,10 +11,10 @@ from node_agent.core.kv.transfer_policy import (
     MIN_GAIN_S,
     TELLING_BYTES,
     WITHIN_S,
-    Choice,
-    Offer,
+    ContextSource,
     Rate,
-    Way,
+    SourceChoice,
+    SourceOffer,
     choose,
     observed,
 )
@@ -24,34 +24,34 @@ TEN_GIGABIT, EIGHT_CONNECTIONS = Rate(0.002, 1.2e9), Rate(0.06, 700e6)
 TOKEN = 128 * 1024  # Llama-3-8B's bytes of KV
 
 
-def peer(tokens: int, rate: Rate = TEN_GIGABIT) -> Offer:
-    return Offer(Way.PEER, tokens, tokens * TOKEN, rate)
+def peer(tokens: int, rate: Rate = TEN_GIGABIT) -> SourceOffer:
+    return SourceOffer(ContextSource.PEER, tokens, tokens * TOKEN, rate)
 
 
-def s3(tokens: int, rate: Rate = EIGHT_CONNECTIONS) -> Offer:
-    return Offer(Way.S3, tokens, tokens * TOKEN, rate)
+def s3(tokens: int, rate: Rate = EIGHT_CONNECTIONS) -> SourceOffer:
+    return SourceOffer(ContextSource.S3, tokens, tokens * TOKEN, rate)
 
 
 @pytest.mark.parametrize(
     ("tokens", "prefill", "offers", "way", "reason"),
     [
-        (8192, 3000.0, (peer(8192), s3(8192)), Way.PEER, "against 2.73 s of computing"),
-        (8192, 3000.0, (s3(8192),), Way.S3, "s3: 8192 tokens, 1.59 s"),
-        (8192, 3000.0, (s3(8192, Rate(0.06, 85e6)),), Way.RECOMPUTE, "s3: 8192 tokens"),
-        (8192, 3000.0, (), Way.RECOMPUTE, "8192 tokens are computed in 2.73 s"),
-        (8192, 20000.0, (peer(8192), s3(8192)), Way.RECOMPUTE, "peer: 8192 tokens, 0.90 s"),
-        (64, 3000.0, (peer(64),), Way.RECOMPUTE, "64 tokens"),
-        (8192, 3000.0, (peer(0),), Way.RECOMPUTE, "peer: 0 tokens"),
-        (8192, 3000.0, (peer(1024), s3(8192)), Way.S3, "s3"),
-        (8192, 3000.0, (peer(8000), s3(8192)), Way.PEER, "peer"),
-        (8192, None, (peer(8192),), Way.RECOMPUTE, "not measured"),
-        (8192, 0.0, (peer(8192),), Way.RECOMPUTE, "not measured"),
-        (0, 3000.0, (peer(0),), Way.RECOMPUTE, "nothing is missing"),
-        (131_072, 300.0, (peer(131_072, Rate(0.0, 1e9)),), Way.RECOMPUTE, "computed in 436.91 s"),
+        (8192, 3000.0, (peer(8192), s3(8192)), ContextSource.PEER, "against 2.73 s of computing"),
+        (8192, 3000.0, (s3(8192),), ContextSource.S3, "s3: 8192 tokens, 1.59 s"),
+        (8192, 3000.0, (s3(8192, Rate(0.06, 85e6)),), ContextSource.RECOMPUTE, "s3: 8192 tokens"),
+        (8192, 3000.0, (), ContextSource.RECOMPUTE, "8192 tokens are computed in 2.73 s"),
+        (8192, 20000.0, (peer(8192), s3(8192)), ContextSource.RECOMPUTE, "peer: 8192 tokens, 0.90 s"),
+        (64, 3000.0, (peer(64),), ContextSource.RECOMPUTE, "64 tokens"),
+        (8192, 3000.0, (peer(0),), ContextSource.RECOMPUTE, "peer: 0 tokens"),
+        (8192, 3000.0, (peer(1024), s3(8192)), ContextSource.S3, "s3"),
+        (8192, 3000.0, (peer(8000), s3(8192)), ContextSource.PEER, "peer"),
+        (8192, None, (peer(8192),), ContextSource.RECOMPUTE, "not measured"),
+        (8192, 0.0, (peer(8192),), ContextSource.RECOMPUTE, "not measured"),
+        (0, 3000.0, (peer(0),), ContextSource.RECOMPUTE, "nothing is missing"),
+        (131_072, 300.0, (peer(131_072, Rate(0.0, 1e9)),), ContextSource.RECOMPUTE, "computed in 436.91 s"),
     ],
 )
 def test_the_way_and_its_reason(
-    tokens: int, prefill: float | None, offers: tuple[Offer, ...], way: Way, reason: str
+    tokens: int, prefill: float | None, offers: tuple[SourceOffer, ...], way: ContextSource, reason: str
 ) -> None:
     choice = choose(tokens, prefill, offers)
     assert choice.way is way
@@ -60,27 +60,37 @@ def test_the_way_and_its_reason(
 
 _RATES = st.builds(Rate, st.floats(0, 2), st.floats(1e5, 1e10))
 _OFFERS = st.lists(
-    st.builds(Offer, st.sampled_from([Way.PEER, Way.S3]), st.integers(0, 5000), st.integers(0, 10**10), _RATES),
+    st.builds(
+        SourceOffer,
+        st.sampled_from([ContextSource.PEER, ContextSource.S3]),
+        st.integers(0, 5000),
+        st.integers(0, 10**10),
+        _RATES,
+    ),
     max_size=3,
 )
 
 
 @given(st.integers(0, 10_000), st.floats(1, 1e6), _OFFERS)
-def test_never_slower_than_computing_and_never_for_nothing(tokens: int, prefill: float, offers: list[Offer]) -> None:
+def test_never_slower_than_computing_and_never_for_nothing(
+    tokens: int, prefill: float, offers: list[SourceOffer]
+) -> None:
     choice = choose(tokens, prefill, tuple(offers))
     computing_s = tokens / prefill
     assert choice.expected_s <= computing_s
     assert choice.reason
-    if choice.way is not Way.RECOMPUTE:
+    if choice.way is not ContextSource.RECOMPUTE:
         assert choice.expected_s <= min(WITHIN_S, computing_s - MIN_GAIN_S)
         assert any(offer.way is choice.way and offer.tokens > 0 for offer in offers)
 
 
 @given(st.integers(1, 10_000), st.floats(1, 1e6), _OFFERS)
-def test_the_order_of_the_offers_decides_nothing_but_ties(tokens: int, prefill: float, offers: list[Offer]) -> None:
+def test_the_order_of_the_offers_decides_nothing_but_ties(
+    tokens: int, prefill: float, offers: list[SourceOffer]
+) -> None:
     one, other = choose(tokens, prefill, tuple(offers)), choose(tokens, prefill, tuple(reversed(offers)))
     assert abs(one.expected_s - other.expected_s) <= MIN_GAIN_S
-    assert isinstance(one, Choice)
+    assert isinstance(one, SourceChoice)
 
 
 def test_a_rate_follows_what_was_measured() -> None:
@@ -100,10 +110,10 @@ def test_a_transfer_in_which_nothing_comes_says_that_the_place_is_slow() -> None
 
 @given(st.integers(1, 10_000), st.floats(1, 1e6), _OFFERS)
 def test_a_transfer_is_given_up_when_it_has_cost_what_computing_costs(
-    tokens: int, prefill: float, offers: list[Offer]
+    tokens: int, prefill: float, offers: list[SourceOffer]
 ) -> None:
     choice = choose(tokens, prefill, tuple(offers))
-    if choice.way is Way.RECOMPUTE:
+    if choice.way is ContextSource.RECOMPUTE:
         assert choice.give_up_s == 0
     else:
         assert choice.expected_s <= choice.give_up_s <= min(WITHIN_S, max(LEAST_PATIENCE_S, tokens / prefill))

@@ -18,7 +18,7 @@ from node_agent.core.membership.wire import MAX_DATAGRAM
 from node_agent.core.node.status import Liveness
 from sim.fleet import Fleet
 from sim.host import Host
-from sim.network import Weather
+from sim.network import NetworkConditions
 from tests.scenarios.fleets import agree
 
 HEALS_WITHIN_S = 120.0
@@ -29,7 +29,7 @@ SECONDS = st.sampled_from([0.05, 0.4, 1.0, 3.0, 9.0, 40.0])
 class MembershipMachine(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 999), loss=st.sampled_from([0.0, 0.05, 0.3]), count=st.integers(2, 6))
     def begin(self, seed: int, loss: float, count: int) -> None:
-        self.fleet = Fleet(seed, Weather(loss=loss, repeated=0.05, late=0.05))
+        self.fleet = Fleet(seed, NetworkConditions(loss=loss, repeated=0.05, late=0.05))
         self.seen: dict[tuple[bytes, str], int] = {}
         self.left: dict[str, int] = {}
         self.saw_leave: set[tuple[bytes, str]] = set()
@@ -173,7 +173,7 @@ class MembershipMachine(RuleBasedStateMachine):
         if not hasattr(self, "fleet"):
             return
         self.fleet.split()
-        self.fleet.network.weather = Weather()
+        self.fleet.network.weather = NetworkConditions()
         for host in list(self.fleet.hosts.values()):
             if host.is_frozen and host.is_up:
                 host.thaw()

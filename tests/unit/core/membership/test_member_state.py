@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from node_agent.contract.states import NodeState
-from node_agent.core.membership.active_clock import LivedTime
-from node_agent.core.membership.broadcast_queue import LoadNews, Rumours
-from node_agent.core.membership.events import Changed
+from node_agent.core.membership.active_clock import ActiveClock
+from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue
+from node_agent.core.membership.events import MemberChanged
 from node_agent.core.membership.local_health import LocalHealth
-from node_agent.core.membership.member_state import LEFT_KEPT_S, Beliefs
-from node_agent.core.membership.member_table import Member, Roster
-from node_agent.core.membership.outbound import Me
+from node_agent.core.membership.member_state import LEFT_KEPT_S, MemberState
+from node_agent.core.membership.member_table import Member, MemberTable
+from node_agent.core.membership.outbound import LocalNode
 from node_agent.core.membership.suspicion import least_s, most_s
 from node_agent.core.membership.timers import Timers
 from node_agent.core.membership.wire import Alive, Dead, Intro, Left, Loads, Rumour, Suspect, write_load
@@ -26,14 +26,14 @@ class Scene:
     """One node that knows one peer, in incarnation 5, and what it holds of it."""
 
     def __init__(self, liveness: Liveness = ALIVE) -> None:
-        self.changes: list[Changed] = []
+        self.changes: list[MemberChanged] = []
         self.suspected: list[Member] = []
         self.outbid: list[tuple[bytes, int]] = []
-        self.rumours, self.loads, self.timers = Rumours(), LoadNews(10), Timers()
-        self.time, self.health = LivedTime(0.0), LocalHealth()
-        self.me = Me(status_of(1, 5), ME, self.rumours)
-        self.roster = Roster(self.me.status.instance_id, lambda: 0.5)
-        self.beliefs = Beliefs(
+        self.rumours, self.loads, self.timers = BroadcastQueue(), LoadQueue(10), Timers()
+        self.time, self.health = ActiveClock(0.0), LocalHealth()
+        self.me = LocalNode(status_of(1, 5), ME, self.rumours)
+        self.roster = MemberTable(self.me.status.instance_id, lambda: 0.5)
+        self.beliefs = MemberState(
             self.me, self.roster, self.rumours, self.loads, self.timers, self.health, self.time,
             self.changes.append, self.suspected.append, lambda intro, newest: self.outbid.append((intro.life, newest)),
         )  # fmt: skip

@@ -10,10 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.states import NodeState
-from node_agent.core.membership.active_clock import LATE_S, LivedTime
-from node_agent.core.membership.broadcast_queue import LOAD_SENDS, MAX_LOADS_TOLD, LoadNews, Rumours, sends
+from node_agent.core.membership.active_clock import LATE_S, ActiveClock
+from node_agent.core.membership.broadcast_queue import (
+    LOAD_SENDS,
+    MAX_LOADS_TOLD,
+    BroadcastQueue,
+    LoadQueue,
+    retransmit_limit,
+)
 from node_agent.core.membership.local_health import MAX_SCORE, LocalHealth
-from node_agent.core.membership.outbound import Me
+from node_agent.core.membership.outbound import LocalNode
 from node_agent.core.membership.replay_window import WIDTH, ReplayWindow
 from node_agent.core.membership.suspicion import (
     MAX_ACCUSERS,
@@ -78,7 +84,7 @@ def test_health_has_bounds_and_patience_grows_with_doubt() -> None:
 
 
 def test_time_that_was_not_lived_through_does_not_count() -> None:
-    time = LivedTime(100.0)
+    time = ActiveClock(100.0)
     assert time.advance(101.0, due=1.0) == 0.0
     assert time.now == 1.0
     assert time.advance(3701.0, due=2.0) == pytest.approx(3600.0 - 1.0 - LATE_S)  # an hour, of which 1 s was due
@@ -92,7 +98,7 @@ def test_time_that_was_not_lived_through_does_not_count() -> None:
 
 @given(st.lists(st.floats(-1e4, 1e4), max_size=40))
 def test_lived_time_never_goes_back_and_never_leaps(steps: list[float]) -> None:
-    time, at = LivedTime(0.0), 0.0
+    time, at = ActiveClock(0.0), 0.0
     for step in steps:
         at += step
         before = time.now
@@ -145,7 +151,7 @@ def test_numbers_up_to_the_one_that_proved_a_sender_are_used_up() -> None:
 
 
 def test_a_rumour_is_sent_a_limited_number_of_times_and_the_fresher_first() -> None:
-    rumours = Rumours()
+    rumours = BroadcastQueue()
     rumours.tell(life(1), b"old")
     assert rumours.take(100, limit=3) == [b"old"]
     rumours.tell(life(2), b"new")
@@ -157,7 +163,7 @@ def test_a_rumour_is_sent_a_limited_number_of_times_and_the_fresher_first() -> N
 
 
 def test_a_newer_rumour_of_the_same_subject_replaces_the_older_and_begins_anew() -> None:
-    rumours = Rumours()
+    rumours = BroadcastQueue()
     rumours.tell(life(1), b"a")
     rumours.take(9, limit=2)
     rumours.tell(life(1), b"b")
@@ -166,7 +172,7 @@ def test_a_newer_rumour_of_the_same_subject_replaces_the_older_and_begins_anew()
 
 
 def test_what_does_not_fit_waits_for_more_room() -> None:
-    rumours = Rumours()
+    rumours = BroadcastQueue()
     rumours.tell(life(1), b"a long one")
     rumours.tell(life(2), b"short")
     assert rumours.take(6, limit=2) == [b"short"]
@@ -174,7 +180,7 @@ def test_what_does_not_fit_waits_for_more_room() -> None:
 
 
 def test_rumours_are_bounded_and_the_most_told_go_first() -> None:
-    rumours = Rumours(most=3)
+    rumours = BroadcastQueue(most=3)
     rumours.tell(life(1), b"1")
     rumours.take(9, limit=5)
     for number in (2, 3, 4):
@@ -187,8 +193,8 @@ def test_rumours_are_bounded_and_the_most_told_go_first() -> None:
 
 
 def test_a_node_whose_introduction_is_still_under_way_is_told_of_in_full() -> None:
-    rumours, status = Rumours(), status_of(1, 5)
-    me = Me(status, life(1), rumours)
+    rumours, status = BroadcastQueue(), status_of(1, 5)
+    me = LocalNode(status, life(1), rumours)
     me.introduce()
     rumours.tell_alive(life(1), replace(status, incarnation=6, state=NodeState.DRAINING))
     (told,) = read_rumours(b"".join(rumours.take(999, limit=1)), 0)
@@ -199,12 +205,12 @@ def test_a_node_whose_introduction_is_still_under_way_is_told_of_in_full() -> No
 
 
 def test_sends_grow_with_the_logarithm() -> None:
-    assert [sends(nodes) for nodes in (1, 10, 100, 1_000, 10_000)] == [4, 7, 10, 13, 16]
-    assert all(nodes * math.exp(-sends(nodes)) < 0.02 for nodes in (10, 100, 1_000, 10_000))
+    assert [retransmit_limit(nodes) for nodes in (1, 10, 100, 1_000, 10_000)] == [4, 7, 10, 13, 16]
+    assert all(nodes * math.exp(-retransmit_limit(nodes)) < 0.02 for nodes in (10, 100, 1_000, 10_000))
 
 
 def test_loads_are_bounded_told_a_few_times_and_the_oldest_first() -> None:
-    news = LoadNews(most=20)
+    news = LoadQueue(most=20)
     for number in range(30):
         news.tell(life(number), write_load(life(number), 1, IDLE))
     assert len(news) == 20
@@ -220,15 +226,15 @@ def test_loads_are_bounded_told_a_few_times_and_the_oldest_first() -> None:
     assert news.take(10) == b""
 
 
-def told(news: LoadNews) -> list[bytes]:
+def told(news: LoadQueue) -> list[bytes]:
     (loads,) = read_rumours(news.take(1000), 0)
     assert isinstance(loads, Loads)
     return [read[0] for read in read_loads(loads.packed)]
 
 
 def test_who_has_left_says_nothing_more() -> None:
-    rumours = Rumours()
-    me = Me(status_of(1, 5), life(1), rumours)
+    rumours = BroadcastQueue()
+    me = LocalNode(status_of(1, 5), life(1), rumours)
     assert not me.say(NodeState.READY)
     assert me.say(NodeState.DRAINING)
     assert me.status.incarnation == 6
@@ -241,4 +247,4 @@ def test_who_has_left_says_nothing_more() -> None:
 @pytest.mark.parametrize("bad", [b"", bytes(6), b"seven77"])
 def test_a_life_is_six_bytes_and_not_nobody_s(bad: bytes) -> None:
     with pytest.raises(ValueError, match="life"):
-        Me(status_of(1, 1), bad, Rumours())
+        LocalNode(status_of(1, 1), bad, BroadcastQueue())

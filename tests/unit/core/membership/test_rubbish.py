@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from node_agent.contract.addresses import node_address
 from node_agent.contract.states import NodeState
-from node_agent.core.membership import Announced, Ask, Measured, Membership, Received, Send, Tick
+from node_agent.core.membership import LocalLoadSet, LocalStateSet, Membership, Received, Send, SendSync, Tick
 from node_agent.core.membership.wire import (
     MAX_INCARNATION,
     Header,
     Kind,
-    Seal,
+    MessageMac,
     write_alive,
     write_dead,
     write_header,
@@ -60,7 +60,7 @@ RUMOURS = st.one_of(
     st.binary(max_size=40),
 )
 MESSAGES = st.builds(
-    lambda kind, sender, receiver, number, probe, rumours: Seal(KEY).close(
+    lambda kind, sender, receiver, number, probe, rumours: MessageMac(KEY).close(
         write_header(Header(kind, sender, receiver, number, probe)) + b"".join(rumours)
     ),
     st.sampled_from(Kind),
@@ -78,15 +78,15 @@ def test_whatever_a_peer_says_the_machine_takes_it_and_sends_only_to_addresses(m
     machine.meet(PEER, status_of(1))
     now = 0.0
     for message in messages:
-        for event in (Received(now, message), Tick(now + 0.5), Measured(now + 0.5, Load(1, 2, 0.5, 0.1, 1.0))):
+        for event in (Received(now, message), Tick(now + 0.5), LocalLoadSet(now + 0.5, Load(1, 2, 0.5, 0.1, 1.0))):
             for effect in machine.handle(event):
-                if isinstance(effect, Send | Ask):
+                if isinstance(effect, Send | SendSync):
                     assert node_address(effect.to) is not None
         now += 0.5
     for _ in range(30):
         now += 1.0
         machine.handle(Tick(now))
-    machine.handle(Announced(now, NodeState.AT_RISK, ()))
+    machine.handle(LocalStateSet(now, NodeState.AT_RISK, ()))
     assert machine.status.state is NodeState.AT_RISK
     assert machine.status.incarnation <= MAX_INCARNATION
 
@@ -103,6 +103,6 @@ def test_an_incarnation_that_no_clock_has_is_not_refuted_but_left_out() -> None:
             write_left(PEER, incarnation),
         ):
             message = write_header(Header(Kind.GOSSIP, PEER, ME, number, 0)) + rumour
-            machine.handle(Received(1.0, Seal(KEY).close(message)))
+            machine.handle(Received(1.0, MessageMac(KEY).close(message)))
     assert machine.status.incarnation == 1
     assert len(machine.view.alive) == 1

@@ -7,7 +7,17 @@ from collections import Counter
 
 import pytest
 
-from node_agent.core.membership import Ask, Effect, Failed, Leaving, Membership, Received, Send, Tagged, Tick
+from node_agent.core.membership import (
+    Effect,
+    Leaving,
+    Membership,
+    NodesDiscovered,
+    PeerRequestFailed,
+    Received,
+    Send,
+    SendSync,
+    Tick,
+)
 from node_agent.core.membership.prober import MAX_STRANGERS
 from node_agent.core.membership.wire import (
     HEADER_BYTES,
@@ -16,8 +26,8 @@ from node_agent.core.membership.wire import (
     Header,
     Kind,
     Left,
+    MessageMac,
     Rumour,
-    Seal,
     Suspect,
     read_header,
     read_rumours,
@@ -27,7 +37,7 @@ from node_agent.core.membership.wire import (
 from node_agent.core.node.status import TaggedNode
 from sim.fleet import KEY, status_of
 
-SEAL = Seal(KEY)
+SEAL = MessageMac(KEY)
 
 
 def life(number: int) -> bytes:
@@ -93,7 +103,7 @@ def test_the_next_on_the_ring_of_lives_is_probed_every_second_and_the_others_in_
 def test_a_suspect_that_is_probed_hears_what_is_held_against_it() -> None:
     """Lifeguard's buddies: it need not wait for gossip to come by before it can refute."""
     made = machine(2, 3)
-    made.handle(Failed(0.0, status_of(2, 1).instance_id, "refused"))
+    made.handle(PeerRequestFailed(0.0, status_of(2, 1).instance_id, "refused"))
     told = []
     for _, effect in until(made, 4.0):  # by then gossip has told it as often as it ever does
         if isinstance(effect, Send) and effect.to == status_of(2, 1).peer:
@@ -134,11 +144,11 @@ def test_an_introduction_that_claims_less_than_is_known_is_answered_with_what_is
 def test_a_newcomer_compares_tables_with_the_first_that_answers_it() -> None:
     made = machine()
     peer = status_of(2, 1_000)
-    (greeting,) = sends(made.handle(Tagged(0.0, [TaggedNode(peer.instance_id, peer.peer, None)])))
+    (greeting,) = sends(made.handle(NodesDiscovered(0.0, [TaggedNode(peer.instance_id, peer.peer, None)])))
     header, _ = read(greeting.data)
     ack = write_header(Header(Kind.ACK, life(2), life(1), 1, header.probe)) + write_intro(life(2), peer)
     effects = made.handle(Received(0.1, SEAL.close(ack)))
-    assert [effect.instance_id for effect in effects if isinstance(effect, Ask)] == [peer.instance_id]
+    assert [effect.instance_id for effect in effects if isinstance(effect, SendSync)] == [peer.instance_id]
 
 
 @pytest.mark.parametrize("sent_before", [1, 7])
@@ -162,6 +172,6 @@ def test_tags_that_name_nobody_change_nothing() -> None:
     """A wrong filter, or an EC2 that is not itself: the fleet is what its nodes say it is."""
     made = machine(2, 3)
     before = made.view
-    assert made.handle(Tagged(0.1, [])) == ()
+    assert made.handle(NodesDiscovered(0.1, [])) == ()
     assert made.view is before
     assert len(before.serving) == 2

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from node_agent.contract.errors import InvalidTransition
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.anti_entropy import differing, page, read_summary, summary_of, write_summary
-from node_agent.core.membership.broadcast_queue import Rumours
-from node_agent.core.membership.join_candidates import MAX_S, NamedNodes
-from node_agent.core.membership.member_table import MAX_TOMBSTONES, Member, Roster, Rotation
-from node_agent.core.membership.outbound import Me
+from node_agent.core.membership.broadcast_queue import BroadcastQueue
+from node_agent.core.membership.join_candidates import MAX_S, JoinCandidates
+from node_agent.core.membership.member_table import MAX_TOMBSTONES, Member, MemberTable, ProbeOrder
+from node_agent.core.membership.outbound import LocalNode
 from node_agent.core.membership.wire import Intro, read_rumours
 from node_agent.core.node.status import Liveness, TaggedNode
 from sim.fleet import status_of
@@ -35,7 +35,7 @@ def member(number: int) -> Member:
 
 @given(st.lists(st.tuples(st.sampled_from("awr"), st.integers(0, 30)), max_size=120), st.integers(0, 99))
 def test_a_rotation_walks_everyone_once_a_round_whoever_comes_and_goes(steps: list[tuple[str, int]], seed: int) -> None:
-    rotation = Rotation(random.Random(seed).random)
+    rotation = ProbeOrder(random.Random(seed).random)
     within: dict[int, Member] = {}
     walked: list[Member] = []
     for step, number in steps:
@@ -60,13 +60,13 @@ def test_a_rotation_walks_everyone_once_a_round_whoever_comes_and_goes(steps: li
 
 def test_who_is_not_in_a_rotation_cannot_be_taken_out_of_it() -> None:
     with pytest.raises(InvalidTransition):
-        Rotation(lambda: 0.5).remove(member(1))
-    assert Rotation(lambda: 0.5).next() is None
+        ProbeOrder(lambda: 0.5).remove(member(1))
+    assert ProbeOrder(lambda: 0.5).next() is None
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9, 10, 50])
 def test_some_are_different_ones_at_random_and_everyone_s_turn_comes(count: int) -> None:
-    rotation = Rotation(random.Random(count).random)
+    rotation = ProbeOrder(random.Random(count).random)
     members = [member(number) for number in range(count)]
     for one in members:
         rotation.add(one)
@@ -79,8 +79,8 @@ def test_some_are_different_ones_at_random_and_everyone_s_turn_comes(count: int)
     assert drawn == {m.life for m in members[1:]}
 
 
-def table(*numbers: int, max_nodes: int = 100) -> Roster:
-    roster = Roster("me", random.Random(1).random, max_nodes)
+def table(*numbers: int, max_nodes: int = 100) -> MemberTable:
+    roster = MemberTable("me", random.Random(1).random, max_nodes)
     for number in numbers:
         roster.admit(life(number), status_of(number, 1), 0.0)
     return roster
@@ -147,7 +147,7 @@ def test_summaries_differ_exactly_where_tables_do_and_a_page_makes_up_for_it(
     a, b = scattered(left), scattered(right)
     buckets = differing(a.summary, b.summary)
     assert bool(buckets) == (left != right)
-    me = Me(status_of(2**21, 1), bytes(5) + b"m", Rumours())
+    me = LocalNode(status_of(2**21, 1), bytes(5) + b"m", BroadcastQueue())
     for rumour in read_rumours(page(a, me, buckets, start), 0):
         assert isinstance(rumour, Intro)
         if rumour.life not in b.by_life:
@@ -155,9 +155,9 @@ def test_summaries_differ_exactly_where_tables_do_and_a_page_makes_up_for_it(
     assert {life for life in b.by_life if life != me.life} == {*scattered(left | right).by_life}
 
 
-def scattered(numbers: set[int]) -> Roster:
+def scattered(numbers: set[int]) -> MemberTable:
     """A table whose lives fall into all buckets, the same for the same number."""
-    roster = Roster("me", lambda: 0.5)
+    roster = MemberTable("me", lambda: 0.5)
     for number in numbers:
         roster.admit(bytes((number % 251,)) + number.to_bytes(5, "big"), status_of(number, 1), 0.0)
     return roster
@@ -173,7 +173,7 @@ def test_a_summary_is_undone_by_the_same_changes_backwards() -> None:
     assert roster.summary != before
     roster.hold(third, Liveness.ALIVE, 1.0)
     assert roster.summary == before
-    me = Me(status_of(9, 1), life(9), Rumours())
+    me = LocalNode(status_of(9, 1), life(9), BroadcastQueue())
     assert read_summary(b"xx" + write_summary(summary_of(roster, me)), 2) == tuple(summary_of(roster, me))
     with pytest.raises(ValueError, match="summary"):
         read_summary(b"short", 0)
@@ -183,7 +183,7 @@ def test_a_summary_is_undone_by_the_same_changes_backwards() -> None:
 
 
 def test_names_are_greeted_ever_more_seldom_until_they_are_members_or_named_no_more() -> None:
-    roster, names = table(1), NamedNodes(most=10)
+    roster, names = table(1), JoinCandidates(most=10)
     tags = [TaggedNode(status_of(number, 1).instance_id, f"host{number}:1", None) for number in range(1, 4)]
     names.renew([*tags, TaggedNode("me", "me:1", None)], roster, 0.0)
     assert len(names) == 2
@@ -205,7 +205,7 @@ def test_names_are_greeted_ever_more_seldom_until_they_are_members_or_named_no_m
 
 
 def test_names_are_bounded_and_a_thousand_cost_no_more_than_a_few() -> None:
-    names = NamedNodes(most=50)
+    names = JoinCandidates(most=50)
     names.renew([TaggedNode(f"i-{number}", f"h{number}:1", None) for number in range(999)], table(), 0.0)
     assert len(names) == 50
     assert len(names.due(3, table(), 0.0)) == 3

@@ -23,9 +23,9 @@ from node_agent.core.membership.wire import (
     Kind,
     Left,
     Loads,
+    MessageMac,
     Refusal,
     Rumour,
-    Seal,
     Suspect,
     check_status,
     load_of,
@@ -276,10 +276,10 @@ def test_a_status_with_a_text_that_is_too_long_is_named(name: str) -> None:
 
 @given(st.binary(max_size=64), st.binary(max_size=64), st.binary(max_size=100), st.integers(0, 2000))
 def test_a_seal_opens_only_what_its_own_key_closed_unchanged(key: bytes, other: bytes, content: bytes, at: int) -> None:
-    sealed = Seal(key).close(content)
-    assert Seal(key).open(sealed) == content
+    sealed = MessageMac(key).close(content)
+    assert MessageMac(key).open(sealed) == content
     if other != key:
-        assert Seal(other).open(sealed) is None
+        assert MessageMac(other).open(sealed) is None
     at %= len(sealed)
-    assert Seal(key).open(sealed[:at] + bytes((sealed[at] ^ 1,)) + sealed[at + 1 :]) is None
-    assert Seal(key).open(sealed[:at]) is None
+    assert MessageMac(key).open(sealed[:at] + bytes((sealed[at] ^ 1,)) + sealed[at + 1 :]) is None
+    assert MessageMac(key).open(sealed[:at]) is None

@@ -15,7 +15,7 @@ from node_agent.core.node.discovery_schedule import (
     LEAST_S,
     MAX_BACKED_OFF,
     REFILL_PER_S,
-    TagReads,
+    DiscoverySchedule,
     every_s,
 )
 from sim.ec2_calls import BURST, looks
@@ -48,7 +48,7 @@ def test_a_hundred_nodes_that_boot_at_once_do_not_exhaust_the_bucket(already: in
 
 
 def test_a_node_that_finds_nobody_looks_again_soon_and_then_as_seldom_as_any() -> None:
-    reads = TagReads()
+    reads = DiscoverySchedule()
     waits = [reads.next_s(1, 0.5) for _ in range(7)]
     assert waits == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
     assert reads.next_s(2, 0.5) == LEAST_S
@@ -56,14 +56,14 @@ def test_a_node_that_finds_nobody_looks_again_soon_and_then_as_seldom_as_any() -
 
 
 def test_a_throttled_fleet_slows_down_and_comes_back_by_halves() -> None:
-    reads = TagReads()
+    reads = DiscoverySchedule()
     assert [reads.after_failure_s(10, 0.5) for _ in range(6)] == [60.0, 120.0, 240.0, 480.0, 480.0, 480.0]
     assert [reads.next_s(10, 0.5) for _ in range(5)] == [240.0, 120.0, 60.0, 30.0, 30.0]
 
 
 def test_when_somebody_else_empties_the_bucket_the_fleet_gets_out_of_the_way() -> None:
     """All calls refused for ten minutes: the fleet's own rate falls to a few percent of the usual."""
-    chance, reads = random.Random(3).random, [TagReads() for _ in range(200)]
+    chance, reads = random.Random(3).random, [DiscoverySchedule() for _ in range(200)]
     heap = [(every_s(200) * chance(), number) for number in range(200)]
     heapq.heapify(heap)
     asked = []
@@ -77,7 +77,7 @@ def test_when_somebody_else_empties_the_bucket_the_fleet_gets_out_of_the_way() -
 
 @given(st.integers(1, 20_000), st.lists(st.booleans(), max_size=30), st.floats(0, 0.999))
 def test_waits_are_never_too_short_nor_endless(nodes: int, outcomes: list[bool], chance: float) -> None:
-    reads = TagReads()
+    reads = DiscoverySchedule()
     assert 0 <= reads.first_s(chance) < FIRST_LOOK_WITHIN_S
     for succeeded in outcomes:
         wait_s = reads.next_s(nodes, chance) if succeeded else reads.after_failure_s(nodes, chance)

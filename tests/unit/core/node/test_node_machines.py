@@ -8,8 +8,13 @@ from hypothesis import strategies as st
 
 from node_agent.contract.states import NodeState
 from node_agent.core.common.backoff import Backoff
-from node_agent.core.common.request_auth import MAX_SKEW_S, Doorkeeper, sign
-from node_agent.core.continuation.timeouts import MAX_FIRST_TOKEN_S, Pace, first_token_s, silence_s
+from node_agent.core.common.request_auth import MAX_SKEW_S, RequestVerifier, sign
+from node_agent.core.continuation.timeouts import (
+    MAX_FIRST_TOKEN_S,
+    TokenRate,
+    first_token_timeout_s,
+    inter_token_timeout_s,
+)
 from node_agent.core.node.lifecycle import (
     EXIT_DRAINED,
     CloseClients,
@@ -132,7 +137,7 @@ def test_whatever_happens_a_drain_is_never_undone_and_the_deadline_never_moves_a
 
 
 def test_a_signed_message_is_welcome_once_and_nothing_else_is() -> None:
-    keeper = Doorkeeper(b"key")
+    keeper = RequestVerifier(b"key")
     stamp = sign(b"key", "POST", "/x", b"body", T0, "n1")
     assert keeper.refusal(None, "POST", "/x", b"body", T0) == "no signature"
     assert keeper.refusal("v1 a b c", "POST", "/x", b"body", T0) == "no signature"
@@ -148,7 +153,7 @@ def test_a_signed_message_is_welcome_once_and_nothing_else_is() -> None:
 
 
 def test_nonces_are_forgotten_by_time_and_by_number() -> None:
-    keeper = Doorkeeper(b"key", max_nonces=3)
+    keeper = RequestVerifier(b"key", max_nonces=3)
     for i in range(10):
         assert keeper.refusal(sign(b"key", "GET", "/", b"", T0, str(i)), "GET", "/", b"", T0) is None
     assert len(keeper._seen) == len(keeper._order) == 3
@@ -166,11 +171,11 @@ def test_waits_grow_stay_in_bounds_and_end() -> None:
 
 
 def test_patience_follows_the_engine_within_bounds() -> None:
-    assert silence_s(0.02) == 2.0
-    assert silence_s(0.5) == 4.0
-    assert first_token_s(0) == 30.0
-    assert first_token_s(100 * 1024 * 1024) == MAX_FIRST_TOKEN_S
-    pace = Pace()
+    assert inter_token_timeout_s(0.02) == 2.0
+    assert inter_token_timeout_s(0.5) == 4.0
+    assert first_token_timeout_s(0) == 30.0
+    assert first_token_timeout_s(100 * 1024 * 1024) == MAX_FIRST_TOKEN_S
+    pace = TokenRate()
     for _ in range(500):
         pace.observe(0.1)
     assert pace.time_per_token_s == pytest.approx(0.1)

@@ -11,7 +11,7 @@ from node_agent.core.common.request_auth import (
     MAX_SKEW_S,
     WRONG_DOOR,
     WRONG_TIME,
-    Doorkeeper,
+    RequestVerifier,
     nonce_of,
     read_clock,
     sign,
@@ -23,7 +23,7 @@ KEY, T0 = b"key", 1_800_000_000.0
 WHAT = ("POST", "/peer/v1/take", b"body")
 
 
-def knock(clocks: PeerClocks, door: Doorkeeper, now: float, door_now: float, nonce: str) -> str | None:
+def knock(clocks: PeerClocks, door: RequestVerifier, now: float, door_now: float, nonce: str) -> str | None:
     """One message as a node sends it; a refusal with a clock is learned from."""
     stamp = clocks.stamp("peer:1", *WHAT, now, nonce)
     why = door.refusal(stamp, *WHAT, door_now)
@@ -34,7 +34,7 @@ def knock(clocks: PeerClocks, door: Doorkeeper, now: float, door_now: float, non
 
 @pytest.mark.parametrize("skew_s", [60.0, -45.0, 3600.0, -86_400.0, 1e9])
 def test_a_skew_is_measured_at_the_first_refusal_and_allowed_for_from_then_on(skew_s: float) -> None:
-    clocks, door = PeerClocks(KEY), Doorkeeper(KEY, door="d1")
+    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, door="d1")
     assert knock(clocks, door, T0, T0 + skew_s, "n0") == WRONG_TIME
     for number in range(1, 4):
         now = T0 + 3600 * number
@@ -44,14 +44,14 @@ def test_a_skew_is_measured_at_the_first_refusal_and_allowed_for_from_then_on(sk
 
 @pytest.mark.parametrize("skew_s", [0.0, 9.0, -9.0])
 def test_small_differences_need_nothing(skew_s: float) -> None:
-    clocks, door = PeerClocks(KEY), Doorkeeper(KEY, door="d1")
+    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, door="d1")
     assert knock(clocks, door, T0, T0 + skew_s, "n") is None
     clocks.heard("peer:1", tell_clock(KEY, "d1", T0 + skew_s, "n"), "n", 0.0, T0)
     assert clocks.stamp("peer:1", *WHAT, T0, "m").startswith("v1 "), "any door of the fleet takes it"
 
 
 def test_a_peer_whose_clock_jumps_is_measured_again() -> None:
-    clocks, door = PeerClocks(KEY), Doorkeeper(KEY, door="d1")
+    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, door="d1")
     for step, door_ahead_s in enumerate((60.0, -45.0, 0.0, 7200.0)):
         assert knock(clocks, door, T0, T0 + door_ahead_s, f"a{step}") == WRONG_TIME
         assert knock(clocks, door, T0, T0 + door_ahead_s, f"b{step}") is None
@@ -59,20 +59,20 @@ def test_a_peer_whose_clock_jumps_is_measured_again() -> None:
 
 def test_a_recording_is_worth_nothing_at_any_door() -> None:
     """What is signed in the time of a door that runs an hour ahead is in the future of all others."""
-    clocks, ahead, right = PeerClocks(KEY), Doorkeeper(KEY, door="d1"), Doorkeeper(KEY, door="d2")
+    clocks, ahead, right = PeerClocks(KEY), RequestVerifier(KEY, door="d1"), RequestVerifier(KEY, door="d2")
     knock(clocks, ahead, T0, T0 + 3600, "n0")
     recording = clocks.stamp("peer:1", *WHAT, T0, "n1")
     assert ahead.refusal(recording, *WHAT, T0 + 3600) is None
     assert ahead.refusal(recording, *WHAT, T0 + 3601) == "seen before"
     assert ahead.refusal(recording, *WHAT, T0 + 3600 + 2.1 * MAX_SKEW_S) == WRONG_TIME
     assert right.refusal(recording, *WHAT, T0 + 3600) == WRONG_DOOR
-    assert Doorkeeper(KEY, door="d3").refusal(recording, *WHAT, T0 + 3600) == WRONG_DOOR, "after a restart"
+    assert RequestVerifier(KEY, door="d3").refusal(recording, *WHAT, T0 + 3600) == WRONG_DOOR, "after a restart"
 
 
 def test_a_peer_that_was_started_again_under_its_address_is_met_anew() -> None:
     clocks = PeerClocks(KEY)
-    knock(clocks, Doorkeeper(KEY, door="d1"), T0, T0 + 3600, "n0")
-    after = Doorkeeper(KEY, door="d2")
+    knock(clocks, RequestVerifier(KEY, door="d1"), T0, T0 + 3600, "n0")
+    after = RequestVerifier(KEY, door="d2")
     assert knock(clocks, after, T0, T0, "n1") == WRONG_DOOR
     assert knock(clocks, after, T0, T0, "n2") is None
     assert not clocks.is_off("peer:1")
@@ -96,7 +96,7 @@ def test_nobody_but_that_door_and_no_older_answer_of_it_moves_a_clock(line: str)
 
 @given(st.text(max_size=80))
 def test_whatever_a_header_holds_is_a_refusal_or_absent_and_raises_nothing(text: str) -> None:
-    assert Doorkeeper(KEY).refusal(text, *WHAT, T0) == "no signature" or " " in text
+    assert RequestVerifier(KEY).refusal(text, *WHAT, T0) == "no signature" or " " in text
     assert read_clock(KEY, text, "n") is None
 
 

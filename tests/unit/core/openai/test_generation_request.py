@@ -11,9 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.errors import RequestRejected
-from node_agent.core.journal.epochs import Epoch, Run
-from node_agent.core.journal.stream_header import Opening, read_opening
-from node_agent.core.openai.generation_request import MAX_CHOICES, Kind, OnlyEngineKnows, generation_of, read_generation
+from node_agent.core.journal.epochs import Epoch, EpochRange
+from node_agent.core.journal.stream_header import StreamHeader, read_opening
+from node_agent.core.openai.generation_request import (
+    MAX_CHOICES,
+    ApiRoute,
+    OnlyEngineKnows,
+    generation_of,
+    read_generation,
+)
 from node_agent.core.openai.prompt_echo import is_unknown
 from node_agent.core.openai.request_body import MAX_DEPTH, read_body
 
@@ -27,9 +33,9 @@ def nested(levels: int) -> bytes:
 
 
 def test_a_request_as_deep_as_may_be_goes_all_the_way() -> None:
-    generation = read_generation(Kind.COMPLETION, nested(MAX_DEPTH))
+    generation = read_generation(ApiRoute.COMPLETION, nested(MAX_DEPTH))
     assert orjson.loads(generation.engine_body())["prompt"] == "p"
-    opening = Opening(generation, (Run(0, Epoch(1, "i-1")),), None)
+    opening = StreamHeader(generation, (EpochRange(0, Epoch(1, "i-1")),), None)
     assert read_opening(opening.to_bytes()).generation == generation
 
 
@@ -37,7 +43,7 @@ def test_a_request_as_deep_as_may_be_goes_all_the_way() -> None:
 def test_a_deeper_one_is_passed_on_and_not_continued(levels: int) -> None:
     body = read_body(nested(levels))
     with pytest.raises(OnlyEngineKnows):
-        generation_of(Kind.COMPLETION, body)
+        generation_of(ApiRoute.COMPLETION, body)
     assert orjson.loads(body.to_bytes()) == orjson.loads(nested(levels))
 
 
@@ -50,7 +56,7 @@ def test_one_that_nobody_could_write_anew_is_refused_with_words(levels: int) -> 
 
 def test_many_brackets_are_no_depth() -> None:
     wide = {**BODY, "metadata": [{"a": []}] * 2_000}
-    assert read_generation(Kind.COMPLETION, orjson.dumps(wide)).body == wide
+    assert read_generation(ApiRoute.COMPLETION, orjson.dumps(wide)).body == wide
 
 
 JSON = st.recursive(
@@ -63,8 +69,8 @@ FIELDS = st.sampled_from(
 )
 
 
-@given(st.sampled_from(Kind), st.dictionaries(FIELDS, JSON, max_size=6))
-def test_whatever_a_client_sends_is_read_or_refused(kind: Kind, fields: dict[str, Any]) -> None:
+@given(st.sampled_from(ApiRoute), st.dictionaries(FIELDS, JSON, max_size=6))
+def test_whatever_a_client_sends_is_read_or_refused(kind: ApiRoute, fields: dict[str, Any]) -> None:
     raw = orjson.dumps({"model": "m", "prompt": "p", "messages": [], **fields})
     with contextlib.suppress(RequestRejected, OnlyEngineKnows):  # any other exception is a bug
         assert orjson.loads(read_generation(kind, raw).engine_body())["model"] == fields.get("model", "m")
@@ -73,20 +79,20 @@ def test_whatever_a_client_sends_is_read_or_refused(kind: Kind, fields: dict[str
 @pytest.mark.parametrize(
     ("kind", "fields", "limit"),
     [
-        (Kind.COMPLETION, {}, 16),
+        (ApiRoute.COMPLETION, {}, 16),
         (
-            Kind.COMPLETION,
+            ApiRoute.COMPLETION,
             {"max_tokens": None},
             16,
         ),  # not the rest of the context: vLLM 0.32 takes null for its default
-        (Kind.COMPLETION, {"max_tokens": 0}, 0),
-        (Kind.CHAT, {}, None),
-        (Kind.CHAT, {"max_tokens": None}, None),
-        (Kind.CHAT, {"max_tokens": 5, "max_completion_tokens": None}, 5),
-        (Kind.CHAT, {"max_tokens": 5, "max_completion_tokens": 4}, 4),
+        (ApiRoute.COMPLETION, {"max_tokens": 0}, 0),
+        (ApiRoute.CHAT, {}, None),
+        (ApiRoute.CHAT, {"max_tokens": None}, None),
+        (ApiRoute.CHAT, {"max_tokens": 5, "max_completion_tokens": None}, 5),
+        (ApiRoute.CHAT, {"max_tokens": 5, "max_completion_tokens": 4}, 4),
     ],
 )
-def test_the_limit_is_what_vllm_takes_it_for(kind: Kind, fields: dict[str, Any], limit: int | None) -> None:
+def test_the_limit_is_what_vllm_takes_it_for(kind: ApiRoute, fields: dict[str, Any], limit: int | None) -> None:
     assert read_generation(kind, orjson.dumps({**BODY, "messages": [], **fields})).max_tokens == limit
 
 
@@ -104,7 +110,7 @@ def test_the_limit_is_what_vllm_takes_it_for(kind: Kind, fields: dict[str, Any],
     ids=str,
 )
 def test_an_echo_is_put_before_the_answer_where_the_engine_leaves_it_out(fields: dict[str, Any], echo: str) -> None:
-    asked = read_generation(Kind.COMPLETION, orjson.dumps({**BODY, "echo": True, **fields}))
+    asked = read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, "echo": True, **fields}))
     assert is_unknown(asked) is (echo == "?")
     assert echo == "?" or asked.echo(0) == echo
 
@@ -113,18 +119,18 @@ def test_an_echo_is_put_before_the_answer_where_the_engine_leaves_it_out(fields:
 def test_where_calls_may_be_parsed_the_engine_is_asked_to_tell_ids_apart(ids: bool) -> None:
     tools = [{"type": "function", "function": {"name": "look"}}]
     body = {"model": "m", "messages": [], "stream": True, "return_token_ids": ids, "vllm_xargs": {"mine": 1}}
-    asked = read_generation(Kind.CHAT, orjson.dumps({**body, "tools": tools}))
+    asked = read_generation(ApiRoute.CHAT, orjson.dumps({**body, "tools": tools}))
     assert orjson.loads(asked.engine_body())["vllm_xargs"] == {"mine": 1, "synkti_apart": 1}
     for plain in (body, {**body, "tools": tools, "tool_choice": "none"}):
-        sent = orjson.loads(read_generation(Kind.CHAT, orjson.dumps(plain)).engine_body())
+        sent = orjson.loads(read_generation(ApiRoute.CHAT, orjson.dumps(plain)).engine_body())
         assert sent["vllm_xargs"] == {"mine": 1}
 
 
 TRUE, FALSE = (True, "true", "Yes", "on", "t", 1, 1.0, "1"), (False, "false", "NO", "off", "f", 0, 0.0, "0", None)
 
 
-@pytest.mark.parametrize("kind", [Kind.CHAT, Kind.COMPLETION, Kind.RESPONSES, Kind.MESSAGES])
-def test_a_boolean_is_what_the_engine_takes_it_for(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [ApiRoute.CHAT, ApiRoute.COMPLETION, ApiRoute.RESPONSES, ApiRoute.MESSAGES])
+def test_a_boolean_is_what_the_engine_takes_it_for(kind: ApiRoute) -> None:
     body = {**BODY, "messages": [], "input": "i", "max_tokens": 5}
     for right, words in ((True, TRUE), (False, FALSE)):
         for word in words:
@@ -158,9 +164,9 @@ def test_a_boolean_is_what_the_engine_takes_it_for(kind: Kind) -> None:
     ids=str,
 )
 def test_a_field_is_what_the_engine_takes_it_for(fields: dict[str, Any], told: dict[str, Any]) -> None:
-    asked = read_generation(Kind.COMPLETION, orjson.dumps({**BODY, **fields}))
+    asked = read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, **fields}))
     assert {name: getattr(asked, name) for name in told} == told
-    opening = Opening(asked, (Run(0, Epoch(1, "i-1")),), None)
+    opening = StreamHeader(asked, (EpochRange(0, Epoch(1, "i-1")),), None)
     assert read_opening(opening.to_bytes()).generation == asked
     sent = orjson.loads(asked.engine_body())
     assert all(sent[name] == value for name, value in fields.items() if name in sent and name != "return_token_ids")
@@ -190,7 +196,7 @@ def test_a_field_is_what_the_engine_takes_it_for(fields: dict[str, Any], told: d
 )
 def test_what_only_an_engine_understands_is_left_to_one(fields: dict[str, Any]) -> None:
     with pytest.raises(OnlyEngineKnows):
-        read_generation(Kind.COMPLETION, orjson.dumps({**BODY, **fields}))
+        read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, **fields}))
 
 
 @pytest.mark.parametrize(
@@ -199,11 +205,12 @@ def test_what_only_an_engine_understands_is_left_to_one(fields: dict[str, Any]) 
 def test_prompts_and_choices_are_bounded_together(n: int, prompts: int, param: str) -> None:
     body = {**BODY, "n": n, "prompt": ["p"] * prompts if prompts > 1 else "p"}
     with pytest.raises(RequestRejected, match=f"may ask for {MAX_CHOICES} answers") as refused:
-        read_generation(Kind.COMPLETION, orjson.dumps(body))
+        read_generation(ApiRoute.COMPLETION, orjson.dumps(body))
     assert (refused.value.status, refused.value.param) == (400, param)
 
 
 def test_a_thousand_prompts_are_as_many_as_an_engine_takes() -> None:
     assert (
-        read_generation(Kind.COMPLETION, orjson.dumps({**BODY, "prompt": ["p"] * MAX_CHOICES})).choices == MAX_CHOICES
+        read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, "prompt": ["p"] * MAX_CHOICES})).choices
+        == MAX_CHOICES
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from node_agent.core.openai.generation_request import Kind
-from node_agent.core.streams.chunk_stream import StreamMachine
-from node_agent.core.streams.factory import read_back
+from node_agent.core.openai.generation_request import ApiRoute
+from node_agent.core.streams.chunk_stream import ChunkStream
+from node_agent.core.streams.factory import replay_journal
 from node_agent.core.streams.state import StreamState
 from tests.unit.core.streams.engine_script import PROMPT_TEXT, ScriptedModel
 from tests.unit.core.streams.test_chunk_stream import Client, ask, generation, run
@@ -15,7 +15,7 @@ from tests.unit.core.streams.test_chunk_stream import Client, ask, generation, r
 
 def test_texts_of_prompts_that_came_as_ids_are_asked_for_first_and_outlive_the_entry() -> None:
     model = ScriptedModel((b"a", b"b", b"c"))
-    machine, client = StreamMachine(generation(Kind.COMPLETION, echo=True, n=2), "s"), Client()
+    machine, client = ChunkStream(generation(ApiRoute.COMPLETION, echo=True, n=2), "s"), Client()
     first = machine.request()
     alone = {key: value for key, value in machine.generation.body.items() if key != "n"}
     assert orjson.loads(first.body) == {**alone, "max_tokens": 0, "return_token_ids": False}
@@ -27,15 +27,15 @@ def test_texts_of_prompts_that_came_as_ids_are_asked_for_first_and_outlive_the_e
     for event in model.chunks(orjson.loads(answers.body), chat=False)[:1]:  # of the first choice alone
         client.raw += machine.feed(event)
     written = bytes(machine.log)
-    machine = StreamMachine(generation(Kind.COMPLETION, echo=True, n=2), "s")
-    read_back(machine, written, client.seq)
+    machine = ChunkStream(generation(ApiRoute.COMPLETION, echo=True, n=2), "s")
+    replay_journal(machine, written, client.seq)
     client.raw += run(machine, model, []).raw
     assert [client.text_of(index) for index in (0, 1)] == [PROMPT_TEXT + "abc"] * 2
 
 
 def test_an_engine_that_dies_over_the_texts_is_asked_for_them_again_and_so_is_the_next_entrys() -> None:
     model = ScriptedModel((b"a", b"b"))
-    machine = StreamMachine(generation(Kind.COMPLETION, echo=True), "s")
+    machine = ChunkStream(generation(ApiRoute.COMPLETION, echo=True), "s")
     first = machine.request()
     machine.lose("reset")
     assert (machine.state, machine.attempts) == (StreamState.LOST, 0)
@@ -43,14 +43,14 @@ def test_an_engine_that_dies_over_the_texts_is_asked_for_them_again_and_so_is_th
     assert machine.feed(b'data: {"choices":[{"index":1,"text":"x","finish_reason":"length"}]}\n\n') == b""
     assert machine.lost_why == "malformed-chunk"
     written = bytes(machine.log)
-    machine = StreamMachine(generation(Kind.COMPLETION, echo=True), "s")
-    read_back(machine, written, 0)
+    machine = ChunkStream(generation(ApiRoute.COMPLETION, echo=True), "s")
+    replay_journal(machine, written, 0)
     assert run(machine, model, []).text == PROMPT_TEXT + "ab"
 
 
 def test_choices_of_one_piece_that_another_engine_tells_otherwise_are_a_loss() -> None:
-    asked = generation(Kind.CHAT, n=2, use_beam_search=True)
-    machine, client = StreamMachine(asked, "s"), Client()
+    asked = generation(ApiRoute.CHAT, n=2, use_beam_search=True)
+    machine, client = ChunkStream(asked, "s"), Client()
     for event in ask(machine, ScriptedModel((b"ab", b"c")))[:3]:  # roles, and the first choice
         client.raw += machine.feed(event)
     machine.lose("reset")
@@ -65,16 +65,16 @@ def test_choices_of_one_piece_that_another_engine_tells_otherwise_are_a_loss() -
 @pytest.mark.parametrize("entry", [False, True], ids=["engine", "entry"])
 def test_a_choice_whose_prompt_the_engine_forgot_to_tell_has_that_of_the_others(entry: bool) -> None:
     """A vLLM whose client was slow for a moment has joined the first output of one choice with another's second."""
-    model, asked = ScriptedModel((b"a", b"b", b"c")), generation(Kind.COMPLETION, prompt="a text", n=2)
-    machine, client = StreamMachine(asked, "s"), Client()
+    model, asked = ScriptedModel((b"a", b"b", b"c")), generation(ApiRoute.COMPLETION, prompt="a text", n=2)
+    machine, client = ChunkStream(asked, "s"), Client()
     for event in ask(machine, model)[:3]:
         client.raw += machine.feed(
             event.replace(b',"prompt_token_ids":[1,2,3]', b"") if b'"index":1' in event else event
         )
     if entry:
         written = bytes(machine.log)
-        machine = StreamMachine(asked, "s")
-        read_back(machine, written, client.seq)
+        machine = ChunkStream(asked, "s")
+        replay_journal(machine, written, client.seq)
     machine.lose("reset")
     client.raw += run(machine, model, []).raw
     assert [client.text_of(index) for index in (0, 1)] == ["abc", "abc"]

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.core.replication import ack_batches as batching
-from node_agent.core.replication.ack_batches import Batches
+from node_agent.core.replication.ack_batches import AckBatches
 
 LAG_S = 0.05
 
 
-def put(batches: Batches, words: str, now: float = 0.0) -> None:
+def put(batches: AckBatches, words: str, now: float = 0.0) -> None:
     for word in words.split():
         batches.put(word.encode(), word, now)
 
 
 def test_a_batch_gathers_while_another_is_on_its_way() -> None:
-    batches = Batches(LAG_S)
+    batches = AckBatches(LAG_S)
     put(batches, "a")
     able = [batches.may_send]
     assert batches.take() == b"a"
@@ -35,7 +35,7 @@ def test_a_batch_gathers_while_another_is_on_its_way() -> None:
 
 
 def test_a_keeper_is_late_until_it_has_acknowledged() -> None:
-    batches = Batches(LAG_S)
+    batches = AckBatches(LAG_S)
     put(batches, "a", 1.0)
     batches.take()
     batches.overdue(2.0)
@@ -45,12 +45,12 @@ def test_a_keeper_is_late_until_it_has_acknowledged() -> None:
 
 
 def test_only_the_first_message_of_a_batch_is_the_one_to_be_sent_for() -> None:
-    batches = Batches(LAG_S)
+    batches = AckBatches(LAG_S)
     assert [batches.put(b"x", None, 0.0) for _ in range(3)] == [True, False, False]
 
 
 def test_a_message_is_overdue_from_when_it_was_put_and_told_once() -> None:
-    batches = Batches(LAG_S)
+    batches = AckBatches(LAG_S)
     put(batches, "a", 1.0)
     batches.take()
     put(batches, "b", 1.02)
@@ -65,7 +65,7 @@ def test_a_message_is_overdue_from_when_it_was_put_and_told_once() -> None:
 
 
 def test_what_joins_a_batch_that_is_overdue_has_its_own_time() -> None:
-    batches = Batches(LAG_S)
+    batches = AckBatches(LAG_S)
     put(batches, "a", 1.0)
     batches.take()
     put(batches, "b", 1.0)
@@ -78,7 +78,7 @@ def test_what_joins_a_batch_that_is_overdue_has_its_own_time() -> None:
 
 
 def test_an_acknowledgement_of_what_was_never_sent_is_an_error() -> None:
-    batches = Batches(LAG_S)
+    batches = AckBatches(LAG_S)
     put(batches, "a")
     with pytest.raises(ValueError, match="never sent"):
         batches.acknowledged(1)
@@ -90,7 +90,7 @@ def test_batches_are_bounded_and_every_message_comes_once_and_in_order(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batching, "MAX_BATCH_BYTES", most)
-        batches, sent, receipts = Batches(LAG_S), [], []
+        batches, sent, receipts = AckBatches(LAG_S), [], []
         left = list(words)
         while left or batches.held_bytes:
             for word in left[: data.draw(st.integers(0 if batches.held_bytes else 1, 5))]:
@@ -110,7 +110,7 @@ def test_an_idle_link_holds_nothing_of_what_was_acknowledged_last() -> None:
     class Receipt:
         """What holds a whole stream."""
 
-    batches = Batches(LAG_S)
+    batches = AckBatches(LAG_S)
     receipt = Receipt()
     held = weakref.ref(receipt)
     batches.put(b"line", receipt, 0.0)

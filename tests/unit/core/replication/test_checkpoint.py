@@ -8,28 +8,28 @@ import orjson
 import pytest
 
 from node_agent.contract.table_schema import CHECKPOINT_LIFE_S, StreamStatus, stream_record_from_item
-from node_agent.core.journal.epochs import Epoch, Run
-from node_agent.core.journal.stream_header import Opening, is_durable, read_opening
-from node_agent.core.openai.generation_request import Kind, read_generation
+from node_agent.core.journal.epochs import Epoch, EpochRange
+from node_agent.core.journal.stream_header import StreamHeader, is_durable, read_opening
+from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.replication import checkpoint
-from node_agent.core.replication.checkpoint import MAX_OBJECT_BYTES, Parcel, parcels, read_journal, status_of
-from node_agent.core.replication.replica_store import Ended, KeptJournal
+from node_agent.core.replication.checkpoint import MAX_OBJECT_BYTES, CheckpointObject, parcels, read_journal, status_of
+from node_agent.core.replication.replica_store import Ended, JournalReplica
 
 ME, NOW = "i-1", 1_000.0
-GENERATION = read_generation(Kind.COMPLETION, b'{"model":"m","prompt":"p"}')
+GENERATION = read_generation(ApiRoute.COMPLETION, b'{"model":"m","prompt":"p"}')
 
 
 def opening(*, durable: bool = True, owner: str = ME) -> bytes:
-    return Opening(GENERATION, (Run(0, Epoch(1, owner)),), None, durable).to_bytes()
+    return StreamHeader(GENERATION, (EpochRange(0, Epoch(1, owner)),), None, durable).to_bytes()
 
 
-def journal(owner: str = ME, number: int = 1, lines: bytes = b"0 1 a\n0 2 b\n", **fields: object) -> KeptJournal:
+def journal(owner: str = ME, number: int = 1, lines: bytes = b"0 1 a\n0 2 b\n", **fields: object) -> JournalReplica:
     epoch = Epoch(number, owner)
-    kept = KeptJournal(epoch, epoch, opening(owner=owner), lines.count(b"\n"), bytearray(lines), NOW)
+    kept = JournalReplica(epoch, epoch, opening(owner=owner), lines.count(b"\n"), bytearray(lines), NOW)
     return replace(kept, **fields)  # type: ignore[arg-type] # fields of it
 
 
-def left(*journals: KeptJournal) -> list[Parcel]:
+def left(*journals: JournalReplica) -> list[CheckpointObject]:
     return list(parcels([(f"s{number}", one) for number, one in enumerate(journals)], ME, 7, NOW))
 
 
@@ -48,7 +48,7 @@ def left(*journals: KeptJournal) -> list[Parcel]:
     ],
     ids=["own", "own, taken over", "of one alive", "orphan", "finished", "finished orphan", "private", "half", "none"],
 )
-def test_only_what_nobody_else_looks_after_is_left(kept: KeptJournal, status: StreamStatus | None) -> None:
+def test_only_what_nobody_else_looks_after_is_left(kept: JournalReplica, status: StreamStatus | None) -> None:
     assert status_of(kept, ME) is status
     assert len(left(kept)) == (status is not None)
 

@@ -1,6 +1,6 @@
 """Who may deliver: owners, keepers and a client over a network that loses, repeats and reorders, as a state machine.
 
-The real WriteAhead and Keeper, and no other decision; only sockets and clocks are played.
+The real ReplicatedLog and Keeper, and no other decision; only sockets and clocks are played.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from node_agent.core.journal.epochs import Epoch, EventId, Run, event_id_suffix, is_told_by, parse_event_id
-from node_agent.core.replication.replica_store import Keeper, Refused, best
-from node_agent.core.replication.replicated_log import Copy, Forget, Instruction, Open, WriteAhead
+from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, event_id_suffix, parse_event_id, was_sent_by
+from node_agent.core.replication.replica_store import Refused, ReplicaStore, newest
+from node_agent.core.replication.replicated_log import Command, DropReplica, OpenReplica, Replica, ReplicatedLog
 
 NOW = 1000.0
 NODES = ("n0", "n1", "n2", "n3")
@@ -24,9 +24,9 @@ STREAM = "s"
 class Message:
     """From an owner to a keeper, with what it carried when it was sent. copy: as the owner saw it then."""
 
-    owner: WriteAhead
+    owner: ReplicatedLog
     keeper: str
-    copy: Copy | None
+    copy: Replica | None
     kind: str
     first: int
     lines: list[bytes]
@@ -34,9 +34,9 @@ class Message:
 
 @dataclass
 class Reply:
-    owner: WriteAhead
+    owner: ReplicatedLog
     keeper: str
-    copy: Copy | None
+    copy: Replica | None
     seq: int
     refused: str | None
 
@@ -49,7 +49,7 @@ class Client:
     """
 
     received: list[bytes] = field(default_factory=list)
-    owner: WriteAhead | None = None
+    owner: ReplicatedLog | None = None
     holders: set[str] = field(default_factory=set)
     epochs: list[Epoch] = field(default_factory=list)
     last: EventId = field(default_factory=lambda: EventId(STREAM, 0))
@@ -60,7 +60,7 @@ def line(number: int, epoch: Epoch) -> bytes:
     return b"%d by %d of %b\n" % (number, epoch.number, epoch.owner.encode())
 
 
-def node_of(owner: WriteAhead) -> str:
+def node_of(owner: ReplicatedLog) -> str:
     return owner.epoch.owner.partition("-")[0]
 
 
@@ -69,14 +69,14 @@ class Ownership(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.keepers = {name: Keeper() for name in NODES}
+        self.keepers = {name: ReplicaStore() for name in NODES}
         self.takeovers = 0
         self.replays: set[Epoch] = set()
         self.cut: set[frozenset[str]] = set()
         self.messages: list[Message | Reply] = []
         self.client = Client()
-        first = WriteAhead(STREAM, Epoch(1, "n0"), b"first")
-        self.runs: dict[bytes, list[Run]] = {b"first": [Run(0, first.epoch)]}
+        first = ReplicatedLog(STREAM, Epoch(1, "n0"), b"first")
+        self.runs: dict[bytes, list[EpochRange]] = {b"first": [EpochRange(0, first.epoch)]}
         self.owners = [first]
         self.client.owner = first
         self.review(first)
@@ -86,16 +86,16 @@ class Ownership(RuleBasedStateMachine):
     def reaches(self, a: str, b: str) -> bool:
         return a == b or frozenset((a, b)) not in self.cut
 
-    def send(self, owner: WriteAhead, instructions: list[Instruction]) -> None:
+    def send(self, owner: ReplicatedLog, instructions: list[Command]) -> None:
         lines = bytes(owner.log).splitlines(keepends=True)
         for instruction in instructions:
             match instruction:
-                case Open(copy):
+                case OpenReplica(copy):
                     self.messages.append(Message(owner, copy.keeper, copy, "open", 1, lines))
-                case Forget(keeper):
+                case DropReplica(keeper):
                     self.messages.append(Message(owner, keeper, None, "forget", 0, []))
 
-    def write(self, owner: WriteAhead, line: bytes) -> None:
+    def write(self, owner: ReplicatedLog, line: bytes) -> None:
         owner.log += line
         first = owner.seq + 1
         owner.seq = first
@@ -144,7 +144,7 @@ class Ownership(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NODES))
     def crash(self, name: str) -> None:
         """All that a node kept and owned is gone; it comes back empty."""
-        self.keepers[name] = Keeper()
+        self.keepers[name] = ReplicaStore()
         self.client.holders.discard(name)
         dead = [owner for owner in self.owners if node_of(owner) == name]
         self.owners = [owner for owner in self.owners if owner not in dead]
@@ -163,7 +163,7 @@ class Ownership(RuleBasedStateMachine):
         if owner.copies:
             owner.overdue(owner.copies[data.draw(st.sampled_from(sorted(owner.copies)))], owner.seq)
 
-    def review(self, owner: WriteAhead) -> None:
+    def review(self, owner: ReplicatedLog) -> None:
         others = [name for name in NODES if name != node_of(owner)]
         self.send(owner, owner.review(others, others))
 
@@ -216,25 +216,25 @@ class Ownership(RuleBasedStateMachine):
         found = {other: journal for other, journal in taken if journal is not None}
         if not found:
             return
-        journal = best(list(found.values()))
+        journal = newest(list(found.values()))
         if journal.seq < len(self.client.received):
             assert not self.client.holders & set(found), "a keeper in sync had less than the client"
             return
         runs = self.runs[journal.opening]
-        if not is_told_by(self.client.last, runs):
+        if not was_sent_by(self.client.last, runs):
             assert not self.client.holders & set(found), "a keeper in sync had another owner's words"
             return
         epoch = Epoch(max(one.number for one in found.values()), label)
         opening = str(epoch).encode()
-        self.runs[opening] = [*runs, Run(journal.seq, epoch)]
-        owner = WriteAhead(STREAM, epoch, opening, log=bytearray(journal.lines), seq=journal.seq)
+        self.runs[opening] = [*runs, EpochRange(journal.seq, epoch)]
+        owner = ReplicatedLog(STREAM, epoch, opening, log=bytearray(journal.lines), seq=journal.seq)
         owner.delivered = journal.seq
         self.owners.append(owner)
         self.client.owner = owner
         self.replays.add(epoch)  # what the client lacks waits for a copy, as every line does
         self.review(owner)
 
-    def _id(self, owner: WriteAhead, seq: int) -> EventId:
+    def _id(self, owner: ReplicatedLog, seq: int) -> EventId:
         suffix = event_id_suffix(self.runs[owner.opening], seq).decode()
         return parse_event_id(f"{STREAM}/{seq}{suffix}")
 
@@ -251,16 +251,16 @@ class Ownership(RuleBasedStateMachine):
 def test_what_an_owner_that_was_cut_off_wrote_is_no_journal_of_the_clients() -> None:
     """n0 is cut off with n1 and goes on; n2 goes on from n3's shorter journal, and loses that; n1 must not serve it."""
     ours, cut_off = Epoch(1, "n0"), [b"1\n", b"2\n", b"3\n"]
-    runs = [Run(0, ours)]
-    keeper = Keeper()
+    runs = [EpochRange(0, ours)]
+    keeper = ReplicaStore()
     keeper.open(STREAM, ours, b"", 3, b"".join(cut_off), 0.0)
     told = parse_event_id("s/3/2.n2")
     taken = keeper.take(STREAM, "n1", 0.0)
     assert taken is not None
     assert taken.seq >= told.seq
-    assert not is_told_by(told, runs)
-    assert is_told_by(parse_event_id("s/3"), runs)
-    assert is_told_by(told, [*runs, Run(1, Epoch(2, "n2"))])
+    assert not was_sent_by(told, runs)
+    assert was_sent_by(parse_event_id("s/3"), runs)
+    assert was_sent_by(told, [*runs, EpochRange(1, Epoch(2, "n2"))])
 
 
 TestOwnership = Ownership.TestCase

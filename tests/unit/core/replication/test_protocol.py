@@ -6,28 +6,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.replication.protocol import ACK, APPEND, BadFrame, Message, Opener, Sealer, encode, session_key
+from node_agent.core.replication.protocol import (
+    ACK,
+    APPEND,
+    BadFrame,
+    FrameReader,
+    FrameWriter,
+    Message,
+    derive_connection_key,
+    encode,
+)
 
-KEY = session_key(b"cluster key", "a", "b")
+KEY = derive_connection_key(b"cluster key", "a", "b")
 MESSAGES = st.lists(st.builds(Message, st.integers(0, 5), st.integers(0, 9), st.integers(0, 9), st.binary(max_size=20)))
 
 
 @given(st.lists(MESSAGES, max_size=5), st.integers(1, 50))
 def test_messages_arrive_whole_in_any_cuts(frames: list[list[Message]], step: int) -> None:
-    sealer, opener = Sealer(KEY, b"owner"), Opener(KEY, b"owner")
+    sealer, opener = FrameWriter(KEY, b"owner"), FrameReader(KEY, b"owner")
     data = b"".join(sealer.seal(b"".join(encode(*message) for message in messages)) for messages in frames)
     assert [frame for at in range(0, len(data), step) for frame in opener.feed(data[at : at + step])] == frames
 
 
 def frame(key: bytes = KEY, side: bytes = b"owner") -> bytes:
-    return Sealer(key, side).seal(encode(APPEND, 1, 1, b"x"))
+    return FrameWriter(key, side).seal(encode(APPEND, 1, 1, b"x"))
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        frame(key=session_key(b"another key", "a", "b")),
-        frame(key=session_key(b"cluster key", "a", "c")),
+        frame(key=derive_connection_key(b"another key", "a", "b")),
+        frame(key=derive_connection_key(b"cluster key", "a", "c")),
         frame(side=b"keeper"),
         frame() + frame(),
         frame()[:-1] + b"y",
@@ -38,15 +47,15 @@ def frame(key: bytes = KEY, side: bytes = b"owner") -> bytes:
 )
 def test_what_was_not_signed_for_this_place_of_this_connection_is_refused(data: bytes) -> None:
     with pytest.raises(BadFrame):
-        Opener(KEY, b"owner").feed(data)
+        FrameReader(KEY, b"owner").feed(data)
 
 
 def test_a_frame_is_bounded() -> None:
     with pytest.raises(BadFrame, match="a frame of"):
-        Opener(KEY, b"owner", max_frame_bytes=20).feed(frame())
+        FrameReader(KEY, b"owner", max_frame_bytes=20).feed(frame())
 
 
 def test_a_message_that_lies_about_its_length_is_refused() -> None:
     lie = encode(ACK, 1, 1)[:-1] + b"\x09"
     with pytest.raises(BadFrame, match="a message that is none"):
-        Opener(KEY, b"owner").feed(Sealer(KEY, b"owner").seal(lie))
+        FrameReader(KEY, b"owner").feed(FrameWriter(KEY, b"owner").seal(lie))

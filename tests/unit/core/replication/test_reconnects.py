@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from node_agent.core.replication import reconnects
-from node_agent.core.replication.reconnects import REDIAL, STEADY_S, Redials
+from node_agent.core.replication.reconnects import REDIAL, STEADY_S, ReconnectBackoff
 
 
 def test_a_peer_that_accepts_and_closes_is_connected_to_ever_less_often() -> None:
-    peers, now, tries = Redials(), 0.0, 0
+    peers, now, tries = ReconnectBackoff(), 0.0, 0
     while now < 60.0:
         if peers.may("i-1", now):
             tries += 1
@@ -21,13 +21,13 @@ def test_a_peer_that_accepts_and_closes_is_connected_to_ever_less_often() -> Non
 
 @pytest.mark.parametrize(("worked_s", "waits"), [(0.0, True), (STEADY_S / 2, True), (STEADY_S, False)])
 def test_only_a_connection_that_worked_for_some_time_is_made_anew_at_once(worked_s: float, waits: bool) -> None:
-    peers = Redials()
+    peers = ReconnectBackoff()
     peers.ended("i-1", 10.0, worked_s=worked_s, chance=0.0)
     assert peers.may("i-1", 10.0) is not waits
 
 
 def test_after_one_that_worked_the_waits_begin_anew_and_peers_are_apart() -> None:
-    peers = Redials()
+    peers = ReconnectBackoff()
     for _ in range(10):
         peers.ended("i-1", 0.0, worked_s=0.0, chance=0.999)
     assert peers.may("i-2", 0.0)
@@ -39,7 +39,7 @@ def test_after_one_that_worked_the_waits_begin_anew_and_peers_are_apart() -> Non
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconnects, "_REMEMBERED", 10)
-    peers = Redials()
+    peers = ReconnectBackoff()
     for number in range(1_000):
         peers.ended(f"i-{number}", float(number * 60), worked_s=0.0, chance=0.5)
     assert len(peers._failures) <= 11

@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.states import NodeState
-from node_agent.core.journal.epochs import Epoch, EventId, Run, event_id_suffix, parse_event_id
+from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, event_id_suffix, parse_event_id
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.replication import replica_store as keeping
-from node_agent.core.replication.placement import RANKS, choose_keepers, rank
+from node_agent.core.replication.placement import RANKS, choose_replicas, rendezvous_rank
 from node_agent.core.replication.replica_store import (
     FINISHED_SHARE,
     LIFE_S,
     ORPHAN_AFTER_S,
     OVERHEAD_BYTES,
     Ended,
-    Keeper,
     Refused,
+    ReplicaStore,
 )
-from node_agent.core.replication.replicated_log import Condition, Copy, Instruction, Open, WriteAhead
+from node_agent.core.replication.replicated_log import Command, Condition, OpenReplica, Replica, ReplicatedLog
 
 ONE, TWO = Epoch(1, "i-a"), Epoch(2, "i-b")
 
@@ -31,11 +31,11 @@ ONE, TWO = Epoch(1, "i-a"), Epoch(2, "i-b")
 KIB = 1024
 
 
-def opened(keeper: Keeper, stream: str = "s", size: int = 0, now: float = 0.0, client: str = "") -> None:
+def opened(keeper: ReplicaStore, stream: str = "s", size: int = 0, now: float = 0.0, client: str = "") -> None:
     keeper.open(stream, ONE, b"o" * size, 0, b"", now, client)
 
 
-def gone(keeper: Keeper, *streams: str) -> list[str]:
+def gone(keeper: ReplicaStore, *streams: str) -> list[str]:
     return [stream for stream in streams if keeper.has_expired(stream)]
 
 
@@ -44,7 +44,7 @@ def why(refused: pytest.ExceptionInfo[Refused]) -> str:
 
 
 def test_a_keeper_skips_what_it_has_and_refuses_what_leaves_a_gap() -> None:
-    keeper = Keeper()
+    keeper = ReplicaStore()
     opened(keeper)
     assert keeper.append("s", ONE, 1, b"1\n2\n", 0.0) == 2
     assert keeper.append("s", ONE, 2, b"2\n3\n", 0.0) == 3
@@ -57,7 +57,7 @@ def test_a_keeper_skips_what_it_has_and_refuses_what_leaves_a_gap() -> None:
 
 
 def test_after_a_takeover_the_old_owner_is_refused_and_the_new_one_is_not() -> None:
-    keeper = Keeper()
+    keeper = ReplicaStore()
     opened(keeper)
     keeper.take("s", "i-b", 0.0)
     for attempt in (lambda: keeper.append("s", ONE, 1, b"x\n", 0.0), lambda: opened(keeper)):
@@ -68,7 +68,7 @@ def test_after_a_takeover_the_old_owner_is_refused_and_the_new_one_is_not() -> N
 
 
 def test_a_journal_is_bounded_and_so_are_all_of_them_together() -> None:
-    keeper = Keeper(max_bytes=2 * KIB * 10, max_journal_bytes=10 * KIB)
+    keeper = ReplicaStore(max_bytes=2 * KIB * 10, max_journal_bytes=10 * KIB)
     with pytest.raises(Refused) as refused:
         opened(keeper, "large", 10 * KIB + 1)
     assert why(refused) == keeping.TOO_LARGE
@@ -84,7 +84,7 @@ def test_a_journal_is_bounded_and_so_are_all_of_them_together() -> None:
 
 
 def test_a_journal_costs_more_than_its_bytes() -> None:
-    keeper = Keeper(max_bytes=4 * OVERHEAD_BYTES)
+    keeper = ReplicaStore(max_bytes=4 * OVERHEAD_BYTES)
     opened(keeper, "a", client="one")
     opened(keeper, "b", client="one")
     opened(keeper, "c", client="another")
@@ -94,7 +94,7 @@ def test_a_journal_costs_more_than_its_bytes() -> None:
 
 
 def test_what_a_client_abandons_goes_before_anything_live_is_refused_and_the_heaviest_client_pays() -> None:
-    keeper = Keeper(max_bytes=40 * KIB)
+    keeper = ReplicaStore(max_bytes=40 * KIB)
     for stream, client in (("first", "heavy"), ("second", "heavy"), ("light", "light"), ("live", "third")):
         opened(keeper, stream, 8 * KIB, client=client)
     for stream in ("light", "second", "first"):
@@ -106,7 +106,7 @@ def test_what_a_client_abandons_goes_before_anything_live_is_refused_and_the_hea
 
 
 def test_a_client_that_comes_back_makes_its_journal_live_again() -> None:
-    keeper = Keeper(max_bytes=20 * KIB)
+    keeper = ReplicaStore(max_bytes=20 * KIB)
     opened(keeper, "s", 8 * KIB, client="one")
     keeper.end("s", ONE, Ended.ABANDONED)
     assert keeper.take("s", "i-b", 0.0) is not None
@@ -118,7 +118,7 @@ def test_a_client_that_comes_back_makes_its_journal_live_again() -> None:
 
 
 def test_one_client_has_half_of_the_room_and_its_own_abandoned_journals_go_for_its_new_ones() -> None:
-    keeper = Keeper(max_bytes=40 * KIB)
+    keeper = ReplicaStore(max_bytes=40 * KIB)
     opened(keeper, "a", 9 * KIB, client="greedy")
     opened(keeper, "b", 9 * KIB, client="greedy")
     with pytest.raises(Refused) as refused:
@@ -134,7 +134,7 @@ def test_one_client_has_half_of_the_room_and_its_own_abandoned_journals_go_for_i
 
 
 def test_finished_journals_have_a_part_of_the_room_however_much_there_is() -> None:
-    keeper = Keeper(max_bytes=10_000 * KIB)
+    keeper = ReplicaStore(max_bytes=10_000 * KIB)
     for number in range(10_000):
         opened(keeper, f"s{number}", 100, client=f"client {number % 7}")
         keeper.end(f"s{number}", ONE, Ended.FINISHED)
@@ -153,7 +153,7 @@ STEPS = st.lists(
 def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
     steps: list[tuple[str, str, str, int]],
 ) -> None:
-    keeper = Keeper(max_bytes=40 * KIB, max_journal_bytes=8 * KIB)
+    keeper = ReplicaStore(max_bytes=40 * KIB, max_journal_bytes=8 * KIB)
     for at, (what, stream, client, size) in enumerate(steps):
         journal = keeper._kept.get(stream)
         epoch = journal.epoch if journal is not None else ONE
@@ -186,7 +186,7 @@ def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
 
 
 def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -> None:
-    keeper = Keeper(max_bytes=64 * KIB)
+    keeper = ReplicaStore(max_bytes=64 * KIB)
     for stream in ("first", "second"):
         opened(keeper, stream)
     opened(keeper, "third", 30 * KIB, client="a client")
@@ -198,7 +198,7 @@ def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -
 
 
 def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_as_expired() -> None:
-    keeper = Keeper()
+    keeper = ReplicaStore()
     opened(keeper, now=0.0)
     keeper.append("s", ONE, 1, b"x\n", 100.0)
     keeper.expire(100.0 + LIFE_S)
@@ -209,7 +209,7 @@ def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_
 
 
 def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
-    keeper = Keeper()
+    keeper = ReplicaStore()
     opened(keeper)
     opened(keeper, "finished")
     keeper.end("finished", ONE, Ended.FINISHED)
@@ -227,25 +227,25 @@ def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
 # write-ahead
 
 
-def ahead() -> WriteAhead:
-    return WriteAhead("s", ONE, b"o")
+def ahead() -> ReplicatedLog:
+    return ReplicatedLog("s", ONE, b"o")
 
 
-def asked(instructions: list[Instruction]) -> list[str]:
+def asked(instructions: list[Command]) -> list[str]:
     """What is to be done with whom."""
-    return [f"open {i.copy.keeper}" if isinstance(i, Open) else f"forget {i.keeper}" for i in instructions]
+    return [f"open {i.copy.keeper}" if isinstance(i, OpenReplica) else f"forget {i.keeper}" for i in instructions]
 
 
-def review(stream: WriteAhead, keepers: str) -> list[str]:
+def review(stream: ReplicatedLog, keepers: str) -> list[str]:
     return asked(stream.review(list(keepers), list(keepers)))
 
 
-def acknowledge(stream: WriteAhead, keepers: str, seq: int) -> None:
+def acknowledge(stream: ReplicatedLog, keepers: str, seq: int) -> None:
     for keeper in keepers:
         stream.acknowledged(stream.copies[keeper], seq)
 
 
-def in_sync(keepers: str) -> WriteAhead:
+def in_sync(keepers: str) -> ReplicatedLog:
     stream = ahead()
     review(stream, keepers)
     acknowledge(stream, keepers, 0)
@@ -319,7 +319,7 @@ def test_a_late_keeper_that_has_caught_up_is_in_sync_again() -> None:
 def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_place() -> None:
     stream = in_sync("a")
     stream.seq = 1
-    before: Copy = stream.copies["a"]
+    before: Replica = stream.copies["a"]
     assert asked(stream.refused("a", keeping.GAP)) == ["open a"]
     stream.acknowledged(before, 1)
     assert stream.deliverable() < 1
@@ -367,39 +367,39 @@ def status(number: int, zone: str = "a", state: NodeState = NodeState.READY) -> 
 
 def test_keepers_are_of_the_first_ranks_and_each_of_another_pool_where_there_are_any() -> None:
     nodes = [status(n, "abc"[n % 3]) for n in range(20)]
-    near = rank("s", nodes)[:RANKS]
+    near = rendezvous_rank("s", nodes)[:RANKS]
     pools = {node.pool for node in near}
     assert len(pools) == 3, "a rank of fewer pools would prove less"
     for entry in pools:
-        chosen = choose_keepers("s", nodes, [entry])
+        chosen = choose_replicas("s", nodes, [entry])
         assert {node.instance_id for node in chosen[:RANKS]} == {node.instance_id for node in near}
         assert len({entry, chosen[0].pool, chosen[1].pool}) == 3
 
 
 def test_the_engines_pool_is_avoided_next_and_pools_that_hold_a_copy_count_as_taken() -> None:
     a, b, c = (status(n, zone) for n, zone in enumerate("abc"))
-    assert choose_keepers("s", [a, b, c], [a.pool], engine=b.pool)[0] is c
-    assert choose_keepers("s", [a, b, c], [a.pool, c.pool], engine=b.pool)[0] is b
+    assert choose_replicas("s", [a, b, c], [a.pool], engine=b.pool)[0] is c
+    assert choose_replicas("s", [a, b, c], [a.pool, c.pool], engine=b.pool)[0] is b
 
 
 def test_those_that_do_not_acknowledge_now_come_after_all_others() -> None:
     nodes = [status(n) for n in range(9)]
-    first = choose_keepers("s", nodes, [])[0].instance_id
-    chosen = [node.instance_id for node in choose_keepers("s", nodes, [], slow={first})]
+    first = choose_replicas("s", nodes, [])[0].instance_id
+    chosen = [node.instance_id for node in choose_replicas("s", nodes, [], slow={first})]
     assert chosen[-1] == first
     assert sorted(chosen) == sorted(node.instance_id for node in nodes)
 
 
 def test_nodes_that_are_at_risk_come_last_and_those_that_go_never() -> None:
     nodes = [status(0, state=NodeState.AT_RISK), status(1), status(2, state=NodeState.DRAINING)]
-    assert [node.instance_id for node in choose_keepers("s", nodes, [])] == ["i-1", "i-0"]
+    assert [node.instance_id for node in choose_replicas("s", nodes, [])] == ["i-1", "i-0"]
 
 
 # ids of events
 
 
 def test_event_ids_name_the_owner_once_there_was_another() -> None:
-    runs = [Run(0, ONE), Run(3, TWO)]
+    runs = [EpochRange(0, ONE), EpochRange(3, TWO)]
     assert [event_id_suffix(runs, seq) for seq in (1, 3, 4)] == [b"", b"", b"/2.i-b"]
     assert parse_event_id("s/4/2.i-b") == EventId("s", 4, "2.i-b")
 

@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.routing.hash_ring import Ring, key_of
+from node_agent.core.routing.hash_ring import HashRing, key_of
 
 KEYS = [key_of(b"%d" % number) for number in range(400)]
 NAMES = st.sets(st.text("abcdef", min_size=1, max_size=3), max_size=12)
@@ -16,9 +16,9 @@ NAMES = st.sets(st.text("abcdef", min_size=1, max_size=3), max_size=12)
 
 @given(NAMES, NAMES, st.randoms(use_true_random=False))
 def test_a_ring_is_the_same_however_it_came_about(names: set[str], passing: set[str], order: random.Random) -> None:
-    direct: Ring[str] = Ring()
+    direct: HashRing[str] = HashRing()
     direct.add_all({name: name for name in sorted(names)})
-    roundabout: Ring[str] = Ring()
+    roundabout: HashRing[str] = HashRing()
     together = list(names | passing)
     order.shuffle(together)
     for name in together:
@@ -35,8 +35,8 @@ def test_a_ring_is_the_same_however_it_came_about(names: set[str], passing: set[
 
 
 def test_many_added_at_once_lie_where_each_would() -> None:
-    one_by_one: Ring[int] = Ring()
-    at_once: Ring[int] = Ring()
+    one_by_one: HashRing[int] = HashRing()
+    at_once: HashRing[int] = HashRing()
     for number in range(3):
         one_by_one.add(f"n{number}", number)
         at_once.add(f"n{number}", number)
@@ -47,7 +47,7 @@ def test_many_added_at_once_lie_where_each_would() -> None:
 
 
 def test_a_walk_meets_everyone_once_its_owner_first() -> None:
-    ring: Ring[str] = Ring()
+    ring: HashRing[str] = HashRing()
     assert ring.owner(7) is None
     assert list(ring.walk(7)) == []
     ring.add_all({name: name for name in "abcdefgh"})
@@ -60,7 +60,7 @@ def test_a_walk_meets_everyone_once_its_owner_first() -> None:
 
 
 def test_a_node_that_comes_takes_its_share_and_moves_nothing_else() -> None:
-    ring: Ring[str] = Ring()
+    ring: HashRing[str] = HashRing()
     ring.add_all({name: name for name in "abcdefghi"})
     before = {key: ring.owner(key) for key in KEYS}
     ring.add("z", "z")
@@ -70,7 +70,7 @@ def test_a_node_that_comes_takes_its_share_and_moves_nothing_else() -> None:
 
 
 def test_shares_are_even_enough_for_bounded_loads_to_do_the_rest() -> None:
-    ring: Ring[int] = Ring()
+    ring: HashRing[int] = HashRing()
     ring.add_all({f"i-{number:017x}": number for number in range(20)})
     keys = [random.Random(1).getrandbits(64) ^ key_of(b"%d" % number) for number in range(20_000)]
     shares = Counter(ring.owner(key) for key in keys)

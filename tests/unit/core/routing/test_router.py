@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from node_agent.contract.states import NodeState
 from node_agent.core.node.status import Load, NodeStatus, Pool
-from node_agent.core.routing.circuit_breaker import FAILURES, FIRST_OPEN_S, MAX_OPEN_S, TRIAL_S, Breaker
+from node_agent.core.routing.circuit_breaker import FAILURES, FIRST_OPEN_S, MAX_OPEN_S, TRIAL_S, CircuitBreaker
 from node_agent.core.routing.hash_ring import key_of
-from node_agent.core.routing.router import BOUND, MAX_WAITING, NEAR, SLACK, Nowhere, Request, Route, Router
+from node_agent.core.routing.router import BOUND, MAX_WAITING, NEAR, SLACK, NoRoute, Request, Route, Router
 
 KEYS = [key_of(b"%d" % number) for number in range(400)]
 
@@ -172,7 +172,7 @@ def test_only_who_is_able_is_chosen_also_where_another_was_named() -> None:
 
     assert {scene.route(Request("m", key, able=able)).node.instance_id for key in KEYS} == {"c"}
     assert scene.route(Request("m", KEYS[0], able=able, handed_to="b")).node.instance_id == "c"
-    assert scene.router.choose(Request("m", KEYS[0], able=lambda node: False), 0.0) is Nowhere.FULL
+    assert scene.router.choose(Request("m", KEYS[0], able=lambda node: False), 0.0) is NoRoute.FULL
 
 
 def test_who_is_handed_over_goes_to_the_one_it_was_handed_to_if_that_one_can() -> None:
@@ -189,8 +189,8 @@ def test_a_request_goes_where_its_model_is() -> None:
     assert {scene.chosen(Request("m", key)) for key in KEYS[:50]} == {"a", "b", "me"}
     assert scene.chosen(Request(None)) == "me"
     assert scene.router.models() == {"m", "other"}
-    assert scene.router.choose(Request("unknown", 1), 0.0) is Nowhere.NO_MODEL
-    assert Router("me").choose(Request("m", 1), 0.0) is Nowhere.NO_NODE
+    assert scene.router.choose(Request("unknown", 1), 0.0) is NoRoute.NO_MODEL
+    assert Router("me").choose(Request("m", 1), 0.0) is NoRoute.NO_NODE
 
 
 def test_a_full_fleet_says_so_and_what_has_begun_goes_on_all_the_same() -> None:
@@ -198,10 +198,10 @@ def test_a_full_fleet_says_so_and_what_has_begun_goes_on_all_the_same() -> None:
     scene.sources["a"].say(30, MAX_WAITING)
     scene.sources["b"].say(30, 0, kv_use=0.99)
     scene.router.own_load.measured(Load(30, MAX_WAITING, 0.9, 0.03, 1000.0))
-    assert scene.router.choose(Request("m", KEYS[0]), 0.0) is Nowhere.FULL
-    assert scene.router.choose(Request("m"), 0.0) is Nowhere.FULL
+    assert scene.router.choose(Request("m", KEYS[0]), 0.0) is NoRoute.FULL
+    assert scene.router.choose(Request("m"), 0.0) is NoRoute.FULL
     assert scene.route(Request("m", KEYS[0], goes_on=True)).node.instance_id in ("a", "b", "me")
-    assert scene.router.choose(Request("m", KEYS[0], goes_on=True, tried=("a", "b", "me")), 0.0) is Nowhere.FULL
+    assert scene.router.choose(Request("m", KEYS[0], goes_on=True, tried=("a", "b", "me")), 0.0) is NoRoute.FULL
 
 
 def test_a_peer_that_loses_requests_again_and_again_is_left_alone_and_tried_with_one() -> None:
@@ -259,7 +259,7 @@ def test_whatever_the_loads_a_route_keeps_the_rules(
         if f"n{n}" not in names and (goes_on or waiting < MAX_WAITING)
     }
     if not able:
-        assert route is Nowhere.FULL
+        assert route is NoRoute.FULL
         return
     assert isinstance(route, Route)
     assert route.node.instance_id in able
@@ -286,7 +286,7 @@ def test_a_route_looks_at_a_few_nodes_at_any_size(nodes: int, running: int) -> N
 
 
 def test_a_breaker_opens_after_some_failures_and_twice_as_long_each_time() -> None:
-    breaker, now, opened = Breaker(), 0.0, []
+    breaker, now, opened = CircuitBreaker(), 0.0, []
     for _ in range(FAILURES - 1):
         breaker.failed(now)
     assert breaker.allows(now)
@@ -337,7 +337,7 @@ def test_with_every_breaker_open_a_request_goes_to_whoever_has_least_to_do() -> 
         route = scene.route(Request("m", key), 10.1)
         assert (route.node.instance_id, route.reason) == ("b", "last-resort")
     assert scene.chosen(Request("m", KEYS[0], tried=("b",)), 10.1) in ("a", "me")
-    assert scene.router.choose(Request("m", KEYS[0], tried=("a", "b", "me")), 10.1) is Nowhere.FULL
+    assert scene.router.choose(Request("m", KEYS[0], tried=("a", "b", "me")), 10.1) is NoRoute.FULL
 
 
 def test_with_every_breaker_open_a_full_engine_stays_full() -> None:
@@ -345,7 +345,7 @@ def test_with_every_breaker_open_a_full_engine_stays_full() -> None:
     broken(scene, "a", "me")
     scene.sources["a"].say(30, MAX_WAITING)
     scene.router.own_load.measured(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
-    assert scene.router.choose(Request("m", KEYS[0]), 10.1) is Nowhere.FULL
+    assert scene.router.choose(Request("m", KEYS[0]), 10.1) is NoRoute.FULL
     assert scene.route(Request("m", KEYS[0], goes_on=True), 10.1).reason == "last-resort"
 
 
@@ -353,20 +353,20 @@ def test_where_others_are_only_full_an_open_breaker_is_a_last_resort_for_who_has
     scene = Scene(*peers("a"))
     broken(scene, "a")
     scene.router.own_load.measured(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
-    assert scene.router.choose(Request("m", KEYS[0]), 10.1) is Nowhere.FULL
+    assert scene.router.choose(Request("m", KEYS[0]), 10.1) is NoRoute.FULL
     route = scene.route(Request("m", KEYS[0], last_resort=True), 10.1)
     assert (route.node.instance_id, route.reason) == ("a", "last-resort")
 
 
 def test_hundreds_of_losses_in_one_moment_open_a_breaker_once() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(300):
         breaker.failed(5.0)
     assert breaker.allows(5.0 + FIRST_OPEN_S)
 
 
 def test_a_trial_that_ends_without_saying_anything_of_the_node_leaves_room_for_another() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(FAILURES):
         breaker.failed(0.0)
     breaker.chosen(FIRST_OPEN_S)

@@ -12,15 +12,17 @@ from typing import Any
 
 import orjson
 
-from node_agent.core.openai.generation_request import Generation, Kind, read_generation
+from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 
 FIRST_ID = 100
 Told = tuple[str, dict[str, Any]]
 
 
-def asked(kind: Kind, **fields: Any) -> Generation:
+def asked(kind: ApiRoute, **fields: Any) -> GenerationRequest:
     """A streaming request of the route."""
-    prompt = {"input": "tell me"} if kind is Kind.RESPONSES else {"messages": [{"role": "user", "content": "tell me"}]}
+    prompt = (
+        {"input": "tell me"} if kind is ApiRoute.RESPONSES else {"messages": [{"role": "user", "content": "tell me"}]}
+    )
     return read_generation(kind, orjson.dumps({"model": "m", "stream": True, **prompt, **fields}))
 
 
@@ -40,7 +42,7 @@ class Engine:
     def ids(self) -> list[int]:
         return list(range(FIRST_ID, FIRST_ID + len(self.thoughts) + len(self.pieces)))
 
-    def answer(self, kind: Kind, body: dict[str, Any]) -> list[bytes]:
+    def answer(self, kind: ApiRoute, body: dict[str, Any]) -> list[bytes]:
         """The SSE events of its answer to `body`, one by one."""
         extra = body["vllm_xargs"]
         assert extra["synkti_tell_ids"] == 1
@@ -51,7 +53,7 @@ class Engine:
         scored = 0 if is_forced else len(given)  # of ids that are given to it an engine has no logprobs
         told = (
             self._responses(step, scored if body.get("include") else None)
-            if kind is Kind.RESPONSES
+            if kind is ApiRoute.RESPONSES
             else self._messages(step)
         )
         return list(self._told(told, step))

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.openai.chunks import usage
-from node_agent.core.openai.generation_request import Generation, Kind, read_generation
+from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 from node_agent.core.openai.sse import SseParser
-from node_agent.core.streams.chunk_stream import StreamMachine
-from node_agent.core.streams.factory import read_back
+from node_agent.core.streams.chunk_stream import ChunkStream
+from node_agent.core.streams.factory import replay_journal
 from node_agent.core.streams.state import LOST_EVENT, StreamState
 from tests.unit.core.streams.engine_script import FIRST_ID, PROMPT, PROMPT_TEXT, ScriptedModel
 
@@ -35,8 +35,8 @@ def models(draw: st.DrawFn) -> ScriptedModel:
     return ScriptedModel(tuple(pieces))
 
 
-def generation(kind: Kind, **fields: Any) -> Generation:
-    prompt: dict[str, Any] = {"messages": []} if kind is Kind.CHAT else {"prompt": list(PROMPT)}
+def generation(kind: ApiRoute, **fields: Any) -> GenerationRequest:
+    prompt: dict[str, Any] = {"messages": []} if kind is ApiRoute.CHAT else {"prompt": list(PROMPT)}
     body = {"model": "m", "stream": True, "temperature": 0, "max_tokens": 64, **prompt, **fields}
     return read_generation(kind, orjson.dumps(body))
 
@@ -89,10 +89,10 @@ class Client:
         return [int(line.rpartition(b"/")[2]) for line in self.raw.split(b"\n") if line.startswith(b"id: ")]
 
 
-def ask(machine: StreamMachine, model: ScriptedModel, able: Collection[str] = ()) -> list[bytes]:
+def ask(machine: ChunkStream, model: ScriptedModel, able: Collection[str] = ()) -> list[bytes]:
     """The next engine's events for what the machine asks of it."""
     request = machine.request(able)
-    return model.chunks(orjson.loads(request.body), chat=request.path == Kind.CHAT.value)
+    return model.chunks(orjson.loads(request.body), chat=request.path == ApiRoute.CHAT.value)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Cut:
     unread: int = 0
 
 
-def run(machine: StreamMachine, model: ScriptedModel, cuts: list[Cut], able: Collection[str] = ()) -> Client:
+def run(machine: ChunkStream, model: ScriptedModel, cuts: list[Cut], able: Collection[str] = ()) -> Client:
     """Lose an engine or the entry after some of its events, then let one finish."""
     client, cuts = Client(), list(cuts)
     while machine.state is not StreamState.COMPLETE:
@@ -116,8 +116,8 @@ def run(machine: StreamMachine, model: ScriptedModel, cuts: list[Cut], able: Col
         if cut.entry:
             client.lose(cut.unread)
             written = bytes(machine.log)
-            after, machine = client.seq, StreamMachine(machine.generation, "s")
-            replay = read_back(machine, written, after)
+            after, machine = client.seq, ChunkStream(machine.generation, "s")
+            replay = replay_journal(machine, written, after)
             client.raw += replay
         client.raw += machine.lose("reset")
     return client
@@ -141,9 +141,9 @@ ABLE = st.sampled_from([(), ("resume",), ("forced",)])
 CUTS = st.builds(Cut, st.integers(0, 60), st.booleans(), st.integers(0, 300))
 
 
-def of_kind(kind: Kind, fields: dict[str, Any], *, is_text: bool, is_whole: bool) -> dict[str, Any]:
+def of_kind(kind: ApiRoute, fields: dict[str, Any], *, is_text: bool, is_whole: bool) -> dict[str, Any]:
     """Fields as a client of that route says them. is_text: of a prompt; is_whole: each choice comes in one piece."""
-    if kind is Kind.CHAT:
+    if kind is ApiRoute.CHAT:
         fields = {**fields, "messages": [{"role": "assistant", "content": "so far"}]}
         fields |= {"logprobs": True, "top_logprobs": 1} if "logprobs" in fields else {}
         return {**fields, "use_beam_search": True} if is_whole else fields
@@ -151,17 +151,17 @@ def of_kind(kind: Kind, fields: dict[str, Any], *, is_text: bool, is_whole: bool
     return {**fields, "max_tokens": 0} if is_whole and fields.get("echo") else fields
 
 
-def told(model: ScriptedModel, asked: Generation) -> Client:
+def told(model: ScriptedModel, asked: GenerationRequest) -> Client:
     """What the client would have heard of a lone engine, with nobody in between."""
     client = Client()
-    client.raw = b"".join(model.chunks(dict(asked.body), chat=asked.kind is Kind.CHAT))
+    client.raw = b"".join(model.chunks(dict(asked.body), chat=asked.kind is ApiRoute.CHAT))
     return client
 
 
 @settings(max_examples=1000)
 @given(
     models(),
-    st.sampled_from((Kind.CHAT, Kind.COMPLETION)),
+    st.sampled_from((ApiRoute.CHAT, ApiRoute.COMPLETION)),
     FIELDS,
     st.lists(CUTS, max_size=4),
     st.booleans(),
@@ -170,7 +170,7 @@ def told(model: ScriptedModel, asked: Generation) -> Client:
 )
 def test_an_answer_that_was_cut_equals_the_one_that_was_not(
     model: ScriptedModel,
-    kind: Kind,
+    kind: ApiRoute,
     fields: dict[str, Any],
     cuts: list[Cut],
     is_text: bool,
@@ -181,7 +181,7 @@ def test_an_answer_that_was_cut_equals_the_one_that_was_not(
     fields = {**fields, "seed": 3, "temperature": 1} if able else {**fields, "vllm_xargs": {}}
     asked = generation(kind, **of_kind(kind, fields, is_text=is_text, is_whole=is_whole))
     right = told(model, asked)
-    client = run(StreamMachine(asked, "s"), model, cuts, able)
+    client = run(ChunkStream(asked, "s"), model, cuts, able)
     for index in range(asked.choices):
         assert client.answer(index) == right.answer(index)
     assert client.raw.endswith(b"data: [DONE]\n\n")
@@ -198,17 +198,17 @@ def test_an_answer_that_was_cut_equals_the_one_that_was_not(
 @settings(max_examples=200)
 @given(
     models(),
-    st.sampled_from((Kind.CHAT, Kind.COMPLETION)),
+    st.sampled_from((ApiRoute.CHAT, ApiRoute.COMPLETION)),
     FIELDS,
     st.lists(st.integers(0, 40), min_size=1, max_size=3),
     st.integers(1, 7),
 )
 def test_what_the_client_has_is_always_a_prefix_whatever_the_chunking(
-    model: ScriptedModel, kind: Kind, fields: dict[str, Any], cuts: list[int], step: int
+    model: ScriptedModel, kind: ApiRoute, fields: dict[str, Any], cuts: list[int], step: int
 ) -> None:
     fields = of_kind(kind, {**fields, "n": 1, "vllm_xargs": {}}, is_text=step % 2 == 0, is_whole=False)
-    whole = run(StreamMachine(generation(kind, **fields), "s"), model, []).text
-    machine, client = StreamMachine(generation(kind, **fields), "s"), Client()
+    whole = run(ChunkStream(generation(kind, **fields), "s"), model, []).text
+    machine, client = ChunkStream(generation(kind, **fields), "s"), Client()
     for cut in cuts:
         data = b"".join(ask(machine, model)[:cut])
         data = data[: -step if step < len(data) else None]  # the last event comes half, or with half a character
@@ -222,13 +222,13 @@ def test_what_the_client_has_is_always_a_prefix_whatever_the_chunking(
 
 
 def test_every_event_has_a_number_that_counts_what_was_delivered() -> None:
-    client = run(StreamMachine(generation(Kind.CHAT), "abc"), ScriptedModel((b"a", b"b", b"c")), [Cut(2)])
+    client = run(ChunkStream(generation(ApiRoute.CHAT), "abc"), ScriptedModel((b"a", b"b", b"c")), [Cut(2)])
     assert b"id: abc/2\n" in client.raw
     assert client.numbers == list(range(1, len(client.numbers) + 1))
 
 
 def test_the_client_sees_one_answer_under_one_name() -> None:
-    machine = StreamMachine(generation(Kind.CHAT), "s")
+    machine = ChunkStream(generation(ApiRoute.CHAT), "s")
     model = ScriptedModel((b"a", b"b", b"c"))
     client = Client()
     for event in ask(machine, model)[:2]:
@@ -255,7 +255,7 @@ LOSSES = {
 
 @pytest.mark.parametrize(("why", "data"), LOSSES.items())
 def test_each_way_to_lose_an_engine_is_a_loss_and_delivers_nothing(why: str, data: bytes) -> None:
-    machine = StreamMachine(generation(Kind.CHAT), "s")
+    machine = ChunkStream(generation(ApiRoute.CHAT), "s")
     events = ask(machine, ScriptedModel((b"a", b"b")))
     before = machine.feed(events[0]) + machine.feed(events[1])
     assert before
@@ -265,7 +265,7 @@ def test_each_way_to_lose_an_engine_is_a_loss_and_delivers_nothing(why: str, dat
 
 @pytest.mark.parametrize("data", LOSSES.values())
 def test_after_the_finish_reason_nothing_can_be_lost(data: bytes) -> None:
-    machine = StreamMachine(generation(Kind.CHAT, stream_options={"include_usage": True}), "s")
+    machine = ChunkStream(generation(ApiRoute.CHAT, stream_options={"include_usage": True}), "s")
     events = ask(machine, ScriptedModel((b"a", b"b")))
     client = Client()
     for event in events[:-1]:
@@ -293,7 +293,7 @@ def test_after_the_finish_reason_nothing_can_be_lost(data: bytes) -> None:
 def test_what_a_rewind_would_corrupt_is_refused_after_the_first_token_and_repeated_before_it(
     field: dict[str, Any],
 ) -> None:
-    machine = StreamMachine(generation(Kind.CHAT, temperature=1, **field), "s")
+    machine = ChunkStream(generation(ApiRoute.CHAT, temperature=1, **field), "s")
     first = machine.request()
     machine.lose("refused")
     assert machine.request() == first
@@ -305,7 +305,7 @@ def test_what_a_rewind_would_corrupt_is_refused_after_the_first_token_and_repeat
 
 
 def test_reasoning_is_refused_although_nothing_in_the_request_says_so() -> None:
-    machine = StreamMachine(generation(Kind.CHAT), "s")
+    machine = ChunkStream(generation(ApiRoute.CHAT), "s")
     machine.request()
     machine.feed(b'data: {"choices":[{"index":0,"delta":{"reasoning":"hm"},"finish_reason":null,"token_ids":[9]}]}\n\n')
     machine.lose("reset")
@@ -314,7 +314,7 @@ def test_reasoning_is_refused_although_nothing_in_the_request_says_so() -> None:
 
 
 def test_a_continuation_that_says_something_else_is_a_loss_not_a_seam() -> None:
-    machine = StreamMachine(generation(Kind.CHAT, stop=["zzz"]), "s")
+    machine = ChunkStream(generation(ApiRoute.CHAT, stop=["zzz"]), "s")
     model = ScriptedModel((b"abc", b"def", b"ghi"))
     delivered = b"".join(machine.feed(event) for event in ask(machine, model)[:3])  # "abcd": two are held back
     machine.lose("reset")
@@ -328,7 +328,7 @@ def test_a_continuation_that_says_something_else_is_a_loss_not_a_seam() -> None:
 
 
 def test_limits_are_reduced_by_what_was_generated() -> None:
-    machine = StreamMachine(generation(Kind.COMPLETION, max_tokens=10, min_tokens=6), "s")
+    machine = ChunkStream(generation(ApiRoute.COMPLETION, max_tokens=10, min_tokens=6), "s")
     for event in ask(machine, ScriptedModel((b"a", b"b", b"c", b"d", b"e", b"f")))[:4]:
         machine.feed(event)
     machine.lose("reset")
@@ -338,7 +338,7 @@ def test_limits_are_reduced_by_what_was_generated() -> None:
 
 
 def test_an_answer_of_several_choices_ends_with_the_last_of_them() -> None:
-    machine = StreamMachine(generation(Kind.CHAT, n=2), "s")
+    machine = ChunkStream(generation(ApiRoute.CHAT, n=2), "s")
     machine.request()
     end = b'data: {"choices":[{"index":%d,"delta":{"content":"x"},"finish_reason":"stop","token_ids":[1]}]}\n\n'
     machine.feed(end % 0)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node_agent.core.openai.generation_request import Kind
+from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.streams import chunk_template
-from node_agent.core.streams.chunk_stream import StreamMachine
-from node_agent.core.streams.factory import read_back
+from node_agent.core.streams.chunk_stream import ChunkStream
+from node_agent.core.streams.factory import replay_journal
 from tests.unit.core.streams.engine_script import ScriptedModel
 from tests.unit.core.streams.test_chunk_stream import ask, generation, models
 
@@ -79,27 +79,27 @@ def test_what_is_no_example_teaches_nothing(payload: bytes) -> None:
 
 
 @settings(max_examples=200)
-@given(models(), st.sampled_from((Kind.CHAT, Kind.COMPLETION)), st.integers(0, 20), st.integers(1, 400))
+@given(models(), st.sampled_from((ApiRoute.CHAT, ApiRoute.COMPLETION)), st.integers(0, 20), st.integers(1, 400))
 def test_a_client_and_a_keeper_get_the_same_whether_events_are_compared_or_read(
-    model: ScriptedModel, kind: Kind, cut: int, step: int
+    model: ScriptedModel, kind: ApiRoute, cut: int, step: int
 ) -> None:
     told = []
     for learns in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             if not learns:
                 patch.setattr(chunk_template, "learn", lambda *_: None)
-            machine = StreamMachine(generation(kind), "s")
+            machine = ChunkStream(generation(kind), "s")
             raw = machine.feed(b"".join(ask(machine, model)[:cut])) + machine.lose("reset")
             data = b"".join(ask(machine, model)) if machine.state.value == "lost" else b""
             raw += b"".join(machine.feed(data[at : at + step]) for at in range(0, len(data), step))
-            again = StreamMachine(machine.generation, "s")
-            replay = read_back(again, bytes(machine.log), 0)
+            again = ChunkStream(machine.generation, "s")
+            replay = replay_journal(again, bytes(machine.log), 0)
             told.append((raw, replay, [(j.text, j.ids, j.last_mark(None)) for j in again.journals]))
     assert told[0] == told[1]
 
 
 def test_most_of_a_stream_is_compared() -> None:
-    machine, read = StreamMachine(generation(Kind.CHAT), "s"), 0
+    machine, read = ChunkStream(generation(ApiRoute.CHAT), "s"), 0
     model = ScriptedModel(tuple(b"w%d" % n for n in range(50)))
     with pytest.MonkeyPatch.context() as patch:
         loads = orjson.loads

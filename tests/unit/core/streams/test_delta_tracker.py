@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.streams.delta_tracker import Deltas
+from node_agent.core.streams.delta_tracker import DeltaTracker
 
 Delta = dict[str, Any]
 
@@ -63,7 +63,7 @@ def test_a_client_has_the_whole_account_whoever_told_which_part(
     told: tuple[list[Delta], list[Delta]], cut: int
 ) -> None:
     first, second = told
-    deltas, heard = Deltas(), []
+    deltas, heard = DeltaTracker(), []
     for delta in first[:cut]:
         deltas.unseen(delta)
         heard.append(delta)
@@ -77,8 +77,8 @@ def test_a_client_has_the_whole_account_whoever_told_which_part(
     assert all(one[0] in ("call-1", "call-2") for one in calls.values())  # one id each, and never two
 
 
-def told_so_far() -> Deltas:
-    deltas = Deltas()
+def told_so_far() -> DeltaTracker:
+    deltas = DeltaTracker()
     for delta in ({"reasoning": "let me see"}, call(0, "look", '{"a": 1')):
         deltas.unseen(delta)
     deltas.replay()
@@ -86,7 +86,7 @@ def told_so_far() -> Deltas:
 
 
 def test_text_is_not_its_business() -> None:
-    deltas = Deltas()
+    deltas = DeltaTracker()
     assert deltas.unseen({"role": "assistant", "content": "text"}) == {}
     assert deltas.unseen({"content": ""}) == {}
     assert deltas.is_empty
@@ -94,7 +94,7 @@ def test_text_is_not_its_business() -> None:
 
 @pytest.mark.parametrize("delta", [{"reasoning": "hm"}, call(0, "look", "")], ids=str)
 def test_what_a_parser_said_is_its_business(delta: Delta) -> None:
-    deltas = Deltas()
+    deltas = DeltaTracker()
     deltas.unseen(delta)
     assert not deltas.is_empty
 

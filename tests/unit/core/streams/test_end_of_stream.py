@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.core.openai import sse
-from node_agent.core.streams.end_of_stream import Ending
+from node_agent.core.streams.end_of_stream import EndOfStreamDetector
 from node_agent.core.streams.state import LOST_EVENT
 
 TOKEN = b'event: response.output_text.delta\ndata: {"delta":"a"}\n\n'
@@ -24,7 +24,7 @@ LAST = {
 @pytest.mark.parametrize("last", LAST.values(), ids=LAST)
 @given(cuts=st.sets(st.integers(0, 150)))
 def test_a_stream_with_its_last_event_is_whole_and_passes_unchanged(last: bytes, cuts: set[int]) -> None:
-    stream, ending = TOKEN * 2 + last, Ending()
+    stream, ending = TOKEN * 2 + last, EndOfStreamDetector()
     places = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
     passed = [ending.feed(stream[a:b]) for a, b in itertools.pairwise(places)]
     assert b"".join(passed) == stream
@@ -33,19 +33,19 @@ def test_a_stream_with_its_last_event_is_whole_and_passes_unchanged(last: bytes,
 
 @pytest.mark.parametrize("stream", [b"", TOKEN, TOKEN + b"event: response.completed\ndata: {", b"data: nothing\n\n"])
 def test_a_clean_end_without_it_is_a_loss(stream: bytes) -> None:
-    ending = Ending()
+    ending = EndOfStreamDetector()
     assert ending.feed(stream) == stream
     assert ending.why_lost == "eof"
 
 
 def test_a_peers_word_that_its_engine_was_lost_is_not_the_clients() -> None:
-    ending = Ending()
+    ending = EndOfStreamDetector()
     assert ending.feed(TOKEN + b"\n\n" + sse.named(LOST_EVENT, b"reset")) == TOKEN + b"\n\n"
     assert ending.why_lost == "reset"
 
 
 def test_an_event_beyond_the_bound_cannot_be_judged_and_counts_as_a_loss() -> None:
-    ending = Ending(max_event_bytes=10)
+    ending = EndOfStreamDetector(max_event_bytes=10)
     assert ending.feed(b"data: 0123456789") == b"data: 0123456789"
     assert ending.feed(LAST["chat"]) == LAST["chat"]
     assert ending.why_lost == "event-too-large"

@@ -11,26 +11,26 @@ from hypothesis import strategies as st
 
 from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.continuation.timeouts import MAX_FIRST_TOKEN_S
-from node_agent.core.journal.epochs import Epoch, Run
-from node_agent.core.openai.generation_request import Kind
-from node_agent.core.streams.event_stream import Retelling
-from node_agent.core.streams.factory import begun, resumed
+from node_agent.core.journal.epochs import Epoch, EpochRange
+from node_agent.core.openai.generation_request import ApiRoute
+from node_agent.core.streams.event_stream import EventStream
+from node_agent.core.streams.factory import new_stream, restore_stream
 from node_agent.core.streams.state import StreamState
 from tests.unit.core.streams.event_contents import Seen, joined, seen
 from tests.unit.core.streams.event_script import Engine, asked
 
-KINDS = (Kind.RESPONSES, Kind.MESSAGES)
+KINDS = (ApiRoute.RESPONSES, ApiRoute.MESSAGES)
 ABLE = ("resume",)
 THOUGHTS, PIECES = ("Hm", ", ", "so"), ("An", " answer", " \u2028", "ends", ".")
 
 
-def machine(kind: Kind, **fields: Any) -> Retelling:
-    made = begun(asked(kind, **fields), "s")
-    assert isinstance(made, Retelling)
+def machine(kind: ApiRoute, **fields: Any) -> EventStream:
+    made = new_stream(asked(kind, **fields), "s")
+    assert isinstance(made, EventStream)
     return made
 
 
-def tell(stream: Retelling, engine: Engine, upto: int | None = None, able: tuple[str, ...] = ABLE) -> bytes:
+def tell(stream: EventStream, engine: Engine, upto: int | None = None, able: tuple[str, ...] = ABLE) -> bytes:
     """Ask the engine, and feed its first `upto` events."""
     request = stream.request(able)
     assert request.path == stream.generation.kind.value
@@ -38,7 +38,7 @@ def tell(stream: Retelling, engine: Engine, upto: int | None = None, able: tuple
     return b"".join(map(stream.feed, events[:upto]))
 
 
-def whole(kind: Kind, engine: Engine, **fields: Any) -> Seen:
+def whole(kind: ApiRoute, engine: Engine, **fields: Any) -> Seen:
     stream = machine(kind, **fields)
     out = tell(stream, engine)
     assert stream.state is StreamState.COMPLETE
@@ -54,7 +54,7 @@ def whole(kind: Kind, engine: Engine, **fields: Any) -> Seen:
     logprobs=st.booleans(),
 )
 def test_any_cuts_leave_one_answer(
-    kind: Kind,
+    kind: ApiRoute,
     thoughts: list[str],
     pieces: list[str],
     cuts: list[tuple[int, int, bool]],
@@ -63,7 +63,7 @@ def test_any_cuts_leave_one_answer(
 ) -> None:
     """Each engine is lost after some events, now and then with its entry; the last one ends the answer."""
     first = Engine(thoughts, pieces, number=1)
-    fields = {"include": ["message.output_text.logprobs"]} if logprobs and kind is Kind.RESPONSES else {}
+    fields = {"include": ["message.output_text.logprobs"]} if logprobs and kind is ApiRoute.RESPONSES else {}
     stream, out = machine(kind, **fields), b""
     for number, (upto, batch, takes_entry) in enumerate(cuts, start=1):
         out += tell(stream, Engine(thoughts, pieces, number, batch, cached=number), upto, able)
@@ -71,9 +71,9 @@ def test_any_cuts_leave_one_answer(
             break
         stream.lose("reset")
         if takes_entry and stream.seq:
-            again, replay = resumed(stream.generation, "s", bytes(stream.log), 0)
+            again, replay = restore_stream(stream.generation, "s", bytes(stream.log), 0)
             assert joined(seen(replay)) == joined(seen(out))
-            assert isinstance(again, Retelling)
+            assert isinstance(again, EventStream)
             stream = again
     if stream.state is not StreamState.COMPLETE:
         out += tell(stream, Engine(thoughts, pieces, number=9, batch=2, cached=9), able=able)
@@ -82,13 +82,13 @@ def test_any_cuts_leave_one_answer(
     begins = next((n for n, (upto, *_) in enumerate(cuts, start=1) if upto), 9)
     reference = whole(kind, Engine(thoughts, pieces, begins, cached=begins), **fields)
     assert joined(told) == joined(reference)
-    if kind is Kind.RESPONSES:
+    if kind is ApiRoute.RESPONSES:
         assert [event["sequence_number"] for _, event in told] == list(range(len(told)))
     assert first.ids == stream._ids
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_event_has_its_id_and_its_name(kind: Kind) -> None:
+def test_every_event_has_its_id_and_its_name(kind: ApiRoute) -> None:
     stream = machine(kind)
     blocks = tell(stream, Engine(THOUGHTS, PIECES, 1)).decode().split("\n\n")[:-1]
     for number, block in enumerate(blocks, start=1):
@@ -98,12 +98,12 @@ def test_every_event_has_its_id_and_its_name(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_the_plug_in_says_beside_the_answer_is_not_the_clients(kind: Kind) -> None:
+def test_what_the_plug_in_says_beside_the_answer_is_not_the_clients(kind: ApiRoute) -> None:
     assert b"synkti" not in tell(machine(kind), Engine(THOUGHTS, PIECES, 1))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_until_more_than_the_opening_was_heard_the_request_is_asked_again_whole(kind: Kind) -> None:
+def test_until_more_than_the_opening_was_heard_the_request_is_asked_again_whole(kind: ApiRoute) -> None:
     stream = machine(kind)
     out = tell(stream, Engine(THOUGHTS, PIECES, 1), 1)
     stream.lose("reset")
@@ -115,17 +115,17 @@ def test_until_more_than_the_opening_was_heard_the_request_is_asked_again_whole(
 
 def test_an_engine_without_the_plug_in_may_answer_what_another_had_only_opened() -> None:
     """On /v1/messages ids are told before the opening."""
-    stream = machine(Kind.MESSAGES)
-    told = Engine(THOUGHTS, PIECES, 1).answer(Kind.MESSAGES, orjson.loads(stream.request(ABLE).body))
+    stream = machine(ApiRoute.MESSAGES)
+    told = Engine(THOUGHTS, PIECES, 1).answer(ApiRoute.MESSAGES, orjson.loads(stream.request(ABLE).body))
     out = b"".join(map(stream.feed, (b"event: synkti-ids\ndata: [100]\n\n", told[0])))
     stream.lose("reset")
     out += tell(stream, Engine(THOUGHTS, PIECES, 2, plugged=False))
     assert stream.state is StreamState.COMPLETE
-    assert joined(seen(out)) == joined(whole(Kind.MESSAGES, Engine(THOUGHTS, PIECES, 1)))
+    assert joined(seen(out)) == joined(whole(ApiRoute.MESSAGES, Engine(THOUGHTS, PIECES, 1)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_the_plug_in_an_answer_is_passed_on_and_its_loss_says_why_it_ends(kind: Kind) -> None:
+def test_without_the_plug_in_an_answer_is_passed_on_and_its_loss_says_why_it_ends(kind: ApiRoute) -> None:
     plain = Engine(THOUGHTS, PIECES, 1, plugged=False)
     assert joined(whole(kind, plain)) == joined(whole(kind, Engine(THOUGHTS, PIECES, 1)))
     stream = machine(kind)
@@ -137,7 +137,7 @@ def test_without_the_plug_in_an_answer_is_passed_on_and_its_loss_says_why_it_end
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_node_that_can_neither_resume_nor_force_is_no_place_to_go_on(kind: Kind) -> None:
+def test_a_node_that_can_neither_resume_nor_force_is_no_place_to_go_on(kind: ApiRoute) -> None:
     stream = machine(kind)
     tell(stream, Engine(THOUGHTS, PIECES, 1), 9)
     stream.lose("reset")
@@ -147,7 +147,7 @@ def test_a_node_that_can_neither_resume_nor_force_is_no_place_to_go_on(kind: Kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_engine_that_was_told_to_go_does_not_end_the_answer(kind: Kind) -> None:
+def test_an_engine_that_was_told_to_go_does_not_end_the_answer(kind: ApiRoute) -> None:
     """It says its last events, as if all were said."""
     stream = machine(kind)
     out = tell(stream, Engine(THOUGHTS, PIECES[:2], 1, finish="abort"))
@@ -158,7 +158,7 @@ def test_an_engine_that_was_told_to_go_does_not_end_the_answer(kind: Kind) -> No
 
 
 def test_a_message_without_a_stop_reason_is_no_whole_one() -> None:
-    stream = machine(Kind.MESSAGES)
+    stream = machine(ApiRoute.MESSAGES)
     out = tell(stream, Engine(THOUGHTS, PIECES, 1, plugged=False, finish="abort"))
     assert (stream.state, stream.lost_why) == (StreamState.LOST, "end-without-finish")
     assert b"message_stop" not in out
@@ -176,7 +176,7 @@ def test_a_message_without_a_stop_reason_is_no_whole_one() -> None:
     ids=["other words", "a shorter answer", "longer thoughts", "shorter thoughts"],
 )
 def test_an_engine_that_tells_another_answer_is_lost_before_its_first_word_is_delivered(
-    kind: Kind, other: Engine
+    kind: ApiRoute, other: Engine
 ) -> None:
     stream = machine(kind)
     before = tell(stream, Engine(THOUGHTS, PIECES, 1), -4)
@@ -186,7 +186,7 @@ def test_an_engine_that_tells_another_answer_is_lost_before_its_first_word_is_de
     assert (after, stream.state, stream.lost_why) == (b"", StreamState.LOST, "diverged")
 
 
-def _told_blindly(stream: Retelling, engine: Engine) -> bytes:
+def _told_blindly(stream: EventStream, engine: Engine) -> bytes:
     """From an engine that ignores the ids that it is given."""
     stream.request(ABLE)
     body = {"vllm_xargs": {"synkti_tell_ids": 1}}
@@ -195,8 +195,8 @@ def _told_blindly(stream: Retelling, engine: Engine) -> bytes:
 
 def test_where_logprobs_are_told_only_ids_are_given_whose_logprobs_the_client_has() -> None:
     """An engine has none of those that it was given."""
-    stream = machine(Kind.RESPONSES, include=["message.output_text.logprobs"])
-    told = Engine(THOUGHTS, PIECES, 1).answer(Kind.RESPONSES, orjson.loads(stream.request(ABLE).body))
+    stream = machine(ApiRoute.RESPONSES, include=["message.output_text.logprobs"])
+    told = Engine(THOUGHTS, PIECES, 1).answer(ApiRoute.RESPONSES, orjson.loads(stream.request(ABLE).body))
     delta = next(at for at, event in enumerate(told) if b"text.delta" in event)
     out = b"".join(map(stream.feed, told[:delta]))
     assert stream.tokens == len(THOUGHTS) + 1
@@ -204,17 +204,17 @@ def test_where_logprobs_are_told_only_ids_are_given_whose_logprobs_the_client_ha
     written = bytes(stream.log)
     given = orjson.loads(stream.request(ABLE).body)["vllm_xargs"]["synkti_resume_ids"]
     assert given == Engine(THOUGHTS, PIECES, 1).ids[: len(THOUGHTS)]
-    assert resumed(stream.generation, "s", written, 0)[0].request(ABLE).body == stream_asked(stream)
+    assert restore_stream(stream.generation, "s", written, 0)[0].request(ABLE).body == stream_asked(stream)
     out += b"".join(map(stream.feed, told))
     assert stream.state is StreamState.COMPLETE
     fields = {"include": ["message.output_text.logprobs"]}
-    assert joined(seen(out)) == joined(whole(Kind.RESPONSES, Engine(THOUGHTS, PIECES, 1), **fields))
+    assert joined(seen(out)) == joined(whole(ApiRoute.RESPONSES, Engine(THOUGHTS, PIECES, 1), **fields))
 
 
 def test_before_the_first_logprobs_any_number_of_engines_may_be_lost() -> None:
     """No id has led to all that the client is told of it, and yet there were ids."""
-    stream = machine(Kind.RESPONSES, include=["message.output_text.logprobs"])
-    told = Engine((), PIECES, 1).answer(Kind.RESPONSES, orjson.loads(stream.request(ABLE).body))
+    stream = machine(ApiRoute.RESPONSES, include=["message.output_text.logprobs"])
+    told = Engine((), PIECES, 1).answer(ApiRoute.RESPONSES, orjson.loads(stream.request(ABLE).body))
     delta = next(at for at, event in enumerate(told) if b"text.delta" in event)
     for _ in range(3):
         for event in told[:delta]:
@@ -225,7 +225,7 @@ def test_before_the_first_logprobs_any_number_of_engines_may_be_lost() -> None:
         stream.request(ABLE)
 
 
-def stream_asked(stream: Retelling) -> bytes:
+def stream_asked(stream: EventStream) -> bytes:
     """What the stream asks an engine now."""
     stream.lose("reset")
     return stream.request(ABLE).body
@@ -233,8 +233,10 @@ def stream_asked(stream: Retelling) -> bytes:
 
 @pytest.mark.parametrize("plugged", [True, False])
 def test_an_engine_may_be_silent_while_it_reads_and_longer_where_it_tells_no_ids(plugged: bool) -> None:
-    stream = machine(Kind.RESPONSES)
-    told = Engine(THOUGHTS, PIECES, 1, plugged=plugged).answer(Kind.RESPONSES, orjson.loads(stream.request(ABLE).body))
+    stream = machine(ApiRoute.RESPONSES)
+    told = Engine(THOUGHTS, PIECES, 1, plugged=plugged).answer(
+        ApiRoute.RESPONSES, orjson.loads(stream.request(ABLE).body)
+    )
     allowed = []
     for event in told:
         stream.feed(event)
@@ -242,7 +244,7 @@ def test_an_engine_may_be_silent_while_it_reads_and_longer_where_it_tells_no_ids
     ids = next((at for at, event in enumerate(told) if b"synkti-ids" in event), 2)
     assert allowed[:ids] == [None] * ids
     assert set(allowed[ids:]) == ({2.0} if plugged else {MAX_FIRST_TOKEN_S})
-    stream = machine(Kind.RESPONSES)
+    stream = machine(ApiRoute.RESPONSES)
     tell(stream, Engine(THOUGHTS, PIECES, 1), 9)
     stream.lose("reset")
     stream.request(ABLE)
@@ -251,14 +253,14 @@ def test_an_engine_may_be_silent_while_it_reads_and_longer_where_it_tells_no_ids
 
 def test_an_answer_of_several_generations_is_passed_on_and_ends_with_its_engine() -> None:
     """vLLM makes them where it calls tools by itself."""
-    stream = machine(Kind.RESPONSES)
+    stream = machine(ApiRoute.RESPONSES)
     tell(stream, Engine(THOUGHTS, PIECES, 1), 9)
     more = b'event: synkti-prompt\ndata: "another"\n\nevent: synkti-ids\ndata: [7]\n\n'
     assert stream.feed(more) == b""
     assert stream.state is StreamState.STREAMING
     stream.feed(b'event: response.x\ndata: {"type":"response.x"}\n\n')
     stream.lose("reset")
-    again, _ = resumed(stream.generation, "s", bytes(stream.log), 0)
+    again, _ = restore_stream(stream.generation, "s", bytes(stream.log), 0)
     assert not again.can_go_on(ABLE)
     with pytest.raises(ContinuationImpossible, match="called tools"):
         stream.request(ABLE)
@@ -266,7 +268,7 @@ def test_an_answer_of_several_generations_is_passed_on_and_ends_with_its_engine(
 
 @pytest.mark.parametrize("beside", ["synkti-ids", "synkti-prompt"])
 def test_other_ids_or_another_prompt_are_another_answer(beside: str) -> None:
-    stream = machine(Kind.RESPONSES)
+    stream = machine(ApiRoute.RESPONSES)
     tell(stream, Engine(THOUGHTS, PIECES, 1), 9)
     stream.lose("reset")
     stream.request(ABLE)
@@ -290,7 +292,7 @@ def test_other_ids_or_another_prompt_are_another_answer(beside: str) -> None:
     ],
 )
 def test_what_counts_as_a_loss(data: bytes, why: str) -> None:
-    stream = machine(Kind.RESPONSES)
+    stream = machine(ApiRoute.RESPONSES)
     stream.request(ABLE)
     assert stream.feed(data) == b""
     assert (stream.state, stream.lost_why) == (StreamState.LOST, why)
@@ -299,29 +301,29 @@ def test_what_counts_as_a_loss(data: bytes, why: str) -> None:
 
 
 def test_the_clients_own_arguments_stay() -> None:
-    stream = machine(Kind.RESPONSES, vllm_xargs={"mine": 1, "synkti_resume_ids": [5]})
+    stream = machine(ApiRoute.RESPONSES, vllm_xargs={"mine": 1, "synkti_resume_ids": [5]})
     assert orjson.loads(stream.request(ABLE).body)["vllm_xargs"] == {"mine": 1, "synkti_tell_ids": 1}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_new_owner_tells_what_the_client_lacks_under_the_ids_that_it_had(kind: Kind) -> None:
+def test_a_new_owner_tells_what_the_client_lacks_under_the_ids_that_it_had(kind: ApiRoute) -> None:
     stream = machine(kind)
     out = tell(stream, Engine(THOUGHTS, PIECES, 1), 12)
-    runs = (Run(0, Epoch(1, "i-1")), Run(stream.seq, Epoch(2, "i-2")))
-    again, replay = resumed(stream.generation, "s", bytes(stream.log), 3, runs)
+    runs = (EpochRange(0, Epoch(1, "i-1")), EpochRange(stream.seq, Epoch(2, "i-2")))
+    again, replay = restore_stream(stream.generation, "s", bytes(stream.log), 3, runs)
     assert out.endswith(replay)
     assert [number for number in (3, 4) if b"id: s/%d\n" % number in replay] == [4]
-    assert isinstance(again, Retelling)
+    assert isinstance(again, EventStream)
     more = tell(again, Engine(THOUGHTS, PIECES, 2))
     assert more.startswith(b"id: s/%d/2.i-2\n" % (stream.seq + 1))
     assert joined(seen(out + more)) == joined(whole(kind, Engine(THOUGHTS, PIECES, 1)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_whole_journal_needs_no_engine(kind: Kind) -> None:
+def test_a_whole_journal_needs_no_engine(kind: ApiRoute) -> None:
     stream = machine(kind)
     tell(stream, Engine(THOUGHTS, PIECES, 1))
-    again, _ = resumed(stream.generation, "s", bytes(stream.log), stream.seq)
+    again, _ = restore_stream(stream.generation, "s", bytes(stream.log), stream.seq)
     states = [again.state, again.lose("resumed"), again.state]
     assert states == [StreamState.FINISHED, b"", StreamState.COMPLETE]
 
@@ -329,4 +331,4 @@ def test_a_whole_journal_needs_no_engine(kind: Kind) -> None:
 @pytest.mark.parametrize("written", [b"0 345  word\n", b'[0,0,[1]," word",1,null]\n', b'[0,0,[1],"",-1,{"chunk":1}]\n'])
 def test_a_line_of_another_stream_is_refused(written: bytes) -> None:
     with pytest.raises(ValueError, match="another kind"):
-        resumed(asked(Kind.RESPONSES), "s", written, 0)
+        restore_stream(asked(ApiRoute.RESPONSES), "s", written, 0)

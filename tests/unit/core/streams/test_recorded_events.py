@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 import pytest
 
-from node_agent.core.openai.generation_request import Kind, read_generation
-from node_agent.core.streams.event_stream import Retelling
+from node_agent.core.openai.generation_request import ApiRoute, read_generation
+from node_agent.core.streams.event_stream import EventStream
 from node_agent.core.streams.state import StreamState
 from tests.unit.core.streams.event_contents import joined, seen
 
@@ -41,9 +41,9 @@ def _renamed(value: Any, key: str = "") -> Any:
     return value
 
 
-def stream_of(name: str) -> Retelling:
+def stream_of(name: str) -> EventStream:
     path, body = REQUESTS[name]
-    stream = Retelling(read_generation(Kind(path), orjson.dumps(body)), "s")
+    stream = EventStream(read_generation(ApiRoute(path), orjson.dumps(body)), "s")
     stream.request(("resume",))
     return stream
 

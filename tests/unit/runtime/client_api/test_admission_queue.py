@@ -17,9 +17,9 @@ from node_agent.core.node.status import IDLE, Load
 from node_agent.core.routing.admission import Admission
 from node_agent.core.routing.circuit_breaker import FAILURES, MAX_OPEN_S
 from node_agent.core.routing.router import MAX_WAITING, Request, Route
-from node_agent.runtime.client_api.admission_queue import Entrance
+from node_agent.runtime.client_api.admission_queue import AdmissionQueue
 from node_agent.runtime.client_api.buffered_request import ClientGone
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.node.context import NodeContext
 from node_agent.testing.fakes import MemoryRequest
 from tests.unit.runtime.a_node import make_node
 
@@ -28,13 +28,15 @@ WANTED = Request("m")
 
 
 def tell(
-    story: Callable[[Node, Entrance], Coroutine[Any, Any, None]], admission: Admission | None = None, model: str = "m"
+    story: Callable[[NodeContext, AdmissionQueue], Coroutine[Any, Any, None]],
+    admission: Admission | None = None,
+    model: str = "m",
 ) -> None:
     """A node alone, whose engine can be full."""
 
     async def run() -> None:
         node = make_node(0, model)
-        entrance = Entrance(node, lambda: 0.5, admission)
+        entrance = AdmissionQueue(node, lambda: 0.5, admission)
         letting_in = asyncio.ensure_future(entrance.run())
         async with asyncio.timeout(10):
             await story(node, entrance)
@@ -43,14 +45,14 @@ def tell(
     asyncio.run(run())
 
 
-async def until_waiting(node: Node, count: int) -> None:
+async def until_waiting(node: NodeContext, count: int) -> None:
     text = f"synkti_requests_waiting {float(count)}".encode()
     while text not in node.metrics.exposition():  # noqa: ASYNC110 # a figure, not an event
         await asyncio.sleep(0)
 
 
 def test_who_finds_no_room_waits_and_comes_in_first_come_first_served() -> None:
-    async def story(node: Node, entrance: Entrance) -> None:
+    async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
         node.measured(FULL)
         order: list[int] = []
 
@@ -69,7 +71,7 @@ def test_who_finds_no_room_waits_and_comes_in_first_come_first_served() -> None:
 
 
 def test_beyond_the_queue_a_request_hears_429_and_when_to_come_again() -> None:
-    async def story(node: Node, entrance: Entrance) -> None:
+    async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
         node.measured(FULL)
         waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
         await until_waiting(node, 1)
@@ -82,7 +84,7 @@ def test_beyond_the_queue_a_request_hears_429_and_when_to_come_again() -> None:
 
 
 def test_who_waited_too_long_is_sent_away() -> None:
-    async def story(node: Node, entrance: Entrance) -> None:
+    async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
         node.measured(FULL)
         with pytest.raises(FleetFull, match="No node had room for this request in time"):
             await entrance.route(WANTED, MemoryRequest())
@@ -99,7 +101,7 @@ def test_who_waited_too_long_for_full_nodes_goes_to_one_with_an_open_breaker() -
         for _ in range(FAILURES):
             node.failed("i-1", judge_loss(By.PEER, "reset"))
         node.measured(FULL)
-        entrance = Entrance(node, lambda: 0.5, Admission(max_wait_s=0.1))
+        entrance = AdmissionQueue(node, lambda: 0.5, Admission(max_wait_s=0.1))
         letting_in = asyncio.ensure_future(entrance.run())
         waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
         await until_waiting(node, 1)
@@ -124,7 +126,7 @@ def test_who_has_to_wait_does_not_use_up_the_one_trial_of_a_node_that_failed() -
             node.failed("i-1", judge_loss(By.PEER, "reset"))
         now = MAX_OPEN_S + 1.0
         admission.arrive(now, 0.5)  # somebody waits already
-        waiting = asyncio.ensure_future(Entrance(node, lambda: 0.5, admission).route(WANTED, MemoryRequest()))
+        waiting = asyncio.ensure_future(AdmissionQueue(node, lambda: 0.5, admission).route(WANTED, MemoryRequest()))
         await asyncio.sleep(0)
         assert len(admission) == 2
         assert isinstance(node.route(WANTED), Route)
@@ -134,7 +136,7 @@ def test_who_has_to_wait_does_not_use_up_the_one_trial_of_a_node_that_failed() -
 
 
 def test_a_client_that_leaves_the_queue_leaves_nothing_behind() -> None:
-    async def story(node: Node, entrance: Entrance) -> None:
+    async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
         node.measured(FULL)
         clients = [MemoryRequest(), MemoryRequest()]
         first, second = (asyncio.ensure_future(entrance.route(WANTED, client)) for client in clients)
@@ -152,7 +154,7 @@ def test_a_client_that_leaves_the_queue_is_freed_without_a_collector() -> None:
     class Waited(Request):
         """A request that can be looked for."""
 
-    async def story(node: Node, entrance: Entrance) -> None:
+    async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
         node.measured(FULL)
         client = MemoryRequest()
 
@@ -176,7 +178,7 @@ def test_a_client_that_leaves_the_queue_is_freed_without_a_collector() -> None:
 
 
 def test_a_model_that_nobody_serves_is_said_at_once_also_where_others_wait() -> None:
-    async def story(node: Node, entrance: Entrance) -> None:
+    async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
         node.measured(FULL)
         waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
         await until_waiting(node, 1)
@@ -189,7 +191,7 @@ def test_a_model_that_nobody_serves_is_said_at_once_also_where_others_wait() -> 
 
 
 def test_a_node_that_goes_while_requests_wait_answers_them() -> None:
-    async def story(node: Node, entrance: Entrance) -> None:
+    async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
         node.measured(FULL)
         waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
         await until_waiting(node, 1)

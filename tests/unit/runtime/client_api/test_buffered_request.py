@@ -14,13 +14,13 @@ from node_agent.core.openai import sse
 from node_agent.core.routing.router import Request, Route
 from node_agent.core.streams.state import LOST_EVENT
 from node_agent.ports import ExchangeLost
-from node_agent.runtime.client_api.buffered_request import WholeRequest, WholeRequests
+from node_agent.runtime.client_api.buffered_request import BufferedRequest, BufferedRequests
 from node_agent.runtime.engine.client import ENGINE_HEADER
-from node_agent.runtime.engine.keepalive import OVERTAKEN, SIGN
+from node_agent.runtime.engine.keepalive import KEEPALIVE, OVERTAKEN
 from node_agent.testing.fakes import MemoryRequest
 from tests.unit.runtime.a_node import make_node
 
-ASKED = WholeRequest("POST", "/v1/responses", {}, b"{}", Request("m"))
+ASKED = BufferedRequest("POST", "/v1/responses", {}, b"{}", Request("m"))
 TOKEN = b'event: response.output_text.delta\ndata: {"delta":"a"}\n\n'
 LAST = b"event: response.completed\ndata: {}\n\n"
 
@@ -76,7 +76,7 @@ def ask(*answers: Stream) -> tuple[MemoryRequest, list[str]]:
         node = make_node(2)
         engines: Any = Engines()
         async with asyncio.timeout(5):
-            await WholeRequests(node, engines).answer(ASKED, Route(node.status(), "prefix"), client)
+            await BufferedRequests(node, engines).answer(ASKED, Route(node.status(), "prefix"), client)
 
     asyncio.run(story())
     return client, asked
@@ -96,7 +96,7 @@ def test_a_stream_of_another_route_passes_as_it_is() -> None:
     assert asked == ["i-0"]
 
 
-@pytest.mark.parametrize("sign", [SIGN, OVERTAKEN])
+@pytest.mark.parametrize("sign", [KEEPALIVE, OVERTAKEN])
 def test_a_peers_signs_of_life_are_not_for_the_client(sign: bytes) -> None:
     client, asked = ask(Stream(sign, sign * 2, TOKEN, sign, sign + TOKEN, LAST))
     assert client.answer == TOKEN * 2 + LAST

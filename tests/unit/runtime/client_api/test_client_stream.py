@@ -17,19 +17,19 @@ from node_agent.core.journal.epochs import Epoch
 from node_agent.core.node.status import NodeStatus
 from node_agent.core.openai import sse
 from node_agent.core.openai.client_headers import StreamReader
-from node_agent.core.openai.generation_request import Kind, read_generation
-from node_agent.core.replication.replica_store import Keeper
-from node_agent.core.replication.replicated_log import WriteAhead
+from node_agent.core.openai.generation_request import ApiRoute, read_generation
+from node_agent.core.replication.replica_store import ReplicaStore
+from node_agent.core.replication.replicated_log import ReplicatedLog
 from node_agent.core.routing.router import Request, Route
-from node_agent.core.streams.chunk_stream import StreamMachine
-from node_agent.ports import ExchangeLost, JournalLink, Response
+from node_agent.core.streams.chunk_stream import ChunkStream
+from node_agent.ports import ExchangeLost, ReplicaLink, Response
 from node_agent.runtime.client_api import client_stream
 from node_agent.runtime.client_api.client_stream import ClientStream
-from node_agent.runtime.client_api.sse_response import Reply
+from node_agent.runtime.client_api.sse_response import SseResponse
 from node_agent.runtime.engine.client import ENGINE_HEADER
-from node_agent.runtime.engine.keepalive import OVERTAKEN, SIGN
-from node_agent.runtime.node.context import Node
-from node_agent.runtime.replication.manager import Keepers
+from node_agent.runtime.engine.keepalive import KEEPALIVE, OVERTAKEN
+from node_agent.runtime.node.context import NodeContext
+from node_agent.runtime.replication.manager import ReplicationManager
 from node_agent.testing.fakes import MemoryRequest
 from tests.borders.virtual_time import play
 from tests.unit.runtime.a_node import status_of
@@ -117,11 +117,11 @@ class Engines:
 
 
 class NoLinks:
-    def connect(self, *_: object) -> JournalLink:
+    def connect(self, *_: object) -> ReplicaLink:
         raise AssertionError("nobody asked for a copy")
 
 
-def make_node(peers: int, able: Sequence[int] = ()) -> Node:
+def make_node(peers: int, able: Sequence[int] = ()) -> NodeContext:
     """able: the numbers of those whose engines can resume."""
     statuses = [status_of(number) for number in range(1, peers + 1)]
     ways = [("resume",) if number in able else () for number in range(1, peers + 1)]
@@ -146,10 +146,12 @@ def run(
 
     async def story() -> int:
         node = make_node(peers, able)
-        generation = read_generation(Kind.CHAT, orjson.dumps({**BODY, **fields}))
-        kept = Keepers(node, NoLinks(), Keeper()).begin(WriteAhead("s", Epoch(1, "i-0"), b"o"), None, durable=False)
-        machine = StreamMachine(generation, "s")
-        reply = Reply(client, "s", generation.kind.value, StreamReader(uses_ids=True))
+        generation = read_generation(ApiRoute.CHAT, orjson.dumps({**BODY, **fields}))
+        kept = ReplicationManager(node, NoLinks(), ReplicaStore()).begin(
+            ReplicatedLog("s", Epoch(1, "i-0"), b"o"), None, durable=False
+        )
+        machine = ChunkStream(generation, "s")
+        reply = SseResponse(client, "s", generation.kind.value, StreamReader(uses_ids=True))
         stream = ClientStream(node, engines, machine, kept, reply, Request("m"))  # type: ignore[arg-type] # plays Engines
         running = asyncio.ensure_future(stream.run(Route(node.status(), "prefix")))
         if during is not None:
@@ -188,11 +190,11 @@ REST = (TOKEN.replace(b'"finish_reason":null', b'"finish_reason":"stop"'), b"dat
 
 def test_a_node_that_shows_that_it_lives_is_waited_for() -> None:
     """Ten minutes in which a stream has no blocks, or a model takes its time: nothing of it reaches the client."""
-    engines = Engines(lambda: Shown(SIGN, *MANY, count=2_400, then=REST))
+    engines = Engines(lambda: Shown(KEEPALIVE, *MANY, count=2_400, then=REST))
     status, body, _ = run(engines, peers=2, virtual=True)
     assert (status, len(engines.opened)) == (200, 1)
     assert body.count(b"data: {") == 10
-    assert SIGN not in body
+    assert KEEPALIVE not in body
 
 
 def test_a_stream_that_its_working_engine_has_overtaken_goes_on_elsewhere() -> None:

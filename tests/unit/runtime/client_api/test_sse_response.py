@@ -8,7 +8,7 @@ import pytest
 
 from node_agent.core.openai.client_headers import StreamReader
 from node_agent.runtime.client_api import sse_response as replies
-from node_agent.runtime.client_api.sse_response import Reply
+from node_agent.runtime.client_api.sse_response import SseResponse
 from node_agent.testing.fakes import MemoryRequest
 
 KEEPS_IDS = StreamReader(uses_ids=True)
@@ -31,7 +31,7 @@ def played(
     client = MemoryRequest(target=path)
 
     async def story() -> None:
-        reply = Reply(client, "s", path, reader)
+        reply = SseResponse(client, "s", path, reader)
         if ended:
             reply.fail(503, "code", "message")
         for count in events:
@@ -79,7 +79,7 @@ def test_nothing_is_added_to_what_a_client_has_not_read(monkeypatch: pytest.Monk
     client = MemoryRequest()
 
     async def story() -> None:
-        reply = Reply(client, "s", "/v1/chat/completions", KEEPS_IDS)
+        reply = SseResponse(client, "s", "/v1/chat/completions", KEEPS_IDS)
         client.lag(True)
         for _ in range(5):
             reply.keep_alive(0)

@@ -12,7 +12,7 @@ from node_agent.runtime.client_api.tokenizer_requests import (
     LEAST_BYTES,
     MAX_WAITING,
     UNKNOWN_BYTES,
-    Tokenizing,
+    TokenizerRequests,
 )
 
 
@@ -21,7 +21,7 @@ from node_agent.runtime.client_api.tokenizer_requests import (
 )
 def test_a_body_is_as_large_as_the_context_needs(max_model_len: int | None, most: int) -> None:
     async def story() -> None:
-        tokenizing = Tokenizing()
+        tokenizing = TokenizerRequests()
         async with tokenizing.place(most, max_model_len):
             pass
         with pytest.raises(RequestRejected, match="tokenized") as refused:
@@ -34,7 +34,7 @@ def test_a_body_is_as_large_as_the_context_needs(max_model_len: int | None, most
 
 def test_few_are_under_way_some_wait_and_the_rest_is_sent_away() -> None:
     async def story() -> None:
-        tokenizing, leave = Tokenizing(), asyncio.Event()
+        tokenizing, leave = TokenizerRequests(), asyncio.Event()
         running, most = 0, 0
 
         async def one() -> None:

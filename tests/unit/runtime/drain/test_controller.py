@@ -10,9 +10,9 @@ from node_agent.contract.drain_record import DrainRecord
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
 from node_agent.core.node.lifecycle import Publish
-from node_agent.runtime.drain.controller import Draining
-from node_agent.runtime.engine.active_requests import Served, ServedRequests
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.drain.controller import DrainController
+from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
+from node_agent.runtime.node.context import NodeContext
 from tests.unit.runtime.a_node import make_node
 
 
@@ -47,16 +47,16 @@ class Engine:
 class Stage:
     def __init__(self, peers: int) -> None:
         self.now = 1_000.0
-        self.node: Node = make_node(peers)
+        self.node: NodeContext = make_node(peers)
         self.node.clock = lambda: self.now
         self.engine = Engine()
         http: Any = self.engine
-        self.served = ServedRequests(self.node, http, Address("127.0.0.1", 1))
+        self.served = EngineCalls(self.node, http, Address("127.0.0.1", 1))
         self.kept: list[DrainRecord] = []
         self.left: list[Sequence[str]] = []
-        self.draining = Draining(self.node, self.served, self.kept.append, self.left.append)
+        self.draining = DrainController(self.node, self.served, self.kept.append, self.left.append)
 
-    def ask(self, max_tokens: int | None) -> Served:
+    def ask(self, max_tokens: int | None) -> EngineCall:
         headers = {"x-request-id": f"stream-{len(self.engine.exchanges)}"}
         return self.served.ask("POST", "/v1/completions", headers, b"x" * 400, max_tokens, 1.0)
 

@@ -9,8 +9,8 @@ from typing import Any
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
 from node_agent.ports import ExchangeLost
-from node_agent.runtime.engine.active_requests import ServedRequests
-from node_agent.runtime.engine.load_monitor import EngineLoad
+from node_agent.runtime.engine.active_requests import EngineCalls
+from node_agent.runtime.engine.load_monitor import LoadMonitor
 from tests.unit.runtime.a_node import make_node
 
 ADDRESS = Address("127.0.0.1", 1)
@@ -62,10 +62,10 @@ def test_waiting_and_kv_use_are_the_engines_word_and_the_number_of_requests_is_c
     async def story() -> None:
         node, engine = make_node(0), Engine()
         http: Any = engine
-        served = ServedRequests(node, http, ADDRESS)
+        served = EngineCalls(node, http, ADDRESS)
         for _ in range(3):
             served.ask("POST", "/", {}, b"", None, 1.0)
-        loads = EngineLoad(node, served, http, ADDRESS, lambda: 1_200.0)
+        loads = LoadMonitor(node, served, http, ADDRESS, lambda: 1_200.0)
         engine.text = figures(1, 2, 0.5)
         looking = asyncio.ensure_future(loads.run())
         await until(lambda: node.load_of("i-0").waiting == 2)
@@ -89,7 +89,7 @@ def test_an_engine_that_is_not_ready_is_not_asked() -> None:
         node, engine = make_node(0), Engine()
         node.become(NodeState.STARTING)
         http: Any = engine
-        loads = EngineLoad(node, ServedRequests(node, http, ADDRESS), http, ADDRESS, lambda: 0.0)
+        loads = LoadMonitor(node, EngineCalls(node, http, ADDRESS), http, ADDRESS, lambda: 0.0)
         looking = asyncio.ensure_future(loads.run())
         await until(lambda: node.router.own_load.load_version > 1)
         assert engine.asked == 0

@@ -10,7 +10,7 @@ import pytest
 from local.aws import free_port
 from node_agent.adapters.http import HttpClient
 from node_agent.core.common.address import Address, parse_address
-from node_agent.runtime.engine.self_test import able_ways
+from node_agent.runtime.engine.self_test import supported_methods
 from tests.engines import MODEL, standin
 
 
@@ -18,7 +18,7 @@ def ways(address: Address, within_s: float = 20.0) -> tuple[str, ...]:
     async def run() -> tuple[str, ...]:
         client = HttpClient()
         try:
-            return await able_ways(client, address, MODEL, within_s)
+            return await supported_methods(client, address, MODEL, within_s)
         finally:
             await client.close()
 
@@ -46,7 +46,7 @@ def test_an_engine_that_says_nothing_is_waited_for_in_bounds(caplog: pytest.LogC
         async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
             address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
             try:
-                return await able_ways(client, address, MODEL, within_s=0.3)
+                return await supported_methods(client, address, MODEL, within_s=0.3)
             finally:
                 over.set()
                 await client.close()

@@ -11,13 +11,13 @@ import pytest
 
 from node_agent.contract.names import SIGNS_HEADER
 from node_agent.core.common.address import Address
-from node_agent.core.continuation.timeouts import FIRST_TOKEN_S, MIN_SILENCE_S, sign_every_s
+from node_agent.core.continuation.timeouts import FIRST_TOKEN_S, MIN_SILENCE_S, keepalive_interval_s
 from node_agent.core.engine.liveness import STUCK_S
 from node_agent.ports import ExchangeLost
-from node_agent.runtime.engine.active_requests import Served, ServedRequests
-from node_agent.runtime.engine.keepalive import OVERTAKEN, SIGN, SignsOfLife
-from node_agent.runtime.engine.load_monitor import EngineLoad
-from node_agent.runtime.engine.watchdog import EngineWatch
+from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
+from node_agent.runtime.engine.keepalive import KEEPALIVE, OVERTAKEN, KeepAlives
+from node_agent.runtime.engine.load_monitor import LoadMonitor
+from node_agent.runtime.engine.watchdog import EngineWatchdog
 from node_agent.testing.fakes import MemoryEngineSteps, MemoryRequest
 from tests.borders.virtual_time import play
 from tests.unit.runtime.a_node import make_node
@@ -123,16 +123,16 @@ class Engine:
 @dataclass
 class Stage:
     engine: Engine
-    served: ServedRequests
-    watch: EngineWatch
+    served: EngineCalls
+    watch: EngineWatchdog
     steps: MemoryEngineSteps
     watching: asyncio.Task[str]
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 
-    def ask(self, silence_s: float = MIN_SILENCE_S, *, own: bool = True) -> Served:
+    def ask(self, silence_s: float = MIN_SILENCE_S, *, own: bool = True) -> EngineCall:
         return self.served.ask("POST", "/v1/completions", {}, b"x", None, silence_s, own=own)
 
-    def generate(self, served: Served, every_s: float, tokens: int = 100_000) -> asyncio.Task[None]:
+    def generate(self, served: EngineCall, every_s: float, tokens: int = 100_000) -> asyncio.Task[None]:
         """A token from the engine every so often, while its core does not hang."""
 
         async def run() -> None:
@@ -161,9 +161,9 @@ def tell(story: Callable[[Stage], Coroutine[Any, Any, None]], **engine: Any) -> 
     async def run() -> None:
         node, played = make_node(0), Engine(**engine)
         http: Any = played
-        served = ServedRequests(node, http, ADDRESS)
-        load = EngineLoad(node, served, http, ADDRESS, lambda: 0.0)
-        watch = EngineWatch(node, served, load, http, ADDRESS, steps := MemoryEngineSteps())
+        served = EngineCalls(node, http, ADDRESS)
+        load = LoadMonitor(node, served, http, ADDRESS, lambda: 0.0)
+        watch = EngineWatchdog(node, served, load, http, ADDRESS, steps := MemoryEngineSteps())
         loading = asyncio.create_task(load.run())
         stage = Stage(played, served, watch, steps, asyncio.create_task(watch.until_stuck(played.step_s or 0.0)))
         try:
@@ -344,10 +344,10 @@ def test_steps_that_the_plug_in_counts_are_work_although_nothing_else_is_seen() 
 
 def test_signs_are_shown_between_events_while_nothing_else_is_sent() -> None:
     async def run() -> None:
-        signs, request, engine = SignsOfLife(sign_every_s(MIN_SILENCE_S)), MemoryRequest(), Engine()
+        signs, request, engine = KeepAlives(keepalive_interval_s(MIN_SILENCE_S)), MemoryRequest(), Engine()
         node, http = make_node(0), engine
         any_http: Any = http
-        served = ServedRequests(node, any_http, ADDRESS)
+        served = EngineCalls(node, any_http, ADDRESS)
         showing = asyncio.create_task(signs.run())
         with signs.on(request) as shown:
             await asyncio.sleep(1.1)  # a context is fetched
@@ -363,7 +363,7 @@ def test_signs_are_shown_between_events_while_nothing_else_is_sent() -> None:
             asked.is_overtaken = True
             await asyncio.sleep(1.0)
             assert request.sent[0] == b"data: 1\n\n"
-            assert request.sent[1:] == [SIGN] * 2 + [OVERTAKEN] * 2
+            assert request.sent[1:] == [KEEPALIVE] * 2 + [OVERTAKEN] * 2
             shown.write(b"data: ha")
             await asyncio.sleep(2.0)
             assert request.sent[-1] == b"data: ha", "nothing goes into an event"

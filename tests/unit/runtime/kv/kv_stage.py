@@ -16,10 +16,10 @@ from node_agent.core.kv.blocks import block_name, chain, root, seal
 from node_agent.core.kv.index import Batch, Index
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import ExchangeLost
-from node_agent.runtime.kv.fetcher import Contexts
-from node_agent.runtime.kv.local_blocks import KvShelf
-from node_agent.runtime.kv.uploader import Leaver
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.kv.fetcher import ContextFetcher
+from node_agent.runtime.kv.local_blocks import LocalBlocks
+from node_agent.runtime.kv.uploader import ContextUploader
+from node_agent.runtime.node.context import NodeContext
 from node_agent.testing.fakes import MemoryBlockStore
 from tests.scenarios.local_fleet import eventually
 from tests.unit.runtime.a_node import status_of
@@ -36,14 +36,14 @@ class Clock:
         return self.now
 
 
-def make_node(state: NodeState = NodeState.DRAINING) -> Node:
+def make_node(state: NodeState = NodeState.DRAINING) -> NodeContext:
     return lone_node(status_of(0), [replace(status_of(1, state), peer="10.0.0.2:1")], lambda: 0.0)
 
 
-def shelf(path: Path, made: bytes = MADE) -> KvShelf:
+def shelf(path: Path, made: bytes = MADE) -> LocalBlocks:
     folder = BlockFolder(path, 10**9)
     folder.describe({"fingerprint": made.hex(), "block_tokens": 16, "shards": 1})
-    return KvShelf(folder)
+    return LocalBlocks(folder)
 
 
 def lay(path: Path, stream: str = STREAM, blocks: int = 30, size: int = SIZE) -> list[str]:
@@ -127,14 +127,16 @@ async def in_s3(store: Store, path: Path, streams: dict[str, int]) -> None:
         await store.keep(stream, index, theirs.read_one)
 
 
-def contexts(here: KvShelf | None, store: Store | None, node: Node | None = None, peers: Any = None) -> Contexts:
+def contexts(
+    here: LocalBlocks | None, store: Store | None, node: NodeContext | None = None, peers: Any = None
+) -> ContextFetcher:
     client: Any = peers or NoPeers()
-    made = Contexts(node or make_node(), client, b"key", here, store, Clock())
+    made = ContextFetcher(node or make_node(), client, b"key", here, store, Clock())
     made.prefill_tokens_per_s = SLOW
     return made
 
 
-async def over(leaver: Leaver) -> None:
+async def over(leaver: ContextUploader) -> None:
     async def none_under_way() -> bool:
         return not leaver.under_way()
 

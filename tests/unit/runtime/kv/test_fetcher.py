@@ -15,12 +15,12 @@ from node_agent.contract.names import IN_S3
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
 from node_agent.core.kv.index import Batch, Index
-from node_agent.core.kv.transfer_policy import Rate, Way
+from node_agent.core.kv.transfer_policy import ContextSource, Rate
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import ExchangeLost
 from node_agent.runtime.kv import fetcher
-from node_agent.runtime.kv.fetcher import AT_ONCE, PEERS_ASKED, REMEMBERED_S, STREAMS_AT_ONCE, Contexts
-from node_agent.runtime.kv.local_blocks import KvShelf
+from node_agent.runtime.kv.fetcher import AT_ONCE, PEERS_ASKED, REMEMBERED_S, STREAMS_AT_ONCE, ContextFetcher
+from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.kv.server import INDEX_OF
 from node_agent.testing.fakes import MemoryBlockStore
 from tests.unit.runtime.a_node import status_of
@@ -51,7 +51,7 @@ def test_a_context_comes_from_s3_in_batches_a_few_at_once(tmp_path: Path, monkey
         mine = shelf(tmp_path / "mine")
         brought = await contexts(mine, store).bring(STREAM, IN_S3)
         assert brought is not None
-        assert (brought.choice.way, brought.blocks) == (Way.S3, 30)
+        assert (brought.choice.way, brought.blocks) == (ContextSource.S3, 30)
         assert len(store.batches) == 30
         assert 1 < store.most_at_once <= AT_ONCE
         again = await contexts(mine, store).bring(STREAM, IN_S3)
@@ -170,7 +170,7 @@ def test_of_those_that_drain_whoever_has_most_gives_it_also_where_another_was_lo
         node, peers = lone_node(status_of(0), statuses, lambda: 0.0), Several(told)
         brought = await contexts(shelf(tmp_path / "mine"), None, node, peers).bring(STREAM, source)
         assert brought is not None
-        assert (brought.choice.way, brought.blocks) == (Way.PEER, 20)
+        assert (brought.choice.way, brought.blocks) == (ContextSource.PEER, 20)
         named = {"i-1": {"10.0.0.1:1"}}.get(source, set())
         assert set(peers.asked) == {"10.0.0.2:1", "10.0.0.3:1"} | named
 
@@ -192,14 +192,14 @@ def test_without_blocks_of_its_own_a_node_asks_nobody(tmp_path: Path) -> None:
     async def story() -> None:
         store, peers = Store(), NoPeers()
         assert await contexts(None, store, peers=peers).bring(STREAM, "i-1") is None
-        silent = KvShelf(BlockFolder(tmp_path / "nothing said", 10**9))
+        silent = LocalBlocks(BlockFolder(tmp_path / "nothing said", 10**9))
         assert await contexts(silent, store, peers=peers).bring(STREAM, "i-1") is None
         declined = BlockFolder(tmp_path / "declined", 10**9)
         declined.describe({"declined": "made for another vLLM"})
-        assert await contexts(KvShelf(declined), store, peers=peers).bring(STREAM, "i-1") is None
+        assert await contexts(LocalBlocks(declined), store, peers=peers).bring(STREAM, "i-1") is None
         odd = BlockFolder(tmp_path / "odd", 10**9)
         odd.describe({"fingerprint": "zz"})
-        assert await contexts(KvShelf(odd), store, peers=peers).bring(STREAM, "i-1") is None
+        assert await contexts(LocalBlocks(odd), store, peers=peers).bring(STREAM, "i-1") is None
         assert await contexts(shelf(tmp_path / "x"), store, peers=peers).bring("../x", "i-1") is None
         assert not store.asked
         assert not peers.asked
@@ -228,7 +228,7 @@ def test_a_folder_that_hangs_costs_no_more_than_any_context(tmp_path: Path, monk
         monkeypatch.setattr(here, "layout", asyncio.Event().wait)
         brought = await contexts(here, Store()).bring(STREAM, IN_S3)
         assert brought is not None
-        assert brought.choice.way is Way.RECOMPUTE
+        assert brought.choice.way is ContextSource.RECOMPUTE
         assert "no context within" in brought.choice.reason
 
     run(story)
@@ -241,7 +241,7 @@ def test_a_transfer_that_takes_longer_than_computing_is_given_up_and_what_came_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetcher, "BATCH_BYTES", 2 * SIZE)
-    monkeypatch.setattr(fetcher, "_ASSUMED", {Way.S3: Rate(0.0, 1e12)})
+    monkeypatch.setattr(fetcher, "_ASSUMED", {ContextSource.S3: Rate(0.0, 1e12)})
 
     async def story() -> None:
         store, mine = Store(), shelf(tmp_path / "mine")
@@ -252,7 +252,7 @@ def test_a_transfer_that_takes_longer_than_computing_is_given_up_and_what_came_i
         async with asyncio.timeout(5):
             brought = await bringing.bring(STREAM, IN_S3)
         assert brought is not None
-        assert (brought.choice.way, brought.blocks, brought.given_up) == (Way.S3, 10, True)
+        assert (brought.choice.way, brought.blocks, brought.given_up) == (ContextSource.S3, 10, True)
         assert brought.size >= 10 * SIZE
         index = await store.index(MADE, STREAM)
         assert index is not None
@@ -265,7 +265,7 @@ def test_a_way_that_was_slow_is_not_taken_again_and_tried_anew_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assumed = Rate(0.0, 1e9)
-    monkeypatch.setattr(fetcher, "_ASSUMED", {Way.S3: assumed})
+    monkeypatch.setattr(fetcher, "_ASSUMED", {ContextSource.S3: assumed})
 
     async def story() -> None:
         clock, store = Clock(), Store()
@@ -277,17 +277,17 @@ def test_a_way_that_was_slow_is_not_taken_again_and_tried_anew_after_a_while(
             return await MemoryBlockStore.fetch(store, index, batch)
 
         monkeypatch.setattr(store, "fetch", slow)
-        made = Contexts(make_node(), NoPeers(), b"key", shelf(tmp_path / "mine"), store, clock)  # type: ignore[arg-type]
+        made = ContextFetcher(make_node(), NoPeers(), b"key", shelf(tmp_path / "mine"), store, clock)  # type: ignore[arg-type]
         made.prefill_tokens_per_s = 1_000.0
         ways = []
         for stream in streams:
             brought = await made.bring(stream, IN_S3)
             assert brought is not None
             ways.append(brought.choice.way)
-        turned = ways.index(Way.RECOMPUTE)
-        assert ways == [Way.S3] * turned + [Way.RECOMPUTE] * (40 - turned)
+        turned = ways.index(ContextSource.RECOMPUTE)
+        assert ways == [ContextSource.S3] * turned + [ContextSource.RECOMPUTE] * (40 - turned)
         clock.now += 1.1 * REMEMBERED_S
-        assert made.offer(Way.S3, 1, 1).rate == assumed
+        assert made.offer(ContextSource.S3, 1, 1).rate == assumed
 
     run(story)
 
@@ -314,9 +314,9 @@ def test_a_context_for_which_there_is_no_room_is_not_fetched(tmp_path: Path) -> 
         await in_s3(store, tmp_path / "theirs", {STREAM: 30})
         folder = BlockFolder(tmp_path / "mine", 30 * SIZE)
         folder.describe({"fingerprint": MADE.hex(), "block_tokens": 16, "shards": 1})
-        brought = await contexts(KvShelf(folder), store).bring(STREAM, IN_S3)
+        brought = await contexts(LocalBlocks(folder), store).bring(STREAM, IN_S3)
         assert brought is not None
-        assert brought.choice.way is Way.RECOMPUTE
+        assert brought.choice.way is ContextSource.RECOMPUTE
         assert "more than are kept here" in brought.choice.reason
         assert not store.batches
 

@@ -10,7 +10,7 @@ import pytest
 
 from node_agent.core.kv.blocks import chain, root
 from node_agent.kv.folder import BlockFolder
-from node_agent.runtime.kv.server import ANSWERS_AT_ONCE, BLOCKS, COME_WITHIN_S, INDEX_OF, KvDoor
+from node_agent.runtime.kv.server import ANSWERS_AT_ONCE, BLOCKS, COME_WITHIN_S, INDEX_OF, BlockServer
 from node_agent.testing.fakes import MemoryRequest
 from tests.scenarios.local_fleet import eventually
 from tests.unit.runtime.kv.kv_stage import (
@@ -27,7 +27,7 @@ from tests.unit.runtime.kv.kv_stage import (
 def test_the_door_waits_for_those_who_come_and_not_for_ever(tmp_path: Path) -> None:
     async def story() -> None:
         clock = Clock()
-        door = KvDoor(shelf(tmp_path), clock)
+        door = BlockServer(shelf(tmp_path), clock)
         names = lay(tmp_path)
         door.handed_off([STREAM, "cd" * 12, "not a stream"])
         assert door.owed() == 2
@@ -50,7 +50,7 @@ def test_an_answer_is_bounded_but_never_empty_for_that(tmp_path: Path, monkeypat
     monkeypatch.setattr("node_agent.runtime.kv.server.BATCH_BYTES", SIZE // 2)
 
     async def story() -> None:
-        door, names = KvDoor(shelf(tmp_path), Clock()), lay(tmp_path)
+        door, names = BlockServer(shelf(tmp_path), Clock()), lay(tmp_path)
         body = f'["{names[0]}","{names[1]}"]'.encode()
         await door.answer(request := MemoryRequest("POST", BLOCKS, body=body))
         assert SIZE < len(request.answer) < 2 * SIZE
@@ -72,7 +72,7 @@ def test_a_peer_that_does_not_take_what_it_asked_for_is_cut_off(
     monkeypatch.setattr("node_agent.runtime.kv.server.TAKEN_WITHIN_S", 0.05)
 
     async def story() -> None:
-        door, names = KvDoor(shelf(tmp_path), Clock()), lay(tmp_path)
+        door, names = BlockServer(shelf(tmp_path), Clock()), lay(tmp_path)
         body = f'["{names[0]}"]'.encode()
         await door.answer(request := Lagging("POST", BLOCKS, body=body))
         assert len(request.answer) > SIZE
@@ -92,7 +92,7 @@ def test_a_peer_that_does_not_take_what_it_asked_for_is_cut_off(
 
 def test_few_answers_are_in_memory_at_once(tmp_path: Path) -> None:
     async def story() -> None:
-        door, names = KvDoor(shelf(tmp_path), Clock()), lay(tmp_path)
+        door, names = BlockServer(shelf(tmp_path), Clock()), lay(tmp_path)
         body = f'["{names[0]}"]'.encode()
         requests = [Lagging("POST", BLOCKS, body=body) for _ in range(2 * ANSWERS_AT_ONCE)]
         asking = [asyncio.create_task(door.answer(request)) for request in requests]

@@ -13,7 +13,7 @@ from node_agent.contract.errors import StoreUnavailable
 from node_agent.core.kv.index import Index, index_key
 from node_agent.kv.folder import BlockFolder
 from node_agent.runtime.kv.uploader import AT_ONCE as LEFT_AT_ONCE
-from node_agent.runtime.kv.uploader import Leaver
+from node_agent.runtime.kv.uploader import ContextUploader
 from tests.scenarios.local_fleet import eventually
 from tests.unit.runtime.kv.kv_stage import (
     FAST,
@@ -35,14 +35,14 @@ def test_the_longest_context_is_left_first_and_none_that_is_computed_faster(tmp_
         streams = {"aa" * 12: 3, "bb" * 12: 20, "cc" * 12: 10}
         for stream, blocks in streams.items():
             lay(tmp_path, stream, blocks)
-        leaver = Leaver(node, contexts(here, store), here, store)
+        leaver = ContextUploader(node, contexts(here, store), here, store)
         leaver.handed_off([*streams, "dd" * 12, "not a stream"])
         assert leaver.under_way() == 1
         await over(leaver)
         assert store.kept == ["bb" * 12, "cc" * 12, "aa" * 12]
         fast = contexts(here, store)
         fast.prefill_tokens_per_s = FAST
-        quick = Leaver(node, fast, here, store)
+        quick = ContextUploader(node, fast, here, store)
         quick.handed_off(list(streams))
         await over(quick)
         assert len(store.kept) == 3
@@ -74,7 +74,7 @@ def test_few_contexts_are_left_at_once_the_longest_of_all_that_wait_first(tmp_pa
             await keep(stream, index, read)
 
         store.keep = slow  # type: ignore[method-assign]
-        leaver = Leaver(node, contexts(here, store), here, store)
+        leaver = ContextUploader(node, contexts(here, store), here, store)
         for stream in lengths:  # as a drain that plans again and again
             leaver.handed_off([stream])
 
@@ -101,7 +101,7 @@ def test_a_node_that_ends_gives_up_what_it_was_leaving(tmp_path: Path) -> None:
             await asyncio.Event().wait()
 
         store.keep = stuck  # type: ignore[method-assign, assignment]
-        leaver = Leaver(make_node(), contexts(here, store), here, store)
+        leaver = ContextUploader(make_node(), contexts(here, store), here, store)
         leaver.handed_off([STREAM])
         assert leaver.under_way() == 1
         leaver.shut()

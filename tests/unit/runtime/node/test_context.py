@@ -8,32 +8,32 @@ from collections.abc import Callable
 from local.lone_node import meet
 from node_agent.contract.states import NodeState
 from node_agent.core.failure.attribution import Body, By, judge_answer, judge_loss
-from node_agent.core.membership import REFUSED, Failed
+from node_agent.core.membership import REFUSED, PeerRequestFailed
 from node_agent.core.node.status import Load
 from node_agent.core.routing.router import Request, Route
-from node_agent.runtime.node.context import Node
+from node_agent.runtime.node.context import NodeContext
 from tests.unit.runtime.a_node import make_node, status_of
 
 
-def tell(story: Callable[[Node], None], peers: int = 2) -> None:
+def tell(story: Callable[[NodeContext], None], peers: int = 2) -> None:
     async def run() -> None:
         story(make_node(peers))
 
     asyncio.run(run())
 
 
-def doubt(node: Node, name: str) -> None:
+def doubt(node: NodeContext, name: str) -> None:
     """Nobody listens there any more."""
-    node.gossip.handle(Failed(node.gossip.clock(), name, REFUSED))
+    node.gossip.handle(PeerRequestFailed(node.gossip.clock(), name, REFUSED))
 
 
-def chosen(node: Node, model: str = "m", **asked: object) -> str:
+def chosen(node: NodeContext, model: str = "m", **asked: object) -> str:
     route = node.route(Request(model, **asked))  # type: ignore[arg-type] # the test names fields
     return route.node.instance_id if isinstance(route, Route) else route.value
 
 
 def test_a_peer_that_refuses_a_connection_is_not_chosen_from_then_on() -> None:
-    def story(node: Node) -> None:
+    def story(node: NodeContext) -> None:
         assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-1", "i-2"}
         node.lost("i-1", "refused")
         assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-2"}
@@ -43,7 +43,7 @@ def test_a_peer_that_refuses_a_connection_is_not_chosen_from_then_on() -> None:
 
 
 def test_a_suspect_serves_where_nobody_else_has_its_model() -> None:
-    def story(node: Node) -> None:
+    def story(node: NodeContext) -> None:
         meet(node, status_of(7, model="rare"))
         doubt(node, "i-7")
         doubt(node, "i-1")
@@ -54,7 +54,7 @@ def test_a_suspect_serves_where_nobody_else_has_its_model() -> None:
 
 
 def test_a_node_without_its_engine_serves_nothing_and_routes_to_others() -> None:
-    def story(node: Node) -> None:
+    def story(node: NodeContext) -> None:
         node.become(NodeState.DRAINING)
         assert node.status().to_json()["model"] == ""
         assert chosen(node) in ("i-1", "i-2")
@@ -64,7 +64,7 @@ def test_a_node_without_its_engine_serves_nothing_and_routes_to_others() -> None
 
 
 def test_only_what_is_a_nodes_fault_opens_its_breaker() -> None:
-    def story(node: Node) -> None:
+    def story(node: NodeContext) -> None:
         node.become(NodeState.STARTING)
         of_no_node = [
             judge_loss(By.ENGINE, "handoff"),
@@ -90,7 +90,7 @@ def test_only_what_is_a_nodes_fault_opens_its_breaker() -> None:
     tell(story, peers=1)
 
 
-def reason(node: Node) -> str:
+def reason(node: NodeContext) -> str:
     """Why i-1 is chosen, the only one that is ready."""
     route = node.route(Request("m", goes_on=True))
     assert isinstance(route, Route)
@@ -98,7 +98,7 @@ def reason(node: Node) -> str:
 
 
 def test_a_node_tells_what_its_engine_does() -> None:
-    def story(node: Node) -> None:
+    def story(node: NodeContext) -> None:
         load = Load(3, 1, 0.5, 0.02, 0.0)
         node.measured(load)
         assert node.load_of("i-0") == load

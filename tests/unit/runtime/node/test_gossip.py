@@ -12,14 +12,14 @@ from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
-from node_agent.core.membership import Changed, Membership, Tagged, Tempo
-from node_agent.core.node.discovery_schedule import TagReads
+from node_agent.core.membership import GossipConfig, MemberChanged, Membership, NodesDiscovered
+from node_agent.core.node.discovery_schedule import DiscoverySchedule
 from node_agent.core.node.status import Liveness, NodeStatus, Pool, TaggedNode
-from node_agent.ports import DoorRequest
+from node_agent.ports import ServerRequest
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.gossip import MEMBERS_TARGET, Gossip
 
-FAST = Tempo(probe_every_s=0.05, direct_s=0.02, whole_s=0.04, gossip_every_s=0.02, compare_after_news_s=0.2)
+FAST = GossipConfig(probe_every_s=0.05, direct_s=0.02, whole_s=0.04, gossip_every_s=0.02, compare_after_news_s=0.2)
 
 
 @dataclass
@@ -46,14 +46,14 @@ class Party:
         machine = Membership(status, bytes([number] * 6), b"key", clock(), lambda: 0.3, tempo=FAST)
         self.client = HttpClient()
         self.gossip = Gossip(machine, air, self.client, clock, Metrics())
-        self.heard: list[Changed] = []
+        self.heard: list[MemberChanged] = []
         self.gossip.changed = self.heard.append
         self.tag = TaggedNode(f"i-{number}", address, NodeState.READY)
         self.door = HttpServer(self._answer)
         self.asked = 0
         air.by_address[address] = self.gossip
 
-    async def _answer(self, request: DoorRequest) -> None:
+    async def _answer(self, request: ServerRequest) -> None:
         assert request.target == MEMBERS_TARGET
         self.asked += 1
         answer = self.gossip.question(request.body)
@@ -89,7 +89,7 @@ async def until(check: Callable[[], bool]) -> None:
 
 def test_a_tag_is_enough_for_two_nodes_to_know_each_other_and_one_that_ends_is_missed() -> None:
     async def story(one: Party, two: Party, air: Air) -> None:
-        one.gossip.handle(Tagged(one.gossip.clock(), [one.tag, two.tag]))
+        one.gossip.handle(NodesDiscovered(one.gossip.clock(), [one.tag, two.tag]))
         await until(lambda: one.holds(2) is two.holds(1) is Liveness.ALIVE)
         assert [change.after for change in one.heard] == [Liveness.ALIVE]
         await until(lambda: two.asked + one.asked > 0)  # their tables were compared over a door
@@ -103,7 +103,7 @@ def test_a_tag_is_enough_for_two_nodes_to_know_each_other_and_one_that_ends_is_m
 
 def test_a_network_without_datagrams_still_has_a_fleet() -> None:
     async def story(one: Party, two: Party, air: Air) -> None:
-        one.gossip.handle(Tagged(one.gossip.clock(), [two.tag]))
+        one.gossip.handle(NodesDiscovered(one.gossip.clock(), [two.tag]))
         await until(lambda: one.holds(2) is Liveness.ALIVE)
         air.deaf = True
         asked = two.asked
@@ -135,7 +135,7 @@ def test_an_ec2_that_does_not_answer_changes_nothing() -> None:
                 raise StoreUnavailable("RequestLimitExceeded")
             return [self.found]
 
-    class Reads(TagReads):
+    class Reads(DiscoverySchedule):
         """Waits that a test can wait for."""
 
         def __init__(self) -> None:

@@ -16,7 +16,7 @@ from node_agent.contract.tags import NodeTags, decode_tags
 from node_agent.core.node.lifecycle import Effect, EngineReady, Lifecycle, NoticeSeen, Retire, TermRequested, Tick
 from node_agent.reactor import Reactor
 from node_agent.runtime.node import state_publisher as publishing
-from node_agent.runtime.node.state_publisher import Publisher
+from node_agent.runtime.node.state_publisher import StatePublisher
 from node_agent.testing.fakes import MemoryInstances, MemoryRecords
 
 RECORD = NodeRecord("i-1", "z", "t", NodeState.STARTING, 7, 99)
@@ -42,7 +42,7 @@ class Flaky(MemoryInstances):
         await super().tag(instance_id, tags)
 
 
-def publish(story: Coroutine[Any, Any, None], publisher: Publisher) -> None:
+def publish(story: Coroutine[Any, Any, None], publisher: StatePublisher) -> None:
     async def run() -> None:
         running = asyncio.create_task(publisher.run())
         try:
@@ -55,7 +55,7 @@ def publish(story: Coroutine[Any, Any, None], publisher: Publisher) -> None:
 
 def test_tags_collapse_to_the_newest_and_every_step_is_told() -> None:
     instances, records = Flaky(0), MemoryRecords()
-    publisher = Publisher(RECORD, instances, records, lambda: 0.0)
+    publisher = StatePublisher(RECORD, instances, records, lambda: 0.0)
 
     async def story() -> None:
         publisher.publish(NodeTags("synkti", NodeState.STARTING), NodeState.STARTING, STARTED)
@@ -72,7 +72,7 @@ def test_tags_collapse_to_the_newest_and_every_step_is_told() -> None:
 
 def test_a_throttled_write_is_tried_again_until_it_is_written() -> None:
     instances, records = Flaky(2), MemoryRecords()
-    publisher = Publisher(RECORD, instances, records, lambda: 0.0)
+    publisher = StatePublisher(RECORD, instances, records, lambda: 0.0)
 
     async def story() -> None:
         publisher.publish(NodeTags("synkti", NodeState.READY), NodeState.READY, READY)
@@ -86,7 +86,7 @@ def test_a_throttled_write_is_tried_again_until_it_is_written() -> None:
 
 def test_an_older_incarnation_stops_writing_records() -> None:
     instances, records = Flaky(0), MemoryRecords()
-    publisher = Publisher(RECORD, instances, records, lambda: 0.0)
+    publisher = StatePublisher(RECORD, instances, records, lambda: 0.0)
 
     async def story() -> None:
         publisher.publish(None, NodeState.READY, READY)
@@ -102,7 +102,7 @@ def test_an_older_incarnation_stops_writing_records() -> None:
 
 def test_a_record_that_the_table_deleted_begins_anew_with_all_that_was_written() -> None:
     instances, records = Flaky(0), MemoryRecords()
-    publisher = Publisher(RECORD, instances, records, lambda: 0.0, lambda: 900.0)
+    publisher = StatePublisher(RECORD, instances, records, lambda: 0.0, lambda: 900.0)
     told = TimelineStep("interruption-notice", "eventbridge", 800.0)
 
     async def story() -> None:
@@ -127,7 +127,7 @@ def test_a_record_that_the_table_deleted_begins_anew_with_all_that_was_written()
 def test_a_node_that_does_nothing_for_a_day_renews_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "RENEW_EVERY_S", 0.0)
     records = MemoryRecords()
-    publisher = Publisher(RECORD, Flaky(0), records, lambda: 0.0, lambda: 5_000_000.0)
+    publisher = StatePublisher(RECORD, Flaky(0), records, lambda: 0.0, lambda: 5_000_000.0)
 
     async def story() -> None:
         publisher.publish(None, NodeState.READY, READY)
@@ -142,7 +142,7 @@ def test_a_node_that_does_nothing_for_a_day_renews_its_record(monkeypatch: pytes
 
 def test_without_a_table_tags_are_still_written() -> None:
     instances = Flaky(0)
-    publisher = Publisher(RECORD, instances, None, lambda: 0.0)
+    publisher = StatePublisher(RECORD, instances, None, lambda: 0.0)
 
     async def story() -> None:
         publisher.publish(NodeTags("synkti", NodeState.READY), NodeState.READY, READY)
@@ -211,7 +211,7 @@ class Absent(MemoryInstances):
 def test_an_ec2_that_is_away_holds_up_no_record_and_is_made_up_for() -> None:
     async def run() -> None:
         instances, records = Absent(), MemoryRecords()
-        publisher = Publisher(RECORD, instances, records, lambda: 0.0)
+        publisher = StatePublisher(RECORD, instances, records, lambda: 0.0)
         running = asyncio.create_task(publisher.run())
         publisher.publish(DRAINING, NodeState.DRAINING, STARTED)
         publisher.keep_drain(DRAIN)
@@ -243,7 +243,7 @@ class LockedTable(MemoryRecords):
 def test_a_table_that_is_away_holds_up_no_tags_and_nothing_of_its_story_is_lost() -> None:
     async def run() -> None:
         instances, records = Flaky(0), LockedTable()
-        publisher = Publisher(RECORD, instances, records, lambda: 0.0)
+        publisher = StatePublisher(RECORD, instances, records, lambda: 0.0)
         running = asyncio.create_task(publisher.run())
         publisher.publish(NodeTags("synkti", NodeState.STARTING), NodeState.STARTING, STARTED)
         publisher.publish(NodeTags("synkti", NodeState.READY), NodeState.READY, READY)

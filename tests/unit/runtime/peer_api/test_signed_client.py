@@ -12,10 +12,10 @@ import pytest
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, CLOCK_HELPS, Doorkeeper, sign
+from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, CLOCK_HELPS, RequestVerifier, sign
 from node_agent.core.node.peer_clocks import PeerClocks
-from node_agent.ports import DoorRequest
-from node_agent.runtime.peer_api.signed_client import SignedHttp
+from node_agent.ports import ServerRequest
+from node_agent.runtime.peer_api.signed_client import SignedClient
 
 KEY = b"cluster key"
 
@@ -26,10 +26,10 @@ class Peer:
     def __init__(self, ahead_s: float, honest: bool = True) -> None:
         self.ahead_s = ahead_s
         self.honest = honest
-        self.doorkeeper = Doorkeeper(KEY, door="d1")
+        self.doorkeeper = RequestVerifier(KEY, door="d1")
         self.answers: list[str] = []
 
-    async def __call__(self, request: DoorRequest) -> None:
+    async def __call__(self, request: ServerRequest) -> None:
         stamp, now = request.headers.get(AUTH_HEADER.encode(), b"").decode(), time.time() + self.ahead_s
         why = self.doorkeeper.refusal(stamp, request.method, request.target, request.body, now)
         self.answers.append(why or "welcome")
@@ -47,7 +47,7 @@ def tell(peer: Peer, story: Callable[[Callable[[str], Coroutine[Any, Any, int]]]
         address = Address("127.0.0.1", listener.getsockname()[1])
         server, plain = HttpServer(peer), HttpClient()
         await server.start(listener)
-        client = SignedHttp(plain, PeerClocks(KEY), time.time)
+        client = SignedClient(plain, PeerClocks(KEY), time.time)
 
         async def ask(body: str) -> int:
             """As the node's tasks do it: signed by the node's own clock."""

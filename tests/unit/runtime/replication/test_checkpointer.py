@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from node_agent.contract.table_schema import StreamRecord
-from node_agent.core.replication.replica_store import Keeper
+from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.runtime.replication import checkpointer as checkpointing
 from node_agent.runtime.replication.checkpointer import Checkpointer
 from node_agent.testing.fakes import MemoryCheckpoints
@@ -31,6 +31,6 @@ def test_whether_a_stream_was_left_is_known_in_time_or_not_known(
 
     async def story() -> bool | object | None:
         async with asyncio.timeout(10):
-            return await Checkpointer(make_node(0), Keeper(), store).find(STREAM)
+            return await Checkpointer(make_node(0), ReplicaStore(), store).find(STREAM)
 
     assert asyncio.run(story()) is (None if isinstance(store, Silent) else False)

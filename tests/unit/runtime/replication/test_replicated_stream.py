@@ -14,17 +14,17 @@ from node_agent.core.common.address import Address
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.replication import protocol
 from node_agent.core.replication.protocol import APPEND, FINISH, FORGET, OPEN
-from node_agent.core.replication.replica_store import FULL, GAP, MAX_OPENING_BYTES, STALE, TOO_LARGE, Keeper
+from node_agent.core.replication.replica_store import FULL, GAP, MAX_OPENING_BYTES, STALE, TOO_LARGE, ReplicaStore
 from node_agent.core.replication.replicated_log import (
     JOURNAL_TOO_LARGE,
     MAX_REOPENS,
     OPENING_TOO_LARGE,
     Closing,
-    WriteAhead,
+    ReplicatedLog,
 )
-from node_agent.ports import JournalLink, LinkOwner
-from node_agent.runtime.replication.manager import _LOOK_FOR_ROOM_EVERY, Keepers
-from node_agent.runtime.replication.replicated_stream import KeptStream
+from node_agent.ports import LinkListener, ReplicaLink
+from node_agent.runtime.replication.manager import _LOOK_FOR_ROOM_EVERY, ReplicationManager
+from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 from node_agent.testing.fakes import MemoryRequest
 from tests.unit.runtime.a_node import make_node
 
@@ -33,7 +33,7 @@ from tests.unit.runtime.a_node import make_node
 class Link:
     """A keeper that acknowledges when it is told to."""
 
-    owner: LinkOwner
+    owner: LinkListener
     sent: list[tuple[int, bytes]] = field(default_factory=list)
     receipts: list[Any] = field(default_factory=list)
     is_late: bool = False
@@ -66,15 +66,15 @@ class Stage:
     client: MemoryRequest = field(default_factory=MemoryRequest)
     fenced: int = 0
 
-    def connect(self, address: Address, owner: LinkOwner) -> JournalLink:
+    def connect(self, address: Address, owner: LinkListener) -> ReplicaLink:
         self.links[address.host] = Link(owner)
         return self.links[address.host]
 
-    def begin(self) -> KeptStream:
+    def begin(self) -> ReplicatedStream:
         node = make_node(self.peers)
-        self.own = Keeper()
-        self.keepers = Keepers(node, self, self.own, self.wanted)
-        stream = self.keepers.begin(WriteAhead("s", Epoch(1, "i-0"), b"opening"), None)
+        self.own = ReplicaStore()
+        self.keepers = ReplicationManager(node, self, self.own, self.wanted)
+        stream = self.keepers.begin(ReplicatedLog("s", Epoch(1, "i-0"), b"opening"), None)
         stream.deliver = self.client.write
         stream.fenced = self._fence
         return stream
@@ -87,13 +87,13 @@ class Stage:
             link.acknowledge()
 
 
-def write(stream: KeptStream, *events: bytes) -> None:
+def write(stream: ReplicatedStream, *events: bytes) -> None:
     for event in events:
         stream.ahead.log += event + b"\n"
         stream.write(stream.ahead.seq + 1, event)
 
 
-def tell(story: Callable[[Stage, KeptStream], Any], peers: int = 2, wanted: int = 2) -> None:
+def tell(story: Callable[[Stage, ReplicatedStream], Any], peers: int = 2, wanted: int = 2) -> None:
     async def run() -> None:
         played = Stage(peers, wanted)
         told = story(played, played.begin())
@@ -104,7 +104,7 @@ def tell(story: Callable[[Stage, KeptStream], Any], peers: int = 2, wanted: int 
 
 
 def test_an_event_follows_its_line_at_all_keepers() -> None:
-    def story(stage: Stage, stream: KeptStream) -> None:
+    def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one", b"two")
         one, other = stage.links.values()
@@ -119,7 +119,7 @@ def test_an_event_follows_its_line_at_all_keepers() -> None:
 
 
 def test_what_is_kept_at_once_goes_together() -> None:
-    def story(stage: Stage, stream: KeptStream) -> None:
+    def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one", b"two")
         for link in stage.links.values():
@@ -131,7 +131,7 @@ def test_what_is_kept_at_once_goes_together() -> None:
 
 
 def test_what_has_no_line_goes_behind_what_waits_and_at_once_where_nothing_does() -> None:
-    def story(stage: Stage, stream: KeptStream) -> None:
+    def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
         stream.write(1, b"behind")
@@ -145,7 +145,7 @@ def test_what_has_no_line_goes_behind_what_waits_and_at_once_where_nothing_does(
 
 
 def test_without_keepers_an_event_goes_at_once() -> None:
-    def story(stage: Stage, stream: KeptStream) -> None:
+    def story(stage: Stage, stream: ReplicatedStream) -> None:
         write(stream, b"one", b"two")
         assert stage.client.sent == [b"one", b"two"]
 
@@ -154,7 +154,7 @@ def test_without_keepers_an_event_goes_at_once() -> None:
 
 
 def test_a_keeper_that_lags_keeps_nothing_back() -> None:
-    def story(stage: Stage, stream: KeptStream) -> None:
+    def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
         one, other = stage.links.values()
@@ -166,7 +166,7 @@ def test_a_keeper_that_lags_keeps_nothing_back() -> None:
 
 
 def test_a_keeper_that_lags_is_replaced_at_once() -> None:
-    def story(stage: Stage, stream: KeptStream) -> None:
+    def story(stage: Stage, stream: ReplicatedStream) -> None:
         first = set(stage.links)
         for link in list(stage.links.values()):
             link.lag()
@@ -178,7 +178,7 @@ def test_a_keeper_that_lags_is_replaced_at_once() -> None:
 
 
 def test_a_keeper_that_is_lost_keeps_nothing_back() -> None:
-    def story(stage: Stage, stream: KeptStream) -> None:
+    def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
         one, other = stage.links.values()
@@ -190,7 +190,7 @@ def test_a_keeper_that_is_lost_keeps_nothing_back() -> None:
 
 
 def test_once_the_stream_is_somebody_elses_nothing_more_is_delivered() -> None:
-    async def story(stage: Stage, stream: KeptStream) -> None:
+    async def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
         draining = asyncio.ensure_future(stream.drained())
@@ -206,7 +206,7 @@ def test_once_the_stream_is_somebody_elses_nothing_more_is_delivered() -> None:
 
 
 def test_the_end_waits_for_what_waits() -> None:
-    async def story(stage: Stage, stream: KeptStream) -> None:
+    async def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
         draining = asyncio.ensure_future(stream.drained())
@@ -223,7 +223,7 @@ def test_the_end_waits_for_what_waits() -> None:
 
 
 def test_a_journal_whose_client_may_come_back_stays_here_too_and_is_copied_when_this_node_goes() -> None:
-    async def story(stage: Stage, stream: KeptStream) -> None:
+    async def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
         stage.acknowledge()
@@ -254,7 +254,7 @@ def test_a_peer_whose_link_ends_at_once_is_not_asked_again_at_once(why: str, wor
                 link.acknowledge()
             link.owner.lost(why)
 
-        def connect(address: Address, owner: LinkOwner) -> JournalLink:
+        def connect(address: Address, owner: LinkListener) -> ReplicaLink:
             nonlocal asked
             asked += 1
             link = Link(owner)
@@ -274,7 +274,7 @@ def test_a_peer_whose_link_ends_at_once_is_not_asked_again_at_once(why: str, wor
 
 
 def test_a_link_that_worked_for_some_time_is_made_anew_at_once() -> None:
-    async def story(stage: Stage, stream: KeptStream) -> None:
+    async def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         before = dict(stage.links)
         stage.keepers.lost("i-1", "eof", worked_s=60.0)
@@ -284,9 +284,9 @@ def test_a_link_that_worked_for_some_time_is_made_anew_at_once() -> None:
 
 
 def test_a_request_too_large_to_be_kept_is_sent_to_nobody_and_counted() -> None:
-    def story(stage: Stage, stream: KeptStream) -> None:
+    def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.links.clear()
-        large = stage.keepers.begin(WriteAhead("l", Epoch(1, "i-0"), b"o" * (MAX_OPENING_BYTES + 1)), None)
+        large = stage.keepers.begin(ReplicatedLog("l", Epoch(1, "i-0"), b"o" * (MAX_OPENING_BYTES + 1)), None)
         large.deliver = stage.client.write
         write(large, b"one")
         assert all(link.sent == [] for link in stage.links.values())
@@ -299,7 +299,7 @@ def test_a_request_too_large_to_be_kept_is_sent_to_nobody_and_counted() -> None:
 
 
 def test_a_journal_that_outgrows_its_keepers_is_the_loss_of_its_stream_alone_and_said() -> None:
-    def story(stage: Stage, stream: KeptStream) -> None:
+    def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         said: list[str] = []
         stream.unkept = lambda: said.append(stream.ahead.unkept)
@@ -317,7 +317,7 @@ def test_a_journal_that_outgrows_its_keepers_is_the_loss_of_its_stream_alone_and
 
 
 def test_a_keeper_without_room_is_asked_again_after_some_time_and_one_that_loses_all_is_not() -> None:
-    def story(stage: Stage, stream: KeptStream) -> None:
+    def story(stage: Stage, stream: ReplicatedStream) -> None:
         full, forgetful = stage.links.values()
         full.owner.refused(stream.handle, FULL)
         forgetful.acknowledge()
@@ -343,7 +343,7 @@ def test_a_keeper_without_room_is_asked_again_after_some_time_and_one_that_loses
     ],
 )
 def test_keepers_are_told_how_a_stream_ends(how: Closing, said: tuple[int, int], kept_here: int) -> None:
-    def story(stage: Stage, stream: KeptStream) -> None:
+    def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         stream.close(how)
         assert [link.last for link in stage.links.values()] == [said, said]

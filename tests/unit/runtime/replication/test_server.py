@@ -14,23 +14,23 @@ import pytest
 from local.aws import free_port
 from node_agent.adapters import replication_client
 from node_agent.adapters.http_server import HttpServer, bind
-from node_agent.adapters.replication_client import TURNED_AWAY, TcpJournalLinks, TcpLink
+from node_agent.adapters.replication_client import TURNED_AWAY, TcpReplicaLink, TcpReplicaLinks
 from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import Doorkeeper, nonce_of, tell_clock
+from node_agent.core.common.request_auth import RequestVerifier, nonce_of, tell_clock
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.node.peer_clocks import PeerClocks
 from node_agent.core.replication.protocol import APPEND, CLOCK_PREFACE, FORGET, MAX_PREFACE_BYTES, OPEN, PREFACE, encode
-from node_agent.core.replication.replica_store import LIFE_S, UNREADABLE, Keeper
-from node_agent.ports import DoorRequest
+from node_agent.core.replication.replica_store import LIFE_S, UNREADABLE, ReplicaStore
+from node_agent.ports import ServerRequest
 from node_agent.runtime.replication import server
-from node_agent.runtime.replication.server import JournalDoor
+from node_agent.runtime.replication.server import ReplicationServer
 
 KEY = b"cluster key"
 NOW = 1000.0
 LAG_S = 5.0
 
 
-async def http(request: DoorRequest) -> None:
+async def http(request: ServerRequest) -> None:
     request.respond(200, b"http")
 
 
@@ -38,16 +38,16 @@ class Ends:
     """A door on a free port, and links to it. heard: receipts and refusals as they came; why: a link was lost."""
 
     def __init__(self) -> None:
-        self.keeper = Keeper()
-        self.journals = JournalDoor(self.keeper, Doorkeeper(KEY), lambda: NOW)
+        self.keeper = ReplicaStore()
+        self.journals = ReplicationServer(self.keeper, RequestVerifier(KEY), lambda: NOW)
         self.listener = bind("127.0.0.1", 0, "peer door")
         self.address = Address("127.0.0.1", self.listener.getsockname()[1])
         self.server = HttpServer(http, other=self.journals.other())
         self.heard: asyncio.Queue[object] = asyncio.Queue()
         self.why: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def link(self, key: bytes = KEY, at: float = NOW, address: Address | None = None) -> TcpLink:
-        return TcpJournalLinks(key, lambda: at, LAG_S, "127.0.0.1").connect(address or self.address, self)
+    def link(self, key: bytes = KEY, at: float = NOW, address: Address | None = None) -> TcpReplicaLink:
+        return TcpReplicaLinks(key, lambda: at, LAG_S, "127.0.0.1").connect(address or self.address, self)
 
     async def until(self, check: Callable[[], bool]) -> None:
         """The deadline is the story's."""
@@ -56,7 +56,7 @@ class Ends:
                 return
             await asyncio.sleep(0)
 
-    # LinkOwner
+    # LinkListener
 
     def acknowledged(self, receipts: Sequence[object]) -> None:
         for receipt in receipts:
@@ -139,7 +139,7 @@ def test_a_stranger_and_a_recording_are_refused(key: bytes, at: float) -> None:
 def test_a_keeper_with_another_clock_is_greeted_in_its_own_time(skew_s: float) -> None:
     async def story(ends: Ends) -> None:
         clocks = PeerClocks(KEY)
-        links = TcpJournalLinks(KEY, lambda: NOW - skew_s, LAG_S, "127.0.0.1", clocks)
+        links = TcpReplicaLinks(KEY, lambda: NOW - skew_s, LAG_S, "127.0.0.1", clocks)
         for number in range(2):  # the second one needs no refusal any more
             link = links.connect(ends.address, ends)
             link.send(opened(), number)
@@ -167,7 +167,7 @@ def test_a_keeper_that_only_ever_says_its_time_is_lost_after_the_second_time() -
 
         server = await asyncio.start_server(door, "127.0.0.1", 0)
         address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
-        TcpJournalLinks(KEY, lambda: NOW, LAG_S, "127.0.0.1", PeerClocks(KEY)).connect(address, ends).send(opened())
+        TcpReplicaLinks(KEY, lambda: NOW, LAG_S, "127.0.0.1", PeerClocks(KEY)).connect(address, ends).send(opened())
         assert await ends.why == TURNED_AWAY
         assert connections == 2
         server.close()

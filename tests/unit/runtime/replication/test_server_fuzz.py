@@ -15,10 +15,10 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.adapters.replication_client import Greeting, TcpJournalLinks, TcpLink
+from node_agent.adapters.replication_client import Handshake, TcpReplicaLink, TcpReplicaLinks
 from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import Doorkeeper
-from node_agent.core.replication.ack_batches import Batches
+from node_agent.core.common.request_auth import RequestVerifier
+from node_agent.core.replication.ack_batches import AckBatches
 from node_agent.core.replication.protocol import (
     ACK,
     APPEND,
@@ -29,18 +29,18 @@ from node_agent.core.replication.protocol import (
     OPEN,
     PREFACE,
     REFUSED,
-    Opener,
-    Sealer,
+    FrameReader,
+    FrameWriter,
+    derive_connection_key,
     encode,
-    session_key,
 )
-from node_agent.core.replication.replica_store import Keeper
-from node_agent.runtime.replication.server import JournalConnection, JournalDoor
+from node_agent.core.replication.replica_store import ReplicaStore
+from node_agent.runtime.replication.server import ReplicationConnection, ReplicationServer
 
 KEY = b"cluster key"
 NOW = 1000.0
 ADDRESS = Address("127.0.0.1", 1)
-LINKS = TcpJournalLinks(KEY, lambda: NOW, lag_s=1.0)
+LINKS = TcpReplicaLinks(KEY, lambda: NOW, lag_s=1.0)
 ROOM = 64 * 1024
 UINT32 = st.integers(0, 2**32 - 1)
 CUTS = st.lists(st.integers(1, 400), max_size=20)
@@ -86,21 +86,21 @@ def in_a_loop(story: Callable[[], None]) -> None:
 # the keeper's side
 
 
-def connection() -> tuple[JournalConnection, Wire, Keeper]:
-    keeper, wire = Keeper(max_bytes=ROOM), Wire()
-    return JournalConnection(JournalDoor(keeper, Doorkeeper(KEY), lambda: NOW), wire), wire, keeper
+def connection() -> tuple[ReplicationConnection, Wire, ReplicaStore]:
+    keeper, wire = ReplicaStore(max_bytes=ROOM), Wire()
+    return ReplicationConnection(ReplicationServer(keeper, RequestVerifier(KEY), lambda: NOW), wire), wire, keeper
 
 
-def greeted() -> tuple[JournalConnection, Wire, Keeper, Sealer, Opener]:
+def greeted() -> tuple[ReplicationConnection, Wire, ReplicaStore, FrameWriter, FrameReader]:
     """A connection of a peer, and the peer's own halves of it."""
     at_keeper, wire, keeper = connection()
     greeting = LINKS.greeting(ADDRESS)
     at_keeper.data_received(PREFACE + greeting.stamp.encode() + b"\n")
     line, _, rest = wire.written.partition(b"\n")
     assert not rest
-    key = session_key(KEY, greeting.nonce, line.removeprefix(PREFACE).decode())
+    key = derive_connection_key(KEY, greeting.nonce, line.removeprefix(PREFACE).decode())
     wire.written = b""
-    return at_keeper, wire, keeper, Sealer(key, b"owner"), Opener(key, b"keeper")
+    return at_keeper, wire, keeper, FrameWriter(key, b"owner"), FrameReader(key, b"keeper")
 
 
 @given(st.one_of(st.binary(max_size=2_000), st.binary(max_size=600).map(lambda rest: PREFACE + rest)), CUTS)
@@ -194,7 +194,7 @@ def test_a_frame_that_is_not_this_peers_ends_the_connection_and_nothing_else(
 
 @dataclass
 class Owner:
-    """A LinkOwner; said: how often it was told that the link is lost."""
+    """A LinkListener; said: how often it was told that the link is lost."""
 
     refusals: list[tuple[int, str]] = field(default_factory=list)
     receipts: list[object] = field(default_factory=list)
@@ -213,10 +213,10 @@ class Owner:
         self.said.append(why)
 
 
-def linked(owner: Owner) -> tuple[TcpLink, Wire, Greeting]:
+def linked(owner: Owner) -> tuple[TcpReplicaLink, Wire, Handshake]:
     """A link whose connection was just made."""
     wire = Wire()
-    link = TcpLink(ADDRESS, None, LINKS, Batches(1.0), owner)
+    link = TcpReplicaLink(ADDRESS, None, LINKS, AckBatches(1.0), owner)
     greeting = link._greeting
     link._connecting.cancel()
     link.connection_made(wire)
@@ -248,7 +248,7 @@ def test_whatever_a_keeper_answers_nothing_is_acknowledged_that_was_not_sent(
         owner = Owner()
         link, _, greeting = linked(owner)
         link.data_received(PREFACE + b"nonce\n")
-        sealer = Sealer(session_key(KEY, greeting.nonce, "nonce"), b"keeper")
+        sealer = FrameWriter(derive_connection_key(KEY, greeting.nonce, "nonce"), b"keeper")
         link.send(encode(APPEND, 1, 1, b"x\n"), "receipt")
         link._flush()
         sealed = b"".join(sealer.seal(b"".join(messages)) for messages in frames)
