@@ -37,22 +37,22 @@ class Kind:
 KINDS = (
     Kind("notice", faults.notice),
     Kind("short-notice", faults.short_notice),
-    Kind("mass-notice", faults.notice, victims=4, leaves=3),
+    Kind("mass-notice", faults.notice, targets=4, leaves=3),
     Kind("rebalance-then-notice", faults.rebalance),
     Kind("sigterm", faults.sigterm),
     Kind("sigkill", faults.kill, sudden=True),
     Kind("entry-kill", faults.kill, most_of="synkti_streams_open", sudden=True),
     Kind("keeper-kill", faults.kill, most_of="synkti_kept_bytes", sudden=True),
-    Kind("pool-kill", faults.kill, victims=2, sudden=True),
+    Kind("pool-kill", faults.kill, targets=2, sudden=True),
     Kind("sigstop", faults.freeze, sudden=True),
     Kind("sigstop-sigcont", faults.freeze_and_thaw, sudden=True),
     Kind("engine-sigkill", faults.engine_kill, most_of="synkti_engine_requests"),
     Kind("engine-core-sigkill", faults.engine_core_kill, most_of="synkti_engine_requests"),
     Kind("engine-sigterm", faults.engine_term, most_of="synkti_engine_requests"),
     Kind("engine-sigstop", faults.engine_stop, most_of="synkti_engine_requests"),
-    Kind("network-cut", faults.cut, victims=2, needs_namespace=True),
-    Kind("odd-tag", outside.odd_tag, victims=0, needs_namespace=True),
-    Kind("aws-away", outside.aws_away, victims=0),
+    Kind("network-cut", faults.cut, targets=2, needs_namespace=True),
+    Kind("odd-tag", outside.odd_tag, targets=0, needs_namespace=True),
+    Kind("aws-away", outside.aws_away, targets=0),
     Kind("metadata-away", outside.metadata_away),
     Kind("skewed-clock", faulty.skewed_clock, sudden=True),
     Kind("dead-replica-link", faulty.dead_replica_link, most_of="synkti_kept_bytes", sudden=True),
@@ -63,8 +63,8 @@ KINDS = (
     Kind("preempted-streams", faulty.crowded_engine, most_of="synkti_engine_requests", engines=(VLLM,)),
     Kind("long-step", faulty.long_step, most_of="synkti_engine_requests", engines=(SIM,)),
     Kind("engine-errors", faulty.engine_errors, most_of="synkti_engine_requests", engines=(SIM,)),
-    Kind("poisonous-prompt", unanswerable.poisonous_prompt, victims=0, engines=(SIM,)),
-    Kind("request-that-fails", unanswerable.request_that_fails, victims=0, engines=(SIM,)),
+    Kind("poisonous-prompt", unanswerable.poisonous_prompt, targets=0, engines=(SIM,)),
+    Kind("request-that-fails", unanswerable.request_that_fails, targets=0, engines=(SIM,)),
     Kind("stalled-readers", hostile.stalled_readers),
     Kind("flood", hostile.flood),
     Kind("half-sent-bodies", hostile.half_sent_bodies),
@@ -91,10 +91,10 @@ class FailureBudget:
         """Wait until the strike keeps to it, and count it."""
         if not kind.sudden:
             return
-        over = self._recent() + kind.victims - self.MOST_AT_ONCE
+        over = self._recent() + kind.targets - self.MOST_AT_ONCE
         if over > 0:
             await asyncio.sleep(self._at[over - 1] + self.NOTICED_WITHIN_S - self._clock())
-        self._at += [self._clock()] * kind.victims
+        self._at += [self._clock()] * kind.targets
 
     def _recent(self) -> int:
         self._at = [at for at in self._at if self._clock() - at < self.NOTICED_WITHIN_S]
@@ -117,4 +117,4 @@ async def targets(fleet: ChaosFleet, kind: Kind, random: Random) -> list[Emulate
         figures = [(await fleet.figure(machine, kind.most_of), machine.instance_id) for machine in calm]
         worst = max(figures, default=(0.0, ""))[1]
         return [machine for machine in calm if machine.instance_id == worst]
-    return random.sample(calm, min(kind.victims, len(calm)))
+    return random.sample(calm, min(kind.targets, len(calm)))

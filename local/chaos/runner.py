@@ -205,13 +205,13 @@ async def _strike(chaos: Chaos, random: Random, kinds: Sequence[Kind], interrupt
             break
         await asyncio.sleep(random.uniform(*_EVERY_S))
         leaves = chaos.scale.least_calm if kind.leaves is None else kind.leaves
-        least = leaves + kind.victims - 1
+        least = leaves + kind.targets - 1
         if least >= chaos.scale.nodes:
             continue
         await fleet.until("nodes are calm again", lambda: len(fleet.calm) > least, chaos.engine.ready_within_s)  # noqa: B023 # awaited here
         await losses.room_for(kind)
         chosen = await targets(fleet, kind, random)
-        if len(chosen) < kind.victims:
+        if len(chosen) < kind.targets:
             continue
         ids = {machine.instance_id for machine in chosen}
         fleet.struck |= ids

@@ -30,7 +30,7 @@ from node_agent.contract.errors import InvalidTransition
 from node_agent.contract.states import NodeState
 
 CLOSE_CLIENTS_BEFORE_S = 5.0
-"""When before the deadline the clients still connected here are told to resume elsewhere (DESIGN section 6)."""
+"""When before the deadline the clients still connected here are told to resume elsewhere."""
 
 RETIRE_BEFORE_S = 3.0
 """When before the deadline the engine stops and the tags go, whatever still runs: tags take a call to EC2."""

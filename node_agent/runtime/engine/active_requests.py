@@ -89,7 +89,7 @@ class EngineCall(ResponseProxy):
         *,
         durable: bool,
         own: bool,
-        inter_token_timeout_s: float,
+        silence_s: float,
         turn: Turn | None,
     ) -> None:
         super().__init__(exchange)
@@ -107,7 +107,7 @@ class EngineCall(ResponseProxy):
         self.max_tokens = max_tokens
         self.body_bytes = body_bytes
         self.own = own
-        self.silence_s = inter_token_timeout_s
+        self.silence_s = silence_s
         self.is_paused = False
         self.is_overtaken = False
         self.handed_off = False
@@ -244,7 +244,7 @@ class EngineCalls:
         headers: Mapping[str, str],
         body: bytes,
         max_tokens: int | None,
-        inter_token_timeout_s: float,
+        silence_s: float,
         *,
         own: bool = False,
         turn: Turn | None = None,
@@ -265,7 +265,7 @@ class EngineCalls:
             headers.get("x-request-id", ""),
             durable=headers.get(_DURABILITY) != NOT_DURABLE,
             own=own,
-            silence_s=inter_token_timeout_s,
+            silence_s=silence_s,
             turn=turn,
         )
         self._served[served.key] = served
