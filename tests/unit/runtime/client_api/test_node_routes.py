@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from node_agent.core.openai import routes
-from node_agent.runtime.client_api.node_routes import OwnRoutes
+from node_agent.runtime.client_api.node_routes import NodeRoutes
 
 
 def test_each_own_route_has_a_handler_and_each_handler_a_route() -> None:
     unused: Any = None
-    assert set(OwnRoutes(unused, unused, unused).handlers) == set(routes.OWN)
+    assert set(NodeRoutes(unused, unused, unused).handlers) == set(routes.OWN)
