@@ -26,7 +26,7 @@ from node_agent.core.replication import replica_store as keeping
 from node_agent.core.replication.placement import RANKS, rendezvous_rank
 from node_agent.core.replication.replica_store import JournalSnapshot, ReplicaStore
 from node_agent.core.replication.replicated_log import ReplicatedLog
-from node_agent.core.streams.factory import Machine, restore_stream
+from node_agent.core.streams.factory import StreamMachine, restore_stream
 from node_agent.ports import ExchangeLost, Http
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.replication.checkpointer import Checkpointer
@@ -49,7 +49,7 @@ class JournalBehind(TransientError):
 class Takeover:
     """A stream as its new owner has it; replay: the events that the client lacks; durable: as its client wants it."""
 
-    machine: Machine
+    machine: StreamMachine
     ahead: ReplicatedLog
     replay: bytes
     request_id: str | None
