@@ -108,9 +108,7 @@ def client_error(code: str) -> Exception:
 @pytest.fixture
 def journal(fleet: DeployedFleet, monkeypatch: pytest.MonkeyPatch) -> MemorySsm:
     """The SSM that knows the first node."""
-    memory = MemorySsm(
-        fleet.ids[0], "2026-11-24T10:00:00 synkti: ready\n2026-11-24T10:00:01 synkti: [more]\n"
-    )
+    memory = MemorySsm(fleet.ids[0], "2026-11-24T10:00:00 synkti: ready\n2026-11-24T10:00:01 synkti: [more]\n")
     before = Account._client
 
     def client(self: Account, service: str, connections: int = 10) -> Any:
