@@ -169,8 +169,8 @@ class _World:
         self.journal.instance_id = ids[0]
         self.journal.said = (
             "2026-11-24T10:02:11+0000 ip-10-71-3-9 synkti-boot[812]: [96.20 s] synkti: the agent starts\n"
-            "2026-11-24T10:03:40+0000 ip-10-71-3-9 synkti-node[1203]: the engine answers\n"
-            "2026-11-24T10:03:40+0000 ip-10-71-3-9 synkti-node[1203]: ready\n"
+            "2026-11-24T10:03:40+0000 ip-10-71-3-9 synkti[1203]: the engine answers\n"
+            "2026-11-24T10:03:40+0000 ip-10-71-3-9 synkti[1203]: ready\n"
         )
         pattern = '{"source": ["aws.ec2", "synkti.drill"]}'
         boto3.client("events").put_rule(Name="synkti-events-node-interrupted", EventPattern=pattern)
