@@ -126,7 +126,7 @@ class PeerApi:
     async def _pass_on(self, request: ServerRequest, target: str) -> None:
         limit = request.headers.get(MAX_TOKENS_HEADER.encode())
         max_tokens = int(limit) if limit is not None and limit.isdigit() else None
-        headers = client_headers.to_engine(request.headers)
+        headers = client_headers.engine_headers(request.headers)
         if (request_id := request.headers.get(b"x-request-id")) is not None:
             headers["x-request-id"] = request_id.decode("latin-1")
         if (durability := request.headers.get(DURABILITY_HEADER)) is not None:
@@ -164,12 +164,12 @@ class PeerApi:
             await response.pipe(shown.write)
             last = b""
         except ExchangeLost as lost:
-            last = b"\n\n" + sse.named(LOST_EVENT, lost.why.encode())  # the blank line ends what came half
+            last = b"\n\n" + sse.named_event(LOST_EVENT, lost.why.encode())  # the blank line ends what came half
         request.end(last)
 
     async def _whole(self, request: ServerRequest, response: Response) -> None:
         body = await response.read_all(MAX_ANSWER_BYTES)
-        content_type, more = response.headers.get(b"content-type", b""), client_headers.to_client(response.headers)
+        content_type, more = response.headers.get(b"content-type", b""), client_headers.client_headers(response.headers)
         request.respond(response.status, body, content_type, [*self._told(), *more])
 
     def _told(self) -> list[tuple[bytes, bytes]]:

@@ -111,7 +111,7 @@ def test_a_peers_signs_of_life_are_not_for_the_client(sign: bytes) -> None:
         ([TOKEN, TOKEN], None, "eof"),
         ([TOKEN, TOKEN[:20]], None, "eof"),
         ([TOKEN], "reset", "reset"),
-        ([TOKEN, b"\n\n" + sse.named(LOST_EVENT, b"silence")], None, "silence"),
+        ([TOKEN, b"\n\n" + sse.named_event(LOST_EVENT, b"silence")], None, "silence"),
     ],
     ids=["a clean end", "half an event", "a reset", "a peer's word"],
 )
@@ -128,7 +128,7 @@ def test_one_that_is_lost_midway_ends_with_an_explicit_error(
 
 @pytest.mark.parametrize(
     "lost",
-    [Stream(), Stream(then="eof"), Stream(b"\n\n" + sse.named(LOST_EVENT, b"reset"))],
+    [Stream(), Stream(then="eof"), Stream(b"\n\n" + sse.named_event(LOST_EVENT, b"reset"))],
     ids=["empty", "eof", "word"],
 )
 def test_one_that_is_lost_before_its_first_byte_is_asked_elsewhere(lost: Stream) -> None:

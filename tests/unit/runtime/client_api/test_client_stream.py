@@ -151,7 +151,7 @@ def run(
             ReplicatedLog("s", Epoch(1, "i-0"), b"o"), None, durable=False
         )
         machine = ChunkStream(generation, "s")
-        reply = SseResponse(client, "s", generation.kind.value, StreamReader(uses_ids=True))
+        reply = SseResponse(client, "s", generation.route.value, StreamReader(wants_event_ids=True))
         stream = ClientStream(node, engines, machine, kept, reply, Request("m"))  # type: ignore[arg-type] # plays Engines
         running = asyncio.ensure_future(stream.run(Route(node.status(), "prefix")))
         if during is not None:
@@ -383,7 +383,7 @@ def test_engines_without_room_are_a_429() -> None:
 
 
 def test_a_request_that_ends_two_engines_ends_no_third() -> None:
-    word = sse.named(b"synkti-lost", b"engine-died 4 alone")
+    word = sse.named_event(b"synkti-lost", b"engine-died 4 alone")
     engines = in_turn(lambda: Part(then="engine-died 1 alone"), lambda: Part(word))
     _, body, _ = run(engines, peers=9)
     assert len(engines.opened) == 2
