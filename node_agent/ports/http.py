@@ -14,10 +14,8 @@ from node_agent.core.common.address import Address
 class ExchangeLost(TransientError):
     """The other side did not answer, or not to the end.
 
-    Args:
-        why: one word, or as `core/failure/report` writes it: refused, unreachable, reset, eof, silence, broken,
-            too-large.
-        passed_on: True where a peer reports the loss of its engine; False where this exchange itself was lost.
+    why: in a word, or as `core/failure/report` writes it: refused, unreachable, reset, eof, silence, broken, too-large.
+    passed_on: whether a peer says so of its engine; else it is of the exchange itself.
     """
 
     def __init__(self, why: str, *, passed_on: bool = False) -> None:
@@ -30,7 +28,7 @@ class Response(Protocol):
     """A request that was sent, and the response to it as it arrives. Always `close()` it.
 
     status, headers: known once `head` has returned; names of headers are in lower case. began_at, heard_at: loop time
-    of the first and of the last bytes, 0 before any; pieces: how many times bytes arrived, about once a token.
+    of the first and of the last bytes, 0 before any; pieces: how many times some came, about once a token.
     """
 
     @property
@@ -52,35 +50,35 @@ class Response(Protocol):
     def is_event_stream(self) -> bool: ...
 
     async def head(self) -> None:
-        """Wait for the head of the response. Raises ExchangeLost."""
+        """Wait for the response's head. Raises ExchangeLost."""
         ...
 
     async def read(self) -> bytes:
-        """Return what arrived since the last read, b"" at the end. Raises ExchangeLost."""
+        """What arrived since the last read, b"" at the end. Raises ExchangeLost."""
         ...
 
     async def read_all(self, max_bytes: int) -> bytes:
-        """Return the whole body. Raises ExchangeLost, too-large for a larger body."""
+        """The whole body; a larger one is lost as too-large. Raises ExchangeLost."""
         ...
 
     async def pipe(self, sink: Callable[[bytes], None]) -> None:
-        """Pass what arrives to `sink`, at once and until the end. Raises ExchangeLost, once the sink has all of it."""
+        """Give what arrives to `sink`, at once and until the end. Raises ExchangeLost, once the sink has all of it."""
         ...
 
     def pause(self, paused: bool) -> None:
-        """Stop or continue reading; the read timeout does not run during a pause."""
+        """Take nothing more for now, or go on; a pause is no silence."""
         ...
 
     def allow_silence(self, seconds: float) -> None:
-        """Set the read timeout: from now on, `seconds` without bytes lose the exchange."""
+        """From now on, a silence of `seconds` loses the exchange."""
         ...
 
     def end_within(self, seconds: float) -> None:
-        """Limit the rest of the exchange, of which nothing more is needed, to `seconds`."""
+        """Nothing more is wanted of it: from now on `seconds` may pass until its end."""
         ...
 
     def abort(self, why: str) -> None:
-        """Close the connection: the waiting call raises ExchangeLost(why); the server sees its client disconnect."""
+        """Break it off: whoever waits gets ExchangeLost(why); the server sees its client go."""
         ...
 
     def close(self) -> None: ...
@@ -102,15 +100,11 @@ class Http(Protocol):
         sign_s: float | None = None,
         lost: Callable[[str], None] | None = None,
     ) -> Response:
-        """Send a request.
+        """Send a request. silence_s: how long the other side may send nothing, now and, until `allow_silence`, later.
 
-        Args:
-            silence_s: the read timeout in seconds, until `allow_silence` changes it.
-            accept_s: seconds until the first bytes, from a server that accepts requests at once
-                (`ServerRequest.accept`).
-            sign_s: seconds without any bytes, from a server that has promised signs of life (SIGNS_HEADER of an interim
-                response).
-            lost: called once, with the reason, where the exchange is lost.
+        accept_s: how long until its first bytes, where it accepts requests at once (`ServerRequest.accept`); sign_s:
+        how long it may send nothing at all where it has said (SIGNS_HEADER of an interim answer) that it shows signs of
+        life; lost: hears why, once, where the exchange is lost.
         """
         ...
 
@@ -124,12 +118,12 @@ class Http(Protocol):
         body: bytes = b"",
         silence_s: float,
     ) -> Response:
-        """Send a request as `ask` does, and wait for the head. Raises ExchangeLost."""
+        """`ask`, and wait for the head. Raises ExchangeLost."""
         ...
 
 
 class ServerRequest(Protocol):
-    """A request that was received whole, and the methods to respond to it: none of them waits.
+    """A request that came to a door, whole, and the way to answer it: nothing here waits.
 
     method: GET also for HEAD; path: decoded, without the query; target: as it was sent; headers: by lower case names;
     address: of the client, "" where it is not known.
@@ -155,34 +149,34 @@ class ServerRequest(Protocol):
 
     @property
     def is_gone(self) -> bool:
-        """True once the client has closed its connection: a response would reach no one."""
+        """Whether the client has closed its connection: nobody is there to be answered."""
         ...
 
     @property
     def is_congested(self) -> bool:
-        """True while the client reads more slowly than it is sent."""
+        """Whether the client takes less than it is sent."""
         ...
 
     def when_gone(self, call: Callable[[], None]) -> None:
-        """Call back when the client disconnects before the response is complete; the last callback set counts."""
+        """Hear of it when the client closes its connection before it has the answer; one at a time hears."""
         ...
 
     def when_congested(self, call: Callable[[bool], None]) -> None:
-        """Call back when the client reads more slowly than it is sent (True), and when it has caught up (False)."""
+        """Hear when the client takes less than it is sent (True), and when it has caught up (False)."""
         ...
 
     def forget_body(self) -> None:
-        """Free the body's memory before the response ends; `body` is empty from now on."""
+        """Nobody looks at the body again: it is empty from now on, and does not take memory until the answer's end."""
         ...
 
     def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Add headers to the response, before it begins. The last of one name counts."""
+        """Headers of the answer, whoever gives it; to be called before it begins. The last of one name counts."""
         ...
 
     def accept(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Send an interim response: the request was received, and the response will take time.
+        """Say that the request has come and that its answer will take its time; later again, as a sign of life.
 
-        Call it again later as a sign of life. It does nothing once the response has begun. more: headers.
+        Nothing happens once the answer has begun. more: headers.
         """
         ...
 
@@ -193,11 +187,11 @@ class ServerRequest(Protocol):
         content_type: bytes = b"application/json",
         more: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """Send a complete response. content_type: b"" for none; more: headers."""
+        """Answer in one piece. content_type: b"" for none; more: headers."""
         ...
 
     def begin(self, status: int, content_type: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Send the head of a response whose body follows in parts."""
+        """The head of an answer that comes in pieces."""
         ...
 
     def write(self, data: bytes) -> None: ...
@@ -207,7 +201,7 @@ class ServerRequest(Protocol):
 
 @dataclass(frozen=True)
 class AlternateProtocol:
-    """Another protocol on a server's port: `take_over` makes it for connections that begin with `preface`."""
+    """Connections to a door that begin with `preface` speak no HTTP: `take_over` makes their protocol."""
 
     preface: bytes
     take_over: Callable[[asyncio.Transport], asyncio.Protocol]
