@@ -88,7 +88,7 @@ class Imds:
             _log.warning("the rebalance recommendation cannot be read, and counts all the same: %s", error)
             return 0.0
 
-    async def told_to_go(self) -> bool:
+    async def termination_requested(self) -> bool:
         body = await self._get("autoscaling/target-lifecycle-state")
         return body is not None and body.strip() == b"Terminated"
 

@@ -36,7 +36,7 @@ class MemoryMetadata:
     async def rebalance(self) -> float | None:
         return self.rebalance_at
 
-    async def told_to_go(self) -> bool:
+    async def termination_requested(self) -> bool:
         return self.going
 
 
@@ -46,7 +46,7 @@ class MemoryScalingGroup:
     def __init__(self, waits_for: set[str]) -> None:
         self.waits_for = waits_for
 
-    async def let_go(self, instance_id: str) -> bool:
+    async def complete_termination(self, instance_id: str) -> bool:
         if instance_id not in self.waits_for:
             return False
         self.waits_for.remove(instance_id)
@@ -107,7 +107,7 @@ class MemoryRecords:
         forward = max(record.state, state, key=lambda s: s.rank)
         self.records[instance_id] = replace(record, state=forward, timeline=timeline, expires_at=renewed(step.at))
 
-    async def keep_drain(self, record: DrainRecord) -> None:
+    async def put_drain(self, record: DrainRecord) -> None:
         self.drains[record.instance_id, record.incarnation] = record
 
 

@@ -318,12 +318,12 @@ def test_imds_is_read_with_a_token_and_a_new_one_where_it_expired() -> None:
         assert await imds.identity() == Identity("i-1", "us-east-1a", "us-east-1", "g5.xlarge", host)
         assert await imds.interruption() is None
         assert await imds.rebalance() is None
-        assert not await imds.told_to_go()
+        assert not await imds.termination_requested()
         said.append(replace(state, deadline=2000.0, rebalance_at=1000.0, lifecycle="Terminated"))
         server.service.tokens.clear()  # as after a restart of the service: every token is refused
         assert await imds.interruption() == InterruptionNotice(2000.0, "terminate")
         assert await imds.rebalance() == 1000.0
-        assert await imds.told_to_go()
+        assert await imds.termination_requested()
         await client.close()
 
     try:
