@@ -206,12 +206,12 @@ CALLS: dict[tuple[str, str], tuple[tuple[Any, ...], Callable[[Any], bool]]] = {
     ("BlockStore", "keep"): ((STREAM, INDEX, lambda _: None), NOTHING),
     ("BlockStore", "index"): ((b"f" * 8, STREAM), lambda found: found is None or type(found) is Index),
     ("BlockStore", "fetch"): ((INDEX, Batch((), 0, 5)), lambda found: len(found) == 5),
-    ("ScalingGroup", "let_go"): (("i-1",), lambda found: type(found) is bool),
+    ("ScalingGroup", "complete_termination"): (("i-1",), lambda found: type(found) is bool),
     ("Secrets", "read"): (("name",), lambda found: type(found) is bytes and bool(found)),
     ("Metadata", "identity"): ((), lambda found: type(found) is Identity and _identity(found)),
     ("Metadata", "interruption"): ((), lambda found: found is None or type(found) is InterruptionNotice),
     ("Metadata", "rebalance"): ((), lambda found: found is None or (math.isfinite(found) and found >= 0)),
-    ("Metadata", "told_to_go"): ((), lambda found: type(found) is bool),
+    ("Metadata", "termination_requested"): ((), lambda found: type(found) is bool),
 }
 """How each method is called, and what its value must be."""
 
@@ -231,7 +231,10 @@ OTHERS = {"Response", "Http", "ServerRequest", "Datagrams", "ReplicaLink", "Repl
 
 ALLOWED = {
     ("Records", "advance"): (StaleEpoch, RecordMissing, StoreUnavailable),
-    **{("Metadata", name): (MetadataUnavailable,) for name in ("identity", "interruption", "rebalance", "told_to_go")},
+    **{
+        ("Metadata", name): (MetadataUnavailable,)
+        for name in ("identity", "interruption", "rebalance", "termination_requested")
+    },
 }
 
 

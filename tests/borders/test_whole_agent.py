@@ -64,7 +64,7 @@ STORED = turns(AWAY)
 ASKED: dict[tuple[str, str], st.SearchStrategy[list[Turn]]] = {
     ("Metadata", "interruption"): turns(GONE),  # a notice is obeyed: below
     ("Metadata", "rebalance"): turns(GONE, says(FLOATS)),
-    ("Metadata", "told_to_go"): turns(GONE, says(st.none())),
+    ("Metadata", "termination_requested"): turns(GONE, says(st.none())),
     ("Instances", "tag"): STORED,
     ("Instances", "untag"): STORED,
     ("Instances", "nodes"): turns(AWAY, says(TAGGED)),
@@ -79,7 +79,7 @@ ASKED: dict[tuple[str, str], st.SearchStrategy[list[Turn]]] = {
     ("BlockStore", "keep"): STORED,
     ("BlockStore", "index"): turns(AWAY, says(st.builds(Index, st.binary(max_size=8), st.just(()), st.just(())))),
     ("BlockStore", "fetch"): turns(AWAY, says(st.binary(max_size=100))),
-    ("ScalingGroup", "let_go"): turns(AWAY, says(st.booleans())),
+    ("ScalingGroup", "complete_termination"): turns(AWAY, says(st.booleans())),
 }
 """What a method of a port may answer."""
 
