@@ -128,7 +128,7 @@ class Nodes:
         first_at, answer, reason, parser = 0.0, "", None, SseParser()
         headers, raw = {"content-type": "application/json"}, orjson.dumps(body)
         exchange = await self.client.open(
-            engine, "POST", ApiRoute.CHAT.value, headers=headers, body=raw, silence_s=_SILENCE_S
+            engine, "POST", ApiRoute.CHAT.value, headers=headers, body=raw, read_timeout_s=_SILENCE_S
         )
         try:
             while data := await exchange.read():

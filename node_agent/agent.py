@@ -314,7 +314,9 @@ class Agent:
             self._models,
             settings.allowed_origins,
         )
-        self._gossip.changed = lambda change: self._engines.lose(change.status.instance_id) if is_lost(change) else None
+        self._gossip.changed = lambda change: (
+            self._engines.abort_peer(change.status.instance_id) if is_lost(change) else None
+        )
         doorkeeper = RequestVerifier(outside.key, door=secrets.token_hex(8))
         self.journals = ReplicationServer(keeper, doorkeeper, clock)
         peer_door = PeerApi(

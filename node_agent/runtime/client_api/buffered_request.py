@@ -136,15 +136,15 @@ class BufferedRequests:
         node, deadly = route.node, self._node.deadly
         is_suspect = bool(deadly) and deadly.check(request.content)
         headers = {**request.headers, SUSPECT_HEADER: "1"} if is_suspect else request.headers
-        response = self._engines.ask(
+        response = self._engines.request(
             node,
             request.method,
             request.target,
             headers,
             request.body,
             max_tokens=request.max_tokens,
-            silence_s=MAX_TOTAL_S,
-            turn=await self._engines.turn(node) if is_suspect else None,
+            silence_timeout_s=MAX_TOTAL_S,
+            turn=await self._engines.acquire_turn(node) if is_suspect else None,
         )
         self._under_way.add(response)
         client.when_gone(lambda: response.abort(CLIENT_GONE))

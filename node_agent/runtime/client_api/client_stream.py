@@ -251,20 +251,20 @@ class ClientStream:
             is_suspect = bool(self._node.deadly) and self._node.deadly.check(self._content_of())
         except RequestRejected as refused:
             return await self._fail(refused.code, str(refused), refused.status)
-        await self._engines.bring(node, self.stream_id, context_at)
-        turn = await self._engines.turn(node) if is_suspect else None
+        await self._engines.prefetch(node, self.stream_id, context_at)
+        turn = await self._engines.acquire_turn(node) if is_suspect else None
         max_tokens = self._generation.max_tokens
         self._route = route
         self._retune_at, self._paced_seq = self.machine.seq + 1, 0
         self._quiet_since, self._silence_s = 0.0, first_token_timeout_s(len(request.body))
-        self._response = response = self._engines.ask(
+        self._response = response = self._engines.request(
             node,
             "POST",
             request.path,
             self._headers_with(context_at, is_suspect=is_suspect),
             request.body,
             max_tokens=None if max_tokens is None else max(1, max_tokens - self.machine.tokens),
-            silence_s=self._silence_s,
+            silence_timeout_s=self._silence_s,
             turn=turn,
         )
         del request  # its body is as large as the client's, and the answer may take minutes
@@ -276,7 +276,7 @@ class ClientStream:
         except ExchangeLost as lost:
             return await self._engine_ended(node, lost.why, lost_by(lost, is_own=self._is_own(node)))
         finally:
-            self._heard_at = response.heard_at or self._heard_at
+            self._heard_at = response.last_read_at or self._heard_at
             self._response = None
             response.close()
 
@@ -348,15 +348,15 @@ class ClientStream:
             return
         self._answered()
         if self._paced_seq:
-            self._pace.observe((response.heard_at - self._paced_at) / max(1, seq - self._paced_seq))
-        self._paced_seq, self._paced_at = seq, response.heard_at
+            self._pace.observe((response.last_read_at - self._paced_at) / max(1, seq - self._paced_seq))
+        self._paced_seq, self._paced_at = seq, response.last_read_at
         self._retune_at = seq + min(max(seq, 1), _RETUNE_EVERY)
         if not self._pace.time_per_token_s:
             return  # nothing is judged by a pace before there is one
         by_pace = inter_token_timeout_s(self._pace.time_per_token_s, self._node.min_silence_s)
         if (allowed := self.machine.token_timeout_s(by_pace)) is not None:
             self._silence_s = allowed
-            response.allow_silence(allowed)
+            response.set_read_timeout(allowed)
 
     def _over(self) -> None:
         """Nothing more is wanted of this engine; after a whole answer its connection may be used again."""
@@ -423,7 +423,7 @@ class ClientStream:
             self.machine.on_engine_end(why)
         if self._loss is None:
             # From the last bytes on: a silence is part of the pause that the client waits.
-            heard_at = self._response.heard_at if self._response is not None else self._heard_at
+            heard_at = self._response.last_read_at if self._response is not None else self._heard_at
             self._loss = _Loss(node.instance_id, why, self._quiet_since or heard_at or self._clock())
         self._context_at = node.instance_id
         self._node.metrics.losses.labels(why).inc()

@@ -44,7 +44,7 @@ class ModelList:
             await asyncio.sleep(_KNOWN_EVERY_S if self.own.cards else _UNKNOWN_EVERY_S)
 
     async def _look(self) -> None:
-        response = self._client.ask(self._engine, "GET", _TARGET, headers={}, silence_s=_SILENCE_S)
+        response = self._client.request(self._engine, "GET", _TARGET, headers={}, read_timeout_s=_SILENCE_S)
         self.own = await _cards(response) or self.own
         self._node.names = self.own.names
 
@@ -81,7 +81,9 @@ class ModelList:
         route = self._node.route(Request(model))
         if not isinstance(route, Route):
             return
-        response = self._engines.ask(route.node, "GET", _TARGET, {}, b"", max_tokens=None, silence_s=_SILENCE_S)
+        response = self._engines.request(
+            route.node, "GET", _TARGET, {}, b"", max_tokens=None, silence_timeout_s=_SILENCE_S
+        )
         if (cards := await _cards(response)) is not None:
             self._others[model] = cards
             self._node.succeeded(route.node.instance_id)

@@ -134,16 +134,16 @@ class PeerApi:
         if not self._node.state.takes_requests:
             _answer_lost(request, self._node.state.value)
             return
-        with self.signs.on(request) as shown:
+        with self.signs.track(request) as shown:
             if (source := request.headers.get(KV_HEADER.encode())) is not None:
                 await self._prefetch(headers.get("x-request-id", ""), source.decode("latin-1"))
-            turn = await self._served.turn() if SUSPECT_HEADER.encode() in request.headers else None
+            turn = await self._served.acquire_turn() if SUSPECT_HEADER.encode() in request.headers else None
             if turn is not None and request.is_gone:
-                turn.end()  # its entry has left while it waited: nobody is there to be told how it ends
+                turn.release()  # its entry has left while it waited: nobody is there to be told how it ends
                 return
             body, patience_s = request.body, _PATIENCE_S
-            response = self._served.ask(request.method, target, headers, body, max_tokens, patience_s, turn=turn)
-            shown.asked(response)
+            response = self._served.request(request.method, target, headers, body, max_tokens, patience_s, turn=turn)
+            shown.attach(response)
             request.when_gone(lambda: response.abort(CLIENT_GONE))
             request.when_congested(response.pause)
             try:
@@ -159,7 +159,7 @@ class PeerApi:
 
     async def _stream(self, request: ServerRequest, response: Response, shown: KeepAliveRequest) -> None:
         request.begin(response.status, EVENT_STREAM, self._told())
-        shown.begun()
+        shown.on_begun()
         try:
             await response.pipe(shown.write)
             last = b""

@@ -178,7 +178,7 @@ class Takeovers:
             headers = {"content-type": "application/json", AUTH_HEADER: stamp}
             try:
                 exchange = await self._client.open(
-                    parse_address(address), "POST", TAKE_TARGET, headers=headers, body=body, silence_s=_WITHIN_S
+                    parse_address(address), "POST", TAKE_TARGET, headers=headers, body=body, read_timeout_s=_WITHIN_S
                 )
                 try:
                     answer = await exchange.read_all(_MAX_JOURNAL_BYTES)
