@@ -300,7 +300,7 @@ class Agent:
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
         takeovers = Takeovers(self._node, signed, outside.key, keeper, self.streams.give_up, self._checkpointer)
         self._publisher = self._make_publisher(outside, status.incarnation, clock)
-        self._draining = DrainController(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
+        self._draining = DrainController(self._node, self._served, self._publisher.put_drain, self.kv.handed_off)
         self._entrance = AdmissionQueue(self._node, self._random.random)
         self._models = ModelList(self._node, self._engines, client, settings.engine)
         self._front = ClientApi(
@@ -314,7 +314,9 @@ class Agent:
             self._models,
             settings.allowed_origins,
         )
-        self._gossip.changed = lambda change: self._engines.lose(change.status.instance_id) if is_lost(change) else None
+        self._gossip.changed = lambda change: (
+            self._engines.abort_peer(change.status.instance_id) if is_lost(change) else None
+        )
         doorkeeper = RequestVerifier(outside.key, door=secrets.token_hex(8))
         self.journals = ReplicationServer(keeper, doorkeeper, clock)
         peer_door = PeerApi(
@@ -538,4 +540,4 @@ class Agent:
         if self._outside.group is not None:
             with contextlib.suppress(TransientError, TimeoutError):
                 async with asyncio.timeout(_LET_GO_S):
-                    await self._outside.group.let_go(self._node.instance_id)
+                    await self._outside.group.complete_termination(self._node.instance_id)

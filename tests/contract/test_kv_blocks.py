@@ -24,7 +24,7 @@ from local.tiny_model import ensure_model
 from node_agent.core.kv.blocks import HEADER_BYTES, block_name, chain, fingerprint, root, seal
 from node_agent.core.kv.vllm_args import kv_arguments
 from node_agent.kv.folder import BlockFolder
-from tests.engines import MODEL, VLLM_WITHIN_S, Engine, running
+from tests.engines import MODEL, VLLM_TIMEOUT_S, Engine, running_engine
 
 pytestmark = pytest.mark.vllm
 
@@ -83,7 +83,7 @@ def started(folder: Path, blocks: Path) -> Iterator[Kept]:
     argv += kv_arguments(str(blocks), MAX_BYTES)
     environ = {**engine_environ(), "PYTHONPATH": str(ROOT), "VLLM_SERVER_DEV_MODE": "1"}
     environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "01"  # see local/engines
-    with running(argv, port, folder, environ, VLLM_WITHIN_S) as engine:
+    with running_engine(argv, port, folder, environ, VLLM_TIMEOUT_S) as engine:
         yield Kept(engine, BlockFolder(blocks, MAX_BYTES))
 
 

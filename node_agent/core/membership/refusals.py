@@ -44,4 +44,6 @@ class Refusals:
             del self._until[content]
         held = list(self._until.items())
         begin = int(chance * len(held))
-        return [(content, until - now) for content, until in (held[begin:] + held[:begin])[:TOLD_AGAIN]]
+        return [
+            (content, min(until - now, MAX_KEPT_S)) for content, until in (held[begin:] + held[:begin])[:TOLD_AGAIN]
+        ]

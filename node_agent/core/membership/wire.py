@@ -29,7 +29,7 @@ from node_agent.contract.addresses import read_node_address
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.suspicion import MAX_ACCUSERS
 from node_agent.core.node.status import WAYS, Load, NodeStatus, Pool
-from node_agent.core.openai.request_digest import CONTENT_BYTES
+from node_agent.core.openai.request_digest import DIGEST_BYTES
 
 VERSION = 1
 MAX_INCARNATION = 2**53 - 1
@@ -51,7 +51,7 @@ PREFACE_BYTES = _PREFACE.size
 _CLAIM = struct.Struct(">6sQ")
 _STATE = struct.Struct(">6sQB")
 _DEATH = struct.Struct(">6sQ6s")
-_REFUSED = struct.Struct(f">{CONTENT_BYTES}sH")
+_REFUSED = struct.Struct(f">{DIGEST_BYTES}sH")
 _LOAD = struct.Struct(">6sIHHBHH")
 LOAD_BYTES = _LOAD.size
 _STATES = tuple(NodeState)

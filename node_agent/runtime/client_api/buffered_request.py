@@ -19,8 +19,8 @@ from node_agent.core.failure.attempts import Answer, Attempts
 from node_agent.core.failure.attribution import By, Verdict, judge_answer, judge_loss, read_body
 from node_agent.core.failure.report import HANDOFF, read_death, read_loss
 from node_agent.core.node.status import NodeStatus
-from node_agent.core.openai.client_headers import to_client
-from node_agent.core.openai.request_digest import content_of
+from node_agent.core.openai.client_headers import client_headers
+from node_agent.core.openai.request_digest import request_digest
 from node_agent.core.routing.router import Request, Route
 from node_agent.core.streams.end_of_stream import EndOfStreamDetector, error_event
 from node_agent.ports import ExchangeLost, Response, ServerRequest
@@ -69,7 +69,7 @@ class BufferedRequest:
     @cached_property
     def content(self) -> bytes | None:
         """See `core/openai/request_digest`; it takes a while, and is seldom asked for."""
-        return content_of(self.body)
+        return request_digest(self.body)
 
 
 class BufferedRequests:
@@ -136,15 +136,15 @@ class BufferedRequests:
         node, deadly = route.node, self._node.deadly
         is_suspect = bool(deadly) and deadly.check(request.content)
         headers = {**request.headers, SUSPECT_HEADER: "1"} if is_suspect else request.headers
-        response = self._engines.ask(
+        response = self._engines.request(
             node,
             request.method,
             request.target,
             headers,
             request.body,
             max_tokens=request.max_tokens,
-            silence_s=MAX_TOTAL_S,
-            turn=await self._engines.turn(node) if is_suspect else None,
+            silence_timeout_s=MAX_TOTAL_S,
+            turn=await self._engines.acquire_turn(node) if is_suspect else None,
         )
         self._under_way.add(response)
         client.when_gone(lambda: response.abort(CLIENT_GONE))
@@ -183,7 +183,7 @@ class BufferedRequests:
             await self._pass_on(request, response, route, client)
             return response.status
         body = await response.read_all(MAX_ANSWER_BYTES)
-        content_type, more = response.headers.get(b"content-type", b""), to_client(response.headers)
+        content_type, more = response.headers.get(b"content-type", b""), client_headers(response.headers)
         if response.status >= 300:
             # The node said that it serves the model, or it would not have been chosen.
             kind = read_body(body, has_model=request.generates)
@@ -199,7 +199,7 @@ class BufferedRequests:
         while data and not (data := without_keepalives(data)):
             data = await response.read()
         first = ending.feed(data)
-        why = ending.why_lost
+        why = ending.incomplete_reason
         if why is not None and not first.strip():
             raise self._lost(request, route, By.ENGINE, why)  # nothing was sent yet: it may go elsewhere
         client.begin(response.status, EVENT_STREAM, _told(route))
@@ -207,7 +207,7 @@ class BufferedRequests:
         client.when_congested(response.pause)
         try:
             await response.pipe(lambda data: client.write(ending.feed(without_keepalives(data))))
-            why = ending.why_lost
+            why = ending.incomplete_reason
         except ExchangeLost as lost:
             if client.is_gone:
                 raise ClientGone from lost

@@ -27,7 +27,7 @@ from node_agent.core.failure.attribution import By, Verdict, judge_answer, judge
 from node_agent.core.failure.report import read_death, read_loss
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.openai import sse
-from node_agent.core.openai.request_digest import content_of
+from node_agent.core.openai.request_digest import request_digest
 from node_agent.core.replication.replicated_log import Closing
 from node_agent.core.routing.router import Request, Route
 from node_agent.core.streams.factory import Machine
@@ -44,7 +44,7 @@ from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 WAIT_FOR_NODE_S = 15.0
 """How long a stream that began waits for any node to take it on, where none is ready."""
 
-_OVER = (StreamState.COMPLETE, StreamState.LOST, StreamState.BETWEEN)
+_OVER = (StreamState.COMPLETE, StreamState.LOST, StreamState.AWAITING_NEXT_REQUEST)
 _LOOK_EVERY_S = 0.1
 _SAME_AGAIN_AFTER_S = 0.5
 """Before a node is asked again that has lost this stream: where there is no other, it is not to be hurried."""
@@ -117,7 +117,7 @@ class ClientStream:
         self._pace = TokenRate()
         self._clock = asyncio.get_running_loop().time
         self._keep = kept.write
-        machine.events.shows_ids = reply.reader.uses_ids
+        machine.writer.includes_ids = reply.reader.wants_event_ids
         kept.deliver = reply.request.write
         kept.fenced = self._fenced
         kept.unkept = self._unkept
@@ -144,7 +144,7 @@ class ClientStream:
             if self._replay:
                 self._reply.request.write(self._gone_on(self._node.status(), self._clock()) + self._replay)
             if self.machine.state is StreamState.FINISHED:
-                self._deliver(self.machine.lose("resumed"))
+                self._deliver(self.machine.on_engine_end("resumed"))
                 return await self._end()
             return await self._engines_in_turn(await self._next_route())
         except StaleEpoch:
@@ -158,20 +158,20 @@ class ClientStream:
             return Closing.FINISHED
         if self._closed in ("handoff", "taken"):
             return Closing.MOVES
-        is_known = self._reply.started or len(self.machine.events.runs) > 1
+        is_known = self._reply.started or len(self.machine.writer.ranges) > 1
         return Closing.ABANDONED if is_known else Closing.UNHEARD_OF
 
     @property
     def _owner_before(self) -> str:
         """The instance that held the client's connection until now."""
-        return self.machine.events.runs[-2].epoch.owner.partition("+")[0]
+        return self.machine.writer.ranges[-2].epoch.owner.partition("+")[0]
 
     async def _engines_in_turn(self, route: Route | None) -> int:
         while route is not None:
             status = await self._one_engine(route)
             if status is not None:
                 return status
-            if self._closed is None and self.machine.state is StreamState.BETWEEN:
+            if self._closed is None and self.machine.state is StreamState.AWAITING_NEXT_REQUEST:
                 continue  # the same engine answers the next choice, too
             may_go_on = self._closed is None and self._may_go_on
             route = await self._next_route() if may_go_on else None
@@ -215,7 +215,7 @@ class ClientStream:
     def _unkept(self) -> None:
         """The journal has become too large for any peer: the client may want to know what it cannot resume."""
         self._reply.unkept = why = self.kept.ahead.unkept
-        if self._reply.started and self._reply.reader.uses_ids:
+        if self._reply.started and self._reply.reader.wants_event_ids:
             self._reply.request.write(sse.comment(f"synkti keeps this stream at no other node any more: {why}"))
 
     def _close(self, why: str) -> None:
@@ -233,7 +233,7 @@ class ClientStream:
         """One engine's part: the client's status when the request is over, None when the engine was lost."""
         node = route.node
         context_at = self._context_at
-        if self.machine.state is StreamState.BETWEEN:
+        if self.machine.state is StreamState.AWAITING_NEXT_REQUEST:
             context_at = ""  # the same engine as before has it
         else:
             self._tried.append(node)
@@ -244,27 +244,27 @@ class ClientStream:
             return await self._fail(
                 "continuation_impossible", f"The engine was lost, and {impossible} rules out to go on."
             )
-        if (chosen := self.machine.chosen) is not None:
-            self._node.metrics.ways.labels(chosen.way.value).inc()
-            _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.way.value, chosen.reason)
+        if (chosen := self.machine.method_choice) is not None:
+            self._node.metrics.ways.labels(chosen.method.value).inc()
+            _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.method.value, chosen.reason)
         try:
             is_suspect = bool(self._node.deadly) and self._node.deadly.check(self._content_of())
         except RequestRejected as refused:
             return await self._fail(refused.code, str(refused), refused.status)
-        await self._engines.bring(node, self.stream_id, context_at)
-        turn = await self._engines.turn(node) if is_suspect else None
+        await self._engines.prefetch(node, self.stream_id, context_at)
+        turn = await self._engines.acquire_turn(node) if is_suspect else None
         max_tokens = self._generation.max_tokens
         self._route = route
         self._retune_at, self._paced_seq = self.machine.seq + 1, 0
         self._quiet_since, self._silence_s = 0.0, first_token_timeout_s(len(request.body))
-        self._response = response = self._engines.ask(
+        self._response = response = self._engines.request(
             node,
             "POST",
             request.path,
             self._headers_with(context_at, is_suspect=is_suspect),
             request.body,
             max_tokens=None if max_tokens is None else max(1, max_tokens - self.machine.tokens),
-            silence_s=self._silence_s,
+            silence_timeout_s=self._silence_s,
             turn=turn,
         )
         del request  # its body is as large as the client's, and the answer may take minutes
@@ -276,7 +276,7 @@ class ClientStream:
         except ExchangeLost as lost:
             return await self._engine_ended(node, lost.why, lost_by(lost, is_own=self._is_own(node)))
         finally:
-            self._heard_at = response.heard_at or self._heard_at
+            self._heard_at = response.last_read_at or self._heard_at
             self._response = None
             response.close()
 
@@ -289,7 +289,7 @@ class ClientStream:
     def _content_of(self) -> bytes | None:
         """See `core/openai/request_digest`; it takes a while, and is seldom asked for."""
         if self._content is None:
-            self._content = content_of(self._generation.body)
+            self._content = request_digest(self._generation.body)
         return self._content
 
     async def _read(self, route: Route, response: Response) -> int | None:
@@ -307,12 +307,12 @@ class ClientStream:
             return None
         if self.machine.state is StreamState.LOST:
             by = By.ENGINE  # what was read before it broke off says why
-        if out := self.machine.lose(why):
+        if out := self.machine.on_engine_end(why):
             self._deliver(out)
         if self.machine.state is StreamState.COMPLETE:
             return await self._end()
         if self.machine.state is StreamState.LOST:
-            self._lost(node, self.machine.lost_why, by)
+            self._lost(node, self.machine.loss_reason, by)
         return None
 
     def _take(self, data: bytes) -> None:
@@ -324,7 +324,7 @@ class ClientStream:
             return
         self._quiet_since = 0.0
         if out:
-            seq = machine.events.seq
+            seq = machine.writer.seq
             if self._loss is None:
                 self._keep(seq, out)
             else:
@@ -343,20 +343,20 @@ class ClientStream:
 
     def _retune(self) -> None:
         """How long the engine may be silent, by its pace since the last look: often at first, then seldom."""
-        response, seq = self._response, self.machine.events.seq
+        response, seq = self._response, self.machine.writer.seq
         if response is None:
             return
         self._answered()
         if self._paced_seq:
-            self._pace.observe((response.heard_at - self._paced_at) / max(1, seq - self._paced_seq))
-        self._paced_seq, self._paced_at = seq, response.heard_at
+            self._pace.observe((response.last_read_at - self._paced_at) / max(1, seq - self._paced_seq))
+        self._paced_seq, self._paced_at = seq, response.last_read_at
         self._retune_at = seq + min(max(seq, 1), _RETUNE_EVERY)
         if not self._pace.time_per_token_s:
             return  # nothing is judged by a pace before there is one
         by_pace = inter_token_timeout_s(self._pace.time_per_token_s, self._node.min_silence_s)
-        if (allowed := self.machine.silence_s(by_pace)) is not None:
+        if (allowed := self.machine.token_timeout_s(by_pace)) is not None:
             self._silence_s = allowed
-            response.allow_silence(allowed)
+            response.set_read_timeout(allowed)
 
     def _over(self) -> None:
         """Nothing more is wanted of this engine; after a whole answer its connection may be used again."""
@@ -371,7 +371,7 @@ class ClientStream:
         """Hand events on; they follow their lines."""
         if self._loss is not None and self._route is not None:
             out = self._gone_on(self._route.node, self._clock()) + out
-        self.kept.write(self.machine.events.seq, out)
+        self.kept.write(self.machine.writer.seq, out)
 
     async def _end(self) -> int:
         if self._node.deadly:
@@ -395,7 +395,7 @@ class ClientStream:
         body = await response.read_all(_MAX_REFUSAL_BYTES)
         # The node said that it serves the model, or it would not have been chosen.
         kind, by = read_body(body, has_model=True), answered_by(response, is_own=self._is_own(node))
-        verdict = judge_answer(by, response.status, kind, is_continuation=self.machine.chosen is not None)
+        verdict = judge_answer(by, response.status, kind, is_continuation=self.machine.method_choice is not None)
         content_type = response.headers.get(b"content-type", b"application/json")
         self._failed(node, verdict, Answer(response.status, body, content_type))
         return None
@@ -405,8 +405,8 @@ class ClientStream:
         if self._closed is not None:
             return
         why, self._handed_to = read_loss(line)
-        if (error := self.machine.lost_error) and by is By.ENGINE:
-            verdict = judge_event(error, is_continuation=self.machine.chosen is not None)
+        if (error := self.machine.engine_error) and by is By.ENGINE:
+            verdict = judge_event(error, is_continuation=self.machine.method_choice is not None)
             self._failed(node, verdict, Answer(200, error, is_event=True))
             return
         verdict = judge_loss(by, why)
@@ -420,10 +420,10 @@ class ClientStream:
         self._may_go_on = self._tries.failed(node.instance_id, verdict, answer)
         why = verdict.why
         if self.machine.state is not StreamState.LOST:
-            self.machine.lose(why)
+            self.machine.on_engine_end(why)
         if self._loss is None:
             # From the last bytes on: a silence is part of the pause that the client waits.
-            heard_at = self._response.heard_at if self._response is not None else self._heard_at
+            heard_at = self._response.last_read_at if self._response is not None else self._heard_at
             self._loss = _Loss(node.instance_id, why, self._quiet_since or heard_at or self._clock())
         self._context_at = node.instance_id
         self._node.metrics.losses.labels(why).inc()
@@ -443,7 +443,7 @@ class ClientStream:
         told = f"synkti continued on {node.instance_id} after {loss.why} on {loss.node}"
         told += f", pause {pause_s * 1000:.1f} ms"
         _log.info("stream %s: %s", self.stream_id, told)
-        return sse.comment(told) if self._reply.reader.uses_ids else b""
+        return sse.comment(told) if self._reply.reader.wants_event_ids else b""
 
     async def _next_route(self) -> Route | None:
         """Another engine: outside the lost pool where possible; of those that were tried, any but the last."""
@@ -465,7 +465,7 @@ class ClientStream:
 
     def _can(self, node: NodeStatus) -> bool:
         """Whether a node's engine can go on with this answer. One that cannot, chosen last, says why it ends."""
-        return self.machine.can_go_on(node.ways)
+        return self.machine.can_continue_on(node.ways)
 
     async def _end_early(self) -> int:
         if self._closed == "taken":

@@ -255,12 +255,14 @@ class ContextFetcher:
             return True
         return member.status.state in (NodeState.DRAINING, NodeState.GONE)
 
-    async def _ask(self, address: str, method: str, target: str, body: bytes, silence_s: float, most: int) -> bytes:
+    async def _ask(
+        self, address: str, method: str, target: str, body: bytes, read_timeout_s: float, most: int
+    ) -> bytes:
         """Raises ExchangeLost, also for an answer that is none."""
         stamp = sign(self._key, method, target, body, self._node.clock(), secrets.token_hex(12))
         headers = {"content-type": "application/json", AUTH_HEADER: stamp}
         exchange = await self._client.open(
-            parse_address(address), method, target, headers=headers, body=body, silence_s=silence_s
+            parse_address(address), method, target, headers=headers, body=body, read_timeout_s=read_timeout_s
         )
         try:
             answer = await exchange.read_all(most)

@@ -167,7 +167,7 @@ class Gossip:
             return
         try:
             exchange = await self._client.open(
-                address, "POST", MEMBERS_TARGET, headers=headers, body=ask.body, silence_s=_SILENCE_S
+                address, "POST", MEMBERS_TARGET, headers=headers, body=ask.body, read_timeout_s=_SILENCE_S
             )
             try:
                 answer = await exchange.read_all(_MAX_ANSWER_BYTES)

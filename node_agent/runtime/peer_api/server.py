@@ -126,7 +126,7 @@ class PeerApi:
     async def _pass_on(self, request: ServerRequest, target: str) -> None:
         limit = request.headers.get(MAX_TOKENS_HEADER.encode())
         max_tokens = int(limit) if limit is not None and limit.isdigit() else None
-        headers = client_headers.to_engine(request.headers)
+        headers = client_headers.engine_headers(request.headers)
         if (request_id := request.headers.get(b"x-request-id")) is not None:
             headers["x-request-id"] = request_id.decode("latin-1")
         if (durability := request.headers.get(DURABILITY_HEADER)) is not None:
@@ -134,16 +134,16 @@ class PeerApi:
         if not self._node.state.takes_requests:
             _answer_lost(request, self._node.state.value)
             return
-        with self.signs.on(request) as shown:
+        with self.signs.track(request) as shown:
             if (source := request.headers.get(KV_HEADER.encode())) is not None:
                 await self._prefetch(headers.get("x-request-id", ""), source.decode("latin-1"))
-            turn = await self._served.turn() if SUSPECT_HEADER.encode() in request.headers else None
+            turn = await self._served.acquire_turn() if SUSPECT_HEADER.encode() in request.headers else None
             if turn is not None and request.is_gone:
-                turn.end()  # its entry has left while it waited: nobody is there to be told how it ends
+                turn.release()  # its entry has left while it waited: nobody is there to be told how it ends
                 return
             body, patience_s = request.body, _PATIENCE_S
-            response = self._served.ask(request.method, target, headers, body, max_tokens, patience_s, turn=turn)
-            shown.asked(response)
+            response = self._served.request(request.method, target, headers, body, max_tokens, patience_s, turn=turn)
+            shown.attach(response)
             request.when_gone(lambda: response.abort(CLIENT_GONE))
             request.when_congested(response.pause)
             try:
@@ -159,17 +159,17 @@ class PeerApi:
 
     async def _stream(self, request: ServerRequest, response: Response, shown: KeepAliveRequest) -> None:
         request.begin(response.status, EVENT_STREAM, self._told())
-        shown.begun()
+        shown.on_begun()
         try:
             await response.pipe(shown.write)
             last = b""
         except ExchangeLost as lost:
-            last = b"\n\n" + sse.named(LOST_EVENT, lost.why.encode())  # the blank line ends what came half
+            last = b"\n\n" + sse.named_event(LOST_EVENT, lost.why.encode())  # the blank line ends what came half
         request.end(last)
 
     async def _whole(self, request: ServerRequest, response: Response) -> None:
         body = await response.read_all(MAX_ANSWER_BYTES)
-        content_type, more = response.headers.get(b"content-type", b""), client_headers.to_client(response.headers)
+        content_type, more = response.headers.get(b"content-type", b""), client_headers.client_headers(response.headers)
         request.respond(response.status, body, content_type, [*self._told(), *more])
 
     def _told(self) -> list[tuple[bytes, bytes]]:

@@ -21,7 +21,7 @@ from node_agent.contract.errors import RequestRejected, TransientError
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, epoch_from_json, was_sent_by
-from node_agent.core.journal.stream_header import StreamHeader, read_opening
+from node_agent.core.journal.stream_header import StreamHeader, parse_stream_header
 from node_agent.core.replication import replica_store as keeping
 from node_agent.core.replication.placement import RANKS, rendezvous_rank
 from node_agent.core.replication.replica_store import JournalSnapshot, ReplicaStore
@@ -178,7 +178,7 @@ class Takeovers:
             headers = {"content-type": "application/json", AUTH_HEADER: stamp}
             try:
                 exchange = await self._client.open(
-                    parse_address(address), "POST", TAKE_TARGET, headers=headers, body=body, silence_s=_WITHIN_S
+                    parse_address(address), "POST", TAKE_TARGET, headers=headers, body=body, read_timeout_s=_WITHIN_S
                 )
                 try:
                     answer = await exchange.read_all(_MAX_JOURNAL_BYTES)
@@ -206,19 +206,19 @@ def _read_answer(status: int, answer: bytes) -> JournalSnapshot | bool:
 def _has(journal: JournalSnapshot, event: EventId) -> bool:
     """Whether the journal has all that the client of `event` has, in the same owners' words."""
     try:
-        return event.seq <= journal.seq and was_sent_by(event, read_opening(journal.opening).runs)
+        return event.seq <= journal.seq and was_sent_by(event, parse_stream_header(journal.opening).ranges)
     except ValueError:
         return False
 
 
 def _taken_over(event: EventId, journal: JournalSnapshot, epoch: Epoch) -> Takeover:
-    opening = read_opening(journal.opening)
+    opening = parse_stream_header(journal.opening)
     if not _has(journal, event):
         message = f"The copies of the journal that can be reached do not have event {event.seq}, which you have."
         raise JournalBehind(message)
-    runs = (*opening.runs, EpochRange(journal.seq, epoch))
+    runs = (*opening.ranges, EpochRange(journal.seq, epoch))
     machine, replay = restore_stream(opening.generation, event.stream, journal.lines, event.seq, runs)
     written = StreamHeader(opening.generation, runs, opening.request_id, opening.durable).to_bytes()
-    ahead = ReplicatedLog(event.stream, epoch, written, log=machine.log, seq=journal.seq)
+    ahead = ReplicatedLog(event.stream, epoch, written, log=machine.journal, seq=journal.seq)
     ahead.delivered = journal.seq
     return Takeover(machine, ahead, replay, opening.request_id, opening.durable)

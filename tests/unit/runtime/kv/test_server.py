@@ -63,7 +63,7 @@ class Lagging(MemoryRequest):
 
     def write(self, data: bytes) -> None:
         super().write(data)
-        self.lag(True)
+        self.set_congested(True)
 
 
 def test_a_peer_that_does_not_take_what_it_asked_for_is_cut_off(
@@ -83,7 +83,7 @@ def test_a_peer_that_does_not_take_what_it_asked_for_is_cut_off(
             return bool(slow.sent)
 
         await eventually("it was written", written)
-        slow.lag(False)
+        slow.set_congested(False)
         await asking
         assert slow.is_ended
 
@@ -102,15 +102,15 @@ def test_few_answers_are_in_memory_at_once(tmp_path: Path) -> None:
 
         await eventually("as many as may be are being answered", full)
         assert sum(bool(request.sent) for request in requests) == ANSWERS_AT_ONCE
-        requests[0].leave()
+        requests[0].disconnect()
         await asking[0]
         assert not requests[0].is_ended
         for request in requests:
-            request.lag(False)
+            request.set_congested(False)
 
         async def all_are() -> bool:
             for request in requests:
-                request.lag(False)
+                request.set_congested(False)
             return all(request.is_ended for request in requests[1:])
 
         await eventually("all others have theirs", all_are)

@@ -18,6 +18,7 @@ from node_agent.core.node.status import Liveness, NodeStatus, Pool, TaggedNode
 from node_agent.ports import ServerRequest
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.gossip import MEMBERS_TARGET, Gossip
+from tests.borders.virtual_time import play
 
 FAST = GossipConfig(probe_every_s=0.05, direct_s=0.02, whole_s=0.04, gossip_every_s=0.02, compare_after_news_s=0.2)
 
@@ -79,7 +80,7 @@ def tell(story: Callable[[Party, Party, Air], Coroutine[Any, Any, None]]) -> Non
             party.door.abort()
             await party.client.close()
 
-    asyncio.run(run())
+    play(run)
 
 
 async def until(check: Callable[[], bool]) -> None:
