@@ -41,9 +41,9 @@ from node_agent.core.node.status import Load
 from node_agent.core.openai.chunks import COMPLETE_REASONS
 from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.openai.sse import DONE, SseParser
-from node_agent.core.routing.admission import Refused
+from node_agent.core.routing.admission import Rejection
 from node_agent.core.routing.affinity import conversation_key
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.runtime.engine.load_monitor import EVERY_S
 from sim.entry import Entry, Policy
 from sim.fleet import Fleet
@@ -103,10 +103,10 @@ class Nodes:
 
     async def _say(self, turn: Turn, messages: list[dict[str, str]]) -> str:
         began, entry = time.perf_counter(), self._entries[turn.entry]
-        chosen: asyncio.Future[Route | Refused] = asyncio.get_running_loop().create_future()
-        entry.ask(Request(entry.host.membership.status.model, conversation_key(messages)), chosen.set_result)
+        chosen: asyncio.Future[Route | Rejection] = asyncio.get_running_loop().create_future()
+        entry.ask(RouteRequest(entry.host.membership.status.model, conversation_key(messages)), chosen.set_result)
         route = await chosen
-        if isinstance(route, Refused):
+        if isinstance(route, Rejection):
             raise LocalRunError(f"{entry.policy.value}: a turn was refused ({route.why})")
         name = route.node.instance_id
         entry.router.opened(name)

@@ -62,7 +62,7 @@ from node_agent.core.node.lifecycle import (
     Retire,
     TermRequested,
     Tick,
-    service_word,
+    service_status,
 )
 from node_agent.core.node.peer_clocks import PeerClocks
 from node_agent.core.node.status import NodeStatus, Pool
@@ -471,7 +471,7 @@ class Agent:
             await asyncio.sleep(_TICK_S)
             self._node.metrics.loop_lag.observe(max(0.0, clock() - due))
             clients = len(self.streams) + len(self._front.whole_requests)
-            self.say(service_word(self._node.state, len(self._served) + clients))
+            self.say(service_status(self._node.state, len(self._served) + clients))
             self._reactor.post(Tick(self._clock(), len(self._served) + clients + self.kv.owed()))
 
     def _busy(self) -> int:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node_agent.contract.states import NodeState
-from node_agent.core.drain.planner import MARGIN_S, DrainPlanner, HandOff, Peer, ServedStream, going_pools
-from node_agent.core.routing.admission import Refused
-from node_agent.core.routing.router import MAX_WAITING, Request, Route
+from node_agent.core.drain.planner import MARGIN_S, DrainPlanner, HandOff, Peer, ServedStream, reclaimed_pools
+from node_agent.core.routing.admission import Rejection
+from node_agent.core.routing.router import MAX_WAITING, Route, RouteRequest
 from sim.engine import TIME_PER_TOKEN_S, Engine, Work
 from sim.entry import Entry
 from sim.figures import spread
@@ -114,8 +114,8 @@ class MassInterruption:
         self._ask(work, door, self.fleet.agenda.now)
 
     def _ask(self, work: Work, door: Door, asked_at: float) -> None:
-        def answered(route: Route | Refused) -> None:
-            if isinstance(route, Refused):
+        def answered(route: Route | Rejection) -> None:
+            if isinstance(route, Rejection):
                 self.outcome.refused += 1
                 self.outcome.retry_after.append(route.retry_after_s)
             elif self._is_full(door, route):
@@ -123,7 +123,7 @@ class MassInterruption:
             else:
                 self._send(work, door, route, asked_at, set())
 
-        door.entry.ask(Request("llama", work.prefix), answered)
+        door.entry.ask(RouteRequest("llama", work.prefix), answered)
 
     def _is_full(self, door: Door, route: Route) -> bool:
         """Whether the engine node says no: the entry's word for its load was old. It knows better now."""
@@ -153,7 +153,7 @@ class MassInterruption:
         """A stream that was handed off, or met a node that goes, finds another one."""
         if not door.node.host.is_running:  # its client resumed elsewhere
             door = self._random.choice([other for other in self.doors if other.node.host.is_running])
-        route = door.entry.route(Request("llama", work.prefix, tried=tuple(tried), handed_to=to, goes_on=True))
+        route = door.entry.route(RouteRequest("llama", work.prefix, tried=tuple(tried), handed_to=to, goes_on=True))
         now = self.fleet.agenda.now
         if isinstance(route, Route):
             self._send(work, door, route, since, tried)
@@ -199,7 +199,7 @@ class MassInterruption:
         view = machine.view
         peers = [Peer(status, machine.members[status.instance_id].load) for status in view.serving]
         drainers = 1 + sum(status.state is NodeState.DRAINING for status in view.alive)
-        going = going_pools((s for s in view.alive if s.state is NodeState.AT_RISK), machine.status.pool)
+        going = reclaimed_pools((s for s in view.alive if s.state is NodeState.AT_RISK), machine.status.pool)
         planned = node.drain.plan(streams, peers, going, drainers, now, deadline)
         for hand_off in planned.due:
             self._hand_off(node, works[hand_off.key], hand_off)

@@ -10,8 +10,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from node_agent.core.routing.admission import Refused
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.admission import Rejection
+from node_agent.core.routing.router import Route, RouteRequest
 from sim.engine import Engine, Work
 from sim.entry import Entry, Policy
 from sim.figures import spread
@@ -117,7 +117,7 @@ class Bench:
         entry = self._random.choice(self.entries)
         asked_at = self.fleet.agenda.now
 
-        def answered(route: Route | Refused) -> None:
+        def answered(route: Route | Rejection) -> None:
             if isinstance(route, Route):
                 name = route.node.instance_id
                 entry.router.opened(name)
@@ -132,7 +132,7 @@ class Bench:
                 self.engines[name].submit(work)
                 work.came_at = asked_at
 
-        entry.ask(Request("llama", work.prefix if talk is not None or not self._chat else None), answered)
+        entry.ask(RouteRequest("llama", work.prefix if talk is not None or not self._chat else None), answered)
 
     def _begun(self, work: Work) -> None:
         self.first_tokens.append(self.fleet.agenda.now - work.came_at)

@@ -13,7 +13,7 @@ import pytest
 
 from local.fake_engine.model import encode
 from node_agent.contract.names import EVENT_IDS_HEADER
-from node_agent.core.replication.replica_store import LIFE_S
+from node_agent.core.replication.replica_store import RETENTION_S
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
 from tests.scenarios.stories import CHAT, PATHS, PLAIN, expected, tell
 
@@ -214,7 +214,7 @@ def test_a_finished_stream_is_replayed_whole_and_expires_after_five_minutes(tmp_
         assert (again.last_id.split("/")[1], again.events) == (first.last_id.split("/")[1], first.events)
         for node in fleet.nodes:
             keeper = node.agent.journals.keeper
-            keeper.expire(node.agent.journals.clock() + LIFE_S + 1)
+            keeper.expire(node.agent.journals.clock() + RETENTION_S + 1)
         assert await again.come_back(fleet.nodes[2]) == 410
         assert again.error is not None
         assert again.error["code"] == "stream_expired"

@@ -22,11 +22,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-KEPT_S = 600.0
+RETENTION_S = 600.0
 MAX_CASES = 256
 
 
-class Standing(Enum):
+class SuspectStatus(Enum):
     """What is held of a request's content."""
 
     CLEAR = "clear"
@@ -52,14 +52,14 @@ class SuspectTable:
         """Cases held: while there are none, nobody has to look anything up."""
         return len(self._cases)
 
-    def standing(self, content: bytes, now: float) -> Standing:
+    def standing(self, content: bytes, now: float) -> SuspectStatus:
         case = self._cases.get(content)
         if case is None:
-            return Standing.CLEAR
+            return SuspectStatus.CLEAR
         if now >= case.until:
             del self._cases[content]
-            return Standing.CLEAR
-        return Standing.REFUSED if case.is_refused else Standing.SUSPECT
+            return SuspectStatus.CLEAR
+        return SuspectStatus.REFUSED if case.is_refused else SuspectStatus.SUSPECT
 
     def died(self, content: bytes, death: str, now: float, *, alone: bool) -> bool:
         """An engine died before it answered. Returns whether the content is refused from now on, and was not before.
@@ -67,7 +67,7 @@ class SuspectTable:
         death: which engine of which node; alone: whether no other suspect was unanswered there.
         """
         self.standing(content, now)
-        case = self._case(content, now + KEPT_S)
+        case = self._case(content, now + RETENTION_S)
         is_new = death not in case.deaths
         case.deaths.add(death)
         if case.is_refused or not is_new or not alone or len(case.deaths) < 2:

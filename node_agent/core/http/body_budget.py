@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 SMALL_BYTES = 64 * 1024
-QUIET_S = 2.0
+IDLE_S = 2.0
 
 
 @dataclass(eq=False)
@@ -75,7 +75,7 @@ class BodyBudget:
         if not unfinished:
             return None
         quietest = min(unfinished, key=lambda body: body.heard_at)
-        if now - quietest.heard_at >= QUIET_S:
+        if now - quietest.heard_at >= IDLE_S:
             return quietest
         by_address: Counter[str] = Counter()
         for body in (*unfinished, growing):

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from node_agent.contract.addresses import read_node_address
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.suspicion import MAX_ACCUSERS
-from node_agent.core.node.status import WAYS, Load, NodeStatus, Pool
+from node_agent.core.node.status import CONTINUATION_METHODS, Load, NodeStatus, Pool
 from node_agent.core.openai.request_digest import CONTENT_BYTES
 
 VERSION = 1
@@ -56,7 +56,7 @@ _LOAD = struct.Struct(">6sIHHBHH")
 LOAD_BYTES = _LOAD.size
 _STATES = tuple(NodeState)
 _PLACES = {state: place for place, state in enumerate(_STATES)}
-_WAY_BITS = {way: 0x10 << place for place, way in enumerate(WAYS)}
+_WAY_BITS = {way: 0x10 << place for place, way in enumerate(CONTINUATION_METHODS)}
 _PERSON = b"synkti-gossip-1"
 _TENTH_MS = 1e-4
 _PREFILL_UNIT = 10.0

@@ -27,7 +27,7 @@ MAX_PEERS = 4_096
 OFF_S = MAX_SKEW_S
 """From there on a clock is off; it is right again within two thirds of that."""
 
-SEVERAL = 2
+MIN_AGREEING = 2
 """Peers that have to agree, and more than half of all that were measured: one alone may be the one that is off."""
 
 
@@ -94,7 +94,7 @@ class OwnClock:
 RIGHT = OwnClock(0.0, 0, 0, is_off=False)
 
 
-def judge(ahead_s: Iterable[float], wall_ahead_s: float, before: OwnClock) -> OwnClock:
+def judge_own_clock(ahead_s: Iterable[float], wall_ahead_s: float, before: OwnClock) -> OwnClock:
     """Whether this node's clock is off.
 
     ahead_s: of each measured peer's clock, of this node's steady one; wall_ahead_s: how far the wall clock has moved
@@ -108,5 +108,5 @@ def judge(ahead_s: Iterable[float], wall_ahead_s: float, before: OwnClock) -> Ow
     agreeing = sum(abs(value - middle) <= ALLOWED_S for value in values)
     off_s = wall_ahead_s - middle
     bound_s = OFF_S * 2 / 3 if before.is_off else OFF_S
-    certain = agreeing >= SEVERAL and 2 * agreeing > len(values)
+    certain = agreeing >= MIN_AGREEING and 2 * agreeing > len(values)
     return OwnClock(off_s, agreeing, len(values), is_off=certain and abs(off_s) > bound_s)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from node_agent.contract.states import NodeState
 
-WAYS = ("resume", "forced")
+CONTINUATION_METHODS = ("resume", "forced")
 """How an engine may be able to go on, beside a rewind (`core/continuation/method`). The order is the wire's: new ones
 go last."""
 

@@ -47,7 +47,7 @@ def status_of(journal: JournalReplica, instance_id: str) -> StreamStatus | None:
     return StreamStatus.ORPHANED if journal.orphan_since is not None else None
 
 
-def parcels(
+def build_objects(
     journals: Iterable[tuple[str, JournalReplica]], instance_id: str, incarnation: int, now: float
 ) -> Iterator[CheckpointObject]:
     """What the node leaves of its journals, by stream id. now: unix seconds."""
@@ -59,7 +59,7 @@ def parcels(
         status = status_of(journal, instance_id)
         if status is None:
             continue
-        written = _written(stream, journal)
+        written = _serialize(stream, journal)
         if parts and size + len(written) > MAX_OBJECT_BYTES:
             yield CheckpointObject(records[0].object_key, b"".join(parts), tuple(records))
             number, parts, records, size = number + 1, [], [], 0
@@ -83,7 +83,7 @@ def parcels(
         yield CheckpointObject(records[0].object_key, b"".join(parts), tuple(records))
 
 
-def _written(stream: str, journal: JournalReplica) -> bytes:
+def _serialize(stream: str, journal: JournalReplica) -> bytes:
     named = orjson.dumps({"stream": stream, "epoch": journal.written_in.to_json(), "seq": journal.seq})
     return b"\n".join((named, journal.opening, bytes(journal.lines)))
 

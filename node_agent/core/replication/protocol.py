@@ -43,7 +43,7 @@ _SIGNATURE_BYTES = 16
 _LENGTH = struct.Struct(">I")
 _HEAD = struct.Struct(">BIII")
 
-OPEN, APPEND, FINISH, FORGET, ACK, REFUSED = range(6)
+OPEN, APPEND, FINISH, DROP, ACK, REFUSED = range(6)
 
 
 class BadFrame(ValueError):
@@ -62,7 +62,7 @@ def encode(kind: int, handle: int, number: int = 0, body: bytes | bytearray = b"
 
 
 @dataclass(frozen=True)
-class FrameContents:
+class OpenMessage:
     """What an OPEN says. client: whose share of the keeper's room it takes, "" where that is not known."""
 
     stream: str
@@ -72,13 +72,13 @@ class FrameContents:
     lines: bytes
 
 
-def encode_open(handle: int, opened: FrameContents, seq: int) -> bytes:
+def encode_open(handle: int, opened: OpenMessage, seq: int) -> bytes:
     """seq: the number of lines."""
     named = {"stream": opened.stream, "epoch": opened.epoch.to_json(), "client": opened.client}
     return encode(OPEN, handle, seq, b"\n".join((orjson.dumps(named), opened.opening, opened.lines)))
 
 
-def read_open(number: int, body: bytes) -> FrameContents:
+def read_open(number: int, body: bytes) -> OpenMessage:
     """The body of an OPEN of `number` lines. Raises ValueError."""
     named, opening, lines = body.split(b"\n", 2)
     told = orjson.loads(named)
@@ -88,18 +88,18 @@ def read_open(number: int, body: bytes) -> FrameContents:
     for name in (stream, client):
         if not isinstance(name, str) or len(name) > MAX_NAME_CHARACTERS:
             raise ValueError("not the name of a stream or a client")
-    if not stream or lines.count(b"\n") != number or not _ends_whole(lines):
+    if not stream or lines.count(b"\n") != number or not _ends_with_newline(lines):
         raise ValueError("not as many lines as it says")
-    return FrameContents(stream, epoch_from_json(told.get("epoch")), client, opening, lines)
+    return OpenMessage(stream, epoch_from_json(told.get("epoch")), client, opening, lines)
 
 
 def check_append(first: int, lines: bytes) -> None:
     """Raises ValueError where they are no lines, or their first has no number."""
-    if first < 1 or not lines or not _ends_whole(lines):
+    if first < 1 or not lines or not _ends_with_newline(lines):
         raise ValueError("not whole lines")
 
 
-def _ends_whole(lines: bytes) -> bool:
+def _ends_with_newline(lines: bytes) -> bool:
     return not lines or lines.endswith(b"\n")
 
 

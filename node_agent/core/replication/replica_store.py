@@ -25,15 +25,15 @@ from enum import Enum
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.replication.store_shares import StoreShares
 
-LIFE_S = 300.0
+RETENTION_S = 300.0
 MAX_JOURNAL_BYTES = 8 * 1024 * 1024
 """Of one journal, its opening included."""
 
-MAX_OPENING_BYTES = 6 * 1024 * 1024
+MAX_HEADER_BYTES = 6 * 1024 * 1024
 """Of one opening, which has the whole request: the rest of its journal is for the answer."""
 
 MAX_BYTES = 256 * 1024 * 1024
-FINISHED_SHARE = 32
+FINISHED_DIVISOR = 32
 OVERHEAD_BYTES = 1024
 """What a journal costs beside its bytes; without it a million empty ones would be free."""
 
@@ -43,16 +43,16 @@ ORPHAN_AFTER_S = 1.0
 
 
 STALE, GAP, FULL, TOO_LARGE, UNKNOWN = "stale", "gap", "full", "too-large", "unknown"
-SHARE = "share"
+OVER_SHARE = "share"
 """The stream's client has its share of the room already."""
 
 UNREADABLE = "unreadable"
 """A message that says nothing, or more than it has: of another version, or a fault of the owner."""
 
-REASONS = frozenset({STALE, GAP, FULL, TOO_LARGE, UNKNOWN, SHARE, UNREADABLE})
+REASONS = frozenset({STALE, GAP, FULL, TOO_LARGE, UNKNOWN, OVER_SHARE, UNREADABLE})
 
 
-class Refused(Exception):
+class ReplicaRefused(Exception):
     """why: one of REASONS."""
 
     def __init__(self, why: str) -> None:
@@ -60,7 +60,7 @@ class Refused(Exception):
         self.why = why
 
 
-class Ended(Enum):
+class EndReason(Enum):
     """How the owner of a journal ended. number: of the message that says so (`core/replication/protocol`)."""
 
     FINISHED = 0
@@ -86,13 +86,13 @@ class JournalReplica:
     lines: bytearray
     touched_at: float
     client: str = ""
-    ended: Ended | None = None
+    ended: EndReason | None = None
     orphan_since: float | None = None
     copied_to: set[str] = field(default_factory=set)
 
     @property
     def finished(self) -> bool:
-        return self.ended is Ended.FINISHED
+        return self.ended is EndReason.FINISHED
 
     @property
     def size(self) -> int:
@@ -149,7 +149,7 @@ class ReplicaStore:
         """
         known = self._kept.get(stream)
         if known is not None and known.epoch > epoch:
-            raise Refused(STALE)
+            raise ReplicaRefused(STALE)
         if known is not None and known.written_in == epoch and known.seq >= seq:
             known.orphan_since = None
             return known.seq
@@ -164,16 +164,16 @@ class ReplicaStore:
         """Keep lines number `first` and following; the number of the last line had now. Raises Refused."""
         journal = self._kept.get(stream)
         if journal is None:
-            raise Refused(UNKNOWN)
+            raise ReplicaRefused(UNKNOWN)
         if journal.epoch > epoch:
-            raise Refused(STALE)
+            raise ReplicaRefused(STALE)
         if journal.written_in != epoch:
-            raise Refused(UNKNOWN)
+            raise ReplicaRefused(UNKNOWN)
         if first > journal.seq + 1:
-            raise Refused(GAP)
+            raise ReplicaRefused(GAP)
         last = first - 1 + lines.count(b"\n")
         if first <= journal.seq:  # some of them came before
-            lines = _without_first(lines, journal.seq + 1 - first)
+            lines = _skip_lines(lines, journal.seq + 1 - first)
         if lines:
             self._make_room(journal, len(lines), len(journal.opening) + len(journal.lines) + len(lines), stream)
             journal.lines += lines
@@ -183,18 +183,18 @@ class ReplicaStore:
         self._kept.move_to_end(stream)
         return journal.seq
 
-    def end(self, stream: str, epoch: Epoch, how: Ended) -> None:
+    def end(self, stream: str, epoch: Epoch, how: EndReason) -> None:
         """Its owner has ended: it goes when room is needed, finished ones before abandoned ones."""
         journal = self._kept.get(stream)
         if journal is None or journal.epoch != epoch or journal.ended is how:
             return
         self._revive(stream, journal)
         journal.ended = how
-        if how is Ended.FINISHED:
+        if how is EndReason.FINISHED:
             self._shares.add(journal.client, -journal.size)
             self._finished_bytes += journal.size
             self._finished[stream] = None
-            while self._finished_bytes > self.max_bytes // FINISHED_SHARE:
+            while self._finished_bytes > self.max_bytes // FINISHED_DIVISOR:
                 self._let_go(next(iter(self._finished)))
         else:
             self._shares.abandoned(journal.client, stream)
@@ -202,11 +202,11 @@ class ReplicaStore:
     def _revive(self, stream: str, journal: JournalReplica) -> None:
         """It has an owner: nothing may go but on its word."""
         journal.orphan_since = None
-        if journal.ended is Ended.FINISHED:
+        if journal.ended is EndReason.FINISHED:
             del self._finished[stream]
             self._finished_bytes -= journal.size
             self._shares.add(journal.client, journal.size)
-        elif journal.ended is Ended.ABANDONED:
+        elif journal.ended is EndReason.ABANDONED:
             self._shares.wanted_again(journal.client, stream)
         journal.ended = None
 
@@ -265,27 +265,27 @@ class ReplicaStore:
 
     def unfinished(self) -> Iterator[tuple[str, JournalReplica]]:
         """What somebody may still need, when this node goes: first what nobody has abandoned."""
-        for how in (None, Ended.ABANDONED):
+        for how in (None, EndReason.ABANDONED):
             yield from ((stream, journal) for stream, journal in self._kept.items() if journal.ended is how)
 
     def expire(self, now: float) -> None:
         """Drop what nobody touched for LIFE_S."""
         while self._kept:
             stream, journal = next(iter(self._kept.items()))
-            if now - journal.touched_at <= LIFE_S:
+            if now - journal.touched_at <= RETENTION_S:
                 return
             self._let_go(stream)
 
     def _make_room(self, journal: JournalReplica, more: int, without_overhead: int, stream: str) -> None:
         """Room for `more` bytes of a journal. Raises Refused where there is none to be made."""
         if without_overhead > self.max_journal_bytes:
-            raise Refused(TOO_LARGE)
-        if journal.ended is not Ended.FINISHED:
+            raise ReplicaRefused(TOO_LARGE)
+        if journal.ended is not EndReason.FINISHED:
             self._keep_to_share(journal.client, more, stream)
         while self.held_bytes + more > self.max_bytes:
             spare = next((name for name in self._finished if name != stream), None) or self._shares.spare(stream)
             if spare is None:
-                raise Refused(FULL)
+                raise ReplicaRefused(FULL)
             self._let_go(spare)
 
     def _keep_to_share(self, client: str, more: int, stream: str) -> None:
@@ -293,7 +293,7 @@ class ReplicaStore:
         while self._shares.of(client) + more > self.max_bytes // 2:
             spare = self._shares.spare_of(client, stream)
             if spare is None:
-                raise Refused(SHARE)
+                raise ReplicaRefused(OVER_SHARE)
             self._let_go(spare)
 
     def _count(self, journal: JournalReplica, more: int) -> None:
@@ -316,11 +316,11 @@ class ReplicaStore:
             return
         self._count(journal, -journal.size)
         self._finished.pop(stream, None)
-        if journal.ended is Ended.ABANDONED:
+        if journal.ended is EndReason.ABANDONED:
             self._shares.wanted_again(journal.client, stream)
 
 
-def _without_first(lines: bytes, count: int) -> bytes:
+def _skip_lines(lines: bytes, count: int) -> bytes:
     """The lines behind the first `count`."""
     at = 0
     for _ in range(count):

@@ -31,15 +31,15 @@ from enum import Enum
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.replication import replica_store as keeping
 
-WANTED = 2
-MAX_COPIES = 4
+REPLICATION_FACTOR = 2
+MAX_REPLICAS = 4
 MAX_REOPENS = 3
 
-OPENING_TOO_LARGE = "request-too-large"
+HEADER_TOO_LARGE = "request-too-large"
 JOURNAL_TOO_LARGE = "journal-too-large"
 
 
-class Closing(Enum):
+class CloseReason(Enum):
     """What becomes of a stream's journal when its owner is done with the stream."""
 
     FINISHED = "finished"
@@ -55,7 +55,7 @@ class Closing(Enum):
     """The client never learned the stream's id: nobody can ever ask for it."""
 
 
-class Condition(Enum):
+class ReplicaState(Enum):
     OPENING = "opening"
     SYNCED = "synced"
     LATE = "late"
@@ -66,7 +66,7 @@ class Replica:
     """One keeper's. acked: the last line that it has for certain; leaving: its keeper goes, or may soon."""
 
     keeper: str
-    condition: Condition
+    condition: ReplicaState
     acked: int = -1
     leaving: bool = False
 
@@ -99,7 +99,7 @@ class ReplicatedLog:
     stream: str
     epoch: Epoch
     opening: bytes
-    wanted: int = WANTED
+    wanted: int = REPLICATION_FACTOR
     log: bytearray = field(default_factory=bytearray)
     seq: int = 0
     delivered: int = 0
@@ -129,19 +129,19 @@ class ReplicatedLog:
     @property
     def synced(self) -> list[str]:
         """The keepers that have every delivered line."""
-        return [name for name, copy in self.copies.items() if copy.condition is Condition.SYNCED]
+        return [name for name, copy in self.copies.items() if copy.condition is ReplicaState.SYNCED]
 
     def acknowledged(self, copy: Replica, seq: int) -> None:
         """The keeper of this copy has all lines up to `seq`."""
         copy.acked = max(copy.acked, seq)
-        if copy.condition is not Condition.SYNCED and copy.acked >= self.delivered:
-            copy.condition = Condition.SYNCED
+        if copy.condition is not ReplicaState.SYNCED and copy.acked >= self.delivered:
+            copy.condition = ReplicaState.SYNCED
             self._sort_out()
 
     def overdue(self, copy: Replica, seq: int) -> None:
         """The keeper of this copy did not acknowledge line `seq` in time."""
-        if copy.acked < seq and copy.condition is not Condition.LATE:
-            copy.condition = Condition.LATE
+        if copy.acked < seq and copy.condition is not ReplicaState.LATE:
+            copy.condition = ReplicaState.LATE
             self._sort_out()
 
     def refused(self, keeper: str, why: str) -> list[Command]:
@@ -156,11 +156,11 @@ class ReplicatedLog:
             return []
         if why == keeping.TOO_LARGE or self._is_too_large:
             return self.keep_nowhere(JOURNAL_TOO_LARGE)
-        is_new_to_it = why in (keeping.GAP, keeping.UNKNOWN) and copy.condition is not Condition.OPENING
+        is_new_to_it = why in (keeping.GAP, keeping.UNKNOWN) and copy.condition is not ReplicaState.OPENING
         if is_new_to_it and self._reopened[keeper] < MAX_REOPENS:
             self._reopened[keeper] += 1
             return [self._open(keeper)]
-        (self._without_room if why in (keeping.FULL, keeping.SHARE) else self._unfit).add(keeper)
+        (self._without_room if why in (keeping.FULL, keeping.OVER_SHARE) else self._unfit).add(keeper)
         self.lost(keeper)
         return []
 
@@ -193,35 +193,35 @@ class ReplicatedLog:
             return self.keep_nowhere(JOURNAL_TOO_LARGE)
         for name, copy in self.copies.items():
             copy.leaving = name not in fit
-        good = [n for n, c in self.copies.items() if c.condition is not Condition.LATE and not c.leaving]
+        good = [n for n, c in self.copies.items() if c.condition is not ReplicaState.LATE and not c.leaving]
         refused = self._unfit | self._without_room
         able = [name for name in ranked if name not in self.copies and name not in refused]
-        room = min(self.wanted - len(good), MAX_COPIES - len(self.copies))
+        room = min(self.wanted - len(good), MAX_REPLICAS - len(self.copies))
         opened: list[Command] = [self._open(name) for name in able[: max(0, room)]]
         return opened + self._let_go()
 
     @property
     def is_settled(self) -> bool:
         """Whether it has the copies that it wants, and no other."""
-        good = sum(1 for copy in self.copies.values() if copy.condition is Condition.SYNCED and not copy.leaving)
+        good = sum(1 for copy in self.copies.values() if copy.condition is ReplicaState.SYNCED and not copy.leaving)
         return good == len(self.copies) == self.wanted
 
     def _let_go(self) -> list[Command]:
-        synced = [n for n, c in self.copies.items() if c.condition is Condition.SYNCED and not c.leaving]
+        synced = [n for n, c in self.copies.items() if c.condition is ReplicaState.SYNCED and not c.leaving]
         if len(synced) < self.wanted:
             return []
-        spare = [n for n, c in self.copies.items() if c.leaving or c.condition is Condition.LATE]
+        spare = [n for n, c in self.copies.items() if c.leaving or c.condition is ReplicaState.LATE]
         spare += synced[self.wanted :]
         for name in spare:
             self.lost(name)
         return [DropReplica(name) for name in spare]
 
     def _open(self, keeper: str) -> OpenReplica:
-        copy = self.copies[keeper] = Replica(keeper, Condition.OPENING)
+        copy = self.copies[keeper] = Replica(keeper, ReplicaState.OPENING)
         self._sort_out()
         return OpenReplica(copy)
 
     def _sort_out(self) -> None:
         """An event waits for the copies in sync; where there are none, for those that are about to be."""
-        synced = [copy for copy in self.copies.values() if copy.condition is Condition.SYNCED]
-        self._awaited = synced or [c for c in self.copies.values() if c.condition is Condition.OPENING]
+        synced = [copy for copy in self.copies.values() if copy.condition is ReplicaState.SYNCED]
+        self._awaited = synced or [c for c in self.copies.values() if c.condition is ReplicaState.OPENING]

@@ -13,7 +13,8 @@ and where all of these are beyond the bound, the least loaded of them and of som
 5. where every breaker of those that are left is open, the least loaded of them all the same, if it is not full: a
    breaker spares requests a node that fails while others work, and must not become an outage of its own.
 
-Who can take it: serves the model, was not tried for this request, is able to (`Request.able`), has its breaker closed,
+Who can take it: serves the model, was not tried for this request, is able to (`RouteRequest.can_serve`),
+has its breaker closed,
 and is not full. The bound is BOUND times the mean in flight, and SLACK more (Mirrokni, Thorup, Zadimoghaddam 2018).
 Nodes that are ready come before those at risk, and after a loss other pools before the lost one's, because EC2 reclaims
 pools. Suspects, draining and unready nodes are not on the ring at all.
@@ -43,7 +44,7 @@ MAX_WAITING = 4
 """Requests that wait at an engine, from which on it is full: another one would only wait, too."""
 
 FULL_KV = 0.98
-NEVER_FINE = -1.0
+NONE_GOOD_ENOUGH = -1.0
 
 
 class LoadSource(Protocol):
@@ -70,7 +71,7 @@ class NoRoute(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RouteRequest:
     """What routing has to know of one. model: None where any will do; key: of its session or its beginning, see
     `core/routing/hash_ring`; None where it has none; by_session: whether the client named the session; tried: instance
     ids that lost it already; able: whether a node's engine could take it, None where any could; avoid: the pool of the
@@ -267,7 +268,7 @@ class Router:
         """Whether somebody serves it now; None: anything."""
         return bool(self._sides) if model is None else model in self._sides
 
-    def choose(self, request: Request, now: float) -> Route | NoRoute:
+    def choose(self, request: RouteRequest, now: float) -> Route | NoRoute:
         """The route for a request. now: seconds, of the clock that `failed` is told."""
         side = self._side(request.model)
         if side is None:
@@ -292,24 +293,24 @@ class Router:
             return self._sides.get(model)
         return max(self._sides.values(), key=lambda side: len(side.ring), default=None)
 
-    def _can_take(self, candidate: Candidate, request: Request, now: float) -> bool:
+    def _can_take(self, candidate: Candidate, request: RouteRequest, now: float) -> bool:
         if not candidate.breaker.allows(now) or not self._may_ask(candidate, request):
             return False
         return request.goes_on or not candidate.is_full()
 
-    def _may_ask(self, candidate: Candidate, request: Request) -> bool:
+    def _may_ask(self, candidate: Candidate, request: RouteRequest) -> bool:
         if candidate.name in request.tried:
             return False
         return request.able is None or request.able(candidate.status)
 
-    def _last_resort(self, side: ModelPool, request: Request) -> Candidate | None:
+    def _last_resort(self, side: ModelPool, request: RouteRequest) -> Candidate | None:
         left = [candidate for candidate in side.in_turn() if self._may_ask(candidate, request)]
         if not request.last_resort and any(candidate.breaker.is_closed for candidate in left):
             return None  # those are full: that is no breaker's doing
         could = [candidate for candidate in left if request.goes_on or not candidate.is_full()]
         return min(could, key=lambda candidate: (not candidate.is_ready, candidate.in_flight()), default=None)
 
-    def _near(self, order: Iterable[Candidate], request: Request, now: float, fine: float) -> list[Candidate]:
+    def _near(self, order: Iterable[Candidate], request: RouteRequest, now: float, fine: float) -> list[Candidate]:
         """The first few of the best kind there is, in that order; only the first where it has no more than `fine`."""
         kinds: tuple[list[Candidate], ...] = ([], [], [], [])
         avoid = request.avoid
@@ -323,7 +324,9 @@ class Router:
                 return few
         return next((few[:NEAR] for few in kinds if few), [])
 
-    def _without_key(self, side: ModelPool, request: Request, now: float, bound: float) -> tuple[Candidate | None, str]:
+    def _without_key(
+        self, side: ModelPool, request: RouteRequest, now: float, bound: float
+    ) -> tuple[Candidate | None, str]:
         own = self._candidates.get(self._own_id)
         order = side.in_turn()
         if own is not None and own.name in side.ring:
@@ -331,11 +334,11 @@ class Router:
             if near and near[0] is own and own.in_flight() <= bound:
                 return own, "local"
         else:
-            near = self._near(order, request, now, NEVER_FINE)
+            near = self._near(order, request, now, NONE_GOOD_ENOUGH)
         return min(near, key=Candidate.in_flight, default=None), "least-loaded"
 
     def _with_key(
-        self, near: list[Candidate], side: ModelPool, request: Request, now: float, bound: float
+        self, near: list[Candidate], side: ModelPool, request: RouteRequest, now: float, bound: float
     ) -> tuple[Candidate | None, str]:
         if not near:
             return None, ""
@@ -344,12 +347,12 @@ class Router:
         least = min(near, key=Candidate.in_flight)
         if least.in_flight() <= bound:
             return least, "overflow"
-        others = self._near(side.in_turn(), request, now, NEVER_FINE)
+        others = self._near(side.in_turn(), request, now, NONE_GOOD_ENOUGH)
         if others and others[0].is_ready is least.is_ready:
             least = min(least, *others, key=Candidate.in_flight)
         return least, "crowded"
 
-    def _take(self, candidate: Candidate, reason: str, request: Request, now: float) -> Route:
+    def _take(self, candidate: Candidate, reason: str, request: RouteRequest, now: float) -> Route:
         candidate.breaker.chosen(now)
         if not candidate.is_ready:
             reason += ";only-at-risk"

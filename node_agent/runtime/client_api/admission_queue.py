@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
-from node_agent.core.routing.admission import Admission, Refused, Ticket
-from node_agent.core.routing.router import NoRoute, Request, Route
+from node_agent.core.routing.admission import Admission, Rejection, Ticket
+from node_agent.core.routing.router import NoRoute, Route, RouteRequest
 from node_agent.ports import ServerRequest
 from node_agent.runtime.client_api.buffered_request import ClientGone
 from node_agent.runtime.node.context import NodeContext
@@ -25,7 +25,7 @@ _MAX_NAME = 100
 class _Waiting:
     """A request in the queue."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: RouteRequest) -> None:
         self.request = request
         self.turn: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
 
@@ -46,7 +46,7 @@ class AdmissionQueue:
         self._somebody = asyncio.Event()
         node.metrics.waiting.set_function(self._waiting.__len__)
 
-    async def route(self, request: Request, client: ServerRequest) -> Route:
+    async def route(self, request: RouteRequest, client: ServerRequest) -> Route:
         """Where a request goes, at once or after a while.
 
         Raises FleetFull, NoReadyPeer, ClientGone, and RequestRejected (404) where nodes are ready, but none serves the
@@ -61,9 +61,9 @@ class AdmissionQueue:
                 return route
         return await self._wait(request, client)
 
-    async def _wait(self, request: Request, client: ServerRequest) -> Route:
+    async def _wait(self, request: RouteRequest, client: ServerRequest) -> Route:
         ticket = self._admission.arrive(self._now(), self._chance())
-        if isinstance(ticket, Refused):
+        if isinstance(ticket, Rejection):
             raise _full(ticket)
         waiting = self._waiting[ticket.number] = _Waiting(request)
         client.when_gone(waiting.leave)
@@ -115,7 +115,7 @@ class AdmissionQueue:
             else:
                 waiting.turn.set_exception(_full(self._admission.waited_too_long(now, self._chance())))
 
-    def _refusal(self, request: Request) -> NoReadyPeer | RequestRejected:
+    def _refusal(self, request: RouteRequest) -> NoReadyPeer | RequestRejected:
         models = sorted(self._node.models())
         if not models or request.model == self._node.model:  # this node's own: it is on its way
             return NoReadyPeer("No node of the fleet is ready to serve; try again shortly.", _RETRY_AFTER_S)
@@ -124,7 +124,7 @@ class AdmissionQueue:
         return RequestRejected(404, "model_not_found", f"The model {name} does not exist; served: {have}.", "model")
 
 
-def _full(refused: Refused) -> FleetFull:
+def _full(refused: Rejection) -> FleetFull:
     told = {
         "queue-full": "No node has room, and as many requests wait here as may",
         "waited-too-long": "No node had room for this request in time",

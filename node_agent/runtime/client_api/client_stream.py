@@ -22,14 +22,21 @@ from node_agent.core.continuation.timeouts import (
     inter_token_timeout_s,
     keepalive_interval_s,
 )
-from node_agent.core.failure.attempts import Answer, Attempts
-from node_agent.core.failure.attribution import By, Verdict, judge_answer, judge_event, judge_loss, read_body
-from node_agent.core.failure.report import read_death, read_loss
+from node_agent.core.failure.attempts import Attempts, EngineResponse
+from node_agent.core.failure.attribution import (
+    Origin,
+    Verdict,
+    classify_answer,
+    classify_body,
+    classify_event,
+    classify_loss,
+)
+from node_agent.core.failure.report import parse_death, parse_loss
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.openai import sse
 from node_agent.core.openai.request_digest import content_of
-from node_agent.core.replication.replicated_log import Closing
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.replication.replicated_log import CloseReason
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.factory import Machine
 from node_agent.core.streams.state import StreamState
 from node_agent.ports import ExchangeLost, Response
@@ -80,7 +87,7 @@ class ClientStream:
         machine: Machine,
         kept: ReplicatedStream,
         reply: SseResponse,
-        wanted: Request,
+        wanted: RouteRequest,
         replay: bytes = b"",
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -152,14 +159,14 @@ class ClientStream:
         finally:
             self.kept.close(self._closing())
 
-    def _closing(self) -> Closing:
+    def _closing(self) -> CloseReason:
         """What becomes of the journal, by how the stream has ended."""
         if self.machine.state is StreamState.COMPLETE:
-            return Closing.FINISHED
+            return CloseReason.FINISHED
         if self._closed in ("handoff", "taken"):
-            return Closing.MOVES
+            return CloseReason.MOVES
         is_known = self._reply.started or len(self.machine.events.runs) > 1
-        return Closing.ABANDONED if is_known else Closing.UNHEARD_OF
+        return CloseReason.ABANDONED if is_known else CloseReason.UNHEARD_OF
 
     @property
     def _owner_before(self) -> str:
@@ -205,7 +212,7 @@ class ClientStream:
 
     def give_up(self) -> None:
         """The client has come back on another connection: this one gets nothing more."""
-        self.kept.close(Closing.MOVES)
+        self.kept.close(CloseReason.MOVES)
         self.kept.fence()
         self._close("taken")
 
@@ -299,14 +306,14 @@ class ClientStream:
         self._node.succeeded(route.node.instance_id)
         self._reply.start(route)
         await response.pipe(self._take)
-        return await self._engine_ended(route.node, "eof", By.ENGINE)
+        return await self._engine_ended(route.node, "eof", Origin.ENGINE)
 
-    async def _engine_ended(self, node: NodeStatus, why: str, by: By) -> int | None:
+    async def _engine_ended(self, node: NodeStatus, why: str, by: Origin) -> int | None:
         """The engine says nothing more: its part was over before, or is lost for this reason. by: who broke it off."""
         if self._closed is not None:
             return None
         if self.machine.state is StreamState.LOST:
-            by = By.ENGINE  # what was read before it broke off says why
+            by = Origin.ENGINE  # what was read before it broke off says why
         if out := self.machine.lose(why):
             self._deliver(out)
         if self.machine.state is StreamState.COMPLETE:
@@ -394,27 +401,27 @@ class ClientStream:
         """An answer that is no stream."""
         body = await response.read_all(_MAX_REFUSAL_BYTES)
         # The node said that it serves the model, or it would not have been chosen.
-        kind, by = read_body(body, has_model=True), answered_by(response, is_own=self._is_own(node))
-        verdict = judge_answer(by, response.status, kind, is_continuation=self.machine.chosen is not None)
+        kind, by = classify_body(body, has_model=True), answered_by(response, is_own=self._is_own(node))
+        verdict = classify_answer(by, response.status, kind, is_continuation=self.machine.chosen is not None)
         content_type = response.headers.get(b"content-type", b"application/json")
-        self._failed(node, verdict, Answer(response.status, body, content_type))
+        self._failed(node, verdict, EngineResponse(response.status, body, content_type))
         return None
 
-    def _lost(self, node: NodeStatus, line: str, by: By) -> None:
+    def _lost(self, node: NodeStatus, line: str, by: Origin) -> None:
         """line: why, as `core/failure/report` writes it; by: who lost it."""
         if self._closed is not None:
             return
-        why, self._handed_to = read_loss(line)
-        if (error := self.machine.lost_error) and by is By.ENGINE:
-            verdict = judge_event(error, is_continuation=self.machine.chosen is not None)
-            self._failed(node, verdict, Answer(200, error, is_event=True))
+        why, self._handed_to = parse_loss(line)
+        if (error := self.machine.lost_error) and by is Origin.ENGINE:
+            verdict = classify_event(error, is_continuation=self.machine.chosen is not None)
+            self._failed(node, verdict, EngineResponse(200, error, is_event=True))
             return
-        verdict = judge_loss(by, why)
+        verdict = classify_loss(by, why)
         if verdict.is_death:
-            self._node.deadly.died(self._content_of(), node.instance_id, read_death(line))
+            self._node.deadly.died(self._content_of(), node.instance_id, parse_death(line))
         self._failed(node, verdict, None)
 
-    def _failed(self, node: NodeStatus, verdict: Verdict, answer: Answer | None) -> None:
+    def _failed(self, node: NodeStatus, verdict: Verdict, answer: EngineResponse | None) -> None:
         """The engine of this node did not answer, or not to the end. answer: what it said in its place."""
         self._node.failed(node.instance_id, verdict)
         self._may_go_on = self._tries.failed(node.instance_id, verdict, answer)

@@ -37,7 +37,7 @@ from node_agent.core.openai.generation_request import (
 from node_agent.core.openai.request_body import Body, read_body
 from node_agent.core.replication.replicated_log import ReplicatedLog
 from node_agent.core.routing.affinity import session_key
-from node_agent.core.routing.router import Request
+from node_agent.core.routing.router import RouteRequest
 from node_agent.core.streams.factory import new_stream
 from node_agent.ports import ServerRequest
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
@@ -187,7 +187,7 @@ class ClientApi:
         request: ServerRequest,
         request_id: bytes,
         body: bytes,
-        wanted: Request,
+        wanted: RouteRequest,
         generation: GenerationRequest | None = None,
     ) -> int:
         route = await self._entrance.route(wanted, request)
@@ -262,16 +262,16 @@ class ClientApi:
         answer_error(request, 429, "too_many_streams", message, retry_after_s=1.0)
         return 429
 
-    async def _wanted(self, request: ServerRequest, model: str | None, key: int | None) -> Request:
+    async def _wanted(self, request: ServerRequest, model: str | None, key: int | None) -> RouteRequest:
         """What routing has to know. Raises RequestRejected."""
         model = await self._models.base_model(model)
         session = request.headers.get(SESSION_HEADER)
         if not session:
-            return Request(model, key)
+            return RouteRequest(model, key)
         if len(session) > _MAX_SESSION_BYTES:
             name = SESSION_HEADER.decode()
             raise RequestRejected(400, "invalid_request", f"{name} has {_MAX_SESSION_BYTES} characters at most.")
-        return Request(model, session_key(session.decode("latin-1")), by_session=True)
+        return RouteRequest(model, session_key(session.decode("latin-1")), by_session=True)
 
 
 def _to_engine(request: ServerRequest, request_id: bytes) -> dict[str, str]:

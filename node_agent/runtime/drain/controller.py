@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from node_agent.contract.drain_record import DrainRecord
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import RECORD_LIFE_S
-from node_agent.core.drain.planner import DrainPlanner, Peer, ServedStream, going_pools
+from node_agent.core.drain.planner import DrainPlanner, Peer, ServedStream, reclaimed_pools
 from node_agent.core.drain.timeline import DrainTimeline
 from node_agent.core.node.lifecycle import Publish
 from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
@@ -62,7 +62,7 @@ class DrainController:
             if status.model == node.model
         ]
         drainers = 1 + sum(status.state is NodeState.DRAINING for status in present)
-        schedule = self._drain.plan(streams, peers, going_pools(present, node.pool), drainers, now, deadline)
+        schedule = self._drain.plan(streams, peers, reclaimed_pools(present, node.pool), drainers, now, deadline)
         self._log.tell("planned", now, len(schedule.due) + len(schedule.later))
         moved = []
         for hand_off in schedule.due:

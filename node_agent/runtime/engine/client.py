@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.continuation.timeouts import accept_timeout_s
-from node_agent.core.failure.attribution import By
+from node_agent.core.failure.attribution import Origin
 from node_agent.core.node.status import NodeStatus, load_from_header
 from node_agent.ports import ExchangeLost, Http, Response
 from node_agent.runtime.engine.active_requests import EngineCalls, Turn
@@ -30,14 +30,14 @@ ENGINE_HEADER = b"x-synkti-engine"
 PEER_SILENT = "peer-silent"
 
 
-def answered_by(response: Response, *, is_own: bool) -> By:
+def answered_by(response: Response, *, is_own: bool) -> Origin:
     """Whose answer it is: a node's engine's, or its door's. is_own: whether it is this node that was asked."""
-    return By.ENGINE if is_own or ENGINE_HEADER in response.headers else By.PEER
+    return Origin.ENGINE if is_own or ENGINE_HEADER in response.headers else Origin.PEER
 
 
-def lost_by(lost: ExchangeLost, *, is_own: bool) -> By:
+def lost_by(lost: ExchangeLost, *, is_own: bool) -> Origin:
     """Who lost an exchange: a node's engine, or the connection to its door."""
-    return By.ENGINE if is_own or lost.passed_on else By.PEER
+    return Origin.ENGINE if is_own or lost.passed_on else Origin.PEER
 
 
 class PeerEngineCall(ResponseProxy):

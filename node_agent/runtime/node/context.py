@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from node_agent.contract.states import NodeState
 from node_agent.core.continuation.timeouts import MIN_SILENCE_S
-from node_agent.core.failure.attribution import Counts, Fault, Next, Verdict
+from node_agent.core.failure.attribution import BreakerEffect, Fault, NextStep, Verdict
 from node_agent.core.membership import LocalLoadSet, LocalStateSet, Member, Membership, View
 from node_agent.core.node.peer_clocks import RIGHT, OwnClock, PeerClocks
 from node_agent.core.node.status import Load, NodeStatus, Pool
-from node_agent.core.routing.router import NoRoute, Request, Route, Router
+from node_agent.core.routing.router import NoRoute, Route, Router, RouteRequest
 from node_agent.ports import Identity
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.crash_suspects import CrashSuspects
@@ -119,9 +119,9 @@ class NodeContext:
     def failed(self, instance_id: str, verdict: Verdict) -> None:
         """A request to a node's engine failed: count it where it counts."""
         self.metrics.failures.labels(verdict.fault.value, verdict.why).inc()
-        if verdict.counts is Counts.YES:
+        if verdict.counts is BreakerEffect.YES:
             self.router.failed(instance_id, self.gossip.clock())
-        elif verdict.next is Next.FINAL and verdict.fault is Fault.CLIENT:
+        elif verdict.next is NextStep.FINAL and verdict.fault is Fault.CLIENT:
             self.router.succeeded(instance_id)  # it answered, and well
         else:
             self.router.undecided(instance_id)
@@ -133,7 +133,7 @@ class NodeContext:
 
     # routes
 
-    def route(self, request: Request) -> Route | NoRoute:
+    def route(self, request: RouteRequest) -> Route | NoRoute:
         """Which engine serves a request, and why."""
         self._renew()
         route = self.router.choose(request, self.gossip.clock())

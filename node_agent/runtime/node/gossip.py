@@ -30,7 +30,7 @@ from node_agent.core.membership import (
     SyncRequested,
     Tick,
 )
-from node_agent.core.node.discovery_schedule import FIRST_LOOK_CALLS, DiscoverySchedule
+from node_agent.core.node.discovery_schedule import FIRST_READ_CALLS, DiscoverySchedule
 from node_agent.core.node.status import Liveness
 from node_agent.ports import Datagrams, ExchangeLost, Http, Instances
 from node_agent.runtime.common.metrics import Metrics
@@ -136,7 +136,7 @@ class Gossip:
     ) -> None:
         """Read the fleet's tags now and then, until cancelled; an EC2 that does not answer changes nothing."""
         await asyncio.sleep(reads.first_s(chance()))
-        most_calls: int | None = FIRST_LOOK_CALLS
+        most_calls: int | None = FIRST_READ_CALLS
         while True:
             try:
                 async with asyncio.timeout(_LOOK_WITHIN_S):

@@ -15,21 +15,21 @@ from node_agent.contract.states import NodeState
 from node_agent.core.common.address import parse_address
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.replication.placement import choose_replicas
-from node_agent.core.replication.protocol import APPEND, FINISH, FORGET, FrameContents, encode, encode_open
+from node_agent.core.replication.protocol import APPEND, DROP, FINISH, OpenMessage, encode, encode_open
 from node_agent.core.replication.reconnects import ReconnectBackoff
 from node_agent.core.replication.replica_store import (
-    MAX_OPENING_BYTES,
+    MAX_HEADER_BYTES,
     REASONS,
     UNREADABLE,
-    Ended,
+    EndReason,
     JournalReplica,
-    Refused,
+    ReplicaRefused,
     ReplicaStore,
 )
 from node_agent.core.replication.replicated_log import (
-    OPENING_TOO_LARGE,
-    WANTED,
-    Closing,
+    HEADER_TOO_LARGE,
+    REPLICATION_FACTOR,
+    CloseReason,
     Command,
     DropReplica,
     OpenReplica,
@@ -40,14 +40,14 @@ from node_agent.ports import ReplicaLink, ReplicaLinks
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 
-REVIEW_EVERY_S = 0.25
-_FIT = frozenset({NodeState.READY, NodeState.STARTING})
+RECONCILE_EVERY_S = 0.25
+_ELIGIBLE = frozenset({NodeState.READY, NodeState.STARTING})
 """States of peers that may stay keepers."""
 
-_LOOK_FOR_ROOM_EVERY = 40
+_RETRY_FULL_EVERY = 40
 """Reviews: so often is a keeper that had no room for a stream asked again. What it is sent then may be megabytes."""
 
-_OUT_OF_REACH_S = 5.0
+_UNREACHABLE_S = 5.0
 """How long a peer whose link broke is not asked to keep anything, where another can: a network may be cut between two
 nodes that all others reach."""
 
@@ -110,7 +110,7 @@ class ReplicationManager:
         node: NodeContext,
         links: ReplicaLinks,
         own: ReplicaStore,
-        wanted: int = WANTED,
+        wanted: int = REPLICATION_FACTOR,
         chance: Callable[[], float] = _half,
     ) -> None:
         self.node = node
@@ -123,15 +123,15 @@ class ReplicationManager:
         self._lost_at: dict[str, float] = {}  # peers whose link broke lately, by loop time
         self._redials = ReconnectBackoff()
         self._chance = chance
-        self._until_room = _LOOK_FOR_ROOM_EVERY  # reviews
+        self._until_room = _RETRY_FULL_EVERY  # reviews
 
     def begin(self, ahead: ReplicatedLog, engine: Pool | None, *, durable: bool = True) -> ReplicatedStream:
         """Take a stream's journal in, and send it to its keepers. durable: whether the client wants copies."""
         ahead.wanted = self._wanted if durable else 0
         stream = ReplicatedStream(self, ahead, next(self._handles), engine)
         self._streams[stream.handle] = stream
-        if ahead.wanted and len(ahead.opening) > MAX_OPENING_BYTES:
-            self._perform(stream, ahead.keep_nowhere(OPENING_TOO_LARGE))
+        if ahead.wanted and len(ahead.opening) > MAX_HEADER_BYTES:
+            self._perform(stream, ahead.keep_nowhere(HEADER_TOO_LARGE))
         self._review(stream)
         return stream
 
@@ -146,7 +146,7 @@ class ReplicationManager:
     async def run(self) -> None:
         """Look after all copies, and let old journals of others go; until cancelled."""
         while True:
-            await asyncio.sleep(REVIEW_EVERY_S)
+            await asyncio.sleep(RECONCILE_EVERY_S)
             self._review_all()
             self._copy_orphans()
             self.own.expire(self.node.clock())
@@ -155,8 +155,8 @@ class ReplicationManager:
     def _review_all(self) -> None:
         """Those streams whose copies are not as they should be, or are at peers that should not have them any more."""
         peers = self._reachable()
-        fit = {peer.instance_id for peer in peers if peer.state in _FIT}
-        self._until_room = self._until_room - 1 if self._until_room else _LOOK_FOR_ROOM_EVERY
+        fit = {peer.instance_id for peer in peers if peer.state in _ELIGIBLE}
+        self._until_room = self._until_room - 1 if self._until_room else _RETRY_FULL_EVERY
         for stream in list(self._streams.values()):
             self._count_gaps(stream)
             if not self._until_room:
@@ -170,7 +170,7 @@ class ReplicationManager:
             return
         if peers is None:
             peers = self._reachable()
-        fit = [p.instance_id for p in peers if p.state in _FIT]
+        fit = [p.instance_id for p in peers if p.state in _ELIGIBLE]
         staying = [p.pool for p in peers if p.instance_id in ahead.copies and p.instance_id in fit]
         chosen = choose_replicas(ahead.stream, peers, [self.node.pool, *staying], stream.engine, self._doubtful())
         self._perform(stream, ahead.review([peer.instance_id for peer in chosen], fit))
@@ -184,7 +184,7 @@ class ReplicationManager:
     def _doubtful(self) -> set[str]:
         """Peers that are chosen last: suspected, late, or out of reach a moment ago."""
         now = asyncio.get_running_loop().time()
-        self._lost_at = {name: at for name, at in self._lost_at.items() if now - at < _OUT_OF_REACH_S}
+        self._lost_at = {name: at for name, at in self._lost_at.items() if now - at < _UNREACHABLE_S}
         late = (name for name, keeper in self._open.items() if keeper.link.is_late)
         return {*self.node.suspects, *self._lost_at, *late}
 
@@ -223,9 +223,9 @@ class ReplicationManager:
             match instruction:
                 case OpenReplica(copy):
                     ahead = stream.ahead
-                    self._send(copy.keeper, _opened(stream.handle, ahead), _Receipt(stream, copy, ahead.seq))
+                    self._send(copy.keeper, _open_message(stream.handle, ahead), _Receipt(stream, copy, ahead.seq))
                 case DropReplica(keeper):
-                    self._send(keeper, encode(FORGET, stream.handle))
+                    self._send(keeper, encode(DROP, stream.handle))
 
     def _send(self, keeper: str, message: bytes, receipt: object = None) -> None:
         open_ = self._open.get(keeper)
@@ -264,28 +264,28 @@ class ReplicationManager:
 
     # the ends of streams
 
-    def close(self, stream: ReplicatedStream, how: Closing) -> None:
+    def close(self, stream: ReplicatedStream, how: CloseReason) -> None:
         """See ReplicatedStream. Where no keeper has all of it, or its client may come back, this node keeps it, too."""
         if self._streams.pop(stream.handle, None) is None:
             return
         ahead = stream.ahead
         self._count_gaps(stream)
-        if (said := _said(stream.handle, how)) is not None:
+        if (said := _end_message(stream.handle, how)) is not None:
             for keeper in ahead.copies:
                 self._send(keeper, said)
-        if _is_to_stay(ahead, how):
+        if _should_store_locally(ahead, how):
             self._keep_here(ahead, how)
 
-    def _keep_here(self, ahead: ReplicatedLog, how: Closing) -> None:
+    def _keep_here(self, ahead: ReplicatedLog, how: CloseReason) -> None:
         own, stream, epoch = self.own, ahead.stream, ahead.epoch
         try:
             own.open(stream, epoch, ahead.opening, ahead.seq, bytes(ahead.log), self.node.clock(), ahead.client)
-        except Refused as refused:
+        except ReplicaRefused as refused:
             _log.info("stream %s: not kept here: %s", stream, refused.why)
             return
         own.copied(stream, epoch, ahead.synced)
-        if how in _ENDED:
-            own.end(stream, epoch, _ENDED[how])
+        if how in _END_REASONS:
+            own.end(stream, epoch, _END_REASONS[how])
 
     async def send_away(self, within_s: float) -> None:
         """This node goes: each journal that somebody may still need gets a copy elsewhere in its place."""
@@ -310,7 +310,7 @@ class ReplicationManager:
         for peer in choose_replicas(name, new, [self.node.pool, *having], None, self._doubtful())[: max(0, copies)]:
             journal.copied_to.add(peer.instance_id)
             receipts.append(asyncio.get_running_loop().create_future())
-            self._send(peer.instance_id, _opened(next(self._handles), ahead), receipts[-1])
+            self._send(peer.instance_id, _open_message(next(self._handles), ahead), receipts[-1])
         return receipts
 
     def shut(self) -> None:
@@ -319,24 +319,24 @@ class ReplicationManager:
         self._open.clear()
 
 
-_ENDED = {Closing.FINISHED: Ended.FINISHED, Closing.ABANDONED: Ended.ABANDONED}
+_END_REASONS = {CloseReason.FINISHED: EndReason.FINISHED, CloseReason.ABANDONED: EndReason.ABANDONED}
 
 
-def _said(handle: int, how: Closing) -> bytes | None:
+def _end_message(handle: int, how: CloseReason) -> bytes | None:
     """What the keepers of a stream are sent at its end."""
-    if how is Closing.UNHEARD_OF:
-        return encode(FORGET, handle)
-    return encode(FINISH, handle, _ENDED[how].value) if how in _ENDED else None
+    if how is CloseReason.UNHEARD_OF:
+        return encode(DROP, handle)
+    return encode(FINISH, handle, _END_REASONS[how].value) if how in _END_REASONS else None
 
 
-def _is_to_stay(ahead: ReplicatedLog, how: Closing) -> bool:
+def _should_store_locally(ahead: ReplicatedLog, how: CloseReason) -> bool:
     """Whether the journal of a stream that has ended here is to be kept here."""
-    if ahead.fenced or how is Closing.UNHEARD_OF or (ahead.unkept and how is not Closing.MOVES):
+    if ahead.fenced or how is CloseReason.UNHEARD_OF or (ahead.unkept and how is not CloseReason.MOVES):
         return False
-    copies = {Closing.FINISHED: 1, Closing.ABANDONED: WANTED}.get(how)
+    copies = {CloseReason.FINISHED: 1, CloseReason.ABANDONED: REPLICATION_FACTOR}.get(how)
     return copies is None or len(ahead.synced) < copies
 
 
-def _opened(handle: int, ahead: ReplicatedLog) -> bytes:
-    opened = FrameContents(ahead.stream, ahead.epoch, ahead.client, ahead.opening, bytes(ahead.log))
+def _open_message(handle: int, ahead: ReplicatedLog) -> bytes:
+    opened = OpenMessage(ahead.stream, ahead.epoch, ahead.client, ahead.opening, bytes(ahead.log))
     return encode_open(handle, opened, ahead.seq)

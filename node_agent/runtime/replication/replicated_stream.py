@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from node_agent.contract.errors import StaleEpoch
 from node_agent.core.node.status import Pool
-from node_agent.core.replication.replicated_log import Closing, ReplicatedLog
+from node_agent.core.replication.replicated_log import CloseReason, ReplicatedLog
 
 if TYPE_CHECKING:
     from node_agent.runtime.replication.manager import ReplicationManager
 
-CONFIRM_WITHIN_S = 2.0
+CONFIRM_TIMEOUT_S = 2.0
 """How long a new owner waits for one keeper to take its word, before it tells the client anything."""
 
 
@@ -30,7 +30,7 @@ class ReplicatedStream:
         self.ahead = ahead
         self.handle = handle
         self.engine = engine
-        self.deliver: Callable[[bytes], None] = _nobody
+        self.deliver: Callable[[bytes], None] = _unset
         self.fenced: Callable[[], None] = _nothing
         self.unkept: Callable[[], None] = _nothing
         self.counted_gaps = 0
@@ -85,7 +85,7 @@ class ReplicatedStream:
 
     async def confirm(self) -> None:
         """Wait until a keeper takes this owner's word, where there is any. Raises StaleEpoch."""
-        give_up_at = self._loop.time() + CONFIRM_WITHIN_S
+        give_up_at = self._loop.time() + CONFIRM_TIMEOUT_S
         ahead = self.ahead
         while not ahead.fenced and ahead.copies and not ahead.synced and self._loop.time() < give_up_at:
             await self._wait(give_up_at)
@@ -120,19 +120,19 @@ class ReplicatedStream:
         told()
         self._wake()
 
-    def close(self, how: Closing) -> None:
+    def close(self, how: CloseReason) -> None:
         """This node is done with the stream, and calls nobody any more."""
         self._keepers.close(self, how)
-        self.deliver, self.fenced, self.unkept = _dropped, _nothing, _nothing
+        self.deliver, self.fenced, self.unkept = _discard, _nothing, _nothing
 
 
 def _nothing() -> None:
     """Nobody wants to hear of it."""
 
 
-def _nobody(out: bytes) -> None:
+def _unset(out: bytes) -> None:
     raise AssertionError("nobody was named who gets what is delivered")
 
 
-def _dropped(out: bytes) -> None:
+def _discard(out: bytes) -> None:
     """The stream is closed: its client is gone, or has all of it."""

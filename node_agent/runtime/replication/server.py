@@ -17,14 +17,14 @@ import logging
 import secrets
 from collections.abc import Callable
 
-from node_agent.core.common.request_auth import CLOCK_HELPS, RequestVerifier, nonce_of
+from node_agent.core.common.request_auth import CLOCK_ERRORS, RequestVerifier, nonce_of
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.replication.protocol import (
     ACK,
     APPEND,
     CLOCK_PREFACE,
+    DROP,
     FINISH,
-    FORGET,
     MAX_PREFACE_BYTES,
     OPEN,
     PREFACE,
@@ -39,18 +39,26 @@ from node_agent.core.replication.protocol import (
     encode,
     read_open,
 )
-from node_agent.core.replication.replica_store import FULL, STALE, UNKNOWN, UNREADABLE, Ended, Refused, ReplicaStore
+from node_agent.core.replication.replica_store import (
+    FULL,
+    STALE,
+    UNKNOWN,
+    UNREADABLE,
+    EndReason,
+    ReplicaRefused,
+    ReplicaStore,
+)
 from node_agent.ports import AlternateProtocol
 
-GREET_WITHIN_S = 5.0
-MAX_STRANGERS = 64
+HANDSHAKE_TIMEOUT_S = 5.0
+MAX_UNVERIFIED = 64
 MAX_STREAMS = 100_000
 """Of one connection; an owner has a few thousand streams at most."""
 
-_TIDY_AT = 1_000
+_CLEANUP_AT = 1_000
 """Streams of a connection from which on those whose journals are gone are looked for, and again at each doubling."""
 
-_COUNTED = 2**32
+_COUNTER_MODULUS = 2**32
 _log = logging.getLogger(__name__)
 
 
@@ -77,7 +85,7 @@ class ReplicationServer:
 
     def came(self, connection: ReplicationConnection) -> None:
         """A connection whose owner is not known yet."""
-        if len(self.strangers) >= MAX_STRANGERS:
+        if len(self.strangers) >= MAX_UNVERIFIED:
             next(iter(self.strangers)).abort()
         self.connections.add(connection)
         self.strangers[connection] = None
@@ -101,11 +109,11 @@ class ReplicationConnection(asyncio.Protocol):
         self._opener: FrameReader | None = None
         self._sealer: FrameWriter | None = None
         self._streams: dict[int, tuple[str, Epoch]] = {}
-        self._tidy_at = _TIDY_AT
+        self._tidy_at = _CLEANUP_AT
         self._frames = 0
         self._is_over = False
         door.came(self)
-        self._timer = asyncio.get_running_loop().call_later(GREET_WITHIN_S, self.abort)
+        self._timer = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT_S, self.abort)
         if door.is_closed:
             self.abort()
 
@@ -148,7 +156,7 @@ class ReplicationConnection(asyncio.Protocol):
             return
         if frames:
             said = [self._answer(message) for messages in frames for message in messages]
-            self._frames = (self._frames + len(frames)) % _COUNTED
+            self._frames = (self._frames + len(frames)) % _COUNTER_MODULUS
             self._transport.write(self._sealer.seal(b"".join((*said, encode(ACK, 0, self._frames)))))
 
     def _greet(self, data: bytes) -> bytes:
@@ -163,7 +171,7 @@ class ReplicationConnection(asyncio.Protocol):
         stamp = line.removeprefix(PREFACE).decode("latin-1")
         doorkeeper, now = self._door.doorkeeper, self._door.clock()
         why = doorkeeper.refusal(stamp, *SIGNED_TARGET, b"", now)
-        if why in CLOCK_HELPS:
+        if why in CLOCK_ERRORS:
             self._transport.write(CLOCK_PREFACE + doorkeeper.clock(stamp, now).encode() + b"\n")
             self._transport.close()
             return b""
@@ -184,7 +192,7 @@ class ReplicationConnection(asyncio.Protocol):
         """What the owner has to hear of it beside that it came: nothing, or why it was not taken."""
         try:
             self._keep(message)
-        except Refused as refused:
+        except ReplicaRefused as refused:
             if refused.why == STALE:
                 self._streams.pop(message.handle, None)
             return encode(REFUSED, message.handle, 0, refused.why.encode())
@@ -200,20 +208,20 @@ class ReplicationConnection(asyncio.Protocol):
         if kind == OPEN:
             self._open(handle, number, body, now)
             return
-        if kind not in (APPEND, FINISH, FORGET):
+        if kind not in (APPEND, FINISH, DROP):
             raise ValueError(f"a message of kind {kind}")
         if handle not in self._streams:
-            raise Refused(UNKNOWN)
+            raise ReplicaRefused(UNKNOWN)
         stream, epoch = self._streams[handle]
         if kind == APPEND:
             check_append(number, body)
             keeper.append(stream, epoch, number, body, now)
             return
         del self._streams[handle]
-        if kind == FORGET:
+        if kind == DROP:
             keeper.forget(stream, epoch)
         else:
-            keeper.end(stream, epoch, Ended(number))
+            keeper.end(stream, epoch, EndReason(number))
 
     def _open(self, handle: int, number: int, body: bytes, now: float) -> None:
         opened = read_open(number, body)
@@ -229,5 +237,5 @@ class ReplicationConnection(asyncio.Protocol):
         holds = self._door.keeper.holds
         self._streams = {handle: kept for handle, kept in self._streams.items() if holds(*kept)}
         if len(self._streams) >= MAX_STREAMS:
-            raise Refused(FULL)
-        self._tidy_at = max(_TIDY_AT, 2 * len(self._streams))
+            raise ReplicaRefused(FULL)
+        self._tidy_at = max(_CLEANUP_AT, 2 * len(self._streams))

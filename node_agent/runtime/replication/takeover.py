@@ -32,12 +32,12 @@ from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.replication.checkpointer import Checkpointer
 
 TAKE_TARGET = "/peer/v1/take"
-_WITHIN_S = 1.0
-_MOMENT_S = 0.1
+_QUERY_TIMEOUT_S = 1.0
+_GRACE_S = 0.1
 """For the other keepers, once one was found that has all that the client has: they may be gone with the entry."""
 
 _MAX_JOURNAL_BYTES = 2 * keeping.MAX_JOURNAL_BYTES
-_MAX_AT_ONCE = 32
+_MAX_CONCURRENCY = 32
 _log = logging.getLogger(__name__)
 
 
@@ -83,7 +83,7 @@ class Takeovers:
         self._own = own
         self._give_up = give_up
         self._checkpointer = checkpointer
-        self._gate = asyncio.Semaphore(_MAX_AT_ONCE)
+        self._gate = asyncio.Semaphore(_MAX_CONCURRENCY)
 
     async def take(self, event: EventId) -> Takeover:
         """Own the stream. Raises RequestRejected (404, 410), JournalBehind."""
@@ -95,7 +95,7 @@ class Takeovers:
         )  # fmt: skip
         if not found.journals:
             if found.expired:
-                message = f"Stream {event.stream} has expired: its journal is kept for {keeping.LIFE_S:.0f} s."
+                message = f"Stream {event.stream} has expired: its journal is kept for {keeping.RETENTION_S:.0f} s."
                 raise RequestRejected(410, "stream_expired", message)
             if not self._node.members.has_looked:
                 raise JournalBehind("This node does not know the others yet; ask again, or another node.")
@@ -105,7 +105,7 @@ class Takeovers:
         journal = keeping.newest(found.journals)
         number = max(one.number for one in found.journals)
         try:
-            return _taken_over(event, journal, Epoch(number, owner))
+            return _restore(event, journal, Epoch(number, owner))
         except ValueError as error:
             _log.error("stream %s cannot be made again: %s", event.stream, error)
             raise RequestRejected(
@@ -133,7 +133,7 @@ class Takeovers:
         members = self._node.members
         ranked = [(node.instance_id, node.peer) for node in rendezvous_rank(stream, self._node.present)]
         near = await self._ask_all(ranked[:RANKS], event, owner, here)
-        if any(_has(journal, event) for journal in near.journals):
+        if any(_covers(journal, event) for journal in near.journals):
             return near
         known = dict([*members.unmet, *((node.instance_id, node.peer) for node in members.view.known)])
         asked = dict(ranked[:RANKS])
@@ -141,7 +141,9 @@ class Takeovers:
         far = await self._ask_all(others, event, owner, None)
         expired = near.expired or far.expired or self._own.has_expired(stream)
         found = _Found([*near.journals, *far.journals], expired, near.silent + far.silent)
-        return found if any(_has(journal, event) for journal in found.journals) else await self._with_left(found, event)
+        return (
+            found if any(_covers(journal, event) for journal in found.journals) else await self._with_left(found, event)
+        )
 
     async def _with_left(self, found: _Found, event: EventId) -> _Found:
         """What was found, and what a node that went may have left."""
@@ -157,10 +159,10 @@ class Takeovers:
         found, expired, silent = [here] if here is not None else [], False, 0
         asking = {asyncio.ensure_future(self._ask(name, address, event.stream, owner)) for name, address in peers}
         clock = asyncio.get_running_loop().time
-        give_up_at = clock() + _WITHIN_S
+        give_up_at = clock() + _QUERY_TIMEOUT_S
         while asking and clock() < give_up_at:
-            if any(_has(journal, event) for journal in found):
-                give_up_at = min(give_up_at, clock() + _MOMENT_S)
+            if any(_covers(journal, event) for journal in found):
+                give_up_at = min(give_up_at, clock() + _GRACE_S)
             done, asking = await asyncio.wait(asking, timeout=give_up_at - clock(), return_when=asyncio.FIRST_COMPLETED)
             answers = [task.result() for task in done]
             found += [answer for answer in answers if isinstance(answer, JournalSnapshot)]
@@ -178,11 +180,11 @@ class Takeovers:
             headers = {"content-type": "application/json", AUTH_HEADER: stamp}
             try:
                 exchange = await self._client.open(
-                    parse_address(address), "POST", TAKE_TARGET, headers=headers, body=body, silence_s=_WITHIN_S
+                    parse_address(address), "POST", TAKE_TARGET, headers=headers, body=body, silence_s=_QUERY_TIMEOUT_S
                 )
                 try:
                     answer = await exchange.read_all(_MAX_JOURNAL_BYTES)
-                    return _read_answer(exchange.status, answer)
+                    return _parse_answer(exchange.status, answer)
                 finally:
                     exchange.close()
             except ExchangeLost as lost:
@@ -192,7 +194,7 @@ class Takeovers:
         return None
 
 
-def _read_answer(status: int, answer: bytes) -> JournalSnapshot | bool:
+def _parse_answer(status: int, answer: bytes) -> JournalSnapshot | bool:
     """Raises ValueError, also for any answer that is about the peer: that it refused says nothing of the stream."""
     if status == 404:
         return bool(orjson.loads(answer)["expired"])
@@ -203,7 +205,7 @@ def _read_answer(status: int, answer: bytes) -> JournalSnapshot | bool:
     return JournalSnapshot(epoch_from_json(told["written_in"]), int(told["number"]), opening, int(told["seq"]), lines)
 
 
-def _has(journal: JournalSnapshot, event: EventId) -> bool:
+def _covers(journal: JournalSnapshot, event: EventId) -> bool:
     """Whether the journal has all that the client of `event` has, in the same owners' words."""
     try:
         return event.seq <= journal.seq and was_sent_by(event, read_opening(journal.opening).runs)
@@ -211,9 +213,9 @@ def _has(journal: JournalSnapshot, event: EventId) -> bool:
         return False
 
 
-def _taken_over(event: EventId, journal: JournalSnapshot, epoch: Epoch) -> Takeover:
+def _restore(event: EventId, journal: JournalSnapshot, epoch: Epoch) -> Takeover:
     opening = read_opening(journal.opening)
-    if not _has(journal, event):
+    if not _covers(journal, event):
         message = f"The copies of the journal that can be reached do not have event {event.seq}, which you have."
         raise JournalBehind(message)
     runs = (*opening.runs, EpochRange(journal.seq, epoch))

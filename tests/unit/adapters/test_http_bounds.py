@@ -16,9 +16,9 @@ from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_message import MessageReader
 from node_agent.adapters.http_server import HttpServer
 from node_agent.adapters.http_server_connection import ServerConnection
-from node_agent.core.http.body_budget import QUIET_S, SMALL_BYTES
+from node_agent.core.http.body_budget import IDLE_S, SMALL_BYTES
 from node_agent.core.http.document_bounds import DocumentBounds
-from node_agent.core.http.request_head import Fault
+from node_agent.core.http.request_head import ErrorResponse
 from node_agent.ports import ServerRequest
 from tests.unit.adapters.door_stage import LIMITS, Client, another, echo, in_pieces, post, tell, until
 
@@ -36,14 +36,14 @@ class Read:
     def __init__(self, room: int = 1 << 40) -> None:
         self.bodies: list[bytes] = []
         self.headers: list[dict[bytes, bytes]] = []
-        self.faults: list[Fault] = []
+        self.faults: list[ErrorResponse] = []
         self.room = room
 
     def request(self, method: str, target: str, headers: dict[bytes, bytes], body: bytes) -> None:
         self.bodies.append(body)
         self.headers.append(headers)
 
-    def fault(self, fault: Fault) -> None:
+    def fault(self, fault: ErrorResponse) -> None:
         self.faults.append(fault)
 
     def wants_leave(self) -> None:
@@ -347,7 +347,7 @@ def test_a_quiet_body_goes_for_one_that_comes() -> None:
         bodies = client.server.bodies
         await until(lambda: bodies.held > 299_000)
         for held in bodies._bodies:
-            held.heard_at -= QUIET_S
+            held.heard_at -= IDLE_S
         assert (await client.ask(raw))[0] == 200
         status, headers, body = await quiet.answer()
         assert (status, headers["connection"], code_of(body)) == (503, "close", "too_many_bodies")

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from node_agent.core.engine.metrics import EngineMetrics, read_figures
+from node_agent.core.engine.metrics import EngineMetrics, parse_metrics
 from tests.engines import MODEL, standin
 
 BODY = {"model": MODEL, "prompt": "hi", "max_tokens": 2000, "ignore_eos": True, "stream": True}
@@ -29,7 +29,7 @@ class Client:
         return await self.http.post(f"{self.url}/standin/core", json=wanted)
 
     async def figures(self) -> EngineMetrics:
-        figures = read_figures((await self.http.get(f"{self.url}/metrics")).content)
+        figures = parse_metrics((await self.http.get(f"{self.url}/metrics")).content)
         assert figures is not None
         assert figures.explains
         return figures

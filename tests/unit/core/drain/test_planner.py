@@ -16,7 +16,7 @@ from node_agent.core.drain.planner import (
     HandOff,
     Peer,
     ServedStream,
-    going_pools,
+    reclaimed_pools,
 )
 from node_agent.core.node.status import IDLE, Load, NodeStatus, Pool
 
@@ -40,7 +40,7 @@ def schedule(
     drain: DrainPlanner | None = None,
     drainers: int = 1,
 ) -> DrainPlan:
-    going = going_pools([peer.status for peer in among], OWN)
+    going = reclaimed_pools([peer.status for peer in among], OWN)
     return (drain or DrainPlanner("me")).plan(streams, among, going, drainers, T0, T0 + left_s)
 
 
@@ -198,7 +198,7 @@ def test_pools_that_are_going_are_this_node_s_and_those_of_all_that_drain_or_are
         status("c", "d", NodeState.DRAINING),
         status("d", "e", NodeState.STARTING),
     ]
-    assert going_pools(nodes, OWN) == {OWN, Pool("c", "g5"), Pool("d", "g5")}
+    assert reclaimed_pools(nodes, OWN) == {OWN, Pool("c", "g5"), Pool("d", "g5")}
 
 
 STREAMS = st.lists(

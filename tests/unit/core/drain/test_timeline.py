@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from node_agent.contract.drain_record import DrainRecord, DrainStep, drain_from_item
 from node_agent.core.drain.timeline import MAX_STEPS, DrainTimeline
-from node_agent.core.failure.report import handed_to, read_loss
+from node_agent.core.failure.report import format_handoff, parse_loss
 
 TIMES = st.integers(0, 2_000_000_000_000).map(lambda ms: ms / 1000)
 RECORDS = st.builds(
@@ -63,11 +63,11 @@ def test_a_record_survives_the_table(record: DrainRecord) -> None:
 @pytest.mark.parametrize(
     ("word", "read"),
     [
-        (handed_to(None), ("handoff", None)),
-        (handed_to("i-0123"), ("handoff", "i-0123")),
+        (format_handoff(None), ("handoff", None)),
+        (format_handoff("i-0123"), ("handoff", "i-0123")),
         ("reset", ("reset", None)),
         ("handoffs", ("handoffs", None)),
     ],
 )
 def test_a_loss_says_who_has_room(word: str, read: tuple[str, str | None]) -> None:
-    assert read_loss(word) == read
+    assert parse_loss(word) == read

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.http.body_budget import QUIET_S, SMALL_BYTES, BodyBudget, HeldBody
+from node_agent.core.http.body_budget import IDLE_S, SMALL_BYTES, BodyBudget, HeldBody
 
 MIB = 1024 * 1024
 
@@ -30,8 +30,8 @@ def test_of_one_address_the_body_that_grows_is_refused() -> None:
 def test_a_quiet_body_goes_first_whoever_holds_it() -> None:
     budget, busy, quiet, late = BodyBudget(3 * MIB), body(), body(), body()
     budget.grow(quiet, MIB, 0.0)
-    budget.grow(busy, 2 * MIB, QUIET_S)
-    assert budget.grow(late, MIB, QUIET_S) == [quiet]
+    budget.grow(busy, 2 * MIB, IDLE_S)
+    assert budget.grow(late, MIB, IDLE_S) == [quiet]
     assert budget.held == 3 * MIB
 
 

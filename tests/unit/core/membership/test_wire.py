@@ -42,13 +42,13 @@ from node_agent.core.membership.wire import (
     write_refusal,
     write_suspect,
 )
-from node_agent.core.node.status import WAYS, Load, NodeStatus, Pool
+from node_agent.core.node.status import CONTINUATION_METHODS, Load, NodeStatus, Pool
 
 LIVES = st.binary(min_size=6, max_size=6)
 COUNTS = st.integers(0, 2**32 - 1)
 INCARNATIONS = st.integers(0, MAX_INCARNATION)
 STATES = st.sampled_from(NodeState)
-ABLE = st.sampled_from([(), WAYS[:1], WAYS[1:], WAYS])
+ABLE = st.sampled_from([(), CONTINUATION_METHODS[:1], CONTINUATION_METHODS[1:], CONTINUATION_METHODS])
 
 
 def texts(most: int) -> st.SearchStrategy[str]:
@@ -245,9 +245,9 @@ LONGEST = NodeStatus(
 )  # fmt: skip
 
 
-@given(st.sampled_from(list(NodeState)), st.sets(st.sampled_from(WAYS)))
+@given(st.sampled_from(list(NodeState)), st.sets(st.sampled_from(CONTINUATION_METHODS)))
 def test_what_changes_in_a_life_is_told_in_short_as_in_full(state: NodeState, ways: set[str]) -> None:
-    able = tuple(way for way in WAYS if way in ways)
+    able = tuple(way for way in CONTINUATION_METHODS if way in ways)
     told = write_intro(b"sixsix", replace(LONGEST, state=state, ways=able))
     told += write_alive(b"sixsix", 1, state, (*able, "of a version to come"))
     told += write_suspect(b"sixsix", 1, state, frozenset((b"aaaaaa",)), able)

@@ -12,8 +12,14 @@ from node_agent.core.journal.epochs import Epoch, EpochRange
 from node_agent.core.journal.stream_header import StreamHeader, is_durable, read_opening
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.replication import checkpoint
-from node_agent.core.replication.checkpoint import MAX_OBJECT_BYTES, CheckpointObject, parcels, read_journal, status_of
-from node_agent.core.replication.replica_store import Ended, JournalReplica
+from node_agent.core.replication.checkpoint import (
+    MAX_OBJECT_BYTES,
+    CheckpointObject,
+    build_objects,
+    read_journal,
+    status_of,
+)
+from node_agent.core.replication.replica_store import EndReason, JournalReplica
 
 ME, NOW = "i-1", 1_000.0
 GENERATION = read_generation(ApiRoute.COMPLETION, b'{"model":"m","prompt":"p"}')
@@ -30,7 +36,7 @@ def journal(owner: str = ME, number: int = 1, lines: bytes = b"0 1 a\n0 2 b\n", 
 
 
 def left(*journals: JournalReplica) -> list[CheckpointObject]:
-    return list(parcels([(f"s{number}", one) for number, one in enumerate(journals)], ME, 7, NOW))
+    return list(build_objects([(f"s{number}", one) for number, one in enumerate(journals)], ME, 7, NOW))
 
 
 @pytest.mark.parametrize(
@@ -40,8 +46,8 @@ def left(*journals: JournalReplica) -> list[CheckpointObject]:
         (journal(f"{ME}+1f"), StreamStatus.HANDED_OFF),
         (journal("i-2"), None),
         (journal("i-2", orphan_since=NOW), StreamStatus.ORPHANED),
-        (journal(ended=Ended.FINISHED), None),
-        (journal("i-2", orphan_since=NOW, ended=Ended.FINISHED), None),
+        (journal(ended=EndReason.FINISHED), None),
+        (journal("i-2", orphan_since=NOW, ended=EndReason.FINISHED), None),
         (journal(opening=opening(durable=False)), None),
         (journal(opening=b"{"), None),
         (journal(opening=b"[]"), None),

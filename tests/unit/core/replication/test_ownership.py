@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, event_id_suffix, parse_event_id, was_sent_by
-from node_agent.core.replication.replica_store import Refused, ReplicaStore, newest
+from node_agent.core.replication.replica_store import ReplicaRefused, ReplicaStore, newest
 from node_agent.core.replication.replicated_log import Command, DropReplica, OpenReplica, Replica, ReplicatedLog
 
 NOW = 1000.0
@@ -127,7 +127,7 @@ class Ownership(RuleBasedStateMachine):
             else:
                 keeper.forget(STREAM, owner.epoch)
                 seq = -1
-        except Refused as refused:
+        except ReplicaRefused as refused:
             return Reply(owner, message.keeper, message.copy, 0, refused.why)
         return Reply(owner, message.keeper, message.copy, seq, None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from node_agent.core.replication import reconnects
-from node_agent.core.replication.reconnects import REDIAL, STEADY_S, ReconnectBackoff
+from node_agent.core.replication.reconnects import RECONNECT_BACKOFF, STEADY_S, ReconnectBackoff
 
 
 def test_a_peer_that_accepts_and_closes_is_connected_to_ever_less_often() -> None:
@@ -16,7 +16,7 @@ def test_a_peer_that_accepts_and_closes_is_connected_to_ever_less_often() -> Non
             peers.ended("i-1", now, worked_s=0.0, chance=0.5)
         now += 0.01
     assert tries < 15
-    assert REDIAL.max_s < 60.0, "and never given up"
+    assert RECONNECT_BACKOFF.max_s < 60.0, "and never given up"
 
 
 @pytest.mark.parametrize(("worked_s", "waits"), [(0.0, True), (STEADY_S / 2, True), (STEADY_S, False)])
@@ -31,10 +31,10 @@ def test_after_one_that_worked_the_waits_begin_anew_and_peers_are_apart() -> Non
     for _ in range(10):
         peers.ended("i-1", 0.0, worked_s=0.0, chance=0.999)
     assert peers.may("i-2", 0.0)
-    assert not peers.may("i-1", REDIAL.max_s / 2)
+    assert not peers.may("i-1", RECONNECT_BACKOFF.max_s / 2)
     peers.ended("i-1", 0.0, worked_s=60.0, chance=0.0)
     peers.ended("i-1", 0.0, worked_s=0.0, chance=0.0)
-    assert peers.may("i-1", REDIAL.first_s)
+    assert peers.may("i-1", RECONNECT_BACKOFF.first_s)
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,15 +15,15 @@ from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.replication import replica_store as keeping
 from node_agent.core.replication.placement import RANKS, choose_replicas, rendezvous_rank
 from node_agent.core.replication.replica_store import (
-    FINISHED_SHARE,
-    LIFE_S,
+    FINISHED_DIVISOR,
     ORPHAN_AFTER_S,
     OVERHEAD_BYTES,
-    Ended,
-    Refused,
+    RETENTION_S,
+    EndReason,
+    ReplicaRefused,
     ReplicaStore,
 )
-from node_agent.core.replication.replicated_log import Command, Condition, OpenReplica, Replica, ReplicatedLog
+from node_agent.core.replication.replicated_log import Command, OpenReplica, Replica, ReplicaState, ReplicatedLog
 
 ONE, TWO = Epoch(1, "i-a"), Epoch(2, "i-b")
 
@@ -39,7 +39,7 @@ def gone(keeper: ReplicaStore, *streams: str) -> list[str]:
     return [stream for stream in streams if keeper.has_expired(stream)]
 
 
-def why(refused: pytest.ExceptionInfo[Refused]) -> str:
+def why(refused: pytest.ExceptionInfo[ReplicaRefused]) -> str:
     return refused.value.why
 
 
@@ -48,7 +48,7 @@ def test_a_keeper_skips_what_it_has_and_refuses_what_leaves_a_gap() -> None:
     opened(keeper)
     assert keeper.append("s", ONE, 1, b"1\n2\n", 0.0) == 2
     assert keeper.append("s", ONE, 2, b"2\n3\n", 0.0) == 3
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ReplicaRefused) as refused:
         keeper.append("s", ONE, 5, b"5\n", 0.0)
     assert why(refused) == keeping.GAP
     taken = keeper.take("s", "i-b", 0.0)
@@ -61,7 +61,7 @@ def test_after_a_takeover_the_old_owner_is_refused_and_the_new_one_is_not() -> N
     opened(keeper)
     keeper.take("s", "i-b", 0.0)
     for attempt in (lambda: keeper.append("s", ONE, 1, b"x\n", 0.0), lambda: opened(keeper)):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ReplicaRefused) as refused:
             attempt()
         assert why(refused) == keeping.STALE
     assert keeper.open("s", TWO, b"", 1, b"1\n", 0.0) == 1
@@ -69,17 +69,17 @@ def test_after_a_takeover_the_old_owner_is_refused_and_the_new_one_is_not() -> N
 
 def test_a_journal_is_bounded_and_so_are_all_of_them_together() -> None:
     keeper = ReplicaStore(max_bytes=2 * KIB * 10, max_journal_bytes=10 * KIB)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ReplicaRefused) as refused:
         opened(keeper, "large", 10 * KIB + 1)
     assert why(refused) == keeping.TOO_LARGE
     opened(keeper, "a", 10 * KIB - OVERHEAD_BYTES, client="one")
     opened(keeper, "b", 10 * KIB - OVERHEAD_BYTES, client="another")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ReplicaRefused) as refused:
         opened(keeper, "c", client="a third")
     assert why(refused) == keeping.FULL
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ReplicaRefused) as refused:
         keeper.append("a", ONE, 1, b"x\n", 0.0)
-    assert why(refused) == keeping.SHARE
+    assert why(refused) == keeping.OVER_SHARE
     assert (len(keeper), keeper.held_bytes) == (2, 20 * KIB)
 
 
@@ -89,7 +89,7 @@ def test_a_journal_costs_more_than_its_bytes() -> None:
     opened(keeper, "b", client="one")
     opened(keeper, "c", client="another")
     opened(keeper, "d", client="another")
-    with pytest.raises(Refused):
+    with pytest.raises(ReplicaRefused):
         opened(keeper, "e", client="a third")
 
 
@@ -98,7 +98,7 @@ def test_what_a_client_abandons_goes_before_anything_live_is_refused_and_the_hea
     for stream, client in (("first", "heavy"), ("second", "heavy"), ("light", "light"), ("live", "third")):
         opened(keeper, stream, 8 * KIB, client=client)
     for stream in ("light", "second", "first"):
-        keeper.end(stream, ONE, Ended.ABANDONED)
+        keeper.end(stream, ONE, EndReason.ABANDONED)
     opened(keeper, "new", 8 * KIB, client="fourth")
     assert gone(keeper, "first", "second", "light", "live") == ["second"], "of the heaviest, what it left first"
     opened(keeper, "newer", 19 * KIB, client="fifth")
@@ -108,10 +108,10 @@ def test_what_a_client_abandons_goes_before_anything_live_is_refused_and_the_hea
 def test_a_client_that_comes_back_makes_its_journal_live_again() -> None:
     keeper = ReplicaStore(max_bytes=20 * KIB)
     opened(keeper, "s", 8 * KIB, client="one")
-    keeper.end("s", ONE, Ended.ABANDONED)
+    keeper.end("s", ONE, EndReason.ABANDONED)
     assert keeper.take("s", "i-b", 0.0) is not None
     opened(keeper, "other", 8 * KIB, client="another")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ReplicaRefused) as refused:
         opened(keeper, "third", 8 * KIB, client="third")
     assert why(refused) == keeping.FULL
     assert not keeper.has_expired("s")
@@ -121,15 +121,15 @@ def test_one_client_has_half_of_the_room_and_its_own_abandoned_journals_go_for_i
     keeper = ReplicaStore(max_bytes=40 * KIB)
     opened(keeper, "a", 9 * KIB, client="greedy")
     opened(keeper, "b", 9 * KIB, client="greedy")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ReplicaRefused) as refused:
         opened(keeper, "c", 9 * KIB, client="greedy")
-    assert why(refused) == keeping.SHARE
-    keeper.end("a", ONE, Ended.ABANDONED)
+    assert why(refused) == keeping.OVER_SHARE
+    keeper.end("a", ONE, EndReason.ABANDONED)
     opened(keeper, "c", 9 * KIB, client="greedy")
     assert gone(keeper, "a", "b", "c") == ["a"]
     keeper.forget("b", ONE)
     opened(keeper, "small", client="greedy")
-    keeper.end("small", ONE, Ended.FINISHED)
+    keeper.end("small", ONE, EndReason.FINISHED)
     assert keeper._shares.of("greedy") == 10 * KIB, "what is finished is nobody's share"
 
 
@@ -137,8 +137,8 @@ def test_finished_journals_have_a_part_of_the_room_however_much_there_is() -> No
     keeper = ReplicaStore(max_bytes=10_000 * KIB)
     for number in range(10_000):
         opened(keeper, f"s{number}", 100, client=f"client {number % 7}")
-        keeper.end(f"s{number}", ONE, Ended.FINISHED)
-    assert 0 < keeper.held_bytes <= keeper.max_bytes / FINISHED_SHARE
+        keeper.end(f"s{number}", ONE, EndReason.FINISHED)
+    assert 0 < keeper.held_bytes <= keeper.max_bytes / FINISHED_DIVISOR
     assert keeper.take("s9999", "i-b", 0.0) is not None, "the last ones are there"
 
 
@@ -158,16 +158,16 @@ def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
         journal = keeper._kept.get(stream)
         epoch = journal.epoch if journal is not None else ONE
         live = {name for name, kept in keeper._kept.items() if kept.ended is None}
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(ReplicaRefused):
             match what:
                 case "open":
                     keeper.open(stream, Epoch(epoch.number + at % 2, "i-b"), b"o" * size, 0, b"", float(at), client)
                 case "append":
                     keeper.append(stream, epoch, (journal.seq if journal else 0) + 1, b"l" * size + b"\n", float(at))
                 case "finish":
-                    keeper.end(stream, epoch, Ended.FINISHED)
+                    keeper.end(stream, epoch, EndReason.FINISHED)
                 case "abandon":
-                    keeper.end(stream, epoch, Ended.ABANDONED)
+                    keeper.end(stream, epoch, EndReason.ABANDONED)
                 case "take":
                     keeper.take(stream, f"i-{at}", float(at))
                 case "forget":
@@ -190,8 +190,8 @@ def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -
     for stream in ("first", "second"):
         opened(keeper, stream)
     opened(keeper, "third", 30 * KIB, client="a client")
-    keeper.end("second", ONE, Ended.FINISHED)
-    keeper.end("first", ONE, Ended.FINISHED)
+    keeper.end("second", ONE, EndReason.FINISHED)
+    keeper.end("first", ONE, EndReason.FINISHED)
     opened(keeper, "fourth", 31 * KIB, client="another")
     assert gone(keeper, "first", "second", "third") == ["second"]
     assert keeper.take("third", "i-b", 0.0) is not None
@@ -201,9 +201,9 @@ def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_
     keeper = ReplicaStore()
     opened(keeper, now=0.0)
     keeper.append("s", ONE, 1, b"x\n", 100.0)
-    keeper.expire(100.0 + LIFE_S)
+    keeper.expire(100.0 + RETENTION_S)
     assert len(keeper) == 1
-    keeper.expire(100.1 + LIFE_S)
+    keeper.expire(100.1 + RETENTION_S)
     assert (len(keeper), keeper.held_bytes, keeper.has_expired("s")) == (0, 0, True)
     assert keeper.take("s", "i-b", 0.0) is None
 
@@ -212,7 +212,7 @@ def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
     keeper = ReplicaStore()
     opened(keeper)
     opened(keeper, "finished")
-    keeper.end("finished", ONE, Ended.FINISHED)
+    keeper.end("finished", ONE, EndReason.FINISHED)
     for stream in ("s", "finished", "nobody"):
         keeper.orphaned(stream, ONE, 100.0)
     assert list(keeper.orphans(100.0 + ORPHAN_AFTER_S / 2)) == []
@@ -280,7 +280,7 @@ def test_a_keeper_that_lags_is_not_waited_for_is_replaced_and_let_go() -> None:
     stream.overdue(stream.copies["b"], 1)
     assert stream.deliverable() == 1
     stream.deliver(1)
-    assert stream.copies["b"].condition is Condition.LATE
+    assert stream.copies["b"].condition is ReplicaState.LATE
     assert not stream.is_settled
     assert review(stream, "abc") == ["open c"]
     acknowledge(stream, "c", 1)

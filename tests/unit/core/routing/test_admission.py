@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.core.routing import admission as admitting
-from node_agent.core.routing.admission import Admission, Refused, Ticket
+from node_agent.core.routing.admission import Admission, Rejection, Ticket
 
 
 def test_who_cannot_be_served_waits_first_come_first_served() -> None:
@@ -30,7 +30,7 @@ def test_the_queue_is_bounded_in_number_and_in_time() -> None:
     admission = Admission(max_waiting=3, max_wait_s=10.0)
     tickets = [admission.arrive(float(number), 0.5) for number in range(3)]
     refused = admission.arrive(3.0, 0.5)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Rejection)
     assert refused.why == "queue-full"
     assert len(admission) == 3
     assert admission.next_deadline() == 10.0
@@ -42,15 +42,15 @@ def test_the_queue_is_bounded_in_number_and_in_time() -> None:
 
 def test_retry_after_follows_from_how_fast_requests_were_let_in() -> None:
     admission = Admission(max_waiting=100)
-    assert admission.retry_after_s(0.0, 0.5) == admitting.MOST_RETRY_S  # nothing was, ever
+    assert admission.retry_after_s(0.0, 0.5) == admitting.MAX_RETRY_S  # nothing was, ever
     for tick in range(1, 400):
         admission.admitted(tick * 0.1)  # ten a second
     for _ in range(49):
         admission.arrive(40.0, 0.5)
     assert admission.retry_after_s(40.0, 0.5) == pytest.approx(5.0, rel=0.15)
     assert admission.retry_after_s(40.0, 0.0) < admission.retry_after_s(40.0, 1.0)
-    assert admission.retry_after_s(4_000.0, 0.5) == admitting.MOST_RETRY_S
-    assert Admission().retry_after_s(0.0, 0.0) >= admitting.LEAST_RETRY_S
+    assert admission.retry_after_s(4_000.0, 0.5) == admitting.MAX_RETRY_S
+    assert Admission().retry_after_s(0.0, 0.0) >= admitting.MIN_RETRY_S
 
 
 @given(st.lists(st.tuples(st.sampled_from("arn"), st.floats(0, 5), st.floats(0, 0.999)), max_size=80))
@@ -62,8 +62,8 @@ def test_whatever_happens_the_queue_stays_within_its_bound_and_promises_are_sane
         now += wait_s
         if kind == "a":
             answer = admission.arrive(now, chance)
-            if isinstance(answer, Refused):
-                assert admitting.LEAST_RETRY_S <= answer.retry_after_s <= admitting.MOST_RETRY_S
+            if isinstance(answer, Rejection):
+                assert admitting.MIN_RETRY_S <= answer.retry_after_s <= admitting.MAX_RETRY_S
         elif kind == "r" and admission.next is not None:
             admission.admitted(now, admission.next)
         else:

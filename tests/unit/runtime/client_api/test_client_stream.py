@@ -20,7 +20,7 @@ from node_agent.core.openai.client_headers import StreamReader
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.core.replication.replicated_log import ReplicatedLog
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.ports import ExchangeLost, ReplicaLink, Response
 from node_agent.runtime.client_api import client_stream
@@ -152,7 +152,7 @@ def run(
         )
         machine = ChunkStream(generation, "s")
         reply = SseResponse(client, "s", generation.kind.value, StreamReader(uses_ids=True))
-        stream = ClientStream(node, engines, machine, kept, reply, Request("m"))  # type: ignore[arg-type] # plays Engines
+        stream = ClientStream(node, engines, machine, kept, reply, RouteRequest("m"))  # type: ignore[arg-type] # plays Engines
         running = asyncio.ensure_future(stream.run(Route(node.status(), "prefix")))
         if during is not None:
             await engines.asked.wait()

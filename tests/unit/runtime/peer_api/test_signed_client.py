@@ -12,7 +12,7 @@ import pytest
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, CLOCK_HELPS, RequestVerifier, sign
+from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_ERRORS, CLOCK_HEADER, RequestVerifier, sign
 from node_agent.core.node.peer_clocks import PeerClocks
 from node_agent.ports import ServerRequest
 from node_agent.runtime.peer_api.signed_client import SignedClient
@@ -35,7 +35,7 @@ class Peer:
         self.answers.append(why or "welcome")
         if why is None:
             request.respond(200, request.body)
-        elif why in CLOCK_HELPS and self.honest:
+        elif why in CLOCK_ERRORS and self.honest:
             request.respond(401, b"", more=[(CLOCK_HEADER, self.doorkeeper.clock(stamp, now).encode())])
         else:
             request.respond(401, why.encode())

@@ -16,11 +16,11 @@ from node_agent.adapters import replication_client
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.adapters.replication_client import TURNED_AWAY, TcpReplicaLink, TcpReplicaLinks
 from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import RequestVerifier, nonce_of, tell_clock
+from node_agent.core.common.request_auth import RequestVerifier, nonce_of, sign_clock
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.node.peer_clocks import PeerClocks
-from node_agent.core.replication.protocol import APPEND, CLOCK_PREFACE, FORGET, MAX_PREFACE_BYTES, OPEN, PREFACE, encode
-from node_agent.core.replication.replica_store import LIFE_S, UNREADABLE, ReplicaStore
+from node_agent.core.replication.protocol import APPEND, CLOCK_PREFACE, DROP, MAX_PREFACE_BYTES, OPEN, PREFACE, encode
+from node_agent.core.replication.replica_store import RETENTION_S, UNREADABLE, ReplicaStore
 from node_agent.ports import ServerRequest
 from node_agent.runtime.replication import server
 from node_agent.runtime.replication.server import ReplicationServer
@@ -111,7 +111,7 @@ def test_lines_are_kept_and_acknowledged_in_their_order() -> None:
 def test_forgotten_is_gone_and_the_door_still_speaks_http() -> None:
     async def story(ends: Ends) -> None:
         link = ends.link()
-        link.send(opened() + encode(FORGET, 1))
+        link.send(opened() + encode(DROP, 1))
         await ends.heard.get()
         assert len(ends.keeper) == 0
         reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
@@ -160,7 +160,7 @@ def test_a_keeper_that_only_ever_says_its_time_is_lost_after_the_second_time() -
             nonlocal connections
             connections += 1
             stamp = (await reader.readline()).decode().strip().removeprefix(PREFACE.decode())
-            line = tell_clock(KEY, "d1", NOW + 3600 * connections, nonce_of(stamp))
+            line = sign_clock(KEY, "d1", NOW + 3600 * connections, nonce_of(stamp))
             writer.write(CLOCK_PREFACE + line.encode() + b"\n")
             await writer.drain()
             writer.close()
@@ -307,7 +307,7 @@ def test_a_connection_does_not_remember_journals_that_are_gone(monkeypatch: pyte
         for number in range(100):
             link.send(encode(OPEN, number, 0, orjson.dumps({"stream": f"s{number}", "epoch": [1, "i"]}) + b"\no\n"))
             assert await ends.heard.get() is None
-            ends.keeper.expire(NOW + 2 * LIFE_S)
+            ends.keeper.expire(NOW + 2 * RETENTION_S)
         (connection,) = ends.journals.connections
         assert len(connection._streams) <= 8
         link.close()

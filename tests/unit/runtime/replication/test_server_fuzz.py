@@ -22,8 +22,8 @@ from node_agent.core.replication.ack_batches import AckBatches
 from node_agent.core.replication.protocol import (
     ACK,
     APPEND,
+    DROP,
     FINISH,
-    FORGET,
     MAX_FRAME_BYTES,
     MAX_PREFACE_BYTES,
     OPEN,
@@ -136,7 +136,7 @@ BODIES = st.one_of(
 )
 MESSAGES = st.builds(
     encode,
-    st.one_of(st.sampled_from([OPEN, APPEND, FINISH, FORGET, ACK, REFUSED]), st.integers(0, 255)),
+    st.one_of(st.sampled_from([OPEN, APPEND, FINISH, DROP, ACK, REFUSED]), st.integers(0, 255)),
     st.one_of(st.integers(1, 4), UINT32),
     st.one_of(st.integers(0, 6), UINT32),
     BODIES,
