@@ -48,14 +48,14 @@ def measure(nodes: int) -> dict[str, float]:
     own, *peers = (_status(number) for number in range(nodes))
     sources = {peer.instance_id: Source(8) for peer in peers}
     router = Router(own.instance_id)
-    router.own_load.measured(Load(8, 0, 0.2, 0.03, 4_000.0))
-    router.renew(peers, sources, own)
+    router.own_load.set(Load(8, 0, 0.2, 0.03, 4_000.0))
+    router.update(peers, sources, own)
     keys = [chance.getrandbits(64) for _ in range(REQUESTS)]
 
     def ask(requests: list[RouteRequest]) -> Callable[[], None]:
         def run() -> None:
             for request in requests:
-                router.choose(request, 0.0)
+                router.route(request, 0.0)
 
         return run
 
@@ -71,8 +71,8 @@ def measure(nodes: int) -> dict[str, float]:
     changed = [replace(peers[0], state=NodeState.AT_RISK), *peers[1:]]
 
     def change() -> None:
-        router.renew(peers[1:], sources, own)
-        router.renew(changed, sources, own)
+        router.update(peers[1:], sources, own)
+        router.update(changed, sources, own)
 
     return {
         "even loads": even,

@@ -65,7 +65,7 @@ class SignedDoor:
 
     async def __call__(self, request: ServerRequest) -> None:
         stamp = request.headers.get(AUTH_HEADER.encode(), b"").decode("latin-1")
-        why = self._doorkeeper.refusal(stamp, request.method, request.target, request.body, time.time())
+        why = self._doorkeeper.rejection_reason(stamp, request.method, request.target, request.body, time.time())
         if why is not None:
             answer_error(request, 401, "not_a_peer", why)
             return

@@ -91,7 +91,7 @@ class Nodes:
         for entry in self._entries:
             load = self._load(entry.host.instance_id)
             entry.host.measured(load)
-            entry.router.own_load.measured(load)
+            entry.router.own_load.set(load)
 
     async def hold(self, talk: Conversation) -> None:
         """One client's conversation, to its end. Raises LocalRunError, ExchangeLost."""
@@ -107,15 +107,15 @@ class Nodes:
         entry.ask(RouteRequest(entry.host.membership.status.model, conversation_key(messages)), chosen.set_result)
         route = await chosen
         if isinstance(route, Rejection):
-            raise LocalRunError(f"{entry.policy.value}: a turn was refused ({route.why})")
+            raise LocalRunError(f"{entry.policy.value}: a turn was refused ({route.reason})")
         name = route.node.instance_id
-        entry.router.opened(name)
+        entry.router.request_started(name)
         self._open[name] += 1
         self.asked[name] += 1
         first_at, answer = await self._answered(self.engines[name], messages)
         self._open[name] -= 1
-        entry.router.closed(name)
-        entry.router.heard(name, self._load(name))
+        entry.router.request_ended(name)
+        entry.router.load_reported(name, self._load(name))
         self.first_token_s.append(first_at - began)
         return answer
 

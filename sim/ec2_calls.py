@@ -67,7 +67,7 @@ def looks(nodes: int, seconds: float, booting: int, seed: int) -> Looks:
     found = Looks()
     reads = [DiscoverySchedule() for _ in range(nodes)]
     heap = [
-        (node.first_s(chance()) if number < booting else interval_s(nodes) * chance(), number)
+        (node.first_delay_s(chance()) if number < booting else interval_s(nodes) * chance(), number)
         for number, node in enumerate(reads)
     ]
     heapq.heapify(heap)
@@ -79,9 +79,9 @@ def looks(nodes: int, seconds: float, booting: int, seed: int) -> Looks:
         if found.reads.call(at, calls) and (not is_first or found.taggings.call(at, 1)):
             have_looked.add(number)
             found.calls += [at] * calls
-            wait_s = reads[number].next_s(nodes, chance())
+            wait_s = reads[number].next_delay_s(nodes, chance())
         else:
-            wait_s = reads[number].after_failure_s(nodes, chance())
+            wait_s = reads[number].retry_delay_s(nodes, chance())
         heapq.heappush(heap, (at + wait_s, number))
     return found
 

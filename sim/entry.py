@@ -48,10 +48,10 @@ class Entry:
         view, own = machine.view, machine.status
         if view.version != self._view_version or own is not self._own_status:
             self._view_version, self._own_status = view.version, own
-            self.router.renew(view.serving, machine.members, own)
+            self.router.update(view.serving, machine.members, own)
         if self.policy is not Policy.PREFIX:
             return self._usual(view.serving)
-        route = self.router.choose(request, self._agenda.now)
+        route = self.router.route(request, self._agenda.now)
         reason = route.reason if isinstance(route, Route) else route.value
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
         return route
@@ -79,12 +79,12 @@ class Entry:
     def ask(self, request: RouteRequest, answer: Callable[[Route | Rejection], None]) -> None:
         """Route a request now, or when a node can take it; `answer` hears where, or that it was refused."""
         now = self._agenda.now
-        route = self.route(request) if self.admission.may_pass() or request.goes_on else NoRoute.FULL
+        route = self.route(request) if self.admission.may_bypass_queue() or request.is_continuation else NoRoute.FULL
         if isinstance(route, Route):
             self.admission.admitted(now)
             answer(route)
             return
-        waits = self.admission.arrive(now, self._random.random())
+        waits = self.admission.enqueue(now, self._random.random())
         if isinstance(waits, Rejection):
             self._refuse(waits, answer)
             return
@@ -99,9 +99,9 @@ class Entry:
     def _look(self) -> None:
         self._is_looking = False
         now = self._agenda.now
-        for ticket in self.admission.overdue(now):
+        for ticket in self.admission.pop_expired(now):
             _, _, answer = self._waiting.pop(ticket.number)
-            self._refuse(self.admission.waited_too_long(now, self._random.random()), answer)
+            self._refuse(self.admission.timeout_rejection(now, self._random.random()), answer)
         while (first := self.admission.next) is not None:
             _, request, answer = self._waiting[first.number]
             route = self.route(request)
@@ -114,5 +114,5 @@ class Entry:
             self._look_later()
 
     def _refuse(self, refused: Rejection, answer: Callable[[Route | Rejection], None]) -> None:
-        self.refused[refused.why] = self.refused.get(refused.why, 0) + 1
+        self.refused[refused.reason] = self.refused.get(refused.reason, 0) + 1
         answer(refused)

@@ -84,7 +84,7 @@ class Bench:
         for entry in self.entries:
             load = self.engines[entry.host.instance_id].load
             entry.host.measured(load)
-            entry.router.own_load.measured(load)
+            entry.router.own_load.set(load)
 
     def _arrive(self) -> None:
         self.fleet.agenda.after(self._random.expovariate(self._rate), self._arrive)
@@ -120,12 +120,12 @@ class Bench:
         def answered(route: Route | Rejection) -> None:
             if isinstance(route, Route):
                 name = route.node.instance_id
-                entry.router.opened(name)
+                entry.router.request_started(name)
                 ended = work.ended
 
                 def closed(done: Work) -> None:
-                    entry.router.closed(name)
-                    entry.router.heard(name, self.engines[name].load)
+                    entry.router.request_ended(name)
+                    entry.router.load_reported(name, self.engines[name].load)
                     ended(done)
 
                 work.ended = closed

@@ -152,7 +152,7 @@ class ServerConnection(asyncio.Protocol):
         request.may_stay = request.knows_chunks and self._reader.keeps_alive
         self._owes_leave = False
         if self._body is not None:
-            self._body.is_whole = True
+            self._body.is_complete = True
             self._bodies[request] = self._body
             self._body = None
         if self.place is not ConnectionSlot.FULL:

@@ -99,7 +99,7 @@ def _membership(data: bytes) -> object:
 
 def _journal(data: bytes) -> object:
     FrameReader(KEY, b"client").feed(data)
-    return FrameReader(KEY, b"client").feed(FrameWriter(KEY, b"client").seal(data))
+    return FrameReader(KEY, b"client").feed(FrameWriter(KEY, b"client").frame(data))
 
 
 def _open(data: bytes) -> object:
@@ -137,7 +137,7 @@ def _notes(data: bytes) -> object:
 
 
 def _stamp(data: bytes) -> object:
-    return RequestVerifier(KEY).refusal(data.decode("latin-1"), "GET", "/", b"", 1.0)
+    return RequestVerifier(KEY).rejection_reason(data.decode("latin-1"), "GET", "/", b"", 1.0)
 
 
 def _safetensors(data: bytes) -> object:

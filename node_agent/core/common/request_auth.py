@@ -62,7 +62,7 @@ class ReceiverClock:
     """What a door said: its time (unix seconds), and its name."""
 
     at: float
-    door: str
+    audience: str
 
 
 def sign_clock(key: bytes, door: str, now: float, nonce: str) -> str:
@@ -97,14 +97,14 @@ class RequestVerifier:
     door: names this agent's door in this life, without blanks; random.
     """
 
-    def __init__(self, key: bytes, max_nonces: int = MAX_NONCES, door: str = "-") -> None:
+    def __init__(self, key: bytes, max_nonces: int = MAX_NONCES, audience: str = "-") -> None:
         self.key = key
-        self.door = door
+        self.audience = audience
         self._max = max_nonces
         self._seen: set[str] = set()
         self._order: deque[tuple[float, str]] = deque()
 
-    def refusal(self, header: str | None, method: str, target: str, body: bytes, now: float) -> str | None:
+    def rejection_reason(self, header: str | None, method: str, target: str, body: bytes, now: float) -> str | None:
         """Why the message is refused, None where it is welcome (its nonce is used up then)."""
         *head, given = (header or "").split(" ")
         if (len(head), head[:1]) not in ((3, ["v1"]), (4, ["v2"])) or not _is_stamp(head[1]):
@@ -112,15 +112,15 @@ class RequestVerifier:
         expected = _signature(self.key, method, target, body, tuple(head))
         if not hmac.compare_digest(expected.encode(), given.encode()):
             return "wrong signature"
-        if head[0] == "v2" and head[2] != self.door:
+        if head[0] == "v2" and head[2] != self.audience:
             return WRONG_AUDIENCE
         if abs(now - int(head[1]) / 1000) > MAX_SKEW_S:
             return WRONG_TIME
         return self._use_up(head[-1], now)
 
-    def clock(self, header: str, now: float) -> str:
+    def signed_clock(self, header: str, now: float) -> str:
         """This door's time, for the sender of a message that was refused for one of CLOCK_HELPS."""
-        return sign_clock(self.key, self.door, now, nonce_of(header))
+        return sign_clock(self.key, self.audience, now, nonce_of(header))
 
     def _use_up(self, nonce: str, now: float) -> str | None:
         self._forget(now)

@@ -66,7 +66,7 @@ class ServedStream:
     context_tokens: int = 0
 
     @property
-    def left_s(self) -> float | None:
+    def remaining_s(self) -> float | None:
         """How long it takes here, None where nobody knows."""
         if self.remaining_tokens is None or self.time_per_token_s <= 0:
             return None
@@ -89,9 +89,9 @@ class HandOff:
     """
 
     key: int
-    to: str | None
+    target: str | None
     at: float
-    crowded: bool = False
+    is_overflow: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ class DrainPlanner:
         going: the pools that are going (`reclaimed_pools`); drainers: how many nodes drain now, this one included.
         """
         finish, leaving = _split_streams(streams, deadline - now - MARGIN_S)
-        peers, speeds = self._choice(peers, going, drainers)
-        busy = self._busy(peers, speeds, leaving, now)
+        peers, speeds = self._choose_peers(peers, going, drainers)
+        busy = self._busy_times(peers, speeds, leaving, now)
         latest = max(now, deadline - MARGIN_S)
         due: list[HandOff] = []
         later: list[HandOff] = []
@@ -143,7 +143,7 @@ class DrainPlanner:
                 homeless.append(stream)
             elif hand_off.at <= now:
                 # Nothing that is due comes behind something later at the same peer, so this is what it has been given.
-                self._busy_until[hand_off.to or ""] = busy[hand_off.to or ""]
+                self._busy_until[hand_off.target or ""] = busy[hand_off.target or ""]
                 due.append(hand_off)
             else:
                 later.append(hand_off)
@@ -151,7 +151,7 @@ class DrainPlanner:
             (due if hand_off.at <= now else later).append(hand_off)
         return DrainPlan(tuple(stream.key for stream in finish), tuple(due), tuple(later))
 
-    def _choice(
+    def _choose_peers(
         self, peers: Sequence[Peer], going: Collection[Pool], drainers: int
     ) -> tuple[list[Peer], dict[str, float]]:
         """A few peers, the best kind first; and of each how many tokens a second it reads for this node.
@@ -171,7 +171,7 @@ class DrainPlanner:
             speeds[peer.status.instance_id] = _rate(peer) * (SHARED_RATE / sharers if sharers > 1 else 1.0)
         return [peer for _, peer in chosen], speeds
 
-    def _busy(
+    def _busy_times(
         self, peers: Sequence[Peer], speeds: Mapping[str, float], leaving: Sequence[ServedStream], now: float
     ) -> dict[str, float]:
         """Until when each peer reads what it has, and not before this node's turn there comes for the first time."""
@@ -191,9 +191,9 @@ def _split_streams(streams: Iterable[ServedStream], room_s: float) -> tuple[list
     finish: list[ServedStream] = []
     leaving: list[ServedStream] = []
     for stream in streams:
-        left_s = stream.left_s
+        left_s = stream.remaining_s
         (finish if left_s is not None and left_s < room_s else leaving).append(stream)
-    leaving.sort(key=lambda stream: (-(float("inf") if stream.left_s is None else stream.left_s), stream.key))
+    leaving.sort(key=lambda stream: (-(float("inf") if stream.remaining_s is None else stream.remaining_s), stream.key))
     return finish, leaving
 
 
@@ -261,5 +261,5 @@ def _overflow(
         if to is not None:
             busy[to] += max(MIN_PREFILL_S, stream.context_tokens / PREFILL_TOKENS_S)
         at = first + (latest - first) * (number + 1) / len(streams)
-        hand_offs.append(HandOff(stream.key, to, at, crowded=True))
+        hand_offs.append(HandOff(stream.key, to, at, is_overflow=True))
     return hand_offs

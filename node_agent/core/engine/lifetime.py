@@ -37,7 +37,7 @@ class EngineLifetime:
             self.has_ended = self.is_dead = True
             self._at_end = frozenset(self.suspects)
 
-    def loss(self, key: int, why: str = ENGINE_DIED) -> str:
+    def death_report(self, key: int, why: str = ENGINE_DIED) -> str:
         """What a request that it had not answered is lost with. key: the request's."""
         there = self._at_end if self.has_ended else self.suspects
         return format_death(self.number, alone=not there - {key}, why=why)

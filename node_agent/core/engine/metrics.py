@@ -21,18 +21,18 @@ class EngineMetrics(NamedTuple):
     waiting: int
     kv_use: float
     preemptions: float | None = None
-    generated: float | None = None
-    prompted: float | None = None
+    generated_tokens: float | None = None
+    prompt_tokens: float | None = None
 
     @property
-    def explains(self) -> bool:
+    def can_explain_silence(self) -> bool:
         """Whether these figures can say why a stream is silent: then they can also say that nothing explains it."""
         return self.preemptions is not None
 
     @property
     def work(self) -> tuple[float | None, ...]:
         """What only a step of the core moves."""
-        return (self.preemptions, self.generated, self.prompted, self.kv_use)
+        return (self.preemptions, self.generated_tokens, self.prompt_tokens, self.kv_use)
 
 
 _RUNNING = b"vllm:num_requests_running"

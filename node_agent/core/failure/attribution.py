@@ -153,14 +153,14 @@ class Verdict:
 
     fault: Fault
     next: NextStep
-    counts: BreakerEffect
-    why: str
+    breaker: BreakerEffect
+    code: str
     reason: str
 
     @property
     def is_death(self) -> bool:
         """Whether the engine's process ended, or is ended because it does nothing any more."""
-        return self.why in (ENGINE_DIED, ENGINE_STUCK)
+        return self.code in (ENGINE_DIED, ENGINE_STUCK)
 
 
 _REFUSED = Verdict(

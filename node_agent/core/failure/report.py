@@ -24,7 +24,7 @@ _MAX_NUMBER = 20
 class EngineDeath(NamedTuple):
     """life: which of the node's engines it was; alone: whether no other suspect was unanswered there."""
 
-    life: str
+    engine_number: str
     alone: bool
 
 

@@ -44,7 +44,7 @@ class BlockHeader(NamedTuple):
     fingerprint: bytes
     key: bytes
     parent: bytes
-    place: int
+    position: int
     shard: int
     shards: int
     length: int

@@ -102,7 +102,7 @@ def chain_of(head: bytes, shards: int, header: Callable[[str], BlockHeader | Non
         if found is None or found.key != key:
             return []
         back.append(names)
-        if found.place == 0:
+        if found.position == 0:
             return [name for names in reversed(back) for name in names]
         key = found.parent
     return []

@@ -47,7 +47,7 @@ class Rate:
 class SourceOffer:
     """What a place has of the missing context, from its beginning on: tokens, and their bytes."""
 
-    way: ContextSource
+    source: ContextSource
     tokens: int
     size: int
     rate: Rate
@@ -61,10 +61,10 @@ class SourceChoice:
     waits no more than twice as long as without any transfer, or a second more, however wrong the estimate was.
     """
 
-    way: ContextSource
+    source: ContextSource
     expected_s: float
     reason: str
-    give_up_s: float = 0.0
+    timeout_s: float = 0.0
 
 
 def choose_source(
@@ -85,14 +85,14 @@ def choose_source(
     rejected = []
     for offer in offers:
         expected_s = _expected_s(missing_tokens, prefill_tokens_per_s, offer)
-        told = f"{offer.way}: {offer.tokens} tokens, {expected_s:.2f} s"
+        told = f"{offer.source}: {offer.tokens} tokens, {expected_s:.2f} s"
         if offer.tokens <= 0 or expected_s > MAX_TRANSFER_S or expected_s > best.expected_s - MIN_GAIN_S:
             rejected.append(told)
         else:
             reason = f"{told}, against {computing_s:.2f} s of computing"
-            best = SourceChoice(offer.way, expected_s, reason, min(MAX_TRANSFER_S, max(MIN_TIMEOUT_S, computing_s)))
-    if best.way is ContextSource.RECOMPUTE and rejected:
-        return SourceChoice(best.way, best.expected_s, f"{best.reason} ({'; '.join(rejected)})")
+            best = SourceChoice(offer.source, expected_s, reason, min(MAX_TRANSFER_S, max(MIN_TIMEOUT_S, computing_s)))
+    if best.source is ContextSource.RECOMPUTE and rejected:
+        return SourceChoice(best.source, best.expected_s, f"{best.reason} ({'; '.join(rejected)})")
     return best
 
 

@@ -48,11 +48,11 @@ class DiscoverySchedule:
         self._factor = 1.0
         self._alone_s = ALONE_FIRST_S
 
-    def first_s(self, chance: float) -> float:
+    def first_delay_s(self, chance: float) -> float:
         """How long to wait before the first look."""
         return self._first_within_s * chance
 
-    def next_s(self, nodes: int, chance: float) -> float:
+    def next_delay_s(self, nodes: int, chance: float) -> float:
         """How long to wait after a look that succeeded. nodes: that there are, this one included."""
         self._factor = max(1.0, self._factor / 2)
         if nodes <= 1:
@@ -61,7 +61,7 @@ class DiscoverySchedule:
         self._alone_s = ALONE_FIRST_S
         return _jittered(interval_s(nodes) * self._factor, chance)
 
-    def after_failure_s(self, nodes: int, chance: float) -> float:
+    def retry_delay_s(self, nodes: int, chance: float) -> float:
         """How long to wait after one that failed, because EC2 throttled it (RequestLimitExceeded) or did not answer.
 
         Twice as long each time, up to MAX_BACKED_OFF times the usual, and back by halves: all nodes of a throttled

@@ -47,7 +47,7 @@ class EngineReady:
 @dataclass(frozen=True)
 class EngineLost:
     at: float
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class EngineGaveUp:
     """The engine ended more often than restarts are allowed."""
 
     at: float
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Retire:
     """Stop the engine, untag, close the doors, end the process."""
 
     exit_code: int
-    why: str
+    reason: str
 
 
 Effect = Publish | MoveStreams | CloseClients | Retire
@@ -208,7 +208,7 @@ class Lifecycle:
             case EngineLost():
                 return self._engine_lost(event)
             case EngineGaveUp():
-                return self._gone(EXIT_ENGINE_GAVE_UP, f"the engine cannot be kept running: {event.why}")
+                return self._gone(EXIT_ENGINE_GAVE_UP, f"the engine cannot be kept running: {event.reason}")
             case RebalanceSeen():
                 self._recommended = True
                 return self._risk(event.at, "rebalance-recommended", "imds")

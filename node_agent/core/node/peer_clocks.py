@@ -36,7 +36,7 @@ class PeerClock:
     """ahead_s: of this node's; door: the peer's name for its door in this life."""
 
     ahead_s: float
-    door: str
+    audience: str
 
 
 class PeerClocks:
@@ -46,7 +46,7 @@ class PeerClocks:
         self._key = key
         self._known: dict[str, PeerClock] = {}
 
-    def heard(self, address: str, line: str, nonce: str, took_s: float, now: float) -> bool:
+    def record(self, address: str, line: str, nonce: str, took_s: float, now: float) -> bool:
         """A door answered the message with that nonce, and said its time. Whether that was to be believed.
 
         took_s: from the message to the answer; now: when the answer came.
@@ -57,15 +57,15 @@ class PeerClocks:
         self._known.pop(address, None)
         while len(self._known) >= MAX_PEERS:
             del self._known[next(iter(self._known))]
-        self._known[address] = PeerClock(told.at - (now - took_s / 2), told.door)
+        self._known[address] = PeerClock(told.at - (now - took_s / 2), told.audience)
         return True
 
-    def stamp(self, address: str, method: str, target: str, body: bytes, now: float, nonce: str) -> str:
+    def sign(self, address: str, method: str, target: str, body: bytes, now: float, nonce: str) -> str:
         """Sign a message for a peer's door, in that door's time."""
         known = self._known.get(address)
         if known is None or abs(known.ahead_s) <= ALLOWED_S:
             return sign(self._key, method, target, body, now, nonce)
-        return sign(self._key, method, target, body, now + known.ahead_s, nonce, known.door)
+        return sign(self._key, method, target, body, now + known.ahead_s, nonce, known.audience)
 
     def is_off(self, address: str) -> bool:
         """Whether messages for that door need its own time."""

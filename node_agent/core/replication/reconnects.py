@@ -41,7 +41,7 @@ class ReconnectBackoff:
         if len(self._failures) > _MAX_PEERS:
             self._forget(now)
 
-    def may(self, name: str, now: float) -> bool:
+    def may_connect(self, name: str, now: float) -> bool:
         """Whether a connection may be made now."""
         return self._not_before.get(name, now) <= now
 

@@ -37,7 +37,7 @@ class CircuitBreaker:
         """Whether a request may go there now."""
         return self._failures < FAILURE_THRESHOLD or (now >= self._open_until and now >= self._trial_until)
 
-    def chosen(self, now: float) -> None:
+    def request_sent(self, now: float) -> None:
         """A request goes there; where the breaker is not closed, it is the trial."""
         if self._failures >= FAILURE_THRESHOLD:
             self._trial_until = now + TRIAL_S

@@ -54,7 +54,9 @@ class AdmissionQueue:
         """
         if not self._node.serves(request.model):
             raise self._refusal(request)
-        if self._admission.may_pass():  # asked first: to choose a node may be its one trial, which must then be made
+        if (
+            self._admission.may_bypass_queue()
+        ):  # asked first: to choose a node may be its one trial, which must then be made
             route = self._node.route(request)
             if isinstance(route, Route):
                 self._admission.admitted(self._now())
@@ -62,7 +64,7 @@ class AdmissionQueue:
         return await self._wait(request, client)
 
     async def _wait(self, request: RouteRequest, client: ServerRequest) -> Route:
-        ticket = self._admission.arrive(self._now(), self._chance())
+        ticket = self._admission.enqueue(self._now(), self._chance())
         if isinstance(ticket, Rejection):
             raise _full(ticket)
         waiting = self._waiting[ticket.number] = _Waiting(request)
@@ -72,7 +74,7 @@ class AdmissionQueue:
             return await waiting.turn
         finally:
             del self._waiting[ticket.number]
-            self._admission.withdraw(ticket)
+            self._admission.cancel(ticket)
             del waiting  # its error has this frame, which would hold it: with the request's body, for ever
 
     async def run(self) -> None:
@@ -89,7 +91,7 @@ class AdmissionQueue:
         """Whether the first one waits no longer."""
         waiting = self._waiting.get(ticket.number)
         if waiting is None or waiting.turn.done():
-            self._admission.withdraw(ticket)
+            self._admission.cancel(ticket)
             return True
         route = self._node.route(waiting.request)
         if route is NoRoute.FULL:
@@ -98,12 +100,12 @@ class AdmissionQueue:
             self._admission.admitted(self._now(), ticket)
             waiting.turn.set_result(route)
         else:
-            self._admission.withdraw(ticket)
+            self._admission.cancel(ticket)
             waiting.turn.set_exception(self._refusal(waiting.request))
         return True
 
     def _send_away(self, now: float) -> None:
-        for ticket in self._admission.overdue(now):
+        for ticket in self._admission.pop_expired(now):
             waiting = self._waiting.get(ticket.number)
             if waiting is None or waiting.turn.done():
                 continue
@@ -113,7 +115,7 @@ class AdmissionQueue:
                 self._admission.admitted(now)
                 waiting.turn.set_result(route)
             else:
-                waiting.turn.set_exception(_full(self._admission.waited_too_long(now, self._chance())))
+                waiting.turn.set_exception(_full(self._admission.timeout_rejection(now, self._chance())))
 
     def _refusal(self, request: RouteRequest) -> NoReadyPeer | RequestRejected:
         models = sorted(self._node.models())
@@ -129,4 +131,4 @@ def _full(refused: Rejection) -> FleetFull:
         "queue-full": "No node has room, and as many requests wait here as may",
         "waited-too-long": "No node had room for this request in time",
     }
-    return FleetFull(f"{told[refused.why]}; try again in {refused.retry_after_s:.0f} s.", refused.retry_after_s)
+    return FleetFull(f"{told[refused.reason]}; try again in {refused.retry_after_s:.0f} s.", refused.retry_after_s)

@@ -108,11 +108,13 @@ class BufferedRequests:
             except _Failed as failed:
                 verdict = failed.verdict
                 self._node.failed(name, verdict)
-                _log.info("request to %s at %s: %s: %s", request.target, name, verdict.why, verdict.reason)
+                _log.info("request to %s at %s: %s: %s", request.target, name, verdict.code, verdict.reason)
                 if not tries.failed(name, verdict, failed.answer) or clock() >= give_up_at:
                     break
                 to = failed.handed_to
-                wanted = replace(request.wanted, tried=tried, avoid=route.node.pool, handed_to=to, goes_on=True)
+                wanted = replace(
+                    request.wanted, tried=tried, avoid=route.node.pool, handoff_target=to, is_continuation=True
+                )
                 found = self._node.route(wanted)
                 route = found if isinstance(found, Route) else None
             else:
@@ -122,13 +124,13 @@ class BufferedRequests:
 
     def _in_vain(self, tries: Attempts, last: Route, client: ServerRequest) -> int:
         """No engine is left to ask, or no other would say more. last: where it was asked last."""
-        if (answer := tries.answer) is not None:
+        if (answer := tries.response) is not None:
             more = [*_told(last), *answer.headers, *final_headers(answer.status)]
             client.respond(answer.status, answer.body, answer.content_type, more)
             return answer.status
-        if tries.were_busy:
+        if tries.all_busy:
             raise FleetFull("No engine had room for this request; try again.", _RETRY_AFTER_S)
-        message = f"The request was lost by {tries.in_words('nodes')}, and no other is ready; try again."
+        message = f"The request was lost by {tries.summary('nodes')}, and no other is ready; try again."
         raise NoReadyPeer(message, _RETRY_AFTER_S)
 
     async def _one_engine(self, request: BufferedRequest, route: Route, client: ServerRequest) -> int:
@@ -172,7 +174,7 @@ class BufferedRequests:
         """An exchange that ended before its answer."""
         why, handed_to = parse_loss(line)
         verdict = classify_loss(by, why)
-        self._node.metrics.losses.labels(verdict.why).inc()
+        self._node.metrics.losses.labels(verdict.code).inc()
         if verdict.is_death:
             self._node.deadly.died(request.content, route.node.instance_id, parse_death(line))
         return _Failed(verdict, handed_to=handed_to)

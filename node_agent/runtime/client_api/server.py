@@ -208,8 +208,8 @@ class ClientApi:
         runs = (EpochRange(0, epoch),)
         opening = StreamHeader(generation, runs, request_id.decode("latin-1"), durable)
         machine = new_stream(generation, stream_id, runs)
-        ahead = ReplicatedLog(stream_id, epoch, opening.to_bytes(), log=machine.log, client=request.address)
-        kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
+        ahead = ReplicatedLog(stream_id, epoch, opening.to_bytes(), lines=machine.log, client=request.address)
+        kept = self._keepers.open_stream(ahead, route.node.pool, durable=durable)
         request.forget_body()  # the journal's opening has it
         reply = SseResponse(request, stream_id, generation.kind.value, stream_reader(request.headers))
         headers = _to_engine(request, request_id)
@@ -221,9 +221,9 @@ class ClientApi:
         if self._streams.is_full:
             return self._refuse(request)
         with self._counted_resume():
-            takeover = await self._takeovers.take(event)
-        takeover.ahead.client = request.address
-        kept = self._keepers.begin(takeover.ahead, None, durable=takeover.durable)
+            takeover = await self._takeovers.take_over(event)
+        takeover.log.client = request.address
+        kept = self._keepers.open_stream(takeover.log, None, durable=takeover.durable)
         if takeover.request_id and REQUEST_ID not in request.headers:
             request.add_headers([(REQUEST_ID, takeover.request_id.encode("latin-1", "replace"))])
         generation = takeover.machine.generation

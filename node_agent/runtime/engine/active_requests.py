@@ -214,7 +214,7 @@ class EngineCall(ResponseProxy):
         """An API server answers for seconds after its core has ended: who comes then did not end it."""
         if self._came_too_late:
             return ExchangeLost(NodeState.STARTING.value)
-        return ExchangeLost(self._life.loss(self.key, why))
+        return ExchangeLost(self._life.death_report(self.key, why))
 
     def _answered(self) -> None:
         self._is_answered = True
@@ -325,7 +325,7 @@ class EngineCalls:
             return
         self.tokens_before += served.tokens
         if served.own:
-            self.node.router.closed(self.node.instance_id)
+            self.node.router.request_ended(self.node.instance_id)
 
     def tokens(self) -> int:
         """Received of the engine so far; it never shrinks."""

@@ -103,7 +103,7 @@ class EngineClient:
         """
         name = target_node.instance_id
         if name == self._node.instance_id:
-            self._node.router.opened(name)
+            self._node.router.request_started(name)
             return self._served.ask(method, target, headers, body, max_tokens, silence_s, own=True, turn=turn)
         peer_target = ENGINE_PREFIX + target
         stamp = sign(self._key, method, peer_target, body, self._node.clock(), secrets.token_hex(12))
@@ -111,7 +111,7 @@ class EngineClient:
         if max_tokens is not None:
             extra[MAX_TOKENS_HEADER] = str(max_tokens)
         exchange = self._client.ask(
-            parse_address(target_node.peer),
+            parse_address(target_node.peer_address),
             method,
             peer_target,
             headers={**headers, **extra},
@@ -123,7 +123,7 @@ class EngineClient:
         )
         asked = PeerEngineCall(self, name, exchange)
         self._at_peers.add(asked)
-        self._node.router.opened(name)
+        self._node.router.request_started(name)
         return asked
 
     def heard(self, asked: PeerEngineCall) -> None:
@@ -131,12 +131,12 @@ class EngineClient:
         line = asked.headers.get(LOAD_HEADER)
         if line is not None:
             with contextlib.suppress(ValueError):
-                self._node.router.heard(asked.instance_id, load_from_header(line))
+                self._node.router.load_reported(asked.instance_id, load_from_header(line))
 
     def closed(self, asked: PeerEngineCall) -> None:
         if asked in self._at_peers:
             self._at_peers.remove(asked)
-            self._node.router.closed(asked.instance_id)
+            self._node.router.request_ended(asked.instance_id)
 
     def lose(self, instance_id: str) -> None:
         """A peer is dead: what is under way there is lost. Its sockets may stay open for long."""

@@ -173,7 +173,7 @@ class ContextFetcher:
                 SourceChoice(ContextSource.RECOMPUTE, 0.0, f"no context within {MAX_TRANSFER_S:.0f} s")
             )
         if brought is not None:
-            way = brought.choice.way.value
+            way = brought.choice.source.value
             self._node.metrics.contexts.labels(way).inc()
             self._node.metrics.context_bytes.labels(way).inc(brought.size)
             _log.info(
@@ -198,7 +198,7 @@ class ContextFetcher:
             )
         tokens = layout.tokens(len(wanted))
         choice = choose_source(tokens, self.prefill_tokens_per_s, (self.offer(place.way, tokens, size),))
-        if choice.way is ContextSource.RECOMPUTE:
+        if choice.source is ContextSource.RECOMPUTE:
             return FetchResult(choice)
         return await self._fetch(shelf, place, wanted, choice)
 
@@ -207,7 +207,7 @@ class ContextFetcher:
     ) -> FetchResult:
         came, began, given_up = _FetchProgress(), self._clock(), False
         try:
-            async with asyncio.timeout(choice.give_up_s), self._turn:
+            async with asyncio.timeout(choice.timeout_s), self._turn:
                 began = self._clock()
                 await _fetch_all(shelf, place, wanted, came)
         except TimeoutError:
@@ -229,8 +229,8 @@ class ContextFetcher:
         not know whose engine it was. Only peers that are alive: a silent one would cost the client a pause.
         """
         alive = [status for status in self._node.members.view.alive if status.state is not NodeState.GONE]
-        named = [status.peer for status in alive if status.instance_id == source]
-        draining = [s.peer for s in alive if s.state is NodeState.DRAINING and s.instance_id != source]
+        named = [status.peer_address for status in alive if status.instance_id == source]
+        draining = [s.peer_address for s in alive if s.state is NodeState.DRAINING and s.instance_id != source]
         return [*named, *draining][:PEERS_ASKED]
 
     async def _at_peer(self, layout: Layout, stream: str, address: str) -> BlockSource | None:

@@ -77,7 +77,7 @@ class ContextUploader:
     async def _leave_one(self, shelf: LocalBlocks, store: BlockStore, stream: str, index: Index, tokens: int) -> str:
         offer = self._contexts.offer(ContextSource.S3, tokens, index.size)
         choice = choose_source(tokens, self._contexts.prefill_tokens_per_s, (offer,))
-        if choice.way is not ContextSource.S3:
+        if choice.source is not ContextSource.S3:
             _log.info("stream %s: its context is not left in S3: %s", stream, choice.reason)
             return "not-worth-it"
         try:

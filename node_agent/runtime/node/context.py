@@ -77,7 +77,7 @@ class NodeContext:
 
     def measured(self, load: Load) -> None:
         """What this node's engine is doing now."""
-        self.router.own_load.measured(load)
+        self.router.own_load.set(load)
         self.gossip.handle(LocalLoadSet(self.gossip.clock(), load))
 
     def status(self) -> NodeStatus:
@@ -101,7 +101,7 @@ class NodeContext:
 
     def clock_ahead_s(self, status: NodeStatus) -> float | None:
         """How far a peer's clock is ahead of this node's, in seconds; None where that was not measured."""
-        ahead_s = self.clocks.ahead_s(status.peer) if self.clocks is not None else None
+        ahead_s = self.clocks.ahead_s(status.peer_address) if self.clocks is not None else None
         return None if ahead_s is None else round(ahead_s, 3)
 
     def member(self, instance_id: str) -> Member | None:
@@ -118,8 +118,8 @@ class NodeContext:
 
     def failed(self, instance_id: str, verdict: Verdict) -> None:
         """A request to a node's engine failed: count it where it counts."""
-        self.metrics.failures.labels(verdict.fault.value, verdict.why).inc()
-        if verdict.counts is BreakerEffect.YES:
+        self.metrics.failures.labels(verdict.fault.value, verdict.code).inc()
+        if verdict.breaker is BreakerEffect.YES:
             self.router.failed(instance_id, self.gossip.clock())
         elif verdict.next is NextStep.FINAL and verdict.fault is Fault.CLIENT:
             self.router.succeeded(instance_id)  # it answered, and well
@@ -136,7 +136,7 @@ class NodeContext:
     def route(self, request: RouteRequest) -> Route | NoRoute:
         """Which engine serves a request, and why."""
         self._renew()
-        route = self.router.choose(request, self.gossip.clock())
+        route = self.router.route(request, self.gossip.clock())
         if isinstance(route, Route):
             self.metrics.count_route(route.reason)
         return route
@@ -170,7 +170,7 @@ class NodeContext:
         view, own = members.view, members.status
         if view is not self._view or own is not self._own:
             self._view, self._own = view, own
-            self.router.renew(_serving(view, own), members.members, own)
+            self.router.update(_serving(view, own), members.members, own)
 
 
 def _serving(view: View, own: NodeStatus) -> Iterable[NodeStatus]:

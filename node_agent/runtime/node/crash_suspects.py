@@ -43,7 +43,7 @@ class CrashSuspects:
         """Whether a request is suspected, before an engine is asked. Raises RequestRejected (422) for a refused one."""
         if content is None:
             return False
-        standing = self._cases.standing(content, self._gossip.clock())
+        standing = self._cases.status(content, self._gossip.clock())
         if standing is SuspectStatus.REFUSED:
             self._metrics.deadly_refused.inc()
             raise RequestRejected(422, KILLS_ENGINES, _MESSAGE)
@@ -54,18 +54,18 @@ class CrashSuspects:
         if content is None or death is None:
             return
         self._metrics.deadly_deaths.inc()
-        name = f"{instance_id}/{death.life}"
+        name = f"{instance_id}/{death.engine_number}"
         _log.warning("the engine of %s died under a request (%s) that it had not answered", instance_id, content.hex())
-        if self._cases.died(content, name, self._gossip.clock(), alone=death.alone):
+        if self._cases.record_death(content, name, self._gossip.clock(), alone=death.alone):
             _log.warning("request %s is refused: it ended two engines", content.hex())
             self._gossip.handle(Refuse(self._gossip.clock(), content, RETENTION_S))
 
     def answered(self, content: bytes | None) -> None:
         """An engine began to answer a request."""
         if content is not None:
-            self._cases.answered(content)
+            self._cases.record_answer(content)
 
     def _told(self, content: bytes, left_s: float) -> None:
         """Another node refuses it."""
         _log.warning("request %s is refused, by the word of a peer", content.hex())
-        self._cases.refused(content, self._gossip.clock() + left_s)
+        self._cases.record_refusal(content, self._gossip.clock() + left_s)

@@ -81,7 +81,7 @@ class PeerApi:
             self._compare_members(request)
             return
         stamp = request.headers.get(_AUTH)
-        why = self._doorkeeper.refusal(
+        why = self._doorkeeper.rejection_reason(
             stamp.decode("latin-1") if stamp else None, request.method, target, request.body, self._node.clock()
         )
         if why is not None:
@@ -102,7 +102,7 @@ class PeerApi:
             _log.warning("peer door: refused %s %s: %s", request.method, request.target[:_SHOWN], why)
             answer_error(request, 401, "not_a_peer", message)
             return
-        clock = self._doorkeeper.clock(stamp.decode("latin-1"), self._node.clock())
+        clock = self._doorkeeper.signed_clock(stamp.decode("latin-1"), self._node.clock())
         body = orjson.dumps(openai_error(401, "not_a_peer", message))
         request.respond(401, body, more=[(CLOCK_HEADER, clock.encode())])
 
@@ -112,12 +112,12 @@ class PeerApi:
             answer_error(request, 401, "not_a_peer", "This door is for peers: the message is not sealed as theirs are.")
         else:
             doorkeeper = self._doorkeeper
-            clock = sign_clock(doorkeeper.key, doorkeeper.door, self._node.clock(), question_nonce(request.body))
+            clock = sign_clock(doorkeeper.key, doorkeeper.audience, self._node.clock(), question_nonce(request.body))
             request.respond(200, answer, b"application/octet-stream", [(CLOCK_HEADER, clock.encode())])
 
     def _give_journal(self, request: ServerRequest) -> None:
         try:
-            status, answer = self._takeovers.answer(request.body)
+            status, answer = self._takeovers.handle_request(request.body)
         except (ValueError, KeyError, TypeError) as error:
             answer_error(request, 400, "invalid_take", f"Not a question for a journal: {error!r}.")
             return

@@ -45,10 +45,10 @@ def test_what_the_core_counts_is_read_where_it_is_there() -> None:
     found = parse_metrics(TEXT + COUNTERS)
     assert found == EngineMetrics(7, 2, 0.25, 3.0, 1500.0, 40.0)
     assert found is not None
-    assert found.explains
+    assert found.can_explain_silence
     without = parse_metrics(TEXT)
     assert without is not None
-    assert not without.explains
+    assert not without.can_explain_silence
 
 
 @pytest.mark.parametrize("value", [b"NaN", b"+Inf", b"-Inf", b"1e999", b"\xff\xfe", b""])

@@ -67,7 +67,7 @@ def event(what: str) -> bytes:
 def test_the_table_is_what_happens(row: list[str]) -> None:
     by, what, fault, following, counts, why = row
     verdict = judged(by, what)
-    told = (verdict.fault.value, verdict.next.value, verdict.counts.value, verdict.why)
+    told = (verdict.fault.value, verdict.next.value, verdict.breaker.value, verdict.code)
     assert told == (fault, following, counts, why)
     assert verdict.reason
 
@@ -83,7 +83,7 @@ def test_the_table_has_every_fault_and_every_end() -> None:
 @given(st.sampled_from(Origin), st.text(max_size=40))
 def test_whatever_a_peer_says_the_words_of_metrics_are_few_and_a_node_is_blamed(by: Origin, word: str) -> None:
     verdict = classify_loss(by, word)
-    assert verdict.why == "other" or len(verdict.why) < 25
+    assert verdict.code == "other" or len(verdict.code) < 25
     assert verdict.next is not NextStep.FINAL
 
 
@@ -97,7 +97,7 @@ def test_a_peers_own_status_is_never_the_clients(status: int, body: BodyKind, re
 @given(st.integers(400, 499), st.sampled_from(BodyKind))
 def test_no_answer_below_500_but_for_locks_and_models_touches_a_breaker(status: int, body: BodyKind) -> None:
     verdict = classify_answer(Origin.ENGINE, status, body)
-    assert verdict.counts is BreakerEffect.NO or verdict.why in ("engine-locked", "wrong-model")
+    assert verdict.breaker is BreakerEffect.NO or verdict.code in ("engine-locked", "wrong-model")
 
 
 @given(st.binary(max_size=300) | JSON.map(lambda value: orjson.dumps({"error": value})))
@@ -145,14 +145,14 @@ def test_an_error_of_the_request_is_tried_once_more_and_then_passed_on() -> None
     tries = Attempts()
     assert tries.failed("a", FAILED, SAID)
     assert not tries.failed("b", FAILED, SAID)
-    assert tries.answer == SAID
+    assert tries.response == SAID
     assert not tries.in_doubt
 
 
 def test_a_refusal_is_passed_on_at_once() -> None:
     tries = Attempts()
     assert not tries.failed("a", REFUSED, SAID)
-    assert tries.answer == SAID
+    assert tries.response == SAID
 
 
 def test_a_loss_between_two_errors_of_the_request_changes_nothing() -> None:
@@ -160,17 +160,17 @@ def test_a_loss_between_two_errors_of_the_request_changes_nothing() -> None:
     assert tries.failed("a", FAILED, SAID)
     assert tries.failed("b", LOST)
     assert not tries.failed("c", LOST)
-    assert tries.answer == SAID, "the only answer that there is"
+    assert tries.response == SAID, "the only answer that there is"
 
 
 def test_errors_without_words_are_nodes_faults_only_if_another_can() -> None:
     tries = Attempts()
     assert tries.failed("a", WORDLESS, EngineResponse(500, b"oops", b"text/plain"))
-    assert (tries.answer, tries.in_doubt) == (None, ["a"])
+    assert (tries.response, tries.in_doubt) == (None, ["a"])
     assert not tries.failed("b", WORDLESS, EngineResponse(500, b""))
-    assert tries.answer is not None
-    told = orjson.loads(tries.answer.body)["error"]
-    assert (tries.answer.status, told["code"]) == (500, "engine_error")
+    assert tries.response is not None
+    told = orjson.loads(tries.response.body)["error"]
+    assert (tries.response.status, told["code"]) == (500, "engine_error")
 
 
 def test_the_bound_is_on_engines_whatever_they_do() -> None:
@@ -179,8 +179,8 @@ def test_the_bound_is_on_engines_whatever_they_do() -> None:
         while tries.failed("x", verdict):
             asked += 1
         assert asked == MAX_ENGINES
-        assert tries.answer is None
-        assert tries.were_busy is (verdict is BUSY)
+        assert tries.response is None
+        assert tries.all_busy is (verdict is BUSY)
     tries = Attempts()
     for _ in range(MAX_REQUESTS - 1):
         assert tries.failed("x", HANDED_OVER), "nothing was lost"
@@ -191,4 +191,4 @@ def test_failures_are_told_in_words() -> None:
     tries = Attempts()
     for _ in range(3):
         tries.failed("x", BUSY)
-    assert tries.in_words("engines") == "3 engines (engine-busy, engine-busy, engine-busy)"
+    assert tries.summary("engines") == "3 engines (engine-busy, engine-busy, engine-busy)"

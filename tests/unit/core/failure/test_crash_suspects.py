@@ -67,45 +67,45 @@ def test_a_body_of_any_depth_has_one() -> None:
 
 def test_one_death_condemns_nobody_and_an_answer_clears() -> None:
     cases = SuspectTable()
-    assert not cases.died(P, "a/1", 0.0, alone=True)
-    assert cases.standing(P, 0.0) is SuspectStatus.SUSPECT
-    cases.answered(P)
-    assert (cases.standing(P, 0.0), len(cases)) == (SuspectStatus.CLEAR, 0)
-    assert not cases.died(P, "b/1", 1.0, alone=True)
+    assert not cases.record_death(P, "a/1", 0.0, alone=True)
+    assert cases.status(P, 0.0) is SuspectStatus.SUSPECT
+    cases.record_answer(P)
+    assert (cases.status(P, 0.0), len(cases)) == (SuspectStatus.CLEAR, 0)
+    assert not cases.record_death(P, "b/1", 1.0, alone=True)
 
 
 def test_two_deaths_condemn_for_minutes() -> None:
     cases = SuspectTable()
-    cases.died(P, "a/1", 0.0, alone=False)
-    assert cases.died(P, "b/1", 1.0, alone=True)
-    assert not cases.died(P, "c/1", 1.0, alone=True), "it is said once"
-    cases.answered(P)
-    assert cases.standing(P, RETENTION_S) is SuspectStatus.REFUSED
-    assert cases.standing(P, 1.0 + RETENTION_S) is SuspectStatus.CLEAR
-    assert cases.standing(B, 0.0) is SuspectStatus.CLEAR
+    cases.record_death(P, "a/1", 0.0, alone=False)
+    assert cases.record_death(P, "b/1", 1.0, alone=True)
+    assert not cases.record_death(P, "c/1", 1.0, alone=True), "it is said once"
+    cases.record_answer(P)
+    assert cases.status(P, RETENTION_S) is SuspectStatus.REFUSED
+    assert cases.status(P, 1.0 + RETENTION_S) is SuspectStatus.CLEAR
+    assert cases.status(B, 0.0) is SuspectStatus.CLEAR
 
 
 def test_a_hundred_equal_requests_at_one_engine_are_one_death() -> None:
     cases = SuspectTable()
-    assert not any(cases.died(P, "a/1", 0.0, alone=True) for _ in range(100))
-    assert cases.standing(P, 0.0) is SuspectStatus.SUSPECT
+    assert not any(cases.record_death(P, "a/1", 0.0, alone=True) for _ in range(100))
+    assert cases.status(P, 0.0) is SuspectStatus.SUSPECT
 
 
 def test_beside_another_suspect_the_next_death_decides() -> None:
     cases = SuspectTable()
     for content in (P, B):
-        cases.died(content, "a/1", 0.0, alone=False)
-        assert not cases.died(content, "b/1", 0.0, alone=False)
-    cases.answered(B)
-    assert cases.died(P, "c/1", 0.0, alone=True)
-    assert cases.standing(B, 0.0) is SuspectStatus.CLEAR
+        cases.record_death(content, "a/1", 0.0, alone=False)
+        assert not cases.record_death(content, "b/1", 0.0, alone=False)
+    cases.record_answer(B)
+    assert cases.record_death(P, "c/1", 0.0, alone=True)
+    assert cases.status(B, 0.0) is SuspectStatus.CLEAR
 
 
 def test_what_another_node_refuses_is_refused_here_as_long() -> None:
     cases = SuspectTable()
-    cases.refused(P, 5.0)
-    assert cases.standing(P, 4.9) is SuspectStatus.REFUSED
-    assert cases.standing(P, 5.0) is SuspectStatus.CLEAR
+    cases.record_refusal(P, 5.0)
+    assert cases.status(P, 4.9) is SuspectStatus.REFUSED
+    assert cases.status(P, 5.0) is SuspectStatus.CLEAR
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3), st.booleans()), max_size=80))
@@ -113,7 +113,7 @@ def test_what_is_held_is_bounded_and_nothing_is_refused_without_two_deaths(told:
     cases, deaths = SuspectTable(most=8), dict[int, set[int]]()
     for content, engine, alone in told:
         deaths.setdefault(content, set()).add(engine)
-        refused = cases.died(content.to_bytes(16), f"{engine}", 0.0, alone=alone)
+        refused = cases.record_death(content.to_bytes(16), f"{engine}", 0.0, alone=alone)
         assert len(cases) <= 8
         assert not refused or (alone and len(deaths[content]) >= 2)
 
@@ -126,12 +126,12 @@ def test_a_loss_says_which_engine_died_and_whether_other_suspects_were_there() -
     life.suspects |= {1, 2}
     life.end()
     life.suspects.clear()  # each leaves as it learns
-    assert parse_death(life.loss(1)) == EngineDeath("3", alone=False)
+    assert parse_death(life.death_report(1)) == EngineDeath("3", alone=False)
     life = EngineLifetime(4)
     life.suspects.add(1)
     life.end()
-    assert parse_death(life.loss(1)) == EngineDeath("4", alone=True)
-    assert parse_loss(life.loss(1)) == ("engine-died", None)
+    assert parse_death(life.death_report(1)) == EngineDeath("4", alone=True)
+    assert parse_loss(life.death_report(1)) == ("engine-died", None)
 
 
 @given(st.text(max_size=40))

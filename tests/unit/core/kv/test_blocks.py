@@ -73,7 +73,7 @@ def test_names_tell_shards_apart() -> None:
 def test_a_whole_block_is_usable() -> None:
     assert block_defect(block(), MADE, block_name(KEY)) is None
     header = read_header(block())
-    assert (header.parent, header.place, header.length) == (FIRST, 0, len(PAYLOAD))
+    assert (header.parent, header.position, header.length) == (FIRST, 0, len(PAYLOAD))
 
 
 @given(st.integers(0, HEADER_BYTES + len(PAYLOAD) - 1), st.integers(0, 7))

@@ -54,7 +54,7 @@ def test_the_way_and_its_reason(
     tokens: int, prefill: float | None, offers: tuple[SourceOffer, ...], way: ContextSource, reason: str
 ) -> None:
     choice = choose_source(tokens, prefill, offers)
-    assert choice.way is way
+    assert choice.source is way
     assert reason in choice.reason
 
 
@@ -79,9 +79,9 @@ def test_never_slower_than_computing_and_never_for_nothing(
     computing_s = tokens / prefill
     assert choice.expected_s <= computing_s
     assert choice.reason
-    if choice.way is not ContextSource.RECOMPUTE:
+    if choice.source is not ContextSource.RECOMPUTE:
         assert choice.expected_s <= min(MAX_TRANSFER_S, computing_s - MIN_GAIN_S)
-        assert any(offer.way is choice.way and offer.tokens > 0 for offer in offers)
+        assert any(offer.source is choice.source and offer.tokens > 0 for offer in offers)
 
 
 @given(st.integers(1, 10_000), st.floats(1, 1e6), _OFFERS)
@@ -113,10 +113,10 @@ def test_a_transfer_is_given_up_when_it_has_cost_what_computing_costs(
     tokens: int, prefill: float, offers: list[SourceOffer]
 ) -> None:
     choice = choose_source(tokens, prefill, tuple(offers))
-    if choice.way is ContextSource.RECOMPUTE:
-        assert choice.give_up_s == 0
+    if choice.source is ContextSource.RECOMPUTE:
+        assert choice.timeout_s == 0
     else:
-        assert choice.expected_s <= choice.give_up_s <= min(MAX_TRANSFER_S, max(MIN_TIMEOUT_S, tokens / prefill))
+        assert choice.expected_s <= choice.timeout_s <= min(MAX_TRANSFER_S, max(MIN_TIMEOUT_S, tokens / prefill))
 
 
 @pytest.mark.parametrize(

@@ -49,16 +49,16 @@ def test_a_hundred_nodes_that_boot_at_once_do_not_exhaust_the_bucket(already: in
 
 def test_a_node_that_finds_nobody_looks_again_soon_and_then_as_seldom_as_any() -> None:
     reads = DiscoverySchedule()
-    waits = [reads.next_s(1, 0.5) for _ in range(7)]
+    waits = [reads.next_delay_s(1, 0.5) for _ in range(7)]
     assert waits == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
-    assert reads.next_s(2, 0.5) == MIN_INTERVAL_S
-    assert reads.next_s(1, 0.5) == 2.0
+    assert reads.next_delay_s(2, 0.5) == MIN_INTERVAL_S
+    assert reads.next_delay_s(1, 0.5) == 2.0
 
 
 def test_a_throttled_fleet_slows_down_and_comes_back_by_halves() -> None:
     reads = DiscoverySchedule()
-    assert [reads.after_failure_s(10, 0.5) for _ in range(6)] == [60.0, 120.0, 240.0, 480.0, 480.0, 480.0]
-    assert [reads.next_s(10, 0.5) for _ in range(5)] == [240.0, 120.0, 60.0, 30.0, 30.0]
+    assert [reads.retry_delay_s(10, 0.5) for _ in range(6)] == [60.0, 120.0, 240.0, 480.0, 480.0, 480.0]
+    assert [reads.next_delay_s(10, 0.5) for _ in range(5)] == [240.0, 120.0, 60.0, 30.0, 30.0]
 
 
 def test_when_somebody_else_empties_the_bucket_the_fleet_gets_out_of_the_way() -> None:
@@ -70,7 +70,7 @@ def test_when_somebody_else_empties_the_bucket_the_fleet_gets_out_of_the_way() -
     while heap[0][0] < 600:
         at, number = heapq.heappop(heap)
         asked.append(at)
-        heapq.heappush(heap, (at + reads[number].after_failure_s(200, chance()), number))
+        heapq.heappush(heap, (at + reads[number].retry_delay_s(200, chance()), number))
     first, last = (sum(low <= at < low + 60 for at in asked) for low in (0, 540))
     assert last < first / 4
 
@@ -78,8 +78,8 @@ def test_when_somebody_else_empties_the_bucket_the_fleet_gets_out_of_the_way() -
 @given(st.integers(1, 20_000), st.lists(st.booleans(), max_size=30), st.floats(0, 0.999))
 def test_waits_are_never_too_short_nor_endless(nodes: int, outcomes: list[bool], chance: float) -> None:
     reads = DiscoverySchedule()
-    assert 0 <= reads.first_s(chance) < FIRST_READ_WITHIN_S
+    assert 0 <= reads.first_delay_s(chance) < FIRST_READ_WITHIN_S
     for succeeded in outcomes:
-        wait_s = reads.next_s(nodes, chance) if succeeded else reads.after_failure_s(nodes, chance)
+        wait_s = reads.next_delay_s(nodes, chance) if succeeded else reads.retry_delay_s(nodes, chance)
         assert wait_s >= (interval_s(nodes) / 2 if nodes > 1 else 1.0)
         assert wait_s <= 1.5 * MAX_BACKED_OFF * interval_s(nodes)

@@ -33,16 +33,16 @@ WHAT = ("POST", "/peer/v1/take", b"body")
 
 def knock(clocks: PeerClocks, door: RequestVerifier, now: float, door_now: float, nonce: str) -> str | None:
     """One message as a node sends it; a refusal with a clock is learned from."""
-    stamp = clocks.stamp("peer:1", *WHAT, now, nonce)
-    why = door.refusal(stamp, *WHAT, door_now)
+    stamp = clocks.sign("peer:1", *WHAT, now, nonce)
+    why = door.rejection_reason(stamp, *WHAT, door_now)
     if why in CLOCK_ERRORS:
-        assert clocks.heard("peer:1", door.clock(stamp, door_now), nonce, 0.01, now)
+        assert clocks.record("peer:1", door.signed_clock(stamp, door_now), nonce, 0.01, now)
     return why
 
 
 @pytest.mark.parametrize("skew_s", [60.0, -45.0, 3600.0, -86_400.0, 1e9])
 def test_a_skew_is_measured_at_the_first_refusal_and_allowed_for_from_then_on(skew_s: float) -> None:
-    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, door="d1")
+    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
     assert knock(clocks, door, T0, T0 + skew_s, "n0") == WRONG_TIME
     for number in range(1, 4):
         now = T0 + 3600 * number
@@ -52,14 +52,14 @@ def test_a_skew_is_measured_at_the_first_refusal_and_allowed_for_from_then_on(sk
 
 @pytest.mark.parametrize("skew_s", [0.0, 9.0, -9.0])
 def test_small_differences_need_nothing(skew_s: float) -> None:
-    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, door="d1")
+    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
     assert knock(clocks, door, T0, T0 + skew_s, "n") is None
-    clocks.heard("peer:1", sign_clock(KEY, "d1", T0 + skew_s, "n"), "n", 0.0, T0)
-    assert clocks.stamp("peer:1", *WHAT, T0, "m").startswith("v1 "), "any door of the fleet takes it"
+    clocks.record("peer:1", sign_clock(KEY, "d1", T0 + skew_s, "n"), "n", 0.0, T0)
+    assert clocks.sign("peer:1", *WHAT, T0, "m").startswith("v1 "), "any door of the fleet takes it"
 
 
 def test_a_peer_whose_clock_jumps_is_measured_again() -> None:
-    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, door="d1")
+    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
     for step, door_ahead_s in enumerate((60.0, -45.0, 0.0, 7200.0)):
         assert knock(clocks, door, T0, T0 + door_ahead_s, f"a{step}") == WRONG_TIME
         assert knock(clocks, door, T0, T0 + door_ahead_s, f"b{step}") is None
@@ -67,20 +67,22 @@ def test_a_peer_whose_clock_jumps_is_measured_again() -> None:
 
 def test_a_recording_is_worth_nothing_at_any_door() -> None:
     """What is signed in the time of a door that runs an hour ahead is in the future of all others."""
-    clocks, ahead, right = PeerClocks(KEY), RequestVerifier(KEY, door="d1"), RequestVerifier(KEY, door="d2")
+    clocks, ahead, right = PeerClocks(KEY), RequestVerifier(KEY, audience="d1"), RequestVerifier(KEY, audience="d2")
     knock(clocks, ahead, T0, T0 + 3600, "n0")
-    recording = clocks.stamp("peer:1", *WHAT, T0, "n1")
-    assert ahead.refusal(recording, *WHAT, T0 + 3600) is None
-    assert ahead.refusal(recording, *WHAT, T0 + 3601) == "seen before"
-    assert ahead.refusal(recording, *WHAT, T0 + 3600 + 2.1 * MAX_SKEW_S) == WRONG_TIME
-    assert right.refusal(recording, *WHAT, T0 + 3600) == WRONG_AUDIENCE
-    assert RequestVerifier(KEY, door="d3").refusal(recording, *WHAT, T0 + 3600) == WRONG_AUDIENCE, "after a restart"
+    recording = clocks.sign("peer:1", *WHAT, T0, "n1")
+    assert ahead.rejection_reason(recording, *WHAT, T0 + 3600) is None
+    assert ahead.rejection_reason(recording, *WHAT, T0 + 3601) == "seen before"
+    assert ahead.rejection_reason(recording, *WHAT, T0 + 3600 + 2.1 * MAX_SKEW_S) == WRONG_TIME
+    assert right.rejection_reason(recording, *WHAT, T0 + 3600) == WRONG_AUDIENCE
+    assert RequestVerifier(KEY, audience="d3").rejection_reason(recording, *WHAT, T0 + 3600) == WRONG_AUDIENCE, (
+        "after a restart"
+    )
 
 
 def test_a_peer_that_was_started_again_under_its_address_is_met_anew() -> None:
     clocks = PeerClocks(KEY)
-    knock(clocks, RequestVerifier(KEY, door="d1"), T0, T0 + 3600, "n0")
-    after = RequestVerifier(KEY, door="d2")
+    knock(clocks, RequestVerifier(KEY, audience="d1"), T0, T0 + 3600, "n0")
+    after = RequestVerifier(KEY, audience="d2")
     assert knock(clocks, after, T0, T0, "n1") == WRONG_AUDIENCE
     assert knock(clocks, after, T0, T0, "n2") is None
     assert not clocks.is_off("peer:1")
@@ -98,31 +100,31 @@ def test_a_peer_that_was_started_again_under_its_address_is_met_anew() -> None:
 )  # fmt: skip
 def test_nobody_but_that_door_and_no_older_answer_of_it_moves_a_clock(line: str) -> None:
     clocks = PeerClocks(KEY)
-    assert not clocks.heard("peer:1", line, "n", 0.01, T0)
+    assert not clocks.record("peer:1", line, "n", 0.01, T0)
     assert clocks.ahead_s("peer:1") is None
 
 
 @given(st.text(max_size=80))
 def test_whatever_a_header_holds_is_a_refusal_or_absent_and_raises_nothing(text: str) -> None:
-    assert RequestVerifier(KEY).refusal(text, *WHAT, T0) == "no signature" or " " in text
+    assert RequestVerifier(KEY).rejection_reason(text, *WHAT, T0) == "no signature" or " " in text
     assert read_clock(KEY, text, "n") is None
 
 
 @pytest.mark.parametrize("took_s", [MAX_ROUND_S + 0.1, -0.1, float("nan")])
 def test_an_answer_that_took_long_says_nothing_of_the_time(took_s: float) -> None:
-    assert not PeerClocks(KEY).heard("peer:1", sign_clock(KEY, "d1", T0 + 60, "n"), "n", took_s, T0)
+    assert not PeerClocks(KEY).record("peer:1", sign_clock(KEY, "d1", T0 + 60, "n"), "n", took_s, T0)
 
 
 def test_half_of_the_way_is_the_answers() -> None:
     clocks = PeerClocks(KEY)
-    assert clocks.heard("peer:1", sign_clock(KEY, "d1", T0 + 60, "n"), "n", 2.0, T0)
+    assert clocks.record("peer:1", sign_clock(KEY, "d1", T0 + 60, "n"), "n", 2.0, T0)
     assert clocks.ahead_s("peer:1") == 61.0
 
 
 def test_what_is_remembered_is_bounded() -> None:
     clocks = PeerClocks(KEY)
     for number in range(MAX_PEERS + 10):
-        assert clocks.heard(f"peer:{number}", sign_clock(KEY, "d", T0, "n"), "n", 0.0, T0)
+        assert clocks.record(f"peer:{number}", sign_clock(KEY, "d", T0, "n"), "n", 0.0, T0)
     assert clocks.ahead_s("peer:9") is None
     assert clocks.ahead_s("peer:10") == 0.0
 

@@ -45,12 +45,12 @@ def left(*journals: JournalReplica) -> list[CheckpointObject]:
         (journal(), StreamStatus.HANDED_OFF),
         (journal(f"{ME}+1f"), StreamStatus.HANDED_OFF),
         (journal("i-2"), None),
-        (journal("i-2", orphan_since=NOW), StreamStatus.ORPHANED),
-        (journal(ended=EndReason.FINISHED), None),
-        (journal("i-2", orphan_since=NOW, ended=EndReason.FINISHED), None),
-        (journal(opening=opening(durable=False)), None),
-        (journal(opening=b"{"), None),
-        (journal(opening=b"[]"), None),
+        (journal("i-2", orphaned_at=NOW), StreamStatus.ORPHANED),
+        (journal(end_reason=EndReason.FINISHED), None),
+        (journal("i-2", orphaned_at=NOW, end_reason=EndReason.FINISHED), None),
+        (journal(header=opening(durable=False)), None),
+        (journal(header=b"{"), None),
+        (journal(header=b"[]"), None),
     ],
     ids=["own", "own, taken over", "of one alive", "orphan", "finished", "finished orphan", "private", "half", "none"],
 )
@@ -66,8 +66,8 @@ def test_a_journal_is_read_again_as_it_was_by_an_owner_that_is_higher() -> None:
     assert (first.stream, second.stream) == ("s0", "s1")
     assert first.expires_at == NOW + CHECKPOINT_LIFE_S
     taken = read_journal(second, parcel.body[second.start : second.start + second.length])
-    assert (taken.written_in, taken.number, taken.seq) == (Epoch(3, "i-1+ab"), 4, 2)
-    assert (taken.opening, taken.lines) == (kept.opening, bytes(kept.lines))
+    assert (taken.written_epoch, taken.next_number, taken.seq) == (Epoch(3, "i-1+ab"), 4, 2)
+    assert (taken.header, taken.lines) == (kept.header, bytes(kept.lines))
 
 
 def test_a_record_is_the_same_behind_its_item() -> None:

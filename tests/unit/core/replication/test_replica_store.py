@@ -40,7 +40,7 @@ def gone(keeper: ReplicaStore, *streams: str) -> list[str]:
 
 
 def why(refused: pytest.ExceptionInfo[ReplicaRefused]) -> str:
-    return refused.value.why
+    return refused.value.reason
 
 
 def test_a_keeper_skips_what_it_has_and_refuses_what_leaves_a_gap() -> None:
@@ -51,15 +51,15 @@ def test_a_keeper_skips_what_it_has_and_refuses_what_leaves_a_gap() -> None:
     with pytest.raises(ReplicaRefused) as refused:
         keeper.append("s", ONE, 5, b"5\n", 0.0)
     assert why(refused) == keeping.GAP
-    taken = keeper.take("s", "i-b", 0.0)
+    taken = keeper.take_over("s", "i-b", 0.0)
     assert taken is not None
-    assert (taken.lines, taken.seq, taken.written_in, taken.number) == (b"1\n2\n3\n", 3, ONE, 2)
+    assert (taken.lines, taken.seq, taken.written_epoch, taken.next_number) == (b"1\n2\n3\n", 3, ONE, 2)
 
 
 def test_after_a_takeover_the_old_owner_is_refused_and_the_new_one_is_not() -> None:
     keeper = ReplicaStore()
     opened(keeper)
-    keeper.take("s", "i-b", 0.0)
+    keeper.take_over("s", "i-b", 0.0)
     for attempt in (lambda: keeper.append("s", ONE, 1, b"x\n", 0.0), lambda: opened(keeper)):
         with pytest.raises(ReplicaRefused) as refused:
             attempt()
@@ -109,7 +109,7 @@ def test_a_client_that_comes_back_makes_its_journal_live_again() -> None:
     keeper = ReplicaStore(max_bytes=20 * KIB)
     opened(keeper, "s", 8 * KIB, client="one")
     keeper.end("s", ONE, EndReason.ABANDONED)
-    assert keeper.take("s", "i-b", 0.0) is not None
+    assert keeper.take_over("s", "i-b", 0.0) is not None
     opened(keeper, "other", 8 * KIB, client="another")
     with pytest.raises(ReplicaRefused) as refused:
         opened(keeper, "third", 8 * KIB, client="third")
@@ -127,10 +127,10 @@ def test_one_client_has_half_of_the_room_and_its_own_abandoned_journals_go_for_i
     keeper.end("a", ONE, EndReason.ABANDONED)
     opened(keeper, "c", 9 * KIB, client="greedy")
     assert gone(keeper, "a", "b", "c") == ["a"]
-    keeper.forget("b", ONE)
+    keeper.drop("b", ONE)
     opened(keeper, "small", client="greedy")
     keeper.end("small", ONE, EndReason.FINISHED)
-    assert keeper._shares.of("greedy") == 10 * KIB, "what is finished is nobody's share"
+    assert keeper._shares.bytes_of("greedy") == 10 * KIB, "what is finished is nobody's share"
 
 
 def test_finished_journals_have_a_part_of_the_room_however_much_there_is() -> None:
@@ -139,7 +139,7 @@ def test_finished_journals_have_a_part_of_the_room_however_much_there_is() -> No
         opened(keeper, f"s{number}", 100, client=f"client {number % 7}")
         keeper.end(f"s{number}", ONE, EndReason.FINISHED)
     assert 0 < keeper.held_bytes <= keeper.max_bytes / FINISHED_DIVISOR
-    assert keeper.take("s9999", "i-b", 0.0) is not None, "the last ones are there"
+    assert keeper.take_over("s9999", "i-b", 0.0) is not None, "the last ones are there"
 
 
 STEPS = st.lists(
@@ -155,9 +155,9 @@ def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
 ) -> None:
     keeper = ReplicaStore(max_bytes=40 * KIB, max_journal_bytes=8 * KIB)
     for at, (what, stream, client, size) in enumerate(steps):
-        journal = keeper._kept.get(stream)
+        journal = keeper._journals.get(stream)
         epoch = journal.epoch if journal is not None else ONE
-        live = {name for name, kept in keeper._kept.items() if kept.ended is None}
+        live = {name for name, kept in keeper._journals.items() if kept.end_reason is None}
         with contextlib.suppress(ReplicaRefused):
             match what:
                 case "open":
@@ -169,20 +169,20 @@ def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
                 case "abandon":
                     keeper.end(stream, epoch, EndReason.ABANDONED)
                 case "take":
-                    keeper.take(stream, f"i-{at}", float(at))
+                    keeper.take_over(stream, f"i-{at}", float(at))
                 case "forget":
-                    keeper.forget(stream, epoch)
+                    keeper.drop(stream, epoch)
                 case "expire":
                     keeper.expire(float(at))
         if what in ("open", "append"):
-            assert live <= keeper._kept.keys(), "a live journal never goes for another"
-        assert keeper.held_bytes == sum(kept.size for kept in keeper._kept.values()) <= keeper.max_bytes
+            assert live <= keeper._journals.keys(), "a live journal never goes for another"
+        assert keeper.held_bytes == sum(kept.size for kept in keeper._journals.values()) <= keeper.max_bytes
         shares: Counter[str] = Counter()
-        for kept in keeper._kept.values():
-            shares[kept.client] += 0 if kept.finished else kept.size
+        for kept in keeper._journals.values():
+            shares[kept.client] += 0 if kept.is_finished else kept.size
         assert +shares == keeper._shares._bytes
-        assert keeper._finished_bytes == sum(kept.size for kept in keeper._kept.values() if kept.finished)
-        assert set(keeper._finished) == {name for name, kept in keeper._kept.items() if kept.finished}
+        assert keeper._finished_bytes == sum(kept.size for kept in keeper._journals.values() if kept.is_finished)
+        assert set(keeper._finished) == {name for name, kept in keeper._journals.items() if kept.is_finished}
 
 
 def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -> None:
@@ -194,7 +194,7 @@ def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -
     keeper.end("first", ONE, EndReason.FINISHED)
     opened(keeper, "fourth", 31 * KIB, client="another")
     assert gone(keeper, "first", "second", "third") == ["second"]
-    assert keeper.take("third", "i-b", 0.0) is not None
+    assert keeper.take_over("third", "i-b", 0.0) is not None
 
 
 def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_as_expired() -> None:
@@ -205,7 +205,7 @@ def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_
     assert len(keeper) == 1
     keeper.expire(100.1 + RETENTION_S)
     assert (len(keeper), keeper.held_bytes, keeper.has_expired("s")) == (0, 0, True)
-    assert keeper.take("s", "i-b", 0.0) is None
+    assert keeper.take_over("s", "i-b", 0.0) is None
 
 
 def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
@@ -214,10 +214,10 @@ def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
     opened(keeper, "finished")
     keeper.end("finished", ONE, EndReason.FINISHED)
     for stream in ("s", "finished", "nobody"):
-        keeper.orphaned(stream, ONE, 100.0)
+        keeper.mark_orphaned(stream, ONE, 100.0)
     assert list(keeper.orphans(100.0 + ORPHAN_AFTER_S / 2)) == []
     assert [stream for stream, _ in keeper.orphans(100.0 + ORPHAN_AFTER_S)] == ["s"]
-    keeper.take("s", "i-b", 200.0)
+    keeper.take_over("s", "i-b", 200.0)
     assert list(keeper.orphans(200.0)) == []
     assert len(list(keeper.orphans(200.0 + ORPHAN_AFTER_S))) == 1, "who took it never came back with it"
     keeper.open("s", Epoch(2, "i-b"), b"", 0, b"", 200.0)
@@ -231,18 +231,21 @@ def ahead() -> ReplicatedLog:
     return ReplicatedLog("s", ONE, b"o")
 
 
-def asked(instructions: list[Command]) -> list[str]:
+def asked(commands: list[Command]) -> list[str]:
     """What is to be done with whom."""
-    return [f"open {i.copy.keeper}" if isinstance(i, OpenReplica) else f"forget {i.keeper}" for i in instructions]
+    return [
+        f"open {command.replica.instance_id}" if isinstance(command, OpenReplica) else f"forget {command.instance_id}"
+        for command in commands
+    ]
 
 
 def review(stream: ReplicatedLog, keepers: str) -> list[str]:
-    return asked(stream.review(list(keepers), list(keepers)))
+    return asked(stream.reconcile(list(keepers), list(keepers)))
 
 
 def acknowledge(stream: ReplicatedLog, keepers: str, seq: int) -> None:
     for keeper in keepers:
-        stream.acknowledged(stream.copies[keeper], seq)
+        stream.acknowledged(stream.replicas[keeper], seq)
 
 
 def in_sync(keepers: str) -> ReplicatedLog:
@@ -257,35 +260,35 @@ def test_an_event_waits_for_every_synced_copy_and_for_no_other() -> None:
     assert review(stream, "ab") == ["open a", "open b"]
     acknowledge(stream, "a", 0)
     stream.seq = 1
-    assert stream.deliverable() == 0
+    assert stream.commit_limit() == 0
     acknowledge(stream, "a", 1)
-    assert stream.deliverable() == 1, "b was never in sync"
-    stream.deliver(1)
+    assert stream.commit_limit() == 1, "b was never in sync"
+    stream.commit(1)
     acknowledge(stream, "b", 1)
     stream.seq = 3
     acknowledge(stream, "a", 3)
-    assert stream.deliverable() == 1
+    assert stream.commit_limit() == 1
     acknowledge(stream, "b", 2)
-    assert stream.deliverable() == 2
+    assert stream.commit_limit() == 2
     acknowledge(stream, "b", 3)
-    assert stream.deliverable() == 3
-    assert stream.gaps == 0
+    assert stream.commit_limit() == 3
+    assert stream.unreplicated == 0
 
 
 def test_a_keeper_that_lags_is_not_waited_for_is_replaced_and_let_go() -> None:
     stream = in_sync("ab")
     stream.seq = 1
     acknowledge(stream, "a", 1)
-    assert stream.deliverable() == 0
-    stream.overdue(stream.copies["b"], 1)
-    assert stream.deliverable() == 1
-    stream.deliver(1)
-    assert stream.copies["b"].condition is ReplicaState.LATE
+    assert stream.commit_limit() == 0
+    stream.overdue(stream.replicas["b"], 1)
+    assert stream.commit_limit() == 1
+    stream.commit(1)
+    assert stream.replicas["b"].state is ReplicaState.LAGGING
     assert not stream.is_settled
     assert review(stream, "abc") == ["open c"]
     acknowledge(stream, "c", 1)
     assert review(stream, "abc") == ["forget b"]
-    assert sorted(stream.synced) == ["a", "c"]
+    assert sorted(stream.in_sync) == ["a", "c"]
     assert stream.is_settled
 
 
@@ -293,49 +296,49 @@ def test_where_all_copies_lag_nobody_is_waited_for_and_what_goes_out_is_counted(
     stream = in_sync("ab")
     stream.seq = 1
     for keeper in "ab":
-        stream.overdue(stream.copies[keeper], 1)
-    assert stream.deliverable() == 1
-    stream.deliver(1)
-    assert (stream.gaps, stream.synced) == (1, [])
+        stream.overdue(stream.replicas[keeper], 1)
+    assert stream.commit_limit() == 1
+    stream.commit(1)
+    assert (stream.unreplicated, stream.in_sync) == (1, [])
 
 
 def test_what_was_acknowledged_meanwhile_is_not_overdue() -> None:
     stream = in_sync("a")
     stream.seq = 2
     acknowledge(stream, "a", 1)
-    stream.overdue(stream.copies["a"], 1)
-    assert stream.synced == ["a"]
+    stream.overdue(stream.replicas["a"], 1)
+    assert stream.in_sync == ["a"]
 
 
 def test_a_late_keeper_that_has_caught_up_is_in_sync_again() -> None:
     stream = in_sync("a")
     stream.seq = 1
-    stream.overdue(stream.copies["a"], 1)
-    stream.deliver(stream.deliverable())
+    stream.overdue(stream.replicas["a"], 1)
+    stream.commit(stream.commit_limit())
     acknowledge(stream, "a", 1)
-    assert stream.synced == ["a"]
+    assert stream.in_sync == ["a"]
 
 
 def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_place() -> None:
     stream = in_sync("a")
     stream.seq = 1
-    before: Replica = stream.copies["a"]
+    before: Replica = stream.replicas["a"]
     assert asked(stream.refused("a", keeping.GAP)) == ["open a"]
     stream.acknowledged(before, 1)
-    assert stream.deliverable() < 1
+    assert stream.commit_limit() < 1
     acknowledge(stream, "a", 1)
-    assert stream.deliverable() == 1
+    assert stream.commit_limit() == 1
 
 
 def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted_unless_none_is_wanted() -> None:
     for wanted, gaps in ((2, 1), (0, 0)):
         stream = ahead()
-        stream.wanted = wanted
+        stream.replication_factor = wanted
         assert review(stream, "") == []
         stream.seq = 1
-        assert stream.deliverable() == 1
-        stream.deliver(1)
-        assert stream.gaps == gaps
+        assert stream.commit_limit() == 1
+        stream.commit(1)
+        assert stream.unreplicated == gaps
 
 
 def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewhere() -> None:
@@ -346,14 +349,14 @@ def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewh
     assert stream.refused("b", keeping.FULL) == []
     assert review(stream, "abc") == ["open c"]
     assert stream.refused("a", keeping.STALE) == []
-    assert stream.fenced
+    assert stream.is_fenced
     assert review(stream, "a") == []
 
 
 def test_a_keeper_that_leaves_is_replaced_before_it_is_let_go() -> None:
     stream = in_sync("ab")
     assert review(stream, "bc") == ["open c"]
-    assert "a" in stream.synced
+    assert "a" in stream.in_sync
     acknowledge(stream, "c", 0)
     assert review(stream, "bc") == ["forget a"]
 

@@ -43,14 +43,14 @@ class Scene:
         self.renew()
 
     def renew(self) -> None:
-        self.router.renew(self.peers.values(), self.sources, self.own)
+        self.router.update(self.peers.values(), self.sources, self.own)
 
     def recount(self) -> None:
         for _ in range(2 * len(self.peers) + 2):
-            self.route(RouteRequest("m", 0, goes_on=True))
+            self.route(RouteRequest("m", 0, is_continuation=True))
 
     def route(self, request: RouteRequest, now: float = 0.0) -> Route:
-        route = self.router.choose(request, now)
+        route = self.router.route(request, now)
         assert isinstance(route, Route), route
         return route
 
@@ -78,11 +78,11 @@ def test_a_session_goes_where_it_went_and_says_so() -> None:
 def test_an_owner_beyond_the_bound_is_passed_over_for_the_least_loaded_of_the_next_few() -> None:
     scene = Scene(*peers("abcdefgh"))
     key = next(key for key in KEYS if scene.chosen(RouteRequest("m", key)) == "a")
-    order = [candidate.name for candidate in scene.router._sides["m"].ring.walk(key)]
+    order = [candidate.name for candidate in scene.router._pools["m"].ring.walk(key)]
     for name in order[1:]:
         if name != "me":
             scene.sources[name].say(6)
-    scene.router.own_load.measured(Load(6, 0, 0.1, 0.03, 1000.0))
+    scene.router.own_load.set(Load(6, 0, 0.1, 0.03, 1000.0))
     scene.recount()
     scene.sources["a"].say(10)  # the mean is 5.3, so the bound is 10.7
     assert scene.chosen(RouteRequest("m", key)) == "a"
@@ -96,7 +96,7 @@ def test_an_owner_beyond_the_bound_is_passed_over_for_the_least_loaded_of_the_ne
 def test_where_all_near_ones_are_beyond_the_bound_the_least_loaded_of_more_is_taken() -> None:
     scene = Scene(*[status(f"n{number}") for number in range(20)], own=status("me", NodeState.STARTING))
     key = KEYS[0]
-    order = [candidate.name for candidate in scene.router._sides["m"].ring.walk(key)]
+    order = [candidate.name for candidate in scene.router._pools["m"].ring.walk(key)]
     for name in order[:4]:
         scene.sources[name].say(50)
     scene.recount()
@@ -113,20 +113,20 @@ def test_what_this_node_sent_since_a_node_spoke_counts_too() -> None:
     for _ in range(60):
         name = scene.chosen(RouteRequest("m", key))
         seen[name] += 1
-        scene.router.opened(name)
+        scene.router.request_started(name)
     assert len(seen) == 4
     assert max(seen.values()) <= BOUND * 15 + SLACK + 2
     busiest = max(seen, key=lambda name: seen[name])
     for _ in range(seen[busiest]):
-        scene.router.closed(busiest)
-    scene.router.closed(busiest)  # once too often: nothing to take away
+        scene.router.request_ended(busiest)
+    scene.router.request_ended(busiest)  # once too often: nothing to take away
     assert scene.chosen(RouteRequest("m", key)) == busiest
 
 
 def test_a_request_without_a_beginning_stays_here_while_here_is_within_the_bound() -> None:
     scene = Scene(*peers("abc"))
     assert scene.route(RouteRequest("m")) == Route(scene.own, "local")
-    scene.router.own_load.measured(Load(30, 0, 0.1, 0.03, 1000.0))
+    scene.router.own_load.set(Load(30, 0, 0.1, 0.03, 1000.0))
     scene.recount()
     route = scene.route(RouteRequest("m"))
     assert route.reason == "least-loaded"
@@ -170,17 +170,17 @@ def test_only_who_is_able_is_chosen_also_where_another_was_named() -> None:
     def able(node: NodeStatus) -> bool:
         return node.instance_id == "c"
 
-    assert {scene.route(RouteRequest("m", key, able=able)).node.instance_id for key in KEYS} == {"c"}
-    assert scene.route(RouteRequest("m", KEYS[0], able=able, handed_to="b")).node.instance_id == "c"
-    assert scene.router.choose(RouteRequest("m", KEYS[0], able=lambda node: False), 0.0) is NoRoute.FULL
+    assert {scene.route(RouteRequest("m", key, can_serve=able)).node.instance_id for key in KEYS} == {"c"}
+    assert scene.route(RouteRequest("m", KEYS[0], can_serve=able, handoff_target="b")).node.instance_id == "c"
+    assert scene.router.route(RouteRequest("m", KEYS[0], can_serve=lambda node: False), 0.0) is NoRoute.FULL
 
 
 def test_who_is_handed_over_goes_to_the_one_it_was_handed_to_if_that_one_can() -> None:
     scene = Scene(*peers("abc"))
-    route = scene.route(RouteRequest("m", KEYS[0], handed_to="b", goes_on=True))
+    route = scene.route(RouteRequest("m", KEYS[0], handoff_target="b", is_continuation=True))
     assert (route.node.instance_id, route.reason) == ("b", "handed-over")
-    assert scene.route(RouteRequest("m", KEYS[0], handed_to="b", tried=("b",))).node.instance_id != "b"
-    assert scene.route(RouteRequest("m", KEYS[0], handed_to="gone")).reason == "prefix"
+    assert scene.route(RouteRequest("m", KEYS[0], handoff_target="b", tried=("b",))).node.instance_id != "b"
+    assert scene.route(RouteRequest("m", KEYS[0], handoff_target="gone")).reason == "prefix"
 
 
 def test_a_request_goes_where_its_model_is() -> None:
@@ -189,19 +189,22 @@ def test_a_request_goes_where_its_model_is() -> None:
     assert {scene.chosen(RouteRequest("m", key)) for key in KEYS[:50]} == {"a", "b", "me"}
     assert scene.chosen(RouteRequest(None)) == "me"
     assert scene.router.models() == {"m", "other"}
-    assert scene.router.choose(RouteRequest("unknown", 1), 0.0) is NoRoute.NO_MODEL
-    assert Router("me").choose(RouteRequest("m", 1), 0.0) is NoRoute.NO_NODE
+    assert scene.router.route(RouteRequest("unknown", 1), 0.0) is NoRoute.NO_MODEL
+    assert Router("me").route(RouteRequest("m", 1), 0.0) is NoRoute.NO_NODE
 
 
 def test_a_full_fleet_says_so_and_what_has_begun_goes_on_all_the_same() -> None:
     scene = Scene(*peers("ab"))
     scene.sources["a"].say(30, MAX_WAITING)
     scene.sources["b"].say(30, 0, kv_use=0.99)
-    scene.router.own_load.measured(Load(30, MAX_WAITING, 0.9, 0.03, 1000.0))
-    assert scene.router.choose(RouteRequest("m", KEYS[0]), 0.0) is NoRoute.FULL
-    assert scene.router.choose(RouteRequest("m"), 0.0) is NoRoute.FULL
-    assert scene.route(RouteRequest("m", KEYS[0], goes_on=True)).node.instance_id in ("a", "b", "me")
-    assert scene.router.choose(RouteRequest("m", KEYS[0], goes_on=True, tried=("a", "b", "me")), 0.0) is NoRoute.FULL
+    scene.router.own_load.set(Load(30, MAX_WAITING, 0.9, 0.03, 1000.0))
+    assert scene.router.route(RouteRequest("m", KEYS[0]), 0.0) is NoRoute.FULL
+    assert scene.router.route(RouteRequest("m"), 0.0) is NoRoute.FULL
+    assert scene.route(RouteRequest("m", KEYS[0], is_continuation=True)).node.instance_id in ("a", "b", "me")
+    assert (
+        scene.router.route(RouteRequest("m", KEYS[0], is_continuation=True, tried=("a", "b", "me")), 0.0)
+        is NoRoute.FULL
+    )
 
 
 def test_a_peer_that_loses_requests_again_and_again_is_left_alone_and_tried_with_one() -> None:
@@ -217,13 +220,13 @@ def test_a_peer_that_loses_requests_again_and_again_is_left_alone_and_tried_with
     assert scene.chosen(RouteRequest("m", key), later) == "a"
     scene.router.failed("nobody", 0.0)
     scene.router.succeeded("nobody")
-    scene.router.opened("nobody")
+    scene.router.request_started("nobody")
 
 
 def test_what_is_known_of_a_node_survives_a_change_of_its_state_and_not_its_new_life() -> None:
     scene = Scene(*peers("ab"))
     for _ in range(20):
-        scene.router.opened("a")
+        scene.router.request_started("a")
     scene.peers["a"] = status("a", NodeState.AT_RISK)
     scene.renew()
     assert scene.router._candidates["a"].in_flight() == 20
@@ -250,9 +253,9 @@ def test_whatever_the_loads_a_route_keeps_the_rules(
     for n, (running, waiting, _) in enumerate(loads):
         scene.sources[f"n{n}"].say(running, waiting)
     for _ in range(len(loads)):
-        scene.router.choose(RouteRequest("m", 1), 0.0)
+        scene.router.route(RouteRequest("m", 1), 0.0)
     names = {f"n{n}" for n in tried}
-    route = scene.router.choose(RouteRequest("m", KEYS[number], tried=names, goes_on=goes_on), 0.0)
+    route = scene.router.route(RouteRequest("m", KEYS[number], tried=names, is_continuation=goes_on), 0.0)
     able = {
         f"n{n}": NodeState(state)
         for n, (_, waiting, state) in enumerate(loads)
@@ -281,7 +284,7 @@ def test_a_route_looks_at_a_few_nodes_at_any_size(nodes: int, running: int) -> N
             looked[place] += 1
             return True
 
-        scene.router.choose(RouteRequest("m", key, able=look), 0.0)
+        scene.router.route(RouteRequest("m", key, can_serve=look), 0.0)
     assert max(looked.values()) <= 2 * NEAR
 
 
@@ -297,7 +300,7 @@ def test_a_breaker_opens_after_some_failures_and_twice_as_long_each_time() -> No
         while not breaker.allows(now):
             now += 0.25
         opened.append(now - began)
-        breaker.chosen(now)
+        breaker.request_sent(now)
         assert not breaker.allows(now)
     assert opened == [1.0, 2.0, 4.0, 8.0, 16.0, MAX_OPEN_S, MAX_OPEN_S, MAX_OPEN_S]
     assert breaker.allows(now + TRIAL_S)  # whoever had the trial never said how it ended
@@ -332,28 +335,28 @@ def test_with_every_breaker_open_a_request_goes_to_whoever_has_least_to_do() -> 
     scene = Scene(*peers("ab"))
     broken(scene, "a", "b", "me")
     scene.sources["a"].say(9)
-    scene.router.own_load.measured(Load(9, 0, 0.1, 0.03, 1000.0))
+    scene.router.own_load.set(Load(9, 0, 0.1, 0.03, 1000.0))
     for key in (*KEYS[:20], None):
         route = scene.route(RouteRequest("m", key), 10.1)
         assert (route.node.instance_id, route.reason) == ("b", "last-resort")
     assert scene.chosen(RouteRequest("m", KEYS[0], tried=("b",)), 10.1) in ("a", "me")
-    assert scene.router.choose(RouteRequest("m", KEYS[0], tried=("a", "b", "me")), 10.1) is NoRoute.FULL
+    assert scene.router.route(RouteRequest("m", KEYS[0], tried=("a", "b", "me")), 10.1) is NoRoute.FULL
 
 
 def test_with_every_breaker_open_a_full_engine_stays_full() -> None:
     scene = Scene(*peers("a"))
     broken(scene, "a", "me")
     scene.sources["a"].say(30, MAX_WAITING)
-    scene.router.own_load.measured(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
-    assert scene.router.choose(RouteRequest("m", KEYS[0]), 10.1) is NoRoute.FULL
-    assert scene.route(RouteRequest("m", KEYS[0], goes_on=True), 10.1).reason == "last-resort"
+    scene.router.own_load.set(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
+    assert scene.router.route(RouteRequest("m", KEYS[0]), 10.1) is NoRoute.FULL
+    assert scene.route(RouteRequest("m", KEYS[0], is_continuation=True), 10.1).reason == "last-resort"
 
 
 def test_where_others_are_only_full_an_open_breaker_is_a_last_resort_for_who_has_waited() -> None:
     scene = Scene(*peers("a"))
     broken(scene, "a")
-    scene.router.own_load.measured(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
-    assert scene.router.choose(RouteRequest("m", KEYS[0]), 10.1) is NoRoute.FULL
+    scene.router.own_load.set(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
+    assert scene.router.route(RouteRequest("m", KEYS[0]), 10.1) is NoRoute.FULL
     route = scene.route(RouteRequest("m", KEYS[0], last_resort=True), 10.1)
     assert (route.node.instance_id, route.reason) == ("a", "last-resort")
 
@@ -369,7 +372,7 @@ def test_a_trial_that_ends_without_saying_anything_of_the_node_leaves_room_for_a
     breaker = CircuitBreaker()
     for _ in range(FAILURE_THRESHOLD):
         breaker.failed(0.0)
-    breaker.chosen(FIRST_OPEN_S)
+    breaker.request_sent(FIRST_OPEN_S)
     assert not breaker.allows(FIRST_OPEN_S)
     breaker.undecided()
     assert breaker.allows(FIRST_OPEN_S)

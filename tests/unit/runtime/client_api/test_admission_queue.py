@@ -125,7 +125,7 @@ def test_who_has_to_wait_does_not_use_up_the_one_trial_of_a_node_that_failed() -
         for _ in range(FAILURE_THRESHOLD):
             node.failed("i-1", classify_loss(Origin.PEER, "reset"))
         now = MAX_OPEN_S + 1.0
-        admission.arrive(now, 0.5)  # somebody waits already
+        admission.enqueue(now, 0.5)  # somebody waits already
         waiting = asyncio.ensure_future(AdmissionQueue(node, lambda: 0.5, admission).route(WANTED, MemoryRequest()))
         await asyncio.sleep(0)
         assert len(admission) == 2

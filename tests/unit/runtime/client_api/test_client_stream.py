@@ -125,7 +125,7 @@ def make_node(peers: int, able: Sequence[int] = ()) -> NodeContext:
     """able: the numbers of those whose engines can resume."""
     statuses = [status_of(number) for number in range(1, peers + 1)]
     ways = [("resume",) if number in able else () for number in range(1, peers + 1)]
-    told = [replace(status, ways=way) for status, way in zip(statuses, ways, strict=True)]
+    told = [replace(status, continuation_methods=way) for status, way in zip(statuses, ways, strict=True)]
     return lone_node(status_of(0), told, lambda: 0.0)
 
 
@@ -147,7 +147,7 @@ def run(
     async def story() -> int:
         node = make_node(peers, able)
         generation = read_generation(ApiRoute.CHAT, orjson.dumps({**BODY, **fields}))
-        kept = ReplicationManager(node, NoLinks(), ReplicaStore()).begin(
+        kept = ReplicationManager(node, NoLinks(), ReplicaStore()).open_stream(
             ReplicatedLog("s", Epoch(1, "i-0"), b"o"), None, durable=False
         )
         machine = ChunkStream(generation, "s")

@@ -177,7 +177,7 @@ def test_a_connection_that_breaks_under_a_living_engine_is_only_that(monkeypatch
 
 
 def test_an_answer_in_one_piece_that_is_long_under_way_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "begins_within_s", lambda body_bytes: 0.0)
+    monkeypatch.setattr(module, "answer_start_timeout_s", lambda body_bytes: 0.0)
 
     async def story(stage: Stage) -> None:
         one, whole = stage.ask()
@@ -252,7 +252,7 @@ def test_who_comes_to_an_engine_that_is_dead_already_did_not_end_it() -> None:
             exchange.told.put_nowait(DEAD)
             line = await stage.loss(one.read_all(99))
             assert (parse_death(line) is not None) is is_first
-            assert is_first or classify_loss(Origin.ENGINE, line).why == "not-serving"
+            assert is_first or classify_loss(Origin.ENGINE, line).code == "not-serving"
 
     play(story)
 

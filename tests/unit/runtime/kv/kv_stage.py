@@ -37,7 +37,7 @@ class Clock:
 
 
 def make_node(state: NodeState = NodeState.DRAINING) -> NodeContext:
-    return lone_node(status_of(0), [replace(status_of(1, state), peer="10.0.0.2:1")], lambda: 0.0)
+    return lone_node(status_of(0), [replace(status_of(1, state), peer_address="10.0.0.2:1")], lambda: 0.0)
 
 
 def shelf(path: Path, made: bytes = MADE) -> LocalBlocks:

@@ -92,7 +92,7 @@ def test_only_what_is_a_nodes_fault_opens_its_breaker() -> None:
 
 def reason(node: NodeContext) -> str:
     """Why i-1 is chosen, the only one that is ready."""
-    route = node.route(RouteRequest("m", goes_on=True))
+    route = node.route(RouteRequest("m", is_continuation=True))
     assert isinstance(route, Route)
     return route.reason
 
