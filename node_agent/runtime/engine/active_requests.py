@@ -104,7 +104,9 @@ class EngineCall(ResponseProxy):
         self._began_after_death = registry.lifetime.is_dead
         self._has_begun = False
         self._clock = asyncio.get_running_loop().time
-        self._head_is_answer_until = self._clock() + answer_start_timeout_s(body_bytes)  # where its head comes with its answer
+        self._head_is_answer_until = self._clock() + answer_start_timeout_s(
+            body_bytes
+        )  # where its head comes with its answer
         if turn is not None:
             self._lifetime.suspects.add(key)
         self.key = key

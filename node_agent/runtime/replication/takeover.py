@@ -181,7 +181,12 @@ class Takeovers:
             headers = {"content-type": "application/json", AUTH_HEADER: stamp}
             try:
                 exchange = await self._client.open(
-                    parse_address(address), "POST", TAKE_TARGET, headers=headers, body=body, read_timeout_s=_QUERY_TIMEOUT_S
+                    parse_address(address),
+                    "POST",
+                    TAKE_TARGET,
+                    headers=headers,
+                    body=body,
+                    read_timeout_s=_QUERY_TIMEOUT_S,
                 )
                 try:
                     answer = await exchange.read_all(_MAX_JOURNAL_BYTES)
