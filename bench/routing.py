@@ -41,9 +41,9 @@ from node_agent.core.node.status import Load
 from node_agent.core.openai.chunks import COMPLETE_REASONS
 from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.openai.sse import DONE, SseParser
-from node_agent.core.routing.admission import Refused
+from node_agent.core.routing.admission import Rejection
 from node_agent.core.routing.affinity import conversation_key
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.runtime.engine.load_monitor import EVERY_S
 from sim.entry import Entry, Policy
 from sim.fleet import Fleet
@@ -91,7 +91,7 @@ class Nodes:
         for entry in self._entries:
             load = self._load(entry.host.instance_id)
             entry.host.measured(load)
-            entry.router.own_load.measured(load)
+            entry.router.own_load.set(load)
 
     async def hold(self, talk: Conversation) -> None:
         """One client's conversation, to its end. Raises LocalRunError, ExchangeLost."""
@@ -103,19 +103,19 @@ class Nodes:
 
     async def _say(self, turn: Turn, messages: list[dict[str, str]]) -> str:
         began, entry = time.perf_counter(), self._entries[turn.entry]
-        chosen: asyncio.Future[Route | Refused] = asyncio.get_running_loop().create_future()
-        entry.ask(Request(entry.host.membership.status.model, conversation_key(messages)), chosen.set_result)
+        chosen: asyncio.Future[Route | Rejection] = asyncio.get_running_loop().create_future()
+        entry.ask(RouteRequest(entry.host.membership.status.model, conversation_key(messages)), chosen.set_result)
         route = await chosen
-        if isinstance(route, Refused):
-            raise LocalRunError(f"{entry.policy.value}: a turn was refused ({route.why})")
+        if isinstance(route, Rejection):
+            raise LocalRunError(f"{entry.policy.value}: a turn was refused ({route.reason})")
         name = route.node.instance_id
-        entry.router.opened(name)
+        entry.router.request_started(name)
         self._open[name] += 1
         self.asked[name] += 1
         first_at, answer = await self._answered(self.engines[name], messages)
         self._open[name] -= 1
-        entry.router.closed(name)
-        entry.router.heard(name, self._load(name))
+        entry.router.request_ended(name)
+        entry.router.load_reported(name, self._load(name))
         self.first_token_s.append(first_at - began)
         return answer
 

@@ -40,7 +40,7 @@ def lone_node(own: NodeStatus, peers: Iterable[NodeStatus], clock: Callable[[], 
     machine = Membership(own, boot_id_of(own.instance_id), b"key", now(), lambda: 0.5)
     metrics = Metrics()
     gossip = Gossip(machine, NoDatagrams(), HttpClient(), now, metrics)
-    host = own.peer.rpartition(":")[0]
+    host = own.peer_address.rpartition(":")[0]
     identity = Identity(own.instance_id, own.pool.zone, "us-east-1", own.pool.instance_type, host)
     node = NodeContext(identity, own.model, clock, gossip, metrics)
     gossip.handle(NodesDiscovered(now(), ()))

@@ -12,7 +12,7 @@ from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, RecordMissing, StreamRecord, TimelineStep, renewed
 from node_agent.contract.tags import DEADLINE_TAG, NODE_TAGS, NodeTags, decode_tags
-from node_agent.core.kv.index import Batch, Index, blocks_key, index_key, read_index
+from node_agent.core.kv.index import Batch, Index, blocks_key, index_key, parse_index
 from node_agent.core.node.discovery_schedule import PAGE_NODES
 from node_agent.core.node.status import TaggedNode
 from node_agent.ports import Identity
@@ -160,7 +160,7 @@ class MemoryBlockStore:
 
     async def index(self, fingerprint: bytes, stream: str) -> Index | None:
         told = self.objects.get(index_key(fingerprint, stream))
-        return None if told is None else read_index(told)
+        return None if told is None else parse_index(told)
 
     async def fetch(self, index: Index, batch: Batch) -> bytes:
         if index.object_key not in self.objects:

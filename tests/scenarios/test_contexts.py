@@ -12,7 +12,7 @@ import pytest
 
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.kv import transfer_policy
-from node_agent.core.kv.blocks import block_name, chain, root, seal
+from node_agent.core.kv.blocks import block_name, chain, chain_root, pack_header
 from node_agent.kv.folder import BlockFolder
 from node_agent.runtime.kv import fetcher
 from node_agent.runtime.kv.local_blocks import LocalBlocks
@@ -61,11 +61,11 @@ def folder_of(node: LocalNode, made: bytes = MADE) -> BlockFolder:
 
 def lay(node: LocalNode, stream: str, blocks: int = BLOCKS) -> list[str]:
     """The context of a stream, as the engine of this node would keep it; its blocks' names."""
-    keys = chain(root(MADE, stream), range(blocks * BLOCK_TOKENS), BLOCK_TOKENS)
-    folder, parent = folder_of(node), root(MADE, stream)
+    keys = chain(chain_root(MADE, stream), range(blocks * BLOCK_TOKENS), BLOCK_TOKENS)
+    folder, parent = folder_of(node), chain_root(MADE, stream)
     for place, key in enumerate(keys):
         payload = secrets.token_bytes(SIZE)
-        assert folder.write(block_name(key), seal(MADE, key, parent, place, payload), payload)
+        assert folder.write(block_name(key), pack_header(MADE, key, parent, place, payload), payload)
         parent = key
     folder.note_heads({f"chatcmpl-{stream}-1f": keys[-1]})
     return list(map(block_name, keys))

@@ -70,7 +70,7 @@ class BroadcastQueue:
         """Tell that a node lives: in short, but in full while some may still wait for its introduction."""
         level = self._level_of.get(life)
         in_full = level is not None and is_intro(self._levels[level][life])
-        short = write_alive(life, status.incarnation, status.state, status.ways)
+        short = write_alive(life, status.incarnation, status.state, status.continuation_methods)
         self.tell(life, write_intro(life, status) if in_full else short)
 
     def _drop_stalest(self) -> None:

@@ -139,7 +139,7 @@ class MessageReceiver:
             first += accusation_of(member, self._me.life)
         elif intro.status.incarnation <= known:
             first += write_dead(intro.life, known, self._me.life)
-        self._send(intro.status.peer, self._reply(header, first))
+        self._send(intro.status.peer_address, self._reply(header, first))
         if intro.status.incarnation > known:
             self._prober.verify(intro)
 
@@ -154,10 +154,10 @@ class MessageReceiver:
             self._beliefs.take(rumour)
         if self._beliefs.was_told_old_news and not self._me.has_left:
             again = self._post.datagram(Kind.GOSSIP, sender.life, self._roster.nodes, first=self._me.alive)
-            self._send(sender.status.peer, again)
+            self._send(sender.status.peer_address, again)
         match header.kind:
             case Kind.PING | Kind.HELLO:
-                self._send(sender.status.peer, self._reply(header, accusation_of(sender, self._me.life)))
+                self._send(sender.status.peer_address, self._reply(header, accusation_of(sender, self._me.life)))
             case Kind.ACK:
                 probe = self._prober.acked(header)
                 if probe is not None and probe.intro is not None:
@@ -168,7 +168,7 @@ class MessageReceiver:
                 self._prober.help(sender, header, content[HEADER_BYTES:at])
             case Kind.GOSSIP:
                 if accusation := accusation_of(sender, self._me.life):
-                    self._prober.greet(sender.status.peer, sender.life, accusation)
+                    self._prober.greet(sender.status.peer_address, sender.life, accusation)
         if was_dead and sender.liveness is Liveness.ALIVE:
             self._comparisons.begin(sender)  # it was on another side: it knows others there
 

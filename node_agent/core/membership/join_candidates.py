@@ -46,10 +46,10 @@ class JoinCandidates:
             if node.instance_id in roster.by_id or node.instance_id in roster.tombstones:
                 continue
             before = known.get(node.instance_id)
-            if before is not None and before.address == node.peer:
+            if before is not None and before.address == node.peer_address:
                 self._queue.append(before)
             elif len(self._queue) < self._most:
-                self._queue.append(JoinCandidate(node.instance_id, node.peer, now))
+                self._queue.append(JoinCandidate(node.instance_id, node.peer_address, now))
 
     def unmet(self, roster: MemberTable) -> list[tuple[str, str]]:
         """(instance id, address) of all that are named and not members yet."""

@@ -245,11 +245,11 @@ class Membership:
         self._effects.append(Send(to, data))
 
     def _ask(self, member: Member, body: bytes) -> None:
-        self._effects.append(SendSync(member.status.instance_id, member.status.peer, body))
+        self._effects.append(SendSync(member.status.instance_id, member.status.peer_address, body))
 
     def _tell(self, count: int) -> None:
         for member in self._roster.present.some(count):
-            self._send(member.status.peer, self._post.datagram(Kind.GOSSIP, member.life, self._roster.nodes))
+            self._send(member.status.peer_address, self._post.datagram(Kind.GOSSIP, member.life, self._roster.nodes))
 
     # what it does by itself
 
@@ -317,7 +317,7 @@ class Membership:
         if not len(dead) or self._chance() * self._roster.nodes > len(dead):
             return
         for member in dead.some(1):
-            self._prober.greet(member.status.peer, accusation=accusation_of(member, self._me.life))
+            self._prober.greet(member.status.peer_address, accusation=accusation_of(member, self._me.life))
 
     # what happens to it
 
@@ -326,14 +326,14 @@ class Membership:
         suspicion = member.suspicion
         is_mine = suspicion is not None and self._me.life in suspicion.accusers
         if is_mine:
-            self._prober.greet(member.status.peer, member.life, accusation_of(member, self._me.life))
+            self._prober.greet(member.status.peer_address, member.life, accusation_of(member, self._me.life))
         elif self._chance() * self._roster.nodes < self.tempo.opinions:
             self._prober.check(member)
 
     def _on_outbid(self, intro: Intro, newest: int) -> None:
         """An older life, or a newer one whose clock was set back: if it is there, it hears what it has to exceed."""
         accusation = write_dead(intro.life, newest, self._me.life)
-        self._prober.greet(intro.status.peer, intro.life, accusation)
+        self._prober.greet(intro.status.peer_address, intro.life, accusation)
 
     def _on_silence(self, member: Member) -> None:
         self._beliefs.suspect(member, frozenset((self._me.life,)), "silent")

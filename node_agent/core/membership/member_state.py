@@ -154,7 +154,9 @@ class MemberState:
         if member is None:
             self.knows_too_little = True
         elif rumour.incarnation > member.incarnation:
-            status = replace(member.status, state=rumour.state, ways=rumour.ways, incarnation=rumour.incarnation)
+            status = replace(
+                member.status, state=rumour.state, continuation_methods=rumour.ways, incarnation=rumour.incarnation
+            )
             self._hear_alive(member, status, "gossip")
 
     def _hear_alive(self, member: Member, status: NodeStatus, why: str) -> None:
@@ -176,7 +178,9 @@ class MemberState:
         if member is None or rumour.incarnation < member.incarnation or not member.liveness.is_present:
             return
         if rumour.incarnation > member.incarnation:
-            status = replace(member.status, state=rumour.state, ways=rumour.ways, incarnation=rumour.incarnation)
+            status = replace(
+                member.status, state=rumour.state, continuation_methods=rumour.ways, incarnation=rumour.incarnation
+            )
             self._roster.update(member, status)
             member.suspicion = None  # it was of an older incarnation
         self.suspect(member, rumour.accusers, "gossip")
@@ -256,7 +260,9 @@ def accusation_of(member: Member, by: bytes) -> bytes:
     """
     if member.suspicion is not None:
         status = member.status
-        return write_suspect(member.life, member.incarnation, status.state, member.suspicion.accusers, status.ways)
+        return write_suspect(
+            member.life, member.incarnation, status.state, member.suspicion.accusers, status.continuation_methods
+        )
     if member.liveness is Liveness.DEAD:
         return write_dead(member.life, member.incarnation, by)
     return b""

@@ -45,7 +45,7 @@ class LocalNode:
 
     @property
     def alive(self) -> bytes:
-        return write_alive(self.life, self.status.incarnation, self.status.state, self.status.ways)
+        return write_alive(self.life, self.status.incarnation, self.status.state, self.status.continuation_methods)
 
     def say(self, state: NodeState, ways: tuple[str, ...] = ()) -> bool:
         """Have a new state, or other ways, told. Returns whether they are.
@@ -53,9 +53,11 @@ class LocalNode:
         All else that a status says holds for a whole life: rumours tell of a change in short, and whoever had believed
         a short one would not look at the full one any more.
         """
-        if self.has_left or (self.status.state, self.status.ways) == (state, ways):
+        if self.has_left or (self.status.state, self.status.continuation_methods) == (state, ways):
             return False
-        self.status = replace(self.status, state=state, ways=ways, incarnation=self._above(self.status.incarnation))
+        self.status = replace(
+            self.status, state=state, continuation_methods=ways, incarnation=self._above(self.status.incarnation)
+        )
         self._rumours.tell_alive(self.life, self.status)
         return True
 

@@ -95,7 +95,7 @@ class Prober:
 
         accusation: what others hold against it, where this node does not.
         """
-        probe = self._begin(ProbeReason.CHECK, member.life, member.status.peer)
+        probe = self._begin(ProbeReason.CHECK, member.life, member.status.peer_address)
         if probe is None:
             return
         probe.member = member
@@ -117,7 +117,7 @@ class Prober:
         """See whether who introduced itself is there now, or a recording."""
         if self._strangers >= MAX_STRANGERS:
             return
-        probe = self._begin(ProbeReason.VERIFY, intro.life, intro.status.peer)
+        probe = self._begin(ProbeReason.VERIFY, intro.life, intro.status.peer_address)
         if probe is None:
             return
         self._strangers += 1
@@ -148,7 +148,7 @@ class Prober:
             if helper.liveness is Liveness.ALIVE:
                 probe.helpers[helper.life] = False
                 asking = self._post.datagram(Kind.ASK, helper.life, self._roster.nodes, probe.number, target=probe.life)
-                self._send(helper.status.peer, asking)
+                self._send(helper.status.peer_address, asking)
         self._over_stream(probe.member, probe.number)
 
     def _give_up(self, probe: Probe) -> None:
@@ -170,7 +170,7 @@ class Prober:
         relay = self._relays.pop(header.probe, None)
         if relay is not None:
             asker, number = relay
-            self._send(asker.status.peer, self._post.datagram(Kind.ACK, asker.life, self._roster.nodes, number))
+            self._send(asker.status.peer_address, self._post.datagram(Kind.ACK, asker.life, self._roster.nodes, number))
             return None
         probe = self._under_way.get(header.probe)
         if probe is None:
@@ -196,7 +196,9 @@ class Prober:
         number = self.next_number()
         self._relays[number] = (asker, header.probe)
         first = accusation_of(member, self._me.life)
-        self._send(member.status.peer, self._post.datagram(Kind.PING, target, self._roster.nodes, number, first=first))
+        self._send(
+            member.status.peer_address, self._post.datagram(Kind.PING, target, self._roster.nodes, number, first=first)
+        )
         self._timers.set(self._time.now + self._tempo.direct_s, self._relay_late, number)
 
     def _relay_late(self, number: int) -> None:
@@ -205,7 +207,7 @@ class Prober:
             self._nack(*relay)
 
     def _nack(self, asker: Member, number: int) -> None:
-        self._send(asker.status.peer, self._post.datagram(Kind.NACK, asker.life, self._roster.nodes, number))
+        self._send(asker.status.peer_address, self._post.datagram(Kind.NACK, asker.life, self._roster.nodes, number))
 
     def forget_all(self) -> None:
         """This node was not there to hear answers: nothing under way says anything."""

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from node_agent.contract.addresses import read_node_address
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.suspicion import MAX_ACCUSERS
-from node_agent.core.node.status import WAYS, Load, NodeStatus, Pool
+from node_agent.core.node.status import CONTINUATION_METHODS, Load, NodeStatus, Pool
 from node_agent.core.openai.request_digest import DIGEST_BYTES
 
 VERSION = 1
@@ -56,7 +56,7 @@ _LOAD = struct.Struct(">6sIHHBHH")
 LOAD_BYTES = _LOAD.size
 _STATES = tuple(NodeState)
 _PLACES = {state: place for place, state in enumerate(_STATES)}
-_WAY_BITS = {way: 0x10 << place for place, way in enumerate(WAYS)}
+_WAY_BITS = {way: 0x10 << place for place, way in enumerate(CONTINUATION_METHODS)}
 _PERSON = b"synkti-gossip-1"
 _TENTH_MS = 1e-4
 _PREFILL_UNIT = 10.0
@@ -192,7 +192,9 @@ def write_intro(life: bytes, status: NodeStatus) -> bytes:
     """Raises ValueError where a text is too long: `check_status` says so before a node begins."""
     texts = [text.encode() for text in _texts(status).values()]
     packed = b"".join(bytes((len(text),)) + text for text in texts)
-    return _rumour(_INTRO, _STATE.pack(life, status.incarnation, _word(status.state, status.ways)) + packed)
+    return _rumour(
+        _INTRO, _STATE.pack(life, status.incarnation, _word(status.state, status.continuation_methods)) + packed
+    )
 
 
 def is_intro(rumour: bytes) -> bool:
@@ -214,9 +216,9 @@ def _check_peer(status: NodeStatus) -> None:
     check_status(status)
     if not all(text.isprintable() for text in _texts(status).values()):
         raise ValueError("a text with characters that cannot be printed")
-    if not _WORD.fullmatch(status.instance_id) or not _FRONT.fullmatch(status.front):
-        raise ValueError(f"instance {status.instance_id!r} at {status.front!r}")
-    read_node_address(status.peer)
+    if not _WORD.fullmatch(status.instance_id) or not _FRONT.fullmatch(status.client_address):
+        raise ValueError(f"instance {status.instance_id!r} at {status.client_address!r}")
+    read_node_address(status.peer_address)
     _check_incarnation(status.incarnation)
 
 
@@ -228,8 +230,8 @@ def _check_incarnation(incarnation: int) -> None:
 def _texts(status: NodeStatus) -> dict[str, str]:
     return {
         "instance_id": status.instance_id,
-        "peer": status.peer,
-        "front": status.front,
+        "peer": status.peer_address,
+        "front": status.client_address,
         "zone": status.pool.zone,
         "instance_type": status.pool.instance_type,
         "model": status.model,

@@ -8,7 +8,7 @@ from typing import Any
 
 from node_agent.core.common.address import Address
 from node_agent.core.openai.model_cards import NO_CARDS, ModelCards, minimal_card, read_cards
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.ports import ExchangeLost, Http, Response
 from node_agent.runtime.engine.client import EngineClient
 from node_agent.runtime.node.context import NodeContext
@@ -78,7 +78,7 @@ class ModelList:
 
     async def _ask_for(self, model: str) -> None:
         """The cards of a model at any node that serves it; those of before where it does not answer."""
-        route = self._node.route(Request(model))
+        route = self._node.route(RouteRequest(model))
         if not isinstance(route, Route):
             return
         response = self._engines.request(

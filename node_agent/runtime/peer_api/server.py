@@ -20,7 +20,7 @@ import orjson
 
 from node_agent.contract.errors import openai_error
 from node_agent.contract.names import DURABILITY_HEADER, KV_HEADER, KV_PREFIX
-from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, CLOCK_HELPS, RequestVerifier, tell_clock
+from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_ERRORS, CLOCK_HEADER, RequestVerifier, sign_clock
 from node_agent.core.continuation.timeouts import keepalive_interval_s
 from node_agent.core.node.status import load_to_header
 from node_agent.core.openai import client_headers, sse
@@ -81,7 +81,7 @@ class PeerApi:
             self._compare_members(request)
             return
         stamp = request.headers.get(_AUTH)
-        why = self._doorkeeper.refusal(
+        why = self._doorkeeper.rejection_reason(
             stamp.decode("latin-1") if stamp else None, request.method, target, request.body, self._node.clock()
         )
         if why is not None:
@@ -98,11 +98,11 @@ class PeerApi:
     def _refuse(self, request: ServerRequest, stamp: bytes | None, why: str) -> None:
         """A peer that signed rightly, and by another clock, gets this door's time, and may ask again."""
         message = f"This door is for peers: {why}."
-        if stamp is None or why not in CLOCK_HELPS:
+        if stamp is None or why not in CLOCK_ERRORS:
             _log.warning("peer door: refused %s %s: %s", request.method, request.target[:_SHOWN], why)
             answer_error(request, 401, "not_a_peer", message)
             return
-        clock = self._doorkeeper.clock(stamp.decode("latin-1"), self._node.clock())
+        clock = self._doorkeeper.signed_clock(stamp.decode("latin-1"), self._node.clock())
         body = orjson.dumps(openai_error(401, "not_a_peer", message))
         request.respond(401, body, more=[(CLOCK_HEADER, clock.encode())])
 
@@ -112,12 +112,12 @@ class PeerApi:
             answer_error(request, 401, "not_a_peer", "This door is for peers: the message is not sealed as theirs are.")
         else:
             doorkeeper = self._doorkeeper
-            clock = tell_clock(doorkeeper.key, doorkeeper.door, self._node.clock(), question_nonce(request.body))
+            clock = sign_clock(doorkeeper.key, doorkeeper.audience, self._node.clock(), question_nonce(request.body))
             request.respond(200, answer, b"application/octet-stream", [(CLOCK_HEADER, clock.encode())])
 
     def _give_journal(self, request: ServerRequest) -> None:
         try:
-            status, answer = self._takeovers.answer(request.body)
+            status, answer = self._takeovers.handle_request(request.body)
         except (ValueError, KeyError, TypeError) as error:
             answer_error(request, 400, "invalid_take", f"Not a question for a journal: {error!r}.")
             return

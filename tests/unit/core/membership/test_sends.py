@@ -95,7 +95,7 @@ def test_the_next_on_the_ring_of_lives_is_probed_every_second_and_the_others_in_
                     number = int(effect.to.split(":")[0].rsplit(".", 1)[1])
                     ack = write_header(Header(Kind.ACK, life(number), life(1), sum(probed.values()), header.probe))
                     made.handle(Received(now, SEAL.close(ack)))
-    assert probed.pop(status_of(2, 1).peer) in (8, 9)
+    assert probed.pop(status_of(2, 1).peer_address) in (8, 9)
     assert sum(probed.values()) in (7, 8, 9)
     assert max(probed.values()) == 1
 
@@ -106,7 +106,7 @@ def test_a_suspect_that_is_probed_hears_what_is_held_against_it() -> None:
     made.handle(PeerRequestFailed(0.0, status_of(2, 1).instance_id, "refused"))
     told = []
     for _, effect in until(made, 4.0):  # by then gossip has told it as often as it ever does
-        if isinstance(effect, Send) and effect.to == status_of(2, 1).peer:
+        if isinstance(effect, Send) and effect.to == status_of(2, 1).peer_address:
             header, rumours = read(effect.data)
             if header.kind in (Kind.PING, Kind.HELLO) and header.receiver == life(2):
                 told.append([r for r in rumours if isinstance(r, Suspect) and r.life == life(2)])
@@ -134,7 +134,9 @@ def test_an_introduction_that_claims_less_than_is_known_is_answered_with_what_is
     made = machine(2, 3)
     back = write_intro(life(99), status_of(3, 10))
     (told,) = [
-        send for send in sends(made.handle(Received(0.1, gossip(2, 1, back)))) if send.to == status_of(3, 1).peer
+        send
+        for send in sends(made.handle(Received(0.1, gossip(2, 1, back))))
+        if send.to == status_of(3, 1).peer_address
     ]
     header, rumours = read(told.data)
     assert (header.kind, header.receiver) == (Kind.HELLO, life(99))
@@ -144,7 +146,7 @@ def test_an_introduction_that_claims_less_than_is_known_is_answered_with_what_is
 def test_a_newcomer_compares_tables_with_the_first_that_answers_it() -> None:
     made = machine()
     peer = status_of(2, 1_000)
-    (greeting,) = sends(made.handle(NodesDiscovered(0.0, [TaggedNode(peer.instance_id, peer.peer, None)])))
+    (greeting,) = sends(made.handle(NodesDiscovered(0.0, [TaggedNode(peer.instance_id, peer.peer_address, None)])))
     header, _ = read(greeting.data)
     ack = write_header(Header(Kind.ACK, life(2), life(1), 1, header.probe)) + write_intro(life(2), peer)
     effects = made.handle(Received(0.1, SEAL.close(ack)))

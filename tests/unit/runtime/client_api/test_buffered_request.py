@@ -11,7 +11,7 @@ import pytest
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.core.openai import sse
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.state import LOST_EVENT
 from node_agent.ports import ExchangeLost
 from node_agent.runtime.client_api.buffered_request import BufferedRequest, BufferedRequests
@@ -20,7 +20,7 @@ from node_agent.runtime.engine.keepalive import KEEPALIVE, OVERTAKEN
 from node_agent.testing.fakes import MemoryRequest
 from tests.unit.runtime.a_node import make_node
 
-ASKED = BufferedRequest("POST", "/v1/responses", {}, b"{}", Request("m"))
+ASKED = BufferedRequest("POST", "/v1/responses", {}, b"{}", RouteRequest("m"))
 TOKEN = b'event: response.output_text.delta\ndata: {"delta":"a"}\n\n'
 LAST = b"event: response.completed\ndata: {}\n\n"
 

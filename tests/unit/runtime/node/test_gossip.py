@@ -94,7 +94,7 @@ def test_a_tag_is_enough_for_two_nodes_to_know_each_other_and_one_that_ends_is_m
         await until(lambda: one.holds(2) is two.holds(1) is Liveness.ALIVE)
         assert [change.after for change in one.heard] == [Liveness.ALIVE]
         await until(lambda: two.asked + one.asked > 0)  # their tables were compared over a door
-        del air.by_address[two.tag.peer]
+        del air.by_address[two.tag.peer_address]
         two.door.abort()
         await until(lambda: one.holds(2) is Liveness.DEAD)
         assert one.heard[-1].after is Liveness.DEAD
@@ -143,11 +143,11 @@ def test_an_ec2_that_does_not_answer_changes_nothing() -> None:
             super().__init__(0.0)
             self.waits: list[float] = []
 
-        def next_s(self, nodes: int, chance: float) -> float:
+        def next_delay_s(self, nodes: int, chance: float) -> float:
             return 0.0
 
-        def after_failure_s(self, nodes: int, chance: float) -> float:
-            self.waits.append(super().after_failure_s(nodes, chance))
+        def retry_delay_s(self, nodes: int, chance: float) -> float:
+            self.waits.append(super().retry_delay_s(nodes, chance))
             return 0.0
 
     async def story(one: Party, two: Party, air: Air) -> None:
