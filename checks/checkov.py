@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from checks.assemblies import EVERYTHING, synthesize
-from local.cache import made_once, require_space
+from local.cache import build_once, require_space
 from local.errors import LocalRunError, UserActionRequired
 
 LOCK = Path(__file__).parent.parent / "requirements" / "checkov.txt"
@@ -87,7 +87,7 @@ def judge(found: Iterable[Finding], accepted: Mapping[str, str]) -> list[str]:
 def ensure_checkov() -> Path:
     """The environment's folder. Raises UserActionRequired."""
     digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
-    return made_once(f"checkov-{digest}-py{sys.version_info.major}.{sys.version_info.minor}", _make)
+    return build_once(f"checkov-{digest}-py{sys.version_info.major}.{sys.version_info.minor}", _make)
 
 
 def run(environment: Path) -> dict[str, Any]:
