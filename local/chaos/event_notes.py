@@ -17,8 +17,8 @@ _DELTAS = frozenset({"response.output_text.delta", "content_block_delta"})
 class EventCollector:
     """As `listening._Notes`, of events. finish_reasons: one for each end that was told."""
 
-    def __init__(self, question: WorkloadRequest) -> None:
-        self._request = question
+    def __init__(self, request: WorkloadRequest) -> None:
+        self._request = request
         self._text = ""
         self._final_text: str | None = None  # as the end of a response says it again
         self._sequence_numbers: list[int] = []

@@ -39,11 +39,13 @@ _T = TypeVar("_T")
 class ChaosFleet:
     """size: how many nodes there are to be; serving: instance ids that answer as ready, as of the last look.
 
-    gate: in front of the AWS that the nodes use.
+    aws_proxy: in front of the AWS that the nodes use.
     """
 
-    def __init__(self, aws: EmbeddedAws, gate: AwsFaultProxy, kind: InstanceTemplate, network: str, size: int) -> None:
-        self.aws_proxy = gate
+    def __init__(
+        self, aws: EmbeddedAws, aws_proxy: AwsFaultProxy, kind: InstanceTemplate, network: str, size: int
+    ) -> None:
+        self.aws_proxy = aws_proxy
         self._ec2 = aws.client("ec2")
         self._secrets = aws.client("secretsmanager")
         self._s3 = aws.client("s3")
@@ -68,11 +70,11 @@ class ChaosFleet:
         await asyncio.to_thread(self._prepare_aws)
         try:
             while True:
-                for machine in [m for m in self.instances if not m.running]:
-                    await self._remove(machine)
+                for instance in [m for m in self.instances if not m.running]:
+                    await self._remove(instance)
                 while len(self.instances) < self._size:
                     await self._launch()
-                await asyncio.gather(*(self._update_ready(machine) for machine in self.instances))
+                await asyncio.gather(*(self._update_ready(instance) for instance in self.instances))
                 await asyncio.sleep(_LOOP_INTERVAL_S)
         finally:
             await self._http.aclose()
@@ -91,10 +93,10 @@ class ChaosFleet:
                 raise LocalRunError(f"not within {within_s:.0f} s: {what}; the nodes' logs:\n{logs}")
             await asyncio.sleep(0.05)
 
-    async def metric(self, machine: EmulatedInstance, name: str) -> float:
+    async def metric(self, instance: EmulatedInstance, name: str) -> float:
         """One of the node's metrics, 0 where it does not answer."""
         with contextlib.suppress(httpx.HTTPError):
-            text = (await self._http.get(f"{machine.url}/metrics")).text
+            text = (await self._http.get(f"{instance.url}/metrics")).text
             return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
         return 0.0
 
@@ -135,11 +137,11 @@ class ChaosFleet:
         )  # fmt: skip
         return str(answer["Instances"][0]["InstanceId"])
 
-    async def _update_ready(self, machine: EmulatedInstance) -> None:
+    async def _update_ready(self, instance: EmulatedInstance) -> None:
         ready = False
         with contextlib.suppress(httpx.HTTPError):
-            ready = (await self._http.get(f"{machine.url}/readyz")).status_code == 200
-        (self.ready_ids.add if ready else self.ready_ids.discard)(machine.instance_id)
+            ready = (await self._http.get(f"{instance.url}/readyz")).status_code == 200
+        (self.ready_ids.add if ready else self.ready_ids.discard)(instance.instance_id)
 
     async def _launch(self) -> None:
         number = self._launched
@@ -156,18 +158,18 @@ class ChaosFleet:
         self.instances.append(await asyncio.to_thread(EmulatedInstance, self._template, metadata))
         self.addresses[metadata.instance_id] = metadata.address
 
-    async def _remove(self, machine: EmulatedInstance) -> None:
-        status = machine.agent.wait()
+    async def _remove(self, instance: EmulatedInstance) -> None:
+        status = instance.agent.wait()
         # 75: AWS was away when it booted; systemd would start it again.
         self._failed += (
-            status not in (0, _EXIT_TEMPORARY) and not machine.killed and machine.instance_id not in self.under_fault
+            status not in (0, _EXIT_TEMPORARY) and not instance.killed and instance.instance_id not in self.under_fault
         )
         if self._failed >= _MAX_FAILURES:
-            raise LocalRunError(f"nodes end by themselves; the log {machine.log} ends:\n{tail(machine.log)}")
-        self.instances.remove(machine)
-        self.ready_ids.discard(machine.instance_id)
-        await asyncio.to_thread(machine.close)
-        await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[machine.instance_id])
+            raise LocalRunError(f"nodes end by themselves; the log {instance.log} ends:\n{tail(instance.log)}")
+        self.instances.remove(instance)
+        self.ready_ids.discard(instance.instance_id)
+        await asyncio.to_thread(instance.close)
+        await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[instance.instance_id])
 
 
 def signal_all(folder: Path, number: signal.Signals) -> None:
@@ -177,24 +179,24 @@ def signal_all(folder: Path, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def kill_engine_core(machine: EmulatedInstance) -> None:
+def kill_engine_core(instance: EmulatedInstance) -> None:
     """SIGKILL to the engine's youngest process: of a vLLM its core, which leaves the API server alone in its group."""
-    if (group := engine_group(machine)) is None:
+    if (group := engine_group(instance)) is None:
         return
     with contextlib.suppress(OSError, ValueError):
-        members = [pid for pid in processes_in(machine.folder) if os.getpgid(pid) == group]
+        members = [pid for pid in processes_in(instance.folder) if os.getpgid(pid) == group]
         os.kill(max(members), signal.SIGKILL)
 
 
-def signal_engine(machine: EmulatedInstance, number: signal.Signals) -> None:
+def signal_engine(instance: EmulatedInstance, number: signal.Signals) -> None:
     """To the engine's process group."""
-    if (group := engine_group(machine)) is not None:
+    if (group := engine_group(instance)) is not None:
         with contextlib.suppress(OSError):
             os.killpg(group, number)
 
 
-def engine_group(machine: EmulatedInstance) -> int | None:
+def engine_group(instance: EmulatedInstance) -> int | None:
     """The engine's process group, as its agent noted it; None where there is no note."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return int((machine.folder / "engine.group").read_text().split()[1])
+        return int((instance.folder / "engine.group").read_text().split()[1])
     return None

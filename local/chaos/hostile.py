@@ -57,17 +57,17 @@ _FLOODS = (
 )
 
 
-async def stalled_readers(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def stalled_readers(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """Clients that ask for streams and take nothing of them."""
-    async with _connections(machines[0].host, FRONT_DOOR_PORT, _STALLED_READERS) as connections:
+    async with _connections(instances[0].host, FRONT_DOOR_PORT, _STALLED_READERS) as connections:
         for connection in connections:
             await _send(connection, _stream_request())
         await asyncio.sleep(_DURATION_S)
 
 
-async def flood(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def flood(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """Many connections at once, at both doors, with requests that cost much and whose answers nobody reads."""
-    host = machines[0].host
+    host = instances[0].host
     async with (
         _connections(host, FRONT_DOOR_PORT, _FLOOD_CONNECTIONS) as clients,
         _connections(host, PEER_DOOR_PORT, _FLOOD_CONNECTIONS) as strangers,
@@ -77,22 +77,22 @@ async def flood(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None
         await asyncio.sleep(_DURATION_S)
 
 
-async def half_sent_bodies(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def half_sent_bodies(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """Requests whose bodies stop in the middle."""
     half = _request("POST", "/v1/chat/completions", b"x" * _HALF_BODY_BYTES, 2 * _HALF_BODY_BYTES)
-    async with _connections(machines[0].host, FRONT_DOOR_PORT, _HALF_SENT_BODIES) as connections:
+    async with _connections(instances[0].host, FRONT_DOOR_PORT, _HALF_SENT_BODIES) as connections:
         for connection in connections:
             await _send(connection, half)
         await asyncio.sleep(_DURATION_S)
 
 
-async def foreign_datagrams(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def foreign_datagrams(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """Bytes of a stranger at the address of membership's messages."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.setblocking(False)
         for number in range(_DATAGRAMS):
             with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
-                stranger.sendto(os.urandom(1 + number % 1_400), (machines[0].host, PEER_DOOR_PORT))
+                stranger.sendto(os.urandom(1 + number % 1_400), (instances[0].host, PEER_DOOR_PORT))
             if number % _DATAGRAMS_AT_ONCE == 0:
                 await asyncio.sleep(_DURATION_S * _DATAGRAMS_AT_ONCE / _DATAGRAMS)
 

@@ -91,9 +91,9 @@ class FailureBudget:
         """Wait until the strike keeps to it, and count it."""
         if not kind.without_notice:
             return
-        over = self._recent() + kind.targets - self.MAX_CONCURRENT
-        if over > 0:
-            await asyncio.sleep(self._failure_times[over - 1] + self.DETECTION_S - self._clock())
+        stopping = self._recent() + kind.targets - self.MAX_CONCURRENT
+        if stopping > 0:
+            await asyncio.sleep(self._failure_times[stopping - 1] + self.DETECTION_S - self._clock())
         self._failure_times += [self._clock()] * kind.targets
 
     def _recent(self) -> int:
@@ -114,7 +114,7 @@ async def targets(fleet: ChaosFleet, kind: FaultKind, random: Random) -> list[Em
         pools = [[m for m in calm if m.metadata.zone == zone][:2] for zone in {m.metadata.zone for m in calm}]
         return max(sorted(pools, key=lambda pool: pool[0].instance_id), key=len, default=[])
     if kind.max_metric is not None:
-        figures = [(await fleet.metric(machine, kind.max_metric), machine.instance_id) for machine in calm]
+        figures = [(await fleet.metric(instance, kind.max_metric), instance.instance_id) for instance in calm]
         worst = max(figures, default=(0.0, ""))[1]
-        return [machine for machine in calm if machine.instance_id == worst]
+        return [instance for instance in calm if instance.instance_id == worst]
     return random.sample(calm, min(kind.targets, len(calm)))

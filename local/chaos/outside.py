@@ -26,7 +26,7 @@ ODD_TAGS = (
 )
 
 
-async def odd_tag(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def odd_tag(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """An instance that says that it is a node of this fleet, with tags that no node of it would have."""
     odd = {CLUSTER_TAG: fleet.cluster, ROLE_TAG: WORKER_ROLE, **fleet.next_option("odd-tag", ODD_TAGS)}
     instance_id = await fleet.run_foreign_instance(odd)
@@ -34,7 +34,7 @@ async def odd_tag(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> No
     await fleet.terminate_foreign_instance(instance_id)
 
 
-async def aws_outage(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def aws_outage(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """One AWS service fails, each in its turn, in each of the ways."""
     service = fleet.next_option("service", ("ec2", "s3", "dynamodb", "secretsmanager"))
     fleet.aws_proxy.start_outage(service, fleet.next_option(f"{service} outage", tuple(Outage)))
@@ -44,11 +44,11 @@ async def aws_outage(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) ->
         fleet.aws_proxy.end_outage(service)
 
 
-async def metadata_outage(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def metadata_outage(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """A node's metadata service takes connections and answers nothing."""
-    machine = machines[0]
-    machine.signal_imds(signal.SIGSTOP)
+    instance = instances[0]
+    instance.signal_imds(signal.SIGSTOP)
     try:
         await asyncio.sleep(_OUTAGE_S)
     finally:
-        machine.signal_imds(signal.SIGCONT)
+        instance.signal_imds(signal.SIGCONT)

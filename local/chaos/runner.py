@@ -86,23 +86,23 @@ class ChaosRun:
 
     def random_request(self, random: Random) -> WorkloadRequest:
         scale = self.scale
-        asked = random_request(
+        request = random_request(
             random, scale.tokens, texts=scale.texts, choices=scale.choices, states=scale.sampler_states
         )
         if not self.engine.keeps_blocks:
-            return asked
+            return request
         salt = f"{random.getrandbits(64):016x}" if random.random() < _SALTED_SHARE else ""
-        return replace(asked, text=asked.text * _PROMPT_REPEATS, salt=salt)
+        return replace(request, text=request.text * _PROMPT_REPEATS, salt=salt)
 
-    async def send_request(self, question: WorkloadRequest) -> RequestResult:
-        if question.via == "gateway":
+    async def send_request(self, request: WorkloadRequest) -> RequestResult:
+        if request.via == "gateway":
             async with httpx.AsyncHTTPTransport() as stock:
-                return await send_request(question, MODEL, f"{self.gateway_url}/v1", stock)
-        return await send_request(question, MODEL, "http://synkti/v1", self.transport)
+                return await send_request(request, MODEL, f"{self.gateway_url}/v1", stock)
+        return await send_request(request, MODEL, "http://synkti/v1", self.transport)
 
     @property
     def failed_results(self) -> int:
-        return sum(bool(heard.error or heard.inconsistency) for heard in self.results)
+        return sum(bool(result.error or result.inconsistency) for result in self.results)
 
 
 async def run_chaos(
@@ -119,23 +119,23 @@ async def run_chaos(
     random, scale = Random(seed), scale_of(engine)  # noqa: S311 # it is to be repeatable
     await fleet.wait_for("all nodes serve", lambda: len(fleet.stable) == scale.nodes, engine.ready_timeout_s)
     screen.log(f"{scale.nodes} nodes serve")
-    urls = [machine.url for machine in fleet.instances]
+    urls = [instance.url for instance in fleet.instances]
     gateway, gateway_url = await _start_gateway(urls, fleet.environ, folder, out / "logs" / "gateway.log")
     transport = synkti_client.async_transport(urls)
     chaos = ChaosRun(fleet, engine, scale, screen, gateway_url, transport)
     if not scale.outputs_are_known:
         await _record_references(chaos)
-    over = asyncio.Event()
+    stopping = asyncio.Event()
     each = [Random(random.random()) for _ in range(scale.clients)]  # noqa: S311 # it is to be repeatable
-    clients = [asyncio.create_task(_run_client(chaos, one, over)) for one in each]
-    following = asyncio.create_task(_refresh_nodes(transport))
+    clients = [asyncio.create_task(_run_client(chaos, one, stopping)) for one in each]
+    refresh_task = asyncio.create_task(_refresh_nodes(transport))
     try:
         await _inject_faults(chaos, random, kinds, interruptions)
-        over.set()
+        stopping.set()
         screen.log("no more strikes; the last answers come to their ends")
         await asyncio.gather(*clients)
     finally:
-        for task in (*clients, following):
+        for task in (*clients, refresh_task):
             task.cancel()
         gateway.terminate()
     await transport.aclose()
@@ -174,34 +174,34 @@ async def _record_references(chaos: ChaosRun) -> None:
     chaos.screen.log("the right answers are learned in calm")
     rng = Random(0)  # noqa: S311 # any will do
     while len(chaos.references) < chaos.scale.texts * (2 * (1 + chaos.scale.sampler_states) + len(EVENT_ROUTES)):
-        question = chaos.random_request(rng)
-        if question.stop or question.echo or question.key in chaos.references:
+        request = chaos.random_request(rng)
+        if request.stop or request.echo or request.key in chaos.references:
             continue
-        ids = not question.uses_named_events
+        ids = not request.uses_named_events
         plain = WorkloadRequest(
-            question.route, question.text, question.max_tokens, "client", returns_token_ids=ids, state=question.state
+            request.route, request.text, request.max_tokens, "client", returns_token_ids=ids, state=request.state
         )
-        heard = await chaos.send_request(plain)
-        if heard.error or heard.continuations:
-            raise LocalRunError(f"an answer in calm was not calm: {heard.error or heard.continuations}")
-        chaos.references[plain.key] = heard.outputs[0]
+        result = await chaos.send_request(plain)
+        if result.error or result.continuations:
+            raise LocalRunError(f"an answer in calm was not calm: {result.error or result.continuations}")
+        chaos.references[plain.key] = result.outputs[0]
 
 
-async def _run_client(chaos: ChaosRun, random: Random, over: asyncio.Event) -> None:
-    while not over.is_set():
-        question = chaos.random_request(random)
-        if question.key not in chaos.references:
+async def _run_client(chaos: ChaosRun, random: Random, stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        request = chaos.random_request(random)
+        if request.key not in chaos.references:
             if not chaos.scale.outputs_are_known:
                 continue  # nobody knows the right answer
-            chaos.references[question.key] = expected(question)
-        heard = await chaos.send_request(question)
-        chaos.results.append(heard)
-        if heard.error or heard.inconsistency:
-            chaos.screen.log(f"a client saw: {heard.error or heard.inconsistency} ({question})", style="bold red")
+            chaos.references[request.key] = expected(request)
+        result = await chaos.send_request(request)
+        chaos.results.append(result)
+        if result.error or result.inconsistency:
+            chaos.screen.log(f"a client saw: {result.error or result.inconsistency} ({request})", style="bold red")
 
 
 async def _inject_faults(chaos: ChaosRun, random: Random, kinds: Sequence[FaultKind], interruptions: int) -> None:
-    fleet, under_way, losses = chaos.fleet, set[asyncio.Task[None]](), FailureBudget(asyncio.get_running_loop().time)
+    fleet, active, budget = chaos.fleet, set[asyncio.Task[None]](), FailureBudget(asyncio.get_running_loop().time)
     for kind in shuffled(random, kinds):
         if sum(chaos.fault_counts.values()) >= interruptions:
             break
@@ -211,27 +211,27 @@ async def _inject_faults(chaos: ChaosRun, random: Random, kinds: Sequence[FaultK
         if least >= chaos.scale.nodes:
             continue
         await fleet.wait_for("nodes are calm again", lambda: len(fleet.stable) > least, chaos.engine.ready_timeout_s)  # noqa: B023 # awaited here
-        await losses.reserve(kind)
+        await budget.reserve(kind)
         chosen = await targets(fleet, kind, random)
         if len(chosen) < kind.targets:
             continue
-        ids = {machine.instance_id for machine in chosen}
+        ids = {instance.instance_id for instance in chosen}
         fleet.under_fault |= ids
         chaos.fault_by_node |= dict.fromkeys(ids, kind.name)
         chaos.fault_counts[kind.name] += 1
         task = asyncio.create_task(_inject(chaos, kind, chosen))
-        under_way.add(task)
+        active.add(task)
         count = sum(chaos.fault_counts.values())
         if count % _LOG_EVERY == 0:
             chaos.screen.log(f"{count} strikes, {len(chaos.results)} answers, {chaos.failed_results} bad")
-        for done in [task for task in under_way if task.done()]:
-            under_way.remove(done)
+        for done in [task for task in active if task.done()]:
+            active.remove(done)
             done.result()  # a strike that could not be made is a fault of this run, not the nodes' merit
-    await asyncio.gather(*under_way)
+    await asyncio.gather(*active)
 
 
 async def _inject(chaos: ChaosRun, kind: FaultKind, chosen: Sequence[EmulatedInstance]) -> None:
     try:
         await kind.inject(chaos.fleet, chosen)
     finally:
-        chaos.fleet.under_fault -= {machine.instance_id for machine in chosen if machine.running}
+        chaos.fleet.under_fault -= {instance.instance_id for instance in chosen if instance.running}

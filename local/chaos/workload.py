@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from local.certificate import Output
-from local.fake_engine import model as standin_model
+from local.fake_engine import model as fake_model
 from local.fake_engine.answers import SamplingParams, generate
 
 _TEXTS = ("a night train", "the river", "雨の夜", "Once upon a time", "🚀 and 🌍", "two nodes", "кто там", "3 lights")
@@ -67,12 +67,12 @@ class WorkloadRequest:
 
     def event_body(self, model: str) -> dict[str, Any]:
         """The body of a question for a route of events; neither takes the fields of all others."""
-        asked: dict[str, Any] = {"model": model, "stream": self.stream, "temperature": 0}
-        asked |= {"cache_salt": self.salt} if self.salt else {}
+        request: dict[str, Any] = {"model": model, "stream": self.stream, "temperature": 0}
+        request |= {"cache_salt": self.salt} if self.salt else {}
         turns = [{"role": "user", "content": self.text}]
         if self.route == "responses":
-            return asked | {"input": turns, "max_output_tokens": self.max_tokens, "ignore_eos": True}
-        return asked | {"messages": turns, "max_tokens": self.max_tokens}
+            return request | {"input": turns, "max_output_tokens": self.max_tokens, "ignore_eos": True}
+        return request | {"messages": turns, "max_tokens": self.max_tokens}
 
     def sdk_arguments(self, model: str) -> dict[str, Any]:
         """Keyword arguments of the SDK's `create`."""
@@ -137,15 +137,15 @@ def random_request(
     )
 
 
-def expected(question: WorkloadRequest) -> Output:
+def expected(request: WorkloadRequest) -> Output:
     """The stand-in's answer, which is known without asking."""
-    if question.route == "plain":
-        prompt = standin_model.completion_prompt(question.text)
+    if request.route == "plain":
+        prompt = fake_model.completion_prompt(request.text)
     else:
-        prompt = standin_model.chat_prompt([{"role": "user", "content": question.text}])
-    seed = _SAMPLER_STATES.get(question.state, {}).get("seed")
-    to_its_end = question.route == "messages"  # which cannot be asked to go on behind it
-    right = generate(
-        prompt, SamplingParams(question.max_tokens, ignore_eos=not to_its_end, stop=question.stop, seed=seed)
+        prompt = fake_model.chat_prompt([{"role": "user", "content": request.text}])
+    seed = _SAMPLER_STATES.get(request.state, {}).get("seed")
+    to_its_end = request.route == "messages"  # which cannot be asked to go on behind it
+    reference = generate(
+        prompt, SamplingParams(request.max_tokens, ignore_eos=not to_its_end, stop=request.stop, seed=seed)
     )
-    return Output(right.token_ids, (question.text if question.echo else "") + right.text)
+    return Output(reference.token_ids, (request.text if request.echo else "") + reference.text)

@@ -10,7 +10,7 @@ import orjson
 
 import synkti_client
 from local.engines import MODEL
-from local.fake_engine import model as standin_model
+from local.fake_engine import model as fake_model
 from local.fake_engine.answers import SamplingParams, generate
 from node_agent.core.openai.sse import DONE, SseParser
 from synkti_client import httpx
@@ -60,7 +60,7 @@ class LoadGenerator:
             text, tokens = random.choice(_TEXTS), random.randrange(*_TOKENS)
             self.totals.active += 1
             try:
-                got = await self._stream(text, tokens)
+                text_received = await self._stream(text, tokens)
             except (httpx.HTTPError, ValueError) as error:
                 self.totals.failures.append(f"{type(error).__name__}: {error} ({text!r}, {tokens} tokens)")
                 continue
@@ -68,9 +68,9 @@ class LoadGenerator:
                 self.totals.active -= 1
             self.totals.completed += 1
             self.totals.tokens += tokens
-            if got != self._expected(text, tokens):
+            if text_received != self._expected(text, tokens):
                 self.totals.failures.append(
-                    f"another answer than the known one ({text!r}, {tokens} tokens): {got[-40:]!r}"
+                    f"another answer than the known one ({text!r}, {tokens} tokens): {text_received[-40:]!r}"
                 )
 
     async def _stream(self, text: str, tokens: int) -> str:
@@ -96,6 +96,6 @@ class LoadGenerator:
     def _expected(self, text: str, tokens: int) -> str:
         known = self._references.get((text, tokens))
         if known is None:
-            prompt = standin_model.completion_prompt(text)
+            prompt = fake_model.completion_prompt(text)
             known = self._references[text, tokens] = generate(prompt, SamplingParams(tokens, ignore_eos=True)).text
         return known

@@ -37,32 +37,32 @@ class SoakReport:
 
 
 def build_report(
-    samples: Sequence[Sample], spared: str, tally: LoadTotals, interruptions: Mapping[str, int]
+    samples: Sequence[Sample], watched_node: str, totals: LoadTotals, interruptions: Mapping[str, int]
 ) -> SoakReport:
-    """spared: the node that lived from the beginning to the end."""
-    own = [sample for sample in samples if sample.node == spared]
-    lag, grown = lag_quantile(samples, 0.99), memory_growth(own, _WARM_UP_S)
+    """watched_node: the node that lived from the beginning to the end."""
+    own = [sample for sample in samples if sample.node == watched_node]
+    lag, memory_ratio = lag_quantile(samples, 0.99), memory_growth(own, _WARM_UP_S)
     descriptors = _descriptors_grown([sample for sample in own if sample.age_s >= _WARM_UP_S])
     faults = []
-    if tally.failures:
-        faults.append(f"{len(tally.failures)} answers were wrong or ended with an error")
-    if not tally.completed or not own:
+    if totals.failures:
+        faults.append(f"{len(totals.failures)} answers were wrong or ended with an error")
+    if not totals.completed or not own:
         faults.append("nothing was measured")
     if lag > MAX_LAG_S:
         faults.append(f"the agents' loops were late: p99 up to {lag * 1000:g} ms, at most {MAX_LAG_S * 1000:g} ms")
-    if grown > MAX_GROWTH:
-        faults.append(f"memory grew {grown:.2f} times, at most {MAX_GROWTH:g}")
+    if memory_ratio > MAX_GROWTH:
+        faults.append(f"memory grew {memory_ratio:.2f} times, at most {MAX_GROWTH:g}")
     if descriptors > MAX_DESCRIPTOR_GROWTH:
         faults.append(f"{descriptors} descriptors more at the end than before, at the same load")
     return SoakReport(
         interruptions=interruptions,
-        answers=tally.completed,
-        tokens=tally.tokens,
-        wrong=len(tally.failures),
+        answers=totals.completed,
+        tokens=totals.tokens,
+        wrong=len(totals.failures),
         lag_p50_s=lag_quantile(samples, 0.5),
         lag_p99_s=lag,
         rss_mib_last=round(own[-1].rss_mib, 1) if own else 0.0,
-        rss_growth=round(grown, 3),
+        rss_growth=round(memory_ratio, 3),
         descriptors_grown=descriptors,
         faults=tuple(faults),
     )
@@ -80,10 +80,10 @@ def _descriptors_grown(samples: Sequence[Sample]) -> int:
     return max(0, median(samples[-third:]) - median(samples[-2 * third : -third]))
 
 
-def memory_chart(samples: Sequence[Sample], spared: str) -> str:
+def memory_chart(samples: Sequence[Sample], watched_node: str) -> str:
     """Memory of all nodes over time as SVG, and the streams open on the one that lived to the end."""
-    own = [sample for sample in samples if sample.node == spared]
-    others = [sample for sample in samples if sample.node != spared]
+    own = [sample for sample in samples if sample.node == watched_node]
+    others = [sample for sample in samples if sample.node != watched_node]
     return lines(
         "Memory of agents under load while nodes are taken away",
         "MiB",
