@@ -6,7 +6,7 @@ time: it was not there to hear one. So a gap longer than the machine had to slee
 
 from __future__ import annotations
 
-LATE_S = 0.5
+MAX_LATE_S = 0.5
 """How late a busy node may be for its own timer before the rest counts as a pause."""
 
 
@@ -23,11 +23,11 @@ class ActiveClock:
         self._at = at
         if gap_s <= 0:
             return 0.0
-        room_s = max(0.0, due - self.now) + LATE_S
+        room_s = max(0.0, due - self.now) + MAX_LATE_S
         pause_s = max(0.0, gap_s - room_s)
         self.now += gap_s - pause_s
         return pause_s
 
-    def outside(self, lived: float) -> float:
+    def to_external(self, lived: float) -> float:
         """A lived time as the caller's clock will show it, if it goes on without a pause."""
         return self._at + lived - self.now

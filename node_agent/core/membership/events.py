@@ -72,7 +72,7 @@ class SyncReplied(NamedTuple):
     body: bytes
 
 
-class Refuse(NamedTuple):
+class LocalRefusalAdded(NamedTuple):
     """This node refuses requests of this content, for so many seconds, and so should all."""
 
     at: float
@@ -95,7 +95,7 @@ Event = (
     | LocalLoadSet
     | SyncRequested
     | SyncReplied
-    | Refuse
+    | LocalRefusalAdded
     | Leaving
 )
 

@@ -10,9 +10,9 @@ from node_agent.contract.states import NodeState
 from node_agent.core.membership.member_table import MemberTable
 from node_agent.core.node.status import TaggedNode
 
-FIRST_S = 1.0
-MAX_S = 60.0
-_LOOKED_AT = 16
+FIRST_RETRY_S = 1.0
+MAX_RETRY_S = 60.0
+_MAX_CHECKED = 16
 """Names looked at each time, so that a thousand of them cost no more than a few."""
 
 
@@ -23,48 +23,52 @@ class JoinCandidate:
     instance_id: str
     address: str
     due: float
-    wait_s: float = FIRST_S
+    wait_s: float = FIRST_RETRY_S
 
 
 class JoinCandidates:
     """A queue of names; most: its bound."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._queue: deque[JoinCandidate] = deque()
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def renew(self, nodes: Iterable[TaggedNode], roster: MemberTable, now: float) -> None:
+    def replace(self, nodes: Iterable[TaggedNode], table: MemberTable, now: float) -> None:
         """A whole look at EC2: these are named now, no others. Who left or died here is not greeted for a tag."""
-        known = {named.instance_id: named for named in self._queue}
+        known = {candidate.instance_id: candidate for candidate in self._queue}
         self._queue = deque()
         for node in nodes:
-            if node.instance_id == roster.own_id or node.state is NodeState.GONE:
+            if node.instance_id == table.own_id or node.state is NodeState.GONE:
                 continue
-            if node.instance_id in roster.by_id or node.instance_id in roster.tombstones:
+            if node.instance_id in table.by_id or node.instance_id in table.tombstones:
                 continue
             before = known.get(node.instance_id)
             if before is not None and before.address == node.peer:
                 self._queue.append(before)
-            elif len(self._queue) < self._most:
+            elif len(self._queue) < self._capacity:
                 self._queue.append(JoinCandidate(node.instance_id, node.peer, now))
 
-    def unmet(self, roster: MemberTable) -> list[tuple[str, str]]:
+    def not_joined(self, table: MemberTable) -> list[tuple[str, str]]:
         """(instance id, address) of all that are named and not members yet."""
-        return [(named.instance_id, named.address) for named in self._queue if named.instance_id not in roster.by_id]
+        return [
+            (candidate.instance_id, candidate.address)
+            for candidate in self._queue
+            if candidate.instance_id not in table.by_id
+        ]
 
-    def due(self, count: int, roster: MemberTable, now: float) -> list[str]:
+    def due(self, count: int, table: MemberTable, now: float) -> list[str]:
         """Up to `count` addresses to greet now; each waits longer every time."""
         addresses: list[str] = []
-        for _ in range(min(_LOOKED_AT, len(self._queue))):
-            named = self._queue.popleft()
-            if named.instance_id in roster.by_id:
+        for _ in range(min(_MAX_CHECKED, len(self._queue))):
+            candidate = self._queue.popleft()
+            if candidate.instance_id in table.by_id:
                 continue
-            if named.due <= now and len(addresses) < count:
-                addresses.append(named.address)
-                named.due = now + named.wait_s
-                named.wait_s = min(MAX_S, 2 * named.wait_s)
-            self._queue.append(named)
+            if candidate.due <= now and len(addresses) < count:
+                addresses.append(candidate.address)
+                candidate.due = now + candidate.wait_s
+                candidate.wait_s = min(MAX_RETRY_S, 2 * candidate.wait_s)
+            self._queue.append(candidate)
         return addresses

@@ -17,14 +17,14 @@ class LocalHealth:
     def __init__(self) -> None:
         self.score = 0
 
-    def better(self) -> None:
+    def decrease(self) -> None:
         """A probe succeeded."""
         self.score = max(0, self.score - 1)
 
-    def worse(self) -> None:
+    def increase(self) -> None:
         self.score = min(MAX_SCORE, self.score + 1)
 
     @property
-    def patience(self) -> float:
+    def timeout_multiplier(self) -> float:
         """What the periods and timeouts of this node's probes are multiplied with, from 1."""
         return 1.0 + self.score

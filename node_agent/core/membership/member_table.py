@@ -27,10 +27,10 @@ MAX_NODES = 2_000
 
 MAX_TOMBSTONES = 8_192
 BUCKETS = 128
-MAX_STEPS = 8
+MAX_SUSPECTS_SKIPPED = 8
 """Past so many suspects a node looks for somebody to watch; beyond them it is the rotation's turn alone."""
 
-Chance = Callable[[], float]
+Rng = Callable[[], float]
 """Uniform in [0, 1): the caller's randomness."""
 
 
@@ -38,11 +38,12 @@ class Member:
     """Another node. since: when its liveness last changed, in lived time; place: where its rotation holds it."""
 
     __slots__ = (
-        "life", "liveness", "load", "load_version", "place", "since", "status", "suspicion", "tagged", "window",
+        "boot_id", "liveness", "load", "load_version", "order_index", "since", "status", "suspicion", "tagged",
+        "window",
     )  # fmt: skip
 
-    def __init__(self, life: bytes, status: NodeStatus, since: float, window: ReplayWindow | None) -> None:
-        self.life = life
+    def __init__(self, boot_id: bytes, status: NodeStatus, since: float, window: ReplayWindow | None) -> None:
+        self.boot_id = boot_id
         self.status = status
         self.liveness = Liveness.ALIVE
         self.since = since
@@ -51,7 +52,7 @@ class Member:
         self.load: Load = IDLE
         self.load_version = 0
         self.tagged = False
-        self.place = -1
+        self.order_index = -1
 
     @property
     def incarnation(self) -> int:
@@ -62,7 +63,7 @@ class Member:
 class Tombstone:
     """What is remembered of a node that was forgotten. window: None where it was never heard itself."""
 
-    life: bytes
+    boot_id: bytes
     incarnation: int
     window: ReplayWindow | None
 
@@ -88,10 +89,10 @@ class ProbeOrder:
     SWIM's round-robin (section 4.3) without ever shuffling a list: one step draws from the rest of the round.
     """
 
-    def __init__(self, chance: Chance) -> None:
-        self._chance = chance
+    def __init__(self, rng: Rng) -> None:
+        self._rng = rng
         self._members: list[Member] = []
-        self._walked = 0
+        self._position = 0
 
     def __len__(self) -> int:
         return len(self._members)
@@ -100,58 +101,58 @@ class ProbeOrder:
         return iter(self._members)
 
     def add(self, member: Member) -> None:
-        member.place = len(self._members)
+        member.order_index = len(self._members)
         self._members.append(member)
 
     def remove(self, member: Member) -> None:
-        place, members = member.place, self._members
-        if not 0 <= place < len(members) or members[place] is not member:
+        order_index, members = member.order_index, self._members
+        if not 0 <= order_index < len(members) or members[order_index] is not member:
             raise InvalidTransition(f"{member.status.instance_id} is not in this rotation")
-        if place < self._walked:  # the last one walked takes its place, so that nobody is walked twice
-            self._walked -= 1
-            self._move(self._walked, place)
-            place = self._walked
+        if order_index < self._position:  # the last one walked takes its place, so that nobody is walked twice
+            self._position -= 1
+            self._move(self._position, order_index)
+            order_index = self._position
         last = members.pop()
-        if place < len(members):
-            members[place] = last
-            last.place = place
-        member.place = -1
+        if order_index < len(members):
+            members[order_index] = last
+            last.order_index = order_index
+        member.order_index = -1
 
     def _move(self, source: int, target: int) -> None:
         moved = self._members[source]
         self._members[target] = moved
-        moved.place = target
+        moved.order_index = target
 
     def next(self) -> Member | None:
         """The next one of this round."""
         members = self._members
         if not members:
             return None
-        if self._walked >= len(members):
-            self._walked = 0
-        at = self._walked
-        drawn = at + int(self._chance() * (len(members) - at))
+        if self._position >= len(members):
+            self._position = 0
+        at = self._position
+        drawn = at + int(self._rng() * (len(members) - at))
         members[at], members[drawn] = members[drawn], members[at]
-        members[at].place, members[drawn].place = at, drawn
-        self._walked += 1
+        members[at].order_index, members[drawn].order_index = at, drawn
+        self._position += 1
         return members[at]
 
-    def some(self, count: int, without: Member | None = None) -> list[Member]:
+    def sample(self, count: int, excluding: Member | None = None) -> list[Member]:
         """Up to `count` different ones at random."""
         members = self._members
         if len(members) <= 3 * count:
-            return self._draw(count, [member for member in members if member is not without])
+            return self._draw(count, [member for member in members if member is not excluding])
         chosen: list[Member] = []
         while len(chosen) < count:
-            member = members[int(self._chance() * len(members))]
-            if member is not without and member not in chosen:
+            member = members[int(self._rng() * len(members))]
+            if member is not excluding and member not in chosen:
                 chosen.append(member)
         return chosen
 
     def _draw(self, count: int, rest: list[Member]) -> list[Member]:
         count = min(count, len(rest))
         for at in range(count):
-            drawn = at + int(self._chance() * (len(rest) - at))
+            drawn = at + int(self._rng() * (len(rest) - at))
             rest[at], rest[drawn] = rest[drawn], rest[at]
         return rest[:count]
 
@@ -159,13 +160,13 @@ class ProbeOrder:
 class MemberTable:
     """own_id: this node's, which is never a member."""
 
-    def __init__(self, own_id: str, chance: Chance, max_nodes: int = MAX_NODES) -> None:
+    def __init__(self, own_id: str, rng: Rng, max_nodes: int = MAX_NODES) -> None:
         self.own_id = own_id
-        self.by_life: dict[bytes, Member] = {}
+        self.by_boot_id: dict[bytes, Member] = {}
         self.by_id: dict[str, Member] = {}
-        self.present = ProbeOrder(chance)
-        self._lives: list[bytes] = []  # of those present, sorted: a ring
-        self.dead = ProbeOrder(chance)
+        self.present = ProbeOrder(rng)
+        self._ring: list[bytes] = []  # of those present, sorted: a ring
+        self.dead = ProbeOrder(rng)
         self.tombstones: dict[str, Tombstone] = {}
         self.summary = [0] * BUCKETS
         self._max_nodes = max_nodes
@@ -180,10 +181,10 @@ class MemberTable:
     @property
     def view(self) -> View:
         if self._view is None:
-            self._view = self._look()
+            self._view = self._build_view()
         return self._view
 
-    def _look(self) -> View:
+    def _build_view(self) -> View:
         members = self.by_id.values()
         alive = tuple(m.status for m in members if m.liveness is Liveness.ALIVE)
         return View(
@@ -206,7 +207,7 @@ class MemberTable:
         tombstone = self.tombstones.get(instance_id)
         return tombstone.incarnation if tombstone is not None else -1
 
-    def admit(self, life: bytes, status: NodeStatus, now: float, below: int | None = None) -> Member | None:
+    def add(self, boot_id: bytes, status: NodeStatus, now: float, seen_up_to: int | None = None) -> Member | None:
         """Take a newer life of an instance in, alive. Returns None where the table is full.
 
         below: numbers of its messages up to this one are used up; None where it was not heard itself.
@@ -215,23 +216,23 @@ class MemberTable:
         if before is None and not self._has_room():
             return None
         tombstone = self.tombstones.pop(status.instance_id, None)
-        window = tombstone.window if tombstone is not None and tombstone.life == life else None
-        if below is not None:
-            window = ReplayWindow(max(below, window.highest if window else 0))
+        window = tombstone.window if tombstone is not None and tombstone.boot_id == boot_id else None
+        if seen_up_to is not None:
+            window = ReplayWindow(max(seen_up_to, window.highest if window else 0))
         if before is not None:
             self._remove(before)
-        member = Member(life, status, now, window)
+        member = Member(boot_id, status, now, window)
         member.tagged = before.tagged if before is not None else False
         self.by_id[status.instance_id] = member
-        self.by_life[life] = member
-        self._join_rotation(member)
-        self._sum(member)
+        self.by_boot_id[boot_id] = member
+        self._add_to_order(member)
+        self._toggle_in_summary(member)
         self._changed()
         return member
 
     def has(self, member: Member) -> bool:
         """Whether it is still in the table: its instance may have a newer life, or be forgotten."""
-        return self.by_life.get(member.life) is member
+        return self.by_boot_id.get(member.boot_id) is member
 
     def _has_room(self) -> bool:
         """Whether another node fits in, if it takes the place of a dead one."""
@@ -244,48 +245,48 @@ class MemberTable:
 
     def update(self, member: Member, status: NodeStatus) -> None:
         """A newer word of the same life."""
-        self._sum(member)
+        self._toggle_in_summary(member)
         member.status = status
-        self._sum(member)
+        self._toggle_in_summary(member)
         self._changed()
 
-    def hold(self, member: Member, liveness: Liveness, now: float) -> None:
+    def set_liveness(self, member: Member, liveness: Liveness, now: float) -> None:
         """Hold a member for alive, suspect, dead or left from now on."""
-        self._sum(member)
+        self._toggle_in_summary(member)
         before, member.liveness, member.since = member.liveness, liveness, now
         if liveness is not Liveness.SUSPECT:
             member.suspicion = None
         if before.is_present != liveness.is_present or before is Liveness.DEAD:
-            self._leave_rotation(member, before)
-            self._join_rotation(member)
-        self._sum(member)
+            self._remove_from_order(member, before)
+            self._add_to_order(member)
+        self._toggle_in_summary(member)
         self._changed()
 
-    def _join_rotation(self, member: Member) -> None:
+    def _add_to_order(self, member: Member) -> None:
         if member.liveness.is_present:
             self.present.add(member)
-            self._join_ring(member.life)
+            self._add_to_ring(member.boot_id)
         elif member.liveness is Liveness.DEAD:
             self.dead.add(member)
 
-    def _leave_rotation(self, member: Member, held: Liveness) -> None:
+    def _remove_from_order(self, member: Member, held: Liveness) -> None:
         if held.is_present:
             self.present.remove(member)
-            self._leave_ring(member.life)
+            self._remove_from_ring(member.boot_id)
         elif held is Liveness.DEAD:
             self.dead.remove(member)
 
-    def _join_ring(self, life: bytes) -> None:
-        insort(self._lives, life)
+    def _add_to_ring(self, boot_id: bytes) -> None:
+        insort(self._ring, boot_id)
 
-    def _leave_ring(self, life: bytes) -> None:
-        del self._lives[bisect_left(self._lives, life)]
+    def _remove_from_ring(self, boot_id: bytes) -> None:
+        del self._ring[bisect_left(self._ring, boot_id)]
 
-    def next_alive(self, life: bytes) -> Member | None:
+    def next_alive(self, boot_id: bytes) -> Member | None:
         """Whose life comes next on the ring of lives: the one that the owner of this life watches."""
-        lives, at = self._lives, bisect_right(self._lives, life)
-        for step in range(min(len(lives), MAX_STEPS)):
-            member = self.by_life[lives[(at + step) % len(lives)]]
+        boot_ids, at = self._ring, bisect_right(self._ring, boot_id)
+        for step in range(min(len(boot_ids), MAX_SUSPECTS_SKIPPED)):
+            member = self.by_boot_id[boot_ids[(at + step) % len(boot_ids)]]
             if member.liveness is Liveness.ALIVE:
                 return member
         return None
@@ -295,32 +296,32 @@ class MemberTable:
         self._remove(member)
         while len(self.tombstones) >= MAX_TOMBSTONES:
             del self.tombstones[next(iter(self.tombstones))]
-        self.tombstones[member.status.instance_id] = Tombstone(member.life, member.incarnation, member.window)
+        self.tombstones[member.status.instance_id] = Tombstone(member.boot_id, member.incarnation, member.window)
         self._changed()
 
     def _remove(self, member: Member) -> None:
-        self._sum(member)
-        self._leave_rotation(member, member.liveness)
+        self._toggle_in_summary(member)
+        self._remove_from_order(member, member.liveness)
         member.suspicion = None
         del self.by_id[member.status.instance_id]
-        del self.by_life[member.life]
+        del self.by_boot_id[member.boot_id]
 
-    def _sum(self, member: Member) -> None:
+    def _toggle_in_summary(self, member: Member) -> None:
         """Take a present member in or out of the summary: an exclusive or undoes itself."""
         if member.liveness.is_present:
-            self.summary[bucket_of(member.life)] ^= fingerprint(member.life, member.incarnation)
+            self.summary[bucket_of(member.boot_id)] ^= fingerprint(member.boot_id, member.incarnation)
 
     def in_buckets(self, buckets: Iterable[int]) -> Iterator[Member]:
         """All members whose lives fall into these buckets, the dead and those that left included."""
-        wanted = frozenset(buckets)
-        return (member for member in self.by_id.values() if bucket_of(member.life) in wanted)
+        target = frozenset(buckets)
+        return (member for member in self.by_id.values() if bucket_of(member.boot_id) in target)
 
 
-def bucket_of(life: bytes) -> int:
-    return life[0] % BUCKETS
+def bucket_of(boot_id: bytes) -> int:
+    return boot_id[0] % BUCKETS
 
 
-def fingerprint(life: bytes, incarnation: int) -> int:
+def fingerprint(boot_id: bytes, incarnation: int) -> int:
     """32 bits that stand for a life in an incarnation."""
-    digest = blake2b(life + incarnation.to_bytes(8, "big"), digest_size=4).digest()
+    digest = blake2b(boot_id + incarnation.to_bytes(8, "big"), digest_size=4).digest()
     return int.from_bytes(digest, "big")

@@ -17,12 +17,12 @@ class ReplayWindow:
 
     __slots__ = ("_seen", "highest")
 
-    def __init__(self, below: int = 0) -> None:
+    def __init__(self, seen_up_to: int = 0) -> None:
         """below: numbers up to this one count as seen."""
-        self.highest = below
+        self.highest = seen_up_to
         self._seen = _MASK
 
-    def admit(self, number: int) -> bool:
+    def accept(self, number: int) -> bool:
         """Whether the number is new; it is used up then."""
         ahead = number - self.highest
         if ahead > 0:

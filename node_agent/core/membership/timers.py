@@ -22,12 +22,12 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def set(self, when: float, do: Callable[..., None], *arguments: Any) -> None:
+    def schedule(self, when: float, callback: Callable[..., None], *arguments: Any) -> None:
         self._count += 1
-        heapq.heappush(self._heap, (when, self._count, do, arguments))
+        heapq.heappush(self._heap, (when, self._count, callback, arguments))
 
     @property
-    def due(self) -> float:
+    def next_due(self) -> float:
         return self._heap[0][0] if self._heap else NEVER
 
     def fire(self, now: float) -> None:
@@ -40,8 +40,8 @@ class Timers:
             ready.append(heapq.heappop(self._heap))
         try:
             while ready:
-                _, _, do, arguments = ready.popleft()
-                do(*arguments)
+                _, _, callback, arguments = ready.popleft()
+                callback(*arguments)
         finally:
             for timer in ready:
                 heapq.heappush(self._heap, timer)
