@@ -1,4 +1,4 @@
-"""Who is in the fleet. `Membership` is the machine; the modules here are its parts, and nobody else's."""
+"""Which nodes are in the fleet. `Membership` is the machine; other packages import nothing else from here."""
 
 from node_agent.core.membership.config import GossipConfig
 from node_agent.core.membership.events import (

@@ -1,10 +1,10 @@
-"""Comparing two nodes' tables: a summary each way, and then only what differs, page by page.
+"""Anti-entropy between two nodes' tables: a summary each way, then only what differs, page by page.
 
-    question: my summary, and (from the second round on) what I know in the buckets that differ
-    answer:   your summary, and what you know in the buckets that differ, a page of it
+    request:  my summary, and (from the second round on) my entries of the buckets that differ
+    response: your summary, and a page of your entries of the buckets that differ
 
 Two tables that agree cost one small message each way, whatever their size; a newcomer gets all in a few pages. The
-tables of a living fleet are never equal for long, so a comparison ends after as many rounds as bring it nearer.
+tables of a running fleet are never equal for long, so a session ends once a round brings the tables no nearer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SUMMARY_BYTES = _SUMMARY.size
 
 
 def local_summary(table: MemberTable, local: LocalNode) -> list[int]:
-    """Of all that are prewritten in this node's eyes, itself included."""
+    """Compute the summary of all members that are present in this node's table, itself included."""
     summary = list(table.summary)
     if not local.has_left:
         summary[bucket_of(local.boot_id)] ^= fingerprint(local.boot_id, local.status.incarnation)
@@ -49,19 +49,19 @@ def write_summary(summary: Sequence[int]) -> bytes:
 
 
 def read_summary(content: bytes, at: int) -> tuple[int, ...]:
-    """Raises ValueError."""
+    """Read a summary at byte `at`. Raises ValueError."""
     if len(content) < at + SUMMARY_BYTES:
         raise ValueError("a comparison without a summary")
     return _SUMMARY.unpack_from(content, at)
 
 
 def differing_buckets(mine: Sequence[int], theirs: Sequence[int]) -> list[int]:
-    """The buckets in which two tables differ."""
+    """Return the buckets in which two tables differ."""
     return [bucket for bucket in range(BUCKETS) if mine[bucket] != theirs[bucket]]
 
 
 def write_page(table: MemberTable, local: LocalNode, buckets: Sequence[int], start: int) -> bytes:
-    """What this node knows of these buckets, as rumours, in at most PAGE_BYTES.
+    """Write this node's entries of these buckets as updates, in at most PAGE_BYTES.
 
     start: any number; the page begins at that bucket of the list, so that no bucket is last every time.
     """
@@ -82,7 +82,10 @@ def write_page(table: MemberTable, local: LocalNode, buckets: Sequence[int], sta
 
 
 def _write_member(member: Member, by: bytes) -> bytes:
-    """What is held against a member, then its introduction: who never heard of a dead one need not begin to."""
+    """Write the accusation against a member, then its introduction.
+
+    In this order, a reader that does not know a dead member need not add it.
+    """
     if member.liveness is Liveness.LEFT:
         return write_left(member.boot_id, member.incarnation)
     written = pending_accusation(member, by) + write_intro(member.boot_id, member.status)
@@ -94,10 +97,10 @@ def _write_member(member: Member, by: bytes) -> bytes:
 def merge(
     updates: Iterable[Update], member_state: MemberState, table: MemberTable, *, broadcast: bool
 ) -> dict[bytes, bytes]:
-    """Take a page in. Returns the lives of this node's living members that the other side holds for worse, and how.
+    """Apply a page. Return the accusations in it against members that are alive here, by boot id.
 
-    That is not believed: it may be as old as a partition. But who is so accused should hear of it, and refute.
-    tell: whether nodes met here are news for others, too; a newcomer's are not.
+    An accusation is not applied: it may be as old as a partition. The accused member has to receive it, to refute it.
+    broadcast: whether members found here are broadcast; a newcomer's are not.
     """
     accusations: dict[bytes, bytes] = {}
     unknown: set[bytes] = set()

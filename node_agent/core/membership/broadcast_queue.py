@@ -1,10 +1,10 @@
-"""What a node still has to tell: rumours that must reach everyone, and loads, which may lag.
+"""What a node still has to send: updates, which must reach every node, and loads, which may lag.
 
 Rules kept here (SWIM section 4.1; memberlist's TransmitLimitedQueue):
 
-* one rumour for each subject: a newer one replaces the older;
+* one update for each subject: a newer one replaces the older;
 * each is sent a limited number of times, which grows with the logarithm of the fleet; those sent least go first;
-* both queues are bounded: at the bound the rumour that was sent most often is dropped, and the oldest load.
+* both queues are bounded: at the bound the update that was sent most often is dropped, and the oldest load.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from node_agent.core.node.status import NodeStatus
 
 MAX_UPDATES = 4_096
 MAX_LOADS_PER_UPDATE = 12
-"""In one message: with that many the loads of a small fleet fit in each, and a large one's cost no more."""
+"""With that many the loads of a small fleet fit in each message, and those of a large one cost no more."""
 
 LOAD_TRANSMITS = 3
-"""How often a node passes a load on: it reaches 19 of 20 nodes, and the next one is under way."""
+"""How often a node forwards a load: it reaches 19 of 20 nodes, and the next load follows soon."""
 
 _TRANSMITS = 3
 _TRANSMITS_PER_DECADE = 3
 
 
 def retransmit_limit(nodes: int) -> int:
-    """How often each node tells a rumour in a fleet of that size.
+    """Return how often each node sends an update, in a fleet of that size.
 
-    Sent k times by everyone who heard it, a rumour misses exp(-k) of them: fewer than one node in a hundred rumours,
-    at any size. Whom it missed hears of it in the next comparison.
+    If each node that receives an update sends it k times, it misses exp(-k) of them: fewer than one node in a hundred
+    updates, at any size. A node that it missed receives it in the next sync.
     """
     return _TRANSMITS + math.ceil(_TRANSMITS_PER_DECADE * math.log10(nodes + 1))
 
 
 class BroadcastQueue:
-    """most: how many may wait."""
+    """Updates to send, one for each subject. capacity: how many may wait."""
 
     def __init__(self, capacity: int = MAX_UPDATES) -> None:
         self._capacity = capacity
@@ -54,7 +54,7 @@ class BroadcastQueue:
         return len(self._level_of)
 
     def add(self, subject: bytes, update: bytes) -> None:
-        """subject: the life that it is about; rumour: as `wire` writes it."""
+        """Queue an update. subject: the boot id that it is about; update: as `wire` writes it."""
         self.drop(subject)
         if len(self._level_of) >= self._capacity:
             self._drop_stalest()
@@ -67,7 +67,7 @@ class BroadcastQueue:
             del self._levels[level][subject]
 
     def add_alive(self, boot_id: bytes, status: NodeStatus) -> None:
-        """Tell that a node lives: in short, but in full while some may still wait for its introduction."""
+        """Queue that a node is alive: in short form, or as an introduction while an introduction is still queued."""
         level = self._level_of.get(boot_id)
         in_full = level is not None and is_intro(self._levels[level][boot_id])
         short = write_alive(boot_id, status.incarnation, status.state, status.ways)
@@ -82,7 +82,10 @@ class BroadcastQueue:
                 return
 
     def next_batch(self, room: int, limit: int) -> list[bytes]:
-        """Rumours of at most `room` bytes together, each counted as sent; limit: how often each is sent in all."""
+        """Return updates of at most `room` bytes together, and count each as sent.
+
+        limit: how often each update is sent in all.
+        """
         if not self._level_of:
             return []
         batch: list[bytes] = []
@@ -108,7 +111,7 @@ class BroadcastQueue:
 
 
 class LoadQueue:
-    """Loads to be passed on, each LOAD_SENDS times, in whatever room is left. most: how many may wait."""
+    """Loads to forward, each LOAD_TRANSMITS times, in the room that updates do not use. capacity: how many may wait."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -127,7 +130,7 @@ class LoadQueue:
         self._waiting.pop(boot_id, None)
 
     def next_batch(self, room: int) -> bytes:
-        """A rumour of at most `room` bytes, b"" where there is nothing to say or no room."""
+        """Return an update of at most `room` bytes, b"" where no load waits or no room is left."""
         count = min(MAX_LOADS_PER_UPDATE, len(self._waiting), (room - UPDATE_HEADER_BYTES) // LOAD_BYTES)
         if count <= 0:
             return b""

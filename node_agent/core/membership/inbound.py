@@ -1,8 +1,8 @@
-"""What a node makes of the messages that reach it: whose they are, whether they count, what they say.
+"""Handles the messages that reach this node: authentic, for this boot id, new; then applied, and answered.
 
-sealed? -> meant for this life? -> sender known? -> number unused? -> believed, and answered
-                                    |
-                                    +-- no: it is asked something first, and believed when it answers
+MAC valid? -> for this boot id? -> sender known? -> number unused? -> apply the updates, and answer
+                                       |
+                                       +-- no: it is probed first, and added when it answers
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from node_agent.core.node.status import Liveness
 
 
 class MessageReceiver:
-    """send: gets address and datagram.
+    """Receives datagrams, sync requests and sync responses.
 
-    refused: messages that were not taken, by the reason; doubts: lives of members that others hold something
-    against, and what; the owner has them hear of it.
+    send: sends a datagram to an address. rejected: how many messages were dropped, by reason. accusations: those that
+    other nodes hold against members that are alive here, by boot id; the owner sends them to the accused.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class MessageReceiver:
             self.rejected["malformed"] += 1
             return None
         if header.sender == self._local.boot_id:
-            return None  # an echo of our own
+            return None  # this node's own message
         is_join = header.receiver == UNKNOWN_BOOT_ID and header.kind is MessageKind.JOIN
         if header.receiver != self._local.boot_id and not is_join:
             self.rejected["other boot id"] += 1
@@ -79,7 +79,7 @@ class MessageReceiver:
         return header, content
 
     def on_datagram(self, data: bytes) -> None:
-        """Take a datagram in."""
+        """Handle a datagram."""
         verified = self._verify(data)
         if verified is None:
             return
@@ -104,7 +104,7 @@ class MessageReceiver:
         return False
 
     def _on_unknown_sender(self, header: Header, content: bytes) -> None:
-        """Who is not known is not believed: it answers a question of ours first."""
+        """Handle an unknown sender's message: nothing of it is applied before it has answered a probe of this node."""
         if header.kind is MessageKind.ACK:
             probe = self._prober.on_ack(header)
             intro = probe.intro if probe is not None and probe.intro else _sender_intro(header, content)
@@ -125,7 +125,7 @@ class MessageReceiver:
             self._sync_sessions.start(member)
 
     def _on_join(self, header: Header, content: bytes) -> None:
-        """Who says hello hears who is here, and what is known of it; if it is news, it is asked back."""
+        """Answer with this node's introduction and any accusation of the sender; verify a new sender."""
         intro = _sender_intro(header, content)
         if intro is None:
             self.rejected["malformed"] += 1
@@ -175,10 +175,10 @@ class MessageReceiver:
                 if accusation := pending_accusation(sender, self._local.boot_id):
                     self._prober.join_probe(sender.status.peer, sender.boot_id, accusation)
         if was_dead and sender.liveness is Liveness.ALIVE:
-            self._sync_sessions.start(sender)  # it was on another side: it knows others there
+            self._sync_sessions.start(sender)  # it was on another side of a partition: it knows other nodes there
 
     def on_sync_request(self, body: bytes) -> bytes | None:
-        """The answer to a comparison's question; None where it is refused."""
+        """Return the response to a sync request; None where the request is rejected."""
         verified = self._verify(body)
         if verified is None or verified[0].kind is not MessageKind.SYNC_REQUEST:
             return None
@@ -197,7 +197,7 @@ class MessageReceiver:
         return response
 
     def on_sync_response(self, body: bytes) -> None:
-        """Take the answer to a question of this node's in."""
+        """Handle the response to a sync request of this node."""
         verified = self._verify(body)
         if verified is None or verified[0].kind is not MessageKind.SYNC_RESPONSE:
             return
@@ -213,6 +213,6 @@ class MessageReceiver:
 
 
 def _sender_intro(header: Header, content: bytes) -> Intro | None:
-    """The sender's own, which comes first; None where there is none."""
+    """Return the sender's own introduction, which comes first in a message; None where there is none."""
     first = next(read_updates(content, HEADER_BYTES), None)
     return first if isinstance(first, Intro) and first.boot_id == header.sender else None

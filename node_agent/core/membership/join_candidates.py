@@ -1,4 +1,4 @@
-"""Nodes that only EC2's tags know: they are greeted, patiently, until they are members or not named any more."""
+"""Nodes that only EC2's tags name: they are probed, ever more seldom, until they join or EC2 does not list them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from node_agent.core.node.status import TaggedNode
 FIRST_RETRY_S = 1.0
 MAX_RETRY_S = 60.0
 _MAX_CHECKED = 16
-"""Names looked at each time, so that a thousand of them cost no more than a few."""
+"""Candidates checked each time, so that a thousand of them cost no more than a few."""
 
 
 @dataclass
 class JoinCandidate:
-    """due: when to greet it next, in lived time; wait_s: before the time after that."""
+    """A node to probe. due: when to probe it next, in active time; wait_s: the wait after that."""
 
     instance_id: str
     address: str
@@ -27,7 +27,7 @@ class JoinCandidate:
 
 
 class JoinCandidates:
-    """A queue of names; most: its bound."""
+    """A bounded queue of candidates."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -37,7 +37,7 @@ class JoinCandidates:
         return len(self._queue)
 
     def replace(self, nodes: Iterable[TaggedNode], table: MemberTable, now: float) -> None:
-        """A whole look at EC2: these are named now, no others. Who left or died here is not greeted for a tag."""
+        """Replace the candidates by a complete EC2 listing, without nodes that left or died here."""
         known = {candidate.instance_id: candidate for candidate in self._queue}
         self._queue = deque()
         for node in nodes:
@@ -52,7 +52,7 @@ class JoinCandidates:
                 self._queue.append(JoinCandidate(node.instance_id, node.peer, now))
 
     def not_joined(self, table: MemberTable) -> list[tuple[str, str]]:
-        """(instance id, address) of all that are named and not members yet."""
+        """Return (instance id, address) of the candidates that are not members yet."""
         return [
             (candidate.instance_id, candidate.address)
             for candidate in self._queue
@@ -60,7 +60,7 @@ class JoinCandidates:
         ]
 
     def due(self, count: int, table: MemberTable, now: float) -> list[str]:
-        """Up to `count` addresses to greet now; each waits longer every time."""
+        """Return up to `count` addresses to probe now; the wait of each one doubles every time, up to MAX_RETRY_S."""
         addresses: list[str] = []
         for _ in range(min(_MAX_CHECKED, len(self._queue))):
             candidate = self._queue.popleft()

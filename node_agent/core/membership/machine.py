@@ -1,23 +1,23 @@
-"""Who is in the fleet, as a machine: SWIM with suspicion and Lifeguard's local health. Events in, effects out.
+"""Membership as a state machine: SWIM with suspicion and Lifeguard's local health. Events in, effects out.
 
-    EC2's tags --Tagged--> hello --ack--> compare tables --> probe one member a second, tell rumours, hear rumours
-    a member --silent, or Failed--> SUSPECT --refutes--> ALIVE
-                                    SUSPECT --time is up--> DEAD --answers a retry, refutes--> ALIVE
-    a member --says so--> LEFT, for good
+    EC2's tags --NodesDiscovered--> join --ack--> sync tables --> probe two members a second, send and receive updates
+    a member --silent, or PeerRequestFailed--> SUSPECT --refutes--> ALIVE
+                                    SUSPECT --timeout--> DEAD --answers a retry, refutes--> ALIVE
+    a member --sends Left--> LEFT, for good
 
 Rules kept here:
 
-* a member is suspected when neither it nor a helper nor a stream to it answers a probe, or when a request to it was
-  refused; it is dead when nobody heard it refute; it comes back only under a higher incarnation;
-* who is accused is told, by every probe: a refutation is one round trip away;
-* tags name nodes, they do not judge: a node that only tags know is greeted, one that only gossip knows is kept while
-  it lives, one that left or died is not brought back by a tag that is still there;
-* a message counts once, and only in the receiver's present life (wire); a stranger is believed when it has
-  answered a question of this node; nothing here reads a clock that two nodes would have to agree on;
-* a node that was not there (stopped, or its clock set) blames nobody for it;
+* a member is suspected when neither it nor an indirect prober nor a stream to it answers a probe, or when a request to
+  it was refused; it is dead when no refutation arrives in time; it comes back only under a higher incarnation;
+* every probe of an accused member carries the accusation: a refutation is one round trip away;
+* tags name nodes, they do not judge: a node that only tags name is probed, one that only gossip names is kept while it
+  lives, one that left or died is not brought back by a tag that is still there;
+* a message counts once, and only for the receiver's present boot id (wire); an unknown sender is added when it has
+  answered a probe of this node; no rule needs a clock on which two nodes agree;
+* a node that did not run (stopped, or its clock set) suspects no member for it;
 * what a node does and sends each second does not grow with the fleet.
 
-The owner calls `handle(Tick)` at `next_deadline()`, and hands in what its sockets get. Not thread-safe.
+The owner calls `handle(Tick)` at `next_deadline()`, and passes in what its sockets receive. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -65,17 +65,23 @@ from node_agent.core.node.status import Liveness, NodeStatus
 _MAX_JOIN_PROBES = 3
 _MAX_ACCUSATIONS = 16
 _SHARP_CHANGE = 4
-"""A change of that many requests in flight, or by half, is told before its turn."""
+"""A load that changed by that many requests in flight, or by half, is sent before its turn."""
 
 _SHARP_SPEEDUP = 8
 _MIN_SYNC_INTERVAL_S = 2.0
 
 
 class Membership:
-    """status: what this node says of itself at first; life: LIFE_BYTES random bytes; key: the cluster's; at: now.
+    """The membership of one node.
 
-    chance: uniform in [0, 1) at every call; max_nodes: members that are kept at most; roster: the
-    table, where a simulation has one of its own.
+    Args:
+        status: of this node at first.
+        boot_id: BOOT_ID_BYTES random bytes.
+        key: the cluster's.
+        at: now.
+        rng: uniform in [0, 1) at every call.
+        max_nodes: the bound on members.
+        table: the table of a simulation that has one of its own.
     """
 
     def __init__(
@@ -157,49 +163,47 @@ class Membership:
         self._timers.schedule(rng() * self.config.retry_dead_interval_s, self._retry_dead)
 
     def add_member(self, boot_id: bytes, status: NodeStatus) -> None:
-        """Know a node from the start: for a simulation of a fleet whose nodes have long met."""
+        """Add a member without a probe: for a simulation of a fleet whose nodes have long joined."""
         self._table.add(boot_id, status, self._clock.now)
-
-    # what others read
 
     @property
     def status(self) -> NodeStatus:
-        """What this node says of itself now."""
+        """This node's status."""
         return self._local.status
 
     @property
     def view(self) -> View:
-        """The others; the same value until something changes."""
+        """The other nodes; the same value until something changes."""
         return self._table.view
 
     @property
     def members(self) -> Mapping[str, Member]:
-        """By instance id, to be read only: a member's `load` is the newest that was heard."""
+        """Members by instance id, read-only; a member's `load` is the newest that was received."""
         return self._table.by_id
 
     @property
     def nodes(self) -> int:
-        """How many nodes there are, this one included."""
+        """The number of nodes, this one included."""
         return self._table.nodes
 
     @property
     def not_joined(self) -> list[tuple[str, str]]:
-        """(instance id, host:port of the peer door) of nodes that tags name and that were not met yet."""
+        """(instance id, host:port of the peer API) of nodes that tags name and that have not joined."""
         return self._candidates.not_joined(self._table)
 
     @property
     def discovery_done(self) -> bool:
-        """Whether the tags were read: only then it may be said of a node that there is none."""
+        """True once the tags were read: only then a node that is not listed does not exist."""
         return self._discovery_done
 
     @property
     def rejected(self) -> Counter[str]:
-        """Messages that were not taken, by the reason."""
+        """How many messages were dropped, by reason."""
         return self._receiver.rejected
 
     @property
     def stats(self) -> dict[str, int]:
-        """For metrics."""
+        """Counts for metrics and tests."""
         return {
             "present": len(self._table.present),
             "dead": len(self._table.dead),
@@ -215,14 +219,12 @@ class Membership:
             "sent": self._encoder.sent,
         }
 
-    # the machine
-
     def next_deadline(self) -> float:
-        """When the next Tick is due, by the owner's clock."""
+        """Return when the next Tick is due, on the owner's clock."""
         return self._clock.to_external(self._timers.next_due)
 
     def handle(self, event: Event) -> tuple[Effect, ...]:
-        """The effects of one event, in the order in which they are to happen."""
+        """Handle one event; return its effects, in the order in which to perform them. Raises InvalidTransition."""
         pause_s = self._clock.advance(event.at, self._timers.next_due)
         if pause_s:
             self._on_pause()
@@ -239,7 +241,7 @@ class Membership:
         return effects
 
     def _on_pause(self) -> None:
-        """This node was not there: it asks anew, and what it missed as well."""
+        """Drop the probes that were pending during a pause, and sync what was missed."""
         self._prober.cancel_all()
         self._health.increase()
         self._start_sync()
@@ -266,7 +268,7 @@ class Membership:
                 member.status.peer, self._encoder.encode_datagram(MessageKind.GOSSIP, member.boot_id, self._table.nodes)
             )
 
-    # what it does by itself
+    # periodic work
 
     def _probe(self) -> None:
         self._timers.schedule(
@@ -304,7 +306,7 @@ class Membership:
                 self._prober.probe(member, accusation)
 
     def _broadcast_load(self, now: float) -> None:
-        """Have the load told where it changed and its turn has come: the more nodes, the more seldom."""
+        """Queue the load if it changed and its turn has come: the larger the fleet, the more seldom."""
         load, sent = self._local.load, self._sent_load
         if load == sent or self._local.has_left:
             return
@@ -338,10 +340,10 @@ class Membership:
         for member in dead.sample(1):
             self._prober.join_probe(member.status.peer, accusation=pending_accusation(member, self._local.boot_id))
 
-    # what happens to it
+    # events
 
     def _on_suspect(self, member: Member) -> None:
-        """Somebody suspects a member: have it hear of that, and perhaps see for ourselves."""
+        """Send a new suspicion to its member; where another node began it, perhaps probe the member."""
         suspicion = member.suspicion
         is_mine = suspicion is not None and self._local.boot_id in suspicion.suspectors
         if is_mine:
@@ -350,7 +352,7 @@ class Membership:
             self._prober.probe(member)
 
     def _on_stale_intro(self, intro: Intro, newest: int) -> None:
-        """An older life, or a newer one whose clock was set back: if it is there, it hears what it has to exceed."""
+        """Send the incarnation to exceed to an older boot id, or to a newer one whose clock was set back."""
         accusation = write_dead(intro.boot_id, newest, self._local.boot_id)
         self._prober.join_probe(intro.status.peer, intro.boot_id, accusation)
 
@@ -365,7 +367,7 @@ class Membership:
         self._gossip_now = True
 
     def _on_refusal(self, refusal: Refusal) -> None:
-        """Pass it on and have the owner know, where it is news."""
+        """Queue a refusal and report it, where it is new."""
         is_first = not len(self._refusals)
         if not self._refusals.add(refusal.content, refusal.left_s, self._clock.now):
             return
@@ -375,7 +377,7 @@ class Membership:
             self._timers.schedule(self._clock.now + REBROADCAST_INTERVAL_S, self._rebroadcast_refusals)
 
     def _rebroadcast_refusals(self) -> None:
-        """Once more, for nodes that came meanwhile: a few of the fleet's nodes each time, while any of them lasts."""
+        """Queue refusals again for nodes that came meanwhile: on a few nodes each time, while any refusal lasts."""
         refusals = self._refusals.sample(self._clock.now, self._rng())
         if self._rng() * self._table.nodes < self.config.extra_probes:
             for content, left_s in refusals:

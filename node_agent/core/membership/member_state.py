@@ -1,12 +1,12 @@
-"""What a rumour changes: SWIM's order of precedence (section 4.2), and what this node answers to rumours of itself.
+"""What an update changes: SWIM's order of precedence (section 4.2), and this node's refutations.
 
     Alive(i)    beats  Alive, Suspect, Dead of an incarnation below i
     Suspect(i)  beats  Alive of i and below, Suspect below i; confirms Suspect of i
     Dead(i)     beats  Alive and Suspect of i and below
-    Left(i)     beats  everything of the same life, for good
-    Intro(i)    is Alive(i), and a newer life of an instance where i is higher than anything known of the old one
+    Left(i)     beats  everything of the same boot id, for good
+    Intro(i)    is Alive(i), and a newer boot id of an instance where i is higher than anything known of the old one
 
-What is believed is passed on; what is not is dropped. This node never believes anything bad of itself: it refutes.
+What is applied is broadcast; the rest is dropped. This node never applies an accusation of itself: it refutes it.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ from node_agent.core.membership.wire import (
 from node_agent.core.node.status import Liveness, NodeStatus
 
 LEFT_RETENTION_S = 60.0
-"""How long a node that left stays in the table, so that comparisons tell of it; then its tombstone says no."""
+"""How long a node that left stays in the table, so that syncs include it; then its tombstone keeps it out."""
 
 
 class MemberState:
-    """changed: gets every change; suspected: gets every member that becomes suspect; refused: gets every refusal.
+    """Applies updates to the table.
 
-    outbid: gets every introduction of another life that claims less than what is known of its instance, and that.
+    on_change receives every change, on_suspect every member that becomes suspect, on_refusal every refusal.
+    on_stale_intro receives every introduction of another boot id whose incarnation is not above the known one, and the
+    known one.
     """
 
     def __init__(
@@ -78,20 +80,20 @@ class MemberState:
         self._on_refusal = on_refusal
         self.refutations = 0
         self.refutation_pending = False
-        """A refutation waits to be told: the owner tells it at once."""
+        """A refutation waits to be sent: the owner sends it at once."""
 
         self.received_stale_accusation = False
-        """Somebody has not heard this node's last refutation: who hears the accusation tells it again."""
+        """A node has not received this node's last refutation: the receiver of its message sends it again."""
 
         self.sync_needed = False
-        """Somebody spoke of a life that was never introduced here: the owner compares tables with a peer."""
+        """An update named a boot id that was never introduced here: the owner syncs with a peer."""
 
     def is_about_local_node(self, update: Update) -> bool:
-        """Whether it speaks of this node's present life."""
+        """Return whether an update is about this node's present boot id."""
         return not isinstance(update, Loads | Refusal) and update.boot_id == self._local.boot_id
 
     def apply(self, update: Update) -> None:
-        """Believe a rumour, or not."""
+        """Apply an update, if it takes precedence."""
         match update:
             case Loads():
                 self._apply_loads(update)
@@ -117,14 +119,14 @@ class MemberState:
     def apply_intro(
         self, intro: Intro, why: str, *, seen_up_to: int | None = None, broadcast: bool = True
     ) -> Member | None:
-        """Returns the member where this made one.
+        """Apply an introduction; return the member where it added one.
 
-        below: numbers up to this one are used up (see Roster.admit); tell: whether it is passed on.
+        seen_up_to: see MemberTable.add; broadcast: whether it is broadcast.
         """
         boot_id, status = intro
         if status.instance_id == self._table.own_id:
             if boot_id != self._local.boot_id and status.incarnation >= self._local.status.incarnation:
-                self._refute(status.incarnation)  # an older life of this node, or another clock's
+                self._refute(status.incarnation)  # this instance before a restart, with a clock that was ahead
                 self._local.broadcast_intro()
             return None
         known = self._table.by_boot_id.get(boot_id)
@@ -180,11 +182,11 @@ class MemberState:
         if update.incarnation > member.incarnation:
             status = replace(member.status, state=update.state, ways=update.ways, incarnation=update.incarnation)
             self._table.update(member, status)
-            member.suspicion = None  # it was of an older incarnation
+            member.suspicion = None  # it was about an older incarnation
         self.suspect(member, update.suspectors, "gossip")
 
     def suspect(self, member: Member, suspectors: frozenset[bytes], why: str) -> None:
-        """Hold a member for suspect in its present incarnation, or confirm that it is."""
+        """Suspect a member in its present incarnation, or confirm its suspicion."""
         if not member.liveness.is_present or not self._table.has(member):
             return
         suspicion = member.suspicion
@@ -217,7 +219,7 @@ class MemberState:
         if update.incarnation > member.incarnation:
             self._table.update(member, replace(member.status, incarnation=update.incarnation))
         if isinstance(update, Left):
-            self._mark_gone(member, Liveness.LEFT, write_left(*update), "its own word")
+            self._mark_gone(member, Liveness.LEFT, write_left(*update), "it left")
         else:
             self._mark_gone(member, Liveness.DEAD, write_dead(*update), "gossip")
 
@@ -252,9 +254,9 @@ class MemberState:
 
 
 def pending_accusation(member: Member, by: bytes) -> bytes:
-    """What a member has to hear of itself, so that it can refute; b"" where nothing is held against it.
+    """Return what a member has to receive, so that it can refute; b"" where nothing is held against it.
 
-    by: this node's life.
+    by: this node's boot id.
     """
     if member.suspicion is not None:
         status = member.status

@@ -1,13 +1,14 @@
-"""The table of members: who is known, what is held of each, and views of it that cost nothing to read.
+"""The table of members: their entries, and views of it that cost nothing to read.
 
 Rules kept here:
 
-* a member is one instance in its newest life; an instance that comes back with an older incarnation does not;
-* an incarnation never decreases, also not over being forgotten: what is forgotten leaves a tombstone, which is a name
-  and a number, so that thousands are cheap; instance ids are never used twice;
+* a member is one instance under its newest boot id; an instance that comes back with an older incarnation does not
+  count;
+* an incarnation never decreases, also not after the member is forgotten: it leaves a tombstone, which is an id and a
+  number, so that thousands are cheap; instance ids are never used twice;
 * members, tombstones and everything made of them are bounded;
-* a summary of who is present is kept up to date with every change, so that two nodes can compare their tables without
-  sending them: BUCKETS numbers, each over the members whose lives fall into it.
+* every change updates a summary of who is present, so that two nodes can compare their tables without sending them:
+  BUCKETS numbers, each over the members whose boot ids fall into it.
 """
 
 from __future__ import annotations
@@ -23,19 +24,23 @@ from node_agent.core.membership.suspicion import Suspicion
 from node_agent.core.node.status import IDLE, Liveness, Load, NodeStatus
 
 MAX_NODES = 2_000
-"""More than a region's throttle allows to run; beyond it the newest are not taken in."""
+"""More than a region's throttle allows to run; beyond it, newer nodes are not added."""
 
 MAX_TOMBSTONES = 8_192
 BUCKETS = 128
 MAX_SUSPECTS_SKIPPED = 8
-"""Past so many suspects a node looks for somebody to watch; beyond them it is the rotation's turn alone."""
+"""How many suspects a node skips on the ring to find a member to watch; past them, only the probe order probes."""
 
 Rng = Callable[[], float]
 """Uniform in [0, 1): the caller's randomness."""
 
 
 class Member:
-    """Another node. since: when its liveness last changed, in lived time; place: where its rotation holds it."""
+    """Another node.
+
+    since: when its liveness last changed, in active time; order_index: its index in its probe order; window: None while
+    no message of it was received.
+    """
 
     __slots__ = (
         "boot_id", "liveness", "load", "load_version", "order_index", "since", "status", "suspicion", "tagged",
@@ -61,7 +66,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Tombstone:
-    """What is remembered of a node that was forgotten. window: None where it was never heard itself."""
+    """What remains of a node that was forgotten. window: None where no message of it was received."""
 
     boot_id: bytes
     incarnation: int
@@ -70,21 +75,24 @@ class Tombstone:
 
 @dataclass(frozen=True)
 class View:
-    """The fleet at one moment, this node excepted; made anew only when something changed.
-
-    alive: neither suspect nor gone; serving: those of them that take requests; suspects: may refute any moment, and
-    are not to be chosen meanwhile; known: all, the dead included, those that left excepted. The order means nothing.
-    """
+    """The fleet at one moment, without this node; rebuilt only after a change. The order means nothing."""
 
     version: int
     alive: tuple[NodeStatus, ...]
+    """Neither suspect nor gone."""
+
     serving: tuple[NodeStatus, ...]
+    """Those of `alive` that take requests."""
+
     suspects: tuple[NodeStatus, ...]
+    """They may refute at any moment, and are not to be chosen meanwhile."""
+
     known: tuple[NodeStatus, ...]
+    """All members, dead ones included, without those that left."""
 
 
 class ProbeOrder:
-    """Members in a random order that is drawn as it is walked: each once a round, a newcomer within this round.
+    """Members in a random order that is drawn step by step: each once a round, a newcomer within this round.
 
     SWIM's round-robin (section 4.3) without ever shuffling a list: one step draws from the rest of the round.
     """
@@ -108,7 +116,7 @@ class ProbeOrder:
         order_index, members = member.order_index, self._members
         if not 0 <= order_index < len(members) or members[order_index] is not member:
             raise InvalidTransition(f"{member.status.instance_id} is not in this rotation")
-        if order_index < self._position:  # the last one walked takes its place, so that nobody is walked twice
+        if order_index < self._position:  # the last one before the position fills the gap, so that none comes twice
             self._position -= 1
             self._move(self._position, order_index)
             order_index = self._position
@@ -124,7 +132,7 @@ class ProbeOrder:
         moved.order_index = target
 
     def next(self) -> Member | None:
-        """The next one of this round."""
+        """Return the next member of this round."""
         members = self._members
         if not members:
             return None
@@ -138,7 +146,7 @@ class ProbeOrder:
         return members[at]
 
     def sample(self, count: int, excluding: Member | None = None) -> list[Member]:
-        """Up to `count` different ones at random."""
+        """Return up to `count` different members at random."""
         members = self._members
         if len(members) <= 3 * count:
             return self._draw(count, [member for member in members if member is not excluding])
@@ -158,7 +166,7 @@ class ProbeOrder:
 
 
 class MemberTable:
-    """own_id: this node's, which is never a member."""
+    """Members by instance id and by boot id. own_id: this node's, which is never a member."""
 
     def __init__(self, own_id: str, rng: Rng, max_nodes: int = MAX_NODES) -> None:
         self.own_id = own_id
@@ -175,7 +183,7 @@ class MemberTable:
 
     @property
     def nodes(self) -> int:
-        """How many there are, this one included."""
+        """The number of nodes, this one included."""
         return len(self.present) + 1
 
     @property
@@ -200,7 +208,7 @@ class MemberTable:
         self._view = None
 
     def newest_incarnation(self, instance_id: str) -> int:
-        """Of an instance, as a member or as a tombstone; -1 where it was never heard of."""
+        """Return the incarnation of an instance, as a member or as a tombstone; -1 where it is unknown."""
         member = self.by_id.get(instance_id)
         if member is not None:
             return member.incarnation
@@ -208,9 +216,9 @@ class MemberTable:
         return tombstone.incarnation if tombstone is not None else -1
 
     def add(self, boot_id: bytes, status: NodeStatus, now: float, seen_up_to: int | None = None) -> Member | None:
-        """Take a newer life of an instance in, alive. Returns None where the table is full.
+        """Add a newer boot id of an instance, alive. Return None where the table is full.
 
-        below: numbers of its messages up to this one are used up; None where it was not heard itself.
+        seen_up_to: numbers of its messages up to this one are used up; None where no message of it was received.
         """
         before = self.by_id.get(status.instance_id)
         if before is None and not self._has_room():
@@ -231,11 +239,11 @@ class MemberTable:
         return member
 
     def has(self, member: Member) -> bool:
-        """Whether it is still in the table: its instance may have a newer life, or be forgotten."""
+        """Return whether this entry is still in the table: its instance may have a newer boot id, or be forgotten."""
         return self.by_boot_id.get(member.boot_id) is member
 
     def _has_room(self) -> bool:
-        """Whether another node fits in, if it takes the place of a dead one."""
+        """Return whether another node fits in; a dead member is forgotten for it if necessary."""
         if len(self.by_id) >= self._max_nodes:
             dead = next(iter(self.dead), None)
             if dead is None:
@@ -244,14 +252,14 @@ class MemberTable:
         return True
 
     def update(self, member: Member, status: NodeStatus) -> None:
-        """A newer word of the same life."""
+        """Replace the status of a member, under the same boot id."""
         self._toggle_in_summary(member)
         member.status = status
         self._toggle_in_summary(member)
         self._changed()
 
     def set_liveness(self, member: Member, liveness: Liveness, now: float) -> None:
-        """Hold a member for alive, suspect, dead or left from now on."""
+        """Set a member's liveness."""
         self._toggle_in_summary(member)
         before, member.liveness, member.since = member.liveness, liveness, now
         if liveness is not Liveness.SUSPECT:
@@ -283,7 +291,7 @@ class MemberTable:
         del self._ring[bisect_left(self._ring, boot_id)]
 
     def next_alive(self, boot_id: bytes) -> Member | None:
-        """Whose life comes next on the ring of lives: the one that the owner of this life watches."""
+        """Return the next live member after this boot id on the ring: the one that its owner watches."""
         boot_ids, at = self._ring, bisect_right(self._ring, boot_id)
         for step in range(min(len(boot_ids), MAX_SUSPECTS_SKIPPED)):
             member = self.by_boot_id[boot_ids[(at + step) % len(boot_ids)]]
@@ -292,7 +300,7 @@ class MemberTable:
         return None
 
     def forget(self, member: Member) -> None:
-        """Only its tombstone is left."""
+        """Remove a member; its tombstone remains."""
         self._remove(member)
         while len(self.tombstones) >= MAX_TOMBSTONES:
             del self.tombstones[next(iter(self.tombstones))]
@@ -307,12 +315,12 @@ class MemberTable:
         del self.by_boot_id[member.boot_id]
 
     def _toggle_in_summary(self, member: Member) -> None:
-        """Take a present member in or out of the summary: an exclusive or undoes itself."""
+        """Add a present member to the summary, or remove it: an exclusive or undoes itself."""
         if member.liveness.is_present:
             self.summary[bucket_of(member.boot_id)] ^= fingerprint(member.boot_id, member.incarnation)
 
     def in_buckets(self, buckets: Iterable[int]) -> Iterator[Member]:
-        """All members whose lives fall into these buckets, the dead and those that left included."""
+        """Return all members whose boot ids fall into these buckets, also the dead and those that left."""
         target = frozenset(buckets)
         return (member for member in self.by_id.values() if bucket_of(member.boot_id) in target)
 
@@ -322,6 +330,6 @@ def bucket_of(boot_id: bytes) -> int:
 
 
 def fingerprint(boot_id: bytes, incarnation: int) -> int:
-    """32 bits that stand for a life in an incarnation."""
+    """Hash a boot id in an incarnation to 32 bits."""
     digest = blake2b(boot_id + incarnation.to_bytes(8, "big"), digest_size=4).digest()
     return int.from_bytes(digest, "big")

@@ -1,4 +1,4 @@
-"""This node's side of every message: who it is, which number comes next, and what rides along."""
+"""This node's side of every message: its status, the next number, and the updates that are piggybacked."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from node_agent.core.node.status import IDLE, Load, NodeStatus
 
 
 class LocalNode:
-    """What this node says of itself; every new word is a higher incarnation. Raises ValueError for one too long."""
+    """This node's status; every change raises its incarnation. Raises ValueError for a text that is too long."""
 
     def __init__(self, status: NodeStatus, boot_id: bytes, broadcasts: BroadcastQueue) -> None:
         check_status(status)
         if len(boot_id) != BOOT_ID_BYTES or not any(boot_id):
-            raise ValueError(f"a life is {BOOT_ID_BYTES} random bytes")
+            raise ValueError(f"a boot id is {BOOT_ID_BYTES} random bytes, not all zero")
         self.status = status
         self.boot_id = boot_id
         self.load: Load = IDLE
@@ -48,10 +48,10 @@ class LocalNode:
         return write_alive(self.boot_id, self.status.incarnation, self.status.state, self.status.ways)
 
     def set_state(self, state: NodeState, ways: tuple[str, ...] = ()) -> bool:
-        """Have a new state, or other ways, told. Returns whether they are.
+        """Set the state and the continuation methods, and broadcast them. Return whether they changed.
 
-        All else that a status says holds for a whole life: broadcasts tell of a change in short, and whoever had believed
-        a short one would not look at the full one any more.
+        All else of a status is fixed for a boot id: an Alive update carries no more, and a node that has applied it
+        would not look at an introduction of the same incarnation.
         """
         if self.has_left or (self.status.state, self.status.ways) == (state, ways):
             return False
@@ -62,7 +62,7 @@ class LocalNode:
         return True
 
     def refute(self, incarnation: int) -> None:
-        """Have a higher incarnation than the accused one told."""
+        """Broadcast a higher incarnation than the accused one."""
         self.status = replace(
             self.status, incarnation=self._next_incarnation(max(self.status.incarnation, incarnation))
         )
@@ -73,7 +73,7 @@ class LocalNode:
         return min(incarnation + 1, MAX_INCARNATION)
 
     def broadcast_intro(self) -> None:
-        """Have all of it told, to those who never heard of this node."""
+        """Broadcast the introduction, for nodes that do not know this one."""
         self._broadcasts.add(self.boot_id, self.intro)
 
     def leave(self) -> None:
@@ -81,13 +81,13 @@ class LocalNode:
         self._broadcasts.add(self.boot_id, write_left(self.boot_id, self.status.incarnation))
 
     def write_next_load(self) -> bytes:
-        """The current load as the next version of it."""
+        """Write the current load under its next version."""
         self.load_version += 1
         return write_load(self.boot_id, self.load_version, self.load)
 
 
 class MessageEncoder:
-    """Numbers, addresses and seals messages. sent: how many so far."""
+    """Numbers, addresses and authenticates messages. sent: how many so far."""
 
     def __init__(self, local: LocalNode, mac: MessageMac, broadcasts: BroadcastQueue, loads: LoadQueue) -> None:
         self._local = local
@@ -97,7 +97,7 @@ class MessageEncoder:
         self.sent = 0
 
     def encode(self, kind: MessageKind, receiver: bytes, probe: int, content: bytes) -> bytes:
-        """A sealed message with nothing riding along."""
+        """Return an authenticated message without piggybacked updates."""
         self.sent += 1
         header = write_header(Header(kind, self._local.boot_id, receiver, self.sent, probe))
         return self._mac.append(header + content)
@@ -105,9 +105,9 @@ class MessageEncoder:
     def encode_datagram(
         self, kind: MessageKind, receiver: bytes, nodes: int, probe: int = 0, target: bytes = b"", first: bytes = b""
     ) -> bytes:
-        """A message for a datagram, what is to be told riding along.
+        """Return a message for a datagram, with piggybacked updates.
 
-        nodes: how many there are, this one included; target: for ASK; first: broadcasts that have to be in it.
+        nodes: how many there are, this one included; target: for PING_REQ; first: updates that have to be in it.
         """
         room = MAX_DATAGRAM - MAC_BYTES - HEADER_BYTES - len(target) - len(first)
         sent = self._broadcasts.next_batch(room, retransmit_limit(nodes))

@@ -1,9 +1,9 @@
-"""Probes: does a node answer, itself or through others? SWIM section 3.1, with Lifeguard's nacks.
+"""Probes: direct, indirect and over a stream. SWIM section 3.1, with Lifeguard's nacks.
 
-    PING ---------direct_s--------> ASK helpers, ask over a stream ----whole_s----> suspect
-      ack at any time: the node lives        helpers that neither ack nor nack: perhaps it is me
+    PING ----probe_timeout_s----> PING_REQ to indirect probers, probe over a stream ----probe_deadline_s----> suspect
+      ack at any time: the node is alive     indirect probers that neither ack nor nack: the fault may be this node's
 
-A probe has a number that is never used twice in a life, so an answer to it is fresh, whoever recorded what.
+A probe has a number that is never used twice under a boot id, so an ack of it is fresh, whatever was recorded.
 """
 
 from __future__ import annotations
@@ -23,21 +23,29 @@ from node_agent.core.node.status import Liveness
 
 MAX_PENDING = 128
 MAX_VERIFICATIONS = 32
-"""Introductions under way to be verified: whoever can record one can send it again and again."""
+"""Introductions that are being verified: a recorded one can be sent again and again."""
 
 MAX_RELAYS = 256
 
 
 class ProbeReason(Enum):
-    """CHECK: suspect who is silent. GREET: see whether there is somebody. VERIFY: see who introduced itself."""
+    """Why a node is probed.
 
-    PROBE = "check"
-    JOIN = "greet"
+    PROBE: a member, suspected if it is silent. JOIN: an address, where a node may be. VERIFY: the sender of an
+    introduction.
+    """
+
+    PROBE = "probe"
+    JOIN = "join"
     VERIFY = "verify"
 
 
 class Probe:
-    """life: who has to answer, NOBODY where that is not known yet; helpers: lives asked, and whether they spoke."""
+    """One pending probe.
+
+    boot_id: whose ack counts, UNKNOWN_BOOT_ID for any; indirect_probers: boot ids that were sent a PING_REQ, and
+    whether they sent a nack.
+    """
 
     __slots__ = ("address", "boot_id", "indirect_probers", "intro", "member", "number", "reason")
 
@@ -52,7 +60,11 @@ class Probe:
 
 
 class Prober:
-    """send: gets address and datagram; silent: gets members that answered nobody; over_stream: asks one that way."""
+    """Sends probes and relays those of others.
+
+    send: sends a datagram to an address; on_no_ack: receives members that did not answer; probe_over_stream: probes a
+    member under that number over a stream.
+    """
 
     def __init__(
         self,
@@ -91,16 +103,16 @@ class Prober:
         return self._number
 
     def probe(self, member: Member, accusation: bytes = b"") -> None:
-        """Probe a member; it hears what is held against it, so that it can refute at once (Lifeguard's buddies).
+        """Probe a member, and send it the accusation against it, so that it can refute at once (Lifeguard's buddies).
 
-        accusation: what others hold against it, where this node does not.
+        accusation: what other nodes hold against it, where this node does not.
         """
         probe = self._start(ProbeReason.PROBE, member.boot_id, member.status.peer)
         if probe is None:
             return
         probe.member = member
         first = accusation or pending_accusation(member, self._local.boot_id)
-        if member.window is None:  # never heard itself: it may not know who asks
+        if member.window is None:  # no message of it was received: it may not know this node
             self._send_probe(MessageKind.JOIN, probe, self._local.intro + first)
         else:
             self._send_probe(MessageKind.PING, probe, first)
@@ -114,13 +126,13 @@ class Prober:
         )
 
     def join_probe(self, address: str, boot_id: bytes = UNKNOWN_BOOT_ID, accusation: bytes = b"") -> None:
-        """See whether somebody answers there. accusation: what is held against that life."""
+        """Probe an address. accusation: what is held against that boot id."""
         probe = self._start(ProbeReason.JOIN, boot_id, address)
         if probe is not None:
             self._send_join(probe, accusation)
 
     def verify(self, intro: Intro) -> None:
-        """See whether who introduced itself is there now, or a recording."""
+        """Probe the sender of an introduction: it may be a recording."""
         if self._verifications >= MAX_VERIFICATIONS:
             return
         probe = self._start(ProbeReason.VERIFY, intro.boot_id, intro.status.peer)
@@ -174,7 +186,7 @@ class Prober:
         return probe
 
     def on_ack(self, header: Header) -> Probe | None:
-        """The probe that this is the answer to, settled now; None where there is none, or it was for a helper."""
+        """Finish and return the probe that this acks; None where there is none, or it was relayed."""
         relay = self._relays.pop(header.probe, None)
         if relay is not None:
             requester, number = relay
@@ -197,13 +209,13 @@ class Prober:
         return self._finish(probe.number)
 
     def on_nack(self, header: Header) -> None:
-        """A helper lives, and the one that it probed for us did not answer it."""
+        """Count a nack: the indirect prober is alive, and the target did not answer it."""
         probe = self._pending.get(header.probe)
         if probe is not None and header.sender in probe.indirect_probers:
             probe.indirect_probers[header.sender] = True
 
     def relay_probe(self, requester: Member, header: Header, target: bytes) -> None:
-        """Probe a life in the place of another node."""
+        """Probe a member for another node."""
         member = self._table.by_boot_id.get(target)
         if member is None or len(self._relays) >= MAX_RELAYS:
             self._send_nack(requester, header.probe)
@@ -229,7 +241,7 @@ class Prober:
         )
 
     def cancel_all(self) -> None:
-        """This node was not there to hear answers: nothing under way says anything."""
+        """Cancel all probes: this node did not run, so it may have missed their acks."""
         self._pending.clear()
         self._in_progress.clear()
         self._relays.clear()

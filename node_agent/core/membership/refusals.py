@@ -1,7 +1,7 @@
-"""Contents of requests that the fleet refuses for a while (`core/failure/crash_suspects`), as membership tells of them.
+"""Contents of requests that the fleet refuses for a while (`core/failure/crash_suspects`).
 
-A refusal is told like any rumour, and again now and then while it lasts, for nodes that came or were away meanwhile.
-What is held is bounded in number and time, whatever peers say: the oldest makes room.
+A refusal is broadcast like any update, and again now and then while it lasts, for nodes that came or were away
+meanwhile. The table is bounded in number and time, whatever peers send: the oldest entry makes room.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ MAX_REFUSALS = 256
 MAX_DURATION_S = 3_600.0
 REBROADCAST_INTERVAL_S = 5.0
 MAX_REBROADCAST = 8
-"""At most, each time; with 22 bytes each they leave room for other rumours in a datagram."""
+"""At most, each time; with 22 bytes each they leave room for other updates in a datagram."""
 
 _SLACK_S = 2.0
-"""A refusal that ends this much later than the known one is a new one, and not the known one told slowly."""
+"""A refusal that ends this much later than the known one is new; otherwise it is the known one, received late."""
 
 
 class Refusals:
-    """Instants are the owner's, in seconds."""
+    """Refused contents and when each ends; instants are the owner's, in seconds."""
 
     def __init__(self, capacity: int = MAX_REFUSALS) -> None:
         self._capacity = capacity
@@ -27,7 +27,7 @@ class Refusals:
         return len(self._until)
 
     def add(self, content: bytes, remaining_s: float, now: float) -> bool:
-        """Whether this is news."""
+        """Add a refusal; return whether it is new."""
         until = now + min(max(remaining_s, 0.0), MAX_DURATION_S)
         known = self._until.get(content, now)
         if until <= known + _SLACK_S:
@@ -39,7 +39,7 @@ class Refusals:
         return True
 
     def sample(self, now: float, draw: float) -> list[tuple[bytes, float]]:
-        """Some that last, each with the seconds that it has left. chance: uniform in [0, 1), for where to begin."""
+        """Return some that last, each with the seconds that remain. draw: uniform in [0, 1), where to begin."""
         for content in [content for content, until in self._until.items() if until <= now]:
             del self._until[content]
         held = list(self._until.items())

@@ -1,7 +1,7 @@
-"""How long a suspect has to refute: the longest at first, less with every other node that suspects it, too.
+"""How long a suspect has to refute: the maximum at first, less with every other node that suspects it, too.
 
-From Lifeguard (Dadgar, Phillips, Currey 2018, "LHA-Suspicion"), as memberlist has it: one accuser may be wrong because
-it is itself slow; several that found out for themselves are not. The least time is what a refutation takes to travel.
+From Lifeguard (Dadgar, Phillips, Currey 2018, "LHA-Suspicion"), as memberlist has it: one suspector may be wrong
+because it is itself slow; several that each found no answer are not. The minimum is the time that a refutation travels.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ _MAX_FACTOR = 3.0
 
 
 def min_timeout_s(nodes: int) -> float:
-    """The least time of a suspicion in a fleet of that size: gossip takes time that grows with its logarithm."""
+    """Return the shortest timeout in a fleet of that size: gossip takes time that grows with its logarithm."""
     return _MIN_TIMEOUT_S + _MIN_TIMEOUT_S_PER_DECADE * math.log10(max(1, nodes))
 
 
 def max_timeout_s(nodes: int) -> float:
-    """The time of a suspicion that nobody confirms."""
+    """Return the timeout of a suspicion that no other node confirms."""
     return _MAX_FACTOR * min_timeout_s(nodes)
 
 
 def target_confirmations(nodes: int) -> int:
-    """How many confirmations shorten a suspicion to its least: never more than there are nodes to give them."""
+    """Return how many confirmations shorten a suspicion to its minimum: never more than other nodes can give."""
     return max(0, min(MAX_SUSPECTORS - 1, nodes - 2))
 
 
 def timeout_s(confirmations: int, target: int, minimum: float, maximum: float) -> float:
-    """A suspicion's whole time, in seconds; the first confirmation shortens it most."""
+    """Return a suspicion's whole timeout, in seconds; the first confirmation shortens it most."""
     if confirmations >= target:
         return minimum
     return max(minimum, maximum - (maximum - minimum) * math.log(confirmations + 1) / math.log(target + 1))
 
 
 class Suspicion:
-    """One suspicion of one incarnation. began: in the machine's own time; nodes: in the fleet when it began."""
+    """One suspicion of one incarnation. began: in active time; nodes: in the fleet when it began."""
 
     __slots__ = ("_maximum", "_minimum", "_target", "began", "suspectors")
 
@@ -55,7 +55,7 @@ class Suspicion:
         return self.began + timeout_s(len(self.suspectors) - 1, self._target, self._minimum, self._maximum)
 
     def confirm(self, suspectors: frozenset[bytes]) -> bool:
-        """Take in what others say. Returns whether any accuser is new and still matters."""
+        """Add suspectors; return whether one is new and still matters."""
         if len(self.suspectors) > self._target:
             return False
         together = self.suspectors | suspectors

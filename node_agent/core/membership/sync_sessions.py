@@ -1,4 +1,4 @@
-"""The conversations in which tables are compared: who asked whom, which round, and what came of it."""
+"""The sessions in which two nodes sync their tables: the requests, the rounds, and their end."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from node_agent.core.membership.wire import Header, MessageKind, read_updates
 
 MAX_SESSIONS = 8
 RESPONSE_TIMEOUT_S = 5.0
-"""How long an answer may take before the question is forgotten."""
+"""How long a response may take before its session is dropped."""
 
 
 class SyncSession:
-    """One question under way. before: how many buckets differed a round ago."""
+    """One request that waits for its response. previous_differences: how many buckets differed a round ago."""
 
     __slots__ = ("member", "previous_differences", "rounds", "started_at")
 
@@ -38,9 +38,10 @@ class SyncSession:
 
 
 class SyncSessions:
-    """ask: gets the member and the sealed question; number: gives probe numbers.
+    """Starts sessions, and answers those of peers.
 
-    finished: how many comparisons ended with all told that there was to tell.
+    send_request: sends an authenticated request to a member; next_number: returns probe numbers. completed: how many
+    sessions ended with nothing left to send.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class SyncSessions:
         return len(self._sessions)
 
     def start(self, member: Member, number: int | None = None) -> None:
-        """Ask a member for what differs. number: of the probe that the answer settles, too."""
+        """Start a session with a member. number: of the probe that the response also acks."""
         now = self._clock.now
         for old, session in list(self._sessions.items()):
             if now - session.started_at > RESPONSE_TIMEOUT_S:
@@ -87,9 +88,9 @@ class SyncSessions:
     def respond(
         self, header: Header, content: bytes, at: int, *, from_member: bool
     ) -> tuple[bytes, dict[bytes, bytes]]:
-        """The answer to a peer's question, and whom it doubts (see `merge`). Raises ValueError.
+        """Return the response to a peer's request, and the accusations in the request (see `merge`). Raises ValueError.
 
-        at: where the summary begins; believed: whether what the question tells is taken in.
+        at: where the summary begins; from_member: False leaves the request's updates unapplied.
         """
         theirs = read_summary(content, at)
         accusations: dict[bytes, bytes] = {}
@@ -104,19 +105,19 @@ class SyncSessions:
         ), accusations
 
     def on_response(self, header: Header, content: bytes, at: int) -> dict[bytes, bytes]:
-        """Take an answer in, and ask on while it helps; whom it doubts.
+        """Apply a response, and send the next request while that helps; return its accusations (see `merge`).
 
         Raises ValueError.
         """
         session = self._sessions.pop(header.probe, None)
         if session is None or session.member.boot_id != header.sender:
-            return {}  # nothing was asked, or too long ago
+            return {}  # no request was sent, or its session was dropped
         theirs = read_summary(content, at)
         updates = read_updates(content, at + SUMMARY_BYTES)
         accusations = merge(updates, self._member_state, self._table, broadcast=self.completed > 0)
         mine = local_summary(self._table, self._local)
         remaining = differing_buckets(mine, theirs)
-        # The second round tells what the other side lacks; more rounds only while each settles something.
+        # The second round sends what the other side lacks; further rounds only while each reduces the differences.
         converges = session.rounds == 1 or len(remaining) < session.previous_differences
         if not remaining or not converges or session.rounds >= MAX_ROUNDS:
             self.completed += 1

@@ -1,4 +1,4 @@
-"""What a machine wants to do later: a heap, fired by its owner's clock."""
+"""A machine's timers: a heap, fired by its owner's clock."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 NEVER = float("inf")
 ROUNDING_S = 1e-6
-"""A caller that comes at the very instant it was told may come a rounding error early."""
+"""A caller that ticks at the very instant of `next_due` may come a rounding error early."""
 
 
 class Timers:
-    """Nothing is ever cancelled: what a timer finds settled when it fires, it leaves alone."""
+    """Callbacks by time. None is ever cancelled: a callback that finds its work done does nothing."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -31,7 +31,7 @@ class Timers:
         return self._heap[0][0] if self._heap else NEVER
 
     def fire(self, now: float) -> None:
-        """Do what is due, in the order of its instants; what is set meanwhile waits for the next time.
+        """Call what is due, in the order of its instants; what is scheduled meanwhile waits for the next call.
 
         Where one of them raises, which is a bug, the others stay due: the machine would else miss its own timers.
         """

@@ -1,18 +1,19 @@
-"""Membership's wire format: sealed messages of at most MAX_DATAGRAM bytes, full of rumours.
+"""Membership's wire format: authenticated messages of at most MAX_DATAGRAM bytes, filled with updates.
 
-    message = version 1 | kind 1 | sender's life 6 | receiver's life 6 | number 4 | probe 4 | target's life 6, or not
-              | rumours | seal 16
-    rumour  = kind 1 | length 2 | content
+    message = version 1 | kind 1 | sender's boot id 6 | receiver's boot id 6 | number 4 | probe 4
+              | target's boot id 6, in a PING_REQ | updates | MAC 16
+    update  = kind 1 | length 2 | content
 
-A *life* is a node's agent from its start to its end: six random bytes. A message names the life that it is meant for,
-so a recording is worth nothing to anyone else, nor to the same node after a restart; `number` counts the sender's
-messages, so that its receiver takes each only once (docs/decisions/0007). The seal is a keyed BLAKE2b of all before it.
+A *boot id* names one run of a node's agent: six random bytes. A message names the receiver's boot id, so a recording is
+useless to another node, and to the same node after a restart; `number` counts the sender's messages, so that its
+receiver accepts each only once (docs/decisions/0007). The MAC is a keyed BLAKE2b of all before it; the content is not
+encrypted.
 
-A rumour of an unknown kind is skipped and what follows a known one's content is ignored: nodes of two versions meet
-during every update. So is one whose form is right and whose content cannot be (an address that no datagram can be sent
-to, an incarnation that no clock reaches, a name that is no text): one node that another one introduces wrongly must not
-cost all that is in the same message. Everything else that does not fit raises ValueError, and the whole message is
-dropped.
+An update of an unknown kind is skipped, and what follows a known one's content is ignored: nodes of two versions meet
+during every deployment. So is an update whose form is right and whose content cannot be (an address that no datagram
+can be sent to, an incarnation that no clock reaches, an id that is not printable): one node that another one introduces
+wrongly must not cost all that is in the same message. Everything else that does not fit raises ValueError, and the
+whole message is dropped.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from node_agent.core.openai.request_digest import CONTENT_BYTES
 
 VERSION = 1
 MAX_INCARNATION = 2**53 - 1
-"""Unix milliseconds of a time that no clock has, and the largest whole number that JSON keeps. A larger one is rubbish:
-who believed it could not be told otherwise in 64 bits any more."""
+"""Unix milliseconds of a time that no clock has, and the largest whole number that JSON keeps. A larger one is invalid:
+a node that applied it could never apply a higher one in 64 bits."""
 
 MAX_DATAGRAM = 1_200
 """Bytes. Fits any path on which IPv6 works (1,280) with its headers, so that nothing is ever fragmented."""
@@ -42,7 +43,7 @@ MAX_DATAGRAM = 1_200
 BOOT_ID_BYTES = 6
 MAC_BYTES = 16
 UNKNOWN_BOOT_ID = bytes(BOOT_ID_BYTES)
-"""The receiver's life where the sender does not know it yet."""
+"""The receiver's boot id where the sender does not know it yet."""
 
 _HEADER = struct.Struct(">BB6s6sII")
 HEADER_BYTES = _HEADER.size
@@ -76,10 +77,11 @@ _MAX_TEXT_BYTES = {
 
 
 class MessageKind(IntEnum):
-    """HELLO: a PING from who may be unknown, its introduction first. ASK: a PING of `target` on the sender's behalf.
+    """JOIN: a PING to a node that may not know the sender, whose introduction comes first.
 
-    ACK, NACK: a probe was answered; was not answered in time. GOSSIP: rumours alone. SYNC, SYNCED: a question for
-    what differs and its answer, over a stream, with a summary between header and rumours; larger than a datagram.
+    PING_REQ: asks the receiver to PING `target`. ACK, NACK: a probe was answered; was not answered in time. GOSSIP:
+    updates alone. SYNC_REQUEST, SYNC_RESPONSE: over a stream, with a summary between header and updates; larger than a
+    datagram.
     """
 
     PING = 1
@@ -93,7 +95,11 @@ class MessageKind(IntEnum):
 
 
 class Header(NamedTuple):
-    """number: of this message among all of its sender's; probe: the sender's own name for what is asked, or echoed."""
+    """The head of a message.
+
+    number: of this message among all of its sender's; probe: the sender's number of the probe, or the one that it
+    echoes.
+    """
 
     kind: MessageKind
     sender: bytes
@@ -103,14 +109,14 @@ class Header(NamedTuple):
 
 
 class Intro(NamedTuple):
-    """All that a node says of itself, for those who never heard of it."""
+    """A node's whole status, for nodes that do not know it."""
 
     boot_id: bytes
     status: NodeStatus
 
 
 class Alive(NamedTuple):
-    """A node lives, in a higher incarnation or a new state; for those who have its introduction."""
+    """A node is alive, in a higher incarnation or a new state; for nodes that have its introduction."""
 
     boot_id: bytes
     incarnation: int
@@ -119,7 +125,7 @@ class Alive(NamedTuple):
 
 
 class Suspect(NamedTuple):
-    """state, ways: the node's own word in that incarnation, which who reads this may have missed."""
+    """A node is suspected. state, ways: its own in that incarnation, which the reader may have missed."""
 
     boot_id: bytes
     incarnation: int
@@ -129,7 +135,7 @@ class Suspect(NamedTuple):
 
 
 class Dead(NamedTuple):
-    """by: the life of the node whose patience ended."""
+    """A suspicion timed out. by: the boot id of the node on which it did."""
 
     boot_id: bytes
     incarnation: int
@@ -137,14 +143,14 @@ class Dead(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A node ended as it should: its own last word."""
+    """A node ended as it should; it sends this itself."""
 
     boot_id: bytes
     incarnation: int
 
 
 class Loads(NamedTuple):
-    """Of several nodes, still packed: `read_loads` reads them."""
+    """The loads of several nodes, still packed: `read_loads` reads them."""
 
     packed: bytes
 
@@ -162,7 +168,7 @@ _INTRO, _ALIVE, _SUSPECT, _DEAD, _LEFT, _LOADS, _REFUSAL = 1, 2, 3, 4, 5, 6, 7
 
 
 class MessageMac:
-    """Says that a message was made by who has the cluster's key."""
+    """Authenticates messages: its MAC proves that the sender has the cluster's key. It does not encrypt."""
 
     def __init__(self, key: bytes) -> None:
         self._keyed = blake2b(key=blake2b(key, digest_size=64).digest(), digest_size=MAC_BYTES, person=_PERSON)
@@ -173,21 +179,22 @@ class MessageMac:
         return keyed.digest()
 
     def append(self, content: bytes) -> bytes:
+        """Return the content with its MAC appended."""
         return content + self.compute(content)
 
     def verify(self, message: bytes) -> bytes | None:
-        """The content, None where the seal is not the cluster's."""
+        """Return the content of a message, None where its MAC is not the cluster's."""
         content = message[:-MAC_BYTES]
         return content if hmac.compare_digest(self.compute(content), message[-MAC_BYTES:]) else None
 
 
 def write_header(header: Header, target: bytes = b"") -> bytes:
-    """target: a life, for Kind.ASK only."""
+    """Write a header. target: a boot id, for PING_REQ only."""
     return _HEADER.pack(VERSION, *header) + target
 
 
 def read_header(content: bytes) -> Header:
-    """Raises ValueError."""
+    """Read a header. Raises ValueError."""
     if len(content) < HEADER_BYTES:
         raise ValueError("shorter than a header")
     version, kind, sender, receiver, number, probe = _HEADER.unpack_from(content)
@@ -197,7 +204,7 @@ def read_header(content: bytes) -> Header:
 
 
 def write_intro(boot_id: bytes, status: NodeStatus) -> bytes:
-    """Raises ValueError where a text is too long: `check_status` says so before a node begins."""
+    """Write an introduction. Raises ValueError where a text is too long; `check_status` names it."""
     texts = [text.encode() for text in _texts(status).values()]
     packed = b"".join(bytes((len(text),)) + text for text in texts)
     return _frame(_INTRO, _STATE.pack(boot_id, status.incarnation, _pack_state(status.state, status.ways)) + packed)
@@ -208,7 +215,7 @@ def is_intro(update: bytes) -> bool:
 
 
 def check_status(status: NodeStatus) -> None:
-    """Raises ValueError for a status that would not fit in a datagram, naming what is too long."""
+    """Raise ValueError for a status that would not fit in a datagram; the message names the text that is too long."""
     for name, text in _texts(status).items():
         if len(text.encode()) > _MAX_TEXT_BYTES[name]:
             raise ValueError(
@@ -217,9 +224,9 @@ def check_status(status: NodeStatus) -> None:
 
 
 def _check_peer(status: NodeStatus) -> None:
-    """Raises ValueError where a status is of no use to this node.
+    """Raise ValueError where a status is of no use to this node.
 
-    Its texts fit in a line of a log; its id is a header's value, too; datagrams can be sent to its peer door.
+    Its texts must fit in a line of a log, its id in a header's value, and datagrams must reach its peer API.
     """
     check_status(status)
     if not all(text.isprintable() for text in _texts(status).values()):
@@ -248,12 +255,12 @@ def _texts(status: NodeStatus) -> dict[str, str]:
 
 
 def _pack_state(state: NodeState, ways: tuple[str, ...]) -> int:
-    """What changes during a life, in one byte: the state in its lower half, a bit for each known way above."""
+    """Pack what changes under a boot id into one byte: the state in its lower half, a bit per known method above."""
     return _STATE_CODES[state] | sum(_METHOD_BITS.get(way, 0) for way in set(ways))
 
 
 def _unpack_state(word: int) -> tuple[NodeState, tuple[str, ...]]:
-    """Raises Unusable for a state that only another version has."""
+    """Unpack the byte of `_pack_state`. Raises UnusableUpdate for a state that only another version has."""
     order_index = word & 0x0F
     if order_index >= len(_STATES):
         raise UnusableUpdate(f"state {order_index}")
@@ -283,7 +290,7 @@ def write_left(boot_id: bytes, incarnation: int) -> bytes:
 
 
 def write_load(boot_id: bytes, version: int, load: Load) -> bytes:
-    """One load, to be put together by `write_loads`; figures beyond the format's range are its largest."""
+    """Write one load, for `write_loads`; figures beyond the format's range become its largest."""
     return _LOAD.pack(
         boot_id,
         version & 0xFFFFFFFF,
@@ -296,7 +303,7 @@ def write_load(boot_id: bytes, version: int, load: Load) -> bytes:
 
 
 def _clamped(figure: float, most: int) -> int:
-    """The nearest whole number of the format; 0 for what is no number (the order of arguments says so)."""
+    """Return the nearest whole number of the format; 0 for a NaN (hence the order of arguments)."""
     return round(min(most, max(0, figure)))
 
 
@@ -313,35 +320,35 @@ def _frame(kind: int, content: bytes) -> bytes:
 
 
 def read_updates(content: bytes, at: int) -> Iterator[Update]:
-    """The rumours from byte `at` on, unknown ones left out. Raises ValueError."""
+    """Read the updates from byte `at` on, without unknown ones. Raises ValueError."""
     end = len(content)
     while at < end:
         if at + UPDATE_HEADER_BYTES > end:
-            raise ValueError("a rumour without its length")
+            raise ValueError("an update without its length")
         kind, length = _UPDATE_HEADER.unpack_from(content, at)
         at += UPDATE_HEADER_BYTES
         if at + length > end:
-            raise ValueError("a rumour longer than its message")
+            raise ValueError("an update longer than its message")
         read = _READERS.get(kind)
         if read is not None:
             try:
                 update = read(content[at : at + length])
                 _check(update)
             except UnusableUpdate:
-                pass  # the next rumour may well be of use
+                pass  # the next update may be usable
             except (struct.error, IndexError) as error:
-                raise ValueError(f"rumour {kind}: {error}") from error
+                raise ValueError(f"update {kind}: {error}") from error
             else:
                 yield update
         at += length
 
 
 class UnusableUpdate(Exception):
-    """A rumour of the right form that says what cannot be."""
+    """An update of the right form whose content cannot be."""
 
 
 def _check(update: Update) -> None:
-    """Raises Unusable."""
+    """Raise UnusableUpdate for an update whose content cannot be."""
     try:
         match update:
             case Intro(_, status):
@@ -369,7 +376,7 @@ def _read_intro(content: bytes) -> Intro:
 
 
 def _text(content: bytes) -> str:
-    """Raises Unusable."""
+    """Decode a text. Raises UnusableUpdate."""
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -387,7 +394,7 @@ def _read_suspect(content: bytes) -> Suspect:
     boot_ids = [content[at : at + BOOT_ID_BYTES] for at in range(_STATE.size, len(content), BOOT_ID_BYTES)]
     suspectors = frozenset(boot_id for boot_id in boot_ids[:MAX_SUSPECTORS] if len(boot_id) == BOOT_ID_BYTES)
     if not suspectors:
-        raise ValueError("a suspicion that is nobody's")
+        raise ValueError("a suspicion without suspectors")
     return Suspect(boot_id, incarnation, state, suspectors, ways)
 
 
@@ -410,11 +417,11 @@ def _read_loads(content: bytes) -> Loads:
 
 
 PackedLoad = tuple[bytes, int, int, int, int, int, int]
-"""Life, version, and what `load_of` makes a Load of."""
+"""Boot id, version, and the figures of which `load_of` makes a Load."""
 
 
 def read_loads(packed: bytes) -> Iterator[PackedLoad]:
-    """The loads in a rumour, in their order, LOAD_BYTES each; most are no news, so no more is made of them here."""
+    """Unpack the loads of an update, in order; most are not new, so no Load is made of them here."""
     return _LOAD.iter_unpack(packed)
 
 

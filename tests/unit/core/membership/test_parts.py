@@ -246,5 +246,5 @@ def test_who_has_left_says_nothing_more() -> None:
 
 @pytest.mark.parametrize("bad", [b"", bytes(6), b"seven77"])
 def test_a_life_is_six_bytes_and_not_nobody_s(bad: bytes) -> None:
-    with pytest.raises(ValueError, match="life"):
+    with pytest.raises(ValueError, match="boot id"):
         LocalNode(status_of(1, 1), bad, BroadcastQueue())

@@ -75,5 +75,5 @@ def test_a_refusal_is_read_as_it_was_written_and_a_short_one_is_none() -> None:
     assert list(read_updates(written, 0)) == [Refusal(CONTENT, 600)]
     assert list(read_updates(write_refusal(CONTENT, 1e9), 0)) == [Refusal(CONTENT, 0xFFFF)]
     short = written[:1] + (3).to_bytes(2) + b"abc"
-    with pytest.raises(ValueError, match="rumour 7"):
+    with pytest.raises(ValueError, match="update 7"):
         list(read_updates(short, 0))
