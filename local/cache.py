@@ -27,7 +27,7 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "synkti"
 
 
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
+def build_once(name: str, make: Callable[[Path], None]) -> Path:
     """The folder `name` of the cache; `make` fills it where it is not whole yet."""
     folder = cache_dir() / name
     if (folder / _MARKER).exists():

@@ -16,17 +16,17 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Answer:
+class Output:
     """What a client got, or should have got: token ids, and the text."""
 
-    ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
     text: str
 
     @property
-    def chain(self) -> str:
+    def hash_chain(self) -> str:
         """The head of the SHA-256 chain: each link takes the one before and the next token; the last one the text."""
         head = b""
-        for token in self.ids:
+        for token in self.token_ids:
             head = hashlib.sha256(head + token.to_bytes(8, "big")).digest()
         return hashlib.sha256(head + self.text.encode()).hexdigest()
 
@@ -36,9 +36,9 @@ class StreamOutcome:
     """One stream. kind: of the interruption that it met; pause_ms: None where it did not lose its engine."""
 
     name: str
-    reference: Answer
-    delivered: Answer
-    kind: str | None = None
+    reference: Output
+    delivered: Output
+    fault_kind: str | None = None
     pause_ms: float | None = None
     error: str | None = None
 
@@ -48,23 +48,23 @@ class StreamOutcome:
         return self.pause_ms is not None
 
     @property
-    def lost(self) -> int:
-        return self._differences()[0]
+    def lost_tokens(self) -> int:
+        return self._count_differences()[0]
 
     @property
-    def duplicated(self) -> int:
+    def duplicated_tokens(self) -> int:
         """Tokens that were delivered and have no place in the reference."""
-        return self._differences()[1]
+        return self._count_differences()[1]
 
     @property
     def verified(self) -> bool:
-        return self.delivered.chain == self.reference.chain
+        return self.delivered.hash_chain == self.reference.hash_chain
 
-    def _differences(self) -> tuple[int, int]:
-        if self.delivered.ids == self.reference.ids:
+    def _count_differences(self) -> tuple[int, int]:
+        if self.delivered.token_ids == self.reference.token_ids:
             return 0, 0
         lost = duplicated = 0
-        matcher = SequenceMatcher(None, self.reference.ids, self.delivered.ids, autojunk=False)
+        matcher = SequenceMatcher(None, self.reference.token_ids, self.delivered.token_ids, autojunk=False)
         for kind, a, b, c, d in matcher.get_opcodes():
             if kind != "equal":
                 lost += b - a
@@ -79,11 +79,13 @@ def quantile(values: Sequence[float], share: float) -> float | None:
     return round(sorted(values)[max(0, math.ceil(len(values) * share) - 1)], 1)
 
 
-def certificate(
+def build_certificate(
     engine: str, seed: int | None, interruptions: dict[str, int], streams: Sequence[StreamOutcome], duration_s: float
 ) -> dict[str, Any]:
     """The document. interruptions: a count by kind."""
-    kinds = sorted({stream.kind for stream in streams if stream.kind is not None and stream.pause_ms is not None})
+    kinds = sorted(
+        {stream.fault_kind for stream in streams if stream.fault_kind is not None and stream.pause_ms is not None}
+    )
     return {
         "engine": engine,
         "seed": seed,
@@ -91,24 +93,24 @@ def certificate(
         "streams": len(streams),
         "resumed": sum(stream.resumed for stream in streams),
         "tokens": {
-            "delivered": sum(len(stream.delivered.ids) for stream in streams),
-            "lost": sum(stream.lost for stream in streams),
-            "duplicated": sum(stream.duplicated for stream in streams),
+            "delivered": sum(len(stream.delivered.token_ids) for stream in streams),
+            "lost": sum(stream.lost_tokens for stream in streams),
+            "duplicated": sum(stream.duplicated_tokens for stream in streams),
         },
         "client_errors": sum(stream.error is not None for stream in streams),
         "chains_verified": sum(stream.verified for stream in streams),
-        "chains": {stream.name: stream.delivered.chain for stream in streams},
+        "chains": {stream.name: stream.delivered.hash_chain for stream in streams},
         "pause_ms": {**_pauses(streams, None), "by_kind": {kind: _pauses(streams, kind) for kind in kinds}},
         "duration_s": round(duration_s, 1),
     }
 
 
 def _pauses(streams: Sequence[StreamOutcome], kind: str | None) -> dict[str, float | None]:
-    pauses = [s.pause_ms for s in streams if s.pause_ms is not None and kind in (None, s.kind)]
+    pauses = [s.pause_ms for s in streams if s.pause_ms is not None and kind in (None, s.fault_kind)]
     return {f"p{percent}": quantile(pauses, percent / 100) for percent in (50, 95, 99)}
 
 
-def holds(document: dict[str, Any]) -> bool:
+def passed(document: dict[str, Any]) -> bool:
     """Whether the promise was kept: nothing lost, nothing twice, no error, every chain equal."""
     tokens = document["tokens"]
     bad = (tokens["lost"], tokens["duplicated"], document["client_errors"])

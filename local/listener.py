@@ -11,7 +11,7 @@ from typing import Any
 import httpx2 as httpx  # what the OpenAI SDK is built on
 import openai
 
-from local.certificate import Answer
+from local.certificate import Output
 from node_agent.contract.names import EVENT_IDS_HEADER, NODE_HEADER
 
 TIMEOUT_S = 120.0
@@ -19,15 +19,15 @@ _CONTINUED = re.compile(rb": synkti continued on \S+ after (\S+) on (\S+), pause
 
 
 @dataclass(frozen=True)
-class Question:
+class DemoRequest:
     """chat: a conversation of one message, or a plain prompt."""
 
     chat: bool
     text: str
     max_tokens: int
 
-    def limited(self, max_tokens: int) -> Question:
-        return Question(self.chat, self.text, max_tokens)
+    def limited(self, max_tokens: int) -> DemoRequest:
+        return DemoRequest(self.chat, self.text, max_tokens)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Continuation:
 
 
 @dataclass
-class Heard:
+class StreamResult:
     """What a client heard.
 
     node: whose engine began it, empty where none did; error: how it broke, if it did.
@@ -53,8 +53,8 @@ class Heard:
     error: str | None = None
 
     @property
-    def answer(self) -> Answer:
-        return Answer(tuple(self.ids), self.text)
+    def answer(self) -> Output:
+        return Output(tuple(self.ids), self.text)
 
     def continued_from(self, node: str) -> Continuation | None:
         """How the stream went on after it lost this node, None where it did not."""
@@ -106,24 +106,26 @@ class _TimedStream(httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
-async def listen(url: str, model: str, question: Question, heard_more: Callable[[Heard, str], None]) -> Heard:
+async def read_stream(
+    url: str, model: str, question: DemoRequest, heard_more: Callable[[StreamResult, str], None]
+) -> StreamResult:
     """Ask at `url` (a node's front door) and read to the end; `heard_more` gets each new piece of text."""
     seen: list[Continuation] = []
     http = httpx.AsyncClient(transport=_Stopwatch(seen), timeout=TIMEOUT_S)
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="local", max_retries=0, http_client=http) as client:
-        heard = Heard("", continuations=seen)
+        heard = StreamResult("", continuations=seen)
         try:
-            raw = await _ask(client, model, question)
+            raw = await _send_request(client, model, question)
             heard.node = raw.headers.get(NODE_HEADER, "")
             async for chunk in await raw.parse():
-                piece = _note(heard, chunk)
+                piece = _add_chunk(heard, chunk)
                 heard_more(heard, piece)
         except openai.APIError as error:
             heard.error = str(error)
     return heard
 
 
-async def _ask(client: openai.AsyncOpenAI, model: str, question: Question) -> Any:
+async def _send_request(client: openai.AsyncOpenAI, model: str, question: DemoRequest) -> Any:
     options: dict[str, Any] = {
         "model": model,
         "stream": True,
@@ -137,7 +139,7 @@ async def _ask(client: openai.AsyncOpenAI, model: str, question: Question) -> An
     return await client.completions.with_streaming_response.create(prompt=question.text, **options).__aenter__()
 
 
-def _note(heard: Heard, chunk: Any) -> str:
+def _add_chunk(heard: StreamResult, chunk: Any) -> str:
     """Add a chunk of either kind to the notes; the text in it."""
     piece = ""
     for choice in chunk.choices:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node_agent.contract.states import NodeState
-from node_agent.core.drain.planner import MARGIN_S, DrainPlanner, HandOff, Peer, ServedStream, going_pools
-from node_agent.core.routing.admission import Refused
-from node_agent.core.routing.router import MAX_WAITING, Request, Route
+from node_agent.core.drain.planner import MARGIN_S, DrainPlanner, HandOff, Peer, ServedStream, reclaimed_pools
+from node_agent.core.routing.admission import Rejection
+from node_agent.core.routing.router import MAX_WAITING, Route, RouteRequest
 from sim.engine import TIME_PER_TOKEN_S, Engine, Work
 from sim.entry import Entry
 from sim.figures import spread
@@ -114,8 +114,8 @@ class MassInterruption:
         self._ask(work, door, self.fleet.scheduler.now)
 
     def _ask(self, work: Work, door: Door, asked_at: float) -> None:
-        def answered(route: Route | Refused) -> None:
-            if isinstance(route, Refused):
+        def answered(route: Route | Rejection) -> None:
+            if isinstance(route, Rejection):
                 self.outcome.refused += 1
                 self.outcome.retry_after.append(route.retry_after_s)
             elif self._is_full(door, route):
@@ -123,13 +123,13 @@ class MassInterruption:
             else:
                 self._send(work, door, route, asked_at, set())
 
-        door.entry.ask(Request("llama", work.prefix), answered)
+        door.entry.ask(RouteRequest("llama", work.prefix), answered)
 
     def _is_full(self, door: Door, route: Route) -> bool:
         """Whether the engine node says no: the entry's word for its load was old. It knows better now."""
         name = route.node.instance_id
         engine = self.nodes[name].engine
-        door.entry.router.heard(name, engine.load)
+        door.entry.router.load_reported(name, engine.load)
         return len(engine.waiting) >= MAX_WAITING
 
     def _send(self, work: Work, door: Door, route: Route, since: float, tried: set[str]) -> None:
@@ -139,14 +139,14 @@ class MassInterruption:
             self._go_on(work, door, since, tried, None)
             return
         self._routed[id(work)] = door, route.node.instance_id
-        door.entry.router.opened(route.node.instance_id)
+        door.entry.router.request_started(route.node.instance_id)
         target.engine.submit(work)
         work.came_at = since
 
     def _is_there_no_more(self, work: Work) -> Door:
         """An engine has one less to do, and its entry knows: whose stream it is."""
         door, name = self._routed.pop(id(work))
-        door.entry.router.closed(name)
+        door.entry.router.request_ended(name)
         return door
 
     def _go_on(self, work: Work, door: Door, since: float, tried: set[str], to: str | None) -> None:
@@ -179,7 +179,7 @@ class MassInterruption:
                 if node.deadline is None:
                     self.outcome.backlogs.append(node.engine.queue_s)
         for door in self.doors:
-            door.entry.router.own_load.measured(door.node.engine.load)
+            door.entry.router.own_load.set(door.node.engine.load)
 
     def _notice(self, node: Node) -> None:
         node.deadline = self.fleet.scheduler.now + NOTICE_S
@@ -199,7 +199,7 @@ class MassInterruption:
         view = machine.view
         peers = [Peer(status, machine.members[status.instance_id].load) for status in view.serving]
         drainers = 1 + sum(status.state is NodeState.DRAINING for status in view.alive)
-        going = going_pools((s for s in view.alive if s.state is NodeState.AT_RISK), machine.status.pool)
+        going = reclaimed_pools((s for s in view.alive if s.state is NodeState.AT_RISK), machine.status.pool)
         planned = node.drain.plan(streams, peers, going, drainers, now, deadline)
         for hand_off in planned.due:
             self._hand_off(node, works[hand_off.key], hand_off)
@@ -207,7 +207,7 @@ class MassInterruption:
 
     def _hand_off(self, node: Node, work: Work, hand_off: HandOff) -> None:
         self.outcome.handed_off += 1
-        self.outcome.crowded += hand_off.crowded
+        self.outcome.crowded += hand_off.is_overflow
         node.engine.hand_off(work)
         self._go_on(work, self._is_there_no_more(work), self.fleet.scheduler.now, {node.host.instance_id}, hand_off.to)
 

@@ -67,7 +67,7 @@ class Host:
         self._watch = watch
         self._held_back: deque[bytes] = deque()
         self._held_bytes = 0
-        self.address = status.peer
+        self.address = status.peer_address
         self.side = 0
         self.is_up = True
         self.listens = True

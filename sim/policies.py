@@ -10,8 +10,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from node_agent.core.routing.admission import Refused
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.admission import Rejection
+from node_agent.core.routing.router import Route, RouteRequest
 from sim.engine import Engine, Work
 from sim.entry import Entry, Policy
 from sim.figures import spread
@@ -84,7 +84,7 @@ class Bench:
         for entry in self.entries:
             load = self.engines[entry.host.instance_id].load
             entry.host.measured(load)
-            entry.router.own_load.measured(load)
+            entry.router.own_load.set(load)
 
     def _arrive(self) -> None:
         self.fleet.scheduler.after(self._random.expovariate(self._rate), self._arrive)
@@ -117,22 +117,22 @@ class Bench:
         entry = self._random.choice(self.entries)
         asked_at = self.fleet.scheduler.now
 
-        def answered(route: Route | Refused) -> None:
+        def answered(route: Route | Rejection) -> None:
             if isinstance(route, Route):
                 name = route.node.instance_id
-                entry.router.opened(name)
+                entry.router.request_started(name)
                 ended = work.ended
 
                 def closed(done: Work) -> None:
-                    entry.router.closed(name)
-                    entry.router.heard(name, self.engines[name].load)
+                    entry.router.request_ended(name)
+                    entry.router.load_reported(name, self.engines[name].load)
                     ended(done)
 
                 work.ended = closed
                 self.engines[name].submit(work)
                 work.came_at = asked_at
 
-        entry.ask(Request("llama", work.prefix if talk is not None or not self._chat else None), answered)
+        entry.ask(RouteRequest("llama", work.prefix if talk is not None or not self._chat else None), answered)
 
     def _begun(self, work: Work) -> None:
         self.first_tokens.append(self.fleet.scheduler.now - work.came_at)

@@ -8,7 +8,7 @@ from typing import Any
 
 from node_agent.contract.states import NodeState
 from node_agent.core.node.status import Liveness
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.router import Route, RouteRequest
 from sim.entry import Entry
 from sim.figures import spread
 from sim.fleet import Fleet
@@ -91,7 +91,7 @@ class RouteCheck:
     def _route(self) -> None:
         for entry in self._entries:
             for _ in range(round(ROUTES_PER_S / 10)):
-                route = entry.route(Request("llama", self._random.getrandbits(64)))
+                route = entry.route(RouteRequest("llama", self._random.getrandbits(64)))
                 if isinstance(route, Route):
                     target = self._fleet.hosts[route.node.instance_id]
                     self.routes += 1

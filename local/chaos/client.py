@@ -10,8 +10,8 @@ from typing import Any
 
 import openai
 
-from local.certificate import Answer
-from local.chaos.event_notes import EventNotes
+from local.certificate import Output
+from local.chaos.event_notes import EventCollector
 from local.chaos.workload import WorkloadRequest
 from node_agent.contract.names import EVENT_IDS_HEADER
 from synkti_client import httpx
@@ -21,7 +21,7 @@ _TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True)
-class Pause:
+class Continuation:
     """A stream went on: whom it lost, why, and how long the client had nothing."""
 
     lost: str
@@ -30,21 +30,21 @@ class Pause:
 
 
 @dataclass
-class Heard:
+class RequestResult:
     """What came. answers: one for each choice; ids are those told, none where the question did not ask for them."""
 
-    question: WorkloadRequest
-    answers: list[Answer]
+    request: WorkloadRequest
+    outputs: list[Output]
     finish_reasons: list[str]
-    pauses: list[Pause] = field(default_factory=list)
+    continuations: list[Continuation] = field(default_factory=list)
     error: str | None = None
-    odd: str | None = None
+    inconsistency: str | None = None
 
 
 class Stopwatch(httpx.AsyncBaseTransport):
     """A transport with an eye on the clock: where a stream went on, the time since the bytes before."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, seen: list[Pause]) -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, seen: list[Continuation]) -> None:
         self._inner = inner
         self._seen = seen
 
@@ -58,7 +58,7 @@ class Stopwatch(httpx.AsyncBaseTransport):
 
 
 class _Timed(httpx.AsyncByteStream):
-    def __init__(self, inner: httpx.AsyncByteStream, seen: list[Pause]) -> None:
+    def __init__(self, inner: httpx.AsyncByteStream, seen: list[Continuation]) -> None:
         self._inner = inner
         self._seen = seen
 
@@ -68,7 +68,7 @@ class _Timed(httpx.AsyncByteStream):
             now = time.monotonic()
             for why, lost, at_entry_ms in _CONTINUED.findall(data):
                 ms = max((now - before) * 1000, float(at_entry_ms))
-                self._seen.append(Pause(lost.decode(), why.decode(), round(ms, 1)))
+                self._seen.append(Continuation(lost.decode(), why.decode(), round(ms, 1)))
             before = now
             yield data
 
@@ -76,79 +76,85 @@ class _Timed(httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
-async def ask(question: WorkloadRequest, model: str, base_url: str, transport: httpx.AsyncBaseTransport) -> Heard:
+async def send_request(
+    question: WorkloadRequest, model: str, base_url: str, transport: httpx.AsyncBaseTransport
+) -> RequestResult:
     """Never raises for what a client can see: that is the answer's `error`."""
-    heard = Heard(question, [], [])
-    http = httpx.AsyncClient(transport=Stopwatch(transport, heard.pauses), timeout=_TIMEOUT_S)
-    notes: EventNotes | _Notes
+    heard = RequestResult(question, [], [])
+    http = httpx.AsyncClient(transport=Stopwatch(transport, heard.continuations), timeout=_TIMEOUT_S)
+    notes: EventCollector | _ChunkCollector
     try:
-        if question.speaks_in_events:
-            notes = EventNotes(question)
-            await notes.hear(http, base_url, model)
+        if question.uses_named_events:
+            notes = EventCollector(question)
+            await notes.collect(http, base_url, model)
         else:
-            notes = _Notes(question)
-            await _hear(
+            notes = _ChunkCollector(question)
+            await _collect(
                 notes, openai.AsyncOpenAI(base_url=base_url, api_key="chaos", max_retries=0, http_client=http), model
             )
     except (openai.OpenAIError, httpx.HTTPError) as error:
         heard.error = f"{type(error).__name__}: {error} ({error.__cause__!r})"
-    heard.answers, heard.finish_reasons, heard.odd = notes.answers(), notes.finish_reasons, notes.odd()
+    heard.outputs, heard.finish_reasons, heard.inconsistency = (
+        notes.outputs(),
+        notes.finish_reasons,
+        notes.inconsistency(),
+    )
     return heard
 
 
-async def _hear(notes: _Notes, client: openai.AsyncOpenAI, model: str) -> None:
-    question = notes.question
+async def _collect(notes: _ChunkCollector, client: openai.AsyncOpenAI, model: str) -> None:
+    question = notes.request
     route: Any = client.chat.completions if question.chat else client.completions
-    answer = await route.create(**question.options(model))
+    answer = await route.create(**question.sdk_arguments(model))
     if not question.stream:
-        notes.take_whole(answer)
+        notes.add_body(answer)
         return
     async for chunk in answer:
-        notes.take(chunk)
+        notes.add_chunk(chunk)
 
 
-class _Notes:
+class _ChunkCollector:
     """What all chunks said, by choice."""
 
     def __init__(self, question: WorkloadRequest) -> None:
-        self.question = question
+        self.request = question
         self._text = [""] * question.choices
         self._ids: list[list[int]] = [[] for _ in range(question.choices)]
         self._logprobs = [0] * question.choices
         self._usage: Any = None
         self.finish_reasons: list[str] = []
 
-    def take(self, chunk: Any) -> None:
+    def add_chunk(self, chunk: Any) -> None:
         self._usage = chunk.usage or self._usage
         for choice in chunk.choices:
-            said = choice.delta.content if self.question.chat else choice.text
-            self._note(choice, said)
+            said = choice.delta.content if self.request.chat else choice.text
+            self._add_choice(choice, said)
 
-    def take_whole(self, answer: Any) -> None:
+    def add_body(self, answer: Any) -> None:
         self._usage = answer.usage
         for choice in answer.choices:
-            self._note(choice, choice.message.content if self.question.chat else choice.text)
+            self._add_choice(choice, choice.message.content if self.request.chat else choice.text)
 
-    def _note(self, choice: Any, said: str | None) -> None:
+    def _add_choice(self, choice: Any, said: str | None) -> None:
         self._text[choice.index] += said or ""
         self._ids[choice.index] += getattr(choice, "token_ids", None) or []
         if choice.logprobs is not None:
-            told = choice.logprobs.content if self.question.chat else choice.logprobs.tokens
+            told = choice.logprobs.content if self.request.chat else choice.logprobs.tokens
             self._logprobs[choice.index] += len(told or ())
         if choice.finish_reason:
             self.finish_reasons.append(choice.finish_reason)
 
-    def answers(self) -> list[Answer]:
-        return [Answer(tuple(ids), text) for ids, text in zip(self._ids, self._text, strict=True)]
+    def outputs(self) -> list[Output]:
+        return [Output(tuple(ids), text) for ids, text in zip(self._ids, self._text, strict=True)]
 
-    def odd(self) -> str | None:
+    def inconsistency(self) -> str | None:
         """What else is wrong: an end that is missing or doubled, logprobs or usage that do not add up."""
-        question = self.question
+        question = self.request
         if len(self.finish_reasons) != question.choices:
             return f"{len(self.finish_reasons)} ends of {question.choices} choices"
         if question.usage and question.stream and self._usage is None:
             return "no usage"
-        if question.ids and question.stream:
+        if question.returns_token_ids and question.stream:
             tokens = sum(map(len, self._ids))
             if self._usage is not None and self._usage.completion_tokens != tokens:
                 return f"usage of {self._usage.completion_tokens} tokens, {tokens} came"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-_BROUGHT = re.compile(
+_FETCHED = re.compile(
     r": its context: (?P<reason>.+); (?P<blocks>\d+) blocks came in [0-9.]+ s(?P<given_up>, given up)?$"
 )
 _REASONS = (
@@ -19,18 +19,18 @@ _REASONS = (
 _OTHER = "computed, for another reason"
 
 
-def told(logs: Path) -> str:
+def summary(logs: Path) -> str:
     """In a line: how many contexts came by which way, of how many blocks, and what was given up or not kept."""
-    ways, further = counted(logs)
+    ways, further = count(logs)
     parts = [f"{way}: {count}" for way, count in ways.most_common()]
     return ", ".join([*parts, *(f"{what}: {count}" for what, count in further.items())]) or "none"
 
 
-def counted(logs: Path) -> tuple[Counter[str], Counter[str]]:
+def count(logs: Path) -> tuple[Counter[str], Counter[str]]:
     """Contexts by the way that they came; and blocks that came, transfers given up, blocks refused, contexts left."""
     ways, further = Counter[str](), Counter[str]()
     for line in _lines(logs):
-        if (brought := _BROUGHT.search(line)) is not None:
+        if (brought := _FETCHED.search(line)) is not None:
             ways[next((name for name, reason in _REASONS if reason.match(brought["reason"])), _OTHER)] += 1
             further["blocks that came"] += int(brought["blocks"])
             further["given up"] += brought["given_up"] is not None

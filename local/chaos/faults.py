@@ -18,7 +18,7 @@ NOTICE_S = 9.0
 SHORT_NOTICE_S = 3.5
 TERM_GRACE_S = 8.0
 _REBALANCE_LEAD_S = 2.0
-_FROZEN_S = 6.0
+_PAUSED_S = 6.0
 _CUT_S = 5.0
 
 
@@ -49,17 +49,17 @@ async def kill(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     await asyncio.gather(*(asyncio.to_thread(machine.kill) for machine in machines if machine.running))
 
 
-async def freeze(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def pause(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """It stops, its sockets stay open, and it comes back only to be gone."""
     signal_all(machines[0].folder, signal.SIGSTOP)
-    await asyncio.sleep(_FROZEN_S)
+    await asyncio.sleep(_PAUSED_S)
     await kill(fleet, machines)
 
 
-async def freeze_and_thaw(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def pause_and_resume(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """It stops, and comes back as if nothing had been: an owner of streams that others own by now."""
     signal_all(machines[0].folder, signal.SIGSTOP)
-    await asyncio.sleep(_FROZEN_S)
+    await asyncio.sleep(_PAUSED_S)
     signal_all(machines[0].folder, signal.SIGCONT)
     await asyncio.sleep(1.0)
 
@@ -82,7 +82,7 @@ async def engine_term(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -
 async def engine_stop(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """A silent hang: the inter-token timeout's to find."""
     signal_engine(machines[0], signal.SIGSTOP)
-    await asyncio.sleep(_FROZEN_S)
+    await asyncio.sleep(_PAUSED_S)
     signal_engine(machines[0], signal.SIGKILL)
 
 

@@ -18,21 +18,21 @@ from local.errors import LocalRunError
 from local.faulty_agent import write_faults
 from node_agent.contract.names import ENGINE_PORT
 
-FEW_BLOCKS = ("--block-size", "32", "--num-gpu-blocks-override", "132")
+FEW_BLOCKS_ARGS = ("--block-size", "32", "--num-gpu-blocks-override", "132")
 """What a vLLM needs: its requests have to compete for blocks, 4,224 tokens in all."""
 
-STANDIN = ("--faults", "--on-text", f"{POISON}=dies", "--on-text", f"{BOOM}=error-500")
+FAKE_ENGINE_ARGS = ("--faults", "--on-text", f"{POISON}=dies", "--on-text", f"{BOOM}=error-500")
 """What a stand-in needs so that all of this can be done to it."""
 
-_FOR_S = 8.0
-_RESTARTED_WITHIN_S = 40.0
+_DURATION_S = 8.0
+_RESTART_TIMEOUT_S = 40.0
 """15 s until an engine that hangs is found, and what a busy machine adds to it, and to its start."""
 
 _PULSES = 40
 _STOPPED_S, _RUNNING_S = 0.15, 0.05
 _CROWD, _CROWD_TOKENS, _CROWDED_S = 8, 1_000, 20.0
 _SLOW = {"seconds_per_token": 1.5}
-_WELL = {"seconds_per_token": 0.01}
+_NORMAL = {"seconds_per_token": 0.01}
 _ERRORS = [{"kind": "status-500"}] * 6
 SKEWS_S = (60.0, -45.0, 3_600.0, -86_400.0)
 
@@ -40,9 +40,9 @@ SKEWS_S = (60.0, -45.0, 3_600.0, -86_400.0)
 async def skewed_clock(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """A node's wall clock jumps, and later jumps back."""
     folder = machines[0].folder
-    write_faults(folder, clock_s=fleet.turn("skew", SKEWS_S))
+    write_faults(folder, clock_s=fleet.next_option("skew", SKEWS_S))
     try:
-        await asyncio.sleep(_FOR_S)
+        await asyncio.sleep(_DURATION_S)
     finally:
         write_faults(folder)
 
@@ -52,7 +52,7 @@ async def dead_replica_link(fleet: ChaosFleet, machines: Sequence[EmulatedInstan
     folder = machines[0].folder
     write_faults(folder, close_links=1)
     try:
-        await asyncio.sleep(_FOR_S)
+        await asyncio.sleep(_DURATION_S)
     finally:
         write_faults(folder)
 
@@ -65,10 +65,10 @@ async def stuck_core(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) ->
     machine = machines[0]
     before = engine_group(machine)
     await _change_core(machine, {"wedged": True})
-    await fleet.until(
+    await fleet.wait_for(
         f"{machine.instance_id} ends an engine that hangs",
         lambda: not machine.running or engine_group(machine) != before,
-        _RESTARTED_WITHIN_S,
+        _RESTART_TIMEOUT_S,
     )
 
 
@@ -76,9 +76,9 @@ async def slow_engine(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -
     """An engine is slow for a while, and neither lost nor stuck."""
     await _change_core(machines[0], _SLOW)
     try:
-        await asyncio.sleep(_FOR_S)
+        await asyncio.sleep(_DURATION_S)
     finally:
-        await _change_core(machines[0], _WELL)
+        await _change_core(machines[0], _NORMAL)
 
 
 async def slowed_engine(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
@@ -95,8 +95,8 @@ async def slowed_engine(fleet: ChaosFleet, machines: Sequence[EmulatedInstance])
 
 async def preempted_streams(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """Half of an engine's streams have no blocks for a while; the others get their tokens."""
-    await _change_core(machines[0], {"preempt": {"seconds": _FOR_S, "share": 0.5}})
-    await asyncio.sleep(_FOR_S)
+    await _change_core(machines[0], {"preempt": {"seconds": _DURATION_S, "share": 0.5}})
+    await asyncio.sleep(_DURATION_S)
 
 
 async def crowded_engine(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
@@ -120,14 +120,14 @@ async def _read(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> None
 
 async def long_step(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """One step of an engine takes long: a neighbour's prefill."""
-    await _change_core(machines[0], {"step_s": _FOR_S})
-    await asyncio.sleep(_FOR_S)
+    await _change_core(machines[0], {"step_s": _DURATION_S})
+    await asyncio.sleep(_DURATION_S)
 
 
 async def engine_errors(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
     """An engine answers the next requests with 500; other engines answer them."""
     await _post(machines[0], "/standin/faults", _ERRORS)
-    await asyncio.sleep(_FOR_S)
+    await asyncio.sleep(_DURATION_S)
     await _post(machines[0], "/standin/faults", [])
 
 

@@ -23,15 +23,15 @@ from rich.console import Console
 
 from local import certificate as certificates
 from local.aws import EmbeddedAws
-from local.demo.context import Stage
-from local.demo.runner import NOTICE_LEAD_S, act
+from local.demo.context import DemoContext
+from local.demo.runner import NOTICE_LEAD_S, interrupt_stream
 from local.demo.screen import Screen
 from local.deploy import ROOT, deploy
-from local.ec2_emulator import Ec2Loop
+from local.ec2_emulator import Ec2Emulator
 from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
-from local.engines import MODEL, SIM, VLLM, prepared
+from local.engines import MODEL, SIM, VLLM, prepare_engine
 from local.errors import LocalRunError, UserActionRequired
-from local.listener import Question
+from local.listener import DemoRequest
 from local.process_cleanup import CleanupProcess, tail
 
 _MAX_TOKENS = 3000
@@ -61,14 +61,14 @@ def main() -> int:
     try:
         kept = asyncio.run(_interruptible(options, screen))
     except LocalRunError as error:
-        screen.say(str(error), style="bold red")
+        screen.log(str(error), style="bold red")
         return 2 if isinstance(error, UserActionRequired) else 1
     except (BotoCoreError, ClientError) as error:
         log = options.logs / "aws.log"
-        screen.say(f"the embedded AWS failed: {error}; its log, {log}, ends:\n{tail(log)}", style="bold red")
+        screen.log(f"the embedded AWS failed: {error}; its log, {log}, ends:\n{tail(log)}", style="bold red")
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        screen.say("stopped")
+        screen.log("stopped")
         return 130
     return 0 if kept else 1
 
@@ -90,44 +90,44 @@ async def _interruptible(options: Options, screen: Screen) -> bool:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     folder = options.out / "run" / secrets.token_hex(4)
-    undertaker = CleanupProcess(folder)
+    cleanup = CleanupProcess(folder)
     try:
-        return await _run(options, screen, folder, undertaker.scratch)
+        return await _run(options, screen, folder, cleanup.scratch)
     finally:
-        if not undertaker.finish():
-            screen.say("a process of this run would not end", style="bold red")
+        if not cleanup.finish():
+            screen.log("a process of this run would not end", style="bold red")
 
 
 async def _run(options: Options, screen: Screen, folder: Path, scratch: Path) -> bool:
     shutil.rmtree(options.logs, ignore_errors=True)
     network = free_network()
-    screen.headline("Synkti on one machine")
-    engine = await asyncio.to_thread(prepared, options.engine, screen.say)
-    screen.say(f"the engine: {engine.title}")
-    screen.say("the embedded AWS starts")
+    screen.heading("Synkti on one machine")
+    engine = await asyncio.to_thread(prepare_engine, options.engine, screen.log)
+    screen.log(f"the engine: {engine.title}")
+    screen.log("the embedded AWS starts")
     aws = EmbeddedAws(folder, options.logs)
     await asyncio.to_thread(aws.wait)
-    screen.say(f"cdk bootstrap, cdk deploy against {aws.endpoint}")
+    screen.log(f"cdk bootstrap, cdk deploy against {aws.endpoint}")
     deployed = await asyncio.to_thread(deploy, aws, folder)
-    screen.say("deployed: the stacks state, fleet and events")
+    screen.log("deployed: the stacks state, fleet and events")
     environ = {**aws.environ(), **engine.environ, "TMPDIR": str(scratch)}
     kind = InstanceTemplate(
         deployed.cluster, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", options.logs
     )
-    loop = Ec2Loop(aws, deployed.auto_scaling_group, kind, network, screen.say)
+    loop = Ec2Emulator(aws, deployed.auto_scaling_group, kind, network, screen.log)
     playing = asyncio.create_task(loop.run())
-    stage = Stage(
+    stage = DemoContext(
         aws, deployed, loop, screen, MODEL,
-        reference=engine.reference, size=_NODES, ready_within_s=engine.ready_within_s,
+        reference=engine.reference, fleet_size=_NODES, ready_timeout_s=engine.ready_timeout_s,
     )  # fmt: skip
-    telling = asyncio.create_task(_tell(stage, options))
+    telling = asyncio.create_task(_run_scenario(stage, options))
     try:
         done, _ = await asyncio.wait({playing, telling}, return_when=asyncio.FIRST_COMPLETED)
-        return await telling if telling in done else await _fail_of(playing)
+        return await telling if telling in done else await _raise_loop_error(playing)
     except asyncio.CancelledError:
-        if stage.kept is None:
+        if stage.passed is None:
             raise
-        return stage.kept  # the story was told; Ctrl-C is how staying up ends
+        return stage.passed  # the story was told; Ctrl-C is how staying up ends
     finally:
         for task in (playing, telling):
             task.cancel()
@@ -135,53 +135,55 @@ async def _run(options: Options, screen: Screen, folder: Path, scratch: Path) ->
         await stage.http.aclose()
 
 
-async def _fail_of(playing: asyncio.Task[None]) -> bool:
+async def _raise_loop_error(playing: asyncio.Task[None]) -> bool:
     await playing  # raises what stopped it
     raise LocalRunError("the loop that plays EC2 ended by itself")
 
 
-async def _tell(stage: Stage, options: Options) -> bool:
-    screen, loop = stage.screen, stage.loop
-    await stage.until_ready()
-    screen.nodes(await stage.nodes())
+async def _run_scenario(stage: DemoContext, options: Options) -> bool:
+    screen, loop = stage.screen, stage.emulator
+    await stage.wait_until_ready()
+    screen.node_table(await stage.nodes())
 
-    screen.headline("1  EC2 wants an instance back, with notice")
-    screen.say(f"(EC2 gives about 120 s; here {NOTICE_LEAD_S:.0f} s, so that the stream must be handed off)")
+    screen.heading("1  EC2 wants an instance back, with notice")
+    screen.log(f"(EC2 gives about 120 s; here {NOTICE_LEAD_S:.0f} s, so that the stream must be handed off)")
 
     async def notice(machine: EmulatedInstance) -> None:
         await loop.interrupt(machine, NOTICE_LEAD_S)
 
-    question = Question(True, "Tell me a long story.", _MAX_TOKENS)
-    notices = await act(stage, "chat through a notice", question, "notice", notice)
+    question = DemoRequest(True, "Tell me a long story.", _MAX_TOKENS)
+    notices = await interrupt_stream(stage, "chat through a notice", question, "notice", notice)
 
-    screen.headline("2  A node dies without a word")
-    screen.say("first the replacement joins")
-    await stage.until_ready()
+    screen.heading("2  A node dies without a word")
+    screen.log("first the replacement joins")
+    await stage.wait_until_ready()
 
     async def kill(machine: EmulatedInstance) -> None:
         await asyncio.to_thread(machine.kill)
 
-    question = Question(False, "It was a dark night", _MAX_TOKENS)
-    kills = await act(stage, "completion through a SIGKILL", question, "sigkill", kill)
+    question = DemoRequest(False, "It was a dark night", _MAX_TOKENS)
+    kills = await interrupt_stream(stage, "completion through a SIGKILL", question, "sigkill", kill)
 
-    screen.headline("3  The fleet is whole again")
-    await stage.until_ready()
-    screen.nodes(await stage.nodes())
-    stage.kept = _certify(stage, options, {"notice": notices, "sigkill": kills})
+    screen.heading("3  The fleet is whole again")
+    await stage.wait_until_ready()
+    screen.node_table(await stage.nodes())
+    stage.passed = _write_report(stage, options, {"notice": notices, "sigkill": kills})
     if options.stay:
-        await _stay(stage)
-    return stage.kept
+        await _wait_until_stopped(stage)
+    return stage.passed
 
 
-def _certify(stage: Stage, options: Options, interruptions: dict[str, int]) -> bool:
+def _write_report(stage: DemoContext, options: Options, interruptions: dict[str, int]) -> bool:
     screen = stage.screen
-    document = certificates.certificate(options.engine, None, interruptions, stage.accounts, stage.screen.elapsed_s)
+    document = certificates.build_certificate(
+        options.engine, None, interruptions, stage.outcomes, stage.screen.elapsed_s
+    )
     path = options.out / "certificate.json"
     path.write_text(certificates.to_json(document))
-    screen.headline(f"The continuity certificate ({os.path.relpath(path)})")
-    screen.document(certificates.to_json(document))
-    kept = certificates.holds(document)
-    screen.say(
+    screen.heading(f"The continuity certificate ({os.path.relpath(path)})")
+    screen.print_text(certificates.to_json(document))
+    kept = certificates.passed(document)
+    screen.log(
         f"{'kept' if kept else 'BROKEN'}: an interruption costs a client a pause, never a token "
         f"(first token after {stage.first_token_s or 0:.1f} s)",
         style="bold green" if kept else "bold red",
@@ -189,11 +191,13 @@ def _certify(stage: Stage, options: Options, interruptions: dict[str, int]) -> b
     return kept
 
 
-async def _stay(stage: Stage) -> None:
-    machine = stage.loop.machines[0]
-    stage.screen.headline(f"Up at {machine.url}/v1 until Ctrl-C; try it:")
+async def _wait_until_stopped(stage: DemoContext) -> None:
+    machine = stage.emulator.instances[0]
+    stage.screen.heading(f"Up at {machine.url}/v1 until Ctrl-C; try it:")
     body = f'{{"model": "{MODEL}", "stream": true, "messages": [{{"role": "user", "content": "hello"}}]}}'
-    stage.screen.document(f"curl -N {machine.url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'")
+    stage.screen.print_text(
+        f"curl -N {machine.url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
+    )
     await asyncio.Event().wait()
 
 

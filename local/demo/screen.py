@@ -28,15 +28,15 @@ class Screen:
     def elapsed_s(self) -> float:
         return time.monotonic() - self._began
 
-    def say(self, text: str, style: str = "") -> None:
+    def log(self, text: str, style: str = "") -> None:
         self._end_stream()
         self._console.print(f"[dim]{self.elapsed_s:6.1f} s[/dim]  {escape(text)}", style=style, highlight=False)
 
-    def headline(self, text: str) -> None:
+    def heading(self, text: str) -> None:
         self._end_stream()
         self._console.print(f"\n[bold]{escape(text)}[/bold]")
 
-    def stream(self, piece: str) -> None:
+    def write_stream(self, piece: str) -> None:
         """More of the text that a client reads, as it comes."""
         # Not through rich: it takes milliseconds for each piece, and this process times the pauses, too.
         out = self._console.file
@@ -51,7 +51,7 @@ class Screen:
             self._in_stream = False
             self._console.file.write(f"{_PLAIN if self._console.is_terminal else ''}\n")
 
-    def nodes(self, nodes: list[dict[str, Any]]) -> None:
+    def node_table(self, nodes: list[dict[str, Any]]) -> None:
         self._end_stream()
         table = Table("node", "state", "zone", "type", "front door", "at its engine", box=None, pad_edge=False)
         for node in sorted(nodes, key=lambda n: n["front"]):
@@ -73,6 +73,6 @@ class Screen:
             told = ", ".join(f"{key.removeprefix('Synkti')}={value}" for key, value in sorted(seen.items())) or "none"
             self._console.print(f"  {format_instant(at)[11:23]}  tags: {told}", highlight=False)
 
-    def document(self, text: str) -> None:
+    def print_text(self, text: str) -> None:
         self._end_stream()
         self._console.print(text, markup=False, soft_wrap=True)

@@ -25,53 +25,53 @@ from rich.console import Console
 
 import synkti_client
 from local.aws import EmbeddedAws
-from local.aws_gate import AwsGate
+from local.aws_gate import AwsFaultProxy
 from local.chaos import faults, network
 from local.chaos.fleet import ChaosFleet
 from local.demo.screen import Screen
 from local.deploy import ROOT
 from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
-from local.engines import MODEL, SIM, prepared, standin_command
+from local.engines import MODEL, SIM, fake_engine_command, prepare_engine
 from local.errors import LocalRunError
 from local.process_cleanup import CleanupProcess
-from local.soak.load import Load
-from local.soak.report import Verdict, picture, verdict
-from local.soak.samples import Sample, look
+from local.soak.load import LoadGenerator
+from local.soak.report import SoakReport, build_report, memory_chart
+from local.soak.samples import Sample, take_sample
 
 NODES = 3
-EVERY_S = 20.0
-_SAMPLE_EVERY_S = 5.0
-_REFRESH_S = 2.0
-_PACE_S = 1.0
+FAULT_INTERVAL_S = 20.0
+_SAMPLE_INTERVAL_S = 5.0
+_REFRESH_INTERVAL_S = 2.0
+_SECONDS_PER_TOKEN = 1.0
 """Per token, where all nodes have their share: an engine of one node makes a token for each of its streams a second."""
 
 CLUSTER = "soak"
-_STRIKES = {
+_FAULTS = {
     "sigkill": faults.kill,
     "engine-sigkill": faults.engine_kill,
     "notice": faults.notice,
     "engine-sigterm": faults.engine_term,
     "sigterm": faults.sigterm,
 }
-_ENGINES_ONLY = frozenset({"engine-sigkill", "engine-sigterm"})
+_ENGINE_FAULTS = frozenset({"engine-sigkill", "engine-sigterm"})
 
 
 @dataclass
-class Soak:
+class SoakRun:
     """spared: the node whose engine may be taken, but not itself, so that its memory can be watched to the end."""
 
     fleet: ChaosFleet
-    load: Load
+    load: LoadGenerator
     screen: Screen
-    began: float
-    spared: str
-    done: Counter[str] = field(default_factory=Counter)
+    started_at: float
+    watched_node: str
+    fault_counts: Counter[str] = field(default_factory=Counter)
     samples: list[Sample] = field(default_factory=list)
-    births: dict[str, float] = field(default_factory=dict)
+    first_seen_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def elapsed_s(self) -> float:
-        return time.monotonic() - self.began
+        return time.monotonic() - self.started_at
 
 
 def main() -> int:
@@ -84,10 +84,10 @@ def main() -> int:
     try:
         return 0 if asyncio.run(_interruptible(options, screen)) else 1
     except LocalRunError as error:
-        screen.say(str(error), style="bold red")
+        screen.log(str(error), style="bold red")
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        screen.say("stopped")
+        screen.log("stopped")
         return 130
 
 
@@ -109,35 +109,35 @@ async def _interruptible(options: argparse.Namespace, screen: Screen) -> bool:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     folder = options.out / "run" / secrets.token_hex(4)
-    undertaker = CleanupProcess(folder)
+    cleanup = CleanupProcess(folder)
     try:
-        return await _run(options, screen, folder, undertaker.scratch)
+        return await _run(options, screen, folder, cleanup.scratch)
     finally:
-        undertaker.finish()
+        cleanup.finish()
 
 
 async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratch: Path) -> bool:
     logs = options.out / "logs"
     shutil.rmtree(logs, ignore_errors=True)
-    engine = prepared(SIM, screen.say)
-    screen.headline(f"Soak: {options.streams} streams for {options.minutes:g} minutes, seed {options.seed}")
+    engine = prepare_engine(SIM, screen.log)
+    screen.heading(f"Soak: {options.streams} streams for {options.minutes:g} minutes, seed {options.seed}")
     aws = EmbeddedAws(folder, logs)
     await asyncio.to_thread(aws.wait)
-    gate = AwsGate(aws.endpoint)
+    gate = AwsFaultProxy(aws.endpoint)
     await gate.start()
     environ = {**aws.environ(), "TMPDIR": str(scratch), "SYNKTI_ENGINE_RESTARTS": "1000", "SYNKTI_TERM_GRACE_S": "8"}
-    per_request = _PACE_S * NODES / options.streams
-    command = standin_command("--seconds-per-request", f"{per_request:.6f}")
+    per_request = _SECONDS_PER_TOKEN * NODES / options.streams
+    command = fake_engine_command("--seconds-per-request", f"{per_request:.6f}")
     kind = InstanceTemplate(CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs)
     fleet = ChaosFleet(aws, gate, kind, free_network(), NODES)
     tending = asyncio.create_task(fleet.run())
-    soaking = asyncio.create_task(_soak(fleet, screen, options))
+    soaking = asyncio.create_task(_run_soak(fleet, screen, options))
     try:
         await asyncio.wait({tending, soaking}, return_when=asyncio.FIRST_COMPLETED)
         if not soaking.done():
             await tending
             raise LocalRunError("the fleet's loop ended by itself")
-        return _report(soaking.result(), options, screen)
+        return _write_report(soaking.result(), options, screen)
     finally:
         for task in (tending, soaking):
             task.cancel()
@@ -145,16 +145,16 @@ async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratc
         await gate.close()
 
 
-async def _soak(fleet: ChaosFleet, screen: Screen, options: argparse.Namespace) -> Soak:
-    await fleet.until("all nodes serve", lambda: len(fleet.calm) == NODES, 90.0)
-    transport = synkti_client.async_transport([machine.url for machine in fleet.machines])
-    spared = fleet.machines[0].instance_id
-    soak = Soak(fleet, Load(transport, options.seed), screen, time.monotonic(), spared)
+async def _run_soak(fleet: ChaosFleet, screen: Screen, options: argparse.Namespace) -> SoakRun:
+    await fleet.wait_for("all nodes serve", lambda: len(fleet.stable) == NODES, 90.0)
+    transport = synkti_client.async_transport([machine.url for machine in fleet.instances])
+    spared = fleet.instances[0].instance_id
+    soak = SoakRun(fleet, LoadGenerator(transport, options.seed), screen, time.monotonic(), spared)
     soak.load.start(options.streams, min(60.0, 20.0 * options.minutes))
-    beside = [asyncio.create_task(_sample(soak)), asyncio.create_task(_follow(transport))]
+    beside = [asyncio.create_task(_sample(soak)), asyncio.create_task(_refresh_nodes(transport))]
     try:
-        await _strike(soak, 60.0 * options.minutes)
-        screen.say("no more interruptions; the last answers come to their ends")
+        await _inject_faults(soak, 60.0 * options.minutes)
+        screen.log("no more interruptions; the last answers come to their ends")
         await soak.load.stop()
     finally:
         for task in beside:
@@ -163,60 +163,62 @@ async def _soak(fleet: ChaosFleet, screen: Screen, options: argparse.Namespace) 
     return soak
 
 
-async def _follow(transport: synkti_client.AsyncContinuousTransport) -> None:
+async def _refresh_nodes(transport: synkti_client.AsyncContinuousTransport) -> None:
     """The nodes that there are now: within minutes none of the first ones is left."""
     while True:
         await transport.refresh()
-        await asyncio.sleep(_REFRESH_S)
+        await asyncio.sleep(_REFRESH_INTERVAL_S)
 
 
-async def _sample(soak: Soak) -> None:
+async def _sample(soak: SoakRun) -> None:
     async with httpx.AsyncClient(timeout=5.0) as http:
         while True:
-            for machine in list(soak.fleet.machines):
-                born = soak.births.setdefault(machine.instance_id, soak.elapsed_s)
-                sample = await look(http, machine, soak.elapsed_s, soak.elapsed_s - born)
+            for machine in list(soak.fleet.instances):
+                born = soak.first_seen_s.setdefault(machine.instance_id, soak.elapsed_s)
+                sample = await take_sample(http, machine, soak.elapsed_s, soak.elapsed_s - born)
                 if sample is not None:
                     soak.samples.append(sample)
-            await asyncio.sleep(_SAMPLE_EVERY_S)
+            await asyncio.sleep(_SAMPLE_INTERVAL_S)
 
 
-async def _strike(soak: Soak, for_s: float) -> None:
+async def _inject_faults(soak: SoakRun, for_s: float) -> None:
     """Interruptions of all kinds in turn, EVERY_S apart; a node that is gone is replaced before the next goes."""
     number = 0
-    while (due_s := EVERY_S * (number + 1)) < for_s:
+    while (due_s := FAULT_INTERVAL_S * (number + 1)) < for_s:
         await asyncio.sleep(max(0.0, due_s - soak.elapsed_s))
-        await soak.fleet.until("all nodes serve", lambda: len(soak.fleet.calm) == NODES, 90.0)
-        name = list(_STRIKES)[number % len(_STRIKES)]
+        await soak.fleet.wait_for("all nodes serve", lambda: len(soak.fleet.stable) == NODES, 90.0)
+        name = list(_FAULTS)[number % len(_FAULTS)]
         number += 1
-        machine = _victim(soak, name, number)
-        soak.fleet.struck.add(machine.instance_id)
-        soak.done[name] += 1
-        tally = soak.load.tally
-        soak.screen.say(f"{name}; {tally.under_way} streams under way, {tally.answers} whole, {len(tally.wrong)} wrong")
-        await _STRIKES[name](soak.fleet, [machine])
-        soak.fleet.struck.discard(machine.instance_id)
+        machine = _target(soak, name, number)
+        soak.fleet.under_fault.add(machine.instance_id)
+        soak.fault_counts[name] += 1
+        tally = soak.load.totals
+        soak.screen.log(
+            f"{name}; {tally.active} streams under way, {tally.completed} whole, {len(tally.failures)} wrong"
+        )
+        await _FAULTS[name](soak.fleet, [machine])
+        soak.fleet.under_fault.discard(machine.instance_id)
 
 
-def _victim(soak: Soak, name: str, number: int) -> EmulatedInstance:
-    nodes: Sequence[EmulatedInstance] = soak.fleet.machines
-    if name not in _ENGINES_ONLY:
-        nodes = [machine for machine in nodes if machine.instance_id != soak.spared]
+def _target(soak: SoakRun, name: str, number: int) -> EmulatedInstance:
+    nodes: Sequence[EmulatedInstance] = soak.fleet.instances
+    if name not in _ENGINE_FAULTS:
+        nodes = [machine for machine in nodes if machine.instance_id != soak.watched_node]
     return nodes[number % len(nodes)]
 
 
-def _report(soak: Soak, options: argparse.Namespace, screen: Screen) -> bool:
-    found: Verdict = verdict(soak.samples, soak.spared, soak.load.tally, dict(soak.done))
+def _write_report(soak: SoakRun, options: argparse.Namespace, screen: Screen) -> bool:
+    found: SoakReport = build_report(soak.samples, soak.watched_node, soak.load.totals, dict(soak.fault_counts))
     document = {**asdict(found), "streams": options.streams, "minutes": options.minutes, "seed": options.seed}
     (options.out / "soak.json").write_text(json.dumps(document, indent=2) + "\n")
     (options.out / "samples.json").write_text(json.dumps([asdict(sample) for sample in soak.samples]))
-    (options.out / "soak.svg").write_text(picture(soak.samples, soak.spared))
-    screen.document(json.dumps(document, indent=2))
-    for reason in soak.load.tally.wrong[:20]:
-        screen.say(reason, style="red")
+    (options.out / "soak.svg").write_text(memory_chart(soak.samples, soak.watched_node))
+    screen.print_text(json.dumps(document, indent=2))
+    for reason in soak.load.totals.failures[:20]:
+        screen.log(reason, style="red")
     for fault in found.faults:
-        screen.say(fault, style="bold red")
-    screen.say("nothing lost, nothing leaked" if not found.faults else "NOT HELD", style="bold")
+        screen.log(fault, style="bold red")
+    screen.log("nothing lost, nothing leaked" if not found.faults else "NOT HELD", style="bold")
     return not found.faults
 
 

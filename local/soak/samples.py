@@ -1,5 +1,5 @@
 """What nodes look like from outside while they are soaked: memory, descriptors, how late their loops are. Pure but
-for `look`, which reads /proc and a node's metrics."""
+for `take_sample`, which reads /proc and a node's metrics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Sample:
     lags: Mapping[float, int]
 
 
-async def look(http: httpx.AsyncClient, machine: EmulatedInstance, at: float, age_s: float) -> Sample | None:
+async def take_sample(http: httpx.AsyncClient, machine: EmulatedInstance, at: float, age_s: float) -> Sample | None:
     """None where the node has no process any more, or does not answer."""
     with contextlib.suppress(OSError, httpx.HTTPError, ValueError, IndexError):
         proc = Path(f"/proc/{machine.agent.pid}")
@@ -60,7 +60,7 @@ def lag_quantile(samples: Sequence[Sample], share: float) -> float:
     return math.inf
 
 
-def growth(samples: Sequence[Sample], least_age_s: float) -> float:
+def memory_growth(samples: Sequence[Sample], least_age_s: float) -> float:
     """How much more memory nodes have in the last third of their lives than in the one before, as a ratio.
 
     Of nodes that lived on for a while, and counting from `least_age_s` on: a node that has just begun grows. Medians,

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from local.cache import made_once
+from local.cache import build_once
 from local.engine_env import engine_environ
 from local.errors import LocalRunError
 
@@ -35,4 +35,4 @@ def ensure_model(environment: Path, tell: Callable[[str], None]) -> Path:
             last = (said if isinstance(said, str) else said.decode(errors="replace")).strip().splitlines()[-1:]
             raise LocalRunError(f"tiny model: it could not be made ({' '.join(last) or error})") from error
 
-    return made_once(f"model-{digest}", make)
+    return build_once(f"model-{digest}", make)

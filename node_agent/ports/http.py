@@ -25,20 +25,21 @@ class ExchangeLost(TransientError):
 
 
 class Response(Protocol):
-    """A request that was sent, and the response to it as it arrives. Always `close()` it.
+    """A request that was sent, and its response as it arrives. Always `close()` it.
 
-    status, headers: known once `head` has returned; names of headers are in lower case. began_at, heard_at: loop time
-    of the first and of the last bytes, 0 before any; pieces: how many times some came, about once a token.
+    status, headers: known once `head` has returned; names of headers are in lower case.
+    first_read_at, last_read_at: loop time of the first and of the last bytes received, 0 before any.
+    reads: how many times bytes arrived, about once a token.
     """
 
     @property
-    def began_at(self) -> float: ...
+    def first_read_at(self) -> float: ...
 
     @property
-    def heard_at(self) -> float: ...
+    def last_read_at(self) -> float: ...
 
     @property
-    def pieces(self) -> int: ...
+    def reads(self) -> int: ...
 
     @property
     def status(self) -> int: ...
@@ -69,7 +70,7 @@ class Response(Protocol):
         """Take nothing more for now, or go on; a pause is no silence."""
         ...
 
-    def allow_silence(self, seconds: float) -> None:
+    def set_read_timeout(self, seconds: float) -> None:
         """From now on, a silence of `seconds` loses the exchange."""
         ...
 
@@ -87,7 +88,7 @@ class Response(Protocol):
 class Http(Protocol):
     """HTTP/1.1 requests to engines, peers and IMDS."""
 
-    def ask(
+    def request(
         self,
         address: Address,
         method: str,
@@ -95,16 +96,18 @@ class Http(Protocol):
         *,
         headers: Mapping[str, str],
         body: bytes = b"",
-        silence_s: float,
-        accept_s: float | None = None,
-        sign_s: float | None = None,
-        lost: Callable[[str], None] | None = None,
+        read_timeout_s: float,
+        accept_timeout_s: float | None = None,
+        keepalive_timeout_s: float | None = None,
+        on_lost: Callable[[str], None] | None = None,
     ) -> Response:
-        """Send a request. silence_s: how long the other side may send nothing, now and, until `allow_silence`, later.
+        """Send a request.
 
-        accept_s: how long until its first bytes, where it accepts requests at once (`ServerRequest.accept`); sign_s:
-        how long it may send nothing at all where it has said (SIGNS_HEADER of an interim answer) that it shows signs of
-        life; lost: hears why, once, where the exchange is lost.
+        read_timeout_s: how long the other side may send nothing; `set_read_timeout` changes it.
+        accept_timeout_s: how long until its first bytes, where it accepts requests at once (`ServerRequest.accept`).
+        keepalive_timeout_s: how long it may send nothing at all, once it has announced keep-alives (SIGNS_HEADER of an
+        interim response).
+        on_lost: receives the reason, once, where the exchange is lost.
         """
         ...
 
@@ -116,9 +119,9 @@ class Http(Protocol):
         *,
         headers: Mapping[str, str],
         body: bytes = b"",
-        silence_s: float,
+        read_timeout_s: float,
     ) -> Response:
-        """`ask`, and wait for the head. Raises ExchangeLost."""
+        """Send a request with `request`, and wait for the head. Raises ExchangeLost."""
         ...
 
 

@@ -133,7 +133,7 @@ class Stage:
         """The status of an answer, 0 where there is none."""
         with contextlib.suppress(ExchangeLost):
             response = await self.client.open(
-                Address(self.host, 8000), method, path, headers={}, body=body, silence_s=30.0
+                Address(self.host, 8000), method, path, headers={}, body=body, read_timeout_s=30.0
             )
             try:
                 await response.read_all(1024 * 1024)
@@ -148,7 +148,7 @@ class Stage:
         response = await self.client.open(
             Address(self.host, 8000), "POST", "/v1/completions",
             headers={"content-type": "application/json"}, body=json.dumps(asked | {"ignore_eos": True}).encode(),
-            silence_s=60.0,
+            read_timeout_s=60.0,
         )  # fmt: skip
         try:
             body = await response.read_all(1024 * 1024)

@@ -185,7 +185,9 @@ IMDS = st.lists(
 
 
 def _nodes(found: Any) -> bool:
-    return all(type(node) is TaggedNode and node_address(node.peer) and type(node.instance_id) is str for node in found)
+    return all(
+        type(node) is TaggedNode and node_address(node.peer_address) and type(node.instance_id) is str for node in found
+    )
 
 
 def _identity(found: Any) -> bool:

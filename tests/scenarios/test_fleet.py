@@ -42,7 +42,7 @@ def test_a_stream_outlives_its_engine(tmp_path: Path, kind: str, happening: str)
             await listen(heard, 40, lambda: HAPPENINGS[happening](engine))
         right = expected(kind, body)
         assert (heard.error, heard.done) == (None, True)
-        assert heard.ids == right.ids
+        assert heard.ids == right.token_ids
         assert heard.text == right.text
         assert heard.finish_reason == right.finish_reason
         metrics = (await fleet.http.get(f"{entry.url}/metrics")).text

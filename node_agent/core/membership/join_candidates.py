@@ -46,7 +46,7 @@ class JoinCandidates:
             if node.instance_id in table.by_id or node.instance_id in table.tombstones:
                 continue
             before = known.get(node.instance_id)
-            if before is not None and before.address == node.peer:
+            if before is not None and before.address == node.peer_address:
                 self._queue.append(before)
             elif len(self._queue) < self._capacity:
                 self._queue.append(JoinCandidate(node.instance_id, node.peer, now))

@@ -53,7 +53,7 @@ class LocalNode:
         All else of a status is fixed for a boot id: an Alive update carries no more, and a node that has applied it
         would not look at an introduction of the same incarnation.
         """
-        if self.has_left or (self.status.state, self.status.ways) == (state, ways):
+        if self.has_left or (self.status.state, self.status.continuation_methods) == (state, ways):
             return False
         self.status = replace(
             self.status, state=state, ways=ways, incarnation=self._next_incarnation(self.status.incarnation)

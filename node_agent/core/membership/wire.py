@@ -52,7 +52,7 @@ UPDATE_HEADER_BYTES = _UPDATE_HEADER.size
 _CLAIM = struct.Struct(">6sQ")
 _STATE = struct.Struct(">6sQB")
 _DEATH = struct.Struct(">6sQ6s")
-_REFUSED = struct.Struct(f">{CONTENT_BYTES}sH")
+_REFUSED = struct.Struct(f">{DIGEST_BYTES}sH")
 _LOAD = struct.Struct(">6sIHHBHH")
 LOAD_BYTES = _LOAD.size
 _STATES = tuple(NodeState)
@@ -245,8 +245,8 @@ def _check_incarnation(incarnation: int) -> None:
 def _texts(status: NodeStatus) -> dict[str, str]:
     return {
         "instance_id": status.instance_id,
-        "peer": status.peer,
-        "front": status.front,
+        "peer": status.peer_address,
+        "front": status.client_address,
         "zone": status.pool.zone,
         "instance_type": status.pool.instance_type,
         "model": status.model,

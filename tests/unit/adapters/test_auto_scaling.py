@@ -73,5 +73,5 @@ def test_any_other_refusal_is_a_failure(stub: tuple[Any, Stubber], code: str, me
 def test_a_node_in_memory_is_told_to_go_by_the_test() -> None:
     metadata = MemoryMetadata(Identity(NODE, "us-east-1a", "us-east-1", "g5.xlarge", "10.0.0.1"))
     assert asyncio.run(metadata.termination_requested()) is False
-    metadata.going = True
+    metadata.is_terminating = True
     assert asyncio.run(metadata.termination_requested()) is True

@@ -136,7 +136,9 @@ def test_an_introduction_that_claims_less_than_is_known_is_answered_with_what_is
     made = machine(2, 3)
     back = write_intro(boot_id(99), status_of(3, 10))
     (told,) = [
-        send for send in sends(made.handle(Received(0.1, gossip(2, 1, back)))) if send.to == status_of(3, 1).peer
+        send
+        for send in sends(made.handle(Received(0.1, gossip(2, 1, back))))
+        if send.to == status_of(3, 1).peer_address
     ]
     header, updates = read(told.data)
     assert (header.kind, header.receiver) == (MessageKind.JOIN, boot_id(99))
@@ -146,7 +148,7 @@ def test_an_introduction_that_claims_less_than_is_known_is_answered_with_what_is
 def test_a_newcomer_compares_tables_with_the_first_that_answers_it() -> None:
     made = machine()
     peer = status_of(2, 1_000)
-    (greeting,) = sends(made.handle(NodesDiscovered(0.0, [TaggedNode(peer.instance_id, peer.peer, None)])))
+    (greeting,) = sends(made.handle(NodesDiscovered(0.0, [TaggedNode(peer.instance_id, peer.peer_address, None)])))
     header, _ = read(greeting.data)
     ack = write_header(Header(MessageKind.ACK, boot_id(2), boot_id(1), 1, header.probe)) + write_intro(boot_id(2), peer)
     effects = made.handle(Received(0.1, MAC.append(ack)))

@@ -42,13 +42,13 @@ from node_agent.core.membership.wire import (
     write_refusal,
     write_suspect,
 )
-from node_agent.core.node.status import WAYS, Load, NodeStatus, Pool
+from node_agent.core.node.status import CONTINUATION_METHODS, Load, NodeStatus, Pool
 
 LIVES = st.binary(min_size=6, max_size=6)
 COUNTS = st.integers(0, 2**32 - 1)
 INCARNATIONS = st.integers(0, MAX_INCARNATION)
 STATES = st.sampled_from(NodeState)
-ABLE = st.sampled_from([(), WAYS[:1], WAYS[1:], WAYS])
+ABLE = st.sampled_from([(), CONTINUATION_METHODS[:1], CONTINUATION_METHODS[1:], CONTINUATION_METHODS])
 
 
 def texts(most: int) -> st.SearchStrategy[str]:
@@ -67,14 +67,14 @@ ADDRESSES = st.builds(
 STATUSES = st.builds(
     NodeStatus,
     instance_id=st.from_regex(r"i-[0-9a-f]{8,17}", fullmatch=True),
-    peer=ADDRESSES,
-    front=ADDRESSES | st.just(""),
+    peer_address=ADDRESSES,
+    client_address=ADDRESSES | st.just(""),
     state=STATES,
     pool=st.builds(Pool, texts(32), texts(32)),
     model=texts(128),
     incarnation=INCARNATIONS,
     version=texts(32),
-    ways=ABLE,
+    continuation_methods=ABLE,
 )
 LOADS = st.builds(
     Load,
@@ -190,16 +190,16 @@ def test_a_rumour_that_makes_no_sense_is_refused(update: bytes, why: str) -> Non
 LEFT = Left(b"sixsix", 7)
 PEER = NodeStatus("i-1", "10.0.0.1:8001", "10.0.0.1:8000", NodeState.READY, Pool("z", "t"), "m", 1)
 ODD = {
-    "no port": replace(PEER, peer="10.71.3.7"),
-    "a name": replace(PEER, peer="node-7.internal:8001"),
-    "IPv6": replace(PEER, peer="[::1]:8001"),
-    "a port of five": replace(PEER, peer="10.71.3.7:70000"),
-    "port 0": replace(PEER, peer="10.71.3.7:0"),
-    "other digits": replace(PEER, peer="10.71.3.7:\u0668\u0660"),
-    "nobody's": replace(PEER, peer="0.0.0.0:8001"),
-    "everybody's": replace(PEER, peer="255.255.255.255:8001"),
-    "the metadata service": replace(PEER, peer="169.254.169.254:80"),
-    "an odd front": replace(PEER, front="http://evil/"),
+    "no port": replace(PEER, peer_address="10.71.3.7"),
+    "a name": replace(PEER, peer_address="node-7.internal:8001"),
+    "IPv6": replace(PEER, peer_address="[::1]:8001"),
+    "a port of five": replace(PEER, peer_address="10.71.3.7:70000"),
+    "port 0": replace(PEER, peer_address="10.71.3.7:0"),
+    "other digits": replace(PEER, peer_address="10.71.3.7:\u0668\u0660"),
+    "nobody's": replace(PEER, peer_address="0.0.0.0:8001"),
+    "everybody's": replace(PEER, peer_address="255.255.255.255:8001"),
+    "the metadata service": replace(PEER, peer_address="169.254.169.254:80"),
+    "an odd front": replace(PEER, client_address="http://evil/"),
     "a line break": replace(PEER, instance_id="i-1\r\nx: y"),
     "no id": replace(PEER, instance_id=""),
     "a bell": replace(PEER, model="m\a"),
@@ -245,17 +245,21 @@ LONGEST = NodeStatus(
 )  # fmt: skip
 
 
-@given(st.sampled_from(list(NodeState)), st.sets(st.sampled_from(WAYS)))
+@given(st.sampled_from(list(NodeState)), st.sets(st.sampled_from(CONTINUATION_METHODS)))
 def test_what_changes_in_a_life_is_told_in_short_as_in_full(state: NodeState, ways: set[str]) -> None:
-    able = tuple(way for way in WAYS if way in ways)
-    told = write_intro(b"sixsix", replace(LONGEST, state=state, ways=able))
+    able = tuple(way for way in CONTINUATION_METHODS if way in ways)
+    told = write_intro(b"sixsix", replace(LONGEST, state=state, continuation_methods=able))
     told += write_alive(b"sixsix", 1, state, (*able, "of a version to come"))
     told += write_suspect(b"sixsix", 1, state, frozenset((b"aaaaaa",)), able)
     intro, alive, suspect = read_updates(told, 0)
     assert isinstance(intro, Intro)
     assert isinstance(alive, Alive)
     assert isinstance(suspect, Suspect)
-    assert (intro.status.state, intro.status.ways) == (alive.state, alive.ways) == (suspect.state, suspect.ways)
+    assert (
+        (intro.status.state, intro.status.continuation_methods)
+        == (alive.state, alive.ways)
+        == (suspect.state, suspect.ways)
+    )
     assert (alive.state, alive.ways) == (state, able)
 
 
@@ -270,6 +274,7 @@ def test_a_status_with_a_text_that_is_too_long_is_named(name: str) -> None:
     fields = dict.fromkeys(("instance_id", "peer", "front", "model", "version"), "x")
     pool = {"zone": "x", "instance_type": "x"}
     (pool if name in pool else fields)[name] = "x" * 200
+    fields |= {"peer_address": fields.pop("peer"), "client_address": fields.pop("front")}
     with pytest.raises(ValueError, match=name):
         check_status(replace(LONGEST, pool=Pool(**pool), **fields))  # type: ignore[arg-type] # texts, by their names
 
