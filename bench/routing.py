@@ -70,12 +70,12 @@ class Nodes:
         self.engines = dict(zip((host.instance_id for host in hosts), engines, strict=True))
         self.asked: Counter[str] = Counter()
         self.first_token_s: list[float] = []
-        self._agenda = fleet.agenda
-        self._entries = [Entry(fleet.agenda, host, f"{policy} {seed} {n}", policy) for n, host in enumerate(hosts)]
+        self._agenda = fleet.scheduler
+        self._entries = [Entry(fleet.scheduler, host, f"{policy} {seed} {n}", policy) for n, host in enumerate(hosts)]
         self._open: Counter[str] = Counter()
         self._salt = salt
         self.client = HttpClient()
-        fleet.agenda.every(EVERY_S, self._measure)
+        fleet.scheduler.every(EVERY_S, self._measure)
 
     async def keep_time(self) -> None:
         """Let the nodes live, until cancelled."""

@@ -51,7 +51,7 @@ from node_agent.core.common.backoff import Backoff
 from node_agent.core.common.request_auth import RequestVerifier
 from node_agent.core.http.body_budget import BodyBudget
 from node_agent.core.membership import Leaving, Membership
-from node_agent.core.membership.wire import LIFE_BYTES
+from node_agent.core.membership.wire import BOOT_ID_BYTES
 from node_agent.core.node.discovery_schedule import DiscoverySchedule
 from node_agent.core.node.lifecycle import (
     CloseClients,
@@ -275,7 +275,7 @@ class Agent:
         self.unexpected = Unexpected(metrics, time.monotonic)
         status = _first_status(settings, identity)
         machine = Membership(
-            status, secrets.token_bytes(LIFE_BYTES), outside.key, time.monotonic(), self._random.random
+            status, secrets.token_bytes(BOOT_ID_BYTES), outside.key, time.monotonic(), self._random.random
         )
         self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
         self._clock = clock = clock or SteadyClock()

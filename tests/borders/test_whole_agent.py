@@ -209,7 +209,7 @@ def test_whatever_comes_over_any_border_the_agent_serves_a_stream_afterwards(
             made.introduce(peer)
             for data in datagrams:
                 made.datagram(data)
-                made.datagram(MessageMac(KEY).close(data))
+                made.datagram(MessageMac(KEY).append(data))
             for data in knocks:
                 await knock(made.host, 8000, data)
                 await knock(made.host, 8001, data)

@@ -88,8 +88,8 @@ def _membership(data: bytes) -> object:
     """Sealed by who has the cluster's key: the worst that anybody can send."""
     status = NodeStatus("i-0", "10.0.0.1:1", "", NodeState.READY, Pool("z", "t"), "m", 1)
     machine = Membership(status, b"mylife", KEY, 0.0, lambda: 0.5)
-    machine.meet(b"peersl", NodeStatus("i-1", "10.0.0.2:1", "", NodeState.READY, Pool("z", "t"), "m", 1))
-    sealed = MessageMac(KEY).close(data)
+    machine.add_member(b"peersl", NodeStatus("i-1", "10.0.0.2:1", "", NodeState.READY, Pool("z", "t"), "m", 1))
+    sealed = MessageMac(KEY).append(data)
     for event in (Received(0.0, data), Received(0.0, sealed), SyncRequested(0.1, sealed), SyncReplied(0.2, sealed)):
         machine.handle(event)
     for second in range(1, 8):

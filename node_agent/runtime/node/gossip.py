@@ -74,7 +74,7 @@ class Gossip:
         self._metrics = metrics
         self._sooner = asyncio.Event()
         self._asked: set[asyncio.Task[None]] = set()
-        metrics.watch_members(lambda: machine.figures, lambda: len(machine.view.suspects))
+        metrics.watch_members(lambda: machine.stats, lambda: len(machine.view.suspects))
 
     def handle(self, event: Event) -> bytes | None:
         """Give the machine an event, and do what it wants; the answer to a Questioned."""

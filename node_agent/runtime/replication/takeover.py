@@ -97,7 +97,7 @@ class Takeovers:
             if found.expired:
                 message = f"Stream {event.stream} has expired: its journal is kept for {keeping.RETENTION_S:.0f} s."
                 raise RequestRejected(410, "stream_expired", message)
-            if not self._node.members.has_looked:
+            if not self._node.members.discovery_done:
                 raise JournalBehind("This node does not know the others yet; ask again, or another node.")
             if found.unanswered:
                 message = f"No node that answers has stream {event.stream}; {found.unanswered} nodes do not answer."
@@ -136,7 +136,7 @@ class Takeovers:
         near = await self._query_all(ranked[:RANKS], event, owner, here)
         if any(_covers(journal, event) for journal in near.journals):
             return near
-        known = dict([*members.unmet, *((node.instance_id, node.peer_address) for node in members.view.known)])
+        known = dict([*members.not_joined, *((node.instance_id, node.peer) for node in members.view.known)])
         asked = dict(ranked[:RANKS])
         others = [(name, address) for name, address in known.items() if name not in asked]
         far = await self._query_all(others, event, owner, None)
