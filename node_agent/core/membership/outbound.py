@@ -45,7 +45,7 @@ class LocalNode:
 
     @property
     def alive(self) -> bytes:
-        return write_alive(self.boot_id, self.status.incarnation, self.status.state, self.status.ways)
+        return write_alive(self.boot_id, self.status.incarnation, self.status.state, self.status.continuation_methods)
 
     def set_state(self, state: NodeState, ways: tuple[str, ...] = ()) -> bool:
         """Set the state and the continuation methods, and broadcast them. Return whether they changed.
@@ -56,7 +56,10 @@ class LocalNode:
         if self.has_left or (self.status.state, self.status.continuation_methods) == (state, ways):
             return False
         self.status = replace(
-            self.status, state=state, ways=ways, incarnation=self._next_incarnation(self.status.incarnation)
+            self.status,
+            state=state,
+            continuation_methods=ways,
+            incarnation=self._next_incarnation(self.status.incarnation),
         )
         self._broadcasts.add_alive(self.boot_id, self.status)
         return True

@@ -29,8 +29,8 @@ from typing import NamedTuple
 from node_agent.contract.addresses import read_node_address
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.suspicion import MAX_SUSPECTORS
-from node_agent.core.node.status import WAYS, Load, NodeStatus, Pool
-from node_agent.core.openai.request_digest import CONTENT_BYTES
+from node_agent.core.node.status import CONTINUATION_METHODS, Load, NodeStatus, Pool
+from node_agent.core.openai.request_digest import DIGEST_BYTES
 
 VERSION = 1
 MAX_INCARNATION = 2**53 - 1
@@ -57,7 +57,7 @@ _LOAD = struct.Struct(">6sIHHBHH")
 LOAD_BYTES = _LOAD.size
 _STATES = tuple(NodeState)
 _STATE_CODES = {state: order_index for order_index, state in enumerate(_STATES)}
-_METHOD_BITS = {way: 0x10 << order_index for order_index, way in enumerate(WAYS)}
+_METHOD_BITS = {way: 0x10 << order_index for order_index, way in enumerate(CONTINUATION_METHODS)}
 _PERSON = b"synkti-gossip-1"
 _TENTH_MS = 1e-4
 _PREFILL_UNIT = 10.0
@@ -207,7 +207,10 @@ def write_intro(boot_id: bytes, status: NodeStatus) -> bytes:
     """Write an introduction. Raises ValueError where a text is too long; `check_status` names it."""
     texts = [text.encode() for text in _texts(status).values()]
     packed = b"".join(bytes((len(text),)) + text for text in texts)
-    return _frame(_INTRO, _STATE.pack(boot_id, status.incarnation, _pack_state(status.state, status.ways)) + packed)
+    return _frame(
+        _INTRO,
+        _STATE.pack(boot_id, status.incarnation, _pack_state(status.state, status.continuation_methods)) + packed,
+    )
 
 
 def is_intro(update: bytes) -> bool:
@@ -231,9 +234,9 @@ def _check_peer(status: NodeStatus) -> None:
     check_status(status)
     if not all(text.isprintable() for text in _texts(status).values()):
         raise ValueError("a text with characters that cannot be printed")
-    if not _PRINTABLE.fullmatch(status.instance_id) or not _CLIENT_ADDRESS.fullmatch(status.front):
-        raise ValueError(f"instance {status.instance_id!r} at {status.front!r}")
-    read_node_address(status.peer)
+    if not _PRINTABLE.fullmatch(status.instance_id) or not _CLIENT_ADDRESS.fullmatch(status.client_address):
+        raise ValueError(f"instance {status.instance_id!r} at {status.client_address!r}")
+    read_node_address(status.peer_address)
     _check_incarnation(status.incarnation)
 
 
