@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import orjson
 
 from node_agent.contract.errors import RequestRejected
-from node_agent.core.common.packed_json import dumped
+from node_agent.core.common.packed_json import dump_compact
 from node_agent.core.journal.epochs import EpochRange, epoch_from_json
 from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 
@@ -27,7 +27,7 @@ class StreamHeader:
     durable: bool = True
 
     def to_bytes(self) -> bytes:
-        return dumped(
+        return dump_compact(
             {
                 "kind": self.generation.route.value,
                 "body": self.generation.original_body,

@@ -8,7 +8,7 @@ from typing import Any
 
 from node_agent.core.common.address import Address
 from node_agent.core.openai.model_cards import NO_CARDS, ModelCards, minimal_card, read_cards
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.ports import ExchangeLost, Http, Response
 from node_agent.runtime.engine.client import EngineClient
 from node_agent.runtime.node.context import NodeContext
@@ -44,7 +44,7 @@ class ModelList:
             await asyncio.sleep(_KNOWN_EVERY_S if self.own.cards else _UNKNOWN_EVERY_S)
 
     async def _look(self) -> None:
-        response = self._client.ask(self._engine, "GET", _TARGET, headers={}, silence_s=_SILENCE_S)
+        response = self._client.request(self._engine, "GET", _TARGET, headers={}, read_timeout_s=_SILENCE_S)
         self.own = await _cards(response) or self.own
         self._node.names = self.own.names
 
@@ -78,10 +78,12 @@ class ModelList:
 
     async def _ask_for(self, model: str) -> None:
         """The cards of a model at any node that serves it; those of before where it does not answer."""
-        route = self._node.route(Request(model))
+        route = self._node.route(RouteRequest(model))
         if not isinstance(route, Route):
             return
-        response = self._engines.ask(route.node, "GET", _TARGET, {}, b"", max_tokens=None, silence_s=_SILENCE_S)
+        response = self._engines.request(
+            route.node, "GET", _TARGET, {}, b"", max_tokens=None, silence_timeout_s=_SILENCE_S
+        )
         if (cards := await _cards(response)) is not None:
             self._others[model] = cards
             self._node.succeeded(route.node.instance_id)

@@ -37,7 +37,7 @@ from node_agent.core.openai.generation_request import (
 from node_agent.core.openai.request_body import Body, read_body
 from node_agent.core.replication.replicated_log import ReplicatedLog
 from node_agent.core.routing.affinity import session_key
-from node_agent.core.routing.router import Request
+from node_agent.core.routing.router import RouteRequest
 from node_agent.core.streams.factory import new_stream
 from node_agent.ports import ServerRequest
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
@@ -187,7 +187,7 @@ class ClientApi:
         request: ServerRequest,
         request_id: bytes,
         body: bytes,
-        wanted: Request,
+        wanted: RouteRequest,
         generation: GenerationRequest | None = None,
     ) -> int:
         route = await self._entrance.route(wanted, request)
@@ -208,8 +208,8 @@ class ClientApi:
         runs = (EpochRange(0, epoch),)
         opening = StreamHeader(generation, runs, request_id.decode("latin-1"), durable)
         machine = new_stream(generation, stream_id, runs)
-        ahead = ReplicatedLog(stream_id, epoch, opening.to_bytes(), log=machine.journal, client=request.address)
-        kept = self._keepers.begin(ahead, route.node.pool, durable=durable)
+        ahead = ReplicatedLog(stream_id, epoch, opening.to_bytes(), lines=machine.journal, client=request.address)
+        kept = self._keepers.open_stream(ahead, route.node.pool, durable=durable)
         request.forget_body()  # the journal's opening has it
         reply = SseResponse(request, stream_id, generation.route.value, stream_reader(request.headers))
         headers = _to_engine(request, request_id)
@@ -221,9 +221,9 @@ class ClientApi:
         if self._streams.is_full:
             return self._refuse(request)
         with self._counted_resume():
-            takeover = await self._takeovers.take(event)
-        takeover.ahead.client = request.address
-        kept = self._keepers.begin(takeover.ahead, None, durable=takeover.durable)
+            takeover = await self._takeovers.take_over(event)
+        takeover.log.client = request.address
+        kept = self._keepers.open_stream(takeover.log, None, durable=takeover.durable)
         if takeover.request_id and REQUEST_ID not in request.headers:
             request.add_headers([(REQUEST_ID, takeover.request_id.encode("latin-1", "replace"))])
         generation = takeover.machine.generation
@@ -262,16 +262,16 @@ class ClientApi:
         answer_error(request, 429, "too_many_streams", message, retry_after_s=1.0)
         return 429
 
-    async def _wanted(self, request: ServerRequest, model: str | None, key: int | None) -> Request:
+    async def _wanted(self, request: ServerRequest, model: str | None, key: int | None) -> RouteRequest:
         """What routing has to know. Raises RequestRejected."""
         model = await self._models.base_model(model)
         session = request.headers.get(SESSION_HEADER)
         if not session:
-            return Request(model, key)
+            return RouteRequest(model, key)
         if len(session) > _MAX_SESSION_BYTES:
             name = SESSION_HEADER.decode()
             raise RequestRejected(400, "invalid_request", f"{name} has {_MAX_SESSION_BYTES} characters at most.")
-        return Request(model, session_key(session.decode("latin-1")), by_session=True)
+        return RouteRequest(model, session_key(session.decode("latin-1")), by_session=True)
 
 
 def _to_engine(request: ServerRequest, request_id: bytes) -> dict[str, str]:

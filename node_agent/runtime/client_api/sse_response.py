@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from node_agent.contract.names import DURABILITY_HEADER, NODE_HEADER, NOT_DURABLE, ROUTE_HEADER, STREAM_HEADER
-from node_agent.core.failure.attempts import Answer
+from node_agent.core.failure.attempts import EngineResponse
 from node_agent.core.openai import sse
 from node_agent.core.openai.client_headers import StreamReader
 from node_agent.core.routing.router import Route
@@ -83,7 +83,7 @@ class SseResponse:
         self.request.end(last)
         return 200
 
-    def pass_on(self, answer: Answer) -> int:
+    def pass_on(self, answer: EngineResponse) -> int:
         """What an engine said of the request itself, in place of an answer; the status that the client saw.
 
         An error event comes as one, and its stream as vLLM ends it; a whole error comes as one where it still can.

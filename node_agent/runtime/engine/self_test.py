@@ -61,7 +61,7 @@ async def _ids(client: Http, engine: Address, body: dict[str, object]) -> Sequen
         "/v1/completions",
         headers={"content-type": "application/json"},
         body=orjson.dumps(body),
-        silence_s=_SILENCE_S,
+        read_timeout_s=_SILENCE_S,
     )
     try:
         answer = await exchange.read_all(_MAX_ANSWER_BYTES)

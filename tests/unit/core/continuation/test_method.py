@@ -9,7 +9,7 @@ import pytest
 
 from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.continuation.method import ContinuationMethod, choose_method
-from node_agent.core.node.status import WAYS
+from node_agent.core.node.status import CONTINUATION_METHODS
 from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 
 BOTH = ("resume", "forced")
@@ -86,4 +86,4 @@ def test_what_a_rewind_repeats_only_nearly_is_resumed_where_that_can_be_had(fiel
 
 
 def test_what_nodes_advertise_is_what_ways_are_called() -> None:
-    assert (ContinuationMethod.RESUME.value, ContinuationMethod.FORCED_DECODING.value) == WAYS
+    assert (ContinuationMethod.RESUME.value, ContinuationMethod.FORCED_DECODING.value) == CONTINUATION_METHODS
