@@ -74,7 +74,7 @@ def _close_links(faults: FaultFile) -> None:
     from node_agent.ports import AlternateProtocol  # noqa: PLC0415 # after the clock is skewed
     from node_agent.runtime.replication.server import ReplicationServer  # noqa: PLC0415
 
-    whole = ReplicationServer.other
+    whole = ReplicationServer.alternate_protocol
 
     def other(self: ReplicationServer) -> AlternateProtocol:
         real = whole(self)
@@ -84,7 +84,7 @@ def _close_links(faults: FaultFile) -> None:
 
         return AlternateProtocol(real.preface, take_over)
 
-    ReplicationServer.other = other  # type: ignore[method-assign] # what this module is for
+    ReplicationServer.alternate_protocol = other  # type: ignore[method-assign] # what this module is for
 
 
 def main() -> int:

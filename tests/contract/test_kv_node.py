@@ -88,7 +88,7 @@ async def _story(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
         assert path.read_bytes() == theirs.path(path.name).read_bytes()
     last = await contexts.bring(stream, node.instance_id)
     assert last is not None
-    assert (last.choice.way, last.choice.reason) == (ContextSource.RECOMPUTE, "nothing is missing")
+    assert (last.choice.source, last.choice.reason) == (ContextSource.RECOMPUTE, "nothing is missing")
 
 
 def _neighbour(node: LocalNode) -> NodeContext:

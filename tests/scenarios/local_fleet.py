@@ -78,7 +78,7 @@ class LocalNode:
         for door in self.agent.doors:
             door.abort()
         self.agent.journals.close()
-        self.agent.keepers.shut()
+        self.agent.keepers.close()
         if self.life is not None:
             self.life.cancel()
             await asyncio.wait({self.life})

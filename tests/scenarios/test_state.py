@@ -32,6 +32,7 @@ RIGHT = generate(fake_model.chat_prompt(QUESTION["messages"]), SamplingParams(TO
 async def ask_and_kill(fleet: LocalFleet, kills: int, **fields: Any) -> tuple[list[dict[str, Any]], bool]:
     """The chunks that the client had, and whether it saw [DONE]; engines die under it, one after another."""
     entry, chunks, done, parser, left = fleet.nodes[0], [], False, SseParser(), kills
+    killed: set[str] = set()
     url, headers = f"{entry.url}/v1/chat/completions", {EVENT_IDS_HEADER: "true"}
     async with fleet.http.stream("POST", url, json={**QUESTION, **fields}, headers=headers) as response:
         server = response.headers["x-synkti-node"]
@@ -42,8 +43,9 @@ async def ask_and_kill(fleet: LocalFleet, kills: int, **fields: Any) -> tuple[li
             for _, event in parser.feed(data):
                 done = done or event == b"[DONE]"
                 chunks += [] if event == b"[DONE]" else [json.loads(event)]
-            if left and len(chunks) > 30 * (kills - left + 1):
+            if left and len(chunks) > 30 * (kills - left + 1) and server not in killed:
                 left -= 1
+                killed.add(server)
                 fleet.by_id(server).kill_engine()
     return chunks, done
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from node_agent.core.engine.metrics import EngineMetrics, read_figures
+from node_agent.core.engine.metrics import EngineMetrics, parse_metrics
 from tests.engines import MODEL, fake_engine
 
 BODY = {"model": MODEL, "prompt": "hi", "max_tokens": 2000, "ignore_eos": True, "stream": True}
@@ -29,9 +29,9 @@ class Client:
         return await self.http.post(f"{self.url}/standin/core", json=wanted)
 
     async def figures(self) -> EngineMetrics:
-        figures = read_figures((await self.http.get(f"{self.url}/metrics")).content)
+        figures = parse_metrics((await self.http.get(f"{self.url}/metrics")).content)
         assert figures is not None
-        assert figures.explains
+        assert figures.can_explain_silence
         return figures
 
     @asynccontextmanager
@@ -88,7 +88,7 @@ def test_a_wedged_core_answers_health_and_makes_no_token_until_it_goes_on(tmp_pa
             assert len(came) <= count + 1
             await client.change(wedged=False)
             await until(lambda: _more_than(came, count + 5))
-            assert (await client.figures()).generated != before.generated
+            assert (await client.figures()).generated_tokens != before.generated_tokens
             asked.cancel()
 
     play(tmp_path, story)

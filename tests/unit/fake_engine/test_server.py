@@ -58,7 +58,7 @@ def test_sigterm_ends_a_plain_stream_with_done_as_if_it_were_whole(tmp_path: Pat
 
 
 def test_with_a_shutdown_timeout_streams_finish_and_new_requests_get_500(tmp_path: Path) -> None:
-    with fake_engine(tmp_path, "--shutdown-timeout", "20") as engine:
+    with fake_engine(tmp_path, "--shutdown-timeout", "120") as engine:
         body = {**BODIES[CHAT], "max_tokens": 250, "ignore_eos": True, "stream": True}
         lines, refused, health = [], 0, 0
         with httpx.stream("POST", engine.url + CHAT, json=body, timeout=20) as response:
@@ -66,8 +66,8 @@ def test_with_a_shutdown_timeout_streams_finish_and_new_requests_get_500(tmp_pat
                 lines.append(line)
                 if len(lines) == 20:
                     engine.terminate()
-                if len(lines) == 60:
-                    refused = httpx.post(engine.url + CHAT, json=BODIES[CHAT]).status_code
+                    while refused != 500:  # it takes a moment to see the signal
+                        refused = httpx.post(engine.url + CHAT, json=BODIES[CHAT]).status_code
                     health = httpx.get(f"{engine.url}/health").status_code
         assert engine.process.wait(10) == 0
     assert (refused, health) == (500, 200)
