@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from checks.assemblies import EVERYTHING, synthesize
-from local.cache import made_once, require_space
+from local.cache import build_once, require_space
 from local.errors import LocalRunError, UserActionRequired
 
 LOCK = Path(__file__).parent.parent / "requirements" / "checkov.txt"
@@ -91,7 +91,7 @@ def violations(found: Iterable[Finding], accepted: Mapping[str, str]) -> list[st
 def ensure_checkov() -> Path:
     """Return the environment's folder; create it if needed. Raises UserActionRequired."""
     digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
-    return made_once(f"checkov-{digest}-py{sys.version_info.major}.{sys.version_info.minor}", _install)
+    return build_once(f"checkov-{digest}-py{sys.version_info.major}.{sys.version_info.minor}", _install)
 
 
 def run(environment: Path) -> dict[str, Any]:

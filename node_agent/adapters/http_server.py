@@ -127,7 +127,7 @@ class HttpServer:
     def enter(self, connection: ServerConnection, address: str) -> ConnectionSlot:
         """A new connection, and what it may ask for."""
         self.connections.add(connection)
-        place = self._places.enter(address)
+        place = self._places.acquire(address)
         if place is ConnectionSlot.NONE:
             self.refused("too_many_connections")
         return place
@@ -136,13 +136,13 @@ class HttpServer:
         """A connection has ended."""
         if connection in self.connections:
             self.connections.remove(connection)
-            self._places.leave(address, connection.place)
+            self._places.release(address, connection.place)
 
     def holds(self, body: HeldBody, size: int) -> bool:
         """A body has grown to `size` bytes; whether there is room. Unfinished ones may have to go for it."""
         gone = self.bodies.grow(body, size, self.now)
         for victim in gone or ():
-            victim.give_up()
+            victim.abort()
         return gone is not None
 
     def refused(self, code: str) -> None:
@@ -161,14 +161,14 @@ class HttpServer:
     async def _look_first(self, request: ServerRequest) -> None:
         """Answer a request with a large body: not read as a document before it is known what that costs."""
         bounds, body = self.limits.document, request.body
-        if bounds is not None and not (_is_form(request) or bounds.surely_fits(body)):
+        if bounds is not None and not (_is_form(request) or bounds.passes_quick_check(body)):
             async with self._counting:
                 fits = await asyncio.to_thread(bounds.fits, body)
             if request.is_gone:
                 return
             if not fits:
-                message = f"The body has more than {bounds.values} values, {bounds.nested} lists and objects or"
-                message += f" {bounds.texts} texts; send less of it."
+                message = f"The body has more than {bounds.values} values, {bounds.containers} lists and objects or"
+                message += f" {bounds.strings} texts; send less of it."
                 self.refused("document_too_large")
                 request.respond(413, orjson.dumps(openai_error(413, "document_too_large", message)))
                 return

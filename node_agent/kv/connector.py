@@ -32,7 +32,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 )
 from vllm.logger import init_logger
 
-from node_agent.core.kv.blocks import HEADER_BYTES, fingerprint
+from node_agent.core.kv.blocks import HEADER_BYTES, engine_fingerprint
 from node_agent.kv.folder import BlockFolder
 from node_agent.kv.loader import Loader
 from node_agent.kv.pages import BlockCopier
@@ -77,7 +77,7 @@ def why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) ->
 def made_by(config: Any, kv_cache: Any, weights: str) -> bytes:
     """The fingerprint of this engine's blocks. weights: a digest of the model's."""
     model, group = config.model_config, kv_cache.kv_cache_groups[0]
-    return fingerprint(
+    return engine_fingerprint(
         {
             "format": FORMAT,
             "vllm": vllm.__version__.partition("+")[0],

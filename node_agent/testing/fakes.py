@@ -12,7 +12,7 @@ from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, RecordMissing, StreamRecord, TimelineStep, renewed
 from node_agent.contract.tags import DEADLINE_TAG, NODE_TAGS, NodeTags, decode_tags
-from node_agent.core.kv.index import Batch, Index, blocks_key, index_key, read_index
+from node_agent.core.kv.index import Batch, Index, blocks_key, index_key, parse_index
 from node_agent.core.node.discovery_schedule import PAGE_NODES
 from node_agent.core.node.status import TaggedNode
 from node_agent.ports import Identity
@@ -25,7 +25,7 @@ class MemoryMetadata:
         self._identity = identity
         self.notice: InterruptionNotice | None = None
         self.rebalance_at: float | None = None
-        self.going = False
+        self.is_terminating = False
 
     async def identity(self) -> Identity:
         return self._identity
@@ -36,8 +36,8 @@ class MemoryMetadata:
     async def rebalance(self) -> float | None:
         return self.rebalance_at
 
-    async def told_to_go(self) -> bool:
-        return self.going
+    async def termination_requested(self) -> bool:
+        return self.is_terminating
 
 
 class MemoryScalingGroup:
@@ -46,7 +46,7 @@ class MemoryScalingGroup:
     def __init__(self, waits_for: set[str]) -> None:
         self.waits_for = waits_for
 
-    async def let_go(self, instance_id: str) -> bool:
+    async def complete_termination(self, instance_id: str) -> bool:
         if instance_id not in self.waits_for:
             return False
         self.waits_for.remove(instance_id)
@@ -107,7 +107,7 @@ class MemoryRecords:
         forward = max(record.state, state, key=lambda s: s.rank)
         self.records[instance_id] = replace(record, state=forward, timeline=timeline, expires_at=renewed(step.at))
 
-    async def keep_drain(self, record: DrainRecord) -> None:
+    async def put_drain(self, record: DrainRecord) -> None:
         self.drains[record.instance_id, record.incarnation] = record
 
 
@@ -160,7 +160,7 @@ class MemoryBlockStore:
 
     async def index(self, fingerprint: bytes, stream: str) -> Index | None:
         told = self.objects.get(index_key(fingerprint, stream))
-        return None if told is None else read_index(told)
+        return None if told is None else parse_index(told)
 
     async def fetch(self, index: Index, batch: Batch) -> bytes:
         if index.object_key not in self.objects:
@@ -202,7 +202,7 @@ class MemoryRequest:
     address: str = "192.0.2.1"
     status: int = 0
     content_type: bytes = b""
-    told: dict[bytes, bytes] = field(default_factory=dict)
+    response_headers: dict[bytes, bytes] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
     accepted: list[dict[bytes, bytes]] = field(default_factory=list)
     is_ended: bool = False
@@ -226,13 +226,13 @@ class MemoryRequest:
     def when_congested(self, call: Callable[[bool], None]) -> None:
         self._congested = call
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """The client closes its connection."""
         self.is_gone = True
         if self._gone is not None:
             self._gone()
 
-    def lag(self, lags: bool) -> None:
+    def set_congested(self, lags: bool) -> None:
         """The client is slow, or is not any more."""
         self.is_congested = lags
         if self._congested is not None:
@@ -242,7 +242,7 @@ class MemoryRequest:
         self.body = b""
 
     def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        self.told |= dict(headers)
+        self.response_headers |= dict(headers)
 
     def accept(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
         if not self.status:
@@ -261,7 +261,11 @@ class MemoryRequest:
     def begin(self, status: int, content_type: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
         if self.status:
             raise RuntimeError("a request is answered once")
-        self.status, self.content_type, self.told = status, content_type, {**self.told, **dict(more)}
+        self.status, self.content_type, self.response_headers = (
+            status,
+            content_type,
+            {**self.response_headers, **dict(more)},
+        )
 
     def write(self, data: bytes) -> None:
         if data:

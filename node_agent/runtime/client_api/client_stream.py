@@ -22,14 +22,21 @@ from node_agent.core.continuation.timeouts import (
     inter_token_timeout_s,
     keepalive_interval_s,
 )
-from node_agent.core.failure.attempts import Answer, Attempts
-from node_agent.core.failure.attribution import By, Verdict, judge_answer, judge_event, judge_loss, read_body
-from node_agent.core.failure.report import read_death, read_loss
+from node_agent.core.failure.attempts import Attempts, EngineResponse
+from node_agent.core.failure.attribution import (
+    Origin,
+    Verdict,
+    classify_answer,
+    classify_body,
+    classify_event,
+    classify_loss,
+)
+from node_agent.core.failure.report import parse_death, parse_loss
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.openai import sse
-from node_agent.core.openai.request_digest import content_of
-from node_agent.core.replication.replicated_log import Closing
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.openai.request_digest import request_digest
+from node_agent.core.replication.replicated_log import CloseReason
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.factory import Machine
 from node_agent.core.streams.state import StreamState
 from node_agent.ports import ExchangeLost, Response
@@ -44,7 +51,7 @@ from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 WAIT_FOR_NODE_S = 15.0
 """How long a stream that began waits for any node to take it on, where none is ready."""
 
-_OVER = (StreamState.COMPLETE, StreamState.LOST, StreamState.BETWEEN)
+_OVER = (StreamState.COMPLETE, StreamState.LOST, StreamState.AWAITING_NEXT_REQUEST)
 _LOOK_EVERY_S = 0.1
 _SAME_AGAIN_AFTER_S = 0.5
 """Before a node is asked again that has lost this stream: where there is no other, it is not to be hurried."""
@@ -80,22 +87,22 @@ class ClientStream:
         machine: Machine,
         kept: ReplicatedStream,
         reply: SseResponse,
-        wanted: Request,
+        wanted: RouteRequest,
         replay: bytes = b"",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self.stream_id = kept.ahead.stream
+        self.stream_id = kept.log.stream
         self.machine = machine
         self.kept = kept
         self._node = node
         self._engines = engines
         self._generation = machine.generation
         self._reply = reply
-        self._wanted = replace(wanted, goes_on=True)
+        self._wanted = replace(wanted, is_continuation=True)
         self._replay = replay
         # The engine makes its own id of ours (chatcmpl-<stream>), so that one word finds a stream everywhere.
         self._headers = {**(headers or {}), "content-type": "application/json", "x-request-id": self.stream_id}
-        if not kept.ahead.wanted:
+        if not kept.log.replication_factor:
             self._headers[DURABILITY_HEADER.decode()] = NOT_DURABLE
         self._context_at = ""  # the node whose engine had the context last, as KV_HEADER says it
         self._route: Route | None = None  # to the engine that is asked now
@@ -117,11 +124,11 @@ class ClientStream:
         self._pace = TokenRate()
         self._clock = asyncio.get_running_loop().time
         self._keep = kept.write
-        machine.events.shows_ids = reply.reader.uses_ids
+        machine.writer.includes_ids = reply.reader.wants_event_ids
         kept.deliver = reply.request.write
-        kept.fenced = self._fenced
-        kept.unkept = self._unkept
-        reply.unkept = kept.ahead.unkept
+        kept.on_fenced = self._fenced
+        kept.on_replication_stopped = self._unkept
+        reply.unkept = kept.log.stop_reason
         reply.request.when_gone(self.abandon)
         reply.request.when_congested(self._congested)
 
@@ -137,14 +144,14 @@ class ClientStream:
     async def resume(self) -> int:
         """Go on where another node, or an earlier connection, left the client; as `run`."""
         try:
-            await self.kept.confirm()
+            await self.kept.confirm_ownership()
             self._reply.start(None)
             self._loss = _Loss(self._owner_before, "entry-lost", self._clock())
             self._context_at = IN_S3
             if self._replay:
                 self._reply.request.write(self._gone_on(self._node.status(), self._clock()) + self._replay)
             if self.machine.state is StreamState.FINISHED:
-                self._deliver(self.machine.lose("resumed"))
+                self._deliver(self.machine.on_engine_end("resumed"))
                 return await self._end()
             return await self._engines_in_turn(await self._next_route())
         except StaleEpoch:
@@ -152,26 +159,26 @@ class ClientStream:
         finally:
             self.kept.close(self._closing())
 
-    def _closing(self) -> Closing:
+    def _closing(self) -> CloseReason:
         """What becomes of the journal, by how the stream has ended."""
         if self.machine.state is StreamState.COMPLETE:
-            return Closing.FINISHED
+            return CloseReason.FINISHED
         if self._closed in ("handoff", "taken"):
-            return Closing.MOVES
-        is_known = self._reply.started or len(self.machine.events.runs) > 1
-        return Closing.ABANDONED if is_known else Closing.UNHEARD_OF
+            return CloseReason.MOVED
+        is_known = self._reply.started or len(self.machine.writer.ranges) > 1
+        return CloseReason.ABANDONED if is_known else CloseReason.NEVER_ANNOUNCED
 
     @property
     def _owner_before(self) -> str:
         """The instance that held the client's connection until now."""
-        return self.machine.events.runs[-2].epoch.owner.partition("+")[0]
+        return self.machine.writer.ranges[-2].epoch.owner.partition("+")[0]
 
     async def _engines_in_turn(self, route: Route | None) -> int:
         while route is not None:
             status = await self._one_engine(route)
             if status is not None:
                 return status
-            if self._closed is None and self.machine.state is StreamState.BETWEEN:
+            if self._closed is None and self.machine.state is StreamState.AWAITING_NEXT_REQUEST:
                 continue  # the same engine answers the next choice, too
             may_go_on = self._closed is None and self._may_go_on
             route = await self._next_route() if may_go_on else None
@@ -182,18 +189,18 @@ class ClientStream:
     async def _in_vain(self) -> int:
         """No engine is left to ask, or no other would say more."""
         tries = self._tries
-        if (answer := tries.answer) is not None:
-            await self.kept.drained()
+        if (answer := tries.response) is not None:
+            await self.kept.wait_until_delivered()
             return self._reply.pass_on(answer)
-        if tries.were_busy:
+        if tries.all_busy:
             return await self._fail("fleet_full", "No engine had room for this request; try again.", 429)
         if tries.is_at_bound:
-            return await self._fail("engine_lost", f"{tries.in_words('engines')} were lost under this request.")
-        after = f", after {tries.in_words('engines')} lost it" if tries.whys else ""
+            return await self._fail("engine_lost", f"{tries.summary('engines')} were lost under this request.")
+        after = f", after {tries.summary('engines')} lost it" if tries.codes else ""
         return await self._fail("no_ready_node", f"No node is ready to go on with this request{after}.")
 
     def keep_alive(self) -> None:
-        self._reply.keep_alive(self.kept.ahead.delivered)
+        self._reply.keep_alive(self.kept.log.committed)
 
     def abandon(self) -> None:
         """The client is gone: stop generating at once. Its journal stays, for the case that it comes back."""
@@ -205,7 +212,7 @@ class ClientStream:
 
     def give_up(self) -> None:
         """The client has come back on another connection: this one gets nothing more."""
-        self.kept.close(Closing.MOVES)
+        self.kept.close(CloseReason.MOVED)
         self.kept.fence()
         self._close("taken")
 
@@ -214,8 +221,8 @@ class ClientStream:
 
     def _unkept(self) -> None:
         """The journal has become too large for any peer: the client may want to know what it cannot resume."""
-        self._reply.unkept = why = self.kept.ahead.unkept
-        if self._reply.started and self._reply.reader.uses_ids:
+        self._reply.unkept = why = self.kept.log.stop_reason
+        if self._reply.started and self._reply.reader.wants_event_ids:
             self._reply.request.write(sse.comment(f"synkti keeps this stream at no other node any more: {why}"))
 
     def _close(self, why: str) -> None:
@@ -233,38 +240,38 @@ class ClientStream:
         """One engine's part: the client's status when the request is over, None when the engine was lost."""
         node = route.node
         context_at = self._context_at
-        if self.machine.state is StreamState.BETWEEN:
+        if self.machine.state is StreamState.AWAITING_NEXT_REQUEST:
             context_at = ""  # the same engine as before has it
         else:
             self._tried.append(node)
         self.kept.engine = node.pool
         try:
-            request = self.machine.request(node.ways)
+            request = self.machine.request(node.continuation_methods)
         except ContinuationImpossible as impossible:
             return await self._fail(
                 "continuation_impossible", f"The engine was lost, and {impossible} rules out to go on."
             )
-        if (chosen := self.machine.chosen) is not None:
-            self._node.metrics.ways.labels(chosen.way.value).inc()
-            _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.way.value, chosen.reason)
+        if (chosen := self.machine.method_choice) is not None:
+            self._node.metrics.ways.labels(chosen.method.value).inc()
+            _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.method.value, chosen.reason)
         try:
             is_suspect = bool(self._node.deadly) and self._node.deadly.check(self._content_of())
         except RequestRejected as refused:
             return await self._fail(refused.code, str(refused), refused.status)
-        await self._engines.bring(node, self.stream_id, context_at)
-        turn = await self._engines.turn(node) if is_suspect else None
+        await self._engines.prefetch(node, self.stream_id, context_at)
+        turn = await self._engines.acquire_turn(node) if is_suspect else None
         max_tokens = self._generation.max_tokens
         self._route = route
         self._retune_at, self._paced_seq = self.machine.seq + 1, 0
         self._quiet_since, self._silence_s = 0.0, first_token_timeout_s(len(request.body))
-        self._response = response = self._engines.ask(
+        self._response = response = self._engines.request(
             node,
             "POST",
             request.path,
             self._headers_with(context_at, is_suspect=is_suspect),
             request.body,
             max_tokens=None if max_tokens is None else max(1, max_tokens - self.machine.tokens),
-            silence_s=self._silence_s,
+            silence_timeout_s=self._silence_s,
             turn=turn,
         )
         del request  # its body is as large as the client's, and the answer may take minutes
@@ -276,7 +283,7 @@ class ClientStream:
         except ExchangeLost as lost:
             return await self._engine_ended(node, lost.why, lost_by(lost, is_own=self._is_own(node)))
         finally:
-            self._heard_at = response.heard_at or self._heard_at
+            self._heard_at = response.last_read_at or self._heard_at
             self._response = None
             response.close()
 
@@ -289,7 +296,7 @@ class ClientStream:
     def _content_of(self) -> bytes | None:
         """See `core/openai/request_digest`; it takes a while, and is seldom asked for."""
         if self._content is None:
-            self._content = content_of(self._generation.body)
+            self._content = request_digest(self._generation.body)
         return self._content
 
     async def _read(self, route: Route, response: Response) -> int | None:
@@ -299,20 +306,20 @@ class ClientStream:
         self._node.succeeded(route.node.instance_id)
         self._reply.start(route)
         await response.pipe(self._take)
-        return await self._engine_ended(route.node, "eof", By.ENGINE)
+        return await self._engine_ended(route.node, "eof", Origin.ENGINE)
 
-    async def _engine_ended(self, node: NodeStatus, why: str, by: By) -> int | None:
+    async def _engine_ended(self, node: NodeStatus, why: str, by: Origin) -> int | None:
         """The engine says nothing more: its part was over before, or is lost for this reason. by: who broke it off."""
         if self._closed is not None:
             return None
         if self.machine.state is StreamState.LOST:
-            by = By.ENGINE  # what was read before it broke off says why
-        if out := self.machine.lose(why):
+            by = Origin.ENGINE  # what was read before it broke off says why
+        if out := self.machine.on_engine_end(why):
             self._deliver(out)
         if self.machine.state is StreamState.COMPLETE:
             return await self._end()
         if self.machine.state is StreamState.LOST:
-            self._lost(node, self.machine.lost_why, by)
+            self._lost(node, self.machine.loss_reason, by)
         return None
 
     def _take(self, data: bytes) -> None:
@@ -324,7 +331,7 @@ class ClientStream:
             return
         self._quiet_since = 0.0
         if out:
-            seq = machine.events.seq
+            seq = machine.writer.seq
             if self._loss is None:
                 self._keep(seq, out)
             else:
@@ -343,20 +350,20 @@ class ClientStream:
 
     def _retune(self) -> None:
         """How long the engine may be silent, by its pace since the last look: often at first, then seldom."""
-        response, seq = self._response, self.machine.events.seq
+        response, seq = self._response, self.machine.writer.seq
         if response is None:
             return
         self._answered()
         if self._paced_seq:
-            self._pace.observe((response.heard_at - self._paced_at) / max(1, seq - self._paced_seq))
-        self._paced_seq, self._paced_at = seq, response.heard_at
+            self._pace.observe((response.last_read_at - self._paced_at) / max(1, seq - self._paced_seq))
+        self._paced_seq, self._paced_at = seq, response.last_read_at
         self._retune_at = seq + min(max(seq, 1), _RETUNE_EVERY)
         if not self._pace.time_per_token_s:
             return  # nothing is judged by a pace before there is one
         by_pace = inter_token_timeout_s(self._pace.time_per_token_s, self._node.min_silence_s)
-        if (allowed := self.machine.silence_s(by_pace)) is not None:
+        if (allowed := self.machine.token_timeout_s(by_pace)) is not None:
             self._silence_s = allowed
-            response.allow_silence(allowed)
+            response.set_read_timeout(allowed)
 
     def _over(self) -> None:
         """Nothing more is wanted of this engine; after a whole answer its connection may be used again."""
@@ -371,12 +378,12 @@ class ClientStream:
         """Hand events on; they follow their lines."""
         if self._loss is not None and self._route is not None:
             out = self._gone_on(self._route.node, self._clock()) + out
-        self.kept.write(self.machine.events.seq, out)
+        self.kept.write(self.machine.writer.seq, out)
 
     async def _end(self) -> int:
         if self._node.deadly:
             self._node.deadly.answered(self._content_of())  # also where no token was told apart
-        await self.kept.drained()
+        await self.kept.wait_until_delivered()
         return self._reply.end()
 
     def _is_own(self, node: NodeStatus) -> bool:
@@ -394,36 +401,36 @@ class ClientStream:
         """An answer that is no stream."""
         body = await response.read_all(_MAX_REFUSAL_BYTES)
         # The node said that it serves the model, or it would not have been chosen.
-        kind, by = read_body(body, has_model=True), answered_by(response, is_own=self._is_own(node))
-        verdict = judge_answer(by, response.status, kind, is_continuation=self.machine.chosen is not None)
+        kind, by = classify_body(body, has_model=True), answered_by(response, is_own=self._is_own(node))
+        verdict = classify_answer(by, response.status, kind, is_continuation=self.machine.method_choice is not None)
         content_type = response.headers.get(b"content-type", b"application/json")
-        self._failed(node, verdict, Answer(response.status, body, content_type))
+        self._failed(node, verdict, EngineResponse(response.status, body, content_type))
         return None
 
-    def _lost(self, node: NodeStatus, line: str, by: By) -> None:
+    def _lost(self, node: NodeStatus, line: str, by: Origin) -> None:
         """line: why, as `core/failure/report` writes it; by: who lost it."""
         if self._closed is not None:
             return
-        why, self._handed_to = read_loss(line)
-        if (error := self.machine.lost_error) and by is By.ENGINE:
-            verdict = judge_event(error, is_continuation=self.machine.chosen is not None)
-            self._failed(node, verdict, Answer(200, error, is_event=True))
+        why, self._handed_to = parse_loss(line)
+        if (error := self.machine.engine_error) and by is Origin.ENGINE:
+            verdict = classify_event(error, is_continuation=self.machine.method_choice is not None)
+            self._failed(node, verdict, EngineResponse(200, error, is_event=True))
             return
-        verdict = judge_loss(by, why)
+        verdict = classify_loss(by, why)
         if verdict.is_death:
-            self._node.deadly.died(self._content_of(), node.instance_id, read_death(line))
+            self._node.deadly.died(self._content_of(), node.instance_id, parse_death(line))
         self._failed(node, verdict, None)
 
-    def _failed(self, node: NodeStatus, verdict: Verdict, answer: Answer | None) -> None:
+    def _failed(self, node: NodeStatus, verdict: Verdict, answer: EngineResponse | None) -> None:
         """The engine of this node did not answer, or not to the end. answer: what it said in its place."""
         self._node.failed(node.instance_id, verdict)
         self._may_go_on = self._tries.failed(node.instance_id, verdict, answer)
-        why = verdict.why
+        why = verdict.code
         if self.machine.state is not StreamState.LOST:
-            self.machine.lose(why)
+            self.machine.on_engine_end(why)
         if self._loss is None:
             # From the last bytes on: a silence is part of the pause that the client waits.
-            heard_at = self._response.heard_at if self._response is not None else self._heard_at
+            heard_at = self._response.last_read_at if self._response is not None else self._heard_at
             self._loss = _Loss(node.instance_id, why, self._quiet_since or heard_at or self._clock())
         self._context_at = node.instance_id
         self._node.metrics.losses.labels(why).inc()
@@ -443,7 +450,7 @@ class ClientStream:
         told = f"synkti continued on {node.instance_id} after {loss.why} on {loss.node}"
         told += f", pause {pause_s * 1000:.1f} ms"
         _log.info("stream %s: %s", self.stream_id, told)
-        return sse.comment(told) if self._reply.reader.uses_ids else b""
+        return sse.comment(told) if self._reply.reader.wants_event_ids else b""
 
     async def _next_route(self) -> Route | None:
         """Another engine: outside the lost pool where possible; of those that were tried, any but the last."""
@@ -452,7 +459,9 @@ class ClientStream:
         last: Pool | None = self._tried[-1].pool if self._tried else None
         while self._closed is None:
             for not_again, able in ((tried, self._can), (tried[-1:], self._can), (tried[-1:], None)):
-                wanted = replace(self._wanted, tried=not_again, able=able, avoid=last, handed_to=self._handed_to)
+                wanted = replace(
+                    self._wanted, tried=not_again, can_serve=able, avoid=last, handoff_target=self._handed_to
+                )
                 route = self._node.route(wanted)
                 if isinstance(route, Route):
                     if route.node.instance_id in tried:
@@ -465,7 +474,7 @@ class ClientStream:
 
     def _can(self, node: NodeStatus) -> bool:
         """Whether a node's engine can go on with this answer. One that cannot, chosen last, says why it ends."""
-        return self.machine.can_go_on(node.ways)
+        return self.machine.can_continue_on(node.continuation_methods)
 
     async def _end_early(self) -> int:
         if self._closed == "taken":
@@ -480,7 +489,7 @@ class ClientStream:
         """Where to resume: the keepers first, since they have the journal at hand."""
         serving = self._node.members.view.serving
         return ", ".join(
-            node.front for node in sorted(serving, key=lambda n: n.instance_id not in self.kept.ahead.copies)
+            node.client_address for node in sorted(serving, key=lambda n: n.instance_id not in self.kept.log.replicas)
         )
 
     async def _taken(self) -> int:
@@ -490,7 +499,7 @@ class ClientStream:
     async def _fail(self, code: str, message: str, status: int = 503) -> int:
         """An explicit error, never a clean ending."""
         with contextlib.suppress(StaleEpoch):
-            await self.kept.drained()
+            await self.kept.wait_until_delivered()
         self._node.metrics.broken.labels(code).inc()
         _log.warning("stream %s: %s: %s", self.stream_id, code, message)
         return self._reply.fail(status, code, message)

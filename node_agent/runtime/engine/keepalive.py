@@ -37,31 +37,31 @@ class KeepAliveRequest:
 
     def __init__(self, request: ServerRequest, every_s: float) -> None:
         self._request = request
-        self._every_s = every_s
-        self._served: EngineCall | None = None
-        self._last = b"\n\n"
-        self._is_begun = False
+        self._interval_s = every_s
+        self._call: EngineCall | None = None
+        self._last_data = b"\n\n"
+        self._has_begun = False
 
-    def asked(self, served: EngineCall) -> None:
-        self._served = served
+    def attach(self, served: EngineCall) -> None:
+        self._call = served
 
     def write(self, data: bytes) -> None:
         """What the engine says, for the peer."""
-        self._last = data
+        self._last_data = data
         self._request.write(data)
 
-    def begun(self) -> None:
+    def on_begun(self) -> None:
         """The head of a stream was sent."""
-        self._is_begun = True
+        self._has_begun = True
 
-    def show(self, now: float) -> None:
+    def send_if_silent(self, now: float) -> None:
         """A sign, where nothing else was sent for a while and it would not fall into an event."""
-        served = self._served
-        if served is not None and (served.is_paused or now - served.heard_at < self._every_s):
+        served = self._call
+        if served is not None and (served.is_paused or now - served.last_read_at < self._interval_s):
             return
-        if not self._is_begun:
+        if not self._has_begun:
             self._request.accept()
-        elif self._last.endswith(b"\n\n"):
+        elif self._last_data.endswith(b"\n\n"):
             self._request.write(OVERTAKEN if served is not None and served.is_overtaken else KEEPALIVE)
 
 
@@ -69,28 +69,28 @@ class KeepAlives:
     """All requests of peers that are under way here. every_s: between two signs."""
 
     def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
-        self._shown: set[KeepAliveRequest] = set()
+        self._interval_s = every_s
+        self._requests: set[KeepAliveRequest] = set()
 
     @contextlib.contextmanager
-    def on(self, request: ServerRequest) -> Iterator[KeepAliveRequest]:
+    def track(self, request: ServerRequest) -> Iterator[KeepAliveRequest]:
         """Accept a request, and show signs on it until the block ends."""
         request.accept(_SHOWS_SIGNS)
-        shown = KeepAliveRequest(request, self._every_s)
-        self._shown.add(shown)
+        shown = KeepAliveRequest(request, self._interval_s)
+        self._requests.add(shown)
         try:
             yield shown
         finally:
-            self._shown.discard(shown)
+            self._requests.discard(shown)
 
     async def run(self) -> None:
         """Until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(self._every_s)
-            self._show_all(clock())
+            await asyncio.sleep(self._interval_s)
+            self._send_all(clock())
 
-    def _show_all(self, now: float) -> None:
+    def _send_all(self, now: float) -> None:
         """In a function of its own: a loop's variable would hold the last request for as long as none else comes."""
-        for shown in tuple(self._shown):
-            shown.show(now)
+        for shown in tuple(self._requests):
+            shown.send_if_silent(now)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
-from node_agent.core.engine.metrics import EngineMetrics, read_figures
+from node_agent.core.engine.metrics import EngineMetrics, parse_metrics
 from node_agent.core.node.status import Load
 from node_agent.ports import ExchangeLost, Http
 from node_agent.runtime.engine.active_requests import EngineCalls
@@ -40,11 +40,11 @@ class LoadMonitor:
         prefill_tokens_s: Callable[[], float],
     ) -> None:
         self._node = node
-        self._served = served
+        self._calls = served
         self._client = client
         self._engine = engine
         self._prefill_tokens_s = prefill_tokens_s
-        self.figures: EngineMetrics | None = None
+        self.metrics: EngineMetrics | None = None
         self.answered_at = float("-inf")
         self._clock = asyncio.get_running_loop().time
 
@@ -54,29 +54,29 @@ class LoadMonitor:
         while True:
             if turns % ASK_EVERY == 0:
                 if self._node.state in _WORKS:
-                    await self._ask()
+                    await self._poll_metrics()
                 else:
-                    self.figures = None
+                    self.metrics = None
             turns += 1
             self._node.measured(self.load())
             await asyncio.sleep(EVERY_S)
 
     def load(self) -> Load:
         """Requests here are counted here; how many of them wait, and for what, only the engine knows."""
-        figures = self.figures or _NOTHING
-        waiting = min(figures.waiting, len(self._served))
-        running = len(self._served) - waiting
-        return Load(running, waiting, figures.kv_use, self._served.pace_s(), self._prefill_tokens_s())
+        figures = self.metrics or _NOTHING
+        waiting = min(figures.waiting, len(self._calls))
+        running = len(self._calls) - waiting
+        return Load(running, waiting, figures.kv_use, self._calls.time_per_token_s(), self._prefill_tokens_s())
 
-    async def _ask(self) -> None:
+    async def _poll_metrics(self) -> None:
         """Where nothing is answered the figures stay as they were: slow, stuck or gone, the engine's watch will say."""
         sent_at = self._clock()
         try:
-            exchange = await self._client.open(self._engine, "GET", "/metrics", headers={}, silence_s=_SILENCE_S)
+            exchange = await self._client.open(self._engine, "GET", "/metrics", headers={}, read_timeout_s=_SILENCE_S)
             try:
                 text = await exchange.read_all(_MAX_BYTES)
             finally:
                 exchange.close()
         except ExchangeLost:
             return
-        self.figures, self.answered_at = read_figures(text), sent_at
+        self.metrics, self.answered_at = parse_metrics(text), sent_at

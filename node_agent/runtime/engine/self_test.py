@@ -16,7 +16,7 @@ from node_agent.ports import ExchangeLost, Http
 WITHIN_S = 60.0
 """A grammar takes seconds at its first use on a busy CPU. Without a way a node serves all the same."""
 
-_TESTED = (ContinuationMethod.RESUME, ContinuationMethod.FORCED)
+_TESTED = (ContinuationMethod.RESUME, ContinuationMethod.FORCED_DECODING)
 _SILENCE_S = 30.0
 _MAX_ANSWER_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ async def _ids(client: Http, engine: Address, body: dict[str, object]) -> Sequen
         "/v1/completions",
         headers={"content-type": "application/json"},
         body=orjson.dumps(body),
-        silence_s=_SILENCE_S,
+        read_timeout_s=_SILENCE_S,
     )
     try:
         answer = await exchange.read_all(_MAX_ANSWER_BYTES)

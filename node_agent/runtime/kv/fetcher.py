@@ -20,15 +20,24 @@ from node_agent.contract.errors import StoreUnavailable, TransientError
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
-from node_agent.core.kv.index import BATCH_BYTES, MAX_BLOCKS, Batch, Index, batches, is_stream_id, read_index, split
+from node_agent.core.kv.index import (
+    BATCH_BYTES,
+    MAX_BLOCKS,
+    Batch,
+    Index,
+    is_stream_id,
+    parse_index,
+    plan_batches,
+    split_blocks,
+)
 from node_agent.core.kv.transfer_policy import (
-    WITHIN_S,
+    MAX_TRANSFER_S,
     ContextSource,
     Rate,
     SourceChoice,
     SourceOffer,
-    choose,
-    observed,
+    choose_source,
+    updated_rate,
 )
 from node_agent.core.node.status import Liveness
 from node_agent.ports import BlockStore, ExchangeLost, Http
@@ -144,7 +153,7 @@ class ContextFetcher:
 
     def _observe(self, way: ContextSource, size: int, took_s: float) -> None:
         before = self._rate(way)
-        rate = observed(before, size, took_s)
+        rate = updated_rate(before, size, took_s)
         if rate is not before:
             self._measured[way] = _Measured(rate, self._clock())
 
@@ -157,12 +166,14 @@ class ContextFetcher:
         if shelf is None or not is_stream_id(stream) or source == self._node.instance_id:
             return None
         try:
-            async with asyncio.timeout(WITHIN_S):
+            async with asyncio.timeout(MAX_TRANSFER_S):
                 brought = await self._bring(shelf, stream, source)
         except TimeoutError:
-            brought = FetchResult(SourceChoice(ContextSource.RECOMPUTE, 0.0, f"no context within {WITHIN_S:.0f} s"))
+            brought = FetchResult(
+                SourceChoice(ContextSource.RECOMPUTE, 0.0, f"no context within {MAX_TRANSFER_S:.0f} s")
+            )
         if brought is not None:
-            way = brought.choice.way.value
+            way = brought.choice.source.value
             self._node.metrics.contexts.labels(way).inc()
             self._node.metrics.context_bytes.labels(way).inc(brought.size)
             _log.info(
@@ -186,8 +197,8 @@ class ContextFetcher:
                 SourceChoice(ContextSource.RECOMPUTE, 0.0, f"{index.size} bytes of blocks are more than are kept here")
             )
         tokens = layout.tokens(len(wanted))
-        choice = choose(tokens, self.prefill_tokens_per_s, (self.offer(place.way, tokens, size),))
-        if choice.way is ContextSource.RECOMPUTE:
+        choice = choose_source(tokens, self.prefill_tokens_per_s, (self.offer(place.way, tokens, size),))
+        if choice.source is ContextSource.RECOMPUTE:
             return FetchResult(choice)
         return await self._fetch(shelf, place, wanted, choice)
 
@@ -196,7 +207,7 @@ class ContextFetcher:
     ) -> FetchResult:
         came, began, given_up = _FetchProgress(), self._clock(), False
         try:
-            async with asyncio.timeout(choice.give_up_s), self._turn:
+            async with asyncio.timeout(choice.timeout_s), self._turn:
                 began = self._clock()
                 await _fetch_all(shelf, place, wanted, came)
         except TimeoutError:
@@ -218,8 +229,8 @@ class ContextFetcher:
         not know whose engine it was. Only peers that are alive: a silent one would cost the client a pause.
         """
         alive = [status for status in self._node.members.view.alive if status.state is not NodeState.GONE]
-        named = [status.peer for status in alive if status.instance_id == source]
-        draining = [s.peer for s in alive if s.state is NodeState.DRAINING and s.instance_id != source]
+        named = [status.peer_address for status in alive if status.instance_id == source]
+        draining = [s.peer_address for s in alive if s.state is NodeState.DRAINING and s.instance_id != source]
         return [*named, *draining][:PEERS_ASKED]
 
     async def _at_peer(self, layout: Layout, stream: str, address: str) -> BlockSource | None:
@@ -230,7 +241,7 @@ class ContextFetcher:
         with suppress(ExchangeLost, ValueError, TimeoutError):
             async with asyncio.timeout(_INDEX_WITHIN_S):
                 told = await self._ask(address, "GET", INDEX_OF + stream, b"", _INDEX_WITHIN_S, _MAX_INDEX_BYTES)
-            index = read_index(told)
+            index = parse_index(told)
             return BlockSource(ContextSource.PEER, index, fetch) if index.fingerprint == layout.fingerprint else None
         return None
 
@@ -255,12 +266,14 @@ class ContextFetcher:
             return True
         return member.status.state in (NodeState.DRAINING, NodeState.GONE)
 
-    async def _ask(self, address: str, method: str, target: str, body: bytes, silence_s: float, most: int) -> bytes:
+    async def _ask(
+        self, address: str, method: str, target: str, body: bytes, read_timeout_s: float, most: int
+    ) -> bytes:
         """Raises ExchangeLost, also for an answer that is none."""
         stamp = sign(self._key, method, target, body, self._node.clock(), secrets.token_hex(12))
         headers = {"content-type": "application/json", AUTH_HEADER: stamp}
         exchange = await self._client.open(
-            parse_address(address), method, target, headers=headers, body=body, silence_s=silence_s
+            parse_address(address), method, target, headers=headers, body=body, read_timeout_s=read_timeout_s
         )
         try:
             answer = await exchange.read_all(most)
@@ -284,9 +297,9 @@ async def _fetch_all(shelf: LocalBlocks, place: BlockSource, wanted: frozenset[s
             except TransientError as error:
                 _log.info("blocks that were promised do not come: %s", error)
                 data = b""
-            kept, size = await shelf.keep(place.index.fingerprint, split(data, batch.names))
+            kept, size = await shelf.keep(place.index.fingerprint, split_blocks(data, batch.names))
             came.blocks, came.size = came.blocks + kept, came.size + size
             if kept < len(batch.names):
                 broken.set()
 
-    await asyncio.gather(*(one(batch) for batch in batches(place.index, wanted.__contains__, BATCH_BYTES)))
+    await asyncio.gather(*(one(batch) for batch in plan_batches(place.index, wanted.__contains__, BATCH_BYTES)))

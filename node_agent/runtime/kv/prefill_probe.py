@@ -58,7 +58,7 @@ class PrefillProbe:
         began = self._clock()
         try:
             exchange = await self._client.open(
-                self._engine, "POST", "/v1/completions", headers=headers, body=body, silence_s=_SILENCE_S
+                self._engine, "POST", "/v1/completions", headers=headers, body=body, read_timeout_s=_SILENCE_S
             )
             try:
                 await exchange.read_all(_MAX_ANSWER_BYTES)

@@ -20,9 +20,9 @@ class Exchange:
     """A request at the engine: `pieces` came, one each 10 ms."""
 
     def __init__(self, pieces: int) -> None:
-        self.pieces = pieces
+        self.reads = pieces
         self.status, self.is_event_stream = 200, True
-        self.began_at, self.heard_at = 100.0, 100.0 + 0.01 * (pieces - 1)
+        self.first_read_at, self.last_read_at = 100.0, 100.0 + 0.01 * (pieces - 1)
         self.aborted: list[str] = []
 
     def abort(self, why: str) -> None:
@@ -36,11 +36,11 @@ class Engine:
     """The Http port: each request is one of these."""
 
     def __init__(self) -> None:
-        self.pieces = 50
+        self.reads = 50
         self.exchanges: list[Exchange] = []
 
-    def ask(self, *_: object, **__: object) -> Exchange:
-        self.exchanges.append(Exchange(self.pieces))
+    def request(self, *_: object, **__: object) -> Exchange:
+        self.exchanges.append(Exchange(self.reads))
         return self.exchanges[-1]
 
 
@@ -58,7 +58,7 @@ class Stage:
 
     def ask(self, max_tokens: int | None) -> EngineCall:
         headers = {"x-request-id": f"stream-{len(self.engine.exchanges)}"}
-        return self.served.ask("POST", "/v1/completions", headers, b"x" * 400, max_tokens, 1.0)
+        return self.served.request("POST", "/v1/completions", headers, b"x" * 400, max_tokens, 1.0)
 
     def begin(self, left_s: float) -> float:
         self.node.become(NodeState.DRAINING)
@@ -82,7 +82,7 @@ def test_what_cannot_finish_is_given_to_who_has_room_and_the_record_says_so() ->
     def story(stage: Stage) -> None:
         short, long, unknown = stage.ask(200), stage.ask(100_000), stage.ask(None)
         deadline = stage.begin(60.0)
-        stage.draining.move(deadline)
+        stage.draining.run_plan(deadline)
         told = [exchange.aborted for exchange in stage.engine.exchanges]
         assert told[0] == []
         assert all(word[0].startswith("handoff to i-") for word in told[1:])
@@ -91,8 +91,8 @@ def test_what_cannot_finish_is_given_to_who_has_room_and_the_record_says_so() ->
             gone.close()
         stage.now += 2.0
         short.close()
-        stage.draining.move(deadline)
-        stage.draining.tell("retired")
+        stage.draining.run_plan(deadline)
+        stage.draining.record_step("retired")
         assert stage.steps == {
             "asked": None, "cordoned": None, "planned": 2, "handed-off": 2, "finished": 1, "retired": None,
         }  # fmt: skip
@@ -106,10 +106,10 @@ def test_with_nobody_to_go_on_streams_stay_until_the_last_moments() -> None:
     def story(stage: Stage) -> None:
         stage.ask(None)
         deadline = stage.begin(60.0)
-        stage.draining.move(deadline)
+        stage.draining.run_plan(deadline)
         assert stage.engine.exchanges[0].aborted == []
         stage.now = deadline - 5.0
-        stage.draining.move(deadline)
+        stage.draining.run_plan(deadline)
         assert stage.engine.exchanges[0].aborted == ["handoff"]
 
     tell(story, peers=0)
@@ -117,7 +117,7 @@ def test_with_nobody_to_go_on_streams_stay_until_the_last_moments() -> None:
 
 def test_clients_that_are_closed_are_counted_and_what_was_never_a_drain_leaves_no_record() -> None:
     def story(stage: Stage) -> None:
-        stage.draining.tell("retired")
+        stage.draining.record_step("retired")
         assert stage.kept == []
         assert stage.draining.record is None
         stage.ask(None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.core.kv.blocks import chain, root
+from node_agent.core.kv.blocks import chain, chain_root
 from node_agent.kv.folder import BlockFolder
 from node_agent.runtime.kv.server import ANSWERS_AT_ONCE, BLOCKS, COME_WITHIN_S, INDEX_OF, BlockServer
 from node_agent.testing.fakes import MemoryRequest
@@ -63,7 +63,7 @@ class Lagging(MemoryRequest):
 
     def write(self, data: bytes) -> None:
         super().write(data)
-        self.lag(True)
+        self.set_congested(True)
 
 
 def test_a_peer_that_does_not_take_what_it_asked_for_is_cut_off(
@@ -83,7 +83,7 @@ def test_a_peer_that_does_not_take_what_it_asked_for_is_cut_off(
             return bool(slow.sent)
 
         await eventually("it was written", written)
-        slow.lag(False)
+        slow.set_congested(False)
         await asking
         assert slow.is_ended
 
@@ -102,15 +102,15 @@ def test_few_answers_are_in_memory_at_once(tmp_path: Path) -> None:
 
         await eventually("as many as may be are being answered", full)
         assert sum(bool(request.sent) for request in requests) == ANSWERS_AT_ONCE
-        requests[0].leave()
+        requests[0].disconnect()
         await asking[0]
         assert not requests[0].is_ended
         for request in requests:
-            request.lag(False)
+            request.set_congested(False)
 
         async def all_are() -> bool:
             for request in requests:
-                request.lag(False)
+                request.set_congested(False)
             return all(request.is_ended for request in requests[1:])
 
         await eventually("all others have theirs", all_are)
@@ -124,7 +124,7 @@ def test_the_index_of_a_stream_of_several_choices_is_its_longest(tmp_path: Path)
         here = shelf(tmp_path)
         short = lay(tmp_path, STREAM, 4)
         folder = BlockFolder(tmp_path, 10**9)
-        keys = chain(root(MADE, STREAM), range(30 * 16), 16)
+        keys = chain(chain_root(MADE, STREAM), range(30 * 16), 16)
         folder.note_heads({f"cmpl-{STREAM}-1": keys[1]})
         index = await here.index(STREAM)
         assert index is not None
