@@ -52,7 +52,7 @@ from node_agent.core.streams.state import LOST_EVENT, Continuable, EngineRequest
 IDS_EVENT = b"synkti-ids"
 PROMPT_EVENT = b"synkti-prompt"
 FINISH_EVENT = b"synkti-finish"
-"""What the plug-in says beside the answer (`engine_plugin/synkti_engine/telling`)."""
+"""What the plug-in says beside the answer (`engine_plugin/synkti_engine/token_id_emitter`)."""
 
 _LOGPROBS = "message.output_text.logprobs"
 """What a response has to include for its deltas to have them."""
