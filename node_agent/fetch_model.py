@@ -65,7 +65,7 @@ def bring(store: ModelStore, options: argparse.Namespace, gpus: int, tell: Calla
         require_whole(manifest, store.sizes(options.name), options.name)
         return plan
     began = time.monotonic()
-    download = Downloader(store, ModelFolder(options.to), options.name, workers=options.workers, tell=tell)
+    download = Downloader(store, ModelFolder(options.to), options.name, workers=options.workers, report=tell)
     download.fetch(manifest.files)
     what = f"{len(manifest.files)} files, {gib(manifest.total_bytes)} GiB"
     tell(f"whole: {what}; {gib(download.fetched)} GiB came in {time.monotonic() - began:.1f} s")
