@@ -50,7 +50,7 @@ from node_agent.core.streams.state import LOST_EVENT, Continuable, EngineRequest
 IDS_EVENT = b"synkti-ids"
 PROMPT_EVENT = b"synkti-prompt"
 FINISH_EVENT = b"synkti-finish"
-"""Events that the plug-in adds to the answer (`engine_plugin/synkti_engine`)."""
+"""Events that the plug-in adds to the answer (`engine_plugin/synkti_engine/token_id_emitter`)."""
 
 _INCLUDE_LOGPROBS = "message.output_text.logprobs"
 """Value of a request's `include` for deltas with logprobs."""
