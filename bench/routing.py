@@ -31,7 +31,7 @@ from bench.doors import ROOT, ask
 from bench.figures import turn as in_turn
 from bench.talks import Conversation, RunResult, Turn, chats, rows, unrelated
 from local.emulated_instance import free_network
-from local.engines import MODEL, VLLM, prepared
+from local.engines import MODEL, VLLM, prepare_engine
 from local.errors import LocalRunError
 from local.process_cleanup import start, tail
 from node_agent.adapters.http import HttpClient
@@ -44,7 +44,7 @@ from node_agent.core.openai.sse import DONE, SseParser
 from node_agent.core.routing.admission import Rejection
 from node_agent.core.routing.affinity import conversation_key
 from node_agent.core.routing.router import Route, RouteRequest
-from node_agent.runtime.engine.load_monitor import EVERY_S
+from node_agent.runtime.engine.load_monitor import INTERVAL_S
 from sim.entry import Entry, Policy
 from sim.fleet import Fleet
 
@@ -70,12 +70,12 @@ class Nodes:
         self.engines = dict(zip((host.instance_id for host in hosts), engines, strict=True))
         self.asked: Counter[str] = Counter()
         self.first_token_s: list[float] = []
-        self._agenda = fleet.agenda
-        self._entries = [Entry(fleet.agenda, host, f"{policy} {seed} {n}", policy) for n, host in enumerate(hosts)]
+        self._agenda = fleet.scheduler
+        self._entries = [Entry(fleet.scheduler, host, f"{policy} {seed} {n}", policy) for n, host in enumerate(hosts)]
         self._open: Counter[str] = Counter()
         self._salt = salt
         self.client = HttpClient()
-        fleet.agenda.every(EVERY_S, self._measure)
+        fleet.scheduler.every(INTERVAL_S, self._measure)
 
     async def keep_time(self) -> None:
         """Let the nodes live, until cancelled."""
@@ -128,7 +128,7 @@ class Nodes:
         first_at, answer, reason, parser = 0.0, "", None, SseParser()
         headers, raw = {"content-type": "application/json"}, orjson.dumps(body)
         exchange = await self.client.open(
-            engine, "POST", ApiRoute.CHAT.value, headers=headers, body=raw, silence_s=_SILENCE_S
+            engine, "POST", ApiRoute.CHAT.value, headers=headers, body=raw, read_timeout_s=_SILENCE_S
         )
         try:
             while data := await exchange.read():
@@ -191,9 +191,9 @@ async def play(
 
 def start_engines(stage: Stage, logs: Path) -> list[Address]:
     """Healthy ones, each on an address of its own. Raises LocalRunError."""
-    engine = prepared(VLLM, stage.screen.say)
+    engine = prepare_engine(VLLM, stage.screen.log)
     shutil.rmtree(logs, ignore_errors=True)
-    network, give_up_at = free_network(), time.monotonic() + engine.ready_within_s
+    network, give_up_at = free_network(), time.monotonic() + engine.ready_timeout_s
     environ = {**engine.environ, "TMPDIR": str(stage.scratch)}
     addresses = {
         logs / f"{number}.log": Address(f"{network}.{number}", ENGINE_PORT) for number in range(1, ENGINES + 1)
@@ -205,7 +205,7 @@ def start_engines(stage: Stage, logs: Path) -> list[Address]:
             if time.monotonic() > give_up_at:
                 raise LocalRunError(f"{each} did not serve in time; {log} ends:\n{tail(log)}")
             time.sleep(_LOOK_EVERY_S)
-    stage.screen.say(f"{ENGINES} engines serve: {engine.title}")
+    stage.screen.log(f"{ENGINES} engines serve: {engine.title}")
     return list(addresses.values())
 
 
@@ -221,7 +221,7 @@ def measure(stage: Stage, options: argparse.Namespace) -> None:
                 played = asyncio.run(play(Policy(name), clients, trace(seed, ENGINES), engines, seed))
                 plays.append(played)
                 told = f"{played.hit_rate:.0%} cached, first token {played.first_p50_s:.2f} s"
-                stage.screen.say(f"round {round_ + 1}, {clients}, {name}: {told}")
+                stage.screen.log(f"round {round_ + 1}, {clients}, {name}: {told}")
     busy = [each.load_average for each in plays]
     title = f"{options.rounds} rounds: median (least-most); the machine's load average: {min(busy):.0f}-{max(busy):.0f}"
     stage.console.print(table(title, _HEADS, rows(plays, _BESIDE)))
@@ -234,7 +234,7 @@ def measure(stage: Stage, options: argparse.Namespace) -> None:
     }
     path = options.out / "routing.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
-    stage.screen.say(f"written: {path}")
+    stage.screen.log(f"written: {path}")
 
 
 def main() -> int:

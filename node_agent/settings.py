@@ -24,7 +24,7 @@ from node_agent.contract.names import (
     table_name,
 )
 from node_agent.core.common.address import Address
-from node_agent.core.continuation.timeouts import MIN_SILENCE_S
+from node_agent.core.continuation.timeouts import MIN_INTER_TOKEN_S
 from node_agent.core.engine.liveness import STUCK_S
 from node_agent.core.kv.vllm_args import kv_arguments
 from node_agent.core.node.discovery_schedule import FIRST_READ_WITHIN_S
@@ -252,7 +252,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         term_grace_s=read.get("SYNKTI_TERM_GRACE_S", 90.0, _positive),
         linger_s=read.get("SYNKTI_LINGER_S", 0.0, _seconds),
         engine_stuck_s=read.get("SYNKTI_ENGINE_STUCK_S", STUCK_S, _positive),
-        min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_SILENCE_S, _positive),
+        min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_INTER_TOKEN_S, _positive),
         max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, _count),
         max_bodies_bytes=read.get("SYNKTI_MAX_BODIES_BYTES", 256 * 1024 * 1024, _count),
         max_connections=read.get("SYNKTI_MAX_CONNECTIONS", 8_192, _count),

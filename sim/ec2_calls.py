@@ -63,11 +63,11 @@ class Looks:
 
 def looks(nodes: int, seconds: float, booting: int, seed: int) -> Looks:
     """A fleet's calls over some time, of which so many nodes boot at once at the start, each of which tags itself."""
-    chance = random.Random(f"EC2 calls {seed}").random  # noqa: S311 # a simulation
+    rng = random.Random(f"EC2 calls {seed}").random  # noqa: S311 # a simulation
     found = Looks()
     reads = [DiscoverySchedule() for _ in range(nodes)]
     heap = [
-        (node.first_delay_s(chance()) if number < booting else interval_s(nodes) * chance(), number)
+        (node.first_delay_s(rng()) if number < booting else interval_s(nodes) * rng(), number)
         for number, node in enumerate(reads)
     ]
     heapq.heapify(heap)
@@ -79,9 +79,9 @@ def looks(nodes: int, seconds: float, booting: int, seed: int) -> Looks:
         if found.reads.call(at, calls) and (not is_first or found.taggings.call(at, 1)):
             have_looked.add(number)
             found.calls += [at] * calls
-            wait_s = reads[number].next_delay_s(nodes, chance())
+            wait_s = reads[number].next_delay_s(nodes, rng())
         else:
-            wait_s = reads[number].retry_delay_s(nodes, chance())
+            wait_s = reads[number].retry_delay_s(nodes, rng())
         heapq.heappush(heap, (at + wait_s, number))
     return found
 
@@ -92,7 +92,7 @@ def measure(nodes: int, seed: int) -> dict[str, Any]:
     rest = looks(nodes, seconds, 0, seed)
     boot = looks(nodes + BOOTING, BOOT_S, BOOTING, seed)
     return {
-        "every_s": round(interval_s(nodes), 1),
+        "interval_s": round(interval_s(nodes), 1),
         "calls_s": round(len(rest.calls) / seconds, 3),
         "share_of_refill": round(len(rest.calls) / seconds / REFILL_PER_S, 4),
         "throttled": rest.reads.refused,

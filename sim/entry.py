@@ -27,14 +27,14 @@ class Policy(Enum):
 class Entry:
     """One host's front door. routes: how many requests were routed, reasons: why so."""
 
-    def __init__(self, agenda: Scheduler, host: Host, seed: str, policy: Policy = Policy.PREFIX) -> None:
+    def __init__(self, scheduler: Scheduler, host: Host, seed: str, policy: Policy = Policy.PREFIX) -> None:
         self.host = host
         self.router = Router(host.instance_id)
         self.admission = Admission()
         self.policy = policy
         self.reasons: dict[str, int] = {}
         self.refused: dict[str, int] = {}
-        self._agenda = agenda
+        self._scheduler = scheduler
         self._random = random.Random(seed)  # noqa: S311 # a simulation
         self._view_version = -1
         self._own_status: NodeStatus | None = None
@@ -51,7 +51,7 @@ class Entry:
             self.router.update(view.serving, machine.members, own)
         if self.policy is not Policy.PREFIX:
             return self._usual(view.serving)
-        route = self.router.route(request, self._agenda.now)
+        route = self.router.route(request, self._scheduler.now)
         reason = route.reason if isinstance(route, Route) else route.value
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
         return route
@@ -78,7 +78,7 @@ class Entry:
 
     def ask(self, request: RouteRequest, answer: Callable[[Route | Rejection], None]) -> None:
         """Route a request now, or when a node can take it; `answer` hears where, or that it was refused."""
-        now = self._agenda.now
+        now = self._scheduler.now
         route = self.route(request) if self.admission.may_bypass_queue() or request.is_continuation else NoRoute.FULL
         if isinstance(route, Route):
             self.admission.admitted(now)
@@ -94,11 +94,11 @@ class Entry:
     def _look_later(self) -> None:
         if not self._is_looking:
             self._is_looking = True
-            self._agenda.after(_LOOK_EVERY_S, self._look)
+            self._scheduler.after(_LOOK_EVERY_S, self._look)
 
     def _look(self) -> None:
         self._is_looking = False
-        now = self._agenda.now
+        now = self._scheduler.now
         for ticket in self.admission.pop_expired(now):
             _, _, answer = self._waiting.pop(ticket.number)
             self._refuse(self.admission.timeout_rejection(now, self._random.random()), answer)

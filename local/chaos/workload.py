@@ -1,4 +1,4 @@
-"""What the clients ask: requests of every kind that Synkti continues, at random by seed, with their right answers."""
+"""Generates random requests of every kind that Synkti continues, by seed, with their expected outputs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from local.certificate import Answer
-from local.fake_engine import model as standin_model
-from local.fake_engine.answers import Sampling, answer
+from local.certificate import Output
+from local.fake_engine import model as fake_model
+from local.fake_engine.answers import SamplingParams, generate
 
 _TEXTS = ("a night train", "the river", "雨の夜", "Once upon a time", "🚀 and 🌍", "two nodes", "кто там", "3 lights")
-_STATES: dict[str, dict[str, Any]] = {
+_SAMPLER_STATES: dict[str, dict[str, Any]] = {
     "seed": {"temperature": 1.1, "seed": 7},
     "penalties": {"temperature": 0, "frequency_penalty": 0.3, "presence_penalty": 0.6},
     "grammar": {"temperature": 0, "structured_outputs": {"regex": "([a-z]{8} ){400}"}},
@@ -22,10 +22,10 @@ _STATES: dict[str, dict[str, Any]] = {
         "structured_outputs": {"regex": "([a-z]{6}, ){400}"},
     },
 }
-"""What an answer may depend on beside its ids, and can go on with the plug-in only. The stand-in has the first."""
+"""What an output may depend on besides its ids; it continues only with the plug-in. The fake engine has the first."""
 
 EVENT_ROUTES = ("responses", "messages")
-_IN_BODY = frozenset({"structured_outputs"})
+_EXTRA_BODY_FIELDS = frozenset({"structured_outputs"})
 _STOPS = ("node", "。", "мир", "🎉", "\n2. ", "another node took")
 
 
@@ -33,28 +33,27 @@ _STOPS = ("node", "。", "мир", "🎉", "\n2. ", "another node took")
 class WorkloadRequest:
     """One request.
 
-    route: chat, plain, responses or messages; through: client (the transport) or gateway (a stock client); state: one
-    of _STATES, or none; salt: of its KV blocks; a context with a salt of its own is on no node that did not have the
-    stream.
+    route: chat, plain, responses or messages; via: client (the transport) or gateway (a stock client); state: one of
+    _SAMPLER_STATES, or none; salt: of its KV blocks, so that only nodes that had the stream have its context.
     """
 
     route: str
     text: str
     max_tokens: int
-    through: str
+    via: str
     stream: bool = True
     choices: int = 1
     stop: tuple[str, ...] = ()
     echo: bool = False
     logprobs: bool = False
-    ids: bool = False
+    returns_token_ids: bool = False
     usage: bool = False
     state: str = ""
     salt: str = ""
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Questions with equal keys have equal answers."""
+        """Return a key: requests with equal keys have equal outputs."""
         return self.route, self.text, self.max_tokens, self.stop, self.echo, self.state
 
     @property
@@ -62,28 +61,28 @@ class WorkloadRequest:
         return self.route == "chat"
 
     @property
-    def speaks_in_events(self) -> bool:
+    def uses_named_events(self) -> bool:
         return self.route in EVENT_ROUTES
 
-    def event_options(self, model: str) -> dict[str, Any]:
-        """The body of a question for a route of events; neither takes the fields of all others."""
-        asked: dict[str, Any] = {"model": model, "stream": self.stream, "temperature": 0}
-        asked |= {"cache_salt": self.salt} if self.salt else {}
+    def event_body(self, model: str) -> dict[str, Any]:
+        """Return the body for a route with named events, which do not accept all fields of the others."""
+        request: dict[str, Any] = {"model": model, "stream": self.stream, "temperature": 0}
+        request |= {"cache_salt": self.salt} if self.salt else {}
         turns = [{"role": "user", "content": self.text}]
         if self.route == "responses":
-            return asked | {"input": turns, "max_output_tokens": self.max_tokens, "ignore_eos": True}
-        return asked | {"messages": turns, "max_tokens": self.max_tokens}
+            return request | {"input": turns, "max_output_tokens": self.max_tokens, "ignore_eos": True}
+        return request | {"messages": turns, "max_tokens": self.max_tokens}
 
-    def options(self, model: str) -> dict[str, Any]:
-        """Keyword arguments of the SDK's `create`."""
+    def sdk_arguments(self, model: str) -> dict[str, Any]:
+        """Return the keyword arguments of the SDK's `create`."""
         options: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens}
         options["temperature"] = 0 if self.choices == 1 else 1  # vLLM takes several only where it samples
-        options["extra_body"] = {"ignore_eos": True} | ({"return_token_ids": True} if self.ids else {})
+        options["extra_body"] = {"ignore_eos": True} | ({"return_token_ids": True} if self.returns_token_ids else {})
         if self.salt:
             options["extra_body"]["cache_salt"] = self.salt
-        state = _STATES.get(self.state, {})
-        options |= {name: value for name, value in state.items() if name not in _IN_BODY}
-        options["extra_body"] |= {name: value for name, value in state.items() if name in _IN_BODY}
+        state = _SAMPLER_STATES.get(self.state, {})
+        options |= {name: value for name, value in state.items() if name not in _EXTRA_BODY_FIELDS}
+        options["extra_body"] |= {name: value for name, value in state.items() if name in _EXTRA_BODY_FIELDS}
         if self.chat:
             options["messages"] = [{"role": "user", "content": self.text}]
         else:
@@ -106,9 +105,9 @@ class WorkloadRequest:
 def random_request(
     random: Random, tokens: tuple[int, int], *, texts: int = len(_TEXTS), choices: int = 3, states: int = 0
 ) -> WorkloadRequest:
-    """The next question. tokens: the least and the most that it asks for; choices: the most; states: how many kinds.
+    """Return a random request. tokens: least and most of `max_tokens`; choices: at most; states: how many kinds.
 
-    Where it samples, nobody knows a real vLLM's right answer; the stand-in's is always the same.
+    With sampling the expected output of a real vLLM is unknown; the fake engine's is always the same.
     """
     text = _TEXTS[random.randrange(min(texts, len(_TEXTS)))]
     max_tokens = random.randrange(*tokens, 20) if tokens[0] < tokens[1] else tokens[0]
@@ -125,25 +124,27 @@ def random_request(
         route="chat" if chat else "plain",
         text=text,
         max_tokens=max_tokens,
-        through=through,
+        via=through,
         stream=stream,
         choices=many,
         stop=(random.choice(_STOPS),) if random.random() < 0.2 else (),
         echo=echo,
         logprobs=logprobs,
-        ids=not echo and random.random() < 0.5,
+        returns_token_ids=not echo and random.random() < 0.5,
         usage=random.random() < 0.5,
-        state=random.choice(["", *_STATES][: states + 1]) if has_state else "",
+        state=random.choice(["", *_SAMPLER_STATES][: states + 1]) if has_state else "",
     )
 
 
-def known_answer(question: WorkloadRequest) -> Answer:
-    """The stand-in's answer, which is known without asking."""
-    if question.route == "plain":
-        prompt = standin_model.completion_prompt(question.text)
+def expected(request: WorkloadRequest) -> Output:
+    """Return the fake engine's output, which is known without a request."""
+    if request.route == "plain":
+        prompt = fake_model.completion_prompt(request.text)
     else:
-        prompt = standin_model.chat_prompt([{"role": "user", "content": question.text}])
-    seed = _STATES.get(question.state, {}).get("seed")
-    to_its_end = question.route == "messages"  # which cannot be asked to go on behind it
-    right = answer(prompt, Sampling(question.max_tokens, ignore_eos=not to_its_end, stop=question.stop, seed=seed))
-    return Answer(right.ids, (question.text if question.echo else "") + right.text)
+        prompt = fake_model.chat_prompt([{"role": "user", "content": request.text}])
+    seed = _SAMPLER_STATES.get(request.state, {}).get("seed")
+    to_its_end = request.route == "messages"  # which has no ignore_eos
+    reference = generate(
+        prompt, SamplingParams(request.max_tokens, ignore_eos=not to_its_end, stop=request.stop, seed=seed)
+    )
+    return Output(reference.token_ids, (request.text if request.echo else "") + reference.text)

@@ -1,8 +1,7 @@
-"""Losses made to order: what an engine that goes leaves of a stream, byte by byte. Pure.
+"""Injects stream losses, byte by byte as an engine that ends leaves a stream. Pure.
 
-A fault is told to the stand-in beforehand, and the next stream that it fits takes it. `broken` makes the bytes of
-that stream; how its connection then ends is the last thing it yields. Each kind is a way in which a real vLLM was
-seen to end, or one that a network between has.
+A fault is configured beforehand, and the next stream of its path gets it. `inject_fault` yields the chunks of that
+stream, and last how its connection ends. Each kind was observed with a real vLLM, or is one of the network between.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from local.fake_engine.answers import BadRequest
 DONE = b"data: [DONE]\n\n"
 
 
-class Kind(Enum):
-    """What happens to a stream."""
+class FaultKind(Enum):
+    """What happens to a stream; the values are those of the HTTP API."""
 
     RESET = "reset"  # TCP RST
     ERROR_CHUNK = "error-chunk"  # an error chunk, then [DONE]
@@ -33,7 +32,7 @@ class Kind(Enum):
     BEFORE_FINISH = "before-finish"  # every token, then TCP RST in place of the finish_reason
 
 
-class Ending(Enum):
+class ConnectionEnd(Enum):
     """How a connection ends after its last bytes."""
 
     CLEAN = "clean"
@@ -41,20 +40,20 @@ class Ending(Enum):
     HANG = "hang"
 
 
-NO_STREAM = frozenset({Kind.STATUS_500, Kind.WRONG_MODEL})
-"""These answer in place of a stream."""
+ERROR_RESPONSES = frozenset({FaultKind.STATUS_500, FaultKind.WRONG_MODEL})
+"""These respond with an error in place of a stream."""
 
-_WITHOUT_PLACE = NO_STREAM | {Kind.SILENCE_BEFORE_FIRST, Kind.BEFORE_FINISH}
+_FIXED_POSITION = ERROR_RESPONSES | {FaultKind.SILENCE_BEFORE_FIRST, FaultKind.BEFORE_FINISH}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """after_tokens: how many tokens come before it; path: of the streams that may take it, None for any.
+    """A configured fault. after_tokens: the tokens sent before it; path: of the streams that get it, None for any.
 
-    In an answer that is over before that many tokens, nothing happens.
+    Nothing happens in an answer that ends before that many tokens.
     """
 
-    kind: Kind
+    kind: FaultKind
     after_tokens: int = 0
     path: str | None = None
 
@@ -64,7 +63,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One event of a stream. tokens: how many it carries."""
+    """One event of a stream. tokens: the number that it carries."""
 
     data: bytes
     tokens: int = 0
@@ -72,14 +71,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ErrorPayloads:
-    """What an engine may say at its end."""
+    """The last events that a failing engine sends."""
 
     error: bytes
     abort: bytes
 
 
 def read_faults(value: object) -> list[Fault]:
-    """Raises BadRequest."""
+    """Parse the body of a request. Raises BadRequest."""
     if not isinstance(value, list):
         raise BadRequest("Faults are a list of objects.")
     return [_read_fault(entry) for entry in value]
@@ -89,84 +88,88 @@ def _read_fault(entry: object) -> Fault:
     if not isinstance(entry, dict) or entry.keys() - {"kind", "after_tokens", "path"}:
         raise BadRequest(f"A fault has a kind, after_tokens and a path, this one is {entry!r}.")
     try:
-        kind = Kind(entry.get("kind"))
+        kind = FaultKind(entry.get("kind"))
     except ValueError:
-        raise BadRequest(f"{entry.get('kind')!r} is none of {', '.join(k.value for k in Kind)}.", "kind") from None
+        raise BadRequest(
+            f"{entry.get('kind')!r} is not one of {', '.join(k.value for k in FaultKind)}.", "kind"
+        ) from None
     after, path = entry.get("after_tokens", 0), entry.get("path")
     if isinstance(after, bool) or not isinstance(after, int) or after < 0:
         raise BadRequest(f"after_tokens must be a whole number, 0 or more, not {after!r}.", "after_tokens")
-    if after and kind in _WITHOUT_PLACE:
-        raise BadRequest(f"A {kind.value} has its own place: it takes no after_tokens.", "after_tokens")
+    if after and kind in _FIXED_POSITION:
+        raise BadRequest(f"A {kind.value} has a fixed position: it accepts no after_tokens.", "after_tokens")
     if path is not None and not isinstance(path, str):
         raise BadRequest(f"path must be a text, not {path!r}.", "path")
     return Fault(kind, after, path)
 
 
-class Faults:
-    """Those that wait for their stream, and those that happened, in order."""
+class FaultQueue:
+    """Faults that wait for a stream, and those that were applied, in order."""
 
     def __init__(self) -> None:
         self.waiting: list[Fault] = []
-        self.happened: list[tuple[Fault, float]] = []
+        self.applied: list[tuple[Fault, float]] = []
 
     def replace(self, faults: Iterable[Fault]) -> None:
-        """From now on these; what waited or happened is forgotten."""
-        self.waiting, self.happened = list(faults), []
+        """Replace the waiting faults and forget the applied ones."""
+        self.waiting, self.applied = list(faults), []
 
-    def take(self, path: str) -> Fault | None:
-        """The first that a new stream of `path` meets; it meets no other."""
+    def pop(self, path: str) -> Fault | None:
+        """Remove and return the fault of a new stream of `path`, None if it has none."""
         for fault in self.waiting:
             if fault.path in (None, path):
                 self.waiting.remove(fault)
                 return fault
         return None
 
-    def happen(self, fault: Fault, at: float) -> None:
-        """at: unix seconds."""
-        self.happened.append((fault, at))
+    def record(self, fault: Fault, at: float) -> None:
+        """Record an applied fault. at: unix seconds."""
+        self.applied.append((fault, at))
 
     def to_json(self) -> dict[str, object]:
-        happened = [{**fault.to_json(), "at": at} for fault, at in self.happened]
+        happened = [{**fault.to_json(), "at": at} for fault, at in self.applied]
         return {"waiting": [fault.to_json() for fault in self.waiting], "happened": happened}
 
 
-def broken(fault: Fault, chunks: Iterable[Chunk], words: Callable[[], ErrorPayloads]) -> Iterator[Chunk | Ending]:
-    """What is left of `chunks`; an Ending comes last where the fault happened, and not where it found no place.
+def inject_fault(
+    fault: Fault, chunks: Iterable[Chunk], payloads: Callable[[], ErrorPayloads]
+) -> Iterator[Chunk | ConnectionEnd]:
+    """Yield `chunks` up to the fault, then a ConnectionEnd; without one, the fault was not applied.
 
     For BEFORE_FINISH the chunks must come without a finish_reason.
     """
-    if fault.kind is Kind.SILENCE_BEFORE_FIRST:
-        yield Ending.HANG
+    if fault.kind is FaultKind.SILENCE_BEFORE_FIRST:
+        yield ConnectionEnd.HANG
         return
     tokens = 0
     for chunk in chunks:
-        if chunk.tokens and tokens >= fault.after_tokens and fault.kind is not Kind.BEFORE_FINISH:
-            last = _last_bytes(fault.kind, chunk, words())
+        if chunk.tokens and tokens >= fault.after_tokens and fault.kind is not FaultKind.BEFORE_FINISH:
+            last = _last_bytes(fault.kind, chunk, payloads())
             if last is not None:
                 yield Chunk(last)
-                yield _ENDINGS.get(fault.kind, Ending.CLEAN)
+                yield _CONNECTION_ENDS.get(fault.kind, ConnectionEnd.CLEAN)
                 return
         tokens += chunk.tokens
         yield chunk
-    if fault.kind is Kind.BEFORE_FINISH:
-        yield Ending.RESET
+    if fault.kind is FaultKind.BEFORE_FINISH:
+        yield ConnectionEnd.RESET
 
 
-_ENDINGS = {Kind.RESET: Ending.RESET, Kind.SILENCE: Ending.HANG}
+_CONNECTION_ENDS = {FaultKind.RESET: ConnectionEnd.RESET, FaultKind.SILENCE: ConnectionEnd.HANG}
 
 
-def _last_bytes(kind: Kind, chunk: Chunk, words: ErrorPayloads) -> bytes | None:
-    """What is sent in place of `chunk`; None where it gives this fault no place."""
+def _last_bytes(kind: FaultKind, chunk: Chunk, payloads: ErrorPayloads) -> bytes | None:
+    """Return what is sent in place of `chunk`, None if the fault cannot be applied to it."""
     match kind:
-        case Kind.ERROR_CHUNK:
-            return words.error + DONE
-        case Kind.ABORT:
-            return words.abort + DONE
-        case Kind.DONE:
+        case FaultKind.ERROR_CHUNK:
+            return payloads.error + DONE
+        case FaultKind.ABORT:
+            return payloads.abort + DONE
+        case FaultKind.DONE:
             return DONE
-        case Kind.HALF_CHUNK:
+        case FaultKind.HALF_CHUNK:
             return chunk.data[: len(chunk.data) // 2]
-        case Kind.HALF_CHARACTER:
+        case FaultKind.HALF_CHARACTER:
             lead = next((at for at, byte in enumerate(chunk.data) if byte >= 0xC0), None)
             return None if lead is None else chunk.data[: lead + 1]
         case _:

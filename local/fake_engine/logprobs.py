@@ -1,7 +1,7 @@
-"""Log probabilities of the stand-in, in vLLM's two shapes. Pure.
+"""Computes log probabilities, in vLLM's two shapes. Pure.
 
-A value is a function of the token and its place in the whole of prompt and answer, so that an answer that goes on
-elsewhere has the values of one that was never cut. Rules kept from vLLM 0.32 (v1/engine/logprobs.py, entrypoints):
+A value is a function of the token and its position in prompt and answer, so that a continued answer has the values of
+an uninterrupted one. Rules kept from vLLM 0.32 (v1/engine/logprobs.py, entrypoints):
 
 * a token inside a character has an empty text, and the one that completes it has the character;
 * `text_offset` adds up the texts of the tokens, special ones included, not the text that was sent;
@@ -19,12 +19,12 @@ from local.fake_engine import model
 
 _LETTERS = range(ord("a"), ord("z") + 1)
 _NAMES = {model.EOS: "<eos>", model.BEGIN: "<begin>"}
-_APART = 0.25
+_LOGPROB_STEP = 0.25
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A token's text and values. top: texts and values, its own first; logprob None for a prompt's first token."""
+class ScoredToken:
+    """A token's text and values. top: (text, value), its own first; logprob: None for a prompt's first token."""
 
     text: str
     logprob: float | None
@@ -32,45 +32,47 @@ class Scored:
 
 
 class Scorer:
-    """Scores tokens one after another. place: of the first, in prompt and answer; count: how many of the top."""
+    """Scores tokens in order. place: position of the first in prompt and answer; count: the number of top tokens."""
 
     def __init__(self, place: int, count: int) -> None:
-        self._place = place
+        self._position = place
         self._count = count
-        self._raw = b""  # of a character under way
+        self._incomplete = b""  # bytes of an incomplete character
 
-    def score(self, token: int, of_prompt: bool = False) -> Scored:
-        text, place = self._text(token), self._place
-        self._place += 1
+    def score(self, token: int, of_prompt: bool = False) -> ScoredToken:
+        text, place = self._text(token), self._position
+        self._position += 1
         if place == 0:
-            return Scored(text, None, ())
+            return ScoredToken(text, None, ())
         own = -(1 + (token * 31 + place * 17) % 63) / 256
         # A prompt's token is not the likeliest one: the top k come after it.
         others = self._count if of_prompt else max(0, self._count - 1)
         letters = [letter for letter in _LETTERS if letter != token]
         start = token + place
         chosen = [chr(letters[(start + rank) % len(letters)]) for rank in range(others)]
-        return Scored(
-            text, own, ((text, own), *((other, own - _APART * rank) for rank, other in enumerate(chosen, start=1)))
+        return ScoredToken(
+            text,
+            own,
+            ((text, own), *((other, own - _LOGPROB_STEP * rank) for rank, other in enumerate(chosen, start=1))),
         )
 
     def _text(self, token: int) -> str:
-        piece = model.piece(token)
+        piece = model.token_bytes(token)
         if not piece:
             return _NAMES.get(token, f"<{token}>")
-        self._raw = self._raw + piece if piece[0] >= 0x80 else piece
-        text = self._raw.decode(errors="replace")
+        self._incomplete = self._incomplete + piece if piece[0] >= 0x80 else piece
+        text = self._incomplete.decode(errors="replace")
         if text.endswith("\ufffd"):
             return ""
-        self._raw = b""
+        self._incomplete = b""
         return text
 
 
-def for_chat(tokens: Sequence[Scored], count: int) -> dict[str, Any]:
+def chat_logprobs(tokens: Sequence[ScoredToken], count: int) -> dict[str, Any]:
     return {"content": [{**_entry(t.text, t.logprob), "top_logprobs": _entries(t, count)} for t in tokens]}
 
 
-def _entries(token: Scored, count: int) -> list[dict[str, Any]]:
+def _entries(token: ScoredToken, count: int) -> list[dict[str, Any]]:
     return [_entry(text, value) for text, value in token.top[:count]]
 
 
@@ -78,8 +80,8 @@ def _entry(text: str, value: float | None) -> dict[str, Any]:
     return {"token": text, "logprob": value, "bytes": list(text.encode())}
 
 
-def for_completion(tokens: Sequence[Scored], offset: int) -> dict[str, Any]:
-    """offset: of the first of them."""
+def completion_logprobs(tokens: Sequence[ScoredToken], offset: int) -> dict[str, Any]:
+    """Return a completion's `logprobs`. offset: of the first token in the text."""
     offsets = [offset + sum(len(t.text) for t in tokens[:at]) for at in range(len(tokens))]
     return {
         "text_offset": offsets,

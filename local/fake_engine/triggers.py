@@ -1,8 +1,8 @@
-"""Requests that a stand-in fails at because of a text in them, as engines do because of a prompt: every time. Pure.
+"""Matches requests that fail every time because of a text in them, as a prompt can fail in an engine. Pure.
 
-Told on the command line, `--on-text TEXT=WHAT`, as often as wanted. Without any, some requests fail as they were seen
-to fail in vLLM: an empty grammar and a schema that refers to itself (500), a regular expression and a token id that are
-none (400). Where a stream was asked for, these errors come inside of it.
+The command line configures them: `--on-text TEXT=WHAT`, repeated. Independently of these, some requests fail as they
+do in vLLM: an empty grammar and a schema that refers to itself (500), an invalid regular expression and an invalid
+token id (400). If the request is for a stream, these errors come inside the stream.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from typing import Any
 from local.fake_engine import model
 
 
-class What(Enum):
-    """What becomes of a request."""
+class RequestFailure(Enum):
+    """How a request fails; the values are those of the command line."""
 
-    DIES = "dies"  # the process ends as it begins to work on it, status 134, behind a stream's head
-    KILLED = "killed"  # the same by SIGKILL, as the kernel does for want of memory
+    DIES = "dies"  # the process ends when it starts on the request, status 134, after a stream's head
+    KILLED = "killed"  # the same by SIGKILL, as the kernel does when memory is short
     CORE_DIES = "core-dies"  # the engine process behind the API server ends: errors for all, /health 503, then the end
     ERROR_500 = "error-500"  # vLLM's own JSON error, as an event where a stream was asked for
     TEXT_500 = "text-500"  # plain text
     EMPTY_500 = "empty-500"
     ERROR_400 = "error-400"
-    BUSY_503 = "busy-503"  # vLLM's word for a full queue
+    BUSY_503 = "busy-503"  # vLLM's error for a full queue
     BUSY_429 = "busy-429"
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """text: in the request's body, as JSON has it."""
+    """A request that fails. text: in the request's body, as JSON has it."""
 
     text: str
-    what: What
+    failure: RequestFailure
 
 
-def read_trigger(given: str) -> Trigger:
-    """Of a command line. Raises ValueError."""
+def parse_trigger(given: str) -> Trigger:
+    """Parse a command-line argument. Raises ValueError."""
     text, equals, what = given.rpartition("=")
     if not equals or not text:
         raise ValueError(f"{given!r} is not TEXT=WHAT")
-    return Trigger(text, What(what))
+    return Trigger(text, RequestFailure(what))
 
 
-def triggered(triggers: Sequence[Trigger], raw: bytes) -> What | None:
-    """What becomes of a request with this body, where one of them fits."""
-    return next((trigger.what for trigger in triggers if trigger.text.encode() in raw), None)
+def matching_failure(triggers: Sequence[Trigger], raw: bytes) -> RequestFailure | None:
+    """Return the failure of a request with this body, None if no trigger matches."""
+    return next((trigger.failure for trigger in triggers if trigger.text.encode() in raw), None)
 
 
 @dataclass(frozen=True)
-class Fault:
-    """An error of vLLM's."""
+class VllmError:
+    """An error response of vLLM."""
 
     status: int
     kind: str
@@ -61,28 +61,28 @@ class Fault:
     param: str | None = None
 
 
-INTERNAL = Fault(500, "InternalServerError", "Internal server error")
+INTERNAL_ERROR = VllmError(500, "InternalServerError", "Internal server error")
 
 
-def own_fault(body: Mapping[str, Any]) -> Fault | None:
-    """What vLLM says of a request that it finds out about only when it begins to generate."""
+def generation_error(body: Mapping[str, Any]) -> VllmError | None:
+    """Return the error that vLLM finds only when it begins to generate, None if there is none."""
     grammar, schema, regex = _structured(body)
     if isinstance(grammar, str) and not grammar.partition("::=")[2].strip():
-        return INTERNAL
+        return INTERNAL_ERROR
     if schema == {"$ref": "#"}:
-        return INTERNAL
+        return INTERNAL_ERROR
     if isinstance(regex, str) and not _compiles(regex):
-        return Fault(400, "BadRequestError", f"Grammar error: invalid regex {regex!r}")
+        return VllmError(400, "BadRequestError", f"Grammar error: invalid regex {regex!r}")
     bias = body.get("logit_bias") or {}
     outside = [int(token) for token in bias if str(token).isdigit() and int(token) >= model.VOCABULARY_SIZE]
     if outside:
         message = f"token_id(s) {outside} in logit_bias contain out-of-vocab token ids."
-        return Fault(400, "BadRequestError", message, "logit_bias")
+        return VllmError(400, "BadRequestError", message, "logit_bias")
     return None
 
 
 def _structured(body: Mapping[str, Any]) -> tuple[object, object, object]:
-    """The grammar, the schema and the regular expression that a request wants kept."""
+    """Return the grammar, the schema and the regular expression that constrain the output."""
     asked = body.get("structured_outputs")
     asked = asked if isinstance(asked, dict) else {}
     wrapped = body.get("response_format")

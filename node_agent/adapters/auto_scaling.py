@@ -20,7 +20,7 @@ class AutoScaling:
         self._threads = aws_threads("autoscaling")
         self._group = group
 
-    async def let_go(self, instance_id: str) -> bool:
+    async def complete_termination(self, instance_id: str) -> bool:
         try:
             await in_thread(
                 "telling the group that this node has drained",
@@ -33,8 +33,8 @@ class AutoScaling:
                 self._threads,
             )
         except StoreUnavailable as error:
-            said = error_message(error).lower()
-            if error_code(error) == "ValidationError" and _NOT_WAITING in said:
+            message = error_message(error).lower()
+            if error_code(error) == "ValidationError" and _NOT_WAITING in message:
                 return False
             raise
         return True

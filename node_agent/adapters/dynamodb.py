@@ -80,7 +80,7 @@ class DynamoRecords:
                 raise
             await self._check_owner(key, incarnation)
 
-    async def keep_drain(self, record: DrainRecord) -> None:
+    async def put_drain(self, record: DrainRecord) -> None:
         item = _encode(record.to_item())
         await in_thread(
             "writing this drain's record",
@@ -95,12 +95,12 @@ class DynamoRecords:
             self._threads,
         )
         try:
-            held = whole(item, "incarnation")
+            owner = whole(item, "incarnation")
         except ValueError:  # it is gone, or so damaged that nobody owns it
-            held = -1
-        if held > incarnation:
-            raise StaleEpoch(f"the record belongs to incarnation {held}, not to {incarnation}")
-        if held < incarnation:
+            owner = -1
+        if owner > incarnation:
+            raise StaleEpoch(f"the record belongs to incarnation {owner}, not to {incarnation}")
+        if owner < incarnation:
             raise RecordMissing(f"there is no record of incarnation {incarnation}", timeline_from_item(item))
 
     async def _update(

@@ -34,7 +34,7 @@ class HttpClient:
         self._source = (source, 0) if source else None
         self._idle: dict[Address, list[Connection]] = {}
 
-    def ask(
+    def request(
         self,
         address: Address,
         method: str,
@@ -42,15 +42,23 @@ class HttpClient:
         *,
         headers: Mapping[str, str],
         body: bytes = b"",
-        silence_s: float,
-        accept_s: float | None = None,
-        sign_s: float | None = None,
-        lost: Callable[[str], None] | None = None,
+        read_timeout_s: float,
+        accept_timeout_s: float | None = None,
+        keepalive_timeout_s: float | None = None,
+        on_lost: Callable[[str], None] | None = None,
     ) -> Exchange:
         """See the port."""
         request = _encode(address, method, target, headers, body)
         connect, released = partial(_connect, address, self._source), partial(self._release, address)
-        exchange = Exchange(request, silence_s, connect, released, accept_s=accept_s, sign_s=sign_s, lost=lost)
+        exchange = Exchange(
+            request,
+            read_timeout_s,
+            connect,
+            released,
+            accept_timeout_s=accept_timeout_s,
+            keepalive_timeout_s=keepalive_timeout_s,
+            on_lost=on_lost,
+        )
         if (idle := self._take_idle(address)) is not None:
             exchange.begin(idle, was_idle=True)
         return exchange
@@ -63,10 +71,10 @@ class HttpClient:
         *,
         headers: Mapping[str, str],
         body: bytes = b"",
-        silence_s: float,
+        read_timeout_s: float,
     ) -> Exchange:
         """See the port."""
-        exchange = self.ask(address, method, target, headers=headers, body=body, silence_s=silence_s)
+        exchange = self.request(address, method, target, headers=headers, body=body, read_timeout_s=read_timeout_s)
         try:
             await exchange.head()
         except BaseException:  # cancelled, too: a connection with an answer under way is of no further use

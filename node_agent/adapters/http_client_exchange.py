@@ -25,7 +25,7 @@ MAX_HEAD_BYTES = 64 * 1024
 """With the interim answers before it: signs of life for twenty minutes."""
 
 
-_DOUBT_S = 0.25
+_GRACE_S = 0.25
 """From a silence that was too long to the loss: timers run before what came is read, and where it was this process that
 stood still, all of it came meanwhile."""
 
@@ -73,74 +73,74 @@ class Exchange(asyncio.Protocol):
     """The Response port, and the protocol of its connection while it lasts.
 
     connect: makes a connection; raises ExchangeLost; released: takes a connection back that may be used again;
-    accept_s: how long until the first bytes, None for as long as any silence; sign_s: the most that any silence may
-    last where the other side has said that it shows signs of life; lost: receives once why the exchange was lost, where
-    it was.
+    accept_timeout_s: how long until the first bytes, None for as long as any silence; keepalive_timeout_s: the most
+    that any silence may last where the other side has said that it shows signs of life; on_lost: receives once why the
+    exchange was lost, where it was.
     """
 
     def __init__(
         self,
         request: bytes,
-        silence_s: float,
+        read_timeout_s: float,
         connect: Callable[[], Awaitable[Connection]],
         released: Callable[[Connection], None],
         *,
-        accept_s: float | None = None,
-        sign_s: float | None = None,
-        lost: Callable[[str], None] | None = None,
+        accept_timeout_s: float | None = None,
+        keepalive_timeout_s: float | None = None,
+        on_lost: Callable[[str], None] | None = None,
     ) -> None:
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self._request = request
-        self._silence_s = silence_s
-        self._accept_s = accept_s
-        self._sign_s = sign_s
-        self._shows_signs = False
+        self._read_timeout_s = read_timeout_s
+        self._accept_timeout_s = accept_timeout_s
+        self._keepalive_timeout_s = keepalive_timeout_s
+        self._sends_keepalives = False
         self._connect = connect
         self._released = released
-        self._on_lost = lost
+        self._on_lost = on_lost
         self._connection: Connection | None = None
-        self._was_idle = False
+        self._was_reused = False
         self._connecting: asyncio.Task[Connection] | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._head_bytes = 0
         self._head_seen = False
-        self._may_stay = False
+        self._keeps_alive = False
         self._done = False
-        self._why_lost: str | None = None
-        self._parts: list[bytes] = []
-        self._held = 0
+        self._loss_reason: str | None = None
+        self._buffer: list[bytes] = []
+        self._buffered_bytes = 0
         self._sink: Callable[[bytes], None] | None = None
-        self._held_back = False  # this side holds too much
-        self._told_to_pause = False  # whoever takes the body asked for a pause
+        self._buffer_is_full = False  # this side holds too much
+        self._pause_requested = False  # whoever takes the body asked for a pause
         self._waiter: asyncio.Future[None] | None = None
-        self.began_at = 0.0
-        self.heard_at = 0.0
-        self.pieces = 0
+        self.first_read_at = 0.0
+        self.last_read_at = 0.0
+        self.reads = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._doubted_at = 0.0
+        self._overdue_since = 0.0
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
 
     def begin(self, connection: Connection, *, was_idle: bool) -> None:
         """Send the request. was_idle: whether the connection waited for it, and may have been closed meanwhile."""
-        self._connection, self._was_idle = connection, was_idle
+        self._connection, self._was_reused = connection, was_idle
         if connection.transport is None:
-            self.lose("reset")
+            self.fail("reset")
             return
         connection.begin(self)
         self._parser = httptools.HttpResponseParser(self)
         self.headers = {}
-        self.heard_at = self._loop.time()
-        self._shows_signs = False
-        self._set_timer(self._allowed_s())
+        self.last_read_at = self._loop.time()
+        self._sends_keepalives = False
+        self._set_timer(self._timeout_s())
         connection.transport.write(self._request)
 
     # what the connection says
 
     def data_received(self, data: bytes) -> None:
-        self.heard_at = self._now()
-        self.pieces += 1
+        self.last_read_at = self._now()
+        self.reads += 1
         if self._parser is None:
             return
         try:
@@ -154,12 +154,12 @@ class Exchange(asyncio.Protocol):
             if self._done:
                 self._wake()
             return
-        self._was_idle = False
-        if not self.began_at:
-            self.began_at = self.heard_at
-            if self._accept_s is not None or self._shows_signs:
-                self._accept_s = None
-                self._set_timer(self._allowed_s())
+        self._was_reused = False
+        if not self.first_read_at:
+            self.first_read_at = self.last_read_at
+            if self._accept_timeout_s is not None or self._sends_keepalives:
+                self._accept_timeout_s = None
+                self._set_timer(self._timeout_s())
         if not self._head_seen:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -170,15 +170,15 @@ class Exchange(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection is not None:
             self._connection.connection_lost(exc)
-        self.lose("eof" if exc is None else "reset")
+        self.fail("eof" if exc is None else "reset")
 
-    def lose(self, why: str) -> None:
+    def fail(self, why: str) -> None:
         """The connection is gone; nothing happens where the exchange is over already."""
-        if self._done or self._why_lost is not None:
+        if self._done or self._loss_reason is not None:
             return
-        self._why_lost = why
+        self._loss_reason = why
         self._stop_timer()
-        if self._on_lost is not None and not self._was_idle:
+        if self._on_lost is not None and not self._was_reused:
             self._on_lost(why)
         self._wake()
 
@@ -191,18 +191,18 @@ class Exchange(asyncio.Protocol):
         if self._parser is not None:
             self.status = self._parser.get_status_code()
             self._head_seen = self.status >= 200  # before it there may be interim ones
-            self._shows_signs = self._shows_signs or (not self._head_seen and SIGNS_HEADER in self.headers)
-            self._may_stay = self._parser.should_keep_alive()
+            self._sends_keepalives = self._sends_keepalives or (not self._head_seen and SIGNS_HEADER in self.headers)
+            self._keeps_alive = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
         if self._sink is not None:
             self._sink(body)
             return
-        self._parts.append(body)
-        self._held += len(body)
-        if self._held > MAX_HELD_BYTES:
-            self._held_back = True
-            self._set_reading()
+        self._buffer.append(body)
+        self._buffered_bytes += len(body)
+        if self._buffered_bytes > MAX_HELD_BYTES:
+            self._buffer_is_full = True
+            self._update_reading()
 
     def on_message_complete(self) -> None:
         self._done = self._head_seen
@@ -218,10 +218,10 @@ class Exchange(asyncio.Protocol):
     async def head(self) -> None:
         """Wait for the response's head. Raises ExchangeLost."""
         while not self._head_seen:
-            if self._why_lost is not None:
-                if not self._was_idle or self._why_lost not in ("eof", "reset"):
-                    raise ExchangeLost(self._why_lost)
-                self._why_lost = None  # the server had closed it: nothing was answered, another connection may ask
+            if self._loss_reason is not None:
+                if not self._was_reused or self._loss_reason not in ("eof", "reset"):
+                    raise ExchangeLost(self._loss_reason)
+                self._loss_reason = None  # the server had closed it: nothing was answered, another connection may ask
                 self._connection = None
             if self._connection is None:
                 self.begin(await self._connected(), was_idle=False)
@@ -236,12 +236,12 @@ class Exchange(asyncio.Protocol):
         except asyncio.CancelledError:
             if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
                 connecting.result().abort()  # made in the very moment: nobody else knows of it
-            if self._why_lost is None:
+            if self._loss_reason is None:
                 raise
-            raise ExchangeLost(self._why_lost) from None
+            raise ExchangeLost(self._loss_reason) from None
         except ExchangeLost as lost:
-            self._was_idle = False
-            self.lose(lost.why)
+            self._was_reused = False
+            self.fail(lost.why)
             raise
         finally:
             self._connecting = None
@@ -249,22 +249,22 @@ class Exchange(asyncio.Protocol):
 
     async def read(self) -> bytes:
         """What arrived since the last read, b"" at the end. Raises ExchangeLost."""
-        while not self._parts:
+        while not self._buffer:
             if self._done:
                 return b""
-            if self._why_lost is not None:
-                raise ExchangeLost(self._why_lost)
+            if self._loss_reason is not None:
+                raise ExchangeLost(self._loss_reason)
             await self._wait()
-        return self._take()
+        return self._drain_buffer()
 
-    def _take(self) -> bytes:
-        parts = self._parts
+    def _drain_buffer(self) -> bytes:
+        parts = self._buffer
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
-        self._held = 0
-        if self._held_back:
-            self._held_back = False
-            self._set_reading()
+        self._buffered_bytes = 0
+        if self._buffer_is_full:
+            self._buffer_is_full = False
+            self._update_reading()
         return data
 
     async def read_all(self, max_bytes: int) -> bytes:
@@ -281,58 +281,62 @@ class Exchange(asyncio.Protocol):
     async def pipe(self, sink: Callable[[bytes], None]) -> None:
         """Give what comes to `sink`, at once and until the end. Raises ExchangeLost, once it has all that came."""
         self._sink = sink
-        if self._parts:
-            sink(self._take())
+        if self._buffer:
+            sink(self._drain_buffer())
         while not self._done:
-            if self._why_lost is not None:
-                raise ExchangeLost(self._why_lost)
+            if self._loss_reason is not None:
+                raise ExchangeLost(self._loss_reason)
             await self._wait()
 
     def pause(self, paused: bool) -> None:
         """Take nothing more from the connection for now, or go on."""
-        self._told_to_pause = paused
-        self._set_reading()
+        self._pause_requested = paused
+        self._update_reading()
 
-    def _set_reading(self) -> None:
+    def _update_reading(self) -> None:
         connection = self._connection
         if connection is None or connection.transport is None or connection.exchange is not self:
             return
         reads = connection.transport.is_reading()
-        if reads and (self._held_back or self._told_to_pause):
+        if reads and (self._buffer_is_full or self._pause_requested):
             connection.transport.pause_reading()
-        elif not reads and not (self._held_back or self._told_to_pause):
-            self.heard_at = self._loop.time()
+        elif not reads and not (self._buffer_is_full or self._pause_requested):
+            self.last_read_at = self._loop.time()
             connection.transport.resume_reading()
 
-    def allow_silence(self, seconds: float) -> None:
+    def set_read_timeout(self, seconds: float) -> None:
         """From now on, a silence of `seconds` loses the exchange."""
-        self._silence_s = seconds
-        self._set_timer(self._allowed_s())
+        self._read_timeout_s = seconds
+        self._set_timer(self._timeout_s())
 
     def end_within(self, seconds: float) -> None:
-        self.allow_silence(seconds)
+        self.set_read_timeout(seconds)
 
-    def _allowed_s(self) -> float:
+    def _timeout_s(self) -> float:
         """How long the other side may be silent now."""
-        if self._accept_s is not None:
-            return self._accept_s
-        return min(self._silence_s, self._sign_s) if self._shows_signs and self._sign_s else self._silence_s
+        if self._accept_timeout_s is not None:
+            return self._accept_timeout_s
+        return (
+            min(self._read_timeout_s, self._keepalive_timeout_s)
+            if self._sends_keepalives and self._keepalive_timeout_s
+            else self._read_timeout_s
+        )
 
     def _set_timer(self, seconds: float) -> None:
         self._stop_timer()
-        if not self._done and self._why_lost is None:
+        if not self._done and self._loss_reason is None:
             self._timer = self._loop.call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
-        quiet_s = self._loop.time() - self.heard_at
-        is_paused = self._held_back or self._told_to_pause
-        allowed_s = self._allowed_s()
+        quiet_s = self._loop.time() - self.last_read_at
+        is_paused = self._buffer_is_full or self._pause_requested
+        allowed_s = self._timeout_s()
         if is_paused or quiet_s < allowed_s:
             rest_s = allowed_s if is_paused else allowed_s - quiet_s
             self._set_timer(max(rest_s, 0.001))
-        elif self._doubted_at != self.heard_at:
-            self._doubted_at = self.heard_at
-            self._set_timer(min(_DOUBT_S, allowed_s / 4))
+        elif self._overdue_since != self.last_read_at:
+            self._overdue_since = self.last_read_at
+            self._set_timer(min(_GRACE_S, allowed_s / 4))
         else:
             self.abort("silence")
 
@@ -344,8 +348,8 @@ class Exchange(asyncio.Protocol):
     def abort(self, why: str) -> None:
         """Break it off: whoever waits gets ExchangeLost(why); the server sees its client go."""
         was_over = self._done
-        self._was_idle = False
-        self.lose(why)
+        self._was_reused = False
+        self.fail(why)
         if self._connecting is not None:
             self._connecting.cancel()
         if self._connection is not None and not was_over:
@@ -361,11 +365,11 @@ class Exchange(asyncio.Protocol):
         if connection is None or connection.exchange is not self:
             return
         connection.end()
-        is_clear = self._done and self._may_stay and not self._held_back and not self._told_to_pause
+        is_clear = self._done and self._keeps_alive and not self._buffer_is_full and not self._pause_requested
         if is_clear and connection.usable:
             self._released(connection)
         else:
-            self._why_lost = self._why_lost or "closed"
+            self._loss_reason = self._loss_reason or "closed"
             connection.abort()
 
     # waiting

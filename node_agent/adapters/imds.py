@@ -88,7 +88,7 @@ class Imds:
             _log.warning("the rebalance recommendation cannot be read, and counts all the same: %s", error)
             return 0.0
 
-    async def told_to_go(self) -> bool:
+    async def termination_requested(self) -> bool:
         body = await self._get("autoscaling/target-lifecycle-state")
         return body is not None and body.strip() == b"Terminated"
 
@@ -110,7 +110,7 @@ class Imds:
         for _ in range(2):  # the second time with a fresh token
             token = self._token or await self._fresh_token()
             self._token = token
-            status, body = await self._ask("GET", f"{_ROOT}/{path}", {"x-aws-ec2-metadata-token": token})
+            status, body = await self._request("GET", f"{_ROOT}/{path}", {"x-aws-ec2-metadata-token": token})
             if status == 401:
                 if self._token == token:  # several paths are asked at once: another one may have a fresh one by now
                     self._token = None
@@ -124,7 +124,7 @@ class Imds:
 
     async def _fresh_token(self) -> str:
         headers = {"x-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_LIFE_S)}
-        status, body = await self._ask("PUT", "/latest/api/token", headers)
+        status, body = await self._request("PUT", "/latest/api/token", headers)
         if status != 200:
             raise MetadataUnavailable(f"IMDS gave no token: status {status}")
         token = body.decode("ascii", errors="replace").strip()
@@ -132,10 +132,12 @@ class Imds:
             raise MetadataUnavailable("the token that IMDS gave cannot be read")
         return token
 
-    async def _ask(self, method: str, target: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    async def _request(self, method: str, target: str, headers: dict[str, str]) -> tuple[int, bytes]:
         try:
             async with asyncio.timeout(_WITHIN_S):
-                exchange = await self._client.open(self._address, method, target, headers=headers, silence_s=_SILENCE_S)
+                exchange = await self._client.open(
+                    self._address, method, target, headers=headers, read_timeout_s=_SILENCE_S
+                )
                 try:
                     self._date = _date(exchange.headers)
                     return exchange.status, await exchange.read_all(_MAX_BYTES)

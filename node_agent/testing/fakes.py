@@ -25,7 +25,7 @@ class MemoryMetadata:
         self._identity = identity
         self.notice: InterruptionNotice | None = None
         self.rebalance_at: float | None = None
-        self.going = False
+        self.is_terminating = False
 
     async def identity(self) -> Identity:
         return self._identity
@@ -36,8 +36,8 @@ class MemoryMetadata:
     async def rebalance(self) -> float | None:
         return self.rebalance_at
 
-    async def told_to_go(self) -> bool:
-        return self.going
+    async def termination_requested(self) -> bool:
+        return self.is_terminating
 
 
 class MemoryScalingGroup:
@@ -46,7 +46,7 @@ class MemoryScalingGroup:
     def __init__(self, waits_for: set[str]) -> None:
         self.waits_for = waits_for
 
-    async def let_go(self, instance_id: str) -> bool:
+    async def complete_termination(self, instance_id: str) -> bool:
         if instance_id not in self.waits_for:
             return False
         self.waits_for.remove(instance_id)
@@ -63,9 +63,9 @@ class MemoryInstances:
 
     async def tag(self, instance_id: str, tags: NodeTags) -> None:
         self._known(instance_id)
-        held = self.tags.setdefault(instance_id, {})
-        held.pop(DEADLINE_TAG, None)
-        held.update(tags.encode())
+        current = self.tags.setdefault(instance_id, {})
+        current.pop(DEADLINE_TAG, None)
+        current.update(tags.encode())
 
     async def untag(self, instance_id: str) -> None:
         self._known(instance_id)
@@ -74,8 +74,8 @@ class MemoryInstances:
 
     async def nodes(self, cluster: str, most_calls: int | None = None) -> list[TaggedNode]:
         found: list[TaggedNode] = []
-        for instance_id, held in self.tags.items():
-            tags = decode_tags(held)
+        for instance_id, current in self.tags.items():
+            tags = decode_tags(current)
             if tags is not None and tags.cluster == cluster:
                 address = tags.address or node_address(f"{self._addresses.get(instance_id)}:{self._peer_port}")
                 if address is not None:
@@ -107,7 +107,7 @@ class MemoryRecords:
         forward = max(record.state, state, key=lambda s: s.rank)
         self.records[instance_id] = replace(record, state=forward, timeline=timeline, expires_at=renewed(step.at))
 
-    async def keep_drain(self, record: DrainRecord) -> None:
+    async def put_drain(self, record: DrainRecord) -> None:
         self.drains[record.instance_id, record.incarnation] = record
 
 
@@ -124,8 +124,8 @@ class MemoryCheckpoints:
         self.objects[key] = body
         written = 0
         for record in records:
-            held = self.records.get(record.stream)
-            if held is None or held.progress <= record.progress:
+            current = self.records.get(record.stream)
+            if current is None or current.progress <= record.progress:
                 self.records[record.stream] = record
                 written += 1
         return written
@@ -159,8 +159,8 @@ class MemoryBlockStore:
         self.objects[index_key(index.fingerprint, stream)] = replace(index, object_key=key).to_bytes()
 
     async def index(self, fingerprint: bytes, stream: str) -> Index | None:
-        told = self.objects.get(index_key(fingerprint, stream))
-        return None if told is None else parse_index(told)
+        data = self.objects.get(index_key(fingerprint, stream))
+        return None if data is None else parse_index(data)
 
     async def fetch(self, index: Index, batch: Batch) -> bytes:
         if index.object_key not in self.objects:
@@ -202,7 +202,7 @@ class MemoryRequest:
     address: str = "192.0.2.1"
     status: int = 0
     content_type: bytes = b""
-    told: dict[bytes, bytes] = field(default_factory=dict)
+    response_headers: dict[bytes, bytes] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
     accepted: list[dict[bytes, bytes]] = field(default_factory=list)
     is_ended: bool = False
@@ -226,23 +226,23 @@ class MemoryRequest:
     def when_congested(self, call: Callable[[bool], None]) -> None:
         self._congested = call
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """The client closes its connection."""
         self.is_gone = True
         if self._gone is not None:
             self._gone()
 
-    def lag(self, lags: bool) -> None:
+    def set_congested(self, is_congested: bool) -> None:
         """The client is slow, or is not any more."""
-        self.is_congested = lags
+        self.is_congested = is_congested
         if self._congested is not None:
-            self._congested(lags)
+            self._congested(is_congested)
 
     def forget_body(self) -> None:
         self.body = b""
 
     def add_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        self.told |= dict(headers)
+        self.response_headers |= dict(headers)
 
     def accept(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
         if not self.status:
@@ -261,7 +261,11 @@ class MemoryRequest:
     def begin(self, status: int, content_type: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
         if self.status:
             raise RuntimeError("a request is answered once")
-        self.status, self.content_type, self.told = status, content_type, {**self.told, **dict(more)}
+        self.status, self.content_type, self.response_headers = (
+            status,
+            content_type,
+            {**self.response_headers, **dict(more)},
+        )
 
     def write(self, data: bytes) -> None:
         if data:

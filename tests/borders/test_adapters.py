@@ -7,7 +7,6 @@ of rubbish.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from node_agent.contract.tags import NodeTags
 from node_agent.core.kv.index import Batch, Index
 from node_agent.core.node.status import TaggedNode
 from node_agent.ports import ExchangeLost, Identity
+from tests.borders.port_protocols import methods, protocols
 
 STREAM = "a" * 24
 RECORD = StreamRecord(STREAM, 1, "i-1", 1, StreamStatus.ORPHANED, "journals/x", 0, 10, "d", 99)
@@ -201,19 +201,19 @@ CALLS: dict[tuple[str, str], tuple[tuple[Any, ...], Callable[[Any], bool]]] = {
     ("Instances", "nodes"): (("synkti", 3), _nodes),
     ("Records", "begin"): ((NodeRecord("i-1", "z", "t", NodeState.READY, 7, 9),), NOTHING),
     ("Records", "advance"): (("i-1", 7, NodeState.READY, TimelineStep("ready", "agent", 1.0)), NOTHING),
-    ("Records", "keep_drain"): ((DrainRecord("i-1", 7, "x", 1.0, 9),), NOTHING),
+    ("Records", "put_drain"): ((DrainRecord("i-1", 7, "x", 1.0, 9),), NOTHING),
     ("Checkpoints", "write"): (("k", b"b", [RECORD]), lambda found: found in (0, 1)),
     ("Checkpoints", "find"): ((STREAM,), lambda found: found is None or found.stream == STREAM),
     ("Checkpoints", "read"): ((RECORD,), lambda found: found is None or len(found) == RECORD.length),
     ("BlockStore", "keep"): ((STREAM, INDEX, lambda _: None), NOTHING),
     ("BlockStore", "index"): ((b"f" * 8, STREAM), lambda found: found is None or type(found) is Index),
     ("BlockStore", "fetch"): ((INDEX, Batch((), 0, 5)), lambda found: len(found) == 5),
-    ("ScalingGroup", "let_go"): (("i-1",), lambda found: type(found) is bool),
+    ("ScalingGroup", "complete_termination"): (("i-1",), lambda found: type(found) is bool),
     ("Secrets", "read"): (("name",), lambda found: type(found) is bytes and bool(found)),
     ("Metadata", "identity"): ((), lambda found: type(found) is Identity and _identity(found)),
     ("Metadata", "interruption"): ((), lambda found: found is None or type(found) is InterruptionNotice),
     ("Metadata", "rebalance"): ((), lambda found: found is None or (math.isfinite(found) and found >= 0)),
-    ("Metadata", "told_to_go"): ((), lambda found: type(found) is bool),
+    ("Metadata", "termination_requested"): ((), lambda found: type(found) is bool),
 }
 """How each method is called, and what its value must be."""
 
@@ -233,19 +233,16 @@ OTHERS = {"Response", "Http", "ServerRequest", "Datagrams", "ReplicaLink", "Repl
 
 ALLOWED = {
     ("Records", "advance"): (StaleEpoch, RecordMissing, StoreUnavailable),
-    **{("Metadata", name): (MetadataUnavailable,) for name in ("identity", "interruption", "rebalance", "told_to_go")},
+    **{
+        ("Metadata", name): (MetadataUnavailable,)
+        for name in ("identity", "interruption", "rebalance", "termination_requested")
+    },
 }
 
 
 def test_every_port_of_the_agent_is_here() -> None:
-    protocols = {
-        name: port
-        for name, port in vars(ports).items()
-        if inspect.isclass(port) and getattr(port, "_is_protocol", False) and port.__module__ == ports.__name__
-    }
-    assert set(protocols) == set(ADAPTERS) | OTHERS
-    methods = {(name, each) for name in ADAPTERS for each in vars(protocols[name]) if not each.startswith("_")}
-    assert methods == set(CALLS)
+    assert set(protocols()) == set(ADAPTERS) | OTHERS == set(protocols()) & set(ports.__all__)
+    assert {(name, each) for name in ADAPTERS for each in methods(protocols()[name])} == set(CALLS)
 
 
 @pytest.mark.parametrize("border", sorted(CALLS), ids="{0[0]}.{0[1]}".format)

@@ -24,7 +24,7 @@ from local.tiny_model import ensure_model
 from node_agent.core.kv.blocks import HEADER_BYTES, block_name, chain, chain_root, engine_fingerprint, pack_header
 from node_agent.core.kv.vllm_args import kv_arguments
 from node_agent.kv.folder import BlockFolder
-from tests.engines import MODEL, VLLM_WITHIN_S, Engine, running
+from tests.engines import MODEL, VLLM_TIMEOUT_S, Engine, running_engine
 
 pytestmark = pytest.mark.vllm
 
@@ -83,7 +83,7 @@ def started(folder: Path, blocks: Path) -> Iterator[Kept]:
     argv += kv_arguments(str(blocks), MAX_BYTES)
     environ = {**engine_environ(), "PYTHONPATH": str(ROOT), "VLLM_SERVER_DEV_MODE": "1"}
     environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "01"  # see local/engines
-    with running(argv, port, folder, environ, VLLM_WITHIN_S) as engine:
+    with running_engine(argv, port, folder, environ, VLLM_TIMEOUT_S) as engine:
         yield Kept(engine, BlockFolder(blocks, MAX_BYTES))
 
 
@@ -128,7 +128,7 @@ def second(left: Left, engine: Kept) -> Kept:
 
 
 def keys_of(kept: Kept, ids: list[int], salt: str = "") -> list[bytes]:
-    layout = kept.folder.layout()
+    layout = kept.folder.read_layout()
     assert layout is not None
     return chain(chain_root(bytes.fromhex(layout["fingerprint"]), salt), ids, BLOCK)
 
@@ -139,14 +139,14 @@ def whole(left: Left, seed: int = 1) -> list[int]:
 
 def test_every_full_block_is_kept_those_of_the_answer_too(left: Left) -> None:
     folder = BlockFolder(left.folder, MAX_BYTES)
-    layout = folder.layout()
+    layout = folder.read_layout()
     assert layout is not None
     assert layout["block_tokens"] == BLOCK
     for seed in left.answers:
         keys = chain(chain_root(bytes.fromhex(layout["fingerprint"])), whole(left, seed), BLOCK)
         assert len(keys) == KEPT
-        assert all(folder.has(block_name(key)) for key in keys)
-    heads = {request: key for request, key in folder.heads().items() if request.startswith("cmpl-first-")}
+        assert all(folder.contains(block_name(key)) for key in keys)
+    heads = {request: key for request, key in folder.last_blocks().items() if request.startswith("cmpl-first-")}
     assert list(heads.values()) == [chain(chain_root(bytes.fromhex(layout["fingerprint"])), whole(left), BLOCK)[-1]]
 
 
@@ -235,7 +235,7 @@ def test_a_salted_request_shares_nothing_with_others(left: Left, second: Kept) -
     assert left.salted == left.answers[1]
     keys = {*keys_of(second, whole(left)), *keys_of(second, whole(left), SALT)}
     assert len(keys) == 2 * KEPT
-    assert all(second.folder.has(block_name(key)) for key in keys)
+    assert all(second.folder.contains(block_name(key)) for key in keys)
     loaded, _ = second.loaded(lambda: second.answer(prompt(1), 1, cache_salt="another"))
     assert loaded == 0
     loaded, rest = second.loaded(lambda: second.answer(prompt(1), ANSWER, cache_salt=SALT))

@@ -51,7 +51,7 @@ def behind(ids: Sequence[int], argument: str = "synkti_resume_ids") -> dict[str,
         (["a"], {}, "must be a list of token ids"),
         ([1.5], {}, "must be a list of token ids"),
         ([5] * 21, {}, "are more than max_tokens"),
-        ([5], {"n": 2, "temperature": 1}, "one choice goes on at a time"),
+        ([5], {"n": 2, "temperature": 1}, "one choice is continued at a time"),
     ],
 )
 def test_what_no_engine_may_see_is_a_400_and_the_engine_lives(
@@ -134,7 +134,7 @@ def test_logprobs_of_what_is_generated_are_right_and_places_are_kept(plugged: En
     assert len(again["logprobs"]["tokens"]) == 20
 
 
-@pytest.mark.parametrize("way", [ContinuationMethod.RESUME, ContinuationMethod.FORCED])
+@pytest.mark.parametrize("way", [ContinuationMethod.RESUME, ContinuationMethod.FORCED_DECODING])
 def test_both_ways_pass_the_self_test(plugged: Engine, way: ContinuationMethod) -> None:
     steps = self_test.probe_steps(MODEL, way)
     body: Any = next(steps)

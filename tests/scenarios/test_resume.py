@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -260,14 +261,18 @@ def test_without_durability_nothing_is_kept_at_peers_but_the_entry_itself_can_go
     tell(tmp_path, story)
 
 
+def keeping(nodes: Sequence[LocalNode]) -> list[LocalNode]:
+    return [node for node in nodes if len(node.agent.journals.store)]
+
+
 def test_a_keeper_that_dies_is_replaced_and_the_stream_still_outlives_its_entry(tmp_path: Path) -> None:
     async def story(fleet: LocalFleet) -> None:
         entry, *others = fleet.nodes
         reader = Reader(fleet)
         reading = asyncio.create_task(reader.ask(entry, "chat"))
         await eventually("some events came", lambda: _soon(reader.events >= 20))
-        keepers = [node for node in others if len(node.agent.journals.store)]
-        assert len(keepers) == 2
+        await eventually("two keep it", lambda: _soon(len(keeping(others)) == 2))
+        keepers = keeping(others)
         await keepers[0].crash()
         left = [node for node in others if node is not keepers[0]]
         await eventually("both others keep it", lambda: _soon(all(len(n.agent.journals.store) for n in left)))
@@ -289,7 +294,8 @@ def test_an_orphan_outlives_its_keepers_too(tmp_path: Path) -> None:
         reader = Reader(fleet)
         reading = asyncio.create_task(reader.ask(entry, "chat"))
         await eventually("some events came", lambda: _soon(reader.events >= 30))
-        keepers = [node for node in others if len(node.agent.journals.store)]
+        await eventually("two keep it", lambda: _soon(len(keeping(others)) == 2))
+        keepers = keeping(others)
         (last,) = [node for node in others if node not in keepers]
         await entry.crash()
         await reading

@@ -42,21 +42,21 @@ _SAMPLE_TOKENS = 4
 _BYTES_PER_TOKEN = 4
 """Of a prompt, where nobody counted: about what tokenizers make of English."""
 
-_OPENING_PIECES = 2
+_OPENING_READS = 2
 """Of a stream, which the API server may send before the core has done anything for it."""
 
-_PATIENCE_S = 900.0
+_READ_TIMEOUT_S = 900.0
 """Of the connection to the engine, whatever is found of the engine itself."""
 
-_DEATH_WITHIN_S = 0.25
+_DEATH_TIMEOUT_S = 0.25
 """From a connection's end to that of its process, as the system tells of them."""
 
-_HEALTH_WITHIN_S = 1.0
-_TURN_WITHIN_S = 10.0
+_HEALTH_TIMEOUT_S = 1.0
+_TURN_TIMEOUT_S = 10.0
 """How long a suspect waits for those before it to be answered."""
 
 _FEW_SUSPECTS = 8
-_HURRIED_S = 1.0
+_BUSY_TURN_TIMEOUT_S = 1.0
 """The same where more of them wait: after the end of a busy engine there may be hundreds, nearly all of them innocent.
 """
 
@@ -70,7 +70,7 @@ class Turn:
         self._lock = lock
         self._has_lock = has_lock
 
-    def end(self) -> None:
+    def release(self) -> None:
         if self._has_lock:
             self._has_lock = False
             self._lock.release()
@@ -79,9 +79,9 @@ class Turn:
 class EngineCall(ResponseProxy):
     """One request at the local engine. body_bytes: of the request; own: whether this node is its entry.
 
-    request_id: its stream's; durable: whether its client wants it kept; silence_s: how long it may be silent although
-    the engine serves others, by its entry's word where that is here; is_overtaken: whether it was, for so long; turn:
-    where an engine died under it before.
+    request_id: its stream's; durable: whether its client wants it kept; silence_timeout_s: how long it may be silent
+    although the engine serves others, by its entry's word where that is here; is_overtaken: whether it was, for so
+    long; turn: where an engine died under it before.
     """
 
     def __init__(
@@ -95,25 +95,27 @@ class EngineCall(ResponseProxy):
         *,
         durable: bool,
         own: bool,
-        silence_s: float,
+        silence_timeout_s: float,
         turn: Turn | None,
     ) -> None:
         super().__init__(exchange)
         self._turn = turn
-        self._life = registry.life
-        self._came_too_late = registry.life.is_dead
-        self._is_answered = False
-        self._now = asyncio.get_running_loop().time
-        self._suspect_until = self._now() + answer_start_timeout_s(body_bytes)  # where its head comes with its answer
+        self._lifetime = registry.lifetime
+        self._began_after_death = registry.lifetime.is_dead
+        self._has_begun = False
+        self._clock = asyncio.get_running_loop().time
+        self._head_is_answer_until = self._clock() + answer_start_timeout_s(
+            body_bytes
+        )  # where its head comes with its answer
         if turn is not None:
-            self._life.suspects.add(key)
+            self._lifetime.suspects.add(key)
         self.key = key
         self.request_id = request_id
         self.durable = durable
         self.max_tokens = max_tokens
         self.body_bytes = body_bytes
-        self.own = own
-        self.silence_s = silence_s
+        self.is_own = own
+        self.silence_timeout_s = silence_timeout_s
         self.is_paused = False
         self.is_overtaken = False
         self.handed_off = False
@@ -122,105 +124,109 @@ class EngineCall(ResponseProxy):
     @property
     def remaining_tokens(self) -> int | None:
         """At most, as a rule: tokens that come together count as one, so it errs on the safe side."""
-        return None if self.max_tokens is None else max(0, self.max_tokens - self.pieces)
+        return None if self.max_tokens is None else max(0, self.max_tokens - self.reads)
 
     @property
     def context_tokens(self) -> int:
         """About what another engine would have to read before it goes on."""
-        return self.body_bytes // _BYTES_PER_TOKEN + self.pieces
+        return self.body_bytes // _BYTES_PER_TOKEN + self.reads
 
     @property
-    def pace_s(self) -> float | None:
+    def time_per_token_s(self) -> float | None:
         """The time per token so far, None where too few came."""
-        return (self.heard_at - self.began_at) / (self.pieces - 1) if self.pieces >= _SAMPLE_TOKENS else None
+        return (self.last_read_at - self.first_read_at) / (self.reads - 1) if self.reads >= _SAMPLE_TOKENS else None
 
     @property
     def tokens(self) -> int:
         """What proves that the engine's core has worked for it: at most one for each token."""
         exchange = self.exchange
-        tokens = exchange.pieces - _OPENING_PIECES
+        tokens = exchange.reads - _OPENING_READS
         return tokens if tokens > 0 and exchange.status == 200 and exchange.is_event_stream else 0
 
     @property
-    def patient_s(self) -> float:
+    def first_token_timeout_s(self) -> float:
         """How long it may take until its first token, or until the next one after a preemption."""
-        return first_token_timeout_s(self.body_bytes + self.pieces * _BYTES_PER_TOKEN)
+        return first_token_timeout_s(self.body_bytes + self.reads * _BYTES_PER_TOKEN)
 
-    def allowed_s(self, least_s: float) -> float:
-        """How long it may be silent. least_s: of an inter-token timeout.
+    def timeout_s(self, min_timeout_s: float) -> float:
+        """How long it may be silent. min_timeout_s: of an inter-token timeout.
 
         What another node is the entry of is judged there; here it is shown to be overtaken.
         """
-        if self.own:
-            return self.silence_s
-        return inter_token_timeout_s(self.pace_s, least_s) if self.pace_s is not None else self.patient_s
+        if self.is_own:
+            return self.silence_timeout_s
+        return (
+            inter_token_timeout_s(self.time_per_token_s, min_timeout_s)
+            if self.time_per_token_s is not None
+            else self.first_token_timeout_s
+        )
 
-    def allow_silence(self, seconds: float) -> None:
-        self.silence_s = seconds
+    def set_read_timeout(self, seconds: float) -> None:
+        self.silence_timeout_s = seconds
 
     def pause(self, paused: bool) -> None:
         self.is_paused = paused
         self.exchange.pause(paused)
 
     def close(self) -> None:
-        self._answered()
-        self._registry.forget(self)
+        self._on_begun()
+        self._registry.remove(self)
         self.exchange.close()
 
     # whether the engine lives until it has begun to answer
 
     async def head(self) -> None:
-        await self._while_alive(self.exchange.head())
+        await self._attributed(self.exchange.head())
 
     async def read(self) -> bytes:
-        data = await self._while_alive(self.exchange.read())
-        if not self._is_answered and data:
+        data = await self._attributed(self.exchange.read())
+        if not self._has_begun and data:
             if reports_death(data) and await self._registry.is_dead():
-                raise self._died()
+                raise self._death()
             if starts_answer(data):
-                self._answered()
+                self._on_begun()
         return data
 
     async def read_all(self, max_bytes: int) -> bytes:
-        body = await self._while_alive(self.exchange.read_all(max_bytes))
+        body = await self._attributed(self.exchange.read_all(max_bytes))
         if self.status >= 500 and reports_dead_engine(body) and await self._registry.is_dead():
-            raise self._died()
+            raise self._death()
         return body
 
     async def pipe(self, sink: Callable[[bytes], None]) -> None:
-        while not self._is_answered and (data := await self.read()):
+        while not self._has_begun and (data := await self.read()):
             sink(data)
-        await self._while_alive(self.exchange.pipe(sink))
+        await self._attributed(self.exchange.pipe(sink))
 
-    async def _while_alive(self, waiting: Awaitable[_T]) -> _T:
+    async def _attributed(self, waiting: Awaitable[_T]) -> _T:
         try:
             return await waiting
         except ExchangeLost as lost:
             if self._may_have_begun or (lost.why != ENGINE_STUCK and not may_indicate_death(lost.why)):
                 raise
             if lost.why == ENGINE_STUCK:
-                raise self._died(ENGINE_STUCK) from lost
-            if not await self._registry.has_died(self._life):
+                raise self._death(ENGINE_STUCK) from lost
+            if not await self._registry.has_died(self._lifetime):
                 raise
-            raise self._died() from lost
+            raise self._death() from lost
 
     @property
     def _may_have_begun(self) -> bool:
         """Whether the engine had begun to answer, as far as can be told, or never had the request (heard_at is 0)."""
-        waits_for_head = not self.exchange.is_event_stream and self._now() >= self._suspect_until
-        return self._is_answered or waits_for_head or not self.exchange.heard_at
+        waits_for_head = not self.exchange.is_event_stream and self._clock() >= self._head_is_answer_until
+        return self._has_begun or waits_for_head or not self.exchange.last_read_at
 
-    def _died(self, why: str = ENGINE_DIED) -> ExchangeLost:
+    def _death(self, why: str = ENGINE_DIED) -> ExchangeLost:
         """An API server answers for seconds after its core has ended: who comes then did not end it."""
-        if self._came_too_late:
+        if self._began_after_death:
             return ExchangeLost(NodeState.STARTING.value)
-        return ExchangeLost(self._life.death_report(self.key, why))
+        return ExchangeLost(self._lifetime.death_report(self.key, why))
 
-    def _answered(self) -> None:
-        self._is_answered = True
+    def _on_begun(self) -> None:
+        self._has_begun = True
         if self._turn is not None:
-            self._life.suspects.discard(self.key)
-            self._turn.end()
+            self._lifetime.suspects.discard(self.key)
+            self._turn.release()
 
 
 class EngineCalls:
@@ -231,38 +237,40 @@ class EngineCalls:
         self._client = client
         self._engine = engine
         self._keys = itertools.count(1)
-        self._served: dict[int, EngineCall] = {}
-        self._last_pace_s = 0.0
-        self.tokens_before = 0  # of those that are over
-        self._suspects = asyncio.Lock()
-        self._suspects_waiting = 0
-        self._changed = asyncio.Event()
-        self.life = EngineLifetime(0)
+        self._calls: dict[int, EngineCall] = {}
+        self._last_time_per_token_s = 0.0
+        self.finished_tokens = 0  # of those that are over
+        self._suspect_lock = asyncio.Lock()
+        self._waiting_suspects = 0
+        self._engine_end = asyncio.Event()
+        self.lifetime = EngineLifetime(0)
         node.metrics.served.set_function(self.__len__)
 
     def __len__(self) -> int:
-        return len(self._served)
+        return len(self._calls)
 
-    def ask(
+    def request(
         self,
         method: str,
         target: str,
         headers: Mapping[str, str],
         body: bytes,
         max_tokens: int | None,
-        silence_s: float,
+        silence_timeout_s: float,
         *,
         own: bool = False,
         turn: Turn | None = None,
     ) -> EngineCall:
         """Ask the engine. It is lost with `handoff` where the node begins to drain meanwhile.
 
-        silence_s: how long it may say nothing although the engine serves others; own: whether this node is the
+        silence_timeout_s: how long it may say nothing although the engine serves others; own: whether this node is the
         request's entry, which counts what it has under way where (`Router.opened`); turn: of a suspect, which this
         request ends.
         """
-        exchange = self._client.ask(self._engine, method, target, headers=headers, body=body, silence_s=_PATIENCE_S)
-        served = EngineCall(
+        exchange = self._client.request(
+            self._engine, method, target, headers=headers, body=body, read_timeout_s=_READ_TIMEOUT_S
+        )
+        call = EngineCall(
             self,
             next(self._keys),
             max_tokens,
@@ -271,135 +279,137 @@ class EngineCalls:
             headers.get("x-request-id", ""),
             durable=headers.get(_DURABILITY) != NOT_DURABLE,
             own=own,
-            silence_s=silence_s,
+            silence_timeout_s=silence_timeout_s,
             turn=turn,
         )
-        self._served[served.key] = served
-        return served
+        self._calls[call.key] = call
+        return call
 
-    async def turn(self) -> Turn:
+    async def acquire_turn(self) -> Turn:
         """For a request that an engine died under: until those before it are answered, but not for ever."""
         has_lock = False
-        within_s = _TURN_WITHIN_S if self._suspects_waiting < _FEW_SUSPECTS else _HURRIED_S
-        self._suspects_waiting += 1
+        within_s = _TURN_TIMEOUT_S if self._waiting_suspects < _FEW_SUSPECTS else _BUSY_TURN_TIMEOUT_S
+        self._waiting_suspects += 1
         try:
             async with asyncio.timeout(within_s):
-                has_lock = await self._suspects.acquire()
+                has_lock = await self._suspect_lock.acquire()
         except TimeoutError:
             pass  # beside others, its engine's end will say less of it
         finally:
-            self._suspects_waiting -= 1
-        return Turn(self._suspects, has_lock=has_lock)
+            self._waiting_suspects -= 1
+        return Turn(self._suspect_lock, has_lock=has_lock)
 
     def engine_started(self) -> None:
-        self.life = EngineLifetime(self.life.number + 1)
+        self.lifetime = EngineLifetime(self.lifetime.number + 1)
 
     def engine_ended(self) -> None:
         """Its process is gone, whoever ended it."""
-        self.life.end()
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.lifetime.end()
+        self._engine_end.set()
+        self._engine_end = asyncio.Event()
 
     async def has_died(self, life: EngineLifetime) -> bool:
         """Whether an engine has ended, or is just ending: its connections may break before its process is gone."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DEATH_WITHIN_S):
+            async with asyncio.timeout(_DEATH_TIMEOUT_S):
                 while not life.has_ended:
-                    await self._changed.wait()
+                    await self._engine_end.wait()
         return life.has_ended
 
     async def is_dead(self) -> bool:
         """Whether an API server that says that its engine has ended stands by it; it ends itself seconds later."""
         try:
-            answer = await self._client.open(self._engine, "GET", "/health", headers={}, silence_s=_HEALTH_WITHIN_S)
+            answer = await self._client.open(
+                self._engine, "GET", "/health", headers={}, read_timeout_s=_HEALTH_TIMEOUT_S
+            )
         except ExchangeLost:
             is_dead = True
         else:
             is_dead = answer.status != 200
             answer.close()
-        self.life.is_dead = self.life.is_dead or is_dead
+        self.lifetime.is_dead = self.lifetime.is_dead or is_dead
         return is_dead
 
-    def forget(self, served: EngineCall) -> None:
-        if self._served.pop(served.key, None) is None:
+    def remove(self, call: EngineCall) -> None:
+        if self._calls.pop(call.key, None) is None:
             return
-        self.tokens_before += served.tokens
-        if served.own:
+        self.finished_tokens += call.tokens
+        if call.is_own:
             self.node.router.request_ended(self.node.instance_id)
 
     def tokens(self) -> int:
         """Received of the engine so far; it never shrinks."""
-        return self.tokens_before + sum(served.tokens for served in self._served.values())
+        return self.finished_tokens + sum(call.tokens for call in self._calls.values())
 
-    def spoke_since(self, at: float) -> bool:
+    def has_token_since(self, at: float) -> bool:
         """Whether a token of a stream that is under way came since that loop time."""
-        return any(served.exchange.heard_at > at and served.tokens for served in self._served.values())
+        return any(call.exchange.last_read_at > at and call.tokens for call in self._calls.values())
 
     def silent_since(self, at: float) -> list[EngineCall]:
         """Those that could have had something to say since then, and had not: sent, and taken as it comes."""
         return [
-            served
-            for served in self._served.values()
-            if served.exchange.heard_at <= at and served.exchange.heard_at and not served.is_paused
+            call
+            for call in self._calls.values()
+            if call.exchange.last_read_at <= at and call.exchange.last_read_at and not call.is_paused
         ]
 
-    def under_way(self) -> list[EngineCall]:
-        return list(self._served.values())
+    def active(self) -> list[EngineCall]:
+        return list(self._calls.values())
 
-    def lose_all(self, why: str) -> None:
+    def abort_all(self, why: str) -> None:
         """The engine does not work and is to be ended: every request has to go elsewhere."""
-        self.life.end()
-        for served in self.under_way():
-            served.exchange.abort(why)
+        self.lifetime.end()
+        for call in self.active():
+            call.exchange.abort(why)
 
-    def least_pace_s(self) -> float:
+    def min_time_per_token_s(self) -> float:
         """The time per token of the stream that has the shortest: about a step; 0 where nobody knows."""
-        return min((pace for served in self._served.values() if (pace := served.pace_s) is not None), default=0.0)
+        return min((pace for call in self._calls.values() if (pace := call.time_per_token_s) is not None), default=0.0)
 
-    def pace_s(self) -> float:
+    def time_per_token_s(self) -> float:
         """The engine's time per token: of what it serves now, else as it was last; 0 where nobody knows."""
-        paces = [pace for served in self._served.values() if (pace := served.pace_s) is not None]
+        paces = [pace for call in self._calls.values() if (pace := call.time_per_token_s) is not None]
         if paces:
-            self._last_pace_s = sum(paces) / len(paces)
-        return self._last_pace_s
+            self._last_time_per_token_s = sum(paces) / len(paces)
+        return self._last_time_per_token_s
 
     def streams(self) -> list[ServedStream]:
         """What is served now and was not handed off, as the drain planner wants it."""
-        pace = self.pace_s()
+        time_per_token_s = self.time_per_token_s()
         return [
-            ServedStream(served.key, served.remaining_tokens, pace, served.context_tokens)
-            for served in self._served.values()
-            if not served.handed_off
+            ServedStream(call.key, call.remaining_tokens, time_per_token_s, call.context_tokens)
+            for call in self._calls.values()
+            if not call.handed_off
         ]
 
     def hand_off(self, key: int, to: str | None) -> EngineCall | None:
         """Give one request back to its entry. to: the instance that has room for it. None where it was not here."""
-        served = self._served.get(key)
-        if served is None or served.handed_off:
+        call = self._calls.get(key)
+        if call is None or call.handed_off:
             return None
-        served.handed_off = True
-        served.exchange.abort(format_handoff(to))
-        return served
+        call.handed_off = True
+        call.exchange.abort(format_handoff(to))
+        return call
 
     def hand_off_all(self) -> list[EngineCall]:
         """Give every request back."""
-        return [served for key in list(self._served) if (served := self.hand_off(key, None)) is not None]
+        return [call for key in list(self._calls) if (call := self.hand_off(key, None)) is not None]
 
 
 class WatchedGroup:
     """The EngineGroup port over another one, whose starts and ends the requests at the engine learn of."""
 
-    def __init__(self, group: EngineGroup, served: EngineCalls) -> None:
+    def __init__(self, group: EngineGroup, calls: EngineCalls) -> None:
         self._group = group
-        self._served = served
+        self._calls = calls
 
     async def start(self) -> None:
         await self._group.start()
-        self._served.engine_started()
+        self._calls.engine_started()
 
     async def wait(self) -> int:
         status = await self._group.wait()
-        self._served.engine_ended()
+        self._calls.engine_ended()
         return status
 
     def note_shared_memory(self) -> None:
@@ -407,4 +417,4 @@ class WatchedGroup:
 
     async def stop(self, grace_s: float) -> None:
         await self._group.stop(grace_s)
-        self._served.engine_ended()
+        self._calls.engine_ended()

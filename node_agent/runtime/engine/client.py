@@ -50,12 +50,12 @@ class PeerEngineCall(ResponseProxy):
 
     async def head(self) -> None:
         await self.exchange.head()
-        self._engines.heard(self)
+        self._engines.on_load(self)
         if self.exchange.status == 503 and LOST_HEADER in self.exchange.headers:
             raise ExchangeLost(self.exchange.headers[LOST_HEADER].decode("latin-1"), passed_on=True)
 
     def close(self) -> None:
-        self._engines.closed(self)
+        self._engines.on_closed(self)
         self.exchange.close()
 
 
@@ -66,24 +66,24 @@ Prefetch = Callable[[str, str], Awaitable[object]]
 class EngineClient:
     """Asks the engines of the fleet."""
 
-    def __init__(self, node: NodeContext, served: EngineCalls, client: Http, key: bytes, prefetch: Prefetch) -> None:
+    def __init__(self, node: NodeContext, calls: EngineCalls, client: Http, key: bytes, prefetch: Prefetch) -> None:
         self._node = node
-        self._served = served
+        self._calls = calls
         self._client = client
         self._key = key
         self._prefetch = prefetch
         self._at_peers: set[PeerEngineCall] = set()
 
-    async def bring(self, target_node: NodeStatus, stream: str, source: str) -> None:
+    async def prefetch(self, target_node: NodeStatus, stream: str, source: str) -> None:
         """Before this node's own engine goes on with a stream: its context. Another node does that for itself."""
         if source and target_node.instance_id == self._node.instance_id:
             await self._prefetch(stream, source)
 
-    async def turn(self, target_node: NodeStatus) -> Turn | None:
+    async def acquire_turn(self, target_node: NodeStatus) -> Turn | None:
         """Before this node's own engine is asked a request that another died under; other nodes do that themselves."""
-        return await self._served.turn() if target_node.instance_id == self._node.instance_id else None
+        return await self._calls.acquire_turn() if target_node.instance_id == self._node.instance_id else None
 
-    def ask(
+    def request(
         self,
         target_node: NodeStatus,
         method: str,
@@ -92,53 +92,55 @@ class EngineClient:
         body: bytes,
         *,
         max_tokens: int | None,
-        silence_s: float,
+        silence_timeout_s: float,
         turn: Turn | None = None,
     ) -> Response:
         """Ask the engine of `target_node`; a refused connection makes the peer suspect at once.
 
         Always close what it returns: until then it counts as under way there.
 
-        max_tokens: of the answer, None where unknown; silence_s: how long it may say nothing; turn: see `turn`.
+        max_tokens: of the answer, None where unknown; silence_timeout_s: how long it may say nothing; turn: see `turn`.
         """
         name = target_node.instance_id
         if name == self._node.instance_id:
             self._node.router.request_started(name)
-            return self._served.ask(method, target, headers, body, max_tokens, silence_s, own=True, turn=turn)
+            return self._calls.request(
+                method, target, headers, body, max_tokens, silence_timeout_s, own=True, turn=turn
+            )
         peer_target = ENGINE_PREFIX + target
         stamp = sign(self._key, method, peer_target, body, self._node.clock(), secrets.token_hex(12))
         extra = {AUTH_HEADER: stamp}
         if max_tokens is not None:
             extra[MAX_TOKENS_HEADER] = str(max_tokens)
-        exchange = self._client.ask(
+        exchange = self._client.request(
             parse_address(target_node.peer_address),
             method,
             peer_target,
             headers={**headers, **extra},
             body=body,
-            silence_s=silence_s,
-            accept_s=accept_timeout_s(self._node.min_silence_s),
-            sign_s=self._node.min_silence_s,
-            lost=lambda why: self._node.lost(name, why),
+            read_timeout_s=silence_timeout_s,
+            accept_timeout_s=accept_timeout_s(self._node.min_silence_s),
+            keepalive_timeout_s=self._node.min_silence_s,
+            on_lost=lambda why: self._node.lost(name, why),
         )
-        asked = PeerEngineCall(self, name, exchange)
-        self._at_peers.add(asked)
+        call = PeerEngineCall(self, name, exchange)
+        self._at_peers.add(call)
         self._node.router.request_started(name)
-        return asked
+        return call
 
-    def heard(self, asked: PeerEngineCall) -> None:
+    def on_load(self, call: PeerEngineCall) -> None:
         """A peer has answered: with its load, where it is of a version that tells it."""
-        line = asked.headers.get(LOAD_HEADER)
+        line = call.headers.get(LOAD_HEADER)
         if line is not None:
             with contextlib.suppress(ValueError):
-                self._node.router.load_reported(asked.instance_id, load_from_header(line))
+                self._node.router.load_reported(call.instance_id, load_from_header(line))
 
-    def closed(self, asked: PeerEngineCall) -> None:
-        if asked in self._at_peers:
-            self._at_peers.remove(asked)
-            self._node.router.request_ended(asked.instance_id)
+    def on_closed(self, call: PeerEngineCall) -> None:
+        if call in self._at_peers:
+            self._at_peers.remove(call)
+            self._node.router.request_ended(call.instance_id)
 
-    def lose(self, instance_id: str) -> None:
+    def abort_peer(self, instance_id: str) -> None:
         """A peer is dead: what is under way there is lost. Its sockets may stay open for long."""
-        for asked in [asked for asked in self._at_peers if asked.instance_id == instance_id]:
-            asked.abort(PEER_SILENT)
+        for call in [call for call in self._at_peers if call.instance_id == instance_id]:
+            call.abort(PEER_SILENT)

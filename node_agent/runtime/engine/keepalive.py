@@ -22,7 +22,7 @@ from node_agent.runtime.engine.active_requests import EngineCall
 KEEPALIVE = b":\n\n"
 OVERTAKEN = b": overtaken\n\n"
 KEEPALIVES = (KEEPALIVE, OVERTAKEN)
-_SHOWS_SIGNS = ((SIGNS_HEADER, b"1"),)
+_ANNOUNCEMENT = ((SIGNS_HEADER, b"1"),)
 
 
 def without_keepalives(data: bytes) -> bytes:
@@ -33,64 +33,64 @@ def without_keepalives(data: bytes) -> bytes:
 
 
 class KeepAliveRequest:
-    """One request of a peer's. every_s: between two signs."""
+    """One request of a peer's. interval_s: between two signs."""
 
-    def __init__(self, request: ServerRequest, every_s: float) -> None:
+    def __init__(self, request: ServerRequest, interval_s: float) -> None:
         self._request = request
-        self._every_s = every_s
-        self._served: EngineCall | None = None
-        self._last = b"\n\n"
-        self._is_begun = False
+        self._interval_s = interval_s
+        self._call: EngineCall | None = None
+        self._last_data = b"\n\n"
+        self._has_begun = False
 
-    def asked(self, served: EngineCall) -> None:
-        self._served = served
+    def attach(self, call: EngineCall) -> None:
+        self._call = call
 
     def write(self, data: bytes) -> None:
         """What the engine says, for the peer."""
-        self._last = data
+        self._last_data = data
         self._request.write(data)
 
-    def begun(self) -> None:
+    def on_begun(self) -> None:
         """The head of a stream was sent."""
-        self._is_begun = True
+        self._has_begun = True
 
-    def show(self, now: float) -> None:
+    def send_if_silent(self, now: float) -> None:
         """A sign, where nothing else was sent for a while and it would not fall into an event."""
-        served = self._served
-        if served is not None and (served.is_paused or now - served.heard_at < self._every_s):
+        call = self._call
+        if call is not None and (call.is_paused or now - call.last_read_at < self._interval_s):
             return
-        if not self._is_begun:
+        if not self._has_begun:
             self._request.accept()
-        elif self._last.endswith(b"\n\n"):
-            self._request.write(OVERTAKEN if served is not None and served.is_overtaken else KEEPALIVE)
+        elif self._last_data.endswith(b"\n\n"):
+            self._request.write(OVERTAKEN if call is not None and call.is_overtaken else KEEPALIVE)
 
 
 class KeepAlives:
-    """All requests of peers that are under way here. every_s: between two signs."""
+    """All requests of peers that are under way here. interval_s: between two signs."""
 
-    def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
-        self._shown: set[KeepAliveRequest] = set()
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._requests: set[KeepAliveRequest] = set()
 
     @contextlib.contextmanager
-    def on(self, request: ServerRequest) -> Iterator[KeepAliveRequest]:
+    def track(self, request: ServerRequest) -> Iterator[KeepAliveRequest]:
         """Accept a request, and show signs on it until the block ends."""
-        request.accept(_SHOWS_SIGNS)
-        shown = KeepAliveRequest(request, self._every_s)
-        self._shown.add(shown)
+        request.accept(_ANNOUNCEMENT)
+        shown = KeepAliveRequest(request, self._interval_s)
+        self._requests.add(shown)
         try:
             yield shown
         finally:
-            self._shown.discard(shown)
+            self._requests.discard(shown)
 
     async def run(self) -> None:
         """Until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(self._every_s)
-            self._show_all(clock())
+            await asyncio.sleep(self._interval_s)
+            self._send_all(clock())
 
-    def _show_all(self, now: float) -> None:
+    def _send_all(self, now: float) -> None:
         """In a function of its own: a loop's variable would hold the last request for as long as none else comes."""
-        for shown in tuple(self._shown):
-            shown.show(now)
+        for shown in tuple(self._requests):
+            shown.send_if_silent(now)

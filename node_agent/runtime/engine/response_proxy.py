@@ -14,16 +14,16 @@ class ResponseProxy:
         self.exchange = exchange
 
     @property
-    def began_at(self) -> float:
-        return self.exchange.began_at
+    def first_read_at(self) -> float:
+        return self.exchange.first_read_at
 
     @property
-    def heard_at(self) -> float:
-        return self.exchange.heard_at
+    def last_read_at(self) -> float:
+        return self.exchange.last_read_at
 
     @property
-    def pieces(self) -> int:
-        return self.exchange.pieces
+    def reads(self) -> int:
+        return self.exchange.reads
 
     @property
     def status(self) -> int:
@@ -52,8 +52,8 @@ class ResponseProxy:
     def pause(self, paused: bool) -> None:
         self.exchange.pause(paused)
 
-    def allow_silence(self, seconds: float) -> None:
-        self.exchange.allow_silence(seconds)
+    def set_read_timeout(self, seconds: float) -> None:
+        self.exchange.set_read_timeout(seconds)
 
     def end_within(self, seconds: float) -> None:
         self.exchange.end_within(seconds)

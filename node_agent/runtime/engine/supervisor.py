@@ -131,21 +131,21 @@ class EngineSupervisor:
         return f"/health failed {failures} times in a row"
 
     async def _healthy(self) -> bool:
-        return await self._ask("GET", "/health", b"", _HEALTH_SILENCE_S) == 200
+        return await self._request("GET", "/health", b"", _HEALTH_SILENCE_S) == 200
 
     async def _warm_up(self) -> str | None:
         body = orjson.dumps({"model": self._plan.model_name, "prompt": "warm up", "max_tokens": 1})
         began = self._loop_time()
-        status = await self._ask("POST", "/v1/completions", body, _WARM_UP_SILENCE_S)
+        status = await self._request("POST", "/v1/completions", body, _WARM_UP_SILENCE_S)
         self._warm_up_s = self._loop_time() - began
         return None if status == 200 else f"its warm-up completion ended with {status or 'no answer'}"
 
-    async def _ask(self, method: str, target: str, body: bytes, silence_s: float) -> int | None:
+    async def _request(self, method: str, target: str, body: bytes, read_timeout_s: float) -> int | None:
         """The status of an answer that came to its end, else None."""
         headers = {"content-type": "application/json"}
         try:
             exchange = await self._client.open(
-                self._plan.address, method, target, headers=headers, body=body, silence_s=silence_s
+                self._plan.address, method, target, headers=headers, body=body, read_timeout_s=read_timeout_s
             )
             try:
                 await exchange.read_all(1024 * 1024)

@@ -20,13 +20,13 @@ from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
 from node_agent.runtime.engine.load_monitor import LoadMonitor
 from node_agent.runtime.node.context import NodeContext
 
-LOOK_EVERY_S = 0.25
+POLL_INTERVAL_S = 0.25
 SILENCE = "silence"
-_PROBE_WITHIN_S = 600.0
+_PROBE_TIMEOUT_S = 600.0
 """A probe of a busy engine waits as long as any request; it is the judgement that is bounded."""
 
 _MAX_ANSWER_BYTES = 64 * 1024
-_MOST_DOUBLINGS = 3
+_MAX_DOUBLINGS = 3
 _log = logging.getLogger(__name__)
 
 
@@ -40,7 +40,7 @@ class EngineWatchdog:
     def __init__(
         self,
         node: NodeContext,
-        served: EngineCalls,
+        calls: EngineCalls,
         load: LoadMonitor,
         client: Http,
         engine: Address,
@@ -48,32 +48,32 @@ class EngineWatchdog:
         stuck_s: float = STUCK_S,
     ) -> None:
         self._node = node
-        self._served = served
+        self._calls = calls
         self._load = load
         self._client = client
         self._engine = engine
         self._steps = steps
         self._stuck_s = stuck_s
-        self._looked_at = 0.0
-        self._tokens_before = 0  # of requests that were over at the last look
-        self._spoken = 0  # looks that found new tokens
-        self._fruitless = 0  # engines in a row that were stuck before their first token for a client
+        self._polled_at = 0.0
+        self._finished_tokens = 0  # of requests that were over at the last look
+        self._polls_with_tokens = 0  # looks that found new tokens
+        self._stuck_in_a_row = 0  # engines in a row that were stuck before their first token for a client
         self._clock = asyncio.get_running_loop().time
         self._body = orjson.dumps({"model": node.model, "prompt": "probe", "max_tokens": 1, "temperature": 0})
 
     async def until_stuck(self, first_answer_s: float) -> str:
         """Watch an engine that is ready until it is stuck; why. first_answer_s: how long its last answer took."""
-        stuck_s = self._stuck_s * 2 ** min(self._fruitless, _MOST_DOUBLINGS)
+        stuck_s = self._stuck_s * 2 ** min(self._stuck_in_a_row, _MAX_DOUBLINGS)
         machine = EngineLiveness(self._clock(), stuck_s, first_answer_s)
-        tokens_before = self._served.tokens()
+        tokens_before = self._calls.tokens()
         probe: asyncio.Task[None] | None = None
         was = EngineState.WORKING
         try:
             while True:
-                silent = self._served.silent_since(self._clock() - self._node.min_silence_s / 2)
+                silent = self._calls.silent_since(self._clock() - self._node.min_silence_s / 2)
                 judgement = machine.evaluate(self._evidence(machine, silent))
                 if judgement.state is not was:
-                    self._note(judgement)
+                    self._log_state(judgement)
                     was = judgement.state
                 if judgement.state is EngineState.STUCK:
                     break
@@ -81,16 +81,16 @@ class EngineWatchdog:
                 if judgement.should_probe:
                     machine.probe_sent(self._clock())
                     probe = asyncio.create_task(self._probe(machine))
-                await asyncio.sleep(LOOK_EVERY_S)
+                await asyncio.sleep(POLL_INTERVAL_S)
         finally:
             self._steps.forget()
             if probe is not None:
                 probe.cancel()
-        self._fruitless = 0 if self._served.tokens() > tokens_before else self._fruitless + 1
-        self._served.lose_all(ENGINE_STUCK)
+        self._stuck_in_a_row = 0 if self._calls.tokens() > tokens_before else self._stuck_in_a_row + 1
+        self._calls.abort_all(ENGINE_STUCK)
         return f"it is stuck: {judgement.reason}"
 
-    def _note(self, judgement: Judgement) -> None:
+    def _log_state(self, judgement: Judgement) -> None:
         self._node.metrics.engine_states.labels(judgement.state.value).inc()
         level = logging.INFO if judgement.state is EngineState.WORKING else logging.WARNING
         _log.log(level, "the engine is %s: %s", judgement.state.value, judgement.reason)
@@ -98,36 +98,37 @@ class EngineWatchdog:
     def _evidence(self, machine: EngineLiveness, silent: list[EngineCall]) -> Evidence:
         """silent: for half the inter-token timeout. With a thousand streams this is looked at four times a second."""
         now = self._clock()
-        spoke = self._served.tokens_before != self._tokens_before or self._served.spoke_since(self._looked_at)
-        self._tokens_before, self._looked_at = self._served.tokens_before, now
-        self._spoken += spoke
+        finished = self._calls.finished_tokens
+        has_new_tokens = finished != self._finished_tokens or self._calls.has_token_since(self._polled_at)
+        self._finished_tokens, self._polled_at = finished, now
+        self._polls_with_tokens += has_new_tokens
         return Evidence(
             at=now,
-            in_flight=len(self._served),
-            tokens=self._spoken,
-            pace_s=0.0 if spoke else self._served.least_pace_s(),
-            metrics=self._load.figures,
+            in_flight=len(self._calls),
+            tokens=self._polls_with_tokens,
+            pace_s=0.0 if has_new_tokens else self._calls.min_time_per_token_s(),
+            metrics=self._load.metrics,
             metrics_at=self._load.answered_at,
             steps=self._steps.read(),
-            needs_proof=any(machine.needs_proof(*self._silence(served)) for served in silent),
+            needs_proof=any(machine.needs_proof(*self._silence_of(call)) for call in silent),
         )
 
-    def _silence(self, served: EngineCall) -> tuple[float, float, float]:
+    def _silence_of(self, call: EngineCall) -> tuple[float, float, float]:
         """Since when, how long it may be, and how long it may be where it is read again."""
-        return served.heard_at, served.allowed_s(self._node.min_silence_s), served.patient_s
+        return call.last_read_at, call.timeout_s(self._node.min_silence_s), call.first_token_timeout_s
 
     def _judge_streams(self, machine: EngineLiveness, silent: list[EngineCall]) -> None:
-        for served in silent:
-            served.is_overtaken = machine.is_overtaken(*self._silence(served))
-            if served.is_overtaken and served.own:
-                served.abort(SILENCE)
+        for call in silent:
+            call.is_overtaken = machine.is_overtaken(*self._silence_of(call))
+            if call.is_overtaken and call.is_own:
+                call.abort(SILENCE)
 
     async def _probe(self, machine: EngineLiveness) -> None:
-        failed = await self._ask()
+        failed = await self._request_token()
         machine.probe_ended(self._clock(), failed)
         self._node.metrics.engine_probes.labels("failed" if failed else "answered").inc()
 
-    async def _ask(self) -> str:
+    async def _request_token(self) -> str:
         """Why a completion of one token was not answered; "" where it was."""
         headers = {"content-type": "application/json"}
         try:
@@ -137,7 +138,7 @@ class EngineWatchdog:
                 "/v1/completions",
                 headers=headers,
                 body=self._body,
-                silence_s=_PROBE_WITHIN_S,
+                read_timeout_s=_PROBE_TIMEOUT_S,
             )
             try:
                 await exchange.read_all(_MAX_ANSWER_BYTES)

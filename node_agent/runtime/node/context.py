@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from node_agent.contract.states import NodeState
-from node_agent.core.continuation.timeouts import MIN_SILENCE_S
+from node_agent.core.continuation.timeouts import MIN_INTER_TOKEN_S
 from node_agent.core.failure.attribution import BreakerEffect, Fault, NextStep, Verdict
 from node_agent.core.membership import LocalLoadSet, LocalStateSet, Member, Membership, View
 from node_agent.core.node.peer_clocks import RIGHT, OwnClock, PeerClocks
@@ -39,7 +39,7 @@ class NodeContext:
     clock: Callable[[], float]
     gossip: Gossip
     metrics: Metrics
-    min_silence_s: float = MIN_SILENCE_S
+    min_silence_s: float = MIN_INTER_TOKEN_S
     ways: tuple[str, ...] = ()
     names: frozenset[str] = frozenset()
     own_clock: OwnClock = RIGHT

@@ -74,7 +74,7 @@ class Gossip:
         self._metrics = metrics
         self._sooner = asyncio.Event()
         self._asked: set[asyncio.Task[None]] = set()
-        metrics.watch_members(lambda: machine.figures, lambda: len(machine.view.suspects))
+        metrics.watch_members(lambda: machine.stats, lambda: len(machine.view.suspects))
 
     def handle(self, event: Event) -> bytes | None:
         """Give the machine an event, and do what it wants; the answer to a Questioned."""
@@ -169,7 +169,7 @@ class Gossip:
             return
         try:
             exchange = await self._client.open(
-                address, "POST", MEMBERS_TARGET, headers=headers, body=ask.body, silence_s=_SILENCE_S
+                address, "POST", MEMBERS_TARGET, headers=headers, body=ask.body, read_timeout_s=_SILENCE_S
             )
             try:
                 answer = await exchange.read_all(_MAX_ANSWER_BYTES)

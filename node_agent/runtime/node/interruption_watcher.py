@@ -57,7 +57,7 @@ async def _watch_rebalance(metadata: Metadata, post: Callable[[Event], None], cl
 async def _watch_group(
     metadata: Metadata, post: Callable[[Event], None], clock: Callable[[], float], term_grace_s: float
 ) -> None:
-    path = _Path("the group's target state", metadata.told_to_go)
+    path = _Path("the group's target state", metadata.termination_requested)
     await path.until(bool)
     post(TermRequested(clock(), clock() + term_grace_s))
 

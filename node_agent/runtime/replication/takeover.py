@@ -22,12 +22,12 @@ from node_agent.contract.errors import RequestRejected, TransientError
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, epoch_from_json, was_sent_by
-from node_agent.core.journal.stream_header import StreamHeader, read_opening
+from node_agent.core.journal.stream_header import StreamHeader, parse_stream_header
 from node_agent.core.replication import replica_store
 from node_agent.core.replication.placement import RANKS, rendezvous_rank
 from node_agent.core.replication.replica_store import JournalSnapshot, ReplicaStore
 from node_agent.core.replication.replicated_log import ReplicatedLog
-from node_agent.core.streams.factory import Machine, restore_stream
+from node_agent.core.streams.factory import StreamMachine, restore_stream
 from node_agent.ports import ExchangeLost, Http
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.replication.checkpointer import Checkpointer
@@ -50,7 +50,7 @@ class JournalBehind(TransientError):
 class Takeover:
     """A restored stream, for its new owner."""
 
-    machine: Machine
+    machine: StreamMachine
     log: ReplicatedLog
     replay: bytes
     """The events that the client has not received."""
@@ -116,7 +116,7 @@ class Takeovers:
                     f"Stream {event.stream} has expired: its journal is kept for {replica_store.RETENTION_S:.0f} s."
                 )
                 raise RequestRejected(410, "stream_expired", message)
-            if not self._node.members.has_looked:
+            if not self._node.members.discovery_done:
                 raise JournalBehind("This node does not know the others yet; retry, or use another node.")
             if found.unanswered:
                 message = f"No node that answers has stream {event.stream}; {found.unanswered} nodes do not answer."
@@ -155,7 +155,7 @@ class Takeovers:
         near = await self._query_all(ranked[:RANKS], event, owner, here)
         if any(_covers(journal, event) for journal in near.journals):
             return near
-        known = dict([*members.unmet, *((node.instance_id, node.peer_address) for node in members.view.known)])
+        known = dict([*members.not_joined, *((node.instance_id, node.peer_address) for node in members.view.known)])
         asked = dict(ranked[:RANKS])
         others = [(name, address) for name, address in known.items() if name not in asked]
         far = await self._query_all(others, event, owner, None)
@@ -200,7 +200,12 @@ class Takeovers:
             headers = {"content-type": "application/json", AUTH_HEADER: signature}
             try:
                 exchange = await self._client.open(
-                    parse_address(address), "POST", TAKE_TARGET, headers=headers, body=body, silence_s=_QUERY_TIMEOUT_S
+                    parse_address(address),
+                    "POST",
+                    TAKE_TARGET,
+                    headers=headers,
+                    body=body,
+                    read_timeout_s=_QUERY_TIMEOUT_S,
                 )
                 try:
                     answer = await exchange.read_all(_MAX_JOURNAL_BYTES)
@@ -229,19 +234,19 @@ def _parse_answer(status: int, answer: bytes) -> JournalSnapshot | bool:
 def _covers(journal: JournalSnapshot, event: EventId) -> bool:
     """Return whether the journal has all events up to `event`, sent by the same owners."""
     try:
-        return event.seq <= journal.seq and was_sent_by(event, read_opening(journal.header).runs)
+        return event.seq <= journal.seq and was_sent_by(event, parse_stream_header(journal.header).ranges)
     except ValueError:
         return False
 
 
 def _restore(event: EventId, journal: JournalSnapshot, epoch: Epoch) -> Takeover:
-    header = read_opening(journal.header)
+    header = parse_stream_header(journal.header)
     if not _covers(journal, event):
         message = f"The copies of the journal that can be reached do not have event {event.seq}, which you have."
         raise JournalBehind(message)
-    runs = (*header.runs, EpochRange(journal.seq, epoch))
+    runs = (*header.ranges, EpochRange(journal.seq, epoch))
     machine, replay = restore_stream(header.generation, event.stream, journal.lines, event.seq, runs)
     written = StreamHeader(header.generation, runs, header.request_id, header.durable).to_bytes()
-    log = ReplicatedLog(event.stream, epoch, written, lines=machine.log, seq=journal.seq)
+    log = ReplicatedLog(event.stream, epoch, written, lines=machine.journal, seq=journal.seq)
     log.committed = journal.seq
     return Takeover(machine, log, replay, header.request_id, header.durable)

@@ -51,8 +51,8 @@ def group(request: pytest.FixtureRequest) -> ScalingGroup:
 
 
 def test_a_group_is_told_once_and_then_waits_no_longer(group: ScalingGroup) -> None:
-    assert asyncio.run(group.let_go(NODE)) is True
-    assert asyncio.run(group.let_go(NODE)) is False
+    assert asyncio.run(group.complete_termination(NODE)) is True
+    assert asyncio.run(group.complete_termination(NODE)) is False
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,11 @@ def test_any_other_refusal_is_a_failure(stub: tuple[Any, Stubber], code: str, me
     client, stubber = stub
     stubber.add_client_error("complete_lifecycle_action", code, message, 400)
     with pytest.raises(StoreUnavailable, match=message):
-        asyncio.run(AutoScaling(client, "synkti-fleet").let_go(NODE))
+        asyncio.run(AutoScaling(client, "synkti-fleet").complete_termination(NODE))
 
 
 def test_a_node_in_memory_is_told_to_go_by_the_test() -> None:
     metadata = MemoryMetadata(Identity(NODE, "us-east-1a", "us-east-1", "g5.xlarge", "10.0.0.1"))
-    assert asyncio.run(metadata.told_to_go()) is False
-    metadata.going = True
-    assert asyncio.run(metadata.told_to_go()) is True
+    assert asyncio.run(metadata.termination_requested()) is False
+    metadata.is_terminating = True
+    assert asyncio.run(metadata.termination_requested()) is True

@@ -49,8 +49,8 @@ def tell(serve: Serve, story: Story) -> None:
     asyncio.run(run())
 
 
-async def ask(client: HttpClient, address: Address, silence_s: float = 5.0) -> Response:
-    return await client.open(address, "GET", "/", headers={}, silence_s=silence_s)
+async def ask(client: HttpClient, address: Address, read_timeout_s: float = 5.0) -> Response:
+    return await client.open(address, "GET", "/", headers={}, read_timeout_s=read_timeout_s)
 
 
 async def request(reader: asyncio.StreamReader) -> bytes:
@@ -140,12 +140,12 @@ def test_no_answer_at_all_is_lost_before_the_head() -> None:
 def test_silence_is_a_loss_before_the_head_and_in_the_middle() -> None:
     async def before(client: HttpClient, address: Address) -> None:
         with pytest.raises(ExchangeLost, match="silence"):
-            await ask(client, address, silence_s=0.05)
+            await ask(client, address, read_timeout_s=0.05)
 
     async def middle(client: HttpClient, address: Address) -> None:
         response = await ask(client, address)
         assert await response.read() == b"ok"
-        response.allow_silence(0.05)
+        response.set_read_timeout(0.05)
         with pytest.raises(ExchangeLost, match="silence"):
             await response.read()
 
@@ -155,13 +155,13 @@ def test_silence_is_a_loss_before_the_head_and_in_the_middle() -> None:
 
 def test_who_shows_signs_of_life_may_take_its_time_and_is_lost_when_they_end() -> None:
     async def alive(client: HttpClient, address: Address) -> None:
-        asked = client.ask(address, "GET", "/", headers={}, silence_s=0.5, sign_s=0.4)
+        asked = client.request(address, "GET", "/", headers={}, read_timeout_s=0.5, keepalive_timeout_s=0.4)
         await asked.head()
         assert (asked.status, await asked.read_all(10)) == (200, b"ok")
         asked.close()
 
     async def dead(client: HttpClient, address: Address) -> None:
-        asked = client.ask(address, "GET", "/", headers={}, silence_s=60.0, sign_s=0.2)
+        asked = client.request(address, "GET", "/", headers={}, read_timeout_s=60.0, keepalive_timeout_s=0.2)
         with pytest.raises(ExchangeLost, match="silence"):
             await asked.head()
 
@@ -189,7 +189,7 @@ def test_who_shows_no_signs_is_given_the_silence_that_was_asked_for() -> None:
     """A node of an older version."""
 
     async def older(client: HttpClient, address: Address) -> None:
-        asked = client.ask(address, "GET", "/", headers={}, silence_s=60.0, sign_s=0.1)
+        asked = client.request(address, "GET", "/", headers={}, read_timeout_s=60.0, keepalive_timeout_s=0.1)
         await asked.head()
         asked.close()
 
@@ -205,7 +205,7 @@ def test_who_shows_no_signs_is_given_the_silence_that_was_asked_for() -> None:
 
 def test_a_process_that_stood_still_reads_what_came_before_it_calls_that_a_silence() -> None:
     async def stalled(client: HttpClient, address: Address) -> None:
-        response = await ask(client, address, silence_s=0.3)
+        response = await ask(client, address, read_timeout_s=0.3)
         assert await response.read() == b"ok"
         time.sleep(1.0)  # noqa: ASYNC251 # that is what is tested: the answer is there, and nobody has looked
         assert await response.read() == b"!"
@@ -226,13 +226,13 @@ def test_a_process_that_stood_still_reads_what_came_before_it_calls_that_a_silen
 
 def test_who_accepts_at_once_may_then_take_its_time_and_who_does_not_is_lost_at_once() -> None:
     async def accepting(client: HttpClient, address: Address) -> None:
-        asked = client.ask(address, "GET", "/", headers={}, silence_s=5.0, accept_s=0.5)
+        asked = client.request(address, "GET", "/", headers={}, read_timeout_s=5.0, accept_timeout_s=0.5)
         await asked.head()
         assert (asked.status, await asked.read_all(10)) == (200, b"ok")
         asked.close()
 
     async def frozen(client: HttpClient, address: Address) -> None:
-        asked = client.ask(address, "GET", "/", headers={}, silence_s=5.0, accept_s=0.05)
+        asked = client.request(address, "GET", "/", headers={}, read_timeout_s=5.0, accept_timeout_s=0.05)
         with pytest.raises(ExchangeLost, match="silence"):
             await asked.head()
 
@@ -318,12 +318,12 @@ def test_imds_is_read_with_a_token_and_a_new_one_where_it_expired() -> None:
         assert await imds.identity() == Identity("i-1", "us-east-1a", "us-east-1", "g5.xlarge", host)
         assert await imds.interruption() is None
         assert await imds.rebalance() is None
-        assert not await imds.told_to_go()
+        assert not await imds.termination_requested()
         said.append(replace(state, deadline=2000.0, rebalance_at=1000.0, lifecycle="Terminated"))
         server.service.tokens.clear()  # as after a restart of the service: every token is refused
         assert await imds.interruption() == InterruptionNotice(2000.0, "terminate")
         assert await imds.rebalance() == 1000.0
-        assert await imds.told_to_go()
+        assert await imds.termination_requested()
         await client.close()
 
     try:

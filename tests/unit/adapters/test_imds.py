@@ -52,7 +52,7 @@ def test_what_is_not_there_is_absent() -> None:
     odd = imds(Fixed())
     assert asyncio.run(odd.interruption()) is None
     assert asyncio.run(odd.rebalance()) is None
-    assert not asyncio.run(odd.told_to_go())
+    assert not asyncio.run(odd.termination_requested())
 
 
 @pytest.mark.parametrize("token", [b"", b"{}", b"<html>", b"a\r\nb: c", b"\xff", b"t" * 2_000], ids=repr)

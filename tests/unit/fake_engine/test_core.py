@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from node_agent.core.engine.metrics import EngineMetrics, parse_metrics
-from tests.engines import MODEL, standin
+from tests.engines import MODEL, fake_engine
 
 BODY = {"model": MODEL, "prompt": "hi", "max_tokens": 2000, "ignore_eos": True, "stream": True}
 
@@ -68,7 +68,7 @@ def play(tmp_path: Path, story: Callable[[Client], Awaitable[None]]) -> None:
         async with httpx.AsyncClient(timeout=20) as http:
             await story(Client(url, http))
 
-    with standin(tmp_path, "--faults", "--seconds-per-token", "0.01") as engine:
+    with fake_engine(tmp_path, "--faults", "--seconds-per-token", "0.01") as engine:
         asyncio.run(run(engine.url))
 
 
@@ -129,8 +129,8 @@ def test_a_long_step_holds_up_all_alike_and_a_slow_core_is_slow(tmp_path: Path) 
     "wanted", [{"dead": True}, {"seconds_per_token": "5"}, {"preempt": 3}, {"step_s": -1.0}, [], None]
 )
 def test_what_is_no_change_is_refused(tmp_path: Path, wanted: object) -> None:
-    with standin(tmp_path, "--faults") as engine:
+    with fake_engine(tmp_path, "--faults") as engine:
         answered = httpx.post(f"{engine.url}/standin/core", content=json.dumps(wanted))
         assert answered.status_code == 400
-    with standin(tmp_path) as engine:
+    with fake_engine(tmp_path) as engine:
         assert httpx.get(f"{engine.url}/standin/core").status_code == 404

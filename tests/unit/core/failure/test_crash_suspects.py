@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from node_agent.core.engine.lifetime import EngineLifetime, may_indicate_death, reports_death, starts_answer
 from node_agent.core.failure.crash_suspects import RETENTION_S, SuspectStatus, SuspectTable
 from node_agent.core.failure.report import EngineDeath, format_death, format_handoff, parse_death, parse_loss
-from node_agent.core.openai.request_digest import content_of
+from node_agent.core.openai.request_digest import request_digest
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "the end"}], "max_tokens": 5}
 P, B = b"p" * 16, b"b" * 16
@@ -35,31 +35,31 @@ P, B = b"p" * 16, b"b" * 16
 )
 def test_the_same_request_has_the_same_content(same: dict[str, Any]) -> None:
     raw = orjson.dumps(CHAT)
-    assert content_of(raw) == content_of(CHAT) == content_of(orjson.dumps(same)) == content_of(same)
-    assert content_of(orjson.dumps(same, option=orjson.OPT_INDENT_2)) == content_of(raw)
+    assert request_digest(raw) == request_digest(CHAT) == request_digest(orjson.dumps(same)) == request_digest(same)
+    assert request_digest(orjson.dumps(same, option=orjson.OPT_INDENT_2)) == request_digest(raw)
 
 
 @pytest.mark.parametrize("more", [{"model": "n"}, {"seed": 1}, {"messages": []}, {"vllm_xargs": {"a": 1}}])
 def test_another_request_has_another(more: dict[str, Any]) -> None:
-    assert content_of({**CHAT, **more}) != content_of(CHAT)
+    assert request_digest({**CHAT, **more}) != request_digest(CHAT)
 
 
 def test_a_form_is_the_same_whatever_separates_its_parts() -> None:
     form = b'--%b\r\ncontent-disposition: form-data; name="file"\r\n\r\nabc\r\n--%b--\r\n'
-    assert content_of(form % (b"x1", b"x1")) == content_of(form % (b"zzz", b"zzz"))
-    assert content_of(form % (b"x1", b"x1")) != content_of(b"abc")
+    assert request_digest(form % (b"x1", b"x1")) == request_digest(form % (b"zzz", b"zzz"))
+    assert request_digest(form % (b"x1", b"x1")) != request_digest(b"abc")
 
 
 @given(st.binary(max_size=200))
 def test_any_body_has_a_content_or_none(body: bytes) -> None:
-    found = content_of(body)
+    found = request_digest(body)
     assert found is None if not body else found is not None and len(found) == 16
 
 
 def test_a_body_of_any_depth_has_one() -> None:
     deep = b'{"a":' + b"[" * 900 + b"]" * 900 + b"}"
-    assert content_of(deep) is not None
-    assert content_of(deep) == content_of(deep.replace(b"[[", b"[ ["))
+    assert request_digest(deep) is not None
+    assert request_digest(deep) == request_digest(deep.replace(b"[[", b"[ ["))
 
 
 # who is suspected, who is refused

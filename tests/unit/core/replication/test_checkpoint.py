@@ -9,7 +9,7 @@ import pytest
 
 from node_agent.contract.table_schema import CHECKPOINT_LIFE_S, StreamStatus, stream_record_from_item
 from node_agent.core.journal.epochs import Epoch, EpochRange
-from node_agent.core.journal.stream_header import StreamHeader, is_durable, read_opening
+from node_agent.core.journal.stream_header import StreamHeader, is_durable, parse_stream_header
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.replication import checkpoint
 from node_agent.core.replication.checkpoint import (
@@ -115,5 +115,5 @@ def test_an_opening_says_whether_its_client_wants_it_kept() -> None:
     assert is_durable(opening())
     assert not is_durable(opening(durable=False))
     assert "durable" not in orjson.loads(opening()), "what every stream has costs no bytes"
-    assert read_opening(opening(durable=False)).durable is False
-    assert read_opening(opening()).durable is True
+    assert parse_stream_header(opening(durable=False)).durable is False
+    assert parse_stream_header(opening()).durable is True

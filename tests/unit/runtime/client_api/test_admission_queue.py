@@ -141,7 +141,7 @@ def test_a_client_that_leaves_the_queue_leaves_nothing_behind() -> None:
         clients = [MemoryRequest(), MemoryRequest()]
         first, second = (asyncio.ensure_future(entrance.route(WANTED, client)) for client in clients)
         await until_waiting(node, 2)
-        clients[0].leave()
+        clients[0].disconnect()
         with pytest.raises(ClientGone):
             await first
         node.measured(IDLE)
@@ -164,7 +164,7 @@ def test_a_client_that_leaves_the_queue_is_freed_without_a_collector() -> None:
 
         task = asyncio.ensure_future(served())
         await until_waiting(node, 1)
-        client.leave()
+        client.disconnect()
         await task
         client._gone = None  # as a door does at the end of a request
         assert not any(type(each) is Waited for each in gc.get_objects())

@@ -65,11 +65,11 @@ def ask(*answers: Stream) -> tuple[MemoryRequest, list[str]]:
     left = list(answers)
 
     class Engines:
-        def ask(self, node: Any, *_: object, **__: object) -> Stream:
+        def request(self, node: Any, *_: object, **__: object) -> Stream:
             asked.append(node.instance_id)
             return left.pop(0)
 
-        async def turn(self, node: Any) -> None:
+        async def acquire_turn(self, node: Any) -> None:
             """Nobody has to wait here."""
 
     async def story() -> None:
@@ -111,7 +111,7 @@ def test_a_peers_signs_of_life_are_not_for_the_client(sign: bytes) -> None:
         ([TOKEN, TOKEN], None, "eof"),
         ([TOKEN, TOKEN[:20]], None, "eof"),
         ([TOKEN], "reset", "reset"),
-        ([TOKEN, b"\n\n" + sse.named(LOST_EVENT, b"silence")], None, "silence"),
+        ([TOKEN, b"\n\n" + sse.named_event(LOST_EVENT, b"silence")], None, "silence"),
     ],
     ids=["a clean end", "half an event", "a reset", "a peer's word"],
 )
@@ -128,7 +128,7 @@ def test_one_that_is_lost_midway_ends_with_an_explicit_error(
 
 @pytest.mark.parametrize(
     "lost",
-    [Stream(), Stream(then="eof"), Stream(b"\n\n" + sse.named(LOST_EVENT, b"reset"))],
+    [Stream(), Stream(then="eof"), Stream(b"\n\n" + sse.named_event(LOST_EVENT, b"reset"))],
     ids=["empty", "eof", "word"],
 )
 def test_one_that_is_lost_before_its_first_byte_is_asked_elsewhere(lost: Stream) -> None:
@@ -178,14 +178,14 @@ def test_a_peer_doors_own_status_is_never_the_clients(status: int) -> None:
 def test_an_error_of_the_request_gets_one_more_engine_and_is_then_passed_on_and_final() -> None:
     client, asked = ask(Answered(500, ERROR), Answered(500, ERROR))
     assert (client.status, client.answer, len(asked)) == (500, ERROR, 2)
-    assert client.told[b"x-should-retry"] == b"false"
+    assert client.response_headers[b"x-should-retry"] == b"false"
 
 
 @pytest.mark.parametrize("status", [307, 400, 404, 422])
 def test_a_refusal_is_passed_on_at_once(status: int) -> None:
     client, asked = ask(Answered(status, b'{"detail":"no"}'))
     assert (client.status, client.answer, len(asked)) == (status, b'{"detail":"no"}', 1)
-    assert b"x-should-retry" not in client.told
+    assert b"x-should-retry" not in client.response_headers
 
 
 def test_an_error_without_words_is_one_in_openais_form() -> None:

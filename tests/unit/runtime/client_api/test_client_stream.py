@@ -43,8 +43,8 @@ class Part:
     """A response of these parts, after which the exchange is lost, or waits until it is aborted."""
 
     headers: dict[bytes, bytes] = {}  # noqa: RUF012 # never changed
-    began_at = heard_at = 0.0
-    pieces = 0
+    first_read_at = last_read_at = 0.0
+    reads = 0
 
     def __init__(self, *parts: bytes, then: str | None = "reset", status: int = 200, stream: bool = True) -> None:
         self._parts = list(parts)
@@ -73,7 +73,7 @@ class Part:
     def pause(self, paused: bool) -> None:
         self.paused.append(paused)
 
-    def allow_silence(self, seconds: float) -> None:
+    def set_read_timeout(self, seconds: float) -> None:
         """Nobody is silent here."""
 
     def end_within(self, seconds: float) -> None:
@@ -103,13 +103,13 @@ class Engines:
         self.played: list[Part] = []
         self.asked = asyncio.Event()
 
-    async def bring(self, node: NodeStatus, stream: str, source: str) -> None:
+    async def prefetch(self, node: NodeStatus, stream: str, source: str) -> None:
         """There are no contexts here."""
 
-    async def turn(self, node: NodeStatus) -> None:
+    async def acquire_turn(self, node: NodeStatus) -> None:
         """Nobody has to wait here."""
 
-    def ask(self, node: NodeStatus, *_: object, **__: object) -> Response:
+    def request(self, node: NodeStatus, *_: object, **__: object) -> Response:
         self.opened.append(node.instance_id)
         self.asked.set()
         self.played.append(self._play())
@@ -151,7 +151,7 @@ def run(
             ReplicatedLog("s", Epoch(1, "i-0"), b"o"), None, durable=False
         )
         machine = ChunkStream(generation, "s")
-        reply = SseResponse(client, "s", generation.kind.value, StreamReader(uses_ids=True))
+        reply = SseResponse(client, "s", generation.route.value, StreamReader(wants_event_ids=True))
         stream = ClientStream(node, engines, machine, kept, reply, RouteRequest("m"))  # type: ignore[arg-type] # plays Engines
         running = asyncio.ensure_future(stream.run(Route(node.status(), "prefix")))
         if during is not None:
@@ -180,7 +180,7 @@ class Shown(Part):
             await asyncio.wait({self._aborted}, timeout=0.25)
             if self._aborted.done():
                 raise ExchangeLost(self._aborted.result())
-            self.heard_at = clock()
+            self.last_read_at = clock()
             sink(data)
 
 
@@ -269,7 +269,7 @@ ENDLESS: list[Callable[[], Part]] = [Silent, lambda: Part(ROLE, TOKEN, then=None
 @pytest.mark.parametrize("play", ENDLESS, ids=["no answer yet", "in the middle"])
 def test_a_client_that_goes_ends_the_request_also_while_no_engine_has_answered(play: Callable[[], Part]) -> None:
     engines = Engines(play)
-    status, _, _ = run(engines, peers=2, during=lambda _, client: client.leave())
+    status, _, _ = run(engines, peers=2, during=lambda _, client: client.disconnect())
     assert status == 499
     assert len(engines.opened) == 1
 
@@ -284,11 +284,11 @@ def test_a_node_that_goes_tells_its_client_where_to_resume() -> None:
 
 def test_an_engine_waits_for_a_client_that_is_slow_and_so_does_the_next_one() -> None:
     def slow_then_gone(stream: ClientStream, client: MemoryRequest) -> None:
-        client.lag(True)
-        client.lag(False)
-        client.lag(True)
+        client.set_congested(True)
+        client.set_congested(False)
+        client.set_congested(True)
         engines.played[0].abort("reset")
-        asyncio.get_running_loop().call_later(0.05, client.leave)
+        asyncio.get_running_loop().call_later(0.05, client.disconnect)
 
     engines = Engines(lambda: Part(ROLE, TOKEN, then=None))
     run(engines, peers=2, during=slow_then_gone)
@@ -383,7 +383,7 @@ def test_engines_without_room_are_a_429() -> None:
 
 
 def test_a_request_that_ends_two_engines_ends_no_third() -> None:
-    word = sse.named(b"synkti-lost", b"engine-died 4 alone")
+    word = sse.named_event(b"synkti-lost", b"engine-died 4 alone")
     engines = in_turn(lambda: Part(then="engine-died 1 alone"), lambda: Part(word))
     _, body, _ = run(engines, peers=9)
     assert len(engines.opened) == 2

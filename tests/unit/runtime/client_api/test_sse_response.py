@@ -11,10 +11,10 @@ from node_agent.runtime.client_api import sse_response as replies
 from node_agent.runtime.client_api.sse_response import SseResponse
 from node_agent.testing.fakes import MemoryRequest
 
-KEEPS_IDS = StreamReader(uses_ids=True)
-PLAIN = StreamReader(uses_ids=False)
-SDK = StreamReader(uses_ids=False, parses=True)
-EVENT_SOURCE = StreamReader(uses_ids=True, reconnects=True, parses=True)
+KEEPS_IDS = StreamReader(wants_event_ids=True)
+PLAIN = StreamReader(wants_event_ids=False)
+SDK = StreamReader(wants_event_ids=False, parses_sse=True)
+EVENT_SOURCE = StreamReader(wants_event_ids=True, is_event_source=True, parses_sse=True)
 
 
 def played(
@@ -44,7 +44,7 @@ def played(
 def test_the_head_comes_before_any_engine_answers_and_comments_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     client = played(monkeypatch, 0.0, [0, 0, 5, 5])
     assert client.status == 200
-    assert client.told[b"x-synkti-stream"] == b"s"
+    assert client.response_headers[b"x-synkti-stream"] == b"s"
     assert client.sent == [b": waiting\n"] * 3
 
 
@@ -80,11 +80,11 @@ def test_nothing_is_added_to_what_a_client_has_not_read(monkeypatch: pytest.Monk
 
     async def story() -> None:
         reply = SseResponse(client, "s", "/v1/chat/completions", KEEPS_IDS)
-        client.lag(True)
+        client.set_congested(True)
         for _ in range(5):
             reply.keep_alive(0)
         assert (client.status, client.sent) == (0, [])
-        client.lag(False)
+        client.set_congested(False)
         reply.keep_alive(0)
         assert client.sent == [b": waiting\n"]
 

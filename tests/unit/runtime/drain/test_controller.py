@@ -20,9 +20,9 @@ class Exchange:
     """A request at the engine: `pieces` came, one each 10 ms."""
 
     def __init__(self, pieces: int) -> None:
-        self.pieces = pieces
+        self.reads = pieces
         self.status, self.is_event_stream = 200, True
-        self.began_at, self.heard_at = 100.0, 100.0 + 0.01 * (pieces - 1)
+        self.first_read_at, self.last_read_at = 100.0, 100.0 + 0.01 * (pieces - 1)
         self.aborted: list[str] = []
 
     def abort(self, why: str) -> None:
@@ -36,11 +36,11 @@ class Engine:
     """The Http port: each request is one of these."""
 
     def __init__(self) -> None:
-        self.pieces = 50
+        self.reads = 50
         self.exchanges: list[Exchange] = []
 
-    def ask(self, *_: object, **__: object) -> Exchange:
-        self.exchanges.append(Exchange(self.pieces))
+    def request(self, *_: object, **__: object) -> Exchange:
+        self.exchanges.append(Exchange(self.reads))
         return self.exchanges[-1]
 
 
@@ -58,7 +58,7 @@ class Stage:
 
     def ask(self, max_tokens: int | None) -> EngineCall:
         headers = {"x-request-id": f"stream-{len(self.engine.exchanges)}"}
-        return self.served.ask("POST", "/v1/completions", headers, b"x" * 400, max_tokens, 1.0)
+        return self.served.request("POST", "/v1/completions", headers, b"x" * 400, max_tokens, 1.0)
 
     def begin(self, left_s: float) -> float:
         self.node.become(NodeState.DRAINING)

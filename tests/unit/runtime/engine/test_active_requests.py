@@ -21,11 +21,11 @@ DEAD = orjson.dumps({"error": {"message": "EngineCore encountered an issue. See 
 
 
 class Exchange:
-    """A response whose bytes and end a test gives. heard_at: 0 while nothing was sent."""
+    """A response whose bytes and end a test gives. last_read_at: 0 while nothing was sent."""
 
     is_event_stream = False
     headers: dict[bytes, bytes] = {}  # noqa: RUF012 # never changed
-    status, pieces, began_at, heard_at = 200, 0, 0.0, 1.0
+    status, reads, first_read_at, last_read_at = 200, 0, 0.0, 1.0
 
     def __init__(self) -> None:
         self.told: asyncio.Queue[bytes | str] = asyncio.Queue()
@@ -62,7 +62,7 @@ class Client:
         self.health: int | None = 200
         self.exchanges: list[Exchange] = []
 
-    def ask(self, *_: object, **__: object) -> Exchange:
+    def request(self, *_: object, **__: object) -> Exchange:
         self.exchanges.append(Exchange())
         return self.exchanges[-1]
 
@@ -108,7 +108,7 @@ class Stage:
         self.watching = asyncio.ensure_future(self.group.wait())
 
     def ask(self, turn: module.Turn | None = None) -> tuple[module.EngineCall, Exchange]:
-        one = self.served.ask("POST", "/v1/completions", {}, b"{}", None, 9.0, turn=turn)
+        one = self.served.request("POST", "/v1/completions", {}, b"{}", None, 9.0, turn=turn)
         return one, self.client.exchanges[-1]
 
     async def loss(self, waiting: Awaitable[object]) -> str:
@@ -166,7 +166,7 @@ def test_behind_a_head_there_is_no_answer_yet_and_behind_the_first_bytes_there_i
 
 
 def test_a_connection_that_breaks_under_a_living_engine_is_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_DEATH_WITHIN_S", 0.01)
+    monkeypatch.setattr(module, "_DEATH_TIMEOUT_S", 0.01)
 
     async def story(stage: Stage) -> None:
         one, exchange = stage.ask()
@@ -200,7 +200,7 @@ def test_an_engine_that_is_ended_because_it_is_stuck_is_a_death_to_those_without
         await other.head()
         exchange.told.put_nowait(b"data: 1\n\n")
         await other.read()
-        stage.served.lose_all("engine-stuck")
+        stage.served.abort_all("engine-stuck")
         line = await stage.loss(one.head())
         assert (parse_loss(line), parse_death(line)) == (("engine-stuck", None), EngineDeath("1", alone=True))
         assert await stage.loss(other.read()) == "engine-stuck"
@@ -211,7 +211,7 @@ def test_an_engine_that_is_ended_because_it_is_stuck_is_a_death_to_those_without
 def test_what_was_never_sent_cannot_have_ended_anything() -> None:
     async def story(stage: Stage) -> None:
         one, exchange = stage.ask()
-        exchange.heard_at = 0.0
+        exchange.last_read_at = 0.0
         stage.inner.ended.set_result(134)
         exchange.told.put_nowait("refused")
         assert await stage.loss(one.head()) == "refused"
@@ -259,8 +259,8 @@ def test_who_comes_to_an_engine_that_is_dead_already_did_not_end_it() -> None:
 
 def test_suspects_are_asked_one_at_a_time_until_the_one_before_is_answered() -> None:
     async def story(stage: Stage) -> None:
-        first, exchange = stage.ask(await stage.served.turn())
-        second = asyncio.ensure_future(stage.served.turn())
+        first, exchange = stage.ask(await stage.served.acquire_turn())
+        second = asyncio.ensure_future(stage.served.acquire_turn())
         await asyncio.sleep(0)
         assert not second.done()
         exchange.told.put_nowait(b"")
@@ -268,23 +268,23 @@ def test_suspects_are_asked_one_at_a_time_until_the_one_before_is_answered() -> 
         exchange.told.put_nowait(b"data: 1\n\n")
         await first.read()
         await second
-        third = asyncio.ensure_future(stage.served.turn())
+        third = asyncio.ensure_future(stage.served.acquire_turn())
         await asyncio.sleep(0)
         assert not third.done()
         other, _ = stage.ask(second.result())
         other.close()
-        (await third).end()
+        (await third).release()
         first.close()
 
     play(story)
 
 
 def test_a_suspect_does_not_wait_for_ever_and_is_then_not_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TURN_WITHIN_S", 0.01)
+    monkeypatch.setattr(module, "_TURN_TIMEOUT_S", 0.01)
 
     async def story(stage: Stage) -> None:
-        one, first = stage.ask(await stage.served.turn())
-        other, second = stage.ask(await stage.served.turn())
+        one, first = stage.ask(await stage.served.acquire_turn())
+        other, second = stage.ask(await stage.served.acquire_turn())
         innocent, third = stage.ask()
         stage.inner.ended.set_result(134)
         for each in (first, second, third):
@@ -293,7 +293,7 @@ def test_a_suspect_does_not_wait_for_ever_and_is_then_not_alone(monkeypatch: pyt
         assert [parse_death(line) for line in lines] == [EngineDeath("1", alone=False)] * 3
         one.close()
         other.close()
-        (await stage.served.turn()).end()
+        (await stage.served.acquire_turn()).release()
 
     play(story)
 
@@ -306,8 +306,8 @@ def test_the_next_engine_is_another_life_and_one_that_is_stopped_has_ended() -> 
         later, _ = stage.ask()
         exchange.told.put_nowait("reset")
         assert parse_death(await stage.loss(one.head())) == EngineDeath("1", alone=True)
-        assert stage.served.life.number == 2
-        assert not stage.served.life.has_ended
+        assert stage.served.lifetime.number == 2
+        assert not stage.served.lifetime.has_ended
         later.close()
 
     play(story)

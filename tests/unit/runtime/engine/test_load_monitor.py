@@ -22,7 +22,7 @@ def figures(running: int, waiting: int, kv_use: float) -> bytes:
 
 
 class Exchange:
-    pieces = status = 0
+    reads = status = 0
     is_event_stream = False
 
     def __init__(self, text: bytes) -> None:
@@ -48,7 +48,7 @@ class Engine:
             raise ExchangeLost("silence")
         return Exchange(self.text)
 
-    def ask(self, *_: object, **__: object) -> Exchange:
+    def request(self, *_: object, **__: object) -> Exchange:
         return Exchange(b"")
 
 
@@ -64,7 +64,7 @@ def test_waiting_and_kv_use_are_the_engines_word_and_the_number_of_requests_is_c
         http: Any = engine
         served = EngineCalls(node, http, ADDRESS)
         for _ in range(3):
-            served.ask("POST", "/", {}, b"", None, 1.0)
+            served.request("POST", "/", {}, b"", None, 1.0)
         loads = LoadMonitor(node, served, http, ADDRESS, lambda: 1_200.0)
         engine.text = figures(1, 2, 0.5)
         looking = asyncio.ensure_future(loads.run())

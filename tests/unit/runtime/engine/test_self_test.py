@@ -11,7 +11,7 @@ from local.aws import free_port
 from node_agent.adapters.http import HttpClient
 from node_agent.core.common.address import Address, parse_address
 from node_agent.runtime.engine.self_test import supported_methods
-from tests.engines import MODEL, standin
+from tests.engines import MODEL, fake_engine
 
 
 def ways(address: Address, within_s: float = 20.0) -> tuple[str, ...]:
@@ -26,7 +26,7 @@ def ways(address: Address, within_s: float = 20.0) -> tuple[str, ...]:
 
 
 def test_an_engine_without_the_plug_in_is_not_advertised(tmp_path: Path) -> None:
-    with standin(tmp_path) as engine:
+    with fake_engine(tmp_path) as engine:
         assert ways(parse_address(engine.url.removeprefix("http://"))) == ()
 
 
@@ -46,7 +46,7 @@ def test_an_engine_that_says_nothing_is_waited_for_in_bounds(caplog: pytest.LogC
         async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
             address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
             try:
-                return await supported_methods(client, address, MODEL, within_s=0.3)
+                return await supported_methods(client, address, MODEL, timeout_s=0.3)
             finally:
                 over.set()
                 await client.close()

@@ -11,7 +11,7 @@ import pytest
 
 from node_agent.contract.names import SIGNS_HEADER
 from node_agent.core.common.address import Address
-from node_agent.core.continuation.timeouts import FIRST_TOKEN_S, MIN_SILENCE_S, keepalive_interval_s
+from node_agent.core.continuation.timeouts import FIRST_TOKEN_S, MIN_INTER_TOKEN_S, keepalive_interval_s
 from node_agent.core.engine.liveness import STUCK_S
 from node_agent.ports import ExchangeLost
 from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
@@ -35,18 +35,18 @@ class Exchange:
     def __init__(self, engine: Engine, *, stream: bool) -> None:
         self._engine = engine
         self.is_event_stream = stream
-        self.began_at = 0.0
-        self.heard_at = engine.now
-        self.pieces = 0
+        self.first_read_at = 0.0
+        self.last_read_at = engine.now
+        self.reads = 0
         self.lost: str | None = None
         self.paused = False
 
     def send(self) -> None:
         """A token comes."""
         if self.lost is None:
-            self.heard_at = self._engine.now
-            self.began_at = self.began_at or self.heard_at
-            self.pieces += 1
+            self.last_read_at = self._engine.now
+            self.first_read_at = self.first_read_at or self.last_read_at
+            self.reads += 1
             self._engine.generated += 1
 
     def pause(self, paused: bool) -> None:
@@ -93,15 +93,15 @@ class Engine:
             b"".join(b"vllm:%b %d\n" % (name.encode(), value) for name, value in figures.items()) if self.shows else b""
         )
 
-    def ask(self, *_: object, **__: object) -> Exchange:
+    def request(self, *_: object, **__: object) -> Exchange:
         self.streams.append(Exchange(self, stream=True))
         return self.streams[-1]
 
     async def open(self, address: Address, method: str, target: str, **more: Any) -> Exchange:
         if target == "/v1/completions":
-            await self._probed(more["silence_s"])
+            await self._probed(more["read_timeout_s"])
         if self.deaf:
-            await asyncio.sleep(more["silence_s"])
+            await asyncio.sleep(more["read_timeout_s"])
             raise ExchangeLost("silence")
         return Exchange(self, stream=False)
 
@@ -129,8 +129,8 @@ class Stage:
     watching: asyncio.Task[str]
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 
-    def ask(self, silence_s: float = MIN_SILENCE_S, *, own: bool = True) -> EngineCall:
-        return self.served.ask("POST", "/v1/completions", {}, b"x", None, silence_s, own=own)
+    def ask(self, silence_s: float = MIN_INTER_TOKEN_S, *, own: bool = True) -> EngineCall:
+        return self.served.request("POST", "/v1/completions", {}, b"x", None, silence_s, own=own)
 
     def generate(self, served: EngineCall, every_s: float, tokens: int = 100_000) -> asyncio.Task[None]:
         """A token from the engine every so often, while its core does not hang."""
@@ -220,7 +220,7 @@ def test_a_model_of_seconds_a_token_loses_nothing(seconds: float) -> None:
         made = [stage.generate(each, seconds, tokens=40) for each in asked]
         await stage.runs(seconds * 41)
         assert all(task.done() for task in made)
-        assert [each.pieces for each in asked] == [40] * 3
+        assert [each.reads for each in asked] == [40] * 3
 
     tell(story, step_s=2 * seconds)
 
@@ -269,7 +269,7 @@ def test_a_stream_that_hangs_in_an_engine_that_works_is_lost_alone() -> None:
             stage.generate(each, 0.05, tokens=20)
         await stage.runs(1.1)
         lost: list[Any] = [each.exchange for each in (hangs, well, of_peer, whole)]
-        await stage.runs(MIN_SILENCE_S - 0.3)
+        await stage.runs(MIN_INTER_TOKEN_S - 0.3)
         assert [exchange.lost for exchange in lost] == [None] * 4
         await stage.runs(3.0)
         assert [exchange.lost for exchange in lost] == ["silence", None, None, None]
@@ -344,20 +344,20 @@ def test_steps_that_the_plug_in_counts_are_work_although_nothing_else_is_seen() 
 
 def test_signs_are_shown_between_events_while_nothing_else_is_sent() -> None:
     async def run() -> None:
-        signs, request, engine = KeepAlives(keepalive_interval_s(MIN_SILENCE_S)), MemoryRequest(), Engine()
+        signs, request, engine = KeepAlives(keepalive_interval_s(MIN_INTER_TOKEN_S)), MemoryRequest(), Engine()
         node, http = make_node(0), engine
         any_http: Any = http
         served = EngineCalls(node, any_http, ADDRESS)
         showing = asyncio.create_task(signs.run())
-        with signs.on(request) as shown:
+        with signs.track(request) as shown:
             await asyncio.sleep(1.1)  # a context is fetched
-            asked = served.ask("POST", "/", {}, b"", None, 1.0)
-            shown.asked(asked)
+            asked = served.request("POST", "/", {}, b"", None, 1.0)
+            shown.attach(asked)
             await asyncio.sleep(1.1)  # the engine reads the prompt
             assert request.accepted[0] == {SIGNS_HEADER: b"1"}
             assert len(request.accepted) >= 4
             request.begin(200, b"text/event-stream")
-            shown.begun()
+            shown.on_begun()
             shown.write(b"data: 1\n\n")
             await asyncio.sleep(1.1)
             asked.is_overtaken = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from local.lone_node import meet
+from local.lone_node import add_peer
 from node_agent.contract.states import NodeState
 from node_agent.core.failure.attribution import BodyKind, Origin, classify_answer, classify_loss
 from node_agent.core.membership import REFUSED, PeerRequestFailed
@@ -44,7 +44,7 @@ def test_a_peer_that_refuses_a_connection_is_not_chosen_from_then_on() -> None:
 
 def test_a_suspect_serves_where_nobody_else_has_its_model() -> None:
     def story(node: NodeContext) -> None:
-        meet(node, status_of(7, model="rare"))
+        add_peer(node, status_of(7, model="rare"))
         doubt(node, "i-7")
         doubt(node, "i-1")
         assert chosen(node, "rare") == "i-7"

@@ -18,8 +18,11 @@ from node_agent.core.node.status import Liveness, NodeStatus, Pool, TaggedNode
 from node_agent.ports import ServerRequest
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.gossip import MEMBERS_TARGET, Gossip
+from tests.borders.virtual_time import play
 
-FAST = GossipConfig(probe_every_s=0.05, direct_s=0.02, whole_s=0.04, gossip_every_s=0.02, compare_after_news_s=0.2)
+FAST = GossipConfig(
+    probe_interval_s=0.05, probe_timeout_s=0.02, probe_deadline_s=0.04, gossip_interval_s=0.02, sync_after_change_s=0.2
+)
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Party:
         address = f"127.0.0.1:{self.listener.getsockname()[1]}"
         status = NodeStatus(f"i-{number}", address, "f:1", NodeState.READY, Pool("z", "t"), "m", 1)
         clock = asyncio.get_running_loop().time
-        machine = Membership(status, bytes([number] * 6), b"key", clock(), lambda: 0.3, tempo=FAST)
+        machine = Membership(status, bytes([number] * 6), b"key", clock(), lambda: 0.3, config=FAST)
         self.client = HttpClient()
         self.gossip = Gossip(machine, air, self.client, clock, Metrics())
         self.heard: list[MemberChanged] = []
@@ -79,7 +82,7 @@ def tell(story: Callable[[Party, Party, Air], Coroutine[Any, Any, None]]) -> Non
             party.door.abort()
             await party.client.close()
 
-    asyncio.run(run())
+    play(run)
 
 
 async def until(check: Callable[[], bool]) -> None:

@@ -86,7 +86,7 @@ def test_a_path_that_fails_hides_no_other(hangs: bool) -> None:
 
     async def story() -> None:
         metadata = Broken(Identity("i-1", "z", "r", "t", "10.0.0.1"))
-        metadata.hangs, metadata.going = hangs, True
+        metadata.hangs, metadata.is_terminating = hangs, True
         watch = asyncio.create_task(watch_metadata(metadata, events.append, lambda: NOW, GRACE_S))
         await asyncio.sleep(30.0)
         assert not watch.done()

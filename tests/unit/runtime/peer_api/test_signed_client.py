@@ -53,7 +53,7 @@ def tell(peer: Peer, story: Callable[[Callable[[str], Coroutine[Any, Any, int]]]
             """As the node's tasks do it: signed by the node's own clock."""
             stamp = sign(KEY, "POST", "/x", body.encode(), time.time(), body)
             exchange = await client.open(
-                address, "POST", "/x", headers={AUTH_HEADER: stamp}, body=body.encode(), silence_s=5
+                address, "POST", "/x", headers={AUTH_HEADER: stamp}, body=body.encode(), read_timeout_s=5
             )
             told = await exchange.read_all(1000)
             assert exchange.status == 401 or told == body.encode()
