@@ -31,7 +31,7 @@ def boot_id_of(instance_id: str) -> bytes:
 
 def add_peer(node: NodeContext, status: NodeStatus) -> None:
     """Have a node know another one."""
-    node.members.add_member(life_of(status.instance_id), status)
+    node.members.add_member(boot_id_of(status.instance_id), status)
 
 
 def lone_node(own: NodeStatus, peers: Iterable[NodeStatus], clock: Callable[[], float]) -> NodeContext:

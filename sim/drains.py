@@ -153,7 +153,9 @@ class MassInterruption:
         """A stream that was handed off, or met a node that goes, finds another one."""
         if not door.node.host.is_running:  # its client resumed elsewhere
             door = self._random.choice([other for other in self.doors if other.node.host.is_running])
-        route = door.entry.route(Request("llama", work.prefix, tried=tuple(tried), handed_to=to, goes_on=True))
+        route = door.entry.route(
+            RouteRequest("llama", work.prefix, tried=tuple(tried), handoff_target=to, is_continuation=True)
+        )
         now = self.fleet.scheduler.now
         if isinstance(route, Route):
             self._send(work, door, route, since, tried)
@@ -209,7 +211,9 @@ class MassInterruption:
         self.outcome.handed_off += 1
         self.outcome.crowded += hand_off.is_overflow
         node.engine.hand_off(work)
-        self._go_on(work, self._is_there_no_more(work), self.fleet.scheduler.now, {node.host.instance_id}, hand_off.to)
+        self._go_on(
+            work, self._is_there_no_more(work), self.fleet.scheduler.now, {node.host.instance_id}, hand_off.target
+        )
 
     def _close(self, node: Node, works: list[Work]) -> None:
         """The last moment: what is still here goes, and the node leaves."""

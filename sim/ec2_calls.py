@@ -67,7 +67,7 @@ def looks(nodes: int, seconds: float, booting: int, seed: int) -> Looks:
     found = Looks()
     reads = [DiscoverySchedule() for _ in range(nodes)]
     heap = [
-        (node.first_s(rng()) if number < booting else every_s(nodes) * rng(), number)
+        (node.first_delay_s(rng()) if number < booting else interval_s(nodes) * rng(), number)
         for number, node in enumerate(reads)
     ]
     heapq.heapify(heap)
@@ -79,9 +79,9 @@ def looks(nodes: int, seconds: float, booting: int, seed: int) -> Looks:
         if found.reads.call(at, calls) and (not is_first or found.taggings.call(at, 1)):
             have_looked.add(number)
             found.calls += [at] * calls
-            wait_s = reads[number].next_s(nodes, rng())
+            wait_s = reads[number].next_delay_s(nodes, rng())
         else:
-            wait_s = reads[number].after_failure_s(nodes, rng())
+            wait_s = reads[number].retry_delay_s(nodes, rng())
         heapq.heappush(heap, (at + wait_s, number))
     return found
 

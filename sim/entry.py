@@ -51,7 +51,7 @@ class Entry:
             self.router.update(view.serving, machine.members, own)
         if self.policy is not Policy.PREFIX:
             return self._usual(view.serving)
-        route = self.router.choose(request, self._scheduler.now)
+        route = self.router.route(request, self._scheduler.now)
         reason = route.reason if isinstance(route, Route) else route.value
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
         return route
@@ -79,7 +79,7 @@ class Entry:
     def ask(self, request: RouteRequest, answer: Callable[[Route | Rejection], None]) -> None:
         """Route a request now, or when a node can take it; `answer` hears where, or that it was refused."""
         now = self._scheduler.now
-        route = self.route(request) if self.admission.may_pass() or request.goes_on else NoRoute.FULL
+        route = self.route(request) if self.admission.may_bypass_queue() or request.is_continuation else NoRoute.FULL
         if isinstance(route, Route):
             self.admission.admitted(now)
             answer(route)
@@ -99,7 +99,7 @@ class Entry:
     def _look(self) -> None:
         self._is_looking = False
         now = self._scheduler.now
-        for ticket in self.admission.overdue(now):
+        for ticket in self.admission.pop_expired(now):
             _, _, answer = self._waiting.pop(ticket.number)
             self._refuse(self.admission.timeout_rejection(now, self._random.random()), answer)
         while (first := self.admission.next) is not None:

@@ -140,7 +140,7 @@ class MessageReceiver:
             first += pending_accusation(member, self._local.boot_id)
         elif intro.status.incarnation <= known:
             first += write_dead(intro.boot_id, known, self._local.boot_id)
-        self._send(intro.status.peer, self._ack(header, first))
+        self._send(intro.status.peer_address, self._ack(header, first))
         if intro.status.incarnation > known:
             self._prober.verify(intro)
 
@@ -159,10 +159,12 @@ class MessageReceiver:
             again = self._encoder.encode_datagram(
                 MessageKind.GOSSIP, sender.boot_id, self._table.nodes, first=self._local.alive
             )
-            self._send(sender.status.peer, again)
+            self._send(sender.status.peer_address, again)
         match header.kind:
             case MessageKind.PING | MessageKind.JOIN:
-                self._send(sender.status.peer, self._ack(header, pending_accusation(sender, self._local.boot_id)))
+                self._send(
+                    sender.status.peer_address, self._ack(header, pending_accusation(sender, self._local.boot_id))
+                )
             case MessageKind.ACK:
                 probe = self._prober.on_ack(header)
                 if probe is not None and probe.intro is not None:
@@ -173,7 +175,7 @@ class MessageReceiver:
                 self._prober.relay_probe(sender, header, content[HEADER_BYTES:at])
             case MessageKind.GOSSIP:
                 if accusation := pending_accusation(sender, self._local.boot_id):
-                    self._prober.join_probe(sender.status.peer, sender.boot_id, accusation)
+                    self._prober.join_probe(sender.status.peer_address, sender.boot_id, accusation)
         if was_dead and sender.liveness is Liveness.ALIVE:
             self._sync_sessions.start(sender)  # it was on another side of a partition: it knows other nodes there
 

@@ -49,7 +49,7 @@ class JoinCandidates:
             if before is not None and before.address == node.peer_address:
                 self._queue.append(before)
             elif len(self._queue) < self._capacity:
-                self._queue.append(JoinCandidate(node.instance_id, node.peer, now))
+                self._queue.append(JoinCandidate(node.instance_id, node.peer_address, now))
 
     def not_joined(self, table: MemberTable) -> list[tuple[str, str]]:
         """Return (instance id, address) of the candidates that are not members yet."""

@@ -260,12 +260,13 @@ class Membership:
         self._effects.append(Send(to, data))
 
     def _send_sync(self, member: Member, body: bytes) -> None:
-        self._effects.append(SendSync(member.status.instance_id, member.status.peer, body))
+        self._effects.append(SendSync(member.status.instance_id, member.status.peer_address, body))
 
     def _gossip_to(self, count: int) -> None:
         for member in self._table.present.sample(count):
             self._send(
-                member.status.peer, self._encoder.encode_datagram(MessageKind.GOSSIP, member.boot_id, self._table.nodes)
+                member.status.peer_address,
+                self._encoder.encode_datagram(MessageKind.GOSSIP, member.boot_id, self._table.nodes),
             )
 
     # periodic work
@@ -338,7 +339,9 @@ class Membership:
         if not len(dead) or self._rng() * self._table.nodes > len(dead):
             return
         for member in dead.sample(1):
-            self._prober.join_probe(member.status.peer, accusation=pending_accusation(member, self._local.boot_id))
+            self._prober.join_probe(
+                member.status.peer_address, accusation=pending_accusation(member, self._local.boot_id)
+            )
 
     # events
 
@@ -347,14 +350,16 @@ class Membership:
         suspicion = member.suspicion
         is_mine = suspicion is not None and self._local.boot_id in suspicion.suspectors
         if is_mine:
-            self._prober.join_probe(member.status.peer, member.boot_id, pending_accusation(member, self._local.boot_id))
+            self._prober.join_probe(
+                member.status.peer_address, member.boot_id, pending_accusation(member, self._local.boot_id)
+            )
         elif self._rng() * self._table.nodes < self.config.extra_probes:
             self._prober.probe(member)
 
     def _on_stale_intro(self, intro: Intro, newest: int) -> None:
         """Send the incarnation to exceed to an older boot id, or to a newer one whose clock was set back."""
         accusation = write_dead(intro.boot_id, newest, self._local.boot_id)
-        self._prober.join_probe(intro.status.peer, intro.boot_id, accusation)
+        self._prober.join_probe(intro.status.peer_address, intro.boot_id, accusation)
 
     def _on_no_ack(self, member: Member) -> None:
         self._member_state.suspect(member, frozenset((self._local.boot_id,)), "silent")
@@ -398,7 +403,7 @@ class Membership:
         self._local.load = event.load
 
     def _set_state(self, event: LocalStateSet) -> None:
-        self._gossip_now = self._local.set_state(event.state, event.ways)
+        self._gossip_now = self._local.set_state(event.state, event.continuation_methods)
 
     def _on_discovered(self, tagged: NodesDiscovered) -> None:
         self._discovery_done = True

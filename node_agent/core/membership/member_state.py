@@ -158,7 +158,12 @@ class MemberState:
         if member is None:
             self.sync_needed = True
         elif update.incarnation > member.incarnation:
-            status = replace(member.status, state=update.state, ways=update.ways, incarnation=update.incarnation)
+            status = replace(
+                member.status,
+                state=update.state,
+                continuation_methods=update.continuation_methods,
+                incarnation=update.incarnation,
+            )
             self._mark_alive(member, status, "gossip")
 
     def _mark_alive(self, member: Member, status: NodeStatus, why: str) -> None:
@@ -180,7 +185,12 @@ class MemberState:
         if member is None or update.incarnation < member.incarnation or not member.liveness.is_present:
             return
         if update.incarnation > member.incarnation:
-            status = replace(member.status, state=update.state, ways=update.ways, incarnation=update.incarnation)
+            status = replace(
+                member.status,
+                state=update.state,
+                continuation_methods=update.continuation_methods,
+                incarnation=update.incarnation,
+            )
             self._table.update(member, status)
             member.suspicion = None  # it was about an older incarnation
         self.suspect(member, update.suspectors, "gossip")
@@ -260,7 +270,9 @@ def pending_accusation(member: Member, by: bytes) -> bytes:
     """
     if member.suspicion is not None:
         status = member.status
-        return write_suspect(member.boot_id, member.incarnation, status.state, member.suspicion.suspectors, status.ways)
+        return write_suspect(
+            member.boot_id, member.incarnation, status.state, member.suspicion.suspectors, status.continuation_methods
+        )
     if member.liveness is Liveness.DEAD:
         return write_dead(member.boot_id, member.incarnation, by)
     return b""

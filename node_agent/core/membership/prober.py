@@ -107,7 +107,7 @@ class Prober:
 
         accusation: what other nodes hold against it, where this node does not.
         """
-        probe = self._start(ProbeReason.PROBE, member.boot_id, member.status.peer)
+        probe = self._start(ProbeReason.PROBE, member.boot_id, member.status.peer_address)
         if probe is None:
             return
         probe.member = member
@@ -135,7 +135,7 @@ class Prober:
         """Probe the sender of an introduction: it may be a recording."""
         if self._verifications >= MAX_VERIFICATIONS:
             return
-        probe = self._start(ProbeReason.VERIFY, intro.boot_id, intro.status.peer)
+        probe = self._start(ProbeReason.VERIFY, intro.boot_id, intro.status.peer_address)
         if probe is None:
             return
         self._verifications += 1
@@ -168,7 +168,7 @@ class Prober:
                 request = self._encoder.encode_datagram(
                     MessageKind.PING_REQ, indirect_prober.boot_id, self._table.nodes, probe.number, target=probe.boot_id
                 )
-                self._send(indirect_prober.status.peer, request)
+                self._send(indirect_prober.status.peer_address, request)
         self._probe_over_stream(probe.member, probe.number)
 
     def _on_deadline(self, probe: Probe) -> None:
@@ -191,7 +191,7 @@ class Prober:
         if relay is not None:
             requester, number = relay
             self._send(
-                requester.status.peer,
+                requester.status.peer_address,
                 self._encoder.encode_datagram(MessageKind.ACK, requester.boot_id, self._table.nodes, number),
             )
             return None
@@ -224,7 +224,7 @@ class Prober:
         self._relays[number] = (requester, header.probe)
         first = pending_accusation(member, self._local.boot_id)
         self._send(
-            member.status.peer,
+            member.status.peer_address,
             self._encoder.encode_datagram(MessageKind.PING, target, self._table.nodes, number, first=first),
         )
         self._timers.schedule(self._clock.now + self._config.probe_timeout_s, self._on_relay_timeout, number)
@@ -236,7 +236,7 @@ class Prober:
 
     def _send_nack(self, requester: Member, number: int) -> None:
         self._send(
-            requester.status.peer,
+            requester.status.peer_address,
             self._encoder.encode_datagram(MessageKind.NACK, requester.boot_id, self._table.nodes, number),
         )
 

@@ -58,7 +58,7 @@ class CrashSuspects:
         _log.warning("the engine of %s died under a request (%s) that it had not answered", instance_id, content.hex())
         if self._cases.record_death(content, name, self._gossip.clock(), alone=death.alone):
             _log.warning("request %s is refused: it ended two engines", content.hex())
-            self._gossip.handle(LocalRefusalAdded(self._gossip.clock(), content, KEPT_S))
+            self._gossip.handle(LocalRefusalAdded(self._gossip.clock(), content, RETENTION_S))
 
     def answered(self, content: bytes | None) -> None:
         """An engine began to answer a request."""

@@ -136,7 +136,7 @@ class Takeovers:
         near = await self._query_all(ranked[:RANKS], event, owner, here)
         if any(_covers(journal, event) for journal in near.journals):
             return near
-        known = dict([*members.not_joined, *((node.instance_id, node.peer) for node in members.view.known)])
+        known = dict([*members.not_joined, *((node.instance_id, node.peer_address) for node in members.view.known)])
         asked = dict(ranked[:RANKS])
         others = [(name, address) for name, address in known.items() if name not in asked]
         far = await self._query_all(others, event, owner, None)

@@ -97,7 +97,7 @@ def test_the_next_on_the_ring_of_lives_is_probed_every_second_and_the_others_in_
                         Header(MessageKind.ACK, boot_id(number), boot_id(1), sum(probed.values()), header.probe)
                     )
                     made.handle(Received(now, MAC.append(ack)))
-    assert probed.pop(status_of(2, 1).peer) in (8, 9)
+    assert probed.pop(status_of(2, 1).peer_address) in (8, 9)
     assert sum(probed.values()) in (7, 8, 9)
     assert max(probed.values()) == 1
 
@@ -108,7 +108,7 @@ def test_a_suspect_that_is_probed_hears_what_is_held_against_it() -> None:
     made.handle(PeerRequestFailed(0.0, status_of(2, 1).instance_id, "refused"))
     told = []
     for _, effect in until(made, 4.0):  # by then gossip has told it as often as it ever does
-        if isinstance(effect, Send) and effect.to == status_of(2, 1).peer:
+        if isinstance(effect, Send) and effect.to == status_of(2, 1).peer_address:
             header, updates = read(effect.data)
             if header.kind in (MessageKind.PING, MessageKind.JOIN) and header.receiver == boot_id(2):
                 told.append([r for r in updates if isinstance(r, Suspect) and r.boot_id == boot_id(2)])
