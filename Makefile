@@ -52,7 +52,7 @@ abuse: setup  ## somebody with a socket and no manners before a fleet of real ag
 	$(BIN)/python -m pytest --durations=8 tests/abuse
 
 check: lint  ## in a minute and a half: style, types, layers, unit tests
-	$(BIN)/python -m pytest -q --numprocesses=3 --dist=loadfile tests/unit
+	SYNKTI_HYPOTHESIS=quick $(BIN)/python -m pytest -q --numprocesses=3 --dist=loadfile tests/unit
 
 test: lint  ## everything that CI runs: lint, unit, templates, scenarios, both engines end to end
 	@status=0; \

@@ -44,7 +44,7 @@ from node_agent.core.openai.sse import DONE, SseParser
 from node_agent.core.routing.admission import Rejection
 from node_agent.core.routing.affinity import conversation_key
 from node_agent.core.routing.router import Route, RouteRequest
-from node_agent.runtime.engine.load_monitor import EVERY_S
+from node_agent.runtime.engine.load_monitor import INTERVAL_S
 from sim.entry import Entry, Policy
 from sim.fleet import Fleet
 
@@ -75,7 +75,7 @@ class Nodes:
         self._open: Counter[str] = Counter()
         self._salt = salt
         self.client = HttpClient()
-        fleet.scheduler.every(EVERY_S, self._measure)
+        fleet.scheduler.every(INTERVAL_S, self._measure)
 
     async def keep_time(self) -> None:
         """Let the nodes live, until cancelled."""

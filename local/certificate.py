@@ -1,7 +1,7 @@
-"""The continuity certificate: what every client got, against what it would have got without any interruption.
+"""Builds the continuity certificate: what every client received, compared with the uninterrupted reference. Pure.
 
-Pure. A stream is compared token by token with its uninterrupted reference, and by a SHA-256 chain over tokens and
-text, so that nobody has to trust the comparison: equal heads mean equal answers.
+A stream is compared token by token with its reference, and by a SHA-256 chain over tokens and text, so that the result
+can be checked without trust in the comparison: equal chain heads mean equal outputs.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Output:
-    """What a client got, or should have got: token ids, and the text."""
+    """The output of one choice, as received or as expected: token ids and text."""
 
     token_ids: tuple[int, ...]
     text: str
 
     @property
     def hash_chain(self) -> str:
-        """The head of the SHA-256 chain: each link takes the one before and the next token; the last one the text."""
+        """Return the head of the SHA-256 chain: a link hashes the one before and a token, the last one the text."""
         head = b""
         for token in self.token_ids:
             head = hashlib.sha256(head + token.to_bytes(8, "big")).digest()
@@ -33,7 +33,7 @@ class Output:
 
 @dataclass(frozen=True)
 class StreamOutcome:
-    """One stream. kind: of the interruption that it met; pause_ms: None where it did not lose its engine."""
+    """The outcome of one stream. fault_kind: of its interruption; pause_ms: None if it did not lose its engine."""
 
     name: str
     reference: Output
@@ -44,7 +44,7 @@ class StreamOutcome:
 
     @property
     def resumed(self) -> bool:
-        """Whether it went on after its engine was lost."""
+        """True if it continued after the loss of its engine."""
         return self.pause_ms is not None
 
     @property
@@ -53,7 +53,7 @@ class StreamOutcome:
 
     @property
     def duplicated_tokens(self) -> int:
-        """Tokens that were delivered and have no place in the reference."""
+        """Count the delivered tokens that have no place in the reference."""
         return self._count_differences()[1]
 
     @property
@@ -73,7 +73,7 @@ class StreamOutcome:
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:
-    """The smallest value that `share` of all values do not exceed; None of none."""
+    """Return the smallest value that `share` of all values do not exceed; None if there are no values."""
     if not values:
         return None
     return round(sorted(values)[max(0, math.ceil(len(values) * share) - 1)], 1)
@@ -82,7 +82,7 @@ def quantile(values: Sequence[float], share: float) -> float | None:
 def build_certificate(
     engine: str, seed: int | None, interruptions: dict[str, int], streams: Sequence[StreamOutcome], duration_s: float
 ) -> dict[str, Any]:
-    """The document. interruptions: a count by kind."""
+    """Build the document. interruptions: counts by kind."""
     kinds = sorted(
         {stream.fault_kind for stream in streams if stream.fault_kind is not None and stream.pause_ms is not None}
     )
@@ -111,7 +111,7 @@ def _pauses(streams: Sequence[StreamOutcome], kind: str | None) -> dict[str, flo
 
 
 def passed(document: dict[str, Any]) -> bool:
-    """Whether the promise was kept: nothing lost, nothing twice, no error, every chain equal."""
+    """Return True if no token was lost or duplicated, no client had an error, and every chain is equal."""
     tokens = document["tokens"]
     bad = (tokens["lost"], tokens["duplicated"], document["client_errors"])
     return bad == (0, 0, 0) and bool(document["chains_verified"] == document["streams"])

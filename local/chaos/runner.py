@@ -1,4 +1,4 @@
-"""One run's story: clients ask without a pause, nodes are struck, and all that anybody heard is remembered."""
+"""Runs clients and faults at the same time and records every result."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ _LOG_EVERY = 25
 _REFRESH_INTERVAL_S = 2.0
 _GATEWAY_TIMEOUT_S = 15.0
 _SALTED_SHARE = 0.7
-"""Of the questions to engines that keep blocks: their contexts have to be brought; the others' may be there."""
+"""Of the requests to engines that store blocks: their contexts must be fetched; other contexts may be local."""
 
 _PROMPT_REPEATS = 80
-"""What they ask is long, so that there are several blocks from the beginning."""
+"""Makes prompts long, so that each has several blocks from the beginning."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What differs between the engines: nodes, clients, and what is asked; states: kinds of requests that have one.
+    """What differs between the engines.
 
-    least_calm: how many nodes are left in peace; tokens: the least and the most of an answer.
+    min_stable: nodes without a fault; tokens: least and most of an answer; sampler_states: how many of the workload's
+    sampler states occur.
     """
 
     nodes: int
@@ -64,14 +65,14 @@ SCALES = {
 
 
 def scale_of(engine: LocalEngine) -> Scale:
-    """With blocks, more streams are under way and longer ones: so that what is struck has contexts."""
+    """Return the engine's scale. With blocks there are more and longer streams, so that faulty nodes have contexts."""
     scale = SCALES[engine.name]
     return replace(scale, clients=2 * scale.clients, tokens=(1_000, 1_000)) if engine.keeps_blocks else scale
 
 
 @dataclass
 class ChaosRun:
-    """One run's state. done: strikes so far, by kind; answers: known ones, by the question's key."""
+    """State of one run. fault_counts: by kind; references: expected outputs, by the request's key."""
 
     fleet: ChaosFleet
     engine: LocalEngine
@@ -86,23 +87,23 @@ class ChaosRun:
 
     def random_request(self, random: Random) -> WorkloadRequest:
         scale = self.scale
-        asked = random_request(
+        request = random_request(
             random, scale.tokens, texts=scale.texts, choices=scale.choices, states=scale.sampler_states
         )
         if not self.engine.keeps_blocks:
-            return asked
+            return request
         salt = f"{random.getrandbits(64):016x}" if random.random() < _SALTED_SHARE else ""
-        return replace(asked, text=asked.text * _PROMPT_REPEATS, salt=salt)
+        return replace(request, text=request.text * _PROMPT_REPEATS, salt=salt)
 
-    async def send_request(self, question: WorkloadRequest) -> RequestResult:
-        if question.via == "gateway":
+    async def send_request(self, request: WorkloadRequest) -> RequestResult:
+        if request.via == "gateway":
             async with httpx.AsyncHTTPTransport() as stock:
-                return await send_request(question, MODEL, f"{self.gateway_url}/v1", stock)
-        return await send_request(question, MODEL, "http://synkti/v1", self.transport)
+                return await send_request(request, MODEL, f"{self.gateway_url}/v1", stock)
+        return await send_request(request, MODEL, "http://synkti/v1", self.transport)
 
     @property
     def failed_results(self) -> int:
-        return sum(bool(heard.error or heard.inconsistency) for heard in self.results)
+        return sum(bool(result.error or result.inconsistency) for result in self.results)
 
 
 async def run_chaos(
@@ -115,27 +116,27 @@ async def run_chaos(
     interruptions: int,
     seed: int,
 ) -> ChaosRun:
-    """The whole story. Raises LocalRunError where the fleet itself does not come about."""
+    """Run clients and faults to the end. Raises LocalRunError if the fleet does not become ready."""
     random, scale = Random(seed), scale_of(engine)  # noqa: S311 # it is to be repeatable
     await fleet.wait_for("all nodes serve", lambda: len(fleet.stable) == scale.nodes, engine.ready_timeout_s)
     screen.log(f"{scale.nodes} nodes serve")
-    urls = [machine.url for machine in fleet.instances]
+    urls = [instance.url for instance in fleet.instances]
     gateway, gateway_url = await _start_gateway(urls, fleet.environ, folder, out / "logs" / "gateway.log")
     transport = synkti_client.async_transport(urls)
     chaos = ChaosRun(fleet, engine, scale, screen, gateway_url, transport)
     if not scale.outputs_are_known:
         await _record_references(chaos)
-    over = asyncio.Event()
+    stopping = asyncio.Event()
     each = [Random(random.random()) for _ in range(scale.clients)]  # noqa: S311 # it is to be repeatable
-    clients = [asyncio.create_task(_run_client(chaos, one, over)) for one in each]
-    following = asyncio.create_task(_refresh_nodes(transport))
+    clients = [asyncio.create_task(_run_client(chaos, one, stopping)) for one in each]
+    refresh_task = asyncio.create_task(_refresh_nodes(transport))
     try:
         await _inject_faults(chaos, random, kinds, interruptions)
-        over.set()
-        screen.log("no more strikes; the last answers come to their ends")
+        stopping.set()
+        screen.log("no more faults; the last answers finish")
         await asyncio.gather(*clients)
     finally:
-        for task in (*clients, following):
+        for task in (*clients, refresh_task):
             task.cancel()
         gateway.terminate()
     await transport.aclose()
@@ -143,7 +144,7 @@ async def run_chaos(
 
 
 async def _refresh_nodes(transport: synkti_client.AsyncContinuousTransport) -> None:
-    """What an application gets by asking now and then: here the whole fleet is another one within seconds."""
+    """Refresh the node list as an application does; here the whole fleet is replaced within seconds."""
     while True:
         await transport.refresh()
         await asyncio.sleep(_REFRESH_INTERVAL_S)
@@ -152,7 +153,7 @@ async def _refresh_nodes(transport: synkti_client.AsyncContinuousTransport) -> N
 async def _start_gateway(
     urls: list[str], aws: dict[str, str], folder: Path, log: Path
 ) -> tuple[subprocess.Popen[bytes], str]:
-    """A gateway as its user runs it. It is given one node and the cluster, and has to learn of the others."""
+    """Start a gateway as a user does. It gets one node and the cluster, and has to discover the others."""
     port = free_port()
     command = [sys.executable, "-m", "cli", "gateway", "--port", str(port), "--node", urls[0], "--cluster", CLUSTER]
     environ = {**os.environ, **aws, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "client")))}
@@ -170,38 +171,38 @@ async def _start_gateway(
 
 
 async def _record_references(chaos: ChaosRun) -> None:
-    """What a real engine answers is known only by asking it, before anything is done to it."""
-    chaos.screen.log("the right answers are learned in calm")
+    """Record a real engine's outputs before any fault: there is no other way to know them."""
+    chaos.screen.log("the reference outputs are recorded without faults")
     rng = Random(0)  # noqa: S311 # any will do
     while len(chaos.references) < chaos.scale.texts * (2 * (1 + chaos.scale.sampler_states) + len(EVENT_ROUTES)):
-        question = chaos.random_request(rng)
-        if question.stop or question.echo or question.key in chaos.references:
+        request = chaos.random_request(rng)
+        if request.stop or request.echo or request.key in chaos.references:
             continue
-        ids = not question.uses_named_events
+        ids = not request.uses_named_events
         plain = WorkloadRequest(
-            question.route, question.text, question.max_tokens, "client", returns_token_ids=ids, state=question.state
+            request.route, request.text, request.max_tokens, "client", returns_token_ids=ids, state=request.state
         )
-        heard = await chaos.send_request(plain)
-        if heard.error or heard.continuations:
-            raise LocalRunError(f"an answer in calm was not calm: {heard.error or heard.continuations}")
-        chaos.references[plain.key] = heard.outputs[0]
+        result = await chaos.send_request(plain)
+        if result.error or result.continuations:
+            raise LocalRunError(f"a reference was interrupted: {result.error or result.continuations}")
+        chaos.references[plain.key] = result.outputs[0]
 
 
-async def _run_client(chaos: ChaosRun, random: Random, over: asyncio.Event) -> None:
-    while not over.is_set():
-        question = chaos.random_request(random)
-        if question.key not in chaos.references:
+async def _run_client(chaos: ChaosRun, random: Random, stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        request = chaos.random_request(random)
+        if request.key not in chaos.references:
             if not chaos.scale.outputs_are_known:
-                continue  # nobody knows the right answer
-            chaos.references[question.key] = expected(question)
-        heard = await chaos.send_request(question)
-        chaos.results.append(heard)
-        if heard.error or heard.inconsistency:
-            chaos.screen.log(f"a client saw: {heard.error or heard.inconsistency} ({question})", style="bold red")
+                continue  # there is no reference
+            chaos.references[request.key] = expected(request)
+        result = await chaos.send_request(request)
+        chaos.results.append(result)
+        if result.error or result.inconsistency:
+            chaos.screen.log(f"a client saw: {result.error or result.inconsistency} ({request})", style="bold red")
 
 
 async def _inject_faults(chaos: ChaosRun, random: Random, kinds: Sequence[FaultKind], interruptions: int) -> None:
-    fleet, under_way, losses = chaos.fleet, set[asyncio.Task[None]](), FailureBudget(asyncio.get_running_loop().time)
+    fleet, active, budget = chaos.fleet, set[asyncio.Task[None]](), FailureBudget(asyncio.get_running_loop().time)
     for kind in shuffled(random, kinds):
         if sum(chaos.fault_counts.values()) >= interruptions:
             break
@@ -211,27 +212,27 @@ async def _inject_faults(chaos: ChaosRun, random: Random, kinds: Sequence[FaultK
         if least >= chaos.scale.nodes:
             continue
         await fleet.wait_for("nodes are calm again", lambda: len(fleet.stable) > least, chaos.engine.ready_timeout_s)  # noqa: B023 # awaited here
-        await losses.reserve(kind)
+        await budget.reserve(kind)
         chosen = await targets(fleet, kind, random)
         if len(chosen) < kind.targets:
             continue
-        ids = {machine.instance_id for machine in chosen}
+        ids = {instance.instance_id for instance in chosen}
         fleet.under_fault |= ids
         chaos.fault_by_node |= dict.fromkeys(ids, kind.name)
         chaos.fault_counts[kind.name] += 1
         task = asyncio.create_task(_inject(chaos, kind, chosen))
-        under_way.add(task)
+        active.add(task)
         count = sum(chaos.fault_counts.values())
         if count % _LOG_EVERY == 0:
-            chaos.screen.log(f"{count} strikes, {len(chaos.results)} answers, {chaos.failed_results} bad")
-        for done in [task for task in under_way if task.done()]:
-            under_way.remove(done)
-            done.result()  # a strike that could not be made is a fault of this run, not the nodes' merit
-    await asyncio.gather(*under_way)
+            chaos.screen.log(f"{count} faults, {len(chaos.results)} answers, {chaos.failed_results} bad")
+        for done in [task for task in active if task.done()]:
+            active.remove(done)
+            done.result()  # a fault that could not be injected fails the run
+    await asyncio.gather(*active)
 
 
 async def _inject(chaos: ChaosRun, kind: FaultKind, chosen: Sequence[EmulatedInstance]) -> None:
     try:
         await kind.inject(chaos.fleet, chosen)
     finally:
-        chaos.fleet.under_fault -= {machine.instance_id for machine in chosen if machine.running}
+        chaos.fleet.under_fault -= {instance.instance_id for instance in chosen if instance.running}

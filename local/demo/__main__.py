@@ -1,9 +1,9 @@
-"""`make run`: the whole system on one machine, and two nodes of it taken away while clients read.
+"""Runs `make run`: the whole system on one machine, with two of its nodes interrupted while clients read.
 
     python -m local.demo.__main__ [--engine vllm|sim] [--stay] [--out FOLDER]
 
-Exit code 0: the promise was kept. 1: it was not, or something failed; the line printed last says what. 2: something
-has to be mended by a person first. 130: stopped before the story was told.
+Exit code 0: every stream continued exactly. 1: one did not, or something failed; the last line printed says what.
+2: the user has to fix something first. 130: stopped before the report was written.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import secrets
 import shutil
-import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -23,6 +22,7 @@ from rich.console import Console
 
 from local import certificate as certificates
 from local.aws import EmbeddedAws
+from local.demo.client import DemoRequest
 from local.demo.context import DemoContext
 from local.demo.runner import NOTICE_LEAD_S, interrupt_stream
 from local.demo.screen import Screen
@@ -31,8 +31,8 @@ from local.ec2_emulator import Ec2Emulator
 from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
 from local.engines import MODEL, SIM, VLLM, prepare_engine
 from local.errors import LocalRunError, UserActionRequired
-from local.listener import DemoRequest
-from local.process_cleanup import CleanupProcess, tail
+from local.interruptible_run import run_with_cleanup
+from local.process_cleanup import tail
 
 _MAX_TOKENS = 3000
 _NODES = 3
@@ -41,7 +41,7 @@ _WIDTH = 120
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may choose. stay: up after the story, until Ctrl-C; out: where logs and certificate go."""
+    """The command line's options. stay: run on after the report, until Ctrl-C; out: folder of logs and certificate."""
 
     engine: str
     stay: bool
@@ -59,7 +59,7 @@ def main() -> int:
     console = Console()
     screen = Screen(console if console.is_terminal else Console(width=_WIDTH))
     try:
-        kept = asyncio.run(_interruptible(options, screen))
+        is_passed = asyncio.run(run_with_cleanup(options.out, partial(_run, options, screen), screen.log))
     except LocalRunError as error:
         screen.log(str(error), style="bold red")
         return 2 if isinstance(error, UserActionRequired) else 1
@@ -70,32 +70,16 @@ def main() -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         screen.log("stopped")
         return 130
-    return 0 if kept else 1
+    return 0 if is_passed else 1
 
 
 def _options() -> Options:
     parser = argparse.ArgumentParser(prog="make run", description="The whole system on one machine.")
     parser.add_argument("--engine", choices=(VLLM, SIM), default=VLLM)
-    parser.add_argument("--stay", action="store_true", help="stay up after the story, until Ctrl-C")
+    parser.add_argument("--stay", action="store_true", help="stay up after the report, until Ctrl-C")
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="where logs and the certificate go")
-    given = parser.parse_args()
-    return Options(given.engine, given.stay, given.out.resolve())
-
-
-async def _interruptible(options: Options, screen: Screen) -> bool:
-    """The run, with SIGTERM and SIGHUP treated as Ctrl-C."""
-    task = asyncio.current_task()
-    if task is None:
-        raise AssertionError("asyncio.run gives a task")
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    folder = options.out / "run" / secrets.token_hex(4)
-    cleanup = CleanupProcess(folder)
-    try:
-        return await _run(options, screen, folder, cleanup.scratch)
-    finally:
-        if not cleanup.finish():
-            screen.log("a process of this run would not end", style="bold red")
+    arguments = parser.parse_args()
+    return Options(arguments.engine, arguments.stay, arguments.out.resolve())
 
 
 async def _run(options: Options, screen: Screen, folder: Path, scratch: Path) -> bool:
@@ -114,89 +98,89 @@ async def _run(options: Options, screen: Screen, folder: Path, scratch: Path) ->
     kind = InstanceTemplate(
         deployed.cluster, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", options.logs
     )
-    loop = Ec2Emulator(aws, deployed.auto_scaling_group, kind, network, screen.log)
-    playing = asyncio.create_task(loop.run())
-    stage = DemoContext(
-        aws, deployed, loop, screen, MODEL,
+    emulator = Ec2Emulator(aws, deployed.auto_scaling_group, kind, network, screen.log)
+    emulator_task = asyncio.create_task(emulator.run())
+    context = DemoContext(
+        aws, deployed, emulator, screen, MODEL,
         reference=engine.reference, fleet_size=_NODES, ready_timeout_s=engine.ready_timeout_s,
     )  # fmt: skip
-    telling = asyncio.create_task(_run_scenario(stage, options))
+    scenario_task = asyncio.create_task(_run_scenario(context, options))
     try:
-        done, _ = await asyncio.wait({playing, telling}, return_when=asyncio.FIRST_COMPLETED)
-        return await telling if telling in done else await _raise_loop_error(playing)
+        done, _ = await asyncio.wait({emulator_task, scenario_task}, return_when=asyncio.FIRST_COMPLETED)
+        return await scenario_task if scenario_task in done else await _raise_loop_error(emulator_task)
     except asyncio.CancelledError:
-        if stage.passed is None:
+        if context.passed is None:
             raise
-        return stage.passed  # the story was told; Ctrl-C is how staying up ends
+        return context.passed  # the report is written; Ctrl-C ends --stay
     finally:
-        for task in (playing, telling):
+        for task in (emulator_task, scenario_task):
             task.cancel()
-        await asyncio.gather(playing, telling, return_exceptions=True)
-        await stage.http.aclose()
+        await asyncio.gather(emulator_task, scenario_task, return_exceptions=True)
+        await context.http.aclose()
 
 
-async def _raise_loop_error(playing: asyncio.Task[None]) -> bool:
-    await playing  # raises what stopped it
-    raise LocalRunError("the loop that plays EC2 ended by itself")
+async def _raise_loop_error(emulator_task: asyncio.Task[None]) -> bool:
+    await emulator_task  # raises what stopped it
+    raise LocalRunError("the EC2 emulator ended by itself")
 
 
-async def _run_scenario(stage: DemoContext, options: Options) -> bool:
-    screen, loop = stage.screen, stage.emulator
-    await stage.wait_until_ready()
-    screen.node_table(await stage.nodes())
+async def _run_scenario(context: DemoContext, options: Options) -> bool:
+    screen, emulator = context.screen, context.emulator
+    await context.wait_until_ready()
+    screen.node_table(await context.nodes())
 
     screen.heading("1  EC2 wants an instance back, with notice")
     screen.log(f"(EC2 gives about 120 s; here {NOTICE_LEAD_S:.0f} s, so that the stream must be handed off)")
 
-    async def notice(machine: EmulatedInstance) -> None:
-        await loop.interrupt(machine, NOTICE_LEAD_S)
+    async def notice(instance: EmulatedInstance) -> None:
+        await emulator.interrupt(instance, NOTICE_LEAD_S)
 
-    question = DemoRequest(True, "Tell me a long story.", _MAX_TOKENS)
-    notices = await interrupt_stream(stage, "chat through a notice", question, "notice", notice)
+    request = DemoRequest(True, "Tell me a long story.", _MAX_TOKENS)
+    notices = await interrupt_stream(context, "chat through a notice", request, "notice", notice)
 
     screen.heading("2  A node dies without a word")
     screen.log("first the replacement joins")
-    await stage.wait_until_ready()
+    await context.wait_until_ready()
 
-    async def kill(machine: EmulatedInstance) -> None:
-        await asyncio.to_thread(machine.kill)
+    async def kill(instance: EmulatedInstance) -> None:
+        await asyncio.to_thread(instance.kill)
 
-    question = DemoRequest(False, "It was a dark night", _MAX_TOKENS)
-    kills = await interrupt_stream(stage, "completion through a SIGKILL", question, "sigkill", kill)
+    request = DemoRequest(False, "It was a dark night", _MAX_TOKENS)
+    kills = await interrupt_stream(context, "completion through a SIGKILL", request, "sigkill", kill)
 
     screen.heading("3  The fleet is whole again")
-    await stage.wait_until_ready()
-    screen.node_table(await stage.nodes())
-    stage.passed = _write_report(stage, options, {"notice": notices, "sigkill": kills})
+    await context.wait_until_ready()
+    screen.node_table(await context.nodes())
+    context.passed = _write_report(context, options, {"notice": notices, "sigkill": kills})
     if options.stay:
-        await _wait_until_stopped(stage)
-    return stage.passed
+        await _wait_until_stopped(context)
+    return context.passed
 
 
-def _write_report(stage: DemoContext, options: Options, interruptions: dict[str, int]) -> bool:
-    screen = stage.screen
+def _write_report(context: DemoContext, options: Options, interruptions: dict[str, int]) -> bool:
+    screen = context.screen
     document = certificates.build_certificate(
-        options.engine, None, interruptions, stage.outcomes, stage.screen.elapsed_s
+        options.engine, None, interruptions, context.outcomes, context.screen.elapsed_s
     )
     path = options.out / "certificate.json"
     path.write_text(certificates.to_json(document))
     screen.heading(f"The continuity certificate ({os.path.relpath(path)})")
     screen.print_text(certificates.to_json(document))
-    kept = certificates.passed(document)
+    is_passed = certificates.passed(document)
     screen.log(
-        f"{'kept' if kept else 'BROKEN'}: an interruption costs a client a pause, never a token "
-        f"(first token after {stage.first_token_s or 0:.1f} s)",
-        style="bold green" if kept else "bold red",
+        f"{'kept' if is_passed else 'BROKEN'}: an interruption costs a client a pause, never a token "
+        f"(first token after {context.first_token_s or 0:.1f} s)",
+        style="bold green" if is_passed else "bold red",
     )
-    return kept
+    return is_passed
 
 
-async def _wait_until_stopped(stage: DemoContext) -> None:
-    machine = stage.emulator.instances[0]
-    stage.screen.heading(f"Up at {machine.url}/v1 until Ctrl-C; try it:")
+async def _wait_until_stopped(context: DemoContext) -> None:
+    instance = context.emulator.instances[0]
+    context.screen.heading(f"Up at {instance.url}/v1 until Ctrl-C; try it:")
     body = f'{{"model": "{MODEL}", "stream": true, "messages": [{{"role": "user", "content": "hello"}}]}}'
-    stage.screen.print_text(
-        f"curl -N {machine.url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
+    context.screen.print_text(
+        f"curl -N {instance.url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
     )
     await asyncio.Event().wait()
 

@@ -19,12 +19,12 @@ _RECIPE = Path(__file__).with_name("recipe.py")
 _TIMEOUT_S = 600
 
 
-def ensure_model(environment: Path, tell: Callable[[str], None]) -> Path:
+def ensure_model(environment: Path, log: Callable[[str], None]) -> Path:
     """The model's folder, made where this recipe was never followed. Raises LocalRunError."""
     digest = hashlib.sha256(_RECIPE.read_bytes()).hexdigest()[:12]
 
     def make(folder: Path) -> None:
-        tell("tiny model: teaching it a few answers (some seconds)")
+        log("tiny model: teaching it a few answers (some seconds)")
         command = [str(environment / "bin" / "python"), str(_RECIPE), str(folder)]
         try:
             subprocess.run(

@@ -87,7 +87,7 @@ class Update:
                 if not (question.returns_token_ids and question.stream):  # then the text is all that it was told
                     right = type(right)((), right.text)
                     got = type(got)((), got.text)
-                pause = max((each.ms for each in heard.continuations), default=None)
+                pause = max((each.pause_ms for each in heard.continuations), default=None)
                 kind = "update" if heard.continuations else None
                 name = f"{question.text} {question.max_tokens}"
                 self.accounts.append(StreamOutcome(name, right, got, kind, pause, heard.error or heard.inconsistency))

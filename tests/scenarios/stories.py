@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import uvloop
 
-from local.fake_engine import model as standin_model
+from local.fake_engine import model as fake_model
 from local.fake_engine.answers import CompletionOutput, SamplingParams, generate
 from node_agent.core.openai.sse import SseParser
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, local_fleet
@@ -37,9 +37,7 @@ def tell(folder: Path, story: Story, **options: Any) -> None:
 
 def expected(kind: str, body: dict[str, Any]) -> CompletionOutput:
     prompt = (
-        standin_model.chat_prompt(body["messages"])
-        if kind == "chat"
-        else standin_model.completion_prompt(body["prompt"])
+        fake_model.chat_prompt(body["messages"]) if kind == "chat" else fake_model.completion_prompt(body["prompt"])
     )
     sampling = SamplingParams(
         body["max_tokens"], ignore_eos=body.get("ignore_eos", False), stop=tuple(body.get("stop", ()))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from local.fake_engine import model as standin_model
+from local.fake_engine import model as fake_model
 from local.fake_engine.answers import CompletionOutput, SamplingParams, generate, generate_steps
 from node_agent.core.openai.sse import SseParser
 from tests.scenarios.fault_stage import Fault, FaultStage, fault_fleet
@@ -28,8 +28,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "plain": {**BASE, "prompt": "a night train", "return_token_ids": True},
 }
 PROMPTS = {
-    "chat": standin_model.chat_prompt(CHAT["messages"]),
-    "plain": standin_model.completion_prompt("a night train"),
+    "chat": fake_model.chat_prompt(CHAT["messages"]),
+    "plain": fake_model.completion_prompt("a night train"),
 }
 SAMPLING = SamplingParams(TOKENS, ignore_eos=True)
 WITH_PLACE = ("reset", "error-chunk", "done", "abort", "eof", "silence", "half-chunk", "half-character")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from local.fake_engine import model as standin_model
+from local.fake_engine import model as fake_model
 from local.fake_engine.answers import SamplingParams, generate
 from node_agent.contract.names import EVENT_IDS_HEADER
 from node_agent.core.openai.sse import SseParser
@@ -26,7 +26,7 @@ QUESTION: dict[str, Any] = {
     "seed": SEED,
     "temperature": 1.0,
 }
-RIGHT = generate(standin_model.chat_prompt(QUESTION["messages"]), SamplingParams(TOKENS, ignore_eos=True, seed=SEED))
+RIGHT = generate(fake_model.chat_prompt(QUESTION["messages"]), SamplingParams(TOKENS, ignore_eos=True, seed=SEED))
 
 
 async def ask_and_kill(fleet: LocalFleet, kills: int, **fields: Any) -> tuple[list[dict[str, Any]], bool]:
