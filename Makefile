@@ -10,6 +10,7 @@ STREAMS ?= 1000
 KV ?= 0
 FUZZ_SECONDS ?= 3
 FAULTS_ROUNDS ?= 10
+ROUNDS ?= 5
 BIN := .venv/bin
 # Cheap tests first, so that their failures show first; a new folder of tests needs no word here. These wait more than
 # they compute, and run three files at a time; the others have whole processes on every core.
@@ -21,7 +22,7 @@ export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export CDK_DISABLE_CLI_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chaos faults soak abuse fuzz simulate test test-all bench lint synth checkov lock clean
+.PHONY: help setup run chaos faults soak abuse fuzz simulate check test test-all test-stress bench lint synth checkov lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -50,9 +51,17 @@ lint: setup  ## style, types, layers
 abuse: setup  ## somebody with a socket and no manners before a fleet of real agents: it serves on, its memory comes back
 	$(BIN)/python -m pytest --durations=8 tests/abuse
 
+check: lint  ## in a minute and a half: style, types, layers, unit tests
+	SYNKTI_HYPOTHESIS=quick $(BIN)/python -m pytest -q --numprocesses=3 --dist=loadfile tests/unit
+
 test: lint  ## everything that CI runs: lint, unit, templates, scenarios, both engines end to end
-	$(BIN)/python -m pytest --durations=8 --numprocesses=3 --dist=loadfile $(CHEAP)
-	$(BIN)/python -m pytest --durations=8 $(WHOLE)
+	@status=0; \
+	$(BIN)/python -m pytest --durations=8 --numprocesses=3 --dist=loadfile $(CHEAP) || status=1; \
+	$(BIN)/python -m pytest --durations=8 $(WHOLE) || status=1; \
+	exit $$status
+
+test-stress: setup  ## unit tests and scenarios ROUNDS=5 times beside two busy loops a core: nothing depends on speed
+	$(BIN)/python -m checks.stress --rounds $(ROUNDS)
 
 test-all: test  ## what `make test` does, and what is long and rarely fails
 	$(BIN)/python -m pytest --durations=8 -m long tests

@@ -1,4 +1,4 @@
-"""The CDK app: `cdk deploy --all`, as synkti.toml says, and what is above it: `-c nodes=5`."""
+"""The CDK app: `cdk deploy --all` deploys the settings of synkti.toml, with overrides such as `-c nodes=5`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from stacks.state_stack import StateStack
 
 
 def build(app: App, settings: FleetSettings) -> list[Stack]:
-    """The stacks of one fleet, in the order of their dependence; image and github only where they are wanted."""
+    """Create the stacks of a cluster in the order of their dependencies; image and github only if configured."""
     if settings.local:
-        settings = settings.without_what_is_unknown_locally()
+        settings = settings.for_local_emulator()
     state = StateStack(app, settings)
     image = ImageStack(app, settings, state) if settings.bake_image else None
     fleet = FleetStack(app, settings, state)
@@ -31,6 +31,7 @@ def build(app: App, settings: FleetSettings) -> list[Stack]:
 
 
 def main() -> int:
+    """Synthesize the app. Returns the exit code; configuration faults go to standard error, one a line."""
     app = App()
     try:
         build(app, load(Path.cwd(), app.node.try_get_context))

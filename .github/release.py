@@ -1,4 +1,4 @@
-"""Prints the release notes of a tag: the section of CHANGELOG.md for its version.
+"""Print the release notes of a tag: the section of CHANGELOG.md for its version.
 
     python3 .github/release.py v0.1.0 >notes.md
 
@@ -20,11 +20,11 @@ _TAG = re.compile(r"v(\d+\.\d+\.\d+)")
 
 
 class NotReleasable(Exception):
-    """One line that names the disagreement."""
+    """The tag, the packages and the changelog disagree; the message is one line."""
 
 
 def version_of(tag: str) -> str:
-    """The version that a tag stands for. Raises NotReleasable."""
+    """Return the version of a tag. Raises NotReleasable."""
     found = _TAG.fullmatch(tag)
     if found is None:
         raise NotReleasable(f"the tag {tag!r} is not v<major>.<minor>.<patch>")
@@ -32,7 +32,7 @@ def version_of(tag: str) -> str:
 
 
 def check_packages(root: Path, version: str) -> None:
-    """Compare the version with that of every package. Raises NotReleasable."""
+    """Compare the version with every package's. Raises NotReleasable where they differ."""
     for name in PACKAGES:
         declared = tomllib.loads((root / name).read_text())["project"]["version"]
         if declared != version:
@@ -40,7 +40,7 @@ def check_packages(root: Path, version: str) -> None:
 
 
 def notes(changelog: str, version: str) -> str:
-    """The text of a version's section, without its heading. Raises NotReleasable where it is missing or empty."""
+    """Return the text of a version's section without its heading. Raises NotReleasable where it is missing or empty."""
     heading = re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE)
     if heading is None:
         raise NotReleasable(f"CHANGELOG.md has no section '## [{version}] - <year>-<month>-<day>'")
@@ -51,7 +51,7 @@ def notes(changelog: str, version: str) -> str:
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:
-    """arguments: the tag."""
+    """Print the notes; return the exit code. arguments: the tag."""
     try:
         version = version_of(arguments[0] if arguments else "")
         check_packages(root, version)

@@ -1,4 +1,4 @@
-"""Prints the software bill of materials of a release as CycloneDX 1.6 JSON.
+"""Print the software bill of materials of a release as CycloneDX 1.6 JSON.
 
     python3 .github/sbom.py >synkti.cdx.json
 
@@ -29,7 +29,7 @@ _MODULES = "node_modules/"
 
 
 def bill(root: Path) -> dict[str, Any]:
-    """The whole document. Raises ValueError where a lock file has a line without a hash."""
+    """Return the whole document. Raises ValueError where a lock file has a package without a hash."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     found: dict[str, dict[str, Any]] = {}
     for name in PYTHON_LOCKS:
@@ -55,7 +55,7 @@ def bill(root: Path) -> dict[str, Any]:
 
 
 def python_components(lock: str) -> Iterator[dict[str, Any]]:
-    """The packages of a requirements file with hashes, as `uv pip compile --generate-hashes` writes it."""
+    """Yield the packages of a requirements file with hashes, as `uv pip compile --generate-hashes` writes it."""
     for entry in re.split(r"\n(?=\S)", lock):
         pinned = _PINNED.match(entry)
         if pinned is None:
@@ -70,7 +70,7 @@ def python_components(lock: str) -> Iterator[dict[str, Any]]:
 
 
 def npm_components(lock: str) -> Iterator[dict[str, Any]]:
-    """The packages of an npm lock file, version 3."""
+    """Yield the packages of an npm lock file, version 3."""
     for path, package in json.loads(lock)["packages"].items():
         if not path:
             continue  # the project itself
@@ -83,7 +83,7 @@ def npm_components(lock: str) -> Iterator[dict[str, Any]]:
 
 
 def _component(kind: str, name: str, version: str) -> dict[str, Any]:
-    """kind: the type of a package URL (https://github.com/package-url/purl-spec)."""
+    """Build a component. kind: the type of a package URL (https://github.com/package-url/purl-spec)."""
     purl = f"pkg:{kind}/{name.replace('@', '%40')}@{version.replace('+', '%2B')}"
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
 

@@ -1,9 +1,9 @@
-"""Writes what the deploy workflow has to know of synkti.toml, as GitHub takes a step's outputs: KEY=VALUE lines.
+"""Print the settings that the deploy workflow needs from synkti.toml as a step's outputs, KEY=VALUE lines.
 
     python3 .github/settings.py >>"$GITHUB_OUTPUT"
 
-Standard library only: it runs before anything is installed. `wanted`: whether this repository and this branch are the
-ones that deploy.
+Standard library only: it runs before anything is installed. `wanted` is true where this repository and this branch are
+configured to deploy.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from node_agent.contract.errors import ConfigurationError  # noqa: E402 # after the path to it
+from node_agent.contract.errors import ConfigurationError  # noqa: E402 # after sys.path is extended
 from node_agent.contract.names import github_role_name  # noqa: E402
 from stacks.settings import FleetSettings, load  # noqa: E402
 
 
 def outputs(settings: FleetSettings, environ: Mapping[str, str]) -> dict[str, str]:
-    """environ: GITHUB_REPOSITORY and GITHUB_REF, as GitHub sets them."""
-    here = environ.get("GITHUB_REPOSITORY", "")
+    """Return the step's outputs. environ: has GITHUB_REPOSITORY and GITHUB_REF, as GitHub sets them."""
+    repository = environ.get("GITHUB_REPOSITORY", "")
     branch = f"refs/heads/{settings.github_branch}"
-    wanted = bool(here) and here == settings.github_repository and environ.get("GITHUB_REF") == branch
+    wanted = bool(repository) and repository == settings.github_repository and environ.get("GITHUB_REF") == branch
     roles = f"arn:aws:iam::{settings.account}:role"
     looker = f"cdk-hnb659fds-lookup-role-{settings.account}-{settings.region}"
     return {
@@ -37,6 +37,7 @@ def outputs(settings: FleetSettings, environ: Mapping[str, str]) -> dict[str, st
 
 
 def main() -> int:
+    """Print the outputs. Returns the exit code; configuration faults go to standard error, one a line."""
     try:
         settings = load(ROOT, lambda key: None)
     except ConfigurationError as error:

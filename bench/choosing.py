@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from node_agent.contract.states import NodeState
 from node_agent.core.node.status import Load, NodeStatus, Pool
-from node_agent.core.routing.router import Request, Router
+from node_agent.core.routing.router import Router, RouteRequest
 
 SIZES = (3, 10, 100, 1_000)
 RUNS = 20
@@ -48,31 +48,31 @@ def measure(nodes: int) -> dict[str, float]:
     own, *peers = (_status(number) for number in range(nodes))
     sources = {peer.instance_id: Source(8) for peer in peers}
     router = Router(own.instance_id)
-    router.own_load.measured(Load(8, 0, 0.2, 0.03, 4_000.0))
-    router.renew(peers, sources, own)
+    router.own_load.set(Load(8, 0, 0.2, 0.03, 4_000.0))
+    router.update(peers, sources, own)
     keys = [chance.getrandbits(64) for _ in range(REQUESTS)]
 
-    def ask(requests: list[Request]) -> Callable[[], None]:
+    def ask(requests: list[RouteRequest]) -> Callable[[], None]:
         def run() -> None:
             for request in requests:
-                router.choose(request, 0.0)
+                router.route(request, 0.0)
 
         return run
 
-    even = _best_us(ask([Request("m", key) for key in keys]), REQUESTS)
+    even = _best_us(ask([RouteRequest("m", key) for key in keys]), REQUESTS)
     loss = _best_us(
-        ask([Request("m", key, tried=(peers[0].instance_id,), avoid=peers[0].pool) for key in keys]), REQUESTS
+        ask([RouteRequest("m", key, tried=(peers[0].instance_id,), avoid=peers[0].pool) for key in keys]), REQUESTS
     )
-    keyless = _best_us(ask([Request("m")] * REQUESTS), REQUESTS)
+    keyless = _best_us(ask([RouteRequest("m")] * REQUESTS), REQUESTS)
     for source in sources.values():
         source.load = source.load._replace(running=chance.randrange(24))
         source.load_version += 1
-    uneven = _best_us(ask([Request("m", key) for key in keys]), REQUESTS)
+    uneven = _best_us(ask([RouteRequest("m", key) for key in keys]), REQUESTS)
     changed = [replace(peers[0], state=NodeState.AT_RISK), *peers[1:]]
 
     def change() -> None:
-        router.renew(peers[1:], sources, own)
-        router.renew(changed, sources, own)
+        router.update(peers[1:], sources, own)
+        router.update(changed, sources, own)
 
     return {
         "even loads": even,

@@ -53,14 +53,14 @@ def run(name: str, out: Path, act: Callable[[Stage], None]) -> int:
     try:
         act(Stage(console, screen, folder, undertaker.scratch))
     except (LocalRunError, SynktiError) as error:
-        screen.say(str(error), style="bold red")
+        screen.log(str(error), style="bold red")
         return 2 if isinstance(error, UserActionRequired) else 1
     except KeyboardInterrupt:
-        screen.say("stopped")
+        screen.log("stopped")
         return 130
     finally:
         if not undertaker.finish():
-            screen.say("a process of this run would not end", style="bold red")
+            screen.log("a process of this run would not end", style="bold red")
     return 0
 
 

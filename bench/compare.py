@@ -92,25 +92,25 @@ def _compare(plan: Plan, stage: Stage, out: Path) -> None:
     logs = out / "bench-logs"
     shutil.rmtree(logs, ignore_errors=True)
     _allow_many_files()
-    environment = ensure_router(screen.say)
-    screen.say(f"{os.cpu_count()} cores; vllm-router {router_version(environment)}; {plan.rounds} rounds")
+    environment = ensure_router(screen.log)
+    screen.log(f"{os.cpu_count()} cores; vllm-router {router_version(environment)}; {plan.rounds} rounds")
     doors = Doors(free_network(), stage.folder, logs)
     fronts = [doors.start_router(environment), doors.start_synkti(NONE)]
     if knows_durability():
         fronts.append(doors.start_synkti(PEER))
     else:
-        screen.say(f"left out: {door_name(PEER)}; this agent has no SYNKTI_DURABILITY", style="yellow")
-    screen.say(f"ready: the engine, {', '.join(door.name for door in fronts)}")
+        screen.log(f"left out: {door_name(PEER)}; this agent has no SYNKTI_DURABILITY", style="yellow")
+    screen.log(f"ready: the engine, {', '.join(door.name for door in fronts)}")
     memory = [_memory(plan, doors, door) for door in fronts]
-    screen.say(f"memory measured, {_HELD_STREAMS:,} streams at each")
+    screen.log(f"memory measured, {_HELD_STREAMS:,} streams at each")
     runs = []
     for round_ in range(plan.rounds):
         runs += _round(plan, doors, [doors.engine, *fronts], round_)
-        screen.say(f"round {round_ + 1} of {plan.rounds}")
+        screen.log(f"round {round_ + 1} of {plan.rounds}")
     _show(stage.console, runs, memory)
     path = out / "bench.json"
     path.write_text(json.dumps(_report(plan, environment, runs, memory), indent=1) + "\n")
-    screen.say(f"written: {path}")
+    screen.log(f"written: {path}")
 
 
 def _allow_many_files() -> None:

@@ -39,7 +39,7 @@ from node_agent.contract.names import IN_S3
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
 from node_agent.core.common.request_auth import AUTH_HEADER, RequestVerifier
-from node_agent.core.kv.transfer_policy import choose
+from node_agent.core.kv.transfer_policy import choose_source
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import ServerRequest
@@ -65,7 +65,7 @@ class SignedDoor:
 
     async def __call__(self, request: ServerRequest) -> None:
         stamp = request.headers.get(AUTH_HEADER.encode(), b"").decode("latin-1")
-        why = self._doorkeeper.refusal(stamp, request.method, request.target, request.body, time.time())
+        why = self._doorkeeper.rejection_reason(stamp, request.method, request.target, request.body, time.time())
         if why is not None:
             answer_error(request, 401, "not_a_peer", why)
             return
@@ -137,7 +137,7 @@ async def measure(engine: ContextEngine, aws: EmbeddedAws, tokens: int, rounds: 
     _tell(tokens, index.size, took, moved)
     rate = tokens / median(took["recompute"])
     offers = tuple(contexts.offer(way, tokens, index.size) for way in contexts.sources)
-    print(f"\nwith these figures the choice is: {choose(tokens, rate, offers).reason}")
+    print(f"\nwith these figures the choice is: {choose_source(tokens, rate, offers).reason}")
 
 
 def _tell(tokens: int, size: int, took: dict[str, list[float]], moved: dict[str, list[float]]) -> None:

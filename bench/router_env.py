@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.metadata import distributions
 from pathlib import Path
 
-from local.cache import made_once, require_space
+from local.cache import build_once, require_space
 from local.errors import UserActionRequired
 
 LOCK = Path(__file__).parent.parent / "requirements" / "bench.txt"
@@ -22,7 +22,7 @@ def ensure_router(tell: Callable[[str], None]) -> Path:
     """The environment's folder; `tell` hears where one is made. Raises UserActionRequired."""
     digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
     name = f"{PACKAGE}-{digest}-py{sys.version_info.major}.{sys.version_info.minor}"
-    return made_once(name, lambda folder: _make(folder, tell))
+    return build_once(name, lambda folder: _make(folder, tell))
 
 
 def router_version(environment: Path) -> str:

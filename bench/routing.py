@@ -31,7 +31,7 @@ from bench.doors import ROOT, ask
 from bench.figures import turn as in_turn
 from bench.talks import Conversation, RunResult, Turn, chats, rows, unrelated
 from local.emulated_instance import free_network
-from local.engines import MODEL, VLLM, prepared
+from local.engines import MODEL, VLLM, prepare_engine
 from local.errors import LocalRunError
 from local.process_cleanup import start, tail
 from node_agent.adapters.http import HttpClient
@@ -41,9 +41,9 @@ from node_agent.core.node.status import Load
 from node_agent.core.openai.chunks import COMPLETE_REASONS
 from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.openai.sse import DONE, SseParser
-from node_agent.core.routing.admission import Refused
+from node_agent.core.routing.admission import Rejection
 from node_agent.core.routing.affinity import conversation_key
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.runtime.engine.load_monitor import INTERVAL_S
 from sim.entry import Entry, Policy
 from sim.fleet import Fleet
@@ -70,12 +70,12 @@ class Nodes:
         self.engines = dict(zip((host.instance_id for host in hosts), engines, strict=True))
         self.asked: Counter[str] = Counter()
         self.first_token_s: list[float] = []
-        self._agenda = fleet.agenda
-        self._entries = [Entry(fleet.agenda, host, f"{policy} {seed} {n}", policy) for n, host in enumerate(hosts)]
+        self._agenda = fleet.scheduler
+        self._entries = [Entry(fleet.scheduler, host, f"{policy} {seed} {n}", policy) for n, host in enumerate(hosts)]
         self._open: Counter[str] = Counter()
         self._salt = salt
         self.client = HttpClient()
-        fleet.agenda.every(INTERVAL_S, self._measure)
+        fleet.scheduler.every(INTERVAL_S, self._measure)
 
     async def keep_time(self) -> None:
         """Let the nodes live, until cancelled."""
@@ -91,7 +91,7 @@ class Nodes:
         for entry in self._entries:
             load = self._load(entry.host.instance_id)
             entry.host.measured(load)
-            entry.router.own_load.measured(load)
+            entry.router.own_load.set(load)
 
     async def hold(self, talk: Conversation) -> None:
         """One client's conversation, to its end. Raises LocalRunError, ExchangeLost."""
@@ -103,19 +103,19 @@ class Nodes:
 
     async def _say(self, turn: Turn, messages: list[dict[str, str]]) -> str:
         began, entry = time.perf_counter(), self._entries[turn.entry]
-        chosen: asyncio.Future[Route | Refused] = asyncio.get_running_loop().create_future()
-        entry.ask(Request(entry.host.membership.status.model, conversation_key(messages)), chosen.set_result)
+        chosen: asyncio.Future[Route | Rejection] = asyncio.get_running_loop().create_future()
+        entry.ask(RouteRequest(entry.host.membership.status.model, conversation_key(messages)), chosen.set_result)
         route = await chosen
-        if isinstance(route, Refused):
-            raise LocalRunError(f"{entry.policy.value}: a turn was refused ({route.why})")
+        if isinstance(route, Rejection):
+            raise LocalRunError(f"{entry.policy.value}: a turn was refused ({route.reason})")
         name = route.node.instance_id
-        entry.router.opened(name)
+        entry.router.request_started(name)
         self._open[name] += 1
         self.asked[name] += 1
         first_at, answer = await self._answered(self.engines[name], messages)
         self._open[name] -= 1
-        entry.router.closed(name)
-        entry.router.heard(name, self._load(name))
+        entry.router.request_ended(name)
+        entry.router.load_reported(name, self._load(name))
         self.first_token_s.append(first_at - began)
         return answer
 
@@ -191,9 +191,9 @@ async def play(
 
 def start_engines(stage: Stage, logs: Path) -> list[Address]:
     """Healthy ones, each on an address of its own. Raises LocalRunError."""
-    engine = prepared(VLLM, stage.screen.say)
+    engine = prepare_engine(VLLM, stage.screen.log)
     shutil.rmtree(logs, ignore_errors=True)
-    network, give_up_at = free_network(), time.monotonic() + engine.ready_within_s
+    network, give_up_at = free_network(), time.monotonic() + engine.ready_timeout_s
     environ = {**engine.environ, "TMPDIR": str(stage.scratch)}
     addresses = {
         logs / f"{number}.log": Address(f"{network}.{number}", ENGINE_PORT) for number in range(1, ENGINES + 1)
@@ -205,7 +205,7 @@ def start_engines(stage: Stage, logs: Path) -> list[Address]:
             if time.monotonic() > give_up_at:
                 raise LocalRunError(f"{each} did not serve in time; {log} ends:\n{tail(log)}")
             time.sleep(_LOOK_EVERY_S)
-    stage.screen.say(f"{ENGINES} engines serve: {engine.title}")
+    stage.screen.log(f"{ENGINES} engines serve: {engine.title}")
     return list(addresses.values())
 
 
@@ -221,7 +221,7 @@ def measure(stage: Stage, options: argparse.Namespace) -> None:
                 played = asyncio.run(play(Policy(name), clients, trace(seed, ENGINES), engines, seed))
                 plays.append(played)
                 told = f"{played.hit_rate:.0%} cached, first token {played.first_p50_s:.2f} s"
-                stage.screen.say(f"round {round_ + 1}, {clients}, {name}: {told}")
+                stage.screen.log(f"round {round_ + 1}, {clients}, {name}: {told}")
     busy = [each.load_average for each in plays]
     title = f"{options.rounds} rounds: median (least-most); the machine's load average: {min(busy):.0f}-{max(busy):.0f}"
     stage.console.print(table(title, _HEADS, rows(plays, _BESIDE)))
@@ -234,7 +234,7 @@ def measure(stage: Stage, options: argparse.Namespace) -> None:
     }
     path = options.out / "routing.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
-    stage.screen.say(f"written: {path}")
+    stage.screen.log(f"written: {path}")
 
 
 def main() -> int:

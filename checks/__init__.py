@@ -1,1 +1,1 @@
-"""Checks of the templates by tools that are too heavy for the development environment."""
+"""Checks with tools that are too heavy for the development environment, and generators of documentation."""

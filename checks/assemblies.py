@@ -1,4 +1,4 @@
-"""The app's templates as checks look at them: as shipped, and with everything on that can be turned on."""
+"""Synthesize the app's templates for checks: as shipped, and with every feature turned on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stacks.settings import FleetSettings
 
 CIDR = "203.0.113.0/24"
 SHIPPED = FleetSettings(client_cidrs=(CIDR,))
-"""As shipped, and opened to somebody."""
+"""The defaults, with one range of client addresses."""
 
 EVERYTHING = replace(
     SHIPPED,
@@ -33,25 +33,25 @@ EVERYTHING = replace(
 
 @dataclass(frozen=True)
 class Synthesized:
-    """folder: the cloud assembly; templates: by stack name."""
+    """A cloud assembly. folder: where it is; templates: by stack name."""
 
     folder: Path
     templates: dict[str, dict[str, Any]]
 
     def resources(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Every resource of a CloudFormation type, of all stacks, by logical id."""
+        """Return the resources of a CloudFormation type of all stacks, by logical id."""
         every = [pair for template in self.templates.values() for pair in template["Resources"].items()]
         return {name: resource for name, resource in every if resource["Type"] == kind}
 
     def only(self, kind: str) -> dict[str, Any]:
-        """The properties of the one resource of this type."""
+        """Return the properties of the only resource of this type."""
         (resource,) = self.resources(kind).values()
         properties: dict[str, Any] = resource["Properties"]
         return properties
 
 
 def synthesize(folder: Path, settings: FleetSettings) -> Synthesized:
-    """The templates of a deployment with these settings, in `folder` as a cloud assembly. No account is asked."""
+    """Synthesize a deployment with these settings into `folder`. No request goes to an account."""
     app = App(outdir=str(folder), analytics_reporting=False)
     stacks = build(app, settings)
     assembly = app.synth()

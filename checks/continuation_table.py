@@ -1,10 +1,10 @@
-"""The table of docs/continuation.md, made of what the contract tests found on a real vLLM.
+"""Generate the table of docs/continuation.md from the results of the contract tests with a real vLLM.
 
-    python -m pytest tests/contract/test_continuation.py    writes what it found into out/continuation.json
-    python -m pytest tests/contract/test_event_streams.py   the same of two routes, into out/continuation-events.json
-    python -m checks.continuation_table                     puts it into the page
+    python -m pytest tests/contract/test_continuation.py    writes its results to out/continuation.json
+    python -m pytest tests/contract/test_event_streams.py   those of two routes, to out/continuation-events.json
+    python -m checks.continuation_table                     writes the table into the page
 
-Nothing is written by hand between the two marks of the page, so that the table cannot promise what no test showed.
+Everything between the page's two marks is generated, so that the table claims only what a test showed.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _OUTCOMES = {
 }
 
 
-def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of Markdown. Each result: what, way, outcome, cuts by way, rewind (what one does to it), why."""
-    return _HEAD + "".join(_line(result) for result in results)
+def render_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table in Markdown. Keys of a result: what, way, outcome, cuts by way, rewind (its effect), why."""
+    return _HEAD + "".join(_row(result) for result in results)
 
 
-def _line(result: Mapping[str, Any]) -> str:
+def _row(result: Mapping[str, Any]) -> str:
     cuts = ", ".join(f"{way} {number}" for way, number in result["cuts"].items()) or "-"
     outcome = _OUTCOMES[result["outcome"]] + (f": {result['why']}" if result.get("why") else "")
     return f"| {result['what']} | {result['way']} | {outcome} | {cuts} | {result['rewind']} |\n"
 
 
-def put(page: str, made: str) -> str:
-    """The page with the table in the place of the one before. Raises ValueError where it has no marks."""
+def replace_table(page: str, made: str) -> str:
+    """Replace the page's table. Raises ValueError where the page has no marks."""
     before, begin, rest = page.partition(BEGIN)
     _, end, behind = rest.partition(END)
     if not begin or not end:
@@ -49,13 +49,14 @@ def put(page: str, made: str) -> str:
 
 
 def main() -> int:
+    """Write the table into the page. Returns the exit code: 1 where there are no results."""
     try:
         results = [result for path in (RESULTS, EVENT_RESULTS) for result in json.loads(path.read_text()).values()]
     except FileNotFoundError as missing:
         tests = "test_continuation.py and test_event_streams.py of tests/contract"
-        print(f"{missing.filename} is not there: run {tests}, whole", file=sys.stderr)
+        print(f"{missing.filename} does not exist: run all of {tests}", file=sys.stderr)
         return 1
-    PAGE.write_text(put(PAGE.read_text(), table(results)))
+    PAGE.write_text(replace_table(PAGE.read_text(), render_table(results)))
     print(f"{len(results)} rows in {PAGE.relative_to(ROOT)}")
     return 0
 

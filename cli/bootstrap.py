@@ -92,7 +92,7 @@ _OURS = frozenset({"cdk bootstrap", "stacks", "model", "sessions", "templates"})
 
 def _question(deployment: Deployment) -> str:
     s = deployment.settings
-    nodes = f"{s.min_nodes} to {s.max_nodes}" if s.scaled else str(s.nodes)
+    nodes = f"{s.min_nodes} to {s.max_nodes}" if s.is_autoscaled else str(s.nodes)
     return (
         f"Deploy the cluster {s.cluster!r} in {deployment.account.where}: "
         f"{nodes} nodes of {', '.join(s.instance_types)}, which cost money until synkti stop?"

@@ -15,7 +15,7 @@ from cli.core.clusters import Stack, choose, clusters_of
 from cli.errors import BadConfiguration, NotFound
 from node_agent.contract import names
 from node_agent.contract.errors import ConfigurationError
-from stacks.settings import FILE
+from stacks.settings import SETTINGS_FILE
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Fleet:
 
 def named(cluster: str | None, region: str | None, folder: Path | None = None) -> ClusterSelection:
     """Command line over synkti.toml (of `folder`, by default the working directory). Raises ConfigurationError."""
-    path = (folder or Path.cwd()) / FILE
+    path = (folder or Path.cwd()) / SETTINGS_FILE
     try:
         held = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

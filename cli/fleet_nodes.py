@@ -25,7 +25,7 @@ def fronts_by_tag(cluster: str, region: str | None = None) -> list[str]:
         nodes = asyncio.run(ec2.nodes(cluster))
     except (TransientError, BotoCoreError) as error:
         raise NoNodes(f"EC2 does not answer: {error}", "check credentials and region") from error
-    hosts = [node.peer.rpartition(":")[0] for node in nodes if node.state is not NodeState.GONE]
+    hosts = [node.peer_address.rpartition(":")[0] for node in nodes if node.state is not NodeState.GONE]
     if not hosts:
         raise NoNodes(f"no running instance carries the tag SynktiCluster={cluster}", "synkti nodes shows the nodes")
     return [f"http://{host}:{FRONT_DOOR_PORT}" for host in hosts]

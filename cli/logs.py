@@ -24,7 +24,7 @@ from node_agent.contract.timestamps import format_instant
 
 CLOCK = Clock()
 MAX_LINES = 2_000
-_UNITS = "'synkti-*'"  # the shell on the node is not to take it for files
+_UNITS = "'synkti*'"  # the shell on the node is not to take it for files
 _LAST_LOG_BYTES = 8 * 1024 * 1024
 _PAGES = 20
 """Of CloudWatch's answer; each has up to 10,000 lines."""

@@ -1,1 +1,1 @@
-"""Housekeeping after EC2's events: tags and records kept in order. Nothing that a client sees waits for any of this."""
+"""Lambda handlers that update nodes' tags and records after EC2's events. No client request waits for them."""

@@ -1,23 +1,20 @@
-"""What a Lambda is told by its environment variables."""
+"""Read a Lambda's configuration from its environment variables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from node_agent.contract import environment as env
 from node_agent.contract.errors import ConfigurationError
-
-CLUSTER_VARIABLE = "SYNKTI_CLUSTER"
-TABLE_VARIABLE = "SYNKTI_TABLE"
-GROUP_VARIABLE = "SYNKTI_GROUP"
-BASE_VARIABLE = "SYNKTI_ON_DEMAND_BASE"
-LIMIT_VARIABLE = "SYNKTI_ON_DEMAND_LIMIT"
 
 
 @dataclass(frozen=True)
 class Environment:
+    """The configuration of the handlers of EC2's events."""
+
     cluster: str
-    """The fleet whose events are handled; instances of others are left alone."""
+    """The cluster whose events are handled; instances of other clusters are ignored."""
 
     table: str
     """The DynamoDB table: node records, pool records, and the rows of idempotency."""
@@ -25,39 +22,41 @@ class Environment:
 
 @dataclass(frozen=True)
 class CapacityEnvironment:
+    """The configuration of the handler of launches."""
+
     table: str
     """The DynamoDB table, with the group's record."""
 
     group: str
-    """The fleet's Auto Scaling group; launches of others are left alone."""
+    """The cluster's Auto Scaling group; launches of other groups are ignored."""
 
-    base: int
+    on_demand_base: int
     """Instances that are never spot, as deployed."""
 
-    limit: int
-    """How far that may be raised while spot has no capacity."""
+    on_demand_limit: int
+    """The number to which the base may be raised while spot has no capacity."""
 
 
 def table_from_environ(environ: Mapping[str, str]) -> str:
-    """What every handler has. Raises ConfigurationError."""
-    _require(environ, TABLE_VARIABLE)
-    return environ[TABLE_VARIABLE]
+    """Return the table's name, which every handler needs. Raises ConfigurationError."""
+    _require(environ, env.TABLE)
+    return environ[env.TABLE]
 
 
 def from_environ(environ: Mapping[str, str]) -> Environment:
-    """Raises ConfigurationError, naming every variable that is missing."""
-    _require(environ, CLUSTER_VARIABLE, TABLE_VARIABLE)
-    return Environment(environ[CLUSTER_VARIABLE], environ[TABLE_VARIABLE])
+    """Read an Environment. Raises ConfigurationError, which names every missing variable."""
+    _require(environ, env.CLUSTER, env.TABLE)
+    return Environment(environ[env.CLUSTER], environ[env.TABLE])
 
 
 def capacity_from_environ(environ: Mapping[str, str]) -> CapacityEnvironment:
-    """Raises ConfigurationError, naming every variable that is missing or no number."""
-    _require(environ, TABLE_VARIABLE, GROUP_VARIABLE, BASE_VARIABLE, LIMIT_VARIABLE)
-    wrong = [name for name in (BASE_VARIABLE, LIMIT_VARIABLE) if not environ[name].isdigit()]
+    """Read a CapacityEnvironment. Raises ConfigurationError, which names every missing or invalid variable."""
+    _require(environ, env.TABLE, env.GROUP, env.ON_DEMAND_BASE, env.ON_DEMAND_LIMIT)
+    wrong = [name for name in (env.ON_DEMAND_BASE, env.ON_DEMAND_LIMIT) if not environ[name].isdigit()]
     if wrong:
         raise ConfigurationError([f"{name}={environ[name]!r} is not a whole number" for name in wrong])
     return CapacityEnvironment(
-        environ[TABLE_VARIABLE], environ[GROUP_VARIABLE], int(environ[BASE_VARIABLE]), int(environ[LIMIT_VARIABLE])
+        environ[env.TABLE], environ[env.GROUP], int(environ[env.ON_DEMAND_BASE]), int(environ[env.ON_DEMAND_LIMIT])
     )
 
 

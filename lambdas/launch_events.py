@@ -1,6 +1,6 @@
-"""What the handler of launches does: read, decide, record, and then set the group's base.
+"""Handle Auto Scaling's launch events: read, decide, record, then set the group's on-demand base.
 
-The record comes first, so that whatever fails afterwards is finished by the retry of the same event.
+The record is written first, so that a retry of the same event completes whatever fails afterwards.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from lambdas.core.on_demand_fallback import (
     decide_capacity,
 )
 from lambdas.environment import CapacityEnvironment, capacity_from_environ
-from lambdas.node_events import TRIES, logger, metrics
+from lambdas.node_events import MAX_ATTEMPTS, logger, metrics
 from node_agent.contract.capacity import LaunchEvent, LaunchSucceeded, parse_launch
 
 
 @dataclass(frozen=True)
-class CapacityAdapters:
-    """clock: unix seconds."""
+class LaunchDependencies:
+    """What the handler uses. clock: unix seconds."""
 
     environment: CapacityEnvironment
     groups: Groups
@@ -40,10 +40,10 @@ class CapacityAdapters:
     clock: Callable[[], float]
 
 
-def from_aws(clock: Callable[[], float]) -> CapacityAdapters:
-    """The real ones, from this process's environment."""
+def from_aws(clock: Callable[[], float]) -> LaunchDependencies:
+    """Create the dependencies on AWS from this process's environment. Raises ConfigurationError."""
     environment = capacity_from_environ(os.environ)
-    return CapacityAdapters(
+    return LaunchDependencies(
         environment,
         AutoScalingGroups(boto3.client("autoscaling")),
         Ec2Instances(boto3.client("ec2")),
@@ -52,42 +52,42 @@ def from_aws(clock: Callable[[], float]) -> CapacityAdapters:
     )
 
 
-def react_to_launch(raw: Mapping[str, Any], adapters: CapacityAdapters) -> dict[str, str]:
-    """One event, from reading it to having done what it means.
+def handle_launch_event(raw: Mapping[str, Any], dependencies: LaunchDependencies) -> dict[str, str]:
+    """Parse one event and carry out its decision; return the action and its reason.
 
-    Raises ValueError for a malformed event, RecordChanged after too many races, botocore's errors as they come.
+    Raises ValueError for a malformed event, RecordChanged after MAX_ATTEMPTS lost races, and botocore's errors.
     """
     metrics.add_metric(name="EventReceived", unit=MetricUnit.Count, value=1)
     event = parse_launch(raw)
     if event is None:
-        return _told(CapacityDecision(CapacityAction.IGNORE, "an event of another kind"), raw)
-    if event.group != adapters.environment.group:
-        return _told(CapacityDecision(CapacityAction.IGNORE, "another group"), raw)
-    for _ in range(TRIES):
-        decision = decide_capacity(event, _look(event, adapters), _bounds(adapters), adapters.clock())
+        return _report(CapacityDecision(CapacityAction.IGNORE, "not a launch event"), raw)
+    if event.group != dependencies.environment.group:
+        return _report(CapacityDecision(CapacityAction.IGNORE, "another group"), raw)
+    for _ in range(MAX_ATTEMPTS):
+        decision = decide_capacity(event, _snapshot(event, dependencies), _limits(dependencies), dependencies.clock())
         try:
             if decision.record is not None:
-                adapters.records.write(decision.record)
+                dependencies.records.write(decision.record)
         except RecordChanged:
             continue
-        if decision.base is not None:
-            adapters.groups.set_base(event.group, decision.base)
-            metrics.add_metric(name="OnDemandBase", unit=MetricUnit.Count, value=decision.base)
-        return _told(decision, raw)
-    raise RecordChanged(f"the capacity record of {event.group} changed {TRIES} times while it was written")
+        if decision.on_demand_base is not None:
+            dependencies.groups.set_on_demand_base(event.group, decision.on_demand_base)
+            metrics.add_metric(name="OnDemandBase", unit=MetricUnit.Count, value=decision.on_demand_base)
+        return _report(decision, raw)
+    raise RecordChanged(f"the capacity record of {event.group} changed {MAX_ATTEMPTS} times while it was written")
 
 
-def _look(event: LaunchEvent, adapters: CapacityAdapters) -> CapacitySnapshot:
-    spot = adapters.instances.is_spot(event.instance_id) if isinstance(event, LaunchSucceeded) else None
-    return CapacitySnapshot(adapters.groups.find(event.group), adapters.records.find(event.group), spot)
+def _snapshot(event: LaunchEvent, dependencies: LaunchDependencies) -> CapacitySnapshot:
+    spot = dependencies.instances.is_spot(event.instance_id) if isinstance(event, LaunchSucceeded) else None
+    return CapacitySnapshot(dependencies.groups.find(event.group), dependencies.records.find(event.group), spot)
 
 
-def _bounds(adapters: CapacityAdapters) -> BaseLimits:
-    return BaseLimits(adapters.environment.base, adapters.environment.limit)
+def _limits(dependencies: LaunchDependencies) -> BaseLimits:
+    return BaseLimits(dependencies.environment.on_demand_base, dependencies.environment.on_demand_limit)
 
 
-def _told(decision: CapacityDecision, raw: Mapping[str, Any]) -> dict[str, str]:
-    told = {"action": decision.action.value, "reason": decision.reason}
-    logger.info("decided", extra={**told, "event_id": str(raw.get("id")), "base": decision.base})
+def _report(decision: CapacityDecision, raw: Mapping[str, Any]) -> dict[str, str]:
+    result = {"action": decision.action.value, "reason": decision.reason}
+    logger.info("decided", extra={**result, "event_id": str(raw.get("id")), "base": decision.on_demand_base})
     metrics.add_metric(name=f"Capacity{decision.action.value.title()}", unit=MetricUnit.Count, value=1)
-    return told
+    return result

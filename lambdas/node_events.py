@@ -1,7 +1,7 @@
-"""What the handlers have in common: read, decide, write; and the adapters, made once for each container.
+"""Handle EC2's events about instances: read, decide, write.
 
-A write that finds the record changed reads and decides again; after `TRIES` the invocation fails, so that EventBridge
-comes back later. Nothing is caught that is not understood.
+Where a write finds the record changed, the event is read and decided again; after MAX_ATTEMPTS the invocation fails,
+and EventBridge retries later. No other error is caught.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from lambdas.environment import Environment, from_environ, table_from_environ
 from node_agent.contract.aws_events import Ec2Event, parse_event
 from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
 
-TRIES = 3
-"""Of a write that finds its record changed, each after reading and deciding again."""
+MAX_ATTEMPTS = 3
+"""Attempts of a conditional write, each after reading and deciding again."""
 
 IDEMPOTENCY = IdempotencyConfig(event_key_jmespath="id", raise_on_no_idempotency_key=True, expires_after_seconds=86_400)
 """EventBridge retries for a day at most; an event's id is the same each time."""
@@ -36,7 +36,7 @@ metrics = Metrics(namespace="Synkti", service="synkti")
 
 @dataclass(frozen=True)
 class Dependencies:
-    """clock: unix seconds."""
+    """What the handlers use. clock: unix seconds."""
 
     environment: Environment
     instances: Instances
@@ -45,14 +45,14 @@ class Dependencies:
 
 
 def from_aws(clock: Callable[[], float]) -> Dependencies:
-    """The real ones, from this process's environment."""
+    """Create the dependencies on AWS from this process's environment. Raises ConfigurationError."""
     environment = from_environ(os.environ)
     table = boto3.resource("dynamodb").Table(environment.table)
     return Dependencies(environment, Ec2Instances(boto3.client("ec2")), DynamoRecords(table), clock)
 
 
-def idempotency_rows() -> DynamoDBPersistenceLayer:
-    """Powertools' rows, in the same table under keys of their own."""
+def idempotency_store() -> DynamoDBPersistenceLayer:
+    """Create Powertools' idempotency store, which uses the same table under a partition key of its own."""
     return DynamoDBPersistenceLayer(
         table_name=table_from_environ(os.environ),
         key_attr=PARTITION_KEY,
@@ -62,48 +62,50 @@ def idempotency_rows() -> DynamoDBPersistenceLayer:
     )
 
 
-def handle_node_event(raw: Mapping[str, Any], kind: type[Ec2Event], adapters: Dependencies) -> dict[str, str]:
-    """One event, from reading it to having written what it means. kind: what the handler is there for.
+def handle_node_event(raw: Mapping[str, Any], kind: type[Ec2Event], dependencies: Dependencies) -> dict[str, str]:
+    """Parse one event and carry out its decision; return the action and its reason. kind: the handler's event class.
 
-    Raises ValueError for a malformed event, RecordChanged after too many races, botocore's errors as they come.
+    Raises ValueError for a malformed event, RecordChanged after MAX_ATTEMPTS lost races, and botocore's errors.
     """
     metrics.add_metric(name="EventReceived", unit=MetricUnit.Count, value=1)
     event = parse_event(raw)
     if not isinstance(event, kind):
-        return _told(Decision(Action.IGNORE, "an event of a kind that is not this handler's"), str(raw.get("id")), "")
-    for _ in range(TRIES):
-        snapshot = Snapshot(adapters.instances.find(event.instance_id), adapters.records.find(event.instance_id))
-        decision = decide(event, snapshot, adapters.environment.cluster, adapters.clock())
+        return _report(Decision(Action.IGNORE, "not an event of this handler"), str(raw.get("id")), "")
+    for _ in range(MAX_ATTEMPTS):
+        snapshot = Snapshot(
+            dependencies.instances.find(event.instance_id), dependencies.records.find(event.instance_id)
+        )
+        decision = decide(event, snapshot, dependencies.environment.cluster, dependencies.clock())
         try:
             if decision.action is not Action.IGNORE:
-                adapters.records.write(decision)
+                dependencies.records.write(decision)
         except RecordChanged:
             continue
         if decision.interrupted:
-            _note_pool(adapters, decision, event.at)
+            _record_interruption(dependencies, decision, event.at)
         if decision.tags is not None:
-            adapters.instances.tag(event.instance_id, decision.tags)
-        return _told(decision, event.event_id, event.instance_id)
-    raise RecordChanged(f"the record of {event.instance_id} changed {TRIES} times while it was written")
+            dependencies.instances.tag(event.instance_id, decision.tags)
+        return _report(decision, event.event_id, event.instance_id)
+    raise RecordChanged(f"the record of {event.instance_id} changed {MAX_ATTEMPTS} times while it was written")
 
 
-def _note_pool(adapters: Dependencies, decision: Decision, at: float) -> None:
-    """Count the interruption for its pool; losing a race here must not undo the node's own record."""
+def _record_interruption(dependencies: Dependencies, decision: Decision, at: float) -> None:
+    """Count the interruption for its pool. Lost races do not fail the invocation: the node's record is written."""
     if decision.record is None:
         return
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         try:
-            adapters.records.note_interruption(
-                decision.record.zone, decision.record.instance_type, at, adapters.clock()
+            dependencies.records.record_interruption(
+                decision.record.zone, decision.record.instance_type, at, dependencies.clock()
             )
         except RecordChanged:
             continue
         return
-    logger.warning("the pool's interruption was not counted: too many at once")
+    logger.warning("the pool's interruption was not counted: too many concurrent writes")
 
 
-def _told(decision: Decision, event_id: str, instance_id: str) -> dict[str, str]:
-    told = {"action": decision.action.value, "reason": decision.reason}
-    logger.info("decided", extra={**told, "event_id": event_id, "instance_id": instance_id})
+def _report(decision: Decision, event_id: str, instance_id: str) -> dict[str, str]:
+    result = {"action": decision.action.value, "reason": decision.reason}
+    logger.info("decided", extra={**result, "event_id": event_id, "instance_id": instance_id})
     metrics.add_metric(name=f"Event{decision.action.value.title()}", unit=MetricUnit.Count, value=1)
-    return told
+    return result

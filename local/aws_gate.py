@@ -16,9 +16,9 @@ import httpx
 from node_agent.adapters.http_server import HttpServer
 from node_agent.ports import ServerRequest
 
-_SERVICE = re.compile(rb"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request")
+_SIGNED_SERVICE = re.compile(rb"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request")
 _HOP_BY_HOP = frozenset({b"connection", b"transfer-encoding", b"content-length", b"expect"})
-_ANSWERED = frozenset({"content-length", "transfer-encoding", "connection", "content-encoding", "date"})
+_RECOMPUTED_HEADERS = frozenset({"content-length", "transfer-encoding", "connection", "content-encoding", "date"})
 
 
 class Outage(Enum):
@@ -31,7 +31,7 @@ class Outage(Enum):
     SILENCE = "silence"  # it takes the request, and nothing comes until it is back
 
 
-_ANSWERS = {
+_OUTAGE_RESPONSES = {
     Outage.ERROR: (500, b""),
     Outage.THROTTLED: (503, b"<Response><Errors><Error><Code>RequestLimitExceeded</Code></Error></Errors></Response>"),
     Outage.DENIED: (403, b"<Response><Errors><Error><Code>UnauthorizedOperation</Code></Error></Errors></Response>"),
@@ -39,16 +39,16 @@ _ANSWERS = {
 }
 
 
-class AwsGate:
+class AwsFaultProxy:
     """endpoint: of the AWS behind it. `start` it within a running loop; `away` says what is away now."""
 
     def __init__(self, endpoint: str) -> None:
-        self.away: dict[str, Outage] = {}
-        self.refused = 0
+        self.outages: dict[str, Outage] = {}
+        self.failed_requests = 0
         self._endpoint = endpoint
-        self._back = asyncio.Event()
+        self._outage_ended = asyncio.Event()
         self._http = httpx.AsyncClient(timeout=60.0)
-        self._server = HttpServer(self._answer)
+        self._server = HttpServer(self._handle)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._listener.setblocking(False)
 
@@ -64,26 +64,26 @@ class AwsGate:
         self._listener.close()
         await self._http.aclose()
 
-    def take_away(self, service: str, outage: Outage) -> None:
-        self.away[service] = outage
-        self._back.clear()
+    def start_outage(self, service: str, outage: Outage) -> None:
+        self.outages[service] = outage
+        self._outage_ended.clear()
 
-    def bring_back(self, service: str) -> None:
+    def end_outage(self, service: str) -> None:
         """It is well again; requests that had no answer are passed on now."""
-        self.away.pop(service, None)
-        self._back.set()
+        self.outages.pop(service, None)
+        self._outage_ended.set()
 
-    async def _answer(self, request: ServerRequest) -> None:
-        while (outage := self.away.get(service_of(request))) is not None:
-            self.refused += 1
+    async def _handle(self, request: ServerRequest) -> None:
+        while (outage := self.outages.get(service_of(request))) is not None:
+            self.failed_requests += 1
             if outage is not Outage.SILENCE:
-                status, body = _ANSWERS[outage]
+                status, body = _OUTAGE_RESPONSES[outage]
                 request.respond(status, body, b"text/xml")
                 return
-            await self._back.wait()
-        await self._pass_on(request)
+            await self._outage_ended.wait()
+        await self._forward(request)
 
-    async def _pass_on(self, request: ServerRequest) -> None:
+    async def _forward(self, request: ServerRequest) -> None:
         headers = [(name, value) for name, value in request.headers.items() if name not in _HOP_BY_HOP]
         try:
             answer = await self._http.request(
@@ -92,7 +92,9 @@ class AwsGate:
         except httpx.TransportError:
             request.respond(502, b"")
             return
-        kept = [(name.encode(), value.encode()) for name, value in answer.headers.items() if name not in _ANSWERED]
+        kept = [
+            (name.encode(), value.encode()) for name, value in answer.headers.items() if name not in _RECOMPUTED_HEADERS
+        ]
         content_type = answer.headers.get("content-type", "text/xml").encode()
         more = [(name, value) for name, value in kept if name != b"content-type"]
         request.respond(answer.status_code, answer.content, content_type, more)
@@ -100,5 +102,5 @@ class AwsGate:
 
 def service_of(request: ServerRequest) -> str:
     """The service that a signed request is for; empty where it is not signed."""
-    found = _SERVICE.search(request.headers.get(b"authorization", b""))
+    found = _SIGNED_SERVICE.search(request.headers.get(b"authorization", b""))
     return found.group(1).decode("ascii", "replace") if found else ""

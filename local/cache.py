@@ -1,7 +1,7 @@
-"""Where big things live that every checkout can share: the engine's environment, the tiny model, cdk assemblies.
+"""Caches what every checkout can share: the engine's environment, the tiny model, cdk assemblies.
 
-Each is made once, under a lock, in a place of its own; a marker written last says that it is whole, so that an
-interrupted making is started again and never taken for a finished one.
+Each entry is built once, under a lock, in a folder of its own. A marker is written last, so that an interrupted build
+is started again and never mistaken for a complete one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MARKER = ".complete"
 
 
 def cache_dir() -> Path:
-    """$SYNKTI_CACHE, else $XDG_CACHE_HOME/synkti, else ~/.cache/synkti."""
+    """Return $SYNKTI_CACHE, else $XDG_CACHE_HOME/synkti, else ~/.cache/synkti."""
     given = os.environ.get("SYNKTI_CACHE")
     if given:
         return Path(given)
@@ -27,8 +27,8 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "synkti"
 
 
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """The folder `name` of the cache; `make` fills it where it is not whole yet."""
+def build_once(name: str, build: Callable[[Path], None]) -> Path:
+    """Return the cache folder `name`; call `build` to fill it if it is not complete yet."""
     folder = cache_dir() / name
     if (folder / _MARKER).exists():
         return folder
@@ -37,13 +37,13 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
             return folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        make(folder)
+        build(folder)
         (folder / _MARKER).touch()
     return folder
 
 
 def require_space(gib: float) -> None:
-    """Raises UserActionRequired where the cache's disk has less than `gib` free."""
+    """Raise UserActionRequired if the disk of the cache has less than `gib` free."""
     folder = cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free / 2**30
@@ -58,5 +58,5 @@ def require_space(gib: float) -> None:
 def _locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # another run that makes the same; it ends or dies, and the lock with it
+        fcntl.flock(file, fcntl.LOCK_EX)  # held by another run that builds the same; the lock ends with its process
         yield

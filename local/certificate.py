@@ -1,7 +1,7 @@
-"""The continuity certificate: what every client got, against what it would have got without any interruption.
+"""Builds the continuity certificate: what every client received, compared with the uninterrupted reference. Pure.
 
-Pure. A stream is compared token by token with its uninterrupted reference, and by a SHA-256 chain over tokens and
-text, so that nobody has to trust the comparison: equal heads mean equal answers.
+A stream is compared token by token with its reference, and by a SHA-256 chain over tokens and text, so that the result
+can be checked without trust in the comparison: equal chain heads mean equal outputs.
 """
 
 from __future__ import annotations
@@ -16,55 +16,56 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a client got, or should have got: token ids, and the text."""
+class Output:
+    """The output of one choice, as received or as expected: token ids and text."""
 
-    ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
     text: str
 
     @property
-    def chain(self) -> str:
-        """The head of the SHA-256 chain: each link takes the one before and the next token; the last one the text."""
+    def hash_chain(self) -> str:
+        """Return the head of the SHA-256 chain: each link hashes the one before and the next token; the last, the
+        text."""
         head = b""
-        for token in self.ids:
+        for token in self.token_ids:
             head = hashlib.sha256(head + token.to_bytes(8, "big")).digest()
         return hashlib.sha256(head + self.text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class StreamOutcome:
-    """One stream. kind: of the interruption that it met; pause_ms: None where it did not lose its engine."""
+    """The outcome of one stream. fault_kind: of its interruption; pause_ms: None if it did not lose its engine."""
 
     name: str
-    reference: Answer
-    delivered: Answer
-    kind: str | None = None
+    reference: Output
+    delivered: Output
+    fault_kind: str | None = None
     pause_ms: float | None = None
     error: str | None = None
 
     @property
     def resumed(self) -> bool:
-        """Whether it went on after its engine was lost."""
+        """True if it continued after the loss of its engine."""
         return self.pause_ms is not None
 
     @property
-    def lost(self) -> int:
-        return self._differences()[0]
+    def lost_tokens(self) -> int:
+        return self._count_differences()[0]
 
     @property
-    def duplicated(self) -> int:
-        """Tokens that were delivered and have no place in the reference."""
-        return self._differences()[1]
+    def duplicated_tokens(self) -> int:
+        """Count the delivered tokens that have no place in the reference."""
+        return self._count_differences()[1]
 
     @property
     def verified(self) -> bool:
-        return self.delivered.chain == self.reference.chain
+        return self.delivered.hash_chain == self.reference.hash_chain
 
-    def _differences(self) -> tuple[int, int]:
-        if self.delivered.ids == self.reference.ids:
+    def _count_differences(self) -> tuple[int, int]:
+        if self.delivered.token_ids == self.reference.token_ids:
             return 0, 0
         lost = duplicated = 0
-        matcher = SequenceMatcher(None, self.reference.ids, self.delivered.ids, autojunk=False)
+        matcher = SequenceMatcher(None, self.reference.token_ids, self.delivered.token_ids, autojunk=False)
         for kind, a, b, c, d in matcher.get_opcodes():
             if kind != "equal":
                 lost += b - a
@@ -73,17 +74,19 @@ class StreamOutcome:
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:
-    """The smallest value that `share` of all values do not exceed; None of none."""
+    """Return the smallest value that `share` of all values do not exceed; None if there are no values."""
     if not values:
         return None
     return round(sorted(values)[max(0, math.ceil(len(values) * share) - 1)], 1)
 
 
-def certificate(
+def build_certificate(
     engine: str, seed: int | None, interruptions: dict[str, int], streams: Sequence[StreamOutcome], duration_s: float
 ) -> dict[str, Any]:
-    """The document. interruptions: a count by kind."""
-    kinds = sorted({stream.kind for stream in streams if stream.kind is not None and stream.pause_ms is not None})
+    """Build the document. interruptions: counts by kind."""
+    kinds = sorted(
+        {stream.fault_kind for stream in streams if stream.fault_kind is not None and stream.pause_ms is not None}
+    )
     return {
         "engine": engine,
         "seed": seed,
@@ -91,25 +94,25 @@ def certificate(
         "streams": len(streams),
         "resumed": sum(stream.resumed for stream in streams),
         "tokens": {
-            "delivered": sum(len(stream.delivered.ids) for stream in streams),
-            "lost": sum(stream.lost for stream in streams),
-            "duplicated": sum(stream.duplicated for stream in streams),
+            "delivered": sum(len(stream.delivered.token_ids) for stream in streams),
+            "lost": sum(stream.lost_tokens for stream in streams),
+            "duplicated": sum(stream.duplicated_tokens for stream in streams),
         },
         "client_errors": sum(stream.error is not None for stream in streams),
         "chains_verified": sum(stream.verified for stream in streams),
-        "chains": {stream.name: stream.delivered.chain for stream in streams},
+        "chains": {stream.name: stream.delivered.hash_chain for stream in streams},
         "pause_ms": {**_pauses(streams, None), "by_kind": {kind: _pauses(streams, kind) for kind in kinds}},
         "duration_s": round(duration_s, 1),
     }
 
 
 def _pauses(streams: Sequence[StreamOutcome], kind: str | None) -> dict[str, float | None]:
-    pauses = [s.pause_ms for s in streams if s.pause_ms is not None and kind in (None, s.kind)]
+    pauses = [s.pause_ms for s in streams if s.pause_ms is not None and kind in (None, s.fault_kind)]
     return {f"p{percent}": quantile(pauses, percent / 100) for percent in (50, 95, 99)}
 
 
-def holds(document: dict[str, Any]) -> bool:
-    """Whether the promise was kept: nothing lost, nothing twice, no error, every chain equal."""
+def passed(document: dict[str, Any]) -> bool:
+    """Return True if no token was lost or duplicated, no client had an error, and every chain is equal."""
     tokens = document["tokens"]
     bad = (tokens["lost"], tokens["duplicated"], document["client_errors"])
     return bad == (0, 0, 0) and bool(document["chains_verified"] == document["streams"])

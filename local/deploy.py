@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from local.aws import ACCOUNT, REGION, EmbeddedAws, run_tool
-from local.cache import made_once
+from local.cache import build_once
 from node_agent.contract import names
 
 ROOT = Path(__file__).parent.parent
@@ -60,7 +60,7 @@ def deploy(
         bootstrapped = beside.submit(
             run_tool, [_CDK, "bootstrap", f"aws://{ACCOUNT}/{REGION}"], outside, environ, "cdk bootstrap"
         )
-        assembly = synthesized(cluster, more)
+        assembly = synthesize(cluster, more)
         bootstrapped.result()
     argv = [_CDK, "deploy", "--all", "--app", str(assembly), "--require-approval", "never"]
     argv += ["--method", "direct", "--concurrency", "3", "--progress", "events"]
@@ -69,7 +69,7 @@ def deploy(
     return Deployed(cluster, outputs["AutoScalingGroupName"], outputs["TableName"])
 
 
-def synthesized(cluster: str, more: Mapping[str, str] = MappingProxyType({})) -> Path:
+def synthesize(cluster: str, more: Mapping[str, str] = MappingProxyType({})) -> Path:
     """The cloud assembly for the embedded AWS, from the cache where nothing has changed. Raises LocalRunError."""
     settings = {"settings_file": "", "local": "true", "drills": "true", "cluster": cluster, **more}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
@@ -82,7 +82,7 @@ def synthesized(cluster: str, more: Mapping[str, str] = MappingProxyType({})) ->
         argv += [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         run_tool(argv, ROOT, {**os.environ, **_QUIET}, "cdk synth")
 
-    return made_once(f"assembly-{digest.hexdigest()[:16]}", make) / "cdk.out"
+    return build_once(f"assembly-{digest.hexdigest()[:16]}", make) / "cdk.out"
 
 
 def _files(sources: Iterable[str]) -> list[Path]:

@@ -27,25 +27,25 @@ from node_agent.contract.tags import CLUSTER_TAG, VERSION_TAG
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 INSTANCE_TYPES = ("g5.xlarge", "g6.xlarge")
-_LOOK_EVERY_S = 0.25
+_LOOP_INTERVAL_S = 0.25
 _READ_GROUP_EVERY = 8
 MAX_LAUNCHES = 64
 """Since a node last became ready: one that cannot start is not replaced for ever."""
 
-MAX_FAILURES = 3
+MAX_BOOT_FAILURES = 3
 """Nodes in a row that end with an error of their own before they served, before the run gives up."""
 
-_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+_EXTERNAL_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """Whoever tries to break a node sends one of these; that is no fault of the node's."""
 
 _ADDRESSES = 250
 
-SCALE_IN_WITHIN_S = 120.0
+SCALE_IN_TIMEOUT_S = 120.0
 """What the deployed lifecycle hook gives an instance that is told to go."""
 
 
 @dataclass(frozen=True)
-class Step:
+class GroupAction:
     """What the group does next: so many launches, and these instances told to go."""
 
     launch: int
@@ -53,20 +53,20 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A machine that nobody has told to go. current: launched as the group says now; serves: its node is ready."""
+class InstanceView:
+    """A machine that nobody has told to go. current: launched as the group says now; ready: its node is ready."""
 
     instance_id: str
-    current: bool = True
-    serves: bool = True
+    is_current: bool = True
+    is_ready: bool = True
 
 
 def is_failure(status: int, *, served: bool) -> bool:
     """Pure: whether an agent's end says that nodes cannot start. status: as Popen has it, negative for a signal."""
-    return status != 0 and not served and -status not in _FROM_OUTSIDE
+    return status != 0 and not served and -status not in _EXTERNAL_SIGNALS
 
 
-def plan(desired: int, nodes: Sequence[Seen], leaving: int, launched: int) -> Step:
+def plan_group(desired: int, nodes: Sequence[InstanceView], leaving: int, launched: int) -> GroupAction:
     """Pure: what a group does that keeps its size, and that replaces instances of an older template.
 
     As many launches as are missing, within the run's bound; the oldest go where there are too many. Where some are not
@@ -76,42 +76,42 @@ def plan(desired: int, nodes: Sequence[Seen], leaving: int, launched: int) -> St
     nodes: in the order of their launch; leaving: those that were told to go and are still there; launched: since a node
     last became ready.
     """
-    outdated = [node for node in nodes if not node.current]
+    outdated = [node for node in nodes if not node.is_current]
     wanted = desired + bool(outdated and desired)
     missing = wanted - len(nodes)
     launch = max(0, min(missing, MAX_LAUNCHES - launched))
-    first = sorted(nodes, key=lambda node: node.current)
+    first = sorted(nodes, key=lambda node: node.is_current)
     surplus = max(0, -missing)
-    if outdated and missing == 0 and not leaving and all(node.serves for node in nodes if node.current):
+    if outdated and missing == 0 and not leaving and all(node.is_ready for node in nodes if node.is_current):
         surplus = 1
-    return Step(launch, tuple(node.instance_id for node in first[:surplus]))
+    return GroupAction(launch, tuple(node.instance_id for node in first[:surplus]))
 
 
-class Ec2Loop:
-    """machines: those that exist, in the order of their launch.
+class Ec2Emulator:
+    """instances: those that exist, in the order of their launch.
 
-    network: their addresses' first three numbers; told: hears of what happens, in a sentence.
+    network: their addresses' first three numbers; log: hears of what happens, in a sentence.
     """
 
     def __init__(
-        self, aws: EmbeddedAws, group: str, kind: InstanceTemplate, network: str, told: Callable[[str], None]
+        self, aws: EmbeddedAws, group: str, template: InstanceTemplate, network: str, log: Callable[[str], None]
     ) -> None:
         self._ec2 = aws.client("ec2")
         self._autoscaling = aws.client("autoscaling")
         self._events = aws.client("events")
         self._group = group
-        self._kind = kind
-        self._told = told
+        self._template = template
+        self._log = log
         self._network = network
         self._launched = 0
-        self._launched_in_vain = 0
-        self._failed = 0
-        self._served: set[str] = set()
-        self._reclaims: set[asyncio.Task[None]] = set()
-        self.machines: list[EmulatedInstance] = []
+        self._launches_without_ready = 0
+        self._boot_failures = 0
+        self._ready_ids: set[str] = set()
+        self._termination_tasks: set[asyncio.Task[None]] = set()
+        self.instances: list[EmulatedInstance] = []
 
-    def machine(self, instance_id: str) -> EmulatedInstance:
-        return next(machine for machine in self.machines if machine.instance_id == instance_id)
+    def instance(self, instance_id: str) -> EmulatedInstance:
+        return next(instance for instance in self.instances if instance.instance_id == instance_id)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -119,61 +119,65 @@ class Ec2Loop:
         for turn in itertools.count():
             if turn % _READ_GROUP_EVERY == 0:
                 group = await self._read_group()
-                await self._note_who_serves()
-            for machine in [m for m in self.machines if not m.running]:
-                await self._reclaim(machine)
-            staying = [machine for machine in self.machines if not machine.leaving]
-            nodes = await self._look(staying, _version(group))
-            step = plan(group["DesiredCapacity"], nodes, len(self.machines) - len(staying), self._launched_in_vain)
+                await self._update_ready()
+            for instance in [m for m in self.instances if not m.running]:
+                await self._remove(instance)
+            kept = [instance for instance in self.instances if not instance.termination_requested]
+            nodes = await self._inspect(kept, _version(group))
+            step = plan_group(
+                group["DesiredCapacity"], nodes, len(self.instances) - len(kept), self._launches_without_ready
+            )
             for _ in range(step.launch):
                 await self._launch(group)
             for instance_id in step.terminate:
-                self._scale_in(self.machine(instance_id))
-            await asyncio.sleep(_LOOK_EVERY_S)
+                self._scale_in(self.instance(instance_id))
+            await asyncio.sleep(_LOOP_INTERVAL_S)
 
-    async def _note_who_serves(self) -> None:
+    async def _update_ready(self) -> None:
         """A node that became ready is the proof that nodes can start: what failed before is forgotten."""
-        unseen = [machine for machine in self.machines if machine.instance_id not in self._served and machine.running]
-        serve = await asyncio.gather(*(asyncio.to_thread(machine.serves) for machine in unseen))
-        new = {machine.instance_id for machine, serves in zip(unseen, serve, strict=True) if serves}
+        waiting = [
+            instance for instance in self.instances if instance.instance_id not in self._ready_ids and instance.running
+        ]
+        ready = await asyncio.gather(*(asyncio.to_thread(instance.is_ready) for instance in waiting))
+        new = {instance.instance_id for instance, is_ready in zip(waiting, ready, strict=True) if is_ready}
         if new:
-            self._served |= new
-            self._launched_in_vain = self._failed = 0
+            self._ready_ids |= new
+            self._launches_without_ready = self._boot_failures = 0
 
-    async def _look(self, machines: Sequence[EmulatedInstance], version: str) -> list[Seen]:
+    async def _inspect(self, instances: Sequence[EmulatedInstance], version: str) -> list[InstanceView]:
         """Whether they serve is asked only where something is replaced: nothing else depends on it."""
-        if all(machine.version == version for machine in machines):
-            return [Seen(machine.instance_id) for machine in machines]
-        serve = await asyncio.gather(*(asyncio.to_thread(machine.serves) for machine in machines))
+        if all(instance.version == version for instance in instances):
+            return [InstanceView(instance.instance_id) for instance in instances]
+        ready = await asyncio.gather(*(asyncio.to_thread(instance.is_ready) for instance in instances))
         return [
-            Seen(machine.instance_id, machine.version == version, serves)
-            for machine, serves in zip(machines, serve, strict=True)
+            InstanceView(instance.instance_id, instance.version == version, is_ready)
+            for instance, is_ready in zip(instances, ready, strict=True)
         ]
 
-    async def interrupt(self, machine: EmulatedInstance, lead_s: float) -> None:
+    async def interrupt(self, instance: EmulatedInstance, lead_s: float) -> None:
         """EC2 wants the instance back in `lead_s` seconds: notice in IMDS, event, and the end when time is up."""
-        machine.give_notice(lead_s)
-        self._end_later(machine, lead_s)
-        await self._emit(INTERRUPTION_EVENT, machine, {"instance-action": "terminate"})
+        instance.give_notice(lead_s)
+        self._schedule_termination(instance, lead_s)
+        await self._emit(INTERRUPTION_EVENT, instance, {"instance-action": "terminate"})
 
-    async def recommend_rebalance(self, machine: EmulatedInstance) -> None:
-        machine.recommend_rebalance()
-        await self._emit(REBALANCE_EVENT, machine, {})
+    async def recommend_rebalance(self, instance: EmulatedInstance) -> None:
+        instance.recommend_rebalance()
+        await self._emit(REBALANCE_EVENT, instance, {})
 
-    def _scale_in(self, machine: EmulatedInstance) -> None:
-        self._told(f"{machine.instance_id} is not needed any more: the group tells it to go")
-        machine.scale_in()
-        self._end_later(machine, SCALE_IN_WITHIN_S)
+    def _scale_in(self, instance: EmulatedInstance) -> None:
+        self._log(f"{instance.instance_id} is not needed any more: the group tells it to go")
+        instance.scale_in()
+        self._schedule_termination(instance, SCALE_IN_TIMEOUT_S)
 
-    def _end_later(self, machine: EmulatedInstance, lead_s: float) -> None:
-        task = asyncio.create_task(self._end_after(machine, lead_s))
-        self._reclaims.add(task)
-        task.add_done_callback(self._reclaims.discard)
+    def _schedule_termination(self, instance: EmulatedInstance, lead_s: float) -> None:
+        task = asyncio.create_task(self._terminate_after(instance, lead_s))
+        self._termination_tasks.add(task)
+        task.add_done_callback(self._termination_tasks.discard)
 
-    async def _end_after(self, machine: EmulatedInstance, lead_s: float) -> None:
+    async def _terminate_after(self, instance: EmulatedInstance, lead_s: float) -> None:
         await asyncio.sleep(lead_s)
-        if machine.running:
-            await asyncio.to_thread(machine.kill)
+        if instance.running:
+            await asyncio.to_thread(instance.kill)
 
     async def _read_group(self) -> dict[str, Any]:
         answer = await asyncio.to_thread(
@@ -183,11 +187,11 @@ class Ec2Loop:
         return group
 
     async def _launch(self, group: dict[str, Any]) -> None:
-        number = self._launched
+        index = self._launched
         self._launched += 1
-        self._launched_in_vain += 1
+        self._launches_without_ready += 1
         tags = [{"Key": t["Key"], "Value": t["Value"]} for t in group["Tags"] if t.get("PropagateAtLaunch")]
-        instance_type = INSTANCE_TYPES[number % len(INSTANCE_TYPES)]
+        instance_type = INSTANCE_TYPES[index % len(INSTANCE_TYPES)]
         answer = await asyncio.to_thread(
             self._ec2.run_instances,
             ImageId="ami-00000000000000000",
@@ -198,46 +202,46 @@ class Ec2Loop:
         )
         metadata = InstanceMetadata(
             instance_id=answer["Instances"][0]["InstanceId"],
-            zone=ZONES[number % len(ZONES)],
+            zone=ZONES[index % len(ZONES)],
             region=REGION,
             instance_type=instance_type,
-            address=self._free_address(number),
+            address=self._free_address(index),
         )
-        machine = EmulatedInstance(self._kind, metadata, _version(group))
-        self.machines.append(machine)
-        self._told(f"{machine.instance_id} launched: {metadata.zone}, {instance_type}, {metadata.address}")
-        await self._emit(STATE_CHANGE_EVENT, machine, {"state": "pending"})
-        await self._emit(STATE_CHANGE_EVENT, machine, {"state": "running"})
+        instance = EmulatedInstance(self._template, metadata, _version(group))
+        self.instances.append(instance)
+        self._log(f"{instance.instance_id} launched: {metadata.zone}, {instance_type}, {metadata.address}")
+        await self._emit(STATE_CHANGE_EVENT, instance, {"state": "pending"})
+        await self._emit(STATE_CHANGE_EVENT, instance, {"state": "running"})
 
-    def _free_address(self, number: int) -> str:
+    def _free_address(self, index: int) -> str:
         """Addresses come back after many launches, as they do in EC2."""
-        taken = {machine.metadata.address for machine in self.machines}
-        every = (f"{self._network}.{(number + n) % _ADDRESSES + 1}" for n in range(_ADDRESSES))
+        taken = {instance.metadata.address for instance in self.instances}
+        every = (f"{self._network}.{(index + n) % _ADDRESSES + 1}" for n in range(_ADDRESSES))
         return next(address for address in every if address not in taken)
 
-    async def _reclaim(self, machine: EmulatedInstance) -> None:
+    async def _remove(self, instance: EmulatedInstance) -> None:
         """The instance is gone, whatever its agent's reason was."""
-        status = machine.agent.wait()
-        how = "killed" if machine.killed else f"its agent ended with status {status}"
-        self._told(f"{machine.instance_id} is gone: {how}")
-        if not machine.killed:
-            self._failed += is_failure(status, served=machine.instance_id in self._served)
-        if self._failed >= MAX_FAILURES or self._launched_in_vain >= MAX_LAUNCHES:
+        status = instance.agent.wait()
+        how = "killed" if instance.killed else f"its agent ended with status {status}"
+        self._log(f"{instance.instance_id} is gone: {how}")
+        if not instance.killed:
+            self._boot_failures += is_failure(status, served=instance.instance_id in self._ready_ids)
+        if self._boot_failures >= MAX_BOOT_FAILURES or self._launches_without_ready >= MAX_LAUNCHES:
             raise LocalRunError(
-                f"nodes end before they serve; the last one's log, {machine.log}, ends:\n{tail(machine.log)}"
+                f"nodes end before they serve; the last one's log, {instance.log}, ends:\n{tail(instance.log)}"
             )
-        self.machines.remove(machine)
-        await asyncio.to_thread(machine.close)
-        await self._emit(STATE_CHANGE_EVENT, machine, {"state": "shutting-down"})
-        await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[machine.instance_id])
-        await self._emit(STATE_CHANGE_EVENT, machine, {"state": "terminated"})
+        self.instances.remove(instance)
+        await asyncio.to_thread(instance.close)
+        await self._emit(STATE_CHANGE_EVENT, instance, {"state": "shutting-down"})
+        await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[instance.instance_id])
+        await self._emit(STATE_CHANGE_EVENT, instance, {"state": "terminated"})
 
-    async def _emit(self, kind: str, machine: EmulatedInstance, detail: dict[str, str]) -> None:
+    async def _emit(self, detail_type: str, instance: EmulatedInstance, detail: dict[str, str]) -> None:
         entry = {
             "Source": DRILL_EVENT_SOURCE,
-            "DetailType": kind,
-            "Detail": json.dumps({"instance-id": machine.instance_id, **detail}),
-            "Resources": [f"arn:aws:ec2:{machine.metadata.zone}:instance/{machine.instance_id}"],
+            "DetailType": detail_type,
+            "Detail": json.dumps({"instance-id": instance.instance_id, **detail}),
+            "Resources": [f"arn:aws:ec2:{instance.metadata.zone}:instance/{instance.instance_id}"],
         }
         await asyncio.to_thread(self._events.put_events, Entries=[entry])
 

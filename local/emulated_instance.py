@@ -37,21 +37,21 @@ class InstanceTemplate:
     cluster: str
     model: str
     model_dir: str
-    engine: EngineCommand
+    engine_command: EngineCommand
     environ: dict[str, str]
     folder: Path
     logs: Path
     agent: Sequence[str] = AGENT
 
 
-_TRIES = 5
-_LOOK_WITHIN_S = 2.0
+_NETWORK_ATTEMPTS = 5
+_READY_TIMEOUT_S = 2.0
 
 
 def free_network() -> str:
     """The first three numbers of the loopback addresses of one run. Raises UserActionRequired where a port is taken on
     all."""
-    for _ in range(_TRIES):
+    for _ in range(_NETWORK_ATTEMPTS):
         network = f"127.{secrets.randbelow(100) + 100}.{secrets.randbelow(200) + 10}"
         taken = [port for port in PORTS if not _is_free(f"{network}.1", port)]
         if not taken:
@@ -75,38 +75,38 @@ def _is_free(host: str, port: int) -> bool:
 class EmulatedInstance:
     """Boots on construction; `agent` is its process. version: of the launch template that it was launched from."""
 
-    def __init__(self, kind: InstanceTemplate, metadata: InstanceMetadata, version: str = "") -> None:
+    def __init__(self, template: InstanceTemplate, metadata: InstanceMetadata, version: str = "") -> None:
         self.metadata = metadata
         self.instance_id = metadata.instance_id
         self.host = metadata.address
-        self.folder = kind.folder / metadata.instance_id
-        self.log = kind.logs / f"{metadata.instance_id}.log"
+        self.folder = template.folder / metadata.instance_id
+        self.log = template.logs / f"{metadata.instance_id}.log"
         self.killed = False
         self.version = version
         # Beside the machine, not on it: killing the machine leaves the metadata service, as in EC2.
-        self._imds_folder = kind.folder / f"{metadata.instance_id}.imds"
+        self._imds_folder = template.folder / f"{metadata.instance_id}.imds"
         self._imds_file = self._imds_folder / "metadata.json"
-        self._tell_imds(metadata)
+        self._write_metadata(metadata)
         environ = {**os.environ, "PYTHONPATH": _ROOT}
         command = [sys.executable, "-m", "local.imds", str(self._imds_file)]
         self._imds = start(command, self._imds_folder, environ, self.log)
-        self.agent: subprocess.Popen[bytes] = start(kind.agent, self.folder, self._environ(kind), self.log)
+        self.agent: subprocess.Popen[bytes] = start(template.agent, self.folder, self._environ(template), self.log)
 
-    def _environ(self, kind: InstanceTemplate) -> dict[str, str]:
+    def _environ(self, template: InstanceTemplate) -> dict[str, str]:
         return {
-            **kind.environ,
+            **template.environ,
             "PYTHONPATH": _ROOT,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds.url(self.host),
-            "SYNKTI_CLUSTER": kind.cluster,
-            "SYNKTI_MODEL_NAME": kind.model,
-            "SYNKTI_MODEL_DIR": kind.model_dir,
+            "SYNKTI_CLUSTER": template.cluster,
+            "SYNKTI_MODEL_NAME": template.model,
+            "SYNKTI_MODEL_DIR": template.model_dir,
             "SYNKTI_FRONT_HOST": self.host,
             "SYNKTI_PEER_HOST": self.host,
             "SYNKTI_ENGINE_HOST": self.host,
-            "SYNKTI_ENGINE_COMMAND": json.dumps(kind.engine(self.host, ENGINE_PORT)),
+            "SYNKTI_ENGINE_COMMAND": json.dumps(template.engine_command(self.host, ENGINE_PORT)),
             "SYNKTI_ADVERTISE_ADDRESS": f"{self.host}:{PEER_DOOR_PORT}",
             "SYNKTI_STATE_DIR": str(self.folder),
-            "SYNKTI_CHECKPOINTS_BUCKET": checkpoints_bucket_name(kind.cluster, ACCOUNT, REGION),
+            "SYNKTI_CHECKPOINTS_BUCKET": checkpoints_bucket_name(template.cluster, ACCOUNT, REGION),
         }
 
     @property
@@ -117,32 +117,32 @@ class EmulatedInstance:
     def running(self) -> bool:
         return self.agent.poll() is None
 
-    def serves(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether its node takes requests; what a launch hook would wait for."""
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=_LOOK_WITHIN_S) as answer:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=_READY_TIMEOUT_S) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
 
     def give_notice(self, lead_s: float) -> None:
         """What IMDS says from now on: EC2 takes the instance in `lead_s` seconds."""
-        self._tell_imds(replace(self.metadata, deadline=time.time() + lead_s))
+        self._write_metadata(replace(self.metadata, deadline=time.time() + lead_s))
 
     def recommend_rebalance(self) -> None:
-        self._tell_imds(replace(self.metadata, rebalance_at=time.time()))
+        self._write_metadata(replace(self.metadata, rebalance_at=time.time()))
 
     def scale_in(self) -> None:
         """The group wants one less: a drain, in the agent's own time."""
-        self._tell_imds(replace(self.metadata, lifecycle="Terminated"))
+        self._write_metadata(replace(self.metadata, lifecycle="Terminated"))
         self.agent.terminate()
 
     @property
-    def leaving(self) -> bool:
+    def termination_requested(self) -> bool:
         """Whether the group has told it to go."""
         return self.metadata.lifecycle == "Terminated"
 
-    def _tell_imds(self, metadata: InstanceMetadata) -> None:
+    def _write_metadata(self, metadata: InstanceMetadata) -> None:
         """Whole or not at all: the service reads the file at every request."""
         self.metadata = metadata
         self._imds_folder.mkdir(parents=True, exist_ok=True)
@@ -150,9 +150,9 @@ class EmulatedInstance:
         new.write_text(metadata.to_json())
         new.replace(self._imds_file)
 
-    def signal_metadata(self, number: signal.Signals) -> None:
+    def signal_imds(self, signum: signal.Signals) -> None:
         """Stop its metadata service (SIGSTOP), or let it continue (SIGCONT)."""
-        self._imds.send_signal(number)
+        self._imds.send_signal(signum)
 
     def kill(self) -> None:
         """The whole machine at once: agent, engine and all that they started."""

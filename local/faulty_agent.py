@@ -21,7 +21,7 @@ FILE = "faults.json"
 _LOOK_EVERY_S = 0.1
 
 
-class Faults:
+class FaultFile:
     """What the file says now; read again ten times a second at the most.
 
     clock: monotonic seconds.
@@ -30,13 +30,13 @@ class Faults:
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path = path
         self._clock = clock
-        self._looked_at = float("-inf")
+        self._last_read_at = float("-inf")
         self._values: dict[str, Any] = {}
 
     def get(self, name: str) -> float:
         now = self._clock()
-        if now - self._looked_at >= _LOOK_EVERY_S:
-            self._looked_at = now
+        if now - self._last_read_at >= _LOOK_EVERY_S:
+            self._last_read_at = now
             self._values = self._read()
         return float(self._values.get(name, 0))
 
@@ -64,17 +64,17 @@ class ClosedLink(asyncio.Protocol):
         self._transport.abort()
 
 
-def _skew_clock(faults: Faults) -> None:
+def _skew_clock(faults: FaultFile) -> None:
     """Before the agent is imported: it takes `time.time` as its wall clock."""
     right = time.time
     time.time = lambda: right() + faults.get("clock_s")
 
 
-def _close_links(faults: Faults) -> None:
+def _close_links(faults: FaultFile) -> None:
     from node_agent.ports import AlternateProtocol  # noqa: PLC0415 # after the clock is skewed
     from node_agent.runtime.replication.server import ReplicationServer  # noqa: PLC0415
 
-    whole = ReplicationServer.other
+    whole = ReplicationServer.alternate_protocol
 
     def other(self: ReplicationServer) -> AlternateProtocol:
         real = whole(self)
@@ -84,11 +84,11 @@ def _close_links(faults: Faults) -> None:
 
         return AlternateProtocol(real.preface, take_over)
 
-    ReplicationServer.other = other  # type: ignore[method-assign] # what this module is for
+    ReplicationServer.alternate_protocol = other  # type: ignore[method-assign] # what this module is for
 
 
 def main() -> int:
-    faults = Faults(Path(FILE).resolve(), time.monotonic)
+    faults = FaultFile(Path(FILE).resolve(), time.monotonic)
     _skew_clock(faults)
     _close_links(faults)
     from node_agent.__main__ import main as run_agent  # noqa: PLC0415 # after the clock is skewed

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from node_agent.adapters.http import HttpClient
 from node_agent.core.common.address import Address
 from node_agent.core.membership import Membership, NodesDiscovered
-from node_agent.core.membership.wire import LIFE_BYTES
+from node_agent.core.membership.wire import BOOT_ID_BYTES
 from node_agent.core.node.status import NodeStatus
 from node_agent.ports import Identity
 from node_agent.runtime.common.metrics import Metrics
@@ -24,26 +24,26 @@ class NoDatagrams:
         """It is lost."""
 
 
-def life_of(instance_id: str) -> bytes:
+def boot_id_of(instance_id: str) -> bytes:
     """The same whenever it is asked for."""
-    return hashlib.blake2b(instance_id.encode(), digest_size=LIFE_BYTES).digest()
+    return hashlib.blake2b(instance_id.encode(), digest_size=BOOT_ID_BYTES).digest()
 
 
-def meet(node: NodeContext, status: NodeStatus) -> None:
+def add_peer(node: NodeContext, status: NodeStatus) -> None:
     """Have a node know another one."""
-    node.members.meet(life_of(status.instance_id), status)
+    node.members.add_member(boot_id_of(status.instance_id), status)
 
 
 def lone_node(own: NodeStatus, peers: Iterable[NodeStatus], clock: Callable[[], float]) -> NodeContext:
     """Inside a running loop. clock: unix seconds."""
     now = asyncio.get_running_loop().time
-    machine = Membership(own, life_of(own.instance_id), b"key", now(), lambda: 0.5)
+    machine = Membership(own, boot_id_of(own.instance_id), b"key", now(), lambda: 0.5)
     metrics = Metrics()
     gossip = Gossip(machine, NoDatagrams(), HttpClient(), now, metrics)
-    host = own.peer.rpartition(":")[0]
+    host = own.peer_address.rpartition(":")[0]
     identity = Identity(own.instance_id, own.pool.zone, "us-east-1", own.pool.instance_type, host)
     node = NodeContext(identity, own.model, clock, gossip, metrics)
     gossip.handle(NodesDiscovered(now(), ()))
     for peer in peers:
-        meet(node, peer)
+        add_peer(node, peer)
     return node

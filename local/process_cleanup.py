@@ -20,7 +20,7 @@ from pathlib import Path
 
 _PROC = Path("/proc")
 _SHM = "/dev/shm/"
-_GONE_WITHIN_S = 15.0
+_EXIT_TIMEOUT_S = 15.0
 
 
 def start(argv: Sequence[str], folder: Path, environ: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
@@ -54,7 +54,7 @@ def processes_in(folder: Path) -> list[int]:
 
 def kill_all_in(folder: Path) -> bool:
     """SIGKILL to every process that lives in `folder`, until none is left; False where one would not go."""
-    give_up_at = time.monotonic() + _GONE_WITHIN_S
+    give_up_at = time.monotonic() + _EXIT_TIMEOUT_S
     while living := [pid for pid in processes_in(folder) if not _is_zombie(pid)]:
         if time.monotonic() > give_up_at:
             return False
@@ -106,7 +106,7 @@ class CleanupProcess:
         """End everything now; False where something would not go."""
         if self._process.stdin is not None:
             self._process.stdin.close()
-        return self._process.wait(timeout=2 * _GONE_WITHIN_S) == 0
+        return self._process.wait(timeout=2 * _EXIT_TIMEOUT_S) == 0
 
 
 def tail(log: Path, lines: int = 20) -> str:
@@ -117,7 +117,7 @@ def tail(log: Path, lines: int = 20) -> str:
         return "(no log)"
 
 
-def _wait_and_bury(folder: Path, scratch: Path) -> int:
+def _wait_and_clean_up(folder: Path, scratch: Path) -> int:
     sys.stdin.buffer.read()
     if not kill_all_in(folder):
         return 1
@@ -127,4 +127,4 @@ def _wait_and_bury(folder: Path, scratch: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_wait_and_bury(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(_wait_and_clean_up(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -19,10 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-PYTHON = (3, 11)
-NODE = 20
-NEEDED_GIB = 2.0
-EXIT_MEND_FIRST = 2
+MIN_PYTHON = (3, 11)
+MIN_NODE = 20
+REQUIRED_GIB = 2.0
+EXIT_USER_ACTION = 2
 COMMAND = """#!/bin/sh
 '''exec' "$(dirname "$(readlink -f "$0")")/python" "$0" "$@"
 ' '''
@@ -39,7 +39,7 @@ run()
 """
 
 
-class CannotSetUp(Exception):
+class SetupError(Exception):
     """One line that says what to do."""
 
 
@@ -48,43 +48,43 @@ def main() -> int:
         check_python()
         check_node()
         check_space()
-        once("Python environment", [ROOT / "requirements" / "dev.txt"], VENV / ".stamp", install_python)
+        run_once("Python environment", [ROOT / "requirements" / "dev.txt"], VENV / ".stamp", install_python)
         install_command(VENV)
-        once("CDK command-line tool", [ROOT / "package-lock.json"], ROOT / "node_modules" / ".stamp", install_node)
-    except CannotSetUp as problem:
+        run_once("CDK command-line tool", [ROOT / "package-lock.json"], ROOT / "node_modules" / ".stamp", install_node)
+    except SetupError as problem:
         print(f"cannot set up: {problem}", file=sys.stderr)
-        return EXIT_MEND_FIRST
+        return EXIT_USER_ACTION
     except KeyboardInterrupt:
         return 130
     return 0
 
 
 def check_python() -> None:
-    if sys.version_info < PYTHON:
+    if sys.version_info < MIN_PYTHON:
         found = ".".join(map(str, sys.version_info[:3]))
-        raise CannotSetUp(f"Python {found} is too old; install Python 3.11 or newer, or run make PYTHON=python3.11")
+        raise SetupError(f"Python {found} is too old; install Python 3.11 or newer, or run make PYTHON=python3.11")
     try:
         import ensurepip  # noqa: F401, PLC0415 # Debian splits it from python3; say so before venv fails obscurely
     except ImportError:
-        raise CannotSetUp("this Python has no ensurepip; install the package python3-venv") from None
+        raise SetupError("this Python has no ensurepip; install the package python3-venv") from None
 
 
 def check_node() -> None:
     node = shutil.which("node")
     if node is None or shutil.which("npm") is None:
-        raise CannotSetUp("Node.js with npm is missing; install Node 20 or newer (the CDK CLI runs on it)")
+        raise SetupError("Node.js with npm is missing; install Node 20 or newer (the CDK CLI runs on it)")
     found = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    if int(found.lstrip("v").split(".")[0]) < NODE:
-        raise CannotSetUp(f"Node {found} is too old; install Node 20 or newer")
+    if int(found.lstrip("v").split(".")[0]) < MIN_NODE:
+        raise SetupError(f"Node {found} is too old; install Node 20 or newer")
 
 
 def check_space() -> None:
     free = shutil.disk_usage(ROOT).free / 2**30
-    if free < NEEDED_GIB:
-        raise CannotSetUp(f"no disk space: {free:.1f} GiB free at {ROOT}, {NEEDED_GIB:.0f} are needed")
+    if free < REQUIRED_GIB:
+        raise SetupError(f"no disk space: {free:.1f} GiB free at {ROOT}, {REQUIRED_GIB:.0f} are needed")
 
 
-def once(what: str, sources: list[Path], stamp: Path, make) -> None:  # type: ignore[no-untyped-def] # old Pythons get this far
+def run_once(what: str, sources: list[Path], stamp: Path, make) -> None:  # type: ignore[no-untyped-def] # old Pythons get this far
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources) + sys.version.encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         return
@@ -100,9 +100,9 @@ def install_python() -> None:
     venv.EnvBuilder(with_pip=True, clear=True).create(VENV)
     python = str(VENV / "bin" / "python")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-    step([*pip, "--requirement", str(ROOT / "requirements" / "bootstrap.txt")], "uv could not be downloaded")
+    run_step([*pip, "--requirement", str(ROOT / "requirements" / "bootstrap.txt")], "uv could not be downloaded")
     uv = [str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", python, "--require-hashes"]
-    step([*uv, "--requirement", str(ROOT / "requirements" / "dev.txt")], "a package could not be downloaded")
+    run_step([*uv, "--requirement", str(ROOT / "requirements" / "dev.txt")], "a package could not be downloaded")
     (packages,) = VENV.glob("lib/python3*/site-packages")
     (packages / "synkti-checkout.pth").write_text(f"{ROOT / 'client'}\n")  # the client is a package of its own
 
@@ -116,15 +116,15 @@ def install_command(environment: Path) -> None:
 
 
 def install_node() -> None:
-    step(["npm", "ci", "--silent", "--no-audit", "--no-fund"], "npm ci failed")
+    run_step(["npm", "ci", "--silent", "--no-audit", "--no-fund"], "npm ci failed")
 
 
-def step(command: list[str], problem: str) -> None:
+def run_step(command: list[str], problem: str) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ})
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
         reasons = [line for line in said if "warning" not in line.lower()] or said
-        raise CannotSetUp(f"{problem}; check the network and run again ({reasons[-1].strip()})")
+        raise SetupError(f"{problem}; check the network and run again ({reasons[-1].strip()})")
 
 
 if __name__ == "__main__":

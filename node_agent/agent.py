@@ -51,7 +51,7 @@ from node_agent.core.common.backoff import Backoff
 from node_agent.core.common.request_auth import RequestVerifier
 from node_agent.core.http.body_budget import BodyBudget
 from node_agent.core.membership import Leaving, Membership
-from node_agent.core.membership.wire import LIFE_BYTES
+from node_agent.core.membership.wire import BOOT_ID_BYTES
 from node_agent.core.node.discovery_schedule import DiscoverySchedule
 from node_agent.core.node.lifecycle import (
     CloseClients,
@@ -62,7 +62,7 @@ from node_agent.core.node.lifecycle import (
     Retire,
     TermRequested,
     Tick,
-    service_word,
+    service_status,
 )
 from node_agent.core.node.peer_clocks import PeerClocks
 from node_agent.core.node.status import NodeStatus, Pool
@@ -174,8 +174,8 @@ def _first_status(settings: Settings, identity: Identity) -> NodeStatus:
     peer = settings.advertise_address or str(Address(identity.private_address, settings.peer.port))
     return NodeStatus(
         instance_id=identity.instance_id,
-        peer=peer,
-        front=str(Address(peer.rpartition(":")[0], settings.front.port)),
+        peer_address=peer,
+        client_address=str(Address(peer.rpartition(":")[0], settings.front.port)),
         state=NodeState.STARTING,
         pool=Pool(identity.zone, identity.instance_type),
         model=settings.model_name,
@@ -275,7 +275,7 @@ class Agent:
         self.unexpected = Unexpected(metrics, time.monotonic)
         status = _first_status(settings, identity)
         machine = Membership(
-            status, secrets.token_bytes(LIFE_BYTES), outside.key, time.monotonic(), self._random.random
+            status, secrets.token_bytes(BOOT_ID_BYTES), outside.key, time.monotonic(), self._random.random
         )
         self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
         self._clock = clock = clock or SteadyClock()
@@ -300,7 +300,7 @@ class Agent:
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
         takeovers = Takeovers(self._node, signed, outside.key, keeper, self.streams.release, self._checkpointer)
         self._publisher = self._make_publisher(outside, status.incarnation, clock)
-        self._draining = DrainController(self._node, self._served, self._publisher.keep_drain, self.kv.handed_off)
+        self._draining = DrainController(self._node, self._served, self._publisher.put_drain, self.kv.handed_off)
         self._entrance = AdmissionQueue(self._node, self._random.random)
         self._models = ModelList(self._node, self._engines, client, settings.engine)
         self._front = ClientApi(
@@ -317,7 +317,7 @@ class Agent:
         self._gossip.changed = lambda change: (
             self._engines.abort_peer(change.status.instance_id) if is_lost(change) else None
         )
-        doorkeeper = RequestVerifier(outside.key, door=secrets.token_hex(8))
+        doorkeeper = RequestVerifier(outside.key, audience=secrets.token_hex(8))
         self.journals = ReplicationServer(keeper, doorkeeper, clock)
         peer_door = PeerApi(
             self._node, self._served, takeovers, doorkeeper, self.kv.fetcher.fetch, self.kv.server.answer
@@ -368,12 +368,16 @@ class Agent:
             unread_s=settings.unread_s,
         )
         bodies, metrics = BodyBudget(limits.bodies_bytes), self._node.metrics
-        metrics.body_bytes.set_function(lambda: bodies.held)
+        metrics.body_bytes.set_function(lambda: bodies.held_bytes)
         front = HttpServer(self._front, limits, bodies=bodies, on_refused=metrics.counted_at("client"))
         # Peers' bodies are not read as documents before they are authenticated, and then only the fleet's own.
         of_peers = replace(limits, document=None)
         peers = HttpServer(
-            peer_door, of_peers, self.journals.other(), bodies=bodies, on_refused=metrics.counted_at("peer")
+            peer_door,
+            of_peers,
+            self.journals.alternate_protocol(),
+            bodies=bodies,
+            on_refused=metrics.counted_at("peer"),
         )
         return [front, peers]
 
@@ -473,7 +477,7 @@ class Agent:
             await asyncio.sleep(_TICK_S)
             self._node.metrics.loop_lag.observe(max(0.0, clock() - due))
             clients = len(self.streams) + len(self._front.buffered_requests)
-            self.say(service_word(self._node.state, len(self._served) + clients))
+            self.say(service_status(self._node.state, len(self._served) + clients))
             self._reactor.post(Tick(self._clock(), len(self._served) + clients + self.kv.pending_transfers()))
 
     def _busy(self) -> int:
@@ -484,7 +488,7 @@ class Agent:
             case Publish():
                 self._publish(effect)
             case MoveStreams():
-                self._draining.move(effect.deadline)
+                self._draining.run_plan(effect.deadline)
             case CloseClients():
                 self._draining.close(len(self.streams) + len(self._front.buffered_requests))
                 for stream in self.streams:
@@ -513,19 +517,19 @@ class Agent:
 
     async def _retire(self, retire: Retire, loops: list[asyncio.Task[None]]) -> None:
         """In the order that clients need: peers hear of it, so that nobody comes any more, before the rest ends."""
-        _log.info("retiring: %s", retire.why)
+        _log.info("retiring: %s", retire.reason)
         self._node.become(NodeState.GONE)
         self._gossip.handle(Leaving(time.monotonic()))
         loops[0].cancel()  # the supervisor would start the engine again
-        step = TimelineStep(retire.why.partition(",")[0], "agent", self._clock())
+        step = TimelineStep(retire.reason.partition(",")[0], "agent", self._clock())
         self._publisher.publish(None, NodeState.GONE, step)
-        self._draining.tell("retired")
+        self._draining.record_step("retired")
         closing = [asyncio.ensure_future(server.close(_DOOR_DRAIN_S)) for server in self.doors]
-        await asyncio.gather(self.keepers.send_away(_COPY_S), self._checkpointer.leave(_CHECKPOINT_S))
+        await asyncio.gather(self.keepers.evacuate(_COPY_S), self._checkpointer.write_all(_CHECKPOINT_S))
         await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
         for loop in loops:
             loop.cancel()
-        self.keepers.shut()
+        self.keepers.close()
         self.kv.close()
         self.journals.close()
 
@@ -535,7 +539,7 @@ class Agent:
         with contextlib.suppress(TransientError, TimeoutError):
             async with asyncio.timeout(_UNTAG_S):
                 await self._outside.instances.untag(self._node.instance_id)
-            self._draining.tell("untagged")
+            self._draining.record_step("untagged")
             await self._publisher.flush(_FLUSH_S)
         if self._outside.group is not None:
             with contextlib.suppress(TransientError, TimeoutError):

@@ -24,13 +24,13 @@ from node_agent.contract.names import (
     table_name,
 )
 from node_agent.core.common.address import Address
-from node_agent.core.continuation.timeouts import MIN_SILENCE_S
+from node_agent.core.continuation.timeouts import MIN_INTER_TOKEN_S
 from node_agent.core.engine.liveness import STUCK_S
 from node_agent.core.kv.vllm_args import kv_arguments
-from node_agent.core.node.discovery_schedule import FIRST_LOOK_WITHIN_S
+from node_agent.core.node.discovery_schedule import FIRST_READ_WITHIN_S
 from node_agent.core.replication.ack_batches import LAG_S
 from node_agent.core.replication.replica_store import MAX_BYTES
-from node_agent.core.replication.replicated_log import MAX_COPIES, WANTED
+from node_agent.core.replication.replicated_log import MAX_REPLICAS, REPLICATION_FACTOR
 
 IMDS_ENDPOINT = "http://169.254.169.254"
 MAX_MODEL_BYTES = 128
@@ -248,11 +248,11 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         metadata_endpoint=read.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", IMDS_ENDPOINT, _endpoint),
         engine_start_s=read.get("SYNKTI_ENGINE_START_S", 900.0, _positive),
         engine_restarts=read.get("SYNKTI_ENGINE_RESTARTS", 5, _size),
-        boot_spread_s=read.get("SYNKTI_BOOT_SPREAD_S", FIRST_LOOK_WITHIN_S, _positive),
+        boot_spread_s=read.get("SYNKTI_BOOT_SPREAD_S", FIRST_READ_WITHIN_S, _positive),
         term_grace_s=read.get("SYNKTI_TERM_GRACE_S", 90.0, _positive),
         linger_s=read.get("SYNKTI_LINGER_S", 0.0, _seconds),
         engine_stuck_s=read.get("SYNKTI_ENGINE_STUCK_S", STUCK_S, _positive),
-        min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_SILENCE_S, _positive),
+        min_silence_s=read.get("SYNKTI_MIN_SILENCE_S", MIN_INTER_TOKEN_S, _positive),
         max_body_bytes=read.get("SYNKTI_MAX_BODY_BYTES", 16 * 1024 * 1024, _count),
         max_bodies_bytes=read.get("SYNKTI_MAX_BODIES_BYTES", 256 * 1024 * 1024, _count),
         max_connections=read.get("SYNKTI_MAX_CONNECTIONS", 8_192, _count),
@@ -261,7 +261,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         allowed_origins=read.get("SYNKTI_ALLOWED_ORIGINS", no_more, _origins),
         max_streams=read.get("SYNKTI_MAX_STREAMS", 2_000, _count),
         durability=read.get("SYNKTI_DURABILITY", "peer", _durability),
-        keepers=read.get("SYNKTI_KEEPERS", WANTED, _copies),
+        keepers=read.get("SYNKTI_KEEPERS", REPLICATION_FACTOR, _copies),
         keeper_lag_s=read.get("SYNKTI_KEEPER_LAG_S", LAG_S, _positive),
         max_kept_bytes=read.get("SYNKTI_MAX_KEPT_BYTES", MAX_BYTES, _size),
         kv_max_bytes=read.get("SYNKTI_KV_MAX_BYTES", 0, _size),
@@ -363,8 +363,8 @@ def _durability(text: str) -> str:
 
 def _copies(text: str) -> int:
     value = _size(text)
-    if not 1 <= value < MAX_COPIES:
-        raise ValueError(f"from 1 to {MAX_COPIES - 1}")
+    if not 1 <= value < MAX_REPLICAS:
+        raise ValueError(f"from 1 to {MAX_REPLICAS - 1}")
     return value
 
 

@@ -25,16 +25,16 @@ PLAYED = 3
 
 def keep_loads_changing(fleet: Fleet, seed: int) -> None:
     """Every engine has other work twice a second."""
-    chance = random.Random(f"loads {seed}")  # noqa: S311 # a simulation
+    rng = random.Random(f"loads {seed}")  # noqa: S311 # a simulation
     busy = dict.fromkeys(fleet.hosts, 8.0)
 
     def change() -> None:
         for name, host in fleet.hosts.items():
-            busy[name] = min(60.0, max(0.0, busy.get(name, 8.0) + chance.gauss(0.0, 1.5)))
+            busy[name] = min(60.0, max(0.0, busy.get(name, 8.0) + rng.gauss(0.0, 1.5)))
             running = int(busy[name])
             host.measured(Load(running, max(0, running - 32), running / 64, 0.03, 4_000.0))
 
-    fleet.agenda.every(0.5, change)
+    fleet.scheduler.every(0.5, change)
 
 
 def cost(nodes: int, seed: int, seconds: float, *, loads: bool = True) -> dict[str, Any]:
@@ -57,14 +57,14 @@ def cost(nodes: int, seed: int, seconds: float, *, loads: bool = True) -> dict[s
 
 def _rates(fleet: Fleet, tapes: list[EventRecording], seconds: float) -> dict[str, float]:
     """Of a node; and how many virtual seconds of the whole fleet a processor gets through in a minute."""
-    network, nodes, since = fleet.network, len(fleet.hosts), fleet.agenda.now
+    network, nodes, since = fleet.network, len(fleet.hosts), fleet.scheduler.now
     messages, octets, began = network.messages, network.octets, process_time()
     fleet.pass_time(seconds)
     took_s = process_time() - began
     return {
         "messages_s": round((network.messages - messages) / seconds / nodes, 3),
         "bytes_s": round((network.octets - octets) / seconds / nodes, 1),
-        "cpu_us_s": round(sum(tape.cpu_us_s(since, since + seconds) for tape in tapes) / len(tapes), 1),
+        "cpu_us_s": round(sum(recording.cpu_us_s(since, since + seconds) for recording in tapes) / len(tapes), 1),
         "cpu_virtual_s_per_minute": round(60 * seconds / took_s, 1),
     }
 
@@ -76,9 +76,9 @@ class EventRecording:
     def __init__(self, host: Host, hosts: list[Host]) -> None:
         self._host = host
         self._others = [other for other in hosts if other is not host]
-        self._began = host.agenda.now
+        self._began = host.scheduler.now
         self._events: list[Event] = []
-        host.tape = self._events
+        host.recording = self._events
 
     def cpu_us_s(self, since: float, until: float) -> float:
         """Of the host in a second between these instants, in microseconds; to be asked once `until` is over.
@@ -90,12 +90,12 @@ class EventRecording:
     def _play(self, since: float, until: float) -> float:
         """The seconds that another machine like the host's own took for these events, after all of those before."""
         host, others = self._host, self._others
-        chance = random.Random(host.seed).random  # noqa: S311 # the same as the host's
+        rng = random.Random(host.seed).random  # noqa: S311 # the same as the host's
         again = Membership(
-            host.membership.status, host.life, KEY, self._began, chance, max_nodes=max(MAX_NODES, 2 * len(others) + 2)
+            host.membership.status, host.boot_id, KEY, self._began, rng, max_nodes=max(MAX_NODES, 2 * len(others) + 2)
         )
         for other in others:
-            again.meet(other.life, other.membership.status)
+            again.add_member(other.boot_id, other.membership.status)
         first = bisect_left(self._events, since, key=lambda event: event.at)
         last = bisect_left(self._events, until, key=lambda event: event.at)
         for event in self._events[:first]:
@@ -106,7 +106,7 @@ class EventRecording:
         took_s = process_time() - began
         for event in self._events[last:]:
             again.handle(event)
-        if again.figures["sent"] != host.membership.figures["sent"]:
+        if again.stats["sent"] != host.membership.stats["sent"]:
             raise InvalidTransition(f"{host.instance_id} did something else when its events were played again")
         return took_s
 
@@ -114,7 +114,7 @@ class EventRecording:
 def _load_error(fleet: Fleet) -> Spread:
     """How far what a node knows of another's requests in flight is from the truth, in requests."""
     hosts = list(fleet.hosts.values())
-    truth = {host.instance_id: host.membership._me.load.in_flight for host in hosts}
+    truth = {host.instance_id: host.membership._local.load.in_flight for host in hosts}
     errors = [
         abs(member.load.in_flight - truth[name])
         for host in hosts[:: max(1, len(hosts) // 50)]

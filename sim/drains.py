@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node_agent.contract.states import NodeState
-from node_agent.core.drain.planner import MARGIN_S, DrainPlanner, HandOff, Peer, ServedStream, going_pools
-from node_agent.core.routing.admission import Refused
-from node_agent.core.routing.router import MAX_WAITING, Request, Route
+from node_agent.core.drain.planner import MARGIN_S, DrainPlanner, HandOff, Peer, ServedStream, reclaimed_pools
+from node_agent.core.routing.admission import Rejection
+from node_agent.core.routing.router import MAX_WAITING, Route, RouteRequest
 from sim.engine import TIME_PER_TOKEN_S, Engine, Work
 from sim.entry import Entry
 from sim.figures import spread
@@ -76,28 +76,28 @@ class MassInterruption:
         self.fleet = Fleet(seed)
         self.outcome = Outcome()
         self._random = random.Random(f"mass interruption {seed}")  # noqa: S311 # a simulation
-        agenda = self.fleet.agenda
+        scheduler = self.fleet.scheduler
         hosts = self.fleet.gather(nodes, share=nodes > MOST_TABLES)
-        self.nodes = {host.instance_id: Node(host, Engine(agenda), DrainPlanner(host.instance_id)) for host in hosts}
+        self.nodes = {host.instance_id: Node(host, Engine(scheduler), DrainPlanner(host.instance_id)) for host in hosts}
         self.doors = [
-            Door(self.nodes[host.instance_id], Entry(agenda, host, f"entry {seed} {host.instance_id}"))
+            Door(self.nodes[host.instance_id], Entry(scheduler, host, f"entry {seed} {host.instance_id}"))
             for host in hosts[:MOST_ENTRIES]
         ]
         self._share = share
         self._rate = rate * nodes / len(self.doors)
         self._routed: dict[int, tuple[Door, str]] = {}
-        agenda.every(LOOKS_AT_ENGINE_S, self._measure)
+        scheduler.every(LOOKS_AT_ENGINE_S, self._measure)
         for door in self.doors:
-            agenda.after(self._random.expovariate(self._rate), self._request, door)
+            scheduler.after(self._random.expovariate(self._rate), self._request, door)
 
     def run(self) -> Outcome:
         """From a busy fleet to two minutes after the last of those that go is gone."""
-        agenda = self.fleet.agenda
+        scheduler = self.fleet.scheduler
         self.fleet.pass_time(WARM_UP_S)
         nodes = list(self.nodes.values())
         going = self._random.sample(nodes, round(self._share * len(nodes)))
         for node in going:
-            agenda.after(2.0 * self._random.random(), self._notice, node)
+            scheduler.after(2.0 * self._random.random(), self._notice, node)
         self.fleet.pass_time(NOTICE_S + 60.0)
         return self.outcome
 
@@ -105,17 +105,17 @@ class MassInterruption:
 
     def _request(self, door: Door) -> None:
         """A client asks a node that a load balancer still sends to."""
-        self.fleet.agenda.after(self._random.expovariate(self._rate), self._request, door)
+        self.fleet.scheduler.after(self._random.expovariate(self._rate), self._request, door)
         if not door.node.host.is_running:
             return
         self.outcome.asked += 1
         context, answer = self._random.randint(*CONTEXT), self._random.randint(*ANSWER)
         work = Work(self._random.getrandbits(64), context, answer, self._begun, self._ended)
-        self._ask(work, door, self.fleet.agenda.now)
+        self._ask(work, door, self.fleet.scheduler.now)
 
     def _ask(self, work: Work, door: Door, asked_at: float) -> None:
-        def answered(route: Route | Refused) -> None:
-            if isinstance(route, Refused):
+        def answered(route: Route | Rejection) -> None:
+            if isinstance(route, Rejection):
                 self.outcome.refused += 1
                 self.outcome.retry_after.append(route.retry_after_s)
             elif self._is_full(door, route):
@@ -123,13 +123,13 @@ class MassInterruption:
             else:
                 self._send(work, door, route, asked_at, set())
 
-        door.entry.ask(Request("llama", work.prefix), answered)
+        door.entry.ask(RouteRequest("llama", work.prefix), answered)
 
     def _is_full(self, door: Door, route: Route) -> bool:
         """Whether the engine node says no: the entry's word for its load was old. It knows better now."""
         name = route.node.instance_id
         engine = self.nodes[name].engine
-        door.entry.router.heard(name, engine.load)
+        door.entry.router.load_reported(name, engine.load)
         return len(engine.waiting) >= MAX_WAITING
 
     def _send(self, work: Work, door: Door, route: Route, since: float, tried: set[str]) -> None:
@@ -139,31 +139,33 @@ class MassInterruption:
             self._go_on(work, door, since, tried, None)
             return
         self._routed[id(work)] = door, route.node.instance_id
-        door.entry.router.opened(route.node.instance_id)
+        door.entry.router.request_started(route.node.instance_id)
         target.engine.submit(work)
         work.came_at = since
 
     def _is_there_no_more(self, work: Work) -> Door:
         """An engine has one less to do, and its entry knows: whose stream it is."""
         door, name = self._routed.pop(id(work))
-        door.entry.router.closed(name)
+        door.entry.router.request_ended(name)
         return door
 
     def _go_on(self, work: Work, door: Door, since: float, tried: set[str], to: str | None) -> None:
         """A stream that was handed off, or met a node that goes, finds another one."""
         if not door.node.host.is_running:  # its client resumed elsewhere
             door = self._random.choice([other for other in self.doors if other.node.host.is_running])
-        route = door.entry.route(Request("llama", work.prefix, tried=tuple(tried), handed_to=to, goes_on=True))
-        now = self.fleet.agenda.now
+        route = door.entry.route(
+            RouteRequest("llama", work.prefix, tried=tuple(tried), handoff_target=to, is_continuation=True)
+        )
+        now = self.fleet.scheduler.now
         if isinstance(route, Route):
             self._send(work, door, route, since, tried)
         elif now - since < WAIT_FOR_NODE_S:
-            self.fleet.agenda.after(0.1, self._go_on, work, door, since, set(), None)
+            self.fleet.scheduler.after(0.1, self._go_on, work, door, since, set(), None)
         else:
             self.outcome.lost += 1
 
     def _begun(self, work: Work) -> None:
-        waited_s = self.fleet.agenda.now - work.came_at
+        waited_s = self.fleet.scheduler.now - work.came_at
         (self.outcome.pauses if work.generation > 1 else self.outcome.first_tokens).append(waited_s)
 
     def _ended(self, work: Work) -> None:
@@ -179,15 +181,15 @@ class MassInterruption:
                 if node.deadline is None:
                     self.outcome.backlogs.append(node.engine.queue_s)
         for door in self.doors:
-            door.entry.router.own_load.measured(door.node.engine.load)
+            door.entry.router.own_load.set(door.node.engine.load)
 
     def _notice(self, node: Node) -> None:
-        node.deadline = self.fleet.agenda.now + NOTICE_S
+        node.deadline = self.fleet.scheduler.now + NOTICE_S
         node.host.announce(NodeState.DRAINING)
         self._replan(node)
 
     def _replan(self, node: Node) -> None:
-        now, deadline = self.fleet.agenda.now, node.deadline
+        now, deadline = self.fleet.scheduler.now, node.deadline
         if deadline is None or not node.host.is_running:
             return
         engine, machine = node.engine, node.host.membership
@@ -199,23 +201,25 @@ class MassInterruption:
         view = machine.view
         peers = [Peer(status, machine.members[status.instance_id].load) for status in view.serving]
         drainers = 1 + sum(status.state is NodeState.DRAINING for status in view.alive)
-        going = going_pools((s for s in view.alive if s.state is NodeState.AT_RISK), machine.status.pool)
+        going = reclaimed_pools((s for s in view.alive if s.state is NodeState.AT_RISK), machine.status.pool)
         planned = node.drain.plan(streams, peers, going, drainers, now, deadline)
         for hand_off in planned.due:
             self._hand_off(node, works[hand_off.key], hand_off)
-        self.fleet.agenda.after(REPLAN_S, self._replan, node)
+        self.fleet.scheduler.after(REPLAN_S, self._replan, node)
 
     def _hand_off(self, node: Node, work: Work, hand_off: HandOff) -> None:
         self.outcome.handed_off += 1
-        self.outcome.crowded += hand_off.crowded
+        self.outcome.crowded += hand_off.is_overflow
         node.engine.hand_off(work)
-        self._go_on(work, self._is_there_no_more(work), self.fleet.agenda.now, {node.host.instance_id}, hand_off.to)
+        self._go_on(
+            work, self._is_there_no_more(work), self.fleet.scheduler.now, {node.host.instance_id}, hand_off.target
+        )
 
     def _close(self, node: Node, works: list[Work]) -> None:
         """The last moment: what is still here goes, and the node leaves."""
         for work in works:
             self.outcome.at_deadline += 1
-            self._hand_off(node, work, HandOff(0, None, self.fleet.agenda.now))
+            self._hand_off(node, work, HandOff(0, None, self.fleet.scheduler.now))
         node.host.leave()
 
 

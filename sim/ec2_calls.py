@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node_agent.core.node.discovery_schedule import (
-    FIRST_LOOK_CALLS,
-    FIRST_LOOK_WITHIN_S,
+    FIRST_READ_CALLS,
+    FIRST_READ_WITHIN_S,
     REFILL_PER_S,
     DiscoverySchedule,
     calls_needed,
-    every_s,
+    interval_s,
 )
 
 BURST = 100.0
@@ -63,11 +63,11 @@ class Looks:
 
 def looks(nodes: int, seconds: float, booting: int, seed: int) -> Looks:
     """A fleet's calls over some time, of which so many nodes boot at once at the start, each of which tags itself."""
-    chance = random.Random(f"EC2 calls {seed}").random  # noqa: S311 # a simulation
+    rng = random.Random(f"EC2 calls {seed}").random  # noqa: S311 # a simulation
     found = Looks()
     reads = [DiscoverySchedule() for _ in range(nodes)]
     heap = [
-        (node.first_s(chance()) if number < booting else every_s(nodes) * chance(), number)
+        (node.first_delay_s(rng()) if number < booting else interval_s(nodes) * rng(), number)
         for number, node in enumerate(reads)
     ]
     heapq.heapify(heap)
@@ -75,29 +75,29 @@ def looks(nodes: int, seconds: float, booting: int, seed: int) -> Looks:
     while heap[0][0] < seconds:
         at, number = heapq.heappop(heap)
         is_first = number not in have_looked
-        calls = FIRST_LOOK_CALLS if is_first else calls_needed(nodes)
+        calls = FIRST_READ_CALLS if is_first else calls_needed(nodes)
         if found.reads.call(at, calls) and (not is_first or found.taggings.call(at, 1)):
             have_looked.add(number)
             found.calls += [at] * calls
-            wait_s = reads[number].next_s(nodes, chance())
+            wait_s = reads[number].next_delay_s(nodes, rng())
         else:
-            wait_s = reads[number].after_failure_s(nodes, chance())
+            wait_s = reads[number].retry_delay_s(nodes, rng())
         heapq.heappush(heap, (at + wait_s, number))
     return found
 
 
 def measure(nodes: int, seed: int) -> dict[str, Any]:
     """A fleet of so many at rest, and a hundred that boot into it at once."""
-    seconds = ROUNDS * every_s(nodes)
+    seconds = ROUNDS * interval_s(nodes)
     rest = looks(nodes, seconds, 0, seed)
     boot = looks(nodes + BOOTING, BOOT_S, BOOTING, seed)
     return {
-        "every_s": round(every_s(nodes), 1),
+        "interval_s": round(interval_s(nodes), 1),
         "calls_s": round(len(rest.calls) / seconds, 3),
         "share_of_refill": round(len(rest.calls) / seconds / REFILL_PER_S, 4),
         "throttled": rest.reads.refused,
         f"{BOOTING}_boot": {
-            "calls_in_first_s": sum(at <= FIRST_LOOK_WITHIN_S for at in boot.calls),
+            "calls_in_first_s": sum(at <= FIRST_READ_WITHIN_S for at in boot.calls),
             "bucket_left": round(boot.reads.lowest, 1),
             "tag_bucket_left": round(boot.taggings.lowest, 1),
             "throttled": boot.reads.refused + boot.taggings.refused,

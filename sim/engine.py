@@ -45,7 +45,7 @@ class Work:
 class Engine:
     """waiting: those without a slot; running: those with one."""
 
-    agenda: Scheduler
+    scheduler: Scheduler
     slots: int = SLOTS
     prefill_tokens_s: float = PREFILL_TOKENS_S
     running: dict[int, Work] = field(default_factory=dict)
@@ -64,10 +64,10 @@ class Engine:
     @property
     def queue_s(self) -> float:
         """How long a prompt waits until the engine begins to read it."""
-        return max(0.0, self.read_until - self.agenda.now)
+        return max(0.0, self.read_until - self.scheduler.now)
 
     def submit(self, work: Work) -> None:
-        work.came_at = self.agenda.now
+        work.came_at = self.scheduler.now
         if len(self.running) < self.slots:
             self._start(work)
         else:
@@ -80,17 +80,19 @@ class Engine:
         work.cached = min(work.context, max(shared, self._look_up(work.prefix)))
         self.tokens_read += work.context
         self.tokens_cached += work.cached
-        self.read_until = max(self.agenda.now, self.read_until) + (work.context - work.cached) / self.prefill_tokens_s
+        self.read_until = (
+            max(self.scheduler.now, self.read_until) + (work.context - work.cached) / self.prefill_tokens_s
+        )
         self._remember(work.shared, work.shared_tokens)
         self._remember(work.prefix, work.context)
-        self.agenda.at(self.read_until, self._begin, work, work.generation)
+        self.scheduler.at(self.read_until, self._begin, work, work.generation)
 
     def _begin(self, work: Work, generation: int) -> None:
         if self.running.get(id(work)) is not work or generation != work.generation:
             return
-        work.began_at = self.agenda.now
+        work.began_at = self.scheduler.now
         work.begun(work)
-        self.agenda.after(work.remaining * TIME_PER_TOKEN_S, self._end, work, generation)
+        self.scheduler.after(work.remaining * TIME_PER_TOKEN_S, self._end, work, generation)
 
     def _end(self, work: Work, generation: int) -> None:
         if self.running.get(id(work)) is not work or generation != work.generation:
@@ -102,7 +104,7 @@ class Engine:
     def made_so_far(self, work: Work) -> int:
         if work.began_at is None:
             return 0
-        return min(work.remaining, int((self.agenda.now - work.began_at) / TIME_PER_TOKEN_S))
+        return min(work.remaining, int((self.scheduler.now - work.began_at) / TIME_PER_TOKEN_S))
 
     def take_away(self, work: Work) -> None:
         """It goes, ended or not; what waits gets its slot."""

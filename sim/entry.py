@@ -7,8 +7,8 @@ from collections.abc import Callable
 from enum import Enum
 
 from node_agent.core.node.status import NodeStatus
-from node_agent.core.routing.admission import Admission, Refused, Ticket
-from node_agent.core.routing.router import NoRoute, Request, Route, Router
+from node_agent.core.routing.admission import Admission, Rejection, Ticket
+from node_agent.core.routing.router import NoRoute, Route, Router, RouteRequest
 from sim.host import Host
 from sim.scheduler import Scheduler
 
@@ -27,31 +27,31 @@ class Policy(Enum):
 class Entry:
     """One host's front door. routes: how many requests were routed, reasons: why so."""
 
-    def __init__(self, agenda: Scheduler, host: Host, seed: str, policy: Policy = Policy.PREFIX) -> None:
+    def __init__(self, scheduler: Scheduler, host: Host, seed: str, policy: Policy = Policy.PREFIX) -> None:
         self.host = host
         self.router = Router(host.instance_id)
         self.admission = Admission()
         self.policy = policy
         self.reasons: dict[str, int] = {}
         self.refused: dict[str, int] = {}
-        self._agenda = agenda
+        self._scheduler = scheduler
         self._random = random.Random(seed)  # noqa: S311 # a simulation
         self._view_version = -1
         self._own_status: NodeStatus | None = None
-        self._waiting: dict[int, tuple[Ticket, Request, Callable[[Route | Refused], None]]] = {}
+        self._waiting: dict[int, tuple[Ticket, RouteRequest, Callable[[Route | Rejection], None]]] = {}
         self._turn = 0
         self._is_looking = False
 
-    def route(self, request: Request) -> Route | NoRoute:
+    def route(self, request: RouteRequest) -> Route | NoRoute:
         """Where it goes now, if anywhere."""
         machine = self.host.membership
         view, own = machine.view, machine.status
         if view.version != self._view_version or own is not self._own_status:
             self._view_version, self._own_status = view.version, own
-            self.router.renew(view.serving, machine.members, own)
+            self.router.update(view.serving, machine.members, own)
         if self.policy is not Policy.PREFIX:
             return self._usual(view.serving)
-        route = self.router.choose(request, self._agenda.now)
+        route = self.router.route(request, self._scheduler.now)
         reason = route.reason if isinstance(route, Route) else route.value
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
         return route
@@ -76,16 +76,16 @@ class Entry:
             chosen = min(nodes, key=lambda node: (in_flight(node), self._random.random()))
         return Route(chosen, self.policy.value)
 
-    def ask(self, request: Request, answer: Callable[[Route | Refused], None]) -> None:
+    def ask(self, request: RouteRequest, answer: Callable[[Route | Rejection], None]) -> None:
         """Route a request now, or when a node can take it; `answer` hears where, or that it was refused."""
-        now = self._agenda.now
-        route = self.route(request) if self.admission.may_pass() or request.goes_on else NoRoute.FULL
+        now = self._scheduler.now
+        route = self.route(request) if self.admission.may_bypass_queue() or request.is_continuation else NoRoute.FULL
         if isinstance(route, Route):
             self.admission.admitted(now)
             answer(route)
             return
-        waits = self.admission.arrive(now, self._random.random())
-        if isinstance(waits, Refused):
+        waits = self.admission.enqueue(now, self._random.random())
+        if isinstance(waits, Rejection):
             self._refuse(waits, answer)
             return
         self._waiting[waits.number] = (waits, request, answer)
@@ -94,14 +94,14 @@ class Entry:
     def _look_later(self) -> None:
         if not self._is_looking:
             self._is_looking = True
-            self._agenda.after(_LOOK_EVERY_S, self._look)
+            self._scheduler.after(_LOOK_EVERY_S, self._look)
 
     def _look(self) -> None:
         self._is_looking = False
-        now = self._agenda.now
-        for ticket in self.admission.overdue(now):
+        now = self._scheduler.now
+        for ticket in self.admission.pop_expired(now):
             _, _, answer = self._waiting.pop(ticket.number)
-            self._refuse(self.admission.waited_too_long(now, self._random.random()), answer)
+            self._refuse(self.admission.timeout_rejection(now, self._random.random()), answer)
         while (first := self.admission.next) is not None:
             _, request, answer = self._waiting[first.number]
             route = self.route(request)
@@ -113,6 +113,6 @@ class Entry:
         if len(self.admission):
             self._look_later()
 
-    def _refuse(self, refused: Refused, answer: Callable[[Route | Refused], None]) -> None:
-        self.refused[refused.why] = self.refused.get(refused.why, 0) + 1
+    def _refuse(self, refused: Rejection, answer: Callable[[Route | Rejection], None]) -> None:
+        self.refused[refused.reason] = self.refused.get(refused.reason, 0) + 1
         answer(refused)

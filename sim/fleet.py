@@ -8,20 +8,20 @@ from dataclasses import replace
 
 from node_agent.contract.states import NodeState
 from node_agent.core.membership import GossipConfig, MemberChanged
-from node_agent.core.membership.member_table import Chance, MemberTable
-from node_agent.core.membership.wire import LIFE_BYTES
+from node_agent.core.membership.member_table import MemberTable, Rng
+from node_agent.core.membership.wire import BOOT_ID_BYTES
 from node_agent.core.node.status import NodeStatus, Pool, TaggedNode
 from sim.host import Host, Watch
 from sim.network import Network, NetworkConditions
 from sim.scheduler import Scheduler
-from sim.shared_roster import SharedRoster, Start
+from sim.shared_roster import SharedMemberTable, Start
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 TYPES = ("g5.xlarge", "g6.xlarge")
 KEY = b"the simulated fleet's key"
 TAGS_EVERY_S = 30.0
 _BEGAN = 1_700_000_000_000
-MakeRoster = Callable[[Chance], MemberTable]
+MakeRoster = Callable[[Rng], MemberTable]
 
 
 def status_of(number: int, incarnation: int) -> NodeStatus:
@@ -38,12 +38,12 @@ class Fleet:
     def __init__(
         self,
         seed: int,
-        weather: NetworkConditions | None = None,
+        conditions: NetworkConditions | None = None,
         watch: Watch | None = None,
-        tempo: GossipConfig | None = None,
+        config: GossipConfig | None = None,
     ) -> None:
-        self.agenda = Scheduler()
-        self.network: Network[Host] = Network(self.agenda, seed, weather)
+        self.scheduler = Scheduler()
+        self.network: Network[Host] = Network(self.scheduler, seed, conditions)
         self.hosts: dict[str, Host] = {}
         self.changes: list[tuple[float, str, MemberChanged]] = []
         self.api_is_up = True
@@ -51,12 +51,12 @@ class Fleet:
         self._seed = seed
         self._random = random.Random(f"fleet {seed}")  # noqa: S311 # a simulation, the same for every seed
         self._watch = watch or self._record
-        self._tempo = tempo
+        self._config = config
         self._numbers = 0
         self._max_nodes = 2_000
 
     def _record(self, host: Host, change: MemberChanged) -> None:
-        self.changes.append((self.agenda.now, host.instance_id, change))
+        self.changes.append((self.scheduler.now, host.instance_id, change))
 
     def make(self, state: NodeState = NodeState.READY) -> Host:
         """A new instance, which nobody knows yet."""
@@ -64,11 +64,11 @@ class Fleet:
         status = replace(status_of(self._numbers, _BEGAN + self._numbers), state=state)
         return self._start(status)
 
-    def _start(self, status: NodeStatus, life: bytes | None = None, roster: MakeRoster | None = None) -> Host:
+    def _start(self, status: NodeStatus, boot_id: bytes | None = None, table: MakeRoster | None = None) -> Host:
         seed = f"host {self._seed} {status.instance_id} {status.incarnation}"
         host = Host(
-            self.agenda, self.network, status, life or self._random.randbytes(LIFE_BYTES), KEY, seed, self._watch,
-            self._tempo, self._max_nodes, roster,
+            self.scheduler, self.network, status, boot_id or self._random.randbytes(BOOT_ID_BYTES), KEY, seed,
+            self._watch, self._config, self._max_nodes, table,
         )  # fmt: skip
         self.hosts[status.instance_id] = host
         return host
@@ -82,21 +82,21 @@ class Fleet:
         for host in hosts:
             for other in hosts:
                 if other is not host:
-                    host.membership.meet(other.life, other.membership.status)
+                    host.membership.add_member(other.boot_id, other.membership.status)
         return hosts
 
     def _gather_shared(self, count: int) -> list[Host]:
         statuses = [status_of(number, _BEGAN + number) for number in range(1, count + 1)]
-        lives = [self._random.randbytes(LIFE_BYTES) for _ in statuses]
-        start = Start(lives, statuses)
+        boot_ids = [self._random.randbytes(BOOT_ID_BYTES) for _ in statuses]
+        start = Start(boot_ids, statuses)
 
         def roster_of(number: int) -> MakeRoster:
-            return lambda chance: SharedRoster(number, chance, start, self._max_nodes)
+            return lambda rng: SharedMemberTable(number, rng, start, self._max_nodes)
 
         self._numbers += count
         return [
-            self._start(status, life, roster_of(number))
-            for number, (status, life) in enumerate(zip(statuses, lives, strict=True))
+            self._start(status, boot_id, roster_of(number))
+            for number, (status, boot_id) in enumerate(zip(statuses, boot_ids, strict=True))
         ]
 
     def boot(self, count: int = 1, state: NodeState = NodeState.READY) -> list[Host]:
@@ -109,15 +109,15 @@ class Fleet:
     def restart(self, host: Host, clock_set_back_s: float = 0.0) -> Host:
         """The same instance's agent, in a new life. clock_set_back_s: how wrong its clock became meanwhile."""
         status = host.membership.status
-        began = status.incarnation + round(1000 * (self.agenda.now + 1 - clock_set_back_s))
-        host.vanish()
+        began = status.incarnation + round(1000 * (self.scheduler.now + 1 - clock_set_back_s))
+        host.terminate()
         again = self._start(replace(status, incarnation=began))
         self._look(again)
         return again
 
     def keep_looking(self, host: Host) -> None:
         """Read the tags now and every half minute, as an agent does."""
-        self.agenda.every(TAGS_EVERY_S * (0.8 + 0.4 * self._random.random()), self._look, host)
+        self.scheduler.every(TAGS_EVERY_S * (0.8 + 0.4 * self._random.random()), self._look, host)
 
     def _look(self, host: Host) -> None:
         if self.api_is_up and host.is_running:
@@ -147,4 +147,4 @@ class Fleet:
         return [host for host in self.hosts.values() if host.is_running]
 
     def pass_time(self, seconds: float) -> None:
-        self.agenda.run_until(self.agenda.now + seconds)
+        self.scheduler.run_until(self.scheduler.now + seconds)

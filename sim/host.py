@@ -27,7 +27,7 @@ from node_agent.core.membership import (
     SyncRequested,
     Tick,
 )
-from node_agent.core.membership.member_table import Chance, MemberTable
+from node_agent.core.membership.member_table import MemberTable, Rng
 from node_agent.core.node.status import Load, NodeStatus, TaggedNode
 from sim.network import ConnectResult, Network
 from sim.scheduler import Scheduler
@@ -44,38 +44,38 @@ class Host:
 
     def __init__(
         self,
-        agenda: Scheduler,
+        scheduler: Scheduler,
         network: Network[Host],
         status: NodeStatus,
-        life: bytes,
+        boot_id: bytes,
         key: bytes,
         seed: str,
         watch: Watch,
-        tempo: GossipConfig | None = None,
+        config: GossipConfig | None = None,
         max_nodes: int = 2_000,
-        roster: Callable[[Chance], MemberTable] | None = None,
+        make_table: Callable[[Rng], MemberTable] | None = None,
     ) -> None:
-        self.agenda = agenda
+        self.scheduler = scheduler
         self.network = network
-        self.life = life
+        self.boot_id = boot_id
         self.seed = seed
         self.clock_offset_s = 0.0
         self.is_frozen = False
-        self.tape: list[Event] | None = None
+        self.recording: list[Event] | None = None
         """Every event, where somebody wants to play them again."""
 
         self._watch = watch
         self._held_back: deque[bytes] = deque()
         self._held_bytes = 0
-        self.address = status.peer
+        self.address = status.peer_address
         self.side = 0
         self.is_up = True
         self.listens = True
         network.plug_in(self)
-        chance = random.Random(seed).random  # noqa: S311 # a simulation
-        table = roster(chance) if roster is not None else None
+        rng = random.Random(seed).random  # noqa: S311 # a simulation
+        table = make_table(rng) if make_table is not None else None
         self.membership = Membership(
-            status, life, key, agenda.now, chance, tempo=tempo, max_nodes=max_nodes, roster=table
+            status, boot_id, key, scheduler.now, rng, config=config, max_nodes=max_nodes, table=table
         )
         self._due = float("inf")
         self._wait()
@@ -92,7 +92,7 @@ class Host:
     @property
     def clock(self) -> float:
         """What this host takes for the time."""
-        return self.agenda.now + self.clock_offset_s
+        return self.scheduler.now + self.clock_offset_s
 
     # what happens to it
 
@@ -111,9 +111,9 @@ class Host:
     def leave(self, linger_s: float = 0.5) -> None:
         """End as it should: say so, and go a moment later."""
         self.handle(Leaving(self.clock))
-        self.agenda.after(linger_s, self.vanish)
+        self.scheduler.after(linger_s, self.terminate)
 
-    def vanish(self) -> None:
+    def terminate(self) -> None:
         """The instance is taken away: nothing answers there any more."""
         self.is_up = False
 
@@ -124,7 +124,7 @@ class Host:
     def freeze(self) -> None:
         self.is_frozen = True
 
-    def thaw(self) -> None:
+    def resume(self) -> None:
         """Go on as if nothing had been, with all that the socket kept."""
         self.is_frozen = False
         held, self._held_back, self._held_bytes = self._held_back, deque(), 0
@@ -148,15 +148,15 @@ class Host:
         self._wait()
 
     def _handle(self, event: Event) -> tuple[Effect, ...]:
-        if self.tape is not None:
-            self.tape.append(event)
+        if self.recording is not None:
+            self.recording.append(event)
         return self.membership.handle(event)
 
     def _wait(self) -> None:
-        due = max(self.agenda.now, self.membership.next_deadline() - self.clock_offset_s)
+        due = max(self.scheduler.now, self.membership.next_deadline() - self.clock_offset_s)
         if due < self._due:
             self._due = due
-            self.agenda.at(due, self._tick, due)
+            self.scheduler.at(due, self._tick, due)
 
     def _tick(self, due: float) -> None:
         if due != self._due:
@@ -177,21 +177,21 @@ class Host:
         delay_s = self.network.stream_delay_s(opens=True)
         if reach is ConnectResult.OPEN and host is not None:
             self.network.count(len(asked.body))
-            self.agenda.after(delay_s, host.question, self, asked.instance_id, asked.body)
+            self.scheduler.after(delay_s, host.question, self, asked.instance_id, asked.body)
         elif reach is ConnectResult.REFUSED:
-            self.agenda.after(delay_s, self.failed, asked.instance_id, REFUSED)
+            self.scheduler.after(delay_s, self.failed, asked.instance_id, REFUSED)
         else:
-            self.agenda.after(STREAM_PATIENCE_S, self.failed, asked.instance_id, "silence")
+            self.scheduler.after(STREAM_PATIENCE_S, self.failed, asked.instance_id, "silence")
 
     def question(self, asker: Host, instance_id: str, body: bytes) -> None:
         """A comparison's question arrives; a frozen process's kernel takes the connection, and nobody answers."""
         if not self.is_running:
-            self.agenda.after(STREAM_PATIENCE_S, asker.failed, instance_id, "silence")
+            self.scheduler.after(STREAM_PATIENCE_S, asker.failed, instance_id, "silence")
             return
         for effect in self._handle(SyncRequested(self.clock, body)):
             if type(effect) is SyncReply and effect.body is not None:
                 self.network.count(len(effect.body))
-                self.agenda.after(self.network.stream_delay_s(opens=False), asker.answered, effect.body)
+                self.scheduler.after(self.network.stream_delay_s(opens=False), asker.answered, effect.body)
             elif type(effect) is Send:
                 self.network.send(self, effect.to, effect.data)
             elif type(effect) is MemberChanged:

@@ -63,11 +63,11 @@ _Host = TypeVar("_Host", bound=Endpoint)
 class Network(Generic[_Host]):
     """messages, octets: of datagrams and streams, with the headers around them."""
 
-    def __init__(self, agenda: Scheduler, seed: int, weather: NetworkConditions | None = None) -> None:
-        self.weather = weather or NetworkConditions()
+    def __init__(self, scheduler: Scheduler, seed: int, conditions: NetworkConditions | None = None) -> None:
+        self.conditions = conditions or NetworkConditions()
         self.messages = 0
         self.octets = 0
-        self._agenda = agenda
+        self._scheduler = scheduler
         self._random = random.Random(f"network {seed}")  # noqa: S311 # a simulation, the same for every seed
         self._hosts: dict[str, _Host] = {}
         self.cut_links: set[tuple[str, str]] = set()
@@ -77,17 +77,17 @@ class Network(Generic[_Host]):
         self._hosts[host.address] = host
 
     def delay_s(self) -> float:
-        weather, chance = self.weather, self._random.random()
-        if weather.late and chance < weather.late:
-            return weather.delay_s + weather.late_s * self._random.random()
-        return weather.delay_s * (0.5 + 2.0 * chance * chance)
+        conditions, rng = self.conditions, self._random.random()
+        if conditions.late and rng < conditions.late:
+            return conditions.delay_s + conditions.late_s * self._random.random()
+        return conditions.delay_s * (0.5 + 2.0 * rng * rng)
 
     def stream_delay_s(self, *, opens: bool) -> float:
         """How long a message over a stream takes one way; where packets are lost, TCP sends them again.
 
         opens: whether its connection is made first. At a loss of everything, streams are on another path.
         """
-        delay_s, loss = self.delay_s(), self.weather.loss
+        delay_s, loss = self.delay_s(), self.conditions.loss
         if opens:
             delay_s += 2 * self.delay_s()
             while 0.0 < loss < 1.0 and self._random.random() > (1 - loss) ** 2:  # of a SYN and its answer
@@ -103,12 +103,12 @@ class Network(Generic[_Host]):
         target = self._hosts.get(to)
         if target is None or self._is_cut(source, target):
             return
-        weather = self.weather
-        if weather.loss and self._random.random() < weather.loss:
+        conditions = self.conditions
+        if conditions.loss and self._random.random() < conditions.loss:
             return
-        self._agenda.after(self.delay_s(), self._arrive, target, data)
-        if weather.repeated and self._random.random() < weather.repeated:
-            self._agenda.after(self.delay_s() * 3, self._arrive, target, data)
+        self._scheduler.after(self.delay_s(), self._arrive, target, data)
+        if conditions.repeated and self._random.random() < conditions.repeated:
+            self._scheduler.after(self.delay_s() * 3, self._arrive, target, data)
 
     def _is_cut(self, source: _Host, target: _Host) -> bool:
         if source.side != target.side:

@@ -24,7 +24,7 @@ class Observations:
 
     def __call__(self, host: Host, change: MemberChanged) -> None:
         seen = self.of.setdefault(change.status.instance_id, [])
-        seen.append((host.agenda.now, host.instance_id, change.after, change.why))
+        seen.append((host.scheduler.now, host.instance_id, change.after, change.why))
 
     def delays(self, subject: str, after: Liveness, since: float) -> list[float]:
         """How long after `since` each observer first held the subject for that."""
@@ -48,10 +48,10 @@ class Observations:
         return waves
 
 
-def met(nodes: int, seed: int, weather: NetworkConditions | None = None) -> tuple[Fleet, Observations]:
+def met(nodes: int, seed: int, conditions: NetworkConditions | None = None) -> tuple[Fleet, Observations]:
     """A fleet of so many that have met, and all that they will say."""
     sightings = Observations()
-    fleet = Fleet(seed, weather, sightings)
+    fleet = Fleet(seed, conditions, sightings)
     fleet.gather(nodes, share=nodes > MOST_TABLES)
     fleet.pass_time(SETTLE_S)
     return fleet, sightings

@@ -10,8 +10,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from node_agent.core.routing.admission import Refused
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.admission import Rejection
+from node_agent.core.routing.router import Route, RouteRequest
 from sim.engine import Engine, Work
 from sim.entry import Entry, Policy
 from sim.figures import spread
@@ -48,9 +48,9 @@ class Bench:
     def __init__(self, policy: Policy, chat: bool, seed: int, rate: float) -> None:
         self.fleet = Fleet(seed)
         hosts = self.fleet.gather(NODES)
-        agenda = self.fleet.agenda
-        self.engines = {host.instance_id: Engine(agenda) for host in hosts}
-        self.entries = [Entry(agenda, host, f"{policy} {seed} {n}", policy) for n, host in enumerate(hosts)]
+        scheduler = self.fleet.scheduler
+        self.engines = {host.instance_id: Engine(scheduler) for host in hosts}
+        self.entries = [Entry(scheduler, host, f"{policy} {seed} {n}", policy) for n, host in enumerate(hosts)]
         self.first_tokens: list[float] = []
         self.imbalance: list[float] = []
         self.reasons: dict[str, int] = {}
@@ -58,8 +58,8 @@ class Bench:
         self._rate = rate
         self._random = random.Random(f"clients {seed}")  # noqa: S311 # the same for every policy
         self._applications = [self._random.randint(*SYSTEM_TOKENS) for _ in range(APPLICATIONS)]
-        agenda.every(0.5, self._measure)
-        agenda.after(0.0, self._arrive)
+        scheduler.every(0.5, self._measure)
+        scheduler.after(0.0, self._arrive)
 
     def run(self) -> dict[str, Any]:
         self.fleet.pass_time(WARM_UP_S)
@@ -84,10 +84,10 @@ class Bench:
         for entry in self.entries:
             load = self.engines[entry.host.instance_id].load
             entry.host.measured(load)
-            entry.router.own_load.measured(load)
+            entry.router.own_load.set(load)
 
     def _arrive(self) -> None:
-        self.fleet.agenda.after(self._random.expovariate(self._rate), self._arrive)
+        self.fleet.scheduler.after(self._random.expovariate(self._rate), self._arrive)
         if not self._chat:
             context, answer = self._random.randint(*ALONE_TOKENS), self._random.randint(*ANSWER_TOKENS)
             self._ask(Work(self._random.getrandbits(64), context, answer, self._begun, lambda _: None), None)
@@ -105,7 +105,7 @@ class Bench:
         def ended(_: Work) -> None:
             talk.context += answer
             if talk.turns:
-                self.fleet.agenda.after(self._random.expovariate(1 / THINKS_S), self._turn, talk)
+                self.fleet.scheduler.after(self._random.expovariate(1 / THINKS_S), self._turn, talk)
 
         work = Work(
             talk.key, talk.context, answer, self._begun, ended, shared=talk.application + 1,
@@ -115,27 +115,27 @@ class Bench:
 
     def _ask(self, work: Work, talk: Talk | None) -> None:
         entry = self._random.choice(self.entries)
-        asked_at = self.fleet.agenda.now
+        asked_at = self.fleet.scheduler.now
 
-        def answered(route: Route | Refused) -> None:
+        def answered(route: Route | Rejection) -> None:
             if isinstance(route, Route):
                 name = route.node.instance_id
-                entry.router.opened(name)
+                entry.router.request_started(name)
                 ended = work.ended
 
                 def closed(done: Work) -> None:
-                    entry.router.closed(name)
-                    entry.router.heard(name, self.engines[name].load)
+                    entry.router.request_ended(name)
+                    entry.router.load_reported(name, self.engines[name].load)
                     ended(done)
 
                 work.ended = closed
                 self.engines[name].submit(work)
                 work.came_at = asked_at
 
-        entry.ask(Request("llama", work.prefix if talk is not None or not self._chat else None), answered)
+        entry.ask(RouteRequest("llama", work.prefix if talk is not None or not self._chat else None), answered)
 
     def _begun(self, work: Work) -> None:
-        self.first_tokens.append(self.fleet.agenda.now - work.came_at)
+        self.first_tokens.append(self.fleet.scheduler.now - work.came_at)
 
 
 def compare(seed: int, chat_rate: float = 1.0, alone_rate: float = 10.0) -> dict[str, dict[str, dict[str, Any]]]:

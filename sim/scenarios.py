@@ -8,7 +8,7 @@ from typing import Any
 
 from node_agent.contract.states import NodeState
 from node_agent.core.node.status import Liveness
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.router import Route, RouteRequest
 from sim.entry import Entry
 from sim.figures import spread
 from sim.fleet import Fleet
@@ -53,19 +53,19 @@ def deaths(nodes: int, seed: int, fleets: int, count: int, every_s: float, loss:
 
 def _deaths(nodes: int, seed: int, count: int, every_s: float, loss: float, told: FailureStats) -> None:
     fleet, sightings = met(nodes, seed, NetworkConditions(loss=loss))
-    chance = random.Random(f"deaths {seed}")  # noqa: S311 # a simulation
+    rng = random.Random(f"deaths {seed}")  # noqa: S311 # a simulation
     hosts = list(fleet.hosts.values())
-    victims = chance.sample(hosts, count)
+    victims = rng.sample(hosts, count)
     entries = [
-        Entry(fleet.agenda, host, f"entry {seed} {number}")
+        Entry(fleet.scheduler, host, f"entry {seed} {number}")
         for number, host in enumerate([host for host in hosts if host not in victims][:ENTRIES])
     ]
     routes = RouteCheck(fleet, entries, seed)
     died: dict[str, float] = {}
     for victim in victims:
-        fleet.pass_time(every_s * (0.5 + chance.random()))
-        died[victim.instance_id] = fleet.agenda.now
-        victim.vanish()
+        fleet.pass_time(every_s * (0.5 + rng.random()))
+        died[victim.instance_id] = fleet.scheduler.now
+        victim.terminate()
     fleet.pass_time(20.0)
     for name, at in died.items():
         told.suspected += sightings.delays(name, Liveness.SUSPECT, at)
@@ -73,7 +73,7 @@ def _deaths(nodes: int, seed: int, count: int, every_s: float, loss: float, told
     told.deaths += len(died)
     told.routes += routes.routes
     told.stale += routes.stale
-    told.seconds += fleet.agenda.now - SETTLE_S
+    told.seconds += fleet.scheduler.now - SETTLE_S
     told.falsely_dead += sightings.count(Liveness.DEAD, lambda name: name not in died)
 
 
@@ -86,12 +86,12 @@ class RouteCheck:
         self._fleet = fleet
         self._entries = entries
         self._random = random.Random(f"routes {seed}")  # noqa: S311 # a simulation
-        fleet.agenda.every(0.1, self._route)
+        fleet.scheduler.every(0.1, self._route)
 
     def _route(self) -> None:
         for entry in self._entries:
             for _ in range(round(ROUTES_PER_S / 10)):
-                route = entry.route(Request("llama", self._random.getrandbits(64)))
+                route = entry.route(RouteRequest("llama", self._random.getrandbits(64)))
                 if isinstance(route, Route):
                     target = self._fleet.hosts[route.node.instance_id]
                     self.routes += 1
@@ -116,13 +116,13 @@ def news(nodes: int, seed: int, count: int) -> dict[str, Any]:
     hosts = list(fleet.hosts.values())
     delays: list[float] = []
     for going in random.Random(f"news {seed}").sample(hosts, count):  # noqa: S311 # a simulation
-        began = fleet.agenda.now
+        began = fleet.scheduler.now
         going.announce(NodeState.DRAINING)
         waiting = [host for host in hosts if host is not going]
-        while waiting and fleet.agenda.now - began < 60.0:
+        while waiting and fleet.scheduler.now - began < 60.0:
             fleet.pass_time(0.05)
             late = [h for h in waiting if h.membership.members[going.instance_id].status.state is NodeState.READY]
-            delays += [fleet.agenda.now - began] * (len(waiting) - len(late))
+            delays += [fleet.scheduler.now - began] * (len(waiting) - len(late))
             waiting = late
         delays += [60.0] * len(waiting)
     return {"known_s": spread(delays)}
@@ -133,14 +133,14 @@ def boots(nodes: int, seed: int, count: int) -> dict[str, Any]:
     fleet, _ = met(nodes, seed)
     bytes_before = fleet.network.octets
     newcomers = fleet.boot(count)
-    began = fleet.agenda.now
+    began = fleet.scheduler.now
     everyone = list(fleet.hosts.values())
     knows_all: dict[str, float] = {}
-    while len(knows_all) < len(everyone) and fleet.agenda.now - began < 180.0:
+    while len(knows_all) < len(everyone) and fleet.scheduler.now - began < 180.0:
         fleet.pass_time(0.25)
         for host in everyone:
-            if host.instance_id not in knows_all and host.membership.figures["present"] == len(everyone) - 1:
-                knows_all[host.instance_id] = fleet.agenda.now - began
+            if host.instance_id not in knows_all and host.membership.stats["present"] == len(everyone) - 1:
+                knows_all[host.instance_id] = fleet.scheduler.now - began
     unfinished = len(everyone) - len(knows_all)
     return {
         "booted": len(newcomers),
@@ -154,9 +154,9 @@ def zone_failure(nodes: int, seed: int) -> dict[str, Any]:
     fleet, sightings = met(nodes, seed)
     hosts = list(fleet.hosts.values())
     gone = [host for host in hosts if host.membership.status.pool.zone == "us-east-1a"]
-    began = fleet.agenda.now
+    began = fleet.scheduler.now
     for host in gone:
-        host.vanish()
+        host.terminate()
     fleet.pass_time(40.0)
     names = {host.instance_id for host in gone}
     return {
@@ -175,15 +175,15 @@ def split(nodes: int, seed: int, seconds: float) -> dict[str, Any]:
     fleet.split(hosts[:third], hosts[third:])
     fleet.pass_time(seconds)
     sides = [len(side) - 1 for side in (hosts[:third], hosts[third:])]
-    apart = sum(host.membership.figures["present"] == sides[number >= third] for number, host in enumerate(hosts))
+    apart = sum(host.membership.stats["present"] == sides[number >= third] for number, host in enumerate(hosts))
     fleet.split()
-    healed_at = fleet.agenda.now
+    healed_at = fleet.scheduler.now
     whole: dict[str, float] = {}
-    while len(whole) < len(hosts) and fleet.agenda.now - healed_at < 180.0:
+    while len(whole) < len(hosts) and fleet.scheduler.now - healed_at < 180.0:
         fleet.pass_time(0.5)
         for host in hosts:
-            if host.instance_id not in whole and host.membership.figures["present"] == len(hosts) - 1:
-                whole[host.instance_id] = fleet.agenda.now - healed_at
+            if host.instance_id not in whole and host.membership.stats["present"] == len(hosts) - 1:
+                whole[host.instance_id] = fleet.scheduler.now - healed_at
     return {
         "apart": round(apart / len(hosts), 3),
         "healed_s": spread([*whole.values(), *[180.0] * (len(hosts) - len(whole))]),
@@ -198,16 +198,16 @@ def frozen(nodes: int, seed: int, count: int, seconds: float) -> dict[str, Any]:
     for host in stopped:
         host.freeze()
     fleet.pass_time(seconds)
-    thawed_at = fleet.agenda.now
+    thawed_at = fleet.scheduler.now
     names = {host.instance_id for host in stopped}
     for host in stopped:
-        host.thaw()
+        host.resume()
     back: dict[str, float] = {}
-    while len(back) < len(hosts) and fleet.agenda.now - thawed_at < 120.0:
+    while len(back) < len(hosts) and fleet.scheduler.now - thawed_at < 120.0:
         fleet.pass_time(0.25)
         for host in hosts:
-            if host.instance_id not in back and host.membership.figures["present"] == len(hosts) - 1:
-                back[host.instance_id] = fleet.agenda.now - thawed_at
+            if host.instance_id not in back and host.membership.stats["present"] == len(hosts) - 1:
+                back[host.instance_id] = fleet.scheduler.now - thawed_at
     blamed = sum(
         held is Liveness.DEAD and at >= thawed_at and by in names and subject not in names
         for subject, seen in sightings.of.items()

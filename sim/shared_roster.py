@@ -14,11 +14,11 @@ from typing import TypeVar
 
 from node_agent.core.membership.member_table import (
     BUCKETS,
-    MAX_STEPS,
-    Chance,
+    MAX_SUSPECTS_SKIPPED,
     Member,
     MemberTable,
     ProbeOrder,
+    Rng,
     bucket_of,
     fingerprint,
 )
@@ -31,19 +31,19 @@ _Key = TypeVar("_Key", bound=bytes | str)
 class Start:
     """Whom all know at first, and by which names."""
 
-    lives: list[bytes]
+    boot_ids: list[bytes]
     statuses: list[NodeStatus]
 
     def __post_init__(self) -> None:
-        self.by_life = {life: number for number, life in enumerate(self.lives)}
+        self.by_boot_id = {boot_id: number for number, boot_id in enumerate(self.boot_ids)}
         self.by_id = {status.instance_id: number for number, status in enumerate(self.statuses)}
-        self.ring = sorted(self.lives)
+        self.ring = sorted(self.boot_ids)
         self.in_bucket: dict[int, list[int]] = {}
-        for number, life in enumerate(self.lives):
-            self.in_bucket.setdefault(bucket_of(life), []).append(number)
+        for number, boot_id in enumerate(self.boot_ids):
+            self.in_bucket.setdefault(bucket_of(boot_id), []).append(number)
         self.summary = [0] * BUCKETS
-        for life, status in zip(self.lives, self.statuses, strict=True):
-            self.summary[bucket_of(life)] ^= fingerprint(life, status.incarnation)
+        for boot_id, status in zip(self.boot_ids, self.statuses, strict=True):
+            self.summary[bucket_of(boot_id)] ^= fingerprint(boot_id, status.incarnation)
 
 
 class _Table(dict[_Key, Member]):
@@ -107,8 +107,8 @@ class _Table(dict[_Key, Member]):
 class _SharedRotation(ProbeOrder):
     """A Rotation whose list is the start's, but for what was exchanged in it."""
 
-    def __init__(self, chance: Chance, own: int, count: int, make: Callable[[int], Member]) -> None:
-        super().__init__(chance)
+    def __init__(self, rng: Rng, own: int, count: int, make: Callable[[int], Member]) -> None:
+        super().__init__(rng)
         self._own = own
         self._count = count
         self._make = make
@@ -116,8 +116,8 @@ class _SharedRotation(ProbeOrder):
         self._place_of: dict[int | Member, int] = {}
         self._number_of: dict[bytes, int] = {}
 
-    def know(self, life: bytes, number: int) -> None:
-        self._number_of[life] = number
+    def know(self, boot_id: bytes, number: int) -> None:
+        self._number_of[boot_id] = number
 
     def __len__(self) -> int:
         return self._count
@@ -137,17 +137,17 @@ class _SharedRotation(ProbeOrder):
         return self._make(key) if isinstance(key, int) else key
 
     def add(self, member: Member) -> None:
-        self._put(self._count, self._number_of.get(member.life, member))
+        self._put(self._count, self._number_of.get(member.boot_id, member))
         self._count += 1
 
     def remove(self, member: Member) -> None:
-        key = self._number_of.get(member.life, member)
+        key = self._number_of.get(member.boot_id, member)
         first = (key if key < self._own else key - 1) if isinstance(key, int) else -1
         place = self._place_of.get(key, first)
-        if place < self._walked:
-            self._walked -= 1
-            self._put(place, self._at(self._walked))
-            place = self._walked
+        if place < self._position:
+            self._position -= 1
+            self._put(place, self._at(self._position))
+            place = self._position
         self._count -= 1
         last = self._at(self._count)
         if place < self._count:
@@ -158,56 +158,56 @@ class _SharedRotation(ProbeOrder):
     def next(self) -> Member | None:
         if not self._count:
             return None
-        if self._walked >= self._count:
-            self._walked = 0
-        at = self._walked
-        drawn = at + int(self._chance() * (self._count - at))
+        if self._position >= self._count:
+            self._position = 0
+        at = self._position
+        drawn = at + int(self._rng() * (self._count - at))
         chosen, other = self._at(drawn), self._at(at)
         self._put(at, chosen)
         if drawn != at:
             self._put(drawn, other)
-        self._walked += 1
+        self._position += 1
         return self._member(chosen)
 
-    def some(self, count: int, without: Member | None = None) -> list[Member]:
+    def sample(self, count: int, excluding: Member | None = None) -> list[Member]:
         if self._count <= 3 * count:
-            return self._draw(count, [member for member in self if member is not without])
+            return self._draw(count, [member for member in self if member is not excluding])
         chosen: list[Member] = []
         while len(chosen) < count:
-            member = self._member(self._at(int(self._chance() * self._count)))
-            if member is not without and member not in chosen:
+            member = self._member(self._at(int(self._rng() * self._count)))
+            if member is not excluding and member not in chosen:
                 chosen.append(member)
         return chosen
 
 
-class SharedRoster(MemberTable):
+class SharedMemberTable(MemberTable):
     """own: this node's number in the start."""
 
-    def __init__(self, own: int, chance: Chance, start: Start, max_nodes: int) -> None:
-        super().__init__(start.statuses[own].instance_id, chance, max_nodes)
+    def __init__(self, own: int, rng: Rng, start: Start, max_nodes: int) -> None:
+        super().__init__(start.statuses[own].instance_id, rng, max_nodes)
         self._start = start
         self._own = own
         self._ring = start.ring
-        self._on_ring: Collection[bytes] = start.by_life
-        self._life_table: _Table[bytes] = _Table(start.by_life, own, self._make)
+        self._on_ring: Collection[bytes] = start.by_boot_id
+        self._boot_id_table: _Table[bytes] = _Table(start.by_boot_id, own, self._make)
         self._id_table: _Table[str] = _Table(start.by_id, own, self._make)
-        self.by_life = self._life_table
+        self.by_boot_id = self._boot_id_table
         self.by_id = self._id_table
-        self._shared = _SharedRotation(chance, own, len(start.lives) - 1, self._make)
+        self._shared = _SharedRotation(rng, own, len(start.boot_ids) - 1, self._make)
         self.present = self._shared
-        self.version = len(start.lives) - 1
-        life = start.lives[own]
+        self.version = len(start.boot_ids) - 1
+        boot_id = start.boot_ids[own]
         self.summary = list(start.summary)
-        self.summary[bucket_of(life)] ^= fingerprint(life, start.statuses[own].incarnation)
+        self.summary[bucket_of(boot_id)] ^= fingerprint(boot_id, start.statuses[own].incarnation)
 
     def _make(self, number: int) -> Member:
-        life = self._start.lives[number]
-        if dict.__contains__(self._life_table, life):
-            return self._life_table[life]
+        boot_id = self._start.boot_ids[number]
+        if dict.__contains__(self._boot_id_table, boot_id):
+            return self._boot_id_table[boot_id]
         status = self._start.statuses[number]
-        member = Member(life, status, 0.0, None)
-        self._shared.know(life, number)
-        self._life_table.keep(life, member)
+        member = Member(boot_id, status, 0.0, None)
+        self._shared.know(boot_id, number)
+        self._boot_id_table.keep(boot_id, member)
         self._id_table.keep(status.instance_id, member)
         return member
 
@@ -219,28 +219,28 @@ class SharedRoster(MemberTable):
                 yield self._make(number)
         for name in self._id_table.newcomers():
             member = self._id_table[name]
-            if bucket_of(member.life) in wanted:
+            if bucket_of(member.boot_id) in wanted:
                 yield member
 
-    def _join_ring(self, life: bytes) -> None:
+    def _add_to_ring(self, boot_id: bytes) -> None:
         """The ring is the start's until a newcomer joins; who is not there any more is stepped over."""
-        if life not in self._on_ring:
-            self._on_ring = {*self._on_ring, life}
-            self._ring = sorted((*self._ring, life))
+        if boot_id not in self._on_ring:
+            self._on_ring = {*self._on_ring, boot_id}
+            self._ring = sorted((*self._ring, boot_id))
 
-    def _leave_ring(self, life: bytes) -> None:
+    def _remove_from_ring(self, boot_id: bytes) -> None:
         """It stays, and is stepped over."""
 
-    def next_alive(self, life: bytes) -> Member | None:
-        ring, at = self._ring, bisect_right(self._ring, life)
+    def next_alive(self, boot_id: bytes) -> Member | None:
+        ring, at = self._ring, bisect_right(self._ring, boot_id)
         steps = 0
         for step in range(len(ring) - 1):
-            member = self.by_life.get(ring[(at + step) % len(ring)])
+            member = self.by_boot_id.get(ring[(at + step) % len(ring)])
             if member is None or not member.liveness.is_present:
                 continue
             if member.liveness is Liveness.ALIVE:
                 return member
             steps += 1
-            if steps == MAX_STEPS:
+            if steps == MAX_SUSPECTS_SKIPPED:
                 break
         return None

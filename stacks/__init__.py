@@ -1,1 +1,1 @@
-"""The infrastructure: Stacks assemble, the Constructs in `parts` do the work, `settings` says what is wanted."""
+"""The infrastructure as CDK stacks: `constructs` defines the resources, `settings` configures them."""

@@ -1,4 +1,4 @@
-"""What all stacks of one fleet have in common: names, the account and region, a tag that says whose they are."""
+"""The base class of the cluster's stacks: name, account, region, and the cluster's tag."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from node_agent.contract.tags import CLUSTER_TAG
 from stacks.settings import FleetSettings
 
 
-class FleetPart(Stack):
-    """part: state, image, fleet, events or github; told: what a person reads in the console."""
+class BaseStack(Stack):
+    """A stack of the cluster. part: state, image, fleet, events or github; description: shown in the console."""
 
-    def __init__(self, scope: Construct, settings: FleetSettings, part: str, told: str) -> None:
+    def __init__(self, scope: Construct, settings: FleetSettings, part: str, description: str) -> None:
         name = names.stack_name(settings.cluster, part)
         super().__init__(
             scope,
             name,
             stack_name=name,
-            description=f"Synkti {settings.cluster}: {told}",
+            description=f"Synkti {settings.cluster}: {description}",
             env=Environment(account=settings.account or None, region=settings.region or None),
         )
-        Tags.of(self).add(CLUSTER_TAG, settings.cluster)  # what a bill can be divided by
+        Tags.of(self).add(CLUSTER_TAG, settings.cluster)  # also a cost allocation tag

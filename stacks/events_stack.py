@@ -1,4 +1,4 @@
-"""Events: what EC2 tells of its instances, who writes it down, and who hears of it when something is wrong."""
+"""The events stack: Lambdas that record EC2's events about instances, alarms, and the dashboard."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from aws_cdk import IgnoreMode
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from stacks.base_stack import FleetPart
+from stacks.base_stack import BaseStack
 from stacks.constructs.alarms import Alarms
 from stacks.constructs.artifact import ROOT
 from stacks.constructs.dashboard import Dashboard, group_metric, lambda_metric
@@ -16,33 +16,33 @@ from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
 
 POWERTOOLS_LAYER = "arn:aws:lambda:{region}:017000801446:layer:AWSLambdaPowertoolsPythonV3-python313-arm64:18"
-"""AWS's own public layer; boto3 is in the runtime."""
+"""AWS's public layer of Powertools. boto3 is part of the runtime."""
 
-_PACKAGED = ["*", "!lambdas", "!lambdas/**", "!node_agent", "node_agent/*", "!node_agent/__init__.py",
+_PACKAGE_EXCLUDES = ["*", "!lambdas", "!lambdas/**", "!node_agent", "node_agent/*", "!node_agent/__init__.py",
              "!node_agent/contract", "!node_agent/contract/**", "**/__pycache__"]  # fmt: skip
-"""Everything is left out but the Lambdas and the contract that they share with the agent."""
+"""The package contains only the Lambdas, and the contract that they share with the agent."""
 
 _PENDING_MINUTES = 45
-"""Some instance or other is on its way all the time: none of them becomes a node."""
+"""If instances were pending all that time, none of them becomes a node."""
 
 
-class EventsStack(FleetPart):
-    """Housekeeping after the fact: a fleet without this stack serves on."""
+class EventsStack(BaseStack):
+    """Records and alarms. A fleet serves without this stack."""
 
     def __init__(self, scope: Construct, settings: FleetSettings, state: StateStack) -> None:
         super().__init__(scope, settings, "events", "reactions to EC2")
-        package = lambda_.Code.from_asset(str(ROOT), exclude=_PACKAGED, ignore_mode=IgnoreMode.GIT)
+        package = lambda_.Code.from_asset(str(ROOT), exclude=_PACKAGE_EXCLUDES, ignore_mode=IgnoreMode.GIT)
         code = Code(package, [] if settings.local else [self._powertools()])
         alarms = Alarms(self, "Alarms", settings)
         functions = [
-            EventFunction(self, task, settings, code, alarms).function for task in handler_specs(self, settings, state)
+            EventFunction(self, spec, settings, code, alarms).function for spec in handler_specs(self, settings, state)
         ]
         pending = group_metric(settings.cluster, "GroupPendingInstances")
-        alarms.above_zero(self, "Pending", pending, "nodes do not become ready", periods=_PENDING_MINUTES)
-        alarms.above_zero(
+        alarms.alarm_when_positive(self, "Pending", pending, "nodes do not become ready", periods=_PENDING_MINUTES)
+        alarms.alarm_when_positive(
             self, "NoSpot", lambda_metric("CapacityNote"), "spot has no capacity, and the bound is reached"
         )
-        Dashboard(self, "Board", settings, functions, alarms.all)
+        Dashboard(self, "Board", settings, functions, alarms.alarms)
 
     def _powertools(self) -> lambda_.ILayerVersion:
         arn = POWERTOOLS_LAYER.format(region=self.region)

@@ -1,4 +1,4 @@
-"""The fleet: the network, the nodes' role and launch template, the group that keeps them, and their one address."""
+"""The fleet stack: network, node role, launch template, Auto Scaling group, and the optional load balancer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from node_agent.contract import names
-from stacks.base_stack import FleetPart
+from stacks.base_stack import BaseStack
 from stacks.constructs.artifact import AGENT, Artifact
 from stacks.constructs.boot import boot_variables, version
 from stacks.constructs.load_balancer import LoadBalancer
@@ -20,8 +20,8 @@ from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
 
 
-class FleetStack(FleetPart):
-    """Instances come and go; this says which ones to keep."""
+class FleetStack(BaseStack):
+    """Everything that runs nodes."""
 
     def __init__(self, scope: Construct, settings: FleetSettings, state: StateStack) -> None:
         super().__init__(scope, settings, "fleet", "the nodes")

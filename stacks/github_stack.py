@@ -1,7 +1,7 @@
-"""GitHub: a role that the workflow of one repository, on one branch, may take, and that can do one thing only.
+"""The GitHub stack: a role that the workflow of one repository, on one branch, may assume to deploy.
 
-It may assume the CDK's own roles, which `cdk bootstrap` made; what they may do is decided there. Nothing is stored at
-GitHub: the workflow proves who it is with a token that GitHub signs for each job.
+The role may only assume the CDK's own roles, which `cdk bootstrap` created and whose permissions are defined there.
+GitHub stores no secret: the workflow authenticates with a token (OIDC) that GitHub signs for each job.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from node_agent.contract import names
-from stacks.base_stack import FleetPart
+from stacks.base_stack import BaseStack
 from stacks.settings import FleetSettings
 
 _ISSUER = "token.actions.githubusercontent.com"
 _AUDIENCE = "sts.amazonaws.com"
 _CDK_ROLES = ("deploy", "file-publishing", "lookup")
-"""Of `cdk bootstrap`: to deploy stacks, to upload assets, to look up what exists. No images of containers here."""
+"""Roles of `cdk bootstrap`: deploy stacks, upload assets, look up resources. There are no container images here."""
 
 
-class GithubStack(FleetPart):
-    """On its own, because the embedded AWS knows no identity providers."""
+class GithubStack(BaseStack):
+    """A stack of its own, because the embedded AWS has no identity providers."""
 
     def __init__(self, scope: Construct, settings: FleetSettings) -> None:
         super().__init__(scope, settings, "github", f"deployments from {settings.github_repository}")
@@ -53,7 +53,7 @@ class GithubStack(FleetPart):
     def _provider(self, settings: FleetSettings) -> str:
         if settings.github_oidc_provider:
             return settings.github_oidc_provider
-        # Its thumbprints are AWS's own affair: it checks GitHub's certificate with its library of authorities.
+        # No thumbprints: AWS verifies GitHub's certificate with its own certificate authorities.
         return iam.CfnOIDCProvider(self, "Provider", url=f"https://{_ISSUER}", client_id_list=[_AUDIENCE]).attr_arn
 
     def _cdk_role(self, kind: str) -> str:

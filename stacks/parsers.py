@@ -1,6 +1,6 @@
-"""How one setting's value is read, from TOML (typed) and from the command line (text) alike.
+"""Parse and validate one setting's value, from TOML (typed) or the command line (text).
 
-Every reader takes what was given and returns what the setting holds. It raises ValueError saying what is allowed.
+Every parser returns the setting's value. It raises ValueError with a message of what is allowed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/[A-Za-z0-9._-]{1,10
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _LOG_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
-"""What CloudWatch Logs knows, up to two years."""
+"""The retention periods of CloudWatch Logs, up to two years."""
 
 
 def cluster(value: Any) -> str:
@@ -27,8 +27,10 @@ def cluster(value: Any) -> str:
     return str(value)
 
 
-def whole(low: int, high: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
+def int_in(low: int, high: int) -> Callable[[Any], int]:
+    """Return a parser of whole numbers from low to high (inclusive)."""
+
+    def parse(value: Any) -> int:
         if isinstance(value, bool | float):
             raise ValueError("must be a whole number")
         number = int(value)
@@ -36,48 +38,50 @@ def whole(low: int, high: int) -> Callable[[Any], int]:
             raise ValueError(f"must be from {low} to {high}")
         return number
 
-    return read
+    return parse
 
 
-def whole_or_zero(low: int, high: int) -> Callable[[Any], int]:
-    """0 turns off what it is about."""
+def int_in_or_zero(low: int, high: int) -> Callable[[Any], int]:
+    """Return a parser as `int_in`, which also accepts 0; 0 turns a feature off."""
 
-    def read(value: Any) -> int:
-        return 0 if str(value) == "0" else whole(low, high)(value)
+    def parse(value: Any) -> int:
+        return 0 if str(value) == "0" else int_in(low, high)(value)
 
-    return read
+    return parse
 
 
 def one_of(*choices: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
+    """Return a parser that accepts one of these texts."""
+
+    def parse(value: Any) -> str:
         if str(value) not in choices:
             raise ValueError(f"must be one of {', '.join(choices)}")
         return str(value)
 
-    return read
+    return parse
 
 
-def switch(value: Any) -> bool:
+def boolean(value: Any) -> bool:
     if str(value).lower() not in ("true", "false"):
         raise ValueError("must be true or false")
     return str(value).lower() == "true"
 
 
 def log_days(value: Any) -> int:
-    days = whole(1, 731)(value)
+    days = int_in(1, 731)(value)
     if days not in _LOG_DAYS:
-        raise ValueError(f"CloudWatch knows {', '.join(map(str, _LOG_DAYS))} days")
+        raise ValueError(f"CloudWatch supports {', '.join(map(str, _LOG_DAYS))} days")
     return days
 
 
-def texts(value: Any) -> tuple[str, ...]:
-    """A list, or a text with commas, as the command line gives it. May be empty."""
+def string_list(value: Any) -> tuple[str, ...]:
+    """Parse a list, or a comma-separated text from the command line. May be empty."""
     items = value if isinstance(value, list | tuple) else str(value).split(",")
     return tuple(str(item).strip() for item in items if str(item).strip())
 
 
 def arguments(value: Any) -> tuple[str, ...]:
-    """A list, or a text with blanks, as a shell would take it. May be empty."""
+    """Parse a list, or a text separated by blanks. May be empty."""
     items = [str(item) for item in value] if isinstance(value, list | tuple) else str(value).split()
     if any(character in item for item in items for character in "'\"\\\n$`"):
         raise ValueError("arguments have no quotes, backslashes, dollars or line ends")
@@ -85,7 +89,7 @@ def arguments(value: Any) -> tuple[str, ...]:
 
 
 def instance_types(value: Any) -> tuple[str, ...]:
-    found = texts(value)
+    found = string_list(value)
     if not found:
         raise ValueError("must name at least one")
     for each in found:
@@ -97,11 +101,11 @@ def instance_types(value: Any) -> tuple[str, ...]:
 
 
 def cidrs(value: Any) -> tuple[str, ...]:
-    return tuple(str(IPv4Network(each)) for each in texts(value))
+    return tuple(str(IPv4Network(each)) for each in string_list(value))
 
 
 def origins(value: Any) -> tuple[str, ...]:
-    found = texts(value)
+    found = string_list(value)
     if wrong := [each for each in found if not is_origin(each)]:
         raise ValueError(f"{wrong[0]!r} is no origin; they look like https://chat.example.com")
     return found
@@ -115,19 +119,19 @@ def vpc_cidr(value: Any) -> str:
 
 
 def percent(value: Any) -> int:
-    return whole(1, 100)(value)
+    return int_in(1, 100)(value)
 
 
-def shaped(pattern: re.Pattern[str], what: str) -> Callable[[Any], str]:
-    """A text of this shape, or the empty text, which means that nothing is given."""
+def matching(pattern: re.Pattern[str], what: str) -> Callable[[Any], str]:
+    """Return a parser of texts that match the pattern; the empty text, which means "not set", is accepted too."""
 
-    def read(value: Any) -> str:
+    def parse(value: Any) -> str:
         text = str(value).strip()
         if text and not pattern.fullmatch(text):
             raise ValueError(f"must be {what}")
         return text
 
-    return read
+    return parse
 
 
 def model(value: Any) -> str:
@@ -142,15 +146,15 @@ def branch(value: Any) -> str:
     return str(value)
 
 
-account = shaped(re.compile(r"\d{12}"), "an account's twelve digits")
-region = shaped(re.compile(r"[a-z]{2}(-[a-z]+)+-\d"), "a region's name, such as us-east-1")
-vpc_id = shaped(re.compile(r"vpc-[0-9a-f]{8,17}"), "a VPC's id, vpc-...")
-ami_id = shaped(re.compile(r"ami-[0-9a-f]{8,17}"), "a machine image's id, ami-...")
-certificate = shaped(re.compile(r"arn:aws[a-z-]*:acm:\S+:certificate/\S+"), "the ARN of a certificate in ACM")
-oidc_provider = shaped(
+account = matching(re.compile(r"\d{12}"), "an account's twelve digits")
+region = matching(re.compile(r"[a-z]{2}(-[a-z]+)+-\d"), "a region's name, such as us-east-1")
+vpc_id = matching(re.compile(r"vpc-[0-9a-f]{8,17}"), "a VPC's id, vpc-...")
+ami_id = matching(re.compile(r"ami-[0-9a-f]{8,17}"), "a machine image's id, ami-...")
+certificate = matching(re.compile(r"arn:aws[a-z-]*:acm:\S+:certificate/\S+"), "the ARN of a certificate in ACM")
+oidc_provider = matching(
     re.compile(r"arn:aws[a-z-]*:iam::\d{12}:oidc-provider/token\.actions\.githubusercontent\.com"),
     "the ARN of this account's provider for token.actions.githubusercontent.com",
 )
-repository = shaped(_REPOSITORY, "owner/name")
-email = shaped(_EMAIL, "an e-mail address")
-sha256 = shaped(re.compile(r"[0-9a-f]{64}"), "a SHA-256 in 64 lower case hexadecimal digits")
+repository = matching(_REPOSITORY, "owner/name")
+email = matching(_EMAIL, "an e-mail address")
+sha256 = matching(re.compile(r"[0-9a-f]{64}"), "a SHA-256 in 64 lower case hexadecimal digits")

@@ -1,4 +1,4 @@
-"""State: what outlives every node. The table, the buckets, the peers' common key."""
+"""The state stack: the table, the buckets, and the key that peers share. It outlives every node."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from constructs import Construct
 
 from node_agent.contract import names
 from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY, TTL_ATTRIBUTE
-from stacks.base_stack import FleetPart
+from stacks.base_stack import BaseStack
 from stacks.settings import FleetSettings
 
 _CHECKPOINT_LIFE_DAYS = 7
 _CONTEXT_LIFE_DAYS = 1
-"""S3 knows nothing shorter. Records expire after an hour, and nobody reads what has none."""
+"""The shortest expiry of S3. Records expire after an hour, and objects without a record are not read."""
 
 
-class StateStack(FleetPart):
-    """Deployed first, destroyed last."""
+class StateStack(BaseStack):
+    """Created first, deleted last."""
 
     def __init__(self, scope: Construct, settings: FleetSettings) -> None:
         super().__init__(scope, settings, "state", "what outlives nodes")
@@ -34,7 +34,7 @@ class StateStack(FleetPart):
             self,
             "ClusterKey",
             secret_name=names.cluster_key_secret_name(settings.cluster),
-            description="What peers sign their messages with",
+            description="The key with which peers sign their messages",
             generate_secret_string=secretsmanager.SecretStringGenerator(password_length=64, exclude_punctuation=True),
             removal_policy=RemovalPolicy.DESTROY,
         )
@@ -55,7 +55,7 @@ class StateStack(FleetPart):
                 point_in_time_recovery_enabled=True
             ),
             time_to_live_attribute=TTL_ATTRIBUTE,
-            # On the embedded AWS the table goes with it; on the real one somebody has to want it.
+            # On the embedded AWS the table is deleted with it; on the real one only an operator deletes it.
             deletion_protection=not settings.local,
             removal_policy=RemovalPolicy.DESTROY if settings.local else RemovalPolicy.RETAIN,
         )

@@ -8,4 +8,5 @@ from hypothesis import settings
 
 # No deadline for an example: a slow machine is no bug. In CI the same examples every time, elsewhere new ones.
 settings.register_profile("synkti", deadline=None, derandomize=bool(os.environ.get("CI")))
-settings.load_profile("synkti")
+settings.register_profile("quick", settings.get_profile("synkti"), max_examples=20, stateful_step_count=15)
+settings.load_profile(os.environ.get("SYNKTI_HYPOTHESIS", "synkti"))  # quick: in `make check`

@@ -18,8 +18,8 @@ from local.aws import free_port
 from local.process_cleanup import kill_all_in, start, tail
 
 MODEL = "tiny"
-STANDIN_WITHIN_S = 20.0
-VLLM_WITHIN_S = 240.0
+FAKE_ENGINE_TIMEOUT_S = 20.0
+VLLM_TIMEOUT_S = 240.0
 
 
 @dataclass
@@ -35,7 +35,9 @@ class Engine:
 
 
 @contextmanager
-def running(argv: list[str], port: int, folder: Path, environ: Mapping[str, str], within_s: float) -> Iterator[Engine]:
+def running_engine(
+    argv: list[str], port: int, folder: Path, environ: Mapping[str, str], within_s: float
+) -> Iterator[Engine]:
     """Until the block ends; healthy when it begins. The log is shown where it does not become so."""
     log = folder / "engine.log"
     process = start(argv, folder / "engine", environ, log)
@@ -53,11 +55,11 @@ def running(argv: list[str], port: int, folder: Path, environ: Mapping[str, str]
 
 
 @contextmanager
-def standin(folder: Path, *options: str) -> Iterator[Engine]:
+def fake_engine(folder: Path, *options: str) -> Iterator[Engine]:
     port = free_port()
     argv = [sys.executable, "-m", "local.fake_engine", "--port", str(port), "--model-name", MODEL, *options]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    with running(argv, port, folder, environ, STANDIN_WITHIN_S) as engine:
+    with running_engine(argv, port, folder, environ, FAKE_ENGINE_TIMEOUT_S) as engine:
         yield engine
 
 

@@ -21,7 +21,7 @@ import stacks
 from cli.core.cdk_output import ended, failure, plain, under_way
 from cli.core.doctor import NEEDED_NODE
 from cli.errors import Failed, TimedOut, ToolMissing
-from stacks.settings import FILE, FILE_KEY
+from stacks.settings import SETTINGS_FILE, SETTINGS_FILE_KEY
 
 _QUIET = {
     "CDK_DISABLE_CLI_TELEMETRY": "true",
@@ -55,13 +55,13 @@ def find_project(here: Path, cache: Path) -> Project:
     """here: the working directory; cache: where the tool works when there is no checkout."""
     for folder in (here, *here.parents):
         if all((folder / name).is_file() for name in ("app.py", "cdk.json", "stacks/settings.py")):
-            settings = folder / FILE
+            settings = folder / SETTINGS_FILE
             return Project(folder, folder, settings if settings.is_file() else None)
     root = Path(stacks.__file__).resolve().parents[1]
     folder = cache / "cdk"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cdk.json").write_bytes(_shipped(root, "cdk.json").read_bytes())
-    settings = here / FILE
+    settings = here / SETTINGS_FILE
     return Project(root, folder, settings if settings.is_file() else None)
 
 
@@ -121,7 +121,7 @@ class Cdk:
         """The cloud assembly, in `output`. Raises Failed, ToolMissing."""
         app = shlex.join([sys.executable, str(self._project.root / "app.py")])
         settings = str(self._project.settings) if self._project.settings else ""
-        context = {FILE_KEY: settings, **self._context}
+        context = {SETTINGS_FILE_KEY: settings, **self._context}
         pairs = [word for key, value in context.items() for word in ("-c", f"{key}={value}")]
         self._run("synth", "--quiet", "--all", "--app", app, "--output", str(output), *pairs, within_s=_SYNTH_WITHIN_S)
         return output

@@ -119,7 +119,7 @@ def _quotas(o: DoctorInputs) -> Iterator[Finding]:
     if not isinstance(o.settings, FleetSettings):
         return
     s = o.settings
-    nodes = s.max_nodes if s.scaled else s.nodes
+    nodes = s.max_nodes if s.is_autoscaled else s.nodes
     unknown = [each for each in s.instance_types if quota_of(each, spot=True) is None]
     if unknown:
         yield Finding("gpu quota", Verdict.UNKNOWN, f"which quota counts for {', '.join(unknown)} is not known here")

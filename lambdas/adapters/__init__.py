@@ -1,1 +1,1 @@
-"""EC2 and DynamoDB as the Lambdas use them, and their twins in memory. No decisions."""
+"""EC2, Auto Scaling and DynamoDB as the Lambdas use them, and in-memory fakes of them. No decisions are made here."""

@@ -1,6 +1,7 @@
-"""The table, as the Lambdas write it: every write depends on what was read before, and renews the record's life.
+"""Read and write the Lambdas' records in DynamoDB.
 
-A record that cannot be read counts as absent: what is written in its place replaces it, where it is as it was found.
+Every write is conditional on what was read before, and extends the record's expiry. A record that cannot be parsed
+counts as absent: the next write replaces it, if it has not changed since it was read.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any, TypeVar
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
-from lambdas.adapters.answers import error_code
 from lambdas.adapters.ports import RecordChanged
-from lambdas.core.decisions import Action, Decision, with_interruption
+from lambdas.adapters.responses import error_code
+from lambdas.core.decisions import Action, Decision, append_interruption
 from node_agent.contract.capacity import CapacityRecord, capacity_from_item, group_key
 from node_agent.contract.items import whole
 from node_agent.contract.table_schema import (
@@ -33,23 +34,23 @@ _T = TypeVar("_T")
 
 
 class DynamoRecords:
-    """The Records port, over a boto3 DynamoDB Table resource."""
+    """Implements the Records port with a boto3 DynamoDB Table resource."""
 
     def __init__(self, table: Any) -> None:
         self._table = table
 
     def find(self, instance_id: str) -> NodeRecord | None:
-        return _read(self._table, node_key(instance_id), record_from_item)
+        return _read_record(self._table, node_key(instance_id), record_from_item)
 
     def write(self, decision: Decision) -> None:
         record, step = decision.record, decision.step
         if record is None or step is None:
             raise AssertionError(f"nothing to write in {decision}")
         if decision.action is Action.CREATE:
-            _conditionally(
+            _write_conditionally(
                 lambda: self._table.put_item(
                     Item=record.to_item(),
-                    # Or half of a record: what has no incarnation is of no node, and cannot be read.
+                    # An item without an incarnation was not written by a node and cannot be parsed.
                     ConditionExpression=f"attribute_not_exists({PARTITION_KEY}) OR attribute_not_exists(incarnation)",
                 )
             )
@@ -67,7 +68,7 @@ class DynamoRecords:
             update += ", #state = :state, state_rank = :rank"
             names["#state"] = "state"
             values |= {":state": decision.state.value, ":rank": decision.state.rank}
-        _conditionally(
+        _write_conditionally(
             lambda: self._table.update_item(
                 Key=node_key(record.instance_id),
                 UpdateExpression=update,
@@ -77,14 +78,14 @@ class DynamoRecords:
             )
         )
 
-    def note_interruption(self, zone: str, instance_type: str, at: float, now: float) -> None:
+    def record_interruption(self, zone: str, instance_type: str, at: float, now: float) -> None:
         held = self._table.get_item(Key=pool_key(zone, instance_type), ConsistentRead=True).get("Item", {})
-        after = with_interruption(_recent(held), at)
+        after = append_interruption(_readable_interruptions(held), at)
         condition = "recent = :before" if "recent" in held else "attribute_not_exists(recent)"
         values: dict[str, Any] = {":after": list(after), ":expires": renewed(now)}
         if "recent" in held:
             values[":before"] = held["recent"]
-        _conditionally(
+        _write_conditionally(
             lambda: self._table.update_item(
                 Key=pool_key(zone, instance_type),
                 UpdateExpression=f"SET recent = :after, {TTL_ATTRIBUTE} = :expires",
@@ -95,11 +96,11 @@ class DynamoRecords:
 
     def recent_interruptions(self, zone: str, instance_type: str) -> tuple[int, ...]:
         item = self._table.get_item(Key=pool_key(zone, instance_type), ConsistentRead=True).get("Item", {})
-        return _recent(item)
+        return _readable_interruptions(item)
 
 
-def _recent(item: Mapping[str, Any]) -> tuple[int, ...]:
-    """The instants that can be read."""
+def _readable_interruptions(item: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the interruptions (unix milliseconds) that can be parsed; others are skipped."""
     held = item.get("recent")
     found = []
     for at in held if isinstance(held, list) else ():
@@ -108,34 +109,34 @@ def _recent(item: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _read(table: Any, key: dict[str, str], read: Callable[[Mapping[str, Any]], _T]) -> _T | None:
-    """None where there is no record, or none that can be read."""
+def _read_record(table: Any, key: dict[str, str], read: Callable[[Mapping[str, Any]], _T]) -> _T | None:
+    """Return the parsed item; None where there is none, or none that can be parsed."""
     item = table.get_item(Key=key, ConsistentRead=True).get("Item")
     if item is None:
         return None
     try:
         return read(item)
     except ValueError as error:
-        logger.warning("a record of the table cannot be read, and counts as absent", extra={**key, "why": str(error)})
+        logger.warning("a record cannot be parsed; it counts as absent", extra={**key, "why": str(error)})
         return None
 
 
 class DynamoCapacity:
-    """The CapacityRecords port, over the same table."""
+    """Implements the CapacityRecords port with the same table."""
 
     def __init__(self, table: Any) -> None:
         self._table = table
 
     def find(self, group: str) -> CapacityRecord | None:
-        return _read(self._table, group_key(group), capacity_from_item)
+        return _read_record(self._table, group_key(group), capacity_from_item)
 
     def write(self, record: CapacityRecord) -> None:
-        """The version says which one was read: 1 stands on nothing."""
+        # Optimistic locking: the version is one above the one that was read; 1 means that there was no record.
         if record.version == 1:
             condition, values = f"attribute_not_exists({PARTITION_KEY}) OR attribute_not_exists(version)", {}
         else:
             condition, values = "version = :before", {":before": record.version - 1}
-        _conditionally(
+        _write_conditionally(
             lambda: self._table.put_item(
                 Item=record.to_item(),
                 ConditionExpression=condition,
@@ -144,7 +145,7 @@ class DynamoCapacity:
         )
 
 
-def _conditionally(write: Callable[[], object]) -> None:
+def _write_conditionally(write: Callable[[], object]) -> None:
     try:
         write()
     except ClientError as error:

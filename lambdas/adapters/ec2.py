@@ -1,4 +1,4 @@
-"""EC2: the instance that an event names, and its tags."""
+"""EC2: describe the instance that an event names, and write its tags."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from lambdas.adapters.answers import error_code, maps
+from lambdas.adapters.responses import error_code, mappings
 from lambdas.core.decisions import InstanceDescription
 from node_agent.contract.tags import NodeTags, tags_from_ec2
 
-_UNKNOWN = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
+_UNKNOWN_INSTANCE_CODES = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
 
 
-def _text(value: object) -> str:
+def _string_or_empty(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
 class Ec2Instances:
-    """The Instances port, over a boto3 EC2 client."""
+    """Implements the Instances port with a boto3 EC2 client."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -31,7 +31,10 @@ class Ec2Instances:
         placement = found.get("Placement")
         zone = placement.get("AvailabilityZone") if isinstance(placement, Mapping) else None
         return InstanceDescription(
-            instance_id, _text(zone), _text(found.get("InstanceType")), tags_from_ec2(found.get("Tags"))
+            instance_id,
+            _string_or_empty(zone),
+            _string_or_empty(found.get("InstanceType")),
+            tags_from_ec2(found.get("Tags")),
         )
 
     def is_spot(self, instance_id: str) -> bool | None:
@@ -42,11 +45,11 @@ class Ec2Instances:
         try:
             answer = self._client.describe_instances(InstanceIds=[instance_id])
         except ClientError as error:
-            if error_code(error) in _UNKNOWN:
+            if error_code(error) in _UNKNOWN_INSTANCE_CODES:
                 return None
             raise
-        reservations = maps(answer.get("Reservations"))
-        return next((instance for each in reservations for instance in maps(each.get("Instances"))), None)
+        reservations = mappings(answer.get("Reservations"))
+        return next((instance for each in reservations for instance in mappings(each.get("Instances"))), None)
 
     def tag(self, instance_id: str, tags: NodeTags) -> None:
         encoded = [{"Key": key, "Value": value} for key, value in tags.encode().items()]

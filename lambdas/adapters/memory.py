@@ -1,11 +1,11 @@
-"""The twins in memory, with the same rules."""
+"""In-memory fakes of the ports, with the same rules for conditional writes. Only tests use them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from lambdas.adapters.ports import RecordChanged
-from lambdas.core.decisions import Action, Decision, InstanceDescription, with_interruption
+from lambdas.core.decisions import Action, Decision, InstanceDescription, append_interruption
 from lambdas.core.on_demand_fallback import GroupDescription
 from node_agent.contract.capacity import CapacityRecord
 from node_agent.contract.table_schema import NodeRecord, renewed
@@ -13,7 +13,7 @@ from node_agent.contract.tags import NodeTags
 
 
 class MemoryInstances:
-    """spot: the ids of those that are spot instances."""
+    """Fakes the Instances port. spot: ids of the instances that are spot."""
 
     def __init__(self, instances: dict[str, InstanceDescription], spot: frozenset[str] = frozenset()) -> None:
         self.instances = instances
@@ -23,14 +23,16 @@ class MemoryInstances:
         return self.instances.get(instance_id)
 
     def tag(self, instance_id: str, tags: NodeTags) -> None:
-        seen = self.instances[instance_id]
-        self.instances[instance_id] = replace(seen, tags={**seen.tags, **tags.encode()})
+        instance = self.instances[instance_id]
+        self.instances[instance_id] = replace(instance, tags={**instance.tags, **tags.encode()})
 
     def is_spot(self, instance_id: str) -> bool | None:
         return instance_id in self._spot if instance_id in self.instances else None
 
 
 class MemoryRecords:
+    """Fakes the Records port."""
+
     def __init__(self) -> None:
         self.records: dict[str, NodeRecord] = {}
         self._pools: dict[tuple[str, str], tuple[int, ...]] = {}
@@ -60,26 +62,30 @@ class MemoryRecords:
             held, state=decision.state or held.state, timeline=timeline, expires_at=life
         )
 
-    def note_interruption(self, zone: str, instance_type: str, at: float, now: float) -> None:
+    def record_interruption(self, zone: str, instance_type: str, at: float, now: float) -> None:
         pool = (zone, instance_type)
-        self._pools[pool] = with_interruption(self._pools.get(pool, ()), at)
+        self._pools[pool] = append_interruption(self._pools.get(pool, ()), at)
 
     def recent_interruptions(self, zone: str, instance_type: str) -> tuple[int, ...]:
         return self._pools.get((zone, instance_type), ())
 
 
 class MemoryGroups:
+    """Fakes the Groups port."""
+
     def __init__(self, groups: dict[str, GroupDescription]) -> None:
         self.groups = groups
 
     def find(self, group: str) -> GroupDescription | None:
         return self.groups.get(group)
 
-    def set_base(self, group: str, base: int) -> None:
-        self.groups[group] = replace(self.groups[group], base=base)
+    def set_on_demand_base(self, group: str, base: int) -> None:
+        self.groups[group] = replace(self.groups[group], on_demand_base=base)
 
 
 class MemoryCapacity:
+    """Fakes the CapacityRecords port."""
+
     def __init__(self) -> None:
         self.records: dict[str, CapacityRecord] = {}
 

@@ -1,4 +1,4 @@
-"""What the Lambdas need of the outside, as protocols."""
+"""Protocols of the AWS services that the Lambdas use."""
 
 from __future__ import annotations
 
@@ -12,50 +12,54 @@ from node_agent.contract.tags import NodeTags
 
 
 class RecordChanged(Exception):
-    """The record is not as it was read: somebody else wrote meanwhile. Read again, and decide again."""
+    """A conditional write found another record than was read before. Read again, and decide again."""
 
 
 class Instances(Protocol):
+    """EC2 instances."""
+
     def find(self, instance_id: str) -> InstanceDescription | None: ...
 
     def tag(self, instance_id: str, tags: NodeTags) -> None: ...
 
     def is_spot(self, instance_id: str) -> bool | None:
-        """None where there is no such instance."""
+        """Return whether the instance is spot; None where there is no such instance."""
         ...
 
 
 class Records(Protocol):
+    """Records of nodes and pools in the table."""
+
     def find(self, instance_id: str) -> NodeRecord | None: ...
 
     def write(self, decision: Decision) -> None:
-        """Carry a CREATE, ADVANCE or NOTE out. Raises RecordChanged."""
+        """Carry out a CREATE, ADVANCE or APPEND_STEP. Raises RecordChanged."""
         ...
 
-    def note_interruption(self, zone: str, instance_type: str, at: float, now: float) -> None:
-        """Add to the pool's recent interruptions. Raises RecordChanged."""
+    def record_interruption(self, zone: str, instance_type: str, at: float, now: float) -> None:
+        """Add to the pool's recent interruptions. at, now: unix seconds. Raises RecordChanged."""
         ...
 
     def recent_interruptions(self, zone: str, instance_type: str) -> tuple[int, ...]:
-        """Unix milliseconds, oldest first."""
+        """Return the pool's recent interruptions in unix milliseconds, oldest first."""
         ...
 
 
 class Groups(Protocol):
-    """EC2 Auto Scaling."""
+    """EC2 Auto Scaling groups."""
 
     def find(self, group: str) -> GroupDescription | None: ...
 
-    def set_base(self, group: str, base: int) -> None:
-        """The group's instances that are never spot. Repeating it changes nothing."""
+    def set_on_demand_base(self, group: str, base: int) -> None:
+        """Set how many of the group's instances are never spot. Idempotent."""
         ...
 
 
 class CapacityRecords(Protocol):
-    """The table: what was done about a lack of spot."""
+    """Records in the table of how groups' on-demand bases were changed."""
 
     def find(self, group: str) -> CapacityRecord | None: ...
 
     def write(self, record: CapacityRecord) -> None:
-        """Over the version before. Raises RecordChanged where that is not what is there."""
+        """Replace the version before. Raises RecordChanged where the table has another one."""
         ...

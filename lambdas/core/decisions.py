@@ -1,11 +1,11 @@
-"""What an event of EC2 means for a node's record and tags.
+"""Decide how an EC2 event changes a node's record and tags.
 
-Events are best effort: late, repeated, out of order, and about everybody's instances. Rules kept here:
+EC2 delivers events late, repeated, out of order, and for all instances of the account. Invariants:
 
-* other people's instances, unknown ones, and events that change nothing are left alone, with a reason;
-* a state only moves forward; an event that comes late still adds its step to the timeline, once;
-* an event from before the node's present incarnation is about another life of the instance;
-* tags are written only where they would move forward, and never on a node that has untagged itself.
+* events of other clusters' instances, of unknown ones, and events that change nothing are ignored, with a reason;
+* a state only moves forward; a late event still adds its step to the timeline, once;
+* an event from before the node's present incarnation is about an earlier boot of the instance;
+* tags are written only where they move the state forward, and never on a node that has removed its own.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from node_agent.contract.table_schema import RECORD_LIFE_S, NodeRecord, Timeline
 from node_agent.contract.tags import NodeTags, decode_tags
 
 SOURCE = "eventbridge"
-_ENDING = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
-_CLOCKS_DIFFER_S = 60.0
-"""An event has whole seconds of AWS's clock, an incarnation milliseconds of the node's."""
+_TERMINAL_STATES = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
+_MAX_CLOCK_SKEW_S = 60.0
+"""Events carry whole seconds of AWS's clock; an incarnation is in milliseconds of the node's clock."""
 
 MAX_RECENT_INTERRUPTIONS = 20
 
@@ -45,7 +45,7 @@ class InstanceDescription:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known of the instance that the event names; None: EC2, or the table, knows nothing."""
+    """What EC2 and the table have on the event's instance; None where there is no such instance or record."""
 
     instance: InstanceDescription | None
     record: NodeRecord | None
@@ -55,15 +55,14 @@ class Action(Enum):
     IGNORE = "ignore"
     CREATE = "create"
     ADVANCE = "advance"
-    NOTE = "note"
+    APPEND_STEP = "note"  # the value is part of a metric's name, EventNote
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do, and why.
+    """What to write, and why.
 
-    CREATE: write `record`; ADVANCE: add `step`, and move on to `state`; NOTE: add `step` only; record: as it was
-    read, which the write depends on; tags: to write afterwards; interrupted: whether its pool lost an instance.
+    CREATE writes `record`; ADVANCE adds `step` and sets `state`; APPEND_STEP only adds `step`.
     """
 
     action: Action
@@ -71,57 +70,62 @@ class Decision:
     state: NodeState | None = None
     step: TimelineStep | None = None
     record: NodeRecord | None = None
+    """The record to create, or as it was read, on which the write is conditional."""
+
     tags: NodeTags | None = None
+    """The tags to write after the record."""
+
     interrupted: bool = False
+    """True where the pool of the instance lost it to an interruption."""
 
 
 def decide(event: Ec2Event, snapshot: Snapshot, cluster: str, now: float) -> Decision:
-    """cluster: this one's name; now: unix seconds."""
+    """Decide what an event changes. cluster: the deployed cluster's name; now: unix seconds."""
     instance, record = snapshot.instance, snapshot.record
     if instance is None and record is None:
         return _ignore("unknown instance")
     tags = decode_tags(instance.tags) if instance is not None else None
     if record is None and (tags is None or tags.cluster != cluster):
         return _ignore("not a node of this cluster")
-    meaning = _meaning(event)
-    if meaning is None:
+    interpreted = _interpret(event)
+    if interpreted is None:
         return _ignore("nothing to do for this state")
-    state, step, deadline = meaning
-    if record is not None and event.at + _CLOCKS_DIFFER_S < record.incarnation / 1000:
+    state, step, deadline = interpreted
+    if record is not None and event.at + _MAX_CLOCK_SKEW_S < record.incarnation / 1000:
         return _ignore("older than the node's incarnation")
-    wanted = _tags(tags, cluster, state, deadline)
+    wanted = _tags_to_write(tags, cluster, state, deadline)
     if record is not None and step.key in record.timeline:
-        # A first invocation may have failed between the record and the tags.
-        return Decision(Action.IGNORE, "told before", tags=wanted)
+        # An earlier invocation may have failed between the record and the tags.
+        return Decision(Action.IGNORE, "already recorded", tags=wanted)
     interrupted = isinstance(event, SpotInterruption)
     if record is None:
-        made = _new_record(instance, state, step, now)
-        return Decision(Action.CREATE, "first heard of here", state, step, made, wanted, interrupted)
+        created = _new_record(instance, state, step, now)
+        return Decision(Action.CREATE, "first event of this node", state, step, created, wanted, interrupted)
     if record.state.rank < state.rank:
         return Decision(Action.ADVANCE, f"{record.state} -> {state}", state, step, record, wanted, interrupted)
-    return Decision(Action.NOTE, f"already {record.state}", None, step, record, wanted, interrupted)
+    return Decision(Action.APPEND_STEP, f"already {record.state}", None, step, record, wanted, interrupted)
 
 
 def _ignore(reason: str) -> Decision:
     return Decision(Action.IGNORE, reason)
 
 
-def _meaning(event: Ec2Event) -> tuple[NodeState, TimelineStep, float | None] | None:
-    """The state that the event stands for, its step, and the deadline where there is one."""
+def _interpret(event: Ec2Event) -> tuple[NodeState, TimelineStep, float | None] | None:
+    """Return the event's state, its timeline step, and its deadline (unix seconds); None where it changes nothing."""
     match event:
         case SpotInterruption():
             step = TimelineStep("interruption-notice", SOURCE, event.at)
             return NodeState.DRAINING, step, event.at + NOTICE_LEAD_S
         case RebalanceRecommendation():
             return NodeState.AT_RISK, TimelineStep("rebalance-recommended", SOURCE, event.at), None
-        case StateChange() if event.state in _ENDING:
+        case StateChange() if event.state in _TERMINAL_STATES:
             return NodeState.GONE, TimelineStep(event.state, SOURCE, event.at), None
         case StateChange():
             return None
 
 
-def _tags(held: NodeTags | None, cluster: str, state: NodeState, deadline: float | None) -> NodeTags | None:
-    """The tags to write: None where the node has none any more, or is at least as far."""
+def _tags_to_write(held: NodeTags | None, cluster: str, state: NodeState, deadline: float | None) -> NodeTags | None:
+    """Return the tags to write; None where the node has removed its own, or its state is at least as far."""
     if held is None or held.cluster != cluster or (held.state is not None and held.state.rank >= state.rank):
         return None
     return NodeTags(cluster, state, held.address, deadline)
@@ -129,7 +133,7 @@ def _tags(held: NodeTags | None, cluster: str, state: NodeState, deadline: float
 
 def _new_record(instance: InstanceDescription | None, state: NodeState, step: TimelineStep, now: float) -> NodeRecord:
     if instance is None:
-        raise AssertionError("a record is only made for an instance that was seen")
+        raise AssertionError("a record is only created for an instance that EC2 described")
     return NodeRecord(
         instance_id=instance.instance_id,
         zone=instance.zone,
@@ -141,6 +145,9 @@ def _new_record(instance: InstanceDescription | None, state: NodeState, step: Ti
     )
 
 
-def with_interruption(recent: tuple[int, ...], at: float) -> tuple[int, ...]:
-    """A pool's recent interruptions (unix milliseconds), one more, the oldest dropped at the bound."""
+def append_interruption(recent: tuple[int, ...], at: float) -> tuple[int, ...]:
+    """Add an interruption to a pool's recent ones and drop the oldest above MAX_RECENT_INTERRUPTIONS.
+
+    recent: unix milliseconds; at: unix seconds.
+    """
     return tuple(sorted({*recent, round(at * 1000)}))[-MAX_RECENT_INTERRUPTIONS:]

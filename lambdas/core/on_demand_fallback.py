@@ -1,16 +1,16 @@
-"""When spot has no capacity: how many instances are to be on demand, for how long.
+"""Decide how many of a group's instances are on-demand while spot has no capacity.
 
-    a spot launch fails for lack of capacity --> the base rises by what is missing, up to its limit
-    a spot launch succeeds                   --> the base falls by one, down to what was deployed
+    a spot launch fails for lack of capacity --> the on-demand base rises by what is missing, up to its maximum
+    a spot launch succeeds                   --> the on-demand base falls by one, down to what was deployed
 
-Rules kept here:
+Invariants:
 
-* only a lack of spot capacity counts: a quota, a wrong image or a missing permission is not mended by money;
-* one place is always left for spot: it is how the group goes on trying, and how its success is noticed;
-* an event from before the last change says nothing of what that change did; one that is a quarter of an hour late
-  says nothing of now;
-* what was decided is recorded before it is done, so that a retry of the same event finishes it;
-* the group itself is the truth: a deployment, or a person, may have set its base meanwhile.
+* only a lack of spot capacity counts: on-demand instances do not help against a quota, a wrong image or a missing
+  permission;
+* one instance always stays spot, so that the group keeps trying and its success is noticed;
+* an event from before the last change, or older than 15 minutes, is ignored: it does not reflect the present state;
+* a decision is recorded before it is carried out, so that a retry of the same event completes it;
+* the group's own base is authoritative: a deployment or an operator may have set it in the meantime.
 """
 
 from __future__ import annotations
@@ -28,103 +28,115 @@ from node_agent.contract.capacity import (
 )
 from node_agent.contract.table_schema import RECORD_LIFE_S
 
-LATE_S = 900.0
-"""Auto Scaling tries again within minutes; an older event has been overtaken."""
+MAX_EVENT_AGE_S = 900.0
+"""Seconds. Auto Scaling tries again within minutes, so a newer event supersedes an older one."""
 
-_SPOT = "could not launch spot instances"
-_LACKS = ("InsufficientInstanceCapacity", "UnfulfillableCapacity", "SpotMaxPriceTooLow")
-"""AWS's codes for "no spot instance to be had"; the last one where the group names no price, but means the same."""
+_SPOT_LAUNCH_FAILURE = "could not launch spot instances"
+_SHORTAGE_CODES = ("InsufficientInstanceCapacity", "UnfulfillableCapacity", "SpotMaxPriceTooLow")
+"""AWS's codes for a lack of spot capacity; the last one also where the group sets no maximum price."""
 
 
 class CapacityAction(Enum):
     IGNORE = "ignore"
-    NOTE = "note"
+    RECORD_FAILURE = "note"  # the value is part of a metric's name, CapacityNote
     RAISE = "raise"
     LOWER = "lower"
 
 
 @dataclass(frozen=True)
 class GroupDescription:
-    """The group as Auto Scaling describes it. present: instances that are in service or on their way."""
+    """An Auto Scaling group as Auto Scaling describes it."""
 
     name: str
-    base: int
+    on_demand_base: int
     desired: int
     present: int
+    """Instances that are in service or about to be."""
 
 
 @dataclass(frozen=True)
 class CapacitySnapshot:
-    """What is known; group None: there is no such group. spot: whether the launched instance is one, None: unknown."""
+    """What Auto Scaling, the table and EC2 have on a launch."""
 
     group: GroupDescription | None
+    """None where there is no such group."""
+
     record: CapacityRecord | None
     spot: bool | None = None
+    """True where the launched instance is spot; None where it is unknown."""
 
 
 @dataclass(frozen=True)
 class BaseLimits:
-    """base: what was deployed; limit: what it may be raised to."""
+    """The range of the on-demand base."""
 
-    base: int
-    limit: int
+    minimum: int
+    """The base as deployed."""
+
+    maximum: int
+    """The limit up to which it may be raised."""
 
 
 @dataclass(frozen=True)
 class CapacityDecision:
-    """What to do, and why. record: to write first, over the one that was read; base: what the group is to have then."""
+    """What to change, and why."""
 
     action: CapacityAction
     reason: str
     record: CapacityRecord | None = None
-    base: int | None = None
+    """The record to write first, in place of the one that was read."""
+
+    on_demand_base: int | None = None
+    """The base to set after that."""
 
 
 def decide_capacity(event: LaunchEvent, snapshot: CapacitySnapshot, bounds: BaseLimits, now: float) -> CapacityDecision:
-    """now: unix seconds."""
+    """Decide what a launch event changes. now: unix seconds."""
     group, record = snapshot.group, snapshot.record
     if group is None:
         return _ignore("unknown group")
     if record is not None and record.event_id == event.event_id:
-        return _finish(record, group)
-    if now - event.at > LATE_S:
-        return _ignore("too late to say anything of now")
+        return _complete_change(record, group)
+    if now - event.at > MAX_EVENT_AGE_S:
+        return _ignore("older than 15 minutes")
     if record is not None and event.at < record.changed_at:
-        return _ignore("from before the last change")
+        return _ignore("older than the last change")
     match event:
         case LaunchFailed():
-            return _failed(event, group, record, bounds, now)
+            return _on_launch_failed(event, group, record, bounds, now)
         case LaunchSucceeded():
-            return _succeeded(event, snapshot.spot, group, record, bounds, now)
+            return _on_launch_succeeded(event, snapshot.spot, group, record, bounds, now)
 
 
-def _finish(record: CapacityRecord, group: GroupDescription) -> CapacityDecision:
-    """The same event again: its first invocation may have failed between the record and the group."""
-    if record.base == group.base:
-        return _ignore("done before")
-    action = CapacityAction.RAISE if record.base > group.base else CapacityAction.LOWER
-    return CapacityDecision(action, "what was begun before", base=record.base)
+def _complete_change(record: CapacityRecord, group: GroupDescription) -> CapacityDecision:
+    """Handle a repeated event: its first invocation may have failed between the record and the group."""
+    if record.base == group.on_demand_base:
+        return _ignore("already done")
+    action = CapacityAction.RAISE if record.base > group.on_demand_base else CapacityAction.LOWER
+    return CapacityDecision(action, "completes an earlier decision", on_demand_base=record.base)
 
 
-def _failed(
+def _on_launch_failed(
     event: LaunchFailed, group: GroupDescription, record: CapacityRecord | None, bounds: BaseLimits, now: float
 ) -> CapacityDecision:
-    lack = lack_of_spot(event.message)
-    if lack is None:
+    code = spot_shortage_code(event.message)
+    if code is None:
         return _ignore("not for lack of spot capacity")
-    limit = max(bounds.base, min(bounds.limit, group.desired - 1))
+    limit = max(bounds.minimum, min(bounds.maximum, group.desired - 1))
     missing = max(1, group.desired - group.present)
-    base = min(limit, group.base + missing)
-    held = record or _no_record(group)
-    if base <= group.base:
-        noted = replace(held, failed_at=max(held.failed_at, event.at), version=held.version + 1, expires_at=_life(now))
-        return CapacityDecision(CapacityAction.NOTE, f"{lack}, and the base is at its bound, {limit}", noted)
-    reason = f"{lack}: {missing} of {group.desired} missing"
-    changed = _changed(replace(held, failed_at=max(held.failed_at, event.at)), event, base, reason, now)
+    base = min(limit, group.on_demand_base + missing)
+    held = record or _initial_record(group)
+    if base <= group.on_demand_base:
+        noted = replace(
+            held, failed_at=max(held.failed_at, event.at), version=held.version + 1, expires_at=_expires_at(now)
+        )
+        return CapacityDecision(CapacityAction.RECORD_FAILURE, f"{code}, and the base is at its limit, {limit}", noted)
+    reason = f"{code}: {missing} of {group.desired} missing"
+    changed = _with_base(replace(held, failed_at=max(held.failed_at, event.at)), event, base, reason, now)
     return CapacityDecision(CapacityAction.RAISE, reason, changed, base)
 
 
-def _succeeded(
+def _on_launch_succeeded(
     event: LaunchSucceeded,
     spot: bool | None,
     group: GroupDescription,
@@ -132,32 +144,32 @@ def _succeeded(
     bounds: BaseLimits,
     now: float,
 ) -> CapacityDecision:
-    if group.base <= bounds.base:
+    if group.on_demand_base <= bounds.minimum:
         return _ignore("the base is not raised")
     if spot is None:
         return _ignore("unknown instance")
     if not spot:
-        return _ignore("an on-demand launch says nothing of spot")
-    held = record or _no_record(group)
+        return _ignore("not a spot launch")
+    held = record or _initial_record(group)
     if event.at <= held.failed_at:
         return _ignore("older than the last failure")
-    base = group.base - 1
+    base = group.on_demand_base - 1
     reason = "spot launches succeed again"
-    return CapacityDecision(CapacityAction.LOWER, reason, _changed(held, event, base, reason, now), base)
+    return CapacityDecision(CapacityAction.LOWER, reason, _with_base(held, event, base, reason, now), base)
 
 
-def lack_of_spot(message: str) -> str | None:
-    """AWS's code where the message says that there was no spot capacity, None where it says something else."""
-    if _SPOT not in message.lower():
+def spot_shortage_code(message: str) -> str | None:
+    """Return AWS's code where a launch's message reports a lack of spot capacity, else None."""
+    if _SPOT_LAUNCH_FAILURE not in message.lower():
         return None
-    return next((code for code in _LACKS if code.lower() in message.lower()), None)
+    return next((code for code in _SHORTAGE_CODES if code.lower() in message.lower()), None)
 
 
-def _no_record(group: GroupDescription) -> CapacityRecord:
-    return CapacityRecord(group.name, group.base, 0.0, 0.0, "", 0, 0)
+def _initial_record(group: GroupDescription) -> CapacityRecord:
+    return CapacityRecord(group.name, group.on_demand_base, 0.0, 0.0, "", 0, 0)
 
 
-def _changed(record: CapacityRecord, event: LaunchEvent, base: int, why: str, now: float) -> CapacityRecord:
+def _with_base(record: CapacityRecord, event: LaunchEvent, base: int, why: str, now: float) -> CapacityRecord:
     history = (*record.history, CapacityChange(base, event.at, why))[-MAX_HISTORY:]
     return replace(
         record,
@@ -165,12 +177,12 @@ def _changed(record: CapacityRecord, event: LaunchEvent, base: int, why: str, no
         changed_at=now,
         event_id=event.event_id,
         version=record.version + 1,
-        expires_at=_life(now),
+        expires_at=_expires_at(now),
         history=history,
     )
 
 
-def _life(now: float) -> int:
+def _expires_at(now: float) -> int:
     return int(now) + RECORD_LIFE_S
 
 

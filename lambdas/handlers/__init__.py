@@ -1,1 +1,1 @@
-"""One handler for each event of EC2. A failure fails the invocation: EventBridge retries, then the queue keeps it."""
+"""One handler for each kind of event. An error fails the invocation: EventBridge retries, then the queue stores it."""

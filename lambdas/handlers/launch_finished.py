@@ -1,4 +1,4 @@
-"""Auto Scaling launched an instance, or could not: where spot has no capacity, on-demand instances fill in."""
+"""Handle Auto Scaling's launch events: on-demand instances replace spot ones where spot has no capacity."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from aws_lambda_powertools.utilities.idempotency import idempotent
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from lambdas.launch_events import CapacityAdapters, from_aws, react_to_launch
-from lambdas.node_events import IDEMPOTENCY, idempotency_rows, logger, metrics
+from lambdas.launch_events import LaunchDependencies, from_aws, handle_launch_event
+from lambdas.node_events import IDEMPOTENCY, idempotency_store, logger, metrics
 
 
 @lru_cache(maxsize=1)
-def _adapters() -> CapacityAdapters:
+def _dependencies() -> LaunchDependencies:
     return from_aws(time.time)
 
 
 @logger.inject_lambda_context
-@idempotent(persistence_store=idempotency_rows(), config=IDEMPOTENCY)
+@idempotent(persistence_store=idempotency_store(), config=IDEMPOTENCY)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, str]:
-    """Returns what was decided, and why."""
-    return react_to_launch(event, _adapters())
+    """Handle one event; return the action and its reason."""
+    return handle_launch_event(event, _dependencies())

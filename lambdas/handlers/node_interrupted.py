@@ -1,4 +1,4 @@
-"""EC2 takes a spot instance back: its node is draining, and its pool has lost one."""
+"""Handle spot interruption notices: the node is draining, and its pool has one interruption more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lambdas.node_events import (
     Dependencies,
     from_aws,
     handle_node_event,
-    idempotency_rows,
+    idempotency_store,
     logger,
     metrics,
 )
@@ -22,13 +22,13 @@ from node_agent.contract.aws_events import SpotInterruption
 
 
 @lru_cache(maxsize=1)
-def _adapters() -> Dependencies:
+def _dependencies() -> Dependencies:
     return from_aws(time.time)
 
 
 @logger.inject_lambda_context
-@idempotent(persistence_store=idempotency_rows(), config=IDEMPOTENCY)
+@idempotent(persistence_store=idempotency_store(), config=IDEMPOTENCY)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, str]:
-    """Returns what was decided, and why."""
-    return handle_node_event(event, SpotInterruption, _adapters())
+    """Handle one event; return the action and its reason."""
+    return handle_node_event(event, SpotInterruption, _dependencies())

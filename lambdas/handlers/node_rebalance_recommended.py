@@ -1,4 +1,4 @@
-"""EC2 sees an elevated risk for a spot instance: its node is at-risk."""
+"""Handle rebalance recommendations: EC2 reports an elevated risk of interruption, and the node is at-risk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lambdas.node_events import (
     Dependencies,
     from_aws,
     handle_node_event,
-    idempotency_rows,
+    idempotency_store,
     logger,
     metrics,
 )
@@ -22,13 +22,13 @@ from node_agent.contract.aws_events import RebalanceRecommendation
 
 
 @lru_cache(maxsize=1)
-def _adapters() -> Dependencies:
+def _dependencies() -> Dependencies:
     return from_aws(time.time)
 
 
 @logger.inject_lambda_context
-@idempotent(persistence_store=idempotency_rows(), config=IDEMPOTENCY)
+@idempotent(persistence_store=idempotency_store(), config=IDEMPOTENCY)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, str]:
-    """Returns what was decided, and why."""
-    return handle_node_event(event, RebalanceRecommendation, _adapters())
+    """Handle one event; return the action and its reason."""
+    return handle_node_event(event, RebalanceRecommendation, _dependencies())

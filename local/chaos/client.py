@@ -1,157 +1,112 @@
-"""One client's question asked and its answer compared: the real OpenAI SDK, through the transport or the gateway."""
+"""Sends one request with the real OpenAI SDK, through the transport or the gateway, and checks its answer's form."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import openai
 
-from local.certificate import Answer
-from local.chaos.event_notes import EventNotes
+from local.certificate import Output
+from local.chaos.event_notes import EventCollector
 from local.chaos.workload import WorkloadRequest
-from node_agent.contract.names import EVENT_IDS_HEADER
+from local.continuation_timer import Continuation, ContinuationTimer
 from synkti_client import httpx
 
-_CONTINUED = re.compile(rb": synkti continued on \S+ after (\S+) on (\S+), pause (\S+) ms")
 _TIMEOUT_S = 180.0
 
 
-@dataclass(frozen=True)
-class Pause:
-    """A stream went on: whom it lost, why, and how long the client had nothing."""
-
-    lost: str
-    why: str
-    ms: float
-
-
 @dataclass
-class Heard:
-    """What came. answers: one for each choice; ids are those told, none where the question did not ask for them."""
+class RequestResult:
+    """What a client received for one request."""
 
-    question: WorkloadRequest
-    answers: list[Answer]
+    request: WorkloadRequest
+    outputs: list[Output]
+    """One for each choice; without token ids if the request did not ask for them."""
+
     finish_reasons: list[str]
-    pauses: list[Pause] = field(default_factory=list)
+    continuations: list[Continuation] = field(default_factory=list)
     error: str | None = None
-    odd: str | None = None
+    inconsistency: str | None = None
 
 
-class Stopwatch(httpx.AsyncBaseTransport):
-    """A transport with an eye on the clock: where a stream went on, the time since the bytes before."""
-
-    def __init__(self, inner: httpx.AsyncBaseTransport, seen: list[Pause]) -> None:
-        self._inner = inner
-        self._seen = seen
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        request.headers[EVENT_IDS_HEADER] = "true"  # with the ids come the comments
-        response = await self._inner.handle_async_request(request)
-        if not isinstance(response.stream, httpx.AsyncByteStream) or response.is_closed:
-            return response
-        stream = _Timed(response.stream, self._seen)
-        return httpx.Response(response.status_code, headers=response.headers, stream=stream)
-
-
-class _Timed(httpx.AsyncByteStream):
-    def __init__(self, inner: httpx.AsyncByteStream, seen: list[Pause]) -> None:
-        self._inner = inner
-        self._seen = seen
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        before = time.monotonic()
-        async for data in self._inner:
-            now = time.monotonic()
-            for why, lost, at_entry_ms in _CONTINUED.findall(data):
-                ms = max((now - before) * 1000, float(at_entry_ms))
-                self._seen.append(Pause(lost.decode(), why.decode(), round(ms, 1)))
-            before = now
-            yield data
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
-async def ask(question: WorkloadRequest, model: str, base_url: str, transport: httpx.AsyncBaseTransport) -> Heard:
-    """Never raises for what a client can see: that is the answer's `error`."""
-    heard = Heard(question, [], [])
-    http = httpx.AsyncClient(transport=Stopwatch(transport, heard.pauses), timeout=_TIMEOUT_S)
-    notes: EventNotes | _Notes
+async def send_request(
+    request: WorkloadRequest, model: str, base_url: str, transport: httpx.AsyncBaseTransport
+) -> RequestResult:
+    """Send a request and read its answer. Failures that a client can see are in the result's `error`, never raised."""
+    result = RequestResult(request, [], [])
+    http = httpx.AsyncClient(transport=ContinuationTimer(transport, result.continuations), timeout=_TIMEOUT_S)
+    collector: EventCollector | _ChunkCollector
     try:
-        if question.speaks_in_events:
-            notes = EventNotes(question)
-            await notes.hear(http, base_url, model)
+        if request.uses_named_events:
+            collector = EventCollector(request)
+            await collector.collect(http, base_url, model)
         else:
-            notes = _Notes(question)
-            await _hear(
-                notes, openai.AsyncOpenAI(base_url=base_url, api_key="chaos", max_retries=0, http_client=http), model
-            )
+            collector = _ChunkCollector(request)
+            sdk = openai.AsyncOpenAI(base_url=base_url, api_key="chaos", max_retries=0, http_client=http)
+            await _collect(collector, sdk, model)
     except (openai.OpenAIError, httpx.HTTPError) as error:
-        heard.error = f"{type(error).__name__}: {error} ({error.__cause__!r})"
-    heard.answers, heard.finish_reasons, heard.odd = notes.answers(), notes.finish_reasons, notes.odd()
-    return heard
+        result.error = f"{type(error).__name__}: {error} ({error.__cause__!r})"
+    result.outputs, result.finish_reasons = collector.outputs(), collector.finish_reasons
+    result.inconsistency = collector.inconsistency()
+    return result
 
 
-async def _hear(notes: _Notes, client: openai.AsyncOpenAI, model: str) -> None:
-    question = notes.question
-    route: Any = client.chat.completions if question.chat else client.completions
-    answer = await route.create(**question.options(model))
-    if not question.stream:
-        notes.take_whole(answer)
+async def _collect(collector: _ChunkCollector, client: openai.AsyncOpenAI, model: str) -> None:
+    request = collector.request
+    route: Any = client.chat.completions if request.chat else client.completions
+    answer = await route.create(**request.sdk_arguments(model))
+    if not request.stream:
+        collector.add_body(answer)
         return
     async for chunk in answer:
-        notes.take(chunk)
+        collector.add_chunk(chunk)
 
 
-class _Notes:
-    """What all chunks said, by choice."""
+class _ChunkCollector:
+    """Adds up the chunks of an answer, by choice."""
 
-    def __init__(self, question: WorkloadRequest) -> None:
-        self.question = question
-        self._text = [""] * question.choices
-        self._ids: list[list[int]] = [[] for _ in range(question.choices)]
-        self._logprobs = [0] * question.choices
+    def __init__(self, request: WorkloadRequest) -> None:
+        self.request = request
+        self._text = [""] * request.choices
+        self._ids: list[list[int]] = [[] for _ in range(request.choices)]
+        self._logprobs = [0] * request.choices
         self._usage: Any = None
         self.finish_reasons: list[str] = []
 
-    def take(self, chunk: Any) -> None:
+    def add_chunk(self, chunk: Any) -> None:
         self._usage = chunk.usage or self._usage
         for choice in chunk.choices:
-            said = choice.delta.content if self.question.chat else choice.text
-            self._note(choice, said)
+            self._add_choice(choice, choice.delta.content if self.request.chat else choice.text)
 
-    def take_whole(self, answer: Any) -> None:
+    def add_body(self, answer: Any) -> None:
         self._usage = answer.usage
         for choice in answer.choices:
-            self._note(choice, choice.message.content if self.question.chat else choice.text)
+            self._add_choice(choice, choice.message.content if self.request.chat else choice.text)
 
-    def _note(self, choice: Any, said: str | None) -> None:
-        self._text[choice.index] += said or ""
+    def _add_choice(self, choice: Any, text: str | None) -> None:
+        self._text[choice.index] += text or ""
         self._ids[choice.index] += getattr(choice, "token_ids", None) or []
         if choice.logprobs is not None:
-            told = choice.logprobs.content if self.question.chat else choice.logprobs.tokens
-            self._logprobs[choice.index] += len(told or ())
+            logprobs = choice.logprobs.content if self.request.chat else choice.logprobs.tokens
+            self._logprobs[choice.index] += len(logprobs or ())
         if choice.finish_reason:
             self.finish_reasons.append(choice.finish_reason)
 
-    def answers(self) -> list[Answer]:
-        return [Answer(tuple(ids), text) for ids, text in zip(self._ids, self._text, strict=True)]
+    def outputs(self) -> list[Output]:
+        return [Output(tuple(ids), text) for ids, text in zip(self._ids, self._text, strict=True)]
 
-    def odd(self) -> str | None:
-        """What else is wrong: an end that is missing or doubled, logprobs or usage that do not add up."""
-        question = self.question
-        if len(self.finish_reasons) != question.choices:
-            return f"{len(self.finish_reasons)} ends of {question.choices} choices"
-        if question.usage and question.stream and self._usage is None:
+    def inconsistency(self) -> str | None:
+        """Return what else is wrong: a missing or doubled end, logprobs or usage that do not add up."""
+        request = self.request
+        if len(self.finish_reasons) != request.choices:
+            return f"{len(self.finish_reasons)} ends of {request.choices} choices"
+        if request.usage and request.stream and self._usage is None:
             return "no usage"
-        if question.ids and question.stream:
+        if request.returns_token_ids and request.stream:
             tokens = sum(map(len, self._ids))
             if self._usage is not None and self._usage.completion_tokens != tokens:
                 return f"usage of {self._usage.completion_tokens} tokens, {tokens} came"
-            if question.logprobs and sum(self._logprobs) != tokens:
+            if request.logprobs and sum(self._logprobs) != tokens:
                 return f"logprobs of {sum(self._logprobs)} tokens, {tokens} came"
         return None

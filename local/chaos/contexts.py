@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-_BROUGHT = re.compile(
+_FETCHED = re.compile(
     r": its context: (?P<reason>.+); (?P<blocks>\d+) blocks came in [0-9.]+ s(?P<given_up>, given up)?$"
 )
 _REASONS = (
@@ -19,25 +19,25 @@ _REASONS = (
 _OTHER = "computed, for another reason"
 
 
-def told(logs: Path) -> str:
+def summary(logs: Path) -> str:
     """In a line: how many contexts came by which way, of how many blocks, and what was given up or not kept."""
-    ways, further = counted(logs)
-    parts = [f"{way}: {count}" for way, count in ways.most_common()]
-    return ", ".join([*parts, *(f"{what}: {count}" for what, count in further.items())]) or "none"
+    sources, counts = count(logs)
+    parts = [f"{source}: {count}" for source, count in sources.most_common()]
+    return ", ".join([*parts, *(f"{what}: {count}" for what, count in counts.items())]) or "none"
 
 
-def counted(logs: Path) -> tuple[Counter[str], Counter[str]]:
+def count(logs: Path) -> tuple[Counter[str], Counter[str]]:
     """Contexts by the way that they came; and blocks that came, transfers given up, blocks refused, contexts left."""
-    ways, further = Counter[str](), Counter[str]()
+    sources, counts = Counter[str](), Counter[str]()
     for line in _lines(logs):
-        if (brought := _BROUGHT.search(line)) is not None:
-            ways[next((name for name, reason in _REASONS if reason.match(brought["reason"])), _OTHER)] += 1
-            further["blocks that came"] += int(brought["blocks"])
-            further["given up"] += brought["given_up"] is not None
-        further["blocks that were not taken"] += "a block that came is not kept" in line
-        further["blocks that the engine would not load"] += "KV block " in line and "is computed again" in line
-        further["left in S3"] += "its context is left in S3" in line
-    return ways, further
+        if (fetched := _FETCHED.search(line)) is not None:
+            sources[next((name for name, reason in _REASONS if reason.match(fetched["reason"])), _OTHER)] += 1
+            counts["blocks that came"] += int(fetched["blocks"])
+            counts["given up"] += fetched["given_up"] is not None
+        counts["blocks that were not taken"] += "a block that came is not kept" in line
+        counts["blocks that the engine would not load"] += "KV block " in line and "is computed again" in line
+        counts["left in S3"] += "its context is left in S3" in line
+    return sources, counts
 
 
 def _lines(logs: Path) -> Iterator[str]:

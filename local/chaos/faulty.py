@@ -18,90 +18,90 @@ from local.errors import LocalRunError
 from local.faulty_agent import write_faults
 from node_agent.contract.names import ENGINE_PORT
 
-FEW_BLOCKS = ("--block-size", "32", "--num-gpu-blocks-override", "132")
+FEW_BLOCKS_ARGS = ("--block-size", "32", "--num-gpu-blocks-override", "132")
 """What a vLLM needs: its requests have to compete for blocks, 4,224 tokens in all."""
 
-STANDIN = ("--faults", "--on-text", f"{POISON}=dies", "--on-text", f"{BOOM}=error-500")
+FAKE_ENGINE_ARGS = ("--faults", "--on-text", f"{POISON}=dies", "--on-text", f"{BOOM}=error-500")
 """What a stand-in needs so that all of this can be done to it."""
 
-_FOR_S = 8.0
-_RESTARTED_WITHIN_S = 40.0
+_DURATION_S = 8.0
+_RESTART_TIMEOUT_S = 40.0
 """15 s until an engine that hangs is found, and what a busy machine adds to it, and to its start."""
 
 _PULSES = 40
 _STOPPED_S, _RUNNING_S = 0.15, 0.05
 _CROWD, _CROWD_TOKENS, _CROWDED_S = 8, 1_000, 20.0
 _SLOW = {"seconds_per_token": 1.5}
-_WELL = {"seconds_per_token": 0.01}
+_NORMAL = {"seconds_per_token": 0.01}
 _ERRORS = [{"kind": "status-500"}] * 6
 SKEWS_S = (60.0, -45.0, 3_600.0, -86_400.0)
 
 
-async def skewed_clock(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def skewed_clock(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """A node's wall clock jumps, and later jumps back."""
-    folder = machines[0].folder
-    write_faults(folder, clock_s=fleet.turn("skew", SKEWS_S))
+    folder = instances[0].folder
+    write_faults(folder, clock_s=fleet.next_option("skew", SKEWS_S))
     try:
-        await asyncio.sleep(_FOR_S)
+        await asyncio.sleep(_DURATION_S)
     finally:
         write_faults(folder)
 
 
-async def dead_replica_link(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def dead_replica_link(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """A node accepts the connections that carry journals, and closes them; those that it has stay."""
-    folder = machines[0].folder
+    folder = instances[0].folder
     write_faults(folder, close_links=1)
     try:
-        await asyncio.sleep(_FOR_S)
+        await asyncio.sleep(_DURATION_S)
     finally:
         write_faults(folder)
 
 
-async def stuck_core(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def stuck_core(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """An engine's core hangs while its /health is 200: the agent has to find out, and to start another one.
 
     Raises LocalRunError where it does not.
     """
-    machine = machines[0]
-    before = engine_group(machine)
-    await _change_core(machine, {"wedged": True})
-    await fleet.until(
-        f"{machine.instance_id} ends an engine that hangs",
-        lambda: not machine.running or engine_group(machine) != before,
-        _RESTARTED_WITHIN_S,
+    instance = instances[0]
+    before = engine_group(instance)
+    await _change_core(instance, {"wedged": True})
+    await fleet.wait_for(
+        f"{instance.instance_id} ends an engine that hangs",
+        lambda: not instance.running or engine_group(instance) != before,
+        _RESTART_TIMEOUT_S,
     )
 
 
-async def slow_engine(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def slow_engine(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """An engine is slow for a while, and neither lost nor stuck."""
-    await _change_core(machines[0], _SLOW)
+    await _change_core(instances[0], _SLOW)
     try:
-        await asyncio.sleep(_FOR_S)
+        await asyncio.sleep(_DURATION_S)
     finally:
-        await _change_core(machines[0], _WELL)
+        await _change_core(instances[0], _NORMAL)
 
 
-async def slowed_engine(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def slowed_engine(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """The same to an engine without such a switch: it is stopped and let run again, many times."""
     try:
         for _ in range(_PULSES):
-            signal_engine(machines[0], signal.SIGSTOP)
+            signal_engine(instances[0], signal.SIGSTOP)
             await asyncio.sleep(_STOPPED_S)
-            signal_engine(machines[0], signal.SIGCONT)
+            signal_engine(instances[0], signal.SIGCONT)
             await asyncio.sleep(_RUNNING_S)
     finally:
-        signal_engine(machines[0], signal.SIGCONT)
+        signal_engine(instances[0], signal.SIGCONT)
 
 
-async def preempted_streams(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def preempted_streams(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """Half of an engine's streams have no blocks for a while; the others get their tokens."""
-    await _change_core(machines[0], {"preempt": {"seconds": _FOR_S, "share": 0.5}})
-    await asyncio.sleep(_FOR_S)
+    await _change_core(instances[0], {"preempt": {"seconds": _DURATION_S, "share": 0.5}})
+    await asyncio.sleep(_DURATION_S)
 
 
-async def crowded_engine(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def crowded_engine(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """The same to a vLLM with few blocks: long requests, straight to it, take the blocks of those that it has."""
-    url = f"http://{machines[0].host}:{ENGINE_PORT}/v1/completions"
+    url = f"http://{instances[0].host}:{ENGINE_PORT}/v1/completions"
     body = {"model": MODEL, "max_tokens": _CROWD_TOKENS, "ignore_eos": True, "stream": True}
     async with httpx.AsyncClient(timeout=httpx.Timeout(5.0, read=None)) as http:
         crowd = [asyncio.create_task(_read(http, url, {**body, "prompt": f"{n} in a crowd"})) for n in range(_CROWD)]
@@ -118,29 +118,29 @@ async def _read(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> None
                 pass
 
 
-async def long_step(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def long_step(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """One step of an engine takes long: a neighbour's prefill."""
-    await _change_core(machines[0], {"step_s": _FOR_S})
-    await asyncio.sleep(_FOR_S)
+    await _change_core(instances[0], {"step_s": _DURATION_S})
+    await asyncio.sleep(_DURATION_S)
 
 
-async def engine_errors(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def engine_errors(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """An engine answers the next requests with 500; other engines answer them."""
-    await _post(machines[0], "/standin/faults", _ERRORS)
-    await asyncio.sleep(_FOR_S)
-    await _post(machines[0], "/standin/faults", [])
+    await _post(instances[0], "/standin/faults", _ERRORS)
+    await asyncio.sleep(_DURATION_S)
+    await _post(instances[0], "/standin/faults", [])
 
 
-async def _change_core(machine: EmulatedInstance, wanted: dict[str, Any]) -> None:
-    await _post(machine, "/standin/core", wanted)
+async def _change_core(instance: EmulatedInstance, wanted: dict[str, Any]) -> None:
+    await _post(instance, "/standin/core", wanted)
 
 
-async def _post(machine: EmulatedInstance, path: str, body: object) -> None:
+async def _post(instance: EmulatedInstance, path: str, body: object) -> None:
     """To the engine itself. One that is gone by now has nothing to be changed."""
     async with httpx.AsyncClient(timeout=5.0) as http:
         try:
-            answer = await http.post(f"http://{machine.host}:{ENGINE_PORT}{path}", json=body)
+            answer = await http.post(f"http://{instance.host}:{ENGINE_PORT}{path}", json=body)
         except httpx.TransportError:
             return
     if answer.status_code != 200:
-        raise LocalRunError(f"the stand-in of {machine.instance_id} does not take {body}: {answer.text}")
+        raise LocalRunError(f"the stand-in of {instance.instance_id} does not take {body}: {answer.text}")

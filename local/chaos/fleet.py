@@ -14,8 +14,8 @@ from typing import TypeVar
 import httpx
 
 from local.aws import ACCOUNT, REGION, EmbeddedAws
-from local.aws_gate import AwsGate
-from local.chaos.refused import Refused
+from local.aws_gate import AwsFaultProxy
+from local.chaos.refused import UnanswerableCounts
 from local.emulated_instance import EmulatedInstance, InstanceTemplate
 from local.errors import LocalRunError
 from local.imds import InstanceMetadata
@@ -26,8 +26,8 @@ from node_agent.contract.tags import CLUSTER_TAG, ROLE_TAG, WORKER_ROLE
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 INSTANCE_TYPE = "g5.xlarge"
-_LOOK_EVERY_S = 0.2
-_MOST_FAILURES = 3
+_LOOP_INTERVAL_S = 0.2
+_MAX_FAILURES = 3
 _EXIT_TEMPORARY = 75
 """AWS was away when it booted; systemd would start it again."""
 
@@ -39,28 +39,30 @@ _T = TypeVar("_T")
 class ChaosFleet:
     """size: how many nodes there are to be; serving: instance ids that answer as ready, as of the last look.
 
-    gate: in front of the AWS that the nodes use.
+    aws_proxy: in front of the AWS that the nodes use.
     """
 
-    def __init__(self, aws: EmbeddedAws, gate: AwsGate, kind: InstanceTemplate, network: str, size: int) -> None:
-        self.gate = gate
+    def __init__(
+        self, aws: EmbeddedAws, aws_proxy: AwsFaultProxy, kind: InstanceTemplate, network: str, size: int
+    ) -> None:
+        self.aws_proxy = aws_proxy
         self._ec2 = aws.client("ec2")
         self._secrets = aws.client("secretsmanager")
         self._s3 = aws.client("s3")
         self._dynamodb = aws.client("dynamodb")
-        self._kind = kind
+        self._template = kind
         self.cluster = kind.cluster
         self.environ = kind.environ
         self._network = network
         self._size = size
         self._launched = 0
         self._failed = 0
-        self._turns = Counter[str]()
-        self.refused = Refused()
+        self._counters = Counter[str]()
+        self.unanswerable = UnanswerableCounts()
         self._http = httpx.AsyncClient(timeout=1.0)
-        self.machines: list[EmulatedInstance] = []
-        self.serving: set[str] = set()
-        self.struck: set[str] = set()
+        self.instances: list[EmulatedInstance] = []
+        self.ready_ids: set[str] = set()
+        self.under_fault: set[str] = set()
         self.addresses: dict[str, str] = {}
 
     async def run(self) -> None:
@@ -68,55 +70,55 @@ class ChaosFleet:
         await asyncio.to_thread(self._prepare_aws)
         try:
             while True:
-                for machine in [m for m in self.machines if not m.running]:
-                    await self._bury(machine)
-                while len(self.machines) < self._size:
+                for instance in [m for m in self.instances if not m.running]:
+                    await self._remove(instance)
+                while len(self.instances) < self._size:
                     await self._launch()
-                await asyncio.gather(*(self._look(machine) for machine in self.machines))
-                await asyncio.sleep(_LOOK_EVERY_S)
+                await asyncio.gather(*(self._update_ready(instance) for instance in self.instances))
+                await asyncio.sleep(_LOOP_INTERVAL_S)
         finally:
             await self._http.aclose()
 
     @property
-    def calm(self) -> list[EmulatedInstance]:
+    def stable(self) -> list[EmulatedInstance]:
         """Nodes that serve and to which nothing is being done."""
-        return [m for m in self.machines if m.instance_id in self.serving and m.instance_id not in self.struck]
+        return [m for m in self.instances if m.instance_id in self.ready_ids and m.instance_id not in self.under_fault]
 
-    async def until(self, what: str, check: Callable[[], bool], within_s: float) -> None:
+    async def wait_for(self, what: str, check: Callable[[], bool], within_s: float) -> None:
         """Raises LocalRunError with the ends of the logs."""
         give_up_at = asyncio.get_running_loop().time() + within_s
         while not check():
             if asyncio.get_running_loop().time() > give_up_at:
-                logs = "\n".join(f"{m.log}:\n{tail(m.log)}" for m in self.machines)
+                logs = "\n".join(f"{m.log}:\n{tail(m.log)}" for m in self.instances)
                 raise LocalRunError(f"not within {within_s:.0f} s: {what}; the nodes' logs:\n{logs}")
             await asyncio.sleep(0.05)
 
-    async def figure(self, machine: EmulatedInstance, name: str) -> float:
+    async def metric(self, instance: EmulatedInstance, name: str) -> float:
         """One of the node's metrics, 0 where it does not answer."""
         with contextlib.suppress(httpx.HTTPError):
-            text = (await self._http.get(f"{machine.url}/metrics")).text
+            text = (await self._http.get(f"{instance.url}/metrics")).text
             return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
         return 0.0
 
-    def turn(self, name: str, options: Sequence[_T]) -> _T:
+    def next_option(self, name: str, options: Sequence[_T]) -> _T:
         """The next of the options, in turn."""
-        return options[(self.number(name) - 1) % len(options)]
+        return options[(self.next_number(name) - 1) % len(options)]
 
-    def number(self, name: str) -> int:
+    def next_number(self, name: str) -> int:
         """1, 2, 3, ... of each name."""
-        self._turns[name] += 1
-        return self._turns[name]
+        self._counters[name] += 1
+        return self._counters[name]
 
-    async def run_stranger(self, tags: Mapping[str, str]) -> str:
+    async def run_foreign_instance(self, tags: Mapping[str, str]) -> str:
         """An instance with these tags on which nothing runs; its id."""
         return await self._run_instance(tags)
 
-    async def end_stranger(self, instance_id: str) -> None:
+    async def terminate_foreign_instance(self, instance_id: str) -> None:
         await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[instance_id])
 
     def _prepare_aws(self) -> None:
         """What the stacks would have deployed: the cluster's key, the table, a bucket."""
-        cluster = self._kind.cluster
+        cluster = self._template.cluster
         self._secrets.create_secret(Name=cluster_key_secret_name(cluster), SecretString=os.urandom(16).hex())
         self._s3.create_bucket(Bucket=checkpoints_bucket_name(cluster, ACCOUNT, REGION))
         keys = ((PARTITION_KEY, "HASH"), (SORT_KEY, "RANGE"))
@@ -135,17 +137,17 @@ class ChaosFleet:
         )  # fmt: skip
         return str(answer["Instances"][0]["InstanceId"])
 
-    async def _look(self, machine: EmulatedInstance) -> None:
+    async def _update_ready(self, instance: EmulatedInstance) -> None:
         ready = False
         with contextlib.suppress(httpx.HTTPError):
-            ready = (await self._http.get(f"{machine.url}/readyz")).status_code == 200
-        (self.serving.add if ready else self.serving.discard)(machine.instance_id)
+            ready = (await self._http.get(f"{instance.url}/readyz")).status_code == 200
+        (self.ready_ids.add if ready else self.ready_ids.discard)(instance.instance_id)
 
     async def _launch(self) -> None:
         number = self._launched
         self._launched += 1
-        instance_id = await self._run_instance({CLUSTER_TAG: self._kind.cluster, ROLE_TAG: WORKER_ROLE})
-        here = [sum(m.metadata.zone == zone for m in self.machines) for zone in ZONES]
+        instance_id = await self._run_instance({CLUSTER_TAG: self._template.cluster, ROLE_TAG: WORKER_ROLE})
+        here = [sum(m.metadata.zone == zone for m in self.instances) for zone in ZONES]
         metadata = InstanceMetadata(
             instance_id=instance_id,
             zone=ZONES[here.index(min(here))],
@@ -153,21 +155,21 @@ class ChaosFleet:
             instance_type=INSTANCE_TYPE,
             address=f"{self._network}.{number % _ADDRESSES + 1}",
         )
-        self.machines.append(await asyncio.to_thread(EmulatedInstance, self._kind, metadata))
+        self.instances.append(await asyncio.to_thread(EmulatedInstance, self._template, metadata))
         self.addresses[metadata.instance_id] = metadata.address
 
-    async def _bury(self, machine: EmulatedInstance) -> None:
-        status = machine.agent.wait()
+    async def _remove(self, instance: EmulatedInstance) -> None:
+        status = instance.agent.wait()
         # 75: AWS was away when it booted; systemd would start it again.
         self._failed += (
-            status not in (0, _EXIT_TEMPORARY) and not machine.killed and machine.instance_id not in self.struck
+            status not in (0, _EXIT_TEMPORARY) and not instance.killed and instance.instance_id not in self.under_fault
         )
-        if self._failed >= _MOST_FAILURES:
-            raise LocalRunError(f"nodes end by themselves; the log {machine.log} ends:\n{tail(machine.log)}")
-        self.machines.remove(machine)
-        self.serving.discard(machine.instance_id)
-        await asyncio.to_thread(machine.close)
-        await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[machine.instance_id])
+        if self._failed >= _MAX_FAILURES:
+            raise LocalRunError(f"nodes end by themselves; the log {instance.log} ends:\n{tail(instance.log)}")
+        self.instances.remove(instance)
+        self.ready_ids.discard(instance.instance_id)
+        await asyncio.to_thread(instance.close)
+        await asyncio.to_thread(self._ec2.terminate_instances, InstanceIds=[instance.instance_id])
 
 
 def signal_all(folder: Path, number: signal.Signals) -> None:
@@ -177,24 +179,24 @@ def signal_all(folder: Path, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def kill_engine_core(machine: EmulatedInstance) -> None:
+def kill_engine_core(instance: EmulatedInstance) -> None:
     """SIGKILL to the engine's youngest process: of a vLLM its core, which leaves the API server alone in its group."""
-    if (group := engine_group(machine)) is None:
+    if (group := engine_group(instance)) is None:
         return
     with contextlib.suppress(OSError, ValueError):
-        members = [pid for pid in processes_in(machine.folder) if os.getpgid(pid) == group]
+        members = [pid for pid in processes_in(instance.folder) if os.getpgid(pid) == group]
         os.kill(max(members), signal.SIGKILL)
 
 
-def signal_engine(machine: EmulatedInstance, number: signal.Signals) -> None:
+def signal_engine(instance: EmulatedInstance, number: signal.Signals) -> None:
     """To the engine's process group."""
-    if (group := engine_group(machine)) is not None:
+    if (group := engine_group(instance)) is not None:
         with contextlib.suppress(OSError):
             os.killpg(group, number)
 
 
-def engine_group(machine: EmulatedInstance) -> int | None:
+def engine_group(instance: EmulatedInstance) -> int | None:
     """The engine's process group, as its agent noted it; None where there is no note."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return int((machine.folder / "engine.group").read_text().split()[1])
+        return int((instance.folder / "engine.group").read_text().split()[1])
     return None

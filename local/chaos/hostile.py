@@ -18,15 +18,15 @@ from local.emulated_instance import EmulatedInstance
 from local.engines import MODEL
 from node_agent.contract.names import FRONT_DOOR_PORT, PEER_DOOR_PORT
 
-_FOR_S = 4.0
+_DURATION_S = 4.0
 _STALLED_READERS = 40
-_FLOODING = 150
-_HALF_SENT = 60
+_FLOOD_CONNECTIONS = 150
+_HALF_SENT_BODIES = 60
 _HALF_BODY_BYTES = 64 * 1024
 _DATAGRAMS = 4_000
 _DATAGRAMS_AT_ONCE = 50
 _RECEIVE_BUFFER_BYTES = 4_096
-_CONNECT_WITHIN_S = 5.0
+_CONNECT_TIMEOUT_S = 5.0
 
 
 def _request(method: str, path: str, body: bytes = b"", length: int | None = None) -> bytes:
@@ -36,7 +36,7 @@ def _request(method: str, path: str, body: bytes = b"", length: int | None = Non
     return head.encode() + b"\r\n" + body
 
 
-def _streamed() -> bytes:
+def _stream_request() -> bytes:
     body = orjson.dumps({"model": MODEL, "prompt": "never read", "max_tokens": 300, "stream": True})
     return _request("POST", "/v1/completions", body)
 
@@ -57,44 +57,44 @@ _FLOODS = (
 )
 
 
-async def stalled_readers(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def stalled_readers(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """Clients that ask for streams and take nothing of them."""
-    async with _connections(machines[0].host, FRONT_DOOR_PORT, _STALLED_READERS) as connections:
+    async with _connections(instances[0].host, FRONT_DOOR_PORT, _STALLED_READERS) as connections:
         for connection in connections:
-            await _send(connection, _streamed())
-        await asyncio.sleep(_FOR_S)
+            await _send(connection, _stream_request())
+        await asyncio.sleep(_DURATION_S)
 
 
-async def flood(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def flood(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """Many connections at once, at both doors, with requests that cost much and whose answers nobody reads."""
-    host = machines[0].host
+    host = instances[0].host
     async with (
-        _connections(host, FRONT_DOOR_PORT, _FLOODING) as clients,
-        _connections(host, PEER_DOOR_PORT, _FLOODING) as strangers,
+        _connections(host, FRONT_DOOR_PORT, _FLOOD_CONNECTIONS) as clients,
+        _connections(host, PEER_DOOR_PORT, _FLOOD_CONNECTIONS) as strangers,
     ):
         for number, connection in enumerate((*clients, *strangers)):
             await _send(connection, _FLOODS[number % len(_FLOODS)])
-        await asyncio.sleep(_FOR_S)
+        await asyncio.sleep(_DURATION_S)
 
 
-async def half_sent_bodies(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def half_sent_bodies(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """Requests whose bodies stop in the middle."""
     half = _request("POST", "/v1/chat/completions", b"x" * _HALF_BODY_BYTES, 2 * _HALF_BODY_BYTES)
-    async with _connections(machines[0].host, FRONT_DOOR_PORT, _HALF_SENT) as connections:
+    async with _connections(instances[0].host, FRONT_DOOR_PORT, _HALF_SENT_BODIES) as connections:
         for connection in connections:
             await _send(connection, half)
-        await asyncio.sleep(_FOR_S)
+        await asyncio.sleep(_DURATION_S)
 
 
-async def foreign_datagrams(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def foreign_datagrams(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """Bytes of a stranger at the address of membership's messages."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.setblocking(False)
         for number in range(_DATAGRAMS):
             with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
-                stranger.sendto(os.urandom(1 + number % 1_400), (machines[0].host, PEER_DOOR_PORT))
+                stranger.sendto(os.urandom(1 + number % 1_400), (instances[0].host, PEER_DOOR_PORT))
             if number % _DATAGRAMS_AT_ONCE == 0:
-                await asyncio.sleep(_FOR_S * _DATAGRAMS_AT_ONCE / _DATAGRAMS)
+                await asyncio.sleep(_DURATION_S * _DATAGRAMS_AT_ONCE / _DATAGRAMS)
 
 
 @contextlib.asynccontextmanager
@@ -108,7 +108,7 @@ async def _connections(host: str, port: int, number: int) -> AsyncIterator[list[
             connection.setblocking(False)
             connections.append(connection)
             with contextlib.suppress(OSError):
-                async with asyncio.timeout(_CONNECT_WITHIN_S):
+                async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                     await asyncio.get_running_loop().sock_connect(connection, (host, port))
         yield connections
     finally:
@@ -119,5 +119,5 @@ async def _connections(host: str, port: int, number: int) -> AsyncIterator[list[
 async def _send(connection: socket.socket, data: bytes) -> None:
     """As much as the door takes within a moment: it may well close the connection instead."""
     with contextlib.suppress(OSError):
-        async with asyncio.timeout(_CONNECT_WITHIN_S):
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
             await asyncio.get_running_loop().sock_sendall(connection, data)

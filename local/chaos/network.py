@@ -27,10 +27,10 @@ def enter_namespace() -> bool:
     if subprocess.run([*how, "true"], capture_output=True, check=False).returncode:
         return False
     os.environ[_INSIDE] = "1"
-    return _become([*how, sys.executable, *sys.orig_argv[1:]])
+    return _exec_replace([*how, sys.executable, *sys.orig_argv[1:]])
 
 
-def _become(command: list[str]) -> NoReturn:
+def _exec_replace(command: list[str]) -> NoReturn:
     os.execv(command[0], command)  # noqa: S606 # ourselves
 
 

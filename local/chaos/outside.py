@@ -11,8 +11,8 @@ from local.chaos.fleet import ChaosFleet
 from local.emulated_instance import EmulatedInstance
 from node_agent.contract.tags import ADDRESS_TAG, CLUSTER_TAG, DEADLINE_TAG, ROLE_TAG, STATE_TAG, WORKER_ROLE
 
-_ODD_FOR_S = 15.0
-_AWAY_FOR_S = 8.0
+_ODD_TAG_S = 15.0
+_OUTAGE_S = 8.0
 
 ODD_TAGS = (
     {ADDRESS_TAG: "10.71.3.7"},
@@ -26,29 +26,29 @@ ODD_TAGS = (
 )
 
 
-async def odd_tag(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def odd_tag(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """An instance that says that it is a node of this fleet, with tags that no node of it would have."""
-    odd = {CLUSTER_TAG: fleet.cluster, ROLE_TAG: WORKER_ROLE, **fleet.turn("odd-tag", ODD_TAGS)}
-    instance_id = await fleet.run_stranger(odd)
-    await asyncio.sleep(_ODD_FOR_S)
-    await fleet.end_stranger(instance_id)
+    odd = {CLUSTER_TAG: fleet.cluster, ROLE_TAG: WORKER_ROLE, **fleet.next_option("odd-tag", ODD_TAGS)}
+    instance_id = await fleet.run_foreign_instance(odd)
+    await asyncio.sleep(_ODD_TAG_S)
+    await fleet.terminate_foreign_instance(instance_id)
 
 
-async def aws_away(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def aws_outage(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """One AWS service fails, each in its turn, in each of the ways."""
-    service = fleet.turn("service", ("ec2", "s3", "dynamodb", "secretsmanager"))
-    fleet.gate.take_away(service, fleet.turn(f"{service} outage", tuple(Outage)))
+    service = fleet.next_option("service", ("ec2", "s3", "dynamodb", "secretsmanager"))
+    fleet.aws_proxy.start_outage(service, fleet.next_option(f"{service} outage", tuple(Outage)))
     try:
-        await asyncio.sleep(_AWAY_FOR_S)
+        await asyncio.sleep(_OUTAGE_S)
     finally:
-        fleet.gate.bring_back(service)
+        fleet.aws_proxy.end_outage(service)
 
 
-async def metadata_away(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def metadata_outage(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """A node's metadata service takes connections and answers nothing."""
-    machine = machines[0]
-    machine.signal_metadata(signal.SIGSTOP)
+    instance = instances[0]
+    instance.signal_imds(signal.SIGSTOP)
     try:
-        await asyncio.sleep(_AWAY_FOR_S)
+        await asyncio.sleep(_OUTAGE_S)
     finally:
-        machine.signal_metadata(signal.SIGCONT)
+        instance.signal_imds(signal.SIGCONT)

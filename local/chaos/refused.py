@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Refused:
+class UnanswerableCounts:
     """Requests that cannot be answered, and what became of them. answered: those that were, which is a fault."""
 
-    asked: int = 0
+    sent: int = 0
     refused: int = 0
     answered: int = 0
     codes: set[str] = field(default_factory=set)
 
     def to_json(self) -> dict[str, object]:
-        return {"requests": self.asked, "refused": self.refused, "codes": sorted(self.codes)}
+        return {"requests": self.sent, "refused": self.refused, "codes": sorted(self.codes)}

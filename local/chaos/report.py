@@ -5,61 +5,63 @@ from __future__ import annotations
 from pathlib import Path
 
 from local import certificate as certificates
-from local.certificate import Answer, StreamOutcome
-from local.chaos.client import Heard
-from local.chaos.runner import Chaos
+from local.certificate import Output, StreamOutcome
+from local.chaos.client import RequestResult
+from local.chaos.runner import ChaosRun
 
 
-def certify(chaos: Chaos, seed: int, out: Path, duration_s: float) -> bool:
+def write_report(chaos: ChaosRun, seed: int, out: Path, duration_s: float) -> bool:
     """Write the certificate, show it and what is wrong; whether the promise was kept."""
-    accounts = [account for at, heard in enumerate(chaos.heard) for account in _accounts(chaos, at, heard)]
-    document = certificates.certificate(chaos.engine.name, seed, dict(chaos.done), accounts, duration_s)
-    document["unanswerable"] = chaos.fleet.refused.to_json()
+    outcomes = [outcome for at, result in enumerate(chaos.results) for outcome in _outcomes(chaos, at, result)]
+    document = certificates.build_certificate(chaos.engine.name, seed, dict(chaos.fault_counts), outcomes, duration_s)
+    document["unanswerable"] = chaos.fleet.unanswerable.to_json()
     chains = document.pop("chains")
     (out / "chains.json").write_text(certificates.to_json(chains))
     (out / "certificate.json").write_text(certificates.to_json(document))
-    chaos.screen.document(certificates.to_json(document))
-    for account in accounts:
-        if not account.verified:
-            heard = chaos.heard[int(account.name.partition(".")[0])]
-            chaos.screen.say(f"stream {account.name}: {heard.question} {heard.pauses} {heard.error}", style="red")
-            chaos.screen.say(f"  {_first_difference(account)}")
-    answered = chaos.fleet.refused.answered
+    chaos.screen.print_text(certificates.to_json(document))
+    for outcome in outcomes:
+        if not outcome.verified:
+            result = chaos.results[int(outcome.name.partition(".")[0])]
+            chaos.screen.log(
+                f"stream {outcome.name}: {result.request} {result.continuations} {result.error}", style="red"
+            )
+            chaos.screen.log(f"  {_first_difference(outcome)}")
+    answered = chaos.fleet.unanswerable.answered
     if answered:
-        chaos.screen.say(f"{answered} requests were answered that cannot be", style="bold red")
-    kept = certificates.holds(document) and not answered
-    word, style = ("kept", "bold green") if kept else ("BROKEN", "bold red")
-    chaos.screen.say(f"{word}: an interruption costs a client a pause, never a token", style=style)
-    return kept
+        chaos.screen.log(f"{answered} requests were answered that cannot be", style="bold red")
+    is_passed = certificates.passed(document) and not answered
+    word, style = ("kept", "bold green") if is_passed else ("BROKEN", "bold red")
+    chaos.screen.log(f"{word}: an interruption costs a client a pause, never a token", style=style)
+    return is_passed
 
 
-def _accounts(chaos: Chaos, number: int, heard: Heard) -> list[StreamOutcome]:
+def _outcomes(chaos: ChaosRun, number: int, result: RequestResult) -> list[StreamOutcome]:
     """One for each choice. The longest pause counts, with the strike on the node that the stream lost then."""
-    question, right = heard.question, chaos.answers[heard.question.key]
-    longest = max(heard.pauses, key=lambda pause: pause.ms, default=None)
-    accounts = []
-    for index, answer in enumerate(heard.answers or [Answer((), "")] * question.choices):
+    request, reference = result.request, chaos.references[result.request.key]
+    longest = max(result.continuations, key=lambda continuation: continuation.pause_ms, default=None)
+    outcomes = []
+    for index, answer in enumerate(result.outputs or [Output((), "")] * request.choices):
         pause = longest if not index else None
-        accounts.append(
+        outcomes.append(
             StreamOutcome(
                 name=f"{number}.{index}",
-                reference=_comparable(right, question.ids),
-                delivered=_comparable(answer, question.ids),
-                kind=chaos.struck_by.get(pause.lost, pause.why) if pause else None,
-                pause_ms=pause.ms if pause else None,
-                error=(heard.error or heard.odd) if not index else None,
+                reference=_comparable(reference, request.returns_token_ids),
+                delivered=_comparable(answer, request.returns_token_ids),
+                fault_kind=chaos.fault_by_node.get(pause.lost_node, pause.reason) if pause else None,
+                pause_ms=pause.pause_ms if pause else None,
+                error=(result.error or result.inconsistency) if not index else None,
             )
         )
-    return accounts
+    return outcomes
 
 
-def _comparable(answer: Answer, has_ids: bool) -> Answer:
+def _comparable(answer: Output, has_ids: bool) -> Output:
     """Where no ids were asked for, the characters are counted in their place."""
-    return answer if has_ids else Answer(tuple(map(ord, answer.text)), answer.text)
+    return answer if has_ids else Output(tuple(map(ord, answer.text)), answer.text)
 
 
-def _first_difference(account: StreamOutcome) -> str:
-    right, got = account.reference, account.delivered
-    shorter = min(len(right.ids), len(got.ids))
-    at = next((n for n in range(shorter) if right.ids[n] != got.ids[n]), shorter)
-    return f"{len(got.ids)} of {len(right.ids)}, different from {at} on; text ends {got.text[-40:]!r}"
+def _first_difference(outcome: StreamOutcome) -> str:
+    reference, got = outcome.reference, outcome.delivered
+    shorter = min(len(reference.token_ids), len(got.token_ids))
+    at = next((n for n in range(shorter) if reference.token_ids[n] != got.token_ids[n]), shorter)
+    return f"{len(got.token_ids)} of {len(reference.token_ids)}, different from {at} on; text ends {got.text[-40:]!r}"

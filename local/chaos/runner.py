@@ -15,11 +15,11 @@ from random import Random
 
 import synkti_client
 from local.aws import free_port
-from local.certificate import Answer
-from local.chaos.client import Heard, ask
+from local.certificate import Output
+from local.chaos.client import RequestResult, send_request
 from local.chaos.fleet import ChaosFleet
-from local.chaos.kinds import FailureBudget, Kind, shuffled, targets
-from local.chaos.workload import EVENT_ROUTES, WorkloadRequest, known_answer, random_request
+from local.chaos.kinds import FailureBudget, FaultKind, shuffled, targets
+from local.chaos.workload import EVENT_ROUTES, WorkloadRequest, expected, random_request
 from local.demo.screen import Screen
 from local.deploy import ROOT
 from local.emulated_instance import EmulatedInstance
@@ -29,14 +29,14 @@ from local.process_cleanup import start, tail
 from synkti_client import httpx
 
 CLUSTER = "chaos"
-_EVERY_S = (0.1, 0.9)
-_TELL_EVERY = 25
-_REFRESH_S = 2.0
-_GATEWAY_WITHIN_S = 15.0
-_SALTED = 0.7
+_FAULT_INTERVAL_S = (0.1, 0.9)
+_LOG_EVERY = 25
+_REFRESH_INTERVAL_S = 2.0
+_GATEWAY_TIMEOUT_S = 15.0
+_SALTED_SHARE = 0.7
 """Of the questions to engines that keep blocks: their contexts have to be brought; the others' may be there."""
 
-_REPEATED = 80
+_PROMPT_REPEATS = 80
 """What they ask is long, so that there are several blocks from the beginning."""
 
 
@@ -48,18 +48,18 @@ class Scale:
     """
 
     nodes: int
-    least_calm: int
+    min_stable: int
     clients: int
     tokens: tuple[int, int]
     texts: int
     choices: int
-    answers_are_known: bool
-    states: int = 0
+    outputs_are_known: bool
+    sampler_states: int = 0
 
 
 SCALES = {
-    SIM: Scale(9, 4, 12, (60, 400), texts=8, choices=3, answers_are_known=True, states=1),
-    VLLM: Scale(3, 1, 2, (600, 600), texts=3, choices=1, answers_are_known=False, states=4),
+    SIM: Scale(9, 4, 12, (60, 400), texts=8, choices=3, outputs_are_known=True, sampler_states=1),
+    VLLM: Scale(3, 1, 2, (600, 600), texts=3, choices=1, outputs_are_known=False, sampler_states=4),
 }
 
 
@@ -70,7 +70,7 @@ def scale_of(engine: LocalEngine) -> Scale:
 
 
 @dataclass
-class Chaos:
+class ChaosRun:
     """One run's state. done: strikes so far, by kind; answers: known ones, by the question's key."""
 
     fleet: ChaosFleet
@@ -79,75 +79,77 @@ class Chaos:
     screen: Screen
     gateway_url: str
     transport: synkti_client.AsyncContinuousTransport
-    done: Counter[str] = field(default_factory=Counter)
-    answers: dict[tuple[object, ...], Answer] = field(default_factory=dict)
-    heard: list[Heard] = field(default_factory=list)
-    struck_by: dict[str, str] = field(default_factory=dict)
+    fault_counts: Counter[str] = field(default_factory=Counter)
+    references: dict[tuple[object, ...], Output] = field(default_factory=dict)
+    results: list[RequestResult] = field(default_factory=list)
+    fault_by_node: dict[str, str] = field(default_factory=dict)
 
     def random_request(self, random: Random) -> WorkloadRequest:
         scale = self.scale
-        asked = random_request(random, scale.tokens, texts=scale.texts, choices=scale.choices, states=scale.states)
+        request = random_request(
+            random, scale.tokens, texts=scale.texts, choices=scale.choices, states=scale.sampler_states
+        )
         if not self.engine.keeps_blocks:
-            return asked
-        salt = f"{random.getrandbits(64):016x}" if random.random() < _SALTED else ""
-        return replace(asked, text=asked.text * _REPEATED, salt=salt)
+            return request
+        salt = f"{random.getrandbits(64):016x}" if random.random() < _SALTED_SHARE else ""
+        return replace(request, text=request.text * _PROMPT_REPEATS, salt=salt)
 
-    async def ask(self, question: WorkloadRequest) -> Heard:
-        if question.through == "gateway":
+    async def send_request(self, request: WorkloadRequest) -> RequestResult:
+        if request.via == "gateway":
             async with httpx.AsyncHTTPTransport() as stock:
-                return await ask(question, MODEL, f"{self.gateway_url}/v1", stock)
-        return await ask(question, MODEL, "http://synkti/v1", self.transport)
+                return await send_request(request, MODEL, f"{self.gateway_url}/v1", stock)
+        return await send_request(request, MODEL, "http://synkti/v1", self.transport)
 
     @property
-    def bad(self) -> int:
-        return sum(bool(heard.error or heard.odd) for heard in self.heard)
+    def failed_results(self) -> int:
+        return sum(bool(result.error or result.inconsistency) for result in self.results)
 
 
-async def tell(
+async def run_chaos(
     fleet: ChaosFleet,
     engine: LocalEngine,
     screen: Screen,
     folder: Path,
     out: Path,
-    kinds: Sequence[Kind],
+    kinds: Sequence[FaultKind],
     interruptions: int,
     seed: int,
-) -> Chaos:
+) -> ChaosRun:
     """The whole story. Raises LocalRunError where the fleet itself does not come about."""
     random, scale = Random(seed), scale_of(engine)  # noqa: S311 # it is to be repeatable
-    await fleet.until("all nodes serve", lambda: len(fleet.calm) == scale.nodes, engine.ready_within_s)
-    screen.say(f"{scale.nodes} nodes serve")
-    urls = [machine.url for machine in fleet.machines]
-    gateway, gateway_url = await _gateway(urls, fleet.environ, folder, out / "logs" / "gateway.log")
+    await fleet.wait_for("all nodes serve", lambda: len(fleet.stable) == scale.nodes, engine.ready_timeout_s)
+    screen.log(f"{scale.nodes} nodes serve")
+    urls = [instance.url for instance in fleet.instances]
+    gateway, gateway_url = await _start_gateway(urls, fleet.environ, folder, out / "logs" / "gateway.log")
     transport = synkti_client.async_transport(urls)
-    chaos = Chaos(fleet, engine, scale, screen, gateway_url, transport)
-    if not scale.answers_are_known:
-        await _learn_answers(chaos)
-    over = asyncio.Event()
+    chaos = ChaosRun(fleet, engine, scale, screen, gateway_url, transport)
+    if not scale.outputs_are_known:
+        await _record_references(chaos)
+    stopping = asyncio.Event()
     each = [Random(random.random()) for _ in range(scale.clients)]  # noqa: S311 # it is to be repeatable
-    clients = [asyncio.create_task(_client(chaos, one, over)) for one in each]
-    following = asyncio.create_task(_follow(transport))
+    clients = [asyncio.create_task(_run_client(chaos, one, stopping)) for one in each]
+    refresh_task = asyncio.create_task(_refresh_nodes(transport))
     try:
-        await _strike(chaos, random, kinds, interruptions)
-        over.set()
-        screen.say("no more strikes; the last answers come to their ends")
+        await _inject_faults(chaos, random, kinds, interruptions)
+        stopping.set()
+        screen.log("no more strikes; the last answers come to their ends")
         await asyncio.gather(*clients)
     finally:
-        for task in (*clients, following):
+        for task in (*clients, refresh_task):
             task.cancel()
         gateway.terminate()
     await transport.aclose()
     return chaos
 
 
-async def _follow(transport: synkti_client.AsyncContinuousTransport) -> None:
+async def _refresh_nodes(transport: synkti_client.AsyncContinuousTransport) -> None:
     """What an application gets by asking now and then: here the whole fleet is another one within seconds."""
     while True:
         await transport.refresh()
-        await asyncio.sleep(_REFRESH_S)
+        await asyncio.sleep(_REFRESH_INTERVAL_S)
 
 
-async def _gateway(
+async def _start_gateway(
     urls: list[str], aws: dict[str, str], folder: Path, log: Path
 ) -> tuple[subprocess.Popen[bytes], str]:
     """A gateway as its user runs it. It is given one node and the cluster, and has to learn of the others."""
@@ -155,7 +157,7 @@ async def _gateway(
     command = [sys.executable, "-m", "cli", "gateway", "--port", str(port), "--node", urls[0], "--cluster", CLUSTER]
     environ = {**os.environ, **aws, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "client")))}
     process = start(command, folder / "gateway", environ, log)
-    url, give_up_at = f"http://127.0.0.1:{port}", time.monotonic() + _GATEWAY_WITHIN_S
+    url, give_up_at = f"http://127.0.0.1:{port}", time.monotonic() + _GATEWAY_TIMEOUT_S
     async with httpx.AsyncClient(timeout=2.0) as http:
         while True:
             try:
@@ -167,69 +169,69 @@ async def _gateway(
                 await asyncio.sleep(0.05)
 
 
-async def _learn_answers(chaos: Chaos) -> None:
+async def _record_references(chaos: ChaosRun) -> None:
     """What a real engine answers is known only by asking it, before anything is done to it."""
-    chaos.screen.say("the right answers are learned in calm")
+    chaos.screen.log("the right answers are learned in calm")
     rng = Random(0)  # noqa: S311 # any will do
-    while len(chaos.answers) < chaos.scale.texts * (2 * (1 + chaos.scale.states) + len(EVENT_ROUTES)):
-        question = chaos.random_request(rng)
-        if question.stop or question.echo or question.key in chaos.answers:
+    while len(chaos.references) < chaos.scale.texts * (2 * (1 + chaos.scale.sampler_states) + len(EVENT_ROUTES)):
+        request = chaos.random_request(rng)
+        if request.stop or request.echo or request.key in chaos.references:
             continue
-        ids = not question.speaks_in_events
+        ids = not request.uses_named_events
         plain = WorkloadRequest(
-            question.route, question.text, question.max_tokens, "client", ids=ids, state=question.state
+            request.route, request.text, request.max_tokens, "client", returns_token_ids=ids, state=request.state
         )
-        heard = await chaos.ask(plain)
-        if heard.error or heard.pauses:
-            raise LocalRunError(f"an answer in calm was not calm: {heard.error or heard.pauses}")
-        chaos.answers[plain.key] = heard.answers[0]
+        result = await chaos.send_request(plain)
+        if result.error or result.continuations:
+            raise LocalRunError(f"an answer in calm was not calm: {result.error or result.continuations}")
+        chaos.references[plain.key] = result.outputs[0]
 
 
-async def _client(chaos: Chaos, random: Random, over: asyncio.Event) -> None:
-    while not over.is_set():
-        question = chaos.random_request(random)
-        if question.key not in chaos.answers:
-            if not chaos.scale.answers_are_known:
+async def _run_client(chaos: ChaosRun, random: Random, stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        request = chaos.random_request(random)
+        if request.key not in chaos.references:
+            if not chaos.scale.outputs_are_known:
                 continue  # nobody knows the right answer
-            chaos.answers[question.key] = known_answer(question)
-        heard = await chaos.ask(question)
-        chaos.heard.append(heard)
-        if heard.error or heard.odd:
-            chaos.screen.say(f"a client saw: {heard.error or heard.odd} ({question})", style="bold red")
+            chaos.references[request.key] = expected(request)
+        result = await chaos.send_request(request)
+        chaos.results.append(result)
+        if result.error or result.inconsistency:
+            chaos.screen.log(f"a client saw: {result.error or result.inconsistency} ({request})", style="bold red")
 
 
-async def _strike(chaos: Chaos, random: Random, kinds: Sequence[Kind], interruptions: int) -> None:
-    fleet, under_way, losses = chaos.fleet, set[asyncio.Task[None]](), FailureBudget(asyncio.get_running_loop().time)
+async def _inject_faults(chaos: ChaosRun, random: Random, kinds: Sequence[FaultKind], interruptions: int) -> None:
+    fleet, active, budget = chaos.fleet, set[asyncio.Task[None]](), FailureBudget(asyncio.get_running_loop().time)
     for kind in shuffled(random, kinds):
-        if sum(chaos.done.values()) >= interruptions:
+        if sum(chaos.fault_counts.values()) >= interruptions:
             break
-        await asyncio.sleep(random.uniform(*_EVERY_S))
-        leaves = chaos.scale.least_calm if kind.leaves is None else kind.leaves
+        await asyncio.sleep(random.uniform(*_FAULT_INTERVAL_S))
+        leaves = chaos.scale.min_stable if kind.min_stable is None else kind.min_stable
         least = leaves + kind.targets - 1
         if least >= chaos.scale.nodes:
             continue
-        await fleet.until("nodes are calm again", lambda: len(fleet.calm) > least, chaos.engine.ready_within_s)  # noqa: B023 # awaited here
-        await losses.room_for(kind)
+        await fleet.wait_for("nodes are calm again", lambda: len(fleet.stable) > least, chaos.engine.ready_timeout_s)  # noqa: B023 # awaited here
+        await budget.reserve(kind)
         chosen = await targets(fleet, kind, random)
         if len(chosen) < kind.targets:
             continue
-        ids = {machine.instance_id for machine in chosen}
-        fleet.struck |= ids
-        chaos.struck_by |= dict.fromkeys(ids, kind.name)
-        chaos.done[kind.name] += 1
-        task = asyncio.create_task(_one(chaos, kind, chosen))
-        under_way.add(task)
-        count = sum(chaos.done.values())
-        if count % _TELL_EVERY == 0:
-            chaos.screen.say(f"{count} strikes, {len(chaos.heard)} answers, {chaos.bad} bad")
-        for done in [task for task in under_way if task.done()]:
-            under_way.remove(done)
+        ids = {instance.instance_id for instance in chosen}
+        fleet.under_fault |= ids
+        chaos.fault_by_node |= dict.fromkeys(ids, kind.name)
+        chaos.fault_counts[kind.name] += 1
+        task = asyncio.create_task(_inject(chaos, kind, chosen))
+        active.add(task)
+        count = sum(chaos.fault_counts.values())
+        if count % _LOG_EVERY == 0:
+            chaos.screen.log(f"{count} strikes, {len(chaos.results)} answers, {chaos.failed_results} bad")
+        for done in [task for task in active if task.done()]:
+            active.remove(done)
             done.result()  # a strike that could not be made is a fault of this run, not the nodes' merit
-    await asyncio.gather(*under_way)
+    await asyncio.gather(*active)
 
 
-async def _one(chaos: Chaos, kind: Kind, chosen: Sequence[EmulatedInstance]) -> None:
+async def _inject(chaos: ChaosRun, kind: FaultKind, chosen: Sequence[EmulatedInstance]) -> None:
     try:
-        await kind.strike(chaos.fleet, chosen)
+        await kind.inject(chaos.fleet, chosen)
     finally:
-        chaos.fleet.struck -= {machine.instance_id for machine in chosen if machine.running}
+        chaos.fleet.under_fault -= {instance.instance_id for instance in chosen if instance.running}

@@ -17,36 +17,38 @@ from local.errors import LocalRunError
 
 POISON = "@poison"
 BOOM = "@boom"
-_WITHIN_S = 60.0
-_TIMES = 3
-_APART_S = 1.0
+_RESPONSE_TIMEOUT_S = 60.0
+_ATTEMPTS = 3
+_ATTEMPT_INTERVAL_S = 1.0
 
 
-async def poisonous_prompt(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def poisonous_prompt(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """One request that ends the engine that reads it, sent again and again to other nodes, as clients do."""
-    text = f"{POISON} {fleet.number('poison')}"
-    for number in range(_TIMES):
-        if calm := fleet.calm:
-            await _ask(fleet, calm[number % len(calm)], text, stream=number % 2 == 0)
-        await asyncio.sleep(_APART_S)
+    text = f"{POISON} {fleet.next_number('poison')}"
+    for number in range(_ATTEMPTS):
+        if calm := fleet.stable:
+            await _send(fleet, calm[number % len(calm)], text, stream=number % 2 == 0)
+        await asyncio.sleep(_ATTEMPT_INTERVAL_S)
 
 
-async def request_that_fails(fleet: ChaosFleet, machines: Sequence[EmulatedInstance]) -> None:
+async def request_that_fails(fleet: ChaosFleet, instances: Sequence[EmulatedInstance]) -> None:
     """One that vLLM answers with 500, though nothing is wrong with its engine."""
-    for number in range(_TIMES):
-        if calm := fleet.calm:
-            await _ask(fleet, calm[number % len(calm)], f"{BOOM} {fleet.number('boom')}", stream=number % 2 == 0)
+    for number in range(_ATTEMPTS):
+        if calm := fleet.stable:
+            await _send(fleet, calm[number % len(calm)], f"{BOOM} {fleet.next_number('boom')}", stream=number % 2 == 0)
 
 
-async def _ask(fleet: ChaosFleet, machine: EmulatedInstance, text: str, *, stream: bool) -> None:
+async def _send(fleet: ChaosFleet, instance: EmulatedInstance, text: str, *, stream: bool) -> None:
     body = {"model": MODEL, "prompt": text, "max_tokens": 20, "stream": stream}
-    refused = fleet.refused
-    refused.asked += 1
+    refused = fleet.unanswerable
+    refused.sent += 1
     try:
-        async with httpx.AsyncClient(timeout=_WITHIN_S) as http:
-            answer = await http.post(f"{machine.url}/v1/completions", json=body)
+        async with httpx.AsyncClient(timeout=_RESPONSE_TIMEOUT_S) as http:
+            answer = await http.post(f"{instance.url}/v1/completions", json=body)
     except httpx.TimeoutException:
-        raise LocalRunError(f"no answer to {text!r} within {_WITHIN_S:.0f} s from {machine.instance_id}") from None
+        raise LocalRunError(
+            f"no answer to {text!r} within {_RESPONSE_TIMEOUT_S:.0f} s from {instance.instance_id}"
+        ) from None
     except httpx.TransportError:
         refused.refused += 1  # its entry was taken by another strike
         return

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from local.certificate import Answer
-from local.fake_engine import model as standin_model
-from local.fake_engine.answers import Sampling, answer
+from local.certificate import Output
+from local.fake_engine import model as fake_model
+from local.fake_engine.answers import SamplingParams, generate
 
 _TEXTS = ("a night train", "the river", "雨の夜", "Once upon a time", "🚀 and 🌍", "two nodes", "кто там", "3 lights")
-_STATES: dict[str, dict[str, Any]] = {
+_SAMPLER_STATES: dict[str, dict[str, Any]] = {
     "seed": {"temperature": 1.1, "seed": 7},
     "penalties": {"temperature": 0, "frequency_penalty": 0.3, "presence_penalty": 0.6},
     "grammar": {"temperature": 0, "structured_outputs": {"regex": "([a-z]{8} ){400}"}},
@@ -25,7 +25,7 @@ _STATES: dict[str, dict[str, Any]] = {
 """What an answer may depend on beside its ids, and can go on with the plug-in only. The stand-in has the first."""
 
 EVENT_ROUTES = ("responses", "messages")
-_IN_BODY = frozenset({"structured_outputs"})
+_EXTRA_BODY_FIELDS = frozenset({"structured_outputs"})
 _STOPS = ("node", "。", "мир", "🎉", "\n2. ", "another node took")
 
 
@@ -41,13 +41,13 @@ class WorkloadRequest:
     route: str
     text: str
     max_tokens: int
-    through: str
+    via: str
     stream: bool = True
     choices: int = 1
     stop: tuple[str, ...] = ()
     echo: bool = False
     logprobs: bool = False
-    ids: bool = False
+    returns_token_ids: bool = False
     usage: bool = False
     state: str = ""
     salt: str = ""
@@ -62,28 +62,28 @@ class WorkloadRequest:
         return self.route == "chat"
 
     @property
-    def speaks_in_events(self) -> bool:
+    def uses_named_events(self) -> bool:
         return self.route in EVENT_ROUTES
 
-    def event_options(self, model: str) -> dict[str, Any]:
+    def event_body(self, model: str) -> dict[str, Any]:
         """The body of a question for a route of events; neither takes the fields of all others."""
-        asked: dict[str, Any] = {"model": model, "stream": self.stream, "temperature": 0}
-        asked |= {"cache_salt": self.salt} if self.salt else {}
+        request: dict[str, Any] = {"model": model, "stream": self.stream, "temperature": 0}
+        request |= {"cache_salt": self.salt} if self.salt else {}
         turns = [{"role": "user", "content": self.text}]
         if self.route == "responses":
-            return asked | {"input": turns, "max_output_tokens": self.max_tokens, "ignore_eos": True}
-        return asked | {"messages": turns, "max_tokens": self.max_tokens}
+            return request | {"input": turns, "max_output_tokens": self.max_tokens, "ignore_eos": True}
+        return request | {"messages": turns, "max_tokens": self.max_tokens}
 
-    def options(self, model: str) -> dict[str, Any]:
+    def sdk_arguments(self, model: str) -> dict[str, Any]:
         """Keyword arguments of the SDK's `create`."""
         options: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens}
         options["temperature"] = 0 if self.choices == 1 else 1  # vLLM takes several only where it samples
-        options["extra_body"] = {"ignore_eos": True} | ({"return_token_ids": True} if self.ids else {})
+        options["extra_body"] = {"ignore_eos": True} | ({"return_token_ids": True} if self.returns_token_ids else {})
         if self.salt:
             options["extra_body"]["cache_salt"] = self.salt
-        state = _STATES.get(self.state, {})
-        options |= {name: value for name, value in state.items() if name not in _IN_BODY}
-        options["extra_body"] |= {name: value for name, value in state.items() if name in _IN_BODY}
+        state = _SAMPLER_STATES.get(self.state, {})
+        options |= {name: value for name, value in state.items() if name not in _EXTRA_BODY_FIELDS}
+        options["extra_body"] |= {name: value for name, value in state.items() if name in _EXTRA_BODY_FIELDS}
         if self.chat:
             options["messages"] = [{"role": "user", "content": self.text}]
         else:
@@ -125,25 +125,27 @@ def random_request(
         route="chat" if chat else "plain",
         text=text,
         max_tokens=max_tokens,
-        through=through,
+        via=through,
         stream=stream,
         choices=many,
         stop=(random.choice(_STOPS),) if random.random() < 0.2 else (),
         echo=echo,
         logprobs=logprobs,
-        ids=not echo and random.random() < 0.5,
+        returns_token_ids=not echo and random.random() < 0.5,
         usage=random.random() < 0.5,
-        state=random.choice(["", *_STATES][: states + 1]) if has_state else "",
+        state=random.choice(["", *_SAMPLER_STATES][: states + 1]) if has_state else "",
     )
 
 
-def known_answer(question: WorkloadRequest) -> Answer:
+def expected(request: WorkloadRequest) -> Output:
     """The stand-in's answer, which is known without asking."""
-    if question.route == "plain":
-        prompt = standin_model.completion_prompt(question.text)
+    if request.route == "plain":
+        prompt = fake_model.completion_prompt(request.text)
     else:
-        prompt = standin_model.chat_prompt([{"role": "user", "content": question.text}])
-    seed = _STATES.get(question.state, {}).get("seed")
-    to_its_end = question.route == "messages"  # which cannot be asked to go on behind it
-    right = answer(prompt, Sampling(question.max_tokens, ignore_eos=not to_its_end, stop=question.stop, seed=seed))
-    return Answer(right.ids, (question.text if question.echo else "") + right.text)
+        prompt = fake_model.chat_prompt([{"role": "user", "content": request.text}])
+    seed = _SAMPLER_STATES.get(request.state, {}).get("seed")
+    to_its_end = request.route == "messages"  # which cannot be asked to go on behind it
+    reference = generate(
+        prompt, SamplingParams(request.max_tokens, ignore_eos=not to_its_end, stop=request.stop, seed=seed)
+    )
+    return Output(reference.token_ids, (request.text if request.echo else "") + reference.text)

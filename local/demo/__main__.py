@@ -1,9 +1,9 @@
-"""`make run`: the whole system on one machine, and two nodes of it taken away while clients read.
+"""Runs `make run`: the whole system on one machine, with two of its nodes interrupted while clients read.
 
     python -m local.demo.__main__ [--engine vllm|sim] [--stay] [--out FOLDER]
 
-Exit code 0: the promise was kept. 1: it was not, or something failed; the line printed last says what. 2: something
-has to be mended by a person first. 130: stopped before the story was told.
+Exit code 0: every stream continued exactly. 1: one did not, or something failed; the last line printed says what.
+2: the user has to fix something first. 130: stopped before the report was written.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import secrets
 import shutil
-import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -23,16 +22,17 @@ from rich.console import Console
 
 from local import certificate as certificates
 from local.aws import EmbeddedAws
-from local.demo.context import Stage
-from local.demo.runner import NOTICE_LEAD_S, act
+from local.demo.client import DemoRequest
+from local.demo.context import DemoContext
+from local.demo.runner import NOTICE_LEAD_S, interrupt_stream
 from local.demo.screen import Screen
 from local.deploy import ROOT, deploy
-from local.ec2_emulator import Ec2Loop
+from local.ec2_emulator import Ec2Emulator
 from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
-from local.engines import MODEL, SIM, VLLM, prepared
+from local.engines import MODEL, SIM, VLLM, prepare_engine
 from local.errors import LocalRunError, UserActionRequired
-from local.listener import Question
-from local.process_cleanup import CleanupProcess, tail
+from local.interruptible_run import run_with_cleanup
+from local.process_cleanup import tail
 
 _MAX_TOKENS = 3000
 _NODES = 3
@@ -41,7 +41,7 @@ _WIDTH = 120
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may choose. stay: up after the story, until Ctrl-C; out: where logs and certificate go."""
+    """The command line's options. stay: run on after the report, until Ctrl-C; out: folder of logs and certificate."""
 
     engine: str
     stay: bool
@@ -59,141 +59,129 @@ def main() -> int:
     console = Console()
     screen = Screen(console if console.is_terminal else Console(width=_WIDTH))
     try:
-        kept = asyncio.run(_interruptible(options, screen))
+        is_passed = asyncio.run(run_with_cleanup(options.out, partial(_run, options, screen), screen.log))
     except LocalRunError as error:
-        screen.say(str(error), style="bold red")
+        screen.log(str(error), style="bold red")
         return 2 if isinstance(error, UserActionRequired) else 1
     except (BotoCoreError, ClientError) as error:
         log = options.logs / "aws.log"
-        screen.say(f"the embedded AWS failed: {error}; its log, {log}, ends:\n{tail(log)}", style="bold red")
+        screen.log(f"the embedded AWS failed: {error}; its log, {log}, ends:\n{tail(log)}", style="bold red")
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        screen.say("stopped")
+        screen.log("stopped")
         return 130
-    return 0 if kept else 1
+    return 0 if is_passed else 1
 
 
 def _options() -> Options:
     parser = argparse.ArgumentParser(prog="make run", description="The whole system on one machine.")
     parser.add_argument("--engine", choices=(VLLM, SIM), default=VLLM)
-    parser.add_argument("--stay", action="store_true", help="stay up after the story, until Ctrl-C")
+    parser.add_argument("--stay", action="store_true", help="stay up after the report, until Ctrl-C")
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="where logs and the certificate go")
-    given = parser.parse_args()
-    return Options(given.engine, given.stay, given.out.resolve())
-
-
-async def _interruptible(options: Options, screen: Screen) -> bool:
-    """The run, with SIGTERM and SIGHUP treated as Ctrl-C."""
-    task = asyncio.current_task()
-    if task is None:
-        raise AssertionError("asyncio.run gives a task")
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    folder = options.out / "run" / secrets.token_hex(4)
-    undertaker = CleanupProcess(folder)
-    try:
-        return await _run(options, screen, folder, undertaker.scratch)
-    finally:
-        if not undertaker.finish():
-            screen.say("a process of this run would not end", style="bold red")
+    arguments = parser.parse_args()
+    return Options(arguments.engine, arguments.stay, arguments.out.resolve())
 
 
 async def _run(options: Options, screen: Screen, folder: Path, scratch: Path) -> bool:
     shutil.rmtree(options.logs, ignore_errors=True)
     network = free_network()
-    screen.headline("Synkti on one machine")
-    engine = await asyncio.to_thread(prepared, options.engine, screen.say)
-    screen.say(f"the engine: {engine.title}")
-    screen.say("the embedded AWS starts")
+    screen.heading("Synkti on one machine")
+    engine = await asyncio.to_thread(prepare_engine, options.engine, screen.log)
+    screen.log(f"the engine: {engine.title}")
+    screen.log("the embedded AWS starts")
     aws = EmbeddedAws(folder, options.logs)
     await asyncio.to_thread(aws.wait)
-    screen.say(f"cdk bootstrap, cdk deploy against {aws.endpoint}")
+    screen.log(f"cdk bootstrap, cdk deploy against {aws.endpoint}")
     deployed = await asyncio.to_thread(deploy, aws, folder)
-    screen.say("deployed: the stacks state, fleet and events")
+    screen.log("deployed: the stacks state, fleet and events")
     environ = {**aws.environ(), **engine.environ, "TMPDIR": str(scratch)}
     kind = InstanceTemplate(
         deployed.cluster, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", options.logs
     )
-    loop = Ec2Loop(aws, deployed.auto_scaling_group, kind, network, screen.say)
-    playing = asyncio.create_task(loop.run())
-    stage = Stage(
-        aws, deployed, loop, screen, MODEL,
-        reference=engine.reference, size=_NODES, ready_within_s=engine.ready_within_s,
+    emulator = Ec2Emulator(aws, deployed.auto_scaling_group, kind, network, screen.log)
+    emulator_task = asyncio.create_task(emulator.run())
+    context = DemoContext(
+        aws, deployed, emulator, screen, MODEL,
+        reference=engine.reference, fleet_size=_NODES, ready_timeout_s=engine.ready_timeout_s,
     )  # fmt: skip
-    telling = asyncio.create_task(_tell(stage, options))
+    scenario_task = asyncio.create_task(_run_scenario(context, options))
     try:
-        done, _ = await asyncio.wait({playing, telling}, return_when=asyncio.FIRST_COMPLETED)
-        return await telling if telling in done else await _fail_of(playing)
+        done, _ = await asyncio.wait({emulator_task, scenario_task}, return_when=asyncio.FIRST_COMPLETED)
+        return await scenario_task if scenario_task in done else await _raise_loop_error(emulator_task)
     except asyncio.CancelledError:
-        if stage.kept is None:
+        if context.passed is None:
             raise
-        return stage.kept  # the story was told; Ctrl-C is how staying up ends
+        return context.passed  # the report is written; Ctrl-C ends --stay
     finally:
-        for task in (playing, telling):
+        for task in (emulator_task, scenario_task):
             task.cancel()
-        await asyncio.gather(playing, telling, return_exceptions=True)
-        await stage.http.aclose()
+        await asyncio.gather(emulator_task, scenario_task, return_exceptions=True)
+        await context.http.aclose()
 
 
-async def _fail_of(playing: asyncio.Task[None]) -> bool:
-    await playing  # raises what stopped it
-    raise LocalRunError("the loop that plays EC2 ended by itself")
+async def _raise_loop_error(emulator_task: asyncio.Task[None]) -> bool:
+    await emulator_task  # raises what stopped it
+    raise LocalRunError("the EC2 emulator ended by itself")
 
 
-async def _tell(stage: Stage, options: Options) -> bool:
-    screen, loop = stage.screen, stage.loop
-    await stage.until_ready()
-    screen.nodes(await stage.nodes())
+async def _run_scenario(context: DemoContext, options: Options) -> bool:
+    screen, emulator = context.screen, context.emulator
+    await context.wait_until_ready()
+    screen.node_table(await context.nodes())
 
-    screen.headline("1  EC2 wants an instance back, with notice")
-    screen.say(f"(EC2 gives about 120 s; here {NOTICE_LEAD_S:.0f} s, so that the stream must be handed off)")
+    screen.heading("1  EC2 wants an instance back, with notice")
+    screen.log(f"(EC2 gives about 120 s; here {NOTICE_LEAD_S:.0f} s, so that the stream must be handed off)")
 
-    async def notice(machine: EmulatedInstance) -> None:
-        await loop.interrupt(machine, NOTICE_LEAD_S)
+    async def notice(instance: EmulatedInstance) -> None:
+        await emulator.interrupt(instance, NOTICE_LEAD_S)
 
-    question = Question(True, "Tell me a long story.", _MAX_TOKENS)
-    notices = await act(stage, "chat through a notice", question, "notice", notice)
+    request = DemoRequest(True, "Tell me a long story.", _MAX_TOKENS)
+    notices = await interrupt_stream(context, "chat through a notice", request, "notice", notice)
 
-    screen.headline("2  A node dies without a word")
-    screen.say("first the replacement joins")
-    await stage.until_ready()
+    screen.heading("2  A node dies without a word")
+    screen.log("first the replacement joins")
+    await context.wait_until_ready()
 
-    async def kill(machine: EmulatedInstance) -> None:
-        await asyncio.to_thread(machine.kill)
+    async def kill(instance: EmulatedInstance) -> None:
+        await asyncio.to_thread(instance.kill)
 
-    question = Question(False, "It was a dark night", _MAX_TOKENS)
-    kills = await act(stage, "completion through a SIGKILL", question, "sigkill", kill)
+    request = DemoRequest(False, "It was a dark night", _MAX_TOKENS)
+    kills = await interrupt_stream(context, "completion through a SIGKILL", request, "sigkill", kill)
 
-    screen.headline("3  The fleet is whole again")
-    await stage.until_ready()
-    screen.nodes(await stage.nodes())
-    stage.kept = _certify(stage, options, {"notice": notices, "sigkill": kills})
+    screen.heading("3  The fleet is whole again")
+    await context.wait_until_ready()
+    screen.node_table(await context.nodes())
+    context.passed = _write_report(context, options, {"notice": notices, "sigkill": kills})
     if options.stay:
-        await _stay(stage)
-    return stage.kept
+        await _wait_until_stopped(context)
+    return context.passed
 
 
-def _certify(stage: Stage, options: Options, interruptions: dict[str, int]) -> bool:
-    screen = stage.screen
-    document = certificates.certificate(options.engine, None, interruptions, stage.accounts, stage.screen.elapsed_s)
+def _write_report(context: DemoContext, options: Options, interruptions: dict[str, int]) -> bool:
+    screen = context.screen
+    document = certificates.build_certificate(
+        options.engine, None, interruptions, context.outcomes, context.screen.elapsed_s
+    )
     path = options.out / "certificate.json"
     path.write_text(certificates.to_json(document))
-    screen.headline(f"The continuity certificate ({os.path.relpath(path)})")
-    screen.document(certificates.to_json(document))
-    kept = certificates.holds(document)
-    screen.say(
-        f"{'kept' if kept else 'BROKEN'}: an interruption costs a client a pause, never a token "
-        f"(first token after {stage.first_token_s or 0:.1f} s)",
-        style="bold green" if kept else "bold red",
+    screen.heading(f"The continuity certificate ({os.path.relpath(path)})")
+    screen.print_text(certificates.to_json(document))
+    is_passed = certificates.passed(document)
+    screen.log(
+        f"{'kept' if is_passed else 'BROKEN'}: an interruption costs a client a pause, never a token "
+        f"(first token after {context.first_token_s or 0:.1f} s)",
+        style="bold green" if is_passed else "bold red",
     )
-    return kept
+    return is_passed
 
 
-async def _stay(stage: Stage) -> None:
-    machine = stage.loop.machines[0]
-    stage.screen.headline(f"Up at {machine.url}/v1 until Ctrl-C; try it:")
+async def _wait_until_stopped(context: DemoContext) -> None:
+    instance = context.emulator.instances[0]
+    context.screen.heading(f"Up at {instance.url}/v1 until Ctrl-C; try it:")
     body = f'{{"model": "{MODEL}", "stream": true, "messages": [{{"role": "user", "content": "hello"}}]}}'
-    stage.screen.document(f"curl -N {machine.url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'")
+    context.screen.print_text(
+        f"curl -N {instance.url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
+    )
     await asyncio.Event().wait()
 
 

@@ -1,4 +1,4 @@
-"""One interruption of a stream that is being read: the node that loses, and what AWS comes to know about it."""
+"""Interrupts a node while a stream is read, and verifies what the Lambdas record about it."""
 
 from __future__ import annotations
 
@@ -9,89 +9,92 @@ from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer
 
-from local.demo.context import Stage
+from local.demo.context import DemoContext
 from local.emulated_instance import EmulatedInstance
 from local.errors import LocalRunError
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, node_key, record_from_item
 from node_agent.contract.tags import STATE_TAG
 
-_LOOK_EVERY_S = 0.2
-_RECORD_WITHIN_S = 20.0
-_STEPS = {
+_POLL_INTERVAL_S = 0.2
+_RECORD_TIMEOUT_S = 20.0
+_EXPECTED_STEPS = {
     "notice": {"interruption-notice@eventbridge", "terminated@eventbridge"},
     "sigkill": {"terminated@eventbridge"},
 }
-"""By kind: what the deployed Lambdas must write into the node's record."""
+"""By kind: the steps that the deployed Lambdas must write into the node's record."""
 
-_LAST_STATES: dict[str, set[str | None]] = {"notice": {None, NodeState.GONE}, "sigkill": {NodeState.GONE}}
-"""By kind: the state tag in the end. A drained node has untagged itself; a killed one only a Lambda can tag."""
+_FINAL_STATE_TAGS: dict[str, set[str | None]] = {"notice": {None, NodeState.GONE}, "sigkill": {NodeState.GONE}}
+"""By kind: the final state tags. A drained node removes its own tag; only a Lambda can tag a killed one."""
 
-Take = Callable[[EmulatedInstance], Awaitable[None]]
-"""Takes a machine away, or says that it will be."""
+FaultAction = Callable[[EmulatedInstance], Awaitable[None]]
+"""Ends an instance, or gives it notice."""
 
 
 class Interruption:
-    """Happens once, at `strike`; from then on the node's tags are watched. victim: None until then."""
+    """One fault, injected by `start`. From then on the node's tags are watched; `target` is None before."""
 
-    def __init__(self, stage: Stage, kind: str, take: Take) -> None:
-        self.victim: EmulatedInstance | None = None
-        self._stage = stage
+    def __init__(self, context: DemoContext, kind: str, action: FaultAction) -> None:
+        self.target: EmulatedInstance | None = None
+        self._context = context
         self._kind = kind
-        self._take = take
+        self._action = action
         self._tags: list[tuple[float, dict[str, str]]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    def strike(self, machine: EmulatedInstance) -> None:
-        self.victim = machine
-        self._tasks = [asyncio.create_task(self._taken(machine)), asyncio.create_task(self._watch_tags(machine))]
+    def start(self, instance: EmulatedInstance) -> None:
+        self.target = instance
+        self._tasks = [asyncio.create_task(self._run_action(instance)), asyncio.create_task(self._watch_tags(instance))]
 
-    async def settle(self) -> None:
-        """Wait for what the Lambdas write, and show it. Raises LocalRunError where it does not come."""
-        if self.victim is None:
+    async def verify(self) -> None:
+        """Wait for the record that the Lambdas write, and print it. Raises LocalRunError if it stays incomplete."""
+        if self.target is None:
             raise AssertionError("nothing was interrupted")
         try:
             await self._tasks[0]
-            record = await self._complete_record(self.victim)
+            record = await self._complete_record(self.target)
         finally:
-            await self.end()
-        self._stage.screen.timeline(record, [(at, seen) for at, seen in self._tags if STATE_TAG in seen or not seen])
+            await self.stop()
+        self._context.screen.timeline(
+            record,
+            [(at, current_tags) for at, current_tags in self._tags if STATE_TAG in current_tags or not current_tags],
+        )
 
-    async def end(self) -> None:
+    async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _taken(self, machine: EmulatedInstance) -> None:
-        await self._take(machine)
+    async def _run_action(self, instance: EmulatedInstance) -> None:
+        await self._action(instance)
 
-    async def _watch_tags(self, machine: EmulatedInstance) -> None:
+    async def _watch_tags(self, instance: EmulatedInstance) -> None:
         while True:
-            seen = await asyncio.to_thread(self._stage.loop.tags, machine.instance_id)
-            if not self._tags or self._tags[-1][1] != seen:
-                self._tags.append((time.time(), seen))
-            await asyncio.sleep(_LOOK_EVERY_S)
+            current_tags = await asyncio.to_thread(self._context.emulator.tags, instance.instance_id)
+            if not self._tags or self._tags[-1][1] != current_tags:
+                self._tags.append((time.time(), current_tags))
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
-    async def _complete_record(self, machine: EmulatedInstance) -> NodeRecord:
-        expected = _STEPS[self._kind]
-        give_up_at = time.monotonic() + _RECORD_WITHIN_S
+    async def _complete_record(self, instance: EmulatedInstance) -> NodeRecord:
+        expected = _EXPECTED_STEPS[self._kind]
+        give_up_at = time.monotonic() + _RECORD_TIMEOUT_S
         while True:
-            item = await asyncio.to_thread(self._read_item, machine)
+            item = await asyncio.to_thread(self._read_item, instance)
             record = record_from_item(item) if item is not None else None
             state = self._tags[-1][1].get(STATE_TAG) if self._tags else None
-            if record is not None and expected <= set(record.timeline) and state in _LAST_STATES[self._kind]:
+            if record is not None and expected <= set(record.timeline) and state in _FINAL_STATE_TAGS[self._kind]:
                 return record
             if time.monotonic() > give_up_at:
                 has = sorted(record.timeline) if record is not None else "nothing"
                 raise LocalRunError(
-                    f"the Lambdas did not write {sorted(expected)} for {machine.instance_id} and tag it; "
+                    f"the Lambdas did not write {sorted(expected)} for {instance.instance_id} and tag it; "
                     f"the record has {has}, the tag says {state}"
                 )
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
-    def _read_item(self, machine: EmulatedInstance) -> dict[str, Any] | None:
-        key = {name: {"S": value} for name, value in node_key(machine.instance_id).items()}
-        table = self._stage.deployed.table
-        item = self._stage.aws.client("dynamodb").get_item(TableName=table, Key=key).get("Item")
+    def _read_item(self, instance: EmulatedInstance) -> dict[str, Any] | None:
+        key = {name: {"S": value} for name, value in node_key(instance.instance_id).items()}
+        table = self._context.deployed.table
+        item = self._context.aws.client("dynamodb").get_item(TableName=table, Key=key).get("Item")
         reader = TypeDeserializer()
         return {name: reader.deserialize(value) for name, value in item.items()} if item is not None else None

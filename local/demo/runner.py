@@ -1,107 +1,119 @@
-"""The story of `make run`: answers that stream while the nodes behind them are taken away.
+"""Runs the interruptions of `make run`: streams whose nodes are interrupted while a client reads.
 
-Act one: EC2 gives notice to the node whose engine serves the stream. Act two: the whole node is killed. In both, the
-client is connected to another node, and must get exactly what it would have got otherwise.
+First EC2 gives notice to the node whose engine serves the stream. Then a whole node is killed. In both cases the client
+is connected to another node, and must receive exactly the uninterrupted output.
 """
 
 from __future__ import annotations
 
-from local.certificate import Answer, StreamOutcome
-from local.demo.context import Stage
-from local.demo.interruption import Interruption, Take
+from local.certificate import Output, StreamOutcome
+from local.demo.client import DemoRequest, StreamResult, read_stream
+from local.demo.context import DemoContext
+from local.demo.interruption import FaultAction, Interruption
 from local.demo.screen import Screen
 from local.errors import LocalRunError
-from local.listener import Heard, Question, listen
 
 NOTICE_LEAD_S = 9.0
-"""EC2 gives about 120 s, sometimes less. So little is left here that the stream cannot finish where it is."""
+"""EC2 gives about 120 s, sometimes less. This is so short that the stream cannot finish where it is."""
 
-CUT_AFTER_TOKENS = 120
-TRIES = 3
+INTERRUPT_AFTER_TOKENS = 120
+MAX_ATTEMPTS = 3
 
 
-async def act(stage: Stage, name: str, question: Question, kind: str, take: Take) -> int:
-    """Interrupt a stream in this way; how often it took until the interruption itself moved it.
+async def interrupt_stream(
+    context: DemoContext, name: str, request: DemoRequest, kind: str, action: FaultAction
+) -> int:
+    """Interrupt streams until an interruption itself moves one; return the number of attempts.
 
-    On a machine that is too busy an engine may be silent for so long that its stream moves before anything is taken
-    away. Such a stream counts, too, but it does not show what it should: then once more.
+    On a busy machine an engine may be silent for so long that its stream moves before the fault. Such a stream is
+    verified, too, but it does not show the interruption, so another attempt follows. Raises LocalRunError.
     """
-    for attempt in range(1, TRIES + 1):
-        if await _interrupt_once(stage, f"{name} {attempt}" if attempt > 1 else name, question, kind, take):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        if await _interrupt_once(context, f"{name} {attempt}" if attempt > 1 else name, request, kind, action):
             return attempt
-        stage.screen.say("the stream had moved before: this machine is busy. Once more, when all nodes are ready")
-        await stage.until_ready()
-    raise LocalRunError(f"in {TRIES} tries no stream was moved by {kind}: this machine is too busy for the engine")
+        context.screen.log(
+            "the stream moved before the fault: this machine is busy. Another attempt follows when all nodes are ready"
+        )
+        await context.wait_until_ready()
+    raise LocalRunError(f"{kind} moved no stream in {MAX_ATTEMPTS} attempts: this machine is too busy for the engine")
 
 
-async def _interrupt_once(stage: Stage, name: str, question: Question, kind: str, take: Take) -> bool:
-    """One stream, one interruption; whether it was the interruption that moved the stream."""
-    reference = await _reference(stage, question)
-    interruption = Interruption(stage, kind, take)
+async def _interrupt_once(
+    context: DemoContext, name: str, request: DemoRequest, kind: str, action: FaultAction
+) -> bool:
+    """Interrupt one stream; return whether it was the interruption that moved the stream."""
+    reference = await _reference(context, request)
+    interruption = Interruption(context, kind, action)
     try:
-        heard = await _read_through(stage, question, kind, interruption)
-        if interruption.victim is None:
-            why = heard.error or "it was too short"
+        result = await _read_through(context, request, kind, interruption)
+        if interruption.target is None:
+            why = result.error or "it was too short"
             raise LocalRunError(
-                f"{name}: the stream ended after {len(heard.ids)} tokens, before anything was taken away: {why}"
+                f"{name}: the stream ended after {len(result.token_ids)} tokens, before the fault: {why}"
             )
-        moved = heard.continued_from(heard.node)
-        by_it = moved is not None and moved.why != "silence"
-        pause_ms = moved.pause_ms if moved is not None else None
-        account = StreamOutcome(name, reference, heard.answer, kind if by_it else None, pause_ms, heard.error)
-        stage.accounts.append(account)
-        _tell(stage.screen, account)
-        await interruption.settle()
+        continuation = result.continued_from(result.node)
+        caused_by_fault = continuation is not None and continuation.reason != "silence"
+        pause_ms = continuation.pause_ms if continuation is not None else None
+        outcome = StreamOutcome(
+            name, reference, result.output, kind if caused_by_fault else None, pause_ms, result.error
+        )
+        context.outcomes.append(outcome)
+        _log_outcome(context.screen, outcome)
+        await interruption.verify()
     finally:
-        await interruption.end()
-    return by_it
+        await interruption.stop()
+    return caused_by_fault
 
 
-async def _read_through(stage: Stage, question: Question, kind: str, interruption: Interruption) -> Heard:
-    """Read the answer through a node whose engine does not generate it; the interruption strikes the one that does."""
-    screen = stage.screen
-    engine = (await _routed(stage, question)).node
-    entry = next(m for m in stage.loop.machines if m.instance_id != engine)
-    screen.say(f"a client reads through {entry.instance_id}, the engine of {engine} generates:")
+async def _read_through(
+    context: DemoContext, request: DemoRequest, kind: str, interruption: Interruption
+) -> StreamResult:
+    """Read the stream through a node whose engine does not generate it; interrupt the node whose engine does."""
+    screen = context.screen
+    engine = (await _probe_route(context, request)).node
+    entry = next(m for m in context.emulator.instances if m.instance_id != engine)
+    screen.log(f"a client reads through {entry.instance_id}, the engine of {engine} generates:")
 
-    def heard_more(heard: Heard, piece: str) -> None:
-        if stage.first_token_s is None and heard.ids:
-            stage.first_token_s = screen.elapsed_s
-        screen.stream(piece)
-        if len(heard.ids) >= CUT_AFTER_TOKENS and interruption.victim is None:
-            screen.say(f"after {len(heard.ids)} tokens: {kind} for {heard.node}", style="bold red")
-            interruption.strike(stage.loop.machine(heard.node))
+    def on_chunk(result: StreamResult, text: str) -> None:
+        if context.first_token_s is None and result.token_ids:
+            context.first_token_s = screen.elapsed_s
+        screen.write_stream(text)
+        if len(result.token_ids) >= INTERRUPT_AFTER_TOKENS and interruption.target is None:
+            screen.log(f"after {len(result.token_ids)} tokens: {kind} for {result.node}", style="bold red")
+            interruption.start(context.emulator.instance(result.node))
 
-    return await listen(entry.url, stage.model, question, heard_more)
+    return await read_stream(entry.url, context.model, request, on_chunk)
 
 
-async def _reference(stage: Stage, question: Question) -> Answer:
-    """What the client would get without any interruption: known in advance, or asked for beforehand."""
-    known = stage.reference(question)
+async def _reference(context: DemoContext, request: DemoRequest) -> Output:
+    """Return the uninterrupted output: known in advance, or requested here. Raises LocalRunError."""
+    known = context.reference(request)
     if known is not None:
         return known
-    stage.screen.say("first the same answer uninterrupted, as the reference")
-    heard = await listen(stage.loop.machines[0].url, stage.model, question, lambda heard, piece: None)
-    if heard.error is not None:
-        raise LocalRunError(f"the uninterrupted answer failed: {heard.error}")
-    return heard.answer
+    context.screen.log("first the same stream uninterrupted, as the reference")
+    result = await read_stream(context.emulator.instances[0].url, context.model, request, lambda result, text: None)
+    if result.error is not None:
+        raise LocalRunError(f"the uninterrupted answer failed: {result.error}")
+    return result.output
 
 
-async def _routed(stage: Stage, question: Question) -> Heard:
-    """A first token of the same question: it shows whose engine the question is routed to. Raises LocalRunError."""
-    heard = await listen(stage.loop.machines[0].url, stage.model, question.limited(1), lambda heard, piece: None)
-    if heard.error is not None:
-        raise LocalRunError(f"the nodes are ready, but do not answer: {heard.error}")
-    return heard
+async def _probe_route(context: DemoContext, request: DemoRequest) -> StreamResult:
+    """Request one token, to see which engine the request is routed to. Raises LocalRunError."""
+    result = await read_stream(
+        context.emulator.instances[0].url, context.model, request.limited(1), lambda result, text: None
+    )
+    if result.error is not None:
+        raise LocalRunError(f"the nodes are ready, but do not answer: {result.error}")
+    return result
 
 
-def _tell(screen: Screen, account: StreamOutcome) -> None:
-    if account.error is not None:
-        screen.say(f"the client got an error: {account.error}", style="bold red")
-    same = "exactly the uninterrupted answer" if account.verified else "NOT the uninterrupted answer"
-    went_on = f"it went on after a pause of {account.pause_ms} ms" if account.pause_ms is not None else "no hand-off"
-    screen.say(
-        f"{len(account.delivered.ids)} tokens, {same}; {went_on} "
-        f"(lost {account.lost}, duplicated {account.duplicated})",
-        style="bold green" if account.verified else "bold red",
+def _log_outcome(screen: Screen, outcome: StreamOutcome) -> None:
+    if outcome.error is not None:
+        screen.log(f"the client got an error: {outcome.error}", style="bold red")
+    comparison = "exactly the uninterrupted answer" if outcome.verified else "NOT the uninterrupted answer"
+    continued = f"it went on after a pause of {outcome.pause_ms} ms" if outcome.pause_ms is not None else "no hand-off"
+    screen.log(
+        f"{len(outcome.delivered.token_ids)} tokens, {comparison}; {continued} "
+        f"(lost {outcome.lost_tokens}, duplicated {outcome.duplicated_tokens})",
+        style="bold green" if outcome.verified else "bold red",
     )

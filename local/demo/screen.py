@@ -1,4 +1,4 @@
-"""What a person sees of the run: one voice, with the time since its beginning."""
+"""Prints the run's progress, each line with the seconds since its start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLOURS = {"ready": "green", "starting": "yellow", "draining": "magenta", "at-r
 
 
 class Screen:
-    """Lines with the seconds since `began` in front; tables for what has columns."""
+    """Prints log lines, the text of a stream, and tables."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -28,22 +28,22 @@ class Screen:
     def elapsed_s(self) -> float:
         return time.monotonic() - self._began
 
-    def say(self, text: str, style: str = "") -> None:
+    def log(self, text: str, style: str = "") -> None:
         self._end_stream()
         self._console.print(f"[dim]{self.elapsed_s:6.1f} s[/dim]  {escape(text)}", style=style, highlight=False)
 
-    def headline(self, text: str) -> None:
+    def heading(self, text: str) -> None:
         self._end_stream()
         self._console.print(f"\n[bold]{escape(text)}[/bold]")
 
-    def stream(self, piece: str) -> None:
-        """More of the text that a client reads, as it comes."""
+    def write_stream(self, text: str) -> None:
+        """Print more of the text that a client reads, as it arrives."""
         # Not through rich: it takes milliseconds for each piece, and this process times the pauses, too.
         out = self._console.file
         if not self._in_stream and self._console.is_terminal:
             out.write(_CYAN)
         self._in_stream = True
-        out.write(piece)
+        out.write(text)
         out.flush()
 
     def _end_stream(self) -> None:
@@ -51,7 +51,7 @@ class Screen:
             self._in_stream = False
             self._console.file.write(f"{_PLAIN if self._console.is_terminal else ''}\n")
 
-    def nodes(self, nodes: list[dict[str, Any]]) -> None:
+    def node_table(self, nodes: list[dict[str, Any]]) -> None:
         self._end_stream()
         table = Table("node", "state", "zone", "type", "front door", "at its engine", box=None, pad_edge=False)
         for node in sorted(nodes, key=lambda n: n["front"]):
@@ -63,16 +63,19 @@ class Screen:
         self._console.print(table)
 
     def timeline(self, record: NodeRecord, tags: list[tuple[float, dict[str, str]]]) -> None:
-        """What the table and EC2 say about a node that went. tags: as they were seen to change (unix seconds)."""
+        """Print the record of a node that was interrupted. tags: each value with its unix seconds."""
         self._end_stream()
-        table = Table("when", "step", "told by", title=f"record of {record.instance_id}: {record.state}", box=None)
+        table = Table("when", "step", "source", title=f"record of {record.instance_id}: {record.state}", box=None)
         for step in record.story:
             table.add_row(format_instant(step.at)[11:23], step.step, step.source)
         self._console.print(table)
-        for at, seen in tags:
-            told = ", ".join(f"{key.removeprefix('Synkti')}={value}" for key, value in sorted(seen.items())) or "none"
-            self._console.print(f"  {format_instant(at)[11:23]}  tags: {told}", highlight=False)
+        for at, current_tags in tags:
+            logged = (
+                ", ".join(f"{key.removeprefix('Synkti')}={value}" for key, value in sorted(current_tags.items()))
+                or "none"
+            )
+            self._console.print(f"  {format_instant(at)[11:23]}  tags: {logged}", highlight=False)
 
-    def document(self, text: str) -> None:
+    def print_text(self, text: str) -> None:
         self._end_stream()
         self._console.print(text, markup=False, soft_wrap=True)

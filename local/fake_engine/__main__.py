@@ -8,7 +8,7 @@ import uvloop
 
 from local.fake_engine.process import serve
 from local.fake_engine.server import Config
-from local.fake_engine.triggers import read_trigger
+from local.fake_engine.triggers import parse_trigger
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--max-num-seqs", type=int, default=1_024)
     parser.add_argument("--plugged", action="store_true", help="with the plug-in: it can resume")
     parser.add_argument(
-        "--on-text", action="append", type=read_trigger, default=[], help="TEXT=WHAT: fail at requests with TEXT"
+        "--on-text", action="append", type=parse_trigger, default=[], help="TEXT=WHAT: fail at requests with TEXT"
     )
     given = parser.parse_args()
     config = Config(

@@ -31,7 +31,7 @@ class BadRequest(ValueError):
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """max_tokens: None for the rest of the context; seed: None where none matters.
 
     begun, apart: what the plug-in is told: ids that the answer has, and whether they come one by one.
@@ -43,15 +43,15 @@ class Sampling:
     stop: tuple[str, ...] = ()
     include_stop: bool = False
     seed: int | None = None
-    begun: tuple[int, ...] = ()
-    apart: bool = False
+    resume_ids: tuple[int, ...] = ()
+    per_token: bool = False
 
-    def of_choice(self, number: int) -> Sampling:
+    def for_choice(self, number: int) -> SamplingParams:
         """As vLLM seeds the choices of one prompt."""
         return self if self.seed is None else replace(self, seed=self.seed + number)
 
     @property
-    def held_back(self) -> int:
+    def stop_holdback_chars(self) -> int:
         return max(map(len, self.stop)) - 1 if self.stop and not self.include_stop else 0
 
 
@@ -66,89 +66,89 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CompletionOutput:
     """The whole of it."""
 
-    ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
     text: str
     finish_reason: str
     stop_reason: str | None = None
 
 
 @dataclass
-class _Text:
+class _Detokenizer:
     """What is decoded so far, and what of it was sent."""
 
-    raw: bytes = b""
-    whole: str = ""
-    sent: int = field(default=0)
+    pending: bytes = b""
+    text: str = ""
+    released_chars: int = field(default=0)
 
     def add(self, data: bytes) -> None:
-        self.raw += data
-        text = self.raw.decode(errors="ignore")
-        if text.encode() == self.raw:
-            self.whole, self.raw = self.whole + text, b""
+        self.pending += data
+        text = self.pending.decode(errors="ignore")
+        if text.encode() == self.pending:
+            self.text, self.pending = self.text + text, b""
 
-    def take(self, held_back: int) -> str:
-        upto = max(self.sent, len(self.whole) - held_back)
-        text, self.sent = self.whole[self.sent : upto], upto
+    def release(self, held_back: int) -> str:
+        upto = max(self.released_chars, len(self.text) - held_back)
+        text, self.released_chars = self.text[self.released_chars : upto], upto
         return text
 
 
-def steps(prompt: Sequence[int], sampling: Sampling, max_model_len: int) -> Iterator[Step]:
+def generate_steps(prompt: Sequence[int], sampling: SamplingParams, max_model_len: int) -> Iterator[Step]:
     """The answer's steps. prompt: ids with BEGIN in them."""
     room = max_model_len - len(prompt)
     limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
-    continuation = model.Continuation(prompt, sampling.seed)
-    text = _Text(raw=_half_character(prompt))
+    continuation = model.TokenSequence(prompt, sampling.seed)
+    text = _Detokenizer(pending=_incomplete_character(prompt))
     for count in range(1, limit + 1):
         token = continuation.next(sampling.ignore_eos or count <= sampling.min_tokens)
-        if count <= len(sampling.begun):
-            token = sampling.begun[count - 1]
-        text.add(model.piece(token))
+        if count <= len(sampling.resume_ids):
+            token = sampling.resume_ids[count - 1]
+        text.add(model.token_bytes(token))
         if token == model.EOS:
-            yield Step(token, text.take(0), "stop")
+            yield Step(token, text.release(0), "stop")
             return
-        found = _find_stop(text.whole, sampling) if count > sampling.min_tokens else None
+        found = _find_stop(text.text, sampling) if count > sampling.min_tokens else None
         if found is not None:
             at, stop = found
-            text.whole = text.whole[: at + len(stop) if sampling.include_stop else at]
-            yield Step(token, text.take(0), "stop", stop)
+            text.text = text.text[: at + len(stop) if sampling.include_stop else at]
+            yield Step(token, text.release(0), "stop", stop)
             return
         if count == limit:
-            text.whole += text.raw.decode(errors="replace")
-            yield Step(token, text.take(0), "length")
+            text.text += text.pending.decode(errors="replace")
+            yield Step(token, text.release(0), "length")
             return
-        yield Step(token, text.take(sampling.held_back))
+        yield Step(token, text.release(sampling.stop_holdback_chars))
 
 
-def _half_character(prompt: Sequence[int]) -> bytes:
+def _incomplete_character(prompt: Sequence[int]) -> bytes:
     """vLLM's trap: what the first text will carry where the prompt ends inside a character."""
-    data = b"".join(map(model.piece, prompt))
+    data = b"".join(map(model.token_bytes, prompt))
     return b"" if data.decode(errors="ignore").encode() == data else data
 
 
-def _find_stop(text: str, sampling: Sampling) -> tuple[int, str] | None:
+def _find_stop(text: str, sampling: SamplingParams) -> tuple[int, str] | None:
     found = [(at, stop) for stop in sampling.stop if (at := text.find(stop)) >= 0]
     return min(found, default=None)
 
 
-def answer(prompt: Sequence[int], sampling: Sampling, max_model_len: int = 4096) -> Answer:
+def generate(prompt: Sequence[int], sampling: SamplingParams, max_model_len: int = 4096) -> CompletionOutput:
     """The whole answer, known in advance."""
-    done = list(steps(prompt, sampling, max_model_len))
+    done = list(generate_steps(prompt, sampling, max_model_len))
     last = done[-1]
-    return Answer(
+    return CompletionOutput(
         tuple(s.token for s in done), "".join(s.text for s in done), last.finish_reason or "", last.stop_reason
     )
 
 
-def read_sampling(body: dict[str, Any], chat: bool, *, plugged: bool = False) -> Sampling:
+def read_sampling(body: dict[str, Any], chat: bool, *, plugged: bool = False) -> SamplingParams:
     """plugged: whether the plug-in's arguments are known. Raises BadRequest."""
     name = "max_completion_tokens" if chat and body.get("max_completion_tokens") is not None else "max_tokens"
     max_tokens = body.get(name)
     if max_tokens is None and not chat:
         max_tokens = 16  # with an explicit null, too
-    if max_tokens == 0 and is_only_echo(body, chat):
+    if max_tokens == 0 and is_echo_only(body, chat):
         max_tokens = 1  # it is generated, and not told
     if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
         raise BadRequest(f"max_tokens must be at least 1, got {max_tokens}.", "max_tokens")
@@ -156,23 +156,23 @@ def read_sampling(body: dict[str, Any], chat: bool, *, plugged: bool = False) ->
     if max_tokens is not None and min_tokens > max_tokens:
         raise BadRequest(f"min_tokens must be less than or equal to max_tokens={max_tokens}.", "min_tokens")
     stop = body.get("stop") or ()
-    return Sampling(
+    return SamplingParams(
         max_tokens=max_tokens,
         min_tokens=min_tokens,
         ignore_eos=bool(body.get("ignore_eos")),
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         include_stop=bool(body.get("include_stop_str_in_output")),
         seed=body.get("seed") if body.get("temperature") != 0 else None,
-        **(_read_begun(body, max_tokens) if plugged else {}),
+        **(_read_plugin_args(body, max_tokens) if plugged else {}),
     )
 
 
-def is_only_echo(body: dict[str, Any], chat: bool) -> bool:
+def is_echo_only(body: dict[str, Any], chat: bool) -> bool:
     """Whether a request is for its prompt, and for no answer."""
     return not chat and bool(body.get("echo")) and body.get("max_tokens") == 0
 
 
-def _read_begun(body: dict[str, Any], max_tokens: int | None) -> dict[str, Any]:
+def _read_plugin_args(body: dict[str, Any], max_tokens: int | None) -> dict[str, Any]:
     extra = body.get("vllm_xargs") or {}
     ids = extra.get("synkti_resume_ids") or ()
     if any(not 0 <= token < model.VOCABULARY_SIZE for token in ids):
@@ -210,11 +210,11 @@ def read_prompts(body: dict[str, Any], chat: bool, max_model_len: int) -> list[l
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise BadRequest("messages must be a list of at least one message.", "messages")
-        return [_checked(model.chat_prompt(messages), max_model_len)]
+        return [_check_prompt(model.chat_prompt(messages), max_model_len)]
     prompt = body.get("prompt")
     is_batch = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
     prompts = prompt if is_batch and isinstance(prompt, list) else [prompt]
-    return [_checked(_completion_prompt(each), max_model_len) for each in prompts]
+    return [_check_prompt(_completion_prompt(each), max_model_len) for each in prompts]
 
 
 def _completion_prompt(prompt: object) -> list[int]:
@@ -225,7 +225,7 @@ def _completion_prompt(prompt: object) -> list[int]:
     raise BadRequest("prompt must be a text, a list of token ids, or a list of such.", "prompt")
 
 
-def _checked(ids: list[int], max_model_len: int) -> list[int]:
+def _check_prompt(ids: list[int], max_model_len: int) -> list[int]:
     outside = [i for i in ids if not 0 <= i < model.VOCABULARY_SIZE]
     if outside:
         raise BadRequest(f"Token id {outside[0]} is out of vocabulary", "prompt")

@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 
 from local.fake_engine import model
-from local.fake_engine.answers import Answer, Step
+from local.fake_engine.answers import CompletionOutput, Step
 from local.fake_engine.faults import DONE, Chunk, ErrorPayloads
-from local.fake_engine.logprobs import Scored, Scorer, for_chat, for_completion
+from local.fake_engine.logprobs import ScoredToken, Scorer, chat_logprobs, completion_logprobs
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class OpenAiFormatter:
     prompts: tuple[tuple[int, ...], ...]
     n: int
     echo: bool
-    only_echo: bool
-    wants_ids: bool
+    echo_only: bool
+    returns_token_ids: bool
     logprobs: int | None
-    wants_usage: bool
-    running_usage: bool
+    includes_usage: bool
+    continuous_usage: bool
 
     @property
-    def choices(self) -> int:
+    def choice_count(self) -> int:
         return len(self.prompts) * self.n
 
-    def prompt(self, index: int) -> tuple[int, ...]:
+    def prompt_of(self, index: int) -> tuple[int, ...]:
         """The prompt of a choice."""
         return self.prompts[index // self.n]
 
@@ -51,15 +51,15 @@ class OpenAiFormatter:
             "logprobs": None,
             "finish_reason": None,
         }
-        ids = self.prompts[0] if self.wants_ids else None
+        ids = self.prompts[0] if self.returns_token_ids else None
         extra: dict[str, Any] = {"prompt_token_ids": ids, "prompt_text": None}
-        if self.running_usage:
+        if self.continuous_usage:
             extra["usage"] = _usage(len(self.prompts[0]), 0)
         return Chunk(self._event([choice], extra))
 
     def choice_chunks(self, index: int, steps: Iterator[Step], at_once: int = 0) -> Iterator[Chunk]:
         """One choice of a stream, a chunk for each step. at_once: steps that come with the one behind."""
-        prompt, offset, count = self.prompt(index), 0, 0
+        prompt, offset, count = self.prompt_of(index), 0, 0
         scorer = self._scorer(prompt)
         while together := tuple(itertools.islice(steps, 1 if count else at_once + 1)):
             first, step = not count, together[-1]
@@ -68,7 +68,7 @@ class OpenAiFormatter:
             scored: dict[str, Any] | None = None
             if scorer is not None:
                 tokens = [scorer.score(token, of_prompt=True) for token in echoed]
-                tokens += [scorer.score(each.token) for each in together if not self.only_echo]
+                tokens += [scorer.score(each.token) for each in together if not self.echo_only]
                 scored, offset = self._scored(tokens, offset), offset + sum(len(token.text) for token in tokens)
             choice: dict[str, Any] = {"index": index}
             text = (self._echo(prompt) if first else "") + self._answer("".join(each.text for each in together))
@@ -77,22 +77,22 @@ class OpenAiFormatter:
             if not self.chat or step.finish_reason is not None:
                 choice["stop_reason"] = step.stop_reason
             if not self.chat:
-                choice["prompt_token_ids"] = prompt if first and (self.wants_ids or self.echo) else None
-            choice["token_ids"] = [each.token for each in together] if self.wants_ids else None
-            extra = {"usage": _usage(len(prompt), count)} if self.running_usage else {}
+                choice["prompt_token_ids"] = prompt if first and (self.returns_token_ids or self.echo) else None
+            choice["token_ids"] = [each.token for each in together] if self.returns_token_ids else None
+            extra = {"usage": _usage(len(prompt), count)} if self.continuous_usage else {}
             yield Chunk(self._event([choice], extra), tokens=1)
 
-    def ending(self, generated: int) -> bytes:
+    def stream_end(self, generated: int) -> bytes:
         """What comes behind the last token: usage where it is wanted, and vLLM's last line."""
-        if not self.wants_usage:
+        if not self.includes_usage:
             return DONE
         return self._event([], {"usage": _usage(sum(map(len, self.prompts)), generated)}) + DONE
 
-    def broken_off(self) -> bytes:
+    def truncated_end(self) -> bytes:
         """How a stream ends that SIGTERM breaks off."""
-        return (self.last_words().error if self.chat else b"") + DONE
+        return (self.error_payloads().error if self.chat else b"") + DONE
 
-    def last_words(self) -> ErrorPayloads:
+    def error_payloads(self) -> ErrorPayloads:
         return ErrorPayloads(self.error_chunk("EngineCore encountered an issue."), self._abort_chunk())
 
     def error_chunk(self, message: str) -> bytes:
@@ -103,22 +103,22 @@ class OpenAiFormatter:
         choice: dict[str, Any] = {"index": 0}
         choice |= {"delta": {"content": ""}} if self.chat else {"text": "", "prompt_token_ids": None}
         choice |= {"logprobs": None, "finish_reason": "abort", "stop_reason": None}
-        choice["token_ids"] = [] if self.wants_ids else None
+        choice["token_ids"] = [] if self.returns_token_ids else None
         return self._event([choice], {})
 
-    def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
+    def body(self, answers: Sequence[CompletionOutput]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
         choices = [self._choice(index, answer) for index, answer in enumerate(answers)]
         body: dict[str, Any] = {"id": self.id, "object": "chat.completion" if self.chat else "text_completion"}
         body |= {"created": self.created, "model": self.model, "choices": choices}
-        body["usage"] = _usage(sum(map(len, self.prompts)), sum(len(answer.ids) for answer in answers))
-        if self.chat and self.wants_ids:
+        body["usage"] = _usage(sum(map(len, self.prompts)), sum(len(answer.token_ids) for answer in answers))
+        if self.chat and self.returns_token_ids:
             body["prompt_token_ids"] = self.prompts[0]
         return body
 
-    def _choice(self, index: int, answer: Answer) -> dict[str, Any]:
+    def _choice(self, index: int, answer: CompletionOutput) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": index}
-        prompt = self.prompt(index)
+        prompt = self.prompt_of(index)
         if self.chat:
             choice["message"] = {"role": "assistant", "content": answer.text}
         else:
@@ -127,31 +127,31 @@ class OpenAiFormatter:
         if (scorer := self._scorer(prompt)) is not None:
             echoed = prompt if self.echo and not self.chat else ()
             tokens = [scorer.score(token, of_prompt=True) for token in echoed]
-            tokens += [scorer.score(token) for token in answer.ids if not self.only_echo]
+            tokens += [scorer.score(token) for token in answer.token_ids if not self.echo_only]
             scored = self._scored(tokens, 0)
         choice |= {"logprobs": scored, "finish_reason": answer.finish_reason, "stop_reason": answer.stop_reason}
-        if self.wants_ids:
-            choice["token_ids"] = answer.ids
+        if self.returns_token_ids:
+            choice["token_ids"] = answer.token_ids
             if not self.chat:
                 choice["prompt_token_ids"] = prompt
         return choice
 
     def _echo(self, prompt: Sequence[int]) -> str:
         """vLLM says the prompt in ids or as a text, never both; a chat's echo (of its last turn) is not played."""
-        return model.decode(prompt) if self.echo and not self.chat and not self.wants_ids else ""
+        return model.decode(prompt) if self.echo and not self.chat and not self.returns_token_ids else ""
 
     def _answer(self, text: str) -> str:
-        return "" if self.only_echo else text
+        return "" if self.echo_only else text
 
     def _scorer(self, prompt: Sequence[int]) -> Scorer | None:
         if self.logprobs is None:
             return None
         return Scorer(0 if self.echo and not self.chat else len(prompt), self.logprobs)
 
-    def _scored(self, tokens: Sequence[Scored], offset: int) -> dict[str, Any]:
+    def _scored(self, tokens: Sequence[ScoredToken], offset: int) -> dict[str, Any]:
         if self.chat:
-            return for_chat(tokens, self.logprobs or 0)
-        return for_completion(tokens, offset)
+            return chat_logprobs(tokens, self.logprobs or 0)
+        return completion_logprobs(tokens, offset)
 
     def _event(self, choices: list[dict[str, Any]], extra: dict[str, Any]) -> bytes:
         chunk = {

@@ -25,12 +25,12 @@ from typing import Any
 
 from local.fake_engine.answers import BadRequest
 
-_OFTEN_S = 0.1
+_SHORT_WAIT_S = 0.1
 """Waits below this are slept through; longer ones end early where the request does."""
 
 
 @dataclass(frozen=True)
-class Figures:
+class CoreStats:
     """What /metrics shows of the core."""
 
     running: int
@@ -40,55 +40,55 @@ class Figures:
     prompted: int
 
 
-class Core:
+class EngineCore:
     """max_num_seqs: requests that are generated at once."""
 
     def __init__(self, seconds_per_token: float, max_num_seqs: int) -> None:
         self.seconds_per_token = seconds_per_token
         self._max_num_seqs = max_num_seqs
-        self._numbers = itertools.count(1)
-        self._under_way: dict[int, float] = {}  # number of a request -> until when it has no blocks
-        self._runs = asyncio.Event()
-        self._runs.set()
+        self._request_numbers = itertools.count(1)
+        self._blocked_until: dict[int, float] = {}  # number of a request -> until when it has no blocks
+        self._running = asyncio.Event()
+        self._running.set()
         self._step_until = 0.0
         self._preemptions = self._generated = self._prompted = 0
-        self._frozen: Figures | None = None
+        self._frozen_stats: CoreStats | None = None
 
     # requests
 
-    def begin(self, prompt_tokens: int) -> int:
+    def add_request(self, prompt_tokens: int) -> int:
         """A request comes; its number."""
-        number = next(self._numbers)
-        self._under_way[number] = 0.0
-        if self._runs.is_set():
+        number = next(self._request_numbers)
+        self._blocked_until[number] = 0.0
+        if self._running.is_set():
             self._prompted += prompt_tokens
         return number
 
-    def end(self, number: int) -> None:
-        self._under_way.pop(number, None)
+    def finish_request(self, number: int) -> None:
+        self._blocked_until.pop(number, None)
 
     async def step(self, number: int, delay_s: float, ends: Iterable[asyncio.Future[Any]], tokens: int = 1) -> None:
         """Wait until a request has its next tokens, or one of `ends` is done. delay_s: until then, of a core that is
         well."""
-        if delay_s > _OFTEN_S:
+        if delay_s > _SHORT_WAIT_S:
             await asyncio.wait(ends, timeout=delay_s, return_when=asyncio.FIRST_COMPLETED)
         else:
             await asyncio.sleep(max(0.0, delay_s))
-        while (wait_s := self._held_s(number)) > 0 and not any(end.done() for end in ends):
+        while (wait_s := self._blocked_for_s(number)) > 0 and not any(end.done() for end in ends):
             await asyncio.wait(ends, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-        if not self._runs.is_set():
-            runs = asyncio.ensure_future(self._runs.wait())
+        if not self._running.is_set():
+            runs = asyncio.ensure_future(self._running.wait())
             await asyncio.wait({runs, *ends}, return_when=asyncio.FIRST_COMPLETED)
             runs.cancel()
-        if self._runs.is_set():
+        if self._running.is_set():
             self._generated += tokens
 
-    def _held_s(self, number: int) -> float:
-        return max(self._step_until, self._under_way.get(number, 0.0)) - time.monotonic()
+    def _blocked_for_s(self, number: int) -> float:
+        return max(self._step_until, self._blocked_until.get(number, 0.0)) - time.monotonic()
 
     # what is done to it
 
-    def change(self, wanted: object) -> None:
+    def apply(self, wanted: object) -> None:
         """Raises BadRequest."""
         if not isinstance(wanted, dict) or wanted.keys() - {"wedged", "seconds_per_token", "step_s", "preempt"}:
             raise BadRequest(f"A core is wedged, has seconds_per_token, step_s, preempt; this is {wanted!r}.")
@@ -107,28 +107,28 @@ class Core:
         until = time.monotonic() + _seconds(wanted.get("seconds", 15))
         share = min(1.0, _seconds(wanted.get("share", 0.5)))
         # The youngest first, as the scheduler takes them.
-        for number in sorted(self._under_way, reverse=True)[: round(share * len(self._under_way))]:
-            self._under_way[number] = until
+        for number in sorted(self._blocked_until, reverse=True)[: round(share * len(self._blocked_until))]:
+            self._blocked_until[number] = until
             self._preemptions += 1
 
     def _wedge(self, wedged: bool) -> None:
-        self._frozen = self.figures() if wedged else None
+        self._frozen_stats = self.stats() if wedged else None
         if wedged:
-            self._runs.clear()
+            self._running.clear()
         else:
-            self._runs.set()
+            self._running.set()
 
     def to_json(self) -> dict[str, object]:
-        return {"wedged": not self._runs.is_set(), "seconds_per_token": self.seconds_per_token}
+        return {"wedged": not self._running.is_set(), "seconds_per_token": self.seconds_per_token}
 
-    def figures(self) -> Figures:
-        if self._frozen is not None:
-            return self._frozen
+    def stats(self) -> CoreStats:
+        if self._frozen_stats is not None:
+            return self._frozen_stats
         now = time.monotonic()
-        preempted = sum(1 for until in self._under_way.values() if until > now)
-        running = min(len(self._under_way) - preempted, self._max_num_seqs)
-        waiting = len(self._under_way) - running
-        return Figures(running, waiting, self._preemptions, self._generated, self._prompted)
+        preempted = sum(1 for until in self._blocked_until.values() if until > now)
+        running = min(len(self._blocked_until) - preempted, self._max_num_seqs)
+        waiting = len(self._blocked_until) - running
+        return CoreStats(running, waiting, self._preemptions, self._generated, self._prompted)
 
 
 def _seconds(value: object) -> float:

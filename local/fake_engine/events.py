@@ -16,14 +16,14 @@ from typing import Any
 
 import orjson
 
-from local.fake_engine.answers import Answer, BadRequest, Step
+from local.fake_engine.answers import BadRequest, CompletionOutput, Step
 from local.fake_engine.faults import Chunk, ErrorPayloads
 
 RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
 
 
-def as_chat(path: str, body: dict[str, Any]) -> dict[str, Any]:
+def to_chat_body(path: str, body: dict[str, Any]) -> dict[str, Any]:
     """The same question as a chat's body. Raises BadRequest."""
     if path == MESSAGES:
         fields = ("messages", "max_tokens", "temperature", "vllm_xargs")
@@ -39,7 +39,7 @@ def as_chat(path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass
-class EventForm:
+class EventFormatter:
     """What an answer on one of these routes looks like, and how much of it was told; used as `chunks.Form` is.
 
     path: the route; id: of the answer; tells_ids: whether the plug-in was asked to.
@@ -50,14 +50,15 @@ class EventForm:
     created: int
     model: str
     prompts: tuple[tuple[int, ...], ...]
-    tells_ids: bool
-    item: str = field(default_factory=lambda: f"msg_{secrets.token_hex(8)}")
+    exposes_token_ids: bool
+    item_id: str = field(default_factory=lambda: f"msg_{secrets.token_hex(8)}")
     text: str = ""
     tokens: int = 0
-    reason: str = ""
-    number: int = 0
+    finish_reason: str = ""
+    next_sequence_number: int = 0
 
-    n = choices = 1
+    n = 1
+    choice_count = 1
 
     def role_chunk(self, index: int) -> Chunk:
         """What comes before the first token."""
@@ -69,74 +70,74 @@ class EventForm:
     def choice_chunks(self, index: int, steps: Iterator[Step], at_once: int = 0) -> Iterator[Chunk]:
         """A chunk for each step; at_once: steps that come with the one behind."""
         while together := tuple(itertools.islice(steps, 1 if self.tokens else at_once + 1)):
-            data = self._beside(together)
+            data = self._plugin_events(together)
             if not self.text:
-                data += self._begin() if any(step.text for step in together) else b""
+                data += self._open_part() if any(step.text for step in together) else b""
             self.tokens += len(together)
-            self.reason = together[-1].finish_reason or ""
+            self.finish_reason = together[-1].finish_reason or ""
             if text := "".join(step.text for step in together):
                 self.text += text
-                data += self._delta(text)
+                data += self._text_delta(text)
             yield Chunk(data, tokens=1)
 
-    def _beside(self, together: Sequence[Step]) -> bytes:
-        if not self.tells_ids:
+    def _plugin_events(self, together: Sequence[Step]) -> bytes:
+        if not self.exposes_token_ids:
             return b""
         prompt, finish = self.prompts[0], together[-1].finish_reason
         digest = hashlib.sha256(struct.pack(f"<{len(prompt)}I", *prompt)).hexdigest()
-        told = b"" if self.tokens else _beside("synkti-prompt", digest)
-        told += _beside("synkti-ids", [step.token for step in together])
-        return told + (_beside("synkti-finish", finish) if finish else b"")
+        told = b"" if self.tokens else _plugin_event("synkti-prompt", digest)
+        told += _plugin_event("synkti-ids", [step.token for step in together])
+        return told + (_plugin_event("synkti-finish", finish) if finish else b"")
 
-    def _begin(self) -> bytes:
+    def _open_part(self) -> bytes:
         if self.path == MESSAGES:
             return _sse("content_block_start", index=0, content_block={"type": "text", "text": ""})
         item = self._item("in_progress", [])
         part = {"type": "output_text", "text": "", "annotations": []}
         return self._event("output_item.added", output_index=0, item=item) + self._event(
-            "content_part.added", output_index=0, content_index=0, item_id=self.item, part=part
+            "content_part.added", output_index=0, content_index=0, item_id=self.item_id, part=part
         )
 
-    def _delta(self, text: str) -> bytes:
+    def _text_delta(self, text: str) -> bytes:
         if self.path == MESSAGES:
             return _sse("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
         return self._event(
-            "output_text.delta", item_id=self.item, output_index=0, content_index=0, delta=text, logprobs=[]
+            "output_text.delta", item_id=self.item_id, output_index=0, content_index=0, delta=text, logprobs=[]
         )
 
-    def ending(self, generated: int) -> bytes:
+    def stream_end(self, generated: int) -> bytes:
         """What comes behind the last token."""
         if self.path == MESSAGES:
             stop = _sse("content_block_stop", index=0) if self.text else b""
-            done = {"stop_reason": _stop_reason(self.reason), "stop_sequence": None}
+            done = {"stop_reason": _stop_reason(self.finish_reason), "stop_sequence": None}
             return stop + _sse("message_delta", delta=done, usage=self._usage()) + _sse("message_stop")
         part = {"type": "output_text", "text": self.text, "annotations": []}
         item = self._item("completed", [part])
-        at = {"output_index": 0, "content_index": 0, "item_id": self.item}
+        at = {"output_index": 0, "content_index": 0, "item_id": self.item_id}
         closed = self._event("output_text.done", **at, text=self.text, logprobs=[])
         closed += self._event("content_part.done", **at, part=part)
         closed += self._event("output_item.done", output_index=0, item=item)
-        status = "incomplete" if self.reason == "length" else "completed"
+        status = "incomplete" if self.finish_reason == "length" else "completed"
         return closed + self._event("completed", response=self._response(status, [item]))
 
-    def broken_off(self) -> bytes:
+    def truncated_end(self) -> bytes:
         """How a stream ends that SIGTERM breaks off."""
-        return self.last_words().error
+        return self.error_payloads().error
 
-    def last_words(self) -> ErrorPayloads:
+    def error_payloads(self) -> ErrorPayloads:
         message = {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}
         error = b"event: error\ndata: %b\n\n" % orjson.dumps({"type": "error", "error": message})
-        told = _beside("synkti-finish", "abort") if self.tells_ids else b""
-        return ErrorPayloads(error, told + EventForm(**{**vars(self), "reason": "abort"}).ending(0))
+        told = _plugin_event("synkti-finish", "abort") if self.exposes_token_ids else b""
+        return ErrorPayloads(error, told + EventFormatter(**{**vars(self), "reason": "abort"}).stream_end(0))
 
-    def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
+    def body(self, answers: Sequence[CompletionOutput]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
         answer = answers[0]
-        self.text, self.tokens, self.reason = answer.text, len(answer.ids), answer.finish_reason
+        self.text, self.tokens, self.finish_reason = answer.text, len(answer.token_ids), answer.finish_reason
         if self.path == MESSAGES:
-            return self._message(self.text, _stop_reason(self.reason))
+            return self._message(self.text, _stop_reason(self.finish_reason))
         part = {"type": "output_text", "text": self.text, "annotations": []}
-        status = "incomplete" if self.reason == "length" else "completed"
+        status = "incomplete" if self.finish_reason == "length" else "completed"
         return self._response(status, [self._item("completed", [part])])
 
     def _response(self, status: str, output: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
@@ -149,7 +150,7 @@ class EventForm:
         }  # fmt: skip
 
     def _item(self, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"id": self.item, "type": "message", "role": "assistant", "status": status, "content": content}
+        return {"id": self.item_id, "type": "message", "role": "assistant", "status": status, "content": content}
 
     def _message(self, text: str, stop_reason: str | None) -> dict[str, Any]:
         content = [{"type": "text", "text": text}] if text else []
@@ -162,14 +163,14 @@ class EventForm:
         return {"input_tokens": len(self.prompts[0]), "output_tokens": self.tokens}
 
     def _event(self, name: str, **fields: Any) -> bytes:
-        self.number += 1
-        return _sse(f"response.{name}", **fields, sequence_number=self.number - 1)
+        self.next_sequence_number += 1
+        return _sse(f"response.{name}", **fields, sequence_number=self.next_sequence_number - 1)
 
 
-def event_form(path: str, model: str, created: int, prompt: Sequence[int], *, tells_ids: bool) -> EventForm:
+def event_formatter(path: str, model: str, created: int, prompt: Sequence[int], *, tells_ids: bool) -> EventFormatter:
     """A form for one answer."""
     name = "resp_" if path == RESPONSES else "chatcmpl-"
-    return EventForm(path, name + secrets.token_hex(8), created, model, (tuple(prompt),), tells_ids)
+    return EventFormatter(path, name + secrets.token_hex(8), created, model, (tuple(prompt),), tells_ids)
 
 
 def _stop_reason(reason: str) -> str | None:
@@ -180,5 +181,5 @@ def _sse(name: str, **fields: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps({"type": name, **fields}))
 
 
-def _beside(name: str, value: Any) -> bytes:
+def _plugin_event(name: str, value: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(value))

@@ -1,6 +1,6 @@
 """Losses made to order: what an engine that goes leaves of a stream, byte by byte. Pure.
 
-A fault is told to the stand-in beforehand, and the next stream that it fits takes it. `broken` makes the bytes of
+A fault is told to the stand-in beforehand, and the next stream that it fits takes it. `inject_fault` makes the bytes of
 that stream; how its connection then ends is the last thing it yields. Each kind is a way in which a real vLLM was
 seen to end, or one that a network between has.
 """
@@ -16,7 +16,7 @@ from local.fake_engine.answers import BadRequest
 DONE = b"data: [DONE]\n\n"
 
 
-class Kind(Enum):
+class FaultKind(Enum):
     """What happens to a stream."""
 
     RESET = "reset"  # TCP RST
@@ -33,7 +33,7 @@ class Kind(Enum):
     BEFORE_FINISH = "before-finish"  # every token, then TCP RST in place of the finish_reason
 
 
-class Ending(Enum):
+class ConnectionEnd(Enum):
     """How a connection ends after its last bytes."""
 
     CLEAN = "clean"
@@ -41,10 +41,10 @@ class Ending(Enum):
     HANG = "hang"
 
 
-NO_STREAM = frozenset({Kind.STATUS_500, Kind.WRONG_MODEL})
+ERROR_RESPONSES = frozenset({FaultKind.STATUS_500, FaultKind.WRONG_MODEL})
 """These answer in place of a stream."""
 
-_WITHOUT_PLACE = NO_STREAM | {Kind.SILENCE_BEFORE_FIRST, Kind.BEFORE_FINISH}
+_FIXED_POSITION = ERROR_RESPONSES | {FaultKind.SILENCE_BEFORE_FIRST, FaultKind.BEFORE_FINISH}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Fault:
     In an answer that is over before that many tokens, nothing happens.
     """
 
-    kind: Kind
+    kind: FaultKind
     after_tokens: int = 0
     path: str | None = None
 
@@ -89,31 +89,31 @@ def _read_fault(entry: object) -> Fault:
     if not isinstance(entry, dict) or entry.keys() - {"kind", "after_tokens", "path"}:
         raise BadRequest(f"A fault has a kind, after_tokens and a path, this one is {entry!r}.")
     try:
-        kind = Kind(entry.get("kind"))
+        kind = FaultKind(entry.get("kind"))
     except ValueError:
-        raise BadRequest(f"{entry.get('kind')!r} is none of {', '.join(k.value for k in Kind)}.", "kind") from None
+        raise BadRequest(f"{entry.get('kind')!r} is none of {', '.join(k.value for k in FaultKind)}.", "kind") from None
     after, path = entry.get("after_tokens", 0), entry.get("path")
     if isinstance(after, bool) or not isinstance(after, int) or after < 0:
         raise BadRequest(f"after_tokens must be a whole number, 0 or more, not {after!r}.", "after_tokens")
-    if after and kind in _WITHOUT_PLACE:
+    if after and kind in _FIXED_POSITION:
         raise BadRequest(f"A {kind.value} has its own place: it takes no after_tokens.", "after_tokens")
     if path is not None and not isinstance(path, str):
         raise BadRequest(f"path must be a text, not {path!r}.", "path")
     return Fault(kind, after, path)
 
 
-class Faults:
+class FaultQueue:
     """Those that wait for their stream, and those that happened, in order."""
 
     def __init__(self) -> None:
         self.waiting: list[Fault] = []
-        self.happened: list[tuple[Fault, float]] = []
+        self.applied: list[tuple[Fault, float]] = []
 
     def replace(self, faults: Iterable[Fault]) -> None:
         """From now on these; what waited or happened is forgotten."""
-        self.waiting, self.happened = list(faults), []
+        self.waiting, self.applied = list(faults), []
 
-    def take(self, path: str) -> Fault | None:
+    def pop(self, path: str) -> Fault | None:
         """The first that a new stream of `path` meets; it meets no other."""
         for fault in self.waiting:
             if fault.path in (None, path):
@@ -121,52 +121,54 @@ class Faults:
                 return fault
         return None
 
-    def happen(self, fault: Fault, at: float) -> None:
+    def record(self, fault: Fault, at: float) -> None:
         """at: unix seconds."""
-        self.happened.append((fault, at))
+        self.applied.append((fault, at))
 
     def to_json(self) -> dict[str, object]:
-        happened = [{**fault.to_json(), "at": at} for fault, at in self.happened]
+        happened = [{**fault.to_json(), "at": at} for fault, at in self.applied]
         return {"waiting": [fault.to_json() for fault in self.waiting], "happened": happened}
 
 
-def broken(fault: Fault, chunks: Iterable[Chunk], words: Callable[[], ErrorPayloads]) -> Iterator[Chunk | Ending]:
+def inject_fault(
+    fault: Fault, chunks: Iterable[Chunk], words: Callable[[], ErrorPayloads]
+) -> Iterator[Chunk | ConnectionEnd]:
     """What is left of `chunks`; an Ending comes last where the fault happened, and not where it found no place.
 
     For BEFORE_FINISH the chunks must come without a finish_reason.
     """
-    if fault.kind is Kind.SILENCE_BEFORE_FIRST:
-        yield Ending.HANG
+    if fault.kind is FaultKind.SILENCE_BEFORE_FIRST:
+        yield ConnectionEnd.HANG
         return
     tokens = 0
     for chunk in chunks:
-        if chunk.tokens and tokens >= fault.after_tokens and fault.kind is not Kind.BEFORE_FINISH:
+        if chunk.tokens and tokens >= fault.after_tokens and fault.kind is not FaultKind.BEFORE_FINISH:
             last = _last_bytes(fault.kind, chunk, words())
             if last is not None:
                 yield Chunk(last)
-                yield _ENDINGS.get(fault.kind, Ending.CLEAN)
+                yield _CONNECTION_ENDS.get(fault.kind, ConnectionEnd.CLEAN)
                 return
         tokens += chunk.tokens
         yield chunk
-    if fault.kind is Kind.BEFORE_FINISH:
-        yield Ending.RESET
+    if fault.kind is FaultKind.BEFORE_FINISH:
+        yield ConnectionEnd.RESET
 
 
-_ENDINGS = {Kind.RESET: Ending.RESET, Kind.SILENCE: Ending.HANG}
+_CONNECTION_ENDS = {FaultKind.RESET: ConnectionEnd.RESET, FaultKind.SILENCE: ConnectionEnd.HANG}
 
 
-def _last_bytes(kind: Kind, chunk: Chunk, words: ErrorPayloads) -> bytes | None:
+def _last_bytes(kind: FaultKind, chunk: Chunk, words: ErrorPayloads) -> bytes | None:
     """What is sent in place of `chunk`; None where it gives this fault no place."""
     match kind:
-        case Kind.ERROR_CHUNK:
+        case FaultKind.ERROR_CHUNK:
             return words.error + DONE
-        case Kind.ABORT:
+        case FaultKind.ABORT:
             return words.abort + DONE
-        case Kind.DONE:
+        case FaultKind.DONE:
             return DONE
-        case Kind.HALF_CHUNK:
+        case FaultKind.HALF_CHUNK:
             return chunk.data[: len(chunk.data) // 2]
-        case Kind.HALF_CHARACTER:
+        case FaultKind.HALF_CHARACTER:
             lead = next((at for at, byte in enumerate(chunk.data) if byte >= 0xC0), None)
             return None if lead is None else chunk.data[: lead + 1]
         case _:

@@ -19,11 +19,11 @@ from local.fake_engine import model
 
 _LETTERS = range(ord("a"), ord("z") + 1)
 _NAMES = {model.EOS: "<eos>", model.BEGIN: "<begin>"}
-_APART = 0.25
+_LOGPROB_STEP = 0.25
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredToken:
     """A token's text and values. top: texts and values, its own first; logprob None for a prompt's first token."""
 
     text: str
@@ -35,42 +35,44 @@ class Scorer:
     """Scores tokens one after another. place: of the first, in prompt and answer; count: how many of the top."""
 
     def __init__(self, place: int, count: int) -> None:
-        self._place = place
+        self._position = place
         self._count = count
-        self._raw = b""  # of a character under way
+        self._incomplete = b""  # of a character under way
 
-    def score(self, token: int, of_prompt: bool = False) -> Scored:
-        text, place = self._text(token), self._place
-        self._place += 1
+    def score(self, token: int, of_prompt: bool = False) -> ScoredToken:
+        text, place = self._text(token), self._position
+        self._position += 1
         if place == 0:
-            return Scored(text, None, ())
+            return ScoredToken(text, None, ())
         own = -(1 + (token * 31 + place * 17) % 63) / 256
         # A prompt's token is not the likeliest one: the top k come after it.
         others = self._count if of_prompt else max(0, self._count - 1)
         letters = [letter for letter in _LETTERS if letter != token]
         start = token + place
         chosen = [chr(letters[(start + rank) % len(letters)]) for rank in range(others)]
-        return Scored(
-            text, own, ((text, own), *((other, own - _APART * rank) for rank, other in enumerate(chosen, start=1)))
+        return ScoredToken(
+            text,
+            own,
+            ((text, own), *((other, own - _LOGPROB_STEP * rank) for rank, other in enumerate(chosen, start=1))),
         )
 
     def _text(self, token: int) -> str:
-        piece = model.piece(token)
+        piece = model.token_bytes(token)
         if not piece:
             return _NAMES.get(token, f"<{token}>")
-        self._raw = self._raw + piece if piece[0] >= 0x80 else piece
-        text = self._raw.decode(errors="replace")
+        self._incomplete = self._incomplete + piece if piece[0] >= 0x80 else piece
+        text = self._incomplete.decode(errors="replace")
         if text.endswith("\ufffd"):
             return ""
-        self._raw = b""
+        self._incomplete = b""
         return text
 
 
-def for_chat(tokens: Sequence[Scored], count: int) -> dict[str, Any]:
+def chat_logprobs(tokens: Sequence[ScoredToken], count: int) -> dict[str, Any]:
     return {"content": [{**_entry(t.text, t.logprob), "top_logprobs": _entries(t, count)} for t in tokens]}
 
 
-def _entries(token: Scored, count: int) -> list[dict[str, Any]]:
+def _entries(token: ScoredToken, count: int) -> list[dict[str, Any]]:
     return [_entry(text, value) for text, value in token.top[:count]]
 
 
@@ -78,7 +80,7 @@ def _entry(text: str, value: float | None) -> dict[str, Any]:
     return {"token": text, "logprob": value, "bytes": list(text.encode())}
 
 
-def for_completion(tokens: Sequence[Scored], offset: int) -> dict[str, Any]:
+def completion_logprobs(tokens: Sequence[ScoredToken], offset: int) -> dict[str, Any]:
     """offset: of the first of them."""
     offsets = [offset + sum(len(t.text) for t in tokens[:at]) for at in range(len(tokens))]
     return {

@@ -60,7 +60,7 @@ def encode(text: str) -> list[int]:
     return ids
 
 
-def piece(token: int) -> bytes:
+def token_bytes(token: int) -> bytes:
     """The bytes of a token; special ones have none. Raises ValueError for an id outside the vocabulary."""
     if not 0 <= token < VOCABULARY_SIZE:
         raise ValueError(f"token id {token} is out of vocabulary")
@@ -70,7 +70,7 @@ def piece(token: int) -> bytes:
 
 
 def decode(ids: Sequence[int]) -> str:
-    return b"".join(map(piece, ids)).decode(errors="replace")
+    return b"".join(map(token_bytes, ids)).decode(errors="replace")
 
 
 def chat_prompt(messages: Sequence[dict[str, object]]) -> list[int]:
@@ -92,7 +92,7 @@ def _content(content: object) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _story(prompt: tuple[int, ...]) -> tuple[int, ...]:
+def _answer_ids(prompt: tuple[int, ...]) -> tuple[int, ...]:
     """A story's ids without an end; it is repeated where more is asked for (ignore_eos)."""
     digest = hashlib.blake2b(repr(prompt).encode(), digest_size=32).digest()
     length = 6 + digest[0] % 24
@@ -100,16 +100,16 @@ def _story(prompt: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(encode(text))
 
 
-class Continuation:
+class TokenSequence:
     """The ids that follow a prompt (which holds BEGIN), one at a time. With a seed it is another story."""
 
     def __init__(self, prompt: Sequence[int], seed: int | None = None) -> None:
         begin = len(prompt) - list(reversed(prompt)).index(BEGIN)
-        self._story = _story(tuple(prompt[:begin]) + (() if seed is None else (-1, seed)))
-        self._at = len(prompt) - begin
+        self._ids = _answer_ids(tuple(prompt[:begin]) + (() if seed is None else (-1, seed)))
+        self._position = len(prompt) - begin
 
     def next(self, ignore_eos: bool) -> int:
         """The next id; EOS where the story ends and its end is not ignored."""
-        at, self._at = self._at, self._at + 1
-        size = len(self._story)
-        return EOS if at == size and not ignore_eos else self._story[at % size]
+        at, self._position = self._position, self._position + 1
+        size = len(self._ids)
+        return EOS if at == size and not ignore_eos else self._ids[at % size]

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from local.fake_engine.server import RESET, Config, FakeVllm
 
-_HANGS_S = 60.0
+_MAX_HANG_S = 60.0
 """How long a stream hangs after the shutdown timeout; a real one hangs for ever."""
 
 
@@ -53,20 +53,20 @@ async def serve(config: Config, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, app.terminating.set)
     serving = asyncio.create_task(server.serve())
-    ending = asyncio.create_task(_end(app, config))
+    ending = asyncio.create_task(_wait_for_end(app, config))
     await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
     server.force_exit = server.should_exit = True
     await serving
 
 
-async def _end(app: FakeVllm, config: Config) -> None:
+async def _wait_for_end(app: FakeVllm, config: Config) -> None:
     await app.terminating.wait()
-    await _idle_within(app, config.shutdown_timeout_s)
-    app.killed.set()
-    await _idle_within(app, _HANGS_S if config.shutdown_timeout_s > 0 else 1.0)
+    await _wait_until_idle(app, config.shutdown_timeout_s)
+    app.drain_expired.set()
+    await _wait_until_idle(app, _MAX_HANG_S if config.shutdown_timeout_s > 0 else 1.0)
 
 
-async def _idle_within(app: FakeVllm, seconds: float) -> None:
+async def _wait_until_idle(app: FakeVllm, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await app.idle.wait()

@@ -16,7 +16,7 @@ from typing import Any
 from local.fake_engine import model
 
 
-class What(Enum):
+class RequestFailure(Enum):
     """What becomes of a request."""
 
     DIES = "dies"  # the process ends as it begins to work on it, status 134, behind a stream's head
@@ -35,24 +35,24 @@ class Trigger:
     """text: in the request's body, as JSON has it."""
 
     text: str
-    what: What
+    failure: RequestFailure
 
 
-def read_trigger(given: str) -> Trigger:
+def parse_trigger(given: str) -> Trigger:
     """Of a command line. Raises ValueError."""
     text, equals, what = given.rpartition("=")
     if not equals or not text:
         raise ValueError(f"{given!r} is not TEXT=WHAT")
-    return Trigger(text, What(what))
+    return Trigger(text, RequestFailure(what))
 
 
-def triggered(triggers: Sequence[Trigger], raw: bytes) -> What | None:
+def matching_failure(triggers: Sequence[Trigger], raw: bytes) -> RequestFailure | None:
     """What becomes of a request with this body, where one of them fits."""
-    return next((trigger.what for trigger in triggers if trigger.text.encode() in raw), None)
+    return next((trigger.failure for trigger in triggers if trigger.text.encode() in raw), None)
 
 
 @dataclass(frozen=True)
-class Fault:
+class VllmError:
     """An error of vLLM's."""
 
     status: int
@@ -61,23 +61,23 @@ class Fault:
     param: str | None = None
 
 
-INTERNAL = Fault(500, "InternalServerError", "Internal server error")
+INTERNAL_ERROR = VllmError(500, "InternalServerError", "Internal server error")
 
 
-def own_fault(body: Mapping[str, Any]) -> Fault | None:
+def generation_error(body: Mapping[str, Any]) -> VllmError | None:
     """What vLLM says of a request that it finds out about only when it begins to generate."""
     grammar, schema, regex = _structured(body)
     if isinstance(grammar, str) and not grammar.partition("::=")[2].strip():
-        return INTERNAL
+        return INTERNAL_ERROR
     if schema == {"$ref": "#"}:
-        return INTERNAL
+        return INTERNAL_ERROR
     if isinstance(regex, str) and not _compiles(regex):
-        return Fault(400, "BadRequestError", f"Grammar error: invalid regex {regex!r}")
+        return VllmError(400, "BadRequestError", f"Grammar error: invalid regex {regex!r}")
     bias = body.get("logit_bias") or {}
     outside = [int(token) for token in bias if str(token).isdigit() and int(token) >= model.VOCABULARY_SIZE]
     if outside:
         message = f"token_id(s) {outside} in logit_bias contain out-of-vocab token ids."
-        return Fault(400, "BadRequestError", message, "logit_bias")
+        return VllmError(400, "BadRequestError", message, "logit_bias")
     return None
 
 

@@ -10,14 +10,13 @@ import argparse
 import asyncio
 import json
 import os
-import secrets
 import shutil
-import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -25,53 +24,56 @@ from rich.console import Console
 
 import synkti_client
 from local.aws import EmbeddedAws
-from local.aws_gate import AwsGate
+from local.aws_gate import AwsFaultProxy
 from local.chaos import faults, network
 from local.chaos.fleet import ChaosFleet
 from local.demo.screen import Screen
 from local.deploy import ROOT
 from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
-from local.engines import MODEL, SIM, prepared, standin_command
+from local.engines import MODEL, SIM, fake_engine_command, prepare_engine
 from local.errors import LocalRunError
-from local.process_cleanup import CleanupProcess
-from local.soak.load import Load
-from local.soak.report import Verdict, picture, verdict
-from local.soak.samples import Sample, look
+from local.interruptible_run import run_with_cleanup
+from local.soak.load import LoadGenerator
+from local.soak.report import SoakReport, build_report, memory_chart
+from local.soak.samples import Sample, take_sample
 
 NODES = 3
-EVERY_S = 20.0
-_SAMPLE_EVERY_S = 5.0
-_REFRESH_S = 2.0
-_PACE_S = 1.0
+FAULT_INTERVAL_S = 20.0
+_SAMPLE_INTERVAL_S = 5.0
+_REFRESH_INTERVAL_S = 2.0
+_SECONDS_PER_TOKEN = 1.0
 """Per token, where all nodes have their share: an engine of one node makes a token for each of its streams a second."""
 
 CLUSTER = "soak"
-_STRIKES = {
+_FAULTS = {
     "sigkill": faults.kill,
     "engine-sigkill": faults.engine_kill,
     "notice": faults.notice,
     "engine-sigterm": faults.engine_term,
     "sigterm": faults.sigterm,
 }
-_ENGINES_ONLY = frozenset({"engine-sigkill", "engine-sigterm"})
+_ENGINE_FAULTS = frozenset({"engine-sigkill", "engine-sigterm"})
 
 
 @dataclass
-class Soak:
-    """spared: the node whose engine may be taken, but not itself, so that its memory can be watched to the end."""
+class SoakRun:
+    """State of one soak run.
+
+    watched_node: only its engine is interrupted, never the node, so that its memory is measured to the end.
+    """
 
     fleet: ChaosFleet
-    load: Load
+    load: LoadGenerator
     screen: Screen
-    began: float
-    spared: str
-    done: Counter[str] = field(default_factory=Counter)
+    started_at: float
+    watched_node: str
+    fault_counts: Counter[str] = field(default_factory=Counter)
     samples: list[Sample] = field(default_factory=list)
-    births: dict[str, float] = field(default_factory=dict)
+    first_seen_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def elapsed_s(self) -> float:
-        return time.monotonic() - self.began
+        return time.monotonic() - self.started_at
 
 
 def main() -> int:
@@ -82,12 +84,13 @@ def main() -> int:
     console = Console()
     screen = Screen(console if console.is_terminal else Console(width=120))
     try:
-        return 0 if asyncio.run(_interruptible(options, screen)) else 1
+        run = run_with_cleanup(options.out, partial(_run, options, screen), screen.log)
+        return 0 if asyncio.run(run) else 1
     except LocalRunError as error:
-        screen.say(str(error), style="bold red")
+        screen.log(str(error), style="bold red")
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        screen.say("stopped")
+        screen.log("stopped")
         return 130
 
 
@@ -97,127 +100,115 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--streams", type=int, default=1_000, help="at once")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "soak")
-    given = parser.parse_args()
-    given.out = given.out.resolve()
-    return given
-
-
-async def _interruptible(options: argparse.Namespace, screen: Screen) -> bool:
-    task = asyncio.current_task()
-    if task is None:
-        raise AssertionError("asyncio.run gives a task")
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    folder = options.out / "run" / secrets.token_hex(4)
-    undertaker = CleanupProcess(folder)
-    try:
-        return await _run(options, screen, folder, undertaker.scratch)
-    finally:
-        undertaker.finish()
+    arguments = parser.parse_args()
+    arguments.out = arguments.out.resolve()
+    return arguments
 
 
 async def _run(options: argparse.Namespace, screen: Screen, folder: Path, scratch: Path) -> bool:
     logs = options.out / "logs"
     shutil.rmtree(logs, ignore_errors=True)
-    engine = prepared(SIM, screen.say)
-    screen.headline(f"Soak: {options.streams} streams for {options.minutes:g} minutes, seed {options.seed}")
+    engine = prepare_engine(SIM, screen.log)
+    screen.heading(f"Soak: {options.streams} streams for {options.minutes:g} minutes, seed {options.seed}")
     aws = EmbeddedAws(folder, logs)
     await asyncio.to_thread(aws.wait)
-    gate = AwsGate(aws.endpoint)
-    await gate.start()
+    aws_proxy = AwsFaultProxy(aws.endpoint)
+    await aws_proxy.start()
     environ = {**aws.environ(), "TMPDIR": str(scratch), "SYNKTI_ENGINE_RESTARTS": "1000", "SYNKTI_TERM_GRACE_S": "8"}
-    per_request = _PACE_S * NODES / options.streams
-    command = standin_command("--seconds-per-request", f"{per_request:.6f}")
+    per_request = _SECONDS_PER_TOKEN * NODES / options.streams
+    command = fake_engine_command("--seconds-per-request", f"{per_request:.6f}")
     kind = InstanceTemplate(CLUSTER, MODEL, engine.model_dir, command, environ, folder / "nodes", logs)
-    fleet = ChaosFleet(aws, gate, kind, free_network(), NODES)
-    tending = asyncio.create_task(fleet.run())
-    soaking = asyncio.create_task(_soak(fleet, screen, options))
+    fleet = ChaosFleet(aws, aws_proxy, kind, free_network(), NODES)
+    fleet_task = asyncio.create_task(fleet.run())
+    soak_task = asyncio.create_task(_run_soak(fleet, screen, options))
     try:
-        await asyncio.wait({tending, soaking}, return_when=asyncio.FIRST_COMPLETED)
-        if not soaking.done():
-            await tending
+        await asyncio.wait({fleet_task, soak_task}, return_when=asyncio.FIRST_COMPLETED)
+        if not soak_task.done():
+            await fleet_task
             raise LocalRunError("the fleet's loop ended by itself")
-        return _report(soaking.result(), options, screen)
+        return _write_report(soak_task.result(), options, screen)
     finally:
-        for task in (tending, soaking):
+        for task in (fleet_task, soak_task):
             task.cancel()
-        await asyncio.gather(tending, soaking, return_exceptions=True)
-        await gate.close()
+        await asyncio.gather(fleet_task, soak_task, return_exceptions=True)
+        await aws_proxy.close()
 
 
-async def _soak(fleet: ChaosFleet, screen: Screen, options: argparse.Namespace) -> Soak:
-    await fleet.until("all nodes serve", lambda: len(fleet.calm) == NODES, 90.0)
-    transport = synkti_client.async_transport([machine.url for machine in fleet.machines])
-    spared = fleet.machines[0].instance_id
-    soak = Soak(fleet, Load(transport, options.seed), screen, time.monotonic(), spared)
+async def _run_soak(fleet: ChaosFleet, screen: Screen, options: argparse.Namespace) -> SoakRun:
+    await fleet.wait_for("all nodes serve", lambda: len(fleet.stable) == NODES, 90.0)
+    transport = synkti_client.async_transport([instance.url for instance in fleet.instances])
+    watched_node = fleet.instances[0].instance_id
+    soak = SoakRun(fleet, LoadGenerator(transport, options.seed), screen, time.monotonic(), watched_node)
     soak.load.start(options.streams, min(60.0, 20.0 * options.minutes))
-    beside = [asyncio.create_task(_sample(soak)), asyncio.create_task(_follow(transport))]
+    background = [asyncio.create_task(_sample(soak)), asyncio.create_task(_refresh_nodes(transport))]
     try:
-        await _strike(soak, 60.0 * options.minutes)
-        screen.say("no more interruptions; the last answers come to their ends")
+        await _inject_faults(soak, 60.0 * options.minutes)
+        screen.log("no more interruptions; the last answers come to their ends")
         await soak.load.stop()
     finally:
-        for task in beside:
+        for task in background:
             task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+        await asyncio.gather(*background, return_exceptions=True)
     return soak
 
 
-async def _follow(transport: synkti_client.AsyncContinuousTransport) -> None:
+async def _refresh_nodes(transport: synkti_client.AsyncContinuousTransport) -> None:
     """The nodes that there are now: within minutes none of the first ones is left."""
     while True:
         await transport.refresh()
-        await asyncio.sleep(_REFRESH_S)
+        await asyncio.sleep(_REFRESH_INTERVAL_S)
 
 
-async def _sample(soak: Soak) -> None:
+async def _sample(soak: SoakRun) -> None:
     async with httpx.AsyncClient(timeout=5.0) as http:
         while True:
-            for machine in list(soak.fleet.machines):
-                born = soak.births.setdefault(machine.instance_id, soak.elapsed_s)
-                sample = await look(http, machine, soak.elapsed_s, soak.elapsed_s - born)
+            for instance in list(soak.fleet.instances):
+                first_seen_s = soak.first_seen_s.setdefault(instance.instance_id, soak.elapsed_s)
+                sample = await take_sample(http, instance, soak.elapsed_s, soak.elapsed_s - first_seen_s)
                 if sample is not None:
                     soak.samples.append(sample)
-            await asyncio.sleep(_SAMPLE_EVERY_S)
+            await asyncio.sleep(_SAMPLE_INTERVAL_S)
 
 
-async def _strike(soak: Soak, for_s: float) -> None:
+async def _inject_faults(soak: SoakRun, for_s: float) -> None:
     """Interruptions of all kinds in turn, EVERY_S apart; a node that is gone is replaced before the next goes."""
     number = 0
-    while (due_s := EVERY_S * (number + 1)) < for_s:
+    while (due_s := FAULT_INTERVAL_S * (number + 1)) < for_s:
         await asyncio.sleep(max(0.0, due_s - soak.elapsed_s))
-        await soak.fleet.until("all nodes serve", lambda: len(soak.fleet.calm) == NODES, 90.0)
-        name = list(_STRIKES)[number % len(_STRIKES)]
+        await soak.fleet.wait_for("all nodes serve", lambda: len(soak.fleet.stable) == NODES, 90.0)
+        name = list(_FAULTS)[number % len(_FAULTS)]
         number += 1
-        machine = _victim(soak, name, number)
-        soak.fleet.struck.add(machine.instance_id)
-        soak.done[name] += 1
-        tally = soak.load.tally
-        soak.screen.say(f"{name}; {tally.under_way} streams under way, {tally.answers} whole, {len(tally.wrong)} wrong")
-        await _STRIKES[name](soak.fleet, [machine])
-        soak.fleet.struck.discard(machine.instance_id)
+        instance = _target(soak, name, number)
+        soak.fleet.under_fault.add(instance.instance_id)
+        soak.fault_counts[name] += 1
+        totals = soak.load.totals
+        soak.screen.log(
+            f"{name}; {totals.active} streams under way, {totals.completed} whole, {len(totals.failures)} wrong"
+        )
+        await _FAULTS[name](soak.fleet, [instance])
+        soak.fleet.under_fault.discard(instance.instance_id)
 
 
-def _victim(soak: Soak, name: str, number: int) -> EmulatedInstance:
-    nodes: Sequence[EmulatedInstance] = soak.fleet.machines
-    if name not in _ENGINES_ONLY:
-        nodes = [machine for machine in nodes if machine.instance_id != soak.spared]
+def _target(soak: SoakRun, name: str, number: int) -> EmulatedInstance:
+    nodes: Sequence[EmulatedInstance] = soak.fleet.instances
+    if name not in _ENGINE_FAULTS:
+        nodes = [instance for instance in nodes if instance.instance_id != soak.watched_node]
     return nodes[number % len(nodes)]
 
 
-def _report(soak: Soak, options: argparse.Namespace, screen: Screen) -> bool:
-    found: Verdict = verdict(soak.samples, soak.spared, soak.load.tally, dict(soak.done))
-    document = {**asdict(found), "streams": options.streams, "minutes": options.minutes, "seed": options.seed}
+def _write_report(soak: SoakRun, options: argparse.Namespace, screen: Screen) -> bool:
+    result: SoakReport = build_report(soak.samples, soak.watched_node, soak.load.totals, dict(soak.fault_counts))
+    document = {**asdict(result), "streams": options.streams, "minutes": options.minutes, "seed": options.seed}
     (options.out / "soak.json").write_text(json.dumps(document, indent=2) + "\n")
     (options.out / "samples.json").write_text(json.dumps([asdict(sample) for sample in soak.samples]))
-    (options.out / "soak.svg").write_text(picture(soak.samples, soak.spared))
-    screen.document(json.dumps(document, indent=2))
-    for reason in soak.load.tally.wrong[:20]:
-        screen.say(reason, style="red")
-    for fault in found.faults:
-        screen.say(fault, style="bold red")
-    screen.say("nothing lost, nothing leaked" if not found.faults else "NOT HELD", style="bold")
-    return not found.faults
+    (options.out / "soak.svg").write_text(memory_chart(soak.samples, soak.watched_node))
+    screen.print_text(json.dumps(document, indent=2))
+    for reason in soak.load.totals.failures[:20]:
+        screen.log(reason, style="red")
+    for fault in result.faults:
+        screen.log(fault, style="bold red")
+    screen.log("nothing lost, nothing leaked" if not result.faults else "NOT HELD", style="bold")
+    return not result.faults
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import orjson
 
 import synkti_client
 from local.engines import MODEL
-from local.fake_engine import model as standin_model
-from local.fake_engine.answers import Sampling, answer
+from local.fake_engine import model as fake_model
+from local.fake_engine.answers import SamplingParams, generate
 from node_agent.core.openai.sse import DONE, SseParser
 from synkti_client import httpx
 
@@ -21,25 +21,25 @@ _TOKENS = (40, 160, 20)
 
 
 @dataclass
-class Tally:
+class LoadTotals:
     """What all clients together have had. tokens: of answers that came whole; wrong: answers that are not the known
     one, or that ended with an error, each with its reason."""
 
-    answers: int = 0
+    completed: int = 0
     tokens: int = 0
-    under_way: int = 0
-    wrong: list[str] = field(default_factory=list)
+    active: int = 0
+    failures: list[str] = field(default_factory=list)
 
 
-class Load:
+class LoadGenerator:
     """Clients that ask one stream after another until `stop`."""
 
     def __init__(self, transport: synkti_client.AsyncContinuousTransport, seed: int) -> None:
-        self.tally = Tally()
+        self.totals = LoadTotals()
         self._http = httpx.AsyncClient(transport=transport, timeout=_TIMEOUT_S)
         self._random = Random(seed)  # noqa: S311 # it is to be repeatable
-        self._known: dict[tuple[str, int], str] = {}
-        self._over = asyncio.Event()
+        self._references: dict[tuple[str, int], str] = {}
+        self._stopping = asyncio.Event()
         self._clients: list[asyncio.Task[None]] = []
 
     def start(self, streams: int, over_s: float) -> None:
@@ -50,26 +50,28 @@ class Load:
 
     async def stop(self) -> None:
         """No new streams; those under way come to their ends."""
-        self._over.set()
+        self._stopping.set()
         await asyncio.gather(*self._clients)
         await self._http.aclose()
 
     async def _client(self, random: Random, after_s: float) -> None:
         await asyncio.sleep(after_s)
-        while not self._over.is_set():
+        while not self._stopping.is_set():
             text, tokens = random.choice(_TEXTS), random.randrange(*_TOKENS)
-            self.tally.under_way += 1
+            self.totals.active += 1
             try:
-                got = await self._stream(text, tokens)
+                text_received = await self._stream(text, tokens)
             except (httpx.HTTPError, ValueError) as error:
-                self.tally.wrong.append(f"{type(error).__name__}: {error} ({text!r}, {tokens} tokens)")
+                self.totals.failures.append(f"{type(error).__name__}: {error} ({text!r}, {tokens} tokens)")
                 continue
             finally:
-                self.tally.under_way -= 1
-            self.tally.answers += 1
-            self.tally.tokens += tokens
-            if got != self._right(text, tokens):
-                self.tally.wrong.append(f"another answer than the known one ({text!r}, {tokens} tokens): {got[-40:]!r}")
+                self.totals.active -= 1
+            self.totals.completed += 1
+            self.totals.tokens += tokens
+            if text_received != self._expected(text, tokens):
+                self.totals.failures.append(
+                    f"another answer than the known one ({text!r}, {tokens} tokens): {text_received[-40:]!r}"
+                )
 
     async def _stream(self, text: str, tokens: int) -> str:
         """The text of one streamed completion. Raises httpx.HTTPError, ValueError for an error or no end."""
@@ -91,9 +93,9 @@ class Load:
             raise ValueError("the stream ended without [DONE]")
         return "".join(pieces)
 
-    def _right(self, text: str, tokens: int) -> str:
-        known = self._known.get((text, tokens))
+    def _expected(self, text: str, tokens: int) -> str:
+        known = self._references.get((text, tokens))
         if known is None:
-            prompt = standin_model.completion_prompt(text)
-            known = self._known[text, tokens] = answer(prompt, Sampling(tokens, ignore_eos=True)).text
+            prompt = fake_model.completion_prompt(text)
+            known = self._references[text, tokens] = generate(prompt, SamplingParams(tokens, ignore_eos=True)).text
         return known

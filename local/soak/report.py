@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from local.soak.load import Tally
-from local.soak.samples import Sample, growth, lag_quantile
+from local.soak.load import LoadTotals
+from local.soak.samples import Sample, lag_quantile, memory_growth
 from sim.svg import lines
 
-MOST_LAG_S = 0.02
+MAX_LAG_S = 0.02
 """The 99th percentile of the agents' loops."""
 
-MOST_GROWTH = 1.2
-MOST_DESCRIPTORS_GROWN = 64
+MAX_GROWTH = 1.2
+MAX_DESCRIPTOR_GROWTH = 64
 """Idle connections that are kept for a moment differ by some."""
 
-_SETTLED_S = 60.0
+_WARM_UP_S = 60.0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SoakReport:
     """lag_p99_s: the bucket's upper bound; rss_growth, descriptors_grown: of the node that lived to the end, see
     `samples.growth`; faults: what did not hold, in words."""
 
@@ -36,31 +36,33 @@ class Verdict:
     faults: tuple[str, ...]
 
 
-def verdict(samples: Sequence[Sample], spared: str, tally: Tally, interruptions: Mapping[str, int]) -> Verdict:
-    """spared: the node that lived from the beginning to the end."""
-    own = [sample for sample in samples if sample.node == spared]
-    lag, grown = lag_quantile(samples, 0.99), growth(own, _SETTLED_S)
-    descriptors = _descriptors_grown([sample for sample in own if sample.age_s >= _SETTLED_S])
+def build_report(
+    samples: Sequence[Sample], watched_node: str, totals: LoadTotals, interruptions: Mapping[str, int]
+) -> SoakReport:
+    """watched_node: the node that lived from the beginning to the end."""
+    own = [sample for sample in samples if sample.node == watched_node]
+    lag, memory_ratio = lag_quantile(samples, 0.99), memory_growth(own, _WARM_UP_S)
+    descriptors = _descriptors_grown([sample for sample in own if sample.age_s >= _WARM_UP_S])
     faults = []
-    if tally.wrong:
-        faults.append(f"{len(tally.wrong)} answers were wrong or ended with an error")
-    if not tally.answers or not own:
+    if totals.failures:
+        faults.append(f"{len(totals.failures)} answers were wrong or ended with an error")
+    if not totals.completed or not own:
         faults.append("nothing was measured")
-    if lag > MOST_LAG_S:
-        faults.append(f"the agents' loops were late: p99 up to {lag * 1000:g} ms, at most {MOST_LAG_S * 1000:g} ms")
-    if grown > MOST_GROWTH:
-        faults.append(f"memory grew {grown:.2f} times, at most {MOST_GROWTH:g}")
-    if descriptors > MOST_DESCRIPTORS_GROWN:
+    if lag > MAX_LAG_S:
+        faults.append(f"the agents' loops were late: p99 up to {lag * 1000:g} ms, at most {MAX_LAG_S * 1000:g} ms")
+    if memory_ratio > MAX_GROWTH:
+        faults.append(f"memory grew {memory_ratio:.2f} times, at most {MAX_GROWTH:g}")
+    if descriptors > MAX_DESCRIPTOR_GROWTH:
         faults.append(f"{descriptors} descriptors more at the end than before, at the same load")
-    return Verdict(
+    return SoakReport(
         interruptions=interruptions,
-        answers=tally.answers,
-        tokens=tally.tokens,
-        wrong=len(tally.wrong),
+        answers=totals.completed,
+        tokens=totals.tokens,
+        wrong=len(totals.failures),
         lag_p50_s=lag_quantile(samples, 0.5),
         lag_p99_s=lag,
         rss_mib_last=round(own[-1].rss_mib, 1) if own else 0.0,
-        rss_growth=round(grown, 3),
+        rss_growth=round(memory_ratio, 3),
         descriptors_grown=descriptors,
         faults=tuple(faults),
     )
@@ -78,22 +80,22 @@ def _descriptors_grown(samples: Sequence[Sample]) -> int:
     return max(0, median(samples[-third:]) - median(samples[-2 * third : -third]))
 
 
-def picture(samples: Sequence[Sample], spared: str) -> str:
+def memory_chart(samples: Sequence[Sample], watched_node: str) -> str:
     """Memory of all nodes over time as SVG, and the streams open on the one that lived to the end."""
-    own = [sample for sample in samples if sample.node == spared]
-    others = [sample for sample in samples if sample.node != spared]
+    own = [sample for sample in samples if sample.node == watched_node]
+    others = [sample for sample in samples if sample.node != watched_node]
     return lines(
         "Memory of agents under load while nodes are taken away",
         "MiB",
         "minutes",
         {
             "the node that stays": [(sample.at / 60, sample.rss_mib) for sample in own],
-            "the others, highest": _highest(others),
+            "the others, highest": _maximum_per_bucket(others),
         },
     )
 
 
-def _highest(samples: Sequence[Sample]) -> list[tuple[float, float]]:
+def _maximum_per_bucket(samples: Sequence[Sample]) -> list[tuple[float, float]]:
     """Of all samples within the same 5 s, the largest."""
     most: dict[int, float] = {}
     for sample in samples:

@@ -1,5 +1,5 @@
 """What nodes look like from outside while they are soaked: memory, descriptors, how late their loops are. Pure but
-for `look`, which reads /proc and a node's metrics."""
+for `take_sample`, which reads /proc and a node's metrics."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Sample:
     lags: Mapping[float, int]
 
 
-async def look(http: httpx.AsyncClient, machine: EmulatedInstance, at: float, age_s: float) -> Sample | None:
+async def take_sample(http: httpx.AsyncClient, instance: EmulatedInstance, at: float, age_s: float) -> Sample | None:
     """None where the node has no process any more, or does not answer."""
     with contextlib.suppress(OSError, httpx.HTTPError, ValueError, IndexError):
-        proc = Path(f"/proc/{machine.agent.pid}")
+        proc = Path(f"/proc/{instance.agent.pid}")
         rss = int((proc / "statm").read_text().split()[1]) * _PAGE / _MIB
         descriptors = sum(1 for _ in (proc / "fd").iterdir())
-        text = (await http.get(f"{machine.url}/metrics")).text
+        text = (await http.get(f"{instance.url}/metrics")).text
         lags = {float(le): int(float(count)) for le, count in _BUCKET.findall(text)}
-        found = _STREAMS.search(text)
-        streams = int(float(found.group(1))) if found else 0
-        return Sample(at, machine.instance_id, age_s, rss, descriptors, streams, lags)
+        result = _STREAMS.search(text)
+        streams = int(float(result.group(1))) if result else 0
+        return Sample(at, instance.instance_id, age_s, rss, descriptors, streams, lags)
     return None
 
 
@@ -60,7 +60,7 @@ def lag_quantile(samples: Sequence[Sample], share: float) -> float:
     return math.inf
 
 
-def growth(samples: Sequence[Sample], least_age_s: float) -> float:
+def memory_growth(samples: Sequence[Sample], least_age_s: float) -> float:
     """How much more memory nodes have in the last third of their lives than in the one before, as a ratio.
 
     Of nodes that lived on for a while, and counting from `least_age_s` on: a node that has just begun grows. Medians,

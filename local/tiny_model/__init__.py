@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from local.cache import made_once
+from local.cache import build_once
 from local.engine_env import engine_environ
 from local.errors import LocalRunError
 
@@ -19,12 +19,12 @@ _RECIPE = Path(__file__).with_name("recipe.py")
 _TIMEOUT_S = 600
 
 
-def ensure_model(environment: Path, tell: Callable[[str], None]) -> Path:
+def ensure_model(environment: Path, log: Callable[[str], None]) -> Path:
     """The model's folder, made where this recipe was never followed. Raises LocalRunError."""
     digest = hashlib.sha256(_RECIPE.read_bytes()).hexdigest()[:12]
 
     def make(folder: Path) -> None:
-        tell("tiny model: teaching it a few answers (some seconds)")
+        log("tiny model: teaching it a few answers (some seconds)")
         command = [str(environment / "bin" / "python"), str(_RECIPE), str(folder)]
         try:
             subprocess.run(
@@ -35,4 +35,4 @@ def ensure_model(environment: Path, tell: Callable[[str], None]) -> Path:
             last = (said if isinstance(said, str) else said.decode(errors="replace")).strip().splitlines()[-1:]
             raise LocalRunError(f"tiny model: it could not be made ({' '.join(last) or error})") from error
 
-    return made_once(f"model-{digest}", make)
+    return build_once(f"model-{digest}", make)

@@ -62,7 +62,7 @@ QUESTIONS = (
 """Whether it is asked in a conversation, what is asked, and how many sentences the answer has."""
 
 
-def conversations() -> list[tuple[bool, str, str]]:
+def training_conversations() -> list[tuple[bool, str, str]]:
     """Questions and answers, the same every time."""
     made = []
     for number, (chat, question, sentences) in enumerate(QUESTIONS):
@@ -112,10 +112,10 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config).to(torch.float32)
 
 
-def lessons(tokenizer: PreTrainedTokenizerFast) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def training_examples(tokenizer: PreTrainedTokenizerFast) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Ids and labels of each conversation; only the answers are learned."""
     made = []
-    for chat, question, answer in conversations():
+    for chat, question, answer in training_conversations():
         prompt = question
         if chat:
             turns = [{"role": "user", "content": question}]
@@ -126,7 +126,7 @@ def lessons(tokenizer: PreTrainedTokenizerFast) -> list[tuple[torch.Tensor, torc
     return made
 
 
-def teach(model: Qwen2ForCausalLM, every: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+def train(model: Qwen2ForCausalLM, every: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
     """Until it knows all answers by heart; the last loss of the one that it knows worst."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS, LEARNING_RATE / 20)
@@ -154,7 +154,7 @@ def main(folder: Path) -> None:
     tokenizer = make_tokenizer()
     model = make_model(tokenizer)
     began = time.monotonic()
-    loss = teach(model, lessons(tokenizer))
+    loss = train(model, training_examples(tokenizer))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}

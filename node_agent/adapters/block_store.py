@@ -21,7 +21,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from node_agent.adapters.aws import in_pool
-from node_agent.core.kv.index import MAX_BLOCKS, Batch, Index, blocks_key, index_key, read_index
+from node_agent.core.kv.index import MAX_BLOCKS, Batch, Index, blocks_key, index_key, parse_index
 
 MAX_CONCURRENCY = 8
 """Parts or ranges under way: about 700 MB/s, more than half of a 10 Gb/s network."""
@@ -74,7 +74,7 @@ class S3BlockStore:
                 if str(error.response.get("Error", {}).get("Code", "")) in _NOT_THERE:
                     return None
                 raise
-            found = read_index(answer["Body"].read(_MAX_INDEX_BYTES))
+            found = parse_index(answer["Body"].read(_MAX_INDEX_BYTES))
             if found.object_key != blocks_key(fingerprint, stream):  # it may name nothing but its own stream's blocks
                 raise ValueError(f"an index of {found.object_key[:200]!r}")
             return found

@@ -80,7 +80,7 @@ class DynamoRecords:
                 raise
             await self._check_owner(key, incarnation)
 
-    async def keep_drain(self, record: DrainRecord) -> None:
+    async def put_drain(self, record: DrainRecord) -> None:
         item = _encode(record.to_item())
         await in_thread(
             "writing this drain's record",

@@ -18,7 +18,7 @@ import httptools
 
 from node_agent.adapters.http_limits import Limits
 from node_agent.core.http.body_budget import SMALL_BYTES
-from node_agent.core.http.request_head import Fault, head_fault
+from node_agent.core.http.request_head import ErrorResponse, check_head
 
 _CHUNK_FRAME_BYTES = 8
 """What a chunk may cost beside its bytes: its length of up to four digits, and two line ends."""
@@ -35,7 +35,7 @@ class Receiver(Protocol):
         """A whole request. `version` and `should_keep_alive` of the reader are still of this one."""
         ...
 
-    def on_fault(self, fault: Fault) -> None:
+    def on_fault(self, fault: ErrorResponse) -> None:
         """The last thing that is read."""
         ...
 
@@ -122,7 +122,9 @@ class MessageReader:
             self._is_last = True  # it is answered in HTTP/1.1, and nothing else is spoken here
             self._collect(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._fail(Fault(400, "invalid_http", f"This is not HTTP/1.1 as this door understands it: {error}."))
+            self._fail(
+                ErrorResponse(400, "invalid_http", f"This is not HTTP/1.1 as this door understands it: {error}.")
+            )
         if not self.is_partial or self.head_is_complete:
             self._input = b""
         self._count(len(data))
@@ -148,7 +150,7 @@ class MessageReader:
         if self.head_is_complete or self._header_count > self._limits.headers:
             if self._header_count > self._limits.headers:
                 most = self._limits.headers
-                self._fail(Fault(431, "headers_too_large", f"The request has more than {most} headers."))
+                self._fail(ErrorResponse(431, "headers_too_large", f"The request has more than {most} headers."))
             return
         name = name.lower()
         if name in self._headers:
@@ -166,7 +168,7 @@ class MessageReader:
             return
         at = self._input.find(self._url + b" HTTP/", self._searched)
         self._searched = max(at + len(self._url), self._searched)
-        fault = head_fault(parser.get_method().decode("latin-1"), parser.get_http_version(), headers, is_http=at >= 0)
+        fault = check_head(parser.get_method().decode("latin-1"), parser.get_http_version(), headers, is_http=at >= 0)
         if fault is not None:
             self._fail(fault)
             return
@@ -179,7 +181,7 @@ class MessageReader:
     def on_chunk_header(self) -> None:
         self._chunks += 1
         if self._chunks > _CHUNKS + len(self._body) // _BYTES_PER_CHUNK:
-            self._fail(Fault(413, "request_too_large", "The body comes in too many small chunks."))
+            self._fail(ErrorResponse(413, "request_too_large", "The body comes in too many small chunks."))
 
     def on_body(self, body: bytes) -> None:
         self._in_bodies += len(body)
@@ -195,7 +197,9 @@ class MessageReader:
         if size > self._limits.body_bytes:
             self._fail_body()
         elif size > SMALL_BYTES and not self._receiver.reserve_body(size):
-            self._fail(Fault(503, "too_many_bodies", "This node holds as many large bodies as it may; try again."))
+            self._fail(
+                ErrorResponse(503, "too_many_bodies", "This node holds as many large bodies as it may; try again.")
+            )
 
     def on_message_complete(self) -> None:
         announced = self._headers.get(b"content-length", b"0")
@@ -228,13 +232,13 @@ class MessageReader:
 
     def _fail_head(self) -> None:
         limit = self._limits.head_bytes
-        self._fail(Fault(431, "headers_too_large", f"The request's headers are larger than {limit} bytes."))
+        self._fail(ErrorResponse(431, "headers_too_large", f"The request's headers are larger than {limit} bytes."))
 
     def _fail_body(self) -> None:
         limit = self._limits.body_bytes
-        self._fail(Fault(413, "request_too_large", f"The body is larger than {limit} bytes."))
+        self._fail(ErrorResponse(413, "request_too_large", f"The body is larger than {limit} bytes."))
 
-    def _fail(self, fault: Fault) -> None:
+    def _fail(self, fault: ErrorResponse) -> None:
         receiver = self._receiver
         self.stop()  # the parser may still be in the middle of its bytes: nobody hears of what it finds there
         if receiver is not None:

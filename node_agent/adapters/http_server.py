@@ -127,7 +127,7 @@ class HttpServer:
     def add(self, connection: ServerConnection, address: str) -> ConnectionSlot:
         """A new connection, and what it may ask for."""
         self.connections.add(connection)
-        place = self._connection_limits.enter(address)
+        place = self._connection_limits.acquire(address)
         if place is ConnectionSlot.NONE:
             self.count_refusal("too_many_connections")
         return place
@@ -136,13 +136,13 @@ class HttpServer:
         """A connection has ended."""
         if connection in self.connections:
             self.connections.remove(connection)
-            self._connection_limits.leave(address, connection.slot)
+            self._connection_limits.release(address, connection.slot)
 
     def reserve_body(self, body: HeldBody, size: int) -> bool:
         """A body has grown to `size` bytes; whether there is room. Unfinished ones may have to go for it."""
         gone = self.bodies.grow(body, size, self.now)
         for victim in gone or ():
-            victim.give_up()
+            victim.abort()
         return gone is not None
 
     def count_refusal(self, code: str) -> None:
@@ -163,14 +163,14 @@ class HttpServer:
     async def _check_document(self, request: ServerRequest) -> None:
         """Answer a request with a large body: not read as a document before it is known what that costs."""
         bounds, body = self.limits.document, request.body
-        if bounds is not None and not (_is_form(request) or bounds.surely_fits(body)):
+        if bounds is not None and not (_is_form(request) or bounds.passes_quick_check(body)):
             async with self._counting:
                 fits = await asyncio.to_thread(bounds.fits, body)
             if request.is_gone:
                 return
             if not fits:
-                message = f"The body has more than {bounds.values} values, {bounds.nested} lists and objects or"
-                message += f" {bounds.texts} texts; send less of it."
+                message = f"The body has more than {bounds.values} values, {bounds.containers} lists and objects or"
+                message += f" {bounds.strings} texts; send less of it."
                 self.count_refusal("document_too_large")
                 request.respond(413, orjson.dumps(openai_error(413, "document_too_large", message)))
                 return

@@ -26,7 +26,7 @@ from node_agent.adapters.http_request import STATUS, Request
 from node_agent.contract.errors import openai_error
 from node_agent.core.http.body_budget import HeldBody
 from node_agent.core.http.connection_limits import ConnectionSlot
-from node_agent.core.http.request_head import Fault
+from node_agent.core.http.request_head import ErrorResponse
 
 if TYPE_CHECKING:
     from node_agent.adapters.http_server import HttpServer
@@ -41,8 +41,10 @@ _PROGRESS_BYTES = 48 * 1024
 """What a slow client has to take within `unread_s`: from a transport's high-water mark to its low one."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_FULL = Fault(503, "too_many_connections", "This node has no connection to spare; try another node.")
-_FULL_OF_ADDRESS = Fault(429, "too_many_connections", "Your address has as many connections here as one may have.")
+_FULL = ErrorResponse(503, "too_many_connections", "This node has no connection to spare; try another node.")
+_FULL_OF_ADDRESS = ErrorResponse(
+    429, "too_many_connections", "Your address has as many connections here as one may have."
+)
 
 
 class ServerConnection(asyncio.Protocol):
@@ -150,7 +152,7 @@ class ServerConnection(asyncio.Protocol):
         request.keeps_alive = request.supports_chunks and self._reader.keeps_alive
         self._continue_pending = False
         if self._body is not None:
-            self._body.is_whole = True
+            self._body.is_complete = True
             self._bodies[request] = self._body
             self._body = None
         if self.slot is not ConnectionSlot.FULL:
@@ -173,7 +175,9 @@ class ServerConnection(asyncio.Protocol):
         return self.server.reserve_body(self._body, size)
 
     def _release_unfinished_body(self) -> None:
-        self.on_fault(Fault(503, "too_many_bodies", "This node needs the room of your unfinished request; try again."))
+        self.on_fault(
+            ErrorResponse(503, "too_many_bodies", "This node needs the room of your unfinished request; try again.")
+        )
 
     def on_expect_continue(self) -> None:
         if self._current is None and not self._waiting:
@@ -181,7 +185,7 @@ class ServerConnection(asyncio.Protocol):
         else:
             self._continue_pending = True
 
-    def on_fault(self, fault: Fault) -> None:
+    def on_fault(self, fault: ErrorResponse) -> None:
         """An error that is the last word on this connection; the client may read it before it is closed.
 
         Answers that were asked for before come before it.
@@ -225,7 +229,7 @@ class ServerConnection(asyncio.Protocol):
         self._release(request)
         self._waiting.clear()
         self._final_error = None
-        self.on_fault(Fault(500, "internal_error", "This node could not answer; the reason is in its log."))
+        self.on_fault(ErrorResponse(500, "internal_error", "This node could not answer; the reason is in its log."))
 
     def _release(self, request: Request) -> None:
         if self._bodies and (body := self._bodies.pop(request, None)) is not None:
@@ -304,7 +308,7 @@ class ServerConnection(asyncio.Protocol):
         elif reader.is_partial or self._prefix:
             took_s = now - self._began_at
             if took_s > (limits.request_s if reader.head_is_complete else limits.stalled_s) or self._is_too_slow(now):
-                self.on_fault(Fault(408, "request_timeout", f"The request was not whole after {took_s:.0f} s."))
+                self.on_fault(ErrorResponse(408, "request_timeout", f"The request was not whole after {took_s:.0f} s."))
         elif now - self._free_at > limits.idle_s:
             self._close()
 

@@ -28,7 +28,7 @@ class BoundedLines(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.CRITICAL:
             return True
-        left_out = self._limit.left_out((record.name, record.msg), self._clock())
+        left_out = self._limit.suppressed_before((record.name, record.msg), self._clock())
         if left_out is None:
             return False
         try:

@@ -12,7 +12,7 @@ from node_agent.adapters.model_folder import ModelFolder, PartFile
 from node_agent.adapters.model_store import ModelStore
 from node_agent.contract.errors import ModelDamaged, StoreUnavailable
 from node_agent.contract.models import ModelFile
-from node_agent.core.node.model_download_plan import FetchPlan, missing_ranges, plan_fetch
+from node_agent.core.node.model_download_plan import DownloadPlan, missing_ranges, plan_download
 
 TRIES = 5
 """Of one range; a broken connection is common where a node reads for minutes."""
@@ -82,7 +82,7 @@ class Downloader:
         for _ in range(ROUNDS):
             if wrong:
                 self._report(f"not what the manifest says: {', '.join(wrong[:3])}; fetched again")
-            plan = plan_fetch(files, self._folder.files(), self._folder.verified)
+            plan = plan_download(files, self._folder.files(), self._folder.verified)
             for path in plan.remove:
                 self._folder.remove(path)
             wrong = self._round(plan)
@@ -90,7 +90,7 @@ class Downloader:
                 return
         raise ModelDamaged(f"models/{self._name}/{wrong[0]} is not what its manifest says; push the model again")
 
-    def _round(self, plan: FetchPlan) -> list[str]:
+    def _round(self, plan: DownloadPlan) -> list[str]:
         """The paths that turned out wrong; none of them is left on the disk."""
         wrong: list[str] = []
         parts = [(file, self._folder.part(file)) for file in plan.fetch]

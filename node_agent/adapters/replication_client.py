@@ -78,7 +78,7 @@ class TcpReplicaLinks:
         if self._clocks is None:
             stamp = sign(self._key, *SIGNED_TARGET, b"", now, nonce)
         else:
-            stamp = self._clocks.stamp(str(address), *SIGNED_TARGET, b"", now, nonce)
+            stamp = self._clocks.sign(str(address), *SIGNED_TARGET, b"", now, nonce)
         return Handshake(self._key, nonce, stamp, now)
 
     def on_peer_clock(self, address: Address, handshake: Handshake, line: bytes) -> bool:
@@ -86,7 +86,7 @@ class TcpReplicaLinks:
         if self._clocks is None:
             return False
         now = self._clock()
-        return self._clocks.heard(str(address), line.decode("latin-1"), handshake.nonce, now - handshake.at, now)
+        return self._clocks.record(str(address), line.decode("latin-1"), handshake.nonce, now - handshake.at, now)
 
 
 class Handshake(NamedTuple):
@@ -224,10 +224,10 @@ class TcpReplicaLink(asyncio.Protocol):
 
     @property
     def is_late(self) -> bool:
-        return self._batches.is_late
+        return self._batches.is_lagging
 
     def send(self, message: bytes, receipt: object = None) -> None:
-        if self._batches.put(message, receipt, self._loop.time()):
+        if self._batches.add(message, receipt, self._loop.time()):
             self._schedule_check()
             if not self._flushing and self._batches.may_send:
                 self._flushing = True
@@ -236,15 +236,15 @@ class TcpReplicaLink(asyncio.Protocol):
     def _flush(self) -> None:
         self._flushing = False
         if self._writer is None or self._transport is None:
-            if self._batches.held_bytes > MAX_HELD_BYTES:
+            if self._batches.queued_bytes > MAX_HELD_BYTES:
                 self._fail("too-slow")
             return
         while self._batches.may_send:
-            self._transport.write(self._writer.seal(self._batches.take()))
+            self._transport.write(self._writer.frame(self._batches.next_batch()))
 
     def _schedule_check(self) -> None:
         """See that the owner hears in time of what is overdue."""
-        next_due_at = self._batches.next_due() if self._timer is None else None
+        next_due_at = self._batches.next_deadline() if self._timer is None else None
         if next_due_at is not None:
             self._timer = self._loop.call_at(next_due_at, self._check_overdue)
 
@@ -254,7 +254,7 @@ class TcpReplicaLink(asyncio.Protocol):
         self._schedule_check()
         if receipts and self._owner is not None:
             self._owner.overdue(receipts)
-        if self._batches.held_bytes > MAX_HELD_BYTES:
+        if self._batches.queued_bytes > MAX_HELD_BYTES:
             self._fail("too-slow")
 
     def _fail(self, why: str) -> None:

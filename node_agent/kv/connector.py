@@ -32,7 +32,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 )
 from vllm.logger import init_logger
 
-from node_agent.core.kv.blocks import HEADER_BYTES, fingerprint
+from node_agent.core.kv.blocks import HEADER_BYTES, engine_fingerprint
 from node_agent.kv.folder import BlockFolder
 from node_agent.kv.loader import Loader
 from node_agent.kv.pages import BlockCopier
@@ -74,10 +74,10 @@ def why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) ->
     return None
 
 
-def engine_fingerprint(config: Any, kv_cache: Any, weights: str) -> bytes:
+def fingerprint_of(config: Any, kv_cache: Any, weights: str) -> bytes:
     """The fingerprint of this engine's blocks. weights: a digest of the model's."""
     model, group = config.model_config, kv_cache.kv_cache_groups[0]
-    return fingerprint(
+    return engine_fingerprint(
         {
             "format": FORMAT,
             "vllm": vllm.__version__.partition("+")[0],
@@ -123,7 +123,7 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
             if weights is None:
                 why = "nobody says which weights these are"
             else:
-                self._fingerprint = engine_fingerprint(vllm_config, kv_cache_config, weights)
+                self._fingerprint = fingerprint_of(vllm_config, kv_cache_config, weights)
         if role == KVConnectorRole.SCHEDULER:
             self._start_scheduler(why)
 

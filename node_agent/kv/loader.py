@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from node_agent.core.kv.blocks import HEADER_BYTES, block_name, why_unusable
+from node_agent.core.kv.blocks import HEADER_BYTES, block_defect, block_name
 from node_agent.kv.folder import BlockFolder
 from node_agent.kv.requests import Load
 
@@ -82,7 +82,7 @@ class Loader:
             data = self._folder.read(name)
             if data is None:
                 return "missing"
-            why = why_unusable(data, self._fingerprint, name)
+            why = block_defect(data, self._fingerprint, name)
             if why is None:
                 self._put(block_id, memoryview(data)[HEADER_BYTES:])
                 self._folder.touch(name)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from node_agent.core.kv.blocks import block_names, next_key, root
+from node_agent.core.kv.blocks import block_names, chain_root, next_key
 
 PROBE = "synkti-probe"
 """A request with this in its id measures the engine: nothing of it is kept or loaded."""
@@ -133,7 +133,7 @@ class Requests:
     def _chain(self, request: KnownRequest, salt: str) -> Chain:
         chain = self._chains.get(request.request_id)
         if chain is None:
-            chain = self._chains[request.request_id] = Chain(root(self._fingerprint, salt), self._block_tokens)
+            chain = self._chains[request.request_id] = Chain(chain_root(self._fingerprint, salt), self._block_tokens)
         return chain
 
     def _is_there(self, key: bytes) -> bool:

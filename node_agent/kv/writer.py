@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from node_agent.core.kv.blocks import block_name, seal
+from node_agent.core.kv.blocks import block_name, pack_header
 from node_agent.kv.folder import BlockFolder
 from node_agent.kv.requests import Save
 
@@ -132,7 +132,9 @@ class Writer:
         name = block_name(save.key, self._shard, self._shards)
         try:
             payload = copied.payload()
-            header = seal(self._fingerprint, save.key, save.parent, save.place, payload, self._shard, self._shards)
+            header = pack_header(
+                self._fingerprint, save.key, save.parent, save.place, payload, self._shard, self._shards
+            )
             why = "" if self._folder.write(name, header, payload) else "one is larger than its share of the bound"
         except OSError as error:
             why = str(error)

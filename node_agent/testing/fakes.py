@@ -12,7 +12,7 @@ from node_agent.contract.errors import StaleEpoch, StoreUnavailable
 from node_agent.contract.states import NodeState
 from node_agent.contract.table_schema import NodeRecord, RecordMissing, StreamRecord, TimelineStep, renewed
 from node_agent.contract.tags import DEADLINE_TAG, NODE_TAGS, NodeTags, decode_tags
-from node_agent.core.kv.index import Batch, Index, blocks_key, index_key, read_index
+from node_agent.core.kv.index import Batch, Index, blocks_key, index_key, parse_index
 from node_agent.core.node.discovery_schedule import PAGE_NODES
 from node_agent.core.node.status import TaggedNode
 from node_agent.ports import Identity
@@ -107,7 +107,7 @@ class MemoryRecords:
         forward = max(record.state, state, key=lambda s: s.rank)
         self.records[instance_id] = replace(record, state=forward, timeline=timeline, expires_at=renewed(step.at))
 
-    async def keep_drain(self, record: DrainRecord) -> None:
+    async def put_drain(self, record: DrainRecord) -> None:
         self.drains[record.instance_id, record.incarnation] = record
 
 
@@ -160,7 +160,7 @@ class MemoryBlockStore:
 
     async def index(self, fingerprint: bytes, stream: str) -> Index | None:
         data = self.objects.get(index_key(fingerprint, stream))
-        return None if data is None else read_index(data)
+        return None if data is None else parse_index(data)
 
     async def fetch(self, index: Index, batch: Batch) -> bytes:
         if index.object_key not in self.objects:

@@ -73,5 +73,5 @@ else
   say "this image has no CloudWatch agent; the journal and the log in S3 are all there is"
 fi
 
-systemctl start --no-block synkti-node.service synkti-load.timer
+systemctl start --no-block synkti.service synkti-load.timer
 say "the agent starts"

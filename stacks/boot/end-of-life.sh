@@ -7,7 +7,7 @@ set -uo pipefail
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-journalctl --boot --no-pager --output short-iso-precise --unit 'synkti-*' | tail --bytes 4194304 >"$log"
+journalctl --boot --no-pager --output short-iso-precise --unit 'synkti*' | tail --bytes 4194304 >"$log"
 name=end-of-life/$(instance_id || echo unknown)/$(date --utc +%Y-%m-%dT%H-%M-%SZ)-${1:-ended}.log
 if timeout 20 aws s3 cp --only-show-errors "$log" "s3://$SYNKTI_CHECKPOINTS_BUCKET/$name"; then
   say "the last log is in s3://$SYNKTI_CHECKPOINTS_BUCKET/$name"

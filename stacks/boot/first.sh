@@ -37,5 +37,5 @@ fi
 ln -sfn "$release" "$root/opt/synkti/current"
 install -m 0644 "$release"/stacks/boot/*.service "$release"/stacks/boot/*.timer "$root/etc/systemd/system/"
 systemctl daemon-reload
-systemctl enable synkti-logs.service synkti-ready.service synkti-node.service
+systemctl enable synkti-logs.service synkti-ready.service synkti.service
 systemctl start --no-block synkti-logs.service synkti-boot.service synkti-ready.service

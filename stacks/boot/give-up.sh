@@ -6,7 +6,7 @@ set -uo pipefail
 # shellcheck source=stacks/boot/instance.sh
 . "$(dirname "$0")/instance.sh"
 
-for unit in synkti-node synkti-boot synkti-ready; do
+for unit in synkti synkti-boot synkti-ready; do
   if [ "$(systemctl show --property SubState --value "$unit.service")" = auto-restart ]; then
     say "$unit is started again; nothing is given up yet"
     exit 0

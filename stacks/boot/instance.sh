@@ -18,7 +18,7 @@ uptime_s() { # Whole seconds by a clock that no step of the time of day moves, u
 agent_serves() { # Whether the agent serves: by its door, or where that is full or slow, by its own word to systemd.
   curl -sf --max-time 2 --output /dev/null "${SYNKTI_FRONT:-http://127.0.0.1:8000}/readyz" && return 0
   local shown
-  shown=$(systemctl show --property ActiveState,StatusText synkti-node.service) || return 1
+  shown=$(systemctl show --property ActiveState,StatusText synkti.service) || return 1
   [[ $shown == *ActiveState=active* && $shown == *StatusText=serving* ]]
 }
 

@@ -1,4 +1,4 @@
-"""Alarms, and who hears of them."""
+"""CloudWatch alarms and their notifications."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stacks.settings import FleetSettings
 
 
 class Alarms(Construct):
-    """Makes alarms; `all` has them, for the dashboard. Without `alarm_email` they are only shown."""
+    """Creates alarms and collects them in `alarms` for the dashboard. Without `alarm_email` they notify no one."""
 
     def __init__(self, scope: Construct, construct_id: str, settings: FleetSettings) -> None:
         super().__init__(scope, construct_id)
-        self.all: list[cloudwatch.Alarm] = []
+        self.alarms: list[cloudwatch.Alarm] = []
         self._topic = self._make_topic(settings) if settings.alarm_email else None
 
     def _make_topic(self, settings: FleetSettings) -> sns.Topic:
@@ -24,10 +24,13 @@ class Alarms(Construct):
         topic.add_subscription(subscriptions.EmailSubscription(settings.alarm_email))
         return topic
 
-    def above_zero(
-        self, scope: Construct, construct_id: str, metric: cloudwatch.IMetric, told: str, periods: int = 1
+    def alarm_when_positive(
+        self, scope: Construct, construct_id: str, metric: cloudwatch.IMetric, meaning: str, periods: int = 1
     ) -> None:
-        """periods: how many of the metric's it has to be above zero, one after another; told: what that means."""
+        """Create an alarm for a metric above zero.
+
+        meaning: completes the alarm's description; periods: for how many consecutive periods it has to be above zero.
+        """
         alarm = cloudwatch.Alarm(
             scope,
             construct_id,
@@ -36,8 +39,8 @@ class Alarms(Construct):
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
             evaluation_periods=periods,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-            alarm_description=f"Synkti: {told}",
+            alarm_description=f"Synkti: {meaning}",
         )
         if self._topic is not None:
             alarm.add_alarm_action(actions.SnsAction(self._topic))
-        self.all.append(alarm)
+        self.alarms.append(alarm)

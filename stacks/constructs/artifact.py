@@ -1,8 +1,8 @@
-"""What nodes and image builds download: archives of parts of this repository, versioned by their content.
+"""Build the archives of this repository that nodes and image builds download.
 
-An archive is made here and not by the CDK, because its SHA-256 has to be known when the template is written: a node
-compares it before it unpacks anything. It holds the same bytes wherever it is made: no compression, whose output
-differs between versions of zlib, no times, no owners, and always the same order.
+The archive is built here and not by the CDK, because the template contains its SHA-256, which a node verifies before it
+unpacks anything. Archives are reproducible: they have no compression (whose output differs between versions of zlib),
+no times, no owners, and a fixed order.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from constructs import Construct
 
 ROOT = Path(__file__).parents[2]
 _LOCKS = ("requirements/bootstrap.txt", "requirements/agent.txt", "requirements/engine.txt")
-"""uv, the agent's packages, vLLM and its packages: what a node installs, every hash checked."""
+"""Locked packages that a node installs with verified hashes: uv, the agent's packages, vLLM and its packages."""
 
 AGENT = ("node_agent/**/*.py", "node_agent/engine_plugin/pyproject.toml", "stacks/boot/*", *_LOCKS)
-"""Everything that a node needs of this repository."""
+"""All files of this repository that a node needs."""
 
 DEPENDENCIES = ("stacks/boot/install.sh", "stacks/boot/instance.sh", *_LOCKS)
-"""What a machine image has installed. The agent is not among it, so that a new agent needs no new image."""
+"""Files that install a machine image's packages. The agent is not included, so that a new agent needs no new image."""
 
-FETCHING = (
+MODEL_DOWNLOADER = (
     "node_agent/__init__.py",
     "node_agent/fetch_model.py",
     "node_agent/adapters/__init__.py",
@@ -39,36 +39,36 @@ FETCHING = (
     "node_agent/core/node/model_*.py",
     "node_agent/contract/*.py",
 )
-"""What downloads a model into a machine image."""
+"""Files that download a model into a machine image."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """content: a tar archive; sha256: of it, in hexadecimal."""
+    """A tar archive and its SHA-256 in hexadecimal."""
 
     content: bytes
     sha256: str
 
 
 def pack(patterns: Sequence[str], root: Path = ROOT) -> Archive:
-    """The files that the patterns name, each below `root`. Raises FileNotFoundError where one names nothing."""
+    """Archive the files below `root` that match the patterns. Raises FileNotFoundError where a pattern matches none."""
     found = {pattern: [path for path in root.glob(pattern) if path.is_file()] for pattern in patterns}
     for pattern, paths in found.items():
         if not paths:
-            raise FileNotFoundError(f"nothing in {root} is {pattern}")
-    held = io.BytesIO()
-    with tarfile.open(fileobj=held, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            raise FileNotFoundError(f"nothing in {root} matches {pattern}")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for path in sorted({path for paths in found.values() for path in paths}):
             content = path.read_bytes()
             entry = tarfile.TarInfo(path.relative_to(root).as_posix())
             entry.size = len(content)
             entry.mode = 0o755 if path.suffix == ".sh" else 0o644
             archive.addfile(entry, io.BytesIO(content))
-    return Archive(held.getvalue(), hashlib.sha256(held.getvalue()).hexdigest())
+    return Archive(buffer.getvalue(), hashlib.sha256(buffer.getvalue()).hexdigest())
 
 
 class Artifact(Construct):
-    """Published by `cdk deploy` in the CDK's own bucket, under its hash. `url`: s3://...; `sha256`: of the archive."""
+    """An archive that `cdk deploy` uploads to the CDK's bucket under its hash. `url`: s3://...; `sha256`: its hash."""
 
     def __init__(self, scope: Construct, construct_id: str, patterns: Sequence[str]) -> None:
         super().__init__(scope, construct_id)
@@ -82,8 +82,8 @@ class Artifact(Construct):
         self.sha256 = archive.sha256
         self.url = self._asset.s3_object_url
 
-    def reading(self) -> iam.PolicyStatement:
-        """What reading it takes: this one object, not the bucket."""
+    def read_policy(self) -> iam.PolicyStatement:
+        """Return a statement that allows reading this object only."""
         return iam.PolicyStatement(
             sid="ReadAgent",
             actions=["s3:GetObject"],

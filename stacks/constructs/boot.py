@@ -1,7 +1,7 @@
-"""What an instance is told at its first boot: a few settings, and where the agent's archive is.
+"""Render an instance's user data: a few settings, and the address and hash of the agent's archive.
 
-Everything that changes what a node *is* goes into its version: the archive (agent, lock files, boot scripts), the
-model, the engine's arguments. The instances carry it as a tag, and a new one makes the group replace its instances.
+A node's version is a hash of everything that changes it: the archive (agent, lock files, boot scripts), the model, the
+engine's arguments. Instances carry it as a tag, and a new version makes the group replace its instances.
 """
 
 from __future__ import annotations
@@ -11,39 +11,46 @@ import json
 import shlex
 from pathlib import Path
 
+from node_agent.contract import environment as env
 from node_agent.contract import names
 from stacks.constructs.artifact import Artifact
 from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
 
-_FIRST = (Path(__file__).parents[1] / "boot" / "first.sh").read_text()
+_FIRST_BOOT_SCRIPT = (Path(__file__).parents[1] / "boot" / "first.sh").read_text()
 _LINGER_S = 30
-"""A drained node goes on forwarding for that long where a load balancer is: two failed checks at 5 s each, and what
-Elastic Load Balancing takes until all its nodes have heard."""
+"""How long a drained node still forwards requests where there is a load balancer: two failed health checks at 5 s
+each, and the time that Elastic Load Balancing needs to propagate the result to all its nodes."""
 
 MAX_USER_DATA_BYTES = 16_384
-"""EC2's own limit, before base64."""
+"""EC2's limit, before base64 encoding."""
 
 
 def version(settings: FleetSettings, artifact: Artifact) -> str:
-    """Twelve hexadecimal digits; the same wherever it is computed."""
-    told = [artifact.sha256, _FIRST, *_model(settings).values(), settings.image_id, str(settings.bake_image)]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+    """Return the version as twelve hexadecimal digits. The result does not depend on the machine."""
+    inputs = [
+        artifact.sha256,
+        _FIRST_BOOT_SCRIPT,
+        *_model_variables(settings).values(),
+        settings.image_id,
+        str(settings.bake_image),
+    ]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]
 
 
 def boot_variables(settings: FleetSettings, artifact: Artifact, state: StateStack, region: str) -> dict[str, str]:
-    """/etc/synkti/boot.env: what the boot scripts need."""
+    """Return the variables of /etc/synkti/boot.env, which the boot scripts read."""
     return {
-        "SYNKTI_CLUSTER": settings.cluster,
+        env.CLUSTER: settings.cluster,
         "SYNKTI_VERSION": version(settings, artifact),
         "SYNKTI_AGENT_URL": artifact.url,
         "SYNKTI_AGENT_SHA256": artifact.sha256,
-        "SYNKTI_MODELS_BUCKET": state.models.bucket_name,
+        env.MODELS_BUCKET: state.models.bucket_name,
         "SYNKTI_CHECKPOINTS_BUCKET": state.checkpoints.bucket_name,
-        **_model(settings),
+        **_model_variables(settings),
         "SYNKTI_LINGER_S": str(_LINGER_S if settings.load_balancer != "none" else 0),
         "SYNKTI_ALLOWED_ORIGINS": ",".join(settings.allowed_origins),
-        "SYNKTI_GROUP": names.auto_scaling_group_name(settings.cluster),
+        env.GROUP: names.auto_scaling_group_name(settings.cluster),
         "SYNKTI_READY_HOOK": names.READY_HOOK,
         "SYNKTI_READY_WITHIN_S": str(settings.ready_within_s),
         "SYNKTI_KEEP_FAILED_NODES": str(settings.keep_failed_nodes).lower(),
@@ -56,22 +63,22 @@ def boot_variables(settings: FleetSettings, artifact: Artifact, state: StateStac
 
 
 def user_data(variables: dict[str, str]) -> str:
-    """A shell script: the variables as a file that a shell and systemd read alike, then first.sh."""
+    """Return a shell script that writes the variables as a file for shells and systemd, followed by first.sh."""
     lines = "\n".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     return (
         "#!/bin/bash\n"
         'mkdir -p "${SYNKTI_ROOT:-}/etc/synkti"\n'
         "cat >\"${SYNKTI_ROOT:-}/etc/synkti/boot.env\" <<'VARIABLES'\n"
         f"{lines}\nVARIABLES\n"
-        f"{_FIRST}"
+        f"{_FIRST_BOOT_SCRIPT}"
     )
 
 
-def _model(settings: FleetSettings) -> dict[str, str]:
+def _model_variables(settings: FleetSettings) -> dict[str, str]:
     return {
-        "SYNKTI_MODEL_NAME": settings.model,
-        "SYNKTI_MODEL_SHA256": settings.model_sha256,
-        "SYNKTI_MODEL_LOAD": settings.model_load,
-        "SYNKTI_ENGINE_ARGS": json.dumps(settings.engine_args),
+        env.MODEL_NAME: settings.model,
+        env.MODEL_SHA256: settings.model_sha256,
+        env.MODEL_LOAD: settings.model_load,
+        env.ENGINE_ARGS: json.dumps(settings.engine_args),
         "SYNKTI_KV_MAX_BYTES": str(settings.kv_gib * 1024**3),
     }

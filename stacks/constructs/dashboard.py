@@ -1,4 +1,4 @@
-"""One page in CloudWatch: is the fleet whole, how busy is it, what did EC2 do to it, does the housekeeping work."""
+"""The CloudWatch dashboard: size and load of the fleet, EC2's events, and the Lambdas' errors."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from node_agent.contract import names
-from stacks.constructs.node_group import in_flight
+from stacks.constructs.node_group import in_flight_metric
 from stacks.settings import FleetSettings
 
 _MINUTE = Duration.minutes(1)
-_FIVE = Duration.minutes(5)
+_FIVE_MINUTES = Duration.minutes(5)
 
 
 def group_metric(cluster: str, name: str) -> cloudwatch.Metric:
-    """Of the Auto Scaling group itself."""
+    """Return a metric that the Auto Scaling group publishes."""
     return cloudwatch.Metric(
         namespace="AWS/AutoScaling",
         metric_name=name,
@@ -29,18 +29,18 @@ def group_metric(cluster: str, name: str) -> cloudwatch.Metric:
 
 
 def lambda_metric(name: str, statistic: str = "Sum") -> cloudwatch.Metric:
-    """What the Lambdas count."""
+    """Return a metric that the Lambdas publish."""
     return cloudwatch.Metric(
         namespace=names.METRICS_NAMESPACE,
         metric_name=name,
         dimensions_map={"service": "synkti"},
         statistic=statistic,
-        period=_FIVE,
+        period=_FIVE_MINUTES,
     )
 
 
 class Dashboard(Construct):
-    """functions: the Lambdas; alarms: all there are."""
+    """The dashboard. functions: the Lambdas; alarms: all alarms."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Dashboard(Construct):
                     for name in ("GroupDesiredCapacity", "GroupInServiceInstances", "GroupPendingInstances")
                 ],
             ),
-            cloudwatch.GraphWidget(title="Requests in flight at a node", left=[in_flight(cluster)]),
+            cloudwatch.GraphWidget(title="Requests in flight at a node", left=[in_flight_metric(cluster)]),
             cloudwatch.GraphWidget(
                 title="What EC2 did",
                 left=[lambda_metric("EventCreate"), lambda_metric("EventAdvance"), lambda_metric("EventNote")],
@@ -75,11 +75,13 @@ class Dashboard(Construct):
         )
         board.add_widgets(
             cloudwatch.GraphWidget(
-                title="Lambdas: errors", left=[function.metric_errors(period=_FIVE) for function in functions], width=12
+                title="Lambdas: errors",
+                left=[function.metric_errors(period=_FIVE_MINUTES) for function in functions],
+                width=12,
             ),
             cloudwatch.GraphWidget(
                 title="Lambdas: how long",
-                left=[function.metric_duration(period=_FIVE, statistic="p99") for function in functions],
+                left=[function.metric_duration(period=_FIVE_MINUTES, statistic="p99") for function in functions],
                 width=12,
             ),
         )

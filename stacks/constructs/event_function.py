@@ -1,7 +1,7 @@
-"""A reaction: kinds of events, the Lambda that they trigger, and everything that notices when that fails.
+"""A Lambda that EventBridge invokes for some kinds of events, with its dead-letter queue and alarms.
 
-EventBridge retries for up to two hours (an older interruption has no use), then the queue keeps the event; the alarms
-look at the queue and at the function's errors.
+EventBridge retries for up to two hours (an older interruption is of no use), then the queue stores the event. The
+alarms watch the queue and the function's errors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RETRY_ATTEMPTS = 20
 
 @dataclass(frozen=True)
 class Code:
-    """What all handlers share: the package, and the layers that it needs."""
+    """The package and the layers that all handlers share."""
 
     package: lambda_.Code
     layers: Sequence[lambda_.ILayerVersion]
@@ -37,20 +37,23 @@ class Code:
 
 @dataclass(frozen=True)
 class HandlerSpec:
-    """handler: the module's name in lambdas/handlers; source: of its events; detail: what they have to say, too;
-    environment and permissions: what only this one needs.
-    """
+    """The events, environment and permissions of one handler."""
 
     handler: str
+    """The module's name in lambdas/handlers."""
+
     source: str
+    """The source of its events."""
+
     detail_types: Sequence[str]
     environment: Mapping[str, str]
     permissions: Sequence[iam.PolicyStatement]
     detail: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Values that the events' details have to match."""
 
 
 class EventFunction(Construct):
-    """`function`, and `queue`, where events go that it could not handle."""
+    """The Lambda (`function`) and its dead-letter queue (`queue`)."""
 
     def __init__(
         self, scope: Construct, task: HandlerSpec, settings: FleetSettings, code: Code, alarms: Alarms
@@ -83,9 +86,9 @@ class EventFunction(Construct):
             ],
         )
         period = Duration.minutes(5)
-        alarms.above_zero(self, "Errors", self.function.metric_errors(period=period), f"{task.handler} fails")
+        alarms.alarm_when_positive(self, "Errors", self.function.metric_errors(period=period), f"{task.handler} fails")
         letters = self.queue.metric_approximate_number_of_messages_visible(period=period)
-        alarms.above_zero(self, "Letters", letters, f"events that {task.handler} could not handle")
+        alarms.alarm_when_positive(self, "Letters", letters, f"events that {task.handler} could not handle")
 
     def _function(self, task: HandlerSpec, settings: FleetSettings, code: Code) -> lambda_.Function:
         name = names.function_name(settings.cluster, task.handler)

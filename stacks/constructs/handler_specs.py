@@ -1,4 +1,4 @@
-"""The Lambdas' tasks: which events each is for, what it is told, and what it may do."""
+"""Define for each Lambda the events that it handles, its environment, and its permissions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 
+from node_agent.contract import environment as env
 from node_agent.contract import names
 from node_agent.contract.aws_events import INTERRUPTION_EVENT, REBALANCE_EVENT, STATE_CHANGE_EVENT
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT
@@ -21,20 +22,26 @@ NODE_EVENTS = {
     "node_rebalance_recommended": REBALANCE_EVENT,
     "node_state_changed": STATE_CHANGE_EVENT,
 }
-"""The module in lambdas/handlers, and the event of EC2 that it is for."""
+"""The event of EC2 that each module of lambdas/handlers handles."""
 
 
 def handler_specs(stack: Stack, settings: FleetSettings, state: StateStack) -> Sequence[HandlerSpec]:
-    """stack: the one that they are deployed in, whose account and region their permissions name."""
-    told = {"SYNKTI_CLUSTER": settings.cluster, "SYNKTI_TABLE": state.table.table_name}
+    """Return every Lambda's spec. stack: where they are deployed; their permissions name its account and region."""
+    environment = {env.CLUSTER: settings.cluster, env.TABLE: state.table.table_name}
     nodes = [
-        HandlerSpec(handler, names.EC2_EVENT_SOURCE, [kind], told, (_find(), _tag(stack, settings), _records(state)))
+        HandlerSpec(
+            handler,
+            names.EC2_EVENT_SOURCE,
+            [kind],
+            environment,
+            (_describe_policy(), _tag_policy(stack, settings), _records_policy(state)),
+        )
         for handler, kind in NODE_EVENTS.items()
     ]
-    return [*nodes, _launches(stack, settings, state)]
+    return [*nodes, _launch_spec(stack, settings, state)]
 
 
-def _launches(stack: Stack, settings: FleetSettings, state: StateStack) -> HandlerSpec:
+def _launch_spec(stack: Stack, settings: FleetSettings, state: StateStack) -> HandlerSpec:
     group = names.auto_scaling_group_name(settings.cluster)
     return HandlerSpec(
         handler="launch_finished",
@@ -42,32 +49,32 @@ def _launches(stack: Stack, settings: FleetSettings, state: StateStack) -> Handl
         detail_types=[LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT],
         detail={"AutoScalingGroupName": [group]},
         environment={
-            "SYNKTI_TABLE": state.table.table_name,
-            "SYNKTI_GROUP": group,
-            "SYNKTI_ON_DEMAND_BASE": str(settings.on_demand_base),
-            "SYNKTI_ON_DEMAND_LIMIT": str(settings.on_demand_limit),
+            env.TABLE: state.table.table_name,
+            env.GROUP: group,
+            env.ON_DEMAND_BASE: str(settings.on_demand_base),
+            env.ON_DEMAND_LIMIT: str(settings.on_demand_limit),
         },
         permissions=(
-            _find(),
-            _records(state),
-            # Like DescribeInstances: it knows no resources, and it only reads.
+            _describe_policy(),
+            _records_policy(state),
+            # Like DescribeInstances it has no resource-level permissions, and only reads.
             iam.PolicyStatement(sid="SeeGroup", actions=["autoscaling:DescribeAutoScalingGroups"], resources=["*"]),
             iam.PolicyStatement(
                 sid="SetBase",
                 actions=["autoscaling:UpdateAutoScalingGroup"],
                 resources=[group_arn(stack, settings.cluster)],
-                # Its size is not this function's to change.
+                # This function must not change the group's size.
                 conditions={"Null": {"autoscaling:MinSize": "true", "autoscaling:MaxSize": "true"}},
             ),
         ),
     )
 
 
-def _find() -> iam.PolicyStatement:
+def _describe_policy() -> iam.PolicyStatement:
     return iam.PolicyStatement(sid="FindInstance", actions=["ec2:DescribeInstances"], resources=["*"])
 
 
-def _tag(stack: Stack, settings: FleetSettings) -> iam.PolicyStatement:
+def _tag_policy(stack: Stack, settings: FleetSettings) -> iam.PolicyStatement:
     return iam.PolicyStatement(
         sid="TagNodes",
         actions=["ec2:CreateTags"],
@@ -79,10 +86,10 @@ def _tag(stack: Stack, settings: FleetSettings) -> iam.PolicyStatement:
     )
 
 
-def _records(state: StateStack) -> iam.PolicyStatement:
+def _records_policy(state: StateStack) -> iam.PolicyStatement:
     return iam.PolicyStatement(
         sid="Records",
-        # DeleteItem: the row of an idempotent call that failed, so that its retry is not taken for a repeat.
+        # DeleteItem: Powertools deletes the row of a call that failed, so that its retry does not count as a repeat.
         actions=["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"],
         resources=[state.table.table_arn],
     )

@@ -1,8 +1,8 @@
-"""How a machine image for nodes is made: the recipe, and the instance that it is made on.
+"""Build a machine image for nodes with EC2 Image Builder: the recipe, and the build instance.
 
-The image holds what takes long: vLLM and the agent's packages, installed by the same script and from the same lock
-files as on a node that boots without one, and the model where that is wanted. It holds no agent: a new agent is a
-download of less than a megabyte.
+The image contains what takes long to install: vLLM and the agent's packages, installed by the same script and from the
+same lock files as on a node that boots without an image, and optionally the model. It does not contain the agent,
+which is a download of less than a megabyte.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_imagebuilder as imagebuilder
 from constructs import Construct
 
+from node_agent.contract import environment as env
 from node_agent.contract.models import model_prefix
 from stacks.constructs.artifact import Artifact
 from stacks.constructs.node_template import GPU_AMI_PARAMETER, ROOT_DEVICE
@@ -24,13 +25,13 @@ from stacks.settings import FleetSettings
 from stacks.state_stack import StateStack
 
 _BUILD_TYPES = ["m7i.xlarge", "m6i.xlarge", "m5.xlarge"]
-"""No GPU is needed to unpack wheels."""
+"""Unpacking wheels needs no GPU."""
 
 _BUILD_CIDR = "10.72.0.0/24"
 
 
 def build_steps(settings: FleetSettings, artifact: Artifact, state: StateStack, region: str) -> str:
-    """The shell commands of the build."""
+    """Return the shell commands of the build."""
     release = "/opt/synkti/image-release"
     steps = [
         "set -euo pipefail",
@@ -43,8 +44,8 @@ def build_steps(settings: FleetSettings, artifact: Artifact, state: StateStack, 
     ]
     if settings.bake_model:
         steps += [
-            f"export SYNKTI_MODELS_BUCKET={state.models.bucket_name} SYNKTI_MODEL_NAME={settings.model}",
-            f"export SYNKTI_MODEL_SHA256={settings.model_sha256}",
+            f"export {env.MODELS_BUCKET}={state.models.bucket_name} {env.MODEL_NAME}={settings.model}",
+            f"export {env.MODEL_SHA256}={settings.model_sha256}",
             f"cd {release}",
             f"/opt/synkti/agent/bin/python -m node_agent.fetch_model --to /opt/synkti/baked-models/{settings.model}",
         ]
@@ -52,7 +53,7 @@ def build_steps(settings: FleetSettings, artifact: Artifact, state: StateStack, 
 
 
 class ImageBuild(Construct):
-    """`image_id`: known when CloudFormation has waited for the build, which takes half an hour and more."""
+    """Builds the image during the deployment, which takes half an hour or more. `image_id`: its id, afterwards."""
 
     def __init__(
         self, scope: Construct, construct_id: str, settings: FleetSettings, state: StateStack, artifact: Artifact
@@ -80,17 +81,17 @@ class ImageBuild(Construct):
             ],
         )
         role = self._role(settings, state, artifact, component)
-        infrastructure = self._infrastructure(name, settings, role)
+        infrastructure = self._infrastructure_configuration(name, settings, role)
         image = imagebuilder.CfnImage(
             self,
             "Image",
             image_recipe_arn=recipe.attr_arn,
             infrastructure_configuration_arn=infrastructure.attr_arn,
             enhanced_image_metadata_enabled=False,
-            # A node that cannot serve ends itself; a second instance that only looks at the first one adds nothing.
+            # A node that cannot serve terminates itself; Image Builder's test on a second instance would add nothing.
             image_tests_configuration=imagebuilder.CfnImage.ImageTestsConfigurationProperty(image_tests_enabled=False),
         )
-        image.node.add_dependency(role)  # its policy, too, before the build instance looks for anything
+        image.node.add_dependency(role)  # and on its policy: the build instance uses it from its start
         self.image_id = image.attr_image_id
 
     def _role(
@@ -99,11 +100,11 @@ class ImageBuild(Construct):
         role = iam.Role(
             self, "Role", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"), description="Builds node images"
         )
-        for statement in (artifact.reading(), *_building(component), *_baking(settings, state)):
+        for statement in (artifact.read_policy(), *_build_policies(component), *_model_policies(settings, state)):
             role.add_to_policy(statement)
         return role
 
-    def _infrastructure(
+    def _infrastructure_configuration(
         self, name: str, settings: FleetSettings, role: iam.Role
     ) -> imagebuilder.CfnInfrastructureConfiguration:
         profile = iam.CfnInstanceProfile(self, "Profile", roles=[role.role_name])
@@ -125,9 +126,9 @@ class ImageBuild(Construct):
 
 
 def image_digest(settings: FleetSettings, artifact: Artifact) -> str:
-    """What a new image is made for. Recipes do not change: another one has another name."""
-    told = [artifact.sha256, settings.root_gib, settings.bake_model and [settings.model, settings.model_sha256]]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+    """Return a hash of everything that needs a new image. Recipes are immutable, so a new one needs a new name."""
+    inputs = [artifact.sha256, settings.root_gib, settings.bake_model and [settings.model, settings.model_sha256]]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]
 
 
 def _document(steps: str) -> str:
@@ -146,7 +147,7 @@ def _document(steps: str) -> str:
 
 
 def _build_vpc(scope: Construct, settings: FleetSettings) -> ec2.IVpc:
-    """The fleet's VPC comes after the image, so a new fleet's image is made in a small one of its own. It is free."""
+    """Return the build's VPC. A new fleet's VPC is created after the image, so the build has a small one (free)."""
     if settings.vpc == "default":
         return ec2.Vpc.from_lookup(scope, "Vpc", is_default=True)
     if settings.vpc == "existing":
@@ -162,8 +163,8 @@ def _build_vpc(scope: Construct, settings: FleetSettings) -> ec2.IVpc:
     )
 
 
-def _building(component: imagebuilder.CfnComponent) -> tuple[iam.PolicyStatement, ...]:
-    """What Image Builder needs of a build instance: its component, its own programs, and orders through SSM."""
+def _build_policies(component: imagebuilder.CfnComponent) -> tuple[iam.PolicyStatement, ...]:
+    """Let Image Builder's agent on the build instance read its component and programs, and receive commands by SSM."""
     return (
         iam.PolicyStatement(sid="ReadComponent", actions=["imagebuilder:GetComponent"], resources=[component.attr_arn]),
         iam.PolicyStatement(
@@ -189,7 +190,7 @@ def _building(component: imagebuilder.CfnComponent) -> tuple[iam.PolicyStatement
     )
 
 
-def _baking(settings: FleetSettings, state: StateStack) -> tuple[iam.PolicyStatement, ...]:
+def _model_policies(settings: FleetSettings, state: StateStack) -> tuple[iam.PolicyStatement, ...]:
     if not settings.bake_model:
         return ()
     model = model_prefix(settings.model)

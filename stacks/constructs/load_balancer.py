@@ -1,7 +1,7 @@
-"""One address for the fleet: an optional network load balancer, which leaves streams alone.
+"""The optional network load balancer: one address for the fleet, which does not cut streams.
 
-Its attributes are what streams need (docs/decisions/0013-a-balancer-that-cuts-nothing.md): a node that drains fails its
-health check on purpose and still has its clients, so neither an unhealthy nor a deregistered target loses connections.
+A node that drains fails its health check on purpose while it still has clients, so neither an unhealthy nor a
+deregistered target loses connections (docs/decisions/0013-a-balancer-that-cuts-nothing.md).
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from stacks.constructs.node_group import DRAIN_S
 from stacks.settings import FleetSettings
 
 _HTTPS, _HTTP = 443, 80
-_LONGEST_SILENCE = Duration.seconds(900)
-"""A request in one piece is silent until it is answered; a stream is for 15 s at most. TLS listeners have 350 s."""
+_IDLE_TIMEOUT = Duration.seconds(900)
+"""A request without streaming sends nothing until its response; a stream is silent for 15 s at most. The timeout of
+TLS listeners is fixed at 350 s."""
 
 
 class LoadBalancer(Construct):
-    """`url`: what clients call."""
+    """The load balancer. `url`: its address for clients."""
 
     def __init__(
         self,
@@ -42,17 +43,19 @@ class LoadBalancer(Construct):
             Annotations.of(self).add_warning_v2(
                 "synkti:plain-http", "prompts and answers cross the internet in the clear; set certificate_arn"
             )
-        doors = ec2.SecurityGroup(self, "Doors", vpc=network.vpc, description=f"Synkti {settings.cluster}: clients")
+        group_of_balancer = ec2.SecurityGroup(
+            self, "Doors", vpc=network.vpc, description=f"Synkti {settings.cluster}: clients"
+        )
         for cidr in settings.client_cidrs:
-            doors.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(port), "clients")
-        network.group.add_ingress_rule(doors, ec2.Port.tcp(names.FRONT_DOOR_PORT), "the load balancer")
+            group_of_balancer.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(port), "clients")
+        network.group.add_ingress_rule(group_of_balancer, ec2.Port.tcp(names.FRONT_DOOR_PORT), "the load balancer")
         balancer = elb.NetworkLoadBalancer(
             self,
             "Balancer",
             vpc=network.vpc,
             internet_facing=public,
             vpc_subnets=network.subnets,
-            security_groups=[doors],
+            security_groups=[group_of_balancer],
             cross_zone_enabled=True,
         )
         balancer.add_listener(
@@ -61,7 +64,7 @@ class LoadBalancer(Construct):
             protocol=elb.Protocol.TLS if tls else elb.Protocol.TCP,
             certificates=[elb.ListenerCertificate.from_arn(settings.certificate_arn)] if tls else None,
             ssl_policy=elb.SslPolicy.RECOMMENDED_TLS if tls else None,
-            tcp_idle_timeout=None if tls else _LONGEST_SILENCE,
+            tcp_idle_timeout=None if tls else _IDLE_TIMEOUT,
             default_target_groups=[self._targets(network, group)],
         )
         self.url = f"{'https' if tls else 'http'}://{balancer.load_balancer_dns_name}"

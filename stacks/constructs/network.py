@@ -1,8 +1,8 @@
-"""The network: the VPC that was chosen, gateway endpoints, and the nodes' security group.
+"""The network: the configured VPC, gateway endpoints, and the nodes' security group.
 
-A VPC of its own has public subnets only: nodes have public addresses, so that they need no NAT gateway ($0.045 an hour
-and a gigabyte). What may come in is the security group's to say: clients on the front door, the group itself on the
-peer door, nobody anywhere else.
+A new VPC has public subnets only: nodes have public addresses, so that they need no NAT gateway ($0.045 an hour and a
+gigabyte). The security group admits clients to the client API's port and the group itself to the peer API's port,
+nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stacks.settings import FleetSettings
 
 
 class Network(Construct):
-    """`vpc`, `subnets` of the nodes, and `group`, their security group."""
+    """The VPC (`vpc`), the nodes' subnets (`subnets`) and their security group (`group`)."""
 
     def __init__(self, scope: Construct, construct_id: str, settings: FleetSettings) -> None:
         super().__init__(scope, construct_id)
@@ -31,7 +31,7 @@ class Network(Construct):
         )
         for cidr in settings.client_cidrs:
             self.group.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(names.FRONT_DOOR_PORT), "clients")
-        # The embedded AWS has no rule that refers to its own group: there the VPC's range stands in.
+        # The embedded AWS does not support rules that refer to their own group; use the VPC's range there.
         peers: ec2.IPeer = ec2.Peer.ipv4(settings.vpc_cidr) if settings.local else self.group
         self.group.add_ingress_rule(peers, ec2.Port.tcp(names.PEER_DOOR_PORT), "peers")
         self.group.add_ingress_rule(peers, ec2.Port.udp(names.PEER_DOOR_PORT), "peers, membership")
@@ -45,10 +45,10 @@ class Network(Construct):
             self,
             "Vpc",
             ip_addresses=ec2.IpAddresses.cidr(settings.vpc_cidr),
-            # By number, so that it is synthesized without asking an account which zones it has.
+            # By number, so that synthesis needs no request to an account for its zones.
             availability_zones=[Fn.select(number, Fn.get_azs()) for number in range(settings.zones)],
             nat_gateways=0,
-            restrict_default_security_group=False,  # its custom resource is a Lambda of its own, for an unused group
+            restrict_default_security_group=False,  # it would add a Lambda, for a group that is not used
             subnet_configuration=[ec2.SubnetConfiguration(name="nodes", subnet_type=ec2.SubnetType.PUBLIC)],
             gateway_endpoints={
                 name: ec2.GatewayVpcEndpointOptions(service=service)
@@ -62,4 +62,4 @@ _ENDPOINTS = {
     "S3": ec2.GatewayVpcEndpointAwsService.S3,
     "DynamoDb": ec2.GatewayVpcEndpointAwsService.DYNAMODB,
 }
-"""They cost nothing, and what passes them passes no NAT."""
+"""Gateway endpoints are free, and their traffic does not pass a NAT gateway."""

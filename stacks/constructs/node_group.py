@@ -1,8 +1,8 @@
-"""The Auto Scaling group: which instances to keep, and how one takes another's place.
+"""The Auto Scaling group of the nodes, with its lifecycle hooks and update policy.
 
-An instance counts as in service when its own node said that it serves (the launch hook), and ends when its node said
-that it has drained (the termination hook). So a replacement or an update never takes a node away for one that is still
-loading its model.
+An instance is in service when its node has reported that it serves (the launch hook), and terminates when its node has
+reported that it has drained (the termination hook). So a replacement or an update never ends a node for one that is
+still loading its model.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from stacks.constructs.network import Network
 from stacks.settings import FleetSettings
 
 DRAIN_S = 120
-"""How long the group waits for a node that it ends itself; EC2 does not wait at all."""
+"""How long the group waits for a node that it terminates itself. On an interruption EC2 does not wait."""
 
-_LOST_S = 60
-"""Longer than the node itself gives its readiness, so that it can leave its log before the group ends it."""
+_HOOK_MARGIN_S = 60
+"""The launch hook's timeout is longer than the node's own, so that the node can store its log before it ends."""
 
 
 class NodeGroup(Construct):
-    """`group`; version: of what is launched now, a tag of each instance."""
+    """The group (`group`). version: of the instances that it launches, which carry it as a tag."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class NodeGroup(Construct):
         version: str,
     ) -> None:
         super().__init__(scope, construct_id)
-        scaled = settings.scaled
+        scaled = settings.is_autoscaled
         self.group = autoscaling.AutoScalingGroup(
             self,
             "Group",
@@ -47,16 +47,16 @@ class NodeGroup(Construct):
             vpc=network.vpc,
             vpc_subnets=network.subnets,
             min_capacity=settings.min_nodes if scaled else 0,
-            max_capacity=settings.capacity_limit,
-            # Where the fleet is scaled, a deployment leaves its size alone.
+            max_capacity=settings.max_capacity,
+            # Where the fleet scales automatically, a deployment does not change its size.
             desired_capacity=None if scaled else settings.nodes,
             capacity_rebalance=True,
             default_instance_warmup=Duration.seconds(60),
             group_metrics=[autoscaling.GroupMetrics.all()],
-            mixed_instances_policy=_mixed(settings, template),
-            update_policy=_refresh(settings),
+            mixed_instances_policy=_instances_policy(settings, template),
+            update_policy=_update_policy(settings),
         )
-        # A deployment brings the size back to what synkti.toml says, and that is what is wanted of it.
+        # The warning is about a deployment resetting the size to that of synkti.toml, which is intended.
         Annotations.of(self.group).acknowledge_warning("@aws-cdk/aws-autoscaling:desiredCapacitySet")
         self._add_hooks(settings)
         for key, value in ((CLUSTER_TAG, settings.cluster), (ROLE_TAG, WORKER_ROLE), (VERSION_TAG, version)):
@@ -65,13 +65,13 @@ class NodeGroup(Construct):
             self._scale(settings)
 
     def _add_hooks(self, settings: FleetSettings) -> None:
-        """In the group's own properties: hooks that are resources of their own come after the first instances."""
+        """Add the hooks to the group's own properties: separate resources are created after the first instances."""
         hooks = [
             {
                 "LifecycleHookName": names.READY_HOOK,
                 "LifecycleTransition": "autoscaling:EC2_INSTANCE_LAUNCHING",
                 "DefaultResult": "CONTINUE" if settings.keep_failed_nodes else "ABANDON",
-                "HeartbeatTimeout": settings.ready_within_s + _LOST_S,
+                "HeartbeatTimeout": settings.ready_within_s + _HOOK_MARGIN_S,
             },
             {
                 "LifecycleHookName": names.DRAINED_HOOK,
@@ -82,19 +82,19 @@ class NodeGroup(Construct):
         ]
         resource = self.group.node.default_child
         if not isinstance(resource, autoscaling.CfnAutoScalingGroup):
-            raise AssertionError("a group is made of one resource")
+            raise AssertionError("the group's default child is no CfnAutoScalingGroup")
         resource.add_property_override("LifecycleHookSpecificationList", hooks)
 
     def _scale(self, settings: FleetSettings) -> None:
         self.group.scale_to_track_metric(
             "InFlight",
-            metric=in_flight(settings.cluster),
+            metric=in_flight_metric(settings.cluster),
             target_value=settings.scale_target,
         )
 
 
-def in_flight(cluster: str) -> cloudwatch.Metric:
-    """Each node tells it once a minute, so that the average is the requests under way at one node."""
+def in_flight_metric(cluster: str) -> cloudwatch.Metric:
+    """Return the metric of requests in flight per node: each node publishes its own once a minute."""
     return cloudwatch.Metric(
         namespace=names.METRICS_NAMESPACE,
         metric_name=names.IN_FLIGHT_METRIC,
@@ -104,7 +104,7 @@ def in_flight(cluster: str) -> cloudwatch.Metric:
     )
 
 
-def _mixed(settings: FleetSettings, template: ec2.LaunchTemplate) -> autoscaling.MixedInstancesPolicy:
+def _instances_policy(settings: FleetSettings, template: ec2.LaunchTemplate) -> autoscaling.MixedInstancesPolicy:
     kinds = [
         autoscaling.LaunchTemplateOverrides(instance_type=ec2.InstanceType(kind)) for kind in settings.instance_types
     ]
@@ -119,13 +119,13 @@ def _mixed(settings: FleetSettings, template: ec2.LaunchTemplate) -> autoscaling
     )
 
 
-def _refresh(settings: FleetSettings) -> autoscaling.UpdatePolicy:
-    """CloudFormation replaces the instances of an older template, and waits until it is done."""
+def _update_policy(settings: FleetSettings) -> autoscaling.UpdatePolicy:
+    """Let CloudFormation replace the instances of an older template, and wait until that is done."""
     least = settings.refresh_healthy_percent
     return autoscaling.UpdatePolicy.instance_refresh(
         strategy=autoscaling.InstanceRefreshStrategy.ROLLING,
         min_healthy_percentage=least,
-        # Room for the new node that comes before an old one goes; a tenth of the fleet, at least one.
+        # Room for new nodes that start before old ones end: a tenth of the fleet, at least one.
         max_healthy_percentage=110 if least == 100 else 100,
         skip_matching=True,
     )

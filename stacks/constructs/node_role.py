@@ -1,4 +1,4 @@
-"""What a node may do; docs/security.md has the table, and a test holds the two together."""
+"""The nodes' IAM role. docs/security.md has a table of its permissions; a test compares the two."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stacks.state_stack import StateStack
 
 
 class NodeRole(Construct):
-    """`role`, for the nodes' instance profile."""
+    """The role of the nodes' instance profile (`role`)."""
 
     def __init__(
         self,
@@ -31,23 +31,28 @@ class NodeRole(Construct):
         self.role = iam.Role(
             self, "Role", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"), description="A node of the fleet"
         )
-        statements = (*_ec2(self, settings), *_state(settings, state), artifact.reading(), *_telling(log_group))
-        for statement in (*statements, _session()):
+        statements = (
+            *_ec2_statements(self, settings),
+            *_state_statements(settings, state),
+            artifact.read_policy(),
+            *_log_statements(log_group),
+        )
+        for statement in (*statements, _session_statement()):
             self.role.add_to_policy(statement)
 
 
-def _ec2(scope: Construct, settings: FleetSettings) -> tuple[iam.PolicyStatement, ...]:
+def _ec2_statements(scope: Construct, settings: FleetSettings) -> tuple[iam.PolicyStatement, ...]:
     stack = Stack.of(scope)
     instances = stack.format_arn(service="ec2", resource="instance", resource_name="*")
     return (
-        # DescribeInstances knows no resources: it is all or nothing, and it only reads.
+        # DescribeInstances has no resource-level permissions; it only reads.
         iam.PolicyStatement(sid="SeePeers", actions=["ec2:DescribeInstances"], resources=["*"]),
         iam.PolicyStatement(
             sid="TagItself",
             actions=["ec2:CreateTags", "ec2:DeleteTags"],
             resources=[instances],
             conditions={
-                # The role's session is named after its instance, so a node can name no other.
+                # The role's session is named after its instance, so a node can tag no other.
                 "StringLike": {"aws:userid": "*:${ec2:InstanceID}"},
                 "StringEquals": {f"ec2:ResourceTag/{CLUSTER_TAG}": settings.cluster},
                 "ForAllValues:StringEquals": {"aws:TagKeys": [CLUSTER_TAG, *NODE_TAGS]},
@@ -62,12 +67,12 @@ def _ec2(scope: Construct, settings: FleetSettings) -> tuple[iam.PolicyStatement
 
 
 def group_arn(stack: Stack, cluster: str) -> str:
-    """The group's ARN has an id that only AWS knows, and the name that was chosen."""
+    """Return a pattern of the group's ARN, which contains an id that AWS chooses and the group's name."""
     name = names.auto_scaling_group_name(cluster)
     return stack.format_arn(service="autoscaling", resource=f"autoScalingGroup:*:autoScalingGroupName/{name}")
 
 
-def _state(settings: FleetSettings, state: StateStack) -> tuple[iam.PolicyStatement, ...]:
+def _state_statements(settings: FleetSettings, state: StateStack) -> tuple[iam.PolicyStatement, ...]:
     model = model_prefix(settings.model)
     return (
         iam.PolicyStatement(
@@ -95,7 +100,7 @@ def _state(settings: FleetSettings, state: StateStack) -> tuple[iam.PolicyStatem
     )
 
 
-def _telling(log_group: logs.ILogGroup) -> tuple[iam.PolicyStatement, ...]:
+def _log_statements(log_group: logs.ILogGroup) -> tuple[iam.PolicyStatement, ...]:
     return (
         iam.PolicyStatement(
             sid="WriteLogs",
@@ -111,8 +116,8 @@ def _telling(log_group: logs.ILogGroup) -> tuple[iam.PolicyStatement, ...]:
     )
 
 
-def _session() -> iam.PolicyStatement:
-    """A shell through Session Manager, in the place of an open port 22; none of these knows resources."""
+def _session_statement() -> iam.PolicyStatement:
+    """Allow shells through Session Manager instead of SSH. The actions have no resource-level permissions."""
     return iam.PolicyStatement(
         sid="SessionManager",
         actions=[

@@ -1,4 +1,4 @@
-"""The launch template: what an instance of the fleet is."""
+"""The launch template of the nodes' instances."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from stacks.constructs.boot import MAX_USER_DATA_BYTES, user_data
 from stacks.settings import FleetSettings
 
 GPU_AMI_PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
-"""AWS's own GPU image: NVIDIA's driver for CUDA 13, Python 3.12, the AWS CLI, the agents of SSM and CloudWatch."""
+"""AWS's GPU image: NVIDIA's driver for CUDA 13, Python 3.12, the AWS CLI, the agents of SSM and CloudWatch."""
 
 LOCAL_AMI_PARAMETER = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
-"""The embedded AWS knows no GPU images."""
+"""The embedded AWS has no GPU images."""
 
 ROOT_DEVICE = "/dev/sda1"
 
 
 @jsii.implements(ec2.IMachineImage)
-class ChosenImage:
-    """An image by its id, in whatever region."""
+class ImageById:
+    """A machine image by its id. Unlike the CDK's own class it needs no region."""
 
     def __init__(self, image_id: str) -> None:
         self._image_id = image_id
 
     def get_image(self, scope: Construct) -> ec2.MachineImageConfig:
-        """What a launch template asks for."""
+        """Implement ec2.IMachineImage."""
         return ec2.MachineImageConfig(
             image_id=self._image_id, os_type=ec2.OperatingSystemType.LINUX, user_data=ec2.UserData.for_linux()
         )
 
 
 def machine_image(settings: FleetSettings) -> ec2.IMachineImage:
-    """The one that was named, the one that the image stack makes, or AWS's own."""
+    """Return the configured image, that of the image stack, or AWS's."""
     if settings.image_id:
-        return ChosenImage(settings.image_id)
+        return ImageById(settings.image_id)
     if settings.bake_image:
         return ec2.MachineImage.from_ssm_parameter(names.image_parameter_name(settings.cluster))
     return ec2.MachineImage.from_ssm_parameter(LOCAL_AMI_PARAMETER if settings.local else GPU_AMI_PARAMETER)
 
 
 class NodeTemplate(Construct):
-    """`template`, whose newest version the group launches."""
+    """The launch template (`template`), whose newest version the group launches."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class NodeTemplate(Construct):
         super().__init__(scope, construct_id)
         script = user_data(variables)
         if len(script.encode()) > MAX_USER_DATA_BYTES:
-            raise AssertionError(f"the user data has {len(script.encode())} bytes, more than EC2 takes")
+            raise AssertionError(f"the user data has {len(script.encode())} bytes, more than EC2 accepts")
         root = ec2.BlockDeviceVolume.ebs(
             settings.root_gib,
             encrypted=True,
@@ -79,7 +79,7 @@ class NodeTemplate(Construct):
             security_group=group,
             associate_public_ip_address=settings.public_addresses,
             block_devices=[ec2.BlockDevice(device_name=ROOT_DEVICE, volume=root)],
-            # An instance that powers itself off has given up; see stacks/boot/give-up.sh.
+            # A node that cannot serve powers its instance off; see stacks/boot/give-up.sh.
             instance_initiated_shutdown_behavior=ec2.InstanceInitiatedShutdownBehavior.TERMINATE,
             http_endpoint=True,
             http_put_response_hop_limit=1,

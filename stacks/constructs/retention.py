@@ -1,4 +1,4 @@
-"""Days as CloudWatch Logs counts them."""
+"""Retention periods of CloudWatch Logs."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ _DAYS = {
 
 
 def retention(days: int) -> logs.RetentionDays:
-    """days: one of those that `stacks.parsers.log_days` lets through."""
+    """Return the CDK's value for a number of days. days: a value that `stacks.parsers.log_days` accepts."""
     return _DAYS[days]

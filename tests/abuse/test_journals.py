@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import orjson
 
-from node_agent.core.replication.replica_store import MAX_JOURNAL_BYTES, MAX_OPENING_BYTES
+from node_agent.core.replication.replica_store import MAX_HEADER_BYTES, MAX_JOURNAL_BYTES
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
 from tests.scenarios.stories import PLAIN, expected, tell
 from tests.scenarios.test_resume import Reader
@@ -89,7 +89,7 @@ def of_numbers_that_grow(size: int) -> bytes:
 TOO_LARGE = {
     "a frame": padded(15 * 1024 * 1024),
     "a journal": padded(MAX_JOURNAL_BYTES),
-    "an opening": padded(MAX_OPENING_BYTES),
+    "an opening": padded(MAX_HEADER_BYTES),
     "numbers that grow": of_numbers_that_grow(3_000_000),
 }
 

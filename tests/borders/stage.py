@@ -24,7 +24,7 @@ from node_agent.agent import Agent, Dependencies
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.core.common.address import Address
-from node_agent.core.membership.wire import NOBODY, Header, Kind, MessageMac, write_header, write_intro
+from node_agent.core.membership.wire import UNKNOWN_BOOT_ID, Header, MessageKind, MessageMac, write_header, write_intro
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.ports import ExchangeLost, Identity
 from node_agent.settings import from_environ
@@ -180,8 +180,8 @@ class Stage:
             f"i-{host}", f"{host}:8001", f"{host}:8000", NodeState.READY, Pool("z", "t"), MODEL, 10**12
         )  # fmt: skip
         life = host.encode()[-6:].rjust(6, b"x")
-        message = write_header(Header(Kind.HELLO, life, NOBODY, 1, 1)) + write_intro(life, status)
-        self.datagram(MessageMac(KEY).close(message))
+        message = write_header(Header(MessageKind.JOIN, life, UNKNOWN_BOOT_ID, 1, 1)) + write_intro(life, status)
+        self.datagram(MessageMac(KEY).append(message))
 
 
 def _environ(host: str, folder: Path) -> dict[str, str]:

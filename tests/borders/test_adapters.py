@@ -7,7 +7,6 @@ of rubbish.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from node_agent.contract.tags import NodeTags
 from node_agent.core.kv.index import Batch, Index
 from node_agent.core.node.status import TaggedNode
 from node_agent.ports import ExchangeLost, Identity
+from tests.borders.port_protocols import methods, protocols
 
 STREAM = "a" * 24
 RECORD = StreamRecord(STREAM, 1, "i-1", 1, StreamStatus.ORPHANED, "journals/x", 0, 10, "d", 99)
@@ -185,7 +185,9 @@ IMDS = st.lists(
 
 
 def _nodes(found: Any) -> bool:
-    return all(type(node) is TaggedNode and node_address(node.peer) and type(node.instance_id) is str for node in found)
+    return all(
+        type(node) is TaggedNode and node_address(node.peer_address) and type(node.instance_id) is str for node in found
+    )
 
 
 def _identity(found: Any) -> bool:
@@ -199,7 +201,7 @@ CALLS: dict[tuple[str, str], tuple[tuple[Any, ...], Callable[[Any], bool]]] = {
     ("Instances", "nodes"): (("synkti", 3), _nodes),
     ("Records", "begin"): ((NodeRecord("i-1", "z", "t", NodeState.READY, 7, 9),), NOTHING),
     ("Records", "advance"): (("i-1", 7, NodeState.READY, TimelineStep("ready", "agent", 1.0)), NOTHING),
-    ("Records", "keep_drain"): ((DrainRecord("i-1", 7, "x", 1.0, 9),), NOTHING),
+    ("Records", "put_drain"): ((DrainRecord("i-1", 7, "x", 1.0, 9),), NOTHING),
     ("Checkpoints", "write"): (("k", b"b", [RECORD]), lambda found: found in (0, 1)),
     ("Checkpoints", "find"): ((STREAM,), lambda found: found is None or found.stream == STREAM),
     ("Checkpoints", "read"): ((RECORD,), lambda found: found is None or len(found) == RECORD.length),
@@ -239,14 +241,8 @@ ALLOWED = {
 
 
 def test_every_port_of_the_agent_is_here() -> None:
-    protocols = {
-        name: port
-        for name, port in vars(ports).items()
-        if inspect.isclass(port) and getattr(port, "_is_protocol", False) and port.__module__ == ports.__name__
-    }
-    assert set(protocols) == set(ADAPTERS) | OTHERS
-    methods = {(name, each) for name in ADAPTERS for each in vars(protocols[name]) if not each.startswith("_")}
-    assert methods == set(CALLS)
+    assert set(protocols()) == set(ADAPTERS) | OTHERS == set(protocols()) & set(ports.__all__)
+    assert {(name, each) for name in ADAPTERS for each in methods(protocols()[name])} == set(CALLS)
 
 
 @pytest.mark.parametrize("border", sorted(CALLS), ids="{0[0]}.{0[1]}".format)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import os
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from node_agent import ports
 from node_agent.contract.aws_events import InterruptionNotice
 from node_agent.contract.errors import MetadataUnavailable, StaleEpoch, StoreUnavailable
 from node_agent.contract.states import NodeState
@@ -26,6 +24,7 @@ from node_agent.core.kv.index import Index
 from node_agent.core.membership.wire import MessageMac
 from node_agent.core.node.status import TaggedNode
 from node_agent.core.replication.protocol import PREFACE
+from tests.borders.port_protocols import methods, protocols
 from tests.borders.stage import KEY, Fails, Says, Slow, Stage, Turn, stage
 from tests.borders.virtual_time import play
 
@@ -72,7 +71,7 @@ ASKED: dict[tuple[str, str], st.SearchStrategy[list[Turn]]] = {
     ("Records", "advance"): turns(
         AWAY, st.just(Fails(lambda: StaleEpoch("another"))), st.just(Fails(lambda: RecordMissing("gone", {})))
     ),
-    ("Records", "keep_drain"): STORED,
+    ("Records", "put_drain"): STORED,
     ("Checkpoints", "write"): STORED,
     ("Checkpoints", "find"): turns(AWAY, says(STREAM_RECORDS)),
     ("Checkpoints", "read"): turns(AWAY, says(st.binary(max_size=100))),
@@ -107,12 +106,8 @@ OURS = {
 
 
 def borders() -> set[tuple[str, str]]:
-    """Each method of each port of `node_agent/ports`."""
-    found = set()
-    for name, port in vars(ports).items():
-        if inspect.isclass(port) and getattr(port, "_is_protocol", False) and port.__module__ == ports.__name__:
-            found |= {(name, method) for method in vars(port) if not method.startswith("_")}
-    return found
+    """Return each method of each port of `node_agent/ports`."""
+    return {(name, method) for name, port in protocols().items() for method in methods(port)}
 
 
 def test_every_method_of_every_port_has_its_rubbish() -> None:
@@ -214,7 +209,7 @@ def test_whatever_comes_over_any_border_the_agent_serves_a_stream_afterwards(
             made.introduce(peer)
             for data in datagrams:
                 made.datagram(data)
-                made.datagram(MessageMac(KEY).close(data))
+                made.datagram(MessageMac(KEY).append(data))
             for data in knocks:
                 await knock(made.host, 8000, data)
                 await knock(made.host, 8001, data)

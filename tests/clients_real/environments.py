@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import pytest
 
-from local.cache import made_once, require_space
+from local.cache import build_once, require_space
 from local.errors import LocalRunError
 
 _STEP_TIMEOUT_S = 1200
@@ -37,7 +37,7 @@ class Client:
         versions = "-".join(package.replace("==", "-").replace("@", "-") for package in self.packages)
         python = f"py{sys.version_info.major}.{sys.version_info.minor}"
         try:
-            return made_once(f"client-{'node' if self.is_node else python}-{versions}", self._make())
+            return build_once(f"client-{'node' if self.is_node else python}-{versions}", self._make())
         except LocalRunError as error:
             not_tested(self.name, error)
 

@@ -10,13 +10,13 @@ from local.engine_env import engine_environ
 from tests.conformance.running import Pair, pair, standin_command_for, vllm_command
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with pair(tmp_path_factory.mktemp("standin"), standin_command_for) as made:
         yield made
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with pytest.MonkeyPatch.context() as patched:
         for name, value in engine_environ().items():

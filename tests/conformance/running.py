@@ -18,7 +18,7 @@ from local.engine_env import engine_command, ensure_engine, ensure_plugin
 from local.tiny_model import ensure_model
 from tests.conformance.cases import MODEL, Case
 from tests.conformance.compare import Answer
-from tests.scenarios.local_fleet import LocalFleet, eventually, standin_command, unready_fleet
+from tests.scenarios.local_fleet import LocalFleet, eventually, fake_engine_command, unready_fleet
 
 WITHIN_S = 240.0
 TIMEOUT_S = 120.0
@@ -53,7 +53,7 @@ class Pair:
 
 
 def standin_command_for(host: str) -> list[str]:
-    return standin_command(host, MODEL, 0.001, ("--also-named", OTHER_NAME))
+    return fake_engine_command(host, MODEL, 0.001, ("--also-named", OTHER_NAME))
 
 
 def vllm_command(host: str) -> list[str]:

@@ -11,20 +11,20 @@ from local.aws import free_port
 from local.engine_env import engine_command, engine_environ, ensure_engine, ensure_plugin
 from local.tiny_model import ensure_model
 from tests.contract.thinking_model import make_thinking_model
-from tests.engines import MODEL, VLLM_WITHIN_S, Engine, running, standin
+from tests.engines import MODEL, VLLM_TIMEOUT_S, Engine, fake_engine, running_engine
 
 
 @pytest.fixture(scope="session", params=["stand-in", pytest.param("vllm", marks=pytest.mark.vllm)])
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     folder = tmp_path_factory.mktemp(f"engine-{request.param}")
     if request.param == "stand-in":
-        with standin(folder, "--seconds-per-token", "0.004") as made:
+        with fake_engine(folder, "--seconds-per-token", "0.004") as made:
             yield made
         return
     environment = ensure_engine(print)
     port = free_port()
     argv = engine_command(environment, ensure_model(environment, print), MODEL, "127.0.0.1", port)
-    with running(argv, port, folder, engine_environ(), VLLM_WITHIN_S) as made:
+    with running_engine(argv, port, folder, engine_environ(), VLLM_TIMEOUT_S) as made:
         yield made
 
 
@@ -48,5 +48,5 @@ def plugged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     argv = engine_command(environment, model, MODEL, "127.0.0.1", port, ensure_plugin(environment))
     argv[1] += f":{ROOT}"  # PYTHONPATH
     more = [*(THINKS if request.param == "thinks" else PARSED), *PROCESSORS, "--max-num-batched-tokens", str(CHUNK)]
-    with running([*argv, *more], port, folder, engine_environ(), VLLM_WITHIN_S) as made:
+    with running_engine([*argv, *more], port, folder, engine_environ(), VLLM_TIMEOUT_S) as made:
         yield made

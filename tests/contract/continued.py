@@ -108,7 +108,7 @@ class Player:
 
     def alone(self) -> bytes:
         """The engine's own answer, without anybody in between."""
-        request = EngineRequest(self.generation.kind.value, orjson.dumps(self.generation.body.as_written))
+        request = EngineRequest(self.generation.route.value, orjson.dumps(self.generation.body.as_written))
         return b"".join(asked(self.engine, request))
 
     def whole(self) -> bytes:
@@ -122,7 +122,7 @@ class Player:
             if machine.state is StreamState.COMPLETE:
                 return raw
             if cut.entry:
-                written = bytes(machine.log)
+                written = bytes(machine.journal)
                 after, machine = machine.seq, ChunkStream(self.generation, "s")
                 replay = replay_journal(machine, written, after)
                 assert replay == b""
@@ -132,22 +132,22 @@ class Player:
         heard = 0
         while True:
             request = machine.request(able)
-            if machine.chosen is not None:
-                self.ways.append(machine.chosen.way.value)
+            if machine.method_choice is not None:
+                self.ways.append(machine.method_choice.method.value)
             self.events = 0
             for event in asked(self.engine, request):
                 raw += machine.feed(event)
                 if not machine.seq:
                     continue  # texts of prompts, of which no client hears
                 self.events += 1
-                if machine.state in (StreamState.COMPLETE, StreamState.BETWEEN, StreamState.LOST):
+                if machine.state in (StreamState.COMPLETE, StreamState.AWAITING_NEXT_REQUEST, StreamState.LOST):
                     break
                 heard += 1
                 if cut is not None and cut.is_here(heard, raw):
-                    return raw + machine.lose("reset")
-            if machine.state not in (StreamState.BETWEEN, StreamState.COMPLETE):
-                raw += machine.lose("eof")
-            assert machine.state is not StreamState.LOST, machine.lost_why
+                    return raw + machine.on_engine_end("reset")
+            if machine.state not in (StreamState.AWAITING_NEXT_REQUEST, StreamState.COMPLETE):
+                raw += machine.on_engine_end("eof")
+            assert machine.state is not StreamState.LOST, machine.loss_reason
             if machine.state is StreamState.COMPLETE:
                 return raw
 
@@ -166,7 +166,7 @@ def begins(raw: bytes, whole: bytes) -> bool:
 def answering(engine: Engine, machine: ChunkStream) -> Iterator[bytes]:
     """The first engine's events, once it was asked for the answer."""
     events = asked(engine, machine.request())
-    if prompt_echo.is_unknown(machine.generation):
+    if prompt_echo.needs_prompt_texts(machine.generation):
         for event in events:
             machine.feed(event)
         events = asked(engine, machine.request())

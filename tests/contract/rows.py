@@ -84,12 +84,12 @@ class Row:
 
 GREEDY = {"temperature": 0}
 ROWS = (
-    Row("greedy", "chat, greedy", GREEDY, ContinuationMethod.REWIND),
+    Row("greedy", "chat, greedy", GREEDY, ContinuationMethod.REPROMPT),
     Row(
         "greedy-plain",
         "completion, greedy",
         {**GREEDY, "ignore_eos": True},
-        ContinuationMethod.REWIND,
+        ContinuationMethod.REPROMPT,
         kind=ApiRoute.COMPLETION,
     ),
     Row(
@@ -101,7 +101,7 @@ ROWS = (
             "return_token_ids": False,
             "stream_options": {"include_usage": True},
         },
-        ContinuationMethod.REWIND,
+        ContinuationMethod.REPROMPT,
         CONTINUOUS,
     ),
     Row(
@@ -115,11 +115,11 @@ ROWS = (
         "stop",
         "stop strings",
         {**GREEDY, "return_token_ids": False},
-        ContinuationMethod.REWIND,
+        ContinuationMethod.REPROMPT,
         stops=True,
     ),
-    Row("logit-bias", "`logit_bias`", {**GREEDY, "logit_bias": {"300": 4, "12": -100}}, ContinuationMethod.REWIND),
-    Row("repetition", "`repetition_penalty`", {**GREEDY, "repetition_penalty": 1.3}, ContinuationMethod.REWIND),
+    Row("logit-bias", "`logit_bias`", {**GREEDY, "logit_bias": {"300": 4, "12": -100}}, ContinuationMethod.REPROMPT),
+    Row("repetition", "`repetition_penalty`", {**GREEDY, "repetition_penalty": 1.3}, ContinuationMethod.REPROMPT),
     Row("logprobs", "`logprobs`, greedy", {**GREEDY, "logprobs": True, "top_logprobs": 2}),
     Row("seed", "`seed`, chat", _SEEDED),
     Row("seed-plain", "`seed`, completion", _SEEDED, kind=ApiRoute.COMPLETION),
@@ -164,7 +164,7 @@ ROWS = (
         "echo",
         "`echo` of a prompt of ids",
         {**GREEDY, **_AS_IDS, "echo": True, "ignore_eos": True, "return_token_ids": False},
-        ContinuationMethod.REWIND,
+        ContinuationMethod.REPROMPT,
         kind=ApiRoute.COMPLETION,
     ),
     Row(
@@ -211,7 +211,7 @@ ROWS = (
             "continue_final_message": True,
             "ignore_eos": True,
         },
-        ContinuationMethod.REWIND,
+        ContinuationMethod.REPROMPT,
     ),
     Row(
         "processor",

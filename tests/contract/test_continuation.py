@@ -16,7 +16,7 @@ import pytest
 from checks.continuation_table import RESULTS
 from node_agent.contract.errors import ContinuationImpossible
 from node_agent.core.continuation import requests
-from node_agent.core.continuation.method import ContinuationMethod, choose, why_not_rewind
+from node_agent.core.continuation.method import ContinuationMethod, choose_method, reprompt_obstacle
 from node_agent.core.openai.generation_request import GenerationRequest, read_generation
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.state import EngineRequest
@@ -89,7 +89,7 @@ def with_answer(engine: Engine, row: Row) -> tuple[GenerationRequest, bytes]:
 
 
 def proves(row: Row) -> bool:
-    return row.way is not ContinuationMethod.REWIND and row.outcome == EXACT and not row.rewinds
+    return row.way is not ContinuationMethod.REPROMPT and row.outcome == EXACT and not row.rewinds
 
 
 def candidates(engine: Engine, row: Row) -> Iterator[GenerationRequest]:
@@ -124,7 +124,7 @@ def with_stop_string(engine: Engine, row: Row) -> Iterator[GenerationRequest]:
 
 
 def ends_soon(engine: Engine, generation: GenerationRequest) -> bool:
-    limited = read_generation(generation.kind, orjson.dumps({**generation.body, "max_tokens": SOON}))
+    limited = read_generation(generation.route, orjson.dumps({**generation.body, "max_tokens": SOON}))
     return said(Player(engine, limited).whole())[0].reasons == ["stop"]
 
 
@@ -154,16 +154,16 @@ def check_row(engine: Engine, row: Row) -> None:
     right = answers(raw)
     if generation.body.get("echo"):
         assert answers(whole.alone()) == right, "what is put together here is not what the engine says"
-    has_state = why_not_rewind(generation, only_text=True) is not None
+    has_state = reprompt_obstacle(generation, only_text=True) is not None
     ways = (
-        [ContinuationMethod.RESUME, ContinuationMethod.FORCED]
+        [ContinuationMethod.RESUME, ContinuationMethod.FORCED_DECODING]
         if has_state
-        else [row.way, *([ContinuationMethod.REWIND] if row.rewinds else [])]
+        else [row.way, *([ContinuationMethod.REPROMPT] if row.rewinds else [])]
     )
     compared = dict.fromkeys(ways, 0)
     cuts = places(whole.events)
     for way in ways:
-        for cut in cuts if way is not ContinuationMethod.FORCED else cuts[1::2]:
+        for cut in cuts if way is not ContinuationMethod.FORCED_DECODING else cuts[1::2]:
             compared[way] += 1
             heard, taken = went_on(engine, generation, raw if row.outcome == EXACT else b"", cut, way)
             assert set(taken) <= {way.value}
@@ -172,14 +172,14 @@ def check_row(engine: Engine, row: Row) -> None:
                 assert len(said(heard)[0].ids) == TOKENS or usage(heard)["completion_tokens"] == TOKENS
             else:
                 assert answers(heard) == right, f"{way.value}, cut after {cut} of {whole.events} events"
-    chosen = choose(generation, [way.value for way in ContinuationMethod], only_text=not row.thinks)
-    assert chosen.way is row.way
+    chosen = choose_method(generation, [way.value for way in ContinuationMethod], only_text=not row.thinks)
+    assert chosen.method is row.way
     _found[row.name] = {
         "what": row.what,
         "way": row.way.value,
         "outcome": row.outcome,
         "cuts": {way.value: number for way, number in compared.items()},
-        "rewind": TOO if row.rewinds else REWINDS[row.way is ContinuationMethod.REWIND, proves(row)],
+        "rewind": TOO if row.rewinds else REWINDS[row.way is ContinuationMethod.REPROMPT, proves(row)],
     }
 
 
@@ -195,7 +195,9 @@ def went_on(
     for _ in range(_TRIES):
         player = Player(engine, generation)
         try:
-            heard = player.cut(Cut(cut, entry=cut % 2 == 0, spoken=way is ContinuationMethod.REWIND), able=(way.value,))
+            heard = player.cut(
+                Cut(cut, entry=cut % 2 == 0, spoken=way is ContinuationMethod.REPROMPT), able=(way.value,)
+            )
         except (AssertionError, ContinuationImpossible):
             if begins(player.before_cut, whole):
                 raise
@@ -213,7 +215,7 @@ def usage(raw: bytes) -> dict[str, int]:
 def rewind_fails(engine: Engine, generation: GenerationRequest, raw: bytes, events: int) -> bool:
     """Whether a plain rewind goes on with another answer than the right one, raw, at one cut at least."""
     right = answers(raw)
-    if why_not_rewind(generation, only_text=True) is None:
+    if reprompt_obstacle(generation, only_text=True) is None:
         cuts = (Cut(cut, spoken=True) for cut in range(2, events))
         return any(answers(Player(engine, generation).cut(cut, able=())) != right for cut in cuts)
     text, ids = right[0][0], right[0][3]
@@ -222,14 +224,14 @@ def rewind_fails(engine: Engine, generation: GenerationRequest, raw: bytes, even
         first = answering(engine, machine)
         for event in itertools.islice(first, cut):
             machine.feed(event)
-        machine.lose("reset")
-        journal = machine.journals[0]
+        machine.on_engine_end("reset")
+        journal = machine.histories[0]
         if not journal.ids:
             continue
-        body = orjson.loads(requests.rewind(generation, 0, journal))
+        body = orjson.loads(requests.reprompt_body(generation, 0, journal))
         body |= {name: generation.body[name] for name in STATEFUL if name in generation.body}
         known = list(journal.ids)
-        behind = EngineRequest(requests.REWIND_PATH, orjson.dumps(body))
+        behind = EngineRequest(requests.REPROMPT_PATH, orjson.dumps(body))
         rest = said(b"".join(asked(engine, behind)))[0]
         if (ids and known + rest.ids != ids) or not text.endswith(rest.text):
             return True

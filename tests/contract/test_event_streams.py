@@ -52,7 +52,7 @@ def play(stream: EventStream, engine: Engine, able: Collection[str], events: int
     raw = b""
     for number, event in enumerate(asked(engine, stream.request(able)), start=1):
         raw += stream.feed(event)
-        assert stream.state is not StreamState.LOST, (stream.lost_why, event)
+        assert stream.state is not StreamState.LOST, (stream.loss_reason, event)
         if number == events:
             break
     return raw
@@ -64,7 +64,7 @@ def told_by(engine: Engine, row: Row) -> tuple[bytes, int]:
     for event in asked(engine, stream.request()):
         raw += stream.feed(event)
         count += 1
-    assert stream.state is StreamState.COMPLETE, stream.lost_why
+    assert stream.state is StreamState.COMPLETE, stream.loss_reason
     assert stream.tokens, "no ids were told"
     return raw, count
 
@@ -79,10 +79,10 @@ def check_row(engine: Engine, row: Row) -> None:
         for cut in cuts if way == "resume" else cuts[1::2]:
             stream = stream_of(row)
             heard = play(stream, engine, (way,), cut)
-            stream.lose("reset")
+            stream.on_engine_end("reset")
             if cut % 2 == 0:
                 again = EventStream(stream.generation, "s")
-                assert replay_journal(again, bytes(stream.log), stream.seq) == b""
+                assert replay_journal(again, bytes(stream.journal), stream.seq) == b""
                 stream = again
             heard += play(stream, engine, (way,))
             assert stream.state is StreamState.COMPLETE
@@ -102,7 +102,7 @@ def rewind_says_nothing(engine: Engine, row: Row, cut: int) -> bool:
     """Whether what a plain completion says behind the ids is no part of such an answer."""
     stream = stream_of(row)
     play(stream, engine, (), cut)
-    stream.lose("reset")
+    stream.on_engine_end("reset")
     stream.request(("resume",))
     body = {"model": MODEL, "prompt": [1, 2, 3, *stream._ids], "stream": True, "max_tokens": 4}
     for event in asked(engine, EngineRequest("/v1/completions", orjson.dumps(body))):

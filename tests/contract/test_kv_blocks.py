@@ -21,10 +21,10 @@ import pytest
 from local.aws import free_port
 from local.engine_env import engine_command, engine_environ, ensure_engine
 from local.tiny_model import ensure_model
-from node_agent.core.kv.blocks import HEADER_BYTES, block_name, chain, fingerprint, root, seal
+from node_agent.core.kv.blocks import HEADER_BYTES, block_name, chain, chain_root, engine_fingerprint, pack_header
 from node_agent.core.kv.vllm_args import kv_arguments
 from node_agent.kv.folder import BlockFolder
-from tests.engines import MODEL, VLLM_WITHIN_S, Engine, running
+from tests.engines import MODEL, VLLM_TIMEOUT_S, Engine, running_engine
 
 pytestmark = pytest.mark.vllm
 
@@ -83,7 +83,7 @@ def started(folder: Path, blocks: Path) -> Iterator[Kept]:
     argv += kv_arguments(str(blocks), MAX_BYTES)
     environ = {**engine_environ(), "PYTHONPATH": str(ROOT), "VLLM_SERVER_DEV_MODE": "1"}
     environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "01"  # see local/engines
-    with running(argv, port, folder, environ, VLLM_WITHIN_S) as engine:
+    with running_engine(argv, port, folder, environ, VLLM_TIMEOUT_S) as engine:
         yield Kept(engine, BlockFolder(blocks, MAX_BYTES))
 
 
@@ -130,7 +130,7 @@ def second(left: Left, engine: Kept) -> Kept:
 def keys_of(kept: Kept, ids: list[int], salt: str = "") -> list[bytes]:
     layout = kept.folder.read_layout()
     assert layout is not None
-    return chain(root(bytes.fromhex(layout["fingerprint"]), salt), ids, BLOCK)
+    return chain(chain_root(bytes.fromhex(layout["fingerprint"]), salt), ids, BLOCK)
 
 
 def whole(left: Left, seed: int = 1) -> list[int]:
@@ -143,11 +143,11 @@ def test_every_full_block_is_kept_those_of_the_answer_too(left: Left) -> None:
     assert layout is not None
     assert layout["block_tokens"] == BLOCK
     for seed in left.answers:
-        keys = chain(root(bytes.fromhex(layout["fingerprint"])), whole(left, seed), BLOCK)
+        keys = chain(chain_root(bytes.fromhex(layout["fingerprint"])), whole(left, seed), BLOCK)
         assert len(keys) == KEPT
         assert all(folder.contains(block_name(key)) for key in keys)
     heads = {request: key for request, key in folder.last_blocks().items() if request.startswith("cmpl-first-")}
-    assert list(heads.values()) == [chain(root(bytes.fromhex(layout["fingerprint"])), whole(left), BLOCK)[-1]]
+    assert list(heads.values()) == [chain(chain_root(bytes.fromhex(layout["fingerprint"])), whole(left), BLOCK)[-1]]
 
 
 @pytest.mark.parametrize("done", [0, 1, 127, 212, 213, 260])
@@ -218,7 +218,7 @@ def test_a_block_of_another_model_is_not_taken_even_under_the_right_name(left: L
     keys = keys_of(second, whole(left))
     path = second.folder.path(block_name(keys[1]))
     payload = bytes(len(path.read_bytes()) - HEADER_BYTES)
-    path.write_bytes(seal(fingerprint({"weights": "others"}), keys[1], keys[0], 1, payload) + payload)
+    path.write_bytes(pack_header(engine_fingerprint({"weights": "others"}), keys[1], keys[0], 1, payload) + payload)
     _, rest = second.loaded(lambda: second.answer(whole(left)[:-40], 40))
     assert rest == left.answers[1][-40:]
     assert path.read_bytes()[HEADER_BYTES:] != payload, "the right one took its place"

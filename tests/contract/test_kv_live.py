@@ -25,10 +25,10 @@ import httpx
 import pytest
 
 from local.aws import EmbeddedAws
-from local.aws_gate import AwsGate
+from local.aws_gate import AwsFaultProxy
 from local.chaos.fleet import ChaosFleet
 from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
-from local.engines import MODEL, VLLM, prepared
+from local.engines import MODEL, VLLM, prepare_engine
 from local.process_cleanup import CleanupProcess
 from node_agent.contract.names import ENGINE_PORT, EVENT_IDS_HEADER, SESSION_HEADER
 from node_agent.core.kv.blocks import HEADER_BYTES
@@ -107,21 +107,21 @@ def question(seed: int, state: str, salt: str, tokens: int = ANSWER) -> dict[str
 @contextlib.asynccontextmanager
 async def two_nodes(folder: Path) -> AsyncIterator[ChaosFleet]:
     """Until the block ends; both serve when it begins. Who goes is replaced."""
-    engine = await asyncio.to_thread(prepared, VLLM, print, 1)
-    undertaker, aws = CleanupProcess(folder / "run"), EmbeddedAws(folder / "run", folder)
-    gate = AwsGate(aws.endpoint)  # nothing of AWS fails here: the nodes reach it directly
+    engine = await asyncio.to_thread(prepare_engine, VLLM, print, 1)
+    cleanup, aws = CleanupProcess(folder / "run"), EmbeddedAws(folder / "run", folder)
+    gate = AwsFaultProxy(aws.endpoint)  # nothing of AWS fails here: the nodes reach it directly
     machines: list[EmulatedInstance] = []
     tending: asyncio.Task[None] | None = None
     try:
         await asyncio.to_thread(aws.wait)
-        environ = {**aws.environ(), **engine.environ, "TMPDIR": str(undertaker.scratch), "SYNKTI_TABLE": ""}
+        environ = {**aws.environ(), **engine.environ, "TMPDIR": str(cleanup.scratch), "SYNKTI_TABLE": ""}
         kind = InstanceTemplate(
             "kvlive", MODEL, engine.model_dir, engine.command, environ, folder / "run" / "nodes", folder
         )
         fleet = ChaosFleet(aws, gate, kind, free_network(), 2)
-        machines = fleet.machines
+        machines = fleet.instances
         tending = asyncio.create_task(fleet.run())
-        await fleet.until("both nodes serve", lambda: len(fleet.calm) == 2 or tending.done(), READY_WITHIN_S)
+        await fleet.wait_for("both nodes serve", lambda: len(fleet.stable) == 2 or tending.done(), READY_WITHIN_S)
         yield fleet
     finally:
         if tending is not None:
@@ -131,7 +131,7 @@ async def two_nodes(folder: Path) -> AsyncIterator[ChaosFleet]:
             await asyncio.to_thread(machine.close)
         await asyncio.to_thread(aws.stop)
         await gate.close()
-        assert undertaker.finish(), "a process would not end"
+        assert cleanup.finish(), "a process would not end"
 
 
 async def sees(machine: EmulatedInstance, other: EmulatedInstance) -> None:
@@ -264,15 +264,17 @@ async def a_kill(first: EmulatedInstance, second: EmulatedInstance) -> None:
 def test_contexts_move_between_live_nodes_and_are_computed_where_they_cannot(tmp_path: Path) -> None:
     async def story() -> None:
         async with two_nodes(tmp_path) as fleet:
-            first, second = fleet.machines
+            first, second = fleet.instances
             await sees(second, first)
             await a_notice(first, second)
             await until("the node that drained has ended", lambda: not first.running)
             assert first.agent.wait() == 0
-            await fleet.until(
-                "its replacement serves", lambda: len(fleet.calm) == 2 and first not in fleet.machines, READY_WITHIN_S
+            await fleet.wait_for(
+                "its replacement serves",
+                lambda: len(fleet.stable) == 2 and first not in fleet.instances,
+                READY_WITHIN_S,
             )
-            (third,) = [machine for machine in fleet.machines if machine is not second]
+            (third,) = [machine for machine in fleet.instances if machine is not second]
             await sees(third, second)
             await a_kill(second, third)
 

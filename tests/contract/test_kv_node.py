@@ -21,7 +21,7 @@ from node_agent.kv.folder import BlockFolder
 from node_agent.runtime.kv.fetcher import ContextFetcher
 from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.node.context import NodeContext
-from tests.engines import VLLM_WITHIN_S
+from tests.engines import VLLM_TIMEOUT_S
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, unready_fleet
 
 pytestmark = pytest.mark.vllm
@@ -51,7 +51,7 @@ def test_a_stream_of_a_node_with_vllm_leaves_a_context_that_another_can_bring(
         }
         async with unready_fleet(tmp_path, 1, engine=command, **options) as fleet:
             (node,) = fleet.nodes
-            await eventually("vLLM is ready", partial(fleet.ready, node), VLLM_WITHIN_S)
+            await eventually("vLLM is ready", partial(fleet.ready, node), VLLM_TIMEOUT_S)
             await _story(fleet, node, tmp_path / "elsewhere")
 
     asyncio.run(run())
@@ -88,7 +88,7 @@ async def _story(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
         assert path.read_bytes() == theirs.path(path.name).read_bytes()
     last = await contexts.fetch(stream, node.instance_id)
     assert last is not None
-    assert (last.choice.way, last.choice.reason) == (ContextSource.RECOMPUTE, "nothing is missing")
+    assert (last.choice.source, last.choice.reason) == (ContextSource.RECOMPUTE, "nothing is missing")
 
 
 def _neighbour(node: LocalNode) -> NodeContext:

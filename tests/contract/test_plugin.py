@@ -134,7 +134,7 @@ def test_logprobs_of_what_is_generated_are_right_and_places_are_kept(plugged: En
     assert len(again["logprobs"]["tokens"]) == 20
 
 
-@pytest.mark.parametrize("way", [ContinuationMethod.RESUME, ContinuationMethod.FORCED])
+@pytest.mark.parametrize("way", [ContinuationMethod.RESUME, ContinuationMethod.FORCED_DECODING])
 def test_both_ways_pass_the_self_test(plugged: Engine, way: ContinuationMethod) -> None:
     steps = self_test.probe_steps(MODEL, way)
     body: Any = next(steps)

@@ -19,7 +19,7 @@ import pytest
 import uvloop
 
 from local.engine_env import engine_command, ensure_engine, ensure_plugin
-from local.engines import MODEL, VLLM, prepared
+from local.engines import MODEL, VLLM, prepare_engine
 from local.tiny_model import ensure_model
 from node_agent.adapters.engine_steps import EngineStepFiles
 from node_agent.core.openai.sse import DONE, SseParser
@@ -44,7 +44,7 @@ def play(
     environment = ensure_engine(print)
     model = ensure_model(environment, print)
     path = (ensure_plugin(environment),) if plugged else ()
-    for name, value in prepared(VLLM, print).environ.items():
+    for name, value in prepare_engine(VLLM, print).environ.items():
         if name != "SYNKTI_MIN_SILENCE_S":
             patch.setenv(name, value)
 

@@ -21,9 +21,9 @@ import httpx
 import pytest
 
 from local.aws import EmbeddedAws
-from local.ec2_emulator import Ec2Loop
+from local.ec2_emulator import Ec2Emulator
 from local.emulated_instance import InstanceTemplate, free_network
-from local.engines import MODEL, SIM, prepared
+from local.engines import MODEL, SIM, prepare_engine
 from local.process_cleanup import kill_all_in, tail
 from node_agent.contract.names import auto_scaling_group_name
 from tests.unit.cli import weights
@@ -72,13 +72,13 @@ class World:
         return Done(process.returncode or 0, out.decode(), err.decode())
 
     @asynccontextmanager
-    async def ec2(self) -> AsyncIterator[Ec2Loop]:
+    async def ec2(self) -> AsyncIterator[Ec2Emulator]:
         """Plays EC2 as soon as there is a group to play it for."""
-        engine = prepared(SIM, lambda text: None)
+        engine = prepare_engine(SIM, lambda text: None)
         environ = {**self.aws.environ(), **engine.environ}
         nodes, logs = self.folder / "nodes", self.folder / "logs"
         kind = InstanceTemplate("synkti", MODEL, engine.model_dir, engine.command, environ, nodes, logs)
-        loop = Ec2Loop(self.aws, GROUP, kind, free_network(), lambda text: None)
+        loop = Ec2Emulator(self.aws, GROUP, kind, free_network(), lambda text: None)
 
         async def play() -> None:
             await asyncio.to_thread(self._until_there_is_a_group)
@@ -91,7 +91,7 @@ class World:
             playing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await playing
-            for machine in loop.machines:
+            for machine in loop.instances:
                 machine.close()
 
     def _until_there_is_a_group(self) -> None:
@@ -142,7 +142,7 @@ async def _story(world: World, model: Path) -> None:
     async with world.ec2() as ec2:
         # Two commands to a fleet: this is the second; the first installed it.
         made = (await world.synkti("bootstrap", "--model", str(model), *SETTINGS, "--within", "120", "--json")).document
-        logs = "\n".join(tail(machine.log) for machine in ec2.machines)
+        logs = "\n".join(tail(machine.log) for machine in ec2.instances)
         assert made["ready"] == 2, logs
         assert set(made["changed"]) == {
             "CDKToolkit",
@@ -177,12 +177,12 @@ async def _asks(base_url: str) -> None:
     assert answer.json()["usage"]["completion_tokens"] == 3, answer.text
 
 
-async def _looks(world: World, ec2: Ec2Loop, made: dict[str, Any]) -> None:
+async def _looks(world: World, ec2: Ec2Emulator, made: dict[str, Any]) -> None:
     """What a person looks at, and what the deployment workflow waits for."""
     seen = await world.synkti("nodes", "--wait", "--version", "deployed", "--within", "30")
     assert seen.code == 0, seen.err
     assert seen.out.splitlines()[0] == f"synkti in us-east-1: 2 of 2 nodes ready on version {made['version']}"
-    assert all(machine.instance_id in seen.out for machine in ec2.machines)
+    assert all(machine.instance_id in seen.out for machine in ec2.instances)
     answering = (await world.synkti("endpoint", "--check", "--json")).document
     assert all(answering["answers"].values())
     (listed,) = (await world.synkti("model", "ls", "--json")).document["models"]
@@ -201,9 +201,9 @@ async def _looks(world: World, ec2: Ec2Loop, made: dict[str, Any]) -> None:
     assert verdicts["gpu spot quota"] == "unknown", "the embedded AWS has no quotas, and that is said"
 
 
-async def _rehearses(world: World, ec2: Ec2Loop) -> None:
+async def _rehearses(world: World, ec2: Ec2Emulator) -> None:
     """The drill's event goes through the deployed rule and Lambda, which write the tag."""
-    node = ec2.machines[0].instance_id
+    node = ec2.instances[0].instance_id
     assert (await world.synkti("drill", node, "--json")).document["by"] == "eventbridge"
 
     def told(seen: Any) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local.chaos.kinds import KINDS
+from local.chaos.kinds import FAULT_KINDS
 from local.engines import SIM
 from local.process_cleanup import processes_in, tail
 
@@ -43,7 +43,7 @@ def costs_nobody_a_token(out: Path, interruptions: int, seed: int, within_s: flo
     certificate = json.loads((out / "certificate.json").read_text())
     struck = certificate["interruptions"]
     assert struck["total"] == interruptions
-    kinds = {kind.name for kind in KINDS if SIM in kind.engines and not kind.needs_namespace}
+    kinds = {kind.name for kind in FAULT_KINDS if SIM in kind.engines and not kind.needs_namespace}
     assert kinds <= set(struck)
     tokens = certificate["tokens"]
     assert (tokens["lost"], tokens["duplicated"], certificate["client_errors"]) == (0, 0, 0)

@@ -15,8 +15,8 @@ from local.aws import EmbeddedAws
 from node_agent.adapters.block_store import S3BlockStore
 from node_agent.adapters.checkpoints import AwsCheckpoints
 from node_agent.contract.table_schema import PARTITION_KEY, SORT_KEY, StreamRecord, StreamStatus
-from node_agent.core.kv.blocks import block_name, chain, root
-from node_agent.core.kv.index import Index, batches, blocks_key
+from node_agent.core.kv.blocks import block_name, chain, chain_root
+from node_agent.core.kv.index import Index, blocks_key, plan_batches
 
 pytestmark = pytest.mark.e2e
 
@@ -50,7 +50,7 @@ def _make_table(aws: EmbeddedAws) -> None:
 
 def test_a_context_goes_up_in_parts_and_comes_back_in_ranges(aws: EmbeddedAws) -> None:
     made = bytes(16)
-    names = tuple(map(block_name, chain(root(made), range(40), 4)))
+    names = tuple(map(block_name, chain(chain_root(made), range(40), 4)))
     blocks = {name: os.urandom(3 * MIB) for name in names}
     s3 = aws.client("s3")
     store = S3BlockStore(s3, BUCKET)
@@ -60,7 +60,7 @@ def test_a_context_goes_up_in_parts_and_comes_back_in_ranges(aws: EmbeddedAws) -
         await store.keep(STREAM, Index(made, names, (3 * MIB,) * len(names)), blocks.get)
         index = await store.index(made, STREAM)
         assert index is not None
-        asked = list(batches(index, lambda _: True))
+        asked = list(plan_batches(index, lambda _: True))
         ranges = await asyncio.gather(*(store.fetch(index, batch) for batch in asked))
         found: dict[str, bytes] = {}
         for batch, data in zip(asked, ranges, strict=True):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 
 from local.aws import EmbeddedAws, run_tool
-from local.deploy import ROOT, deploy, synthesized
+from local.deploy import ROOT, deploy, synthesize
 from node_agent.contract.aws_events import INTERRUPTION_EVENT
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, group_key
 from node_agent.contract.names import DRILL_EVENT_SOURCE, auto_scaling_group_name, table_name
@@ -67,7 +67,7 @@ def item(aws: EmbeddedAws, key: dict[str, str]) -> dict[str, Any] | None:
 
 
 def test_a_second_deployment_changes_nothing(aws: EmbeddedAws, tmp_path: Path) -> None:
-    command = [str(ROOT / "node_modules/.bin/cdk"), "deploy", "--all", "--app", str(synthesized(CLUSTER))]
+    command = [str(ROOT / "node_modules/.bin/cdk"), "deploy", "--all", "--app", str(synthesize(CLUSTER))]
     command += ["--require-approval", "never", "--progress", "events"]
     before = versions(aws)
     quiet = {"CDK_DISABLE_CLI_TELEMETRY": "true", "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1"}

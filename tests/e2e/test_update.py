@@ -22,13 +22,13 @@ import pytest
 
 import synkti_client
 from local.aws import EmbeddedAws
-from local.certificate import StreamOutcome, certificate, holds
-from local.chaos.client import ask
-from local.chaos.workload import known_answer, random_request
+from local.certificate import StreamOutcome, build_certificate, passed
+from local.chaos.client import send_request
+from local.chaos.workload import expected, random_request
 from local.deploy import Deployed, deploy
-from local.ec2_emulator import Ec2Loop
+from local.ec2_emulator import Ec2Emulator
 from local.emulated_instance import InstanceTemplate, free_network
-from local.engines import MODEL, SIM, prepared
+from local.engines import MODEL, SIM, prepare_engine
 from local.process_cleanup import processes_in, tail
 
 NODES = 3
@@ -45,13 +45,13 @@ class Update:
     """A fleet under load, and what its clients heard."""
 
     def __init__(self, aws: EmbeddedAws, folder: Path, deployed: Deployed) -> None:
-        engine = prepared(SIM, lambda text: None)
+        engine = prepare_engine(SIM, lambda text: None)
         environ = {**aws.environ(), **engine.environ, "SYNKTI_TERM_GRACE_S": str(GRACE_S)}
         kind = InstanceTemplate(
             deployed.cluster, MODEL, engine.model_dir, engine.command, environ, folder / "nodes", folder / "logs"
         )
         self.told: list[str] = []
-        self.loop = Ec2Loop(aws, deployed.auto_scaling_group, kind, free_network(), self.told.append)
+        self.loop = Ec2Emulator(aws, deployed.auto_scaling_group, kind, free_network(), self.told.append)
         self.accounts: list[StreamOutcome] = []
         self.least_serving = NODES
         self.done = False
@@ -59,12 +59,12 @@ class Update:
     async def until(self, what: str, check: Callable[[], bool]) -> None:
         give_up_at = time.monotonic() + WITHIN_S
         while not check():
-            logs = [f"{machine.log}\n{tail(machine.log)}" for machine in self.loop.machines]
+            logs = [f"{machine.log}\n{tail(machine.log)}" for machine in self.loop.instances]
             assert time.monotonic() < give_up_at, "\n".join([f"{what} did not happen", *self.told, *logs])
             await asyncio.sleep(0.1)
 
     async def serving(self) -> int:
-        looks = [asyncio.to_thread(machine.serves) for machine in self.loop.machines]
+        looks = [asyncio.to_thread(machine.is_ready) for machine in self.loop.instances]
         return sum(await asyncio.gather(*looks))
 
     async def watch(self) -> None:
@@ -75,22 +75,22 @@ class Update:
 
     async def client(self, random: Random) -> None:
         """Asks and compares, again and again, through one transport that knows all nodes."""
-        urls = [machine.url for machine in self.loop.machines]
+        urls = [machine.url for machine in self.loop.instances]
         async with contextlib.AsyncExitStack() as stack:
             transport = synkti_client.async_transport(urls)
             stack.push_async_callback(transport.aclose)
             while not self.done:
                 question = random_request(random, TOKENS, choices=1)
-                heard = await ask(question, MODEL, "http://synkti/v1", transport)
-                right = known_answer(question)
-                got = heard.answers[0]
-                if not (question.ids and question.stream):  # then the text is all that it was told
+                heard = await send_request(question, MODEL, "http://synkti/v1", transport)
+                right = expected(question)
+                got = heard.outputs[0]
+                if not (question.returns_token_ids and question.stream):  # then the text is all that it was told
                     right = type(right)((), right.text)
                     got = type(got)((), got.text)
-                pause = max((each.ms for each in heard.pauses), default=None)
-                kind = "update" if heard.pauses else None
+                pause = max((each.pause_ms for each in heard.continuations), default=None)
+                kind = "update" if heard.continuations else None
                 name = f"{question.text} {question.max_tokens}"
-                self.accounts.append(StreamOutcome(name, right, got, kind, pause, heard.error or heard.odd))
+                self.accounts.append(StreamOutcome(name, right, got, kind, pause, heard.error or heard.inconsistency))
 
 
 @pytest.fixture
@@ -114,20 +114,20 @@ def test_an_update_costs_nobody_a_token(aws: EmbeddedAws, tmp_path: Path) -> Non
         playing = asyncio.create_task(update.loop.run())
         try:
             await _whole(update)
-            before = {machine.instance_id for machine in update.loop.machines}
-            version = update.loop.machines[0].version
+            before = {machine.instance_id for machine in update.loop.instances}
+            version = update.loop.instances[0].version
             clients = [asyncio.create_task(update.client(Random(number))) for number in range(CLIENTS)]
             watching = asyncio.create_task(update.watch())
             more = {"engine_args": "--max-model-len 2048"}
             await asyncio.to_thread(deploy, aws, tmp_path, deployed.cluster, more)
 
             def replaced() -> bool:
-                machines = update.loop.machines
+                machines = update.loop.instances
                 return len(machines) == NODES and not before & {machine.instance_id for machine in machines}
 
             await update.until("the replacement of every node", replaced)
             await _whole(update)
-            assert {machine.version for machine in update.loop.machines} != {version}
+            assert {machine.version for machine in update.loop.instances} != {version}
             asked = len(update.accounts)
             await update.until("some answers of the new nodes", lambda: len(update.accounts) > asked + CLIENTS)
             update.done = True
@@ -136,15 +136,15 @@ def test_an_update_costs_nobody_a_token(aws: EmbeddedAws, tmp_path: Path) -> Non
             playing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await playing
-            for machine in update.loop.machines:
+            for machine in update.loop.instances:
                 machine.close()
 
     asyncio.run(story())
-    told = certificate(SIM, None, Counter(update=NODES), update.accounts, 0.0)
+    told = build_certificate(SIM, None, Counter(update=NODES), update.accounts, 0.0)
     print(json.dumps({key: told[key] for key in ("streams", "resumed", "tokens", "client_errors", "pause_ms")}))
     wrong = [each for each in update.accounts if each.error or not each.verified]
     assert wrong == [], "\n".join(update.told)
-    assert holds(told), told
+    assert passed(told), told
     assert told["streams"] > 2 * CLIENTS, "streams were open all the time"
     assert told["resumed"] > 0, "and some were handed off"
     assert update.least_serving >= NODES, "the new node came first, each time"

@@ -29,18 +29,18 @@ from node_agent.contract.tags import decode_tags, tags_from_ec2
 from node_agent.contract.timestamps import parse_instant
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import RequestVerifier
-from node_agent.core.engine.metrics import read_figures
-from node_agent.core.failure.attribution import read_body as read_error
-from node_agent.core.failure.report import read_loss
+from node_agent.core.engine.metrics import parse_metrics
+from node_agent.core.failure.attribution import classify_body as read_error
+from node_agent.core.failure.report import parse_loss
 from node_agent.core.journal.epochs import parse_event_id
-from node_agent.core.journal.records import read_lines, read_plain_lines
-from node_agent.core.journal.stream_header import is_durable, read_opening
+from node_agent.core.journal.records import parse_token_records, read_records
+from node_agent.core.journal.stream_header import is_durable, parse_stream_header
 from node_agent.core.kv.blocks import read_header
-from node_agent.core.kv.index import read_index, read_names
+from node_agent.core.kv.index import parse_index, parse_names
 from node_agent.core.membership import Membership, Received, SyncReplied, SyncRequested, Tick
 from node_agent.core.membership.wire import MessageMac
 from node_agent.core.node.status import NodeStatus, Pool, load_from_header
-from node_agent.core.openai.generation_request import ApiRoute, OnlyEngineKnows, generation_of
+from node_agent.core.openai.generation_request import ApiRoute, PassThroughRequest, parse_generation
 from node_agent.core.openai.model_cards import read_cards
 from node_agent.core.openai.request_body import read_body
 from node_agent.core.openai.sse import EventTooLarge, SseParser
@@ -88,8 +88,8 @@ def _membership(data: bytes) -> object:
     """Sealed by who has the cluster's key: the worst that anybody can send."""
     status = NodeStatus("i-0", "10.0.0.1:1", "", NodeState.READY, Pool("z", "t"), "m", 1)
     machine = Membership(status, b"mylife", KEY, 0.0, lambda: 0.5)
-    machine.meet(b"peersl", NodeStatus("i-1", "10.0.0.2:1", "", NodeState.READY, Pool("z", "t"), "m", 1))
-    sealed = MessageMac(KEY).close(data)
+    machine.add_member(b"peersl", NodeStatus("i-1", "10.0.0.2:1", "", NodeState.READY, Pool("z", "t"), "m", 1))
+    sealed = MessageMac(KEY).append(data)
     for event in (Received(0.0, data), Received(0.0, sealed), SyncRequested(0.1, sealed), SyncReplied(0.2, sealed)):
         machine.handle(event)
     for second in range(1, 8):
@@ -99,7 +99,7 @@ def _membership(data: bytes) -> object:
 
 def _journal(data: bytes) -> object:
     FrameReader(KEY, b"client").feed(data)
-    return FrameReader(KEY, b"client").feed(FrameWriter(KEY, b"client").seal(data))
+    return FrameReader(KEY, b"client").feed(FrameWriter(KEY, b"client").frame(data))
 
 
 def _open(data: bytes) -> object:
@@ -116,7 +116,7 @@ def _sse(data: bytes) -> object:
 
 
 def _generation(kind: ApiRoute) -> Callable[[bytes], object]:
-    return lambda data: generation_of(kind, read_body(data)).engine_body()
+    return lambda data: parse_generation(kind, read_body(data)).engine_body()
 
 
 def _environ(data: bytes) -> object:
@@ -137,7 +137,7 @@ def _notes(data: bytes) -> object:
 
 
 def _stamp(data: bytes) -> object:
-    return RequestVerifier(KEY).refusal(data.decode("latin-1"), "GET", "/", b"", 1.0)
+    return RequestVerifier(KEY).rejection_reason(data.decode("latin-1"), "GET", "/", b"", 1.0)
 
 
 def _safetensors(data: bytes) -> object:
@@ -221,7 +221,7 @@ METRICS = (
     b'vllm:kv_cache_usage_perc{engine="0"} 0.25\nvllm:num_preemptions_total{engine="0"} 3\n'
 )
 ALIVE = b"\x01\x05peerslmylife\0\0\0\1\0\0\0\1\x02\x00\x0fpeersl\0\0\0\0\0\0\0\5\1"
-REFUSALS = (RequestRejected, OnlyEngineKnows)
+REFUSALS = (RequestRejected, PassThroughRequest)
 
 TARGETS: dict[str, Target] = {
     "addresses": Target(_text(read_node_address), (b"10.0.0.1:8001", b"[::1]:8001", b"name:1")),
@@ -243,20 +243,20 @@ TARGETS: dict[str, Target] = {
         (CAPACITY,),
     ),
     "manifests": Target(_text(parse_manifest), (b"%b 12 a/b.safetensors\n" % (b"0" * 64),)),
-    "metrics": Target(read_figures, (METRICS,), ()),
+    "metrics": Target(parse_metrics, (METRICS,), ()),
     "model-cards": Target(read_cards, (b'{"data":[{"id":"m","max_model_len":4096}]}',), ()),
     "engine-errors": Target(
         lambda data: read_error(data, has_model=True), (b'{"error":{"message":"x","code":400,"param":"model"}}',), ()
     ),
-    "losses": Target(_text(read_loss), (b"handoff to i-1", b"engine-died 3 alone"), ()),
+    "losses": Target(_text(parse_loss), (b"handoff to i-1", b"engine-died 3 alone"), ()),
     "loads": Target(load_from_header, (b"1 2 0.500 0.010000 5.0",)),
     "membership": Target(_membership, (ALIVE,), ()),
     "journal-frames": Target(_journal, (b"\x01\0\0\0\1\0\0\0\1\0\0\0\3abc", b"\0\0\0\x10" + bytes(16)), (BadFrame,)),
     "journal-openings": Target(_open, (b'{"stream":"s","epoch":[1,"o"],"client":""}\n{}\n0 1 a\n',)),
-    "openings": Target(read_opening, (OPENING,)),
+    "openings": Target(parse_stream_header, (OPENING,)),
     "durability": Target(is_durable, (OPENING,), ()),
-    "plain-lines": Target(read_plain_lines, (b"0 17 text\n0 18 x y\n",)),
-    "lines": Target(lambda data: list(read_lines(data)), (b"0 17 text\n", b'[0,1,[5],"text",0,null]\n')),
+    "plain-lines": Target(parse_token_records, (b"0 17 text\n0 18 x y\n",)),
+    "lines": Target(lambda data: list(read_records(data)), (b"0 17 text\n", b'[0,1,[5],"text",0,null]\n')),
     "sse": Target(_sse, (b": c\n\nid: s/1\ndata: {}\n\n", b"event: x\r\ndata: [DONE]\r\n\r\n"), (EventTooLarge,)),
     "event-ids": Target(_text(parse_event_id), (b"a" * 24 + b"/7", b"a" * 24 + b"/7/2-i-1")),
     "chat-bodies": Target(_generation(ApiRoute.CHAT), (CHAT,), REFUSALS),
@@ -266,8 +266,8 @@ TARGETS: dict[str, Target] = {
     "notes": Target(_notes, (b'[["psm_a",12]]',), ()),
     "stamps": Target(_stamp, (b"v1 1000 nonce 00",), ()),
     "kv-headers": Target(read_header, (bytes(200),)),
-    "kv-indexes": Target(read_index, (b'{"fingerprint":"00","names":[],"sizes":[],"object":""}',)),
-    "kv-names": Target(read_names, (b'["%b.kv"]' % (b"0" * 64),)),
+    "kv-indexes": Target(parse_index, (b'{"fingerprint":"00","names":[],"sizes":[],"object":""}',)),
+    "kv-names": Target(parse_names, (b'["%b.kv"]' % (b"0" * 64),)),
     "safetensors": Target(
         _safetensors, (SAFETENSORS,), (Unreadable,)
     ),

@@ -49,11 +49,11 @@ def changes(fleet: Fleet, of: Host, after: Liveness, since: float = 0.0) -> list
 
 def wait_until_agreed(fleet: Fleet, hosts: list[Host], within_s: float) -> float:
     """How long it took until they agreed, in virtual seconds; fails after `within_s`."""
-    began = fleet.agenda.now
+    began = fleet.scheduler.now
     while not agree(hosts):
-        assert fleet.agenda.now - began < within_s, f"no agreement in {within_s} s"
+        assert fleet.scheduler.now - began < within_s, f"no agreement in {within_s} s"
         fleet.pass_time(0.25)
-    return fleet.agenda.now - began
+    return fleet.scheduler.now - began
 
 
 def calm(count: int, seed: int = 1, weather: NetworkConditions | None = None) -> Fleet:

@@ -78,7 +78,7 @@ class LocalNode:
         for door in self.agent.doors:
             door.abort()
         self.agent.journals.close()
-        self.agent.keepers.shut()
+        self.agent.keepers.close()
         if self.life is not None:
             self.life.cancel()
             await asyncio.wait({self.life})
@@ -119,7 +119,7 @@ class LocalFleet:
         return sum(1 for other in nodes if other["model"]) == count
 
 
-def standin_command(host: str, model: str, seconds_per_token: float, options: Sequence[str] = ()) -> list[str]:
+def fake_engine_command(host: str, model: str, seconds_per_token: float, options: Sequence[str] = ()) -> list[str]:
     command = [sys.executable, "-m", "local.fake_engine", "--host", host, "--port", "8002", "--model-name", model]
     return [*command, "--seconds-per-token", str(seconds_per_token), *options]
 
@@ -197,7 +197,7 @@ async def unready_fleet(
         state_dir = folder / instance_id
         model = models[number % len(models)]
         argv = (
-            standin_command(host, model, seconds_per_token, engine_options)
+            fake_engine_command(host, model, seconds_per_token, engine_options)
             if engine is None
             else engine(host, ENGINE_PORT)
         )

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import uvloop
 
-from local.fake_engine import model as standin_model
-from local.fake_engine.answers import Answer, Sampling, answer
+from local.fake_engine import model as fake_model
+from local.fake_engine.answers import CompletionOutput, SamplingParams, generate
 from node_agent.core.openai.sse import SseParser
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, local_fleet
 
@@ -35,14 +35,14 @@ def tell(folder: Path, story: Story, **options: Any) -> None:
     uvloop.run(run())
 
 
-def expected(kind: str, body: dict[str, Any]) -> Answer:
+def expected(kind: str, body: dict[str, Any]) -> CompletionOutput:
     prompt = (
-        standin_model.chat_prompt(body["messages"])
-        if kind == "chat"
-        else standin_model.completion_prompt(body["prompt"])
+        fake_model.chat_prompt(body["messages"]) if kind == "chat" else fake_model.completion_prompt(body["prompt"])
     )
-    sampling = Sampling(body["max_tokens"], ignore_eos=body.get("ignore_eos", False), stop=tuple(body.get("stop", ())))
-    return answer(prompt, sampling)
+    sampling = SamplingParams(
+        body["max_tokens"], ignore_eos=body.get("ignore_eos", False), stop=tuple(body.get("stop", ()))
+    )
+    return generate(prompt, sampling)
 
 
 @dataclass

@@ -77,9 +77,9 @@ def test_an_orphan_outlives_the_fleet_too(tmp_path: Path) -> None:
 
         async def orphaned() -> bool:
             return any(
-                journal.orphan_since is not None
+                journal.orphaned_at is not None
                 for node in fleet.nodes[1:]
-                for _, journal in node.agent.journals.keeper.unfinished()
+                for _, journal in node.agent.journals.store.unfinished()
             )
 
         await eventually("its keepers know", orphaned)

@@ -57,8 +57,8 @@ async def metric(fleet: LocalFleet, node: LocalNode, name: str) -> float:
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock_monitor, "EVERY_S", 0.05)
-    often = GossipConfig(compare_every_s=0.2, compare_after_news_s=0.2)
-    monkeypatch.setattr(agent_module, "Membership", partial(Membership, tempo=often))
+    often = GossipConfig(sync_interval_s=0.2, sync_after_change_s=0.2)
+    monkeypatch.setattr(agent_module, "Membership", partial(Membership, config=often))
 
 
 @pytest.mark.parametrize("skew_s", [60.0, -45.0, 86_400.0])

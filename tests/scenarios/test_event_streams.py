@@ -16,8 +16,8 @@ import openai
 import pytest
 
 import synkti_client
-from local.fake_engine import model as standin_model
-from local.fake_engine.answers import Sampling, answer
+from local.fake_engine import model as fake_model
+from local.fake_engine.answers import SamplingParams, generate
 from node_agent.core.openai.sse import SseParser
 from tests.scenarios.clients import gateway
 from tests.scenarios.fault_stage import FaultStage, fault_fleet
@@ -30,7 +30,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/responses": {"input": "a night train", "max_output_tokens": TOKENS, "ignore_eos": True},
     "/v1/messages": {"messages": TURNS, "max_tokens": TOKENS},
 }
-RIGHT = answer(standin_model.chat_prompt(TURNS), Sampling(TOKENS)).text
+RIGHT = generate(fake_model.chat_prompt(TURNS), SamplingParams(TOKENS)).text
 LOSSES = ("reset", "error-chunk", "done", "abort", "eof", "silence", "half-chunk", "half-character")
 EARLY = ("silence-before-first", "status-500", "wrong-model")
 

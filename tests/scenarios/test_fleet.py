@@ -14,7 +14,7 @@ import httpx
 import pytest
 import uvloop
 
-from local.fake_engine import model as standin_model
+from local.fake_engine import model as fake_model
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.states import NodeState
 from node_agent.core.node.lifecycle import EXIT_ENGINE_GAVE_UP
@@ -42,7 +42,7 @@ def test_a_stream_outlives_its_engine(tmp_path: Path, kind: str, happening: str)
             await listen(heard, 40, lambda: HAPPENINGS[happening](engine))
         right = expected(kind, body)
         assert (heard.error, heard.done) == (None, True)
-        assert heard.ids == right.ids
+        assert heard.ids == right.token_ids
         assert heard.text == right.text
         assert heard.finish_reason == right.finish_reason
         metrics = (await fleet.http.get(f"{entry.url}/metrics")).text
@@ -304,7 +304,7 @@ def test_other_routes_pass_through_and_the_models_of_the_fleet_are_listed(tmp_pa
     async def story(fleet: LocalFleet) -> None:
         url = fleet.nodes[0].url
         tokens = await fleet.http.post(f"{url}/tokenize", json={"model": MODEL, "prompt": "héllo"})
-        assert tokens.json()["tokens"] == standin_model.encode("héllo")
+        assert tokens.json()["tokens"] == fake_model.encode("héllo")
         assert (await fleet.http.get(f"{url}/v1/nothing")).status_code == 404
         models = (await fleet.http.get(f"{url}/v1/models")).json()
         assert [card["id"] for card in models["data"]] == [MODEL]

@@ -68,7 +68,7 @@ async def not_freed(what: str, before: Counter[str]) -> list[str]:
         return not more_than(before)
 
     try:
-        await eventually("all is freed", nothing_left, within_s=3.0)
+        await eventually("all is freed", nothing_left)
     except AssertionError:
         return [f"after {what}: {dict(more_than(before))}"]
     return []

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from local.fake_engine import model as standin_model
-from local.fake_engine.answers import Answer, Sampling, answer, steps
+from local.fake_engine import model as fake_model
+from local.fake_engine.answers import CompletionOutput, SamplingParams, generate, generate_steps
 from node_agent.core.openai.sse import SseParser
 from tests.scenarios.fault_stage import Fault, FaultStage, fault_fleet
 from tests.scenarios.local_fleet import MODEL, LocalNode
@@ -28,10 +28,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "plain": {**BASE, "prompt": "a night train", "return_token_ids": True},
 }
 PROMPTS = {
-    "chat": standin_model.chat_prompt(CHAT["messages"]),
-    "plain": standin_model.completion_prompt("a night train"),
+    "chat": fake_model.chat_prompt(CHAT["messages"]),
+    "plain": fake_model.completion_prompt("a night train"),
 }
-SAMPLING = Sampling(TOKENS, ignore_eos=True)
+SAMPLING = SamplingParams(TOKENS, ignore_eos=True)
 WITH_PLACE = ("reset", "error-chunk", "done", "abort", "eof", "silence", "half-chunk", "half-character")
 WITHOUT = ("silence-before-first", "status-500", "wrong-model", "before-finish")
 
@@ -40,8 +40,8 @@ def kind_of(form: str) -> str:
     return form.partition("-")[0]
 
 
-def right_answer(form: str) -> Answer:
-    return answer(PROMPTS[kind_of(form)], SAMPLING)
+def right_answer(form: str) -> CompletionOutput:
+    return generate(PROMPTS[kind_of(form)], SAMPLING)
 
 
 @dataclass
@@ -99,7 +99,7 @@ def fault(kind: str, form: str, share: float) -> Fault:
         return {"kind": kind}
     places = list(range(TOKENS))
     if kind == "half-character":
-        made = list(steps(PROMPTS[kind_of(form)], SAMPLING, 4096))
+        made = list(generate_steps(PROMPTS[kind_of(form)], SAMPLING, 4096))
         places = [at for at in places if not made[at].text.isascii()]
     return {"kind": kind, "after_tokens": places[round(share * (len(places) - 1))]}
 
@@ -111,7 +111,7 @@ def assert_whole(heard: Heard, form: str) -> None:
     assert heard.finish_reasons == ["length"]
     assert (heard.done, heard.after_done) == (1, 0)
     if form != "chat":
-        assert heard.ids == right.ids
+        assert heard.ids == right.token_ids
     if form == "chat-ids":
         prompt = len(PROMPTS["chat"])
         total = {"prompt_tokens": prompt, "completion_tokens": TOKENS, "total_tokens": prompt + TOKENS}
@@ -125,7 +125,7 @@ def assert_explicit_error(heard: Heard, form: str) -> None:
     assert heard.done == 0, "an error never looks like an end"
     right = right_answer(form)
     assert right.text.startswith(heard.text)
-    assert right.ids[: len(heard.ids)] == heard.ids
+    assert right.token_ids[: len(heard.ids)] == heard.ids
 
 
 FORMS = pytest.mark.parametrize("form", BODIES)

@@ -27,8 +27,8 @@ def test_everyone_is_probed_in_turn_and_nobody_twice_in_a_round() -> None:
     lonely, gone = fleet.hosts.values()
     for host in (lonely, gone):
         assert held(lonely, host) is Liveness.ALIVE or host is lonely
-    gone.vanish()
-    began = fleet.agenda.now
+    gone.terminate()
+    began = fleet.scheduler.now
     fleet.pass_time(8)
     (at, _, _), *_ = changes(fleet, gone, Liveness.SUSPECT)
     assert at - began <= 2.0
@@ -37,7 +37,7 @@ def test_everyone_is_probed_in_turn_and_nobody_twice_in_a_round() -> None:
 def test_a_vanished_node_is_suspected_then_dead_for_everyone() -> None:
     fleet = calm(10)
     gone, *rest = fleet.hosts.values()
-    gone.vanish()
+    gone.terminate()
     fleet.pass_time(0.5)
     assert all_hold(rest, gone, Liveness.ALIVE)
     fleet.pass_time(9)
@@ -52,8 +52,8 @@ def test_ten_nodes_exclude_a_dead_one_within_six_seconds(loss: float) -> None:
     for seed in range(40):
         fleet = calm(10, seed, NetworkConditions(loss=loss))
         gone = fleet.hosts["i-00000000000000003"]
-        began = fleet.agenda.now
-        gone.vanish()
+        began = fleet.scheduler.now
+        gone.terminate()
         fleet.pass_time(15)
         suspected += [at - began for at, _, _ in changes(fleet, gone, Liveness.SUSPECT, began)]
         dead += [at - began for at, _, _ in changes(fleet, gone, Liveness.DEAD, began)]
@@ -77,7 +77,7 @@ def test_a_node_that_hears_nobody_doubts_itself_and_nobody_dies_of_it() -> None:
     deaf, *rest = fleet.hosts.values()
     fleet.network.cut_links |= {(host.address, deaf.address) for host in rest}
     fleet.pass_time(4)
-    assert deaf.membership.figures["health"] > 0
+    assert deaf.membership.stats["health"] > 0
     fleet.pass_time(30)
     for host in rest:
         assert not changes(fleet, host, Liveness.DEAD) or all(
@@ -93,7 +93,7 @@ def test_a_node_that_is_slow_for_a_moment_refutes_and_is_taken_back() -> None:
     while not changes(fleet, slow, Liveness.SUSPECT):
         slow.freeze()
         fleet.pass_time(1.5)
-        slow.thaw()
+        slow.resume()
         fleet.pass_time(1.0)
     fleet.pass_time(3)
     assert changes(fleet, slow, Liveness.DEAD) == []
@@ -111,7 +111,7 @@ def test_a_suspect_serves_nobody_until_it_refutes() -> None:
     assert b.instance_id not in serving(a)
     fleet.pass_time(0.6)
     assert all_hold(rest, b, Liveness.SUSPECT)
-    b.thaw()
+    b.resume()
     fleet.pass_time(1)
     assert all(b.instance_id in serving(host) for host in (a, *rest))
 
@@ -143,8 +143,8 @@ def test_a_peer_that_was_refused_by_mistake_refutes_within_a_round_trip() -> Non
 def test_a_request_that_only_failed_is_a_reason_to_probe_not_to_suspect() -> None:
     fleet = calm(10)
     gone, first, *_ = fleet.hosts.values()
-    gone.vanish()
-    began = fleet.agenda.now
+    gone.terminate()
+    began = fleet.scheduler.now
     first.failed(gone.instance_id, "silence")
     assert held(first, gone) is Liveness.ALIVE
     fleet.pass_time(1)
@@ -175,7 +175,7 @@ def test_loads_reach_all_of_a_small_fleet_within_seconds() -> None:
     assert sum(heard.in_flight == load.in_flight for heard in told) >= 8
     busy.measured(load)  # nothing new: nothing is sent
     fleet.pass_time(5)
-    assert busy.membership.figures["loads"] == 0
+    assert busy.membership.stats["loads"] == 0
 
 
 def test_who_leaves_is_known_to_have_left_at_once_and_never_comes_back_under_that_incarnation() -> None:
@@ -193,4 +193,4 @@ def test_who_leaves_is_known_to_have_left_at_once_and_never_comes_back_under_tha
         host.tagged(fleet.tags(leaver.instance_id))
     fleet.pass_time(30)
     assert all_hold(rest, leaver, None)
-    assert all(host.membership.figures["named"] == 0 for host in rest)
+    assert all(host.membership.stats["join_candidates"] == 0 for host in rest)

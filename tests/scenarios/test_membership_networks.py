@@ -19,7 +19,7 @@ def test_repeated_late_and_reordered_datagrams_change_nothing() -> None:
     fleet = calm(20, weather=NetworkConditions(repeated=0.3, late=0.2, late_s=0.25))
     fleet.pass_time(120)
     assert [change for _, _, change in fleet.changes if change.after is Liveness.DEAD] == []
-    assert all(host.membership.refused["seen"] > 0 for host in fleet.hosts.values())
+    assert all(host.membership.rejected["replayed"] > 0 for host in fleet.hosts.values())
     assert agree(list(fleet.hosts.values()))
 
 
@@ -50,7 +50,7 @@ def test_a_split_fleet_serves_on_both_sides_and_heals() -> None:
         assert all(serving(host) == names(side) - {host.instance_id} for host in side)
     joined_meanwhile = fleet.boot()[0]
     fleet.pass_time(10)
-    healed_at = fleet.agenda.now
+    healed_at = fleet.scheduler.now
     fleet.split()
     wait_until_agreed(fleet, [*hosts, joined_meanwhile], 45)
     since = [change for at, _, change in fleet.changes if at > healed_at]
@@ -77,7 +77,7 @@ def test_who_missed_a_refutation_hears_it_again_from_the_accused() -> None:
     fleet.pass_time(15)
     assert held(deaf, accused) is Liveness.DEAD
     deaf.side = 1  # it misses how the others take the accused back
-    accused.thaw()
+    accused.resume()
     fleet.pass_time(0.8)
     assert all_hold(rest, accused, Liveness.ALIVE)
     assert held(deaf, accused) is Liveness.DEAD
@@ -93,11 +93,11 @@ def test_second_opinions_settle_a_suspicion_without_waiting_for_the_rotation() -
     for opinions in (0.0, 4.0):
         lasted = []
         for seed in range(8):
-            fleet = Fleet(seed, tempo=GossipConfig(opinions=opinions))
+            fleet = Fleet(seed, config=GossipConfig(extra_probes=opinions))
             fleet.gather(40)
             fleet.pass_time(3)
             gone = fleet.hosts["i-00000000000000007"]
-            gone.vanish()
+            gone.terminate()
             fleet.pass_time(25)
             first = min(at for at, _, _ in changes(fleet, gone, Liveness.SUSPECT))
             lasted.append(max(at for at, _, _ in changes(fleet, gone, Liveness.DEAD)) - first)
@@ -111,7 +111,7 @@ def test_a_zone_that_goes_at_once_is_excluded_and_the_rest_goes_on() -> None:
     gone = [host for host in hosts if host.membership.status.pool.zone == "us-east-1a"]
     rest = [host for host in hosts if host not in gone]
     for host in gone:
-        host.vanish()
+        host.terminate()
     wait_until_agreed(fleet, rest, 20)
     assert all(not changes(fleet, host, Liveness.DEAD) for host in rest)
 
@@ -120,7 +120,7 @@ def test_half_of_a_fleet_that_goes_at_once_is_excluded() -> None:
     fleet = calm(50)
     hosts = list(fleet.hosts.values())
     for host in hosts[::2]:
-        host.vanish()
+        host.terminate()
     wait_until_agreed(fleet, hosts[1::2], 25)
 
 
@@ -164,7 +164,7 @@ def test_yesterday_s_datagrams_change_nothing_today() -> None:
     fleet.pass_time(10)
     assert fleet.changes[before:] == []
     assert all(host.membership.view is views[host.instance_id] for host in living)
-    assert again.membership.refused["other life"] > 0
+    assert again.membership.rejected["other boot id"] > 0
 
 
 def test_a_stranger_s_recording_is_asked_and_never_believed() -> None:
@@ -173,14 +173,14 @@ def test_a_stranger_s_recording_is_asked_and_never_believed() -> None:
     newcomer = fleet.make()
     hosts = [host for host in fleet.hosts.values() if host is not newcomer]
     hosts[0].tagged(fleet.tags())
-    newcomer.vanish()
+    newcomer.terminate()
     tape = []
     ghost = fleet.make()
     send = fleet.network.send
     fleet.network.send = lambda source, to, data: tape.append(data)  # type: ignore[method-assign]
     ghost.tagged(fleet.tags())
     fleet.network.send = send  # type: ignore[method-assign]
-    ghost.vanish()
+    ghost.terminate()
     assert tape
     for data in tape:
         for host in hosts:
@@ -196,10 +196,10 @@ def test_other_clusters_and_damaged_datagrams_are_refused() -> None:
     damaged = [bytes((data[0], *data[1:-1], data[-1] ^ 1)) for data in tape]
     for data in (*damaged, b"", b"short", bytes(MAX_DATAGRAM)):
         a.handle(Received(a.clock, data))
-    assert a.membership.refused["seal"] >= len(damaged)
+    assert a.membership.rejected["mac"] >= len(damaged)
     other = Membership(b.membership.status, b"strang", b"another key", 0.0, lambda: 0.5)
     assert other.handle(Received(0.0, tape[0])) == ()
-    assert other.refused == {"seal": 1}
+    assert other.rejected == {"mac": 1}
 
 
 def test_no_datagram_is_larger_than_its_bound() -> None:
@@ -223,9 +223,9 @@ def test_a_node_sends_no_more_in_a_fleet_ten_times_as_large() -> None:
 
         def load(fleet: Fleet = fleet) -> None:
             for number, host in enumerate(fleet.hosts.values()):
-                host.measured(Load((number + round(fleet.agenda.now * 7)) % 23, 2, 0.5, 0.03, 1000.0))
+                host.measured(Load((number + round(fleet.scheduler.now * 7)) % 23, 2, 0.5, 0.03, 1000.0))
 
-        fleet.agenda.every(0.5, load)
+        fleet.scheduler.every(0.5, load)
         fleet.pass_time(10)
         messages, octets = fleet.network.messages, fleet.network.octets
         fleet.pass_time(20)
@@ -254,15 +254,15 @@ def test_everything_that_waits_stays_within_bounds_while_half_the_fleet_flaps() 
     hosts = list(fleet.hosts.values())
     for step in range(40):
         for host in hosts[step % 2 :: 2]:
-            (host.freeze if not host.is_frozen else host.thaw)()
+            (host.freeze if not host.is_frozen else host.resume)()
         fleet.pass_time(2)
         for host in hosts:
-            figures = host.membership.figures
-            assert figures["rumours"] <= 40
+            figures = host.membership.stats
+            assert figures["updates"] <= 40
             assert figures["loads"] <= 40
             assert figures["probes"] <= 128
             assert figures["timers"] < 600
     for host in hosts:
         if host.is_frozen:
-            host.thaw()
+            host.resume()
     wait_until_agreed(fleet, hosts, 60)

@@ -34,7 +34,7 @@ def test_a_node_that_only_gossip_knows_is_kept_while_it_lives() -> None:
 def test_a_dead_node_that_ec2_still_shows_is_not_brought_back() -> None:
     fleet = calm(5)
     gone, *rest = fleet.hosts.values()
-    gone.vanish()
+    gone.terminate()
     fleet.pass_time(10)
     for _ in range(5):
         for host in rest:
@@ -55,14 +55,14 @@ def test_an_instance_whose_tag_says_gone_is_not_greeted() -> None:
     fleet = calm(3)
     host = next(iter(fleet.hosts.values()))
     host.tagged([TaggedNode("i-other", "10.9.9.9:8001", NodeState.GONE)])
-    assert host.membership.figures["named"] == 0
+    assert host.membership.stats["join_candidates"] == 0
 
 
 def test_twenty_nodes_that_boot_at_once_know_all_within_seconds() -> None:
     fleet = calm(10)
     booted = fleet.boot(20)
     assert wait_until_agreed(fleet, list(fleet.hosts.values()), 12) < 12
-    assert all(host.membership.has_looked for host in booted)
+    assert all(host.membership.discovery_done for host in booted)
 
 
 def test_the_first_nodes_of_a_fleet_find_each_other() -> None:
@@ -82,7 +82,7 @@ def test_an_outage_of_the_ec2_api_changes_nothing() -> None:
     fleet.api_is_up = False
     fleet.pass_time(300)
     assert fleet.changes == []
-    assert not any(host.membership.has_looked for host in fleet.hosts.values())
+    assert not any(host.membership.discovery_done for host in fleet.hosts.values())
     assert agree(list(fleet.hosts.values()))
 
 
@@ -97,7 +97,7 @@ def test_a_restarted_agent_takes_its_old_life_s_place_also_with_its_clock_set_ba
     fleet.pass_time(6)
     for host in rest:
         member = host.membership.members[new.instance_id]
-        assert member.life == new.life
+        assert member.boot_id == new.boot_id
         assert member.incarnation > old.membership.status.incarnation
     assert agree([new, *rest])
 
@@ -108,7 +108,7 @@ def test_a_clock_set_back_is_made_up_for_also_where_only_some_knew_the_old_life(
     younger = fleet.boot(4)
     for host in younger:
         host.side = 1
-    old.vanish()
+    old.terminate()
     fleet.pass_time(10)
     for host in younger:
         host.side = 0
@@ -141,12 +141,12 @@ def test_a_probe_that_was_under_way_when_the_node_was_stopped_says_nothing() -> 
     """Its answer may have been dropped with a full socket buffer. Only a probe that was lived through counts."""
     fleet = calm(2)
     a, b = fleet.hosts.values()
-    b.vanish()
-    while not a.membership.figures["probes"]:
+    b.terminate()
+    while not a.membership.stats["probes"]:
         fleet.pass_time(0.05)
     a.freeze()
     fleet.pass_time(60)
-    a.thaw()
+    a.resume()
     fleet.pass_time(0.6)  # the old probe would have ended by now
     assert fleet.changes == []
     fleet.pass_time(2)
@@ -159,8 +159,8 @@ def test_a_node_that_was_stopped_for_a_minute_blames_nobody_and_comes_back() -> 
     stopped.freeze()
     fleet.pass_time(60)
     assert all_hold(rest, stopped, Liveness.DEAD)
-    thawed_at = fleet.agenda.now
-    stopped.thaw()
+    thawed_at = fleet.scheduler.now
+    stopped.resume()
     wait_until_agreed(fleet, [stopped, *rest], 10)
     own = [change for at, by, change in fleet.changes if by == stopped.instance_id and at >= thawed_at]
     assert [change for change in own if change.after is Liveness.DEAD] == []

@@ -127,7 +127,7 @@ def test_a_connection_that_breaks_is_freed(how: str, tmp_path: Path) -> None:
                     await send(node, raws[how], 0)
 
                 async def is_freed() -> bool:
-                    return all(count < TIMES for count in (alive() - before).values()) and bodies.held == 0
+                    return all(count < TIMES for count in (alive() - before).values()) and bodies.held_bytes == 0
 
                 await eventually("nothing stays", is_freed, within_s=5.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from local.fake_engine.model import encode
 from node_agent.contract.names import EVENT_IDS_HEADER
-from node_agent.core.replication.replica_store import LIFE_S
+from node_agent.core.replication.replica_store import RETENTION_S
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
 from tests.scenarios.stories import CHAT, PATHS, PLAIN, expected, tell
 
@@ -213,8 +214,8 @@ def test_a_finished_stream_is_replayed_whole_and_expires_after_five_minutes(tmp_
         again.check_whole("chat")
         assert (again.last_id.split("/")[1], again.events) == (first.last_id.split("/")[1], first.events)
         for node in fleet.nodes:
-            keeper = node.agent.journals.keeper
-            keeper.expire(node.agent.journals.clock() + LIFE_S + 1)
+            keeper = node.agent.journals.store
+            keeper.expire(node.agent.journals.clock() + RETENTION_S + 1)
         assert await again.come_back(fleet.nodes[2]) == 410
         assert again.error is not None
         assert again.error["code"] == "stream_expired"
@@ -253,11 +254,15 @@ def test_without_durability_nothing_is_kept_at_peers_but_the_entry_itself_can_go
     async def story(fleet: LocalFleet) -> None:
         reader = Reader(fleet)
         await reader.ask(fleet.nodes[0], "chat", until=30, headers={"x-synkti-durability": "none"})
-        assert all(len(node.agent.journals.keeper) == 0 for node in fleet.nodes[1:])
+        assert all(len(node.agent.journals.store) == 0 for node in fleet.nodes[1:])
         assert await reader.come_back(fleet.nodes[1]) == 200
         reader.check_whole("chat")
 
     tell(tmp_path, story)
+
+
+def keeping(nodes: Sequence[LocalNode]) -> list[LocalNode]:
+    return [node for node in nodes if len(node.agent.journals.store)]
 
 
 def test_a_keeper_that_dies_is_replaced_and_the_stream_still_outlives_its_entry(tmp_path: Path) -> None:
@@ -266,11 +271,11 @@ def test_a_keeper_that_dies_is_replaced_and_the_stream_still_outlives_its_entry(
         reader = Reader(fleet)
         reading = asyncio.create_task(reader.ask(entry, "chat"))
         await eventually("some events came", lambda: _soon(reader.events >= 20))
-        keepers = [node for node in others if len(node.agent.journals.keeper)]
-        assert len(keepers) == 2
+        await eventually("two keep it", lambda: _soon(len(keeping(others)) == 2))
+        keepers = keeping(others)
         await keepers[0].crash()
         left = [node for node in others if node is not keepers[0]]
-        await eventually("both others keep it", lambda: _soon(all(len(n.agent.journals.keeper) for n in left)))
+        await eventually("both others keep it", lambda: _soon(all(len(n.agent.journals.store) for n in left)))
         before = reader.events
         await eventually("more came", lambda: _soon(reader.events >= before + 10))
         await entry.crash()
@@ -289,11 +294,12 @@ def test_an_orphan_outlives_its_keepers_too(tmp_path: Path) -> None:
         reader = Reader(fleet)
         reading = asyncio.create_task(reader.ask(entry, "chat"))
         await eventually("some events came", lambda: _soon(reader.events >= 30))
-        keepers = [node for node in others if len(node.agent.journals.keeper)]
+        await eventually("two keep it", lambda: _soon(len(keeping(others)) == 2))
+        keepers = keeping(others)
         (last,) = [node for node in others if node not in keepers]
         await entry.crash()
         await reading
-        await eventually("the orphan was copied on", lambda: _soon(len(last.agent.journals.keeper) == 1))
+        await eventually("the orphan was copied on", lambda: _soon(len(last.agent.journals.store) == 1))
         for keeper in keepers:
             await keeper.crash()
         assert await reader.come_back(last) == 200

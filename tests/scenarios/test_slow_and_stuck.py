@@ -59,7 +59,7 @@ def test_a_stuck_core_is_found_its_streams_go_on_and_it_is_started_anew(
         async with streaming(fleet, entry, kind, body) as heard:
             await listen(heard, 40, strike)
         assert (heard.error, heard.done) == (None, True)
-        assert (heard.ids, heard.text) == (expected(kind, body).ids, expected(kind, body).text)
+        assert (heard.ids, heard.text) == (expected(kind, body).token_ids, expected(kind, body).text)
         assert time.monotonic() - began >= STUCK_S - 1.0, "it was given its time"
         assert [line for line in await metrics(fleet, "synkti_engine_losses_total") if 'why="engine-stuck"' in line]
         await eventually("it was started anew", lambda: fleet.ready(engine))

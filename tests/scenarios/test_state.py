@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from local.fake_engine import model as standin_model
-from local.fake_engine.answers import Sampling, answer
+from local.fake_engine import model as fake_model
+from local.fake_engine.answers import SamplingParams, generate
 from node_agent.contract.names import EVENT_IDS_HEADER
 from node_agent.core.openai.sse import SseParser
 from tests.scenarios.local_fleet import MODEL, LocalFleet, local_fleet
@@ -26,12 +26,13 @@ QUESTION: dict[str, Any] = {
     "seed": SEED,
     "temperature": 1.0,
 }
-RIGHT = answer(standin_model.chat_prompt(QUESTION["messages"]), Sampling(TOKENS, ignore_eos=True, seed=SEED))
+RIGHT = generate(fake_model.chat_prompt(QUESTION["messages"]), SamplingParams(TOKENS, ignore_eos=True, seed=SEED))
 
 
 async def ask_and_kill(fleet: LocalFleet, kills: int, **fields: Any) -> tuple[list[dict[str, Any]], bool]:
     """The chunks that the client had, and whether it saw [DONE]; engines die under it, one after another."""
     entry, chunks, done, parser, left = fleet.nodes[0], [], False, SseParser(), kills
+    killed: set[str] = set()
     url, headers = f"{entry.url}/v1/chat/completions", {EVENT_IDS_HEADER: "true"}
     async with fleet.http.stream("POST", url, json={**QUESTION, **fields}, headers=headers) as response:
         server = response.headers["x-synkti-node"]
@@ -42,8 +43,9 @@ async def ask_and_kill(fleet: LocalFleet, kills: int, **fields: Any) -> tuple[li
             for _, event in parser.feed(data):
                 done = done or event == b"[DONE]"
                 chunks += [] if event == b"[DONE]" else [json.loads(event)]
-            if left and len(chunks) > 30 * (kills - left + 1):
+            if left and len(chunks) > 30 * (kills - left + 1) and server not in killed:
                 left -= 1
+                killed.add(server)
                 fleet.by_id(server).kill_engine()
     return chunks, done
 

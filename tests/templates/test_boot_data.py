@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from checks.assemblies import SHIPPED, Synthesized, synthesize
-from stacks.constructs.artifact import AGENT, DEPENDENCIES, FETCHING, ROOT, Archive, pack
+from stacks.constructs.artifact import AGENT, DEPENDENCIES, MODEL_DOWNLOADER, ROOT, Archive, pack
 from stacks.constructs.boot import MAX_USER_DATA_BYTES
 from tests.templates.test_fleet import user_data
 
@@ -59,7 +59,7 @@ def test_a_pattern_that_names_nothing_is_a_mistake(tmp_path: Path) -> None:
 
 
 def test_an_image_build_has_what_its_module_imports() -> None:
-    held = names_in(pack((*DEPENDENCIES, *FETCHING)))
+    held = names_in(pack((*DEPENDENCIES, *MODEL_DOWNLOADER)))
     sources = [ROOT / name for name in held if name.endswith(".py")]
     imported = {
         line.split()[1]

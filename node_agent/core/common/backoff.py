@@ -11,14 +11,14 @@ class Backoff:
 
     first_s: float
     max_s: float
-    tries: int | None = None
+    max_attempts: int | None = None
 
     def wait_s(self, attempt: int, chance: float) -> float | None:
         """The wait before try `attempt` + 1 (attempts count from 1), or None where there is none.
 
         chance: uniform in [0, 1), from the caller. Half of the wait is fixed, so that a retry is never immediate.
         """
-        if self.tries is not None and attempt >= self.tries:
+        if self.max_attempts is not None and attempt >= self.max_attempts:
             return None
         ceiling = min(self.max_s, self.first_s * 2.0 ** min(attempt - 1, 32))
         return ceiling * (0.5 + 0.5 * chance)

@@ -20,7 +20,7 @@ class _Bucket:
 
     lines: float
     at: float
-    left_out: int = 0
+    suppressed: int = 0
 
 
 @dataclass
@@ -29,10 +29,10 @@ class LogLimit:
 
     burst: float = 200.0
     per_s: float = 2.0
-    most_kinds: int = 1_024
+    max_kinds: int = 1_024
     _buckets: OrderedDict[Hashable, _Bucket] = field(default_factory=OrderedDict)
 
-    def left_out(self, kind: Hashable, now: float) -> int | None:
+    def suppressed_before(self, kind: Hashable, now: float) -> int | None:
         """None where a line of this kind is to be left out; else how many were since the last that passed.
 
         now: seconds of any clock that does not go back.
@@ -40,14 +40,14 @@ class LogLimit:
         bucket = self._buckets.get(kind)
         if bucket is None:
             bucket = self._buckets[kind] = _Bucket(self.burst, now)
-            if len(self._buckets) > self.most_kinds:
+            if len(self._buckets) > self.max_kinds:
                 self._buckets.popitem(last=False)
         self._buckets.move_to_end(kind)
         bucket.lines = min(self.burst, bucket.lines + (now - bucket.at) * self.per_s)
         bucket.at = now
         if bucket.lines < 1.0:
-            bucket.left_out += 1
+            bucket.suppressed += 1
             return None
         bucket.lines -= 1.0
-        left_out, bucket.left_out = bucket.left_out, 0
+        left_out, bucket.suppressed = bucket.suppressed, 0
         return left_out

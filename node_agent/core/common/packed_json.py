@@ -26,7 +26,7 @@ class PackedJson(Mapping[str, Any]):
         for key, each in value.items():
             if type(each) in _SMALL or (type(each) is str and len(each) <= SMALL_CHARACTERS):
                 continue
-            written = self._large[key] = dumped(each)
+            written = self._large[key] = dump_compact(each)
             self._values[key] = orjson.Fragment(written)
 
     def __getitem__(self, key: str) -> Any:
@@ -54,6 +54,6 @@ class PackedJson(Mapping[str, Any]):
         return dict(self._values)
 
 
-def dumped(value: object) -> bytes:
+def dump_compact(value: object) -> bytes:
     """JSON to be held for long: orjson's bytes stand in a block for the longest that they could have been."""
     return bytes(memoryview(orjson.dumps(value)))

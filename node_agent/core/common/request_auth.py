@@ -23,15 +23,15 @@ from dataclasses import dataclass
 
 AUTH_HEADER = "x-synkti-auth"
 CLOCK_HEADER = b"x-synkti-clock"
-"""On a peer door's answers: its time, see `tell_clock`."""
+"""On a peer door's answers: its time, see `sign_clock`."""
 
 MAX_SKEW_S = 30.0
 MAX_NONCES = 200_000
 """Remembered nonces; at the bound the oldest are forgotten, still far more than a node gets in the allowed skew."""
 
 WRONG_TIME = "too old or too new"
-WRONG_DOOR = "for another door"
-CLOCK_HELPS = frozenset({WRONG_TIME, WRONG_DOOR})
+WRONG_AUDIENCE = "for another door"
+CLOCK_ERRORS = frozenset({WRONG_TIME, WRONG_AUDIENCE})
 """Refusals after which the sender may sign again, with the door's time."""
 
 _MAX_STAMP_DIGITS = 16
@@ -58,20 +58,20 @@ def _signature(key: bytes, method: str, target: str, body: bytes, head: tuple[st
 
 
 @dataclass(frozen=True)
-class DoorClock:
+class ReceiverClock:
     """What a door said: its time (unix seconds), and its name."""
 
     at: float
-    door: str
+    audience: str
 
 
-def tell_clock(key: bytes, door: str, now: float, nonce: str) -> str:
+def sign_clock(key: bytes, door: str, now: float, nonce: str) -> str:
     """What a door says of its time, in answer to the message with that nonce."""
     stamp = str(round(now * 1000))
     return f"v1 {stamp} {door} {_clock_signature(key, stamp, door, nonce)}"
 
 
-def read_clock(key: bytes, line: str, nonce: str) -> DoorClock | None:
+def read_clock(key: bytes, line: str, nonce: str) -> ReceiverClock | None:
     """What a door says of its time; None where that is not what the door of a peer says, or not in answer to this."""
     parts = line.split(" ")
     if len(parts) != 4 or parts[0] != "v1" or not _is_stamp(parts[1]):
@@ -79,7 +79,7 @@ def read_clock(key: bytes, line: str, nonce: str) -> DoorClock | None:
     _, stamp, door, given = parts
     if not hmac.compare_digest(_clock_signature(key, stamp, door, nonce).encode(), given.encode()):
         return None
-    return DoorClock(int(stamp) / 1000, door)
+    return ReceiverClock(int(stamp) / 1000, door)
 
 
 def _clock_signature(key: bytes, stamp: str, door: str, nonce: str) -> str:
@@ -97,14 +97,14 @@ class RequestVerifier:
     door: names this agent's door in this life, without blanks; random.
     """
 
-    def __init__(self, key: bytes, max_nonces: int = MAX_NONCES, door: str = "-") -> None:
+    def __init__(self, key: bytes, max_nonces: int = MAX_NONCES, audience: str = "-") -> None:
         self.key = key
-        self.door = door
+        self.audience = audience
         self._max = max_nonces
         self._seen: set[str] = set()
         self._order: deque[tuple[float, str]] = deque()
 
-    def refusal(self, header: str | None, method: str, target: str, body: bytes, now: float) -> str | None:
+    def rejection_reason(self, header: str | None, method: str, target: str, body: bytes, now: float) -> str | None:
         """Why the message is refused, None where it is welcome (its nonce is used up then)."""
         *head, given = (header or "").split(" ")
         if (len(head), head[:1]) not in ((3, ["v1"]), (4, ["v2"])) or not _is_stamp(head[1]):
@@ -112,15 +112,15 @@ class RequestVerifier:
         expected = _signature(self.key, method, target, body, tuple(head))
         if not hmac.compare_digest(expected.encode(), given.encode()):
             return "wrong signature"
-        if head[0] == "v2" and head[2] != self.door:
-            return WRONG_DOOR
+        if head[0] == "v2" and head[2] != self.audience:
+            return WRONG_AUDIENCE
         if abs(now - int(head[1]) / 1000) > MAX_SKEW_S:
             return WRONG_TIME
         return self._use_up(head[-1], now)
 
-    def clock(self, header: str, now: float) -> str:
+    def signed_clock(self, header: str, now: float) -> str:
         """This door's time, for the sender of a message that was refused for one of CLOCK_HELPS."""
-        return tell_clock(self.key, self.door, now, nonce_of(header))
+        return sign_clock(self.key, self.audience, now, nonce_of(header))
 
     def _use_up(self, nonce: str, now: float) -> str | None:
         self._forget(now)

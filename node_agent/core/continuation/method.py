@@ -21,37 +21,37 @@ from node_agent.core.openai.generation_request import GenerationRequest
 class ContinuationMethod(Enum):
     """How the next engine is asked. The values of the last two are what nodes advertise."""
 
-    REWIND = "rewind"
+    REPROMPT = "rewind"
     RESUME = "resume"
-    FORCED = "forced"
+    FORCED_DECODING = "forced"
 
 
 @dataclass(frozen=True)
 class MethodChoice:
     """The way, and why this one."""
 
-    way: ContinuationMethod
+    method: ContinuationMethod
     reason: str
 
 
-Test = Callable[[Mapping[str, Any]], bool]
+BodyPredicate = Callable[[Mapping[str, Any]], bool]
 
 
-def _structured(body: Mapping[str, Any]) -> bool:
+def _is_structured(body: Mapping[str, Any]) -> bool:
     response_format = body.get("response_format")
     if isinstance(response_format, dict) and response_format.get("type") not in (None, "text"):
         return True
     return bool(body.get("structured_outputs")) or any(key.startswith("guided_") and body[key] for key in body)
 
 
-def _sampled(body: Mapping[str, Any]) -> bool:
+def _is_sampled(body: Mapping[str, Any]) -> bool:
     return body.get("temperature") != 0
 
 
-_STATEFUL: tuple[tuple[Test, str], ...] = (
-    (_structured, "structured output: the grammar would start again"),
+_STATE_BEYOND_IDS: tuple[tuple[BodyPredicate, str], ...] = (
+    (_is_structured, "structured output: the grammar would start again"),
     (
-        lambda body: body.get("seed") is not None and _sampled(body),
+        lambda body: body.get("seed") is not None and _is_sampled(body),
         "a seed: its random numbers would start again",
     ),
     (lambda body: bool(body.get("frequency_penalty")), "frequency_penalty: it counts the answer's own tokens"),
@@ -71,7 +71,7 @@ A logits processor is given the answer's ids when a request comes into the batch
 after a preemption or resumed; forced replay has it take each step again.
 """
 
-_BETTER: tuple[tuple[Callable[[GenerationRequest], bool], str], ...] = (
+_PREFERS_RESUME: tuple[tuple[Callable[[GenerationRequest], bool], str], ...] = (
     (
         lambda asked: asked.wants_logprobs,
         "logprobs: a completion tells candidates that read the same as one",
@@ -81,33 +81,33 @@ _BETTER: tuple[tuple[Callable[[GenerationRequest], bool], str], ...] = (
         "no max_tokens: a completion has to be given some, and gets them piece by piece",
     ),
     (
-        lambda asked: _sampled(asked.body) and (asked.wants_ids or asked.held_back > 0),
+        lambda asked: _is_sampled(asked.body) and (asked.wants_ids or asked.stop_holdback_chars > 0),
         "sampling: a rewind would draw again what is behind its mark, and the client knows of it",
     ),
 )
 """What a rewind goes on with, but not to the bit, or not at the first try; a resume does."""
 
 
-def why_not_rewind(generation: GenerationRequest, *, only_text: bool) -> str | None:
+def reprompt_obstacle(generation: GenerationRequest, *, only_text: bool) -> str | None:
     """What the answer's state is made of beside its ids; None where a rewind is right.
 
     only_text: whether the answer had nothing but text so far, no reasoning and no tool calls.
     """
     if not only_text:
         return "reasoning or tool calls: their parser has a state"
-    return next((why for applies, why in _STATEFUL if applies(generation.body)), None)
+    return next((why for applies, why in _STATE_BEYOND_IDS if applies(generation.body)), None)
 
 
-def choose(generation: GenerationRequest, able: Collection[str], *, only_text: bool) -> MethodChoice:
+def choose_method(generation: GenerationRequest, able: Collection[str], *, only_text: bool) -> MethodChoice:
     """The way at an engine whose node advertises `able`. Raises ContinuationImpossible, saying why."""
-    state = why_not_rewind(generation, only_text=only_text)
+    state = reprompt_obstacle(generation, only_text=only_text)
     if state is None:
-        better = next((why for applies, why in _BETTER if applies(generation)), None)
+        better = next((why for applies, why in _PREFERS_RESUME if applies(generation)), None)
         if better is not None and ContinuationMethod.RESUME.value in able:
             return MethodChoice(ContinuationMethod.RESUME, better)
-        return MethodChoice(ContinuationMethod.REWIND, "only its ids matter")
+        return MethodChoice(ContinuationMethod.REPROMPT, "only its ids matter")
     if ContinuationMethod.RESUME.value in able:
         return MethodChoice(ContinuationMethod.RESUME, state)
-    if ContinuationMethod.FORCED.value in able:
-        return MethodChoice(ContinuationMethod.FORCED, f"{state}, and the engine cannot resume")
+    if ContinuationMethod.FORCED_DECODING.value in able:
+        return MethodChoice(ContinuationMethod.FORCED_DECODING, f"{state}, and the engine cannot resume")
     raise ContinuationImpossible(state)

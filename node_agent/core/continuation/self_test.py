@@ -17,20 +17,20 @@ from typing import Any
 from node_agent.core.continuation.method import ContinuationMethod
 from node_agent.core.continuation.requests import FORCED_IDS, RESUME_IDS
 
-TOKENS = 12
+PROBE_TOKENS = 12
 _CUTS = (4, 9)
-_ATTEMPTS = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
+_SEED_SETS = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
 """Seeds of each. On a GPU the shape of a batch may move a draw that was nearly even: that is no fault of the way's."""
 
-_ARGUMENTS = {ContinuationMethod.RESUME: RESUME_IDS, ContinuationMethod.FORCED: FORCED_IDS}
+_ARGUMENTS = {ContinuationMethod.RESUME: RESUME_IDS, ContinuationMethod.FORCED_DECODING: FORCED_IDS}
 
-_LENGTH = f"its answer does not have the {TOKENS} tokens that were asked for"
-_SEEDLESS = "its answers do not depend on the seed"
-_IGNORED = "it ignores the ids that it is given"
-_CERTAIN = (_LENGTH, _SEEDLESS, _IGNORED)
+_WRONG_LENGTH = f"its answer does not have the {PROBE_TOKENS} tokens that were asked for"
+_SEED_IGNORED = "its answers do not depend on the seed"
+_IDS_IGNORED = "it ignores the ids that it is given"
+_CONCLUSIVE = (_WRONG_LENGTH, _SEED_IGNORED, _IDS_IGNORED)
 """What a second try would not change."""
 
-Steps = Generator[dict[str, Any], Sequence[int], "str | None"]
+ProbeSteps = Generator[dict[str, Any], Sequence[int], "str | None"]
 """Yields bodies for /v1/completions, is sent the ids of each answer, and returns why the way is not to be used."""
 
 
@@ -39,7 +39,7 @@ def probe_request(model: str, seed: int) -> dict[str, Any]:
     return {
         "model": model,
         "prompt": "self-test",
-        "max_tokens": TOKENS,
+        "max_tokens": PROBE_TOKENS,
         "temperature": 1.5,
         "seed": seed,
         "frequency_penalty": 1.0,
@@ -49,17 +49,17 @@ def probe_request(model: str, seed: int) -> dict[str, Any]:
     }
 
 
-def probe_steps(model: str, way: ContinuationMethod) -> Steps:
+def probe_steps(model: str, way: ContinuationMethod) -> ProbeSteps:
     """The test of one way. None is returned where it passed."""
     why = None
-    for seeds in _ATTEMPTS:
+    for seeds in _SEED_SETS:
         why = yield from _attempt(model, way, seeds)
-        if why is None or why in _CERTAIN:
+        if why is None or why in _CONCLUSIVE:
             break
     return why
 
 
-def _attempt(model: str, way: ContinuationMethod, seeds: Sequence[int]) -> Steps:
+def _attempt(model: str, way: ContinuationMethod, seeds: Sequence[int]) -> ProbeSteps:
     first, second = _CUTS
     argument = _ARGUMENTS[way]
 
@@ -67,17 +67,17 @@ def _attempt(model: str, way: ContinuationMethod, seeds: Sequence[int]) -> Steps
         return {**probe_request(model, seeds[0]), "vllm_xargs": {argument: list(ids)}}
 
     own = yield probe_request(model, seeds[0])
-    if len(own) != TOKENS:
-        return _LENGTH
+    if len(own) != PROBE_TOKENS:
+        return _WRONG_LENGTH
     for seed in seeds[1:]:
         other = yield probe_request(model, seed)
         if list(other[:first]) != list(own[:first]):
             break
     else:
-        return _SEEDLESS
+        return _SEED_IGNORED
     led = yield behind(other[:first])
     if list(led[:first]) != list(other[:first]):
-        return _IGNORED
+        return _IDS_IGNORED
     later = yield behind(led[:second])
     if list(later) != list(led):
         return "behind given ids it does not go on the same twice"

@@ -6,19 +6,19 @@ is a peer that no longer says that it lives, or a stream that its working engine
 
 from __future__ import annotations
 
-MIN_SILENCE_S = 2.0
-_TOKENS_OF_SILENCE = 8.0
+MIN_INTER_TOKEN_S = 2.0
+_TIMEOUT_IN_TOKENS = 8.0
 FIRST_TOKEN_S = 30.0
 _FIRST_TOKEN_S_PER_KIB = 0.5
 MAX_FIRST_TOKEN_S = 600.0
 
 
-def inter_token_timeout_s(time_per_token_s: float, least_s: float = MIN_SILENCE_S) -> float:
+def inter_token_timeout_s(time_per_token_s: float, least_s: float = MIN_INTER_TOKEN_S) -> float:
     """The inter-token timeout: 2 s, or eight times the engine's measured time per token where that is longer.
 
     A stream that is silent for so long is lost only where its engine has served others meanwhile.
     """
-    return max(least_s, _TOKENS_OF_SILENCE * time_per_token_s)
+    return max(least_s, _TIMEOUT_IN_TOKENS * time_per_token_s)
 
 
 def keepalive_interval_s(least_s: float) -> float:

@@ -45,7 +45,7 @@ SHARED_RATE = 0.5
 """Of what a peer can read, for all nodes together that hand off to it: they come by chance, so that at its full rate
 queues would grow, and its own clients ask, too."""
 
-LEAST_PREFILL_S = 0.005
+MIN_PREFILL_S = 0.005
 MAX_PEERS = 32
 """That one node hands off to; more would only be looked at."""
 
@@ -66,7 +66,7 @@ class ServedStream:
     context_tokens: int = 0
 
     @property
-    def left_s(self) -> float | None:
+    def remaining_s(self) -> float | None:
         """How long it takes here, None where nobody knows."""
         if self.remaining_tokens is None or self.time_per_token_s <= 0:
             return None
@@ -89,9 +89,9 @@ class HandOff:
     """
 
     key: int
-    to: str | None
+    target: str | None
     at: float
-    crowded: bool = False
+    is_overflow: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class DrainPlan:
     later: tuple[HandOff, ...]
 
 
-def going_pools(nodes: Iterable[NodeStatus], own: Pool) -> frozenset[Pool]:
+def reclaimed_pools(nodes: Iterable[NodeStatus], own: Pool) -> frozenset[Pool]:
     """The pools that EC2 takes back, as far as it shows: this node's, and those of all that drain or are at risk."""
     leaving = (NodeState.AT_RISK, NodeState.DRAINING)
     return frozenset((own, *(node.pool for node in nodes if node.state in leaving)))
@@ -128,11 +128,11 @@ class DrainPlanner:
     ) -> DrainPlan:
         """What to do now. now, deadline: unix seconds.
 
-        going: the pools that are going (`going_pools`); drainers: how many nodes drain now, this one included.
+        going: the pools that are going (`reclaimed_pools`); drainers: how many nodes drain now, this one included.
         """
-        finish, leaving = _sort(streams, deadline - now - MARGIN_S)
-        peers, speeds = self._choice(peers, going, drainers)
-        busy = self._busy(peers, speeds, leaving, now)
+        finish, leaving = _split_streams(streams, deadline - now - MARGIN_S)
+        peers, speeds = self._choose_peers(peers, going, drainers)
+        busy = self._busy_times(peers, speeds, leaving, now)
         latest = max(now, deadline - MARGIN_S)
         due: list[HandOff] = []
         later: list[HandOff] = []
@@ -143,15 +143,15 @@ class DrainPlanner:
                 homeless.append(stream)
             elif hand_off.at <= now:
                 # Nothing that is due comes behind something later at the same peer, so this is what it has been given.
-                self._busy_until[hand_off.to or ""] = busy[hand_off.to or ""]
+                self._busy_until[hand_off.target or ""] = busy[hand_off.target or ""]
                 due.append(hand_off)
             else:
                 later.append(hand_off)
-        for hand_off in _crowd(homeless, peers, going, busy, now, latest):
+        for hand_off in _overflow(homeless, peers, going, busy, now, latest):
             (due if hand_off.at <= now else later).append(hand_off)
         return DrainPlan(tuple(stream.key for stream in finish), tuple(due), tuple(later))
 
-    def _choice(
+    def _choose_peers(
         self, peers: Sequence[Peer], going: Collection[Pool], drainers: int
     ) -> tuple[list[Peer], dict[str, float]]:
         """A few peers, the best kind first; and of each how many tokens a second it reads for this node.
@@ -171,7 +171,7 @@ class DrainPlanner:
             speeds[peer.status.instance_id] = _rate(peer) * (SHARED_RATE / sharers if sharers > 1 else 1.0)
         return [peer for _, peer in chosen], speeds
 
-    def _busy(
+    def _busy_times(
         self, peers: Sequence[Peer], speeds: Mapping[str, float], leaving: Sequence[ServedStream], now: float
     ) -> dict[str, float]:
         """Until when each peer reads what it has, and not before this node's turn there comes for the first time."""
@@ -186,14 +186,14 @@ class DrainPlanner:
         return busy
 
 
-def _sort(streams: Iterable[ServedStream], room_s: float) -> tuple[list[ServedStream], list[ServedStream]]:
+def _split_streams(streams: Iterable[ServedStream], room_s: float) -> tuple[list[ServedStream], list[ServedStream]]:
     """Those that finish here, and the others, the longest first."""
     finish: list[ServedStream] = []
     leaving: list[ServedStream] = []
     for stream in streams:
-        left_s = stream.left_s
+        left_s = stream.remaining_s
         (finish if left_s is not None and left_s < room_s else leaving).append(stream)
-    leaving.sort(key=lambda stream: (-(float("inf") if stream.left_s is None else stream.left_s), stream.key))
+    leaving.sort(key=lambda stream: (-(float("inf") if stream.remaining_s is None else stream.remaining_s), stream.key))
     return finish, leaving
 
 
@@ -229,7 +229,7 @@ def _place(
     best: tuple[int, float, int, float, str] | None = None
     for peer in peers:
         name = peer.status.instance_id
-        cost_s = max(LEAST_PREFILL_S, stream.context_tokens / speeds[name])
+        cost_s = max(MIN_PREFILL_S, stream.context_tokens / speeds[name])
         at = max(now, busy[name] + cost_s - max(BACKLOG_S, cost_s))
         if at > latest:
             continue
@@ -243,7 +243,7 @@ def _place(
     return HandOff(stream.key, name, at)
 
 
-def _crowd(
+def _overflow(
     streams: Sequence[ServedStream],
     peers: Sequence[Peer],
     going: Collection[Pool],
@@ -259,7 +259,7 @@ def _crowd(
     for number, stream in enumerate(streams):
         to = min(names, key=lambda name: (busy[name], name), default=None)
         if to is not None:
-            busy[to] += max(LEAST_PREFILL_S, stream.context_tokens / PREFILL_TOKENS_S)
+            busy[to] += max(MIN_PREFILL_S, stream.context_tokens / PREFILL_TOKENS_S)
         at = first + (latest - first) * (number + 1) / len(streams)
-        hand_offs.append(HandOff(stream.key, to, at, crowded=True))
+        hand_offs.append(HandOff(stream.key, to, at, is_overflow=True))
     return hand_offs

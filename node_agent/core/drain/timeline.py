@@ -31,12 +31,12 @@ class DrainTimeline:
             steps = before
         self.record = DrainRecord(self._instance_id, self._incarnation, why, deadline, expires_at, steps)
 
-    def tell(self, step: str, at: float, count: int | None = None) -> None:
+    def record_step(self, step: str, at: float, count: int | None = None) -> None:
         """Something happened, once: a second time it changes nothing."""
         if self._find(step) is None:
             self._add(DrainStep(step, at, count))
 
-    def count(self, step: str, at: float, more: int) -> None:
+    def add_count(self, step: str, at: float, more: int) -> None:
         """So many more of something; the last instant stays."""
         if more:
             found = self._find(step)

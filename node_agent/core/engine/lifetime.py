@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import orjson
 
-from node_agent.core.failure.attribution import ENGINE_DIED, is_dead_engine
-from node_agent.core.failure.report import died
+from node_agent.core.failure.attribution import ENGINE_DIED, reports_dead_engine
+from node_agent.core.failure.report import format_death
 
-_MAY_BE_DEATH = frozenset({"reset", "eof", "broken", "refused"})
-_BEGINS_WITHIN_S = 5.0
-_BEGINS_S_PER_KIB = 0.5
+_POSSIBLE_DEATHS = frozenset({"reset", "eof", "broken", "refused"})
+_START_TIMEOUT_S = 5.0
+_START_S_PER_KIB = 0.5
 _OPENINGS = frozenset({b"response.created", b"response.queued", b"response.in_progress", b"ping", b"synkti-prompt"})
 """Events that an engine sends before it has begun to work on a request."""
 
@@ -37,35 +37,35 @@ class EngineLifetime:
             self.has_ended = self.is_dead = True
             self._at_end = frozenset(self.suspects)
 
-    def loss(self, key: int, why: str = ENGINE_DIED) -> str:
+    def death_report(self, key: int, why: str = ENGINE_DIED) -> str:
         """What a request that it had not answered is lost with. key: the request's."""
         there = self._at_end if self.has_ended else self.suspects
-        return died(self.number, alone=not there - {key}, why=why)
+        return format_death(self.number, alone=not there - {key}, why=why)
 
 
-def begins_within_s(body_bytes: int) -> float:
+def answer_start_timeout_s(body_bytes: int) -> float:
     """How long an engine may work on a request in one piece before some of its answer is likely to be there.
 
     What nobody sees beginning cannot be told from what has begun: an answer of minutes is not to be suspected of what
     ends its engine in the middle.
     """
-    return _BEGINS_WITHIN_S + _BEGINS_S_PER_KIB * body_bytes / 1024
+    return _START_TIMEOUT_S + _START_S_PER_KIB * body_bytes / 1024
 
 
-def may_be_death(why: str) -> bool:
+def may_indicate_death(why: str) -> bool:
     """Whether an exchange that was lost for this reason may have been lost by the engine's end."""
-    return why in _MAY_BE_DEATH
+    return why in _POSSIBLE_DEATHS
 
 
-def begins_answer(data: bytes) -> bool:
+def starts_answer(data: bytes) -> bool:
     """Whether the first bytes of a stream are more than an opening, which comes before any work on the request."""
     lines = data.split(b"\n")
     if names := {line[7:].strip() for line in lines if line.startswith(b"event: ")}:
         return bool(names - _OPENINGS)
-    return not all(_says_only_role(line[6:]) for line in lines if line.startswith(b"data: "))
+    return not all(_has_only_role(line[6:]) for line in lines if line.startswith(b"data: "))
 
 
-def _says_only_role(payload: bytes) -> bool:
+def _has_only_role(payload: bytes) -> bool:
     """Whether a chunk of a chat only says who speaks."""
     try:
         choices = orjson.loads(payload)["choices"]
@@ -80,6 +80,6 @@ def _says_only_role(payload: bytes) -> bool:
         return False
 
 
-def says_dead(data: bytes) -> bool:
+def reports_death(data: bytes) -> bool:
     """Whether bytes of a stream hold the error event of an API server whose engine has ended."""
-    return any(is_dead_engine(line[6:]) for line in data.split(b"\n") if line.startswith(b"data: "))
+    return any(reports_dead_engine(line[6:]) for line in data.split(b"\n") if line.startswith(b"data: "))

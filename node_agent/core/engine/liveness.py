@@ -76,13 +76,13 @@ class Evidence:
     """
 
     at: float
-    under_way: int
+    in_flight: int
     tokens: int
     pace_s: float = 0.0
-    figures: EngineMetrics | None = None
-    figures_at: float = _NEVER
+    metrics: EngineMetrics | None = None
+    metrics_at: float = _NEVER
     steps: int | None = None
-    wants_proof: bool = False
+    needs_proof: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Judgement:
 
     state: EngineState
     reason: str
-    probe: bool = False
+    should_probe: bool = False
 
 
 class EngineLiveness:
@@ -105,12 +105,12 @@ class EngineLiveness:
         self._stuck_s = stuck_s
         self._first_answer_s = first_answer_s
         self._quiet_s = 0.0  # requests under way, and no work
-        self._mute_s = 0.0  # the API server answers nothing
+        self._unanswered_s = 0.0  # the API server answers nothing
         self._idle_s = IDLE_PROBE_S  # the first probe at once: it measures a step
         self._tokens = 0
         self._steps: int | None = None
-        self._figures: EngineMetrics | None = None
-        self._figures_at = _NEVER
+        self._metrics: EngineMetrics | None = None
+        self._metrics_at = _NEVER
         self._explained_at = _NEVER  # a request waited, or was preempted
         self._probe_at: float | None = None  # when the one that is under way was sent
         self._probe_ended_at = _NEVER
@@ -138,16 +138,16 @@ class EngineLiveness:
 
     # looks
 
-    def look(self, evidence: Evidence) -> Judgement:
+    def evaluate(self, evidence: Evidence) -> Judgement:
         """What is held of the engine now."""
         elapsed = min(MAX_LOOK_S, max(0.0, evidence.at - self._at))
         self._at = evidence.at
         worked = self._has_worked(evidence)
-        self._mute_s = 0.0 if self._was_answered(evidence) else self._mute_s + elapsed
+        self._unanswered_s = 0.0 if self._was_answered(evidence) else self._unanswered_s + elapsed
         if worked:
             self._quiet_s = self._idle_s = 0.0
             self._failures = 0
-        elif evidence.under_way or self._probe_at is not None or self._probe_failed:
+        elif evidence.in_flight or self._probe_at is not None or self._probe_failed:
             self._quiet_s += elapsed
         else:
             self._quiet_s = 0.0
@@ -160,18 +160,18 @@ class EngineLiveness:
         if evidence.steps is not None:
             worked = worked or (self._steps is not None and evidence.steps != self._steps)
             self._steps = evidence.steps
-        before, now = self._figures, evidence.figures
+        before, now = self._metrics, evidence.metrics
         if now is not None:
             worked = worked or (before is not None and before.work != now.work)
             preempted = before is not None and before.preemptions != now.preemptions
             if now.waiting or preempted:
                 self._explained_at = evidence.at
-            self._figures = now
+            self._metrics = now
         return worked
 
     def _was_answered(self, evidence: Evidence) -> bool:
-        was, self._figures_at = self._figures_at, evidence.figures_at
-        return evidence.figures_at != was
+        was, self._metrics_at = self._metrics_at, evidence.metrics_at
+        return evidence.metrics_at != was
 
     def step_s(self, pace_s: float) -> float:
         """How long the engine's steps take, as far as anybody has seen; probes may have waited, so the shortest."""
@@ -184,13 +184,15 @@ class EngineLiveness:
     def _judge(self, evidence: Evidence) -> Judgement:
         bound_s = self.bound_s(evidence.pace_s)
         slow_s = max(PROBE_AFTER_S, 2 * self.step_s(evidence.pace_s))
-        quiet_s, mute_s = self._quiet_s, self._mute_s
+        quiet_s, mute_s = self._quiet_s, self._unanswered_s
         if quiet_s >= bound_s or (self._failures >= FAILURES and quiet_s >= PROBE_AFTER_S):
-            return Judgement(EngineState.STUCK, f"no work for {quiet_s:.1f} s; {self._probe_word()}")
+            return Judgement(EngineState.STUCK, f"no work for {quiet_s:.1f} s; {self._probe_summary()}")
         if min(quiet_s, mute_s) >= bound_s / 2:
             return Judgement(EngineState.STUCK, f"no work and no answer for {quiet_s:.1f} s")
         probe = self._may_probe() and (
-            quiet_s >= slow_s or self._idle_s >= IDLE_PROBE_S or (evidence.wants_proof and not self._explains_now())
+            quiet_s >= slow_s
+            or self._idle_s >= IDLE_PROBE_S
+            or (evidence.needs_proof and not self._has_waiting_requests())
         )
         if quiet_s >= slow_s:
             return Judgement(EngineState.SLOW, f"no work for {quiet_s:.1f} s", probe)
@@ -199,41 +201,41 @@ class EngineLiveness:
     def _may_probe(self) -> bool:
         return self._probe_at is None and self._at - self._probe_ended_at >= PROBE_EVERY_S
 
-    def _probe_word(self) -> str:
+    def _probe_summary(self) -> str:
         if self._probe_at is not None:
             return "a probe is not answered"
         return f"the last probe failed: {self._probe_failed}" if self._probe_failed else "no probe was answered"
 
-    def _explains_now(self) -> bool:
+    def _has_waiting_requests(self) -> bool:
         """A probe would only wait with the others."""
-        return self._figures is not None and self._figures.waiting > 0
+        return self._metrics is not None and self._metrics.waiting > 0
 
     # one stream of a working engine
 
-    def allowed_s(self, since: float, allowed_s: float, patient_s: float) -> float:
+    def max_silence_s(self, since: float, allowed_s: float, patient_s: float) -> float:
         """How long a stream may be silent whose last token came at `since`.
 
         allowed_s: by its pace; patient_s: as before its first token, for one that may have been preempted and has to be
         read again. What cannot be explained for lack of figures is given that long, too.
         """
-        if self._figures is None or not self._figures.explains:
+        if self._metrics is None or not self._metrics.can_explain_silence:
             return max(allowed_s, patient_s)
         if self._explained_at > since:
             return self._explained_at - since + max(allowed_s, patient_s)
         return allowed_s
 
-    def wants_proof(self, since: float, allowed_s: float, patient_s: float) -> bool:
+    def needs_proof(self, since: float, allowed_s: float, patient_s: float) -> bool:
         """Whether a silence is half as long as it may be, and nobody has shown yet that the others are served."""
-        is_long = self._at - since >= self.allowed_s(since, allowed_s, patient_s) / 2
+        is_long = self._at - since >= self.max_silence_s(since, allowed_s, patient_s) / 2
         return is_long and self._proofs(since) < PROOFS
 
     def is_overtaken(self, since: float, allowed_s: float, patient_s: float) -> bool:
         """Whether a stream is lost, silent since then, although the engine works."""
-        if self._at - since < self.allowed_s(since, allowed_s, patient_s) or self._quiet_s >= PROBE_AFTER_S:
+        if self._at - since < self.max_silence_s(since, allowed_s, patient_s) or self._quiet_s >= PROBE_AFTER_S:
             return False
         return self._proofs(since) >= PROOFS
 
     def _proofs(self, since: float) -> int:
         """Probes that overtook it: those that ended before the newest figures were asked for, which explain nothing."""
-        explains = self._figures is not None and self._figures.explains
-        return sum(1 for sent, ended in self._answered if sent > since and (not explains or ended <= self._figures_at))
+        explains = self._metrics is not None and self._metrics.can_explain_silence
+        return sum(1 for sent, ended in self._answered if sent > since and (not explains or ended <= self._metrics_at))

@@ -21,18 +21,18 @@ class EngineMetrics(NamedTuple):
     waiting: int
     kv_use: float
     preemptions: float | None = None
-    generated: float | None = None
-    prompted: float | None = None
+    generated_tokens: float | None = None
+    prompt_tokens: float | None = None
 
     @property
-    def explains(self) -> bool:
+    def can_explain_silence(self) -> bool:
         """Whether these figures can say why a stream is silent: then they can also say that nothing explains it."""
         return self.preemptions is not None
 
     @property
     def work(self) -> tuple[float | None, ...]:
         """What only a step of the core moves."""
-        return (self.preemptions, self.generated, self.prompted, self.kv_use)
+        return (self.preemptions, self.generated_tokens, self.prompt_tokens, self.kv_use)
 
 
 _RUNNING = b"vllm:num_requests_running"
@@ -41,11 +41,11 @@ _KV_USE = b"vllm:kv_cache_usage_perc"
 _PREEMPTIONS = b"vllm:num_preemptions_total"
 _GENERATED = b"vllm:generation_tokens_total"
 _PROMPTED = b"vllm:prompt_tokens_total"
-_MOST_REQUESTS = 1e9
+_MAX_REQUESTS = 1e9
 """More than any engine has: a larger number is none."""
 
 
-def read_figures(text: bytes) -> EngineMetrics | None:
+def parse_metrics(text: bytes) -> EngineMetrics | None:
     """Of all engines together where there are several, the fullest KV cache.
 
     None where running, waiting or the cache's use is missing or is no number that it could be.
@@ -60,7 +60,7 @@ def read_figures(text: bytes) -> EngineMetrics | None:
 
 
 def _count(values: list[float]) -> int:
-    return round(min(_MOST_REQUESTS, max(0.0, sum(values))))
+    return round(min(_MAX_REQUESTS, max(0.0, sum(values))))
 
 
 def _total(text: bytes, name: bytes) -> float | None:

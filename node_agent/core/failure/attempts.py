@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import orjson
 
 from node_agent.contract.errors import openai_error
-from node_agent.core.failure.attribution import Counts, Next, Verdict
+from node_agent.core.failure.attribution import BreakerEffect, NextStep, Verdict
 
 MAX_ENGINES = 3
 """Engines that are asked for one request, before it ends with an error."""
 
-MAX_ASKED = 8
+MAX_REQUESTS = 8
 """The same with those that gave it back because they go, or did not take it because they do not serve."""
 
 _OPINIONS = 2
@@ -30,7 +30,7 @@ _BUSY = frozenset({"engine-busy", "peer-busy"})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EngineResponse:
     """An engine's own answer, to be passed on as it is. headers: beside the content-type; is_event: it came as an error
     event of a stream."""
 
@@ -45,51 +45,51 @@ class Attempts:
     """See the module. whys: of the failures, in order; in_doubt: nodes whose fault it is if another engine can."""
 
     def __init__(self) -> None:
-        self.whys: list[str] = []
+        self.codes: list[str] = []
         self.in_doubt: list[str] = []
-        self._answer: Answer | None = None
+        self._response: EngineResponse | None = None
         self._failures = 0
 
-    def failed(self, instance_id: str, verdict: Verdict, answer: Answer | None = None) -> bool:
+    def failed(self, instance_id: str, verdict: Verdict, answer: EngineResponse | None = None) -> bool:
         """Whether another engine may be asked. answer: what the engine said, where it said something."""
-        self.whys.append(verdict.why)
-        if verdict.counts is Counts.IN_DOUBT:
+        self.codes.append(verdict.code)
+        if verdict.breaker is BreakerEffect.IN_DOUBT:
             self.in_doubt.append(instance_id)
-        if verdict.next is Next.ELSEWHERE:
+        if verdict.next is NextStep.ELSEWHERE:
             return not self.is_at_bound
         self._failures += 1
-        is_agreed = verdict.next is Next.FINAL or self._failures >= _OPINIONS
-        if answer is not None and verdict.counts is Counts.NO:
-            self._answer = answer
-        elif is_agreed and self._answer is None:
-            self._answer = _without_words(self.whys)
+        is_agreed = verdict.next is NextStep.FINAL or self._failures >= _OPINIONS
+        if answer is not None and verdict.breaker is BreakerEffect.NO:
+            self._response = answer
+        elif is_agreed and self._response is None:
+            self._response = _unexplained(self.codes)
         return not is_agreed and not self.is_at_bound
 
     @property
     def is_at_bound(self) -> bool:
         """Whether as many engines were asked as may be."""
-        lost = sum(why not in _NOT_LOST for why in self.whys)
-        return lost >= MAX_ENGINES or len(self.whys) >= MAX_ASKED
+        lost = sum(why not in _NOT_LOST for why in self.codes)
+        return lost >= MAX_ENGINES or len(self.codes) >= MAX_REQUESTS
 
     @property
-    def answer(self) -> Answer | None:
+    def response(self) -> EngineResponse | None:
         """What the client gets where no other engine is asked; None where it was only lost."""
-        return self._answer
+        return self._response
 
     @property
-    def were_busy(self) -> bool:
+    def all_busy(self) -> bool:
         """Whether every engine only had no room."""
-        return bool(self.whys) and _BUSY.issuperset(self.whys)
+        return bool(self.codes) and _BUSY.issuperset(self.codes)
 
-    def in_words(self, what: str) -> str:
+    def summary(self, what: str) -> str:
         """The failures, for people. what: who failed, in the plural."""
-        count = len(self.whys)
-        return f"{count} {what if count != 1 else what.removesuffix('s')} ({', '.join(self.whys)})"
+        count = len(self.codes)
+        return f"{count} {what if count != 1 else what.removesuffix('s')} ({', '.join(self.codes)})"
 
 
-def _without_words(whys: list[str]) -> Answer:
+def _unexplained(whys: list[str]) -> EngineResponse:
     message = (
         f"{len(whys)} engines failed at this request ({', '.join(whys)}) and gave no error that could be passed on;"
         " it seems to be the request's own fault. Change it before you send it again."
     )
-    return Answer(500, orjson.dumps(openai_error(500, "engine_error", message)))
+    return EngineResponse(500, orjson.dumps(openai_error(500, "engine_error", message)))

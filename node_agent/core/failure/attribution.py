@@ -105,7 +105,7 @@ _NOT_SERVING = "not-serving"
 _MAX_ERROR_BYTES = 1024 * 1024
 
 
-class By(Enum):
+class Origin(Enum):
     """Who made what failed."""
 
     ENGINE = "engine"
@@ -122,7 +122,7 @@ class Fault(Enum):
     OURS = "ours"
 
 
-class Next(Enum):
+class NextStep(Enum):
     """What to do with the request."""
 
     FINAL = "final"  # the client gets this answer as it is
@@ -130,7 +130,7 @@ class Next(Enum):
     ELSEWHERE = "elsewhere"  # another engine, within the bound on engines
 
 
-class Counts(Enum):
+class BreakerEffect(Enum):
     """Whether it counts at the node's breaker."""
 
     YES = "counts"
@@ -138,7 +138,7 @@ class Counts(Enum):
     IN_DOUBT = "doubt"  # once another engine has answered the same request
 
 
-class Body(Enum):
+class BodyKind(Enum):
     """What an answer's body is, for this decision."""
 
     ERROR = "error"  # an error in OpenAI's or Anthropic's form
@@ -152,57 +152,89 @@ class Verdict:
     """why: one of few words, for metrics; reason: for people."""
 
     fault: Fault
-    next: Next
-    counts: Counts
-    why: str
+    next: NextStep
+    breaker: BreakerEffect
+    code: str
     reason: str
 
     @property
     def is_death(self) -> bool:
         """Whether the engine's process ended, or is ended because it does nothing any more."""
-        return self.why in (ENGINE_DIED, ENGINE_STUCK)
+        return self.code in (ENGINE_DIED, ENGINE_STUCK)
 
 
-_CLIENTS = Verdict(
-    Fault.CLIENT, Next.FINAL, Counts.NO, "refused-request", "the engine answered; what it says is about the request"
+_REFUSED = Verdict(
+    Fault.CLIENT,
+    NextStep.FINAL,
+    BreakerEffect.NO,
+    "refused-request",
+    "the engine answered; what it says is about the request",
 )
 _CONTINUATION = Verdict(
     Fault.OURS,
-    Next.ELSEWHERE,
-    Counts.NO,
+    NextStep.ELSEWHERE,
+    BreakerEffect.NO,
     "refused-continuation",
     "the engine refused what this entry made of the request",
 )
 _FAILED = Verdict(
-    Fault.CLIENT, Next.ONCE_MORE, Counts.NO, "failed-request", "the engine works and says that this request failed"
+    Fault.CLIENT,
+    NextStep.ONCE_MORE,
+    BreakerEffect.NO,
+    "failed-request",
+    "the engine works and says that this request failed",
 )
 _STUCK = Verdict(
-    Fault.ENGINE, Next.ELSEWHERE, Counts.NO, ENGINE_STUCK, "the engine did nothing any more; it is started anew"
+    Fault.ENGINE,
+    NextStep.ELSEWHERE,
+    BreakerEffect.NO,
+    ENGINE_STUCK,
+    "the engine did nothing any more; it is started anew",
 )
 _WRONG_MODEL = Verdict(
-    Fault.ENGINE, Next.ELSEWHERE, Counts.YES, WRONG_MODEL, "the node serves this model, and its engine does not have it"
+    Fault.ENGINE,
+    NextStep.ELSEWHERE,
+    BreakerEffect.YES,
+    WRONG_MODEL,
+    "the node serves this model, and its engine does not have it",
 )
-_LOCKED = Verdict(
-    Fault.ENGINE, Next.ELSEWHERE, Counts.YES, "engine-locked", "the engine wants a key of the node, not of the client"
+_UNAUTHORIZED = Verdict(
+    Fault.ENGINE,
+    NextStep.ELSEWHERE,
+    BreakerEffect.YES,
+    "engine-locked",
+    "the engine wants a key of the node, not of the client",
 )
-_BUSY = Verdict(Fault.ENGINE, Next.ELSEWHERE, Counts.NO, "engine-busy", "the engine takes nothing more for now")
+_BUSY = Verdict(
+    Fault.ENGINE, NextStep.ELSEWHERE, BreakerEffect.NO, "engine-busy", "the engine takes nothing more for now"
+)
 _ERROR = Verdict(
-    Fault.ENGINE, Next.ONCE_MORE, Counts.IN_DOUBT, "engine-error", "the engine failed and does not say at what"
+    Fault.ENGINE,
+    NextStep.ONCE_MORE,
+    BreakerEffect.IN_DOUBT,
+    "engine-error",
+    "the engine failed and does not say at what",
 )
-_DIED = Verdict(Fault.ENGINE, Next.ELSEWHERE, Counts.NO, ENGINE_DIED, "the engine's process ended; it leaves the ring")
+_DIED = Verdict(
+    Fault.ENGINE, NextStep.ELSEWHERE, BreakerEffect.NO, ENGINE_DIED, "the engine's process ended; it leaves the ring"
+)
 _PEER_REFUSED = Verdict(
-    Fault.PEER, Next.ELSEWHERE, Counts.YES, "peer-refused", "the peer's door refused; its engine was not asked"
+    Fault.PEER,
+    NextStep.ELSEWHERE,
+    BreakerEffect.YES,
+    "peer-refused",
+    "the peer's door refused; its engine was not asked",
 )
-_PEER_BUSY = Verdict(Fault.PEER, Next.ELSEWHERE, Counts.NO, "peer-busy", "the peer's door takes nothing now")
+_PEER_BUSY = Verdict(Fault.PEER, NextStep.ELSEWHERE, BreakerEffect.NO, "peer-busy", "the peer's door takes nothing now")
 _PEER_LIMIT = Verdict(
     Fault.OURS,
-    Next.ELSEWHERE,
-    Counts.NO,
+    NextStep.ELSEWHERE,
+    BreakerEffect.NO,
     "peer-limit",
     "what this entry made of the request is larger than the peer takes",
 )
 
-_OF_ENGINE = {
+_ENGINE_LOSSES = {
     "refused": "nothing listens where the engine should",
     "unreachable": "no connection to the engine could be made",
     "reset": "the engine's connection broke",
@@ -215,13 +247,13 @@ _OF_ENGINE = {
     "malformed-chunk": "the engine sent an event that is none of its API",
     "error-chunk": "the engine sent an error that cannot be read",
 }
-_OF_PEER = {
+_PEER_LOSSES = {
     "refused": "nothing listens at the peer",
     "reset": "the peer's connection broke",
     "eof": "the peer ended its answer before the answer's end",
     "broken": "what the peer sent is not HTTP",
 }
-_OF_NETWORK = {
+_NETWORK_LOSSES = {
     "unreachable": "no connection to the peer could be made in time",
     "silence": "the peer, which accepts requests at once, says nothing",
     "peer-silent": "membership holds the peer for dead",
@@ -232,7 +264,7 @@ _PLANNED = {
     "starting": "the node's engine is not up yet",
     "gone": "the node has ended",
 }
-_OURS = {
+_OWN_LOSSES = {
     "diverged": "the answer was continued in other words than it began",
     "piece-without-mark": "this piece of the answer has no place to go on from",
 }
@@ -242,95 +274,101 @@ _TOO_LARGE = {
 }
 
 
-def _losses() -> dict[tuple[By, str], Verdict]:
-    found: dict[tuple[By, str], Verdict] = {}
-    for by in By:
+def _losses() -> dict[tuple[Origin, str], Verdict]:
+    found: dict[tuple[Origin, str], Verdict] = {}
+    for by in Origin:
         for why, reason in _PLANNED.items():
             word = why if why == "handoff" else _NOT_SERVING
-            found[by, why] = Verdict(Fault.OURS, Next.ELSEWHERE, Counts.NO, word, reason)
-        for why, reason in _OURS.items():
-            found[by, why] = Verdict(Fault.OURS, Next.ELSEWHERE, Counts.NO, why, reason)
+            found[by, why] = Verdict(Fault.OURS, NextStep.ELSEWHERE, BreakerEffect.NO, word, reason)
+        for why, reason in _OWN_LOSSES.items():
+            found[by, why] = Verdict(Fault.OURS, NextStep.ELSEWHERE, BreakerEffect.NO, why, reason)
         for why, reason in _TOO_LARGE.items():
-            found[by, why] = Verdict(Fault.CLIENT, Next.ONCE_MORE, Counts.NO, why, reason)
-    counted = Next.ELSEWHERE, Counts.YES
-    found |= {(By.ENGINE, why): Verdict(Fault.ENGINE, *counted, why, reason) for why, reason in _OF_ENGINE.items()}
-    found |= {(By.PEER, why): Verdict(Fault.PEER, *counted, why, reason) for why, reason in _OF_PEER.items()}
-    found |= {(By.PEER, why): Verdict(Fault.NETWORK, *counted, why, reason) for why, reason in _OF_NETWORK.items()}
-    found[By.ENGINE, WRONG_MODEL] = _WRONG_MODEL
-    found[By.ENGINE, ENGINE_DIED] = _DIED
-    found[By.ENGINE, ENGINE_STUCK] = _STUCK
+            found[by, why] = Verdict(Fault.CLIENT, NextStep.ONCE_MORE, BreakerEffect.NO, why, reason)
+    counted = NextStep.ELSEWHERE, BreakerEffect.YES
+    found |= {
+        (Origin.ENGINE, why): Verdict(Fault.ENGINE, *counted, why, reason) for why, reason in _ENGINE_LOSSES.items()
+    }
+    found |= {(Origin.PEER, why): Verdict(Fault.PEER, *counted, why, reason) for why, reason in _PEER_LOSSES.items()}
+    found |= {
+        (Origin.PEER, why): Verdict(Fault.NETWORK, *counted, why, reason) for why, reason in _NETWORK_LOSSES.items()
+    }
+    found[Origin.ENGINE, WRONG_MODEL] = _WRONG_MODEL
+    found[Origin.ENGINE, ENGINE_DIED] = _DIED
+    found[Origin.ENGINE, ENGINE_STUCK] = _STUCK
     return found
 
 
 _LOSSES = _losses()
 
 
-def judge_loss(by: By, why: str) -> Verdict:
+def classify_loss(by: Origin, why: str) -> Verdict:
     """An exchange that was lost. why: in one word, as `core/failure/report.read_loss` gives it."""
     verdict = _LOSSES.get((by, why))
     if verdict is not None:
         return verdict
-    fault = Fault.ENGINE if by is By.ENGINE else Fault.PEER
-    return Verdict(fault, Next.ELSEWHERE, Counts.YES, "other", "lost for a reason that is not known here")
+    fault = Fault.ENGINE if by is Origin.ENGINE else Fault.PEER
+    return Verdict(fault, NextStep.ELSEWHERE, BreakerEffect.YES, "other", "lost for a reason that is not known here")
 
 
-def judge_answer(by: By, status: int, body: Body, *, is_continuation: bool = False) -> Verdict:
+def classify_answer(by: Origin, status: int, body: BodyKind, *, is_continuation: bool = False) -> Verdict:
     """An answer that is not the one that was asked for: any status but a 2xx.
 
     is_continuation: whether the request was for the rest of an answer, which other engines began.
     """
-    if by is By.PEER:
+    if by is Origin.PEER:
         if status in (413, 431):
             return _PEER_LIMIT
         return _PEER_BUSY if status in (429, 503) else _PEER_REFUSED
-    if body is Body.ENGINE_DEAD:
+    if body is BodyKind.ENGINE_DEAD:
         return _DIED
-    if body is Body.NO_SUCH_MODEL and status == 404:
+    if body is BodyKind.NO_SUCH_MODEL and status == 404:
         return _WRONG_MODEL
     if status == 401:
-        return _LOCKED
+        return _UNAUTHORIZED
     if status in (429, 503):
         return _BUSY
     if status < 500 or status == 501:
-        return _CONTINUATION if is_continuation else _CLIENTS
-    return _FAILED if body is Body.ERROR else _ERROR
+        return _CONTINUATION if is_continuation else _REFUSED
+    return _FAILED if body is BodyKind.ERROR else _ERROR
 
 
-def judge_event(payload: bytes, *, is_continuation: bool = False) -> Verdict:
+def classify_event(payload: bytes, *, is_continuation: bool = False) -> Verdict:
     """An error event in an engine's stream. vLLM says 200 before it checks all of a request whose answer it streams.
 
-    is_continuation: as for `judge_answer`.
+    is_continuation: as for `classify_answer`.
     """
     error = _read_error(payload)
     if error is None:
-        return Verdict(Fault.ENGINE, Next.ELSEWHERE, Counts.YES, "error-chunk", _OF_ENGINE["error-chunk"])
-    if _says_dead(error):
+        return Verdict(
+            Fault.ENGINE, NextStep.ELSEWHERE, BreakerEffect.YES, "error-chunk", _ENGINE_LOSSES["error-chunk"]
+        )
+    if _is_dead_engine(error):
         return _DIED
     code = error.get("code")
     status = code if isinstance(code, int) and 400 <= code < 600 else 500
-    return judge_answer(By.ENGINE, status, Body.ERROR, is_continuation=is_continuation)
+    return classify_answer(Origin.ENGINE, status, BodyKind.ERROR, is_continuation=is_continuation)
 
 
-def read_body(body: bytes, *, has_model: bool) -> Body:
+def classify_body(body: bytes, *, has_model: bool) -> BodyKind:
     """What an answer's body is. has_model: whether the node's engine should have the model that was asked for."""
     error = _read_error(body)
     if error is None:
-        return Body.OTHER
-    if _says_dead(error):
-        return Body.ENGINE_DEAD
+        return BodyKind.OTHER
+    if _is_dead_engine(error):
+        return BodyKind.ENGINE_DEAD
     is_about_model = error.get("param") == "model" or str(error["message"]).startswith("The model `")
-    return Body.NO_SUCH_MODEL if has_model and is_about_model else Body.ERROR
+    return BodyKind.NO_SUCH_MODEL if has_model and is_about_model else BodyKind.ERROR
 
 
-def is_dead_engine(body: bytes) -> bool:
+def reports_dead_engine(body: bytes) -> bool:
     """Whether an answer, or an event of a stream, says that the engine behind the API server has ended."""
     if ENGINE_DEAD.encode() not in body:
         return False
     error = _read_error(body)
-    return error is not None and _says_dead(error)
+    return error is not None and _is_dead_engine(error)
 
 
-def _says_dead(error: dict[str, Any]) -> bool:
+def _is_dead_engine(error: dict[str, Any]) -> bool:
     return str(error["message"]).startswith(ENGINE_DEAD)
 
 

@@ -22,11 +22,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-KEPT_S = 600.0
+RETENTION_S = 600.0
 MAX_CASES = 256
 
 
-class Standing(Enum):
+class SuspectStatus(Enum):
     """What is held of a request's content."""
 
     CLEAR = "clear"
@@ -52,22 +52,22 @@ class SuspectTable:
         """Cases held: while there are none, nobody has to look anything up."""
         return len(self._cases)
 
-    def standing(self, content: bytes, now: float) -> Standing:
+    def status(self, content: bytes, now: float) -> SuspectStatus:
         case = self._cases.get(content)
         if case is None:
-            return Standing.CLEAR
+            return SuspectStatus.CLEAR
         if now >= case.until:
             del self._cases[content]
-            return Standing.CLEAR
-        return Standing.REFUSED if case.is_refused else Standing.SUSPECT
+            return SuspectStatus.CLEAR
+        return SuspectStatus.REFUSED if case.is_refused else SuspectStatus.SUSPECT
 
-    def died(self, content: bytes, death: str, now: float, *, alone: bool) -> bool:
+    def record_death(self, content: bytes, death: str, now: float, *, alone: bool) -> bool:
         """An engine died before it answered. Returns whether the content is refused from now on, and was not before.
 
         death: which engine of which node; alone: whether no other suspect was unanswered there.
         """
-        self.standing(content, now)
-        case = self._case(content, now + KEPT_S)
+        self.status(content, now)
+        case = self._case(content, now + RETENTION_S)
         is_new = death not in case.deaths
         case.deaths.add(death)
         if case.is_refused or not is_new or not alone or len(case.deaths) < 2:
@@ -75,13 +75,13 @@ class SuspectTable:
         case.is_refused = True
         return True
 
-    def answered(self, content: bytes) -> None:
+    def record_answer(self, content: bytes) -> None:
         """An engine began to answer it."""
         case = self._cases.get(content)
         if case is not None and not case.is_refused:
             del self._cases[content]
 
-    def refused(self, content: bytes, until: float) -> None:
+    def record_refusal(self, content: bytes, until: float) -> None:
         """Another node refuses it."""
         self._case(content, until).is_refused = True
 

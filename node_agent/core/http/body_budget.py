@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 SMALL_BYTES = 64 * 1024
-QUIET_S = 2.0
+IDLE_S = 2.0
 
 
 @dataclass(eq=False)
@@ -28,18 +28,18 @@ class HeldBody:
     """
 
     address: str
-    give_up: Callable[[], None]
+    abort: Callable[[], None]
     size: int = 0
-    heard_at: float = 0.0
-    is_whole: bool = False
+    last_read_at: float = 0.0
+    is_complete: bool = False
 
 
 @dataclass
 class BodyBudget:
     """most: bytes of all bodies together; held: of those there are now."""
 
-    most: int
-    held: int = 0
+    max_bytes: int
+    held_bytes: int = 0
     _bodies: set[HeldBody] = field(default_factory=set)
 
     def grow(self, body: HeldBody, size: int, now: float) -> list[HeldBody] | None:
@@ -47,18 +47,18 @@ class BodyBudget:
 
         None where there is no room: then this one is not counted any more. now: seconds, of the clock of heard_at.
         """
-        body.heard_at = now
+        body.last_read_at = now
         if size <= SMALL_BYTES:
             return []
         gone = []
-        while self.held + size - body.size > self.most:
+        while self.held_bytes + size - body.size > self.max_bytes:
             victim = self._victim(body, now)
             if victim is None:
                 self.release(body)
                 return None
             self.release(victim)
             gone.append(victim)
-        self.held += size - body.size
+        self.held_bytes += size - body.size
         body.size = size
         self._bodies.add(body)
         return gone
@@ -67,15 +67,15 @@ class BodyBudget:
         """The body is not held any more; nothing happens where it was not counted."""
         if body in self._bodies:
             self._bodies.remove(body)
-            self.held -= body.size
+            self.held_bytes -= body.size
             body.size = 0
 
     def _victim(self, growing: HeldBody, now: float) -> HeldBody | None:
-        unfinished = [body for body in self._bodies if not body.is_whole and body is not growing]
+        unfinished = [body for body in self._bodies if not body.is_complete and body is not growing]
         if not unfinished:
             return None
-        quietest = min(unfinished, key=lambda body: body.heard_at)
-        if now - quietest.heard_at >= QUIET_S:
+        quietest = min(unfinished, key=lambda body: body.last_read_at)
+        if now - quietest.last_read_at >= IDLE_S:
             return quietest
         by_address: Counter[str] = Counter()
         for body in (*unfinished, growing):

@@ -35,30 +35,32 @@ class ConnectionSlot(Enum):
 class ConnectionLimits:
     """most: connections at once; per_address: of one address; reserved: beyond these bounds, for health only."""
 
-    most: int
+    max_connections: int
     per_address: int
     reserved: int
-    taken: int = 0
+    in_use: int = 0
     _reserved_taken: int = 0
     _by_address: Counter[str] = field(default_factory=Counter)
     _reserved_by_address: Counter[str] = field(default_factory=Counter)
 
-    def enter(self, address: str) -> ConnectionSlot:
+    def acquire(self, address: str) -> ConnectionSlot:
         """Count a new connection. `leave` has to be called with the same place, whatever it is."""
-        if self.taken < self.most and self._by_address[address] < self.per_address:
-            self.taken += 1
+        if self.in_use < self.max_connections and self._by_address[address] < self.per_address:
+            self.in_use += 1
             self._by_address[address] += 1
             return ConnectionSlot.FULL
         if self._reserved_taken >= self.reserved or self._reserved_by_address[address] >= RESERVED_PER_ADDRESS:
             return ConnectionSlot.NONE
         self._reserved_taken += 1
         self._reserved_by_address[address] += 1
-        return ConnectionSlot.HEALTH_ONLY if self.taken >= self.most else ConnectionSlot.HEALTH_ONLY_OF_ADDRESS
+        return (
+            ConnectionSlot.HEALTH_ONLY if self.in_use >= self.max_connections else ConnectionSlot.HEALTH_ONLY_OF_ADDRESS
+        )
 
-    def leave(self, address: str, place: ConnectionSlot) -> None:
+    def release(self, address: str, place: ConnectionSlot) -> None:
         """A connection has ended."""
         if place is ConnectionSlot.FULL:
-            self.taken -= 1
+            self.in_use -= 1
             _uncount(self._by_address, address)
         elif place is not ConnectionSlot.NONE:
             self._reserved_taken -= 1

@@ -16,7 +16,7 @@ _HOST = re.compile(rb"[\w.~!$&'()*+;=%:\[\]-]*\Z", re.ASCII)
 """uri-host and port of RFC 3986, without the comma: two Host lines are joined by one."""
 
 
-class Fault(NamedTuple):
+class ErrorResponse(NamedTuple):
     """Why a request is refused, as its client reads it."""
 
     status: int
@@ -24,23 +24,25 @@ class Fault(NamedTuple):
     message: str
 
 
-def head_fault(method: str, version: str, headers: Mapping[bytes, bytes], *, is_http: bool) -> Fault | None:
+def check_head(method: str, version: str, headers: Mapping[bytes, bytes], *, is_http: bool) -> ErrorResponse | None:
     """What is wrong with a head. headers: by names in lower case; is_http: whether its first line says HTTP/."""
     if not is_http or version not in ("1.0", "1.1"):
-        return Fault(505, "http_version_not_supported", "This door speaks HTTP/1.1 and HTTP/1.0.")
+        return ErrorResponse(505, "http_version_not_supported", "This door speaks HTTP/1.1 and HTTP/1.0.")
     if method not in _METHODS:
-        return Fault(501, "method_not_supported", f"No route of this door has the method {method[:32]}.")
+        return ErrorResponse(501, "method_not_supported", f"No route of this door has the method {method[:32]}.")
     host = headers.get(b"host")
     if host is None:
         if version == "1.1":
-            return Fault(400, "invalid_http", "A request of HTTP/1.1 names its Host.")
+            return ErrorResponse(400, "invalid_http", "A request of HTTP/1.1 names its Host.")
     elif not _HOST.match(host):
-        return Fault(400, "invalid_http", "A request has one Host line, with a host and perhaps a port.")
+        return ErrorResponse(400, "invalid_http", "A request has one Host line, with a host and perhaps a port.")
     coding = headers.get(b"transfer-encoding")
     if coding is None:
         return None
     if version == "1.0":
-        return Fault(400, "invalid_http", "HTTP/1.0 has no Transfer-Encoding.")
+        return ErrorResponse(400, "invalid_http", "HTTP/1.0 has no Transfer-Encoding.")
     if coding.strip().lower() != b"chunked":
-        return Fault(501, "transfer_coding_not_supported", "The only transfer coding of this door is chunked, once.")
+        return ErrorResponse(
+            501, "transfer_coding_not_supported", "The only transfer coding of this door is chunked, once."
+        )
     return None

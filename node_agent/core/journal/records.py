@@ -39,34 +39,34 @@ class Record(NamedTuple):
     at: int
     ids: Sequence[int]
     text: str
-    mark: int
+    resume_length: int
     extra: dict[str, Any] | None
 
 
-def write_line(
+def encode_record(
     choice: int, at: int, ids: Sequence[int], text: str, mark: int, extra: dict[str, Any] | None = None
 ) -> bytes:
     return orjson.dumps([choice, at, ids, text, mark, extra], option=orjson.OPT_APPEND_NEWLINE)
 
 
-def read_lines(written: bytes | bytearray) -> Iterator[Record | TokenRecord]:
+def read_records(written: bytes | bytearray) -> Iterator[Record | TokenRecord]:
     """Raises ValueError where it is no journal."""
     for number, line in enumerate(bytes(written).split(b"\n"), start=1):
         if not line:
             continue
         try:
-            yield Record(*orjson.loads(line)) if line.startswith(b"[") else read_plain(line)
+            yield Record(*orjson.loads(line)) if line.startswith(b"[") else parse_token_record(line)
         except (orjson.JSONDecodeError, ValueError, TypeError) as error:
             raise ValueError(f"line {number} of the journal cannot be read: {error}") from error
 
 
-def read_plain(line: bytes) -> TokenRecord:
+def parse_token_record(line: bytes) -> TokenRecord:
     """Raises ValueError."""
     choice, token, text = line.split(b" ", 2)
     return TokenRecord(int(choice), int(token), text.decode())
 
 
-def read_plain_lines(lines: bytes | bytearray) -> tuple[list[int], list[str]]:
+def parse_token_records(lines: bytes | bytearray) -> tuple[list[int], list[str]]:
     """The ids and the texts of lines that are all plain and of one choice. Raises ValueError."""
     parts = [line.split(" ", 2) for line in lines.decode().split("\n")[:-1]]
     if any(len(part) != 3 for part in parts):

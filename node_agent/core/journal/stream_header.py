@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import orjson
 
 from node_agent.contract.errors import RequestRejected
-from node_agent.core.common.packed_json import dumped
+from node_agent.core.common.packed_json import dump_compact
 from node_agent.core.journal.epochs import EpochRange, epoch_from_json
 from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 
@@ -21,16 +21,16 @@ class StreamHeader:
     """
 
     generation: GenerationRequest
-    runs: tuple[EpochRange, ...]
+    ranges: tuple[EpochRange, ...]
     request_id: str | None
     durable: bool = True
 
     def to_bytes(self) -> bytes:
-        return dumped(
+        return dump_compact(
             {
-                "kind": self.generation.kind.value,
-                "body": self.generation.as_asked,
-                "runs": _runs_to_json(self.runs),
+                "kind": self.generation.route.value,
+                "body": self.generation.original_body,
+                "runs": _runs_to_json(self.ranges),
                 "request_id": self.request_id,
                 **({} if self.durable else {"durable": False}),
             }
@@ -41,7 +41,7 @@ def _runs_to_json(runs: Sequence[EpochRange]) -> list[list[object]]:
     return [[run.after, *run.epoch.to_json()] for run in runs]
 
 
-def read_opening(data: bytes) -> StreamHeader:
+def parse_stream_header(data: bytes) -> StreamHeader:
     """Raises ValueError where it is none."""
     try:
         value = orjson.loads(data)

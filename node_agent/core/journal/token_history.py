@@ -27,12 +27,12 @@ class ResumePoint:
     """Decoding the first `ids` ids gives exactly `length` characters."""
 
     ids: int
-    length: int
+    text_length: int
 
 
 _START = ResumePoint(0, 0)
-NO_MARK = -1
-_MAX_PARTS = 256
+NO_RESUME_POINT = -1
+_MAX_TEXT_PARTS = 256
 """Texts of single tokens, before they are joined: a Python string costs fifty bytes on top of its own."""
 
 
@@ -46,24 +46,24 @@ class TokenHistory:
         self.prompt_ids: tuple[int, ...] | None = None
         self.ids = array("I")
         self.finish_reason: str | None = None
-        self._held_back = held_back
-        self._told_ids = told_ids
+        self._stop_holdback_chars = held_back
+        self._exposes_token_ids = told_ids
         self._parts: list[str] = []
-        self._length = 0
+        self._text_length = 0
         self._position = 0  # characters that the current engine's ids account for; behind _length after a rewind
-        self._repeat: list[int] = []  # ids that the client has and the current engine has yet to repeat
-        self._mark_ids = array("I", (0,))
-        self._mark_lengths = array("I", (0,))
-        self._written = 0  # ids that are in lines already
+        self._expected_ids: list[int] = []  # ids that the client has and the current engine has yet to repeat
+        self._point_ids = array("I", (0,))
+        self._point_lengths = array("I", (0,))
+        self._recorded = 0  # ids that are in lines already
 
     @property
     def text(self) -> str:
         return "".join(self._parts)
 
     @property
-    def length(self) -> int:
+    def text_length(self) -> int:
         """Delivered characters."""
-        return self._length
+        return self._text_length
 
     def append(self, ids: Sequence[int], text: str) -> tuple[Sequence[int], str]:
         """Account for a chunk of the engine; returns the ids and the text in it that are new to the client.
@@ -72,117 +72,117 @@ class TokenHistory:
         TypeError or OverflowError where the ids are none.
         """
         # Both checks come before any change: a continuation that differs must leave the account as it was.
-        repeated = self._check_repeated(ids) if self._repeat else 0
-        new = text if self._position == self._length else self._unseen_text(text)
+        repeated = self._match_expected(ids) if self._expected_ids else 0
+        new = text if self._position == self._text_length else self._new_text(text)
         self.ids.extend(array("I", ids))
-        del self._repeat[:repeated]
+        del self._expected_ids[:repeated]
         if text:
             self._position += len(text)
             if len(ids) == 1:
-                self._mark_ids.append(len(self.ids))
-                self._mark_lengths.append(self._position + self._held_back)
+                self._point_ids.append(len(self.ids))
+                self._point_lengths.append(self._position + self._stop_holdback_chars)
         if new:
             self._deliver(new)
         return ids[repeated:] if repeated else ids, new
 
     @property
-    def is_level(self) -> bool:
+    def is_caught_up(self) -> bool:
         """Whether the current engine is where the client is: it has nothing to repeat any more."""
-        return self._position == self._length and not self._repeat
+        return self._position == self._text_length and not self._expected_ids
 
     @property
-    def is_written(self) -> bool:
+    def is_recorded(self) -> bool:
         """Whether all ids are in lines: those that came without a text, to a client that is told none, are not yet."""
-        return self._written == len(self.ids)
+        return self._recorded == len(self.ids)
 
-    def append_plain(self, tokens: Sequence[int], texts: Sequence[str]) -> None:
+    def append_tokens(self, tokens: Sequence[int], texts: Sequence[str]) -> None:
         """As `append` for ids of which each came with a new text, and that are in plain lines (`core/journal/records`).
 
         Only while the journal is level and written. Raises OverflowError where one is no id.
         """
-        base = self._length + self._held_back
-        self._mark_ids.extend(range(len(self.ids) + 1, len(self.ids) + 1 + len(tokens)))
-        self._mark_lengths.extend(base + length for length in accumulate(map(len, texts)))
+        base = self._text_length + self._stop_holdback_chars
+        self._point_ids.extend(range(len(self.ids) + 1, len(self.ids) + 1 + len(tokens)))
+        self._point_lengths.extend(base + length for length in accumulate(map(len, texts)))
         self.ids.extend(tokens)
-        self._written = len(self.ids)
+        self._recorded = len(self.ids)
         self._deliver("".join(texts))
-        self._position = self._length
+        self._position = self._text_length
 
     def _deliver(self, text: str) -> None:
-        if len(self._parts) == _MAX_PARTS:
+        if len(self._parts) == _MAX_TEXT_PARTS:
             self._parts = ["".join(self._parts)]
         self._parts.append(text)
-        self._length += len(text)
+        self._text_length += len(text)
 
-    def _unseen_text(self, text: str) -> str:
+    def _new_text(self, text: str) -> str:
         known = self.text[self._position :]
         overlap = min(len(known), len(text))
         if known[:overlap] != text[:overlap]:
             raise ValueError("the continuation's text differs from what was delivered")
         return text[overlap:]
 
-    def _check_repeated(self, ids: Sequence[int]) -> int:
-        overlap = min(len(self._repeat), len(ids))
-        if list(ids[:overlap]) != self._repeat[:overlap]:
+    def _match_expected(self, ids: Sequence[int]) -> int:
+        overlap = min(len(self._expected_ids), len(ids))
+        if list(ids[:overlap]) != self._expected_ids[:overlap]:
             raise ValueError("the continuation's ids differ from what was delivered")
         return overlap
 
-    def last_mark(self, max_ids: int | None) -> ResumePoint:
+    def last_resume_point(self, max_ids: int | None) -> ResumePoint:
         """The furthest mark whose text was all delivered and that leaves something to generate.
 
         max_ids: the answer's limit of ids, None for none. At least one id must be left, because an engine cannot
         be asked for an answer of no tokens.
         """
-        for ids, length in zip(reversed(self._mark_ids), reversed(self._mark_lengths), strict=True):
-            if length <= self._length and (max_ids is None or ids < max_ids):
+        for ids, length in zip(reversed(self._point_ids), reversed(self._point_lengths), strict=True):
+            if length <= self._text_length and (max_ids is None or ids < max_ids):
                 return ResumePoint(ids, length)
         return _START
 
     def rewind(self, mark: ResumePoint) -> None:
         """Forget the ids after `mark`; the delivered text stays, and the engine will repeat it from there."""
-        if self._told_ids:
-            self._repeat[:0] = self.ids[mark.ids :]
+        if self._exposes_token_ids:
+            self._expected_ids[:0] = self.ids[mark.ids :]
         else:
-            self._repeat.clear()
-        self._forget_after(mark)
+            self._expected_ids.clear()
+        self._truncate(mark)
 
-    def replay(self) -> list[int]:
+    def restart(self) -> list[int]:
         """Forget everything but the text: the engine will repeat every id, and each is compared. Returns the ids."""
-        self._repeat[:0] = self.ids
-        self._forget_after(_START)
-        return list(self._repeat)
+        self._expected_ids[:0] = self.ids
+        self._truncate(_START)
+        return list(self._expected_ids)
 
-    def forget(self) -> None:
+    def clear_ids(self) -> None:
         """Forget all ids: the client heard of none, and the next engine may say others."""
-        self._repeat.clear()
-        self._forget_after(_START)
+        self._expected_ids.clear()
+        self._truncate(_START)
 
-    def _forget_after(self, mark: ResumePoint) -> None:
+    def _truncate(self, mark: ResumePoint) -> None:
         del self.ids[mark.ids :]
-        self._written = min(self._written, mark.ids)
-        while self._mark_ids[-1] > mark.ids:
-            self._mark_ids.pop()
-            self._mark_lengths.pop()
-        self._position = mark.length
+        self._recorded = min(self._recorded, mark.ids)
+        while self._point_ids[-1] > mark.ids:
+            self._point_ids.pop()
+            self._point_lengths.pop()
+        self._position = mark.text_length
 
-    def unwritten(self) -> tuple[int, list[int], int]:
+    def next_record(self) -> tuple[int, list[int], int]:
         """What the next line has to say: (place of its first id, ids, length of the mark at its end or NO_MARK)."""
-        at, self._written = self._written, len(self.ids)
-        marked = self._mark_ids[-1] == self._written
-        return at, self.ids[at:].tolist(), self._mark_lengths[-1] if marked else NO_MARK
+        at, self._recorded = self._recorded, len(self.ids)
+        marked = self._point_ids[-1] == self._recorded
+        return at, self.ids[at:].tolist(), self._point_lengths[-1] if marked else NO_RESUME_POINT
 
-    def read_line(self, at: int, ids: Sequence[int], text: str, mark: int) -> Sequence[int]:
+    def apply_record(self, at: int, ids: Sequence[int], text: str, mark: int) -> Sequence[int]:
         """Account for a line of this journal that someone else wrote; the ids in it that are new to the client."""
         known = len(self.ids)
         del self.ids[at:]
-        while self._mark_ids[-1] > at:
-            self._mark_ids.pop()
-            self._mark_lengths.pop()
+        while self._point_ids[-1] > at:
+            self._point_ids.pop()
+            self._point_lengths.pop()
         self.ids.extend(ids)
-        self._written = len(self.ids)
-        if mark != NO_MARK and self._written > self._mark_ids[-1]:
-            self._mark_ids.append(self._written)
-            self._mark_lengths.append(mark)
+        self._recorded = len(self.ids)
+        if mark != NO_RESUME_POINT and self._recorded > self._point_ids[-1]:
+            self._point_ids.append(self._recorded)
+            self._point_lengths.append(mark)
         if text:
             self._deliver(text)
         return ids[max(0, known - at) :]

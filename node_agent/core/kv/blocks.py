@@ -38,13 +38,13 @@ _HEAD = struct.Struct(">8s16s32s32sIHHQ16s")
 HEADER_BYTES = _HEAD.size
 
 
-class Header(NamedTuple):
+class BlockHeader(NamedTuple):
     """fingerprint: of what made the block; parent: the key before it, the chain's root for the first; place: from 0."""
 
     fingerprint: bytes
     key: bytes
     parent: bytes
-    place: int
+    position: int
     shard: int
     shards: int
     length: int
@@ -55,13 +55,13 @@ class Header(NamedTuple):
         return block_name(self.key, self.shard, self.shards)
 
 
-def fingerprint(made_by: Mapping[str, Any]) -> bytes:
+def engine_fingerprint(made_by: Mapping[str, Any]) -> bytes:
     """Of everything that two engines must have in common to use each other's blocks."""
     told = json.dumps(made_by, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(told.encode(), digest_size=FINGERPRINT_BYTES, person=b"synkti kv made").digest()
 
 
-def root(made_by: bytes, salt: str = "") -> bytes:
+def chain_root(made_by: bytes, salt: str = "") -> bytes:
     """What a chain begins with. salt: the request's `cache_salt`."""
     return hashlib.blake2b(salt.encode(), key=made_by, digest_size=KEY_BYTES, person=b"synkti kv root").digest()
 
@@ -91,7 +91,7 @@ def block_names(key: bytes, shards: int) -> list[str]:
     return [block_name(key, shard, shards) for shard in range(shards)]
 
 
-def seal(
+def pack_header(
     made_by: bytes, key: bytes, parent: bytes, place: int, payload: bytes | bytearray | memoryview,
     shard: int = 0, shards: int = 1,
 ) -> bytes:  # fmt: skip
@@ -103,12 +103,12 @@ def _digest(payload: bytes | bytearray | memoryview) -> bytes:
     return hashlib.blake2b(payload, digest_size=_DIGEST_BYTES).digest()
 
 
-def read_header(data: bytes | bytearray | memoryview) -> Header:
+def read_header(data: bytes | bytearray | memoryview) -> BlockHeader:
     """Raises ValueError where no block begins so."""
     if len(data) < HEADER_BYTES:
         raise ValueError("half a header")
     magic, *fields = _HEAD.unpack_from(data)
-    header = Header(*fields)
+    header = BlockHeader(*fields)
     if magic != MAGIC:
         raise ValueError("not a block")
     if header.length > MAX_BLOCK_BYTES or header.shard >= header.shards:
@@ -116,7 +116,7 @@ def read_header(data: bytes | bytearray | memoryview) -> Header:
     return header
 
 
-def why_unusable(data: bytes | bytearray | memoryview, made_by: bytes, name: str) -> str | None:
+def block_defect(data: bytes | bytearray | memoryview, made_by: bytes, name: str) -> str | None:
     """What is wrong with a block that came as `name`; None where it is whole, and this engine's kind."""
     try:
         header = read_header(data)

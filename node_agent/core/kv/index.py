@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from node_agent.contract.names import KV_BLOCKS_PREFIX
-from node_agent.core.kv.blocks import HEADER_BYTES, KEY_BYTES, MAX_BLOCK_BYTES, Header, block_names, read_header
+from node_agent.core.kv.blocks import HEADER_BYTES, KEY_BYTES, MAX_BLOCK_BYTES, BlockHeader, block_names, read_header
 
 MAX_BLOCKS = 65_536
 """Of one stream: a million tokens in blocks of 16."""
@@ -45,7 +45,7 @@ class Index:
         return orjson.dumps({**told, "object": self.object_key})
 
 
-def read_index(data: bytes) -> Index:
+def parse_index(data: bytes) -> Index:
     """Raises ValueError where it is none."""
     try:
         told = orjson.loads(data)
@@ -83,13 +83,13 @@ def blocks_key(fingerprint: bytes, stream: str) -> str:
     return f"{KV_BLOCKS_PREFIX}{fingerprint.hex()}/{stream}.blocks"
 
 
-def heads_of(stream: str, heads: Mapping[str, bytes]) -> list[bytes]:
+def last_blocks_of(stream: str, heads: Mapping[str, bytes]) -> list[bytes]:
     """The last blocks of a stream's requests. heads: by the engine's name for the request, which holds the stream's."""
     found = [key for request, key in heads.items() if stream in request]
     return list(dict.fromkeys(reversed(found)))
 
 
-def walk(head: bytes, shards: int, header: Callable[[str], Header | None]) -> list[str]:
+def chain_of(head: bytes, shards: int, header: Callable[[str], BlockHeader | None]) -> list[str]:
     """The names of all blocks from the first to `head`, all shards of each; [] where the way back has a gap.
 
     header: of a block's file, None where there is none.
@@ -102,7 +102,7 @@ def walk(head: bytes, shards: int, header: Callable[[str], Header | None]) -> li
         if found is None or found.key != key:
             return []
         back.append(names)
-        if found.place == 0:
+        if found.position == 0:
             return [name for names in reversed(back) for name in names]
         key = found.parent
     return []
@@ -117,7 +117,7 @@ class Batch:
     end: int
 
 
-def batches(index: Index, wanted: Callable[[str], bool], most: int = BATCH_BYTES) -> Iterator[Batch]:
+def plan_batches(index: Index, wanted: Callable[[str], bool], most: int = BATCH_BYTES) -> Iterator[Batch]:
     """The wanted blocks of an index in their order, neighbours together, none but a single block above `most` bytes."""
     names: list[str] = []
     at = start = 0
@@ -134,7 +134,7 @@ def batches(index: Index, wanted: Callable[[str], bool], most: int = BATCH_BYTES
         yield Batch(tuple(names), start, at)
 
 
-def split(data: bytes, names: Sequence[str]) -> list[tuple[str, memoryview]]:
+def split_blocks(data: bytes, names: Sequence[str]) -> list[tuple[str, memoryview]]:
     """The blocks in what came for these names: as many as came whole, in their order."""
     view, at, found = memoryview(data), 0, []
     for name in names:
@@ -149,7 +149,7 @@ def split(data: bytes, names: Sequence[str]) -> list[tuple[str, memoryview]]:
     return found
 
 
-def read_names(data: bytes) -> tuple[str, ...]:
+def parse_names(data: bytes) -> tuple[str, ...]:
     """The names that a peer asks for. Raises ValueError."""
     told: Any = orjson.loads(data)
     if not isinstance(told, list) or not 0 < len(told) <= MAX_BLOCKS:

@@ -18,14 +18,14 @@ from enum import StrEnum
 MIN_GAIN_S = 0.02
 """Less than that is not worth another party."""
 
-WITHIN_S = 10.0
+MAX_TRANSFER_S = 10.0
 """No transfer is begun that would take longer: the client waits, and an estimate may be wrong."""
 
-LEAST_PATIENCE_S = 1.0
+MIN_TIMEOUT_S = 1.0
 """A transfer may take that long, however fast this engine computes: a busy processor is late by some tenths of it."""
 
-TELLING_BYTES = 8 * 1024 * 1024
-TELLING_S = 0.5
+MIN_SAMPLE_BYTES = 8 * 1024 * 1024
+MIN_SAMPLE_S = 0.5
 """A transfer that moved less, in less time, says something of latency and nothing of bandwidth."""
 
 
@@ -47,7 +47,7 @@ class Rate:
 class SourceOffer:
     """What a place has of the missing context, from its beginning on: tokens, and their bytes."""
 
-    way: ContextSource
+    source: ContextSource
     tokens: int
     size: int
     rate: Rate
@@ -61,13 +61,15 @@ class SourceChoice:
     waits no more than twice as long as without any transfer, or a second more, however wrong the estimate was.
     """
 
-    way: ContextSource
+    source: ContextSource
     expected_s: float
     reason: str
-    give_up_s: float = 0.0
+    timeout_s: float = 0.0
 
 
-def choose(missing_tokens: int, prefill_tokens_per_s: float | None, offers: tuple[SourceOffer, ...]) -> SourceChoice:
+def choose_source(
+    missing_tokens: int, prefill_tokens_per_s: float | None, offers: tuple[SourceOffer, ...]
+) -> SourceChoice:
     """missing_tokens: of the context that this node does not have; prefill_tokens_per_s: None while not measured.
 
     Without a measured prefill rate nothing can be compared: then the context is computed.
@@ -83,14 +85,14 @@ def choose(missing_tokens: int, prefill_tokens_per_s: float | None, offers: tupl
     rejected = []
     for offer in offers:
         expected_s = _expected_s(missing_tokens, prefill_tokens_per_s, offer)
-        told = f"{offer.way}: {offer.tokens} tokens, {expected_s:.2f} s"
-        if offer.tokens <= 0 or expected_s > WITHIN_S or expected_s > best.expected_s - MIN_GAIN_S:
+        told = f"{offer.source}: {offer.tokens} tokens, {expected_s:.2f} s"
+        if offer.tokens <= 0 or expected_s > MAX_TRANSFER_S or expected_s > best.expected_s - MIN_GAIN_S:
             rejected.append(told)
         else:
             reason = f"{told}, against {computing_s:.2f} s of computing"
-            best = SourceChoice(offer.way, expected_s, reason, min(WITHIN_S, max(LEAST_PATIENCE_S, computing_s)))
-    if best.way is ContextSource.RECOMPUTE and rejected:
-        return SourceChoice(best.way, best.expected_s, f"{best.reason} ({'; '.join(rejected)})")
+            best = SourceChoice(offer.source, expected_s, reason, min(MAX_TRANSFER_S, max(MIN_TIMEOUT_S, computing_s)))
+    if best.source is ContextSource.RECOMPUTE and rejected:
+        return SourceChoice(best.source, best.expected_s, f"{best.reason} ({'; '.join(rejected)})")
     return best
 
 
@@ -99,9 +101,9 @@ def _expected_s(missing_tokens: int, prefill_tokens_per_s: float, offer: SourceO
     return offer.rate.latency_s + offer.size / offer.rate.bytes_per_s + left / prefill_tokens_per_s
 
 
-def observed(rate: Rate, size: int, took_s: float, weight: float = 0.3) -> Rate:
+def updated_rate(rate: Rate, size: int, took_s: float, weight: float = 0.3) -> Rate:
     """The rate after another transfer of so many bytes; one that was too short to say something changes nothing."""
     moving_s = took_s - rate.latency_s
-    if moving_s <= 0 or (size < TELLING_BYTES and took_s < TELLING_S):
+    if moving_s <= 0 or (size < MIN_SAMPLE_BYTES and took_s < MIN_SAMPLE_S):
         return rate
     return Rate(rate.latency_s, (1 - weight) * rate.bytes_per_s + weight * size / moving_s)

@@ -1,4 +1,4 @@
-"""Who is in the fleet. `Membership` is the machine; the modules here are its parts, and nobody else's."""
+"""Which nodes are in the fleet. `Membership` is the machine; other packages import nothing else from here."""
 
 from node_agent.core.membership.config import GossipConfig
 from node_agent.core.membership.events import (
@@ -7,12 +7,12 @@ from node_agent.core.membership.events import (
     Event,
     Leaving,
     LocalLoadSet,
+    LocalRefusalAdded,
     LocalStateSet,
     MemberChanged,
     NodesDiscovered,
     PeerRequestFailed,
     Received,
-    Refuse,
     Refused,
     Send,
     SendSync,
@@ -32,6 +32,7 @@ __all__ = [
     "GossipConfig",
     "Leaving",
     "LocalLoadSet",
+    "LocalRefusalAdded",
     "LocalStateSet",
     "Member",
     "MemberChanged",
@@ -39,7 +40,6 @@ __all__ = [
     "NodesDiscovered",
     "PeerRequestFailed",
     "Received",
-    "Refuse",
     "Refused",
     "Send",
     "SendSync",

@@ -1,10 +1,10 @@
-"""Comparing two nodes' tables: a summary each way, and then only what differs, page by page.
+"""Anti-entropy between two nodes' tables: a summary each way, then only what differs, page by page.
 
-    question: my summary, and (from the second round on) what I know in the buckets that differ
-    answer:   your summary, and what you know in the buckets that differ, a page of it
+    request:  my summary, and (from the second round on) my entries of the buckets that differ
+    response: your summary, and a page of your entries of the buckets that differ
 
 Two tables that agree cost one small message each way, whatever their size; a newcomer gets all in a few pages. The
-tables of a living fleet are never equal for long, so a comparison ends after as many rounds as bring it nearer.
+tables of a running fleet are never equal for long, so a session ends once a round brings the tables no nearer.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 
-from node_agent.core.membership.member_state import MemberState, accusation_of
+from node_agent.core.membership.member_state import MemberState, pending_accusation
 from node_agent.core.membership.member_table import BUCKETS, Member, MemberTable, bucket_of, fingerprint
 from node_agent.core.membership.outbound import LocalNode
 from node_agent.core.membership.wire import (
     Dead,
     Intro,
-    Rumour,
     Suspect,
+    Update,
     write_accusation,
     write_intro,
     write_left,
@@ -36,11 +36,11 @@ _SUMMARY = struct.Struct(f">{BUCKETS}I")
 SUMMARY_BYTES = _SUMMARY.size
 
 
-def summary_of(roster: MemberTable, me: LocalNode) -> list[int]:
-    """Of all that are present in this node's eyes, itself included."""
-    summary = list(roster.summary)
-    if not me.has_left:
-        summary[bucket_of(me.life)] ^= fingerprint(me.life, me.status.incarnation)
+def local_summary(table: MemberTable, local: LocalNode) -> list[int]:
+    """Compute the summary of all members that are present in this node's table, itself included."""
+    summary = list(table.summary)
+    if not local.has_left:
+        summary[bucket_of(local.boot_id)] ^= fingerprint(local.boot_id, local.status.incarnation)
     return summary
 
 
@@ -49,66 +49,71 @@ def write_summary(summary: Sequence[int]) -> bytes:
 
 
 def read_summary(content: bytes, at: int) -> tuple[int, ...]:
-    """Raises ValueError."""
+    """Read a summary at byte `at`. Raises ValueError."""
     if len(content) < at + SUMMARY_BYTES:
         raise ValueError("a comparison without a summary")
     return _SUMMARY.unpack_from(content, at)
 
 
-def differing(mine: Sequence[int], theirs: Sequence[int]) -> list[int]:
-    """The buckets in which two tables differ."""
+def differing_buckets(mine: Sequence[int], theirs: Sequence[int]) -> list[int]:
+    """Return the buckets in which two tables differ."""
     return [bucket for bucket in range(BUCKETS) if mine[bucket] != theirs[bucket]]
 
 
-def page(roster: MemberTable, me: LocalNode, buckets: Sequence[int], start: int) -> bytes:
-    """What this node knows of these buckets, as rumours, in at most PAGE_BYTES.
+def write_page(table: MemberTable, local: LocalNode, buckets: Sequence[int], start: int) -> bytes:
+    """Write this node's entries of these buckets as updates, in at most PAGE_BYTES.
 
     start: any number; the page begins at that bucket of the list, so that no bucket is last every time.
     """
     if not buckets:
         return b""
-    turned = [*buckets[start % len(buckets) :], *buckets[: start % len(buckets)]]
-    place = {bucket: place for place, bucket in enumerate(turned)}
-    members = sorted(roster.in_buckets(turned), key=lambda member: place[bucket_of(member.life)])
-    parts = [me.intro] if not me.has_left and bucket_of(me.life) in place else []
-    room = PAGE_BYTES
+    rotated = [*buckets[start % len(buckets) :], *buckets[: start % len(buckets)]]
+    position = {bucket: position for position, bucket in enumerate(rotated)}
+    members = sorted(table.in_buckets(rotated), key=lambda member: position[bucket_of(member.boot_id)])
+    parts = [local.intro] if not local.has_left and bucket_of(local.boot_id) in position else []
+    remaining = PAGE_BYTES
     for member in members:
-        told = _all_of(member, me.life)
-        room -= len(told)
-        if room < 0:
+        written = _write_member(member, local.boot_id)
+        remaining -= len(written)
+        if remaining < 0:
             break
-        parts.append(told)
+        parts.append(written)
     return b"".join(parts)
 
 
-def _all_of(member: Member, by: bytes) -> bytes:
-    """What is held against a member, then its introduction: who never heard of a dead one need not begin to."""
-    if member.liveness is Liveness.LEFT:
-        return write_left(member.life, member.incarnation)
-    told = accusation_of(member, by) + write_intro(member.life, member.status)
-    if member.load_version:
-        told += write_loads([write_load(member.life, member.load_version, member.load)])
-    return told
+def _write_member(member: Member, by: bytes) -> bytes:
+    """Write the accusation against a member, then its introduction.
 
-
-def merge(rumours: Iterable[Rumour], beliefs: MemberState, roster: MemberTable, *, tell: bool) -> dict[bytes, bytes]:
-    """Take a page in. Returns the lives of this node's living members that the other side holds for worse, and how.
-
-    That is not believed: it may be as old as a partition. But who is so accused should hear of it, and refute.
-    tell: whether nodes met here are news for others, too; a newcomer's are not.
+    In this order, a reader that does not know a dead member need not add it.
     """
-    doubts: dict[bytes, bytes] = {}
-    over: set[bytes] = set()
-    for rumour in rumours:
-        if isinstance(rumour, Intro):
-            if rumour.life not in over or rumour.life in roster.by_life:
-                beliefs.take_intro(rumour, "comparison", tell=tell)
-        elif isinstance(rumour, Suspect | Dead) and not beliefs.is_of_me(rumour):
-            member = roster.by_life.get(rumour.life)
+    if member.liveness is Liveness.LEFT:
+        return write_left(member.boot_id, member.incarnation)
+    written = pending_accusation(member, by) + write_intro(member.boot_id, member.status)
+    if member.load_version:
+        written += write_loads([write_load(member.boot_id, member.load_version, member.load)])
+    return written
+
+
+def merge(
+    updates: Iterable[Update], member_state: MemberState, table: MemberTable, *, broadcast: bool
+) -> dict[bytes, bytes]:
+    """Apply a page. Return the accusations in it against members that are alive here, by boot id.
+
+    An accusation is not applied: it may be as old as a partition. The accused member has to receive it, to refute it.
+    broadcast: whether members found here are broadcast; a newcomer's are not.
+    """
+    accusations: dict[bytes, bytes] = {}
+    unknown: set[bytes] = set()
+    for update in updates:
+        if isinstance(update, Intro):
+            if update.boot_id not in unknown or update.boot_id in table.by_boot_id:
+                member_state.apply_intro(update, "comparison", broadcast=broadcast)
+        elif isinstance(update, Suspect | Dead) and not member_state.is_about_local_node(update):
+            member = table.by_boot_id.get(update.boot_id)
             if member is None:
-                over.add(rumour.life)
-            elif member.liveness is Liveness.ALIVE and rumour.incarnation >= member.incarnation:
-                doubts[rumour.life] = write_accusation(rumour)
+                unknown.add(update.boot_id)
+            elif member.liveness is Liveness.ALIVE and update.incarnation >= member.incarnation:
+                accusations[update.boot_id] = write_accusation(update)
         else:
-            beliefs.take(rumour)
-    return doubts
+            member_state.apply(update)
+    return accusations

@@ -1,10 +1,10 @@
-"""What a node still has to tell: rumours that must reach everyone, and loads, which may lag.
+"""What a node still has to send: updates, which must reach every node, and loads, which may lag.
 
 Rules kept here (SWIM section 4.1; memberlist's TransmitLimitedQueue):
 
-* one rumour for each subject: a newer one replaces the older;
+* one update for each subject: a newer one replaces the older;
 * each is sent a limited number of times, which grows with the logarithm of the fleet; those sent least go first;
-* both queues are bounded: at the bound the rumour that was sent most often is dropped, and the oldest load.
+* both queues are bounded: at the bound the update that was sent most often is dropped, and the oldest load.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import islice
 
 from node_agent.core.membership.wire import (
     LOAD_BYTES,
-    PREFACE_BYTES,
+    UPDATE_HEADER_BYTES,
     is_intro,
     write_alive,
     write_intro,
@@ -22,43 +22,43 @@ from node_agent.core.membership.wire import (
 )
 from node_agent.core.node.status import NodeStatus
 
-MAX_RUMOURS = 4_096
-MAX_LOADS_TOLD = 12
-"""In one message: with that many the loads of a small fleet fit in each, and a large one's cost no more."""
+MAX_UPDATES = 4_096
+MAX_LOADS_PER_UPDATE = 12
+"""With that many the loads of a small fleet fit in each message, and those of a large one cost no more."""
 
-LOAD_SENDS = 3
-"""How often a node passes a load on: it reaches 19 of 20 nodes, and the next one is under way."""
+LOAD_TRANSMITS = 3
+"""How often a node forwards a load: it reaches 19 of 20 nodes, and the next load follows soon."""
 
-_SENDS = 3
-_SENDS_PER_DECADE = 3
+_TRANSMITS = 3
+_TRANSMITS_PER_DECADE = 3
 
 
 def retransmit_limit(nodes: int) -> int:
-    """How often each node tells a rumour in a fleet of that size.
+    """Return how often each node sends an update, in a fleet of that size.
 
-    Sent k times by everyone who heard it, a rumour misses exp(-k) of them: fewer than one node in a hundred rumours,
-    at any size. Whom it missed hears of it in the next comparison.
+    If each node that receives an update sends it k times, it misses exp(-k) of them: fewer than one node in a hundred
+    updates, at any size. A node that it missed receives it in the next sync.
     """
-    return _SENDS + math.ceil(_SENDS_PER_DECADE * math.log10(nodes + 1))
+    return _TRANSMITS + math.ceil(_TRANSMITS_PER_DECADE * math.log10(nodes + 1))
 
 
 class BroadcastQueue:
-    """most: how many may wait."""
+    """Updates to send, one for each subject. capacity: how many may wait."""
 
-    def __init__(self, most: int = MAX_RUMOURS) -> None:
-        self._most = most
+    def __init__(self, capacity: int = MAX_UPDATES) -> None:
+        self._capacity = capacity
         self._levels: list[dict[bytes, bytes]] = [{}]  # by how often they were sent, then by subject
         self._level_of: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         return len(self._level_of)
 
-    def tell(self, subject: bytes, rumour: bytes) -> None:
-        """subject: the life that it is about; rumour: as `wire` writes it."""
+    def add(self, subject: bytes, update: bytes) -> None:
+        """Queue an update. subject: the boot id that it is about; update: as `wire` writes it."""
         self.drop(subject)
-        if len(self._level_of) >= self._most:
+        if len(self._level_of) >= self._capacity:
             self._drop_stalest()
-        self._levels[0][subject] = rumour
+        self._levels[0][subject] = update
         self._level_of[subject] = 0
 
     def drop(self, subject: bytes) -> None:
@@ -66,12 +66,12 @@ class BroadcastQueue:
         if level is not None:
             del self._levels[level][subject]
 
-    def tell_alive(self, life: bytes, status: NodeStatus) -> None:
-        """Tell that a node lives: in short, but in full while some may still wait for its introduction."""
-        level = self._level_of.get(life)
-        in_full = level is not None and is_intro(self._levels[level][life])
-        short = write_alive(life, status.incarnation, status.state, status.ways)
-        self.tell(life, write_intro(life, status) if in_full else short)
+    def add_alive(self, boot_id: bytes, status: NodeStatus) -> None:
+        """Queue that a node is alive: in short form, or as an introduction while an introduction is still queued."""
+        level = self._level_of.get(boot_id)
+        in_full = level is not None and is_intro(self._levels[level][boot_id])
+        short = write_alive(boot_id, status.incarnation, status.state, status.continuation_methods)
+        self.add(boot_id, write_intro(boot_id, status) if in_full else short)
 
     def _drop_stalest(self) -> None:
         for level in reversed(self._levels):
@@ -81,60 +81,63 @@ class BroadcastQueue:
                 del self._level_of[subject]
                 return
 
-    def take(self, room: int, limit: int) -> list[bytes]:
-        """Rumours of at most `room` bytes together, each counted as sent; limit: how often each is sent in all."""
+    def next_batch(self, room: int, limit: int) -> list[bytes]:
+        """Return updates of at most `room` bytes together, and count each as sent.
+
+        limit: how often each update is sent in all.
+        """
         if not self._level_of:
             return []
-        taken: list[bytes] = []
+        batch: list[bytes] = []
         sent: list[tuple[int, bytes, bytes]] = []
         for number, level in enumerate(self._levels):
-            for subject, rumour in level.items():
-                if len(rumour) <= room:
-                    room -= len(rumour)
-                    taken.append(rumour)
-                    sent.append((number, subject, rumour))
-            if room < PREFACE_BYTES:
+            for subject, update in level.items():
+                if len(update) <= room:
+                    room -= len(update)
+                    batch.append(update)
+                    sent.append((number, subject, update))
+            if room < UPDATE_HEADER_BYTES:
                 break
-        for number, subject, rumour in sent:
+        for number, subject, update in sent:
             del self._levels[number][subject]
             if number + 1 >= limit:
                 del self._level_of[subject]
                 continue
             if number + 1 == len(self._levels):
                 self._levels.append({})
-            self._levels[number + 1][subject] = rumour
+            self._levels[number + 1][subject] = update
             self._level_of[subject] = number + 1
-        return taken
+        return batch
 
 
 class LoadQueue:
-    """Loads to be passed on, each LOAD_SENDS times, in whatever room is left. most: how many may wait."""
+    """Loads to forward, each LOAD_TRANSMITS times, in the room that updates do not use. capacity: how many may wait."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._waiting: dict[bytes, tuple[bytes, int]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def tell(self, life: bytes, packed: bytes) -> None:
-        self._waiting.pop(life, None)
-        if len(self._waiting) >= self._most:
+    def add(self, boot_id: bytes, packed: bytes) -> None:
+        self._waiting.pop(boot_id, None)
+        if len(self._waiting) >= self._capacity:
             del self._waiting[next(iter(self._waiting))]
-        self._waiting[life] = (packed, LOAD_SENDS)
+        self._waiting[boot_id] = (packed, LOAD_TRANSMITS)
 
-    def drop(self, life: bytes) -> None:
-        self._waiting.pop(life, None)
+    def drop(self, boot_id: bytes) -> None:
+        self._waiting.pop(boot_id, None)
 
-    def take(self, room: int) -> bytes:
-        """A rumour of at most `room` bytes, b"" where there is nothing to say or no room."""
-        count = min(MAX_LOADS_TOLD, len(self._waiting), (room - PREFACE_BYTES) // LOAD_BYTES)
+    def next_batch(self, room: int) -> bytes:
+        """Return an update of at most `room` bytes, b"" where no load waits or no room is left."""
+        count = min(MAX_LOADS_PER_UPDATE, len(self._waiting), (room - UPDATE_HEADER_BYTES) // LOAD_BYTES)
         if count <= 0:
             return b""
         packed = []
-        for life in list(islice(self._waiting, count)):
-            load, left = self._waiting.pop(life)
+        for boot_id in list(islice(self._waiting, count)):
+            load, remaining = self._waiting.pop(boot_id)
             packed.append(load)
-            if left > 1:
-                self._waiting[life] = (load, left - 1)
+            if remaining > 1:
+                self._waiting[boot_id] = (load, remaining - 1)
         return write_loads(packed)

@@ -1,6 +1,6 @@
-"""What happens to membership, and what it wants done.
+"""Membership's input events and its effects.
 
-Tuples, because a node gets a dozen of them every second, and a simulated fleet millions.
+They are tuples, because a node gets a dozen of them every second, and a simulated fleet millions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from node_agent.contract.states import NodeState
 from node_agent.core.node.status import Liveness, Load, NodeStatus, TaggedNode
 
 REFUSED = "refused"
-"""Why a request failed: nobody listens there. Every other failure may be the request's own."""
+"""Why a request failed: no process listens there. Every other failure may be the request's own."""
 
 
 class Tick(NamedTuple):
@@ -22,21 +22,21 @@ class Tick(NamedTuple):
 
 
 class Received(NamedTuple):
-    """A datagram came in."""
+    """A datagram arrived."""
 
     at: float
     data: bytes
 
 
 class NodesDiscovered(NamedTuple):
-    """A whole look at EC2: every running node of the cluster."""
+    """A complete listing from EC2: every running node of the cluster."""
 
     at: float
     nodes: Iterable[TaggedNode]
 
 
 class PeerRequestFailed(NamedTuple):
-    """A request to a peer failed. why: REFUSED where nobody listens there, anything else where it only did not work."""
+    """A request to a peer failed. why: REFUSED where no process listens there, any other text for other failures."""
 
     at: float
     instance_id: str
@@ -44,7 +44,7 @@ class PeerRequestFailed(NamedTuple):
 
 
 class LocalStateSet(NamedTuple):
-    """This node has a new state, or can go on with answers in other ways."""
+    """This node has a new state, or its engine supports other continuation methods."""
 
     at: float
     state: NodeState
@@ -52,28 +52,28 @@ class LocalStateSet(NamedTuple):
 
 
 class LocalLoadSet(NamedTuple):
-    """What this node's engine is doing now."""
+    """The load of this node's engine changed."""
 
     at: float
     load: Load
 
 
 class SyncRequested(NamedTuple):
-    """A peer's question came in over a stream; the effects hold the Answer."""
+    """A peer's sync request arrived over a stream; the effects hold the SyncReply."""
 
     at: float
     body: bytes
 
 
 class SyncReplied(NamedTuple):
-    """The answer to an Ask came back."""
+    """The response to a SendSync arrived."""
 
     at: float
     body: bytes
 
 
-class Refuse(NamedTuple):
-    """This node refuses requests of this content, for so many seconds, and so should all."""
+class LocalRefusalAdded(NamedTuple):
+    """This node refuses requests of this content for so many seconds, and all nodes should."""
 
     at: float
     content: bytes
@@ -81,7 +81,7 @@ class Refuse(NamedTuple):
 
 
 class Leaving(NamedTuple):
-    """This node ends. The owner goes on for a moment, so that the word gets around."""
+    """This node ends. The owner keeps running for a moment, so that the update spreads."""
 
     at: float
 
@@ -95,20 +95,20 @@ Event = (
     | LocalLoadSet
     | SyncRequested
     | SyncReplied
-    | Refuse
+    | LocalRefusalAdded
     | Leaving
 )
 
 
 class Send(NamedTuple):
-    """A datagram for host:port."""
+    """Send a datagram to host:port."""
 
     to: str
     data: bytes
 
 
 class SendSync(NamedTuple):
-    """A question over a stream to a peer's door at host:port; its answer is an Answered, its failure a Failed."""
+    """Send a sync request over a stream to a peer API at host:port; report a SyncReplied or a PeerRequestFailed."""
 
     instance_id: str
     to: str
@@ -116,13 +116,13 @@ class SendSync(NamedTuple):
 
 
 class SyncReply(NamedTuple):
-    """To a Questioned; None where it is refused."""
+    """Answer a SyncRequested. body: None where the request is rejected."""
 
     body: bytes | None
 
 
 class MemberChanged(NamedTuple):
-    """What this node holds of a peer has changed. before: None where it is new; why: for the log."""
+    """This node's entry of a peer has changed. before: None where the peer is new; why: for the log."""
 
     status: NodeStatus
     before: Liveness | None
@@ -131,7 +131,7 @@ class MemberChanged(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """The fleet refuses requests of this content, for so many more seconds; once for each."""
+    """The fleet refuses requests of this content for so many more seconds; reported once for each."""
 
     content: bytes
     left_s: float

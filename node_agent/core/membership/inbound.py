@@ -1,8 +1,8 @@
-"""What a node makes of the messages that reach it: whose they are, whether they count, what they say.
+"""Handles the messages that reach this node: authentic, for this boot id, new; then applied, and answered.
 
-sealed? -> meant for this life? -> sender known? -> number unused? -> believed, and answered
-                                    |
-                                    +-- no: it is asked something first, and believed when it answers
+MAC valid? -> for this boot id? -> sender known? -> number unused? -> apply the updates, and answer
+                                       |
+                                       +-- no: it is probed first, and added when it answers
 """
 
 from __future__ import annotations
@@ -10,202 +10,211 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from node_agent.core.membership.member_state import MemberState, accusation_of
+from node_agent.core.membership.member_state import MemberState, pending_accusation
 from node_agent.core.membership.member_table import Member, MemberTable
 from node_agent.core.membership.outbound import LocalNode, MessageEncoder
 from node_agent.core.membership.prober import Prober
 from node_agent.core.membership.replay_window import ReplayWindow
 from node_agent.core.membership.sync_sessions import SyncSessions
 from node_agent.core.membership.wire import (
+    BOOT_ID_BYTES,
     HEADER_BYTES,
-    LIFE_BYTES,
-    NOBODY,
+    UNKNOWN_BOOT_ID,
     Header,
     Intro,
-    Kind,
+    MessageKind,
     MessageMac,
     read_header,
-    read_rumours,
+    read_updates,
     write_dead,
 )
 from node_agent.core.node.status import Liveness
 
 
 class MessageReceiver:
-    """send: gets address and datagram.
+    """Receives datagrams, sync requests and sync responses.
 
-    refused: messages that were not taken, by the reason; doubts: lives of members that others hold something
-    against, and what; the owner has them hear of it.
+    send: sends a datagram to an address. rejected: how many messages were dropped, by reason. accusations: those that
+    other nodes hold against members that are alive here, by boot id; the owner sends them to the accused.
     """
 
     def __init__(
         self,
-        me: LocalNode,
-        roster: MemberTable,
-        seal: MessageMac,
-        post: MessageEncoder,
-        beliefs: MemberState,
+        local: LocalNode,
+        table: MemberTable,
+        mac: MessageMac,
+        encoder: MessageEncoder,
+        member_state: MemberState,
         prober: Prober,
-        comparisons: SyncSessions,
+        sync_sessions: SyncSessions,
         send: Callable[[str, bytes], None],
     ) -> None:
-        self._me = me
-        self._roster = roster
-        self._seal = seal
-        self._post = post
-        self._beliefs = beliefs
+        self._local = local
+        self._table = table
+        self._mac = mac
+        self._encoder = encoder
+        self._member_state = member_state
         self._prober = prober
-        self._comparisons = comparisons
+        self._sync_sessions = sync_sessions
         self._send = send
-        self.refused: Counter[str] = Counter()
-        self.doubts: dict[bytes, bytes] = {}
+        self.rejected: Counter[str] = Counter()
+        self.accusations: dict[bytes, bytes] = {}
 
-    def _open(self, message: bytes) -> tuple[Header, bytes] | None:
-        content = self._seal.open(message)
+    def _verify(self, message: bytes) -> tuple[Header, bytes] | None:
+        content = self._mac.verify(message)
         if content is None:
-            self.refused["seal"] += 1
+            self.rejected["mac"] += 1
             return None
         try:
             header = read_header(content)
         except ValueError:
-            self.refused["form"] += 1
+            self.rejected["malformed"] += 1
             return None
-        if header.sender == self._me.life:
-            return None  # an echo of our own
-        if header.receiver != self._me.life and (header.receiver != NOBODY or header.kind is not Kind.HELLO):
-            self.refused["other life"] += 1
+        if header.sender == self._local.boot_id:
+            return None  # this node's own message
+        is_join = header.receiver == UNKNOWN_BOOT_ID and header.kind is MessageKind.JOIN
+        if header.receiver != self._local.boot_id and not is_join:
+            self.rejected["other boot id"] += 1
             return None
         return header, content
 
-    def datagram(self, data: bytes) -> None:
-        """Take a datagram in."""
-        opened = self._open(data)
-        if opened is None:
+    def on_datagram(self, data: bytes) -> None:
+        """Handle a datagram."""
+        verified = self._verify(data)
+        if verified is None:
             return
-        header, content = opened
-        sender = self._roster.by_life.get(header.sender)
+        header, content = verified
+        sender = self._table.by_boot_id.get(header.sender)
         try:
             if sender is None:
-                self._hear_stranger(header, content)
-            elif header.receiver == NOBODY:
-                self._answer_hello(header, content)
+                self._on_unknown_sender(header, content)
+            elif header.receiver == UNKNOWN_BOOT_ID:
+                self._on_join(header, content)
             elif self._is_fresh(sender, header):
-                self._hear_member(sender, header, content)
+                self._on_member_message(sender, header, content)
         except ValueError:
-            self.refused["form"] += 1
+            self.rejected["malformed"] += 1
 
     def _is_fresh(self, sender: Member, header: Header) -> bool:
         if sender.window is None:
             sender.window = ReplayWindow()
-        if sender.window.admit(header.number):
+        if sender.window.accept(header.number):
             return True
-        self.refused["seen"] += 1
+        self.rejected["replayed"] += 1
         return False
 
-    def _hear_stranger(self, header: Header, content: bytes) -> None:
-        """Who is not known is not believed: it answers a question of ours first."""
-        if header.kind is Kind.ACK:
-            probe = self._prober.acked(header)
-            intro = probe.intro if probe is not None and probe.intro else _introduction(header, content)
+    def _on_unknown_sender(self, header: Header, content: bytes) -> None:
+        """Handle an unknown sender's message: nothing of it is applied before it has answered a probe of this node."""
+        if header.kind is MessageKind.ACK:
+            probe = self._prober.on_ack(header)
+            intro = probe.intro if probe is not None and probe.intro else _sender_intro(header, content)
             if probe is not None and intro is not None:
-                self._welcome(intro, header, content)
-        elif header.kind is Kind.HELLO:
-            self._answer_hello(header, content)
+                self._add_verified(intro, header, content)
+        elif header.kind is MessageKind.JOIN:
+            self._on_join(header, content)
         else:
-            self.refused["stranger"] += 1
-            self._beliefs.knows_too_little = True
+            self.rejected["unknown sender"] += 1
+            self._member_state.sync_needed = True
 
-    def _welcome(self, intro: Intro, header: Header, content: bytes) -> None:
-        member = self._beliefs.take_intro(intro, "answered", below=header.number)
-        for rumour in read_rumours(content, HEADER_BYTES):
-            if member is not None or self._beliefs.is_of_me(rumour):
-                self._beliefs.take(rumour)
-        if member is not None and not self._comparisons.finished:
-            self._comparisons.begin(member)
+    def _add_verified(self, intro: Intro, header: Header, content: bytes) -> None:
+        member = self._member_state.apply_intro(intro, "answered", seen_up_to=header.number)
+        for update in read_updates(content, HEADER_BYTES):
+            if member is not None or self._member_state.is_about_local_node(update):
+                self._member_state.apply(update)
+        if member is not None and not self._sync_sessions.completed:
+            self._sync_sessions.start(member)
 
-    def _answer_hello(self, header: Header, content: bytes) -> None:
-        """Who says hello hears who is here, and what is known of it; if it is news, it is asked back."""
-        intro = _introduction(header, content)
+    def _on_join(self, header: Header, content: bytes) -> None:
+        """Answer with this node's introduction and any accusation of the sender; verify a new sender."""
+        intro = _sender_intro(header, content)
         if intro is None:
-            self.refused["form"] += 1
+            self.rejected["malformed"] += 1
             return
-        for rumour in read_rumours(content, HEADER_BYTES):
-            if self._beliefs.is_of_me(rumour):
-                self._beliefs.take(rumour)
-        known = self._roster.newest_incarnation(intro.status.instance_id)
-        member = self._roster.by_life.get(intro.life)
-        first = self._me.intro if header.receiver == NOBODY else b""
+        for update in read_updates(content, HEADER_BYTES):
+            if self._member_state.is_about_local_node(update):
+                self._member_state.apply(update)
+        known = self._table.newest_incarnation(intro.status.instance_id)
+        member = self._table.by_boot_id.get(intro.boot_id)
+        first = self._local.intro if header.receiver == UNKNOWN_BOOT_ID else b""
         if member is not None:
-            first += accusation_of(member, self._me.life)
+            first += pending_accusation(member, self._local.boot_id)
         elif intro.status.incarnation <= known:
-            first += write_dead(intro.life, known, self._me.life)
-        self._send(intro.status.peer, self._reply(header, first))
+            first += write_dead(intro.boot_id, known, self._local.boot_id)
+        self._send(intro.status.peer_address, self._ack(header, first))
         if intro.status.incarnation > known:
             self._prober.verify(intro)
 
-    def _reply(self, header: Header, first: bytes) -> bytes:
-        return self._post.datagram(Kind.ACK, header.sender, self._roster.nodes, header.probe, first=first)
+    def _ack(self, header: Header, first: bytes) -> bytes:
+        return self._encoder.encode_datagram(
+            MessageKind.ACK, header.sender, self._table.nodes, header.probe, first=first
+        )
 
-    def _hear_member(self, sender: Member, header: Header, content: bytes) -> None:
-        at = HEADER_BYTES + (LIFE_BYTES if header.kind is Kind.ASK else 0)
+    def _on_member_message(self, sender: Member, header: Header, content: bytes) -> None:
+        at = HEADER_BYTES + (BOOT_ID_BYTES if header.kind is MessageKind.PING_REQ else 0)
         was_dead = sender.liveness is Liveness.DEAD
-        self._beliefs.was_told_old_news = False
-        for rumour in read_rumours(content, at):
-            self._beliefs.take(rumour)
-        if self._beliefs.was_told_old_news and not self._me.has_left:
-            again = self._post.datagram(Kind.GOSSIP, sender.life, self._roster.nodes, first=self._me.alive)
-            self._send(sender.status.peer, again)
+        self._member_state.received_stale_accusation = False
+        for update in read_updates(content, at):
+            self._member_state.apply(update)
+        if self._member_state.received_stale_accusation and not self._local.has_left:
+            again = self._encoder.encode_datagram(
+                MessageKind.GOSSIP, sender.boot_id, self._table.nodes, first=self._local.alive
+            )
+            self._send(sender.status.peer_address, again)
         match header.kind:
-            case Kind.PING | Kind.HELLO:
-                self._send(sender.status.peer, self._reply(header, accusation_of(sender, self._me.life)))
-            case Kind.ACK:
-                probe = self._prober.acked(header)
+            case MessageKind.PING | MessageKind.JOIN:
+                self._send(
+                    sender.status.peer_address, self._ack(header, pending_accusation(sender, self._local.boot_id))
+                )
+            case MessageKind.ACK:
+                probe = self._prober.on_ack(header)
                 if probe is not None and probe.intro is not None:
-                    self._beliefs.take(probe.intro)
-            case Kind.NACK:
-                self._prober.nacked(header)
-            case Kind.ASK:
-                self._prober.help(sender, header, content[HEADER_BYTES:at])
-            case Kind.GOSSIP:
-                if accusation := accusation_of(sender, self._me.life):
-                    self._prober.greet(sender.status.peer, sender.life, accusation)
+                    self._member_state.apply(probe.intro)
+            case MessageKind.NACK:
+                self._prober.on_nack(header)
+            case MessageKind.PING_REQ:
+                self._prober.relay_probe(sender, header, content[HEADER_BYTES:at])
+            case MessageKind.GOSSIP:
+                if accusation := pending_accusation(sender, self._local.boot_id):
+                    self._prober.join_probe(sender.status.peer_address, sender.boot_id, accusation)
         if was_dead and sender.liveness is Liveness.ALIVE:
-            self._comparisons.begin(sender)  # it was on another side: it knows others there
+            self._sync_sessions.start(sender)  # it was on another side of a partition: it knows other nodes there
 
-    def question(self, body: bytes) -> bytes | None:
-        """The answer to a comparison's question; None where it is refused."""
-        opened = self._open(body)
-        if opened is None or opened[0].kind is not Kind.SYNC:
+    def on_sync_request(self, body: bytes) -> bytes | None:
+        """Return the response to a sync request; None where the request is rejected."""
+        verified = self._verify(body)
+        if verified is None or verified[0].kind is not MessageKind.SYNC_REQUEST:
             return None
-        header, content = opened
-        sender = self._roster.by_life.get(header.sender)
+        header, content = verified
+        sender = self._table.by_boot_id.get(header.sender)
         if sender is not None and not self._is_fresh(sender, header):
             return None
         try:
-            answer, doubts = self._comparisons.answer(header, content, HEADER_BYTES, believed=sender is not None)
+            response, accusations = self._sync_sessions.respond(
+                header, content, HEADER_BYTES, from_member=sender is not None
+            )
         except ValueError:
-            self.refused["form"] += 1
+            self.rejected["malformed"] += 1
             return None
-        self.doubts |= doubts
-        return answer
+        self.accusations |= accusations
+        return response
 
-    def answer(self, body: bytes) -> None:
-        """Take the answer to a question of this node's in."""
-        opened = self._open(body)
-        if opened is None or opened[0].kind is not Kind.SYNCED:
+    def on_sync_response(self, body: bytes) -> None:
+        """Handle the response to a sync request of this node."""
+        verified = self._verify(body)
+        if verified is None or verified[0].kind is not MessageKind.SYNC_RESPONSE:
             return
-        header, content = opened
-        sender = self._roster.by_life.get(header.sender)
+        header, content = verified
+        sender = self._table.by_boot_id.get(header.sender)
         if sender is None or not self._is_fresh(sender, header):
             return
-        self._prober.acked(header)
+        self._prober.on_ack(header)
         try:
-            self.doubts |= self._comparisons.answered(header, content, HEADER_BYTES)
+            self.accusations |= self._sync_sessions.on_response(header, content, HEADER_BYTES)
         except ValueError:
-            self.refused["form"] += 1
+            self.rejected["malformed"] += 1
 
 
-def _introduction(header: Header, content: bytes) -> Intro | None:
-    """The sender's own, which comes first; None where there is none."""
-    first = next(read_rumours(content, HEADER_BYTES), None)
-    return first if isinstance(first, Intro) and first.life == header.sender else None
+def _sender_intro(header: Header, content: bytes) -> Intro | None:
+    """Return the sender's own introduction, which comes first in a message; None where there is none."""
+    first = next(read_updates(content, HEADER_BYTES), None)
+    return first if isinstance(first, Intro) and first.boot_id == header.sender else None

@@ -1,4 +1,4 @@
-"""Nodes that only EC2's tags know: they are greeted, patiently, until they are members or not named any more."""
+"""Nodes that only EC2's tags name: they are probed, ever more seldom, until they join or EC2 does not list them."""
 
 from __future__ import annotations
 
@@ -10,61 +10,65 @@ from node_agent.contract.states import NodeState
 from node_agent.core.membership.member_table import MemberTable
 from node_agent.core.node.status import TaggedNode
 
-FIRST_S = 1.0
-MAX_S = 60.0
-_LOOKED_AT = 16
-"""Names looked at each time, so that a thousand of them cost no more than a few."""
+FIRST_RETRY_S = 1.0
+MAX_RETRY_S = 60.0
+_MAX_CHECKED = 16
+"""Candidates checked each time, so that a thousand of them cost no more than a few."""
 
 
 @dataclass
 class JoinCandidate:
-    """due: when to greet it next, in lived time; wait_s: before the time after that."""
+    """A node to probe. due: when to probe it next, in active time; wait_s: the wait after that."""
 
     instance_id: str
     address: str
     due: float
-    wait_s: float = FIRST_S
+    wait_s: float = FIRST_RETRY_S
 
 
 class JoinCandidates:
-    """A queue of names; most: its bound."""
+    """A bounded queue of candidates."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._queue: deque[JoinCandidate] = deque()
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def renew(self, nodes: Iterable[TaggedNode], roster: MemberTable, now: float) -> None:
-        """A whole look at EC2: these are named now, no others. Who left or died here is not greeted for a tag."""
-        known = {named.instance_id: named for named in self._queue}
+    def replace(self, nodes: Iterable[TaggedNode], table: MemberTable, now: float) -> None:
+        """Replace the candidates by a complete EC2 listing, without nodes that left or died here."""
+        known = {candidate.instance_id: candidate for candidate in self._queue}
         self._queue = deque()
         for node in nodes:
-            if node.instance_id == roster.own_id or node.state is NodeState.GONE:
+            if node.instance_id == table.own_id or node.state is NodeState.GONE:
                 continue
-            if node.instance_id in roster.by_id or node.instance_id in roster.tombstones:
+            if node.instance_id in table.by_id or node.instance_id in table.tombstones:
                 continue
             before = known.get(node.instance_id)
-            if before is not None and before.address == node.peer:
+            if before is not None and before.address == node.peer_address:
                 self._queue.append(before)
-            elif len(self._queue) < self._most:
-                self._queue.append(JoinCandidate(node.instance_id, node.peer, now))
+            elif len(self._queue) < self._capacity:
+                self._queue.append(JoinCandidate(node.instance_id, node.peer_address, now))
 
-    def unmet(self, roster: MemberTable) -> list[tuple[str, str]]:
-        """(instance id, address) of all that are named and not members yet."""
-        return [(named.instance_id, named.address) for named in self._queue if named.instance_id not in roster.by_id]
+    def not_joined(self, table: MemberTable) -> list[tuple[str, str]]:
+        """Return (instance id, address) of the candidates that are not members yet."""
+        return [
+            (candidate.instance_id, candidate.address)
+            for candidate in self._queue
+            if candidate.instance_id not in table.by_id
+        ]
 
-    def due(self, count: int, roster: MemberTable, now: float) -> list[str]:
-        """Up to `count` addresses to greet now; each waits longer every time."""
+    def due(self, count: int, table: MemberTable, now: float) -> list[str]:
+        """Return up to `count` addresses to probe now; the wait of each one doubles every time, up to MAX_RETRY_S."""
         addresses: list[str] = []
-        for _ in range(min(_LOOKED_AT, len(self._queue))):
-            named = self._queue.popleft()
-            if named.instance_id in roster.by_id:
+        for _ in range(min(_MAX_CHECKED, len(self._queue))):
+            candidate = self._queue.popleft()
+            if candidate.instance_id in table.by_id:
                 continue
-            if named.due <= now and len(addresses) < count:
-                addresses.append(named.address)
-                named.due = now + named.wait_s
-                named.wait_s = min(MAX_S, 2 * named.wait_s)
-            self._queue.append(named)
+            if candidate.due <= now and len(addresses) < count:
+                addresses.append(candidate.address)
+                candidate.due = now + candidate.wait_s
+                candidate.wait_s = min(MAX_RETRY_S, 2 * candidate.wait_s)
+            self._queue.append(candidate)
         return addresses

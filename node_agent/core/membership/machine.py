@@ -1,23 +1,23 @@
-"""Who is in the fleet, as a machine: SWIM with suspicion and Lifeguard's local health. Events in, effects out.
+"""Membership as a state machine: SWIM with suspicion and Lifeguard's local health. Events in, effects out.
 
-    EC2's tags --Tagged--> hello --ack--> compare tables --> probe one member a second, tell rumours, hear rumours
-    a member --silent, or Failed--> SUSPECT --refutes--> ALIVE
-                                    SUSPECT --time is up--> DEAD --answers a retry, refutes--> ALIVE
-    a member --says so--> LEFT, for good
+    EC2's tags --NodesDiscovered--> join --ack--> sync tables --> probe two members a second, send and receive updates
+    a member --silent, or PeerRequestFailed--> SUSPECT --refutes--> ALIVE
+                                    SUSPECT --timeout--> DEAD --answers a retry, refutes--> ALIVE
+    a member --sends Left--> LEFT, for good
 
 Rules kept here:
 
-* a member is suspected when neither it nor a helper nor a stream to it answers a probe, or when a request to it was
-  refused; it is dead when nobody heard it refute; it comes back only under a higher incarnation;
-* who is accused is told, by every probe: a refutation is one round trip away;
-* tags name nodes, they do not judge: a node that only tags know is greeted, one that only gossip knows is kept while
-  it lives, one that left or died is not brought back by a tag that is still there;
-* a message counts once, and only in the receiver's present life (wire); a stranger is believed when it has
-  answered a question of this node; nothing here reads a clock that two nodes would have to agree on;
-* a node that was not there (stopped, or its clock set) blames nobody for it;
+* a member is suspected when neither it nor an indirect prober nor a stream to it answers a probe, or when a request to
+  it was refused; it is dead when no refutation arrives in time; it comes back only under a higher incarnation;
+* every probe of an accused member carries the accusation: a refutation is one round trip away;
+* tags name nodes, they do not judge: a node that only tags name is probed, one that only gossip names is kept while it
+  lives, one that left or died is not brought back by a tag that is still there;
+* a message counts once, and only for the receiver's present boot id (wire); an unknown sender is added when it has
+  answered a probe of this node; no rule needs a clock on which two nodes agree;
+* a node that did not run (stopped, or its clock set) suspects no member for it;
 * what a node does and sends each second does not grow with the fleet.
 
-The owner calls `handle(Tick)` at `next_deadline()`, and hands in what its sockets get. Not thread-safe.
+The owner calls `handle(Tick)` at `next_deadline()`, and passes in what its sockets receive. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from node_agent.core.membership.events import (
     Event,
     Leaving,
     LocalLoadSet,
+    LocalRefusalAdded,
     LocalStateSet,
     NodesDiscovered,
     PeerRequestFailed,
     Received,
-    Refuse,
     Refused,
     Send,
     SendSync,
@@ -52,347 +52,377 @@ from node_agent.core.membership.events import (
 from node_agent.core.membership.inbound import MessageReceiver
 from node_agent.core.membership.join_candidates import JoinCandidates
 from node_agent.core.membership.local_health import LocalHealth
-from node_agent.core.membership.member_state import MemberState, accusation_of
-from node_agent.core.membership.member_table import MAX_NODES, Chance, Member, MemberTable, View
+from node_agent.core.membership.member_state import MemberState, pending_accusation
+from node_agent.core.membership.member_table import MAX_NODES, Member, MemberTable, Rng, View
 from node_agent.core.membership.outbound import LocalNode, MessageEncoder
 from node_agent.core.membership.prober import Prober
-from node_agent.core.membership.refusals import AGAIN_EVERY_S, Refusals
+from node_agent.core.membership.refusals import REBROADCAST_INTERVAL_S, Refusals
 from node_agent.core.membership.sync_sessions import SyncSessions
 from node_agent.core.membership.timers import Timers
-from node_agent.core.membership.wire import Intro, Kind, MessageMac, Refusal, write_dead, write_refusal
+from node_agent.core.membership.wire import Intro, MessageKind, MessageMac, Refusal, write_dead, write_refusal
 from node_agent.core.node.status import Liveness, NodeStatus
 
-_GREETED_AT_ONCE = 3
-_DOUBTS_AT_ONCE = 16
-_SHARP = 4
-"""A change of that many requests in flight, or by half, is told before its turn."""
+_MAX_JOIN_PROBES = 3
+_MAX_ACCUSATIONS = 16
+_SHARP_CHANGE = 4
+"""A load that changed by that many requests in flight, or by half, is sent before its turn."""
 
-_SHARP_TIMES = 8
-_CATCH_UP_EVERY_S = 2.0
+_SHARP_SPEEDUP = 8
+_MIN_SYNC_INTERVAL_S = 2.0
 
 
 class Membership:
-    """status: what this node says of itself at first; life: LIFE_BYTES random bytes; key: the cluster's; at: now.
+    """The membership of one node.
 
-    chance: uniform in [0, 1) at every call; max_nodes: members that are kept at most; roster: the
-    table, where a simulation has one of its own.
+    Args:
+        status: of this node at first.
+        boot_id: BOOT_ID_BYTES random bytes.
+        key: the cluster's.
+        at: now.
+        rng: uniform in [0, 1) at every call.
+        max_nodes: the bound on members.
+        table: the table of a simulation that has one of its own.
     """
 
     def __init__(
         self,
         status: NodeStatus,
-        life: bytes,
+        boot_id: bytes,
         key: bytes,
         at: float,
-        chance: Chance,
+        rng: Rng,
         *,
-        tempo: GossipConfig | None = None,
+        config: GossipConfig | None = None,
         max_nodes: int = MAX_NODES,
-        roster: MemberTable | None = None,
+        table: MemberTable | None = None,
     ) -> None:
-        self.tempo = tempo or GossipConfig()
-        self._chance = chance
-        self._time = ActiveClock(at)
+        self.config = config or GossipConfig()
+        self._rng = rng
+        self._clock = ActiveClock(at)
         self._timers = Timers()
         self._health = LocalHealth()
-        self._rumours = BroadcastQueue()
+        self._broadcasts = BroadcastQueue()
         self._loads = LoadQueue(max_nodes)
-        seal = MessageMac(key)
-        self._me = LocalNode(status, life, self._rumours)
-        self._post = MessageEncoder(self._me, seal, self._rumours, self._loads)
-        self._roster = roster or MemberTable(status.instance_id, chance, max_nodes)
-        self._named = JoinCandidates(max_nodes)
+        mac = MessageMac(key)
+        self._local = LocalNode(status, boot_id, self._broadcasts)
+        self._encoder = MessageEncoder(self._local, mac, self._broadcasts, self._loads)
+        self._table = table or MemberTable(status.instance_id, rng, max_nodes)
+        self._candidates = JoinCandidates(max_nodes)
         self._refusals = Refusals()
         self._effects: list[Effect] = []
-        self._beliefs = MemberState(
-            self._me, self._roster, self._rumours, self._loads, self._timers, self._health,
-            self._time, self._effects.append, self._on_suspect, self._on_outbid, self._on_refusal,
+        self._member_state = MemberState(
+            self._local, self._table, self._broadcasts, self._loads, self._timers, self._health,
+            self._clock, self._effects.append, self._on_suspect, self._on_stale_intro, self._on_refusal,
         )  # fmt: skip
         self._prober = Prober(
-            self._me, self._roster, self._post, self._timers, self._health, self.tempo,
-            self._time, self._send, self._on_silence, self._ask_over_stream,
+            self._local, self._table, self._encoder, self._timers, self._health, self.config,
+            self._clock, self._send, self._on_no_ack, self._probe_over_stream,
         )  # fmt: skip
-        self._comparisons = SyncSessions(
-            self._me, self._roster, self._post, self._beliefs, self._time, self._prober.next_number, self._ask
+        self._sync_sessions = SyncSessions(
+            self._local,
+            self._table,
+            self._encoder,
+            self._member_state,
+            self._clock,
+            self._prober.next_number,
+            self._send_sync,
         )
-        self._ear = MessageReceiver(
-            self._me, self._roster, seal, self._post, self._beliefs, self._prober, self._comparisons, self._send
+        self._receiver = MessageReceiver(
+            self._local,
+            self._table,
+            mac,
+            self._encoder,
+            self._member_state,
+            self._prober,
+            self._sync_sessions,
+            self._send,
         )
-        self._load_told = self._me.load
-        self._load_due = 0.0
-        self._in_haste = False
-        self._has_looked = False
-        self._compare_at = 0.0
-        self._compared_at = 0.0
-        self._compared_version = 0
+        self._sent_load = self._local.load
+        self._next_load_at = 0.0
+        self._gossip_now = False
+        self._discovery_done = False
+        self._next_sync_at = 0.0
+        self._last_sync_at = 0.0
+        self._last_sync_version = 0
         self._handlers: dict[type, Callable[[Any], None]] = {
-            Tick: lambda _: self._timers.fire(self._time.now),
-            Received: lambda event: self._ear.datagram(event.data),
-            LocalLoadSet: self._measure,
-            NodesDiscovered: self._look_at,
-            PeerRequestFailed: self._blame,
-            LocalStateSet: self._announce,
-            SyncRequested: lambda event: self._effects.append(SyncReply(self._ear.question(event.body))),
-            SyncReplied: lambda event: self._ear.answer(event.body),
-            Refuse: self._refuse,
-            Leaving: self._leave,
+            Tick: lambda _: self._timers.fire(self._clock.now),
+            Received: lambda event: self._receiver.on_datagram(event.data),
+            LocalLoadSet: self._set_load,
+            NodesDiscovered: self._on_discovered,
+            PeerRequestFailed: self._on_request_failed,
+            LocalStateSet: self._set_state,
+            SyncRequested: lambda event: self._effects.append(SyncReply(self._receiver.on_sync_request(event.body))),
+            SyncReplied: lambda event: self._receiver.on_sync_response(event.body),
+            LocalRefusalAdded: self._refuse,
+            Leaving: self._on_leaving,
         }
-        self._timers.set(chance() * self.tempo.probe_every_s, self._probe)
-        self._timers.set(chance() * self.tempo.gossip_every_s, self._gossip)
-        self._timers.set(chance() * self.tempo.probe_every_s, self._watch)
-        self._timers.set(chance() * self.tempo.compare_after_news_s, self._compare)
-        self._timers.set(chance() * self.tempo.retry_dead_every_s, self._retry_dead)
+        self._timers.schedule(rng() * self.config.probe_interval_s, self._probe)
+        self._timers.schedule(rng() * self.config.gossip_interval_s, self._gossip)
+        self._timers.schedule(rng() * self.config.probe_interval_s, self._watch)
+        self._timers.schedule(rng() * self.config.sync_after_change_s, self._maybe_sync)
+        self._timers.schedule(rng() * self.config.retry_dead_interval_s, self._retry_dead)
 
-    def meet(self, life: bytes, status: NodeStatus) -> None:
-        """Know a node from the start: for a simulation of a fleet whose nodes have long met."""
-        self._roster.admit(life, status, self._time.now)
-
-    # what others read
+    def add_member(self, boot_id: bytes, status: NodeStatus) -> None:
+        """Add a member without a probe: for a simulation of a fleet whose nodes have long joined."""
+        self._table.add(boot_id, status, self._clock.now)
 
     @property
     def status(self) -> NodeStatus:
-        """What this node says of itself now."""
-        return self._me.status
+        """This node's status."""
+        return self._local.status
 
     @property
     def view(self) -> View:
-        """The others; the same value until something changes."""
-        return self._roster.view
+        """The other nodes; the same value until something changes."""
+        return self._table.view
 
     @property
     def members(self) -> Mapping[str, Member]:
-        """By instance id, to be read only: a member's `load` is the newest that was heard."""
-        return self._roster.by_id
+        """Members by instance id, read-only; a member's `load` is the newest that was received."""
+        return self._table.by_id
 
     @property
     def nodes(self) -> int:
-        """How many nodes there are, this one included."""
-        return self._roster.nodes
+        """The number of nodes, this one included."""
+        return self._table.nodes
 
     @property
-    def unmet(self) -> list[tuple[str, str]]:
-        """(instance id, host:port of the peer door) of nodes that tags name and that were not met yet."""
-        return self._named.unmet(self._roster)
+    def not_joined(self) -> list[tuple[str, str]]:
+        """(instance id, host:port of the peer API) of nodes that tags name and that have not joined."""
+        return self._candidates.not_joined(self._table)
 
     @property
-    def has_looked(self) -> bool:
-        """Whether the tags were read: only then it may be said of a node that there is none."""
-        return self._has_looked
+    def discovery_done(self) -> bool:
+        """True once the tags were read: only then a node that is not listed does not exist."""
+        return self._discovery_done
 
     @property
-    def refused(self) -> Counter[str]:
-        """Messages that were not taken, by the reason."""
-        return self._ear.refused
+    def rejected(self) -> Counter[str]:
+        """How many messages were dropped, by reason."""
+        return self._receiver.rejected
 
     @property
-    def figures(self) -> dict[str, int]:
-        """For metrics."""
+    def stats(self) -> dict[str, int]:
+        """Counts for metrics and tests."""
         return {
-            "present": len(self._roster.present),
-            "dead": len(self._roster.dead),
+            "present": len(self._table.present),
+            "dead": len(self._table.dead),
             "health": self._health.score,
-            "refutations": self._beliefs.refutations,
-            "rumours": len(self._rumours),
+            "refutations": self._member_state.refutations,
+            "updates": len(self._broadcasts),
             "loads": len(self._loads),
             "timers": len(self._timers),
             "probes": len(self._prober),
-            "named": len(self._named),
+            "join_candidates": len(self._candidates),
             "refusals": len(self._refusals),
-            "tombstones": len(self._roster.tombstones),
-            "sent": self._post.sent,
+            "tombstones": len(self._table.tombstones),
+            "sent": self._encoder.sent,
         }
 
-    # the machine
-
     def next_deadline(self) -> float:
-        """When the next Tick is due, by the owner's clock."""
-        return self._time.outside(self._timers.due)
+        """Return when the next Tick is due, on the owner's clock."""
+        return self._clock.to_external(self._timers.next_due)
 
     def handle(self, event: Event) -> tuple[Effect, ...]:
-        """The effects of one event, in the order in which they are to happen."""
-        pause_s = self._time.advance(event.at, self._timers.due)
+        """Handle one event; return its effects, in the order in which to perform them. Raises InvalidTransition."""
+        pause_s = self._clock.advance(event.at, self._timers.next_due)
         if pause_s:
-            self._wake_up()
+            self._on_pause()
         handler = self._handlers.get(type(event))
         if handler is None:
             raise InvalidTransition(f"unknown event {event}")
         handler(event)
-        if self._in_haste or self._beliefs.has_to_refute:
-            self._hurry()
-        if self._beliefs.knows_too_little:
-            self._catch_up()
+        if self._gossip_now or self._member_state.refutation_pending:
+            self._flush_gossip()
+        if self._member_state.sync_needed:
+            self._sync_missing()
         effects = tuple(self._effects)
         self._effects.clear()
         return effects
 
-    def _wake_up(self) -> None:
-        """This node was not there: it asks anew, and what it missed as well."""
-        self._prober.forget_all()
-        self._health.worse()
-        self._compare_soon()
+    def _on_pause(self) -> None:
+        """Drop the probes that were pending during a pause, and sync what was missed."""
+        self._prober.cancel_all()
+        self._health.increase()
+        self._start_sync()
 
-    def _hurry(self) -> None:
-        self._in_haste = self._beliefs.has_to_refute = False
-        self._tell(self.tempo.fanout)
+    def _flush_gossip(self) -> None:
+        self._gossip_now = self._member_state.refutation_pending = False
+        self._gossip_to(self.config.fanout)
 
-    def _catch_up(self) -> None:
-        self._beliefs.knows_too_little = False
-        if self._time.now >= self._compare_at:
-            self._compare_at = self._time.now + _CATCH_UP_EVERY_S
-            self._compare_soon()
+    def _sync_missing(self) -> None:
+        self._member_state.sync_needed = False
+        if self._clock.now >= self._next_sync_at:
+            self._next_sync_at = self._clock.now + _MIN_SYNC_INTERVAL_S
+            self._start_sync()
 
     def _send(self, to: str, data: bytes) -> None:
         self._effects.append(Send(to, data))
 
-    def _ask(self, member: Member, body: bytes) -> None:
-        self._effects.append(SendSync(member.status.instance_id, member.status.peer, body))
+    def _send_sync(self, member: Member, body: bytes) -> None:
+        self._effects.append(SendSync(member.status.instance_id, member.status.peer_address, body))
 
-    def _tell(self, count: int) -> None:
-        for member in self._roster.present.some(count):
-            self._send(member.status.peer, self._post.datagram(Kind.GOSSIP, member.life, self._roster.nodes))
+    def _gossip_to(self, count: int) -> None:
+        for member in self._table.present.sample(count):
+            self._send(
+                member.status.peer_address,
+                self._encoder.encode_datagram(MessageKind.GOSSIP, member.boot_id, self._table.nodes),
+            )
 
-    # what it does by itself
+    # periodic work
 
     def _probe(self) -> None:
-        self._timers.set(self._time.now + self.tempo.probe_every_s * self._health.patience, self._probe)
-        member = self._roster.present.next()
+        self._timers.schedule(
+            self._clock.now + self.config.probe_interval_s * self._health.timeout_multiplier, self._probe
+        )
+        member = self._table.present.next()
         if member is not None:
-            self._prober.check(member)
-        count = 1 if member is not None else _GREETED_AT_ONCE
-        for address in self._named.due(count, self._roster, self._time.now):
-            self._prober.greet(address)
-        if member is not None and not self._comparisons.finished and not len(self._comparisons):
-            self._compare_soon()
+            self._prober.probe(member)
+        count = 1 if member is not None else _MAX_JOIN_PROBES
+        for address in self._candidates.due(count, self._table, self._clock.now):
+            self._prober.join_probe(address)
+        if member is not None and not self._sync_sessions.completed and not len(self._sync_sessions):
+            self._start_sync()
 
     def _watch(self) -> None:
-        self._timers.set(self._time.now + self.tempo.probe_every_s * self._health.patience, self._watch)
-        member = self._roster.next_alive(self._me.life)
+        self._timers.schedule(
+            self._clock.now + self.config.probe_interval_s * self._health.timeout_multiplier, self._watch
+        )
+        member = self._table.next_alive(self._local.boot_id)
         if member is not None:
-            self._prober.check(member)
+            self._prober.probe(member)
 
     def _gossip(self) -> None:
-        now = self._time.now
-        self._timers.set(now + self.tempo.gossip_every_s, self._gossip)
-        self._tell_load(now)
-        if len(self._rumours):
-            self._tell(self.tempo.fanout)
+        now = self._clock.now
+        self._timers.schedule(now + self.config.gossip_interval_s, self._gossip)
+        self._broadcast_load(now)
+        if len(self._broadcasts):
+            self._gossip_to(self.config.fanout)
         elif len(self._loads):
-            self._tell(1)
-        for life in list(self._ear.doubts)[:_DOUBTS_AT_ONCE]:
-            accusation = self._ear.doubts.pop(life)
-            member = self._roster.by_life.get(life)
+            self._gossip_to(1)
+        for boot_id in list(self._receiver.accusations)[:_MAX_ACCUSATIONS]:
+            accusation = self._receiver.accusations.pop(boot_id)
+            member = self._table.by_boot_id.get(boot_id)
             if member is not None and member.liveness is Liveness.ALIVE:
-                self._prober.check(member, accusation)
+                self._prober.probe(member, accusation)
 
-    def _tell_load(self, now: float) -> None:
-        """Have the load told where it changed and its turn has come: the more nodes, the more seldom."""
-        load, told = self._me.load, self._load_told
-        if load == told or self._me.has_left:
+    def _broadcast_load(self, now: float) -> None:
+        """Queue the load if it changed and its turn has come: the larger the fleet, the more seldom."""
+        load, sent = self._local.load, self._sent_load
+        if load == sent or self._local.has_left:
             return
-        every_s = max(self.tempo.least_load_every_s, self._roster.nodes / self.tempo.loads_per_s)
-        change = abs(load.in_flight - told.in_flight)
-        sharp = change > max(_SHARP, told.in_flight // 2)
-        if now < self._load_due - (every_s - every_s / _SHARP_TIMES if sharp else 0.0):
+        every_s = max(self.config.min_load_interval_s, self._table.nodes / self.config.loads_per_s)
+        change = abs(load.in_flight - sent.in_flight)
+        sharp = change > max(_SHARP_CHANGE, sent.in_flight // 2)
+        if now < self._next_load_at - (every_s - every_s / _SHARP_SPEEDUP if sharp else 0.0):
             return
-        self._load_told = load
-        self._load_due = now + every_s
-        self._loads.tell(self._me.life, self._me.next_load())
+        self._sent_load = load
+        self._next_load_at = now + every_s
+        self._loads.add(self._local.boot_id, self._local.write_next_load())
 
-    def _compare(self) -> None:
-        tempo, now = self.tempo, self._time.now
-        self._timers.set(now + tempo.compare_after_news_s * (0.8 + 0.4 * self._chance()), self._compare)
-        has_news = self._roster.version != self._compared_version
-        if has_news or now - self._compared_at >= tempo.compare_every_s:
-            self._compared_at, self._compared_version = now, self._roster.version
-            self._compare_soon()
+    def _maybe_sync(self) -> None:
+        config, now = self.config, self._clock.now
+        self._timers.schedule(now + config.sync_after_change_s * (0.8 + 0.4 * self._rng()), self._maybe_sync)
+        has_news = self._table.version != self._last_sync_version
+        if has_news or now - self._last_sync_at >= config.sync_interval_s:
+            self._last_sync_at, self._last_sync_version = now, self._table.version
+            self._start_sync()
 
-    def _compare_soon(self) -> None:
-        for member in self._roster.present.some(1):
-            self._comparisons.begin(member)
+    def _start_sync(self) -> None:
+        for member in self._table.present.sample(1):
+            self._sync_sessions.start(member)
 
     def _retry_dead(self) -> None:
-        every_s = self.tempo.retry_dead_every_s * (0.8 + 0.4 * self._chance())
-        self._timers.set(self._time.now + every_s, self._retry_dead)
-        dead = self._roster.dead
-        if not len(dead) or self._chance() * self._roster.nodes > len(dead):
+        every_s = self.config.retry_dead_interval_s * (0.8 + 0.4 * self._rng())
+        self._timers.schedule(self._clock.now + every_s, self._retry_dead)
+        dead = self._table.dead
+        if not len(dead) or self._rng() * self._table.nodes > len(dead):
             return
-        for member in dead.some(1):
-            self._prober.greet(member.status.peer, accusation=accusation_of(member, self._me.life))
+        for member in dead.sample(1):
+            self._prober.join_probe(
+                member.status.peer_address, accusation=pending_accusation(member, self._local.boot_id)
+            )
 
-    # what happens to it
+    # events
 
     def _on_suspect(self, member: Member) -> None:
-        """Somebody suspects a member: have it hear of that, and perhaps see for ourselves."""
+        """Send a new suspicion to its member; where another node began it, perhaps probe the member."""
         suspicion = member.suspicion
-        is_mine = suspicion is not None and self._me.life in suspicion.accusers
+        is_mine = suspicion is not None and self._local.boot_id in suspicion.suspectors
         if is_mine:
-            self._prober.greet(member.status.peer, member.life, accusation_of(member, self._me.life))
-        elif self._chance() * self._roster.nodes < self.tempo.opinions:
-            self._prober.check(member)
+            self._prober.join_probe(
+                member.status.peer_address, member.boot_id, pending_accusation(member, self._local.boot_id)
+            )
+        elif self._rng() * self._table.nodes < self.config.extra_probes:
+            self._prober.probe(member)
 
-    def _on_outbid(self, intro: Intro, newest: int) -> None:
-        """An older life, or a newer one whose clock was set back: if it is there, it hears what it has to exceed."""
-        accusation = write_dead(intro.life, newest, self._me.life)
-        self._prober.greet(intro.status.peer, intro.life, accusation)
+    def _on_stale_intro(self, intro: Intro, newest: int) -> None:
+        """Send the incarnation to exceed to an older boot id, or to a newer one whose clock was set back."""
+        accusation = write_dead(intro.boot_id, newest, self._local.boot_id)
+        self._prober.join_probe(intro.status.peer_address, intro.boot_id, accusation)
 
-    def _on_silence(self, member: Member) -> None:
-        self._beliefs.suspect(member, frozenset((self._me.life,)), "silent")
+    def _on_no_ack(self, member: Member) -> None:
+        self._member_state.suspect(member, frozenset((self._local.boot_id,)), "silent")
 
-    def _ask_over_stream(self, member: Member, number: int) -> None:
-        self._comparisons.begin(member, number)
+    def _probe_over_stream(self, member: Member, number: int) -> None:
+        self._sync_sessions.start(member, number)
 
-    def _refuse(self, refuse: Refuse) -> None:
-        self._on_refusal(Refusal(refuse.content, round(refuse.seconds)))
-        self._in_haste = True
+    def _refuse(self, event: LocalRefusalAdded) -> None:
+        self._on_refusal(Refusal(event.content, round(event.seconds)))
+        self._gossip_now = True
 
     def _on_refusal(self, refusal: Refusal) -> None:
-        """Pass it on and have the owner know, where it is news."""
+        """Queue a refusal and report it, where it is new."""
         is_first = not len(self._refusals)
-        if not self._refusals.take(refusal.content, refusal.left_s, self._time.now):
+        if not self._refusals.add(refusal.content, refusal.left_s, self._clock.now):
             return
-        self._rumours.tell(refusal.content, write_refusal(*refusal))
+        self._broadcasts.add(refusal.content, write_refusal(*refusal))
         self._effects.append(Refused(*refusal))
         if is_first:
-            self._timers.set(self._time.now + AGAIN_EVERY_S, self._tell_refusals)
+            self._timers.schedule(self._clock.now + REBROADCAST_INTERVAL_S, self._rebroadcast_refusals)
 
-    def _tell_refusals(self) -> None:
-        """Once more, for nodes that came meanwhile: a few of the fleet's nodes each time, while any of them lasts."""
-        told = self._refusals.to_tell(self._time.now, self._chance())
-        if self._chance() * self._roster.nodes < self.tempo.opinions:
-            for content, left_s in told:
-                self._rumours.tell(content, write_refusal(content, left_s))
+    def _rebroadcast_refusals(self) -> None:
+        """Queue refusals again for nodes that came meanwhile: on a few nodes each time, while any refusal lasts."""
+        refusals = self._refusals.sample(self._clock.now, self._rng())
+        if self._rng() * self._table.nodes < self.config.extra_probes:
+            for content, left_s in refusals:
+                self._broadcasts.add(content, write_refusal(content, left_s))
         if len(self._refusals):
-            self._timers.set(self._time.now + AGAIN_EVERY_S, self._tell_refusals)
+            self._timers.schedule(self._clock.now + REBROADCAST_INTERVAL_S, self._rebroadcast_refusals)
 
-    def _blame(self, failed: PeerRequestFailed) -> None:
-        member = self._roster.by_id.get(failed.instance_id)
+    def _on_request_failed(self, event: PeerRequestFailed) -> None:
+        member = self._table.by_id.get(event.instance_id)
         if member is None or not member.liveness.is_present:
             return
-        if failed.why == REFUSED:
-            self._beliefs.suspect(member, frozenset((self._me.life,)), REFUSED)
+        if event.why == REFUSED:
+            self._member_state.suspect(member, frozenset((self._local.boot_id,)), REFUSED)
         else:
-            self._prober.check(member)
+            self._prober.probe(member)
 
-    def _measure(self, measured: LocalLoadSet) -> None:
-        self._me.load = measured.load
+    def _set_load(self, event: LocalLoadSet) -> None:
+        self._local.load = event.load
 
-    def _announce(self, announced: LocalStateSet) -> None:
-        self._in_haste = self._me.say(announced.state, announced.ways)
+    def _set_state(self, event: LocalStateSet) -> None:
+        self._gossip_now = self._local.set_state(event.state, event.ways)
 
-    def _look_at(self, tagged: NodesDiscovered) -> None:
-        self._has_looked = True
-        roster, now = self._roster, self._time.now
+    def _on_discovered(self, tagged: NodesDiscovered) -> None:
+        self._discovery_done = True
+        table, now = self._table, self._clock.now
         nodes = tuple(tagged.nodes)
-        named = {node.instance_id for node in nodes}
-        for member in list(roster.by_id.values()):
-            member.tagged = member.status.instance_id in named
-            if member.liveness is Liveness.DEAD and not member.tagged and now - member.since > self.tempo.dead_kept_s:
-                roster.forget(member)
-        self._named.renew(nodes, roster, now)
-        if not len(roster.present):
-            for address in self._named.due(_GREETED_AT_ONCE, roster, now):
-                self._prober.greet(address)
+        tagged_ids = {node.instance_id for node in nodes}
+        for member in list(table.by_id.values()):
+            member.tagged = member.status.instance_id in tagged_ids
+            if (
+                member.liveness is Liveness.DEAD
+                and not member.tagged
+                and now - member.since > self.config.dead_retention_s
+            ):
+                table.forget(member)
+        self._candidates.replace(nodes, table, now)
+        if not len(table.present):
+            for address in self._candidates.due(_MAX_JOIN_PROBES, table, now):
+                self._prober.join_probe(address)
 
-    def _leave(self, _: Leaving) -> None:
-        self._me.leave()
-        self._tell(self.tempo.leaving_fanout)
+    def _on_leaving(self, _: Leaving) -> None:
+        self._local.leave()
+        self._gossip_to(self.config.leave_fanout)

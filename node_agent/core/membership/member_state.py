@@ -1,12 +1,12 @@
-"""What a rumour changes: SWIM's order of precedence (section 4.2), and what this node answers to rumours of itself.
+"""What an update changes: SWIM's order of precedence (section 4.2), and this node's refutations.
 
     Alive(i)    beats  Alive, Suspect, Dead of an incarnation below i
     Suspect(i)  beats  Alive of i and below, Suspect below i; confirms Suspect of i
     Dead(i)     beats  Alive and Suspect of i and below
-    Left(i)     beats  everything of the same life, for good
-    Intro(i)    is Alive(i), and a newer life of an instance where i is higher than anything known of the old one
+    Left(i)     beats  everything of the same boot id, for good
+    Intro(i)    is Alive(i), and a newer boot id of an instance where i is higher than anything known of the old one
 
-What is believed is passed on; what is not is dropped. This node never believes anything bad of itself: it refutes.
+What is applied is broadcast; the rest is dropped. This node never applies an accusation of itself: it refutes it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from node_agent.core.membership.wire import (
     Left,
     Loads,
     Refusal,
-    Rumour,
     Suspect,
+    Update,
     load_of,
     read_loads,
     write_dead,
@@ -41,222 +41,232 @@ from node_agent.core.membership.wire import (
 )
 from node_agent.core.node.status import Liveness, NodeStatus
 
-LEFT_KEPT_S = 60.0
-"""How long a node that left stays in the table, so that comparisons tell of it; then its tombstone says no."""
+LEFT_RETENTION_S = 60.0
+"""How long a node that left stays in the table, so that syncs include it; then its tombstone keeps it out."""
 
 
 class MemberState:
-    """changed: gets every change; suspected: gets every member that becomes suspect; refused: gets every refusal.
+    """Applies updates to the table.
 
-    outbid: gets every introduction of another life that claims less than what is known of its instance, and that.
+    on_change receives every change, on_suspect every member that becomes suspect, on_refusal every refusal.
+    on_stale_intro receives every introduction of another boot id whose incarnation is not above the known one, and the
+    known one.
     """
 
     def __init__(
         self,
-        me: LocalNode,
-        roster: MemberTable,
-        rumours: BroadcastQueue,
+        local: LocalNode,
+        table: MemberTable,
+        broadcasts: BroadcastQueue,
         loads: LoadQueue,
         timers: Timers,
         health: LocalHealth,
-        time: ActiveClock,
-        changed: Callable[[MemberChanged], None],
-        suspected: Callable[[Member], None],
-        outbid: Callable[[Intro, int], None],
-        refused: Callable[[Refusal], None] = lambda refusal: None,
+        clock: ActiveClock,
+        on_change: Callable[[MemberChanged], None],
+        on_suspect: Callable[[Member], None],
+        on_stale_intro: Callable[[Intro, int], None],
+        on_refusal: Callable[[Refusal], None] = lambda refusal: None,
     ) -> None:
-        self._me = me
-        self._roster = roster
-        self._rumours = rumours
+        self._local = local
+        self._table = table
+        self._broadcasts = broadcasts
         self._loads = loads
         self._timers = timers
         self._health = health
-        self._time = time
-        self._changed = changed
-        self._suspected = suspected
-        self._outbid = outbid
-        self._refused = refused
+        self._clock = clock
+        self._on_change = on_change
+        self._on_suspect = on_suspect
+        self._on_stale_intro = on_stale_intro
+        self._on_refusal = on_refusal
         self.refutations = 0
-        self.has_to_refute = False
-        """A refutation waits to be told: the owner tells it at once."""
+        self.refutation_pending = False
+        """A refutation waits to be sent: the owner sends it at once."""
 
-        self.was_told_old_news = False
-        """Somebody has not heard this node's last refutation: who hears the accusation tells it again."""
+        self.received_stale_accusation = False
+        """A node has not received this node's last refutation: the receiver of its message sends it again."""
 
-        self.knows_too_little = False
-        """Somebody spoke of a life that was never introduced here: the owner compares tables with a peer."""
+        self.sync_needed = False
+        """An update named a boot id that was never introduced here: the owner syncs with a peer."""
 
-    def is_of_me(self, rumour: Rumour) -> bool:
-        """Whether it speaks of this node's present life."""
-        return not isinstance(rumour, Loads | Refusal) and rumour.life == self._me.life
+    def is_about_local_node(self, update: Update) -> bool:
+        """Return whether an update is about this node's present boot id."""
+        return not isinstance(update, Loads | Refusal) and update.boot_id == self._local.boot_id
 
-    def take(self, rumour: Rumour) -> None:
-        """Believe a rumour, or not."""
-        match rumour:
+    def apply(self, update: Update) -> None:
+        """Apply an update, if it takes precedence."""
+        match update:
             case Loads():
-                self._take_loads(rumour)
+                self._apply_loads(update)
             case Alive():
-                self._take_alive(rumour)
+                self._apply_alive(update)
             case Suspect():
-                self._take_suspect(rumour)
+                self._apply_suspect(update)
             case Dead() | Left():
-                self._take_end(rumour)
+                self._apply_dead_or_left(update)
             case Intro():
-                self.take_intro(rumour, "gossip")
+                self.apply_intro(update, "gossip")
             case Refusal():
-                self._refused(rumour)
+                self._on_refusal(update)
 
-    def _take_loads(self, rumour: Loads) -> None:
-        by_life, packed = self._roster.by_life, rumour.packed
+    def _apply_loads(self, update: Loads) -> None:
+        by_boot_id, packed = self._table.by_boot_id, update.packed
         for number, read in enumerate(read_loads(packed)):
-            member = by_life.get(read[0])
+            member = by_boot_id.get(read[0])
             if member is not None and read[1] > member.load_version:
                 member.load, member.load_version = load_of(read), read[1]
-                self._loads.tell(read[0], packed[number * LOAD_BYTES : (number + 1) * LOAD_BYTES])
+                self._loads.add(read[0], packed[number * LOAD_BYTES : (number + 1) * LOAD_BYTES])
 
-    def take_intro(self, intro: Intro, why: str, *, below: int | None = None, tell: bool = True) -> Member | None:
-        """Returns the member where this made one.
+    def apply_intro(
+        self, intro: Intro, why: str, *, seen_up_to: int | None = None, broadcast: bool = True
+    ) -> Member | None:
+        """Apply an introduction; return the member where it added one.
 
-        below: numbers up to this one are used up (see Roster.admit); tell: whether it is passed on.
+        seen_up_to: see MemberTable.add; broadcast: whether it is broadcast.
         """
-        life, status = intro
-        if status.instance_id == self._roster.own_id:
-            if life != self._me.life and status.incarnation >= self._me.status.incarnation:
-                self._refute(status.incarnation)  # an older life of this node, or another clock's
-                self._me.introduce()
+        boot_id, status = intro
+        if status.instance_id == self._table.own_id:
+            if boot_id != self._local.boot_id and status.incarnation >= self._local.status.incarnation:
+                self._refute(status.incarnation)  # this instance before a restart, with a clock that was ahead
+                self._local.broadcast_intro()
             return None
-        known = self._roster.by_life.get(life)
+        known = self._table.by_boot_id.get(boot_id)
         if known is not None:
-            self._hear_alive(known, status, why)
+            self._mark_alive(known, status, why)
             return None
-        newest = self._roster.newest_incarnation(status.instance_id)
+        newest = self._table.newest_incarnation(status.instance_id)
         if status.incarnation <= newest:
-            self._outbid(intro, newest)
+            self._on_stale_intro(intro, newest)
             return None
-        before = self._roster.by_id.get(status.instance_id)
-        member = self._roster.admit(life, status, self._time.now, below)
+        before = self._table.by_id.get(status.instance_id)
+        member = self._table.add(boot_id, status, self._clock.now, seen_up_to)
         if member is None:
             return None
         if before is not None:
-            self._rumours.drop(before.life)
-            self._loads.drop(before.life)
-        if tell:
-            self._rumours.tell(life, write_intro(life, status))
-        self._changed(MemberChanged(status, before.liveness if before else None, Liveness.ALIVE, why))
+            self._broadcasts.drop(before.boot_id)
+            self._loads.drop(before.boot_id)
+        if broadcast:
+            self._broadcasts.add(boot_id, write_intro(boot_id, status))
+        self._on_change(MemberChanged(status, before.liveness if before else None, Liveness.ALIVE, why))
         return member
 
-    def _take_alive(self, rumour: Alive) -> None:
-        if rumour.life == self._me.life:
-            if rumour.incarnation > self._me.status.incarnation:
-                self._refute(rumour.incarnation)
+    def _apply_alive(self, update: Alive) -> None:
+        if update.boot_id == self._local.boot_id:
+            if update.incarnation > self._local.status.incarnation:
+                self._refute(update.incarnation)
             return
-        member = self._roster.by_life.get(rumour.life)
+        member = self._table.by_boot_id.get(update.boot_id)
         if member is None:
-            self.knows_too_little = True
-        elif rumour.incarnation > member.incarnation:
-            status = replace(member.status, state=rumour.state, ways=rumour.ways, incarnation=rumour.incarnation)
-            self._hear_alive(member, status, "gossip")
+            self.sync_needed = True
+        elif update.incarnation > member.incarnation:
+            status = replace(
+                member.status, state=update.state, continuation_methods=update.ways, incarnation=update.incarnation
+            )
+            self._mark_alive(member, status, "gossip")
 
-    def _hear_alive(self, member: Member, status: NodeStatus, why: str) -> None:
+    def _mark_alive(self, member: Member, status: NodeStatus, why: str) -> None:
         if status.incarnation <= member.incarnation or member.liveness is Liveness.LEFT:
             return
         before, state = member.liveness, member.status.state
-        self._roster.update(member, status)
+        self._table.update(member, status)
         if before is not Liveness.ALIVE:
-            self._roster.hold(member, Liveness.ALIVE, self._time.now)
-        self._rumours.tell_alive(member.life, status)
+            self._table.set_liveness(member, Liveness.ALIVE, self._clock.now)
+        self._broadcasts.add_alive(member.boot_id, status)
         if before is not Liveness.ALIVE or state is not status.state:
-            self._changed(MemberChanged(status, before, Liveness.ALIVE, why))
+            self._on_change(MemberChanged(status, before, Liveness.ALIVE, why))
 
-    def _take_suspect(self, rumour: Suspect) -> None:
-        if rumour.life == self._me.life:
-            self._answer_accusation(rumour.incarnation)
+    def _apply_suspect(self, update: Suspect) -> None:
+        if update.boot_id == self._local.boot_id:
+            self._on_self_accused(update.incarnation)
             return
-        member = self._roster.by_life.get(rumour.life)
-        if member is None or rumour.incarnation < member.incarnation or not member.liveness.is_present:
+        member = self._table.by_boot_id.get(update.boot_id)
+        if member is None or update.incarnation < member.incarnation or not member.liveness.is_present:
             return
-        if rumour.incarnation > member.incarnation:
-            status = replace(member.status, state=rumour.state, ways=rumour.ways, incarnation=rumour.incarnation)
-            self._roster.update(member, status)
-            member.suspicion = None  # it was of an older incarnation
-        self.suspect(member, rumour.accusers, "gossip")
+        if update.incarnation > member.incarnation:
+            status = replace(
+                member.status, state=update.state, continuation_methods=update.ways, incarnation=update.incarnation
+            )
+            self._table.update(member, status)
+            member.suspicion = None  # it was about an older incarnation
+        self.suspect(member, update.suspectors, "gossip")
 
-    def suspect(self, member: Member, accusers: frozenset[bytes], why: str) -> None:
-        """Hold a member for suspect in its present incarnation, or confirm that it is."""
-        if not member.liveness.is_present or not self._roster.has(member):
+    def suspect(self, member: Member, suspectors: frozenset[bytes], why: str) -> None:
+        """Suspect a member in its present incarnation, or confirm its suspicion."""
+        if not member.liveness.is_present or not self._table.has(member):
             return
         suspicion = member.suspicion
         if suspicion is not None:
-            if not suspicion.confirm(accusers):
+            if not suspicion.confirm(suspectors):
                 return
         else:
-            suspicion = Suspicion(accusers, self._time.now, self._roster.nodes)
+            suspicion = Suspicion(suspectors, self._clock.now, self._table.nodes)
             before = member.liveness
-            self._roster.hold(member, Liveness.SUSPECT, self._time.now)
+            self._table.set_liveness(member, Liveness.SUSPECT, self._clock.now)
             member.suspicion = suspicion
             if before is Liveness.ALIVE:
-                self._changed(MemberChanged(member.status, before, Liveness.SUSPECT, why))
-            self._suspected(member)
-        self._rumours.tell(member.life, accusation_of(member, self._me.life))
-        self._timers.set(suspicion.ends_at, self._suspicion_ends, member, suspicion)
+                self._on_change(MemberChanged(member.status, before, Liveness.SUSPECT, why))
+            self._on_suspect(member)
+        self._broadcasts.add(member.boot_id, pending_accusation(member, self._local.boot_id))
+        self._timers.schedule(suspicion.ends_at, self._on_suspicion_timeout, member, suspicion)
 
-    def _suspicion_ends(self, member: Member, suspicion: Suspicion) -> None:
-        if member.suspicion is suspicion and self._time.now + ROUNDING_S >= suspicion.ends_at:
-            rumour = write_dead(member.life, member.incarnation, self._me.life)
-            self._end(member, Liveness.DEAD, rumour, f"not refuted, {len(suspicion.accusers)} accusers")
+    def _on_suspicion_timeout(self, member: Member, suspicion: Suspicion) -> None:
+        if member.suspicion is suspicion and self._clock.now + ROUNDING_S >= suspicion.ends_at:
+            update = write_dead(member.boot_id, member.incarnation, self._local.boot_id)
+            self._mark_gone(member, Liveness.DEAD, update, f"not refuted, {len(suspicion.suspectors)} suspectors")
 
-    def _take_end(self, rumour: Dead | Left) -> None:
-        if rumour.life == self._me.life:
-            self._answer_accusation(rumour.incarnation)
+    def _apply_dead_or_left(self, update: Dead | Left) -> None:
+        if update.boot_id == self._local.boot_id:
+            self._on_self_accused(update.incarnation)
             return
-        member = self._roster.by_life.get(rumour.life)
-        if member is None or rumour.incarnation < member.incarnation:
+        member = self._table.by_boot_id.get(update.boot_id)
+        if member is None or update.incarnation < member.incarnation:
             return
-        if rumour.incarnation > member.incarnation:
-            self._roster.update(member, replace(member.status, incarnation=rumour.incarnation))
-        if isinstance(rumour, Left):
-            self._end(member, Liveness.LEFT, write_left(*rumour), "its own word")
+        if update.incarnation > member.incarnation:
+            self._table.update(member, replace(member.status, incarnation=update.incarnation))
+        if isinstance(update, Left):
+            self._mark_gone(member, Liveness.LEFT, write_left(*update), "it left")
         else:
-            self._end(member, Liveness.DEAD, write_dead(*rumour), "gossip")
+            self._mark_gone(member, Liveness.DEAD, write_dead(*update), "gossip")
 
-    def _end(self, member: Member, liveness: Liveness, rumour: bytes, why: str) -> None:
+    def _mark_gone(self, member: Member, liveness: Liveness, update: bytes, why: str) -> None:
         before = member.liveness
         if before is Liveness.LEFT or before is liveness:
             return
-        self._roster.hold(member, liveness, self._time.now)
-        self._loads.drop(member.life)
-        self._rumours.tell(member.life, rumour)
-        self._changed(MemberChanged(member.status, before, liveness, why))
+        self._table.set_liveness(member, liveness, self._clock.now)
+        self._loads.drop(member.boot_id)
+        self._broadcasts.add(member.boot_id, update)
+        self._on_change(MemberChanged(member.status, before, liveness, why))
         if liveness is Liveness.LEFT:
-            self._timers.set(self._time.now + LEFT_KEPT_S, self._bury, member)
+            self._timers.schedule(self._clock.now + LEFT_RETENTION_S, self._forget_left, member)
 
-    def _bury(self, member: Member) -> None:
-        if self._roster.has(member):
-            self._roster.forget(member)
+    def _forget_left(self, member: Member) -> None:
+        if self._table.has(member):
+            self._table.forget(member)
 
-    def _answer_accusation(self, incarnation: int) -> None:
-        if incarnation >= self._me.status.incarnation:
+    def _on_self_accused(self, incarnation: int) -> None:
+        if incarnation >= self._local.status.incarnation:
             self._refute(incarnation)
         else:
-            self.was_told_old_news = True
+            self.received_stale_accusation = True
 
     def _refute(self, incarnation: int) -> None:
-        if self._me.has_left:
+        if self._local.has_left:
             return
-        self._me.refute(incarnation)
-        self._health.worse()
+        self._local.refute(incarnation)
+        self._health.increase()
         self.refutations += 1
-        self.has_to_refute = True
+        self.refutation_pending = True
 
 
-def accusation_of(member: Member, by: bytes) -> bytes:
-    """What a member has to hear of itself, so that it can refute; b"" where nothing is held against it.
+def pending_accusation(member: Member, by: bytes) -> bytes:
+    """Return what a member has to receive, so that it can refute; b"" where nothing is held against it.
 
-    by: this node's life.
+    by: this node's boot id.
     """
     if member.suspicion is not None:
         status = member.status
-        return write_suspect(member.life, member.incarnation, status.state, member.suspicion.accusers, status.ways)
+        return write_suspect(
+            member.boot_id, member.incarnation, status.state, member.suspicion.suspectors, status.continuation_methods
+        )
     if member.liveness is Liveness.DEAD:
-        return write_dead(member.life, member.incarnation, by)
+        return write_dead(member.boot_id, member.incarnation, by)
     return b""

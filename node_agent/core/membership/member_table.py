@@ -1,13 +1,14 @@
-"""The table of members: who is known, what is held of each, and views of it that cost nothing to read.
+"""The table of members: their entries, and views of it that cost nothing to read.
 
 Rules kept here:
 
-* a member is one instance in its newest life; an instance that comes back with an older incarnation does not;
-* an incarnation never decreases, also not over being forgotten: what is forgotten leaves a tombstone, which is a name
-  and a number, so that thousands are cheap; instance ids are never used twice;
+* a member is one instance under its newest boot id; an instance that comes back with an older incarnation does not
+  count;
+* an incarnation never decreases, also not after the member is forgotten: it leaves a tombstone, which is an id and a
+  number, so that thousands are cheap; instance ids are never used twice;
 * members, tombstones and everything made of them are bounded;
-* a summary of who is present is kept up to date with every change, so that two nodes can compare their tables without
-  sending them: BUCKETS numbers, each over the members whose lives fall into it.
+* every change updates a summary of who is present, so that two nodes can compare their tables without sending them:
+  BUCKETS numbers, each over the members whose boot ids fall into it.
 """
 
 from __future__ import annotations
@@ -23,26 +24,31 @@ from node_agent.core.membership.suspicion import Suspicion
 from node_agent.core.node.status import IDLE, Liveness, Load, NodeStatus
 
 MAX_NODES = 2_000
-"""More than a region's throttle allows to run; beyond it the newest are not taken in."""
+"""More than a region's throttle allows to run; beyond it, newer nodes are not added."""
 
 MAX_TOMBSTONES = 8_192
 BUCKETS = 128
-MAX_STEPS = 8
-"""Past so many suspects a node looks for somebody to watch; beyond them it is the rotation's turn alone."""
+MAX_SUSPECTS_SKIPPED = 8
+"""How many suspects a node skips on the ring to find a member to watch; past them, only the probe order probes."""
 
-Chance = Callable[[], float]
+Rng = Callable[[], float]
 """Uniform in [0, 1): the caller's randomness."""
 
 
 class Member:
-    """Another node. since: when its liveness last changed, in lived time; place: where its rotation holds it."""
+    """Another node.
+
+    since: when its liveness last changed, in active time; order_index: its index in its probe order; window: None while
+    no message of it was received.
+    """
 
     __slots__ = (
-        "life", "liveness", "load", "load_version", "place", "since", "status", "suspicion", "tagged", "window",
+        "boot_id", "liveness", "load", "load_version", "order_index", "since", "status", "suspicion", "tagged",
+        "window",
     )  # fmt: skip
 
-    def __init__(self, life: bytes, status: NodeStatus, since: float, window: ReplayWindow | None) -> None:
-        self.life = life
+    def __init__(self, boot_id: bytes, status: NodeStatus, since: float, window: ReplayWindow | None) -> None:
+        self.boot_id = boot_id
         self.status = status
         self.liveness = Liveness.ALIVE
         self.since = since
@@ -51,7 +57,7 @@ class Member:
         self.load: Load = IDLE
         self.load_version = 0
         self.tagged = False
-        self.place = -1
+        self.order_index = -1
 
     @property
     def incarnation(self) -> int:
@@ -60,38 +66,41 @@ class Member:
 
 @dataclass(frozen=True)
 class Tombstone:
-    """What is remembered of a node that was forgotten. window: None where it was never heard itself."""
+    """What remains of a node that was forgotten. window: None where no message of it was received."""
 
-    life: bytes
+    boot_id: bytes
     incarnation: int
     window: ReplayWindow | None
 
 
 @dataclass(frozen=True)
 class View:
-    """The fleet at one moment, this node excepted; made anew only when something changed.
-
-    alive: neither suspect nor gone; serving: those of them that take requests; suspects: may refute any moment, and
-    are not to be chosen meanwhile; known: all, the dead included, those that left excepted. The order means nothing.
-    """
+    """The fleet at one moment, without this node; rebuilt only after a change. The order means nothing."""
 
     version: int
     alive: tuple[NodeStatus, ...]
+    """Neither suspect nor gone."""
+
     serving: tuple[NodeStatus, ...]
+    """Those of `alive` that take requests."""
+
     suspects: tuple[NodeStatus, ...]
+    """They may refute at any moment, and are not to be chosen meanwhile."""
+
     known: tuple[NodeStatus, ...]
+    """All members, dead ones included, without those that left."""
 
 
 class ProbeOrder:
-    """Members in a random order that is drawn as it is walked: each once a round, a newcomer within this round.
+    """Members in a random order that is drawn step by step: each once a round, a newcomer within this round.
 
     SWIM's round-robin (section 4.3) without ever shuffling a list: one step draws from the rest of the round.
     """
 
-    def __init__(self, chance: Chance) -> None:
-        self._chance = chance
+    def __init__(self, rng: Rng) -> None:
+        self._rng = rng
         self._members: list[Member] = []
-        self._walked = 0
+        self._position = 0
 
     def __len__(self) -> int:
         return len(self._members)
@@ -100,72 +109,72 @@ class ProbeOrder:
         return iter(self._members)
 
     def add(self, member: Member) -> None:
-        member.place = len(self._members)
+        member.order_index = len(self._members)
         self._members.append(member)
 
     def remove(self, member: Member) -> None:
-        place, members = member.place, self._members
-        if not 0 <= place < len(members) or members[place] is not member:
+        order_index, members = member.order_index, self._members
+        if not 0 <= order_index < len(members) or members[order_index] is not member:
             raise InvalidTransition(f"{member.status.instance_id} is not in this rotation")
-        if place < self._walked:  # the last one walked takes its place, so that nobody is walked twice
-            self._walked -= 1
-            self._move(self._walked, place)
-            place = self._walked
+        if order_index < self._position:  # the last one before the position fills the gap, so that none comes twice
+            self._position -= 1
+            self._move(self._position, order_index)
+            order_index = self._position
         last = members.pop()
-        if place < len(members):
-            members[place] = last
-            last.place = place
-        member.place = -1
+        if order_index < len(members):
+            members[order_index] = last
+            last.order_index = order_index
+        member.order_index = -1
 
     def _move(self, source: int, target: int) -> None:
         moved = self._members[source]
         self._members[target] = moved
-        moved.place = target
+        moved.order_index = target
 
     def next(self) -> Member | None:
-        """The next one of this round."""
+        """Return the next member of this round."""
         members = self._members
         if not members:
             return None
-        if self._walked >= len(members):
-            self._walked = 0
-        at = self._walked
-        drawn = at + int(self._chance() * (len(members) - at))
+        if self._position >= len(members):
+            self._position = 0
+        at = self._position
+        drawn = at + int(self._rng() * (len(members) - at))
         members[at], members[drawn] = members[drawn], members[at]
-        members[at].place, members[drawn].place = at, drawn
-        self._walked += 1
+        members[at].order_index, members[drawn].order_index = at, drawn
+        self._position += 1
         return members[at]
 
-    def some(self, count: int, without: Member | None = None) -> list[Member]:
-        """Up to `count` different ones at random."""
+    def sample(self, count: int, excluding: Member | None = None) -> list[Member]:
+        """Return up to `count` different members at random."""
         members = self._members
         if len(members) <= 3 * count:
-            return self._draw(count, [member for member in members if member is not without])
+            return self._draw(count, [member for member in members if member is not excluding])
         chosen: list[Member] = []
         while len(chosen) < count:
-            member = members[int(self._chance() * len(members))]
-            if member is not without and member not in chosen:
+            member = members[int(self._rng() * len(members))]
+            if member is not excluding and member not in chosen:
                 chosen.append(member)
         return chosen
 
     def _draw(self, count: int, rest: list[Member]) -> list[Member]:
         count = min(count, len(rest))
         for at in range(count):
-            drawn = at + int(self._chance() * (len(rest) - at))
+            drawn = at + int(self._rng() * (len(rest) - at))
             rest[at], rest[drawn] = rest[drawn], rest[at]
         return rest[:count]
 
 
 class MemberTable:
-    """own_id: this node's, which is never a member."""
+    """Members by instance id and by boot id. own_id: this node's, which is never a member."""
 
-    def __init__(self, own_id: str, chance: Chance, max_nodes: int = MAX_NODES) -> None:
+    def __init__(self, own_id: str, rng: Rng, max_nodes: int = MAX_NODES) -> None:
         self.own_id = own_id
-        self.by_life: dict[bytes, Member] = {}
+        self.by_boot_id: dict[bytes, Member] = {}
         self.by_id: dict[str, Member] = {}
-        self.present = ProbeOrder(chance)
-        self._lives: list[bytes] = []  # of those present, sorted: a ring
-        self.dead = ProbeOrder(chance)
+        self.present = ProbeOrder(rng)
+        self._ring: list[bytes] = []  # of those present, sorted: a ring
+        self.dead = ProbeOrder(rng)
         self.tombstones: dict[str, Tombstone] = {}
         self.summary = [0] * BUCKETS
         self._max_nodes = max_nodes
@@ -174,16 +183,16 @@ class MemberTable:
 
     @property
     def nodes(self) -> int:
-        """How many there are, this one included."""
+        """The number of nodes, this one included."""
         return len(self.present) + 1
 
     @property
     def view(self) -> View:
         if self._view is None:
-            self._view = self._look()
+            self._view = self._build_view()
         return self._view
 
-    def _look(self) -> View:
+    def _build_view(self) -> View:
         members = self.by_id.values()
         alive = tuple(m.status for m in members if m.liveness is Liveness.ALIVE)
         return View(
@@ -199,42 +208,42 @@ class MemberTable:
         self._view = None
 
     def newest_incarnation(self, instance_id: str) -> int:
-        """Of an instance, as a member or as a tombstone; -1 where it was never heard of."""
+        """Return the incarnation of an instance, as a member or as a tombstone; -1 where it is unknown."""
         member = self.by_id.get(instance_id)
         if member is not None:
             return member.incarnation
         tombstone = self.tombstones.get(instance_id)
         return tombstone.incarnation if tombstone is not None else -1
 
-    def admit(self, life: bytes, status: NodeStatus, now: float, below: int | None = None) -> Member | None:
-        """Take a newer life of an instance in, alive. Returns None where the table is full.
+    def add(self, boot_id: bytes, status: NodeStatus, now: float, seen_up_to: int | None = None) -> Member | None:
+        """Add a newer boot id of an instance, alive. Return None where the table is full.
 
-        below: numbers of its messages up to this one are used up; None where it was not heard itself.
+        seen_up_to: numbers of its messages up to this one are used up; None where no message of it was received.
         """
         before = self.by_id.get(status.instance_id)
         if before is None and not self._has_room():
             return None
         tombstone = self.tombstones.pop(status.instance_id, None)
-        window = tombstone.window if tombstone is not None and tombstone.life == life else None
-        if below is not None:
-            window = ReplayWindow(max(below, window.highest if window else 0))
+        window = tombstone.window if tombstone is not None and tombstone.boot_id == boot_id else None
+        if seen_up_to is not None:
+            window = ReplayWindow(max(seen_up_to, window.highest if window else 0))
         if before is not None:
             self._remove(before)
-        member = Member(life, status, now, window)
+        member = Member(boot_id, status, now, window)
         member.tagged = before.tagged if before is not None else False
         self.by_id[status.instance_id] = member
-        self.by_life[life] = member
-        self._join_rotation(member)
-        self._sum(member)
+        self.by_boot_id[boot_id] = member
+        self._add_to_order(member)
+        self._toggle_in_summary(member)
         self._changed()
         return member
 
     def has(self, member: Member) -> bool:
-        """Whether it is still in the table: its instance may have a newer life, or be forgotten."""
-        return self.by_life.get(member.life) is member
+        """Return whether this entry is still in the table: its instance may have a newer boot id, or be forgotten."""
+        return self.by_boot_id.get(member.boot_id) is member
 
     def _has_room(self) -> bool:
-        """Whether another node fits in, if it takes the place of a dead one."""
+        """Return whether another node fits in; a dead member is forgotten for it if necessary."""
         if len(self.by_id) >= self._max_nodes:
             dead = next(iter(self.dead), None)
             if dead is None:
@@ -243,84 +252,84 @@ class MemberTable:
         return True
 
     def update(self, member: Member, status: NodeStatus) -> None:
-        """A newer word of the same life."""
-        self._sum(member)
+        """Replace the status of a member, under the same boot id."""
+        self._toggle_in_summary(member)
         member.status = status
-        self._sum(member)
+        self._toggle_in_summary(member)
         self._changed()
 
-    def hold(self, member: Member, liveness: Liveness, now: float) -> None:
-        """Hold a member for alive, suspect, dead or left from now on."""
-        self._sum(member)
+    def set_liveness(self, member: Member, liveness: Liveness, now: float) -> None:
+        """Set a member's liveness."""
+        self._toggle_in_summary(member)
         before, member.liveness, member.since = member.liveness, liveness, now
         if liveness is not Liveness.SUSPECT:
             member.suspicion = None
         if before.is_present != liveness.is_present or before is Liveness.DEAD:
-            self._leave_rotation(member, before)
-            self._join_rotation(member)
-        self._sum(member)
+            self._remove_from_order(member, before)
+            self._add_to_order(member)
+        self._toggle_in_summary(member)
         self._changed()
 
-    def _join_rotation(self, member: Member) -> None:
+    def _add_to_order(self, member: Member) -> None:
         if member.liveness.is_present:
             self.present.add(member)
-            self._join_ring(member.life)
+            self._add_to_ring(member.boot_id)
         elif member.liveness is Liveness.DEAD:
             self.dead.add(member)
 
-    def _leave_rotation(self, member: Member, held: Liveness) -> None:
+    def _remove_from_order(self, member: Member, held: Liveness) -> None:
         if held.is_present:
             self.present.remove(member)
-            self._leave_ring(member.life)
+            self._remove_from_ring(member.boot_id)
         elif held is Liveness.DEAD:
             self.dead.remove(member)
 
-    def _join_ring(self, life: bytes) -> None:
-        insort(self._lives, life)
+    def _add_to_ring(self, boot_id: bytes) -> None:
+        insort(self._ring, boot_id)
 
-    def _leave_ring(self, life: bytes) -> None:
-        del self._lives[bisect_left(self._lives, life)]
+    def _remove_from_ring(self, boot_id: bytes) -> None:
+        del self._ring[bisect_left(self._ring, boot_id)]
 
-    def next_alive(self, life: bytes) -> Member | None:
-        """Whose life comes next on the ring of lives: the one that the owner of this life watches."""
-        lives, at = self._lives, bisect_right(self._lives, life)
-        for step in range(min(len(lives), MAX_STEPS)):
-            member = self.by_life[lives[(at + step) % len(lives)]]
+    def next_alive(self, boot_id: bytes) -> Member | None:
+        """Return the next live member after this boot id on the ring: the one that its owner watches."""
+        boot_ids, at = self._ring, bisect_right(self._ring, boot_id)
+        for step in range(min(len(boot_ids), MAX_SUSPECTS_SKIPPED)):
+            member = self.by_boot_id[boot_ids[(at + step) % len(boot_ids)]]
             if member.liveness is Liveness.ALIVE:
                 return member
         return None
 
     def forget(self, member: Member) -> None:
-        """Only its tombstone is left."""
+        """Remove a member; its tombstone remains."""
         self._remove(member)
         while len(self.tombstones) >= MAX_TOMBSTONES:
             del self.tombstones[next(iter(self.tombstones))]
-        self.tombstones[member.status.instance_id] = Tombstone(member.life, member.incarnation, member.window)
+        self.tombstones[member.status.instance_id] = Tombstone(member.boot_id, member.incarnation, member.window)
         self._changed()
 
     def _remove(self, member: Member) -> None:
-        self._sum(member)
-        self._leave_rotation(member, member.liveness)
+        self._toggle_in_summary(member)
+        self._remove_from_order(member, member.liveness)
         member.suspicion = None
         del self.by_id[member.status.instance_id]
-        del self.by_life[member.life]
+        del self.by_boot_id[member.boot_id]
 
-    def _sum(self, member: Member) -> None:
-        """Take a present member in or out of the summary: an exclusive or undoes itself."""
+    def _toggle_in_summary(self, member: Member) -> None:
+        """Add a present member to the summary, or remove it: an exclusive or undoes itself."""
         if member.liveness.is_present:
-            self.summary[bucket_of(member.life)] ^= fingerprint(member.life, member.incarnation)
+            self.summary[bucket_of(member.boot_id)] ^= fingerprint(member.boot_id, member.incarnation)
 
     def in_buckets(self, buckets: Iterable[int]) -> Iterator[Member]:
-        """All members whose lives fall into these buckets, the dead and those that left included."""
-        wanted = frozenset(buckets)
-        return (member for member in self.by_id.values() if bucket_of(member.life) in wanted)
+        """Return all members whose boot ids fall into these buckets, also the dead and those that left."""
+        target = frozenset(buckets)
+        return (member for member in self.by_id.values() if bucket_of(member.boot_id) in target)
 
 
-def bucket_of(life: bytes) -> int:
-    return life[0] % BUCKETS
+def bucket_of(boot_id: bytes) -> int:
+    return boot_id[0] % BUCKETS
 
 
-def fingerprint(life: bytes, incarnation: int) -> int:
-    """32 bits that stand for a life in an incarnation."""
-    digest = blake2b(life + incarnation.to_bytes(8, "big"), digest_size=4).digest()
+def fingerprint(boot_id: bytes, incarnation: int) -> int:
+    """Hash a boot id in an incarnation to 32 bits."""
+    digest = blake2b(boot_id + incarnation.to_bytes(8, "big"), digest_size=4).digest()
     return int.from_bytes(digest, "big")

@@ -1,4 +1,4 @@
-"""This node's side of every message: who it is, which number comes next, and what rides along."""
+"""This node's side of every message: its status, the next number, and the updates that are piggybacked."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import replace
 from node_agent.contract.states import NodeState
 from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue, retransmit_limit
 from node_agent.core.membership.wire import (
+    BOOT_ID_BYTES,
     HEADER_BYTES,
-    LIFE_BYTES,
+    MAC_BYTES,
     MAX_DATAGRAM,
     MAX_INCARNATION,
-    SEAL_BYTES,
     Header,
-    Kind,
+    MessageKind,
     MessageMac,
     check_status,
     write_alive,
@@ -26,86 +26,93 @@ from node_agent.core.node.status import IDLE, Load, NodeStatus
 
 
 class LocalNode:
-    """What this node says of itself; every new word is a higher incarnation. Raises ValueError for one too long."""
+    """This node's status; every change raises its incarnation. Raises ValueError for a text that is too long."""
 
-    def __init__(self, status: NodeStatus, life: bytes, rumours: BroadcastQueue) -> None:
+    def __init__(self, status: NodeStatus, boot_id: bytes, broadcasts: BroadcastQueue) -> None:
         check_status(status)
-        if len(life) != LIFE_BYTES or not any(life):
-            raise ValueError(f"a life is {LIFE_BYTES} random bytes")
+        if len(boot_id) != BOOT_ID_BYTES or not any(boot_id):
+            raise ValueError(f"a boot id is {BOOT_ID_BYTES} random bytes, not all zero")
         self.status = status
-        self.life = life
+        self.boot_id = boot_id
         self.load: Load = IDLE
         self.load_version = 0
         self.has_left = False
-        self._rumours = rumours
+        self._broadcasts = broadcasts
 
     @property
     def intro(self) -> bytes:
-        return write_intro(self.life, self.status)
+        return write_intro(self.boot_id, self.status)
 
     @property
     def alive(self) -> bytes:
-        return write_alive(self.life, self.status.incarnation, self.status.state, self.status.ways)
+        return write_alive(self.boot_id, self.status.incarnation, self.status.state, self.status.continuation_methods)
 
-    def say(self, state: NodeState, ways: tuple[str, ...] = ()) -> bool:
-        """Have a new state, or other ways, told. Returns whether they are.
+    def set_state(self, state: NodeState, ways: tuple[str, ...] = ()) -> bool:
+        """Set the state and the continuation methods, and broadcast them. Return whether they changed.
 
-        All else that a status says holds for a whole life: rumours tell of a change in short, and whoever had believed
-        a short one would not look at the full one any more.
+        All else of a status is fixed for a boot id: an Alive update carries no more, and a node that has applied it
+        would not look at an introduction of the same incarnation.
         """
-        if self.has_left or (self.status.state, self.status.ways) == (state, ways):
+        if self.has_left or (self.status.state, self.status.continuation_methods) == (state, ways):
             return False
-        self.status = replace(self.status, state=state, ways=ways, incarnation=self._above(self.status.incarnation))
-        self._rumours.tell_alive(self.life, self.status)
+        self.status = replace(
+            self.status,
+            state=state,
+            continuation_methods=ways,
+            incarnation=self._next_incarnation(self.status.incarnation),
+        )
+        self._broadcasts.add_alive(self.boot_id, self.status)
         return True
 
     def refute(self, incarnation: int) -> None:
-        """Have a higher incarnation than the accused one told."""
-        self.status = replace(self.status, incarnation=self._above(max(self.status.incarnation, incarnation)))
-        self._rumours.tell_alive(self.life, self.status)
+        """Broadcast a higher incarnation than the accused one."""
+        self.status = replace(
+            self.status, incarnation=self._next_incarnation(max(self.status.incarnation, incarnation))
+        )
+        self._broadcasts.add_alive(self.boot_id, self.status)
 
     @staticmethod
-    def _above(incarnation: int) -> int:
+    def _next_incarnation(incarnation: int) -> int:
         return min(incarnation + 1, MAX_INCARNATION)
 
-    def introduce(self) -> None:
-        """Have all of it told, to those who never heard of this node."""
-        self._rumours.tell(self.life, self.intro)
+    def broadcast_intro(self) -> None:
+        """Broadcast the introduction, for nodes that do not know this one."""
+        self._broadcasts.add(self.boot_id, self.intro)
 
     def leave(self) -> None:
         self.has_left = True
-        self._rumours.tell(self.life, write_left(self.life, self.status.incarnation))
+        self._broadcasts.add(self.boot_id, write_left(self.boot_id, self.status.incarnation))
 
-    def next_load(self) -> bytes:
-        """The current load as the next version of it."""
+    def write_next_load(self) -> bytes:
+        """Write the current load under its next version."""
         self.load_version += 1
-        return write_load(self.life, self.load_version, self.load)
+        return write_load(self.boot_id, self.load_version, self.load)
 
 
 class MessageEncoder:
-    """Numbers, addresses and seals messages. sent: how many so far."""
+    """Numbers, addresses and authenticates messages. sent: how many so far."""
 
-    def __init__(self, me: LocalNode, seal: MessageMac, rumours: BroadcastQueue, loads: LoadQueue) -> None:
-        self._me = me
-        self._seal = seal
-        self._rumours = rumours
+    def __init__(self, local: LocalNode, mac: MessageMac, broadcasts: BroadcastQueue, loads: LoadQueue) -> None:
+        self._local = local
+        self._mac = mac
+        self._broadcasts = broadcasts
         self._loads = loads
         self.sent = 0
 
-    def message(self, kind: Kind, receiver: bytes, probe: int, content: bytes) -> bytes:
-        """A sealed message with nothing riding along."""
+    def encode(self, kind: MessageKind, receiver: bytes, probe: int, content: bytes) -> bytes:
+        """Return an authenticated message without piggybacked updates."""
         self.sent += 1
-        header = write_header(Header(kind, self._me.life, receiver, self.sent, probe))
-        return self._seal.close(header + content)
+        header = write_header(Header(kind, self._local.boot_id, receiver, self.sent, probe))
+        return self._mac.append(header + content)
 
-    def datagram(
-        self, kind: Kind, receiver: bytes, nodes: int, probe: int = 0, target: bytes = b"", first: bytes = b""
+    def encode_datagram(
+        self, kind: MessageKind, receiver: bytes, nodes: int, probe: int = 0, target: bytes = b"", first: bytes = b""
     ) -> bytes:
-        """A message for a datagram, what is to be told riding along.
+        """Return a message for a datagram, with piggybacked updates.
 
-        nodes: how many there are, this one included; target: for ASK; first: rumours that have to be in it.
+        nodes: how many there are, this one included; target: for PING_REQ; first: updates that have to be in it.
         """
-        room = MAX_DATAGRAM - SEAL_BYTES - HEADER_BYTES - len(target) - len(first)
-        told = self._rumours.take(room, retransmit_limit(nodes))
-        room -= sum(map(len, told))
-        return self.message(kind, receiver, probe, b"".join((target, first, *told, self._loads.take(room))))
+        room = MAX_DATAGRAM - MAC_BYTES - HEADER_BYTES - len(target) - len(first)
+        sent = self._broadcasts.next_batch(room, retransmit_limit(nodes))
+        room -= sum(map(len, sent))
+        return self.encode(kind, receiver, probe, b"".join((target, first, *sent, self._loads.next_batch(room))))

@@ -1,9 +1,9 @@
-"""Probes: does a node answer, itself or through others? SWIM section 3.1, with Lifeguard's nacks.
+"""Probes: direct, indirect and over a stream. SWIM section 3.1, with Lifeguard's nacks.
 
-    PING ---------direct_s--------> ASK helpers, ask over a stream ----whole_s----> suspect
-      ack at any time: the node lives        helpers that neither ack nor nack: perhaps it is me
+    PING ----probe_timeout_s----> PING_REQ to indirect probers, probe over a stream ----probe_deadline_s----> suspect
+      ack at any time: the node is alive     indirect probers that neither ack nor nack: the fault may be this node's
 
-A probe has a number that is never used twice in a life, so an answer to it is fresh, whoever recorded what.
+A probe has a number that is never used twice under a boot id, so an ack of it is fresh, whatever was recorded.
 """
 
 from __future__ import annotations
@@ -14,202 +14,235 @@ from enum import Enum
 from node_agent.core.membership.active_clock import ActiveClock
 from node_agent.core.membership.config import GossipConfig
 from node_agent.core.membership.local_health import LocalHealth
-from node_agent.core.membership.member_state import accusation_of
+from node_agent.core.membership.member_state import pending_accusation
 from node_agent.core.membership.member_table import Member, MemberTable
 from node_agent.core.membership.outbound import LocalNode, MessageEncoder
 from node_agent.core.membership.timers import Timers
-from node_agent.core.membership.wire import NOBODY, Header, Intro, Kind
+from node_agent.core.membership.wire import UNKNOWN_BOOT_ID, Header, Intro, MessageKind
 from node_agent.core.node.status import Liveness
 
-MAX_UNDER_WAY = 128
-MAX_STRANGERS = 32
-"""Introductions under way to be verified: whoever can record one can send it again and again."""
+MAX_PENDING = 128
+MAX_VERIFICATIONS = 32
+"""Introductions that are being verified: a recorded one can be sent again and again."""
 
 MAX_RELAYS = 256
 
 
 class ProbeReason(Enum):
-    """CHECK: suspect who is silent. GREET: see whether there is somebody. VERIFY: see who introduced itself."""
+    """Why a node is probed.
 
-    CHECK = "check"
-    GREET = "greet"
+    PROBE: a member, suspected if it is silent. JOIN: an address, where a node may be. VERIFY: the sender of an
+    introduction.
+    """
+
+    PROBE = "probe"
+    JOIN = "join"
     VERIFY = "verify"
 
 
 class Probe:
-    """life: who has to answer, NOBODY where that is not known yet; helpers: lives asked, and whether they spoke."""
+    """One pending probe.
 
-    __slots__ = ("address", "helpers", "intro", "life", "member", "number", "purpose")
+    boot_id: whose ack counts, UNKNOWN_BOOT_ID for any; indirect_probers: boot ids that were sent a PING_REQ, and
+    whether they sent a nack.
+    """
 
-    def __init__(self, number: int, purpose: ProbeReason, life: bytes, address: str) -> None:
+    __slots__ = ("address", "boot_id", "indirect_probers", "intro", "member", "number", "reason")
+
+    def __init__(self, number: int, reason: ProbeReason, boot_id: bytes, address: str) -> None:
         self.number = number
-        self.purpose = purpose
-        self.life = life
+        self.reason = reason
+        self.boot_id = boot_id
         self.address = address
         self.member: Member | None = None
         self.intro: Intro | None = None
-        self.helpers: dict[bytes, bool] = {}
+        self.indirect_probers: dict[bytes, bool] = {}
 
 
 class Prober:
-    """send: gets address and datagram; silent: gets members that answered nobody; over_stream: asks one that way."""
+    """Sends probes and relays those of others.
+
+    send: sends a datagram to an address; on_no_ack: receives members that did not answer; probe_over_stream: probes a
+    member under that number over a stream.
+    """
 
     def __init__(
         self,
-        me: LocalNode,
-        roster: MemberTable,
-        post: MessageEncoder,
+        local: LocalNode,
+        table: MemberTable,
+        encoder: MessageEncoder,
         timers: Timers,
         health: LocalHealth,
-        tempo: GossipConfig,
-        time: ActiveClock,
+        config: GossipConfig,
+        clock: ActiveClock,
         send: Callable[[str, bytes], None],
-        silent: Callable[[Member], None],
-        over_stream: Callable[[Member, int], None],
+        on_no_ack: Callable[[Member], None],
+        probe_over_stream: Callable[[Member, int], None],
     ) -> None:
-        self._me = me
-        self._roster = roster
-        self._post = post
+        self._local = local
+        self._table = table
+        self._encoder = encoder
         self._timers = timers
         self._health = health
-        self._tempo = tempo
-        self._time = time
+        self._config = config
+        self._clock = clock
         self._send = send
-        self._silent = silent
-        self._over_stream = over_stream
+        self._on_no_ack = on_no_ack
+        self._probe_over_stream = probe_over_stream
         self._number = 0
-        self._under_way: dict[int, Probe] = {}
-        self._asked: set[tuple[ProbeReason, bytes]] = set()
-        self._strangers = 0
+        self._pending: dict[int, Probe] = {}
+        self._in_progress: set[tuple[ProbeReason, bytes]] = set()
+        self._verifications = 0
         self._relays: dict[int, tuple[Member, int]] = {}
 
     def __len__(self) -> int:
-        return len(self._under_way)
+        return len(self._pending)
 
     def next_number(self) -> int:
         self._number += 1
         return self._number
 
-    def check(self, member: Member, accusation: bytes = b"") -> None:
-        """Probe a member; it hears what is held against it, so that it can refute at once (Lifeguard's buddies).
+    def probe(self, member: Member, accusation: bytes = b"") -> None:
+        """Probe a member, and send it the accusation against it, so that it can refute at once (Lifeguard's buddies).
 
-        accusation: what others hold against it, where this node does not.
+        accusation: what other nodes hold against it, where this node does not.
         """
-        probe = self._begin(ProbeReason.CHECK, member.life, member.status.peer)
+        probe = self._start(ProbeReason.PROBE, member.boot_id, member.status.peer_address)
         if probe is None:
             return
         probe.member = member
-        first = accusation or accusation_of(member, self._me.life)
-        if member.window is None:  # never heard itself: it may not know who asks
-            self._send_probe(Kind.HELLO, probe, self._me.intro + first)
+        first = accusation or pending_accusation(member, self._local.boot_id)
+        if member.window is None:  # no message of it was received: it may not know this node
+            self._send_probe(MessageKind.JOIN, probe, self._local.intro + first)
         else:
-            self._send_probe(Kind.PING, probe, first)
-        self._timers.set(self._time.now + self._tempo.direct_s * self._health.patience, self._ask_helpers, probe)
-        self._timers.set(self._time.now + self._tempo.whole_s * self._health.patience, self._give_up, probe)
+            self._send_probe(MessageKind.PING, probe, first)
+        self._timers.schedule(
+            self._clock.now + self._config.probe_timeout_s * self._health.timeout_multiplier,
+            self._start_indirect_probes,
+            probe,
+        )
+        self._timers.schedule(
+            self._clock.now + self._config.probe_deadline_s * self._health.timeout_multiplier, self._on_deadline, probe
+        )
 
-    def greet(self, address: str, life: bytes = NOBODY, accusation: bytes = b"") -> None:
-        """See whether somebody answers there. accusation: what is held against that life."""
-        probe = self._begin(ProbeReason.GREET, life, address)
+    def join_probe(self, address: str, boot_id: bytes = UNKNOWN_BOOT_ID, accusation: bytes = b"") -> None:
+        """Probe an address. accusation: what is held against that boot id."""
+        probe = self._start(ProbeReason.JOIN, boot_id, address)
         if probe is not None:
-            self._say_hello(probe, accusation)
+            self._send_join(probe, accusation)
 
     def verify(self, intro: Intro) -> None:
-        """See whether who introduced itself is there now, or a recording."""
-        if self._strangers >= MAX_STRANGERS:
+        """Probe the sender of an introduction: it may be a recording."""
+        if self._verifications >= MAX_VERIFICATIONS:
             return
-        probe = self._begin(ProbeReason.VERIFY, intro.life, intro.status.peer)
+        probe = self._start(ProbeReason.VERIFY, intro.boot_id, intro.status.peer_address)
         if probe is None:
             return
-        self._strangers += 1
+        self._verifications += 1
         probe.intro = intro
-        self._say_hello(probe, b"")
+        self._send_join(probe, b"")
 
-    def _begin(self, purpose: ProbeReason, life: bytes, address: str) -> Probe | None:
-        if len(self._under_way) >= MAX_UNDER_WAY or (purpose, life) in self._asked:
+    def _start(self, reason: ProbeReason, boot_id: bytes, address: str) -> Probe | None:
+        if len(self._pending) >= MAX_PENDING or (reason, boot_id) in self._in_progress:
             return None
-        probe = Probe(self.next_number(), purpose, life, address)
-        self._under_way[probe.number] = probe
-        if life != NOBODY:
-            self._asked.add((purpose, life))
+        probe = Probe(self.next_number(), reason, boot_id, address)
+        self._pending[probe.number] = probe
+        if boot_id != UNKNOWN_BOOT_ID:
+            self._in_progress.add((reason, boot_id))
         return probe
 
-    def _say_hello(self, probe: Probe, accusation: bytes) -> None:
-        self._send_probe(Kind.HELLO, probe, self._me.intro + accusation)
-        self._timers.set(self._time.now + self._tempo.whole_s, self._give_up, probe)
+    def _send_join(self, probe: Probe, accusation: bytes) -> None:
+        self._send_probe(MessageKind.JOIN, probe, self._local.intro + accusation)
+        self._timers.schedule(self._clock.now + self._config.probe_deadline_s, self._on_deadline, probe)
 
-    def _send_probe(self, kind: Kind, probe: Probe, first: bytes) -> None:
-        data = self._post.datagram(kind, probe.life, self._roster.nodes, probe.number, first=first)
+    def _send_probe(self, kind: MessageKind, probe: Probe, first: bytes) -> None:
+        data = self._encoder.encode_datagram(kind, probe.boot_id, self._table.nodes, probe.number, first=first)
         self._send(probe.address, data)
 
-    def _ask_helpers(self, probe: Probe) -> None:
-        if probe.number not in self._under_way or probe.member is None:
+    def _start_indirect_probes(self, probe: Probe) -> None:
+        if probe.number not in self._pending or probe.member is None:
             return
-        for helper in self._roster.present.some(self._tempo.helpers, without=probe.member):
-            if helper.liveness is Liveness.ALIVE:
-                probe.helpers[helper.life] = False
-                asking = self._post.datagram(Kind.ASK, helper.life, self._roster.nodes, probe.number, target=probe.life)
-                self._send(helper.status.peer, asking)
-        self._over_stream(probe.member, probe.number)
+        for indirect_prober in self._table.present.sample(self._config.indirect_probers, excluding=probe.member):
+            if indirect_prober.liveness is Liveness.ALIVE:
+                probe.indirect_probers[indirect_prober.boot_id] = False
+                request = self._encoder.encode_datagram(
+                    MessageKind.PING_REQ, indirect_prober.boot_id, self._table.nodes, probe.number, target=probe.boot_id
+                )
+                self._send(indirect_prober.status.peer_address, request)
+        self._probe_over_stream(probe.member, probe.number)
 
-    def _give_up(self, probe: Probe) -> None:
-        if not self._settle(probe.number) or probe.member is None:
+    def _on_deadline(self, probe: Probe) -> None:
+        if not self._finish(probe.number) or probe.member is None:
             return
-        if not all(probe.helpers.values()):
-            self._health.worse()
-        self._silent(probe.member)
+        if not all(probe.indirect_probers.values()):
+            self._health.increase()
+        self._on_no_ack(probe.member)
 
-    def _settle(self, number: int) -> Probe | None:
-        probe = self._under_way.pop(number, None)
+    def _finish(self, number: int) -> Probe | None:
+        probe = self._pending.pop(number, None)
         if probe is not None:
-            self._asked.discard((probe.purpose, probe.life))
-            self._strangers -= probe.purpose is ProbeReason.VERIFY
+            self._in_progress.discard((probe.reason, probe.boot_id))
+            self._verifications -= probe.reason is ProbeReason.VERIFY
         return probe
 
-    def acked(self, header: Header) -> Probe | None:
-        """The probe that this is the answer to, settled now; None where there is none, or it was for a helper."""
+    def on_ack(self, header: Header) -> Probe | None:
+        """Finish and return the probe that this acks; None where there is none, or it was relayed."""
         relay = self._relays.pop(header.probe, None)
         if relay is not None:
-            asker, number = relay
-            self._send(asker.status.peer, self._post.datagram(Kind.ACK, asker.life, self._roster.nodes, number))
+            requester, number = relay
+            self._send(
+                requester.status.peer_address,
+                self._encoder.encode_datagram(MessageKind.ACK, requester.boot_id, self._table.nodes, number),
+            )
             return None
-        probe = self._under_way.get(header.probe)
+        probe = self._pending.get(header.probe)
         if probe is None:
             return None
-        if header.sender != probe.life and header.sender not in probe.helpers and probe.life != NOBODY:
+        if (
+            header.sender != probe.boot_id
+            and header.sender not in probe.indirect_probers
+            and probe.boot_id != UNKNOWN_BOOT_ID
+        ):
             return None
-        if probe.purpose is ProbeReason.CHECK:
-            self._health.better()
-        return self._settle(probe.number)
+        if probe.reason is ProbeReason.PROBE:
+            self._health.decrease()
+        return self._finish(probe.number)
 
-    def nacked(self, header: Header) -> None:
-        """A helper lives, and the one that it probed for us did not answer it."""
-        probe = self._under_way.get(header.probe)
-        if probe is not None and header.sender in probe.helpers:
-            probe.helpers[header.sender] = True
+    def on_nack(self, header: Header) -> None:
+        """Count a nack: the indirect prober is alive, and the target did not answer it."""
+        probe = self._pending.get(header.probe)
+        if probe is not None and header.sender in probe.indirect_probers:
+            probe.indirect_probers[header.sender] = True
 
-    def help(self, asker: Member, header: Header, target: bytes) -> None:
-        """Probe a life in the place of another node."""
-        member = self._roster.by_life.get(target)
+    def relay_probe(self, requester: Member, header: Header, target: bytes) -> None:
+        """Probe a member for another node."""
+        member = self._table.by_boot_id.get(target)
         if member is None or len(self._relays) >= MAX_RELAYS:
-            self._nack(asker, header.probe)
+            self._send_nack(requester, header.probe)
             return
         number = self.next_number()
-        self._relays[number] = (asker, header.probe)
-        first = accusation_of(member, self._me.life)
-        self._send(member.status.peer, self._post.datagram(Kind.PING, target, self._roster.nodes, number, first=first))
-        self._timers.set(self._time.now + self._tempo.direct_s, self._relay_late, number)
+        self._relays[number] = (requester, header.probe)
+        first = pending_accusation(member, self._local.boot_id)
+        self._send(
+            member.status.peer_address,
+            self._encoder.encode_datagram(MessageKind.PING, target, self._table.nodes, number, first=first),
+        )
+        self._timers.schedule(self._clock.now + self._config.probe_timeout_s, self._on_relay_timeout, number)
 
-    def _relay_late(self, number: int) -> None:
+    def _on_relay_timeout(self, number: int) -> None:
         relay = self._relays.pop(number, None)
         if relay is not None:
-            self._nack(*relay)
+            self._send_nack(*relay)
 
-    def _nack(self, asker: Member, number: int) -> None:
-        self._send(asker.status.peer, self._post.datagram(Kind.NACK, asker.life, self._roster.nodes, number))
+    def _send_nack(self, requester: Member, number: int) -> None:
+        self._send(
+            requester.status.peer_address,
+            self._encoder.encode_datagram(MessageKind.NACK, requester.boot_id, self._table.nodes, number),
+        )
 
-    def forget_all(self) -> None:
-        """This node was not there to hear answers: nothing under way says anything."""
-        self._under_way.clear()
-        self._asked.clear()
+    def cancel_all(self) -> None:
+        """Cancel all probes: this node did not run, so it may have missed their acks."""
+        self._pending.clear()
+        self._in_progress.clear()
         self._relays.clear()
-        self._strangers = 0
+        self._verifications = 0

@@ -1,7 +1,7 @@
-"""Which of a sender's numbers were seen: a repeated or an old datagram is no news.
+"""A replay window: rejects a sender's repeated and old datagrams by their numbers.
 
-A sliding window as in IPsec (RFC 4303, section 3.4.3): numbers may come out of order within WIDTH of the highest;
-what is older than that counts as seen.
+It slides as in IPsec (RFC 4303, section 3.4.3): numbers may arrive out of order within WIDTH of the highest; older ones
+count as seen.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ _MASK = (1 << WIDTH) - 1
 
 
 class ReplayWindow:
-    """The numbers of one sender in one life."""
+    """The numbers of one sender under one boot id."""
 
     __slots__ = ("_seen", "highest")
 
-    def __init__(self, below: int = 0) -> None:
-        """below: numbers up to this one count as seen."""
-        self.highest = below
+    def __init__(self, seen_up_to: int = 0) -> None:
+        """Start with the numbers up to `seen_up_to` as seen."""
+        self.highest = seen_up_to
         self._seen = _MASK
 
-    def admit(self, number: int) -> bool:
-        """Whether the number is new; it is used up then."""
+    def accept(self, number: int) -> bool:
+        """Mark a number as seen; return whether it was new."""
         ahead = number - self.highest
         if ahead > 0:
             self._seen = ((self._seen << ahead) | 1) & _MASK if ahead < WIDTH else 1

@@ -1,65 +1,65 @@
-"""How long a suspect has to refute: the longest at first, less with every other node that suspects it, too.
+"""How long a suspect has to refute: the maximum at first, less with every other node that suspects it, too.
 
-From Lifeguard (Dadgar, Phillips, Currey 2018, "LHA-Suspicion"), as memberlist has it: one accuser may be wrong because
-it is itself slow; several that found out for themselves are not. The least time is what a refutation takes to travel.
+From Lifeguard (Dadgar, Phillips, Currey 2018, "LHA-Suspicion"), as memberlist has it: one suspector may be wrong
+because it is itself slow; several that each found no answer are not. The minimum is the time that a refutation travels.
 """
 
 from __future__ import annotations
 
 import math
 
-MAX_ACCUSERS = 4
+MAX_SUSPECTORS = 4
 """Of one suspicion: the first, and as many confirmations as can still shorten it."""
 
-_LEAST_S = 1.6
-_LEAST_S_PER_DECADE = 0.6
-_MOST_TIMES = 3.0
+_MIN_TIMEOUT_S = 1.6
+_MIN_TIMEOUT_S_PER_DECADE = 0.6
+_MAX_FACTOR = 3.0
 
 
-def least_s(nodes: int) -> float:
-    """The least time of a suspicion in a fleet of that size: gossip takes time that grows with its logarithm."""
-    return _LEAST_S + _LEAST_S_PER_DECADE * math.log10(max(1, nodes))
+def min_timeout_s(nodes: int) -> float:
+    """Return the shortest timeout in a fleet of that size: gossip takes time that grows with its logarithm."""
+    return _MIN_TIMEOUT_S + _MIN_TIMEOUT_S_PER_DECADE * math.log10(max(1, nodes))
 
 
-def most_s(nodes: int) -> float:
-    """The time of a suspicion that nobody confirms."""
-    return _MOST_TIMES * least_s(nodes)
+def max_timeout_s(nodes: int) -> float:
+    """Return the timeout of a suspicion that no other node confirms."""
+    return _MAX_FACTOR * min_timeout_s(nodes)
 
 
-def wanted_confirmations(nodes: int) -> int:
-    """How many confirmations shorten a suspicion to its least: never more than there are nodes to give them."""
-    return max(0, min(MAX_ACCUSERS - 1, nodes - 2))
+def target_confirmations(nodes: int) -> int:
+    """Return how many confirmations shorten a suspicion to its minimum: never more than other nodes can give."""
+    return max(0, min(MAX_SUSPECTORS - 1, nodes - 2))
 
 
-def timeout_s(confirmations: int, wanted: int, least: float, most: float) -> float:
-    """A suspicion's whole time, in seconds; the first confirmation shortens it most."""
-    if confirmations >= wanted:
-        return least
-    return max(least, most - (most - least) * math.log(confirmations + 1) / math.log(wanted + 1))
+def timeout_s(confirmations: int, target: int, minimum: float, maximum: float) -> float:
+    """Return a suspicion's whole timeout, in seconds; the first confirmation shortens it most."""
+    if confirmations >= target:
+        return minimum
+    return max(minimum, maximum - (maximum - minimum) * math.log(confirmations + 1) / math.log(target + 1))
 
 
 class Suspicion:
-    """One suspicion of one incarnation. began: in the machine's own time; nodes: in the fleet when it began."""
+    """One suspicion of one incarnation. began: in active time; nodes: in the fleet when it began."""
 
-    __slots__ = ("_least", "_most", "_wanted", "accusers", "began")
+    __slots__ = ("_maximum", "_minimum", "_target", "began", "suspectors")
 
-    def __init__(self, accusers: frozenset[bytes], began: float, nodes: int) -> None:
-        self.accusers = accusers
+    def __init__(self, suspectors: frozenset[bytes], began: float, nodes: int) -> None:
+        self.suspectors = suspectors
         self.began = began
-        self._wanted = wanted_confirmations(nodes)
-        self._least = least_s(nodes)
-        self._most = most_s(nodes)
+        self._target = target_confirmations(nodes)
+        self._minimum = min_timeout_s(nodes)
+        self._maximum = max_timeout_s(nodes)
 
     @property
     def ends_at(self) -> float:
-        return self.began + timeout_s(len(self.accusers) - 1, self._wanted, self._least, self._most)
+        return self.began + timeout_s(len(self.suspectors) - 1, self._target, self._minimum, self._maximum)
 
-    def confirm(self, accusers: frozenset[bytes]) -> bool:
-        """Take in what others say. Returns whether any accuser is new and still matters."""
-        if len(self.accusers) > self._wanted:
+    def confirm(self, suspectors: frozenset[bytes]) -> bool:
+        """Add suspectors; return whether one is new and still matters."""
+        if len(self.suspectors) > self._target:
             return False
-        together = self.accusers | accusers
-        if len(together) == len(self.accusers):
+        together = self.suspectors | suspectors
+        if len(together) == len(self.suspectors):
             return False
-        self.accusers = frozenset(sorted(together)[:MAX_ACCUSERS]) if len(together) > MAX_ACCUSERS else together
+        self.suspectors = frozenset(sorted(together)[:MAX_SUSPECTORS]) if len(together) > MAX_SUSPECTORS else together
         return True

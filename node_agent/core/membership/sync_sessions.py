@@ -1,4 +1,4 @@
-"""The conversations in which tables are compared: who asked whom, which round, and what came of it."""
+"""The sessions in which two nodes sync their tables: the requests, the rounds, and their end."""
 
 from __future__ import annotations
 
@@ -8,110 +8,120 @@ from node_agent.core.membership.active_clock import ActiveClock
 from node_agent.core.membership.anti_entropy import (
     MAX_ROUNDS,
     SUMMARY_BYTES,
-    differing,
+    differing_buckets,
+    local_summary,
     merge,
-    page,
     read_summary,
-    summary_of,
+    write_page,
     write_summary,
 )
 from node_agent.core.membership.member_state import MemberState
 from node_agent.core.membership.member_table import Member, MemberTable
 from node_agent.core.membership.outbound import LocalNode, MessageEncoder
-from node_agent.core.membership.wire import Header, Kind, read_rumours
+from node_agent.core.membership.wire import Header, MessageKind, read_updates
 
-MAX_AT_ONCE = 8
-PATIENCE_S = 5.0
-"""How long an answer may take before the question is forgotten."""
+MAX_SESSIONS = 8
+RESPONSE_TIMEOUT_S = 5.0
+"""How long a response may take before its session is dropped."""
 
 
 class SyncSession:
-    """One question under way. before: how many buckets differed a round ago."""
+    """One request that waits for its response. previous_differences: how many buckets differed a round ago."""
 
-    __slots__ = ("before", "began", "member", "rounds")
+    __slots__ = ("member", "previous_differences", "rounds", "started_at")
 
-    def __init__(self, member: Member, began: float, rounds: int, before: int) -> None:
+    def __init__(self, member: Member, started_at: float, rounds: int, previous_differences: int) -> None:
         self.member = member
-        self.began = began
+        self.started_at = started_at
         self.rounds = rounds
-        self.before = before
+        self.previous_differences = previous_differences
 
 
 class SyncSessions:
-    """ask: gets the member and the sealed question; number: gives probe numbers.
+    """Starts sessions, and answers those of peers.
 
-    finished: how many comparisons ended with all told that there was to tell.
+    send_request: sends an authenticated request to a member; next_number: returns probe numbers. completed: how many
+    sessions ended with nothing left to send.
     """
 
     def __init__(
         self,
-        me: LocalNode,
-        roster: MemberTable,
-        post: MessageEncoder,
-        beliefs: MemberState,
-        time: ActiveClock,
-        number: Callable[[], int],
-        ask: Callable[[Member, bytes], None],
+        local: LocalNode,
+        table: MemberTable,
+        encoder: MessageEncoder,
+        member_state: MemberState,
+        clock: ActiveClock,
+        next_number: Callable[[], int],
+        send_request: Callable[[Member, bytes], None],
     ) -> None:
-        self._me = me
-        self._roster = roster
-        self._post = post
-        self._beliefs = beliefs
-        self._time = time
-        self._number = number
-        self._ask = ask
-        self._under_way: dict[int, SyncSession] = {}
-        self.finished = 0
+        self._local = local
+        self._table = table
+        self._encoder = encoder
+        self._member_state = member_state
+        self._clock = clock
+        self._next_number = next_number
+        self._send_request = send_request
+        self._sessions: dict[int, SyncSession] = {}
+        self.completed = 0
 
     def __len__(self) -> int:
-        return len(self._under_way)
+        return len(self._sessions)
 
-    def begin(self, member: Member, number: int | None = None) -> None:
-        """Ask a member for what differs. number: of the probe that the answer settles, too."""
-        now = self._time.now
-        for old, comparison in list(self._under_way.items()):
-            if now - comparison.began > PATIENCE_S:
-                del self._under_way[old]
-        if len(self._under_way) < MAX_AT_ONCE:
-            self._question(SyncSession(member, now, 1, 0), number, b"")
+    def start(self, member: Member, number: int | None = None) -> None:
+        """Start a session with a member. number: of the probe that the response also acks."""
+        now = self._clock.now
+        for old, session in list(self._sessions.items()):
+            if now - session.started_at > RESPONSE_TIMEOUT_S:
+                del self._sessions[old]
+        if len(self._sessions) < MAX_SESSIONS:
+            self._send(SyncSession(member, now, 1, 0), number, b"")
 
-    def _question(self, comparison: SyncSession, number: int | None, told: bytes) -> None:
-        number = self._number() if number is None else number
-        self._under_way[number] = comparison
-        summary = write_summary(summary_of(self._roster, self._me))
-        self._ask(comparison.member, self._post.message(Kind.SYNC, comparison.member.life, number, summary + told))
+    def _send(self, session: SyncSession, number: int | None, page: bytes) -> None:
+        number = self._next_number() if number is None else number
+        self._sessions[number] = session
+        summary = write_summary(local_summary(self._table, self._local))
+        self._send_request(
+            session.member,
+            self._encoder.encode(MessageKind.SYNC_REQUEST, session.member.boot_id, number, summary + page),
+        )
 
-    def answer(self, header: Header, content: bytes, at: int, *, believed: bool) -> tuple[bytes, dict[bytes, bytes]]:
-        """The answer to a peer's question, and whom it doubts (see `merge`). Raises ValueError.
+    def respond(
+        self, header: Header, content: bytes, at: int, *, from_member: bool
+    ) -> tuple[bytes, dict[bytes, bytes]]:
+        """Return the response to a peer's request, and the accusations in the request (see `merge`). Raises ValueError.
 
-        at: where the summary begins; believed: whether what the question tells is taken in.
+        at: where the summary begins; from_member: False leaves the request's updates unapplied.
         """
         theirs = read_summary(content, at)
-        doubts: dict[bytes, bytes] = {}
-        if believed:
-            doubts = merge(read_rumours(content, at + SUMMARY_BYTES), self._beliefs, self._roster, tell=True)
-        mine = summary_of(self._roster, self._me)
-        told = page(self._roster, self._me, differing(mine, theirs), header.probe)
-        return self._post.message(Kind.SYNCED, header.sender, header.probe, write_summary(mine) + told), doubts
+        accusations: dict[bytes, bytes] = {}
+        if from_member:
+            accusations = merge(
+                read_updates(content, at + SUMMARY_BYTES), self._member_state, self._table, broadcast=True
+            )
+        mine = local_summary(self._table, self._local)
+        page = write_page(self._table, self._local, differing_buckets(mine, theirs), header.probe)
+        return self._encoder.encode(
+            MessageKind.SYNC_RESPONSE, header.sender, header.probe, write_summary(mine) + page
+        ), accusations
 
-    def answered(self, header: Header, content: bytes, at: int) -> dict[bytes, bytes]:
-        """Take an answer in, and ask on while it helps; whom it doubts.
+    def on_response(self, header: Header, content: bytes, at: int) -> dict[bytes, bytes]:
+        """Apply a response, and send the next request while that helps; return its accusations (see `merge`).
 
         Raises ValueError.
         """
-        comparison = self._under_way.pop(header.probe, None)
-        if comparison is None or comparison.member.life != header.sender:
-            return {}  # nothing was asked, or too long ago
+        session = self._sessions.pop(header.probe, None)
+        if session is None or session.member.boot_id != header.sender:
+            return {}  # no request was sent, or its session was dropped
         theirs = read_summary(content, at)
-        rumours = read_rumours(content, at + SUMMARY_BYTES)
-        doubts = merge(rumours, self._beliefs, self._roster, tell=self.finished > 0)
-        mine = summary_of(self._roster, self._me)
-        rest = differing(mine, theirs)
-        # The second round tells what the other side lacks; more rounds only while each settles something.
-        helps = comparison.rounds == 1 or len(rest) < comparison.before
-        if not rest or not helps or comparison.rounds >= MAX_ROUNDS:
-            self.finished += 1
-            return doubts
-        told = page(self._roster, self._me, rest, header.probe)
-        self._question(SyncSession(comparison.member, self._time.now, comparison.rounds + 1, len(rest)), None, told)
-        return doubts
+        updates = read_updates(content, at + SUMMARY_BYTES)
+        accusations = merge(updates, self._member_state, self._table, broadcast=self.completed > 0)
+        mine = local_summary(self._table, self._local)
+        remaining = differing_buckets(mine, theirs)
+        # The second round sends what the other side lacks; further rounds only while each reduces the differences.
+        converges = session.rounds == 1 or len(remaining) < session.previous_differences
+        if not remaining or not converges or session.rounds >= MAX_ROUNDS:
+            self.completed += 1
+            return accusations
+        page = write_page(self._table, self._local, remaining, header.probe)
+        self._send(SyncSession(session.member, self._clock.now, session.rounds + 1, len(remaining)), None, page)
+        return accusations

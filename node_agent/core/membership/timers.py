@@ -1,4 +1,4 @@
-"""What a machine wants to do later: a heap, fired by its owner's clock."""
+"""A machine's timers: a heap, fired by its owner's clock."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 NEVER = float("inf")
 ROUNDING_S = 1e-6
-"""A caller that comes at the very instant it was told may come a rounding error early."""
+"""A caller that ticks at the very instant of `next_due` may come a rounding error early."""
 
 
 class Timers:
-    """Nothing is ever cancelled: what a timer finds settled when it fires, it leaves alone."""
+    """Callbacks by time. None is ever cancelled: a callback that finds its work done does nothing."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -22,16 +22,16 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def set(self, when: float, do: Callable[..., None], *arguments: Any) -> None:
+    def schedule(self, when: float, callback: Callable[..., None], *arguments: Any) -> None:
         self._count += 1
-        heapq.heappush(self._heap, (when, self._count, do, arguments))
+        heapq.heappush(self._heap, (when, self._count, callback, arguments))
 
     @property
-    def due(self) -> float:
+    def next_due(self) -> float:
         return self._heap[0][0] if self._heap else NEVER
 
     def fire(self, now: float) -> None:
-        """Do what is due, in the order of its instants; what is set meanwhile waits for the next time.
+        """Call what is due, in the order of its instants; what is scheduled meanwhile waits for the next call.
 
         Where one of them raises, which is a bug, the others stay due: the machine would else miss its own timers.
         """
@@ -40,8 +40,8 @@ class Timers:
             ready.append(heapq.heappop(self._heap))
         try:
             while ready:
-                _, _, do, arguments = ready.popleft()
-                do(*arguments)
+                _, _, callback, arguments = ready.popleft()
+                callback(*arguments)
         finally:
             for timer in ready:
                 heapq.heappush(self._heap, timer)

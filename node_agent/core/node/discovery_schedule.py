@@ -14,11 +14,11 @@ REFILL_PER_S = 20.0
 SHARE = 0.15
 """Of the refill, for a whole fleet; the fifth that it may use leaves room for restarts and for people."""
 
-LEAST_S = 30.0
-FIRST_LOOK_WITHIN_S = 3.0
+MIN_INTERVAL_S = 30.0
+FIRST_READ_WITHIN_S = 3.0
 """Nodes that boot together look one after another within that time, so that a hundred leave the bucket half full."""
 
-FIRST_LOOK_CALLS = 1
+FIRST_READ_CALLS = 1
 """The first look is one page, however large the fleet: whoever is on it tells of all others."""
 
 ALONE_FIRST_S = 2.0
@@ -35,43 +35,43 @@ def calls_needed(nodes: int) -> int:
     return max(1, math.ceil(nodes / PAGE_NODES))
 
 
-def every_s(nodes: int) -> float:
+def interval_s(nodes: int) -> float:
     """The mean time between two looks of one node in a fleet of that size."""
-    return max(LEAST_S, nodes * calls_needed(nodes) / (SHARE * REFILL_PER_S))
+    return max(MIN_INTERVAL_S, nodes * calls_needed(nodes) / (SHARE * REFILL_PER_S))
 
 
 class DiscoverySchedule:
     """When one node looks. chance: uniform in [0, 1), another one each time; first_within_s: FIRST_LOOK_WITHIN_S."""
 
-    def __init__(self, first_within_s: float = FIRST_LOOK_WITHIN_S) -> None:
+    def __init__(self, first_within_s: float = FIRST_READ_WITHIN_S) -> None:
         self._first_within_s = first_within_s
         self._factor = 1.0
         self._alone_s = ALONE_FIRST_S
 
-    def first_s(self, chance: float) -> float:
+    def first_delay_s(self, chance: float) -> float:
         """How long to wait before the first look."""
         return self._first_within_s * chance
 
-    def next_s(self, nodes: int, chance: float) -> float:
+    def next_delay_s(self, nodes: int, chance: float) -> float:
         """How long to wait after a look that succeeded. nodes: that there are, this one included."""
         self._factor = max(1.0, self._factor / 2)
         if nodes <= 1:
-            wait_s, self._alone_s = self._alone_s, min(LEAST_S, 2 * self._alone_s)
-            return _spread(wait_s * self._factor, chance)
+            wait_s, self._alone_s = self._alone_s, min(MIN_INTERVAL_S, 2 * self._alone_s)
+            return _jittered(wait_s * self._factor, chance)
         self._alone_s = ALONE_FIRST_S
-        return _spread(every_s(nodes) * self._factor, chance)
+        return _jittered(interval_s(nodes) * self._factor, chance)
 
-    def after_failure_s(self, nodes: int, chance: float) -> float:
+    def retry_delay_s(self, nodes: int, chance: float) -> float:
         """How long to wait after one that failed, because EC2 throttled it (RequestLimitExceeded) or did not answer.
 
         Twice as long each time, up to MAX_BACKED_OFF times the usual, and back by halves: all nodes of a throttled
         fleet slow down together, and do not hurry back together either.
         """
         self._factor = min(MAX_BACKED_OFF, 2 * self._factor)
-        usual_s = every_s(nodes) if nodes > 1 else self._alone_s
-        return _spread(usual_s * self._factor, chance)
+        usual_s = interval_s(nodes) if nodes > 1 else self._alone_s
+        return _jittered(usual_s * self._factor, chance)
 
 
-def _spread(seconds: float, chance: float) -> float:
+def _jittered(seconds: float, chance: float) -> float:
     """By half to both sides, so that nodes that began together do not stay together."""
     return seconds * (0.5 + chance)

@@ -11,7 +11,7 @@ Rules kept here:
 
 * a node that drains never takes requests again; a shorter deadline replaces a longer one, never the other way;
 * a notice leaves no more than NOTICE_LEAD_S from when the first one was seen, and one whose deadline cannot be true
-  leaves exactly that: the time in it is EC2's, and this node's clock may be another (`believed_deadline`);
+  leaves exactly that: the time in it is EC2's, and this node's clock may be another (`bounded_deadline`);
 * effects carry their order: peers and readiness hear of a cordon before any stream is moved; clients are told before
   the engine stops; tags go before the process does;
 * GONE is the end: whatever happens afterwards changes nothing.
@@ -47,7 +47,7 @@ class EngineReady:
 @dataclass(frozen=True)
 class EngineLost:
     at: float
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class EngineGaveUp:
     """The engine ended more often than restarts are allowed."""
 
     at: float
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class NoticeSeen:
-    """EC2 takes the instance at `deadline`, as the notice has it: any number, see `believed_deadline`."""
+    """EC2 takes the instance at `deadline`, as the notice has it: any number, see `bounded_deadline`."""
 
     at: float
     deadline: float
@@ -134,13 +134,13 @@ class Retire:
     """Stop the engine, untag, close the doors, end the process."""
 
     exit_code: int
-    why: str
+    reason: str
 
 
 Effect = Publish | MoveStreams | CloseClients | Retire
 
 
-def service_word(state: NodeState, streams: int) -> str:
+def service_status(state: NodeState, streams: int) -> str:
     """Whether the node serves, for systemd and the boot scripts: never ended while it begins with "serving".
 
     streams: requests at this engine and clients connected here, together.
@@ -155,7 +155,7 @@ IMMINENT_S = 1.0
 """What is left where EC2's own clock is past the deadline of its notice."""
 
 
-def in_own_time(notice: InterruptionNotice, now: float) -> float:
+def to_local_time(notice: InterruptionNotice, now: float) -> float:
     """The deadline of a notice by this node's clock, where the notice says what time it was; else as it stands.
 
     now: this node's unix seconds when the notice was read.
@@ -167,7 +167,7 @@ def in_own_time(notice: InterruptionNotice, now: float) -> float:
     return now + (IMMINENT_S if -NOTICE_LEAD_S < left_s <= 0.0 else left_s)
 
 
-def believed_deadline(deadline: float, seen_at: float, first_seen_at: float) -> float:
+def bounded_deadline(deadline: float, seen_at: float, first_seen_at: float) -> float:
     """When EC2 takes the instance, by this node's clock. All instants are unix seconds.
 
     EC2 gives NOTICE_LEAD_S and never more (the user guide's page on spot-instance-termination-notices), so the first
@@ -208,7 +208,7 @@ class Lifecycle:
             case EngineLost():
                 return self._engine_lost(event)
             case EngineGaveUp():
-                return self._gone(EXIT_ENGINE_GAVE_UP, f"the engine cannot be kept running: {event.why}")
+                return self._gone(EXIT_ENGINE_GAVE_UP, f"the engine cannot be kept running: {event.reason}")
             case RebalanceSeen():
                 self._recommended = True
                 return self._risk(event.at, "rebalance-recommended", "imds")
@@ -252,7 +252,7 @@ class Lifecycle:
     def _notice(self, event: NoticeSeen) -> tuple[Effect, ...]:
         if self._noticed_at is None:
             self._noticed_at = event.at
-        deadline = believed_deadline(event.deadline, event.at, self._noticed_at)
+        deadline = bounded_deadline(event.deadline, event.at, self._noticed_at)
         return self._drain(event.at, deadline, "notice-seen", "imds")
 
     def _drain(self, at: float, deadline: float, step: str, source: str) -> tuple[Effect, ...]:

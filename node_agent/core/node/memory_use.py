@@ -20,12 +20,12 @@ class MemoryUse:
     """after_bytes: the process's resident memory after it was looked through last; looked_at: when, in seconds."""
 
     after_bytes: int
-    looked_at: float
+    collected_at: float
 
     def reason(self, resident_bytes: int, busy: int, now: float) -> str | None:
         """Why to look through the memory now; None where there is no reason. busy: requests that are under way."""
         grown = resident_bytes - self.after_bytes
-        if now - self.looked_at < AT_MOST_EVERY_S:
+        if now - self.collected_at < AT_MOST_EVERY_S:
             return None
         if grown > max(GROWN_BYTES, GROWN_PART * self.after_bytes):
             return f"grown by {grown >> 20} MiB"
@@ -33,6 +33,6 @@ class MemoryUse:
             return f"idle, and grown by {grown >> 20} MiB"
         return None
 
-    def looked(self, resident_bytes: int, now: float) -> None:
+    def collected(self, resident_bytes: int, now: float) -> None:
         """It was looked through."""
-        self.after_bytes, self.looked_at = resident_bytes, now
+        self.after_bytes, self.collected_at = resident_bytes, now

@@ -41,7 +41,7 @@ class Verified:
 
 
 @dataclass(frozen=True)
-class FetchPlan:
+class DownloadPlan:
     """keep: right already; compare: of the right size; fetch: missing or wrong; remove: named by nobody."""
 
     keep: tuple[ModelFile, ...]
@@ -50,7 +50,9 @@ class FetchPlan:
     remove: tuple[str, ...]
 
 
-def plan_fetch(files: Sequence[ModelFile], disk: Mapping[str, OnDisk], verified: Mapping[str, Verified]) -> FetchPlan:
+def plan_download(
+    files: Sequence[ModelFile], disk: Mapping[str, OnDisk], verified: Mapping[str, Verified]
+) -> DownloadPlan:
     """files: the manifest's; disk: what the folder holds, by path; verified: what was compared before."""
     keep, compare, fetch = [], [], []
     for file in files:
@@ -64,7 +66,7 @@ def plan_fetch(files: Sequence[ModelFile], disk: Mapping[str, OnDisk], verified:
     named = {file.path for file in files}
     halves = {file.path + suffix for file in fetch for suffix in (PART_SUFFIX, DONE_SUFFIX)}
     remove = tuple(sorted(set(disk) - named - halves))
-    return FetchPlan(tuple(keep), tuple(compare), tuple(fetch), remove)
+    return DownloadPlan(tuple(keep), tuple(compare), tuple(fetch), remove)
 
 
 def ranges(size: int) -> tuple[tuple[int, int], ...]:

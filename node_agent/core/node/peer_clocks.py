@@ -27,7 +27,7 @@ MAX_PEERS = 4_096
 OFF_S = MAX_SKEW_S
 """From there on a clock is off; it is right again within two thirds of that."""
 
-SEVERAL = 2
+MIN_AGREEING = 2
 """Peers that have to agree, and more than half of all that were measured: one alone may be the one that is off."""
 
 
@@ -36,7 +36,7 @@ class PeerClock:
     """ahead_s: of this node's; door: the peer's name for its door in this life."""
 
     ahead_s: float
-    door: str
+    audience: str
 
 
 class PeerClocks:
@@ -46,7 +46,7 @@ class PeerClocks:
         self._key = key
         self._known: dict[str, PeerClock] = {}
 
-    def heard(self, address: str, line: str, nonce: str, took_s: float, now: float) -> bool:
+    def record(self, address: str, line: str, nonce: str, took_s: float, now: float) -> bool:
         """A door answered the message with that nonce, and said its time. Whether that was to be believed.
 
         took_s: from the message to the answer; now: when the answer came.
@@ -57,15 +57,15 @@ class PeerClocks:
         self._known.pop(address, None)
         while len(self._known) >= MAX_PEERS:
             del self._known[next(iter(self._known))]
-        self._known[address] = PeerClock(told.at - (now - took_s / 2), told.door)
+        self._known[address] = PeerClock(told.at - (now - took_s / 2), told.audience)
         return True
 
-    def stamp(self, address: str, method: str, target: str, body: bytes, now: float, nonce: str) -> str:
+    def sign(self, address: str, method: str, target: str, body: bytes, now: float, nonce: str) -> str:
         """Sign a message for a peer's door, in that door's time."""
         known = self._known.get(address)
         if known is None or abs(known.ahead_s) <= ALLOWED_S:
             return sign(self._key, method, target, body, now, nonce)
-        return sign(self._key, method, target, body, now + known.ahead_s, nonce, known.door)
+        return sign(self._key, method, target, body, now + known.ahead_s, nonce, known.audience)
 
     def is_off(self, address: str) -> bool:
         """Whether messages for that door need its own time."""
@@ -94,7 +94,7 @@ class OwnClock:
 RIGHT = OwnClock(0.0, 0, 0, is_off=False)
 
 
-def judge(ahead_s: Iterable[float], wall_ahead_s: float, before: OwnClock) -> OwnClock:
+def judge_own_clock(ahead_s: Iterable[float], wall_ahead_s: float, before: OwnClock) -> OwnClock:
     """Whether this node's clock is off.
 
     ahead_s: of each measured peer's clock, of this node's steady one; wall_ahead_s: how far the wall clock has moved
@@ -108,5 +108,5 @@ def judge(ahead_s: Iterable[float], wall_ahead_s: float, before: OwnClock) -> Ow
     agreeing = sum(abs(value - middle) <= ALLOWED_S for value in values)
     off_s = wall_ahead_s - middle
     bound_s = OFF_S * 2 / 3 if before.is_off else OFF_S
-    certain = agreeing >= SEVERAL and 2 * agreeing > len(values)
+    certain = agreeing >= MIN_AGREEING and 2 * agreeing > len(values)
     return OwnClock(off_s, agreeing, len(values), is_off=certain and abs(off_s) > bound_s)

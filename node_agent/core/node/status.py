@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from node_agent.contract.states import NodeState
 
-WAYS = ("resume", "forced")
+CONTINUATION_METHODS = ("resume", "forced")
 """How an engine may be able to go on, beside a rewind (`core/continuation/method`). The order is the wire's: new ones
 go last."""
 
@@ -31,28 +31,28 @@ class NodeStatus:
     """
 
     instance_id: str
-    peer: str
-    front: str
+    peer_address: str
+    client_address: str
     state: NodeState
     pool: Pool
     model: str
     incarnation: int
     version: str = ""
-    ways: tuple[str, ...] = ()
+    continuation_methods: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For people and programs that look at the fleet: `model` is "" while it serves none."""
         return {
             "instance_id": self.instance_id,
-            "peer": self.peer,
-            "front": self.front,
+            "peer": self.peer_address,
+            "front": self.client_address,
             "state": self.state.value,
             "zone": self.pool.zone,
             "instance_type": self.pool.instance_type,
             "model": self.model if self.state.takes_requests else "",
             "incarnation": self.incarnation,
             "version": self.version,
-            "ways": list(self.ways),
+            "ways": list(self.continuation_methods),
         }
 
 
@@ -113,5 +113,5 @@ class TaggedNode:
     """A running instance that carries the cluster's tags. peer: host:port of its peer door."""
 
     instance_id: str
-    peer: str
+    peer_address: str
     state: NodeState | None

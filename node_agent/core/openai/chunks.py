@@ -22,22 +22,22 @@ def text_of(kind: ApiRoute, choice: Mapping[str, Any]) -> str:
     return (delta.get("content") or "") if delta else ""
 
 
-def is_parsed(delta: Mapping[str, Any]) -> bool:
+def has_parsed_output(delta: Mapping[str, Any]) -> bool:
     """Whether a chat's delta has reasoning or tool calls: the state of their parser is what a rewind would lose."""
     return any(delta.get(key) for key in (*REASONING, "tool_calls"))
 
 
-def is_silent(delta: Mapping[str, Any]) -> bool:
+def has_no_output(delta: Mapping[str, Any]) -> bool:
     """Whether a parser had an id and said nothing. Without a parser an id comes with a content, if an empty one."""
-    return delta.get("content") is None and "role" not in delta and not is_parsed(delta)
+    return delta.get("content") is None and "role" not in delta and not has_parsed_output(delta)
 
 
-def tells_reasoning(delta: Mapping[str, Any], *, speaks: bool) -> bool:
+def carries_reasoning(delta: Mapping[str, Any], *, speaks: bool) -> bool:
     """Whether the ids of a chat's delta are a reasoning's: it says some, or its parser keeps them to itself.
 
     speaks: whether the answer has a text already; what is kept from then on is half a character of it.
     """
-    return any(delta.get(key) for key in REASONING) or (not speaks and is_silent(delta))
+    return any(delta.get(key) for key in REASONING) or (not speaks and has_no_output(delta))
 
 
 def hide_reasoning(choice: dict[str, Any]) -> bool:
@@ -89,14 +89,14 @@ def usage_details(told: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]
 
     Its prompt was the client's and the answer so far: of what it had in its cache, no more than the prompt counts.
     """
-    details = {key: value for key, value in told.items() if key not in _COUNTS}
+    details = {key: value for key, value in told.items() if key not in _COUNT_FIELDS}
     of_prompt = details.get("prompt_tokens_details")
     if isinstance(of_prompt, dict) and isinstance(cached := of_prompt.get("cached_tokens"), int):
         details["prompt_tokens_details"] = {**of_prompt, "cached_tokens": min(cached, prompt_tokens)}
     return details
 
 
-_COUNTS = frozenset({"prompt_tokens", "total_tokens", "completion_tokens"})
+_COUNT_FIELDS = frozenset({"prompt_tokens", "total_tokens", "completion_tokens"})
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:

@@ -28,7 +28,7 @@ REQUEST_ID = b"x-request-id"
 MAX_REQUEST_ID_BYTES = 512
 """It is in every journal of a stream, in logs, and in answers' heads."""
 
-_TO_ENGINES = (
+_ENGINE_HEADERS = (
     b"content-type",
     b"traceparent",
     b"tracestate",
@@ -40,7 +40,7 @@ _TO_ENGINES = (
 )
 """Of a client's headers, what an engine is sent; all else is between the client and this node."""
 
-_TO_CLIENTS = (b"allow", b"retry-after", b"content-disposition", b"endpoint-load-metrics")
+_CLIENT_HEADERS = (b"allow", b"retry-after", b"content-disposition", b"endpoint-load-metrics")
 """Of an engine's headers, what its client is sent beside the content-type. Not `location`: it names the engine."""
 
 _EVENT_STREAM = b"text/event-stream"
@@ -55,9 +55,9 @@ class StreamReader:
     which comes back by itself, after as long as a `retry:` says; parses: whether a comment line is harmless.
     """
 
-    uses_ids: bool
-    reconnects: bool = False
-    parses: bool = False
+    wants_event_ids: bool
+    is_event_source: bool = False
+    parses_sse: bool = False
 
 
 def stream_reader(headers: Mapping[bytes, bytes]) -> StreamReader:
@@ -65,7 +65,7 @@ def stream_reader(headers: Mapping[bytes, bytes]) -> StreamReader:
     accepted = headers.get(b"accept", b"").lower()
     parses = _EVENT_STREAM in accepted or b"x-stainless-lang" in headers
     if (asked := headers.get(EVENT_IDS_HEADER.encode())) is not None:
-        return StreamReader(asked.strip().lower() in _TRUE, parses=parses)
+        return StreamReader(asked.strip().lower() in _TRUE, parses_sse=parses)
     is_event_source = accepted.partition(b";")[0].strip() == _EVENT_STREAM or b"last-event-id" in headers
     return StreamReader(is_event_source, is_event_source, parses)
 
@@ -78,11 +78,11 @@ def request_id(headers: Mapping[bytes, bytes]) -> bytes | None:
     return given or None
 
 
-def to_engine(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+def engine_headers(headers: Mapping[bytes, bytes]) -> dict[str, str]:
     """The headers with which a client's request goes on to an engine, over the peer door or directly."""
-    return {name.decode(): headers[name].decode("latin-1") for name in _TO_ENGINES if name in headers}
+    return {name.decode(): headers[name].decode("latin-1") for name in _ENGINE_HEADERS if name in headers}
 
 
-def to_client(headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+def client_headers(headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     """An engine's headers that its client is sent, beside the content-type."""
-    return [(name, headers[name]) for name in _TO_CLIENTS if name in headers]
+    return [(name, headers[name]) for name in _CLIENT_HEADERS if name in headers]

@@ -12,26 +12,26 @@ from node_agent.core.openai.generation_request import ApiRoute, GenerationReques
 
 Logprobs = dict[str, Any]
 
-_LISTS = ("text_offset", "token_logprobs", "tokens", "top_logprobs")
+_LIST_FIELDS = ("text_offset", "token_logprobs", "tokens", "top_logprobs")
 
 
-def asked_of_completion(generation: GenerationRequest) -> int | None:
+def completion_logprobs(generation: GenerationRequest) -> int | None:
     """The `logprobs` field for /v1/completions that brings what the client asked for; None for none."""
     if not generation.wants_logprobs:
         return None
-    return int(generation.body.get("top_logprobs" if generation.kind is ApiRoute.CHAT else "logprobs") or 0)
+    return int(generation.body.get("top_logprobs" if generation.route is ApiRoute.CHAT else "logprobs") or 0)
 
 
-def after_cut(logprobs: Logprobs, skip: int, base_offset: int, generation: GenerationRequest) -> Logprobs:
+def from_completion(logprobs: Logprobs, skip: int, base_offset: int, generation: GenerationRequest) -> Logprobs:
     """What the client gets of a continuation: without the first `skip` ids, with offsets from the base on."""
-    cut = {name: (logprobs.get(name) or [])[skip:] for name in _LISTS}
-    if generation.kind is ApiRoute.CHAT:
+    cut = {name: (logprobs.get(name) or [])[skip:] for name in _LIST_FIELDS}
+    if generation.route is ApiRoute.CHAT:
         return {"content": [_content(generation, cut, at) for at in range(len(cut["tokens"]))]}
     cut["text_offset"] = [base_offset + offset for offset in cut["text_offset"]]
     return cut
 
 
-def without_first(logprobs: Logprobs, skip: int, base_offset: int) -> Logprobs:
+def skip_first(logprobs: Logprobs, skip: int, base_offset: int) -> Logprobs:
     """Logprobs in the client's own form, of an answer told from its beginning, without those of `skip` ids.
 
     base_offset: where the answer begins, which is behind its prompt where that was echoed.
@@ -54,20 +54,20 @@ def _candidate(token: str, logprob: float) -> dict[str, Any]:
     return {"token": token, "logprob": logprob, "bytes": list(token.encode(errors="replace"))}
 
 
-class Offsets:
+class TextOffsets:
     """Where each id of one choice begins in the text, as vLLM counts it: by the tokens' own texts.
 
     The prompt's come first where its logprobs are told.
     """
 
     def __init__(self) -> None:
-        self._at = [0]
+        self._offsets = [0]
 
-    def note(self, logprobs: Logprobs) -> None:
+    def add(self, logprobs: Logprobs) -> None:
         """Logprobs of a completion as the client got them."""
         for offset, token in zip(logprobs.get("text_offset") or (), logprobs.get("tokens") or (), strict=False):
-            self._at[-1] = offset
-            self._at.append(offset + len(token))
+            self._offsets[-1] = offset
+            self._offsets.append(offset + len(token))
 
-    def of(self, place: int) -> int:
-        return self._at[min(place, len(self._at) - 1)]
+    def at(self, place: int) -> int:
+        return self._offsets[min(place, len(self._offsets) - 1)]

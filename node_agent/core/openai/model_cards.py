@@ -18,7 +18,7 @@ MAX_NAME = 512
 
 
 @dataclass(frozen=True)
-class Cards:
+class ModelCards:
     """cards: in the engine's order and words; names: their ids; max_model_len: the context length, None if unknown."""
 
     cards: tuple[Mapping[str, Any], ...] = ()
@@ -26,10 +26,10 @@ class Cards:
     max_model_len: int | None = None
 
 
-NO_CARDS = Cards()
+NO_CARDS = ModelCards()
 
 
-def read_cards(body: bytes) -> Cards | None:
+def read_cards(body: bytes) -> ModelCards | None:
     """An engine's answer; None where it is none."""
     try:
         listed = orjson.loads(body)["data"]
@@ -39,13 +39,13 @@ def read_cards(body: bytes) -> Cards | None:
         return None
     cards = [card for card in listed[:MAX_CARDS] if isinstance(card, dict) and _is_name(card.get("id"))]
     lengths = [length for card in cards if isinstance(length := card.get("max_model_len"), int) and length > 0]
-    return Cards(tuple(cards), frozenset(card["id"] for card in cards), min(lengths, default=None))
+    return ModelCards(tuple(cards), frozenset(card["id"] for card in cards), min(lengths, default=None))
 
 
 def _is_name(name: object) -> bool:
     return isinstance(name, str) and 0 < len(name) <= MAX_NAME
 
 
-def bare_card(model: str, created: int) -> dict[str, Any]:
+def minimal_card(model: str, created: int) -> dict[str, Any]:
     """The card of a model of which nothing but its name is known. created: unix seconds."""
     return {"id": model, "object": "model", "created": created, "owned_by": "vllm"}

@@ -14,20 +14,20 @@ import orjson
 
 from node_agent.core.openai.generation_request import GenerationRequest
 
-_OF_ANSWERS = frozenset(
+_ANSWER_FIELDS = frozenset(
     {"n", "logprobs", "prompt_logprobs", "logprob_token_ids", "min_tokens", "stream_options", "vllm_xargs"}
 )
 """Fields of a request that its echo does not depend on, and that no request for nothing else may have, or need have."""
 
 
-def is_unknown(generation: GenerationRequest) -> bool:
+def needs_prompt_texts(generation: GenerationRequest) -> bool:
     """Whether the texts have to be asked for before the answers can be."""
-    return generation.echoes_here and not generation.echoes
+    return generation.prepends_prompt and not generation.echoes
 
 
 def echo_body(generation: GenerationRequest) -> bytes:
     """The body for /v1/completions that brings the prompts' texts, and nothing else."""
-    body = {key: value for key, value in generation.body.items() if key not in _OF_ANSWERS}
+    body = {key: value for key, value in generation.body.items() if key not in _ANSWER_FIELDS}
     return orjson.dumps({**body, "max_tokens": 0, "return_token_ids": False})
 
 
@@ -35,16 +35,16 @@ class PromptTextCollector:
     """What the engine has told of them so far."""
 
     def __init__(self, prompts: int) -> None:
-        self._told: list[str | None] = [None] * prompts
+        self._texts: list[str | None] = [None] * prompts
 
-    def take(self, choice: Mapping[str, Any]) -> tuple[str, ...] | None:
+    def add(self, choice: Mapping[str, Any]) -> tuple[str, ...] | None:
         """A chunk's choice, which has all of one text; returns all texts with the last. Raises ValueError."""
         index, text = choice.get("index"), choice.get("text")
-        if not isinstance(index, int) or not 0 <= index < len(self._told) or not isinstance(text, str):
+        if not isinstance(index, int) or not 0 <= index < len(self._texts) or not isinstance(text, str):
             raise ValueError("no text of a prompt")
-        self._told[index] = text
-        known = tuple(text for text in self._told if text is not None)
-        return known if len(known) == len(self._told) else None
+        self._texts[index] = text
+        known = tuple(text for text in self._texts if text is not None)
+        return known if len(known) == len(self._texts) else None
 
 
 def is_chat_echo(generation: GenerationRequest, choice: Mapping[str, Any]) -> bool:

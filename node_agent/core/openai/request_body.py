@@ -22,10 +22,10 @@ from node_agent.contract.errors import RequestRejected
 MAX_DEPTH = 200
 """Of what a journal's opening may hold; orjson writes 254 levels. What is deeper is passed on, and not continued."""
 
-MAX_ODD_BYTES = 1024 * 1024
+MAX_NONSTANDARD_BYTES = 1024 * 1024
 """Of a body that only Python's reader can read."""
 
-OWN_ARGUMENTS = "synkti_"
+INTERNAL_ARG_PREFIX = "synkti_"
 """What the names of our own arguments for engines (`vllm_xargs`) begin with: no client may send one."""
 
 
@@ -34,14 +34,14 @@ class Body:
     """value: as read, without own arguments; is_plain: whether orjson writes all of it, inside of other JSON, too."""
 
     value: Any
-    is_plain: bool = True
+    is_standard: bool = True
 
     def to_bytes(self) -> bytes:
         """Raises RequestRejected (400) where it is too deep to be written anew."""
         try:
-            return orjson.dumps(self.value) if self.is_plain else json.dumps(self.value).encode()
+            return orjson.dumps(self.value) if self.is_standard else json.dumps(self.value).encode()
         except (orjson.JSONEncodeError, RecursionError) as error:
-            raise _bad("The body is nested too deep.") from error
+            raise _rejected("The body is nested too deep.") from error
 
     @property
     def model(self) -> str | None:
@@ -55,25 +55,25 @@ def read_body(raw: bytes) -> Body:
     try:
         value, is_odd = orjson.loads(raw), False
     except orjson.JSONDecodeError as error:
-        value, is_odd = _read_odd(raw, error), True
+        value, is_odd = _read_nonstandard(raw, error), True
     if is_odd or b"vllm_xargs" in raw or b"\\u" in raw:
-        _take_out(value)
+        _strip_internal_args(value)
     is_deep = raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and depth(value) > MAX_DEPTH
-    return Body(value, is_plain=not is_deep and (not is_odd or _is_plain(value)))
+    return Body(value, is_standard=not is_deep and (not is_odd or _is_standard(value)))
 
 
-def _read_odd(raw: bytes, error: orjson.JSONDecodeError) -> Any:
-    if len(raw) > MAX_ODD_BYTES:
-        raise _bad(f"The body is not valid JSON in UTF-8: {error}.") from error
+def _read_nonstandard(raw: bytes, error: orjson.JSONDecodeError) -> Any:
+    if len(raw) > MAX_NONSTANDARD_BYTES:
+        raise _rejected(f"The body is not valid JSON in UTF-8: {error}.") from error
     try:
         return json.loads(raw)
     except json.JSONDecodeError as odd:
-        raise _bad(f"The body is not valid JSON: {odd}.") from odd
+        raise _rejected(f"The body is not valid JSON: {odd}.") from odd
     except (ValueError, RecursionError) as odd:  # neither UTF-8, -16 nor -32; a number of thousands of digits
-        raise _bad(f"The body cannot be read: {odd}.") from odd
+        raise _rejected(f"The body cannot be read: {odd}.") from odd
 
 
-def _is_plain(value: object) -> bool:
+def _is_standard(value: object) -> bool:
     """Whether orjson writes it as it is: it makes null of NaN, and fails on half a surrogate pair."""
     under_way = [value]
     while under_way:
@@ -104,19 +104,19 @@ def depth(value: object) -> int:
     return found
 
 
-def _take_out(value: Any) -> None:
+def _strip_internal_args(value: Any) -> None:
     """Our own arguments, wherever they are, in place; not by recursion: a client may nest as deep as it likes."""
     under_way = [value]
     while under_way:
         each = under_way.pop()
         if isinstance(each, dict):
             extra = each.get("vllm_xargs")
-            if isinstance(extra, dict) and any(name.startswith(OWN_ARGUMENTS) for name in extra):
-                each["vllm_xargs"] = {name: extra[name] for name in extra if not name.startswith(OWN_ARGUMENTS)}
+            if isinstance(extra, dict) and any(name.startswith(INTERNAL_ARG_PREFIX) for name in extra):
+                each["vllm_xargs"] = {name: extra[name] for name in extra if not name.startswith(INTERNAL_ARG_PREFIX)}
             under_way += each.values()
         elif isinstance(each, list):
             under_way += each
 
 
-def _bad(message: str) -> RequestRejected:
+def _rejected(message: str) -> RequestRejected:
     return RequestRejected(400, "invalid_request", message)

@@ -13,11 +13,11 @@ from typing import Any
 
 import orjson
 
-from node_agent.core.openai.request_body import OWN_ARGUMENTS
+from node_agent.core.openai.request_body import INTERNAL_ARG_PREFIX
 
-CONTENT_BYTES = 16
+DIGEST_BYTES = 16
 
-_BESIDE_THE_POINT = frozenset(
+_IGNORED_FIELDS = frozenset(
     {
         "stream",
         "stream_options",
@@ -36,10 +36,10 @@ _BESIDE_THE_POINT = frozenset(
 """Fields at the top of a body that change how an answer is delivered, accounted or scheduled, and not what is computed.
 """
 
-_SPACE = re.compile(rb"(?:\s|\\[ntrf])+")
+_WHITE_SPACE = re.compile(rb"(?:\s|\\[ntrf])+")
 
 
-def content_of(body: bytes | Mapping[str, Any]) -> bytes | None:
+def request_digest(body: bytes | Mapping[str, Any]) -> bytes | None:
     """The digest of a request's body, as its client sent it or as it was read; None where there is none."""
     if not body:
         return None
@@ -51,9 +51,9 @@ def content_of(body: bytes | Mapping[str, Any]) -> bytes | None:
             return _digest(_without_boundary(body))
     if not isinstance(told, Mapping):
         return _digest(body if isinstance(body, bytes) else b"")
-    kept = {key: value for key, value in told.items() if value is not None and key not in _BESIDE_THE_POINT}
+    kept = {key: value for key, value in told.items() if value is not None and key not in _IGNORED_FIELDS}
     if isinstance(extra := kept.get("vllm_xargs"), Mapping):
-        kept["vllm_xargs"] = {key: extra[key] for key in extra if not key.startswith(OWN_ARGUMENTS)}
+        kept["vllm_xargs"] = {key: extra[key] for key in extra if not key.startswith(INTERNAL_ARG_PREFIX)}
         if not kept["vllm_xargs"]:
             del kept["vllm_xargs"]
     try:
@@ -63,7 +63,7 @@ def content_of(body: bytes | Mapping[str, Any]) -> bytes | None:
 
 
 def _digest(data: bytes) -> bytes:
-    return blake2b(_SPACE.sub(b"", data), digest_size=CONTENT_BYTES).digest()
+    return blake2b(_WHITE_SPACE.sub(b"", data), digest_size=DIGEST_BYTES).digest()
 
 
 def _without_boundary(body: bytes) -> bytes:

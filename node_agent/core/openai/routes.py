@@ -12,13 +12,13 @@ from node_agent.core.openai.generation_request import ApiRoute
 STREAMS = "/v1/streams/"
 API = "/v1/"
 
-TOKENIZING = frozenset({"/tokenize", "/detokenize", "/v1/messages/count_tokens"})
+TOKENIZER_ROUTES = frozenset({"/tokenize", "/detokenize", "/v1/messages/count_tokens"})
 """Routes whose whole work is a tokenizer's, on the CPU of the engine's one API server."""
 
-BATCH = "/v1/chat/completions/batch"
+BATCH_ROUTE = "/v1/chat/completions/batch"
 
 _GET, _POST = ("GET",), ("POST",)
-OWN = {
+NODE_ROUTES = {
     "/healthz": _GET,
     "/readyz": _GET,
     "/metrics": _GET,
@@ -31,12 +31,12 @@ OWN = {
 }
 """Answered by this node, and the methods that they take."""
 
-_PASSED_ON = {
+_ENGINE_ROUTES = {
     "/version": _GET,
     **dict.fromkeys(
         (
             "/tokenize", "/detokenize", "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score", "/pooling",
-            "/classify", "/v1/embeddings", "/v2/embed", "/generative_scoring", "/v1/messages/count_tokens", BATCH,
+            "/classify", "/v1/embeddings", "/v2/embed", "/generative_scoring", "/v1/messages/count_tokens", BATCH_ROUTE,
             "/v1/audio/transcriptions", "/v1/audio/translations",
         ),
         _POST,
@@ -44,15 +44,15 @@ _PASSED_ON = {
 }  # fmt: skip
 """Answered by an engine, and the methods that it takes. An engine that does not serve a route says so (404)."""
 
-_METHODS = {**OWN, **_PASSED_ON, **{kind.value: _POST for kind in ApiRoute}}
+_METHODS = {**NODE_ROUTES, **_ENGINE_ROUTES, **{kind.value: _POST for kind in ApiRoute}}
 
-MISSING = (
+NOT_FOUND_MESSAGE = (
     "There is no route {path}; the API is under /v1, and a node's health at /health (as vLLM's), /healthz (the process "
     "lives) and /readyz (it takes requests)."
 )
 
 
-def methods_of(path: str) -> tuple[str, ...] | None:
+def allowed_methods(path: str) -> tuple[str, ...] | None:
     """The methods of a route, () where there is no such route, None where only an engine knows."""
     known = _METHODS.get(path)
     if known is not None:
@@ -62,7 +62,7 @@ def methods_of(path: str) -> tuple[str, ...] | None:
     return None if path.startswith(API) else ()
 
 
-def without_slash(target: str) -> str | None:
+def without_trailing_slash(target: str) -> str | None:
     """Where vLLM's server sends a client whose path ends with a slash; None where the path is none of that kind.
 
     target: path and query, as they came. Only what is under a known root: `//host/` would lead away.
@@ -84,6 +84,6 @@ def may_be_json(content_type: bytes) -> bool:
     return b"json" in content_type.lower()
 
 
-def label(path: str) -> str:
+def metric_label(path: str) -> str:
     """How a path is called in metrics: a bounded number of names."""
-    return path if path in _METHODS and path not in OWN else "other"
+    return path if path in _METHODS and path not in NODE_ROUTES else "other"

@@ -29,7 +29,7 @@ class SseParser:
     """Feed it what arrives, in any cuts; it returns the events that became whole. held: what is there of the next."""
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self.held = b""
+        self.buffered = b""
         self._max = max_event_bytes
         self._skip_lf = False
 
@@ -37,8 +37,8 @@ class SseParser:
         """The events completed by `data`, in order. Raises EventTooLarge."""
         if b"\r" in data or self._skip_lf:
             data = self._fold_line_ends(data)
-        *blocks, self.held = (self.held + data).split(b"\n\n")
-        if len(self.held) > self._max:
+        *blocks, self.buffered = (self.buffered + data).split(b"\n\n")
+        if len(self.buffered) > self._max:
             raise EventTooLarge(f"an event of more than {self._max} bytes")
         events = []
         for block in blocks:
@@ -72,7 +72,7 @@ def message(data: bytes, event_id: bytes = b"") -> bytes:
     return b"id: %b\ndata: %b\n\n" % (event_id, data) if event_id else b"data: %b\n\n" % data
 
 
-def named(name: bytes, data: bytes) -> bytes:
+def named_event(name: bytes, data: bytes) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name, data)
 
 

@@ -28,11 +28,11 @@ class _Batch:
 
     since: float
     receipts: list[Any]
-    told: int = 0
+    reported: int = 0
 
     @property
-    def waits(self) -> bool:
-        return self.told < len(self.receipts)
+    def has_unreported(self) -> bool:
+        return self.reported < len(self.receipts)
 
 
 class AckBatches:
@@ -41,16 +41,16 @@ class AckBatches:
     def __init__(self, lag_s: float) -> None:
         self._lag_s = lag_s
         self._messages: list[bytes] = []
-        self._gathering = _Batch(0.0, [])
+        self._open_batch = _Batch(0.0, [])
         self._in_flight: deque[_Batch] = deque()
 
-    def put(self, message: bytes, receipt: object, now: float) -> bool:
+    def add(self, message: bytes, receipt: object, now: float) -> bool:
         """Take a message; whether it is the first of its batch that waits, so that there is something new to see to."""
-        waited = self._gathering.waits
+        waited = self._open_batch.has_unreported
         if not waited:
-            self._gathering.since = now
+            self._open_batch.since = now
         self._messages.append(message)
-        self._gathering.receipts.append(receipt)
+        self._open_batch.receipts.append(receipt)
         return not waited
 
     @property
@@ -58,22 +58,22 @@ class AckBatches:
         return bool(self._messages) and len(self._in_flight) < IN_FLIGHT
 
     @property
-    def held_bytes(self) -> int:
+    def queued_bytes(self) -> int:
         """Of messages that are not on their way."""
         return sum(map(len, self._messages))
 
-    def take(self) -> bytes:
+    def next_batch(self) -> bytes:
         """The next batch, which is on its way from now on."""
         count, size = 0, 0
         for message in self._messages:
             if count and size + len(message) > MAX_BATCH_BYTES:
                 break
             count, size = count + 1, size + len(message)
-        batch = self._gathering
+        batch = self._open_batch
         messages, self._messages = self._messages[:count], self._messages[count:]
-        self._gathering = _Batch(batch.since, batch.receipts[count:], max(0, batch.told - count))
+        self._open_batch = _Batch(batch.since, batch.receipts[count:], max(0, batch.reported - count))
         del batch.receipts[count:]
-        batch.told = min(batch.told, count)
+        batch.reported = min(batch.reported, count)
         self._in_flight.append(batch)
         return b"".join(messages)
 
@@ -89,20 +89,20 @@ class AckBatches:
         """Receipts of what has become overdue since the last call."""
         receipts: list[Any] = []
         for batch in self._unacknowledged():
-            if batch.waits and now >= batch.since + self._lag_s:
-                receipts += batch.receipts[batch.told :]
-                batch.told = len(batch.receipts)
+            if batch.has_unreported and now >= batch.since + self._lag_s:
+                receipts += batch.receipts[batch.reported :]
+                batch.reported = len(batch.receipts)
         return receipts
 
     @property
-    def is_late(self) -> bool:
+    def is_lagging(self) -> bool:
         """Whether something is overdue and still not acknowledged."""
-        return any(batch.told for batch in self._unacknowledged())
+        return any(batch.reported for batch in self._unacknowledged())
 
-    def next_due(self) -> float | None:
+    def next_deadline(self) -> float | None:
         """When something will be overdue, if nothing is acknowledged until then; None where nothing waits."""
-        waiting = [batch.since for batch in self._unacknowledged() if batch.waits]
+        waiting = [batch.since for batch in self._unacknowledged() if batch.has_unreported]
         return min(waiting) + self._lag_s if waiting else None
 
     def _unacknowledged(self) -> list[_Batch]:
-        return [*self._in_flight, self._gathering] if self._messages else list(self._in_flight)
+        return [*self._in_flight, self._open_batch] if self._messages else list(self._in_flight)

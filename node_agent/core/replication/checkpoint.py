@@ -40,14 +40,14 @@ class CheckpointObject:
 
 def status_of(journal: JournalReplica, instance_id: str) -> StreamStatus | None:
     """Why the node with this id leaves a checkpoint of the journal; None where it does not."""
-    if journal.finished or not is_durable(journal.opening):
+    if journal.is_finished or not is_durable(journal.header):
         return None
-    if journal.written_in.owner.partition("+")[0] == instance_id:
+    if journal.written_epoch.owner.partition("+")[0] == instance_id:
         return StreamStatus.HANDED_OFF
-    return StreamStatus.ORPHANED if journal.orphan_since is not None else None
+    return StreamStatus.ORPHANED if journal.orphaned_at is not None else None
 
 
-def parcels(
+def build_objects(
     journals: Iterable[tuple[str, JournalReplica]], instance_id: str, incarnation: int, now: float
 ) -> Iterator[CheckpointObject]:
     """What the node leaves of its journals, by stream id. now: unix seconds."""
@@ -59,15 +59,15 @@ def parcels(
         status = status_of(journal, instance_id)
         if status is None:
             continue
-        written = _written(stream, journal)
+        written = _serialize(stream, journal)
         if parts and size + len(written) > MAX_OBJECT_BYTES:
             yield CheckpointObject(records[0].object_key, b"".join(parts), tuple(records))
             number, parts, records, size = number + 1, [], [], 0
         records.append(
             StreamRecord(
                 stream=stream,
-                number=journal.written_in.number,
-                owner=journal.written_in.owner,
+                number=journal.written_epoch.number,
+                owner=journal.written_epoch.owner,
                 seq=journal.seq,
                 status=status,
                 object_key=f"{JOURNALS_PREFIX}{instance_id}/{incarnation}-{number}",
@@ -83,9 +83,9 @@ def parcels(
         yield CheckpointObject(records[0].object_key, b"".join(parts), tuple(records))
 
 
-def _written(stream: str, journal: JournalReplica) -> bytes:
-    named = orjson.dumps({"stream": stream, "epoch": journal.written_in.to_json(), "seq": journal.seq})
-    return b"\n".join((named, journal.opening, bytes(journal.lines)))
+def _serialize(stream: str, journal: JournalReplica) -> bytes:
+    named = orjson.dumps({"stream": stream, "epoch": journal.written_epoch.to_json(), "seq": journal.seq})
+    return b"\n".join((named, journal.header, bytes(journal.lines)))
 
 
 def read_journal(record: StreamRecord, body: bytes) -> JournalSnapshot:

@@ -43,7 +43,7 @@ _SIGNATURE_BYTES = 16
 _LENGTH = struct.Struct(">I")
 _HEAD = struct.Struct(">BIII")
 
-OPEN, APPEND, FINISH, FORGET, ACK, REFUSED = range(6)
+OPEN, APPEND, FINISH, DROP, ACK, REFUSED = range(6)
 
 
 class BadFrame(ValueError):
@@ -62,23 +62,23 @@ def encode(kind: int, handle: int, number: int = 0, body: bytes | bytearray = b"
 
 
 @dataclass(frozen=True)
-class FrameContents:
+class OpenMessage:
     """What an OPEN says. client: whose share of the keeper's room it takes, "" where that is not known."""
 
     stream: str
     epoch: Epoch
     client: str
-    opening: bytes
+    header: bytes
     lines: bytes
 
 
-def encode_open(handle: int, opened: FrameContents, seq: int) -> bytes:
+def encode_open(handle: int, opened: OpenMessage, seq: int) -> bytes:
     """seq: the number of lines."""
     named = {"stream": opened.stream, "epoch": opened.epoch.to_json(), "client": opened.client}
-    return encode(OPEN, handle, seq, b"\n".join((orjson.dumps(named), opened.opening, opened.lines)))
+    return encode(OPEN, handle, seq, b"\n".join((orjson.dumps(named), opened.header, opened.lines)))
 
 
-def read_open(number: int, body: bytes) -> FrameContents:
+def read_open(number: int, body: bytes) -> OpenMessage:
     """The body of an OPEN of `number` lines. Raises ValueError."""
     named, opening, lines = body.split(b"\n", 2)
     told = orjson.loads(named)
@@ -88,18 +88,18 @@ def read_open(number: int, body: bytes) -> FrameContents:
     for name in (stream, client):
         if not isinstance(name, str) or len(name) > MAX_NAME_CHARACTERS:
             raise ValueError("not the name of a stream or a client")
-    if not stream or lines.count(b"\n") != number or not _ends_whole(lines):
+    if not stream or lines.count(b"\n") != number or not _ends_with_newline(lines):
         raise ValueError("not as many lines as it says")
-    return FrameContents(stream, epoch_from_json(told.get("epoch")), client, opening, lines)
+    return OpenMessage(stream, epoch_from_json(told.get("epoch")), client, opening, lines)
 
 
 def check_append(first: int, lines: bytes) -> None:
     """Raises ValueError where they are no lines, or their first has no number."""
-    if first < 1 or not lines or not _ends_whole(lines):
+    if first < 1 or not lines or not _ends_with_newline(lines):
         raise ValueError("not whole lines")
 
 
-def _ends_whole(lines: bytes) -> bool:
+def _ends_with_newline(lines: bytes) -> bool:
     return not lines or lines.endswith(b"\n")
 
 
@@ -131,7 +131,7 @@ class FrameWriter:
         self._side = side
         self._count = 0
 
-    def seal(self, messages: bytes) -> bytes:
+    def frame(self, messages: bytes) -> bytes:
         signature = self.sign(messages)
         return b"".join((_LENGTH.pack(len(messages) + _SIGNATURE_BYTES), signature, messages))
 
@@ -146,28 +146,28 @@ class FrameReader:
     """Bytes of one direction in, messages out."""
 
     def __init__(self, key: bytes, side: bytes, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
-        self._sealer = FrameWriter(key, side)
-        self._held = bytearray()
-        self._wanted = _LENGTH.size  # so many bytes have to be here before there is anything new to see
+        self._writer = FrameWriter(key, side)
+        self._buffer = bytearray()
+        self._needed_bytes = _LENGTH.size  # so many bytes have to be here before there is anything new to see
         self._max = max_frame_bytes
 
     def feed(self, data: bytes) -> list[list[Message]]:
         """The messages of each frame that became whole. Raises BadFrame: the connection is worth nothing any more."""
-        if self._held:
-            self._held += data
-            if len(self._held) < self._wanted:
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed_bytes:
                 return []
-            data, self._held = bytes(self._held), bytearray()
+            data, self._buffer = bytes(self._buffer), bytearray()
         frames, at = [], 0
         while (end := self._end_of_frame(data, at)) <= len(data):
             signed = at + _LENGTH.size
             body = data[signed + _SIGNATURE_BYTES : end]
-            if not hmac.compare_digest(data[signed : signed + _SIGNATURE_BYTES], self._sealer.sign(body)):
+            if not hmac.compare_digest(data[signed : signed + _SIGNATURE_BYTES], self._writer.sign(body)):
                 raise BadFrame("a wrong signature")
             frames.append(_messages(body))
             at = end
-        self._held += data[at:]
-        self._wanted = end - at
+        self._buffer += data[at:]
+        self._needed_bytes = end - at
         return frames
 
     def _end_of_frame(self, data: bytes, at: int) -> int:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from node_agent.core.common.backoff import Backoff
 
 STEADY_S = 5.0
-REDIAL = Backoff(first_s=1.0, max_s=8.0)
-_REMEMBERED = 4_096
+RECONNECT_BACKOFF = Backoff(first_s=1.0, max_s=8.0)
+_MAX_PEERS = 4_096
 """Peers; beyond them those that may be connected to anyhow are forgotten."""
 
 
@@ -23,7 +23,7 @@ _REMEMBERED = 4_096
 class ReconnectBackoff:
     """By the name of the peer. Instants are seconds of any clock that does not go back."""
 
-    backoff: Backoff = REDIAL
+    backoff: Backoff = RECONNECT_BACKOFF
     _failures: dict[str, int] = field(default_factory=dict)
     _not_before: dict[str, float] = field(default_factory=dict)
 
@@ -38,10 +38,10 @@ class ReconnectBackoff:
             return
         failures = self._failures[name] = self._failures.get(name, 0) + 1
         self._not_before[name] = now + (self.backoff.wait_s(failures, chance) or 0.0)
-        if len(self._failures) > _REMEMBERED:
+        if len(self._failures) > _MAX_PEERS:
             self._forget(now)
 
-    def may(self, name: str, now: float) -> bool:
+    def may_connect(self, name: str, now: float) -> bool:
         """Whether a connection may be made now."""
         return self._not_before.get(name, now) <= now
 

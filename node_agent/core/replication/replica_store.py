@@ -25,15 +25,15 @@ from enum import Enum
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.replication.store_shares import StoreShares
 
-LIFE_S = 300.0
+RETENTION_S = 300.0
 MAX_JOURNAL_BYTES = 8 * 1024 * 1024
 """Of one journal, its opening included."""
 
-MAX_OPENING_BYTES = 6 * 1024 * 1024
+MAX_HEADER_BYTES = 6 * 1024 * 1024
 """Of one opening, which has the whole request: the rest of its journal is for the answer."""
 
 MAX_BYTES = 256 * 1024 * 1024
-FINISHED_SHARE = 32
+FINISHED_DIVISOR = 32
 OVERHEAD_BYTES = 1024
 """What a journal costs beside its bytes; without it a million empty ones would be free."""
 
@@ -43,24 +43,24 @@ ORPHAN_AFTER_S = 1.0
 
 
 STALE, GAP, FULL, TOO_LARGE, UNKNOWN = "stale", "gap", "full", "too-large", "unknown"
-SHARE = "share"
+OVER_SHARE = "share"
 """The stream's client has its share of the room already."""
 
 UNREADABLE = "unreadable"
 """A message that says nothing, or more than it has: of another version, or a fault of the owner."""
 
-REASONS = frozenset({STALE, GAP, FULL, TOO_LARGE, UNKNOWN, SHARE, UNREADABLE})
+REASONS = frozenset({STALE, GAP, FULL, TOO_LARGE, UNKNOWN, OVER_SHARE, UNREADABLE})
 
 
-class Refused(Exception):
+class ReplicaRefused(Exception):
     """why: one of REASONS."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
-        self.why = why
+        self.reason = why
 
 
-class Ended(Enum):
+class EndReason(Enum):
     """How the owner of a journal ended. number: of the message that says so (`core/replication/protocol`)."""
 
     FINISHED = 0
@@ -80,23 +80,23 @@ class JournalReplica:
     """
 
     epoch: Epoch
-    written_in: Epoch
-    opening: bytes
+    written_epoch: Epoch
+    header: bytes
     seq: int
     lines: bytearray
-    touched_at: float
+    updated_at: float
     client: str = ""
-    ended: Ended | None = None
-    orphan_since: float | None = None
+    end_reason: EndReason | None = None
+    orphaned_at: float | None = None
     copied_to: set[str] = field(default_factory=set)
 
     @property
-    def finished(self) -> bool:
-        return self.ended is Ended.FINISHED
+    def is_finished(self) -> bool:
+        return self.end_reason is EndReason.FINISHED
 
     @property
     def size(self) -> int:
-        return len(self.opening) + len(self.lines) + OVERHEAD_BYTES
+        return len(self.header) + len(self.lines) + OVERHEAD_BYTES
 
 
 @dataclass(frozen=True)
@@ -107,16 +107,16 @@ class JournalSnapshot:
     have gone on for itself, and said something else than what the client was told since.
     """
 
-    written_in: Epoch
-    number: int
-    opening: bytes
+    written_epoch: Epoch
+    next_number: int
+    header: bytes
     seq: int
     lines: bytes
 
 
 def newest(taken: Sequence[JournalSnapshot]) -> JournalSnapshot:
     """The journal that the client's events came from."""
-    return max(taken, key=lambda one: (one.written_in, one.seq))
+    return max(taken, key=lambda one: (one.written_epoch, one.seq))
 
 
 @dataclass
@@ -130,14 +130,14 @@ class ReplicaStore:
     max_journal_bytes: int = MAX_JOURNAL_BYTES
     held_bytes: int = 0
     _finished_bytes: int = 0
-    _kept: OrderedDict[str, JournalReplica] = field(default_factory=OrderedDict)
+    _journals: OrderedDict[str, JournalReplica] = field(default_factory=OrderedDict)
     _finished: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _shares: StoreShares = field(default_factory=StoreShares)  # of clients, in what is not finished
     _expired: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    _left: set[str] = field(default_factory=set)  # streams whose journals may be orphans
+    _orphan_candidates: set[str] = field(default_factory=set)  # streams whose journals may be orphans
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._journals)
 
     def open(
         self, stream: str, epoch: Epoch, opening: bytes, seq: int, lines: bytes, now: float, client: str = ""
@@ -147,117 +147,117 @@ class ReplicaStore:
         client: whose share it counts to, the owner's node where it is not known. Raises Refused. Of one epoch the
         longer journal stays: the shorter is its beginning, come late.
         """
-        known = self._kept.get(stream)
+        known = self._journals.get(stream)
         if known is not None and known.epoch > epoch:
-            raise Refused(STALE)
-        if known is not None and known.written_in == epoch and known.seq >= seq:
-            known.orphan_since = None
+            raise ReplicaRefused(STALE)
+        if known is not None and known.written_epoch == epoch and known.seq >= seq:
+            known.orphaned_at = None
             return known.seq
         journal = JournalReplica(epoch, epoch, opening, seq, bytearray(lines), now, client or epoch.owner)
         self._make_room(journal, journal.size - (known.size if known else 0), len(opening) + len(lines), stream)
-        self._drop(stream)
-        self._kept[stream] = journal
-        self._count(journal, journal.size)
+        self._remove(stream)
+        self._journals[stream] = journal
+        self._add_bytes(journal, journal.size)
         return seq
 
     def append(self, stream: str, epoch: Epoch, first: int, lines: bytes, now: float) -> int:
         """Keep lines number `first` and following; the number of the last line had now. Raises Refused."""
-        journal = self._kept.get(stream)
+        journal = self._journals.get(stream)
         if journal is None:
-            raise Refused(UNKNOWN)
+            raise ReplicaRefused(UNKNOWN)
         if journal.epoch > epoch:
-            raise Refused(STALE)
-        if journal.written_in != epoch:
-            raise Refused(UNKNOWN)
+            raise ReplicaRefused(STALE)
+        if journal.written_epoch != epoch:
+            raise ReplicaRefused(UNKNOWN)
         if first > journal.seq + 1:
-            raise Refused(GAP)
+            raise ReplicaRefused(GAP)
         last = first - 1 + lines.count(b"\n")
         if first <= journal.seq:  # some of them came before
-            lines = _without_first(lines, journal.seq + 1 - first)
+            lines = _skip_lines(lines, journal.seq + 1 - first)
         if lines:
-            self._make_room(journal, len(lines), len(journal.opening) + len(journal.lines) + len(lines), stream)
+            self._make_room(journal, len(lines), len(journal.header) + len(journal.lines) + len(lines), stream)
             journal.lines += lines
             journal.seq = max(journal.seq, last)
-            self._count(journal, len(lines))
-        journal.touched_at = now
-        self._kept.move_to_end(stream)
+            self._add_bytes(journal, len(lines))
+        journal.updated_at = now
+        self._journals.move_to_end(stream)
         return journal.seq
 
-    def end(self, stream: str, epoch: Epoch, how: Ended) -> None:
+    def end(self, stream: str, epoch: Epoch, how: EndReason) -> None:
         """Its owner has ended: it goes when room is needed, finished ones before abandoned ones."""
-        journal = self._kept.get(stream)
-        if journal is None or journal.epoch != epoch or journal.ended is how:
+        journal = self._journals.get(stream)
+        if journal is None or journal.epoch != epoch or journal.end_reason is how:
             return
-        self._revive(stream, journal)
-        journal.ended = how
-        if how is Ended.FINISHED:
-            self._shares.add(journal.client, -journal.size)
+        self._reactivate(stream, journal)
+        journal.end_reason = how
+        if how is EndReason.FINISHED:
+            self._shares.add_bytes(journal.client, -journal.size)
             self._finished_bytes += journal.size
             self._finished[stream] = None
-            while self._finished_bytes > self.max_bytes // FINISHED_SHARE:
-                self._let_go(next(iter(self._finished)))
+            while self._finished_bytes > self.max_bytes // FINISHED_DIVISOR:
+                self._evict(next(iter(self._finished)))
         else:
-            self._shares.abandoned(journal.client, stream)
+            self._shares.mark_abandoned(journal.client, stream)
 
-    def _revive(self, stream: str, journal: JournalReplica) -> None:
+    def _reactivate(self, stream: str, journal: JournalReplica) -> None:
         """It has an owner: nothing may go but on its word."""
-        journal.orphan_since = None
-        if journal.ended is Ended.FINISHED:
+        journal.orphaned_at = None
+        if journal.end_reason is EndReason.FINISHED:
             del self._finished[stream]
             self._finished_bytes -= journal.size
-            self._shares.add(journal.client, journal.size)
-        elif journal.ended is Ended.ABANDONED:
-            self._shares.wanted_again(journal.client, stream)
-        journal.ended = None
+            self._shares.add_bytes(journal.client, journal.size)
+        elif journal.end_reason is EndReason.ABANDONED:
+            self._shares.unmark_abandoned(journal.client, stream)
+        journal.end_reason = None
 
-    def copied(self, stream: str, epoch: Epoch, keepers: Iterable[str]) -> None:
+    def mark_copied(self, stream: str, epoch: Epoch, keepers: Iterable[str]) -> None:
         """These peers have the journal, too."""
-        journal = self._kept.get(stream)
+        journal = self._journals.get(stream)
         if journal is not None and journal.epoch == epoch:
             journal.copied_to.update(keepers)
 
-    def forget(self, stream: str, epoch: Epoch) -> None:
+    def drop(self, stream: str, epoch: Epoch) -> None:
         """Its owner has other keepers, or nobody can ever ask for it."""
-        journal = self._kept.get(stream)
+        journal = self._journals.get(stream)
         if journal is not None and journal.epoch == epoch:
-            self._drop(stream)
+            self._remove(stream)
 
-    def orphaned(self, stream: str, epoch: Epoch, now: float) -> None:
+    def mark_orphaned(self, stream: str, epoch: Epoch, now: float) -> None:
         """The owner's connection broke: it may be dead, and its client may need some time to come back."""
-        journal = self._kept.get(stream)
-        if journal is not None and journal.written_in == epoch and journal.ended is None:
-            journal.orphan_since = now
-            self._left.add(stream)
+        journal = self._journals.get(stream)
+        if journal is not None and journal.written_epoch == epoch and journal.end_reason is None:
+            journal.orphaned_at = now
+            self._orphan_candidates.add(stream)
 
-    def holds(self, stream: str, epoch: Epoch) -> bool:
+    def has(self, stream: str, epoch: Epoch) -> bool:
         """Whether lines of this owner are kept."""
-        journal = self._kept.get(stream)
-        return journal is not None and journal.written_in == epoch
+        journal = self._journals.get(stream)
+        return journal is not None and journal.written_epoch == epoch
 
     def orphans(self, now: float) -> Iterator[tuple[str, JournalReplica]]:
         """Unfinished journals whose owner is gone for ORPHAN_AFTER_S: their copies are nobody's to look after."""
-        for stream in list(self._left):
-            journal = self._kept.get(stream)
-            if journal is None or journal.orphan_since is None or journal.ended is not None:
-                self._left.discard(stream)
-            elif now - journal.orphan_since >= ORPHAN_AFTER_S:
+        for stream in list(self._orphan_candidates):
+            journal = self._journals.get(stream)
+            if journal is None or journal.orphaned_at is None or journal.end_reason is not None:
+                self._orphan_candidates.discard(stream)
+            elif now - journal.orphaned_at >= ORPHAN_AFTER_S:
                 yield stream, journal
 
-    def take(self, stream: str, owner: str, now: float) -> JournalSnapshot | None:
+    def take_over(self, stream: str, owner: str, now: float) -> JournalSnapshot | None:
         """Give the journal to a new owner: from here on all older ones are refused. None where there is none.
 
         owner: a name of this takeover alone; a node that takes a stream twice is two owners.
         """
-        journal = self._kept.get(stream)
+        journal = self._journals.get(stream)
         if journal is None:
             return None
-        self._revive(stream, journal)
+        self._reactivate(stream, journal)
         journal.epoch = Epoch(journal.epoch.number + 1, owner)
-        journal.touched_at = journal.orphan_since = now
-        self._left.add(stream)
-        self._kept.move_to_end(stream)
+        journal.updated_at = journal.orphaned_at = now
+        self._orphan_candidates.add(stream)
+        self._journals.move_to_end(stream)
         return JournalSnapshot(
-            journal.written_in, journal.epoch.number, journal.opening, journal.seq, bytes(journal.lines)
+            journal.written_epoch, journal.epoch.number, journal.header, journal.seq, bytes(journal.lines)
         )
 
     def has_expired(self, stream: str) -> bool:
@@ -265,62 +265,62 @@ class ReplicaStore:
 
     def unfinished(self) -> Iterator[tuple[str, JournalReplica]]:
         """What somebody may still need, when this node goes: first what nobody has abandoned."""
-        for how in (None, Ended.ABANDONED):
-            yield from ((stream, journal) for stream, journal in self._kept.items() if journal.ended is how)
+        for how in (None, EndReason.ABANDONED):
+            yield from ((stream, journal) for stream, journal in self._journals.items() if journal.end_reason is how)
 
     def expire(self, now: float) -> None:
         """Drop what nobody touched for LIFE_S."""
-        while self._kept:
-            stream, journal = next(iter(self._kept.items()))
-            if now - journal.touched_at <= LIFE_S:
+        while self._journals:
+            stream, journal = next(iter(self._journals.items()))
+            if now - journal.updated_at <= RETENTION_S:
                 return
-            self._let_go(stream)
+            self._evict(stream)
 
     def _make_room(self, journal: JournalReplica, more: int, without_overhead: int, stream: str) -> None:
         """Room for `more` bytes of a journal. Raises Refused where there is none to be made."""
         if without_overhead > self.max_journal_bytes:
-            raise Refused(TOO_LARGE)
-        if journal.ended is not Ended.FINISHED:
-            self._keep_to_share(journal.client, more, stream)
+            raise ReplicaRefused(TOO_LARGE)
+        if journal.end_reason is not EndReason.FINISHED:
+            self._enforce_share(journal.client, more, stream)
         while self.held_bytes + more > self.max_bytes:
-            spare = next((name for name in self._finished if name != stream), None) or self._shares.spare(stream)
+            spare = next((name for name in self._finished if name != stream), None) or self._shares.next_victim(stream)
             if spare is None:
-                raise Refused(FULL)
-            self._let_go(spare)
+                raise ReplicaRefused(FULL)
+            self._evict(spare)
 
-    def _keep_to_share(self, client: str, more: int, stream: str) -> None:
+    def _enforce_share(self, client: str, more: int, stream: str) -> None:
         """Raises Refused where a client would have more than half, and nothing that it has abandoned."""
-        while self._shares.of(client) + more > self.max_bytes // 2:
-            spare = self._shares.spare_of(client, stream)
+        while self._shares.bytes_of(client) + more > self.max_bytes // 2:
+            spare = self._shares.oldest_abandoned(client, stream)
             if spare is None:
-                raise Refused(SHARE)
-            self._let_go(spare)
+                raise ReplicaRefused(OVER_SHARE)
+            self._evict(spare)
 
-    def _count(self, journal: JournalReplica, more: int) -> None:
+    def _add_bytes(self, journal: JournalReplica, more: int) -> None:
         self.held_bytes += more
-        if journal.finished:
+        if journal.is_finished:
             self._finished_bytes += more
         else:
-            self._shares.add(journal.client, more)
+            self._shares.add_bytes(journal.client, more)
 
-    def _let_go(self, stream: str) -> None:
+    def _evict(self, stream: str) -> None:
         """Drop it, and remember that it was here."""
-        self._drop(stream)
+        self._remove(stream)
         self._expired[stream] = None
         while len(self._expired) > MAX_EXPIRED:
             self._expired.popitem(last=False)
 
-    def _drop(self, stream: str) -> None:
-        journal = self._kept.pop(stream, None)
+    def _remove(self, stream: str) -> None:
+        journal = self._journals.pop(stream, None)
         if journal is None:
             return
-        self._count(journal, -journal.size)
+        self._add_bytes(journal, -journal.size)
         self._finished.pop(stream, None)
-        if journal.ended is Ended.ABANDONED:
-            self._shares.wanted_again(journal.client, stream)
+        if journal.end_reason is EndReason.ABANDONED:
+            self._shares.unmark_abandoned(journal.client, stream)
 
 
-def _without_first(lines: bytes, count: int) -> bytes:
+def _skip_lines(lines: bytes, count: int) -> bytes:
     """The lines behind the first `count`."""
     at = 0
     for _ in range(count):

@@ -31,15 +31,15 @@ from enum import Enum
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.replication import replica_store as keeping
 
-WANTED = 2
-MAX_COPIES = 4
+REPLICATION_FACTOR = 2
+MAX_REPLICAS = 4
 MAX_REOPENS = 3
 
-OPENING_TOO_LARGE = "request-too-large"
+HEADER_TOO_LARGE = "request-too-large"
 JOURNAL_TOO_LARGE = "journal-too-large"
 
 
-class Closing(Enum):
+class CloseReason(Enum):
     """What becomes of a stream's journal when its owner is done with the stream."""
 
     FINISHED = "finished"
@@ -48,41 +48,41 @@ class Closing(Enum):
     ABANDONED = "abandoned"
     """The client left, or got an error: it may come back."""
 
-    MOVES = "moves"
+    MOVED = "moves"
     """The client is on its way to another owner."""
 
-    UNHEARD_OF = "unheard-of"
+    NEVER_ANNOUNCED = "unheard-of"
     """The client never learned the stream's id: nobody can ever ask for it."""
 
 
-class Condition(Enum):
-    OPENING = "opening"
-    SYNCED = "synced"
-    LATE = "late"
+class ReplicaState(Enum):
+    CATCHING_UP = "opening"
+    IN_SYNC = "synced"
+    LAGGING = "late"
 
 
 @dataclass(eq=False, slots=True)
 class Replica:
     """One keeper's. acked: the last line that it has for certain; leaving: its keeper goes, or may soon."""
 
-    keeper: str
-    condition: Condition
+    instance_id: str
+    state: ReplicaState
     acked: int = -1
-    leaving: bool = False
+    is_leaving: bool = False
 
 
 @dataclass(frozen=True)
 class OpenReplica:
     """Send the whole journal to this copy's keeper."""
 
-    copy: Replica
+    replica: Replica
 
 
 @dataclass(frozen=True)
 class DropReplica:
     """Tell this keeper that its copy is not needed."""
 
-    keeper: str
+    instance_id: str
 
 
 Command = OpenReplica | DropReplica
@@ -98,130 +98,131 @@ class ReplicatedLog:
 
     stream: str
     epoch: Epoch
-    opening: bytes
-    wanted: int = WANTED
-    log: bytearray = field(default_factory=bytearray)
+    header: bytes
+    replication_factor: int = REPLICATION_FACTOR
+    lines: bytearray = field(default_factory=bytearray)
     seq: int = 0
-    delivered: int = 0
-    gaps: int = 0
-    fenced: bool = False
+    committed: int = 0
+    unreplicated: int = 0
+    is_fenced: bool = False
     client: str = ""
-    unkept: str = ""
-    copies: dict[str, Replica] = field(default_factory=dict)
-    _awaited: list[Replica] = field(default_factory=list)
-    _unfit: set[str] = field(default_factory=set)  # keepers that refused it for good
-    _without_room: set[str] = field(default_factory=set)  # keepers that had none, or this client had its share of it
-    _reopened: Counter[str] = field(default_factory=Counter)
+    stop_reason: str = ""
+    replicas: dict[str, Replica] = field(default_factory=dict)
+    _awaited_replicas: list[Replica] = field(default_factory=list)
+    _refused_by: set[str] = field(default_factory=set)  # keepers that refused it for good
+    _full: set[str] = field(default_factory=set)  # keepers that had none, or this client had its share of it
+    _reopen_counts: Counter[str] = field(default_factory=Counter)
 
-    def deliverable(self) -> int:
+    def commit_limit(self) -> int:
         """The number of the last event that may be delivered now."""
         upto = self.seq
-        for copy in self._awaited:
+        for copy in self._awaited_replicas:
             upto = min(upto, copy.acked)
         return upto
 
-    def deliver(self, upto: int) -> None:
+    def commit(self, upto: int) -> None:
         """The events up to this number go to the client now."""
-        if self.wanted and upto > self.delivered and not any(copy.acked >= upto for copy in self.copies.values()):
-            self.gaps += 1
-        self.delivered = max(self.delivered, upto)
+        is_replicated = any(replica.acked >= upto for replica in self.replicas.values())
+        if self.replication_factor and upto > self.committed and not is_replicated:
+            self.unreplicated += 1
+        self.committed = max(self.committed, upto)
 
     @property
-    def synced(self) -> list[str]:
+    def in_sync(self) -> list[str]:
         """The keepers that have every delivered line."""
-        return [name for name, copy in self.copies.items() if copy.condition is Condition.SYNCED]
+        return [name for name, copy in self.replicas.items() if copy.state is ReplicaState.IN_SYNC]
 
     def acknowledged(self, copy: Replica, seq: int) -> None:
         """The keeper of this copy has all lines up to `seq`."""
         copy.acked = max(copy.acked, seq)
-        if copy.condition is not Condition.SYNCED and copy.acked >= self.delivered:
-            copy.condition = Condition.SYNCED
-            self._sort_out()
+        if copy.state is not ReplicaState.IN_SYNC and copy.acked >= self.committed:
+            copy.state = ReplicaState.IN_SYNC
+            self._update_awaited()
 
     def overdue(self, copy: Replica, seq: int) -> None:
         """The keeper of this copy did not acknowledge line `seq` in time."""
-        if copy.acked < seq and copy.condition is not Condition.LATE:
-            copy.condition = Condition.LATE
-            self._sort_out()
+        if copy.acked < seq and copy.state is not ReplicaState.LAGGING:
+            copy.state = ReplicaState.LAGGING
+            self._update_awaited()
 
     def refused(self, keeper: str, why: str) -> list[Command]:
         """A keeper would not have it: send all again after a gap, go elsewhere for lack of room, stop when stale."""
-        copy = self.copies.get(keeper)
+        copy = self.replicas.get(keeper)
         if copy is None:
             return []
         if why == keeping.STALE:
-            self.fenced = True
-            self.copies.clear()
-            self._sort_out()
+            self.is_fenced = True
+            self.replicas.clear()
+            self._update_awaited()
             return []
         if why == keeping.TOO_LARGE or self._is_too_large:
-            return self.keep_nowhere(JOURNAL_TOO_LARGE)
-        is_new_to_it = why in (keeping.GAP, keeping.UNKNOWN) and copy.condition is not Condition.OPENING
-        if is_new_to_it and self._reopened[keeper] < MAX_REOPENS:
-            self._reopened[keeper] += 1
+            return self.stop_replication(JOURNAL_TOO_LARGE)
+        is_new_to_it = why in (keeping.GAP, keeping.UNKNOWN) and copy.state is not ReplicaState.CATCHING_UP
+        if is_new_to_it and self._reopen_counts[keeper] < MAX_REOPENS:
+            self._reopen_counts[keeper] += 1
             return [self._open(keeper)]
-        (self._without_room if why in (keeping.FULL, keeping.SHARE) else self._unfit).add(keeper)
+        (self._full if why in (keeping.FULL, keeping.OVER_SHARE) else self._refused_by).add(keeper)
         self.lost(keeper)
         return []
 
     @property
     def _is_too_large(self) -> bool:
-        return len(self.opening) + len(self.log) > keeping.MAX_JOURNAL_BYTES
+        return len(self.header) + len(self.lines) > keeping.MAX_JOURNAL_BYTES
 
-    def look_for_room(self) -> None:
+    def retry_full_replicas(self) -> None:
         """Keepers that had no room are asked again."""
-        self._without_room.clear()
+        self._full.clear()
 
-    def keep_nowhere(self, why: str) -> list[Command]:
+    def stop_replication(self, why: str) -> list[Command]:
         """No keeper is to have it from now on, and no event waits for one. why: in a word."""
-        self.unkept, self.wanted = why, 0
-        had = list(self.copies)
-        self.copies.clear()
-        self._sort_out()
+        self.stop_reason, self.replication_factor = why, 0
+        had = list(self.replicas)
+        self.replicas.clear()
+        self._update_awaited()
         return [DropReplica(keeper) for keeper in had]
 
     def lost(self, keeper: str) -> None:
         """The connection to the keeper is gone, and with it all that may be known of its copy."""
-        if self.copies.pop(keeper, None) is not None:
-            self._sort_out()
+        if self.replicas.pop(keeper, None) is not None:
+            self._update_awaited()
 
-    def review(self, ranked: Sequence[str], fit: Sequence[str]) -> list[Command]:
+    def reconcile(self, ranked: Sequence[str], fit: Sequence[str]) -> list[Command]:
         """Replace what is late or leaving, from `ranked` keepers, the best first. fit: those that may stay keepers."""
-        if self.fenced or not self.wanted:
+        if self.is_fenced or not self.replication_factor:
             return []
         if self._is_too_large:
-            return self.keep_nowhere(JOURNAL_TOO_LARGE)
-        for name, copy in self.copies.items():
-            copy.leaving = name not in fit
-        good = [n for n, c in self.copies.items() if c.condition is not Condition.LATE and not c.leaving]
-        refused = self._unfit | self._without_room
-        able = [name for name in ranked if name not in self.copies and name not in refused]
-        room = min(self.wanted - len(good), MAX_COPIES - len(self.copies))
+            return self.stop_replication(JOURNAL_TOO_LARGE)
+        for name, copy in self.replicas.items():
+            copy.is_leaving = name not in fit
+        good = [n for n, c in self.replicas.items() if c.state is not ReplicaState.LAGGING and not c.is_leaving]
+        refused = self._refused_by | self._full
+        able = [name for name in ranked if name not in self.replicas and name not in refused]
+        room = min(self.replication_factor - len(good), MAX_REPLICAS - len(self.replicas))
         opened: list[Command] = [self._open(name) for name in able[: max(0, room)]]
-        return opened + self._let_go()
+        return opened + self._drop_spares()
 
     @property
     def is_settled(self) -> bool:
         """Whether it has the copies that it wants, and no other."""
-        good = sum(1 for copy in self.copies.values() if copy.condition is Condition.SYNCED and not copy.leaving)
-        return good == len(self.copies) == self.wanted
+        good = sum(1 for copy in self.replicas.values() if copy.state is ReplicaState.IN_SYNC and not copy.is_leaving)
+        return good == len(self.replicas) == self.replication_factor
 
-    def _let_go(self) -> list[Command]:
-        synced = [n for n, c in self.copies.items() if c.condition is Condition.SYNCED and not c.leaving]
-        if len(synced) < self.wanted:
+    def _drop_spares(self) -> list[Command]:
+        synced = [n for n, c in self.replicas.items() if c.state is ReplicaState.IN_SYNC and not c.is_leaving]
+        if len(synced) < self.replication_factor:
             return []
-        spare = [n for n, c in self.copies.items() if c.leaving or c.condition is Condition.LATE]
-        spare += synced[self.wanted :]
+        spare = [n for n, c in self.replicas.items() if c.is_leaving or c.state is ReplicaState.LAGGING]
+        spare += synced[self.replication_factor :]
         for name in spare:
             self.lost(name)
         return [DropReplica(name) for name in spare]
 
     def _open(self, keeper: str) -> OpenReplica:
-        copy = self.copies[keeper] = Replica(keeper, Condition.OPENING)
-        self._sort_out()
+        copy = self.replicas[keeper] = Replica(keeper, ReplicaState.CATCHING_UP)
+        self._update_awaited()
         return OpenReplica(copy)
 
-    def _sort_out(self) -> None:
+    def _update_awaited(self) -> None:
         """An event waits for the copies in sync; where there are none, for those that are about to be."""
-        synced = [copy for copy in self.copies.values() if copy.condition is Condition.SYNCED]
-        self._awaited = synced or [c for c in self.copies.values() if c.condition is Condition.OPENING]
+        synced = [copy for copy in self.replicas.values() if copy.state is ReplicaState.IN_SYNC]
+        self._awaited_replicas = synced or [c for c in self.replicas.values() if c.state is ReplicaState.CATCHING_UP]

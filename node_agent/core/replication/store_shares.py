@@ -20,34 +20,34 @@ class StoreShares:
     _bytes: Counter[str] = field(default_factory=Counter)
     _abandoned: dict[str, OrderedDict[str, None]] = field(default_factory=dict)
 
-    def of(self, client: str) -> int:
+    def bytes_of(self, client: str) -> int:
         """Its bytes."""
         return self._bytes.get(client, 0)
 
-    def add(self, client: str, more: int) -> None:
+    def add_bytes(self, client: str, more: int) -> None:
         """It has so many bytes more, or less."""
         self._bytes[client] += more
         if self._bytes[client] <= 0:
             del self._bytes[client]
 
-    def abandoned(self, client: str, stream: str) -> None:
+    def mark_abandoned(self, client: str, stream: str) -> None:
         """The client left this stream."""
         self._abandoned.setdefault(client, OrderedDict())[stream] = None
 
-    def wanted_again(self, client: str, stream: str) -> None:
+    def unmark_abandoned(self, client: str, stream: str) -> None:
         """It came back to it, or the journal is gone. Only after `abandoned`."""
         streams = self._abandoned[client]
         del streams[stream]
         if not streams:
             del self._abandoned[client]
 
-    def spare_of(self, client: str, but: str) -> str | None:
+    def oldest_abandoned(self, client: str, but: str) -> str | None:
         """The stream that this client abandoned first, and that is not `but`; None where there is none."""
         return next((stream for stream in self._abandoned.get(client, ()) if stream != but), None)
 
-    def spare(self, but: str) -> str | None:
+    def next_victim(self, but: str) -> str | None:
         """The stream that gives way first, and is not `but`; None where none was abandoned."""
-        for client in sorted(self._abandoned, key=self.of, reverse=True):
-            if (stream := self.spare_of(client, but)) is not None:
+        for client in sorted(self._abandoned, key=self.bytes_of, reverse=True):
+            if (stream := self.oldest_abandoned(client, but)) is not None:
                 return stream
         return None

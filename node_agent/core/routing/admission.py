@@ -19,9 +19,9 @@ MAX_WAIT_S = 4.0
 """Clients of a model wait seconds for a first token anyhow; beyond this they had better be told. Less than it takes
 until a stream that waits for its engine gets its head: a status can be told only before."""
 
-LEAST_RETRY_S = 1.0
-MOST_RETRY_S = 60.0
-_MEMORY_S = 10.0
+MIN_RETRY_S = 1.0
+MAX_RETRY_S = 60.0
+_RATE_WINDOW_S = 10.0
 """How far back the rate of those let in is measured, about."""
 
 
@@ -30,14 +30,14 @@ class Ticket:
     """Of a request that waits. due: when its patience ends, in the caller's seconds."""
 
     number: int
-    due: float
+    deadline: float
 
 
 @dataclass(frozen=True)
-class Refused:
+class Rejection:
     """429. why: `queue-full` or `waited-too-long`."""
 
-    why: str
+    reason: str
     retry_after_s: float
 
 
@@ -50,7 +50,7 @@ class Admission:
         self._waiting: OrderedDict[int, Ticket] = OrderedDict()
         self._numbers = 0
         self._rate = 0.0
-        self._measured_at: float | None = None
+        self._updated_at: float | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -63,16 +63,16 @@ class Admission:
     def next_deadline(self) -> float | None:
         """When the first one's patience ends: they all have the same."""
         ticket = self.next
-        return ticket.due if ticket is not None else None
+        return ticket.deadline if ticket is not None else None
 
-    def may_pass(self) -> bool:
+    def may_bypass_queue(self) -> bool:
         """Whether a request that arrives may go straight to a node that can take it."""
         return not self._waiting
 
-    def arrive(self, at: float, chance: float) -> Ticket | Refused:
+    def enqueue(self, at: float, chance: float) -> Ticket | Rejection:
         """A request that has to wait."""
         if len(self._waiting) >= self._max_waiting:
-            return Refused("queue-full", self.retry_after_s(at, chance))
+            return Rejection("queue-full", self.retry_after_s(at, chance))
         self._numbers += 1
         ticket = Ticket(self._numbers, at + self._max_wait_s)
         self._waiting[ticket.number] = ticket
@@ -84,32 +84,32 @@ class Admission:
             self._waiting.pop(ticket.number, None)
         self._count(at, 1.0)
 
-    def withdraw(self, ticket: Ticket) -> None:
+    def cancel(self, ticket: Ticket) -> None:
         """Its client is gone."""
         self._waiting.pop(ticket.number, None)
 
-    def overdue(self, at: float) -> list[Ticket]:
+    def pop_expired(self, at: float) -> list[Ticket]:
         """Those whose patience ended: they wait no more."""
         gone = []
-        while (ticket := self.next) is not None and ticket.due <= at:
+        while (ticket := self.next) is not None and ticket.deadline <= at:
             gone.append(self._waiting.pop(ticket.number))
         return gone
 
-    def waited_too_long(self, at: float, chance: float) -> Refused:
+    def timeout_rejection(self, at: float, chance: float) -> Rejection:
         """What an overdue one hears."""
-        return Refused("waited-too-long", self.retry_after_s(at, chance))
+        return Rejection("waited-too-long", self.retry_after_s(at, chance))
 
     def retry_after_s(self, at: float, chance: float) -> float:
         """When it is worth coming back: about when all who wait now were let in, at the rate of late."""
         self._count(at, 0.0)
-        needed_s = (len(self._waiting) + 1) / self._rate if self._rate > 0 else MOST_RETRY_S
-        return min(MOST_RETRY_S, max(LEAST_RETRY_S, needed_s * (0.75 + 0.5 * chance)))
+        needed_s = (len(self._waiting) + 1) / self._rate if self._rate > 0 else MAX_RETRY_S
+        return min(MAX_RETRY_S, max(MIN_RETRY_S, needed_s * (0.75 + 0.5 * chance)))
 
     def _count(self, at: float, admitted: float) -> None:
         """The rate as an average that forgets."""
-        if self._measured_at is None:
-            self._measured_at = at
-        gap_s = max(0.0, at - self._measured_at)
-        self._measured_at = at
-        self._rate *= 0.5 ** (gap_s / (_MEMORY_S / 2))
-        self._rate += admitted * 0.6931 / (_MEMORY_S / 2)
+        if self._updated_at is None:
+            self._updated_at = at
+        gap_s = max(0.0, at - self._updated_at)
+        self._updated_at = at
+        self._rate *= 0.5 ** (gap_s / (_RATE_WINDOW_S / 2))
+        self._rate += admitted * 0.6931 / (_RATE_WINDOW_S / 2)

@@ -75,10 +75,10 @@ def _content(content: object) -> Iterator[bytes]:
             if isinstance(text, str):
                 yield text[:MAX_BYTES].encode("utf-8", "replace")
             else:
-                yield from _other(part)
+                yield from _media(part)
 
 
-def _other(part: object) -> Iterator[bytes]:
+def _media(part: object) -> Iterator[bytes]:
     """An image or a sound: where it lies, or how its data begins."""
     if isinstance(part, Mapping):
         for value in part.values():

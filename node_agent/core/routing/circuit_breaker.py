@@ -11,7 +11,7 @@ request goes to a node in spite of its breaker (`core/routing/router`): one that
 
 from __future__ import annotations
 
-FAILURES = 3
+FAILURE_THRESHOLD = 3
 FIRST_OPEN_S = 1.0
 MAX_OPEN_S = 30.0
 TRIAL_S = 10.0
@@ -31,15 +31,15 @@ class CircuitBreaker:
 
     @property
     def is_closed(self) -> bool:
-        return self._failures < FAILURES
+        return self._failures < FAILURE_THRESHOLD
 
     def allows(self, now: float) -> bool:
         """Whether a request may go there now."""
-        return self._failures < FAILURES or (now >= self._open_until and now >= self._trial_until)
+        return self._failures < FAILURE_THRESHOLD or (now >= self._open_until and now >= self._trial_until)
 
-    def chosen(self, now: float) -> None:
+    def request_sent(self, now: float) -> None:
         """A request goes there; where the breaker is not closed, it is the trial."""
-        if self._failures >= FAILURES:
+        if self._failures >= FAILURE_THRESHOLD:
             self._trial_until = now + TRIAL_S
 
     def succeeded(self) -> None:
@@ -52,10 +52,10 @@ class CircuitBreaker:
 
     def failed(self, now: float) -> None:
         """What was under way when it opened says nothing new: hundreds of streams may be lost in one moment."""
-        if self._failures >= FAILURES and now < self._open_until:
+        if self._failures >= FAILURE_THRESHOLD and now < self._open_until:
             return
         self._failures += 1
-        if self._failures >= FAILURES:
+        if self._failures >= FAILURE_THRESHOLD:
             self._open_s = min(MAX_OPEN_S, 2 * self._open_s) if self._open_s else FIRST_OPEN_S
             self._open_until = now + self._open_s
             self._trial_until = 0.0

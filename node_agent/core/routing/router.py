@@ -13,7 +13,8 @@ and where all of these are beyond the bound, the least loaded of them and of som
 5. where every breaker of those that are left is open, the least loaded of them all the same, if it is not full: a
    breaker spares requests a node that fails while others work, and must not become an outage of its own.
 
-Who can take it: serves the model, was not tried for this request, is able to (`Request.able`), has its breaker closed,
+Who can take it: serves the model, was not tried for this request, is able to (`RouteRequest.can_serve`),
+has its breaker closed,
 and is not full. The bound is BOUND times the mean in flight, and SLACK more (Mirrokni, Thorup, Zadimoghaddam 2018).
 Nodes that are ready come before those at risk, and after a loss other pools before the lost one's, because EC2 reclaims
 pools. Suspects, draining and unready nodes are not on the ring at all.
@@ -43,7 +44,7 @@ MAX_WAITING = 4
 """Requests that wait at an engine, from which on it is full: another one would only wait, too."""
 
 FULL_KV = 0.98
-NEVER_FINE = -1.0
+NONE_GOOD_ENOUGH = -1.0
 
 
 class LoadSource(Protocol):
@@ -70,7 +71,7 @@ class NoRoute(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RouteRequest:
     """What routing has to know of one. model: None where any will do; key: of its session or its beginning, see
     `core/routing/hash_ring`; None where it has none; by_session: whether the client named the session; tried: instance
     ids that lost it already; able: whether a node's engine could take it, None where any could; avoid: the pool of the
@@ -83,17 +84,28 @@ class Request:
     key: int | None = None
     by_session: bool = False
     tried: Collection[str] = ()
-    able: Callable[[NodeStatus], bool] | None = None
+    can_serve: Callable[[NodeStatus], bool] | None = None
     avoid: Pool | None = None
-    handed_to: str | None = None
-    goes_on: bool = False
+    handoff_target: str | None = None
+    is_continuation: bool = False
     last_resort: bool = False
 
 
 class Candidate:
     """A node that may serve. open: requests that this node has there; counted: its part in the sum of all."""
 
-    __slots__ = ("at_report", "breaker", "counted", "is_ready", "load", "name", "open", "source", "status", "version")
+    __slots__ = (
+        "breaker",
+        "counted",
+        "is_ready",
+        "load",
+        "name",
+        "open_at_report",
+        "open_requests",
+        "source",
+        "status",
+        "version",
+    )
 
     def __init__(self, status: NodeStatus, source: LoadSource, breaker: CircuitBreaker, opened: int) -> None:
         self.status = status
@@ -101,8 +113,8 @@ class Candidate:
         self.is_ready = status.state is NodeState.READY
         self.source = source
         self.breaker = breaker
-        self.open = opened
-        self.at_report = opened
+        self.open_requests = opened
+        self.open_at_report = opened
         self.version = source.load_version
         self.load = source.load
         self.counted = 0
@@ -112,18 +124,18 @@ class Candidate:
         source = self.source
         if source.load_version != self.version:
             self.version = source.load_version
-            self.heard(source.load)
+            self.load_reported(source.load)
 
-    def heard(self, load: Load) -> None:
+    def load_reported(self, load: Load) -> None:
         """Its newest load, whoever told it."""
         self.load = load
-        self.at_report = self.open
+        self.open_at_report = self.open_requests
 
     def in_flight(self) -> int:
         """What it said, and what this node has sent it since."""
         self.refresh()
         running, waiting, *_ = self.load
-        return max(self.open, running + waiting + self.open - self.at_report)
+        return max(self.open_requests, running + waiting + self.open_requests - self.open_at_report)
 
     def is_full(self) -> bool:
         self.refresh()
@@ -137,7 +149,7 @@ class OwnLoad:
         self.load = IDLE
         self.load_version = 0
 
-    def measured(self, load: Load) -> None:
+    def set(self, load: Load) -> None:
         self.load = load
         self.load_version += 1
 
@@ -151,7 +163,7 @@ class ModelPool:
         self._next = 0
         self._total = 0
 
-    def renew(self, candidates: Mapping[str, Candidate]) -> None:
+    def update(self, candidates: Mapping[str, Candidate]) -> None:
         """These are its nodes now."""
         for gone in [candidate.name for candidate in self.ring if candidates.get(candidate.name) is not candidate]:
             self.ring.remove(gone)
@@ -169,7 +181,7 @@ class ModelPool:
         self._total += in_flight - candidate.counted
         candidate.counted = in_flight
 
-    def in_turn(self) -> Iterator[Candidate]:
+    def rotation(self) -> Iterator[Candidate]:
         """Everyone once, from wherever the count is: as good as at random."""
         for at in range(self._next - len(self._order), self._next):
             yield self._order[at]
@@ -186,10 +198,10 @@ class Router:
         self.own_load = OwnLoad()
         self._own_id = own_id
         self._candidates: dict[str, Candidate] = {}
-        self._sides: dict[str, ModelPool] = {}
+        self._pools: dict[str, ModelPool] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
 
-    def renew(self, serving: Iterable[NodeStatus], sources: Mapping[str, LoadSource], own: NodeStatus) -> None:
+    def update(self, serving: Iterable[NodeStatus], sources: Mapping[str, LoadSource], own: NodeStatus) -> None:
         """These may serve now: to be called when membership's view or this node's own status is another one.
 
         serving: peers; sources: where each one's load is read; own: whatever its state.
@@ -204,9 +216,9 @@ class Router:
             if status.model:
                 by_model.setdefault(status.model, {})[candidate.name] = candidate
         self._candidates = candidates
-        self._sides = {model: self._sides.get(model) or ModelPool() for model in by_model}
-        for model, side in self._sides.items():
-            side.renew(by_model[model])
+        self._pools = {model: self._pools.get(model) or ModelPool() for model in by_model}
+        for model, side in self._pools.items():
+            side.update(by_model[model])
         # This node's own is in no source; it goes with its engine: the next one begins anew.
         self._breakers = {
             name: breaker
@@ -221,27 +233,27 @@ class Router:
             known.status = status
             known.is_ready = status.state is NodeState.READY
             return known
-        opened = known.open if known is not None else 0
+        opened = known.open_requests if known is not None else 0
         return Candidate(status, source, self._breakers.setdefault(name, CircuitBreaker()), opened)
 
     # what happened
 
-    def opened(self, name: str) -> None:
+    def request_started(self, name: str) -> None:
         """A request of this node's goes to that one."""
         if candidate := self._candidates.get(name):
-            candidate.open += 1
+            candidate.open_requests += 1
 
-    def closed(self, name: str) -> None:
+    def request_ended(self, name: str) -> None:
         """It ended, one way or the other."""
         candidate = self._candidates.get(name)
-        if candidate is not None and candidate.open:
-            candidate.open -= 1
-            candidate.at_report = min(candidate.at_report, candidate.open)
+        if candidate is not None and candidate.open_requests:
+            candidate.open_requests -= 1
+            candidate.open_at_report = min(candidate.open_at_report, candidate.open_requests)
 
-    def heard(self, name: str, load: Load) -> None:
+    def load_reported(self, name: str, load: Load) -> None:
         """A peer's answer told its load: fresher than gossip, and of just those that this node sends requests to."""
         if candidate := self._candidates.get(name):
-            candidate.heard(load)
+            candidate.load_reported(load)
 
     def succeeded(self, name: str) -> None:
         if breaker := self._breakers.get(name):
@@ -261,55 +273,57 @@ class Router:
 
     def models(self) -> frozenset[str]:
         """All that somebody serves now."""
-        return frozenset(self._sides)
+        return frozenset(self._pools)
 
     def serves(self, model: str | None) -> bool:
         """Whether somebody serves it now; None: anything."""
-        return bool(self._sides) if model is None else model in self._sides
+        return bool(self._pools) if model is None else model in self._pools
 
-    def choose(self, request: Request, now: float) -> Route | NoRoute:
+    def route(self, request: RouteRequest, now: float) -> Route | NoRoute:
         """The route for a request. now: seconds, of the clock that `failed` is told."""
-        side = self._side(request.model)
+        side = self._pool_for(request.model)
         if side is None:
-            return NoRoute.NO_MODEL if self._sides else NoRoute.NO_NODE
+            return NoRoute.NO_MODEL if self._pools else NoRoute.NO_NODE
         side.recount()
         bound = side.bound
-        if request.handed_to is not None:
-            target = self._candidates.get(request.handed_to)
+        if request.handoff_target is not None:
+            target = self._candidates.get(request.handoff_target)
             if target is not None and target.name in side.ring and self._can_take(target, request, now):
-                return self._take(target, "handed-over", request, now)
+                return self._route_to(target, "handed-over", request, now)
         if request.key is None:
             chosen, reason = self._without_key(side, request, now, bound)
         else:
-            near = self._near(side.ring.walk(request.key), request, now, bound)
+            near = self._first_candidates(side.ring.walk(request.key), request, now, bound)
             chosen, reason = self._with_key(near, side, request, now, bound)
         if chosen is None:
             chosen, reason = self._last_resort(side, request), "last-resort"
-        return self._take(chosen, reason, request, now) if chosen is not None else NoRoute.FULL
+        return self._route_to(chosen, reason, request, now) if chosen is not None else NoRoute.FULL
 
-    def _side(self, model: str | None) -> ModelPool | None:
+    def _pool_for(self, model: str | None) -> ModelPool | None:
         if model is not None:
-            return self._sides.get(model)
-        return max(self._sides.values(), key=lambda side: len(side.ring), default=None)
+            return self._pools.get(model)
+        return max(self._pools.values(), key=lambda side: len(side.ring), default=None)
 
-    def _can_take(self, candidate: Candidate, request: Request, now: float) -> bool:
-        if not candidate.breaker.allows(now) or not self._may_ask(candidate, request):
+    def _can_take(self, candidate: Candidate, request: RouteRequest, now: float) -> bool:
+        if not candidate.breaker.allows(now) or not self._is_eligible(candidate, request):
             return False
-        return request.goes_on or not candidate.is_full()
+        return request.is_continuation or not candidate.is_full()
 
-    def _may_ask(self, candidate: Candidate, request: Request) -> bool:
+    def _is_eligible(self, candidate: Candidate, request: RouteRequest) -> bool:
         if candidate.name in request.tried:
             return False
-        return request.able is None or request.able(candidate.status)
+        return request.can_serve is None or request.can_serve(candidate.status)
 
-    def _last_resort(self, side: ModelPool, request: Request) -> Candidate | None:
-        left = [candidate for candidate in side.in_turn() if self._may_ask(candidate, request)]
+    def _last_resort(self, side: ModelPool, request: RouteRequest) -> Candidate | None:
+        left = [candidate for candidate in side.rotation() if self._is_eligible(candidate, request)]
         if not request.last_resort and any(candidate.breaker.is_closed for candidate in left):
             return None  # those are full: that is no breaker's doing
-        could = [candidate for candidate in left if request.goes_on or not candidate.is_full()]
+        could = [candidate for candidate in left if request.is_continuation or not candidate.is_full()]
         return min(could, key=lambda candidate: (not candidate.is_ready, candidate.in_flight()), default=None)
 
-    def _near(self, order: Iterable[Candidate], request: Request, now: float, fine: float) -> list[Candidate]:
+    def _first_candidates(
+        self, order: Iterable[Candidate], request: RouteRequest, now: float, fine: float
+    ) -> list[Candidate]:
         """The first few of the best kind there is, in that order; only the first where it has no more than `fine`."""
         kinds: tuple[list[Candidate], ...] = ([], [], [], [])
         avoid = request.avoid
@@ -323,19 +337,21 @@ class Router:
                 return few
         return next((few[:NEAR] for few in kinds if few), [])
 
-    def _without_key(self, side: ModelPool, request: Request, now: float, bound: float) -> tuple[Candidate | None, str]:
+    def _without_key(
+        self, side: ModelPool, request: RouteRequest, now: float, bound: float
+    ) -> tuple[Candidate | None, str]:
         own = self._candidates.get(self._own_id)
-        order = side.in_turn()
+        order = side.rotation()
         if own is not None and own.name in side.ring:
-            near = self._near(itertools.chain((own,), order), request, now, bound)
+            near = self._first_candidates(itertools.chain((own,), order), request, now, bound)
             if near and near[0] is own and own.in_flight() <= bound:
                 return own, "local"
         else:
-            near = self._near(order, request, now, NEVER_FINE)
+            near = self._first_candidates(order, request, now, NONE_GOOD_ENOUGH)
         return min(near, key=Candidate.in_flight, default=None), "least-loaded"
 
     def _with_key(
-        self, near: list[Candidate], side: ModelPool, request: Request, now: float, bound: float
+        self, near: list[Candidate], side: ModelPool, request: RouteRequest, now: float, bound: float
     ) -> tuple[Candidate | None, str]:
         if not near:
             return None, ""
@@ -344,13 +360,13 @@ class Router:
         least = min(near, key=Candidate.in_flight)
         if least.in_flight() <= bound:
             return least, "overflow"
-        others = self._near(side.in_turn(), request, now, NEVER_FINE)
+        others = self._first_candidates(side.rotation(), request, now, NONE_GOOD_ENOUGH)
         if others and others[0].is_ready is least.is_ready:
             least = min(least, *others, key=Candidate.in_flight)
         return least, "crowded"
 
-    def _take(self, candidate: Candidate, reason: str, request: Request, now: float) -> Route:
-        candidate.breaker.chosen(now)
+    def _route_to(self, candidate: Candidate, reason: str, request: RouteRequest, now: float) -> Route:
+        candidate.breaker.request_sent(now)
         if not candidate.is_ready:
             reason += ";only-at-risk"
         if request.avoid is not None:

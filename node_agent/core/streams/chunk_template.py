@@ -20,7 +20,7 @@ _TEXT_KEYS = (b'"content":"', b'"text":"')
 _DATA, _END = b"data: ", b"\n\n"
 
 
-Compare = Callable[[bytes], "tuple[bytes, bytes, bytes] | None"]
+Matcher = Callable[[bytes], "tuple[bytes, bytes, bytes] | None"]
 """An engine's event -> its id and its text as they stand there, and what the client is shown behind its number.
 
 None where the event is another, or more than one.
@@ -37,7 +37,7 @@ class ChunkTemplate:
     before: bytes
     behind: bytes
 
-    def compare(self) -> Compare:
+    def matcher(self) -> Matcher:
         """A function, because it is called for every token: what it needs is bound once."""
         head, middle, tail, before, behind = self.head, self.middle, self.tail, self.before, self.behind
         at, to = len(head), -len(tail)
@@ -63,7 +63,7 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
-def learn(chunk: bytes, text: str, token: int, told: bytes) -> ChunkTemplate | None:
+def derive(chunk: bytes, text: str, token: int, told: bytes) -> ChunkTemplate | None:
     """From an engine's chunk with one text and one id, and the client's chunk for it; None where it is no example."""
     written = text.encode()
     theirs, ours = _around(chunk, written), _around(told, written)
@@ -76,7 +76,7 @@ def learn(chunk: bytes, text: str, token: int, told: bytes) -> ChunkTemplate | N
     return ChunkTemplate(_DATA + theirs[0], middle, b"]" + tail + _END, b"\n" + _DATA + ours[0], ours[1] + _END)
 
 
-def as_event(chunk: bytes) -> bytes:
+def wrap(chunk: bytes) -> bytes:
     """The event that a chunk came in."""
     return _DATA + chunk + _END
 

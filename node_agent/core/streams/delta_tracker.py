@@ -25,15 +25,15 @@ class _AppendOnlyText:
     """A text that the client has, and how far the current engine is in it."""
 
     text: str = ""
-    at: int = 0
+    position: int = 0
 
-    def unseen(self, more: str) -> str:
+    def new_part(self, more: str) -> str:
         """What of `more` the client lacks. Raises ValueError where it repeats something else."""
-        known = self.text[self.at :]
+        known = self.text[self.position :]
         overlap = min(len(known), len(more))
         if known[:overlap] != more[:overlap]:
             raise ValueError("the continuation says something else than what was delivered")
-        self.at += len(more)
+        self.position += len(more)
         self.text += more[overlap:]
         return more[overlap:]
 
@@ -41,7 +41,7 @@ class _AppendOnlyText:
 @dataclass
 class _Call:
     name: str
-    named: bool = True  # by the current engine
+    is_repeated: bool = True  # by the current engine
     arguments: _AppendOnlyText = field(default_factory=_AppendOnlyText)
 
 
@@ -58,40 +58,42 @@ class DeltaTracker:
         return not (self._reasoning.text or self._calls)
 
     @property
-    def is_level(self) -> bool:
+    def is_caught_up(self) -> bool:
         """Whether the current engine has repeated all that the client has."""
         growing = [self._reasoning, *(call.arguments for call in self._calls.values())]
-        return all(one.at == len(one.text) for one in growing) and all(call.named for call in self._calls.values())
+        return all(one.position == len(one.text) for one in growing) and all(
+            call.is_repeated for call in self._calls.values()
+        )
 
-    def replay(self) -> None:
+    def restart(self) -> None:
         """The next engine begins anew."""
-        self._reasoning.at = 0
+        self._reasoning.position = 0
         for call in self._calls.values():
-            call.named, call.arguments.at = False, 0
+            call.is_repeated, call.arguments.position = False, 0
 
-    def unseen(self, delta: Mapping[str, Any]) -> dict[str, Any]:
+    def new_part(self, delta: Mapping[str, Any]) -> dict[str, Any]:
         """What of a delta the client lacks beside its text, as a delta; {} for nothing. Raises ValueError."""
         new: dict[str, Any] = {}
         reasoning = next((delta[key] for key in _REASONING if delta.get(key)), "")
-        if more := self._reasoning.unseen(reasoning):
+        if more := self._reasoning.new_part(reasoning):
             new |= {key: more for key in _REASONING if delta.get(key)}
-        calls = [told for call in delta.get("tool_calls") or () if (told := self._unseen_call(call))]
+        calls = [told for call in delta.get("tool_calls") or () if (told := self._new_call_part(call))]
         if calls:
             new["tool_calls"] = calls
         return new | {key: delta[key] for key in delta if key not in _TEXTUAL and delta[key] is not None}
 
-    def _unseen_call(self, told: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _new_call_part(self, told: Mapping[str, Any]) -> dict[str, Any] | None:
         index, function = int(told.get("index") or 0), told.get("function") or {}
         name, arguments = function.get("name"), function.get("arguments") or ""
         call = self._calls.get(index)
         if call is None or (name and not call.name):
             call = self._calls.setdefault(index, _Call(""))
             call.name = name or ""
-            call.arguments.unseen(arguments)
+            call.arguments.new_part(arguments)
             return dict(told)
         if name:
             if name != call.name:
                 raise ValueError("the continuation calls another tool")
-            call.named = True
-        more = call.arguments.unseen(arguments)
+            call.is_repeated = True
+        more = call.arguments.new_part(arguments)
         return {"index": index, "function": {"arguments": more}} if more else None

@@ -18,8 +18,8 @@ from node_agent.core.openai.generation_request import ApiRoute
 from node_agent.core.streams.state import LOST_EVENT
 
 TERMINAL_EVENTS = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"message_stop"})
-_OF_ANTHROPIC = b'{"type":"error"'
-_LOST_BEGINS = b"event: " + LOST_EVENT
+_ANTHROPIC_ERROR = b'{"type":"error"'
+_LOST_EVENT_START = b"event: " + LOST_EVENT
 
 
 def error_event(path: str, error: bytes) -> bytes:
@@ -30,14 +30,14 @@ def error_event(path: str, error: bytes) -> bytes:
     """
     if path != ApiRoute.MESSAGES.value:
         return sse.message(error)
-    return sse.named(b"error", error if error.startswith(_OF_ANTHROPIC) else error[:-1] + b',"type":"error"}')
+    return sse.named_event(b"error", error if error.startswith(_ANTHROPIC_ERROR) else error[:-1] + b',"type":"error"}')
 
 
-def passed_on(path: str, error: bytes) -> bytes:
+def engine_error_events(path: str, error: bytes) -> bytes:
     """The last events of a stream that its engine ended with an error of the request: as the engine sends them."""
     if path in (ApiRoute.CHAT.value, ApiRoute.COMPLETION.value):
         return sse.message(error) + sse.message(sse.DONE)
-    return sse.named(b"error", error)
+    return sse.named_event(b"error", error)
 
 
 class EndOfStreamDetector:
@@ -47,7 +47,7 @@ class EndOfStreamDetector:
     """
 
     def __init__(self, max_event_bytes: int = sse.MAX_EVENT_BYTES) -> None:
-        self.why_lost: str | None = "eof"
+        self.incomplete_reason: str | None = "eof"
         self._parser: sse.SseParser | None = sse.SseParser(max_event_bytes)
 
     def feed(self, data: bytes) -> bytes:
@@ -57,12 +57,12 @@ class EndOfStreamDetector:
         try:
             events = self._parser.feed(data)
         except sse.EventTooLarge:
-            self._parser, self.why_lost = None, "event-too-large"
+            self._parser, self.incomplete_reason = None, "event-too-large"
             return data
         for name, payload in events:
             if name == LOST_EVENT:
-                self.why_lost = payload.decode("ascii", "replace")
-                return data.partition(_LOST_BEGINS)[0]
+                self.incomplete_reason = payload.decode("ascii", "replace")
+                return data.partition(_LOST_EVENT_START)[0]
             if payload == sse.DONE or name in TERMINAL_EVENTS:
-                self.why_lost = None
+                self.incomplete_reason = None
         return data

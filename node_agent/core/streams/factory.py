@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from node_agent.core.journal.epochs import EpochRange
-from node_agent.core.journal.records import read_lines
+from node_agent.core.journal.records import read_records
 from node_agent.core.openai.generation_request import GenerationRequest
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.event_stream import EventStream
@@ -15,7 +15,7 @@ Machine = ChunkStream | EventStream
 
 def new_stream(generation: GenerationRequest, stream_id: str, runs: Sequence[EpochRange] = ()) -> Machine:
     """runs: who owns the stream (`core/journal/epochs`)."""
-    make = EventStream if generation.kind.speaks_in_events else ChunkStream
+    make = EventStream if generation.route.uses_named_events else ChunkStream
     return make(generation, stream_id, runs)
 
 
@@ -33,9 +33,9 @@ def restore_stream(
 def replay_journal(machine: Machine, written: bytes, after: int) -> bytes:
     """As `restore_stream`, into a machine that is new."""
     events = []
-    for line in read_lines(written):
-        event = machine.read_line(line)
+    for line in read_records(written):
+        event = machine.apply_record(line)
         if machine.seq > after:
             events.append(event)
-    machine.restored(written)
+    machine.finish_restore(written)
     return b"".join(events)

@@ -13,7 +13,7 @@ from node_agent.core.journal.token_history import TokenHistory
 from node_agent.core.openai import chunks, sse
 from node_agent.core.openai.generation_request import GenerationRequest
 
-_FRAME = ("id", "object", "created", "model")
+_ENVELOPE_FIELDS = ("id", "object", "created", "model")
 
 
 class SseWriter:
@@ -26,50 +26,50 @@ class SseWriter:
     """
 
     def __init__(self, generation: GenerationRequest, stream_id: str, runs: Sequence[EpochRange]) -> None:
-        self.runs = runs
+        self.ranges = runs
         self.seq = 0
-        self.shows_ids = True
-        self.frame: dict[str, Any] | None = None
+        self.includes_ids = True
+        self.known_envelope: dict[str, Any] | None = None
         self.generation = generation
         self._id = stream_id.encode()
-        self._run = b""
-        self._run_known = len(runs) <= 1
+        self._suffix = b""
+        self._suffix_is_final = len(runs) <= 1
 
-    def begin(self, chunk: Mapping[str, Any]) -> dict[str, Any]:
+    def set_envelope(self, chunk: Mapping[str, Any]) -> dict[str, Any]:
         """The frame, from an engine's first chunk."""
-        self.frame = {key: chunk.get(key) for key in _FRAME}
-        return self.frame
+        self.known_envelope = {key: chunk.get(key) for key in _ENVELOPE_FIELDS}
+        return self.known_envelope
 
-    def framed(self) -> dict[str, Any]:
-        if self.frame is None:
+    def envelope(self) -> dict[str, Any]:
+        if self.known_envelope is None:
             raise InvalidTransition("a chunk without a first chunk")
-        return self.frame
+        return self.known_envelope
 
-    def numbered(self, chunk: bytes, name: bytes = b"") -> bytes:
+    def encode(self, chunk: bytes, name: bytes = b"") -> bytes:
         """The next event; name: where it has one of its own."""
         self.seq = seq = self.seq + 1
-        if not self.shows_ids:
-            return sse.named(name, chunk) if name else sse.message(chunk)
-        run = self._run if self._run_known else self._find_run()
+        if not self.includes_ids:
+            return sse.named_event(name, chunk) if name else sse.message(chunk)
+        run = self._suffix if self._suffix_is_final else self._update_suffix()
         if name:
             return b"id: %b/%d%b\nevent: %b\ndata: %b\n\n" % (self._id, seq, run, name, chunk)
         return b"id: %b/%d%b\ndata: %b\n\n" % (self._id, seq, run, chunk)
 
-    def shown(self, behind: bytes) -> bytes:
+    def encode_templated(self, behind: bytes) -> bytes:
         """The next event, of which all is there but its number. behind: from the line end behind the number on."""
         self.seq = seq = self.seq + 1
-        if not self.shows_ids:
+        if not self.includes_ids:
             return behind[1:]
-        run = self._run if self._run_known else self._find_run()
+        run = self._suffix if self._suffix_is_final else self._update_suffix()
         return b"id: %b/%d%b%b" % (self._id, seq, run, behind)
 
-    def _find_run(self) -> bytes:
+    def _update_suffix(self) -> bytes:
         """Events of earlier owners are made again under the runs that they had; from the last one on it is known."""
-        self._run = event_id_suffix(self.runs, self.seq)
-        self._run_known = self.seq > self.runs[-1].after
-        return self._run
+        self._suffix = event_id_suffix(self.ranges, self.seq)
+        self._suffix_is_final = self.seq > self.ranges[-1].after
+        return self._suffix
 
-    def made(
+    def build_chunk(
         self,
         journal: TokenHistory,
         index: int,
@@ -84,12 +84,12 @@ class SseWriter:
         """
         generation = self.generation
         shown = generation.echo(index) + text if said.get("role") else text
-        made = chunks.make_choice(generation.kind, index, shown, ids if generation.wants_ids else None, said)
+        made = chunks.make_choice(generation.route, index, shown, ids if generation.wants_ids else None, said)
         if more:
             made["delta"] |= more
             if not shown:
                 del made["delta"]["content"]
-        chunk = {**self.framed(), "choices": [made]}
+        chunk = {**self.envelope(), "choices": [made]}
         if generation.wants_running_usage:
             chunk["usage"] = chunks.usage(len(journal.prompt_ids or ()), len(journal.ids))
         return orjson.dumps(chunk)

@@ -20,7 +20,7 @@ class StreamState(Enum):
 
     WAITING = "waiting"
     STREAMING = "streaming"
-    BETWEEN = "between"
+    AWAITING_NEXT_REQUEST = "between"
     FINISHED = "finished"
     COMPLETE = "complete"
     LOST = "lost"
@@ -38,23 +38,23 @@ class Continuable(ABC):
     """An answer that another engine may be asked to go on with."""
 
     @abstractmethod
-    def way_at(self, able: Collection[str]) -> MethodChoice | None:
+    def method_for(self, able: Collection[str]) -> MethodChoice | None:
         """How an engine whose node advertises `able` would go on; None where it is asked the whole request.
 
         Raises ContinuationImpossible where it could not.
         """
 
-    def silence_s(self, by_pace: float) -> float | None:
+    def token_timeout_s(self, by_pace: float) -> float | None:
         """How long the current engine may say nothing, from now on; None for as long as before its first token.
 
         by_pace: where it says something of every token.
         """
         return by_pace
 
-    def can_go_on(self, able: Collection[str]) -> bool:
+    def can_continue_on(self, able: Collection[str]) -> bool:
         """Whether an engine whose node advertises `able` could be asked next."""
         try:
-            self.way_at(able)
+            self.method_for(able)
         except ContinuationImpossible:
             return False
         return True

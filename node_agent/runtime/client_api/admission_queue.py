@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
-from node_agent.core.routing.admission import Admission, Refused, Ticket
-from node_agent.core.routing.router import NoRoute, Request, Route
+from node_agent.core.routing.admission import Admission, Rejection, Ticket
+from node_agent.core.routing.router import NoRoute, Route, RouteRequest
 from node_agent.ports import ServerRequest
 from node_agent.runtime.client_api.buffered_request import ClientGone
 from node_agent.runtime.node.context import NodeContext
@@ -25,7 +25,7 @@ _MAX_NAME_CHARS = 100
 class _Waiting:
     """A request in the queue."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: RouteRequest) -> None:
         self.request = request
         self.route: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
 
@@ -46,7 +46,7 @@ class AdmissionQueue:
         self._has_waiting = asyncio.Event()
         node.metrics.waiting.set_function(self._waiting.__len__)
 
-    async def route(self, request: Request, client: ServerRequest) -> Route:
+    async def route(self, request: RouteRequest, client: ServerRequest) -> Route:
         """Where a request goes, at once or after a while.
 
         Raises FleetFull, NoReadyPeer, ClientGone, and RequestRejected (404) where nodes are ready, but none serves the
@@ -54,16 +54,18 @@ class AdmissionQueue:
         """
         if not self._node.serves(request.model):
             raise self._no_route_error(request)
-        if self._admission.may_pass():  # asked first: to choose a node may be its one trial, which must then be made
+        if (
+            self._admission.may_bypass_queue()
+        ):  # asked first: to choose a node may be its one trial, which must then be made
             route = self._node.route(request)
             if isinstance(route, Route):
                 self._admission.admitted(self._now())
                 return route
         return await self._wait(request, client)
 
-    async def _wait(self, request: Request, client: ServerRequest) -> Route:
-        ticket = self._admission.arrive(self._now(), self._chance())
-        if isinstance(ticket, Refused):
+    async def _wait(self, request: RouteRequest, client: ServerRequest) -> Route:
+        ticket = self._admission.enqueue(self._now(), self._chance())
+        if isinstance(ticket, Rejection):
             raise _full(ticket)
         waiting = self._waiting[ticket.number] = _Waiting(request)
         client.when_gone(waiting.cancel)
@@ -72,7 +74,7 @@ class AdmissionQueue:
             return await waiting.route
         finally:
             del self._waiting[ticket.number]
-            self._admission.withdraw(ticket)
+            self._admission.cancel(ticket)
             del waiting  # its error has this frame, which would hold it: with the request's body, for ever
 
     async def run(self) -> None:
@@ -89,7 +91,7 @@ class AdmissionQueue:
         """Whether the first one waits no longer."""
         waiting = self._waiting.get(ticket.number)
         if waiting is None or waiting.route.done():
-            self._admission.withdraw(ticket)
+            self._admission.cancel(ticket)
             return True
         route = self._node.route(waiting.request)
         if route is NoRoute.FULL:
@@ -98,12 +100,12 @@ class AdmissionQueue:
             self._admission.admitted(self._now(), ticket)
             waiting.route.set_result(route)
         else:
-            self._admission.withdraw(ticket)
+            self._admission.cancel(ticket)
             waiting.route.set_exception(self._no_route_error(waiting.request))
         return True
 
     def _reject_overdue(self, now: float) -> None:
-        for ticket in self._admission.overdue(now):
+        for ticket in self._admission.pop_expired(now):
             waiting = self._waiting.get(ticket.number)
             if waiting is None or waiting.route.done():
                 continue
@@ -113,9 +115,9 @@ class AdmissionQueue:
                 self._admission.admitted(now)
                 waiting.route.set_result(route)
             else:
-                waiting.route.set_exception(_full(self._admission.waited_too_long(now, self._chance())))
+                waiting.route.set_exception(_full(self._admission.timeout_rejection(now, self._chance())))
 
-    def _no_route_error(self, request: Request) -> NoReadyPeer | RequestRejected:
+    def _no_route_error(self, request: RouteRequest) -> NoReadyPeer | RequestRejected:
         models = sorted(self._node.models())
         if not models or request.model == self._node.model:  # this node's own: it is on its way
             return NoReadyPeer("No node of the fleet is ready to serve; try again shortly.", _RETRY_AFTER_S)
@@ -124,9 +126,9 @@ class AdmissionQueue:
         return RequestRejected(404, "model_not_found", f"The model {name} does not exist; served: {have}.", "model")
 
 
-def _full(refused: Refused) -> FleetFull:
+def _full(refused: Rejection) -> FleetFull:
     told = {
         "queue-full": "No node has room, and as many requests wait here as may",
         "waited-too-long": "No node had room for this request in time",
     }
-    return FleetFull(f"{told[refused.why]}; try again in {refused.retry_after_s:.0f} s.", refused.retry_after_s)
+    return FleetFull(f"{told[refused.reason]}; try again in {refused.retry_after_s:.0f} s.", refused.retry_after_s)

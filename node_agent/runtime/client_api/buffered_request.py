@@ -15,13 +15,13 @@ from functools import cached_property
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer
 from node_agent.contract.names import NODE_HEADER, ROUTE_HEADER
-from node_agent.core.failure.attempts import Answer, Attempts
-from node_agent.core.failure.attribution import By, Verdict, judge_answer, judge_loss, read_body
-from node_agent.core.failure.report import HANDOFF, read_death, read_loss
+from node_agent.core.failure.attempts import Attempts, EngineResponse
+from node_agent.core.failure.attribution import Origin, Verdict, classify_answer, classify_body, classify_loss
+from node_agent.core.failure.report import HANDOFF, parse_death, parse_loss
 from node_agent.core.node.status import NodeStatus
-from node_agent.core.openai.client_headers import to_client
-from node_agent.core.openai.request_digest import content_of
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.openai.client_headers import client_headers
+from node_agent.core.openai.request_digest import request_digest
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.end_of_stream import EndOfStreamDetector, error_event
 from node_agent.ports import ExchangeLost, Response, ServerRequest
 from node_agent.runtime.common.responses import CLIENT_GONE, EVENT_STREAM, MAX_ANSWER_BYTES, error_body, final_headers
@@ -44,7 +44,7 @@ class ClientGone(Exception):
 class _AttemptFailed(Exception):
     """An engine was asked in vain. answer: what it said, where it said something."""
 
-    def __init__(self, verdict: Verdict, answer: Answer | None = None, target: str | None = None) -> None:
+    def __init__(self, verdict: Verdict, answer: EngineResponse | None = None, target: str | None = None) -> None:
         super().__init__(verdict.reason)
         self.verdict = verdict
         self.answer = answer
@@ -62,14 +62,14 @@ class BufferedRequest:
     target: str
     headers: Mapping[str, str]
     body: bytes
-    routing: Request
+    routing: RouteRequest
     max_tokens: int | None = None
     generates: bool = False
 
     @cached_property
     def digest(self) -> bytes | None:
         """See `core/openai/request_digest`; it takes a while, and is seldom asked for."""
-        return content_of(self.body)
+        return request_digest(self.body)
 
 
 class BufferedRequests:
@@ -108,11 +108,13 @@ class BufferedRequests:
             except _AttemptFailed as failed:
                 verdict = failed.verdict
                 self._node.failed(name, verdict)
-                _log.info("request to %s at %s: %s: %s", request.target, name, verdict.why, verdict.reason)
+                _log.info("request to %s at %s: %s: %s", request.target, name, verdict.code, verdict.reason)
                 if not attempts.failed(name, verdict, failed.answer) or clock() >= give_up_at:
                     break
                 to = failed.target
-                routing = replace(request.routing, tried=tried, avoid=route.node.pool, handed_to=to, goes_on=True)
+                routing = replace(
+                    request.routing, tried=tried, avoid=route.node.pool, handoff_target=to, is_continuation=True
+                )
                 found = self._node.route(routing)
                 route = found if isinstance(found, Route) else None
             else:
@@ -122,13 +124,13 @@ class BufferedRequests:
 
     def _answer_exhausted(self, attempts: Attempts, last: Route, client: ServerRequest) -> int:
         """No engine is left to ask, or no other would say more. last: where it was asked last."""
-        if (answer := attempts.answer) is not None:
+        if (answer := attempts.response) is not None:
             more = [*_route_headers(last), *answer.headers, *final_headers(answer.status)]
             client.respond(answer.status, answer.body, answer.content_type, more)
             return answer.status
-        if attempts.were_busy:
+        if attempts.all_busy:
             raise FleetFull("No engine had room for this request; try again.", _RETRY_AFTER_S)
-        message = f"The request was lost by {attempts.in_words('nodes')}, and no other is ready; try again."
+        message = f"The request was lost by {attempts.summary('nodes')}, and no other is ready; try again."
         raise NoReadyPeer(message, _RETRY_AFTER_S)
 
     async def _try_engine(self, request: BufferedRequest, route: Route, client: ServerRequest) -> int:
@@ -168,13 +170,13 @@ class BufferedRequests:
     def _is_own(self, node: NodeStatus) -> bool:
         return node.instance_id == self._node.instance_id
 
-    def _on_lost(self, request: BufferedRequest, route: Route, by: By, line: str) -> _AttemptFailed:
+    def _on_lost(self, request: BufferedRequest, route: Route, by: Origin, line: str) -> _AttemptFailed:
         """An exchange that ended before its answer."""
-        why, target = read_loss(line)
-        verdict = judge_loss(by, why)
-        self._node.metrics.losses.labels(verdict.why).inc()
+        why, target = parse_loss(line)
+        verdict = classify_loss(by, why)
+        self._node.metrics.losses.labels(verdict.code).inc()
         if verdict.is_death:
-            self._node.deadly.died(request.digest, route.node.instance_id, read_death(line))
+            self._node.deadly.died(request.digest, route.node.instance_id, parse_death(line))
         return _AttemptFailed(verdict, target=target)
 
     async def _relay(self, request: BufferedRequest, response: Response, route: Route, client: ServerRequest) -> int:
@@ -183,12 +185,12 @@ class BufferedRequests:
             await self._relay_stream(request, response, route, client)
             return response.status
         body = await response.read_all(MAX_ANSWER_BYTES)
-        content_type, more = response.headers.get(b"content-type", b""), to_client(response.headers)
+        content_type, more = response.headers.get(b"content-type", b""), client_headers(response.headers)
         if response.status >= 300:
             # The node said that it serves the model, or it would not have been chosen.
-            kind = read_body(body, has_model=request.generates)
-            verdict = judge_answer(answered_by(response, is_own=self._is_own(route.node)), response.status, kind)
-            raise _AttemptFailed(verdict, Answer(response.status, body, content_type, more))
+            kind = classify_body(body, has_model=request.generates)
+            verdict = classify_answer(answered_by(response, is_own=self._is_own(route.node)), response.status, kind)
+            raise _AttemptFailed(verdict, EngineResponse(response.status, body, content_type, more))
         client.respond(response.status, body, content_type, [*_route_headers(route), *more])
         return response.status
 
@@ -201,15 +203,15 @@ class BufferedRequests:
         while data and not (data := without_keepalives(data)):
             data = await response.read()
         first = ending.feed(data)
-        why = ending.why_lost
+        why = ending.incomplete_reason
         if why is not None and not first.strip():
-            raise self._on_lost(request, route, By.ENGINE, why)  # nothing was sent yet: it may go elsewhere
+            raise self._on_lost(request, route, Origin.ENGINE, why)  # nothing was sent yet: it may go elsewhere
         client.begin(response.status, EVENT_STREAM, _route_headers(route))
         client.write(first)
         client.when_congested(response.pause)
         try:
             await response.pipe(lambda data: client.write(ending.feed(without_keepalives(data))))
-            why = ending.why_lost
+            why = ending.incomplete_reason
         except ExchangeLost as lost:
             if client.is_gone:
                 raise ClientGone from lost

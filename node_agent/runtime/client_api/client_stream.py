@@ -22,14 +22,21 @@ from node_agent.core.continuation.timeouts import (
     inter_token_timeout_s,
     keepalive_interval_s,
 )
-from node_agent.core.failure.attempts import Answer, Attempts
-from node_agent.core.failure.attribution import By, Verdict, judge_answer, judge_event, judge_loss, read_body
-from node_agent.core.failure.report import read_death, read_loss
+from node_agent.core.failure.attempts import Attempts, EngineResponse
+from node_agent.core.failure.attribution import (
+    Origin,
+    Verdict,
+    classify_answer,
+    classify_body,
+    classify_event,
+    classify_loss,
+)
+from node_agent.core.failure.report import parse_death, parse_loss
 from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.openai import sse
-from node_agent.core.openai.request_digest import content_of
-from node_agent.core.replication.replicated_log import Closing
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.openai.request_digest import request_digest
+from node_agent.core.replication.replicated_log import CloseReason
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.factory import Machine
 from node_agent.core.streams.state import StreamState
 from node_agent.ports import ExchangeLost, Response
@@ -44,7 +51,7 @@ from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 WAIT_FOR_NODE_S = 15.0
 """How long a stream that began waits for any node to take it on, where none is ready."""
 
-_ENGINE_DONE = (StreamState.COMPLETE, StreamState.LOST, StreamState.BETWEEN)
+_ENGINE_DONE = (StreamState.COMPLETE, StreamState.LOST, StreamState.AWAITING_NEXT_REQUEST)
 _POLL_INTERVAL_S = 0.1
 _RETRY_SAME_NODE_S = 0.5
 """Before a node is asked again that has lost this stream: where there is no other, it is not to be hurried."""
@@ -80,22 +87,22 @@ class ClientStream:
         machine: Machine,
         journal: ReplicatedStream,
         sse_response: SseResponse,
-        routing: Request,
+        routing: RouteRequest,
         replay: bytes = b"",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self.stream_id = journal.ahead.stream
+        self.stream_id = journal.log.stream
         self.machine = machine
         self.journal = journal
         self._node = node
         self._engines = engines
         self._generation = machine.generation
         self._sse = sse_response
-        self._routing = replace(routing, goes_on=True)
+        self._routing = replace(routing, is_continuation=True)
         self._replay = replay
         # The engine makes its own id of ours (chatcmpl-<stream>), so that one word finds a stream everywhere.
         self._headers = {**(headers or {}), "content-type": "application/json", "x-request-id": self.stream_id}
-        if not journal.ahead.wanted:
+        if not journal.log.replication_factor:
             self._headers[DURABILITY_HEADER.decode()] = NOT_DURABLE
         self._context_source = ""  # the node whose engine had the context last, as KV_HEADER says it
         self._route: Route | None = None  # to the engine that is asked now
@@ -117,11 +124,11 @@ class ClientStream:
         self._token_rate = TokenRate()
         self._clock = asyncio.get_running_loop().time
         self._journal_write = journal.write
-        machine.events.shows_ids = sse_response.reader.uses_ids
+        machine.writer.includes_ids = sse_response.reader.wants_event_ids
         journal.deliver = sse_response.request.write
-        journal.fenced = self._on_fenced
-        journal.unkept = self._on_not_durable
-        sse_response.not_durable_reason = journal.ahead.unkept
+        journal.on_fenced = self._on_fenced
+        journal.on_replication_stopped = self._on_not_durable
+        sse_response.not_durable_reason = journal.log.stop_reason
         sse_response.request.when_gone(self.abandon)
         sse_response.request.when_congested(self._on_congestion)
 
@@ -137,14 +144,14 @@ class ClientStream:
     async def resume(self) -> int:
         """Go on where another node, or an earlier connection, left the client; as `run`."""
         try:
-            await self.journal.confirm()
+            await self.journal.confirm_ownership()
             self._sse.start(None)
             self._loss = _Loss(self._previous_owner, "entry-lost", self._clock())
             self._context_source = IN_S3
             if self._replay:
                 self._sse.request.write(self._on_continued(self._node.status(), self._clock()) + self._replay)
             if self.machine.state is StreamState.FINISHED:
-                self._deliver(self.machine.lose("resumed"))
+                self._deliver(self.machine.on_engine_end("resumed"))
                 return await self._end()
             return await self._run_engines(await self._next_route())
         except StaleEpoch:
@@ -152,26 +159,26 @@ class ClientStream:
         finally:
             self.journal.close(self._closing())
 
-    def _closing(self) -> Closing:
+    def _closing(self) -> CloseReason:
         """What becomes of the journal, by how the stream has ended."""
         if self.machine.state is StreamState.COMPLETE:
-            return Closing.FINISHED
+            return CloseReason.FINISHED
         if self._close_reason in ("handoff", "taken"):
-            return Closing.MOVES
-        is_known = self._sse.started or len(self.machine.events.runs) > 1
-        return Closing.ABANDONED if is_known else Closing.UNHEARD_OF
+            return CloseReason.MOVED
+        is_known = self._sse.started or len(self.machine.writer.ranges) > 1
+        return CloseReason.ABANDONED if is_known else CloseReason.NEVER_ANNOUNCED
 
     @property
     def _previous_owner(self) -> str:
         """The instance that held the client's connection until now."""
-        return self.machine.events.runs[-2].epoch.owner.partition("+")[0]
+        return self.machine.writer.ranges[-2].epoch.owner.partition("+")[0]
 
     async def _run_engines(self, route: Route | None) -> int:
         while route is not None:
             status = await self._run_engine(route)
             if status is not None:
                 return status
-            if self._close_reason is None and self.machine.state is StreamState.BETWEEN:
+            if self._close_reason is None and self.machine.state is StreamState.AWAITING_NEXT_REQUEST:
                 continue  # the same engine answers the next choice, too
             may_retry = self._close_reason is None and self._may_retry
             route = await self._next_route() if may_retry else None
@@ -182,18 +189,18 @@ class ClientStream:
     async def _fail_exhausted(self) -> int:
         """No engine is left to ask, or no other would say more."""
         attempts = self._attempts
-        if (answer := attempts.answer) is not None:
-            await self.journal.drained()
+        if (answer := attempts.response) is not None:
+            await self.journal.wait_until_delivered()
             return self._sse.relay_error(answer)
-        if attempts.were_busy:
+        if attempts.all_busy:
             return await self._fail("fleet_full", "No engine had room for this request; try again.", 429)
         if attempts.is_at_bound:
-            return await self._fail("engine_lost", f"{attempts.in_words('engines')} were lost under this request.")
-        after = f", after {attempts.in_words('engines')} lost it" if attempts.whys else ""
+            return await self._fail("engine_lost", f"{attempts.summary('engines')} were lost under this request.")
+        after = f", after {attempts.summary('engines')} lost it" if attempts.codes else ""
         return await self._fail("no_ready_node", f"No node is ready to go on with this request{after}.")
 
     def keep_alive(self) -> None:
-        self._sse.keep_alive(self.journal.ahead.delivered)
+        self._sse.keep_alive(self.journal.log.committed)
 
     def abandon(self) -> None:
         """The client is gone: stop generating at once. Its journal stays, for the case that it comes back."""
@@ -205,7 +212,7 @@ class ClientStream:
 
     def release(self) -> None:
         """The client has come back on another connection: this one gets nothing more."""
-        self.journal.close(Closing.MOVES)
+        self.journal.close(CloseReason.MOVED)
         self.journal.fence()
         self._close("taken")
 
@@ -214,8 +221,8 @@ class ClientStream:
 
     def _on_not_durable(self) -> None:
         """The journal has become too large for any peer: the client may want to know what it cannot resume."""
-        self._sse.not_durable_reason = why = self.journal.ahead.unkept
-        if self._sse.started and self._sse.reader.uses_ids:
+        self._sse.not_durable_reason = why = self.journal.log.stop_reason
+        if self._sse.started and self._sse.reader.wants_event_ids:
             self._sse.request.write(sse.comment(f"synkti keeps this stream at no other node any more: {why}"))
 
     def _close(self, why: str) -> None:
@@ -233,20 +240,20 @@ class ClientStream:
         """One engine's part: the client's status when the request is over, None when the engine was lost."""
         node = route.node
         context_source = self._context_source
-        if self.machine.state is StreamState.BETWEEN:
+        if self.machine.state is StreamState.AWAITING_NEXT_REQUEST:
             context_source = ""  # the same engine as before has it
         else:
             self._tried.append(node)
         self.journal.engine = node.pool
         try:
-            request = self.machine.request(node.ways)
+            request = self.machine.request(node.continuation_methods)
         except ContinuationImpossible as impossible:
             return await self._fail(
                 "continuation_impossible", f"The engine was lost, and {impossible} rules out to go on."
             )
-        if (chosen := self.machine.chosen) is not None:
-            self._node.metrics.ways.labels(chosen.way.value).inc()
-            _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.way.value, chosen.reason)
+        if (chosen := self.machine.method_choice) is not None:
+            self._node.metrics.ways.labels(chosen.method.value).inc()
+            _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.method.value, chosen.reason)
         try:
             is_suspect = bool(self._node.deadly) and self._node.deadly.check(self._request_digest())
         except RequestRejected as refused:
@@ -289,7 +296,7 @@ class ClientStream:
     def _request_digest(self) -> bytes | None:
         """See `core/openai/request_digest`; it takes a while, and is seldom asked for."""
         if self._digest is None:
-            self._digest = content_of(self._generation.body)
+            self._digest = request_digest(self._generation.body)
         return self._digest
 
     async def _relay(self, route: Route, response: Response) -> int | None:
@@ -299,20 +306,20 @@ class ClientStream:
         self._node.succeeded(route.node.instance_id)
         self._sse.start(route)
         await response.pipe(self._on_data)
-        return await self._on_engine_end(route.node, "eof", By.ENGINE)
+        return await self._on_engine_end(route.node, "eof", Origin.ENGINE)
 
-    async def _on_engine_end(self, node: NodeStatus, why: str, by: By) -> int | None:
+    async def _on_engine_end(self, node: NodeStatus, why: str, by: Origin) -> int | None:
         """The engine says nothing more: its part was over before, or is lost for this reason. by: who broke it off."""
         if self._close_reason is not None:
             return None
         if self.machine.state is StreamState.LOST:
-            by = By.ENGINE  # what was read before it broke off says why
-        if out := self.machine.lose(why):
+            by = Origin.ENGINE  # what was read before it broke off says why
+        if out := self.machine.on_engine_end(why):
             self._deliver(out)
         if self.machine.state is StreamState.COMPLETE:
             return await self._end()
         if self.machine.state is StreamState.LOST:
-            self._on_lost(node, self.machine.lost_why, by)
+            self._on_lost(node, self.machine.loss_reason, by)
         return None
 
     def _on_data(self, data: bytes) -> None:
@@ -324,7 +331,7 @@ class ClientStream:
             return
         self._silent_since = 0.0
         if out:
-            seq = machine.events.seq
+            seq = machine.writer.seq
             if self._loss is None:
                 self._journal_write(seq, out)
             else:
@@ -347,7 +354,7 @@ class ClientStream:
 
     def _retune_timeout(self) -> None:
         """How long the engine may be silent, by its pace since the last look: often at first, then seldom."""
-        response, seq = self._response, self.machine.events.seq
+        response, seq = self._response, self.machine.writer.seq
         if response is None:
             return
         self._on_answer_begun()
@@ -358,7 +365,7 @@ class ClientStream:
         if not self._token_rate.time_per_token_s:
             return  # nothing is judged by a pace before there is one
         timeout_s = inter_token_timeout_s(self._token_rate.time_per_token_s, self._node.min_silence_s)
-        if (allowed := self.machine.silence_s(timeout_s)) is not None:
+        if (allowed := self.machine.token_timeout_s(timeout_s)) is not None:
             self._silence_timeout_s = allowed
             response.set_read_timeout(allowed)
 
@@ -375,12 +382,12 @@ class ClientStream:
         """Hand events on; they follow their lines."""
         if self._loss is not None and self._route is not None:
             out = self._on_continued(self._route.node, self._clock()) + out
-        self.journal.write(self.machine.events.seq, out)
+        self.journal.write(self.machine.writer.seq, out)
 
     async def _end(self) -> int:
         if self._node.deadly:
             self._node.deadly.answered(self._request_digest())  # also where no token was told apart
-        await self.journal.drained()
+        await self.journal.wait_until_delivered()
         return self._sse.end()
 
     def _is_own(self, node: NodeStatus) -> bool:
@@ -398,33 +405,33 @@ class ClientStream:
         """An answer that is no stream."""
         body = await response.read_all(_MAX_REFUSAL_BYTES)
         # The node said that it serves the model, or it would not have been chosen.
-        kind, by = read_body(body, has_model=True), answered_by(response, is_own=self._is_own(node))
-        verdict = judge_answer(by, response.status, kind, is_continuation=self.machine.chosen is not None)
+        kind, by = classify_body(body, has_model=True), answered_by(response, is_own=self._is_own(node))
+        verdict = classify_answer(by, response.status, kind, is_continuation=self.machine.method_choice is not None)
         content_type = response.headers.get(b"content-type", b"application/json")
-        self._on_failure(node, verdict, Answer(response.status, body, content_type))
+        self._on_failure(node, verdict, EngineResponse(response.status, body, content_type))
         return None
 
-    def _on_lost(self, node: NodeStatus, line: str, by: By) -> None:
+    def _on_lost(self, node: NodeStatus, line: str, by: Origin) -> None:
         """line: why, as `core/failure/report` writes it; by: who lost it."""
         if self._close_reason is not None:
             return
-        why, self._handoff_target = read_loss(line)
-        if (error := self.machine.lost_error) and by is By.ENGINE:
-            verdict = judge_event(error, is_continuation=self.machine.chosen is not None)
-            self._on_failure(node, verdict, Answer(200, error, is_event=True))
+        why, self._handoff_target = parse_loss(line)
+        if (error := self.machine.engine_error) and by is Origin.ENGINE:
+            verdict = classify_event(error, is_continuation=self.machine.method_choice is not None)
+            self._on_failure(node, verdict, EngineResponse(200, error, is_event=True))
             return
-        verdict = judge_loss(by, why)
+        verdict = classify_loss(by, why)
         if verdict.is_death:
-            self._node.deadly.died(self._request_digest(), node.instance_id, read_death(line))
+            self._node.deadly.died(self._request_digest(), node.instance_id, parse_death(line))
         self._on_failure(node, verdict, None)
 
-    def _on_failure(self, node: NodeStatus, verdict: Verdict, answer: Answer | None) -> None:
+    def _on_failure(self, node: NodeStatus, verdict: Verdict, answer: EngineResponse | None) -> None:
         """The engine of this node did not answer, or not to the end. answer: what it said in its place."""
         self._node.failed(node.instance_id, verdict)
         self._may_retry = self._attempts.failed(node.instance_id, verdict, answer)
-        why = verdict.why
+        why = verdict.code
         if self.machine.state is not StreamState.LOST:
-            self.machine.lose(why)
+            self.machine.on_engine_end(why)
         if self._loss is None:
             # From the last bytes on: a silence is part of the pause that the client waits.
             last_read_at = self._response.last_read_at if self._response is not None else self._last_read_at
@@ -447,7 +454,7 @@ class ClientStream:
         comment = f"synkti continued on {node.instance_id} after {loss.reason} on {loss.node}"
         comment += f", pause {pause_s * 1000:.1f} ms"
         _log.info("stream %s: %s", self.stream_id, comment)
-        return sse.comment(comment) if self._sse.reader.uses_ids else b""
+        return sse.comment(comment) if self._sse.reader.wants_event_ids else b""
 
     async def _next_route(self) -> Route | None:
         """Another engine: outside the lost pool where possible; of those that were tried, any but the last."""
@@ -460,7 +467,9 @@ class ClientStream:
                 (tried[-1:], self._can_continue_on),
                 (tried[-1:], None),
             ):
-                routing = replace(self._routing, tried=excluded, able=able, avoid=last, handed_to=self._handoff_target)
+                routing = replace(
+                    self._routing, tried=excluded, can_serve=able, avoid=last, handoff_target=self._handoff_target
+                )
                 route = self._node.route(routing)
                 if isinstance(route, Route):
                     if route.node.instance_id in tried:
@@ -473,7 +482,7 @@ class ClientStream:
 
     def _can_continue_on(self, node: NodeStatus) -> bool:
         """Whether a node's engine can go on with this answer. One that cannot, chosen last, says why it ends."""
-        return self.machine.can_go_on(node.ways)
+        return self.machine.can_continue_on(node.continuation_methods)
 
     async def _end_early(self) -> int:
         if self._close_reason == "taken":
@@ -489,7 +498,8 @@ class ClientStream:
         """Where to resume: the keepers first, since they have the journal at hand."""
         serving = self._node.members.view.serving
         return ", ".join(
-            node.front for node in sorted(serving, key=lambda n: n.instance_id not in self.journal.ahead.copies)
+            node.client_address
+            for node in sorted(serving, key=lambda n: n.instance_id not in self.journal.log.replicas)
         )
 
     async def _fail_taken_over(self) -> int:
@@ -499,7 +509,7 @@ class ClientStream:
     async def _fail(self, code: str, message: str, status: int = 503) -> int:
         """An explicit error, never a clean ending."""
         with contextlib.suppress(StaleEpoch):
-            await self.journal.drained()
+            await self.journal.wait_until_delivered()
         self._node.metrics.broken.labels(code).inc()
         _log.warning("stream %s: %s: %s", self.stream_id, code, message)
         return self._sse.fail(status, code, message)

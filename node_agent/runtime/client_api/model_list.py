@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from node_agent.core.common.address import Address
-from node_agent.core.openai.model_cards import NO_CARDS, Cards, bare_card, read_cards
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.openai.model_cards import NO_CARDS, ModelCards, minimal_card, read_cards
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.ports import ExchangeLost, Http, Response
 from node_agent.runtime.engine.client import EngineClient
 from node_agent.runtime.node.context import NodeContext
@@ -27,12 +27,12 @@ class ModelList:
     """own: the cards of this node's engine. engine: where it answers."""
 
     def __init__(self, node: NodeContext, engines: EngineClient, client: Http, engine: Address) -> None:
-        self.own: Cards = NO_CARDS
+        self.own: ModelCards = NO_CARDS
         self._node = node
         self._engines = engines
         self._client = client
         self._engine = engine
-        self._others: dict[str, Cards] = {}
+        self._others: dict[str, ModelCards] = {}
         self._owners: dict[str, str] = {}  # of the others' names: the model that each is another name of
         self._fetched_at = -_OTHERS_EVERY_S
 
@@ -73,12 +73,12 @@ class ModelList:
         self._owners = {name: model for model, known in self._others.items() for name in known.names}
         for model in missing:
             known = self._others.get(model, NO_CARDS).cards
-            cards += known or [bare_card(model, int(self._node.clock()))]
+            cards += known or [minimal_card(model, int(self._node.clock()))]
         return cards
 
     async def _fetch(self, model: str) -> None:
         """The cards of a model at any node that serves it; those of before where it does not answer."""
-        route = self._node.route(Request(model))
+        route = self._node.route(RouteRequest(model))
         if not isinstance(route, Route):
             return
         response = self._engines.request(
@@ -89,7 +89,7 @@ class ModelList:
             self._node.succeeded(route.node.instance_id)
 
 
-async def _read_response(response: Response) -> Cards | None:
+async def _read_response(response: Response) -> ModelCards | None:
     """What an engine answered; None where it did not, or not that."""
     try:
         await response.head()

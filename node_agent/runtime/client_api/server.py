@@ -30,14 +30,14 @@ from node_agent.core.openai.generation_request import (
     MAX_CHOICES,
     ApiRoute,
     GenerationRequest,
-    OnlyEngineKnows,
-    generation_of,
-    is_of_one_engine,
+    PassThroughRequest,
+    is_engine_bound,
+    parse_generation,
 )
 from node_agent.core.openai.request_body import Body, read_body
 from node_agent.core.replication.replicated_log import ReplicatedLog
 from node_agent.core.routing.affinity import session_key
-from node_agent.core.routing.router import Request
+from node_agent.core.routing.router import RouteRequest
 from node_agent.core.streams.factory import new_stream
 from node_agent.ports import ServerRequest
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
@@ -108,8 +108,8 @@ class ClientApi:
         except JournalBehind as behind:
             status = 503
             answer_error(request, status, "journal_behind", str(behind), retry_after_s=behind.retry_after_s)
-        if path not in routes.OWN:
-            self._node.metrics.count_request(routes.label(path), status)
+        if path not in routes.NODE_ROUTES:
+            self._node.metrics.count_request(routes.metric_label(path), status)
 
     async def _answer(self, request: ServerRequest, path: str) -> int:
         """The status that the client saw. Raises what `__call__` answers."""
@@ -132,12 +132,12 @@ class ClientApi:
         if request.method == "OPTIONS" and (allowed := self._origins.preflight(request.headers)) is not None:
             request.respond(200, b"OK", b"text/plain; charset=utf-8", allowed)
             return 200
-        if (shorter := routes.without_slash(request.target)) is not None:
+        if (shorter := routes.without_trailing_slash(request.target)) is not None:
             request.respond(307, b"", b"", [(b"location", shorter.encode("latin-1", "replace"))])
             return 307
-        methods = routes.methods_of(path)
+        methods = routes.allowed_methods(path)
         if methods is not None and not methods:
-            raise RequestRejected(404, "unknown_route", routes.MISSING.format(path=path[:200]))
+            raise RequestRejected(404, "unknown_route", routes.NOT_FOUND_MESSAGE.format(path=path[:200]))
         if request.method == "OPTIONS" or (methods is not None and request.method not in methods):
             allow = ", ".join(methods or ("GET", "POST"))
             message = f"{path[:200]} takes {allow}, not {request.method}."
@@ -150,15 +150,15 @@ class ClientApi:
         if not request.body or not routes.may_be_json(content_type):
             return await self._relay(request, request_id, request.body, None)
         body = read_body(request.body)
-        if path == routes.BATCH:
+        if path == routes.BATCH_ROUTE:
             _check_batch(body)
         if kind is None or not routes.is_json(content_type):
             return await self._relay(request, request_id, body.to_bytes(), body.model)
         try:
-            generation = generation_of(kind, self._with_model(kind, body))
-        except OnlyEngineKnows:
+            generation = parse_generation(kind, self._with_model(kind, body))
+        except PassThroughRequest:
             return await self._relay(request, request_id, body.to_bytes(), body.model)
-        if kind.speaks_in_events and (not generation.streaming or is_of_one_engine(generation)):
+        if kind.uses_named_events and (not generation.streaming or is_engine_bound(generation)):
             return await self._relay(request, request_id, body.to_bytes(), generation.model)
         del body  # its objects take many times its bytes, for as long as this waits
         if generation.streaming:
@@ -173,7 +173,7 @@ class ClientApi:
 
     async def _relay(self, request: ServerRequest, request_id: bytes, body: bytes, model: str | None) -> int:
         """What only an engine can answer, be it with an error."""
-        if request.path not in routes.TOKENIZING:
+        if request.path not in routes.TOKENIZER_ROUTES:
             routing = await self._routing_request(request, model, None)
             return await self._request_engine(request, request_id, body, routing)
         async with self._tokenizing.slot(len(request.body), self._models.own.max_model_len):
@@ -181,7 +181,7 @@ class ClientApi:
             return await self._request_engine(request, request_id, body, routing)
 
     async def _buffered(self, request: ServerRequest, request_id: bytes, generation: GenerationRequest) -> int:
-        routing = await self._routing_request(request, generation.model, generation.key)
+        routing = await self._routing_request(request, generation.model, generation.affinity_key)
         return await self._request_engine(request, request_id, generation.engine_body(), routing, generation)
 
     async def _request_engine(
@@ -189,7 +189,7 @@ class ClientApi:
         request: ServerRequest,
         request_id: bytes,
         body: bytes,
-        routing: Request,
+        routing: RouteRequest,
         generation: GenerationRequest | None = None,
     ) -> int:
         route = await self._admission.route(routing, request)
@@ -202,7 +202,7 @@ class ClientApi:
         return await self.buffered_requests.answer(buffered, route, request)
 
     async def _stream(self, request: ServerRequest, request_id: bytes, generation: GenerationRequest) -> int:
-        routing = await self._routing_request(request, generation.model, generation.key)
+        routing = await self._routing_request(request, generation.model, generation.affinity_key)
         durable = _is_durable(request.headers.get(DURABILITY_HEADER))
         if self._streams.is_full:
             return self._reject_full(request)
@@ -212,10 +212,10 @@ class ClientApi:
         runs = (EpochRange(0, epoch),)
         opening = StreamHeader(generation, runs, request_id.decode("latin-1"), durable)
         machine = new_stream(generation, stream_id, runs)
-        ahead = ReplicatedLog(stream_id, epoch, opening.to_bytes(), log=machine.log, client=request.address)
-        journal = self._replication.begin(ahead, route.node.pool, durable=durable)
+        ahead = ReplicatedLog(stream_id, epoch, opening.to_bytes(), lines=machine.journal, client=request.address)
+        journal = self._replication.open_stream(ahead, route.node.pool, durable=durable)
         request.forget_body()  # the journal's opening has it
-        sse_response = SseResponse(request, stream_id, generation.kind.value, stream_reader(request.headers))
+        sse_response = SseResponse(request, stream_id, generation.route.value, stream_reader(request.headers))
         headers = _to_engine(request, request_id)
         stream = ClientStream(self._node, self._engines, machine, journal, sse_response, routing, headers=headers)
         return await self._run(stream, stream.run(route))
@@ -225,15 +225,15 @@ class ClientApi:
         if self._streams.is_full:
             return self._reject_full(request)
         with self._counted_resume():
-            takeover = await self._takeovers.take(event)
-        takeover.ahead.client = request.address
-        journal = self._replication.begin(takeover.ahead, None, durable=takeover.durable)
+            takeover = await self._takeovers.take_over(event)
+        takeover.log.client = request.address
+        journal = self._replication.open_stream(takeover.log, None, durable=takeover.durable)
         if takeover.request_id and REQUEST_ID not in request.headers:
             request.add_headers([(REQUEST_ID, takeover.request_id.encode("latin-1", "replace"))])
         generation = takeover.machine.generation
-        reader = replace(stream_reader(request.headers), uses_ids=True)  # or it would not be here
-        sse_response = SseResponse(request, event.stream, generation.kind.value, reader)
-        routing = await self._routing_request(request, generation.model, generation.key)
+        reader = replace(stream_reader(request.headers), wants_event_ids=True)  # or it would not be here
+        sse_response = SseResponse(request, event.stream, generation.route.value, reader)
+        routing = await self._routing_request(request, generation.model, generation.affinity_key)
         stream = ClientStream(
             self._node, self._engines, takeover.machine, journal, sse_response, routing, takeover.replay
         )
@@ -268,20 +268,20 @@ class ClientApi:
         answer_error(request, 429, "too_many_streams", message, retry_after_s=1.0)
         return 429
 
-    async def _routing_request(self, request: ServerRequest, model: str | None, key: int | None) -> Request:
+    async def _routing_request(self, request: ServerRequest, model: str | None, key: int | None) -> RouteRequest:
         """What routing has to know. Raises RequestRejected."""
         model = await self._models.base_model(model)
         session = request.headers.get(SESSION_HEADER)
         if not session:
-            return Request(model, key)
+            return RouteRequest(model, key)
         if len(session) > _MAX_SESSION_BYTES:
             name = SESSION_HEADER.decode()
             raise RequestRejected(400, "invalid_request", f"{name} has {_MAX_SESSION_BYTES} characters at most.")
-        return Request(model, session_key(session.decode("latin-1")), by_session=True)
+        return RouteRequest(model, session_key(session.decode("latin-1")), by_session=True)
 
 
 def _to_engine(request: ServerRequest, request_id: bytes) -> dict[str, str]:
-    return {**client_headers.to_engine(request.headers), "x-request-id": request_id.decode("latin-1")}
+    return {**client_headers.engine_headers(request.headers), "x-request-id": request_id.decode("latin-1")}
 
 
 def _check_batch(body: Body) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 
 from node_agent.contract.names import DURABILITY_HEADER, NODE_HEADER, NOT_DURABLE, ROUTE_HEADER, STREAM_HEADER
-from node_agent.core.failure.attempts import Answer
+from node_agent.core.failure.attempts import EngineResponse
 from node_agent.core.openai import sse
 from node_agent.core.openai.client_headers import StreamReader
 from node_agent.core.routing.router import Route
-from node_agent.core.streams.end_of_stream import error_event, passed_on
+from node_agent.core.streams.end_of_stream import engine_error_events, error_event
 from node_agent.ports import ServerRequest
 from node_agent.runtime.common.responses import EVENT_STREAM, answer_error, error_body, final_headers
 
@@ -36,8 +36,8 @@ class SseResponse:
         self._stream_id = stream_id
         self._path = path
         self.not_durable_reason = ""  # why no other node keeps the stream, though its client wants it kept
-        self._keepalive_after = 1 if reader.uses_ids else round(IDLE_S / COMMENT_EVERY_S)
-        self._keep_alive = sse.comment("waiting") if reader.uses_ids or reader.parses else _BLANK
+        self._keepalive_after = 1 if reader.wants_event_ids else round(IDLE_S / COMMENT_EVERY_S)
+        self._keep_alive = sse.comment("waiting") if reader.wants_event_ids or reader.parses_sse else _BLANK
         self._idle_polls = 0  # looks at which nothing had been sent since the one before
         self.started = False
         self._ended = False
@@ -57,7 +57,7 @@ class SseResponse:
             lines[DURABILITY_HEADER.decode()] = f"{NOT_DURABLE}; reason={self.not_durable_reason}"
         more = [(key.encode(), value.encode()) for key, value in lines.items()]
         self.request.begin(200, EVENT_STREAM, more)
-        if self.reader.reconnects:
+        if self.reader.is_event_source:
             self.request.write(b"retry: %d\n" % RETRY_MS)  # a line of the first event, whatever that will be
 
     def keep_alive(self, events: int) -> None:
@@ -83,7 +83,7 @@ class SseResponse:
         self.request.end(last)
         return 200
 
-    def relay_error(self, answer: Answer) -> int:
+    def relay_error(self, answer: EngineResponse) -> int:
         """What an engine said of the request itself, in place of an answer; the status that the client saw.
 
         An error event comes as one, and its stream as vLLM ends it; a whole error comes as one where it still can.
@@ -91,7 +91,7 @@ class SseResponse:
         one_line = answer.body.replace(b"\n", b" ")
         if answer.is_event:
             self.start(None)
-            return self.end(passed_on(self._path, one_line))
+            return self.end(engine_error_events(self._path, one_line))
         if self.started:
             return self.end(error_event(self._path, one_line))
         self._ended = True

@@ -36,7 +36,7 @@ class Unexpected:
     def report(self, where: str, error: BaseException | None, what: str = "") -> None:
         """where: one of few words, a label of the metric; what: more words for the log."""
         self.metrics.unexpected.labels(where).inc()
-        left_out = self._limit.left_out((where, type(error)), self._clock())
+        left_out = self._limit.suppressed_before((where, type(error)), self._clock())
         if left_out is None:
             return
         repeated = f" ({left_out} more since the last line)" if left_out else ""

@@ -22,9 +22,15 @@ from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
 from node_agent.core.continuation.timeouts import first_token_timeout_s, inter_token_timeout_s
 from node_agent.core.drain.planner import ServedStream
-from node_agent.core.engine.lifetime import EngineLifetime, begins_answer, begins_within_s, may_be_death, says_dead
-from node_agent.core.failure.attribution import ENGINE_DIED, ENGINE_STUCK, is_dead_engine
-from node_agent.core.failure.report import handed_to
+from node_agent.core.engine.lifetime import (
+    EngineLifetime,
+    answer_start_timeout_s,
+    may_indicate_death,
+    reports_death,
+    starts_answer,
+)
+from node_agent.core.failure.attribution import ENGINE_DIED, ENGINE_STUCK, reports_dead_engine
+from node_agent.core.failure.report import format_handoff
 from node_agent.ports import EngineGroup, ExchangeLost, Http, Response
 from node_agent.runtime.engine.response_proxy import ResponseProxy
 from node_agent.runtime.node.context import NodeContext
@@ -98,7 +104,9 @@ class EngineCall(ResponseProxy):
         self._began_after_death = registry.lifetime.is_dead
         self._has_begun = False
         self._clock = asyncio.get_running_loop().time
-        self._head_is_answer_until = self._clock() + begins_within_s(body_bytes)  # where its head comes with its answer
+        self._head_is_answer_until = self._clock() + answer_start_timeout_s(
+            body_bytes
+        )  # where its head comes with its answer
         if turn is not None:
             self._lifetime.suspects.add(key)
         self.key = key
@@ -173,15 +181,15 @@ class EngineCall(ResponseProxy):
     async def read(self) -> bytes:
         data = await self._attributed(self.exchange.read())
         if not self._has_begun and data:
-            if says_dead(data) and await self._registry.is_dead():
+            if reports_death(data) and await self._registry.is_dead():
                 raise self._death()
-            if begins_answer(data):
+            if starts_answer(data):
                 self._on_begun()
         return data
 
     async def read_all(self, max_bytes: int) -> bytes:
         body = await self._attributed(self.exchange.read_all(max_bytes))
-        if self.status >= 500 and is_dead_engine(body) and await self._registry.is_dead():
+        if self.status >= 500 and reports_dead_engine(body) and await self._registry.is_dead():
             raise self._death()
         return body
 
@@ -194,7 +202,7 @@ class EngineCall(ResponseProxy):
         try:
             return await waiting
         except ExchangeLost as lost:
-            if self._may_have_begun or (lost.why != ENGINE_STUCK and not may_be_death(lost.why)):
+            if self._may_have_begun or (lost.why != ENGINE_STUCK and not may_indicate_death(lost.why)):
                 raise
             if lost.why == ENGINE_STUCK:
                 raise self._death(ENGINE_STUCK) from lost
@@ -212,7 +220,7 @@ class EngineCall(ResponseProxy):
         """An API server answers for seconds after its core has ended: who comes then did not end it."""
         if self._began_after_death:
             return ExchangeLost(NodeState.STARTING.value)
-        return ExchangeLost(self._lifetime.loss(self.key, why))
+        return ExchangeLost(self._lifetime.death_report(self.key, why))
 
     def _on_begun(self) -> None:
         self._has_begun = True
@@ -327,7 +335,7 @@ class EngineCalls:
             return
         self.finished_tokens += call.tokens
         if call.is_own:
-            self.node.router.closed(self.node.instance_id)
+            self.node.router.request_ended(self.node.instance_id)
 
     def tokens(self) -> int:
         """Received of the engine so far; it never shrinks."""
@@ -380,7 +388,7 @@ class EngineCalls:
         if call is None or call.handed_off:
             return None
         call.handed_off = True
-        call.exchange.abort(handed_to(to))
+        call.exchange.abort(format_handoff(to))
         return call
 
     def hand_off_all(self) -> list[EngineCall]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
 from node_agent.core.continuation.timeouts import accept_timeout_s
-from node_agent.core.failure.attribution import By
+from node_agent.core.failure.attribution import Origin
 from node_agent.core.node.status import NodeStatus, load_from_header
 from node_agent.ports import ExchangeLost, Http, Response
 from node_agent.runtime.engine.active_requests import EngineCalls, Turn
@@ -30,14 +30,14 @@ ENGINE_HEADER = b"x-synkti-engine"
 PEER_SILENT = "peer-silent"
 
 
-def answered_by(response: Response, *, is_own: bool) -> By:
+def answered_by(response: Response, *, is_own: bool) -> Origin:
     """Whose answer it is: a node's engine's, or its door's. is_own: whether it is this node that was asked."""
-    return By.ENGINE if is_own or ENGINE_HEADER in response.headers else By.PEER
+    return Origin.ENGINE if is_own or ENGINE_HEADER in response.headers else Origin.PEER
 
 
-def lost_by(lost: ExchangeLost, *, is_own: bool) -> By:
+def lost_by(lost: ExchangeLost, *, is_own: bool) -> Origin:
     """Who lost an exchange: a node's engine, or the connection to its door."""
-    return By.ENGINE if is_own or lost.passed_on else By.PEER
+    return Origin.ENGINE if is_own or lost.passed_on else Origin.PEER
 
 
 class PeerEngineCall(ResponseProxy):
@@ -103,7 +103,7 @@ class EngineClient:
         """
         name = target_node.instance_id
         if name == self._node.instance_id:
-            self._node.router.opened(name)
+            self._node.router.request_started(name)
             return self._calls.request(
                 method, target, headers, body, max_tokens, silence_timeout_s, own=True, turn=turn
             )
@@ -113,7 +113,7 @@ class EngineClient:
         if max_tokens is not None:
             extra[MAX_TOKENS_HEADER] = str(max_tokens)
         exchange = self._client.request(
-            parse_address(target_node.peer),
+            parse_address(target_node.peer_address),
             method,
             peer_target,
             headers={**headers, **extra},
@@ -125,7 +125,7 @@ class EngineClient:
         )
         call = PeerEngineCall(self, name, exchange)
         self._at_peers.add(call)
-        self._node.router.opened(name)
+        self._node.router.request_started(name)
         return call
 
     def on_load(self, call: PeerEngineCall) -> None:
@@ -133,12 +133,12 @@ class EngineClient:
         line = call.headers.get(LOAD_HEADER)
         if line is not None:
             with contextlib.suppress(ValueError):
-                self._node.router.heard(call.instance_id, load_from_header(line))
+                self._node.router.load_reported(call.instance_id, load_from_header(line))
 
     def on_closed(self, call: PeerEngineCall) -> None:
         if call in self._at_peers:
             self._at_peers.remove(call)
-            self._node.router.closed(call.instance_id)
+            self._node.router.request_ended(call.instance_id)
 
     def abort_peer(self, instance_id: str) -> None:
         """A peer is dead: what is under way there is lost. Its sockets may stay open for long."""

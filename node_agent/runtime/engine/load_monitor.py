@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
-from node_agent.core.engine.metrics import EngineMetrics, read_figures
+from node_agent.core.engine.metrics import EngineMetrics, parse_metrics
 from node_agent.core.node.status import Load
 from node_agent.ports import ExchangeLost, Http
 from node_agent.runtime.engine.active_requests import EngineCalls
@@ -79,4 +79,4 @@ class LoadMonitor:
                 exchange.close()
         except ExchangeLost:
             return
-        self.metrics, self.answered_at = read_figures(text), sent_at
+        self.metrics, self.answered_at = parse_metrics(text), sent_at

@@ -16,7 +16,7 @@ from node_agent.ports import ExchangeLost, Http
 TIMEOUT_S = 60.0
 """A grammar takes seconds at its first use on a busy CPU. Without a way a node serves all the same."""
 
-_TESTED = (ContinuationMethod.RESUME, ContinuationMethod.FORCED)
+_TESTED = (ContinuationMethod.RESUME, ContinuationMethod.FORCED_DECODING)
 _SILENCE_S = 30.0
 _MAX_ANSWER_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)

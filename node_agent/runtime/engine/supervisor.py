@@ -67,7 +67,7 @@ class EngineSupervisor:
         self._until_stuck = until_stuck
         self._loop_time = asyncio.get_running_loop().time
         self._warm_up_s = 0.0
-        self._backoff = Backoff(first_s=1.0, max_s=60.0, tries=plan.restarts + 1)
+        self._backoff = Backoff(first_s=1.0, max_s=60.0, max_attempts=plan.restarts + 1)
 
     async def run(self) -> None:
         """Until cancelled, or until the engine ended once too often."""

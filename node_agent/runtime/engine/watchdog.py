@@ -71,14 +71,14 @@ class EngineWatchdog:
         try:
             while True:
                 silent = self._calls.silent_since(self._clock() - self._node.min_silence_s / 2)
-                judgement = machine.look(self._evidence(machine, silent))
+                judgement = machine.evaluate(self._evidence(machine, silent))
                 if judgement.state is not was:
                     self._log_state(judgement)
                     was = judgement.state
                 if judgement.state is EngineState.STUCK:
                     break
                 self._judge_streams(machine, silent)
-                if judgement.probe:
+                if judgement.should_probe:
                     machine.probe_sent(self._clock())
                     probe = asyncio.create_task(self._probe(machine))
                 await asyncio.sleep(POLL_INTERVAL_S)
@@ -104,13 +104,13 @@ class EngineWatchdog:
         self._polls_with_tokens += has_new_tokens
         return Evidence(
             at=now,
-            under_way=len(self._calls),
+            in_flight=len(self._calls),
             tokens=self._polls_with_tokens,
             pace_s=0.0 if has_new_tokens else self._calls.min_time_per_token_s(),
-            figures=self._load.metrics,
-            figures_at=self._load.answered_at,
+            metrics=self._load.metrics,
+            metrics_at=self._load.answered_at,
             steps=self._steps.read(),
-            wants_proof=any(machine.wants_proof(*self._silence_of(call)) for call in silent),
+            needs_proof=any(machine.needs_proof(*self._silence_of(call)) for call in silent),
         )
 
     def _silence_of(self, call: EngineCall) -> tuple[float, float, float]:

@@ -20,15 +20,24 @@ from node_agent.contract.errors import StoreUnavailable, TransientError
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import parse_address
 from node_agent.core.common.request_auth import AUTH_HEADER, sign
-from node_agent.core.kv.index import BATCH_BYTES, MAX_BLOCKS, Batch, Index, batches, is_stream_id, read_index, split
+from node_agent.core.kv.index import (
+    BATCH_BYTES,
+    MAX_BLOCKS,
+    Batch,
+    Index,
+    is_stream_id,
+    parse_index,
+    plan_batches,
+    split_blocks,
+)
 from node_agent.core.kv.transfer_policy import (
-    WITHIN_S,
+    MAX_TRANSFER_S,
     ContextSource,
     Rate,
     SourceChoice,
     SourceOffer,
-    choose,
-    observed,
+    choose_source,
+    updated_rate,
 )
 from node_agent.core.node.status import Liveness
 from node_agent.ports import BlockStore, ExchangeLost, Http
@@ -144,7 +153,7 @@ class ContextFetcher:
 
     def _update_rate(self, way: ContextSource, size: int, took_s: float) -> None:
         before = self._rate(way)
-        rate = observed(before, size, took_s)
+        rate = updated_rate(before, size, took_s)
         if rate is not before:
             self._rates[way] = _MeasuredRate(rate, self._clock())
 
@@ -157,12 +166,14 @@ class ContextFetcher:
         if local_blocks is None or not is_stream_id(stream) or source == self._node.instance_id:
             return None
         try:
-            async with asyncio.timeout(WITHIN_S):
+            async with asyncio.timeout(MAX_TRANSFER_S):
                 result = await self._fetch_context(local_blocks, stream, source)
         except TimeoutError:
-            result = FetchResult(SourceChoice(ContextSource.RECOMPUTE, 0.0, f"no context within {WITHIN_S:.0f} s"))
+            result = FetchResult(
+                SourceChoice(ContextSource.RECOMPUTE, 0.0, f"no context within {MAX_TRANSFER_S:.0f} s")
+            )
         if result is not None:
-            way = result.choice.way.value
+            way = result.choice.source.value
             self._node.metrics.contexts.labels(way).inc()
             self._node.metrics.context_bytes.labels(way).inc(result.size)
             _log.info(
@@ -186,8 +197,8 @@ class ContextFetcher:
                 SourceChoice(ContextSource.RECOMPUTE, 0.0, f"{index.size} bytes of blocks are more than are kept here")
             )
         tokens = layout.tokens(len(missing))
-        choice = choose(tokens, self.prefill_tokens_per_s, (self.offer(found.source, tokens, size),))
-        if choice.way is ContextSource.RECOMPUTE:
+        choice = choose_source(tokens, self.prefill_tokens_per_s, (self.offer(found.source, tokens, size),))
+        if choice.source is ContextSource.RECOMPUTE:
             return FetchResult(choice)
         return await self._transfer(local_blocks, found, missing, choice)
 
@@ -196,7 +207,7 @@ class ContextFetcher:
     ) -> FetchResult:
         progress, began, timed_out = _FetchProgress(), self._clock(), False
         try:
-            async with asyncio.timeout(choice.give_up_s), self._slots:
+            async with asyncio.timeout(choice.timeout_s), self._slots:
                 began = self._clock()
                 await _transfer_all(local_blocks, found, missing, progress)
         except TimeoutError:
@@ -218,8 +229,8 @@ class ContextFetcher:
         not know whose engine it was. Only peers that are alive: a silent one would cost the client a pause.
         """
         alive = [status for status in self._node.members.view.alive if status.state is not NodeState.GONE]
-        named = [status.peer for status in alive if status.instance_id == source]
-        draining = [s.peer for s in alive if s.state is NodeState.DRAINING and s.instance_id != source]
+        named = [status.peer_address for status in alive if status.instance_id == source]
+        draining = [s.peer_address for s in alive if s.state is NodeState.DRAINING and s.instance_id != source]
         return [*named, *draining][:MAX_PEERS]
 
     async def _find_at_peer(self, layout: Layout, stream: str, address: str) -> BlockSource | None:
@@ -230,7 +241,7 @@ class ContextFetcher:
         with suppress(ExchangeLost, ValueError, TimeoutError):
             async with asyncio.timeout(_INDEX_WITHIN_S):
                 answer = await self._request(address, "GET", INDEX_OF + stream, b"", _INDEX_WITHIN_S, _MAX_INDEX_BYTES)
-            index = read_index(answer)
+            index = parse_index(answer)
             return BlockSource(ContextSource.PEER, index, fetch) if index.fingerprint == layout.fingerprint else None
         return None
 
@@ -289,9 +300,9 @@ async def _transfer_all(
             except TransientError as error:
                 _log.info("blocks that were promised do not come: %s", error)
                 data = b""
-            kept, size = await local_blocks.store(found.index.fingerprint, split(data, batch.names))
+            kept, size = await local_blocks.store(found.index.fingerprint, split_blocks(data, batch.names))
             progress.blocks, progress.size = progress.blocks + kept, progress.size + size
             if kept < len(batch.names):
                 broken.set()
 
-    await asyncio.gather(*(one(batch) for batch in batches(found.index, missing.__contains__, BATCH_BYTES)))
+    await asyncio.gather(*(one(batch) for batch in plan_batches(found.index, missing.__contains__, BATCH_BYTES)))

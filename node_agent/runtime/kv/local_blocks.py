@@ -7,8 +7,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from node_agent.core.kv.blocks import HEADER_BYTES, Header, read_header, why_unusable
-from node_agent.core.kv.index import Index, heads_of, walk
+from node_agent.core.kv.blocks import HEADER_BYTES, BlockHeader, block_defect, read_header
+from node_agent.core.kv.index import Index, chain_of, last_blocks_of
 from node_agent.kv.folder import BlockFolder
 
 _log = logging.getLogger(__name__)
@@ -55,12 +55,12 @@ class LocalBlocks:
 
     def _chain(self, stream: str, shards: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
         names: list[str] = []
-        for head in heads_of(stream, self._folder.last_blocks(stream)):
-            names = max(names, walk(head, shards, self._header), key=len)
+        for head in last_blocks_of(stream, self._folder.last_blocks(stream)):
+            names = max(names, chain_of(head, shards, self._header), key=len)
         sizes = tuple(self._folder.size(name) or 0 for name in names)
         return (tuple(names), sizes) if all(sizes) else ((), ())
 
-    def _header(self, name: str) -> Header | None:
+    def _header(self, name: str) -> BlockHeader | None:
         begin = self._folder.read_prefix(name, HEADER_BYTES)
         try:
             return read_header(begin) if begin is not None else None
@@ -111,7 +111,7 @@ class LocalBlocks:
     def _store(self, fingerprint: bytes, blocks: Sequence[tuple[str, memoryview]]) -> tuple[int, int]:
         stored = size = 0
         for name, block in blocks:
-            why = why_unusable(block, fingerprint, name)
+            why = block_defect(block, fingerprint, name)
             if why is None:
                 why = self._write(name, block)
             if why is not None:

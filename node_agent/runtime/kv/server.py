@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from node_agent.contract.names import KV_PREFIX
-from node_agent.core.kv.index import BATCH_BYTES, is_stream_id, read_names
+from node_agent.core.kv.index import BATCH_BYTES, is_stream_id, parse_names
 from node_agent.ports import ServerRequest
 from node_agent.runtime.common.responses import answer_error
 from node_agent.runtime.kv.local_blocks import LocalBlocks
@@ -61,7 +61,7 @@ class BlockServer:
 
     async def _blocks(self, local_blocks: LocalBlocks, request: ServerRequest) -> None:
         try:
-            names = read_names(request.body)
+            names = parse_names(request.body)
         except ValueError as error:
             answer_error(request, 400, "invalid_blocks", f"Not a question for blocks: {error}.")
             return

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.core.kv.index import Index, is_stream_id
-from node_agent.core.kv.transfer_policy import ContextSource, choose
+from node_agent.core.kv.transfer_policy import ContextSource, choose_source
 from node_agent.ports import BlockStore
 from node_agent.runtime.kv.fetcher import ContextFetcher
 from node_agent.runtime.kv.local_blocks import LocalBlocks
@@ -78,8 +78,8 @@ class ContextUploader:
         self, local_blocks: LocalBlocks, store: BlockStore, stream: str, index: Index, tokens: int
     ) -> str:
         offer = self._fetcher.offer(ContextSource.S3, tokens, index.size)
-        choice = choose(tokens, self._fetcher.prefill_tokens_per_s, (offer,))
-        if choice.way is not ContextSource.S3:
+        choice = choose_source(tokens, self._fetcher.prefill_tokens_per_s, (offer,))
+        if choice.source is not ContextSource.S3:
             _log.info("stream %s: its context is not left in S3: %s", stream, choice.reason)
             return "not-worth-it"
         try:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from node_agent.core.node.lifecycle import ClockOff, ClockRight, Event
-from node_agent.core.node.peer_clocks import PeerClocks, judge
+from node_agent.core.node.peer_clocks import PeerClocks, judge_own_clock
 from node_agent.runtime.node.context import NodeContext
 
 EVERY_S = 5.0
@@ -27,7 +27,7 @@ class ClockMonitor:
 
     def heard(self, address: str, line: str, nonce: str, took_s: float) -> None:
         """A peer's door said its time with an answer that took so long."""
-        self._clocks.heard(address, line, nonce, took_s, self._node.clock())
+        self._clocks.record(address, line, nonce, took_s, self._node.clock())
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -37,8 +37,8 @@ class ClockMonitor:
 
     def look(self) -> None:
         node, before = self._node, self._node.own_clock
-        measured = (self._clocks.ahead_s(status.peer) for status in node.present)
-        own = judge([ahead_s for ahead_s in measured if ahead_s is not None], self._wall_ahead_s(), before)
+        measured = (self._clocks.ahead_s(status.peer_address) for status in node.present)
+        own = judge_own_clock([ahead_s for ahead_s in measured if ahead_s is not None], self._wall_ahead_s(), before)
         node.own_clock = own
         node.metrics.clock_off.set(own.off_s)
         node.metrics.clock_is_off.set(own.is_off)

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from node_agent.contract.states import NodeState
-from node_agent.core.continuation.timeouts import MIN_SILENCE_S
-from node_agent.core.failure.attribution import Counts, Fault, Next, Verdict
+from node_agent.core.continuation.timeouts import MIN_INTER_TOKEN_S
+from node_agent.core.failure.attribution import BreakerEffect, Fault, NextStep, Verdict
 from node_agent.core.membership import LocalLoadSet, LocalStateSet, Member, Membership, View
 from node_agent.core.node.peer_clocks import RIGHT, OwnClock, PeerClocks
 from node_agent.core.node.status import Load, NodeStatus, Pool
-from node_agent.core.routing.router import NoRoute, Request, Route, Router
+from node_agent.core.routing.router import NoRoute, Route, Router, RouteRequest
 from node_agent.ports import Identity
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.crash_suspects import CrashSuspects
@@ -39,7 +39,7 @@ class NodeContext:
     clock: Callable[[], float]
     gossip: Gossip
     metrics: Metrics
-    min_silence_s: float = MIN_SILENCE_S
+    min_silence_s: float = MIN_INTER_TOKEN_S
     ways: tuple[str, ...] = ()
     names: frozenset[str] = frozenset()
     own_clock: OwnClock = RIGHT
@@ -77,7 +77,7 @@ class NodeContext:
 
     def measured(self, load: Load) -> None:
         """What this node's engine is doing now."""
-        self.router.own_load.measured(load)
+        self.router.own_load.set(load)
         self.gossip.handle(LocalLoadSet(self.gossip.clock(), load))
 
     def status(self) -> NodeStatus:
@@ -101,7 +101,7 @@ class NodeContext:
 
     def clock_ahead_s(self, status: NodeStatus) -> float | None:
         """How far a peer's clock is ahead of this node's, in seconds; None where that was not measured."""
-        ahead_s = self.clocks.ahead_s(status.peer) if self.clocks is not None else None
+        ahead_s = self.clocks.ahead_s(status.peer_address) if self.clocks is not None else None
         return None if ahead_s is None else round(ahead_s, 3)
 
     def member(self, instance_id: str) -> Member | None:
@@ -118,10 +118,10 @@ class NodeContext:
 
     def failed(self, instance_id: str, verdict: Verdict) -> None:
         """A request to a node's engine failed: count it where it counts."""
-        self.metrics.failures.labels(verdict.fault.value, verdict.why).inc()
-        if verdict.counts is Counts.YES:
+        self.metrics.failures.labels(verdict.fault.value, verdict.code).inc()
+        if verdict.breaker is BreakerEffect.YES:
             self.router.failed(instance_id, self.gossip.clock())
-        elif verdict.next is Next.FINAL and verdict.fault is Fault.CLIENT:
+        elif verdict.next is NextStep.FINAL and verdict.fault is Fault.CLIENT:
             self.router.succeeded(instance_id)  # it answered, and well
         else:
             self.router.undecided(instance_id)
@@ -133,10 +133,10 @@ class NodeContext:
 
     # routes
 
-    def route(self, request: Request) -> Route | NoRoute:
+    def route(self, request: RouteRequest) -> Route | NoRoute:
         """Which engine serves a request, and why."""
         self._renew()
-        route = self.router.choose(request, self.gossip.clock())
+        route = self.router.route(request, self.gossip.clock())
         if isinstance(route, Route):
             self.metrics.count_route(route.reason)
         return route
@@ -170,7 +170,7 @@ class NodeContext:
         view, own = members.view, members.status
         if view is not self._view or own is not self._own:
             self._view, self._own = view, own
-            self.router.renew(_serving(view, own), members.members, own)
+            self.router.update(_serving(view, own), members.members, own)
 
 
 def _serving(view: View, own: NodeStatus) -> Iterable[NodeStatus]:

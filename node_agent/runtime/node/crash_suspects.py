@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 
 from node_agent.contract.errors import RequestRejected
-from node_agent.core.failure.crash_suspects import KEPT_S, Standing, SuspectTable
+from node_agent.core.failure.crash_suspects import RETENTION_S, SuspectStatus, SuspectTable
 from node_agent.core.failure.report import EngineDeath
-from node_agent.core.membership import Refuse
+from node_agent.core.membership import LocalRefusalAdded
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.gossip import Gossip
 
@@ -21,7 +21,7 @@ SUSPECT_HEADER = "x-synkti-suspect"
 KILLS_ENGINES = "request_kills_engines"
 _MESSAGE = (
     "Two engines ended while they worked on this request, before either had answered it, so no node sends it to another"
-    f" one for {KEPT_S / 60:.0f} minutes. Change the request; the same one will be refused again."
+    f" one for {RETENTION_S / 60:.0f} minutes. Change the request; the same one will be refused again."
 )
 _log = logging.getLogger(__name__)
 
@@ -43,29 +43,29 @@ class CrashSuspects:
         """Whether a request is suspected, before an engine is asked. Raises RequestRejected (422) for a refused one."""
         if content is None:
             return False
-        standing = self._cases.standing(content, self._gossip.clock())
-        if standing is Standing.REFUSED:
+        standing = self._cases.status(content, self._gossip.clock())
+        if standing is SuspectStatus.REFUSED:
             self._metrics.deadly_refused.inc()
             raise RequestRejected(422, KILLS_ENGINES, _MESSAGE)
-        return standing is Standing.SUSPECT
+        return standing is SuspectStatus.SUSPECT
 
     def died(self, content: bytes | None, instance_id: str, death: EngineDeath | None) -> None:
         """An engine died before it had answered a request. death: None where its node does not say which one."""
         if content is None or death is None:
             return
         self._metrics.deadly_deaths.inc()
-        name = f"{instance_id}/{death.life}"
+        name = f"{instance_id}/{death.engine_number}"
         _log.warning("the engine of %s died under a request (%s) that it had not answered", instance_id, content.hex())
-        if self._cases.died(content, name, self._gossip.clock(), alone=death.alone):
+        if self._cases.record_death(content, name, self._gossip.clock(), alone=death.alone):
             _log.warning("request %s is refused: it ended two engines", content.hex())
-            self._gossip.handle(Refuse(self._gossip.clock(), content, KEPT_S))
+            self._gossip.handle(LocalRefusalAdded(self._gossip.clock(), content, RETENTION_S))
 
     def answered(self, content: bytes | None) -> None:
         """An engine began to answer a request."""
         if content is not None:
-            self._cases.answered(content)
+            self._cases.record_answer(content)
 
     def _told(self, content: bytes, left_s: float) -> None:
         """Another node refuses it."""
         _log.warning("request %s is refused, by the word of a peer", content.hex())
-        self._cases.refused(content, self._gossip.clock() + left_s)
+        self._cases.record_refusal(content, self._gossip.clock() + left_s)

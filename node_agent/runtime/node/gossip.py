@@ -30,7 +30,7 @@ from node_agent.core.membership import (
     SyncRequested,
     Tick,
 )
-from node_agent.core.node.discovery_schedule import FIRST_LOOK_CALLS, DiscoverySchedule
+from node_agent.core.node.discovery_schedule import FIRST_READ_CALLS, DiscoverySchedule
 from node_agent.core.node.status import Liveness
 from node_agent.ports import Datagrams, ExchangeLost, Http, Instances
 from node_agent.runtime.common.metrics import Metrics
@@ -74,7 +74,7 @@ class Gossip:
         self._metrics = metrics
         self._sooner = asyncio.Event()
         self._asked: set[asyncio.Task[None]] = set()
-        metrics.watch_members(lambda: machine.figures, lambda: len(machine.view.suspects))
+        metrics.watch_members(lambda: machine.stats, lambda: len(machine.view.suspects))
 
     def handle(self, event: Event) -> bytes | None:
         """Give the machine an event, and do what it wants; the answer to a Questioned."""
@@ -100,7 +100,7 @@ class Gossip:
                 self.refused(content, left_s)
             case MemberChanged(status, before, after, why):
                 was = before.value if before is not None else "new"
-                _log.info("%s at %s: %s, was %s: %s", status.instance_id, status.peer, after.value, was, why)
+                _log.info("%s at %s: %s, was %s: %s", status.instance_id, status.peer_address, after.value, was, why)
                 self._metrics.member_changes.labels(after.value).inc()
                 self.changed(effect)
 
@@ -135,17 +135,19 @@ class Gossip:
         self, instances: Instances, cluster: str, reads: DiscoverySchedule, chance: Callable[[], float]
     ) -> None:
         """Read the fleet's tags now and then, until cancelled; an EC2 that does not answer changes nothing."""
-        await asyncio.sleep(reads.first_s(chance()))
-        most_calls: int | None = FIRST_LOOK_CALLS
+        await asyncio.sleep(reads.first_delay_s(chance()))
+        most_calls: int | None = FIRST_READ_CALLS
         while True:
             try:
                 async with asyncio.timeout(_LOOK_WITHIN_S):
                     found = await instances.nodes(cluster, most_calls)
                 most_calls = None
-                self.handle(NodesDiscovered(self.clock(), [node for node in found if _address(node.peer) is not None]))
-                wait_s = reads.next_s(self.machine.nodes, chance())
+                self.handle(
+                    NodesDiscovered(self.clock(), [node for node in found if _address(node.peer_address) is not None])
+                )
+                wait_s = reads.next_delay_s(self.machine.nodes, chance())
             except (TransientError, TimeoutError) as error:
-                wait_s = reads.after_failure_s(self.machine.nodes, chance())
+                wait_s = reads.retry_delay_s(self.machine.nodes, chance())
                 why = str(error) or f"EC2 did not answer within {_LOOK_WITHIN_S:.0f} s"
                 _log.warning("%s; the peers known stay; looking again in %.0f s", why, wait_s)
             await asyncio.sleep(wait_s)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from node_agent.contract.errors import TransientError
-from node_agent.core.node.lifecycle import Event, NoticeSeen, RebalanceSeen, TermRequested, in_own_time
+from node_agent.core.node.lifecycle import Event, NoticeSeen, RebalanceSeen, TermRequested, to_local_time
 from node_agent.ports import Metadata
 
 EVERY_S = 1.0
@@ -44,7 +44,7 @@ async def _watch_notice(metadata: Metadata, post: Callable[[Event], None], clock
         if notice is not None and notice.deadline != noticed:
             noticed = notice.deadline
             seen_at = clock()
-            post(NoticeSeen(seen_at, in_own_time(notice, seen_at)))
+            post(NoticeSeen(seen_at, to_local_time(notice, seen_at)))
         await asyncio.sleep(EVERY_S)
 
 

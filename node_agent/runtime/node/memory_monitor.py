@@ -28,6 +28,6 @@ async def look_after_memory(
         why = use.reason(before, busy(), began_at)
         if why is not None:
             found = give_back()
-            use.looked(resident_bytes(), clock())
+            use.collected(resident_bytes(), clock())
             sizes = f"{before >> 20} -> {use.after_bytes >> 20} MiB in {(clock() - began_at) * 1000:.0f} ms"
             _log.info("memory looked through (%s): %d objects, %s", why, found, sizes)

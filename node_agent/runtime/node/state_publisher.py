@@ -71,7 +71,7 @@ class StatePublisher:
         self._steps.append((state, step))
         self._telling.wake()
 
-    def keep_drain(self, record: DrainRecord) -> None:
+    def put_drain(self, record: DrainRecord) -> None:
         """Returns at once. Only the newest word of a drain matters."""
         if record != self._drain_written:
             self._drain = record
@@ -151,7 +151,7 @@ class StatePublisher:
 
     async def _write_drain(self) -> None:
         while (drain := self._drain) is not None and self._records is not None:
-            await self._records.keep_drain(drain)
+            await self._records.put_drain(drain)
             self._drain_written = drain
             if self._drain is drain:
                 self._drain = None

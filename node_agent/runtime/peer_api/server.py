@@ -20,7 +20,7 @@ import orjson
 
 from node_agent.contract.errors import openai_error
 from node_agent.contract.names import DURABILITY_HEADER, KV_HEADER, KV_PREFIX
-from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, CLOCK_HELPS, RequestVerifier, tell_clock
+from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_ERRORS, CLOCK_HEADER, RequestVerifier, sign_clock
 from node_agent.core.continuation.timeouts import keepalive_interval_s
 from node_agent.core.node.status import load_to_header
 from node_agent.core.openai import client_headers, sse
@@ -81,7 +81,7 @@ class PeerApi:
             self._sync_members(request)
             return
         stamp = request.headers.get(_AUTH)
-        why = self._verifier.refusal(
+        why = self._verifier.rejection_reason(
             stamp.decode("latin-1") if stamp else None, request.method, target, request.body, self._node.clock()
         )
         if why is not None:
@@ -98,11 +98,11 @@ class PeerApi:
     def _reject(self, request: ServerRequest, stamp: bytes | None, why: str) -> None:
         """A peer that signed rightly, and by another clock, gets this door's time, and may ask again."""
         message = f"This door is for peers: {why}."
-        if stamp is None or why not in CLOCK_HELPS:
+        if stamp is None or why not in CLOCK_ERRORS:
             _log.warning("peer door: refused %s %s: %s", request.method, request.target[:_MAX_LOGGED_CHARS], why)
             answer_error(request, 401, "not_a_peer", message)
             return
-        clock = self._verifier.clock(stamp.decode("latin-1"), self._node.clock())
+        clock = self._verifier.signed_clock(stamp.decode("latin-1"), self._node.clock())
         body = orjson.dumps(openai_error(401, "not_a_peer", message))
         request.respond(401, body, more=[(CLOCK_HEADER, clock.encode())])
 
@@ -112,12 +112,12 @@ class PeerApi:
             answer_error(request, 401, "not_a_peer", "This door is for peers: the message is not sealed as theirs are.")
         else:
             verifier = self._verifier
-            clock = tell_clock(verifier.key, verifier.door, self._node.clock(), question_nonce(request.body))
+            clock = sign_clock(verifier.key, verifier.audience, self._node.clock(), question_nonce(request.body))
             request.respond(200, answer, b"application/octet-stream", [(CLOCK_HEADER, clock.encode())])
 
     def _send_journal(self, request: ServerRequest) -> None:
         try:
-            status, answer = self._takeovers.answer(request.body)
+            status, answer = self._takeovers.handle_request(request.body)
         except (ValueError, KeyError, TypeError) as error:
             answer_error(request, 400, "invalid_take", f"Not a question for a journal: {error!r}.")
             return
@@ -126,7 +126,7 @@ class PeerApi:
     async def _relay_to_engine(self, request: ServerRequest, target: str) -> None:
         limit = request.headers.get(MAX_TOKENS_HEADER.encode())
         max_tokens = int(limit) if limit is not None and limit.isdigit() else None
-        headers = client_headers.to_engine(request.headers)
+        headers = client_headers.engine_headers(request.headers)
         if (request_id := request.headers.get(b"x-request-id")) is not None:
             headers["x-request-id"] = request_id.decode("latin-1")
         if (durability := request.headers.get(DURABILITY_HEADER)) is not None:
@@ -164,12 +164,12 @@ class PeerApi:
             await response.pipe(keepalive.write)
             last = b""
         except ExchangeLost as lost:
-            last = b"\n\n" + sse.named(LOST_EVENT, lost.why.encode())  # the blank line ends what came half
+            last = b"\n\n" + sse.named_event(LOST_EVENT, lost.why.encode())  # the blank line ends what came half
         request.end(last)
 
     async def _relay_body(self, request: ServerRequest, response: Response) -> None:
         body = await response.read_all(MAX_ANSWER_BYTES)
-        content_type, more = response.headers.get(b"content-type", b""), client_headers.to_client(response.headers)
+        content_type, more = response.headers.get(b"content-type", b""), client_headers.client_headers(response.headers)
         request.respond(response.status, body, content_type, [*self._engine_headers(), *more])
 
     def _engine_headers(self) -> list[tuple[bytes, bytes]]:

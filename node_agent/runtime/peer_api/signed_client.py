@@ -61,7 +61,7 @@ class SignedClient:
         name = str(address)
 
         def signed(headers: Mapping[str, str]) -> dict[str, str]:
-            stamp = self._clocks.stamp(name, method, target, body, self._clock(), secrets.token_hex(12))
+            stamp = self._clocks.sign(name, method, target, body, self._clock(), secrets.token_hex(12))
             return {**headers, AUTH_HEADER: stamp}
 
         first = signed(headers) if self._clocks.is_off(name) else headers
@@ -70,7 +70,7 @@ class SignedClient:
         def retry(line: bytes) -> Response | None:
             now = self._clock()
             clock = line.decode("latin-1")
-            if not self._clocks.heard(name, clock, nonce_of(first[AUTH_HEADER]), now - sent_at, now):
+            if not self._clocks.record(name, clock, nonce_of(first[AUTH_HEADER]), now - sent_at, now):
                 return None
             _log.info("the clock of %s is %+.1f s from this node's", name, self._clocks.ahead_s(name) or 0.0)
             return send(signed(headers))

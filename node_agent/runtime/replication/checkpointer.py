@@ -12,7 +12,7 @@ import re
 
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.table_schema import StreamRecord
-from node_agent.core.replication.checkpoint import CheckpointObject, parcels, read_journal
+from node_agent.core.replication.checkpoint import CheckpointObject, build_objects, read_journal
 from node_agent.core.replication.replica_store import JournalSnapshot, ReplicaStore
 from node_agent.ports import Checkpoints
 from node_agent.runtime.node.context import NodeContext
@@ -20,7 +20,7 @@ from node_agent.runtime.node.context import NodeContext
 _STREAM_ID = re.compile(r"[0-9a-f]{24}")
 """What this fleet calls its streams; for anything else the table need not be asked."""
 
-_FIND_WITHIN_S = 3.0
+_FIND_TIMEOUT_S = 3.0
 """A client that comes back waits for the answer; with AWS away it is to ask again, not to wait for AWS's time-outs."""
 
 _log = logging.getLogger(__name__)
@@ -31,18 +31,18 @@ class Checkpointer:
 
     def __init__(self, node: NodeContext, own: ReplicaStore, store: Checkpoints | None) -> None:
         self._node = node
-        self._own = own
-        self._store = store
+        self._replicas = own
+        self._checkpoints = store
 
-    async def leave(self, within_s: float) -> None:
+    async def write_all(self, within_s: float) -> None:
         """Write a checkpoint of every journal that somebody may still need; what takes longer is lost, and counted."""
-        if self._store is None:
+        if self._checkpoints is None:
             return
         now, node = self._node.clock(), self._node
-        left = list(parcels(self._own.unfinished(), node.instance_id, node.incarnation, now))
+        left = list(build_objects(self._replicas.unfinished(), node.instance_id, node.incarnation, now))
         if not left:
             return
-        writing = {asyncio.ensure_future(self._write(self._store, parcel)): parcel for parcel in left}
+        writing = {asyncio.ensure_future(self._write(self._checkpoints, parcel)): parcel for parcel in left}
         _, late = await asyncio.wait(writing, timeout=within_s)
         for task in late:
             task.cancel()
@@ -66,18 +66,18 @@ class Checkpointer:
 
         The same answers as a peer gives (`runtime/replication/takeover`).
         """
-        if self._store is None or _STREAM_ID.fullmatch(stream) is None:
+        if self._checkpoints is None or _STREAM_ID.fullmatch(stream) is None:
             return False
         try:
-            async with asyncio.timeout(_FIND_WITHIN_S):
-                record = await self._store.find(stream)
+            async with asyncio.timeout(_FIND_TIMEOUT_S):
+                record = await self._checkpoints.find(stream)
                 if record is None:
                     return False
                 if record.expires_at <= self._node.clock():
                     return True
-                return await self._read(self._store, record)
+                return await self._read(self._checkpoints, record)
         except (StoreUnavailable, TimeoutError) as error:
-            why = str(error) or f"AWS did not answer within {_FIND_WITHIN_S:.0f} s"
+            why = str(error) or f"AWS did not answer within {_FIND_TIMEOUT_S:.0f} s"
             _log.warning("stream %s: whether it was left is not known: %s", stream, why)
             return None
 

@@ -68,8 +68,8 @@ def test_the_newest_word_of_a_drain_is_the_one_that_stays(table: Table) -> None:
     newest = replace(record, steps=(*record.steps, DrainStep("handed-off", 10.5, 3)))
 
     async def story() -> None:
-        await table.port.keep_drain(record)
-        await table.port.keep_drain(newest)
+        await table.port.put_drain(record)
+        await table.port.put_drain(newest)
 
     asyncio.run(story())
     assert table.drain(newest) == newest

@@ -12,15 +12,15 @@ import pytest
 
 from node_agent.adapters.block_store import S3BlockStore
 from node_agent.contract.errors import StoreUnavailable
-from node_agent.core.kv.blocks import HEADER_BYTES, block_name, chain, root
-from node_agent.core.kv.index import Index, batches, blocks_key, index_key
+from node_agent.core.kv.blocks import HEADER_BYTES, block_name, chain, chain_root
+from node_agent.core.kv.index import Index, blocks_key, index_key, plan_batches
 from node_agent.ports import BlockStore
 from node_agent.testing.fakes import MemoryBlockStore
 from tests.unit.adapters.conftest import BUCKET
 
 STREAM = "ab" * 12
 MADE = bytes(16)
-NAMES = tuple(map(block_name, chain(root(MADE), range(20), 4)))
+NAMES = tuple(map(block_name, chain(chain_root(MADE), range(20), 4)))
 MIB = 1024 * 1024
 PART_BYTES = 5 * MIB  # S3's least, but for the last
 BLOCKS = {name: bytes([number]) * (2 * MIB + number) for number, name in enumerate(NAMES)}
@@ -48,7 +48,7 @@ def test_blocks_are_fetched_as_they_were_kept_whatever_is_asked_for(store: Block
         assert (index.names, index.sizes) == (INDEX.names, INDEX.sizes)
         found = {}
         for wanted in (set(NAMES), set(NAMES[2:4]), {NAMES[4]}):
-            for batch in batches(index, wanted.__contains__, 3 * MIB):
+            for batch in plan_batches(index, wanted.__contains__, 3 * MIB):
                 data = await store.fetch(index, batch)
                 for name in batch.names:
                     found[name], data = data[: len(BLOCKS[name])], data[len(BLOCKS[name]) :]
@@ -134,5 +134,5 @@ def test_an_index_that_is_none_and_a_bucket_that_is_not_there_are_no_answers(s3:
         told(lambda: nowhere.keep(STREAM, INDEX, BLOCKS.get))
     gone = replace(INDEX, object_key="kv/gone")
     with pytest.raises(StoreUnavailable):
-        told(lambda: store.fetch(gone, next(batches(gone, lambda _: True))))
+        told(lambda: store.fetch(gone, next(plan_batches(gone, lambda _: True))))
     assert min(INDEX.sizes) > HEADER_BYTES

@@ -16,9 +16,9 @@ from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_message import MessageReader
 from node_agent.adapters.http_server import HttpServer
 from node_agent.adapters.http_server_connection import ServerConnection
-from node_agent.core.http.body_budget import QUIET_S, SMALL_BYTES
+from node_agent.core.http.body_budget import IDLE_S, SMALL_BYTES
 from node_agent.core.http.document_bounds import DocumentBounds
-from node_agent.core.http.request_head import Fault
+from node_agent.core.http.request_head import ErrorResponse
 from node_agent.ports import ServerRequest
 from tests.unit.adapters.door_stage import LIMITS, Client, another, echo, in_pieces, post, tell, until
 
@@ -36,14 +36,14 @@ class Read:
     def __init__(self, room: int = 1 << 40) -> None:
         self.bodies: list[bytes] = []
         self.headers: list[dict[bytes, bytes]] = []
-        self.faults: list[Fault] = []
+        self.faults: list[ErrorResponse] = []
         self.room = room
 
     def on_request(self, method: str, target: str, headers: dict[bytes, bytes], body: bytes) -> None:
         self.bodies.append(body)
         self.headers.append(headers)
 
-    def on_fault(self, fault: Fault) -> None:
+    def on_fault(self, fault: ErrorResponse) -> None:
         self.faults.append(fault)
 
     def on_expect_continue(self) -> None:
@@ -345,13 +345,13 @@ def test_a_quiet_body_goes_for_one_that_comes() -> None:
         quiet = await another(client)
         quiet.writer.write(raw[:-10])
         bodies = client.server.bodies
-        await until(lambda: bodies.held > 299_000)
+        await until(lambda: bodies.held_bytes > 299_000)
         for held in bodies._bodies:
-            held.heard_at -= QUIET_S
+            held.last_read_at -= IDLE_S
         assert (await client.ask(raw))[0] == 200
         status, headers, body = await quiet.answer()
         assert (status, headers["connection"], code_of(body)) == (503, "close", "too_many_bodies")
-        assert bodies.held == 0
+        assert bodies.held_bytes == 0
 
     tell(echo, story, replace(ROOMY, bodies_bytes=400_000))
 
@@ -366,7 +366,7 @@ def test_a_body_that_finds_no_room_is_refused_and_small_ones_always_find_it() ->
 
     async def story(client: Client) -> None:
         client.writer.write(post("x" * 300_000))
-        await until(lambda: client.server.bodies.held == 300_000)
+        await until(lambda: client.server.bodies.held_bytes == 300_000)
         other = await another(client)
         status, headers, body = await other.ask(post("x" * 200_000), cut=200_000)
         assert (status, headers["retry-after"], code_of(body)) == (503, "1", "too_many_bodies")
@@ -374,7 +374,7 @@ def test_a_body_that_finds_no_room_is_refused_and_small_ones_always_find_it() ->
         assert (await small.ask(post("x" * 50_000)))[0] == 200
         may_answer.set()
         assert (await client.answer())[0] == 200
-        assert client.server.bodies.held == 0
+        assert client.server.bodies.held_bytes == 0
 
     tell(slow, story, replace(ROOMY, bodies_bytes=400_000))
 
@@ -385,7 +385,7 @@ def test_what_a_body_took_is_free_again(how: str) -> None:
         one = await another(client)
         raw = post("x" * 300_000)
         one.writer.write(raw[:-10])
-        await until(lambda: client.server.bodies.held > 250_000)
+        await until(lambda: client.server.bodies.held_bytes > 250_000)
         if how == "answered":
             one.writer.write(raw[-10:])
             await one.answer()
@@ -394,7 +394,7 @@ def test_what_a_body_took_is_free_again(how: str) -> None:
                 connection.check(client.server.now + ROOMY.request_s + 1)
         else:
             one.writer.transport.abort()
-        await until(lambda: client.server.bodies.held == 0)
+        await until(lambda: client.server.bodies.held_bytes == 0)
 
     tell(echo, story, ROOMY)
 
@@ -420,7 +420,7 @@ def test_a_document_of_too_many_values_is_not_read() -> None:
             0
         ] == 200
 
-    tell(counted, story, replace(ROOMY, document=DocumentBounds(values=50_000, nested=50_000, texts=50_000)))
+    tell(counted, story, replace(ROOMY, document=DocumentBounds(values=50_000, containers=50_000, strings=50_000)))
 
 
 # connections

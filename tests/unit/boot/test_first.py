@@ -45,7 +45,7 @@ def test_the_archive_is_fetched_checked_unpacked_and_handed_over_to(instance: In
     assert (release / "node_agent/__main__.py").is_file()
     assert (release / "stacks/boot/boot.sh").stat().st_mode & 0o111
     units = {path.name for path in (instance.root / "etc/systemd/system").iterdir()}
-    assert {"synkti-boot.service", "synkti-node.service", "synkti-load.timer"} <= units
+    assert {"synkti-boot.service", "synkti.service", "synkti-load.timer"} <= units
     assert instance.calls[-1].startswith("systemctl start --no-block")
     assert "synkti-boot.service" in instance.calls[-1]
     assert "synkti-ready.service" in instance.calls[-1]

@@ -80,7 +80,7 @@ def test_a_node_serves_without_the_plug_in_where_it_cannot_be_installed(released
     inner = released.root / "answers/inner"
     inner.write_text(inner.read_text().replace('case "$*" in', 'case "$*" in *engine_plugin*) exit 2;;', 1))
     assert "plug-in cannot be installed" in boot(released)
-    assert released.calls[-1] == "systemctl start --no-block synkti-node.service synkti-load.timer"
+    assert released.calls[-1] == "systemctl start --no-block synkti.service synkti-load.timer"
 
 
 def test_nothing_is_installed_twice_and_a_new_lock_file_is(released: Instance) -> None:
@@ -141,7 +141,7 @@ def test_the_agent_is_told_what_it_needs_and_started(released: Instance) -> None
     assert arguments_of(env) == ["--max-model-len", "8192"]
     assert told["PATH"].startswith("/opt/synkti/engine/bin:")
     assert told["AWS_DEFAULT_REGION"] == "us-east-1"
-    assert released.calls[-1] == "systemctl start --no-block synkti-node.service synkti-load.timer"
+    assert released.calls[-1] == "systemctl start --no-block synkti.service synkti-load.timer"
 
 
 def fetched(instance: Instance) -> list[str]:
@@ -344,7 +344,7 @@ def test_a_failed_node_is_kept_where_that_is_wanted(instance: Instance) -> None:
     assert any("s3 cp" in call for call in instance.calls), "its log is worth as much"
 
 
-@pytest.mark.parametrize("unit_name", ["synkti-node", "synkti-boot", "synkti-ready"])
+@pytest.mark.parametrize("unit_name", ["synkti", "synkti-boot", "synkti-ready"])
 def test_what_is_started_again_is_not_given_up(unit_name: str, instance: Instance) -> None:
     instance.answers("systemctl", f'case "$*" in *SubState*{unit_name}.service) echo auto-restart;; esac')
     assert "nothing is given up yet" in instance.run("give-up.sh").stdout

@@ -14,11 +14,11 @@ from node_agent.fetch_model import EXIT_DAMAGED, EXIT_DISK, EXIT_MISSING, EXIT_U
 from node_agent.settings import from_environ
 from tests.unit.boot.conftest import BOOT, unit
 
-UNITS = sorted(path.name for path in BOOT.glob("synkti-*"))
+UNITS = sorted(path.name for path in BOOT.glob("synkti*"))
 
 
 def test_the_agent_is_watched_restarted_and_ended_whole() -> None:
-    node = unit("synkti-node.service")
+    node = unit("synkti.service")
     assert node["Type"] == ["notify"]
     assert float(node["WatchdogSec"][0]) > 0
     assert node["KillMode"] == ["mixed"], "the engine is in the agent's control group, and ends with it"
@@ -29,11 +29,11 @@ def test_the_agent_is_watched_restarted_and_ended_whole() -> None:
 
 def test_a_drain_has_its_time() -> None:
     term = from_environ({"SYNKTI_MODEL_NAME": "m", "SYNKTI_MODEL_DIR": "d"}).term_grace_s
-    assert int(unit("synkti-node.service")["TimeoutStopSec"][0]) > term
+    assert int(unit("synkti.service")["TimeoutStopSec"][0]) > term
 
 
 def test_the_agent_may_do_little_on_its_machine() -> None:
-    node = unit("synkti-node.service")
+    node = unit("synkti.service")
     assert node["User"] == ["synkti"]
     for setting in ("NoNewPrivileges", "ProtectHome", "PrivateTmp", "RestrictSUIDSGID", "ProtectKernelTunables"):
         assert node[setting] == ["true"]
@@ -41,17 +41,17 @@ def test_the_agent_may_do_little_on_its_machine() -> None:
     assert node["StateDirectory"] == ["synkti"]
 
 
-@pytest.mark.parametrize("name", ["synkti-boot.service", "synkti-node.service", "synkti-ready.service"])
+@pytest.mark.parametrize("name", ["synkti-boot.service", "synkti.service", "synkti-ready.service"])
 def test_whatever_fails_for_good_gives_the_instance_back(name: str) -> None:
     assert unit(name)["OnFailure"] == ["synkti-give-up.service"]
 
 
 def test_a_node_starts_after_its_boot_also_when_the_instance_starts_again() -> None:
-    node = unit("synkti-node.service")
+    node = unit("synkti.service")
     assert node["Requires"] == ["synkti-boot.service"]
     assert "synkti-boot.service" in node["After"][0]
     first = (BOOT / "first.sh").read_text()
-    assert "systemctl enable synkti-logs.service synkti-ready.service synkti-node.service" in first
+    assert "systemctl enable synkti-logs.service synkti-ready.service synkti.service" in first
 
 
 def test_the_model_waits_for_the_instances_own_disk() -> None:

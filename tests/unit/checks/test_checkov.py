@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from checks import checkov
-from checks.checkov import ACCEPTED, Finding, findings, judge
+from checks.checkov import ACCEPTED, Finding, findings, violations
 from local.errors import LocalRunError, UserActionRequired
 
 ONE = Finding("CKV_1", "Ensure that it is right", "AWS::S3::Bucket.Models")
@@ -21,16 +21,16 @@ def report(*failed: dict[str, str], errors: int = 0) -> dict[str, Any]:
 
 
 def test_what_is_accepted_is_no_complaint_and_anything_else_is() -> None:
-    assert judge([ONE], {"CKV_1": "why"}) == []
-    assert judge([ONE], {}) == ["CKV_1 at AWS::S3::Bucket.Models: Ensure that it is right"]
+    assert violations([ONE], {"CKV_1": "why"}) == []
+    assert violations([ONE], {}) == ["CKV_1 at AWS::S3::Bucket.Models: Ensure that it is right"]
 
 
 def test_an_entry_that_nothing_finds_any_more_is_a_complaint() -> None:
-    assert judge([], {"CKV_1": "why"}) == ["CKV_1 is accepted, and nothing is found any more"]
+    assert violations([], {"CKV_1": "why"}) == ["CKV_1 is accepted, but there is no such finding any more"]
 
 
 def test_findings_are_read_from_the_report() -> None:
-    failed = {"check_id": ONE.check, "check_name": ONE.told, "resource": ONE.resource, "more": "x"}
+    failed = {"check_id": ONE.check, "check_name": ONE.title, "resource": ONE.resource, "more": "x"}
     assert findings(report(failed)) == [ONE]
 
 

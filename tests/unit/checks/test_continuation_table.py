@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from checks.continuation_table import BEGIN, END, PAGE, put, table
+from checks.continuation_table import BEGIN, END, PAGE, render_table, replace_table
 from tests.contract.event_rows import ROWS as EVENT_ROWS
 from tests.contract.rows import ROWS
 
@@ -12,7 +12,7 @@ RESULT = {"what": "`seed`", "way": "resume", "outcome": "exact", "cuts": {"resum
 
 
 def test_a_result_is_a_row() -> None:
-    made = table([RESULT, {**RESULT, "outcome": "refused", "cuts": {}, "why": "nobody knows"}])
+    made = render_table([RESULT, {**RESULT, "outcome": "refused", "cuts": {}, "why": "nobody knows"}])
     assert made.splitlines()[2:] == [
         "| `seed` | resume | exact | resume 5, forced 2 | fails |",
         "| `seed` | resume | an explicit error: nobody knows | - | fails |",
@@ -21,9 +21,9 @@ def test_a_result_is_a_row() -> None:
 
 def test_the_table_replaces_the_one_before_and_nothing_else() -> None:
     page = f"before\n{BEGIN}\n| old |\n{END}\nbehind"
-    assert put(page, "| new |\n") == f"before\n{BEGIN}\n| new |\n{END}\nbehind"
+    assert replace_table(page, "| new |\n") == f"before\n{BEGIN}\n| new |\n{END}\nbehind"
     with pytest.raises(ValueError, match="lost its marks"):
-        put(f"before {BEGIN}", "")
+        replace_table(f"before {BEGIN}", "")
 
 
 def test_the_page_has_the_rows_that_are_tested_and_no_others() -> None:

@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,8 +169,8 @@ class _World:
         self.journal.instance_id = ids[0]
         self.journal.said = (
             "2026-11-24T10:02:11+0000 ip-10-71-3-9 synkti-boot[812]: [96.20 s] synkti: the agent starts\n"
-            "2026-11-24T10:03:40+0000 ip-10-71-3-9 synkti-node[1203]: the engine answers\n"
-            "2026-11-24T10:03:40+0000 ip-10-71-3-9 synkti-node[1203]: ready\n"
+            "2026-11-24T10:03:40+0000 ip-10-71-3-9 synkti[1203]: the engine answers\n"
+            "2026-11-24T10:03:40+0000 ip-10-71-3-9 synkti[1203]: ready\n"
         )
         pattern = '{"source": ["aws.ec2", "synkti.drill"]}'
         boto3.client("events").put_rule(Name="synkti-events-node-interrupted", EventPattern=pattern)
@@ -214,14 +214,15 @@ def _time(patch: pytest.MonkeyPatch) -> None:
     clock = FakeClock().clock
     for module in (nodes, logs, destroy, bootstrap):
         patch.setattr(module, "CLOCK", clock)
-    real: Callable[[], float] = time.time
+
+    began = time.time()
 
     class Later:
         monotonic = staticmethod(time.monotonic)
 
         @staticmethod
         def time() -> float:
-            return real() + 260
+            return began + 270  # whatever the machine takes: 4 min
 
     for module in (nodes, model):
         patch.setattr(module, "time", Later)

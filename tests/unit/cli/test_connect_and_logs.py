@@ -108,9 +108,7 @@ def client_error(code: str) -> Exception:
 @pytest.fixture
 def journal(fleet: DeployedFleet, monkeypatch: pytest.MonkeyPatch) -> MemorySsm:
     """The SSM that knows the first node."""
-    memory = MemorySsm(
-        fleet.ids[0], "2026-11-24T10:00:00 synkti-node: ready\n2026-11-24T10:00:01 synkti-node: [more]\n"
-    )
+    memory = MemorySsm(fleet.ids[0], "2026-11-24T10:00:00 synkti: ready\n2026-11-24T10:00:01 synkti: [more]\n")
     before = Account._client
 
     def client(self: Account, service: str, connections: int = 10) -> Any:
@@ -125,7 +123,7 @@ def test_a_nodes_journal(fleet: DeployedFleet, journal: MemorySsm, run: Run) -> 
     done = run("logs", fleet.ids[0], "--lines", "50")
     assert done.code == 0
     assert done.out == journal.said
-    assert journal.sent == ["journalctl --unit 'synkti-*' --lines 50 --no-pager --output short-iso"]
+    assert journal.sent == ["journalctl --unit 'synkti*' --lines 50 --no-pager --output short-iso"]
 
 
 def test_a_journal_for_programs(fleet: DeployedFleet, journal: MemorySsm, run: Run) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from local.chaos.kinds import KINDS
+from local.chaos.kinds import FAULT_KINDS
 from tests.conformance.cases import all_cases
 from tests.contract.event_rows import ROWS as EVENT_ROWS
 from tests.contract.rows import ROWS
@@ -125,7 +125,7 @@ def test_the_rows_of_the_continuation_table() -> None:
 
 
 def test_the_kinds_of_chaos() -> None:
-    kinds = {kind.name for kind in KINDS}
+    kinds = {kind.name for kind in FAULT_KINDS}
     assert figures(ROOT / "README.md", r"(\d+) ways") == {len(kinds)}
     section = text_of(DOCS / "reliability.md").partition("## Kinds of chaos\n")[2].partition("\n\n")[0]
     named = re.findall(r"`([^`]+)`", section)

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from node_agent.core.engine.metrics import EngineMetrics, read_figures
-from tests.engines import MODEL, standin
+from node_agent.core.engine.metrics import EngineMetrics, parse_metrics
+from tests.engines import MODEL, fake_engine
 
 BODY = {"model": MODEL, "prompt": "hi", "max_tokens": 2000, "ignore_eos": True, "stream": True}
 
@@ -29,9 +29,9 @@ class Client:
         return await self.http.post(f"{self.url}/standin/core", json=wanted)
 
     async def figures(self) -> EngineMetrics:
-        figures = read_figures((await self.http.get(f"{self.url}/metrics")).content)
+        figures = parse_metrics((await self.http.get(f"{self.url}/metrics")).content)
         assert figures is not None
-        assert figures.explains
+        assert figures.can_explain_silence
         return figures
 
     @asynccontextmanager
@@ -68,7 +68,7 @@ def play(tmp_path: Path, story: Callable[[Client], Awaitable[None]]) -> None:
         async with httpx.AsyncClient(timeout=20) as http:
             await story(Client(url, http))
 
-    with standin(tmp_path, "--faults", "--seconds-per-token", "0.01") as engine:
+    with fake_engine(tmp_path, "--faults", "--seconds-per-token", "0.01") as engine:
         asyncio.run(run(engine.url))
 
 
@@ -88,7 +88,7 @@ def test_a_wedged_core_answers_health_and_makes_no_token_until_it_goes_on(tmp_pa
             assert len(came) <= count + 1
             await client.change(wedged=False)
             await until(lambda: _more_than(came, count + 5))
-            assert (await client.figures()).generated != before.generated
+            assert (await client.figures()).generated_tokens != before.generated_tokens
             asked.cancel()
 
     play(tmp_path, story)
@@ -129,8 +129,8 @@ def test_a_long_step_holds_up_all_alike_and_a_slow_core_is_slow(tmp_path: Path) 
     "wanted", [{"dead": True}, {"seconds_per_token": "5"}, {"preempt": 3}, {"step_s": -1.0}, [], None]
 )
 def test_what_is_no_change_is_refused(tmp_path: Path, wanted: object) -> None:
-    with standin(tmp_path, "--faults") as engine:
+    with fake_engine(tmp_path, "--faults") as engine:
         answered = httpx.post(f"{engine.url}/standin/core", content=json.dumps(wanted))
         assert answered.status_code == 400
-    with standin(tmp_path) as engine:
+    with fake_engine(tmp_path) as engine:
         assert httpx.get(f"{engine.url}/standin/core").status_code == 404

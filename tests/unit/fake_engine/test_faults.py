@@ -15,8 +15,18 @@ import httpx
 import pytest
 
 from local.fake_engine.answers import BadRequest
-from local.fake_engine.faults import DONE, Chunk, Ending, ErrorPayloads, Fault, Faults, Kind, broken, read_faults
-from tests.engines import MODEL, Engine, standin
+from local.fake_engine.faults import (
+    DONE,
+    Chunk,
+    ConnectionEnd,
+    ErrorPayloads,
+    Fault,
+    FaultKind,
+    FaultQueue,
+    inject_fault,
+    read_faults,
+)
+from tests.engines import MODEL, Engine, fake_engine
 
 CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
 ROLE = Chunk(b"data: role\n\n")
@@ -25,9 +35,9 @@ WORDS = ErrorPayloads(b"data: error\n\n", b"data: abort\n\n")
 ALL = b"".join(chunk.data for chunk in (ROLE, *TOKENS))
 
 
-def played(fault: Fault) -> tuple[bytes, Ending | None]:
-    told = list(broken(fault, [ROLE, *TOKENS], lambda: WORDS))
-    endings = [item for item in told if isinstance(item, Ending)]
+def played(fault: Fault) -> tuple[bytes, ConnectionEnd | None]:
+    told = list(inject_fault(fault, [ROLE, *TOKENS], lambda: WORDS))
+    endings = [item for item in told if isinstance(item, ConnectionEnd)]
     assert endings in ([], told[-1:])
     return b"".join(item.data for item in told if isinstance(item, Chunk)), endings[0] if endings else None
 
@@ -35,16 +45,16 @@ def played(fault: Fault) -> tuple[bytes, Ending | None]:
 @pytest.mark.parametrize(
     ("kind", "last", "ending"),
     [
-        (Kind.RESET, b"", Ending.RESET),
-        (Kind.ERROR_CHUNK, b"data: error\n\n" + DONE, Ending.CLEAN),
-        (Kind.DONE, DONE, Ending.CLEAN),
-        (Kind.ABORT, b"data: abort\n\n" + DONE, Ending.CLEAN),
-        (Kind.EOF, b"", Ending.CLEAN),
-        (Kind.SILENCE, b"", Ending.HANG),
-        (Kind.HALF_CHUNK, b"data", Ending.CLEAN),
+        (FaultKind.RESET, b"", ConnectionEnd.RESET),
+        (FaultKind.ERROR_CHUNK, b"data: error\n\n" + DONE, ConnectionEnd.CLEAN),
+        (FaultKind.DONE, DONE, ConnectionEnd.CLEAN),
+        (FaultKind.ABORT, b"data: abort\n\n" + DONE, ConnectionEnd.CLEAN),
+        (FaultKind.EOF, b"", ConnectionEnd.CLEAN),
+        (FaultKind.SILENCE, b"", ConnectionEnd.HANG),
+        (FaultKind.HALF_CHUNK, b"data", ConnectionEnd.CLEAN),
     ],
 )
-def test_a_fault_comes_after_its_tokens(kind: Kind, last: bytes, ending: Ending) -> None:
+def test_a_fault_comes_after_its_tokens(kind: FaultKind, last: bytes, ending: ConnectionEnd) -> None:
     assert played(Fault(kind)) == (ROLE.data + last, ending)
     assert played(Fault(kind, 1)) == (ROLE.data + TOKENS[0].data + last, ending)
     assert played(Fault(kind, 4)) == (ALL, None), "the answer was over: nothing happened"
@@ -53,21 +63,21 @@ def test_a_fault_comes_after_its_tokens(kind: Kind, last: bytes, ending: Ending)
 def test_half_a_character_waits_for_one_that_can_be_cut() -> None:
     before = b"".join(chunk.data for chunk in (ROLE, *TOKENS[:2]))
     for after in range(3):
-        assert played(Fault(Kind.HALF_CHARACTER, after)) == (before + b"data: \xc3", Ending.CLEAN)
-    assert played(Fault(Kind.HALF_CHARACTER, 3)) == (ALL, None)
+        assert played(Fault(FaultKind.HALF_CHARACTER, after)) == (before + b"data: \xc3", ConnectionEnd.CLEAN)
+    assert played(Fault(FaultKind.HALF_CHARACTER, 3)) == (ALL, None)
 
 
 def test_faults_with_a_place_of_their_own() -> None:
-    assert played(Fault(Kind.SILENCE_BEFORE_FIRST)) == (b"", Ending.HANG)
-    assert played(Fault(Kind.BEFORE_FINISH)) == (ALL, Ending.RESET)
+    assert played(Fault(FaultKind.SILENCE_BEFORE_FIRST)) == (b"", ConnectionEnd.HANG)
+    assert played(Fault(FaultKind.BEFORE_FINISH)) == (ALL, ConnectionEnd.RESET)
 
 
 def test_each_fault_is_one_streams() -> None:
-    faults = Faults()
-    first, second, third = Fault(Kind.EOF, path=PLAIN), Fault(Kind.RESET, 3), Fault(Kind.DONE)
+    faults = FaultQueue()
+    first, second, third = Fault(FaultKind.EOF, path=PLAIN), Fault(FaultKind.RESET, 3), Fault(FaultKind.DONE)
     faults.replace([first, second, third])
-    assert [faults.take(path) for path in (CHAT, PLAIN, CHAT, CHAT)] == [second, first, third, None]
-    faults.happen(second, 12.5)
+    assert [faults.pop(path) for path in (CHAT, PLAIN, CHAT, CHAT)] == [second, first, third, None]
+    faults.record(second, 12.5)
     assert faults.to_json() == {
         "waiting": [],
         "happened": [{"kind": "reset", "after_tokens": 3, "path": None, "at": 12.5}],
@@ -79,8 +89,8 @@ def test_each_fault_is_one_streams() -> None:
 def test_faults_are_read() -> None:
     assert read_faults([]) == []
     assert read_faults([{"kind": "eof"}, {"kind": "silence", "after_tokens": 4, "path": CHAT}]) == [
-        Fault(Kind.EOF),
-        Fault(Kind.SILENCE, 4, CHAT),
+        Fault(FaultKind.EOF),
+        Fault(FaultKind.SILENCE, 4, CHAT),
     ]
 
 
@@ -109,7 +119,7 @@ def test_what_is_no_list_of_faults_is_refused(wrong: object) -> None:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with standin(tmp_path_factory.mktemp("standin"), "--seconds-per-token", "0.001", "--faults") as made:
+    with fake_engine(tmp_path_factory.mktemp("standin"), "--seconds-per-token", "0.001", "--faults") as made:
         yield made
 
 
@@ -219,5 +229,5 @@ def test_faults_are_told_to_those_only_who_were_started_for_it(tmp_path: Path, e
     assert httpx.post(f"{engine.url}/standin/faults", content=b"{").status_code == 400
     assert httpx.post(f"{engine.url}/standin/faults", json=[{"kind": "fire"}]).status_code == 400
     with contextlib.ExitStack() as stack:
-        stock = stack.enter_context(standin(tmp_path))
+        stock = stack.enter_context(fake_engine(tmp_path))
         assert httpx.post(f"{stock.url}/standin/faults", json=[]).status_code == 404

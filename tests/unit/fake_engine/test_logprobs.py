@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local.fake_engine import model
-from local.fake_engine.logprobs import Scorer, for_chat, for_completion
+from local.fake_engine.logprobs import Scorer, chat_logprobs, completion_logprobs
 
 
 @given(st.text(min_size=1, max_size=40), st.integers(0, 20), st.data())
@@ -29,7 +29,7 @@ def test_a_character_of_several_tokens_is_the_last_ones() -> None:
 
 def test_a_chats_shape() -> None:
     scorer = Scorer(3, 2)
-    content = for_chat([scorer.score(token) for token in model.encode("é")], 2)["content"]
+    content = chat_logprobs([scorer.score(token) for token in model.encode("é")], 2)["content"]
     assert [entry["token"] for entry in content] == ["", "é"]
     assert [entry["bytes"] for entry in content] == [[], list("é".encode())]
     for entry in content:
@@ -37,24 +37,24 @@ def test_a_chats_shape() -> None:
         assert len(top) == 2
         assert top[0] == {key: entry[key] for key in ("token", "logprob", "bytes")}
         assert top[0]["logprob"] > top[1]["logprob"]
-    assert for_chat([Scorer(3, 0).score(65)], 0)["content"][0]["top_logprobs"] == []
+    assert chat_logprobs([Scorer(3, 0).score(65)], 0)["content"][0]["top_logprobs"] == []
 
 
 def test_a_completions_shape() -> None:
     scorer = Scorer(3, 5)
     scored = [scorer.score(token) for token in model.encode("né the")]
-    told = for_completion(scored, 10)
+    told = completion_logprobs(scored, 10)
     assert told["tokens"] == ["n", "", "é", " the"]
     assert told["text_offset"] == [10, 11, 11, 12]
     assert told["token_logprobs"] == [each.logprob for each in scored]
     assert [len(top) for top in told["top_logprobs"]] == [5] * 4
-    only_itself = for_completion([Scorer(3, 0).score(65)], 0)["top_logprobs"]
+    only_itself = completion_logprobs([Scorer(3, 0).score(65)], 0)["top_logprobs"]
     assert [list(top) for top in only_itself] == [["A"]]
 
 
 def test_a_prompts_tokens_are_followed_by_the_likeliest_and_its_first_has_no_values() -> None:
     scorer = Scorer(0, 2)
-    told = for_completion([scorer.score(token, of_prompt=True) for token in (65, 66)], 0)
+    told = completion_logprobs([scorer.score(token, of_prompt=True) for token in (65, 66)], 0)
     assert told["token_logprobs"][0] is None
     assert told["top_logprobs"][0] is None
     assert len(told["top_logprobs"][1]) == 3

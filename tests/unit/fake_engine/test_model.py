@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local.fake_engine import model
-from local.fake_engine.answers import BadRequest, Sampling, answer, read_prompts, read_sampling, steps
+from local.fake_engine.answers import BadRequest, SamplingParams, generate, generate_steps, read_prompts, read_sampling
 
 
 @given(st.text(max_size=60))
@@ -18,11 +18,11 @@ def test_every_text_survives_its_ids(text: str) -> None:
 @given(st.text(min_size=1, max_size=20), st.integers(0, 500), st.booleans())
 def test_an_answer_goes_on_exactly_from_any_whole_character(prompt_text: str, cut: int, ignore_eos: bool) -> None:
     prompt = model.completion_prompt(prompt_text)
-    whole = answer(prompt, Sampling(max_tokens=300, ignore_eos=ignore_eos))
-    cut = min(cut, len(whole.ids) - 1)
-    before = model.decode(whole.ids[:cut])
-    rest = answer([*prompt, *whole.ids[:cut]], Sampling(max_tokens=300 - cut, ignore_eos=ignore_eos))
-    assert rest.ids == whole.ids[cut:]
+    whole = generate(prompt, SamplingParams(max_tokens=300, ignore_eos=ignore_eos))
+    cut = min(cut, len(whole.token_ids) - 1)
+    before = model.decode(whole.token_ids[:cut])
+    rest = generate([*prompt, *whole.token_ids[:cut]], SamplingParams(max_tokens=300 - cut, ignore_eos=ignore_eos))
+    assert rest.token_ids == whole.token_ids[cut:]
     if before.endswith("\ufffd"):
         assert rest.text.startswith(prompt_text)  # vLLM's trap
     else:
@@ -31,7 +31,11 @@ def test_an_answer_goes_on_exactly_from_any_whole_character(prompt_text: str, cu
 
 def test_a_character_of_several_tokens_is_sent_with_its_last() -> None:
     prompt = model.completion_prompt("emoji")
-    for step, previous in zip(list(steps(prompt, Sampling(), 4096))[1:], steps(prompt, Sampling(), 4096), strict=False):
+    for step, previous in zip(
+        list(generate_steps(prompt, SamplingParams(), 4096))[1:],
+        generate_steps(prompt, SamplingParams(), 4096),
+        strict=False,
+    ):
         assert "\ufffd" not in step.text + previous.text
 
 
@@ -39,8 +43,8 @@ def test_a_character_of_several_tokens_is_sent_with_its_last() -> None:
 def test_a_stop_string_ends_the_answer_in_front_of_it(stop: str, include: bool) -> None:
     for topic in range(30):
         prompt = model.completion_prompt(f"topic {topic}")
-        whole = answer(prompt, Sampling())
-        stopped = answer(prompt, Sampling(stop=(stop,), include_stop=include))
+        whole = generate(prompt, SamplingParams())
+        stopped = generate(prompt, SamplingParams(stop=(stop,), include_stop=include))
         expected, found, _ = whole.text.partition(stop)
         assert stopped.text == expected + (found if include else "")
         assert stopped.finish_reason == "stop"
@@ -48,21 +52,23 @@ def test_a_stop_string_ends_the_answer_in_front_of_it(stop: str, include: bool) 
 
 def test_text_is_held_back_while_a_stop_string_may_form() -> None:
     prompt = model.completion_prompt("x")
-    free = [step.text for step in steps(prompt, Sampling(), 4096)]
-    held = [step.text for step in steps(prompt, Sampling(stop=("\x00" * 5,)), 4096)]
+    free = [step.text for step in generate_steps(prompt, SamplingParams(), 4096)]
+    held = [step.text for step in generate_steps(prompt, SamplingParams(stop=("\x00" * 5,)), 4096)]
     assert "".join(free) == "".join(held)
     assert all(len("".join(held[:n])) <= max(0, len("".join(free[:n])) - 4) for n in range(1, len(free)))
 
 
 def test_limits() -> None:
     prompt = model.completion_prompt("x")
-    assert len(answer(prompt, Sampling(max_tokens=5)).ids) == 5
-    assert answer(prompt, Sampling(max_tokens=5)).finish_reason == "length"
-    natural = answer(prompt, Sampling())
-    assert natural.ids[-1] == model.EOS
-    assert len(answer(prompt, Sampling(max_tokens=900, ignore_eos=True)).ids) == 900
-    assert len(answer(prompt, Sampling(max_tokens=900, min_tokens=len(natural.ids) + 9)).ids) > len(natural.ids)
-    assert len(answer(prompt, Sampling(), max_model_len=40).ids) + len(prompt) == 40
+    assert len(generate(prompt, SamplingParams(max_tokens=5)).token_ids) == 5
+    assert generate(prompt, SamplingParams(max_tokens=5)).finish_reason == "length"
+    natural = generate(prompt, SamplingParams())
+    assert natural.token_ids[-1] == model.EOS
+    assert len(generate(prompt, SamplingParams(max_tokens=900, ignore_eos=True)).token_ids) == 900
+    assert len(generate(prompt, SamplingParams(max_tokens=900, min_tokens=len(natural.token_ids) + 9)).token_ids) > len(
+        natural.token_ids
+    )
+    assert len(generate(prompt, SamplingParams(), max_model_len=40).token_ids) + len(prompt) == 40
 
 
 @pytest.mark.parametrize(

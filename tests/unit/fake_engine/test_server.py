@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.engines import MODEL, Engine, standin
+from tests.engines import MODEL, Engine, fake_engine
 
 CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
 BODIES: dict[str, dict[str, Any]] = {
@@ -41,7 +41,7 @@ def finish_reasons(lines: list[bytes]) -> list[str]:
 
 
 def test_sigterm_ends_a_chat_stream_with_an_error_chunk_and_done(tmp_path: Path) -> None:
-    with standin(tmp_path) as engine:
+    with fake_engine(tmp_path) as engine:
         lines = cut(engine, CHAT, 2000)
         assert engine.process.wait(10) == 0
     assert lines[-1] == b"[DONE]"
@@ -50,7 +50,7 @@ def test_sigterm_ends_a_chat_stream_with_an_error_chunk_and_done(tmp_path: Path)
 
 
 def test_sigterm_ends_a_plain_stream_with_done_as_if_it_were_whole(tmp_path: Path) -> None:
-    with standin(tmp_path) as engine:
+    with fake_engine(tmp_path) as engine:
         lines = cut(engine, PLAIN, 2000)
         assert engine.process.wait(10) == 0
     assert lines[-1] == b"[DONE]"
@@ -58,16 +58,16 @@ def test_sigterm_ends_a_plain_stream_with_done_as_if_it_were_whole(tmp_path: Pat
 
 
 def test_with_a_shutdown_timeout_streams_finish_and_new_requests_get_500(tmp_path: Path) -> None:
-    with standin(tmp_path, "--shutdown-timeout", "20") as engine:
-        body = {**BODIES[CHAT], "max_tokens": 60, "ignore_eos": True, "stream": True}
+    with fake_engine(tmp_path, "--shutdown-timeout", "120") as engine:
+        body = {**BODIES[CHAT], "max_tokens": 250, "ignore_eos": True, "stream": True}
         lines, refused, health = [], 0, 0
         with httpx.stream("POST", engine.url + CHAT, json=body, timeout=20) as response:
             for line in response.iter_lines():
                 lines.append(line)
                 if len(lines) == 20:
                     engine.terminate()
-                if len(lines) == 60:
-                    refused = httpx.post(engine.url + CHAT, json=BODIES[CHAT]).status_code
+                    while refused != 500:  # it takes a moment to see the signal
+                        refused = httpx.post(engine.url + CHAT, json=BODIES[CHAT]).status_code
                     health = httpx.get(f"{engine.url}/health").status_code
         assert engine.process.wait(10) == 0
     assert (refused, health) == (500, 200)
@@ -75,7 +75,7 @@ def test_with_a_shutdown_timeout_streams_finish_and_new_requests_get_500(tmp_pat
 
 
 def test_after_the_shutdown_timeout_a_stream_hangs_with_its_socket_open(tmp_path: Path) -> None:
-    with standin(tmp_path, "--shutdown-timeout", "0.2") as engine:
+    with fake_engine(tmp_path, "--shutdown-timeout", "0.2") as engine:
         lines = cut(engine, CHAT, 2000, read_s=1.0)
     assert lines[-1] != b"[DONE]"
     assert finish_reasons(lines) == []
@@ -83,7 +83,7 @@ def test_after_the_shutdown_timeout_a_stream_hangs_with_its_socket_open(tmp_path
 
 @pytest.mark.parametrize("path", [CHAT, PLAIN])
 def test_n_choices_take_turns_and_all_end(tmp_path: Path, path: str) -> None:
-    with standin(tmp_path, "--seconds-per-token", "0.001") as engine:
+    with fake_engine(tmp_path, "--seconds-per-token", "0.001") as engine:
         body = {**BODIES[path], "max_tokens": 5, "n": 2, "stream": True}
         with httpx.stream("POST", engine.url + path, json=body, timeout=20) as response:
             lines = [line.removeprefix("data: ").encode() for line in response.iter_lines() if line]

@@ -6,21 +6,28 @@ from typing import Any
 
 import pytest
 
-from local.fake_engine.triggers import INTERNAL, Trigger, What, own_fault, read_trigger, triggered
+from local.fake_engine.triggers import (
+    INTERNAL_ERROR,
+    RequestFailure,
+    Trigger,
+    generation_error,
+    matching_failure,
+    parse_trigger,
+)
 
 
 def test_a_trigger_is_a_text_and_what_becomes_of_requests_with_it() -> None:
-    triggers = [read_trigger("a=b=dies"), read_trigger("boom=error-500")]
-    assert triggers == [Trigger("a=b", What.DIES), Trigger("boom", What.ERROR_500)]
-    assert triggered(triggers, b'{"prompt":"so a=b it is"}') is What.DIES
-    assert triggered(triggers, b'{"prompt":"boom"}') is What.ERROR_500
-    assert triggered(triggers, b"{}") is None
+    triggers = [parse_trigger("a=b=dies"), parse_trigger("boom=error-500")]
+    assert triggers == [Trigger("a=b", RequestFailure.DIES), Trigger("boom", RequestFailure.ERROR_500)]
+    assert matching_failure(triggers, b'{"prompt":"so a=b it is"}') is RequestFailure.DIES
+    assert matching_failure(triggers, b'{"prompt":"boom"}') is RequestFailure.ERROR_500
+    assert matching_failure(triggers, b"{}") is None
 
 
 @pytest.mark.parametrize("given", ["", "=dies", "text", "text=", "text=unheard-of"])
 def test_anything_else_is_none(given: str) -> None:
     with pytest.raises(ValueError, match="not"):
-        read_trigger(given)
+        parse_trigger(given)
 
 
 @pytest.mark.parametrize(
@@ -34,10 +41,10 @@ def test_anything_else_is_none(given: str) -> None:
     ],
 )
 def test_vllms_own_faults_are_the_stand_ins(body: dict[str, Any], status: int) -> None:
-    fault = own_fault(body)
+    fault = generation_error(body)
     assert fault is not None
     assert fault.status == status
-    assert (fault == INTERNAL) is (status == 500)
+    assert (fault == INTERNAL_ERROR) is (status == 500)
 
 
 @pytest.mark.parametrize(
@@ -50,4 +57,4 @@ def test_vllms_own_faults_are_the_stand_ins(body: dict[str, Any], status: int) -
     ],
 )
 def test_and_nothing_else_is(body: dict[str, Any]) -> None:
-    assert own_fault(body) is None
+    assert generation_error(body) is None

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.core.kv.blocks import HEADER_BYTES, block_name, chain, root, why_unusable
+from node_agent.core.kv.blocks import HEADER_BYTES, block_defect, block_name, chain, chain_root
 from node_agent.kv.folder import BlockFolder
 from node_agent.kv.loader import Loader
 from node_agent.kv.requests import Load, Save
 from node_agent.kv.writer import CopiedBlock, LastBlock, Writer
 
 MADE = bytes(16)
-KEYS = chain(root(MADE), range(80), 4)
+KEYS = chain(chain_root(MADE), range(80), 4)
 PAYLOADS = [bytes([place]) * 100 for place in range(len(KEYS))]
 WITHIN_S = 10.0
 
 
 def save(place: int, request: str = "r") -> Save:
-    return Save(place, KEYS[place], KEYS[place - 1] if place else root(MADE), place, request)
+    return Save(place, KEYS[place], KEYS[place - 1] if place else chain_root(MADE), place, request)
 
 
 def eventually(check: Callable[[], object]) -> None:
@@ -50,7 +50,7 @@ def test_what_is_written_is_whole_and_its_request_has_a_head(folder: BlockFolder
     for place in range(3):
         data = folder.read(block_name(KEYS[place]))
         assert data is not None
-        assert why_unusable(data, MADE, block_name(KEYS[place])) is None
+        assert block_defect(data, MADE, block_name(KEYS[place])) is None
         assert data[HEADER_BYTES:] == PAYLOADS[place]
     assert folder.last_blocks() == {"r": KEYS[2]}
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from node_agent.core.kv.blocks import block_name, chain, root
+from node_agent.core.kv.blocks import block_name, chain, chain_root
 from node_agent.kv.requests import Load, Requests
 
 MADE, SIZE = bytes(16), 4
 IDS = list(range(100, 140))
-KEYS = chain(root(MADE), IDS, SIZE)
+KEYS = chain(chain_root(MADE), IDS, SIZE)
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Scheduler:
         request.num_computed_tokens += computing
         for save in due.saves:
             assert (save.key, save.request) == (KEYS[save.place], request.request_id)
-            assert save.parent == (KEYS[save.place - 1] if save.place else root(MADE))
+            assert save.parent == (KEYS[save.place - 1] if save.place else chain_root(MADE))
         return [(save.block_id, save.place) for save in due.saves], due.last_block
 
 

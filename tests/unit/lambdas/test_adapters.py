@@ -62,7 +62,7 @@ def test_a_write_depends_on_what_was_read(records: Records, stale: NodeRecord) -
 
 def test_a_step_is_told_once(records: Records) -> None:
     records.write(CREATE)
-    note = replace(ADVANCE, action=Action.NOTE, state=None)
+    note = replace(ADVANCE, action=Action.APPEND_STEP, state=None)
     records.write(note)
     with pytest.raises(RecordChanged):
         records.write(note)
@@ -76,7 +76,7 @@ def test_an_unknown_record_cannot_be_advanced(records: Records) -> None:
 def test_a_pools_interruptions_add_up(records: Records) -> None:
     assert records.recent_interruptions("us-east-1a", "g5.xlarge") == ()
     for at in (3.0, 1.0, 2.0, 2.0):
-        records.note_interruption("us-east-1a", "g5.xlarge", at, now=10.0)
+        records.record_interruption("us-east-1a", "g5.xlarge", at, now=10.0)
     assert records.recent_interruptions("us-east-1a", "g5.xlarge") == (1000, 2000, 3000)
     assert records.recent_interruptions("us-east-1b", "g5.xlarge") == ()
 
@@ -102,7 +102,7 @@ def test_steps_that_cannot_be_read_are_left_out(table: Any) -> None:
 def test_a_pools_record_of_any_form_counts_on(table: Any, recent: object) -> None:
     table.put_item(Item={**pool_key("z", "t"), "recent": recent})
     records = DynamoRecords(table)
-    records.note_interruption("z", "t", 9.0, 10.0)
+    records.record_interruption("z", "t", 9.0, 10.0)
     assert records.recent_interruptions("z", "t")[-1] == 9000
 
 
@@ -183,7 +183,7 @@ def groups(request: pytest.FixtureRequest) -> Groups:
 
 
 def test_a_group_is_found_as_it_is(groups: Groups) -> None:
-    assert groups.find(GROUP) == GroupDescription(GROUP, base=1, desired=3, present=3)
+    assert groups.find(GROUP) == GroupDescription(GROUP, on_demand_base=1, desired=3, present=3)
     assert groups.find("another") is None
 
 
@@ -196,14 +196,14 @@ def test_a_base_is_set_and_nothing_else() -> None:
     }
     with Stubber(client) as stub:
         stub.add_response("update_auto_scaling_group", {}, asked)
-        AutoScalingGroups(client).set_base(GROUP, 2)
+        AutoScalingGroups(client).set_on_demand_base(GROUP, 2)
         stub.assert_no_pending_responses()
 
 
 def test_a_base_in_memory_is_set_as_often_as_one_likes() -> None:
     twin = MemoryGroups({GROUP: GroupDescription(GROUP, 1, 3, 3)})
-    twin.set_base(GROUP, 2)
-    twin.set_base(GROUP, 2)
+    twin.set_on_demand_base(GROUP, 2)
+    twin.set_on_demand_base(GROUP, 2)
     assert twin.find(GROUP) == GroupDescription(GROUP, 2, 3, 3)
 
 

@@ -19,7 +19,7 @@ from lambdas.adapters.ports import RecordChanged
 from lambdas.core.decisions import InstanceDescription
 from lambdas.core.on_demand_fallback import GroupDescription
 from lambdas.environment import CapacityEnvironment
-from lambdas.launch_events import CapacityAdapters, react_to_launch
+from lambdas.launch_events import LaunchDependencies, handle_launch_event
 from node_agent.contract.capacity import LAUNCH_FAILED_EVENT, LAUNCH_SUCCEEDED_EVENT, CapacityRecord
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.timestamps import format_instant
@@ -42,10 +42,10 @@ def event(kind: str, event_id: str = "e-1", at: float = AT, **detail: str) -> di
 
 
 @pytest.fixture
-def adapters(table: Any, monkeypatch: pytest.MonkeyPatch) -> CapacityAdapters:
+def adapters(table: Any, monkeypatch: pytest.MonkeyPatch) -> LaunchDependencies:
     for name, value in (("SYNKTI_GROUP", GROUP), ("SYNKTI_ON_DEMAND_BASE", "0"), ("SYNKTI_ON_DEMAND_LIMIT", "2")):
         monkeypatch.setenv(name, value)
-    return CapacityAdapters(
+    return LaunchDependencies(
         CapacityEnvironment("synkti-records", GROUP, 0, 2),
         MemoryGroups({GROUP: GroupDescription(GROUP, 0, 3, 2)}),
         MemoryInstances({SPOT: InstanceDescription(SPOT, "us-east-1a", "g5.xlarge", {})}, frozenset({SPOT})),
@@ -55,19 +55,19 @@ def adapters(table: Any, monkeypatch: pytest.MonkeyPatch) -> CapacityAdapters:
 
 
 @pytest.fixture
-def handler(adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def handler(adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.reload(importlib.import_module("lambdas.handlers.launch_finished"))
-    monkeypatch.setattr(module, "_adapters", lambda: adapters)
+    monkeypatch.setattr(module, "_dependencies", lambda: adapters)
     return module
 
 
-def base(adapters: CapacityAdapters) -> int:
+def base(adapters: LaunchDependencies) -> int:
     found = adapters.groups.find(GROUP)
     assert found is not None
-    return found.base
+    return found.on_demand_base
 
 
-def test_spot_goes_and_comes_back(handler: ModuleType, adapters: CapacityAdapters) -> None:
+def test_spot_goes_and_comes_back(handler: ModuleType, adapters: LaunchDependencies) -> None:
     failed = event(LAUNCH_FAILED_EVENT)
     first = handler.handler(failed, Context())
     assert first == {"action": "raise", "reason": "UnfulfillableCapacity: 1 of 3 missing"}
@@ -85,13 +85,13 @@ def test_spot_goes_and_comes_back(handler: ModuleType, adapters: CapacityAdapter
     ("told", "reason"),
     [
         (event(LAUNCH_FAILED_EVENT, AutoScalingGroupName="somebody-elses"), "another group"),
-        (event("EC2 Instance Terminate Successful"), "an event of another kind"),
+        (event("EC2 Instance Terminate Successful"), "not a launch event"),
         (event(LAUNCH_FAILED_EVENT, StatusMessage="You have requested more vCPU"), "not for lack of spot capacity"),
         (event(LAUNCH_SUCCEEDED_EVENT), "the base is not raised"),
     ],
 )
 def test_what_is_not_about_spot_here_changes_nothing(
-    told: dict[str, Any], reason: str, handler: ModuleType, adapters: CapacityAdapters
+    told: dict[str, Any], reason: str, handler: ModuleType, adapters: LaunchDependencies
 ) -> None:
     assert handler.handler(told, Context()) == {"action": "ignore", "reason": reason}
     assert (base(adapters), adapters.records.find(GROUP)) == (0, None)
@@ -103,22 +103,22 @@ def test_a_malformed_event_fails_the_invocation(handler: ModuleType) -> None:
 
 
 def test_a_throttled_call_fails_the_invocation_and_its_retry_finishes_it(
-    handler: ModuleType, adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch
+    handler: ModuleType, adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def throttled(*_: object) -> None:
         raise ClientError({"Error": {"Code": "Throttling"}}, "UpdateAutoScalingGroup")
 
     told = event(LAUNCH_FAILED_EVENT)
     with monkeypatch.context() as patch:
-        patch.setattr(adapters.groups, "set_base", throttled)
+        patch.setattr(adapters.groups, "set_on_demand_base", throttled)
         with pytest.raises(ClientError):
             handler.handler(told, Context())
     assert base(adapters) == 0
-    assert handler.handler(told, Context()) == {"action": "raise", "reason": "what was begun before"}
+    assert handler.handler(told, Context()) == {"action": "raise", "reason": "completes an earlier decision"}
     assert base(adapters) == 1
 
 
-def race(adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch, losses: int) -> None:
+def race(adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch, losses: int) -> None:
     """The next so many writes are lost to somebody else."""
     real, left = adapters.records.write, [None] * losses
 
@@ -131,23 +131,23 @@ def race(adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch, losses: in
     monkeypatch.setattr(adapters.records, "write", write)
 
 
-def test_a_race_is_decided_again(adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_race_is_decided_again(adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch) -> None:
     race(adapters, monkeypatch, 2)
-    assert react_to_launch(event(LAUNCH_FAILED_EVENT), adapters)["action"] == "raise"
+    assert handle_launch_event(event(LAUNCH_FAILED_EVENT), adapters)["action"] == "raise"
     assert base(adapters) == 1
 
 
 def test_an_endless_race_fails_the_invocation_before_the_group_is_touched(
-    adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch
+    adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     race(adapters, monkeypatch, 3)
     with pytest.raises(RecordChanged, match="3 times"):
-        react_to_launch(event(LAUNCH_FAILED_EVENT), adapters)
+        handle_launch_event(event(LAUNCH_FAILED_EVENT), adapters)
     assert base(adapters) == 0
 
 
 def test_the_real_adapters_are_made_of_the_environment(
-    adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch
+    adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = launch_events.from_aws(lambda: AT)
     assert made.environment == adapters.environment
@@ -161,7 +161,7 @@ def test_the_real_adapters_are_made_of_the_environment(
 
 
 def test_what_somebody_else_wrote_between_reading_and_writing_is_not_lost(
-    adapters: CapacityAdapters, monkeypatch: pytest.MonkeyPatch
+    adapters: LaunchDependencies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, others = adapters.records.find, [event(LAUNCH_FAILED_EVENT, "e-other")]
 
@@ -169,12 +169,12 @@ def test_what_somebody_else_wrote_between_reading_and_writing_is_not_lost(
         read = real(group)
         if others:
             told = others.pop()
-            assert react_to_launch(told, adapters)["action"] == "raise"
+            assert handle_launch_event(told, adapters)["action"] == "raise"
         return read
 
     monkeypatch.setattr(adapters.records, "find", find)
-    told = react_to_launch(event(LAUNCH_FAILED_EVENT, "e-1"), adapters)
-    assert told["reason"] == "from before the last change"  # decided again, on what the other one wrote
+    told = handle_launch_event(event(LAUNCH_FAILED_EVENT, "e-1"), adapters)
+    assert told["reason"] == "older than the last change"  # decided again, on what the other one wrote
     record = real(GROUP)
     assert record is not None
     assert (record.event_id, record.version, record.base) == ("e-other", 1, base(adapters))

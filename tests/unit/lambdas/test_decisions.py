@@ -11,8 +11,8 @@ from lambdas.core.decisions import (
     Action,
     InstanceDescription,
     Snapshot,
+    append_interruption,
     decide,
-    with_interruption,
 )
 from node_agent.contract.aws_events import Ec2Event, RebalanceRecommendation, SpotInterruption, StateChange
 from node_agent.contract.states import NodeState
@@ -69,7 +69,7 @@ def test_an_event_that_comes_before_the_node_wrote_its_record_makes_one() -> Non
 
 def test_a_state_never_moves_back_but_the_late_step_is_told() -> None:
     decision = decide(REBALANCE, Snapshot(seen(NodeState.DRAINING), record(NodeState.DRAINING)), "synkti", AT)
-    assert (decision.action, decision.state, decision.tags) == (Action.NOTE, None, None)
+    assert (decision.action, decision.state, decision.tags) == (Action.APPEND_STEP, None, None)
     assert decision.step is not None
 
 
@@ -77,7 +77,7 @@ def test_a_repeat_changes_nothing_but_may_write_tags_that_were_not_written() -> 
     told = TimelineStep("interruption-notice", "eventbridge", AT)
     held = record(NodeState.DRAINING, told)
     done = decide(INTERRUPTED, Snapshot(seen(NodeState.DRAINING), held), "synkti", AT)
-    assert (done.action, done.reason, done.tags) == (Action.IGNORE, "told before", None)
+    assert (done.action, done.reason, done.tags) == (Action.IGNORE, "already recorded", None)
     half = decide(INTERRUPTED, Snapshot(seen(NodeState.READY), held), "synkti", AT)
     assert half.action is Action.IGNORE
     assert half.tags is not None
@@ -123,6 +123,6 @@ def test_a_peers_address_stays_in_the_tags() -> None:
 def test_a_pools_recent_interruptions_are_bounded_and_counted_once() -> None:
     recent: tuple[int, ...] = ()
     for number in range(MAX_RECENT_INTERRUPTIONS + 5):
-        recent = with_interruption(with_interruption(recent, AT + number), AT + number)
+        recent = append_interruption(append_interruption(recent, AT + number), AT + number)
     assert len(recent) == MAX_RECENT_INTERRUPTIONS
     assert recent[-1] == round((AT + MAX_RECENT_INTERRUPTIONS + 4) * 1000)

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.core.on_demand_fallback import (
-    LATE_S,
+    MAX_EVENT_AGE_S,
     BaseLimits,
     CapacityAction,
     CapacityDecision,
     CapacitySnapshot,
     GroupDescription,
     decide_capacity,
-    lack_of_spot,
+    spot_shortage_code,
 )
 from node_agent.contract.capacity import MAX_HISTORY, CapacityRecord, LaunchEvent, LaunchFailed, LaunchSucceeded
 
@@ -29,7 +29,7 @@ NO_SPOT = (
 )
 FAILED = LaunchFailed("e-1", GROUP, AT, NO_SPOT)
 SUCCEEDED = LaunchSucceeded("e-2", GROUP, AT, NODE)
-BOUNDS = BaseLimits(base=0, limit=2)
+BOUNDS = BaseLimits(minimum=0, maximum=2)
 RAISED = CapacityRecord(GROUP, 1, AT - 60, AT - 59, "e-0", 3, 99)
 
 
@@ -49,7 +49,7 @@ def decided(
 
 def test_a_missing_spot_instance_is_asked_for_on_demand() -> None:
     decision = decided(FAILED, group())
-    assert (decision.action, decision.base) == (CapacityAction.RAISE, 1)
+    assert (decision.action, decision.on_demand_base) == (CapacityAction.RAISE, 1)
     assert decision.reason == "UnfulfillableCapacity: 1 of 3 missing"
     record = decision.record
     assert record is not None
@@ -75,20 +75,20 @@ def test_a_missing_spot_instance_is_asked_for_on_demand() -> None:
 )
 def test_what_is_missing_is_asked_for_within_the_bounds(seen: GroupDescription, base: int) -> None:
     decision = decided(FAILED, seen)
-    assert (decision.action, decision.base) == (CapacityAction.RAISE, base)
+    assert (decision.action, decision.on_demand_base) == (CapacityAction.RAISE, base)
 
 
 @pytest.mark.parametrize("seen", [group(base=2), group(desired=1, present=0), group(base=3, present=2)])
 def test_at_the_bound_the_failure_is_noted_and_nothing_is_changed(seen: GroupDescription) -> None:
     decision = decided(FAILED, seen)
-    assert (decision.action, decision.base) == (CapacityAction.NOTE, None)
+    assert (decision.action, decision.on_demand_base) == (CapacityAction.RECORD_FAILURE, None)
     assert decision.record is not None
     assert (decision.record.failed_at, decision.record.changed_at) == (AT, 0.0)
 
 
 def test_a_limit_below_what_was_deployed_turns_it_off() -> None:
     snapshot = CapacitySnapshot(group(base=2), None)
-    assert decide_capacity(FAILED, snapshot, BaseLimits(2, 0), AT).action is CapacityAction.NOTE
+    assert decide_capacity(FAILED, snapshot, BaseLimits(2, 0), AT).action is CapacityAction.RECORD_FAILURE
 
 
 @pytest.mark.parametrize(
@@ -111,29 +111,29 @@ def test_what_money_does_not_mend_changes_nothing(message: str) -> None:
 
 @pytest.mark.parametrize("code", ["InsufficientInstanceCapacity", "UnfulfillableCapacity", "SpotMaxPriceTooLow"])
 def test_awss_codes_for_a_lack_of_spot(code: str) -> None:
-    assert lack_of_spot(f"Could not launch Spot Instances. {code} - There is no Spot capacity available") == code
+    assert spot_shortage_code(f"Could not launch Spot Instances. {code} - There is no Spot capacity available") == code
 
 
 def test_a_spot_instance_that_comes_lets_one_on_demand_instance_go() -> None:
     decision = decided(SUCCEEDED, group(base=2), replace(RAISED, base=2))
-    assert (decision.action, decision.base) == (CapacityAction.LOWER, 1)
+    assert (decision.action, decision.on_demand_base) == (CapacityAction.LOWER, 1)
     assert decision.record is not None
     assert (decision.record.base, decision.record.version) == (1, 4)
 
 
 def test_a_raised_base_whose_record_expired_still_steps_back() -> None:
     decision = decided(SUCCEEDED, group(base=1), None)
-    assert (decision.action, decision.base) == (CapacityAction.LOWER, 0)
+    assert (decision.action, decision.on_demand_base) == (CapacityAction.LOWER, 0)
 
 
 @pytest.mark.parametrize(
     ("seen", "record", "spot", "reason"),
     [
         (group(base=0), RAISED, True, "the base is not raised"),
-        (group(base=1), RAISED, False, "an on-demand launch says nothing of spot"),
+        (group(base=1), RAISED, False, "not a spot launch"),
         (group(base=1), RAISED, None, "unknown instance"),
         (group(base=1), replace(RAISED, failed_at=AT), True, "older than the last failure"),
-        (group(base=1), replace(RAISED, changed_at=AT + 1), True, "from before the last change"),
+        (group(base=1), replace(RAISED, changed_at=AT + 1), True, "older than the last change"),
         (None, RAISED, True, "unknown group"),
     ],
 )
@@ -146,31 +146,31 @@ def test_a_success_that_says_nothing_of_spot_now_changes_nothing(
 
 def test_a_failure_from_before_the_last_change_is_answered_already() -> None:
     decision = decided(FAILED, group(base=1), replace(RAISED, changed_at=AT + 0.5))
-    assert (decision.action, decision.reason) == (CapacityAction.IGNORE, "from before the last change")
+    assert (decision.action, decision.reason) == (CapacityAction.IGNORE, "older than the last change")
 
 
 @pytest.mark.parametrize("event", [FAILED, SUCCEEDED])
 def test_an_event_that_is_hours_late_says_nothing_of_now(event: LaunchEvent) -> None:
-    late = decided(event, group(base=1), None, now=AT + LATE_S + 1)
-    assert (late.action, late.reason) == (CapacityAction.IGNORE, "too late to say anything of now")
+    late = decided(event, group(base=1), None, now=AT + MAX_EVENT_AGE_S + 1)
+    assert (late.action, late.reason) == (CapacityAction.IGNORE, "older than 15 minutes")
 
 
 def test_a_retry_finishes_what_its_first_invocation_recorded() -> None:
     first = decided(FAILED, group())
     again = decided(FAILED, group(), first.record)  # the group was not set
-    assert (again.action, again.base, again.record) == (CapacityAction.RAISE, 1, None)
+    assert (again.action, again.on_demand_base, again.record) == (CapacityAction.RAISE, 1, None)
     hours_later = decided(FAILED, group(), first.record, now=AT + 7200)
-    assert hours_later.base == 1
+    assert hours_later.on_demand_base == 1
     done = decided(FAILED, group(base=1), first.record)
-    assert (done.action, done.reason) == (CapacityAction.IGNORE, "done before")
+    assert (done.action, done.reason) == (CapacityAction.IGNORE, "already done")
     lowered = decided(SUCCEEDED, group(base=2), replace(RAISED, base=2))
     half = decided(SUCCEEDED, group(base=2), lowered.record)
-    assert (half.action, half.base) == (CapacityAction.LOWER, 1)
+    assert (half.action, half.on_demand_base) == (CapacityAction.LOWER, 1)
 
 
 def test_a_deployment_that_set_the_base_back_is_the_truth() -> None:
     decision = decided(FAILED, group(base=0), replace(RAISED, base=2))
-    assert decision.base == 1
+    assert decision.on_demand_base == 1
 
 
 events = st.lists(
@@ -196,16 +196,16 @@ def test_whatever_comes_the_base_stays_in_its_bounds_and_history_is_bounded(
         if decision.record is not None:
             assert decision.record.version == (record.version if record else 0) + 1
             record = decision.record
-        if decision.base is not None:
-            seen = replace(seen, base=decision.base)
-        assert base <= seen.base <= max(base, min(limit, desired - 1))
+        if decision.on_demand_base is not None:
+            seen = replace(seen, on_demand_base=decision.on_demand_base)
+        assert base <= seen.on_demand_base <= max(base, min(limit, desired - 1))
         assert record is None or len(record.history) <= MAX_HISTORY
-    while seen.base > base:  # spot is back: it steps all the way down
+    while seen.on_demand_base > base:  # spot is back: it steps all the way down
         now += 60
         successes += 1
         event = LaunchSucceeded(f"s-{successes}", GROUP, now, NODE)
         decision = decide_capacity(event, CapacitySnapshot(seen, record, True), bounds, now + 1)
         assert decision.action is CapacityAction.LOWER
-        assert decision.base is not None
-        seen, record = replace(seen, base=decision.base), decision.record
+        assert decision.on_demand_base is not None
+        seen, record = replace(seen, on_demand_base=decision.on_demand_base), decision.record
     assert successes <= limit

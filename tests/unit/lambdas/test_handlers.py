@@ -79,7 +79,7 @@ def test_an_event_is_written_into_tags_and_record_once(
     assert tags.state == state
     assert module.handler(told, Context()) == first  # idempotent: answered from the row, not decided again
     again = module.handler(event(kind, node, detail, "e-2"), Context())
-    assert again["reason"] == "told before"
+    assert again["reason"] == "already recorded"
     assert table.get_item(Key=node_key(node))["Item"] == item
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from local.aws_gate import AwsGate, Outage
+from local.aws_gate import AwsFaultProxy, Outage
 from node_agent.adapters.http_server import HttpServer
 from node_agent.ports import ServerRequest
 
@@ -22,7 +22,7 @@ def signed(service: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def gate() -> AsyncIterator[tuple[AwsGate, httpx.AsyncClient]]:
+async def gate() -> AsyncIterator[tuple[AwsFaultProxy, httpx.AsyncClient]]:
     async def aws(request: ServerRequest) -> None:
         request.respond(200, b"well: " + request.target.encode() + request.body, b"text/xml", [(b"x-amz-id-2", b"7")])
 
@@ -30,7 +30,7 @@ async def gate() -> AsyncIterator[tuple[AwsGate, httpx.AsyncClient]]:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     await server.start(listener)
-    made = AwsGate(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    made = AwsFaultProxy(f"http://127.0.0.1:{listener.getsockname()[1]}")
     await made.start()
     async with httpx.AsyncClient(base_url=made.url, timeout=_DEADLINE_S) as http:
         yield made, http
@@ -38,7 +38,7 @@ async def gate() -> AsyncIterator[tuple[AwsGate, httpx.AsyncClient]]:
     server.abort()
 
 
-def in_loop(story: Callable[[AwsGate, httpx.AsyncClient], Awaitable[None]]) -> None:
+def in_loop(story: Callable[[AwsFaultProxy, httpx.AsyncClient], Awaitable[None]]) -> None:
     async def run() -> None:
         async with gate() as (made, http):
             await story(made, http)
@@ -47,7 +47,7 @@ def in_loop(story: Callable[[AwsGate, httpx.AsyncClient], Awaitable[None]]) -> N
 
 
 def test_what_is_well_is_passed_on() -> None:
-    async def story(made: AwsGate, http: httpx.AsyncClient) -> None:
+    async def story(made: AwsFaultProxy, http: httpx.AsyncClient) -> None:
         answer = await http.post("/bucket?x=1", content=b"body", headers=signed("s3"))
         assert (answer.status_code, answer.content) == (200, b"well: /bucket?x=1body")
         assert answer.headers["x-amz-id-2"] == "7"
@@ -60,27 +60,27 @@ def test_what_is_well_is_passed_on() -> None:
     [(Outage.ERROR, 500), (Outage.THROTTLED, 503), (Outage.DENIED, 403), (Outage.GARBAGE, 200)],
 )
 def test_one_service_is_away_and_no_other(outage: Outage, status: int) -> None:
-    async def story(made: AwsGate, http: httpx.AsyncClient) -> None:
-        made.take_away("ec2", outage)
+    async def story(made: AwsFaultProxy, http: httpx.AsyncClient) -> None:
+        made.start_outage("ec2", outage)
         away = await http.post("/", headers=signed("ec2"))
         assert (away.status_code, away.content.startswith(b"well")) == (status, False)
         assert (await http.post("/", headers=signed("s3"))).content.startswith(b"well")
-        made.bring_back("ec2")
+        made.end_outage("ec2")
         assert (await http.post("/", headers=signed("ec2"))).content.startswith(b"well")
-        assert made.refused == 1
+        assert made.failed_requests == 1
 
     in_loop(story)
 
 
 def test_a_silent_service_answers_once_it_is_back() -> None:
-    async def story(made: AwsGate, http: httpx.AsyncClient) -> None:
-        made.take_away("ec2", Outage.SILENCE)
+    async def story(made: AwsFaultProxy, http: httpx.AsyncClient) -> None:
+        made.start_outage("ec2", Outage.SILENCE)
         asked = asyncio.ensure_future(http.post("/", headers=signed("ec2")))
         async with asyncio.timeout(_DEADLINE_S):
-            while not made.refused:  # noqa: ASYNC110 # the gate has no event for it
+            while not made.failed_requests:  # noqa: ASYNC110 # the gate has no event for it
                 await asyncio.sleep(0)
         assert not asked.done()
-        made.bring_back("ec2")
+        made.end_outage("ec2")
         assert (await asked).status_code == 200
 
     in_loop(story)

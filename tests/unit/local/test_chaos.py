@@ -12,36 +12,36 @@ from typing import Any
 import pytest
 
 from local.chaos import contexts
-from local.chaos.event_notes import EventNotes
-from local.chaos.kinds import KINDS, FailureBudget, Kind, shuffled
-from local.chaos.runner import Chaos, scale_of
-from local.chaos.workload import WorkloadRequest, known_answer, random_request
-from local.engines import SIM, VLLM, LocalEngine, prepared
+from local.chaos.event_notes import EventCollector
+from local.chaos.kinds import FAULT_KINDS, FailureBudget, FaultKind, shuffled
+from local.chaos.runner import ChaosRun, scale_of
+from local.chaos.workload import WorkloadRequest, expected, random_request
+from local.engines import SIM, VLLM, LocalEngine, prepare_engine
 from local.errors import UserActionRequired
 from synkti_client import httpx
 
 
 def test_no_kind_is_rare() -> None:
-    drawn = list(itertools.islice(shuffled(Random(1), KINDS), 3 * len(KINDS)))
-    assert {drawn.count(kind) for kind in KINDS} == {3}
+    drawn = list(itertools.islice(shuffled(Random(1), FAULT_KINDS), 3 * len(FAULT_KINDS)))
+    assert {drawn.count(kind) for kind in FAULT_KINDS} == {3}
 
 
 def test_the_page_names_every_kind_and_no_other() -> None:
     page = (Path(__file__).parents[3] / "docs" / "reliability.md").read_text()
     section = page.partition("## Kinds of chaos")[2].partition("The certificate counts each kind")[0]
     shown = re.findall(r"`([a-z-]+)`", section)
-    assert sorted(shown) == sorted({kind.name for kind in KINDS})
+    assert sorted(shown) == sorted({kind.name for kind in FAULT_KINDS})
 
 
 def test_equal_seeds_ask_equal_questions_whose_answers_are_known() -> None:
     one, other = ([random_request(random, (20, 60)) for _ in range(40)] for random in (Random(3), Random(3)))
     assert one == other
-    assert {q.through for q in one} == {"client", "gateway"}
+    assert {q.via for q in one} == {"client", "gateway"}
     assert any(q.choices > 1 for q in one)
     assert {q.route for q in one} == {"chat", "plain", "responses", "messages"}
     for question in one:
-        right = known_answer(question)
-        assert right.ids
+        right = expected(question)
+        assert right.token_ids
         assert not question.echo or right.text.startswith(question.text)
 
 
@@ -49,19 +49,19 @@ def test_where_the_engine_is_real_every_kind_of_state_is_asked_for() -> None:
     random = Random(5)
     drawn = [random_request(random, (600, 600), texts=3, choices=1, states=4) for _ in range(200)]
     assert {question.state for question in drawn} == {"", "seed", "penalties", "grammar", "all"}
-    options = next(question for question in drawn if question.state == "all").options("m")
+    options = next(question for question in drawn if question.state == "all").sdk_arguments("m")
     assert (options["seed"], options["frequency_penalty"]) == (3, 0.2)
     assert "regex" in options["extra_body"]["structured_outputs"]
     assert options["extra_body"]["ignore_eos"] is True
     assert len({question.key[-1] for question in drawn}) == 5
-    assert {question.state for question in drawn if question.speaks_in_events} == {""}
+    assert {question.state for question in drawn if question.uses_named_events} == {""}
     assert {random_request(random, (20, 20)).state for _ in range(50)} == {""}
 
 
-def _told(*events: dict[str, Any]) -> EventNotes:
-    notes = EventNotes(WorkloadRequest("responses", "x", 20, "client"))
+def _told(*events: dict[str, Any]) -> EventCollector:
+    notes = EventCollector(WorkloadRequest("responses", "x", 20, "client"))
     for event in events:
-        notes.take(event)
+        notes.add_event(event)
     return notes
 
 
@@ -73,7 +73,7 @@ END = {"type": "response.completed", "response": {"status": "completed", "output
 
 def test_events_that_agree_are_an_answer() -> None:
     notes = _told(BEGUN, MORE, END)
-    assert (notes.odd(), notes.answers()[0].text, notes.finish_reasons) == (None, "abc", ["completed"])
+    assert (notes.inconsistency(), notes.outputs()[0].text, notes.finish_reasons) == (None, "abc", ["completed"])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_events_that_agree_are_an_answer() -> None:
     ],
 )
 def test_events_that_do_not_agree_are_told(events: tuple[dict[str, Any], ...], why: str) -> None:
-    assert why in str(_told(*events).odd())
+    assert why in str(_told(*events).inconsistency())
 
 
 def test_an_error_among_events_is_one() -> None:
@@ -107,8 +107,8 @@ def test_of_entry_and_keepers_no_more_are_lost_at_once_than_two(victims: list[in
     async def story() -> None:
         losses = FailureBudget(lambda: now)
         for number in victims:
-            await losses.room_for(Kind("k", strike, number, sudden=True))
-        await losses.room_for(Kind("announced", strike))
+            await losses.reserve(FaultKind("k", strike, number, without_notice=True))
+        await losses.reserve(FaultKind("announced", strike))
 
     async def strike(*_: object) -> None:
         raise AssertionError("nobody strikes here")
@@ -117,13 +117,13 @@ def test_of_entry_and_keepers_no_more_are_lost_at_once_than_two(victims: list[in
         patch.setattr("local.chaos.kinds.asyncio.sleep", sleep)
         asyncio.run(story())
     assert bool(slept) == waits
-    assert sum(slept) <= FailureBudget.NOTICED_WITHIN_S
+    assert sum(slept) <= FailureBudget.DETECTION_S
 
 
-def chaos_with(keeps_blocks: bool) -> Chaos:
+def chaos_with(keeps_blocks: bool) -> ChaosRun:
     engine = LocalEngine(VLLM, "", "", lambda host, port: [], {}, lambda question: None, 1.0, keeps_blocks)
     nobody: Any = None
-    return Chaos(nobody, engine, scale_of(engine), nobody, "", nobody)
+    return ChaosRun(nobody, engine, scale_of(engine), nobody, "", nobody)
 
 
 def test_where_blocks_are_kept_contexts_are_long_and_many_of_them_nobody_elses() -> None:
@@ -136,8 +136,8 @@ def test_where_blocks_are_kept_contexts_are_long_and_many_of_them_nobody_elses()
     assert {question.max_tokens for question in kept} == {1_000}
     assert {question.max_tokens for question in plain} == {600}
     salted = next(question for question in kept if question.salt)
-    assert salted.options("m")["extra_body"]["cache_salt"] == salted.salt
-    assert "cache_salt" not in plain[0].options("m")["extra_body"]
+    assert salted.sdk_arguments("m")["extra_body"]["cache_salt"] == salted.salt
+    assert "cache_salt" not in plain[0].sdk_arguments("m")["extra_body"]
     assert salted.salt not in salted.key, "its answer is that of the same question without"
 
 
@@ -147,7 +147,7 @@ def _twice() -> list[tuple[bool, Random]]:
 
 def test_an_engine_that_computes_nothing_keeps_no_blocks() -> None:
     with pytest.raises(UserActionRequired, match="ENGINE=vllm"):
-        prepared(SIM, print, 1)
+        prepare_engine(SIM, print, 1)
 
 
 def test_what_became_of_contexts_is_in_the_logs(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_what_became_of_contexts_is_in_the_logs(tmp_path: Path) -> None:
         "t WARNING m: request r: KV block 3 is computed again: damaged\n"
         "t INFO m: stream f: its context is left in S3: 12 bytes\n"
     )
-    ways, further = contexts.counted(tmp_path)
+    ways, further = contexts.count(tmp_path)
     assert set(ways.values()) == {1}
     assert set(ways) == {"peer", "s3", "here already", "computed, because faster", "computed, for another reason"}
     assert further == {
@@ -173,5 +173,5 @@ def test_what_became_of_contexts_is_in_the_logs(tmp_path: Path) -> None:
         "blocks that the engine would not load": 1,
         "left in S3": 1,
     }
-    assert "peer: 1" in contexts.told(tmp_path)
-    assert contexts.told(tmp_path / "nothing") == "none"
+    assert "peer: 1" in contexts.summary(tmp_path)
+    assert contexts.summary(tmp_path / "nothing") == "none"

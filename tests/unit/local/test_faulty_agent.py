@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from local.faulty_agent import FILE, ClosedLink, Faults, write_faults
+from local.faulty_agent import FILE, ClosedLink, FaultFile, write_faults
 
 
 class Clock:
@@ -16,12 +16,12 @@ class Clock:
 
 
 def test_without_a_file_nothing_is_different(tmp_path: Path) -> None:
-    assert Faults(tmp_path / FILE, Clock()).get("clock_s") == 0.0
+    assert FaultFile(tmp_path / FILE, Clock()).get("clock_s") == 0.0
 
 
 def test_a_fault_is_switched_on_and_off(tmp_path: Path) -> None:
     clock = Clock()
-    faults = Faults(tmp_path / FILE, clock)
+    faults = FaultFile(tmp_path / FILE, clock)
     write_faults(tmp_path, clock_s=-45.0)
     assert faults.get("clock_s") == -45.0
     write_faults(tmp_path)

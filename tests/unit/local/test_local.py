@@ -18,8 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local import cache, emulated_instance
-from local.certificate import Answer, StreamOutcome, certificate, holds, quantile
-from local.ec2_emulator import MAX_FAILURES, MAX_LAUNCHES, Ec2Loop, Seen, Step, is_failure, plan
+from local.certificate import Output, StreamOutcome, build_certificate, passed, quantile
+from local.ec2_emulator import (
+    MAX_BOOT_FAILURES,
+    MAX_LAUNCHES,
+    Ec2Emulator,
+    GroupAction,
+    InstanceView,
+    is_failure,
+    plan_group,
+)
 from local.engine_env import engine_command
 from local.errors import LocalRunError, UserActionRequired
 from local.imds import TOKEN_PATH, InstanceMetadata, MetadataService
@@ -30,7 +38,7 @@ from node_agent.contract.aws_events import parse_instance_action, parse_rebalanc
 
 
 def account(delivered: tuple[int, ...], reference: tuple[int, ...] = (1, 2, 3, 4), text: str = "abcd") -> StreamOutcome:
-    return StreamOutcome("s", Answer(reference, "abcd"), Answer(delivered, text), "notice", 5.0)
+    return StreamOutcome("s", Output(reference, "abcd"), Output(delivered, text), "notice", 5.0)
 
 
 @pytest.mark.parametrize(
@@ -46,28 +54,28 @@ def account(delivered: tuple[int, ...], reference: tuple[int, ...] = (1, 2, 3, 4
 )
 def test_what_was_lost_and_what_came_twice_is_counted(delivered: tuple[int, ...], lost: int, duplicated: int) -> None:
     stream = account(delivered)
-    assert (stream.lost, stream.duplicated) == (lost, duplicated)
+    assert (stream.lost_tokens, stream.duplicated_tokens) == (lost, duplicated)
     assert stream.verified is (delivered == (1, 2, 3, 4))
 
 
 @given(st.lists(st.integers(0, 9)), st.lists(st.integers(0, 9)), st.text(), st.text())
 def test_chains_are_equal_only_for_equal_answers(a: list[int], b: list[int], s: str, t: str) -> None:
-    left, right = Answer(tuple(a), s), Answer(tuple(b), t)
-    assert (left.chain == right.chain) is (left == right)
+    left, right = Output(tuple(a), s), Output(tuple(b), t)
+    assert (left.hash_chain == right.hash_chain) is (left == right)
 
 
 def test_the_promise_holds_only_if_nothing_at_all_is_wrong() -> None:
-    good = certificate("sim", 1, {"notice": 1}, [account((1, 2, 3, 4))], 1.0)
-    assert holds(good)
+    good = build_certificate("sim", 1, {"notice": 1}, [account((1, 2, 3, 4))], 1.0)
+    assert passed(good)
     assert good["resumed"] == 1
     assert good["interruptions"] == {"notice": 1, "total": 1}
     assert good["pause_ms"] == {
         "p50": 5.0, "p95": 5.0, "p99": 5.0, "by_kind": {"notice": {"p50": 5.0, "p95": 5.0, "p99": 5.0}},
     }  # fmt: skip
     for bad in (account((1, 2, 3)), account((1, 1, 2, 3, 4)), account((1, 2, 3, 4), text="abXd")):
-        assert not holds(certificate("sim", 1, {}, [account((1, 2, 3, 4)), bad], 1.0))
-    broken = StreamOutcome("s", Answer((), ""), Answer((), ""), error="APIError")
-    assert not holds(certificate("sim", 1, {}, [broken], 1.0))
+        assert not passed(build_certificate("sim", 1, {}, [account((1, 2, 3, 4)), bad], 1.0))
+    broken = StreamOutcome("s", Output((), ""), Output((), ""), error="APIError")
+    assert not passed(build_certificate("sim", 1, {}, [broken], 1.0))
 
 
 def test_quantiles() -> None:
@@ -117,15 +125,15 @@ def test_a_notice_and_a_recommendation_appear_when_they_are_given() -> None:
 # EC2's part
 
 
-def seen(*names: str, current: bool = True, serves: bool = True) -> list[Seen]:
-    return [Seen(name, current, serves) for name in names]
+def seen(*names: str, current: bool = True, serves: bool = True) -> list[InstanceView]:
+    return [InstanceView(name, current, serves) for name in names]
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, MAX_LAUNCHES), st.integers(0, 3))
 def test_the_group_launches_what_is_missing_within_the_runs_bound(
     desired: int, alive: int, launched: int, leaving: int
 ) -> None:
-    step = plan(desired, seen(*(f"i-{number}" for number in range(alive))), leaving, launched)
+    step = plan_group(desired, seen(*(f"i-{number}" for number in range(alive))), leaving, launched)
     assert 0 <= step.launch <= MAX_LAUNCHES - launched
     assert not (step.launch and step.terminate)
     after = alive + step.launch - len(step.terminate)
@@ -135,44 +143,44 @@ def test_the_group_launches_what_is_missing_within_the_runs_bound(
 
 
 def test_where_there_are_too_many_the_oldest_go() -> None:
-    assert plan(1, seen("i-old", "i-middle", "i-new"), 0, 3) == Step(0, ("i-old", "i-middle"))
+    assert plan_group(1, seen("i-old", "i-middle", "i-new"), 0, 3) == GroupAction(0, ("i-old", "i-middle"))
 
 
 def test_an_update_replaces_one_after_another_and_the_new_one_first() -> None:
     old = seen("i-1", "i-2", current=False)
-    assert plan(2, old, 0, 2) == Step(1, ()), "a third one comes first"
-    assert plan(2, [*old, *seen("i-3", serves=False)], 0, 3) == Step(0, ()), "it has to serve"
-    assert plan(2, [*old, *seen("i-3")], 0, 3) == Step(0, ("i-1",))
-    assert plan(2, [*old[1:], *seen("i-3")], 1, 3) == Step(1, ()), "its successor comes at once"
-    assert plan(2, [*old[1:], *seen("i-3", "i-4")], 1, 4) == Step(0, ()), "the first one has to be gone"
-    assert plan(2, [*old[1:], *seen("i-3", "i-4")], 0, 4) == Step(0, ("i-2",))
-    assert plan(2, seen("i-3", "i-4"), 1, 4) == Step(0, ())
+    assert plan_group(2, old, 0, 2) == GroupAction(1, ()), "a third one comes first"
+    assert plan_group(2, [*old, *seen("i-3", serves=False)], 0, 3) == GroupAction(0, ()), "it has to serve"
+    assert plan_group(2, [*old, *seen("i-3")], 0, 3) == GroupAction(0, ("i-1",))
+    assert plan_group(2, [*old[1:], *seen("i-3")], 1, 3) == GroupAction(1, ()), "its successor comes at once"
+    assert plan_group(2, [*old[1:], *seen("i-3", "i-4")], 1, 4) == GroupAction(0, ()), "the first one has to be gone"
+    assert plan_group(2, [*old[1:], *seen("i-3", "i-4")], 0, 4) == GroupAction(0, ("i-2",))
+    assert plan_group(2, seen("i-3", "i-4"), 1, 4) == GroupAction(0, ())
 
 
 @given(st.integers(1, 8), st.integers(0, 8), st.randoms(use_true_random=False))
 def test_an_update_ends_and_never_has_too_few(desired: int, outdated: int, random: Random) -> None:
     """Each turn the plan is carried out; nodes start to serve, and leave, when they like."""
-    nodes = [Seen(f"i-{number}", current=number >= outdated) for number in range(desired)]
+    nodes = [InstanceView(f"i-{number}", is_current=number >= outdated) for number in range(desired)]
     leaving, launched = 0, desired
     for _ in range(400):
-        step = plan(desired, nodes, leaving, launched)
+        step = plan_group(desired, nodes, leaving, launched)
         for _ in range(step.launch):
-            nodes.append(Seen(f"i-{launched}", serves=False))
+            nodes.append(InstanceView(f"i-{launched}", is_ready=False))
             launched += 1
         nodes = [node for node in nodes if node.instance_id not in step.terminate]
         leaving += len(step.terminate)
         assert leaving <= 1
-        assert sum(node.serves for node in nodes) >= desired
-        nodes = [replace(node, serves=node.serves or random.random() < 0.5) for node in nodes]
+        assert sum(node.is_ready for node in nodes) >= desired
+        nodes = [replace(node, is_ready=node.is_ready or random.random() < 0.5) for node in nodes]
         leaving -= int(leaving and random.random() < 0.5)
-        if all(node.current and node.serves for node in nodes) and not leaving:
+        if all(node.is_current and node.is_ready for node in nodes) and not leaving:
             break
-    assert [node.current for node in nodes] == [True] * desired
+    assert [node.is_current for node in nodes] == [True] * desired
 
 
 def test_an_update_of_a_stopped_fleet_launches_nothing() -> None:
-    assert plan(0, [], 0, 3) == Step(0, ())
-    assert plan(0, seen("i-1", current=False), 0, 3) == Step(0, ("i-1",))
+    assert plan_group(0, [], 0, 3) == GroupAction(0, ())
+    assert plan_group(0, seen("i-1", current=False), 0, 3) == GroupAction(0, ("i-1",))
 
 
 def test_a_port_that_is_taken_on_all_addresses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,8 +225,8 @@ def test_processes_and_their_children_are_found_by_their_folder_and_ended(tmp_pa
 def test_when_a_run_is_killed_its_undertaker_ends_what_it_started(tmp_path: Path) -> None:
     run = tmp_path / "run"
     script = (
-        "import os, sys, time; from pathlib import Path; from local.process_cleanup import Undertaker, start\n"
-        f"run = Path({str(run)!r}); keeper = Undertaker(run)\n"
+        "import os, sys, time; from pathlib import Path; from local.process_cleanup import CleanupProcess, start\n"
+        f"run = Path({str(run)!r}); cleanup = CleanupProcess(run)\n"
         f"start({SLEEP!r}, run / 'node', os.environ, run / 'log'); time.sleep(300)"
     )
     driver = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[3])
@@ -235,13 +243,13 @@ def test_when_a_run_is_killed_its_undertaker_ends_what_it_started(tmp_path: Path
 
 
 def test_an_undertaker_finishes_when_it_is_told_to(tmp_path: Path) -> None:
-    undertaker = CleanupProcess(tmp_path / "run")
+    cleanup = CleanupProcess(tmp_path / "run")
     child = start(SLEEP, tmp_path / "run" / "node", os.environ, tmp_path / "run" / "log")
     wait_for_living(tmp_path / "run", 1)
-    assert undertaker.scratch.is_dir()
-    assert undertaker.finish()
+    assert cleanup.scratch.is_dir()
+    assert cleanup.finish()
     assert child.wait(5) == -9
-    assert not undertaker.scratch.exists()
+    assert not cleanup.scratch.exists()
     assert not (tmp_path / "run").exists()
 
 
@@ -298,24 +306,24 @@ class _Aws:
         pass
 
 
-async def _ends(loop: Ec2Loop, status: int, serves: bool = False) -> None:
+async def _ends(loop: Ec2Emulator, status: int, serves: bool = False) -> None:
     machine = _Emulated(next(_numbers), None, serves)
-    loop.machines.append(machine)  # type: ignore[arg-type] # a stand-in
-    await loop._note_who_serves()
+    loop.instances.append(machine)  # type: ignore[arg-type] # a stand-in
+    await loop._update_ready()
     machine.status = status
-    await loop._reclaim(machine)  # type: ignore[arg-type]
+    await loop._remove(machine)  # type: ignore[arg-type]
 
 
-def _loop() -> Ec2Loop:
-    return Ec2Loop(_Aws(), "group", None, "127.1.1", lambda text: None)  # type: ignore[arg-type]
+def _loop() -> Ec2Emulator:
+    return Ec2Emulator(_Aws(), "group", None, "127.1.1", lambda text: None)  # type: ignore[arg-type]
 
 
 def test_agents_can_be_killed_any_number_of_times_and_the_run_stays() -> None:
     async def story() -> None:
         loop = _loop()
-        for serves in (True, False) * (2 * MAX_FAILURES):
+        for serves in (True, False) * (2 * MAX_BOOT_FAILURES):
             await _ends(loop, -9, serves)
-        for _ in range(2 * MAX_FAILURES):
+        for _ in range(2 * MAX_BOOT_FAILURES):
             await _ends(loop, 1, serves=True)
 
     asyncio.run(story())
@@ -324,10 +332,10 @@ def test_agents_can_be_killed_any_number_of_times_and_the_run_stays() -> None:
 def test_nodes_that_end_before_they_serve_end_the_run_unless_one_served_between() -> None:
     async def story() -> None:
         loop = _loop()
-        for _ in range(MAX_FAILURES - 1):
+        for _ in range(MAX_BOOT_FAILURES - 1):
             await _ends(loop, 1)
         await _ends(loop, -9, serves=True)
-        for _ in range(MAX_FAILURES - 1):
+        for _ in range(MAX_BOOT_FAILURES - 1):
             await _ends(loop, 1)
         with pytest.raises(LocalRunError, match="nodes end before they serve"):
             await _ends(loop, 1)
@@ -347,9 +355,9 @@ def test_a_thing_is_made_once_and_again_after_a_failure(tmp_path: Path, monkeypa
         raise LocalRunError("no network")
 
     with pytest.raises(LocalRunError):
-        cache.made_once("thing", fail)
+        cache.build_once("thing", fail)
     for _ in range(2):
-        folder = cache.made_once("thing", lambda folder: made.append((folder / "half").exists()))
+        folder = cache.build_once("thing", lambda folder: made.append((folder / "half").exists()))
     assert (made, folder) == ([False], tmp_path / "thing")
 
 

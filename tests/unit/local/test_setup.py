@@ -16,7 +16,7 @@ SETUP = Path(setup.__file__)
 
 def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "PYTHON", (99, 0))
-    with pytest.raises(setup.CannotSetUp, match=r"Python 3\.\d+\.\d+ is too old; install Python 3.11"):
+    with pytest.raises(setup.SetupError, match=r"Python 3\.\d+\.\d+ is too old; install Python 3.11"):
         setup.check_python()
 
 
@@ -33,28 +33,28 @@ def test_an_old_node_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (tmp_path / name).write_text(f"#!/bin/sh\necho {says}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(setup.CannotSetUp, match=r"Node v18\.19\.0 is too old"):
+    with pytest.raises(setup.SetupError, match=r"Node v18\.19\.0 is too old"):
         setup.check_node()
 
 
 def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "NEEDED_GIB", 10.0**9)
-    with pytest.raises(setup.CannotSetUp, match="no disk space"):
+    with pytest.raises(setup.SetupError, match="no disk space"):
         setup.check_space()
 
 
 def test_a_failed_download_is_named_with_its_reason() -> None:
-    with pytest.raises(setup.CannotSetUp, match=r"npm ci failed; check the network and run again \(no route\)"):
-        setup.step(["/bin/sh", "-c", "echo warning: noise >&2; echo no route >&2; exit 1"], "npm ci failed")
+    with pytest.raises(setup.SetupError, match=r"npm ci failed; check the network and run again \(no route\)"):
+        setup.run_step(["/bin/sh", "-c", "echo warning: noise >&2; echo no route >&2; exit 1"], "npm ci failed")
 
 
 def test_a_step_that_was_done_is_not_done_again(tmp_path: Path) -> None:
     source, stamp, made = tmp_path / "lock", tmp_path / "stamp", []
     source.write_text("a")
     for _ in range(2):
-        setup.once("thing", [source], stamp, lambda: made.append(source.read_text()))
+        setup.run_once("thing", [source], stamp, lambda: made.append(source.read_text()))
     source.write_text("b")
-    setup.once("thing", [source], stamp, lambda: made.append(source.read_text()))
+    setup.run_once("thing", [source], stamp, lambda: made.append(source.read_text()))
     assert made == ["a", "b"]
 
 

@@ -8,8 +8,8 @@ import pytest
 
 import synkti_engine
 from node_agent.core.continuation import requests
-from node_agent.core.openai.generation_request import APART
-from node_agent.core.openai.request_body import OWN_ARGUMENTS
+from node_agent.core.openai.generation_request import PER_TOKEN
+from node_agent.core.openai.request_body import INTERNAL_ARG_PREFIX
 from synkti_engine import arguments
 from synkti_engine.arguments import BadArguments, begun, check, ids_in, per_token
 
@@ -18,8 +18,8 @@ RIGHT = {"vocabulary": 100, "max_tokens": 10, "room": 50, "choices": 1}
 
 def test_both_sides_mean_the_same_arguments_and_clients_may_send_none_of_them() -> None:
     names = (arguments.RESUME_IDS, arguments.FORCED_IDS, arguments.PER_ID)
-    assert names == (requests.RESUME_IDS, requests.FORCED_IDS, APART)
-    assert all(name.startswith(OWN_ARGUMENTS) for name in (*names, arguments.EMIT_IDS))
+    assert names == (requests.RESUME_IDS, requests.FORCED_IDS, PER_TOKEN)
+    assert all(name.startswith(INTERNAL_ARG_PREFIX) for name in (*names, arguments.EMIT_IDS))
 
 
 @pytest.mark.parametrize("value", ["1,2", [1, "2"], [1.0], [-1], [True], {"a": 1}, 7], ids=repr)

@@ -81,10 +81,10 @@ def test_tables_that_begin_as_one_do_exactly_what_tables_do() -> None:
         hosts = fleet.gather(20, share=share)
         keep_loads_changing(fleet, 1)
         fleet.pass_time(5)
-        hosts[3].vanish()
+        hosts[3].terminate()
         hosts[4].freeze()
         fleet.pass_time(12)
-        hosts[4].thaw()
+        hosts[4].resume()
         hosts[7].leave()
         fleet.split(hosts[:10], hosts[10:])
         fleet.pass_time(12)
@@ -113,29 +113,29 @@ def test_deaths_are_seen_by_every_survivor_and_routes_go_stale_only_until_then()
 
 
 def test_things_happen_in_order_and_at_once_in_the_order_in_which_they_were_put_down() -> None:
-    agenda = Scheduler()
+    scheduler = Scheduler()
     done: list[str] = []
-    agenda.at(2.0, done.append, "late")
-    agenda.at(1.0, done.append, "first")
-    agenda.at(1.0, done.append, "second")
-    agenda.every(0.9, done.append, "again")
-    agenda.run_until(1.0)
+    scheduler.at(2.0, done.append, "late")
+    scheduler.at(1.0, done.append, "first")
+    scheduler.at(1.0, done.append, "second")
+    scheduler.every(0.9, done.append, "again")
+    scheduler.run_until(1.0)
     assert done == ["again", "first", "second"]
-    assert agenda.now == 1.0
-    agenda.run_until(2.0)
+    assert scheduler.now == 1.0
+    scheduler.run_until(2.0)
     assert done[3:] == ["again", "late"]
 
 
-def arrivals(weather: NetworkConditions, count: int = 4_000) -> list[tuple[int, float]]:
+def arrivals(conditions: NetworkConditions, count: int = 4_000) -> list[tuple[int, float]]:
     """(which, when after it was sent) of so many datagrams sent a second apart."""
-    fleet = Fleet(1, weather)
+    fleet = Fleet(1, conditions)
     source, target = fleet.make(), fleet.make()
     fleet.network.plug_in(target)
     heard: list[tuple[int, float]] = []
-    target.hear = lambda data: heard.append((int(data), fleet.agenda.now - int(data)))  # type: ignore[method-assign]
+    target.hear = lambda data: heard.append((int(data), fleet.scheduler.now - int(data)))  # type: ignore[method-assign]
     for number in range(count):
-        fleet.agenda.at(float(number), fleet.network.send, source, target.address, b"%d" % number)
-    fleet.agenda.run_until(count + 10.0)
+        fleet.scheduler.at(float(number), fleet.network.send, source, target.address, b"%d" % number)
+    fleet.scheduler.run_until(count + 10.0)
     return heard
 
 
@@ -156,7 +156,7 @@ def test_streams_meet_what_is_there_and_wait_for_what_is_lost() -> None:
     assert reach(a, b.address) == (ConnectResult.OPEN, b)
     b.crash()
     assert reach(a, b.address) == (ConnectResult.REFUSED, None)
-    b.vanish()
+    b.terminate()
     assert reach(a, b.address) == (ConnectResult.SILENT, None)
     assert reach(a, "10.9.9.9:1")[0] is ConnectResult.SILENT
     b.is_up = b.listens = True
@@ -175,8 +175,8 @@ def test_a_stopped_process_s_socket_keeps_what_fits_in_its_buffer() -> None:
     host.freeze()
     for _ in range(300):
         host.hear(bytes(1_000))
-    host.thaw()
-    assert host.membership.refused["seal"] == _SOCKET_BUFFER_BYTES // 1_000
+    host.resume()
+    assert host.membership.rejected["mac"] == _SOCKET_BUFFER_BYTES // 1_000
 
 
 # engines
@@ -187,28 +187,28 @@ def work(context: int = 1_000, remaining: int = 100, prefix: int = 1, **more: in
 
 
 def test_an_engine_reads_one_after_another_and_generates_side_by_side() -> None:
-    agenda = Scheduler()
-    engine = Engine(agenda, slots=2, prefill_tokens_s=1_000.0)
+    scheduler = Scheduler()
+    engine = Engine(scheduler, slots=2, prefill_tokens_s=1_000.0)
     works = [work(prefix=number) for number in range(3)]
     for one in works:
         engine.submit(one)
     assert (len(engine.running), len(engine.waiting)) == (2, 1)
     assert engine.load == Load(2, 1, 2_000 / CACHE_TOKENS, TIME_PER_TOKEN_S, 1_000.0)
-    agenda.run_until(1.0)
+    scheduler.run_until(1.0)
     assert works[0].began_at == pytest.approx(1.0)
     assert works[1].began_at is None
-    agenda.run_until(1.0 + 100 * TIME_PER_TOKEN_S + 0.01)
+    scheduler.run_until(1.0 + 100 * TIME_PER_TOKEN_S + 0.01)
     assert works[1].began_at == pytest.approx(2.0)
     assert list(engine.running.values()) == works[1:]
-    agenda.run_until(60.0)
+    scheduler.run_until(60.0)
     assert engine.running == {}
 
 
 def test_an_engine_does_not_read_twice_what_it_has_room_to_remember() -> None:
-    agenda = Scheduler()
-    engine = Engine(agenda)
+    scheduler = Scheduler()
+    engine = Engine(scheduler)
     engine.submit(work(context=1_000, prefix=1))
-    agenda.run_until(10.0)
+    scheduler.run_until(10.0)
     again = work(context=1_500, prefix=1)
     engine.submit(again)
     assert again.cached == 1_100  # with the answer of before
@@ -219,19 +219,19 @@ def test_an_engine_does_not_read_twice_what_it_has_room_to_remember() -> None:
     assert (sibling.cached, cousin.cached) == (0, 400)
     for number in range(100, 300):
         engine.submit(work(context=2_000, prefix=number))
-        agenda.run_until(agenda.now + 10.0)
+        scheduler.run_until(scheduler.now + 10.0)
     forgotten = work(context=1_500, prefix=1)
     engine.submit(forgotten)
     assert forgotten.cached == 0
 
 
 def test_a_stream_that_is_handed_off_takes_along_what_it_has() -> None:
-    agenda = Scheduler()
-    engine = Engine(agenda, slots=1)
+    scheduler = Scheduler()
+    engine = Engine(scheduler, slots=1)
     one, next_one = work(remaining=1_000), work(prefix=2)
     engine.submit(one)
     engine.submit(next_one)
-    agenda.run_until(0.25 + 10 * TIME_PER_TOKEN_S + 0.001)
+    scheduler.run_until(0.25 + 10 * TIME_PER_TOKEN_S + 0.001)
     engine.hand_off(one)
     assert (one.context, one.remaining, one.began_at) == (1_010, 990, None)
     assert list(engine.running.values()) == [next_one]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from node_agent.contract.errors import ConfigurationError
-from stacks.settings import FILE, NOT_IN_A_FILE, FleetSettings, from_values, load
+from stacks.settings import CONTEXT_ONLY, SETTINGS_FILE, FleetSettings, from_values, load
 
-SHIPPED = Path(__file__).parents[3] / FILE
+SHIPPED = Path(__file__).parents[3] / SETTINGS_FILE
 ARN = "arn:aws:acm:us-east-1:123456789012:certificate/0a1b"
 PROVIDER = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"
 
@@ -31,7 +31,7 @@ def faults(**held: Any) -> tuple[str, ...]:
 def test_what_is_shipped_names_every_setting_with_its_default() -> None:
     told = "\n".join(re.sub(r"^# (?=[a-z0-9_]+ = )", "", line) for line in SHIPPED.read_text().splitlines())
     named = tomllib.loads(told)
-    assert set(named) == {each.name for each in fields(FleetSettings)} - NOT_IN_A_FILE
+    assert set(named) == {each.name for each in fields(FleetSettings)} - CONTEXT_ONLY
     assert from_values(named, nothing) == FleetSettings()
 
 
@@ -40,7 +40,7 @@ def test_what_is_shipped_changes_nothing() -> None:
 
 
 def test_the_command_line_goes_above_the_file(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text('nodes = 5\nclient_cidrs = ["10.0.0.0/8"]\ndrills = true\n')
+    (tmp_path / SETTINGS_FILE).write_text('nodes = 5\nclient_cidrs = ["10.0.0.0/8"]\ndrills = true\n')
     assert load(tmp_path, nothing) == FleetSettings(nodes=5, client_cidrs=("10.0.0.0/8",), drills=True)
     above = {"nodes": "7", "client_cidrs": "192.0.2.0/24, 198.51.100.0/24", "drills": "false"}
     expected = FleetSettings(nodes=7, client_cidrs=("192.0.2.0/24", "198.51.100.0/24"))
@@ -49,7 +49,7 @@ def test_the_command_line_goes_above_the_file(tmp_path: Path) -> None:
 
 def test_without_a_file_and_with_another_one(tmp_path: Path) -> None:
     assert load(tmp_path, nothing) == FleetSettings()
-    (tmp_path / FILE).write_text("nodes = 5\n")
+    (tmp_path / SETTINGS_FILE).write_text("nodes = 5\n")
     (tmp_path / "staging.toml").write_text("nodes = 1\n")
     assert load(tmp_path, {"settings_file": "staging.toml"}.get).nodes == 1
     assert load(tmp_path, {"settings_file": ""}.get) == FleetSettings()
@@ -58,7 +58,7 @@ def test_without_a_file_and_with_another_one(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("nodes: 5\n")
+    (tmp_path / SETTINGS_FILE).write_text("nodes: 5\n")
     with pytest.raises(ConfigurationError, match=r"synkti\.toml cannot be read: .*line 1"):
         load(tmp_path, nothing)
 
@@ -159,8 +159,8 @@ def test_what_is_right_is_held() -> None:
         nothing,
     )
     assert held.engine_args == ("--max-model-len", "8192")
-    assert (held.scaled, held.capacity_limit) == (True, 10)
-    assert replace(held, scale_target=0, nodes=4).capacity_limit == 8
+    assert (held.is_autoscaled, held.max_capacity) == (True, 10)
+    assert replace(held, scale_target=0, nodes=4).max_capacity == 8
 
 
 def test_a_local_deployment_is_asked_for_by_the_command_line_only() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from node_agent.core.common.packed_json import SMALL_CHARACTERS, PackedJson
 from node_agent.core.journal.epochs import Epoch, EpochRange
-from node_agent.core.journal.stream_header import StreamHeader, read_opening
+from node_agent.core.journal.stream_header import StreamHeader, parse_stream_header
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
 
 VALUES = st.recursive(
@@ -55,7 +55,7 @@ def test_an_opening_is_written_without_reading_the_request_and_is_the_same_when_
     opening = StreamHeader(generation, (EpochRange(0, Epoch(1, "i-0")),), None)
     written = opening.to_bytes()
     assert b"\n" not in written
-    assert read_opening(written) == opening
+    assert parse_stream_header(written) == opening
 
 
 def test_what_is_held_takes_no_more_than_its_bytes() -> None:

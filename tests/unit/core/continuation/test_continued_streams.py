@@ -45,7 +45,7 @@ def begun(*events: bytes, **fields: Any) -> tuple[ChunkStream, bytes]:
     machine = ChunkStream(generation(**fields), "s")
     machine.request()
     raw = b"".join(machine.feed(one) for one in (role(), *events))
-    return machine, raw + machine.lose("reset")
+    return machine, raw + machine.on_engine_end("reset")
 
 
 def deltas(raw: bytes) -> list[dict[str, Any]]:
@@ -74,8 +74,8 @@ def test_the_request_itself_is_asked_again_with_all_ids_as_the_plug_ins_argument
         "return_token_ids": True,
         "vllm_xargs": {"synkti_resume_ids": [1, 2]},
     }
-    assert machine.chosen is not None
-    assert "structured output" in machine.chosen.reason
+    assert machine.method_choice is not None
+    assert "structured output" in machine.method_choice.reason
 
 
 def test_where_the_engine_cannot_resume_the_ids_are_forced() -> None:
@@ -87,7 +87,7 @@ def test_something_is_left_to_generate_and_the_last_id_is_compared() -> None:
     machine, raw = begun(*(event({"content": str(token)}, [token]) for token in (1, 2, 3)), max_tokens=3)
     assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == {"synkti_resume_ids": [1, 2]}
     raw += machine.feed(role()) + machine.feed(event({"content": "123"}, [1, 2, 3], "length"))
-    raw += machine.lose("eof")
+    raw += machine.on_engine_end("eof")
     assert machine.state is StreamState.COMPLETE
     assert text(raw) == "123"
 
@@ -123,7 +123,7 @@ def test_an_engine_that_tells_another_answer_is_lost_before_its_first_word_is_de
     machine, _ = begun(event({"content": "a"}, [1]), event({"content": "b"}, [2]))
     machine.request(("resume",))
     said = b"".join(machine.feed(one) for one in ([] if why == "prompt" else [role()]) + events)
-    assert (said, machine.state, machine.lost_why) == (b"", StreamState.LOST, "diverged")
+    assert (said, machine.state, machine.loss_reason) == (b"", StreamState.LOST, "diverged")
     machine.request(("resume",))
     raw = b"".join(map(machine.feed, (role(), event({"content": "abc"}, [1, 2, 3]))))
     assert text(raw) == "c"
@@ -138,7 +138,7 @@ def test_a_tool_call_goes_on_under_its_first_id(takeover: bool) -> None:
         event(call("", "look"), [1]), event(call('{"a"'), [2]), event({}, [3]), event(call(": 1"), [4]), **TOOLS
     )
     if takeover:
-        written = bytes(machine.log)
+        written = bytes(machine.journal)
         after, machine = machine.seq, ChunkStream(machine.generation, "s")
         replay = replay_journal(machine, written, after)
         assert replay == b""
@@ -149,13 +149,13 @@ def test_a_tool_call_goes_on_under_its_first_id(takeover: bool) -> None:
         event(call("2}"), [5]), event({"content": ""}, [6], "tool_calls"),
     ):  # fmt: skip
         raw += machine.feed(one)
-    raw += machine.lose("eof")
+    raw += machine.on_engine_end("eof")
     told = [one for delta in deltas(raw) for one in delta.get("tool_calls", ())]
     assert [one["id"] for one in told if "id" in one] == ["call-1"]
     assert "".join(one["function"]["arguments"] for one in told) == '{"a": 12}'
     assert machine.state is StreamState.COMPLETE
     again = ChunkStream(machine.generation, "s")
-    replay = replay_journal(again, bytes(machine.log), 0)
+    replay = replay_journal(again, bytes(machine.journal), 0)
     assert [delta for delta in deltas(replay) if any(delta.values())] == [
         one for one in deltas(raw) if any(one.values())
     ]
@@ -193,7 +193,7 @@ def test_reasoning_that_no_client_wants_is_read_here_and_hidden_here(takeover: b
         event({}, [1]), event({"reasoning": "so"}, [2]), event({"content": "a"}, [3]), include_reasoning=False
     )
     if takeover:
-        written = bytes(machine.log)
+        written = bytes(machine.journal)
         after, machine = machine.seq, ChunkStream(machine.generation, "s")
         replay_journal(machine, written, after)
     body = orjson.loads(machine.request(("resume",)).body)
@@ -229,7 +229,7 @@ def test_of_hidden_reasoning_neither_ids_nor_logprobs_are_told_and_of_the_rest_a
     first = orjson.loads(machine.generation.engine_body())
     assert (first["include_reasoning"], first["vllm_xargs"]) == (True, {"synkti_apart": 1})
     if takeover:
-        written = bytes(machine.log)
+        written = bytes(machine.journal)
         after, machine = machine.seq, ChunkStream(machine.generation, "s")
         replay_journal(machine, written, after)
     body = orjson.loads(machine.request(("resume",)).body)
@@ -247,7 +247,7 @@ def test_of_hidden_reasoning_neither_ids_nor_logprobs_are_told_and_of_the_rest_a
 def test_half_a_character_that_began_an_answer_without_reasoning_is_rewound_with_its_ids_told() -> None:
     """An engine that parses nothing sends an empty text with it."""
     machine, raw = begun(event({"content": ""}, [1]), include_reasoning=False, return_token_ids=True, seed=None)
-    assert machine.can_go_on(())
+    assert machine.can_continue_on(())
     machine.request()
     for ids, said in (([1], ""), ([2], ""), ([3], "a")):
         choice = {"index": 0, "text": said, "token_ids": ids, "finish_reason": None}
@@ -259,14 +259,14 @@ def test_half_a_character_that_began_an_answer_without_reasoning_is_rewound_with
 
 def test_ids_that_a_client_was_told_are_resumed_although_a_parser_said_nothing_of_them() -> None:
     machine, _ = begun(event({}, [1]), temperature=0, return_token_ids=True)
-    assert not machine.can_go_on(())
+    assert not machine.can_continue_on(())
     told = {"synkti_resume_ids": [1], "synkti_apart": 1}
     assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == told
 
 
 def test_half_a_character_behind_a_text_is_no_reasoning() -> None:
     machine, _ = begun(event({"content": "a"}, [1]), event({}, [2]), temperature=0, return_token_ids=True)
-    assert machine.can_go_on(())
+    assert machine.can_continue_on(())
 
 
 def test_each_of_several_choices_goes_on_by_itself_with_the_seed_that_it_had() -> None:
@@ -276,7 +276,7 @@ def test_each_of_several_choices_goes_on_by_itself_with_the_seed_that_it_had() -
         data = event({"content": "a"}, [token]).replace(b'"index":0', b'"index":%d' % index)
         machine.feed(role() if index == 0 else b"")
         machine.feed(data)
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     seeds = []
     for _ in range(2):
         body = orjson.loads(machine.request(("resume",)).body)
@@ -292,7 +292,7 @@ def test_a_choice_that_ended_without_a_text_is_not_asked_again() -> None:
     machine.request()
     machine.feed(role())
     machine.feed(event({"content": ""}, [1], "stop"))
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     assert machine.request(("resume",)).body != generation(n=2).engine_body()
 
 
@@ -300,15 +300,15 @@ def test_an_engine_that_hides_its_ids_cannot_be_gone_on_from() -> None:
     machine, _ = begun(event({"content": "a"}))
     with pytest.raises(ContinuationImpossible, match="no token ids"):
         machine.request(("resume",))
-    assert not machine.can_go_on(("resume", "forced"))
+    assert not machine.can_continue_on(("resume", "forced"))
 
 
 def test_a_clients_own_arguments_go_along_to_each_engine() -> None:
     theirs = {"fresh": 3, "synkti_resume_ids": [9]}
     machine, _ = begun(event({"content": "a"}, [1]), event({"content": "b"}, [2]), vllm_xargs=theirs)
-    assert not machine.can_go_on(())
+    assert not machine.can_continue_on(())
     assert orjson.loads(machine.request(("resume",)).body)["vllm_xargs"] == {"fresh": 3, "synkti_resume_ids": [1, 2]}
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     assert orjson.loads(machine.request(("forced",)).body)["vllm_xargs"] == {"fresh": 3, "synkti_forced_ids": [1, 2]}
 
 
@@ -352,7 +352,7 @@ def test_a_usage_keeps_its_details_where_another_engine_goes_on(able: tuple[str,
     machine = ChunkStream(generation(stream_options={"include_usage": True}, **state), "s")
     machine.request()
     machine.feed(role() + event({"content": "a"}, [1]))
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     body = orjson.loads(machine.request(able).body)
     assert body["stream_options"] == {"include_usage": True}
     if able:

@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from node_agent.contract.errors import ContinuationImpossible
-from node_agent.core.continuation.method import ContinuationMethod, choose
-from node_agent.core.node.status import WAYS
+from node_agent.core.continuation.method import ContinuationMethod, choose_method
+from node_agent.core.node.status import CONTINUATION_METHODS
 from node_agent.core.openai.generation_request import ApiRoute, GenerationRequest, read_generation
 
 BOTH = ("resume", "forced")
@@ -49,25 +49,25 @@ def generation(**fields: Any) -> GenerationRequest:
 @pytest.mark.parametrize("fields", PLAIN, ids=str)
 def test_what_is_all_in_its_ids_is_rewound_anywhere(fields: dict[str, Any]) -> None:
     for able in ((), BOTH):
-        assert choose(generation(**fields), able, only_text=True).way is ContinuationMethod.REWIND
+        assert choose_method(generation(**fields), able, only_text=True).method is ContinuationMethod.REPROMPT
 
 
 @pytest.mark.parametrize("fields", STATEFUL, ids=str)
 def test_what_has_a_state_is_resumed_else_forced_else_impossible(fields: dict[str, Any]) -> None:
     asked = generation(**fields)
-    resumed = choose(asked, BOTH, only_text=True)
-    forced = choose(asked, ("forced",), only_text=True)
-    assert (resumed.way, forced.way) == (ContinuationMethod.RESUME, ContinuationMethod.FORCED)
+    resumed = choose_method(asked, BOTH, only_text=True)
+    forced = choose_method(asked, ("forced",), only_text=True)
+    assert (resumed.method, forced.method) == (ContinuationMethod.RESUME, ContinuationMethod.FORCED_DECODING)
     assert resumed.reason in forced.reason
     assert next(iter(fields)).split("_")[0][:4] in resumed.reason or "structured" in resumed.reason
     with pytest.raises(ContinuationImpossible, match=resumed.reason.split(":")[0]):
-        choose(asked, ("some-later-way",), only_text=True)
+        choose_method(asked, ("some-later-way",), only_text=True)
 
 
 def test_reasoning_and_tool_calls_are_a_state_that_no_request_names() -> None:
-    assert choose(generation(), BOTH, only_text=False).way is ContinuationMethod.RESUME
+    assert choose_method(generation(), BOTH, only_text=False).method is ContinuationMethod.RESUME
     with pytest.raises(ContinuationImpossible, match="reasoning or tool calls"):
-        choose(generation(), (), only_text=False)
+        choose_method(generation(), (), only_text=False)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_reasoning_and_tool_calls_are_a_state_that_no_request_names() -> None:
     ids=str,
 )
 def test_what_a_rewind_repeats_only_nearly_is_resumed_where_that_can_be_had(fields: dict[str, Any]) -> None:
-    ways = [choose(generation(**fields), able, only_text=True).way for able in (BOTH, ("forced",), ())]
-    assert ways == [ContinuationMethod.RESUME, ContinuationMethod.REWIND, ContinuationMethod.REWIND]
+    ways = [choose_method(generation(**fields), able, only_text=True).method for able in (BOTH, ("forced",), ())]
+    assert ways == [ContinuationMethod.RESUME, ContinuationMethod.REPROMPT, ContinuationMethod.REPROMPT]
 
 
 def test_what_nodes_advertise_is_what_ways_are_called() -> None:
-    assert (ContinuationMethod.RESUME.value, ContinuationMethod.FORCED.value) == WAYS
+    assert (ContinuationMethod.RESUME.value, ContinuationMethod.FORCED_DECODING.value) == CONTINUATION_METHODS

@@ -17,7 +17,7 @@ def test_an_answer_without_a_limit_is_rewound_in_pieces_that_double_to_its_very_
     machine, client, asked = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None), "s"), Client(), []
     for event in ask(machine, model)[:6]:
         client.raw += machine.feed(event)
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     while machine.state is not StreamState.COMPLETE:
         request = machine.request()
         asked.append(orjson.loads(request.body)["max_tokens"])
@@ -26,7 +26,7 @@ def test_an_answer_without_a_limit_is_rewound_in_pieces_that_double_to_its_very_
     assert asked == [16, 23, 45, 89]
     assert client.text == model.text
     assert client.answer(0)["reasons"] == ["stop"]
-    assert machine.attempts == 5
+    assert machine.engine_attempts == 5
 
 
 def test_no_piece_is_shorter_than_what_it_must_have() -> None:
@@ -35,7 +35,7 @@ def test_no_piece_is_shorter_than_what_it_must_have() -> None:
     model = ScriptedModel((b"a", b"b", b"c", b"d"))
     for event in ask(machine, model)[:3]:
         machine.feed(event)
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     body = orjson.loads(machine.request().body)
     assert (body["max_tokens"], body["min_tokens"]) == (16, 16)
 
@@ -62,8 +62,8 @@ def test_an_engine_whose_piece_has_nothing_to_go_on_from_is_lost_and_not_asked_f
     machine = ChunkStream(generation(ApiRoute.CHAT, max_tokens=None), "s")
     for event in ask(machine, ScriptedModel(tuple(b"%d " % number for number in range(9))))[:4]:
         machine.feed(event)
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     limit = orjson.loads(machine.request().body)["max_tokens"]
     joined = {"index": 0, "text": "3 4 ", "token_ids": list(range(limit)), "finish_reason": "length"}
     assert machine.feed(b"data: %b\n\n" % orjson.dumps({"choices": [joined]})) == b""
-    assert (machine.state, machine.lost_why) == (StreamState.LOST, "piece-without-mark")
+    assert (machine.state, machine.loss_reason) == (StreamState.LOST, "piece-without-mark")

@@ -18,7 +18,7 @@ Engine = Callable[[dict[str, Any]], Sequence[int]]
 def generated(seed: int, ids: Sequence[int], *, forgets: bool = False) -> list[int]:
     """A model whose next id depends on its seed and on all ids before, as its random state and its penalties do."""
     told = list(ids)
-    while len(told) < self_test.TOKENS:
+    while len(told) < self_test.PROBE_TOKENS:
         state = (seed, *told[len(ids) if forgets else 0 :])
         told.append(random.Random(str(state)).randrange(50))
     return told
@@ -46,7 +46,7 @@ def flattering(body: dict[str, Any]) -> Sequence[int]:
     own = generated(body["seed"], [])
     if own[: len(ids)] == ids:
         return own
-    return [*ids, *own][: self_test.TOKENS]
+    return [*ids, *own][: self_test.PROBE_TOKENS]
 
 
 def seedless(body: dict[str, Any]) -> Sequence[int]:
@@ -58,7 +58,7 @@ def untrue(body: dict[str, Any]) -> Sequence[int]:
     """It goes on behind all ids but its own."""
     ids = able({**body, "vllm_xargs": {}})
     given = (body.get("vllm_xargs") or {}).get(RESUME_IDS) or []
-    return [*given, *[ids[0]] * 50][: self_test.TOKENS] if given == ids[: len(given)] else able(body)
+    return [*given, *[ids[0]] * 50][: self_test.PROBE_TOKENS] if given == ids[: len(given)] else able(body)
 
 
 def short(body: dict[str, Any]) -> Sequence[int]:
@@ -77,7 +77,7 @@ def verdict(engine: Engine, way: ContinuationMethod = ContinuationMethod.RESUME)
             return done.value, asked
 
 
-@pytest.mark.parametrize("way", [ContinuationMethod.RESUME, ContinuationMethod.FORCED])
+@pytest.mark.parametrize("way", [ContinuationMethod.RESUME, ContinuationMethod.FORCED_DECODING])
 def test_an_engine_that_goes_on_passes_in_a_handful_of_questions(way: ContinuationMethod) -> None:
     why, asked = verdict(able, way)
     assert why is None

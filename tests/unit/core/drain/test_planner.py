@@ -16,7 +16,7 @@ from node_agent.core.drain.planner import (
     HandOff,
     Peer,
     ServedStream,
-    going_pools,
+    reclaimed_pools,
 )
 from node_agent.core.node.status import IDLE, Load, NodeStatus, Pool
 
@@ -40,7 +40,7 @@ def schedule(
     drain: DrainPlanner | None = None,
     drainers: int = 1,
 ) -> DrainPlan:
-    going = going_pools([peer.status for peer in among], OWN)
+    going = reclaimed_pools([peer.status for peer in among], OWN)
     return (drain or DrainPlanner("me")).plan(streams, among, going, drainers, T0, T0 + left_s)
 
 
@@ -63,10 +63,10 @@ def test_streams_go_outside_the_pools_that_are_going_and_to_ready_nodes_first() 
         *peers("its-neighbour", zone="c"),
     ]
     planned = schedule([long(number, context=10) for number in range(20)], among)
-    assert {hand_off.to for hand_off in planned.due} == {"other"}
+    assert {hand_off.target for hand_off in planned.due} == {"other"}
     planned = schedule([long(1)], [peer for peer in among if peer.status.instance_id != "other"])
-    assert planned.due[0].to in ("same", "its-neighbour")  # a ready one in a going pool before one at risk
-    assert schedule([long(1)], peers("risky", state=NodeState.AT_RISK)).due[0].to == "risky"
+    assert planned.due[0].target in ("same", "its-neighbour")  # a ready one in a going pool before one at risk
+    assert schedule([long(1)], peers("risky", state=NodeState.AT_RISK)).due[0].target == "risky"
 
 
 def test_no_peer_gets_more_prefill_at_a_time_than_its_bound() -> None:
@@ -75,7 +75,7 @@ def test_no_peer_gets_more_prefill_at_a_time_than_its_bound() -> None:
     streams = [long(number) for number in range(40)]
     planned = schedule(streams, peers("x", "y"), drain=drain)
     assert len(planned.due) == 8
-    assert sorted(hand_off.to or "" for hand_off in planned.due) == ["x"] * 4 + ["y"] * 4
+    assert sorted(hand_off.target or "" for hand_off in planned.due) == ["x"] * 4 + ["y"] * 4
     times = [hand_off.at for hand_off in planned.later]
     assert times == sorted(times)
     assert max(times) - T0 < 40 * 0.5 / 2
@@ -93,7 +93,7 @@ def test_a_whole_drain_keeps_every_peer_s_queue_within_its_bound() -> None:
         planned = drain.plan(streams.values(), peers("x", "y", "z"), {OWN}, 1, now, T0 + 120)
         for hand_off in planned.due:
             cost_s = streams.pop(hand_off.key).context_tokens / CALM.prefill_tokens_s
-            name = hand_off.to or ""
+            name = hand_off.target or ""
             ends[name] = max(ends.get(name, 0.0), now) + cost_s
             assert ends[name] - now <= max(BACKLOG_S, cost_s) + 1e-6
         now += 0.5
@@ -103,9 +103,9 @@ def test_a_whole_drain_keeps_every_peer_s_queue_within_its_bound() -> None:
 def test_a_peer_s_own_queue_counts_and_a_full_one_is_left_to_others() -> None:
     busy = Load(20, 6, 0.5, 0.03, 1_000.0)  # three seconds of prefill wait there
     planned = schedule([long(number) for number in range(4)], [*peers("busy", load=busy), *peers("calm")])
-    assert {hand_off.to for hand_off in planned.due} == {"calm"}
+    assert {hand_off.target for hand_off in planned.due} == {"calm"}
     full = Load(20, 40, 0.5, 0.03, 1_000.0)
-    assert schedule([long(1)], [*peers("full", load=full), *peers("calm")]).due[0].to == "calm"
+    assert schedule([long(1)], [*peers("full", load=full), *peers("calm")]).due[0].target == "calm"
 
 
 def test_a_stream_too_long_for_the_bound_goes_where_nothing_else_waits() -> None:
@@ -119,20 +119,23 @@ def test_without_peers_streams_stay_until_the_last_moment_and_peers_that_come_ge
     drain = DrainPlanner("me")
     planned = schedule([long(1), long(2)], [], drain=drain)
     assert planned.due == ()
-    assert all(hand_off.to is None and hand_off.crowded for hand_off in planned.later)
+    assert all(hand_off.target is None and hand_off.is_overflow for hand_off in planned.later)
     assert all(T0 + 120 - MARGIN_S - LAST_MOMENTS_S <= h.at <= T0 + 120 - MARGIN_S for h in planned.later)
-    assert [hand_off.to for hand_off in schedule([long(1), long(2)], peers("new"), drain=drain).due] == ["new", "new"]
+    assert [hand_off.target for hand_off in schedule([long(1), long(2)], peers("new"), drain=drain).due] == [
+        "new",
+        "new",
+    ]
 
 
 def test_what_finds_no_place_in_time_is_spread_over_the_last_moments_and_never_kept() -> None:
     streams = [long(number, context=4_000) for number in range(100)]  # 400 s of prefill for two peers
     planned = schedule(streams, peers("x", "y"), left_s=30.0)
-    placed = [hand_off for hand_off in (*planned.due, *planned.later) if not hand_off.crowded]
-    crowded = [hand_off for hand_off in planned.later if hand_off.crowded]
+    placed = [hand_off for hand_off in (*planned.due, *planned.later) if not hand_off.is_overflow]
+    crowded = [hand_off for hand_off in planned.later if hand_off.is_overflow]
     assert len(placed) + len(crowded) == 100
     assert 5 <= len(placed) <= 14
     assert len({hand_off.at for hand_off in crowded}) == len(crowded)
-    assert {hand_off.to for hand_off in crowded} == {"x", "y"}
+    assert {hand_off.target for hand_off in crowded} == {"x", "y"}
     planned = DrainPlanner("me").plan(streams, peers("x"), {OWN}, 1, T0 + 25, T0 + 30)
     assert len(planned.due) == 100  # the last moment is now: all go
 
@@ -152,7 +155,7 @@ def test_nodes_that_drain_together_share_those_that_stay() -> None:
             [long(key, 200) for key in range(20)], staying, {OWN}, 200, T0, T0 + 120
         )
         for hand_off in (*planned.due, *planned.later):
-            given[hand_off.to or ""] = given.get(hand_off.to or "", 0) + 1
+            given[hand_off.target or ""] = given.get(hand_off.target or "", 0) + 1
     assert len(given) == 200
     assert max(given.values()) <= 2 * sum(given.values()) / 200
 
@@ -171,7 +174,7 @@ def longest_queue_s(drainers: int, staying: int, streams: int, hears_of_others: 
         for name, drain in drains.items():
             count = drainers if hears_of_others else 1
             for hand_off in drain.plan(left[name].values(), among, {OWN}, count, now, T0 + 120).due:
-                to, cost_s = hand_off.to or "", left[name].pop(hand_off.key).context_tokens / CALM.prefill_tokens_s
+                to, cost_s = hand_off.target or "", left[name].pop(hand_off.key).context_tokens / CALM.prefill_tokens_s
                 ends[to] = max(ends.get(to, 0.0), now) + cost_s
                 longest = max(longest, ends[to] - now)
         now += 0.5
@@ -188,7 +191,7 @@ def test_nodes_that_drain_together_hold_to_the_bound_together() -> None:
 def test_one_node_among_a_thousand_looks_at_a_few_of_them() -> None:
     staying = [Peer(status(f"s{number}"), CALM) for number in range(1_000)]
     planned = DrainPlanner("me").plan([long(key, 100) for key in range(500)], staying, {OWN}, 1, T0, T0 + 120)
-    assert len({hand_off.to for hand_off in planned.due}) == MAX_PEERS
+    assert len({hand_off.target for hand_off in planned.due}) == MAX_PEERS
 
 
 def test_pools_that_are_going_are_this_node_s_and_those_of_all_that_drain_or_are_at_risk() -> None:
@@ -198,7 +201,7 @@ def test_pools_that_are_going_are_this_node_s_and_those_of_all_that_drain_or_are
         status("c", "d", NodeState.DRAINING),
         status("d", "e", NodeState.STARTING),
     ]
-    assert going_pools(nodes, OWN) == {OWN, Pool("c", "g5"), Pool("d", "g5")}
+    assert reclaimed_pools(nodes, OWN) == {OWN, Pool("c", "g5"), Pool("d", "g5")}
 
 
 STREAMS = st.lists(
@@ -234,12 +237,12 @@ def test_every_stream_is_planned_once_and_leaves_in_time(
     names = {peer.status.instance_id for peer in among}
     for move in moves:
         assert T0 <= move.at <= max(T0, T0 + left_s - MARGIN_S) + 1e-6
-        assert move.to in names if names else move.to is None
+        assert move.target in names if names else move.target is None
     assert all(move.at <= T0 for move in planned.due)
     assert all(move.at > T0 for move in planned.later)
     by_key = {stream.key: stream for stream in streams}
     for key in planned.finish:
-        left = by_key[key].left_s
+        left = by_key[key].remaining_s
         assert left is not None
         assert left < left_s - MARGIN_S + 1e-3
 

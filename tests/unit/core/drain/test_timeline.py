@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from node_agent.contract.drain_record import DrainRecord, DrainStep, drain_from_item
 from node_agent.core.drain.timeline import MAX_STEPS, DrainTimeline
-from node_agent.core.failure.report import handed_to, read_loss
+from node_agent.core.failure.report import format_handoff, parse_loss
 
 TIMES = st.integers(0, 2_000_000_000_000).map(lambda ms: ms / 1000)
 RECORDS = st.builds(
@@ -24,19 +24,19 @@ RECORDS = st.builds(
 
 def test_nothing_is_told_before_a_drain() -> None:
     log = DrainTimeline("i-1", 7)
-    log.tell("retired", 1.0)
-    log.count("handed-off", 1.0, 2)
+    log.record_step("retired", 1.0)
+    log.add_count("handed-off", 1.0, 2)
     assert log.record is None
 
 
 def test_a_step_is_told_once_and_counts_add_up_with_their_last_instant() -> None:
     log = DrainTimeline("i-1", 7)
     log.begin("notice-seen", 9.0, 10.0, 130.0, 999)
-    log.tell("planned", 11.0, 3)
-    log.tell("planned", 12.0, 1)
-    log.count("handed-off", 13.0, 1)
-    log.count("handed-off", 14.0, 2)
-    log.count("handed-off", 15.0, 0)
+    log.record_step("planned", 11.0, 3)
+    log.record_step("planned", 12.0, 1)
+    log.add_count("handed-off", 13.0, 1)
+    log.add_count("handed-off", 14.0, 2)
+    log.add_count("handed-off", 15.0, 0)
     assert log.record is not None
     assert [(step.step, step.at, step.count) for step in log.record.steps] == [
         ("asked", 9.0, None),
@@ -63,11 +63,11 @@ def test_a_record_survives_the_table(record: DrainRecord) -> None:
 @pytest.mark.parametrize(
     ("word", "read"),
     [
-        (handed_to(None), ("handoff", None)),
-        (handed_to("i-0123"), ("handoff", "i-0123")),
+        (format_handoff(None), ("handoff", None)),
+        (format_handoff("i-0123"), ("handoff", "i-0123")),
         ("reset", ("reset", None)),
         ("handoffs", ("handoffs", None)),
     ],
 )
 def test_a_loss_says_who_has_room(word: str, read: tuple[str, str | None]) -> None:
-    assert read_loss(word) == read
+    assert parse_loss(word) == read

@@ -45,9 +45,9 @@ class Played:
         if self._sent is not None and self.answers is not None and self.now - self._sent >= self.answers:
             self._sent = None
             self.machine.probe_ended(self.now)
-        given = {"under_way": 1, "tokens": 0, "figures_at": self.now, **evidence}
-        judgement = self.machine.look(Evidence(at=self.now, **given))  # type: ignore[arg-type] # one test's fields
-        if judgement.probe:
+        given = {"in_flight": 1, "tokens": 0, "metrics_at": self.now, **evidence}
+        judgement = self.machine.evaluate(Evidence(at=self.now, **given))  # type: ignore[arg-type] # one test's fields
+        if judgement.should_probe:
             assert self._sent is None, "one probe at a time"
             self._sent = self.now
             self.probes.append(self.now)
@@ -81,13 +81,13 @@ def played(answers: float | None = None, **options: float) -> Played:
 def test_a_core_that_hangs_is_found_within_fifteen_seconds_also_where_nobody_asks_it_anything() -> None:
     assert played().until_stuck(15.0) <= STUCK_S + 1.0
     idle = played(answers=0.05)
-    idle.runs(60.0, lambda at: {"under_way": 0})
+    idle.runs(60.0, lambda at: {"in_flight": 0})
     idle.answers, began = None, idle.now
-    assert idle.until_stuck(began + 15.0, lambda at: {"under_way": 0}) - began <= STUCK_S + IDLE_PROBE_S + 1.0
+    assert idle.until_stuck(began + 15.0, lambda at: {"in_flight": 0}) - began <= STUCK_S + IDLE_PROBE_S + 1.0
 
 
 def test_an_engine_that_answers_nothing_at_all_is_found_in_half_the_time() -> None:
-    assert played().until_stuck(15.0, lambda at: {"figures_at": 0.0}) <= STUCK_S / 2 + 1.0
+    assert played().until_stuck(15.0, lambda at: {"metrics_at": 0.0}) <= STUCK_S / 2 + 1.0
     with_metrics = played()
     with_metrics.runs(STUCK_S - 1.0)
 
@@ -97,10 +97,10 @@ def test_an_engine_that_answers_nothing_at_all_is_found_in_half_the_time() -> No
     [
         ("tokens of any stream", lambda at: {"tokens": int(at / 7.0)}),
         ("steps that the plug-in counts", lambda at: {"steps": int(at / 7.0)}),
-        ("tokens that the engine has made", lambda at: {"figures": figures(generated=int(at / 7.0))}),
-        ("prompts that it reads", lambda at: {"figures": figures(prompted=int(at / 7.0))}),
-        ("preemptions", lambda at: {"figures": figures(preemptions=int(at / 7.0))}),
-        ("the cache that a long prefill fills", lambda at: {"figures": figures(kv_use=int(at / 7.0) / 100)}),
+        ("tokens that the engine has made", lambda at: {"metrics": figures(generated=int(at / 7.0))}),
+        ("prompts that it reads", lambda at: {"metrics": figures(prompted=int(at / 7.0))}),
+        ("preemptions", lambda at: {"metrics": figures(preemptions=int(at / 7.0))}),
+        ("the cache that a long prefill fills", lambda at: {"metrics": figures(kv_use=int(at / 7.0) / 100)}),
     ],
 )
 def test_any_sign_of_work_is_enough(name: str, work: Callable[[float], dict[str, object]]) -> None:
@@ -110,8 +110,8 @@ def test_any_sign_of_work_is_enough(name: str, work: Callable[[float], dict[str,
 def test_requests_that_come_and_go_are_no_work() -> None:
     """What a stuck core's API server says of them moves; nothing of the core does."""
     of_requests = lambda at: {  # noqa: E731 # of one test
-        "under_way": 1 + int(at * 4) % 9,
-        "figures": EngineMetrics(1 + int(at * 4) % 9, int(at * 4) % 5, 0.5, 0.0, 3.0, 4.0),
+        "in_flight": 1 + int(at * 4) % 9,
+        "metrics": EngineMetrics(1 + int(at * 4) % 9, int(at * 4) % 5, 0.5, 0.0, 3.0, 4.0),
     }
     assert played().until_stuck(15.0, of_requests) <= STUCK_S + 1.0
 
@@ -124,9 +124,9 @@ def test_a_slow_model_is_slow_and_not_stuck(seconds_per_token: float) -> None:
 
 def test_the_first_answer_says_how_long_the_first_probe_may_take_and_the_first_probe_how_long_all_others() -> None:
     compiles = played(answers=25.0, first_answer_s=25.0)
-    compiles.runs(30.0, lambda at: {"under_way": 0})
+    compiles.runs(30.0, lambda at: {"in_flight": 0})
     fast = played(answers=0.1, first_answer_s=25.0)
-    fast.runs(5.0, lambda at: {"under_way": 0})
+    fast.runs(5.0, lambda at: {"in_flight": 0})
     fast.answers, began = None, fast.now
     assert fast.until_stuck(began + 15.0) - began <= STUCK_S + 1.0, "the warm-up's compiling is no pace"
 
@@ -138,7 +138,7 @@ def test_no_pace_makes_the_bound_endless() -> None:
 
 def test_a_probe_is_sent_after_a_silence_and_where_nothing_is_under_way_now_and_then() -> None:
     idle = played(answers=0.05)
-    idle.runs(60.0, lambda at: {"under_way": 0})
+    idle.runs(60.0, lambda at: {"in_flight": 0})
     assert 60.0 / (IDLE_PROBE_S + 1.0) <= len(idle.probes) <= 1 + 60.0 / IDLE_PROBE_S
     busy = played(answers=0.05)
     busy.runs(60.0, lambda at: {"tokens": int(at * 10)})
@@ -157,10 +157,10 @@ def failing(why: str, work: Callable[[float], dict[str, object]], seconds: float
 
 
 @pytest.mark.parametrize("why", ["status-500", "refused", "reset"])
-@pytest.mark.parametrize("under_way", [0, 3])
-def test_an_engine_that_answers_with_errors_and_does_nothing_is_found_soon(why: str, under_way: int) -> None:
+@pytest.mark.parametrize("in_flight", [0, 3])
+def test_an_engine_that_answers_with_errors_and_does_nothing_is_found_soon(why: str, in_flight: int) -> None:
     """A vLLM whose drain had its time, or whose core has died."""
-    engine = failing(why, lambda at: {"under_way": under_way}, 60.0)
+    engine = failing(why, lambda at: {"in_flight": in_flight}, 60.0)
     assert engine.judged[-1].state is EngineState.STUCK
     assert engine.now <= 5.0
     assert why in engine.judged[-1].reason
@@ -187,7 +187,7 @@ def test_what_it_is_judged_to_be_on_the_way() -> None:
     assert set(states) == set(EngineState)
     slow = states.index(EngineState.SLOW)
     assert slow * LOOK_S >= PROBE_AFTER_S - LOOK_S
-    assert engine.machine.look(Evidence(engine.now + 1, 1, 7)).state is EngineState.WORKING, "late, but it works"
+    assert engine.machine.evaluate(Evidence(engine.now + 1, 1, 7)).state is EngineState.WORKING, "late, but it works"
 
 
 # one stream of a working engine
@@ -199,8 +199,8 @@ ALLOWED_S, PATIENT_S = 2.0, 30.0
 def lost_at(engine: Played, evidence: Callable[[float], dict[str, object]], within_s: float) -> float | None:
     """When a stream was lost that is silent since SINCE."""
     while engine.now < within_s:
-        wants = engine.machine.wants_proof(SINCE, ALLOWED_S, PATIENT_S)
-        judgement = engine.look(wants_proof=wants, **evidence(engine.now))
+        wants = engine.machine.needs_proof(SINCE, ALLOWED_S, PATIENT_S)
+        judgement = engine.look(needs_proof=wants, **evidence(engine.now))
         assert judgement.state is EngineState.WORKING
         if engine.machine.is_overtaken(SINCE, ALLOWED_S, PATIENT_S):
             return engine.now
@@ -208,7 +208,7 @@ def lost_at(engine: Played, evidence: Callable[[float], dict[str, object]], with
 
 
 def working(at: float) -> dict[str, object]:
-    return {"tokens": int(at * 20), "figures": figures(generated=int(at * 20))}
+    return {"tokens": int(at * 20), "metrics": figures(generated=int(at * 20))}
 
 
 def test_a_stream_that_others_overtake_without_a_reason_is_lost_after_the_inter_token_timeout() -> None:
@@ -220,10 +220,10 @@ def test_a_stream_that_others_overtake_without_a_reason_is_lost_after_the_inter_
 @pytest.mark.parametrize(
     ("name", "evidence"),
     [
-        ("preempted", lambda at: {**working(at), "figures": figures(at, preemptions=float(at >= 1.5))}),
-        ("requests wait", lambda at: {**working(at), "figures": figures(at, waiting=int(at < 15.0))}),
-        ("no figures", lambda at: {**working(at), "figures": None}),
-        ("figures without preemptions", lambda at: {**working(at), "figures": figures(at, preemptions=None)}),
+        ("preempted", lambda at: {**working(at), "metrics": figures(at, preemptions=float(at >= 1.5))}),
+        ("requests wait", lambda at: {**working(at), "metrics": figures(at, waiting=int(at < 15.0))}),
+        ("no figures", lambda at: {**working(at), "metrics": None}),
+        ("figures without preemptions", lambda at: {**working(at), "metrics": figures(at, preemptions=None)}),
     ],
 )
 def test_a_silence_that_may_have_a_reason_waits_and_not_for_ever(
@@ -243,7 +243,7 @@ def test_nobody_is_lost_before_somebody_has_overtaken_it() -> None:
 
 def test_what_waits_needs_no_probe() -> None:
     engine = played(answers=0.1)
-    lost_at(engine, lambda at: {**working(at), "figures": figures(at, waiting=3)}, 20.0)
+    lost_at(engine, lambda at: {**working(at), "metrics": figures(at, waiting=3)}, 20.0)
     assert len(engine.probes) <= 1
 
 
@@ -269,7 +269,7 @@ def _work(kinds: list[str], done: int, pace_s: float) -> dict[str, object]:
     return {
         "tokens": counts.get("tokens", 0),
         "steps": counts.get("steps", 0),
-        "figures": EngineMetrics(1, 0, kv_use, made["preemptions"], made["generated"], 0.0),
+        "metrics": EngineMetrics(1, 0, kv_use, made["preemptions"], made["generated"], 0.0),
         "pace_s": pace_s,
     }
 

@@ -8,20 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.core.failure import attribution
-from node_agent.core.failure.attempts import MAX_ASKED, MAX_ENGINES, Answer, Attempts
+from node_agent.core.failure.attempts import MAX_ENGINES, MAX_REQUESTS, Attempts, EngineResponse
 from node_agent.core.failure.attribution import (
     ENGINE_DEAD,
-    Body,
-    By,
-    Counts,
+    BodyKind,
+    BreakerEffect,
     Fault,
-    Next,
+    NextStep,
+    Origin,
     Verdict,
-    is_dead_engine,
-    judge_answer,
-    judge_event,
-    judge_loss,
-    read_body,
+    classify_answer,
+    classify_body,
+    classify_event,
+    classify_loss,
+    reports_dead_engine,
 )
 
 WORDS = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
@@ -48,12 +48,12 @@ def judged(by: str, what: str) -> Verdict:
     kind, _, rest = what.partition(" ")
     rest, _, continuation = rest.partition(", ")
     if kind == "lost":
-        return judge_loss(By(by), rest)
+        return classify_loss(Origin(by), rest)
     if kind == "event":
-        return judge_event(event(rest), is_continuation=bool(continuation))
+        return classify_event(event(rest), is_continuation=bool(continuation))
     status, _, body = rest.partition(" ")
-    told = Body(body) if body else Body.OTHER
-    return judge_answer(By(by), int(status), told, is_continuation=bool(continuation))
+    told = BodyKind(body) if body else BodyKind.OTHER
+    return classify_answer(Origin(by), int(status), told, is_continuation=bool(continuation))
 
 
 def event(what: str) -> bytes:
@@ -67,7 +67,7 @@ def event(what: str) -> bytes:
 def test_the_table_is_what_happens(row: list[str]) -> None:
     by, what, fault, following, counts, why = row
     verdict = judged(by, what)
-    told = (verdict.fault.value, verdict.next.value, verdict.counts.value, verdict.why)
+    told = (verdict.fault.value, verdict.next.value, verdict.breaker.value, verdict.code)
     assert told == (fault, following, counts, why)
     assert verdict.reason
 
@@ -76,83 +76,83 @@ def test_the_table_has_every_fault_and_every_end() -> None:
     table = rows()
     assert len(table) > 50
     assert {row[2] for row in table} == {fault.value for fault in Fault}
-    assert {row[3] for row in table} == {each.value for each in Next}
-    assert {row[4] for row in table} == {each.value for each in Counts}
+    assert {row[3] for row in table} == {each.value for each in NextStep}
+    assert {row[4] for row in table} == {each.value for each in BreakerEffect}
 
 
-@given(st.sampled_from(By), st.text(max_size=40))
-def test_whatever_a_peer_says_the_words_of_metrics_are_few_and_a_node_is_blamed(by: By, word: str) -> None:
-    verdict = judge_loss(by, word)
-    assert verdict.why == "other" or len(verdict.why) < 25
-    assert verdict.next is not Next.FINAL
+@given(st.sampled_from(Origin), st.text(max_size=40))
+def test_whatever_a_peer_says_the_words_of_metrics_are_few_and_a_node_is_blamed(by: Origin, word: str) -> None:
+    verdict = classify_loss(by, word)
+    assert verdict.code == "other" or len(verdict.code) < 25
+    assert verdict.next is not NextStep.FINAL
 
 
-@given(st.integers(100, 999), st.sampled_from(Body), st.booleans())
-def test_a_peers_own_status_is_never_the_clients(status: int, body: Body, rest: bool) -> None:
-    verdict = judge_answer(By.PEER, status, body, is_continuation=rest)
-    assert verdict.next is Next.ELSEWHERE
+@given(st.integers(100, 999), st.sampled_from(BodyKind), st.booleans())
+def test_a_peers_own_status_is_never_the_clients(status: int, body: BodyKind, rest: bool) -> None:
+    verdict = classify_answer(Origin.PEER, status, body, is_continuation=rest)
+    assert verdict.next is NextStep.ELSEWHERE
     assert verdict.fault is not Fault.CLIENT
 
 
-@given(st.integers(400, 499), st.sampled_from(Body))
-def test_no_answer_below_500_but_for_locks_and_models_touches_a_breaker(status: int, body: Body) -> None:
-    verdict = judge_answer(By.ENGINE, status, body)
-    assert verdict.counts is Counts.NO or verdict.why in ("engine-locked", "wrong-model")
+@given(st.integers(400, 499), st.sampled_from(BodyKind))
+def test_no_answer_below_500_but_for_locks_and_models_touches_a_breaker(status: int, body: BodyKind) -> None:
+    verdict = classify_answer(Origin.ENGINE, status, body)
+    assert verdict.breaker is BreakerEffect.NO or verdict.code in ("engine-locked", "wrong-model")
 
 
 @given(st.binary(max_size=300) | JSON.map(lambda value: orjson.dumps({"error": value})))
 def test_any_body_is_read(body: bytes) -> None:
-    assert read_body(body, has_model=True) in Body
-    assert judge_event(body).reason
-    assert not is_dead_engine(body) or ENGINE_DEAD.encode() in body
+    assert classify_body(body, has_model=True) in BodyKind
+    assert classify_event(body).reason
+    assert not reports_dead_engine(body) or ENGINE_DEAD.encode() in body
 
 
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        (b'{"error":{"message":"no","type":"BadRequestError","param":null,"code":400}}', Body.ERROR),
-        (b'{"type":"error","error":{"type":"BadRequestError","message":"no"}}', Body.ERROR),
-        (b'{"detail":"Not Found"}', Body.OTHER),
-        (b"Internal Server Error", Body.OTHER),
-        (b"", Body.OTHER),
-        (b"[]", Body.OTHER),
-        (b'{"error":"Unauthorized"}', Body.OTHER),
-        (NO_MODEL, Body.NO_SUCH_MODEL),
-        (orjson.dumps({"error": {"message": DEAD}}), Body.ENGINE_DEAD),
-        (orjson.dumps({"choices": [{"text": DEAD}]}), Body.OTHER),
+        (b'{"error":{"message":"no","type":"BadRequestError","param":null,"code":400}}', BodyKind.ERROR),
+        (b'{"type":"error","error":{"type":"BadRequestError","message":"no"}}', BodyKind.ERROR),
+        (b'{"detail":"Not Found"}', BodyKind.OTHER),
+        (b"Internal Server Error", BodyKind.OTHER),
+        (b"", BodyKind.OTHER),
+        (b"[]", BodyKind.OTHER),
+        (b'{"error":"Unauthorized"}', BodyKind.OTHER),
+        (NO_MODEL, BodyKind.NO_SUCH_MODEL),
+        (orjson.dumps({"error": {"message": DEAD}}), BodyKind.ENGINE_DEAD),
+        (orjson.dumps({"choices": [{"text": DEAD}]}), BodyKind.OTHER),
     ],
 )
-def test_a_body_is_told_by_its_form(body: bytes, kind: Body) -> None:
-    assert read_body(body, has_model=True) is kind
+def test_a_body_is_told_by_its_form(body: bytes, kind: BodyKind) -> None:
+    assert classify_body(body, has_model=True) is kind
 
 
 def test_where_no_model_was_asked_for_nothing_is_said_of_one() -> None:
-    assert read_body(NO_MODEL, has_model=False) is Body.ERROR
+    assert classify_body(NO_MODEL, has_model=False) is BodyKind.ERROR
 
 
 # tries
 
-FAILED = judge_answer(By.ENGINE, 500, Body.ERROR)
-WORDLESS = judge_answer(By.ENGINE, 500, Body.OTHER)
-REFUSED = judge_answer(By.ENGINE, 400, Body.ERROR)
-BUSY = judge_answer(By.ENGINE, 503, Body.ERROR)
-LOST = judge_loss(By.ENGINE, "reset")
-HANDED_OVER = judge_loss(By.ENGINE, "handoff")
-SAID = Answer(500, b'{"error":{"message":"it"}}')
+FAILED = classify_answer(Origin.ENGINE, 500, BodyKind.ERROR)
+WORDLESS = classify_answer(Origin.ENGINE, 500, BodyKind.OTHER)
+REFUSED = classify_answer(Origin.ENGINE, 400, BodyKind.ERROR)
+BUSY = classify_answer(Origin.ENGINE, 503, BodyKind.ERROR)
+LOST = classify_loss(Origin.ENGINE, "reset")
+HANDED_OVER = classify_loss(Origin.ENGINE, "handoff")
+SAID = EngineResponse(500, b'{"error":{"message":"it"}}')
 
 
 def test_an_error_of_the_request_is_tried_once_more_and_then_passed_on() -> None:
     tries = Attempts()
     assert tries.failed("a", FAILED, SAID)
     assert not tries.failed("b", FAILED, SAID)
-    assert tries.answer == SAID
+    assert tries.response == SAID
     assert not tries.in_doubt
 
 
 def test_a_refusal_is_passed_on_at_once() -> None:
     tries = Attempts()
     assert not tries.failed("a", REFUSED, SAID)
-    assert tries.answer == SAID
+    assert tries.response == SAID
 
 
 def test_a_loss_between_two_errors_of_the_request_changes_nothing() -> None:
@@ -160,17 +160,17 @@ def test_a_loss_between_two_errors_of_the_request_changes_nothing() -> None:
     assert tries.failed("a", FAILED, SAID)
     assert tries.failed("b", LOST)
     assert not tries.failed("c", LOST)
-    assert tries.answer == SAID, "the only answer that there is"
+    assert tries.response == SAID, "the only answer that there is"
 
 
 def test_errors_without_words_are_nodes_faults_only_if_another_can() -> None:
     tries = Attempts()
-    assert tries.failed("a", WORDLESS, Answer(500, b"oops", b"text/plain"))
-    assert (tries.answer, tries.in_doubt) == (None, ["a"])
-    assert not tries.failed("b", WORDLESS, Answer(500, b""))
-    assert tries.answer is not None
-    told = orjson.loads(tries.answer.body)["error"]
-    assert (tries.answer.status, told["code"]) == (500, "engine_error")
+    assert tries.failed("a", WORDLESS, EngineResponse(500, b"oops", b"text/plain"))
+    assert (tries.response, tries.in_doubt) == (None, ["a"])
+    assert not tries.failed("b", WORDLESS, EngineResponse(500, b""))
+    assert tries.response is not None
+    told = orjson.loads(tries.response.body)["error"]
+    assert (tries.response.status, told["code"]) == (500, "engine_error")
 
 
 def test_the_bound_is_on_engines_whatever_they_do() -> None:
@@ -179,10 +179,10 @@ def test_the_bound_is_on_engines_whatever_they_do() -> None:
         while tries.failed("x", verdict):
             asked += 1
         assert asked == MAX_ENGINES
-        assert tries.answer is None
-        assert tries.were_busy is (verdict is BUSY)
+        assert tries.response is None
+        assert tries.all_busy is (verdict is BUSY)
     tries = Attempts()
-    for _ in range(MAX_ASKED - 1):
+    for _ in range(MAX_REQUESTS - 1):
         assert tries.failed("x", HANDED_OVER), "nothing was lost"
     assert not tries.failed("x", HANDED_OVER)
 
@@ -191,4 +191,4 @@ def test_failures_are_told_in_words() -> None:
     tries = Attempts()
     for _ in range(3):
         tries.failed("x", BUSY)
-    assert tries.in_words("engines") == "3 engines (engine-busy, engine-busy, engine-busy)"
+    assert tries.summary("engines") == "3 engines (engine-busy, engine-busy, engine-busy)"

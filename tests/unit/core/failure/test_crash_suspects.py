@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.engine.lifetime import EngineLifetime, begins_answer, may_be_death, says_dead
-from node_agent.core.failure.crash_suspects import KEPT_S, Standing, SuspectTable
-from node_agent.core.failure.report import EngineDeath, died, handed_to, read_death, read_loss
-from node_agent.core.openai.request_digest import content_of
+from node_agent.core.engine.lifetime import EngineLifetime, may_indicate_death, reports_death, starts_answer
+from node_agent.core.failure.crash_suspects import RETENTION_S, SuspectStatus, SuspectTable
+from node_agent.core.failure.report import EngineDeath, format_death, format_handoff, parse_death, parse_loss
+from node_agent.core.openai.request_digest import request_digest
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "the end"}], "max_tokens": 5}
 P, B = b"p" * 16, b"b" * 16
@@ -35,31 +35,31 @@ P, B = b"p" * 16, b"b" * 16
 )
 def test_the_same_request_has_the_same_content(same: dict[str, Any]) -> None:
     raw = orjson.dumps(CHAT)
-    assert content_of(raw) == content_of(CHAT) == content_of(orjson.dumps(same)) == content_of(same)
-    assert content_of(orjson.dumps(same, option=orjson.OPT_INDENT_2)) == content_of(raw)
+    assert request_digest(raw) == request_digest(CHAT) == request_digest(orjson.dumps(same)) == request_digest(same)
+    assert request_digest(orjson.dumps(same, option=orjson.OPT_INDENT_2)) == request_digest(raw)
 
 
 @pytest.mark.parametrize("more", [{"model": "n"}, {"seed": 1}, {"messages": []}, {"vllm_xargs": {"a": 1}}])
 def test_another_request_has_another(more: dict[str, Any]) -> None:
-    assert content_of({**CHAT, **more}) != content_of(CHAT)
+    assert request_digest({**CHAT, **more}) != request_digest(CHAT)
 
 
 def test_a_form_is_the_same_whatever_separates_its_parts() -> None:
     form = b'--%b\r\ncontent-disposition: form-data; name="file"\r\n\r\nabc\r\n--%b--\r\n'
-    assert content_of(form % (b"x1", b"x1")) == content_of(form % (b"zzz", b"zzz"))
-    assert content_of(form % (b"x1", b"x1")) != content_of(b"abc")
+    assert request_digest(form % (b"x1", b"x1")) == request_digest(form % (b"zzz", b"zzz"))
+    assert request_digest(form % (b"x1", b"x1")) != request_digest(b"abc")
 
 
 @given(st.binary(max_size=200))
 def test_any_body_has_a_content_or_none(body: bytes) -> None:
-    found = content_of(body)
+    found = request_digest(body)
     assert found is None if not body else found is not None and len(found) == 16
 
 
 def test_a_body_of_any_depth_has_one() -> None:
     deep = b'{"a":' + b"[" * 900 + b"]" * 900 + b"}"
-    assert content_of(deep) is not None
-    assert content_of(deep) == content_of(deep.replace(b"[[", b"[ ["))
+    assert request_digest(deep) is not None
+    assert request_digest(deep) == request_digest(deep.replace(b"[[", b"[ ["))
 
 
 # who is suspected, who is refused
@@ -67,45 +67,45 @@ def test_a_body_of_any_depth_has_one() -> None:
 
 def test_one_death_condemns_nobody_and_an_answer_clears() -> None:
     cases = SuspectTable()
-    assert not cases.died(P, "a/1", 0.0, alone=True)
-    assert cases.standing(P, 0.0) is Standing.SUSPECT
-    cases.answered(P)
-    assert (cases.standing(P, 0.0), len(cases)) == (Standing.CLEAR, 0)
-    assert not cases.died(P, "b/1", 1.0, alone=True)
+    assert not cases.record_death(P, "a/1", 0.0, alone=True)
+    assert cases.status(P, 0.0) is SuspectStatus.SUSPECT
+    cases.record_answer(P)
+    assert (cases.status(P, 0.0), len(cases)) == (SuspectStatus.CLEAR, 0)
+    assert not cases.record_death(P, "b/1", 1.0, alone=True)
 
 
 def test_two_deaths_condemn_for_minutes() -> None:
     cases = SuspectTable()
-    cases.died(P, "a/1", 0.0, alone=False)
-    assert cases.died(P, "b/1", 1.0, alone=True)
-    assert not cases.died(P, "c/1", 1.0, alone=True), "it is said once"
-    cases.answered(P)
-    assert cases.standing(P, KEPT_S) is Standing.REFUSED
-    assert cases.standing(P, 1.0 + KEPT_S) is Standing.CLEAR
-    assert cases.standing(B, 0.0) is Standing.CLEAR
+    cases.record_death(P, "a/1", 0.0, alone=False)
+    assert cases.record_death(P, "b/1", 1.0, alone=True)
+    assert not cases.record_death(P, "c/1", 1.0, alone=True), "it is said once"
+    cases.record_answer(P)
+    assert cases.status(P, RETENTION_S) is SuspectStatus.REFUSED
+    assert cases.status(P, 1.0 + RETENTION_S) is SuspectStatus.CLEAR
+    assert cases.status(B, 0.0) is SuspectStatus.CLEAR
 
 
 def test_a_hundred_equal_requests_at_one_engine_are_one_death() -> None:
     cases = SuspectTable()
-    assert not any(cases.died(P, "a/1", 0.0, alone=True) for _ in range(100))
-    assert cases.standing(P, 0.0) is Standing.SUSPECT
+    assert not any(cases.record_death(P, "a/1", 0.0, alone=True) for _ in range(100))
+    assert cases.status(P, 0.0) is SuspectStatus.SUSPECT
 
 
 def test_beside_another_suspect_the_next_death_decides() -> None:
     cases = SuspectTable()
     for content in (P, B):
-        cases.died(content, "a/1", 0.0, alone=False)
-        assert not cases.died(content, "b/1", 0.0, alone=False)
-    cases.answered(B)
-    assert cases.died(P, "c/1", 0.0, alone=True)
-    assert cases.standing(B, 0.0) is Standing.CLEAR
+        cases.record_death(content, "a/1", 0.0, alone=False)
+        assert not cases.record_death(content, "b/1", 0.0, alone=False)
+    cases.record_answer(B)
+    assert cases.record_death(P, "c/1", 0.0, alone=True)
+    assert cases.status(B, 0.0) is SuspectStatus.CLEAR
 
 
 def test_what_another_node_refuses_is_refused_here_as_long() -> None:
     cases = SuspectTable()
-    cases.refused(P, 5.0)
-    assert cases.standing(P, 4.9) is Standing.REFUSED
-    assert cases.standing(P, 5.0) is Standing.CLEAR
+    cases.record_refusal(P, 5.0)
+    assert cases.status(P, 4.9) is SuspectStatus.REFUSED
+    assert cases.status(P, 5.0) is SuspectStatus.CLEAR
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3), st.booleans()), max_size=80))
@@ -113,7 +113,7 @@ def test_what_is_held_is_bounded_and_nothing_is_refused_without_two_deaths(told:
     cases, deaths = SuspectTable(most=8), dict[int, set[int]]()
     for content, engine, alone in told:
         deaths.setdefault(content, set()).add(engine)
-        refused = cases.died(content.to_bytes(16), f"{engine}", 0.0, alone=alone)
+        refused = cases.record_death(content.to_bytes(16), f"{engine}", 0.0, alone=alone)
         assert len(cases) <= 8
         assert not refused or (alone and len(deaths[content]) >= 2)
 
@@ -126,42 +126,42 @@ def test_a_loss_says_which_engine_died_and_whether_other_suspects_were_there() -
     life.suspects |= {1, 2}
     life.end()
     life.suspects.clear()  # each leaves as it learns
-    assert read_death(life.loss(1)) == EngineDeath("3", alone=False)
+    assert parse_death(life.death_report(1)) == EngineDeath("3", alone=False)
     life = EngineLifetime(4)
     life.suspects.add(1)
     life.end()
-    assert read_death(life.loss(1)) == EngineDeath("4", alone=True)
-    assert read_loss(life.loss(1)) == ("engine-died", None)
+    assert parse_death(life.death_report(1)) == EngineDeath("4", alone=True)
+    assert parse_loss(life.death_report(1)) == ("engine-died", None)
 
 
 @given(st.text(max_size=40))
 def test_any_line_of_a_loss_is_read(line: str) -> None:
-    why, to = read_loss(line)
-    assert line.startswith(why) or read_death(line)
-    assert to is None or line == handed_to(to)
+    why, to = parse_loss(line)
+    assert line.startswith(why) or parse_death(line)
+    assert to is None or line == format_handoff(to)
 
 
 def test_lines_of_deaths_are_read_back() -> None:
     for life in (0, 7):
         for alone in (True, False):
-            assert read_death(died(life, alone=alone)) == EngineDeath(str(life), alone)
-    assert read_death("engine-died 3") is None
-    assert read_death("engine-died 3 perhaps") is None
+            assert parse_death(format_death(life, alone=alone)) == EngineDeath(str(life), alone)
+    assert parse_death("engine-died 3") is None
+    assert parse_death("engine-died 3 perhaps") is None
 
 
 def test_an_opening_is_no_answer() -> None:
-    assert not begins_answer(b"event: response.created\ndata: {}\n\nevent: response.in_progress\ndata: {}\n\n")
-    assert not begins_answer(b"event: synkti-prompt\ndata: 1\n\n")
+    assert not starts_answer(b"event: response.created\ndata: {}\n\nevent: response.in_progress\ndata: {}\n\n")
+    assert not starts_answer(b"event: synkti-prompt\ndata: 1\n\n")
     role = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
-    assert not begins_answer(role)
-    assert not begins_answer(role + role)
-    assert begins_answer(role + role.replace(b'""', b'"a"'))
-    assert begins_answer(role.replace(b"null", b'"stop"'))
+    assert not starts_answer(role)
+    assert not starts_answer(role + role)
+    assert starts_answer(role + role.replace(b'""', b'"a"'))
+    assert starts_answer(role.replace(b"null", b'"stop"'))
     for odd in (b'data: {"choices":[]}', b'data: {"choices":[7]}', b"data: [1]", b"data: {", b'data: {"choices":7}'):
-        assert begins_answer(odd + b"\n\n")
-    assert begins_answer(b"event: response.output_text.delta\ndata: {}\n\n")
-    assert may_be_death("reset")
-    assert not may_be_death("silence")
+        assert starts_answer(odd + b"\n\n")
+    assert starts_answer(b"event: response.output_text.delta\ndata: {}\n\n")
+    assert may_indicate_death("reset")
+    assert not may_indicate_death("silence")
     dead = orjson.dumps({"error": {"message": "EngineCore encountered an issue. See"}})
-    assert says_dead(b"data: %b\n\ndata: [DONE]\n\n" % dead)
-    assert not says_dead(b'data: {"choices":[{"text":"EngineCore encountered an issue"}]}\n\n')
+    assert reports_death(b"data: %b\n\ndata: [DONE]\n\n" % dead)
+    assert not reports_death(b'data: {"choices":[{"text":"EngineCore encountered an issue"}]}\n\n')

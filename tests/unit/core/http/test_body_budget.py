@@ -5,34 +5,34 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.http.body_budget import QUIET_S, SMALL_BYTES, BodyBudget, HeldBody
+from node_agent.core.http.body_budget import IDLE_S, SMALL_BYTES, BodyBudget, HeldBody
 
 MIB = 1024 * 1024
 
 
 def body(address: str = "a") -> HeldBody:
-    return HeldBody(address, give_up=lambda: None)
+    return HeldBody(address, abort=lambda: None)
 
 
 def test_small_bodies_cost_nothing() -> None:
-    budget = BodyBudget(most=0)
+    budget = BodyBudget(max_bytes=0)
     assert budget.grow(body(), SMALL_BYTES, 0.0) == []
-    assert budget.held == 0
+    assert budget.held_bytes == 0
 
 
 def test_of_one_address_the_body_that_grows_is_refused() -> None:
     budget, first, second = BodyBudget(2 * MIB), body(), body()
     assert budget.grow(first, 2 * MIB, 0.0) == []
     assert budget.grow(second, MIB, 0.5) is None
-    assert budget.held == 2 * MIB
+    assert budget.held_bytes == 2 * MIB
 
 
 def test_a_quiet_body_goes_first_whoever_holds_it() -> None:
     budget, busy, quiet, late = BodyBudget(3 * MIB), body(), body(), body()
     budget.grow(quiet, MIB, 0.0)
-    budget.grow(busy, 2 * MIB, QUIET_S)
-    assert budget.grow(late, MIB, QUIET_S) == [quiet]
-    assert budget.held == 3 * MIB
+    budget.grow(busy, 2 * MIB, IDLE_S)
+    assert budget.grow(late, MIB, IDLE_S) == [quiet]
+    assert budget.held_bytes == 3 * MIB
 
 
 def test_who_holds_most_loses_the_largest_for_who_holds_less() -> None:
@@ -42,13 +42,13 @@ def test_who_holds_most_loses_the_largest_for_who_holds_less() -> None:
     assert budget.grow(late, MIB, 0.1) == [large]
     assert budget.grow(late, 2 * MIB, 0.1) == []
     assert budget.grow(late, 4 * MIB, 0.1) is None, "it would hold more than the other"
-    assert budget.held == MIB
+    assert budget.held_bytes == MIB
 
 
 def test_a_whole_body_never_goes() -> None:
     budget, whole, late = BodyBudget(MIB), body("many"), body("few")
     budget.grow(whole, MIB, 0.0)
-    whole.is_whole = True
+    whole.is_complete = True
     assert budget.grow(late, MIB, 100.0) is None
     budget.release(whole)
     assert budget.grow(late, MIB, 100.0) == []
@@ -62,4 +62,4 @@ def test_the_bound_holds_whatever_comes(steps: list[tuple[int, int, bool]]) -> N
             budget.release(bodies[number])
         else:
             budget.grow(bodies[number], max(size, bodies[number].size), at / 4)
-        assert budget.held == sum(one.size for one in bodies) <= budget.most
+        assert budget.held_bytes == sum(one.size for one in bodies) <= budget.max_bytes

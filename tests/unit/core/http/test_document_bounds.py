@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from node_agent.core.http.document_bounds import DocumentBounds
 
-FEW = DocumentBounds(values=20, nested=10, texts=15)
+FEW = DocumentBounds(values=20, containers=10, strings=15)
 values = st.recursive(
     st.none() | st.integers(-9, 9) | st.text('a,[{"\\', max_size=6),
     lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text('b:,"', max_size=3), inner, max_size=4),
@@ -35,15 +35,15 @@ def counted(value: Any) -> tuple[int, int, int]:
 def test_fits_counts_exactly_and_what_surely_fits_fits(value: Any) -> None:
     raw = orjson.dumps(value)
     commas, nested, texts = counted(value)
-    fits = commas < FEW.values and nested <= FEW.nested and texts <= FEW.texts
+    fits = commas < FEW.values and nested <= FEW.containers and texts <= FEW.strings
     assert FEW.fits(raw) == fits
-    assert fits or not FEW.surely_fits(raw)
+    assert fits or not FEW.passes_quick_check(raw)
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_counted_without_an_error(raw: bytes) -> None:
     assert FEW.fits(raw) in (True, False)
-    if FEW.surely_fits(raw) and b"\0" not in raw:
+    if FEW.passes_quick_check(raw) and b"\0" not in raw:
         assert FEW.fits(raw)
 
 
@@ -52,7 +52,7 @@ def test_any_bytes_are_counted_without_an_error(raw: bytes) -> None:
 )
 def test_what_stops_a_node_does_not_fit(unit: bytes) -> None:
     raw = b'{"x":[' + unit * (16 * 1024 * 1024 // len(unit))
-    assert not DocumentBounds().surely_fits(raw) or raw.count(b",") < DocumentBounds().values
+    assert not DocumentBounds().passes_quick_check(raw) or raw.count(b",") < DocumentBounds().values
 
 
 def test_what_people_send_fits() -> None:
@@ -60,9 +60,9 @@ def test_what_people_send_fits() -> None:
     ids = orjson.dumps({"prompt": list(range(900_000))})
     image = orjson.dumps({"messages": [{"content": [{"image_url": {"url": "A" * 15_000_000}}]}]})
     code = orjson.dumps({"prompt": 'if (a["b"]) { f(1, 2); }\n' * 500_000})
-    assert bounds.surely_fits(ids)
-    assert bounds.surely_fits(image)
-    assert not bounds.surely_fits(code)
+    assert bounds.passes_quick_check(ids)
+    assert bounds.passes_quick_check(image)
+    assert not bounds.passes_quick_check(code)
     assert bounds.fits(code)
 
 

@@ -9,31 +9,31 @@ from hypothesis import strategies as st
 from node_agent.core.kv.blocks import (
     HEADER_BYTES,
     MAX_BLOCK_BYTES,
+    block_defect,
     block_name,
     block_names,
     chain,
-    fingerprint,
+    chain_root,
+    engine_fingerprint,
     next_key,
+    pack_header,
     read_header,
-    root,
-    seal,
-    why_unusable,
 )
 from node_agent.core.kv.vllm_args import CONNECTOR, MODULE, kv_arguments
 
-MADE, OTHERS = fingerprint({"weights": "a", "block": 16}), fingerprint({"weights": "b", "block": 16})
-FIRST = root(MADE)
+MADE, OTHERS = engine_fingerprint({"weights": "a", "block": 16}), engine_fingerprint({"weights": "b", "block": 16})
+FIRST = chain_root(MADE)
 KEY = next_key(FIRST, [1, 2, 3])
 PAYLOAD = b"keys and values"
 
 
 def block(shard: int = 0, shards: int = 1) -> bytes:
-    return seal(MADE, KEY, FIRST, 0, PAYLOAD, shard, shards) + PAYLOAD
+    return pack_header(MADE, KEY, FIRST, 0, PAYLOAD, shard, shards) + PAYLOAD
 
 
 def test_a_fingerprint_is_of_the_values_and_not_of_their_order() -> None:
-    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
-    assert fingerprint({"a": 1}) != fingerprint({"a": "1"})
+    assert engine_fingerprint({"a": 1, "b": 2}) == engine_fingerprint({"b": 2, "a": 1})
+    assert engine_fingerprint({"a": 1}) != engine_fingerprint({"a": "1"})
     assert len(MADE) == 16
 
 
@@ -53,7 +53,7 @@ def test_another_token_makes_all_keys_from_there_on_others(tokens: list[int], at
 
 
 def test_another_model_or_salt_shares_no_key() -> None:
-    roots = [root(MADE), root(OTHERS), root(MADE, "tenant"), root(MADE, "other tenant")]
+    roots = [chain_root(MADE), chain_root(OTHERS), chain_root(MADE, "tenant"), chain_root(MADE, "other tenant")]
     assert len({chain(first, range(16), 16)[0] for first in roots}) == 4
 
 
@@ -71,9 +71,9 @@ def test_names_tell_shards_apart() -> None:
 
 
 def test_a_whole_block_is_usable() -> None:
-    assert why_unusable(block(), MADE, block_name(KEY)) is None
+    assert block_defect(block(), MADE, block_name(KEY)) is None
     header = read_header(block())
-    assert (header.parent, header.place, header.length) == (FIRST, 0, len(PAYLOAD))
+    assert (header.parent, header.position, header.length) == (FIRST, 0, len(PAYLOAD))
 
 
 @given(st.integers(0, HEADER_BYTES + len(PAYLOAD) - 1), st.integers(0, 7))
@@ -81,12 +81,12 @@ def test_no_bit_may_be_another(at: int, bit: int) -> None:
     data = bytearray(block())
     data[at] ^= 1 << bit
     in_links = 56 <= at < 92  # parent and place lead from block to block, and say nothing of this one's content
-    assert in_links or why_unusable(data, MADE, block_name(KEY)) is not None
+    assert in_links or block_defect(data, MADE, block_name(KEY)) is not None
 
 
 @given(st.integers(0, HEADER_BYTES + len(PAYLOAD) - 1))
 def test_no_byte_may_be_missing(length: int) -> None:
-    assert why_unusable(block()[:length], MADE, block_name(KEY)) is not None
+    assert block_defect(block()[:length], MADE, block_name(KEY)) is not None
 
 
 @pytest.mark.parametrize(
@@ -97,11 +97,11 @@ def test_no_byte_may_be_missing(length: int) -> None:
         (block() + b"x", block_name(KEY), "16 bytes of 15"),
         (block(), block_name(FIRST), "another block"),
         (block(1, 2), block_name(KEY, 0, 2), "another block"),
-        (seal(OTHERS, KEY, FIRST, 0, PAYLOAD) + PAYLOAD, block_name(KEY), "made by another model"),
+        (pack_header(OTHERS, KEY, FIRST, 0, PAYLOAD) + PAYLOAD, block_name(KEY), "made by another model"),
     ],
 )
 def test_what_is_wrong_with_a_block_is_said(data: bytes, name: str, why: str) -> None:
-    assert why in (why_unusable(data, MADE, name) or "")
+    assert why in (block_defect(data, MADE, name) or "")
 
 
 def test_a_header_that_promises_too_much_is_none() -> None:
@@ -110,7 +110,7 @@ def test_a_header_that_promises_too_much_is_none() -> None:
     with pytest.raises(ValueError, match="a header that is none"):
         read_header(header)
     with pytest.raises(ValueError, match="a header that is none"):
-        read_header(seal(MADE, KEY, FIRST, 0, PAYLOAD, 2, 2))
+        read_header(pack_header(MADE, KEY, FIRST, 0, PAYLOAD, 2, 2))
 
 
 def test_vllm_is_told_to_compute_what_cannot_be_loaded() -> None:

@@ -9,31 +9,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.kv.blocks import HEADER_BYTES, MAX_BLOCK_BYTES, block_name, chain, read_header, root, seal
+from node_agent.core.kv.blocks import (
+    HEADER_BYTES,
+    MAX_BLOCK_BYTES,
+    block_name,
+    chain,
+    chain_root,
+    pack_header,
+    read_header,
+)
 from node_agent.core.kv.index import (
     MAX_BLOCKS,
     Index,
-    batches,
     blocks_key,
-    heads_of,
+    chain_of,
     index_key,
     is_block_name,
     is_stream_id,
-    read_index,
-    read_names,
-    split,
-    walk,
+    last_blocks_of,
+    parse_index,
+    parse_names,
+    plan_batches,
+    split_blocks,
 )
 
 MADE = bytes(16)
-KEYS = chain(root(MADE), range(40), 4)
+KEYS = chain(chain_root(MADE), range(40), 4)
 NAMES = tuple(map(block_name, KEYS))
 
 
 def blocks(payload: bytes = b"payload", keys: Sequence[bytes] = KEYS) -> dict[str, bytes]:
-    parents = [root(MADE), *keys]
+    parents = [chain_root(MADE), *keys]
     return {
-        block_name(key): seal(MADE, key, parents[place], place, payload) + payload for place, key in enumerate(keys)
+        block_name(key): pack_header(MADE, key, parents[place], place, payload) + payload
+        for place, key in enumerate(keys)
     }
 
 
@@ -42,7 +51,7 @@ def index(size: int = 1000) -> Index:
 
 
 def test_an_index_is_read_as_it_was_written() -> None:
-    assert read_index(index().to_bytes()) == index()
+    assert parse_index(index().to_bytes()) == index()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +73,7 @@ def test_an_index_is_read_as_it_was_written() -> None:
 )
 def test_what_is_no_index_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 # each of its own words, one kind
-        read_index(data)
+        parse_index(data)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +94,10 @@ def test_only_blocks_may_be_asked_for(name: str, is_one: bool) -> None:
 
 
 def test_names_that_a_peer_asks_for_are_checked() -> None:
-    assert read_names(b'["%s"]' % NAMES[0].encode()) == NAMES[:1]
+    assert parse_names(b'["%s"]' % NAMES[0].encode()) == NAMES[:1]
     for data in (b"", b"{}", b"[]", b"[1]", b'["heads.log"]', b"null"):
         with pytest.raises(ValueError):  # noqa: PT011 # JSON's own words among them
-            read_names(data)
+            parse_names(data)
 
 
 def test_keys_in_the_bucket_name_what_made_the_blocks() -> None:
@@ -105,7 +114,7 @@ def test_keys_in_the_bucket_name_what_made_the_blocks() -> None:
 )
 def test_batches_cover_what_is_wanted_once_in_order_and_no_more(sizes: list[int], have: set[int], most: int) -> None:
     names = NAMES[: len(sizes)]
-    found = list(batches(Index(MADE, names, tuple(sizes)), lambda name: names.index(name) not in have, most))
+    found = list(plan_batches(Index(MADE, names, tuple(sizes)), lambda name: names.index(name) not in have, most))
     assert [name for batch in found for name in batch.names] == [n for at, n in enumerate(names) if at not in have]
     for batch in found:
         first = names.index(batch.names[0])
@@ -117,10 +126,10 @@ def test_batches_cover_what_is_wanted_once_in_order_and_no_more(sizes: list[int]
 def test_blocks_that_came_together_are_taken_apart() -> None:
     made = blocks()
     data = b"".join(made.values())
-    assert dict(split(data, NAMES)) == made
-    assert [name for name, _ in split(data[:-1], NAMES)] == list(NAMES[:-1]), "the last came half"
-    assert split(b"nonsense" * 100, NAMES) == []
-    assert split(b"", NAMES) == []
+    assert dict(split_blocks(data, NAMES)) == made
+    assert [name for name, _ in split_blocks(data[:-1], NAMES)] == list(NAMES[:-1]), "the last came half"
+    assert split_blocks(b"nonsense" * 100, NAMES) == []
+    assert split_blocks(b"", NAMES) == []
 
 
 def test_the_way_back_from_the_last_block_names_them_all() -> None:
@@ -129,22 +138,22 @@ def test_the_way_back_from_the_last_block_names_them_all() -> None:
     def header(name: str):  # type: ignore[no-untyped-def] # as walk wants it
         return read_header(made[name]) if name in made else None
 
-    assert walk(KEYS[-1], 1, header) == list(NAMES)
-    assert walk(KEYS[3], 1, header) == list(NAMES[:4])
+    assert chain_of(KEYS[-1], 1, header) == list(NAMES)
+    assert chain_of(KEYS[3], 1, header) == list(NAMES[:4])
     del made[NAMES[2]]
-    assert walk(KEYS[-1], 1, header) == []
+    assert chain_of(KEYS[-1], 1, header) == []
     made[NAMES[2]] = made[NAMES[5]]
-    assert walk(KEYS[-1], 1, header) == [], "another block under its name"
+    assert chain_of(KEYS[-1], 1, header) == [], "another block under its name"
 
 
 def test_a_way_back_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node_agent.core.kv.index.MAX_BLOCKS", 20)
     payload = b"x"
-    ring = {block_name(KEYS[0]): seal(MADE, KEYS[0], KEYS[0], 1, payload) + payload}
-    assert walk(KEYS[0], 1, lambda name: read_header(ring[name])) == []
+    ring = {block_name(KEYS[0]): pack_header(MADE, KEYS[0], KEYS[0], 1, payload) + payload}
+    assert chain_of(KEYS[0], 1, lambda name: read_header(ring[name])) == []
 
 
 def test_a_streams_heads_are_found_by_its_name_the_latest_first() -> None:
     heads = {"cmpl-ab12-0-x": KEYS[0], "chatcmpl-ff-0": KEYS[1], "cmpl-ab12-1-y": KEYS[2]}
-    assert heads_of("ab12", heads) == [KEYS[2], KEYS[0]]
-    assert heads_of("cd", heads) == []
+    assert last_blocks_of("ab12", heads) == [KEYS[2], KEYS[0]]
+    assert last_blocks_of("cd", heads) == []

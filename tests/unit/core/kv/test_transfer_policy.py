@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.core.kv.transfer_policy import (
-    LEAST_PATIENCE_S,
+    MAX_TRANSFER_S,
     MIN_GAIN_S,
-    TELLING_BYTES,
-    WITHIN_S,
+    MIN_SAMPLE_BYTES,
+    MIN_TIMEOUT_S,
     ContextSource,
     Rate,
     SourceChoice,
     SourceOffer,
-    choose,
-    observed,
+    choose_source,
+    updated_rate,
 )
 
 MIB, GIB = 1024**2, 1024**3
@@ -53,8 +53,8 @@ def s3(tokens: int, rate: Rate = EIGHT_CONNECTIONS) -> SourceOffer:
 def test_the_way_and_its_reason(
     tokens: int, prefill: float | None, offers: tuple[SourceOffer, ...], way: ContextSource, reason: str
 ) -> None:
-    choice = choose(tokens, prefill, offers)
-    assert choice.way is way
+    choice = choose_source(tokens, prefill, offers)
+    assert choice.source is way
     assert reason in choice.reason
 
 
@@ -75,20 +75,20 @@ _OFFERS = st.lists(
 def test_never_slower_than_computing_and_never_for_nothing(
     tokens: int, prefill: float, offers: list[SourceOffer]
 ) -> None:
-    choice = choose(tokens, prefill, tuple(offers))
+    choice = choose_source(tokens, prefill, tuple(offers))
     computing_s = tokens / prefill
     assert choice.expected_s <= computing_s
     assert choice.reason
-    if choice.way is not ContextSource.RECOMPUTE:
-        assert choice.expected_s <= min(WITHIN_S, computing_s - MIN_GAIN_S)
-        assert any(offer.way is choice.way and offer.tokens > 0 for offer in offers)
+    if choice.source is not ContextSource.RECOMPUTE:
+        assert choice.expected_s <= min(MAX_TRANSFER_S, computing_s - MIN_GAIN_S)
+        assert any(offer.source is choice.source and offer.tokens > 0 for offer in offers)
 
 
 @given(st.integers(1, 10_000), st.floats(1, 1e6), _OFFERS)
 def test_the_order_of_the_offers_decides_nothing_but_ties(
     tokens: int, prefill: float, offers: list[SourceOffer]
 ) -> None:
-    one, other = choose(tokens, prefill, tuple(offers)), choose(tokens, prefill, tuple(reversed(offers)))
+    one, other = choose_source(tokens, prefill, tuple(offers)), choose_source(tokens, prefill, tuple(reversed(offers)))
     assert abs(one.expected_s - other.expected_s) <= MIN_GAIN_S
     assert isinstance(one, SourceChoice)
 
@@ -96,7 +96,7 @@ def test_the_order_of_the_offers_decides_nothing_but_ties(
 def test_a_rate_follows_what_was_measured() -> None:
     rate = Rate(0.01, 100e6)
     for _ in range(30):
-        rate = observed(rate, 10_000_000, 0.01 + 10_000_000 / 500e6)
+        rate = updated_rate(rate, 10_000_000, 0.01 + 10_000_000 / 500e6)
     assert rate.bytes_per_s == pytest.approx(500e6, rel=0.01)
     assert rate.latency_s == 0.01
 
@@ -104,7 +104,7 @@ def test_a_rate_follows_what_was_measured() -> None:
 def test_a_transfer_in_which_nothing_comes_says_that_the_place_is_slow() -> None:
     rate = Rate(0.01, 100e6)
     for _ in range(10):
-        rate = observed(rate, 0, 2.0)
+        rate = updated_rate(rate, 0, 2.0)
     assert rate.bytes_per_s < 5e6
 
 
@@ -112,15 +112,15 @@ def test_a_transfer_in_which_nothing_comes_says_that_the_place_is_slow() -> None
 def test_a_transfer_is_given_up_when_it_has_cost_what_computing_costs(
     tokens: int, prefill: float, offers: list[SourceOffer]
 ) -> None:
-    choice = choose(tokens, prefill, tuple(offers))
-    if choice.way is ContextSource.RECOMPUTE:
-        assert choice.give_up_s == 0
+    choice = choose_source(tokens, prefill, tuple(offers))
+    if choice.source is ContextSource.RECOMPUTE:
+        assert choice.timeout_s == 0
     else:
-        assert choice.expected_s <= choice.give_up_s <= min(WITHIN_S, max(LEAST_PATIENCE_S, tokens / prefill))
+        assert choice.expected_s <= choice.timeout_s <= min(MAX_TRANSFER_S, max(MIN_TIMEOUT_S, tokens / prefill))
 
 
 @pytest.mark.parametrize(
-    ("size", "took_s"), [(0, 0.4), (10, 0.01), (10, 0.001), (TELLING_BYTES - 1, 0.4), (10**9, 0.01)]
+    ("size", "took_s"), [(0, 0.4), (10, 0.01), (10, 0.001), (MIN_SAMPLE_BYTES - 1, 0.4), (10**9, 0.01)]
 )
 def test_what_was_too_short_to_measure_changes_nothing(size: int, took_s: float) -> None:
-    assert observed(Rate(0.01, 100e6), size, took_s) == Rate(0.01, 100e6)
+    assert updated_rate(Rate(0.01, 100e6), size, took_s) == Rate(0.01, 100e6)

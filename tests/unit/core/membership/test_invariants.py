@@ -33,14 +33,14 @@ class MembershipMachine(RuleBasedStateMachine):
         self.seen: dict[tuple[bytes, str], int] = {}
         self.left: dict[str, int] = {}
         self.saw_leave: set[tuple[bytes, str]] = set()
-        self.tape: list[tuple[str, bytes]] = []
+        self.recording: list[tuple[str, bytes]] = []
         self.largest = 0
         send = self.fleet.network.send
 
         def record(source: Host, to: str, data: bytes) -> None:
             self.largest = max(self.largest, len(data))
-            if len(self.tape) < TAPE:
-                self.tape.append((to, data))
+            if len(self.recording) < TAPE:
+                self.recording.append((to, data))
             send(source, to, data)
 
         self.fleet.network.send = record  # type: ignore[method-assign]
@@ -63,7 +63,7 @@ class MembershipMachine(RuleBasedStateMachine):
     def an_instance_is_taken(self, number: int) -> None:
         host = self.pick(number)
         if host is not None and len(self.running()) > 1:
-            host.vanish()
+            host.terminate()
 
     @rule(number=st.integers(0, 9), set_back_s=st.sampled_from([0.0, 7200.0]))
     def an_agent_restarts(self, number: int, set_back_s: float) -> None:
@@ -94,7 +94,7 @@ class MembershipMachine(RuleBasedStateMachine):
     def a_node_goes_on(self, number: int) -> None:
         frozen = [host for host in self.fleet.hosts.values() if host.is_frozen and host.is_up]
         if frozen:
-            frozen[number % len(frozen)].thaw()
+            frozen[number % len(frozen)].resume()
 
     @rule(number=st.integers(0, 9), state=st.sampled_from([NodeState.READY, NodeState.AT_RISK, NodeState.DRAINING]))
     def a_node_announces(self, number: int, state: NodeState) -> None:
@@ -127,7 +127,7 @@ class MembershipMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, TAPE), count=st.integers(1, 40))
     def old_datagrams_come_again(self, number: int, count: int) -> None:
-        for to, data in self.tape[number : number + count]:
+        for to, data in self.recording[number : number + count]:
             for host in self.running():
                 if host.address == to:
                     host.handle(Received(host.clock, data))
@@ -139,15 +139,15 @@ class MembershipMachine(RuleBasedStateMachine):
                 continue
             machine = host.membership
             known = {name: member.incarnation for name, member in machine.members.items()}
-            known |= {name: stone.incarnation for name, stone in machine._roster.tombstones.items()}
+            known |= {name: stone.incarnation for name, stone in machine._table.tombstones.items()}
             known[host.instance_id] = machine.status.incarnation
             for name, incarnation in known.items():
-                key = (host.life, name)
+                key = (host.boot_id, name)
                 assert incarnation >= self.seen.get(key, -1), f"{name} went back in the eyes of {host.instance_id}"
                 self.seen[key] = incarnation
             for name, incarnation in self.left.items():
                 member = machine.members.get(name)
-                if member is not None and member.liveness.is_present and (host.life, name) in self.saw_leave:
+                if member is not None and member.liveness.is_present and (host.boot_id, name) in self.saw_leave:
                     assert member.incarnation > incarnation
         self.note_who_left()
 
@@ -156,27 +156,27 @@ class MembershipMachine(RuleBasedStateMachine):
             for name in self.left:
                 member = host.membership.members.get(name)
                 if member is not None and member.liveness is Liveness.LEFT:
-                    self.saw_leave.add((host.life, name))
+                    self.saw_leave.add((host.boot_id, name))
 
     @invariant()
     def everything_is_bounded(self) -> None:
         assert self.largest <= MAX_DATAGRAM
         for host in self.fleet.hosts.values():
-            figures = host.membership.figures
-            assert figures["rumours"] <= 10
-            assert figures["loads"] <= 10
-            assert figures["probes"] <= 128
-            assert figures["timers"] <= 300
-            assert figures["dead"] + figures["present"] <= 10
+            stats = host.membership.stats
+            assert stats["updates"] <= 10
+            assert stats["loads"] <= 10
+            assert stats["probes"] <= 128
+            assert stats["timers"] <= 300
+            assert stats["dead"] + stats["present"] <= 10
 
     def teardown(self) -> None:
         if not hasattr(self, "fleet"):
             return
         self.fleet.split()
-        self.fleet.network.weather = NetworkConditions()
+        self.fleet.network.conditions = NetworkConditions()
         for host in list(self.fleet.hosts.values()):
             if host.is_frozen and host.is_up:
-                host.thaw()
+                host.resume()
         self.fleet.pass_time(1)
         waited_s = 0.0
         while not agree(self.running()):

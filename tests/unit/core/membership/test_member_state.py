@@ -9,12 +9,12 @@ from node_agent.core.membership.active_clock import ActiveClock
 from node_agent.core.membership.broadcast_queue import BroadcastQueue, LoadQueue
 from node_agent.core.membership.events import MemberChanged
 from node_agent.core.membership.local_health import LocalHealth
-from node_agent.core.membership.member_state import LEFT_KEPT_S, MemberState
+from node_agent.core.membership.member_state import LEFT_RETENTION_S, MemberState
 from node_agent.core.membership.member_table import Member, MemberTable
 from node_agent.core.membership.outbound import LocalNode
-from node_agent.core.membership.suspicion import least_s, most_s
+from node_agent.core.membership.suspicion import max_timeout_s, min_timeout_s
 from node_agent.core.membership.timers import Timers
-from node_agent.core.membership.wire import Alive, Dead, Intro, Left, Loads, Rumour, Suspect, write_load
+from node_agent.core.membership.wire import Alive, Dead, Intro, Left, Loads, Suspect, Update, write_load
 from node_agent.core.node.status import Liveness, Load
 from sim.fleet import status_of
 
@@ -28,39 +28,40 @@ class Scene:
     def __init__(self, liveness: Liveness = ALIVE) -> None:
         self.changes: list[MemberChanged] = []
         self.suspected: list[Member] = []
-        self.outbid: list[tuple[bytes, int]] = []
-        self.rumours, self.loads, self.timers = BroadcastQueue(), LoadQueue(10), Timers()
+        self.stale_intros: list[tuple[bytes, int]] = []
+        self.updates, self.loads, self.timers = BroadcastQueue(), LoadQueue(10), Timers()
         self.time, self.health = ActiveClock(0.0), LocalHealth()
-        self.me = LocalNode(status_of(1, 5), ME, self.rumours)
-        self.roster = MemberTable(self.me.status.instance_id, lambda: 0.5)
-        self.beliefs = MemberState(
-            self.me, self.roster, self.rumours, self.loads, self.timers, self.health, self.time,
-            self.changes.append, self.suspected.append, lambda intro, newest: self.outbid.append((intro.life, newest)),
+        self.me = LocalNode(status_of(1, 5), ME, self.updates)
+        self.table = MemberTable(self.me.status.instance_id, lambda: 0.5)
+        self.member_state = MemberState(
+            self.me, self.table, self.updates, self.loads, self.timers, self.health, self.time,
+            self.changes.append, self.suspected.append,
+            lambda intro, newest: self.stale_intros.append((intro.boot_id, newest)),
         )  # fmt: skip
-        for number, life in ((2, PEER), (3, OTHER)):
-            self.roster.admit(life, status_of(number, 5), 0.0)
+        for number, boot_id in ((2, PEER), (3, OTHER)):
+            self.table.add(boot_id, status_of(number, 5), 0.0)
         if liveness is SUSPECT:
-            self.beliefs.take(Suspect(PEER, 5, NodeState.READY, frozenset((OTHER,))))
+            self.member_state.apply(Suspect(PEER, 5, NodeState.READY, frozenset((OTHER,))))
         elif liveness is DEAD:
-            self.beliefs.take(Dead(PEER, 5, OTHER))
+            self.member_state.apply(Dead(PEER, 5, OTHER))
         elif liveness is LEFT:
-            self.beliefs.take(Left(PEER, 5))
+            self.member_state.apply(Left(PEER, 5))
         assert self.peer.liveness is liveness
         self.changes.clear()
         self.suspected.clear()
-        self.rumours.take(10_000, limit=1)
+        self.updates.next_batch(10_000, limit=1)
 
     @property
     def peer(self) -> Member:
-        return self.roster.by_id[status_of(2, 5).instance_id]
+        return self.table.by_id[status_of(2, 5).instance_id]
 
     def pass_time(self, seconds: float) -> None:
-        self.time.advance(self.time.outside(self.time.now + seconds), self.time.now + seconds)
+        self.time.advance(self.time.to_external(self.time.now + seconds), self.time.now + seconds)
         self.timers.fire(self.time.now)
 
 
-def rumour(kind: type, incarnation: int) -> Rumour:
-    made: dict[type, Rumour] = {
+def update(kind: type, incarnation: int) -> Update:
+    made: dict[type, Update] = {
         Alive: Alive(PEER, incarnation, NodeState.READY),
         Intro: Intro(PEER, status_of(2, incarnation)),
         Suspect: Suspect(PEER, incarnation, NodeState.READY, frozenset((OTHER,))),
@@ -90,38 +91,38 @@ def rumour(kind: type, incarnation: int) -> Rumour:
 )
 def test_what_beats_what(held: Liveness, kind: type, incarnation: int, after: Liveness) -> None:
     scene = Scene(held)
-    scene.beliefs.take(rumour(kind, incarnation))
+    scene.member_state.apply(update(kind, incarnation))
     assert scene.peer.liveness is after
     assert scene.peer.incarnation >= 5
     assert [change.after for change in scene.changes] == ([after] if after is not held else [])
     believed = after is not held or (incarnation > 5 and held is not LEFT and (kind is not Suspect or held is not DEAD))
     if held is after is LEFT or (held is after is DEAD and kind is Dead):
         believed = False
-    assert len(scene.rumours) == int(believed)  # what is believed is passed on, what is not is dropped
+    assert len(scene.updates) == int(believed)  # what is believed is passed on, what is not is dropped
 
 
 def test_a_suspicion_that_nobody_refutes_ends_in_death_and_one_that_is_refuted_does_not() -> None:
     for refuted in (False, True):
         scene = Scene(SUSPECT)
-        scene.pass_time(most_s(3) - 0.1)
+        scene.pass_time(max_timeout_s(3) - 0.1)
         assert scene.peer.liveness is SUSPECT
         if refuted:
-            scene.beliefs.take(Alive(PEER, 6, NodeState.READY))
+            scene.member_state.apply(Alive(PEER, 6, NodeState.READY))
         scene.pass_time(0.2)
         assert scene.peer.liveness is (ALIVE if refuted else DEAD)
 
 
 def test_a_suspicion_that_is_confirmed_ends_sooner() -> None:
     scene = Scene(SUSPECT)
-    scene.beliefs.take(Suspect(PEER, 5, NodeState.READY, frozenset((b"third-",))))
-    scene.pass_time(least_s(3) + 0.1)
+    scene.member_state.apply(Suspect(PEER, 5, NodeState.READY, frozenset((b"third-",))))
+    scene.pass_time(min_timeout_s(3) + 0.1)
     assert scene.peer.liveness is DEAD
 
 
 def test_a_suspicion_of_a_newer_incarnation_begins_anew_and_brings_the_state_along() -> None:
     scene = Scene(SUSPECT)
-    scene.pass_time(most_s(3) - 0.5)
-    scene.beliefs.take(Suspect(PEER, 6, NodeState.DRAINING, frozenset((OTHER,))))
+    scene.pass_time(max_timeout_s(3) - 0.5)
+    scene.member_state.apply(Suspect(PEER, 6, NodeState.DRAINING, frozenset((OTHER,))))
     assert scene.peer.status.state is NodeState.DRAINING
     scene.pass_time(1.0)
     assert scene.peer.liveness is SUSPECT
@@ -130,89 +131,91 @@ def test_a_suspicion_of_a_newer_incarnation_begins_anew_and_brings_the_state_alo
 def test_a_suspicion_of_an_older_life_does_not_touch_the_newer_one() -> None:
     scene = Scene(SUSPECT)
     before = scene.peer
-    scene.beliefs.take(Intro(NEWER, status_of(2, 9)))
-    assert scene.peer.life == NEWER
-    scene.pass_time(most_s(3) + 1)
+    scene.member_state.apply(Intro(NEWER, status_of(2, 9)))
+    assert scene.peer.boot_id == NEWER
+    scene.pass_time(max_timeout_s(3) + 1)
     assert scene.peer.liveness is ALIVE
-    assert not scene.roster.has(before)
+    assert not scene.table.has(before)
 
 
 def test_a_probe_of_an_older_life_that_ends_only_now_is_about_nobody() -> None:
     scene = Scene()
     before = scene.peer
-    scene.beliefs.take(Intro(NEWER, status_of(2, 9)))
+    scene.member_state.apply(Intro(NEWER, status_of(2, 9)))
     scene.changes.clear()
-    scene.beliefs.suspect(before, frozenset((ME,)), "silent")
-    scene.pass_time(most_s(3) + 1)
+    scene.member_state.suspect(before, frozenset((ME,)), "silent")
+    scene.pass_time(max_timeout_s(3) + 1)
     assert scene.changes == []
 
 
 @pytest.mark.parametrize("incarnation", [4, 5])
 def test_an_older_or_equal_life_of_an_instance_does_not_replace_the_known_one(incarnation: int) -> None:
     scene = Scene()
-    scene.beliefs.take(Intro(NEWER, status_of(2, incarnation)))
-    assert scene.peer.life == PEER
-    assert scene.outbid == [(NEWER, 5)]  # it is asked: if it is the newer one after all, it claims more
+    scene.member_state.apply(Intro(NEWER, status_of(2, incarnation)))
+    assert scene.peer.boot_id == PEER
+    assert scene.stale_intros == [(NEWER, 5)]  # it is asked: if it is the newer one after all, it claims more
 
 
 def test_who_left_is_buried_and_only_a_newer_incarnation_comes_back() -> None:
     scene = Scene(LEFT)
-    scene.pass_time(LEFT_KEPT_S + 0.1)
-    assert PEER not in scene.roster.by_life
-    scene.beliefs.take(Intro(PEER, status_of(2, 5)))
-    scene.beliefs.take(Intro(NEWER, status_of(2, 5)))
-    assert scene.roster.by_id.keys() == {status_of(3, 5).instance_id}
-    scene.beliefs.take(Intro(NEWER, status_of(2, 6)))
-    assert scene.peer.life == NEWER
+    scene.pass_time(LEFT_RETENTION_S + 0.1)
+    assert PEER not in scene.table.by_boot_id
+    scene.member_state.apply(Intro(PEER, status_of(2, 5)))
+    scene.member_state.apply(Intro(NEWER, status_of(2, 5)))
+    assert scene.table.by_id.keys() == {status_of(3, 5).instance_id}
+    scene.member_state.apply(Intro(NEWER, status_of(2, 6)))
+    assert scene.peer.boot_id == NEWER
 
 
 @pytest.mark.parametrize("kind", [Suspect, Dead, Left])
 @pytest.mark.parametrize("incarnation", [4, 5, 9])
 def test_what_is_held_against_this_node_is_refuted_once_and_makes_it_doubt_itself(kind: type, incarnation: int) -> None:
     scene = Scene()
-    accusation = rumour(kind, incarnation)._replace(life=ME)  # type: ignore[call-arg] # all have a life
-    scene.beliefs.take(accusation)
-    scene.beliefs.take(accusation)
+    accusation = update(kind, incarnation)._replace(boot_id=ME)  # type: ignore[call-arg] # all have a life
+    scene.member_state.apply(accusation)
+    scene.member_state.apply(accusation)
     refuted = incarnation >= 5
     assert scene.me.status.incarnation == (incarnation + 1 if refuted else 5)
-    assert scene.beliefs.refutations == scene.health.score == int(refuted)
-    assert scene.beliefs.has_to_refute is refuted
-    assert scene.beliefs.was_told_old_news  # the second time it is, whatever it was
-    assert len(scene.rumours) == int(refuted)
+    assert scene.member_state.refutations == scene.health.score == int(refuted)
+    assert scene.member_state.refutation_pending is refuted
+    assert scene.member_state.received_stale_accusation  # the second time it is, whatever it was
+    assert len(scene.updates) == int(refuted)
 
 
 def test_who_has_left_does_not_refute() -> None:
     scene = Scene()
     scene.me.leave()
-    scene.beliefs.take(Dead(ME, 9, OTHER))
+    scene.member_state.apply(Dead(ME, 9, OTHER))
     assert scene.me.status.incarnation == 5
 
 
 def test_another_life_of_this_very_instance_is_outbid() -> None:
     """Its own, from before a restart with the clock set back; peers still know it."""
     scene = Scene()
-    scene.beliefs.take(Intro(NEWER, status_of(1, 900)))
+    scene.member_state.apply(Intro(NEWER, status_of(1, 900)))
     assert scene.me.status.incarnation == 901
-    assert scene.me.status.instance_id not in scene.roster.by_id
+    assert scene.me.status.instance_id not in scene.table.by_id
 
 
 def test_a_life_that_was_never_introduced_is_a_reason_to_compare_tables() -> None:
     scene = Scene()
     for unknown in (Suspect(NEWER, 5, NodeState.READY, frozenset((OTHER,))), Dead(NEWER, 5, OTHER), Left(NEWER, 5)):
-        scene.beliefs.take(unknown)
-    assert not scene.beliefs.knows_too_little
-    scene.beliefs.take(Alive(NEWER, 5, NodeState.READY))
-    assert scene.beliefs.knows_too_little
+        scene.member_state.apply(unknown)
+    assert not scene.member_state.sync_needed
+    scene.member_state.apply(Alive(NEWER, 5, NodeState.READY))
+    assert scene.member_state.sync_needed
 
 
 def test_only_a_newer_load_is_taken_and_passed_on() -> None:
     scene = Scene()
     busy, calm = Load(9, 1, 0.5, 0.02, 100.0), Load(1, 0, 0.0, 0.02, 100.0)
-    scene.beliefs.take(Loads(write_load(PEER, 7, busy)))
+    scene.member_state.apply(Loads(write_load(PEER, 7, busy)))
     assert scene.peer.load.in_flight == 10
     assert len(scene.loads) == 1
-    scene.loads.take(1000)
+    scene.loads.next_batch(1000)
     scene.loads.drop(PEER)
-    scene.beliefs.take(Loads(write_load(PEER, 6, calm) + write_load(PEER, 7, calm) + write_load(b"nobody", 1, calm)))
+    scene.member_state.apply(
+        Loads(write_load(PEER, 6, calm) + write_load(PEER, 7, calm) + write_load(b"nobody", 1, calm))
+    )
     assert scene.peer.load.in_flight == 10
     assert len(scene.loads) == 0

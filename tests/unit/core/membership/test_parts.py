@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.states import NodeState
-from node_agent.core.membership.active_clock import LATE_S, ActiveClock
+from node_agent.core.membership.active_clock import MAX_LATE_S, ActiveClock
 from node_agent.core.membership.broadcast_queue import (
-    LOAD_SENDS,
-    MAX_LOADS_TOLD,
+    LOAD_TRANSMITS,
+    MAX_LOADS_PER_UPDATE,
     BroadcastQueue,
     LoadQueue,
     retransmit_limit,
@@ -22,20 +22,20 @@ from node_agent.core.membership.local_health import MAX_SCORE, LocalHealth
 from node_agent.core.membership.outbound import LocalNode
 from node_agent.core.membership.replay_window import WIDTH, ReplayWindow
 from node_agent.core.membership.suspicion import (
-    MAX_ACCUSERS,
+    MAX_SUSPECTORS,
     Suspicion,
-    least_s,
-    most_s,
+    max_timeout_s,
+    min_timeout_s,
+    target_confirmations,
     timeout_s,
-    wanted_confirmations,
 )
 from node_agent.core.membership.timers import NEVER, Timers
-from node_agent.core.membership.wire import Loads, read_loads, read_rumours, write_load
+from node_agent.core.membership.wire import Loads, read_loads, read_updates, write_load
 from node_agent.core.node.status import IDLE
 from sim.fleet import status_of
 
 
-def life(number: int) -> bytes:
+def boot_id(number: int) -> bytes:
     return number.to_bytes(6, "big")
 
 
@@ -53,21 +53,21 @@ def test_each_confirmation_shortens_a_suspicion_the_first_one_most(
 
 
 def test_a_suspicion_lasts_longer_in_a_larger_fleet_but_only_by_the_logarithm() -> None:
-    assert least_s(1) < least_s(10) < least_s(1_000) < 2 * least_s(10)
-    assert most_s(10) == 3 * least_s(10)
-    assert [wanted_confirmations(nodes) for nodes in (1, 2, 3, 4, 5, 1000)] == [0, 0, 1, 2, 3, 3]
+    assert min_timeout_s(1) < min_timeout_s(10) < min_timeout_s(1_000) < 2 * min_timeout_s(10)
+    assert max_timeout_s(10) == 3 * min_timeout_s(10)
+    assert [target_confirmations(nodes) for nodes in (1, 2, 3, 4, 5, 1000)] == [0, 0, 1, 2, 3, 3]
 
 
 def test_accusers_count_once_and_no_more_of_them_than_matter() -> None:
-    suspicion = Suspicion(frozenset((life(1),)), began=10.0, nodes=1000)
+    suspicion = Suspicion(frozenset((boot_id(1),)), began=10.0, nodes=1000)
     longest = suspicion.ends_at
-    assert not suspicion.confirm(frozenset((life(1),)))
-    assert suspicion.confirm(frozenset((life(2),)))
+    assert not suspicion.confirm(frozenset((boot_id(1),)))
+    assert suspicion.confirm(frozenset((boot_id(2),)))
     assert suspicion.ends_at < longest
-    assert suspicion.confirm(frozenset(map(life, range(3, 9))))
-    assert len(suspicion.accusers) == MAX_ACCUSERS
-    assert suspicion.ends_at == 10.0 + least_s(1000)
-    assert not suspicion.confirm(frozenset((life(77),)))
+    assert suspicion.confirm(frozenset(map(boot_id, range(3, 9))))
+    assert len(suspicion.suspectors) == MAX_SUSPECTORS
+    assert suspicion.ends_at == 10.0 + min_timeout_s(1000)
+    assert not suspicion.confirm(frozenset((boot_id(77),)))
 
 
 # health and time
@@ -75,25 +75,25 @@ def test_accusers_count_once_and_no_more_of_them_than_matter() -> None:
 
 def test_health_has_bounds_and_patience_grows_with_doubt() -> None:
     health = LocalHealth()
-    health.better()
-    assert (health.score, health.patience) == (0, 1.0)
+    health.decrease()
+    assert (health.score, health.timeout_multiplier) == (0, 1.0)
     for _ in range(50):
-        health.worse()
+        health.increase()
     assert health.score == MAX_SCORE
-    assert health.patience == 1.0 + MAX_SCORE
+    assert health.timeout_multiplier == 1.0 + MAX_SCORE
 
 
 def test_time_that_was_not_lived_through_does_not_count() -> None:
     time = ActiveClock(100.0)
     assert time.advance(101.0, due=1.0) == 0.0
     assert time.now == 1.0
-    assert time.advance(3701.0, due=2.0) == pytest.approx(3600.0 - 1.0 - LATE_S)  # an hour, of which 1 s was due
-    assert time.now == 2.0 + LATE_S
+    assert time.advance(3701.0, due=2.0) == pytest.approx(3600.0 - 1.0 - MAX_LATE_S)  # an hour, of which 1 s was due
+    assert time.now == 2.0 + MAX_LATE_S
     assert time.advance(50.0, due=3.0) == 0.0  # the clock was set back
-    assert time.now == 2.0 + LATE_S
-    assert time.outside(4.0) == pytest.approx(50.0 + 4.0 - 2.0 - LATE_S)
+    assert time.now == 2.0 + MAX_LATE_S
+    assert time.to_external(4.0) == pytest.approx(50.0 + 4.0 - 2.0 - MAX_LATE_S)
     assert time.advance(50.5, due=3.0) == 0.0
-    assert time.now == pytest.approx(3.0 + LATE_S - 0.5 + 0.5 - 0.5)
+    assert time.now == pytest.approx(3.0 + MAX_LATE_S - 0.5 + 0.5 - 0.5)
 
 
 @given(st.lists(st.floats(-1e4, 1e4), max_size=40))
@@ -103,7 +103,7 @@ def test_lived_time_never_goes_back_and_never_leaps(steps: list[float]) -> None:
         at += step
         before = time.now
         time.advance(at, due=before + 0.25)
-        assert before <= time.now <= before + 0.25 + LATE_S + 1e-9
+        assert before <= time.now <= before + 0.25 + MAX_LATE_S + 1e-9
 
 
 def test_timers_fire_in_order_and_what_they_set_waits() -> None:
@@ -112,12 +112,12 @@ def test_timers_fire_in_order_and_what_they_set_waits() -> None:
 
     def first() -> None:
         done.append("first")
-        timers.set(1.5, done.append, "later")
+        timers.schedule(1.5, done.append, "later")
 
-    assert timers.due == NEVER
-    timers.set(2.0, done.append, "second")
-    timers.set(1.0, first)
-    assert timers.due == 1.0
+    assert timers.next_due == NEVER
+    timers.schedule(2.0, done.append, "second")
+    timers.schedule(1.0, first)
+    assert timers.next_due == 1.0
     timers.fire(2.0)
     assert done == ["first", "second"]
     timers.fire(2.0)
@@ -132,7 +132,7 @@ def test_timers_fire_in_order_and_what_they_set_waits() -> None:
 def test_a_number_is_admitted_once_and_an_old_one_never(numbers: list[int]) -> None:
     window, admitted, highest = ReplayWindow(), set(), 0
     for number in numbers:
-        fresh = window.admit(number)
+        fresh = window.accept(number)
         assert fresh == (number not in admitted and number > highest - WIDTH)
         highest = max(highest, number)
         if fresh:
@@ -140,67 +140,67 @@ def test_a_number_is_admitted_once_and_an_old_one_never(numbers: list[int]) -> N
 
 
 def test_numbers_up_to_the_one_that_proved_a_sender_are_used_up() -> None:
-    window = ReplayWindow(below=500)
-    assert not window.admit(500)
-    assert not window.admit(499)
-    assert window.admit(501)
-    assert not window.admit(501)
+    window = ReplayWindow(seen_up_to=500)
+    assert not window.accept(500)
+    assert not window.accept(499)
+    assert window.accept(501)
+    assert not window.accept(501)
 
 
 # rumours
 
 
 def test_a_rumour_is_sent_a_limited_number_of_times_and_the_fresher_first() -> None:
-    rumours = BroadcastQueue()
-    rumours.tell(life(1), b"old")
-    assert rumours.take(100, limit=3) == [b"old"]
-    rumours.tell(life(2), b"new")
-    assert rumours.take(3, limit=3) == [b"new"]  # room for one
-    assert sorted(rumours.take(100, limit=3)) == [b"new", b"old"]
-    assert sorted(rumours.take(100, limit=3)) == [b"new", b"old"]
-    assert rumours.take(100, limit=3) == []
-    assert len(rumours) == 0
+    updates = BroadcastQueue()
+    updates.add(boot_id(1), b"old")
+    assert updates.next_batch(100, limit=3) == [b"old"]
+    updates.add(boot_id(2), b"new")
+    assert updates.next_batch(3, limit=3) == [b"new"]  # room for one
+    assert sorted(updates.next_batch(100, limit=3)) == [b"new", b"old"]
+    assert sorted(updates.next_batch(100, limit=3)) == [b"new", b"old"]
+    assert updates.next_batch(100, limit=3) == []
+    assert len(updates) == 0
 
 
 def test_a_newer_rumour_of_the_same_subject_replaces_the_older_and_begins_anew() -> None:
-    rumours = BroadcastQueue()
-    rumours.tell(life(1), b"a")
-    rumours.take(9, limit=2)
-    rumours.tell(life(1), b"b")
-    assert len(rumours) == 1
-    assert [rumours.take(9, limit=2) for _ in range(3)] == [[b"b"], [b"b"], []]
+    updates = BroadcastQueue()
+    updates.add(boot_id(1), b"a")
+    updates.next_batch(9, limit=2)
+    updates.add(boot_id(1), b"b")
+    assert len(updates) == 1
+    assert [updates.next_batch(9, limit=2) for _ in range(3)] == [[b"b"], [b"b"], []]
 
 
 def test_what_does_not_fit_waits_for_more_room() -> None:
-    rumours = BroadcastQueue()
-    rumours.tell(life(1), b"a long one")
-    rumours.tell(life(2), b"short")
-    assert rumours.take(6, limit=2) == [b"short"]
-    assert rumours.take(10, limit=2) == [b"a long one"]
+    updates = BroadcastQueue()
+    updates.add(boot_id(1), b"a long one")
+    updates.add(boot_id(2), b"short")
+    assert updates.next_batch(6, limit=2) == [b"short"]
+    assert updates.next_batch(10, limit=2) == [b"a long one"]
 
 
 def test_rumours_are_bounded_and_the_most_told_go_first() -> None:
-    rumours = BroadcastQueue(most=3)
-    rumours.tell(life(1), b"1")
-    rumours.take(9, limit=5)
+    updates = BroadcastQueue(capacity=3)
+    updates.add(boot_id(1), b"1")
+    updates.next_batch(9, limit=5)
     for number in (2, 3, 4):
-        rumours.tell(life(number), b"%d" % number)
-    assert len(rumours) == 3
-    assert sorted(rumours.take(9, limit=5)) == [b"2", b"3", b"4"]
+        updates.add(boot_id(number), b"%d" % number)
+    assert len(updates) == 3
+    assert sorted(updates.next_batch(9, limit=5)) == [b"2", b"3", b"4"]
     for number in range(5, 50):
-        rumours.tell(life(number), b"x")
-    assert len(rumours) == 3
+        updates.add(boot_id(number), b"x")
+    assert len(updates) == 3
 
 
 def test_a_node_whose_introduction_is_still_under_way_is_told_of_in_full() -> None:
-    rumours, status = BroadcastQueue(), status_of(1, 5)
-    me = LocalNode(status, life(1), rumours)
-    me.introduce()
-    rumours.tell_alive(life(1), replace(status, incarnation=6, state=NodeState.DRAINING))
-    (told,) = read_rumours(b"".join(rumours.take(999, limit=1)), 0)
+    updates, status = BroadcastQueue(), status_of(1, 5)
+    me = LocalNode(status, boot_id(1), updates)
+    me.broadcast_intro()
+    updates.add_alive(boot_id(1), replace(status, incarnation=6, state=NodeState.DRAINING))
+    (told,) = read_updates(b"".join(updates.next_batch(999, limit=1)), 0)
     assert type(told).__name__ == "Intro"
-    rumours.tell_alive(life(1), replace(status, incarnation=7))
-    (told,) = read_rumours(b"".join(rumours.take(999, limit=1)), 0)
+    updates.add_alive(boot_id(1), replace(status, incarnation=7))
+    (told,) = read_updates(b"".join(updates.next_batch(999, limit=1)), 0)
     assert type(told).__name__ == "Alive"
 
 
@@ -210,41 +210,41 @@ def test_sends_grow_with_the_logarithm() -> None:
 
 
 def test_loads_are_bounded_told_a_few_times_and_the_oldest_first() -> None:
-    news = LoadQueue(most=20)
+    news = LoadQueue(capacity=20)
     for number in range(30):
-        news.tell(life(number), write_load(life(number), 1, IDLE))
+        news.add(boot_id(number), write_load(boot_id(number), 1, IDLE))
     assert len(news) == 20
     taken = told(news)
-    assert taken == [life(number) for number in range(10, 10 + MAX_LOADS_TOLD)]
+    assert taken == [boot_id(number) for number in range(10, 10 + MAX_LOADS_PER_UPDATE)]
     rounds = 1
     while len(news):
         assert told(news)
         rounds += 1
-    assert rounds == math.ceil(20 * LOAD_SENDS / MAX_LOADS_TOLD)
-    assert news.take(1000) == b""
-    news.tell(life(1), write_load(life(1), 1, IDLE))
-    assert news.take(10) == b""
+    assert rounds == math.ceil(20 * LOAD_TRANSMITS / MAX_LOADS_PER_UPDATE)
+    assert news.next_batch(1000) == b""
+    news.add(boot_id(1), write_load(boot_id(1), 1, IDLE))
+    assert news.next_batch(10) == b""
 
 
 def told(news: LoadQueue) -> list[bytes]:
-    (loads,) = read_rumours(news.take(1000), 0)
+    (loads,) = read_updates(news.next_batch(1000), 0)
     assert isinstance(loads, Loads)
     return [read[0] for read in read_loads(loads.packed)]
 
 
 def test_who_has_left_says_nothing_more() -> None:
-    rumours = BroadcastQueue()
-    me = LocalNode(status_of(1, 5), life(1), rumours)
-    assert not me.say(NodeState.READY)
-    assert me.say(NodeState.DRAINING)
+    updates = BroadcastQueue()
+    me = LocalNode(status_of(1, 5), boot_id(1), updates)
+    assert not me.set_state(NodeState.READY)
+    assert me.set_state(NodeState.DRAINING)
     assert me.status.incarnation == 6
-    assert me.say(NodeState.READY)
+    assert me.set_state(NodeState.READY)
     me.leave()
-    assert not me.say(NodeState.DRAINING)
+    assert not me.set_state(NodeState.DRAINING)
     assert me.status.incarnation == 7
 
 
 @pytest.mark.parametrize("bad", [b"", bytes(6), b"seven77"])
 def test_a_life_is_six_bytes_and_not_nobody_s(bad: bytes) -> None:
-    with pytest.raises(ValueError, match="life"):
+    with pytest.raises(ValueError, match="boot id"):
         LocalNode(status_of(1, 1), bad, BroadcastQueue())

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.core.membership import Refuse
-from node_agent.core.membership.refusals import MAX_KEPT_S, TOLD_AGAIN, Refusals
-from node_agent.core.membership.wire import Refusal, read_rumours, write_refusal
+from node_agent.core.membership import LocalRefusalAdded
+from node_agent.core.membership.refusals import MAX_DURATION_S, MAX_REBROADCAST, Refusals
+from node_agent.core.membership.wire import Refusal, read_updates, write_refusal
 from sim.host import Host
 from tests.scenarios.fleets import calm
 
@@ -16,14 +16,14 @@ CONTENT = b"c" * 16
 
 
 def refuses(host: Host) -> bool:
-    return host.membership.figures["refusals"] == 1
+    return host.membership.stats["refusals"] == 1
 
 
 @pytest.mark.parametrize("count", [3, 40])
 def test_every_node_hears_of_it_within_seconds_and_forgets_it_in_time(count: int) -> None:
     fleet = calm(count)
     hosts = fleet.running()
-    hosts[0].handle(Refuse(hosts[0].clock, CONTENT, 60.0))
+    hosts[0].handle(LocalRefusalAdded(hosts[0].clock, CONTENT, 60.0))
     fleet.pass_time(3)
     assert all(map(refuses, hosts))
     fleet.pass_time(70)
@@ -33,7 +33,7 @@ def test_every_node_hears_of_it_within_seconds_and_forgets_it_in_time(count: int
 def test_a_node_that_comes_later_hears_of_it_too() -> None:
     fleet = calm(5)
     host = fleet.running()[0]
-    host.handle(Refuse(host.clock, CONTENT, 600.0))
+    host.handle(LocalRefusalAdded(host.clock, CONTENT, 600.0))
     fleet.pass_time(60)
     (newcomer,) = fleet.boot()
     fleet.pass_time(30)
@@ -42,38 +42,38 @@ def test_a_node_that_comes_later_hears_of_it_too() -> None:
 
 def test_what_is_known_is_no_news_and_what_is_renewed_is() -> None:
     held = Refusals()
-    assert held.take(CONTENT, 60.0, 0.0)
-    assert not held.take(CONTENT, 59.0, 1.0)
-    assert held.take(CONTENT, 60.0, 30.0)
-    assert [left for _, left in held.to_tell(31.0, 0.0)] == [59.0]
-    assert held.to_tell(95.0, 0.0) == []
-    assert not held.take(CONTENT, 0.0, 100.0)
+    assert held.add(CONTENT, 60.0, 0.0)
+    assert not held.add(CONTENT, 59.0, 1.0)
+    assert held.add(CONTENT, 60.0, 30.0)
+    assert [left for _, left in held.sample(31.0, 0.0)] == [59.0]
+    assert held.sample(95.0, 0.0) == []
+    assert not held.add(CONTENT, 0.0, 100.0)
 
 
 TOLD = st.lists(st.tuples(st.binary(min_size=16, max_size=16), st.floats(-1e9, 1e9), st.floats(0, 1e6)))
 
 
 @given(TOLD, st.floats(0, 0.999))
-def test_whatever_peers_say_it_is_bounded(told: list[tuple[bytes, float, float]], chance: float) -> None:
-    held, now = Refusals(most=4), 0.0
+def test_whatever_peers_say_it_is_bounded(told: list[tuple[bytes, float, float]], draw: float) -> None:
+    held, now = Refusals(capacity=4), 0.0
     for content, left_s, later in told:
         now += later
-        held.take(content, left_s, now)
+        held.add(content, left_s, now)
         assert len(held) <= 4
-        assert all(0 < left <= MAX_KEPT_S for _, left in held.to_tell(now, chance))
+        assert all(0 < left <= MAX_DURATION_S + 1e-6 for _, left in held.sample(now, draw))
 
 
 def test_few_are_told_again_at_a_time() -> None:
     held = Refusals()
     for number in range(40):
-        held.take(number.to_bytes(16), 60.0, 0.0)
-    assert len(held.to_tell(1.0, 0.99)) == TOLD_AGAIN
+        held.add(number.to_bytes(16), 60.0, 0.0)
+    assert len(held.sample(1.0, 0.99)) == MAX_REBROADCAST
 
 
 def test_a_refusal_is_read_as_it_was_written_and_a_short_one_is_none() -> None:
     written = write_refusal(CONTENT, 600.4)
-    assert list(read_rumours(written, 0)) == [Refusal(CONTENT, 600)]
-    assert list(read_rumours(write_refusal(CONTENT, 1e9), 0)) == [Refusal(CONTENT, 0xFFFF)]
+    assert list(read_updates(written, 0)) == [Refusal(CONTENT, 600)]
+    assert list(read_updates(write_refusal(CONTENT, 1e9), 0)) == [Refusal(CONTENT, 0xFFFF)]
     short = written[:1] + (3).to_bytes(2) + b"abc"
-    with pytest.raises(ValueError, match="rumour 7"):
-        list(read_rumours(short, 0))
+    with pytest.raises(ValueError, match="update 7"):
+        list(read_updates(short, 0))

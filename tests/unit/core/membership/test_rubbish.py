@@ -13,7 +13,7 @@ from node_agent.core.membership import LocalLoadSet, LocalStateSet, Membership, 
 from node_agent.core.membership.wire import (
     MAX_INCARNATION,
     Header,
-    Kind,
+    MessageKind,
     MessageMac,
     write_alive,
     write_dead,
@@ -60,10 +60,10 @@ RUMOURS = st.one_of(
     st.binary(max_size=40),
 )
 MESSAGES = st.builds(
-    lambda kind, sender, receiver, number, probe, rumours: MessageMac(KEY).close(
-        write_header(Header(kind, sender, receiver, number, probe)) + b"".join(rumours)
+    lambda kind, sender, receiver, number, probe, updates: MessageMac(KEY).append(
+        write_header(Header(kind, sender, receiver, number, probe)) + b"".join(updates)
     ),
-    st.sampled_from(Kind),
+    st.sampled_from(MessageKind),
     LIVES,
     st.sampled_from([ME, bytes(6)]),
     st.integers(0, 2**32 - 1),
@@ -75,7 +75,7 @@ MESSAGES = st.builds(
 @given(st.lists(MESSAGES, max_size=12))
 def test_whatever_a_peer_says_the_machine_takes_it_and_sends_only_to_addresses(messages: list[bytes]) -> None:
     machine = Membership(status_of(0), ME, KEY, 0.0, lambda: 0.5)
-    machine.meet(PEER, status_of(1))
+    machine.add_member(PEER, status_of(1))
     now = 0.0
     for message in messages:
         for event in (Received(now, message), Tick(now + 0.5), LocalLoadSet(now + 0.5, Load(1, 2, 0.5, 0.1, 1.0))):
@@ -93,16 +93,16 @@ def test_whatever_a_peer_says_the_machine_takes_it_and_sends_only_to_addresses(m
 
 def test_an_incarnation_that_no_clock_has_is_not_refuted_but_left_out() -> None:
     machine = Membership(status_of(0), ME, KEY, 0.0, lambda: 0.5)
-    machine.meet(PEER, status_of(1))
+    machine.add_member(PEER, status_of(1))
     for number, incarnation in enumerate((2**63, 2**64 - 1), start=1):
-        for rumour in (
+        for update in (
             write_alive(ME, incarnation, NodeState.GONE),
             write_suspect(ME, incarnation, NodeState.READY, frozenset((PEER,))),
             write_dead(ME, incarnation, PEER),
             write_intro(OTHER, replace(status_of(0), incarnation=incarnation)),
             write_left(PEER, incarnation),
         ):
-            message = write_header(Header(Kind.GOSSIP, PEER, ME, number, 0)) + rumour
-            machine.handle(Received(1.0, MessageMac(KEY).close(message)))
+            message = write_header(Header(MessageKind.GOSSIP, PEER, ME, number, 0)) + update
+            machine.handle(Received(1.0, MessageMac(KEY).append(message)))
     assert machine.status.incarnation == 1
     assert len(machine.view.alive) == 1

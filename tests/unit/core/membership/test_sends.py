@@ -18,37 +18,37 @@ from node_agent.core.membership import (
     SendSync,
     Tick,
 )
-from node_agent.core.membership.prober import MAX_STRANGERS
+from node_agent.core.membership.prober import MAX_VERIFICATIONS
 from node_agent.core.membership.wire import (
     HEADER_BYTES,
-    NOBODY,
+    UNKNOWN_BOOT_ID,
     Dead,
     Header,
-    Kind,
     Left,
+    MessageKind,
     MessageMac,
-    Rumour,
     Suspect,
+    Update,
     read_header,
-    read_rumours,
+    read_updates,
     write_header,
     write_intro,
 )
 from node_agent.core.node.status import TaggedNode
 from sim.fleet import KEY, status_of
 
-SEAL = MessageMac(KEY)
+MAC = MessageMac(KEY)
 
 
-def life(number: int) -> bytes:
+def boot_id(number: int) -> bytes:
     return number.to_bytes(6, "big")
 
 
 def machine(*members: int, seed: int = 1) -> Membership:
     """Node 1 at instant 0, which has met those."""
-    made = Membership(status_of(1, 1_000), life(1), KEY, 0.0, random.Random(seed).random)
+    made = Membership(status_of(1, 1_000), boot_id(1), KEY, 0.0, random.Random(seed).random)
     for number in members:
-        made.meet(life(number), status_of(number, 1_000))
+        made.add_member(boot_id(number), status_of(number, 1_000))
     return made
 
 
@@ -60,20 +60,20 @@ def until(made: Membership, instant: float) -> list[tuple[float, Effect]]:
     return done
 
 
-def read(data: bytes) -> tuple[Header, list[Rumour]]:
-    content = SEAL.open(data)
+def read(data: bytes) -> tuple[Header, list[Update]]:
+    content = MAC.verify(data)
     assert content is not None
-    return read_header(content), list(read_rumours(content, HEADER_BYTES))
+    return read_header(content), list(read_updates(content, HEADER_BYTES))
 
 
 def hello(number: int, incarnation: int = 1_000, sent: int = 1) -> bytes:
     """What a node that nobody knows says first."""
-    header = Header(Kind.HELLO, life(number), NOBODY, sent, 1)
-    return SEAL.close(write_header(header) + write_intro(life(number), status_of(number, incarnation)))
+    header = Header(MessageKind.JOIN, boot_id(number), UNKNOWN_BOOT_ID, sent, 1)
+    return MAC.append(write_header(header) + write_intro(boot_id(number), status_of(number, incarnation)))
 
 
-def gossip(sender: int, to: int, rumours: bytes, sent: int = 1) -> bytes:
-    return SEAL.close(write_header(Header(Kind.GOSSIP, life(sender), life(to), sent, 0)) + rumours)
+def gossip(sender: int, to: int, updates: bytes, sent: int = 1) -> bytes:
+    return MAC.append(write_header(Header(MessageKind.GOSSIP, boot_id(sender), boot_id(to), sent, 0)) + updates)
 
 
 def sends(effects: tuple[Effect, ...]) -> list[Send]:
@@ -90,12 +90,14 @@ def test_the_next_on_the_ring_of_lives_is_probed_every_second_and_the_others_in_
         for effect in made.handle(Tick(now)):
             if isinstance(effect, Send):
                 header, _ = read(effect.data)
-                if header.kind in (Kind.PING, Kind.HELLO):
+                if header.kind in (MessageKind.PING, MessageKind.JOIN):
                     probed[effect.to] += 1
                     number = int(effect.to.split(":")[0].rsplit(".", 1)[1])
-                    ack = write_header(Header(Kind.ACK, life(number), life(1), sum(probed.values()), header.probe))
-                    made.handle(Received(now, SEAL.close(ack)))
-    assert probed.pop(status_of(2, 1).peer) in (8, 9)
+                    ack = write_header(
+                        Header(MessageKind.ACK, boot_id(number), boot_id(1), sum(probed.values()), header.probe)
+                    )
+                    made.handle(Received(now, MAC.append(ack)))
+    assert probed.pop(status_of(2, 1).peer_address) in (8, 9)
     assert sum(probed.values()) in (7, 8, 9)
     assert max(probed.values()) == 1
 
@@ -106,10 +108,10 @@ def test_a_suspect_that_is_probed_hears_what_is_held_against_it() -> None:
     made.handle(PeerRequestFailed(0.0, status_of(2, 1).instance_id, "refused"))
     told = []
     for _, effect in until(made, 4.0):  # by then gossip has told it as often as it ever does
-        if isinstance(effect, Send) and effect.to == status_of(2, 1).peer:
-            header, rumours = read(effect.data)
-            if header.kind in (Kind.PING, Kind.HELLO) and header.receiver == life(2):
-                told.append([r for r in rumours if isinstance(r, Suspect) and r.life == life(2)])
+        if isinstance(effect, Send) and effect.to == status_of(2, 1).peer_address:
+            header, updates = read(effect.data)
+            if header.kind in (MessageKind.PING, MessageKind.JOIN) and header.receiver == boot_id(2):
+                told.append([r for r in updates if isinstance(r, Suspect) and r.boot_id == boot_id(2)])
     assert told
     assert all(told), "a probe of a suspect without the accusation"
 
@@ -118,54 +120,56 @@ def test_strangers_that_are_asked_are_bounded() -> None:
     """Whoever can record hellos can send a thousand of them: no more than MAX_STRANGERS are under way."""
     made = machine(2)
     asked: set[str] = set()
-    for number in range(100, 100 + 3 * MAX_STRANGERS):
+    for number in range(100, 100 + 3 * MAX_VERIFICATIONS):
         for send in sends(made.handle(Received(0.0, hello(number)))):
-            if read(send.data)[0].kind is Kind.HELLO:
+            if read(send.data)[0].kind is MessageKind.JOIN:
                 asked.add(send.to)
-    assert len(asked) == MAX_STRANGERS
-    assert made.figures["probes"] == MAX_STRANGERS
+    assert len(asked) == MAX_VERIFICATIONS
+    assert made.stats["probes"] == MAX_VERIFICATIONS
     until(made, 5.0)
     again = sends(made.handle(Received(5.0, hello(500))))
-    assert Kind.HELLO in {read(send.data)[0].kind for send in again}  # there is room again
+    assert MessageKind.JOIN in {read(send.data)[0].kind for send in again}  # there is room again
 
 
 def test_an_introduction_that_claims_less_than_is_known_is_answered_with_what_is() -> None:
     """A restarted agent whose clock was set back hears which incarnation it has to exceed, from whoever knows."""
     made = machine(2, 3)
-    back = write_intro(life(99), status_of(3, 10))
+    back = write_intro(boot_id(99), status_of(3, 10))
     (told,) = [
-        send for send in sends(made.handle(Received(0.1, gossip(2, 1, back)))) if send.to == status_of(3, 1).peer
+        send
+        for send in sends(made.handle(Received(0.1, gossip(2, 1, back))))
+        if send.to == status_of(3, 1).peer_address
     ]
-    header, rumours = read(told.data)
-    assert (header.kind, header.receiver) == (Kind.HELLO, life(99))
-    assert Dead(life(99), 1_000, life(1)) in rumours
+    header, updates = read(told.data)
+    assert (header.kind, header.receiver) == (MessageKind.JOIN, boot_id(99))
+    assert Dead(boot_id(99), 1_000, boot_id(1)) in updates
 
 
 def test_a_newcomer_compares_tables_with_the_first_that_answers_it() -> None:
     made = machine()
     peer = status_of(2, 1_000)
-    (greeting,) = sends(made.handle(NodesDiscovered(0.0, [TaggedNode(peer.instance_id, peer.peer, None)])))
+    (greeting,) = sends(made.handle(NodesDiscovered(0.0, [TaggedNode(peer.instance_id, peer.peer_address, None)])))
     header, _ = read(greeting.data)
-    ack = write_header(Header(Kind.ACK, life(2), life(1), 1, header.probe)) + write_intro(life(2), peer)
-    effects = made.handle(Received(0.1, SEAL.close(ack)))
+    ack = write_header(Header(MessageKind.ACK, boot_id(2), boot_id(1), 1, header.probe)) + write_intro(boot_id(2), peer)
+    effects = made.handle(Received(0.1, MAC.append(ack)))
     assert [effect.instance_id for effect in effects if isinstance(effect, SendSync)] == [peer.instance_id]
 
 
 @pytest.mark.parametrize("sent_before", [1, 7])
 def test_a_message_that_comes_twice_is_answered_once(sent_before: int) -> None:
     made = machine(2)
-    ping = SEAL.close(write_header(Header(Kind.PING, life(2), life(1), sent_before, 5)))
-    assert [read(send.data)[0].kind for send in sends(made.handle(Received(0.1, ping)))] == [Kind.ACK]
+    ping = MAC.append(write_header(Header(MessageKind.PING, boot_id(2), boot_id(1), sent_before, 5)))
+    assert [read(send.data)[0].kind for send in sends(made.handle(Received(0.1, ping)))] == [MessageKind.ACK]
     assert made.handle(Received(0.2, ping)) == ()
-    assert made.refused["seen"] == 1
+    assert made.rejected["replayed"] == 1
 
 
 def test_who_leaves_tells_some_at_once() -> None:
     """It may not live until the next round of gossip."""
     made = machine(*range(2, 40))
     told = sends(made.handle(Leaving(0.1)))
-    assert len({send.to for send in told}) == made.tempo.leaving_fanout
-    assert all(Left(life(1), 1_000) in read(send.data)[1] for send in told)
+    assert len({send.to for send in told}) == made.config.leave_fanout
+    assert all(Left(boot_id(1), 1_000) in read(send.data)[1] for send in told)
 
 
 def test_tags_that_name_nobody_change_nothing() -> None:

@@ -12,17 +12,23 @@ from hypothesis import strategies as st
 
 from node_agent.contract.errors import InvalidTransition
 from node_agent.contract.states import NodeState
-from node_agent.core.membership.anti_entropy import differing, page, read_summary, summary_of, write_summary
+from node_agent.core.membership.anti_entropy import (
+    differing_buckets,
+    local_summary,
+    read_summary,
+    write_page,
+    write_summary,
+)
 from node_agent.core.membership.broadcast_queue import BroadcastQueue
-from node_agent.core.membership.join_candidates import MAX_S, JoinCandidates
+from node_agent.core.membership.join_candidates import MAX_RETRY_S, JoinCandidates
 from node_agent.core.membership.member_table import MAX_TOMBSTONES, Member, MemberTable, ProbeOrder
 from node_agent.core.membership.outbound import LocalNode
-from node_agent.core.membership.wire import Intro, read_rumours
+from node_agent.core.membership.wire import Intro, read_updates
 from node_agent.core.node.status import Liveness, TaggedNode
 from sim.fleet import status_of
 
 
-def life(number: int) -> bytes:
+def boot_id(number: int) -> bytes:
     return number.to_bytes(6, "big")
 
 
@@ -30,7 +36,7 @@ def life(number: int) -> bytes:
 
 
 def member(number: int) -> Member:
-    return Member(life(number), status_of(number, 1), 0.0, None)
+    return Member(boot_id(number), status_of(number, 1), 0.0, None)
 
 
 @given(st.lists(st.tuples(st.sampled_from("awr"), st.integers(0, 30)), max_size=120), st.integers(0, 99))
@@ -54,8 +60,8 @@ def test_a_rotation_walks_everyone_once_a_round_whoever_comes_and_goes(steps: li
             assert next_one not in walked
             assert next_one in within.values()
             walked.append(next_one)
-        assert sorted(m.life for m in rotation) == sorted(m.life for m in within.values())
-        assert all(rotation._members[m.place] is m for m in rotation)
+        assert sorted(m.boot_id for m in rotation) == sorted(m.boot_id for m in within.values())
+        assert all(rotation._members[m.order_index] is m for m in rotation)
 
 
 def test_who_is_not_in_a_rotation_cannot_be_taken_out_of_it() -> None:
@@ -72,66 +78,66 @@ def test_some_are_different_ones_at_random_and_everyone_s_turn_comes(count: int)
         rotation.add(one)
     drawn: set[bytes] = set()
     for _ in range(400):
-        some = rotation.some(3, without=members[0])
-        assert len({m.life for m in some}) == len(some) == min(3, count - 1)
+        some = rotation.sample(3, excluding=members[0])
+        assert len({m.boot_id for m in some}) == len(some) == min(3, count - 1)
         assert members[0] not in some
-        drawn |= {m.life for m in some}
-    assert drawn == {m.life for m in members[1:]}
+        drawn |= {m.boot_id for m in some}
+    assert drawn == {m.boot_id for m in members[1:]}
 
 
-def table(*numbers: int, max_nodes: int = 100) -> MemberTable:
-    roster = MemberTable("me", random.Random(1).random, max_nodes)
+def make_table(*numbers: int, max_nodes: int = 100) -> MemberTable:
+    table = MemberTable("me", random.Random(1).random, max_nodes)
     for number in numbers:
-        roster.admit(life(number), status_of(number, 1), 0.0)
-    return roster
+        table.add(boot_id(number), status_of(number, 1), 0.0)
+    return table
 
 
 def test_the_table_is_bounded_and_the_dead_make_room() -> None:
-    roster = table(1, 2, max_nodes=2)
-    assert roster.admit(life(3), status_of(3, 1), 0.0) is None
-    roster.hold(roster.by_life[life(1)], Liveness.DEAD, 1.0)
-    assert roster.admit(life(3), status_of(3, 1), 0.0) is not None
-    assert set(roster.by_life) == {life(2), life(3)}
-    assert roster.newest_incarnation(status_of(1, 1).instance_id) == 1
+    table = make_table(1, 2, max_nodes=2)
+    assert table.add(boot_id(3), status_of(3, 1), 0.0) is None
+    table.set_liveness(table.by_boot_id[boot_id(1)], Liveness.DEAD, 1.0)
+    assert table.add(boot_id(3), status_of(3, 1), 0.0) is not None
+    assert set(table.by_boot_id) == {boot_id(2), boot_id(3)}
+    assert table.newest_incarnation(status_of(1, 1).instance_id) == 1
 
 
 def test_what_is_forgotten_leaves_a_tombstone_and_those_are_bounded() -> None:
-    roster = table(1)
-    roster.forget(roster.by_life[life(1)])
-    assert roster.newest_incarnation(status_of(1, 1).instance_id) == 1
-    assert roster.newest_incarnation("i-never-heard-of") == -1
+    table = make_table(1)
+    table.forget(table.by_boot_id[boot_id(1)])
+    assert table.newest_incarnation(status_of(1, 1).instance_id) == 1
+    assert table.newest_incarnation("i-never-heard-of") == -1
     for number in range(2, MAX_TOMBSTONES + 10):
-        admitted = roster.admit(life(number), status_of(number, 1), 0.0)
+        admitted = table.add(boot_id(number), status_of(number, 1), 0.0)
         assert admitted is not None
-        roster.forget(admitted)
-    assert len(roster.tombstones) == MAX_TOMBSTONES
+        table.forget(admitted)
+    assert len(table.tombstones) == MAX_TOMBSTONES
 
 
 def test_a_forgotten_life_that_comes_back_has_its_used_numbers_still_used() -> None:
-    roster = table()
-    first = roster.admit(life(1), status_of(1, 1), 0.0, below=40)
+    table = make_table()
+    first = table.add(boot_id(1), status_of(1, 1), 0.0, seen_up_to=40)
     assert first is not None
-    roster.forget(first)
-    again = roster.admit(life(1), status_of(1, 2), 9.0, below=10)
+    table.forget(first)
+    again = table.add(boot_id(1), status_of(1, 2), 9.0, seen_up_to=10)
     assert again is not None
     assert again.window is not None
-    assert not again.window.admit(40)
-    assert again.window.admit(41)
+    assert not again.window.accept(40)
+    assert again.window.accept(41)
 
 
 def test_a_view_sorts_members_by_what_is_held_of_them() -> None:
-    roster = table(1, 2, 3, 4, 5)
+    table = make_table(1, 2, 3, 4, 5)
     ids = [status_of(number, 1).instance_id for number in range(6)]
-    roster.update(roster.by_id[ids[1]], replace(status_of(1, 2), state=NodeState.DRAINING))
+    table.update(table.by_id[ids[1]], replace(status_of(1, 2), state=NodeState.DRAINING))
     for number, liveness in ((2, Liveness.SUSPECT), (3, Liveness.DEAD), (4, Liveness.LEFT)):
-        roster.hold(roster.by_id[ids[number]], liveness, 1.0)
-    view = roster.view
+        table.set_liveness(table.by_id[ids[number]], liveness, 1.0)
+    view = table.view
     assert [status.instance_id for status in view.alive] == [ids[1], ids[5]]
     assert [status.instance_id for status in view.serving] == [ids[5]]
     assert [status.instance_id for status in view.suspects] == [ids[2]]
     assert [status.instance_id for status in view.known] == [ids[1], ids[2], ids[3], ids[5]]
-    assert roster.view is view
-    assert roster.nodes == 4
+    assert table.view is view
+    assert table.nodes == 4
 
 
 # comparing tables
@@ -145,36 +151,36 @@ def test_summaries_differ_exactly_where_tables_do_and_a_page_makes_up_for_it(
     left: set[int], right: set[int], start: int
 ) -> None:
     a, b = scattered(left), scattered(right)
-    buckets = differing(a.summary, b.summary)
+    buckets = differing_buckets(a.summary, b.summary)
     assert bool(buckets) == (left != right)
     me = LocalNode(status_of(2**21, 1), bytes(5) + b"m", BroadcastQueue())
-    for rumour in read_rumours(page(a, me, buckets, start), 0):
-        assert isinstance(rumour, Intro)
-        if rumour.life not in b.by_life:
-            b.admit(rumour.life, rumour.status, 0.0)
-    assert {life for life in b.by_life if life != me.life} == {*scattered(left | right).by_life}
+    for update in read_updates(write_page(a, me, buckets, start), 0):
+        assert isinstance(update, Intro)
+        if update.boot_id not in b.by_boot_id:
+            b.add(update.boot_id, update.status, 0.0)
+    assert {boot_id for boot_id in b.by_boot_id if boot_id != me.boot_id} == {*scattered(left | right).by_boot_id}
 
 
 def scattered(numbers: set[int]) -> MemberTable:
     """A table whose lives fall into all buckets, the same for the same number."""
-    roster = MemberTable("me", lambda: 0.5)
+    table = MemberTable("me", lambda: 0.5)
     for number in numbers:
-        roster.admit(bytes((number % 251,)) + number.to_bytes(5, "big"), status_of(number, 1), 0.0)
-    return roster
+        table.add(bytes((number % 251,)) + number.to_bytes(5, "big"), status_of(number, 1), 0.0)
+    return table
 
 
 def test_a_summary_is_undone_by_the_same_changes_backwards() -> None:
-    roster = table(1, 2, 3)
-    before = list(roster.summary)
-    third = roster.by_life[life(3)]
-    roster.hold(third, Liveness.SUSPECT, 1.0)
-    assert roster.summary == before  # a suspect is still there
-    roster.hold(third, Liveness.DEAD, 1.0)
-    assert roster.summary != before
-    roster.hold(third, Liveness.ALIVE, 1.0)
-    assert roster.summary == before
-    me = LocalNode(status_of(9, 1), life(9), BroadcastQueue())
-    assert read_summary(b"xx" + write_summary(summary_of(roster, me)), 2) == tuple(summary_of(roster, me))
+    table = make_table(1, 2, 3)
+    before = list(table.summary)
+    third = table.by_boot_id[boot_id(3)]
+    table.set_liveness(third, Liveness.SUSPECT, 1.0)
+    assert table.summary == before  # a suspect is still there
+    table.set_liveness(third, Liveness.DEAD, 1.0)
+    assert table.summary != before
+    table.set_liveness(third, Liveness.ALIVE, 1.0)
+    assert table.summary == before
+    me = LocalNode(status_of(9, 1), boot_id(9), BroadcastQueue())
+    assert read_summary(b"xx" + write_summary(local_summary(table, me)), 2) == tuple(local_summary(table, me))
     with pytest.raises(ValueError, match="summary"):
         read_summary(b"short", 0)
 
@@ -183,29 +189,29 @@ def test_a_summary_is_undone_by_the_same_changes_backwards() -> None:
 
 
 def test_names_are_greeted_ever_more_seldom_until_they_are_members_or_named_no_more() -> None:
-    roster, names = table(1), JoinCandidates(most=10)
+    table, names = make_table(1), JoinCandidates(capacity=10)
     tags = [TaggedNode(status_of(number, 1).instance_id, f"host{number}:1", None) for number in range(1, 4)]
-    names.renew([*tags, TaggedNode("me", "me:1", None)], roster, 0.0)
+    names.replace([*tags, TaggedNode("me", "me:1", None)], table, 0.0)
     assert len(names) == 2
-    assert names.due(5, roster, 0.0) == ["host2:1", "host3:1"]
-    assert names.due(5, roster, 0.5) == []
-    assert names.due(1, roster, 1.0) == ["host2:1"]
-    roster.admit(life(2), status_of(2, 1), 0.0)
-    names.renew(tags[2:], roster, 2.0)
+    assert names.due(5, table, 0.0) == ["host2:1", "host3:1"]
+    assert names.due(5, table, 0.5) == []
+    assert names.due(1, table, 1.0) == ["host2:1"]
+    table.add(boot_id(2), status_of(2, 1), 0.0)
+    names.replace(tags[2:], table, 2.0)
     times, now = [], 2.0
     while now < 600:
-        if names.due(5, roster, now):
+        if names.due(5, table, now):
             times.append(now)
         now += 0.5
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert gaps == sorted(gaps)
-    assert max(gaps) == MAX_S
-    names.renew([], roster, now)
+    assert max(gaps) == MAX_RETRY_S
+    names.replace([], table, now)
     assert len(names) == 0
 
 
 def test_names_are_bounded_and_a_thousand_cost_no_more_than_a_few() -> None:
-    names = JoinCandidates(most=50)
-    names.renew([TaggedNode(f"i-{number}", f"h{number}:1", None) for number in range(999)], table(), 0.0)
+    names = JoinCandidates(capacity=50)
+    names.replace([TaggedNode(f"i-{number}", f"h{number}:1", None) for number in range(999)], make_table(), 0.0)
     assert len(names) == 50
-    assert len(names.due(3, table(), 0.0)) == 3
+    assert len(names.due(3, make_table(), 0.0)) == 3

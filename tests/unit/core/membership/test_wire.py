@@ -13,25 +13,25 @@ from node_agent.core.membership import wire
 from node_agent.core.membership.wire import (
     HEADER_BYTES,
     LOAD_BYTES,
+    MAC_BYTES,
     MAX_DATAGRAM,
     MAX_INCARNATION,
-    SEAL_BYTES,
     Alive,
     Dead,
     Header,
     Intro,
-    Kind,
     Left,
     Loads,
+    MessageKind,
     MessageMac,
     Refusal,
-    Rumour,
     Suspect,
+    Update,
     check_status,
     load_of,
     read_header,
     read_loads,
-    read_rumours,
+    read_updates,
     write_alive,
     write_dead,
     write_header,
@@ -42,13 +42,13 @@ from node_agent.core.membership.wire import (
     write_refusal,
     write_suspect,
 )
-from node_agent.core.node.status import WAYS, Load, NodeStatus, Pool
+from node_agent.core.node.status import CONTINUATION_METHODS, Load, NodeStatus, Pool
 
 LIVES = st.binary(min_size=6, max_size=6)
 COUNTS = st.integers(0, 2**32 - 1)
 INCARNATIONS = st.integers(0, MAX_INCARNATION)
 STATES = st.sampled_from(NodeState)
-ABLE = st.sampled_from([(), WAYS[:1], WAYS[1:], WAYS])
+ABLE = st.sampled_from([(), CONTINUATION_METHODS[:1], CONTINUATION_METHODS[1:], CONTINUATION_METHODS])
 
 
 def texts(most: int) -> st.SearchStrategy[str]:
@@ -67,14 +67,14 @@ ADDRESSES = st.builds(
 STATUSES = st.builds(
     NodeStatus,
     instance_id=st.from_regex(r"i-[0-9a-f]{8,17}", fullmatch=True),
-    peer=ADDRESSES,
-    front=ADDRESSES | st.just(""),
+    peer_address=ADDRESSES,
+    client_address=ADDRESSES | st.just(""),
     state=STATES,
     pool=st.builds(Pool, texts(32), texts(32)),
     model=texts(128),
     incarnation=INCARNATIONS,
     version=texts(32),
-    ways=ABLE,
+    continuation_methods=ABLE,
 )
 LOADS = st.builds(
     Load,
@@ -96,62 +96,62 @@ RUMOURS = st.one_of(
 )
 
 
-def written(rumour: Rumour) -> bytes:
-    match rumour:
+def written(update: Update) -> bytes:
+    match update:
         case Intro():
-            return write_intro(*rumour)
+            return write_intro(*update)
         case Alive():
-            return write_alive(*rumour)
+            return write_alive(*update)
         case Suspect():
-            return write_suspect(*rumour)
+            return write_suspect(*update)
         case Dead():
-            return write_dead(*rumour)
+            return write_dead(*update)
         case Left():
-            return write_left(*rumour)
+            return write_left(*update)
         case Refusal():
-            return write_refusal(*rumour)
+            return write_refusal(*update)
         case Loads():
             size = LOAD_BYTES
-            return write_loads([rumour.packed[at : at + size] for at in range(0, len(rumour.packed), size)])
+            return write_loads([update.packed[at : at + size] for at in range(0, len(update.packed), size)])
 
 
-@given(st.builds(Header, st.sampled_from(Kind), LIVES, LIVES, COUNTS, COUNTS), st.lists(RUMOURS, max_size=8))
-def test_what_is_written_is_read(header: Header, rumours: list[Rumour]) -> None:
-    content = write_header(header) + b"".join(map(written, rumours))
+@given(st.builds(Header, st.sampled_from(MessageKind), LIVES, LIVES, COUNTS, COUNTS), st.lists(RUMOURS, max_size=8))
+def test_what_is_written_is_read(header: Header, updates: list[Update]) -> None:
+    content = write_header(header) + b"".join(map(written, updates))
     assert read_header(content) == header
-    assert list(read_rumours(content, HEADER_BYTES)) == rumours
+    assert list(read_updates(content, HEADER_BYTES)) == updates
 
 
 @given(LIVES, COUNTS, LOADS)
-def test_a_load_is_read_as_precisely_as_its_format_allows(life: bytes, version: int, load: Load) -> None:
-    packed = write_load(life, version, load)
+def test_a_load_is_read_as_precisely_as_its_format_allows(boot_id: bytes, version: int, load: Load) -> None:
+    packed = write_load(boot_id, version, load)
     (read,) = read_loads(packed)
-    assert read[:2] == (life, version)
+    assert read[:2] == (boot_id, version)
     back = load_of(read)
     assert back.running == min(load.running, 65_535)
     assert back.waiting == min(load.waiting, 65_535)
     assert back.kv_use == pytest.approx(load.kv_use, abs=0.002)
     assert back.time_per_token_s == pytest.approx(min(load.time_per_token_s, 6.5535), abs=5.1e-5)
     assert back.prefill_tokens_s == pytest.approx(min(load.prefill_tokens_s, 655_350.0), abs=5.1)
-    assert write_load(life, version, back) == packed  # passed on, it never drifts
+    assert write_load(boot_id, version, back) == packed  # passed on, it never drifts
 
 
 @given(st.binary(max_size=200))
 def test_bytes_at_random_are_refused_and_nothing_worse(content: bytes) -> None:
     try:
         read_header(content)
-        list(read_rumours(content, HEADER_BYTES))
+        list(read_updates(content, HEADER_BYTES))
     except ValueError:
         pass
 
 
 @given(RUMOURS, st.integers(0, 300))
-def test_a_rumour_that_was_cut_off_is_refused(rumour: Rumour, at: int) -> None:
-    whole = written(rumour)
+def test_a_rumour_that_was_cut_off_is_refused(update: Update, at: int) -> None:
+    whole = written(update)
     cut = whole[: at % len(whole)]
     if cut:
-        with pytest.raises(ValueError, match="rumour"):
-            list(read_rumours(cut, 0))
+        with pytest.raises(ValueError, match="update"):
+            list(read_updates(cut, 0))
 
 
 def test_rumours_of_a_newer_version_are_skipped_and_longer_ones_read_as_far_as_they_are_known() -> None:
@@ -159,12 +159,12 @@ def test_rumours_of_a_newer_version_are_skipped_and_longer_ones_read_as_far_as_t
     unknown = b"\xc8\x00\x03abc"
     raw = write_left(*left)
     longer = raw[:1] + (len(raw) - 3 + 2).to_bytes(2, "big") + raw[3:] + b"!!"
-    assert list(read_rumours(unknown + longer + raw, 0)) == [left, left]
+    assert list(read_updates(unknown + longer + raw, 0)) == [left, left]
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\x01", write_header(Header(Kind.PING, b"sender", b"to-you", 1, 1)).replace(b"\x01", b"\x02", 1),
+    [b"", b"\x01", write_header(Header(MessageKind.PING, b"sender", b"to-you", 1, 1)).replace(b"\x01", b"\x02", 1),
      b"\x01\xff" + bytes(HEADER_BYTES - 2)],
     ids=["nothing", "short", "another version", "an unknown kind"],
 )  # fmt: skip
@@ -174,32 +174,32 @@ def test_what_is_no_header_is_refused(content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rumour", "why"),
+    ("update", "why"),
     [
-        (b"\x03\x00\x0f" + bytes(15), "nobody"),
+        (b"\x03\x00\x0f" + bytes(15), "suspectors"),
         (b"\x06\x00\x05" + bytes(5), "half a load"),
-        (b"\x02\x00\x0e" + bytes(14), "rumour 2"),
+        (b"\x02\x00\x0e" + bytes(14), "update 2"),
         (b"\x01\x00\x14" + bytes(15) + b"\xff1234", "longer than its introduction"),
     ],
 )
-def test_a_rumour_that_makes_no_sense_is_refused(rumour: bytes, why: str) -> None:
+def test_a_rumour_that_makes_no_sense_is_refused(update: bytes, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        list(read_rumours(rumour, 0))
+        list(read_updates(update, 0))
 
 
 LEFT = Left(b"sixsix", 7)
 PEER = NodeStatus("i-1", "10.0.0.1:8001", "10.0.0.1:8000", NodeState.READY, Pool("z", "t"), "m", 1)
 ODD = {
-    "no port": replace(PEER, peer="10.71.3.7"),
-    "a name": replace(PEER, peer="node-7.internal:8001"),
-    "IPv6": replace(PEER, peer="[::1]:8001"),
-    "a port of five": replace(PEER, peer="10.71.3.7:70000"),
-    "port 0": replace(PEER, peer="10.71.3.7:0"),
-    "other digits": replace(PEER, peer="10.71.3.7:\u0668\u0660"),
-    "nobody's": replace(PEER, peer="0.0.0.0:8001"),
-    "everybody's": replace(PEER, peer="255.255.255.255:8001"),
-    "the metadata service": replace(PEER, peer="169.254.169.254:80"),
-    "an odd front": replace(PEER, front="http://evil/"),
+    "no port": replace(PEER, peer_address="10.71.3.7"),
+    "a name": replace(PEER, peer_address="node-7.internal:8001"),
+    "IPv6": replace(PEER, peer_address="[::1]:8001"),
+    "a port of five": replace(PEER, peer_address="10.71.3.7:70000"),
+    "port 0": replace(PEER, peer_address="10.71.3.7:0"),
+    "other digits": replace(PEER, peer_address="10.71.3.7:\u0668\u0660"),
+    "nobody's": replace(PEER, peer_address="0.0.0.0:8001"),
+    "everybody's": replace(PEER, peer_address="255.255.255.255:8001"),
+    "the metadata service": replace(PEER, peer_address="169.254.169.254:80"),
+    "an odd front": replace(PEER, client_address="http://evil/"),
     "a line break": replace(PEER, instance_id="i-1\r\nx: y"),
     "no id": replace(PEER, instance_id=""),
     "a bell": replace(PEER, model="m\a"),
@@ -212,11 +212,11 @@ ODD = {
 def test_an_introduction_that_nobody_could_use_is_left_out_and_the_rest_of_its_message_counts(
     status: NodeStatus,
 ) -> None:
-    assert list(read_rumours(write_intro(b"sixsix", status) + write_left(*LEFT), 0)) == [LEFT]
+    assert list(read_updates(write_intro(b"sixsix", status) + write_left(*LEFT), 0)) == [LEFT]
 
 
 @pytest.mark.parametrize(
-    "rumour",
+    "update",
     [
         write_alive(b"sixsix", 2**63, NodeState.READY),
         write_suspect(b"sixsix", 2**63, NodeState.READY, frozenset((b"aaaaaa",))),
@@ -227,8 +227,8 @@ def test_an_introduction_that_nobody_could_use_is_left_out_and_the_rest_of_its_m
     ],
     ids=["alive", "suspect", "dead", "left", "a state to come", "no UTF-8"],
 )
-def test_a_rumour_that_cannot_be_is_left_out(rumour: bytes) -> None:
-    assert list(read_rumours(rumour + write_left(*LEFT), 0)) == [LEFT]
+def test_a_rumour_that_cannot_be_is_left_out(update: bytes) -> None:
+    assert list(read_updates(update + write_left(*LEFT), 0)) == [LEFT]
 
 
 @given(st.integers() | st.floats(), st.integers(), st.floats(), st.floats(), st.floats())
@@ -245,41 +245,46 @@ LONGEST = NodeStatus(
 )  # fmt: skip
 
 
-@given(st.sampled_from(list(NodeState)), st.sets(st.sampled_from(WAYS)))
+@given(st.sampled_from(list(NodeState)), st.sets(st.sampled_from(CONTINUATION_METHODS)))
 def test_what_changes_in_a_life_is_told_in_short_as_in_full(state: NodeState, ways: set[str]) -> None:
-    able = tuple(way for way in WAYS if way in ways)
-    told = write_intro(b"sixsix", replace(LONGEST, state=state, ways=able))
+    able = tuple(way for way in CONTINUATION_METHODS if way in ways)
+    told = write_intro(b"sixsix", replace(LONGEST, state=state, continuation_methods=able))
     told += write_alive(b"sixsix", 1, state, (*able, "of a version to come"))
     told += write_suspect(b"sixsix", 1, state, frozenset((b"aaaaaa",)), able)
-    intro, alive, suspect = read_rumours(told, 0)
+    intro, alive, suspect = read_updates(told, 0)
     assert isinstance(intro, Intro)
     assert isinstance(alive, Alive)
     assert isinstance(suspect, Suspect)
-    assert (intro.status.state, intro.status.ways) == (alive.state, alive.ways) == (suspect.state, suspect.ways)
+    assert (
+        (intro.status.state, intro.status.continuation_methods)
+        == (alive.state, alive.ways)
+        == (suspect.state, suspect.ways)
+    )
     assert (alive.state, alive.ways) == (state, able)
 
 
 def test_the_longest_introduction_and_an_accusation_fit_in_a_datagram() -> None:
     check_status(LONGEST)
     accusation = write_suspect(b"sixsix", 1, NodeState.READY, frozenset((b"aaaaaa", b"bbbbbb", b"cccccc", b"dddddd")))
-    assert HEADER_BYTES + len(write_intro(b"sixsix", LONGEST)) + len(accusation) + SEAL_BYTES <= MAX_DATAGRAM
+    assert HEADER_BYTES + len(write_intro(b"sixsix", LONGEST)) + len(accusation) + MAC_BYTES <= MAX_DATAGRAM
 
 
-@given(st.sampled_from(list(wire._LONGEST)))
+@given(st.sampled_from(list(wire._MAX_TEXT_BYTES)))
 def test_a_status_with_a_text_that_is_too_long_is_named(name: str) -> None:
     fields = dict.fromkeys(("instance_id", "peer", "front", "model", "version"), "x")
     pool = {"zone": "x", "instance_type": "x"}
     (pool if name in pool else fields)[name] = "x" * 200
+    fields |= {"peer_address": fields.pop("peer"), "client_address": fields.pop("front")}
     with pytest.raises(ValueError, match=name):
         check_status(replace(LONGEST, pool=Pool(**pool), **fields))  # type: ignore[arg-type] # texts, by their names
 
 
 @given(st.binary(max_size=64), st.binary(max_size=64), st.binary(max_size=100), st.integers(0, 2000))
 def test_a_seal_opens_only_what_its_own_key_closed_unchanged(key: bytes, other: bytes, content: bytes, at: int) -> None:
-    sealed = MessageMac(key).close(content)
-    assert MessageMac(key).open(sealed) == content
+    sealed = MessageMac(key).append(content)
+    assert MessageMac(key).verify(sealed) == content
     if other != key:
-        assert MessageMac(other).open(sealed) is None
+        assert MessageMac(other).verify(sealed) is None
     at %= len(sealed)
-    assert MessageMac(key).open(sealed[:at] + bytes((sealed[at] ^ 1,)) + sealed[at + 1 :]) is None
-    assert MessageMac(key).open(sealed[:at]) is None
+    assert MessageMac(key).verify(sealed[:at] + bytes((sealed[at] ^ 1,)) + sealed[at + 1 :]) is None
+    assert MessageMac(key).verify(sealed[:at]) is None

@@ -23,9 +23,9 @@ from node_agent.core.node.lifecycle import (
     Retire,
     TermRequested,
     Tick,
-    believed_deadline,
-    in_own_time,
-    service_word,
+    bounded_deadline,
+    service_status,
+    to_local_time,
 )
 
 T0 = 1_800_000_000.0
@@ -56,29 +56,29 @@ def test_a_deadline_that_cannot_be_true_leaves_two_minutes_from_the_first_look(a
 
 @given(st.floats(), st.floats(-1e9, 1e9))
 def test_no_notice_is_believed_to_leave_more_than_two_minutes_or_none(deadline: float, seen_at: float) -> None:
-    assert seen_at < believed_deadline(deadline, seen_at, seen_at) <= seen_at + 120
+    assert seen_at < bounded_deadline(deadline, seen_at, seen_at) <= seen_at + 120
 
 
 @pytest.mark.parametrize("skew_s", [-180.0, 110.0, 130.0, 60.0])
 def test_a_notice_is_counted_by_the_clock_of_whoever_gives_it_where_it_says_what_time_it_is(skew_s: float) -> None:
     """IMDS has a Date. Half of the two minutes are over: a node whose clock is off learns that, too."""
     now = T0 + skew_s
-    assert in_own_time(InterruptionNotice(T0 + 60, "terminate", as_of=T0), now) == now + 60
+    assert to_local_time(InterruptionNotice(T0 + 60, "terminate", as_of=T0), now) == now + 60
 
 
 def test_clocks_that_agree_leave_a_notice_as_it_is_and_one_that_is_over_leaves_a_moment() -> None:
-    assert in_own_time(InterruptionNotice(T0 + 60.4, "stop", as_of=T0), T0 + 0.9) == T0 + 60.4
-    assert in_own_time(InterruptionNotice(T0 + 60.4, "stop"), T0 + 500) == T0 + 60.4
-    assert in_own_time(InterruptionNotice(T0 - 5, "stop", as_of=T0), T0) == T0 + 1
+    assert to_local_time(InterruptionNotice(T0 + 60.4, "stop", as_of=T0), T0 + 0.9) == T0 + 60.4
+    assert to_local_time(InterruptionNotice(T0 + 60.4, "stop"), T0 + 500) == T0 + 60.4
+    assert to_local_time(InterruptionNotice(T0 - 5, "stop", as_of=T0), T0) == T0 + 1
 
 
 def test_a_node_serves_by_its_own_word_while_it_takes_requests_or_has_streams() -> None:
-    assert service_word(NodeState.READY, 0) == "serving: ready"
-    assert service_word(NodeState.AT_RISK, 0).startswith("serving")
-    assert service_word(NodeState.DRAINING, 1) == "serving: draining"
-    assert service_word(NodeState.STARTING, 3).startswith("serving"), "its clients' streams continue elsewhere"
-    assert not service_word(NodeState.STARTING, 0).startswith("serving")
-    assert not service_word(NodeState.DRAINING, 0).startswith("serving")
+    assert service_status(NodeState.READY, 0) == "serving: ready"
+    assert service_status(NodeState.AT_RISK, 0).startswith("serving")
+    assert service_status(NodeState.DRAINING, 1) == "serving: draining"
+    assert service_status(NodeState.STARTING, 3).startswith("serving"), "its clients' streams continue elsewhere"
+    assert not service_status(NodeState.STARTING, 0).startswith("serving")
+    assert not service_status(NodeState.DRAINING, 0).startswith("serving")
 
 
 def test_a_clock_that_is_off_puts_a_node_at_risk_and_one_that_is_right_again_takes_it_back() -> None:

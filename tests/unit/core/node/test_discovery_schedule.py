@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.core.node.discovery_schedule import (
-    FIRST_LOOK_WITHIN_S,
-    LEAST_S,
+    FIRST_READ_WITHIN_S,
     MAX_BACKED_OFF,
+    MIN_INTERVAL_S,
     REFILL_PER_S,
     DiscoverySchedule,
-    every_s,
+    interval_s,
 )
 from sim.ec2_calls import BURST, looks
 
 
 @pytest.mark.parametrize("nodes", [3, 10, 100, 1_000, 3_000])
 def test_a_fleet_of_any_size_stays_under_a_fifth_of_what_the_bucket_gets(nodes: int) -> None:
-    seconds = 20 * every_s(nodes)
+    seconds = 20 * interval_s(nodes)
     found = looks(nodes, seconds, booting=0, seed=1)
     assert len(found.calls) / seconds < REFILL_PER_S / 5
     assert found.reads.refused == 0
@@ -34,7 +34,7 @@ def test_some_node_looks_every_second_in_a_large_fleet_and_every_half_minute_in_
     calls = looks(1_000, 1_000, booting=0, seed=1).calls
     gaps = sorted(later - earlier for earlier, later in itertools.pairwise(calls))
     assert gaps[int(0.99 * len(gaps))] < 2.0
-    assert every_s(3) == LEAST_S
+    assert interval_s(3) == MIN_INTERVAL_S
 
 
 @pytest.mark.parametrize("already", [0, 900, 1_900])
@@ -44,33 +44,33 @@ def test_a_hundred_nodes_that_boot_at_once_do_not_exhaust_the_bucket(already: in
         assert found.reads.refused == found.taggings.refused == 0
         assert found.reads.lowest > BURST / 3
         assert found.taggings.lowest > BURST / 5
-        assert sum(at <= FIRST_LOOK_WITHIN_S for at in found.calls) >= 100
+        assert sum(at <= FIRST_READ_WITHIN_S for at in found.calls) >= 100
 
 
 def test_a_node_that_finds_nobody_looks_again_soon_and_then_as_seldom_as_any() -> None:
     reads = DiscoverySchedule()
-    waits = [reads.next_s(1, 0.5) for _ in range(7)]
+    waits = [reads.next_delay_s(1, 0.5) for _ in range(7)]
     assert waits == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
-    assert reads.next_s(2, 0.5) == LEAST_S
-    assert reads.next_s(1, 0.5) == 2.0
+    assert reads.next_delay_s(2, 0.5) == MIN_INTERVAL_S
+    assert reads.next_delay_s(1, 0.5) == 2.0
 
 
 def test_a_throttled_fleet_slows_down_and_comes_back_by_halves() -> None:
     reads = DiscoverySchedule()
-    assert [reads.after_failure_s(10, 0.5) for _ in range(6)] == [60.0, 120.0, 240.0, 480.0, 480.0, 480.0]
-    assert [reads.next_s(10, 0.5) for _ in range(5)] == [240.0, 120.0, 60.0, 30.0, 30.0]
+    assert [reads.retry_delay_s(10, 0.5) for _ in range(6)] == [60.0, 120.0, 240.0, 480.0, 480.0, 480.0]
+    assert [reads.next_delay_s(10, 0.5) for _ in range(5)] == [240.0, 120.0, 60.0, 30.0, 30.0]
 
 
 def test_when_somebody_else_empties_the_bucket_the_fleet_gets_out_of_the_way() -> None:
     """All calls refused for ten minutes: the fleet's own rate falls to a few percent of the usual."""
     chance, reads = random.Random(3).random, [DiscoverySchedule() for _ in range(200)]
-    heap = [(every_s(200) * chance(), number) for number in range(200)]
+    heap = [(interval_s(200) * chance(), number) for number in range(200)]
     heapq.heapify(heap)
     asked = []
     while heap[0][0] < 600:
         at, number = heapq.heappop(heap)
         asked.append(at)
-        heapq.heappush(heap, (at + reads[number].after_failure_s(200, chance()), number))
+        heapq.heappush(heap, (at + reads[number].retry_delay_s(200, chance()), number))
     first, last = (sum(low <= at < low + 60 for at in asked) for low in (0, 540))
     assert last < first / 4
 
@@ -78,8 +78,8 @@ def test_when_somebody_else_empties_the_bucket_the_fleet_gets_out_of_the_way() -
 @given(st.integers(1, 20_000), st.lists(st.booleans(), max_size=30), st.floats(0, 0.999))
 def test_waits_are_never_too_short_nor_endless(nodes: int, outcomes: list[bool], chance: float) -> None:
     reads = DiscoverySchedule()
-    assert 0 <= reads.first_s(chance) < FIRST_LOOK_WITHIN_S
+    assert 0 <= reads.first_delay_s(chance) < FIRST_READ_WITHIN_S
     for succeeded in outcomes:
-        wait_s = reads.next_s(nodes, chance) if succeeded else reads.after_failure_s(nodes, chance)
-        assert wait_s >= (every_s(nodes) / 2 if nodes > 1 else 1.0)
-        assert wait_s <= 1.5 * MAX_BACKED_OFF * every_s(nodes)
+        wait_s = reads.next_delay_s(nodes, chance) if succeeded else reads.retry_delay_s(nodes, chance)
+        assert wait_s >= (interval_s(nodes) / 2 if nodes > 1 else 1.0)
+        assert wait_s <= 1.5 * MAX_BACKED_OFF * interval_s(nodes)

@@ -8,7 +8,7 @@ MIB = 1024 * 1024
 
 
 def test_it_is_looked_through_when_it_has_grown_by_a_part_and_sooner_when_nothing_goes_on() -> None:
-    use = MemoryUse(after_bytes=100 * MIB, looked_at=0.0)
+    use = MemoryUse(after_bytes=100 * MIB, collected_at=0.0)
     later = AT_MOST_EVERY_S
     assert use.reason(200 * MIB, busy=3, now=later - 0.1) is None
     assert use.reason(200 * MIB, busy=3, now=later) == "grown by 100 MiB"
@@ -18,7 +18,7 @@ def test_it_is_looked_through_when_it_has_grown_by_a_part_and_sooner_when_nothin
 
 
 def test_what_is_in_use_is_not_looked_through_again_and_again() -> None:
-    use = MemoryUse(after_bytes=100 * MIB, looked_at=0.0)
-    use.looked(900 * MIB, 10.0)
+    use = MemoryUse(after_bytes=100 * MIB, collected_at=0.0)
+    use.collected(900 * MIB, 10.0)
     assert use.reason(1000 * MIB, busy=1, now=100.0) is None
     assert use.reason(1200 * MIB, busy=1, now=100.0) is not None

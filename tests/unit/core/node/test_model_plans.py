@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.models import ModelFile
-from node_agent.core.node.model_download_plan import RANGE_BYTES, OnDisk, Verified, missing_ranges, plan_fetch, ranges
+from node_agent.core.node.model_download_plan import (
+    RANGE_BYTES,
+    OnDisk,
+    Verified,
+    missing_ranges,
+    plan_download,
+    ranges,
+)
 from node_agent.core.node.model_load_plan import ModelLoad, plan_load
 
 SHA = "a" * 64
@@ -20,7 +27,7 @@ WHOLE = (CONFIG, WEIGHTS)
 
 
 def test_an_empty_folder_gets_everything() -> None:
-    plan = plan_fetch(WHOLE, {}, {})
+    plan = plan_download(WHOLE, {}, {})
     assert plan.fetch == (CONFIG, WEIGHTS)
     assert [*plan.keep, *plan.compare, *plan.remove] == []
 
@@ -28,31 +35,31 @@ def test_an_empty_folder_gets_everything() -> None:
 def test_what_was_compared_and_not_touched_since_is_kept() -> None:
     disk = {"config.json": OnDisk(3, 7), "w.safetensors": OnDisk(9, 8)}
     notes = {"config.json": Verified(3, 7, SHA), "w.safetensors": Verified(9, 8, SHA)}
-    assert plan_fetch(WHOLE, disk, notes).keep == (CONFIG, WEIGHTS)
+    assert plan_download(WHOLE, disk, notes).keep == (CONFIG, WEIGHTS)
 
 
 @pytest.mark.parametrize("note", [None, Verified(9, 7, SHA), Verified(9, 8, OTHER), Verified(8, 8, SHA)])
 def test_what_nobody_vouches_for_is_compared(note: Verified | None) -> None:
     disk = {"config.json": OnDisk(3, 7), "w.safetensors": OnDisk(9, 8)}
     notes = {"w.safetensors": note} if note else {}
-    assert plan_fetch(WHOLE, disk, notes).compare == (CONFIG, WEIGHTS)
+    assert plan_download(WHOLE, disk, notes).compare == (CONFIG, WEIGHTS)
 
 
 def test_a_file_of_another_length_is_fetched_without_reading_it() -> None:
     disk = {"config.json": OnDisk(3, 7), "w.safetensors": OnDisk(8, 8)}
-    plan = plan_fetch(WHOLE, disk, {"config.json": Verified(3, 7, SHA)})
+    plan = plan_download(WHOLE, disk, {"config.json": Verified(3, 7, SHA)})
     assert (plan.keep, plan.fetch) == ((CONFIG,), (WEIGHTS,))
 
 
 def test_what_the_manifest_does_not_name_goes_and_halves_that_can_be_used_stay() -> None:
     names = ("old.safetensors", "old.safetensors.part", "w.safetensors.part", "w.safetensors.part.done")
-    plan = plan_fetch(WHOLE, {name: OnDisk(1, 1) for name in names}, {})
+    plan = plan_download(WHOLE, {name: OnDisk(1, 1) for name in names}, {})
     assert plan.remove == ("old.safetensors", "old.safetensors.part")
 
 
 def test_halves_of_a_file_that_is_whole_go() -> None:
     disk = {"w.safetensors": OnDisk(9, 8), "w.safetensors.part": OnDisk(9, 8)}
-    assert plan_fetch(WHOLE, disk, {}).remove == ("w.safetensors.part",)
+    assert plan_download(WHOLE, disk, {}).remove == ("w.safetensors.part",)
 
 
 @given(st.integers(0, 5 * RANGE_BYTES), st.frozensets(st.integers(0, 5).map(lambda n: n * RANGE_BYTES)))

@@ -139,23 +139,24 @@ def test_whatever_happens_a_drain_is_never_undone_and_the_deadline_never_moves_a
 def test_a_signed_message_is_welcome_once_and_nothing_else_is() -> None:
     keeper = RequestVerifier(b"key")
     stamp = sign(b"key", "POST", "/x", b"body", T0, "n1")
-    assert keeper.refusal(None, "POST", "/x", b"body", T0) == "no signature"
-    assert keeper.refusal("v1 a b c", "POST", "/x", b"body", T0) == "no signature"
-    assert keeper.refusal(stamp, "POST", "/y", b"body", T0) == "wrong signature"
-    assert keeper.refusal(stamp, "POST", "/x", b"other", T0) == "wrong signature"
+    assert keeper.rejection_reason(None, "POST", "/x", b"body", T0) == "no signature"
+    assert keeper.rejection_reason("v1 a b c", "POST", "/x", b"body", T0) == "no signature"
+    assert keeper.rejection_reason(stamp, "POST", "/y", b"body", T0) == "wrong signature"
+    assert keeper.rejection_reason(stamp, "POST", "/x", b"other", T0) == "wrong signature"
     assert (
-        keeper.refusal(sign(b"other", "POST", "/x", b"body", T0, "n2"), "POST", "/x", b"body", T0) == "wrong signature"
+        keeper.rejection_reason(sign(b"other", "POST", "/x", b"body", T0, "n2"), "POST", "/x", b"body", T0)
+        == "wrong signature"
     )
-    assert keeper.refusal(stamp, "POST", "/x", b"body", T0 + MAX_SKEW_S + 1) == "too old or too new"
-    assert keeper.refusal(stamp, "POST", "/x", b"body", T0 - MAX_SKEW_S - 1) == "too old or too new"
-    assert keeper.refusal(stamp, "POST", "/x", b"body", T0) is None
-    assert keeper.refusal(stamp, "POST", "/x", b"body", T0 + 1) == "seen before"
+    assert keeper.rejection_reason(stamp, "POST", "/x", b"body", T0 + MAX_SKEW_S + 1) == "too old or too new"
+    assert keeper.rejection_reason(stamp, "POST", "/x", b"body", T0 - MAX_SKEW_S - 1) == "too old or too new"
+    assert keeper.rejection_reason(stamp, "POST", "/x", b"body", T0) is None
+    assert keeper.rejection_reason(stamp, "POST", "/x", b"body", T0 + 1) == "seen before"
 
 
 def test_nonces_are_forgotten_by_time_and_by_number() -> None:
     keeper = RequestVerifier(b"key", max_nonces=3)
     for i in range(10):
-        assert keeper.refusal(sign(b"key", "GET", "/", b"", T0, str(i)), "GET", "/", b"", T0) is None
+        assert keeper.rejection_reason(sign(b"key", "GET", "/", b"", T0, str(i)), "GET", "/", b"", T0) is None
     assert len(keeper._seen) == len(keeper._order) == 3
 
 
@@ -163,7 +164,7 @@ def test_nonces_are_forgotten_by_time_and_by_number() -> None:
 
 
 def test_waits_grow_stay_in_bounds_and_end() -> None:
-    backoff = Backoff(first_s=1.0, max_s=8.0, tries=6)
+    backoff = Backoff(first_s=1.0, max_s=8.0, max_attempts=6)
     assert [backoff.wait_s(n, 0.999) for n in (1, 2, 3)] == pytest.approx([1, 2, 4], rel=0.01)
     assert backoff.wait_s(5, 0.0) == 4.0
     assert backoff.wait_s(6, 0.5) is None

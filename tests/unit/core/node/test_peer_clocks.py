@@ -7,17 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.core.common.request_auth import (
-    CLOCK_HELPS,
+    CLOCK_ERRORS,
     MAX_SKEW_S,
-    WRONG_DOOR,
+    WRONG_AUDIENCE,
     WRONG_TIME,
     RequestVerifier,
     nonce_of,
     read_clock,
     sign,
-    tell_clock,
+    sign_clock,
 )
-from node_agent.core.node.peer_clocks import ALLOWED_S, MAX_PEERS, MAX_ROUND_S, RIGHT, OwnClock, PeerClocks, judge
+from node_agent.core.node.peer_clocks import (
+    ALLOWED_S,
+    MAX_PEERS,
+    MAX_ROUND_S,
+    RIGHT,
+    OwnClock,
+    PeerClocks,
+    judge_own_clock,
+)
 
 KEY, T0 = b"key", 1_800_000_000.0
 WHAT = ("POST", "/peer/v1/take", b"body")
@@ -25,16 +33,16 @@ WHAT = ("POST", "/peer/v1/take", b"body")
 
 def knock(clocks: PeerClocks, door: RequestVerifier, now: float, door_now: float, nonce: str) -> str | None:
     """One message as a node sends it; a refusal with a clock is learned from."""
-    stamp = clocks.stamp("peer:1", *WHAT, now, nonce)
-    why = door.refusal(stamp, *WHAT, door_now)
-    if why in CLOCK_HELPS:
-        assert clocks.heard("peer:1", door.clock(stamp, door_now), nonce, 0.01, now)
+    stamp = clocks.sign("peer:1", *WHAT, now, nonce)
+    why = door.rejection_reason(stamp, *WHAT, door_now)
+    if why in CLOCK_ERRORS:
+        assert clocks.record("peer:1", door.signed_clock(stamp, door_now), nonce, 0.01, now)
     return why
 
 
 @pytest.mark.parametrize("skew_s", [60.0, -45.0, 3600.0, -86_400.0, 1e9])
 def test_a_skew_is_measured_at_the_first_refusal_and_allowed_for_from_then_on(skew_s: float) -> None:
-    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, door="d1")
+    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
     assert knock(clocks, door, T0, T0 + skew_s, "n0") == WRONG_TIME
     for number in range(1, 4):
         now = T0 + 3600 * number
@@ -44,14 +52,14 @@ def test_a_skew_is_measured_at_the_first_refusal_and_allowed_for_from_then_on(sk
 
 @pytest.mark.parametrize("skew_s", [0.0, 9.0, -9.0])
 def test_small_differences_need_nothing(skew_s: float) -> None:
-    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, door="d1")
+    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
     assert knock(clocks, door, T0, T0 + skew_s, "n") is None
-    clocks.heard("peer:1", tell_clock(KEY, "d1", T0 + skew_s, "n"), "n", 0.0, T0)
-    assert clocks.stamp("peer:1", *WHAT, T0, "m").startswith("v1 "), "any door of the fleet takes it"
+    clocks.record("peer:1", sign_clock(KEY, "d1", T0 + skew_s, "n"), "n", 0.0, T0)
+    assert clocks.sign("peer:1", *WHAT, T0, "m").startswith("v1 "), "any door of the fleet takes it"
 
 
 def test_a_peer_whose_clock_jumps_is_measured_again() -> None:
-    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, door="d1")
+    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
     for step, door_ahead_s in enumerate((60.0, -45.0, 0.0, 7200.0)):
         assert knock(clocks, door, T0, T0 + door_ahead_s, f"a{step}") == WRONG_TIME
         assert knock(clocks, door, T0, T0 + door_ahead_s, f"b{step}") is None
@@ -59,21 +67,23 @@ def test_a_peer_whose_clock_jumps_is_measured_again() -> None:
 
 def test_a_recording_is_worth_nothing_at_any_door() -> None:
     """What is signed in the time of a door that runs an hour ahead is in the future of all others."""
-    clocks, ahead, right = PeerClocks(KEY), RequestVerifier(KEY, door="d1"), RequestVerifier(KEY, door="d2")
+    clocks, ahead, right = PeerClocks(KEY), RequestVerifier(KEY, audience="d1"), RequestVerifier(KEY, audience="d2")
     knock(clocks, ahead, T0, T0 + 3600, "n0")
-    recording = clocks.stamp("peer:1", *WHAT, T0, "n1")
-    assert ahead.refusal(recording, *WHAT, T0 + 3600) is None
-    assert ahead.refusal(recording, *WHAT, T0 + 3601) == "seen before"
-    assert ahead.refusal(recording, *WHAT, T0 + 3600 + 2.1 * MAX_SKEW_S) == WRONG_TIME
-    assert right.refusal(recording, *WHAT, T0 + 3600) == WRONG_DOOR
-    assert RequestVerifier(KEY, door="d3").refusal(recording, *WHAT, T0 + 3600) == WRONG_DOOR, "after a restart"
+    recording = clocks.sign("peer:1", *WHAT, T0, "n1")
+    assert ahead.rejection_reason(recording, *WHAT, T0 + 3600) is None
+    assert ahead.rejection_reason(recording, *WHAT, T0 + 3601) == "seen before"
+    assert ahead.rejection_reason(recording, *WHAT, T0 + 3600 + 2.1 * MAX_SKEW_S) == WRONG_TIME
+    assert right.rejection_reason(recording, *WHAT, T0 + 3600) == WRONG_AUDIENCE
+    assert RequestVerifier(KEY, audience="d3").rejection_reason(recording, *WHAT, T0 + 3600) == WRONG_AUDIENCE, (
+        "after a restart"
+    )
 
 
 def test_a_peer_that_was_started_again_under_its_address_is_met_anew() -> None:
     clocks = PeerClocks(KEY)
-    knock(clocks, RequestVerifier(KEY, door="d1"), T0, T0 + 3600, "n0")
-    after = RequestVerifier(KEY, door="d2")
-    assert knock(clocks, after, T0, T0, "n1") == WRONG_DOOR
+    knock(clocks, RequestVerifier(KEY, audience="d1"), T0, T0 + 3600, "n0")
+    after = RequestVerifier(KEY, audience="d2")
+    assert knock(clocks, after, T0, T0, "n1") == WRONG_AUDIENCE
     assert knock(clocks, after, T0, T0, "n2") is None
     assert not clocks.is_off("peer:1")
 
@@ -81,40 +91,40 @@ def test_a_peer_that_was_started_again_under_its_address_is_met_anew() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        tell_clock(b"another key", "d1", T0 + 60, "n"),
-        tell_clock(KEY, "d1", T0 + 60, "an older nonce"),
-        tell_clock(KEY, "d1", T0 + 60, "n").replace("d1", "d2"),
-        tell_clock(KEY, "d1", T0 + 60, "n").replace("v1 ", "v1 1"),
+        sign_clock(b"another key", "d1", T0 + 60, "n"),
+        sign_clock(KEY, "d1", T0 + 60, "an older nonce"),
+        sign_clock(KEY, "d1", T0 + 60, "n").replace("d1", "d2"),
+        sign_clock(KEY, "d1", T0 + 60, "n").replace("v1 ", "v1 1"),
         "", "v1", "v1 x d1 y", "v1 ٣ d1 y", "v1 " + "9" * 5000 + " d1 y", "v2 1 d1 y", "v1 1 d1 y z", "v1 1  y", "\xff",
     ],
 )  # fmt: skip
 def test_nobody_but_that_door_and_no_older_answer_of_it_moves_a_clock(line: str) -> None:
     clocks = PeerClocks(KEY)
-    assert not clocks.heard("peer:1", line, "n", 0.01, T0)
+    assert not clocks.record("peer:1", line, "n", 0.01, T0)
     assert clocks.ahead_s("peer:1") is None
 
 
 @given(st.text(max_size=80))
 def test_whatever_a_header_holds_is_a_refusal_or_absent_and_raises_nothing(text: str) -> None:
-    assert RequestVerifier(KEY).refusal(text, *WHAT, T0) == "no signature" or " " in text
+    assert RequestVerifier(KEY).rejection_reason(text, *WHAT, T0) == "no signature" or " " in text
     assert read_clock(KEY, text, "n") is None
 
 
 @pytest.mark.parametrize("took_s", [MAX_ROUND_S + 0.1, -0.1, float("nan")])
 def test_an_answer_that_took_long_says_nothing_of_the_time(took_s: float) -> None:
-    assert not PeerClocks(KEY).heard("peer:1", tell_clock(KEY, "d1", T0 + 60, "n"), "n", took_s, T0)
+    assert not PeerClocks(KEY).record("peer:1", sign_clock(KEY, "d1", T0 + 60, "n"), "n", took_s, T0)
 
 
 def test_half_of_the_way_is_the_answers() -> None:
     clocks = PeerClocks(KEY)
-    assert clocks.heard("peer:1", tell_clock(KEY, "d1", T0 + 60, "n"), "n", 2.0, T0)
+    assert clocks.record("peer:1", sign_clock(KEY, "d1", T0 + 60, "n"), "n", 2.0, T0)
     assert clocks.ahead_s("peer:1") == 61.0
 
 
 def test_what_is_remembered_is_bounded() -> None:
     clocks = PeerClocks(KEY)
     for number in range(MAX_PEERS + 10):
-        assert clocks.heard(f"peer:{number}", tell_clock(KEY, "d", T0, "n"), "n", 0.0, T0)
+        assert clocks.record(f"peer:{number}", sign_clock(KEY, "d", T0, "n"), "n", 0.0, T0)
     assert clocks.ahead_s("peer:9") is None
     assert clocks.ahead_s("peer:10") == 0.0
 
@@ -145,24 +155,24 @@ def test_stamps_of_both_kinds_have_their_nonce() -> None:
 def test_a_clock_is_off_where_several_peers_agree_on_another(
     ahead_s: list[float], wall_ahead_s: float, off_s: float, is_off: bool
 ) -> None:
-    own = judge(ahead_s, wall_ahead_s, RIGHT)
+    own = judge_own_clock(ahead_s, wall_ahead_s, RIGHT)
     assert own.is_off is is_off
     assert own.off_s == pytest.approx(off_s, abs=1.0)
 
 
 def test_a_clock_near_the_bound_does_not_flap() -> None:
-    off = judge([31.0, 31.0], 0.0, RIGHT)
+    off = judge_own_clock([31.0, 31.0], 0.0, RIGHT)
     assert off.is_off
-    assert judge([29.0, 29.0], 0.0, off).is_off
-    assert not judge([19.0, 19.0], 0.0, off).is_off
-    assert not judge([29.0, 29.0], 0.0, RIGHT).is_off
+    assert judge_own_clock([29.0, 29.0], 0.0, off).is_off
+    assert not judge_own_clock([19.0, 19.0], 0.0, off).is_off
+    assert not judge_own_clock([29.0, 29.0], 0.0, RIGHT).is_off
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=12), st.floats(-1e6, 1e6))
 def test_peers_that_agree_within_the_allowed_never_accuse_a_right_clock(
     ahead_s: list[float], wall_ahead_s: float
 ) -> None:
-    own = judge(ahead_s, wall_ahead_s, RIGHT)
+    own = judge_own_clock(ahead_s, wall_ahead_s, RIGHT)
     assert isinstance(own, OwnClock)
     if own.is_off:
         assert 2 * own.agreeing > own.measured >= 2

@@ -8,16 +8,16 @@ from node_agent.contract.errors import RequestRejected
 from node_agent.core.openai.client_headers import (
     MAX_REQUEST_ID_BYTES,
     StreamReader,
+    client_headers,
+    engine_headers,
     request_id,
     stream_reader,
-    to_client,
-    to_engine,
 )
 
-EVENT_SOURCE = StreamReader(uses_ids=True, reconnects=True, parses=True)
-OURS = StreamReader(uses_ids=True)
-SDK = StreamReader(uses_ids=False, parses=True)
-PLAIN = StreamReader(uses_ids=False)
+EVENT_SOURCE = StreamReader(wants_event_ids=True, is_event_source=True, parses_sse=True)
+OURS = StreamReader(wants_event_ids=True)
+SDK = StreamReader(wants_event_ids=False, parses_sse=True)
+PLAIN = StreamReader(wants_event_ids=False)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ PLAIN = StreamReader(uses_ids=False)
         ({b"accept": b"text/event-stream"}, EVENT_SOURCE),
         ({b"accept": b"Text/Event-Stream; q=1"}, EVENT_SOURCE),
         ({b"accept": b"application/json, text/event-stream"}, SDK),
-        ({b"accept": b"*/*", b"last-event-id": b"s/1"}, StreamReader(uses_ids=True, reconnects=True)),
+        ({b"accept": b"*/*", b"last-event-id": b"s/1"}, StreamReader(wants_event_ids=True, is_event_source=True)),
         ({b"x-synkti-event-ids": b"true"}, OURS),
         ({b"x-synkti-event-ids": b"TRUE", b"accept": b"*/*"}, OURS),
         ({b"x-synkti-event-ids": b"false", b"accept": b"text/event-stream"}, SDK),
@@ -51,7 +51,7 @@ def test_a_requests_own_id_is_kept_within_a_bound() -> None:
 def test_named_headers_cross_and_no_others() -> None:
     headers = {b"content-type": b"multipart/form-data; boundary=x", b"traceparent": b"00-1", b"cookie": b"secret"}
     more = {b"authorization": b"Bearer k", b"x-data-parallel-rank": b"1", b"host": b"h", b"content-length": b"5"}
-    assert to_engine(headers | more) == {"content-type": "multipart/form-data; boundary=x", "traceparent": "00-1"}
-    assert to_client({b"allow": b"POST", b"location": b"http://127.0.0.1:8002/", b"server": b"uvicorn"}) == [
+    assert engine_headers(headers | more) == {"content-type": "multipart/form-data; boundary=x", "traceparent": "00-1"}
+    assert client_headers({b"allow": b"POST", b"location": b"http://127.0.0.1:8002/", b"server": b"uvicorn"}) == [
         (b"allow", b"POST")
     ]

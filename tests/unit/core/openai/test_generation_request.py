@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from node_agent.contract.errors import RequestRejected
 from node_agent.core.journal.epochs import Epoch, EpochRange
-from node_agent.core.journal.stream_header import StreamHeader, read_opening
+from node_agent.core.journal.stream_header import StreamHeader, parse_stream_header
 from node_agent.core.openai.generation_request import (
     MAX_CHOICES,
     ApiRoute,
-    OnlyEngineKnows,
-    generation_of,
+    PassThroughRequest,
+    parse_generation,
     read_generation,
 )
-from node_agent.core.openai.prompt_echo import is_unknown
+from node_agent.core.openai.prompt_echo import needs_prompt_texts
 from node_agent.core.openai.request_body import MAX_DEPTH, read_body
 
 BODY: dict[str, Any] = {"model": "m", "prompt": "p", "stream": True}
@@ -36,14 +36,14 @@ def test_a_request_as_deep_as_may_be_goes_all_the_way() -> None:
     generation = read_generation(ApiRoute.COMPLETION, nested(MAX_DEPTH))
     assert orjson.loads(generation.engine_body())["prompt"] == "p"
     opening = StreamHeader(generation, (EpochRange(0, Epoch(1, "i-1")),), None)
-    assert read_opening(opening.to_bytes()).generation == generation
+    assert parse_stream_header(opening.to_bytes()).generation == generation
 
 
 @pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 300])
 def test_a_deeper_one_is_passed_on_and_not_continued(levels: int) -> None:
     body = read_body(nested(levels))
-    with pytest.raises(OnlyEngineKnows):
-        generation_of(ApiRoute.COMPLETION, body)
+    with pytest.raises(PassThroughRequest):
+        parse_generation(ApiRoute.COMPLETION, body)
     assert orjson.loads(body.to_bytes()) == orjson.loads(nested(levels))
 
 
@@ -72,7 +72,7 @@ FIELDS = st.sampled_from(
 @given(st.sampled_from(ApiRoute), st.dictionaries(FIELDS, JSON, max_size=6))
 def test_whatever_a_client_sends_is_read_or_refused(kind: ApiRoute, fields: dict[str, Any]) -> None:
     raw = orjson.dumps({"model": "m", "prompt": "p", "messages": [], **fields})
-    with contextlib.suppress(RequestRejected, OnlyEngineKnows):  # any other exception is a bug
+    with contextlib.suppress(RequestRejected, PassThroughRequest):  # any other exception is a bug
         assert orjson.loads(read_generation(kind, raw).engine_body())["model"] == fields.get("model", "m")
 
 
@@ -111,7 +111,7 @@ def test_the_limit_is_what_vllm_takes_it_for(kind: ApiRoute, fields: dict[str, A
 )
 def test_an_echo_is_put_before_the_answer_where_the_engine_leaves_it_out(fields: dict[str, Any], echo: str) -> None:
     asked = read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, "echo": True, **fields}))
-    assert is_unknown(asked) is (echo == "?")
+    assert needs_prompt_texts(asked) is (echo == "?")
     assert echo == "?" or asked.echo(0) == echo
 
 
@@ -136,18 +136,18 @@ def test_a_boolean_is_what_the_engine_takes_it_for(kind: ApiRoute) -> None:
         for word in words:
             asked = read_generation(kind, orjson.dumps({**body, "stream": word}))
             assert asked.streaming is right, word
-            assert asked.as_asked["stream"] == word
+            assert asked.original_body["stream"] == word
     others: list[Any] = ["", "maybe", 2, [], {}]
     for other in others:
-        with pytest.raises(OnlyEngineKnows):
+        with pytest.raises(PassThroughRequest):
             read_generation(kind, orjson.dumps({**body, "stream": other}))
 
 
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"echo": "false"}, {"echoes_here": False}),
-        ({"echo": "yes"}, {"echoes_here": True, "echoes": ("p",)}),
+        ({"echo": "false"}, {"prepends_prompt": False}),
+        ({"echo": "yes"}, {"prepends_prompt": True, "echoes": ("p",)}),
         ({"stream_options": {"include_usage": "no"}}, {"wants_usage": False}),
         ({"stream_options": {"include_usage": "t", "continuous_usage_stats": 1}}, {"wants_running_usage": True}),
         ({"max_tokens": 3.0}, {"max_tokens": 3}),
@@ -158,8 +158,8 @@ def test_a_boolean_is_what_the_engine_takes_it_for(kind: ApiRoute) -> None:
         ({"temperature": "0"}, {"greedy": True}),
         ({"logprobs": "0"}, {"wants_logprobs": True}),
         ({"return_token_ids": "false"}, {"wants_ids": False}),
-        ({"use_beam_search": "false"}, {"in_one_piece": False}),
-        ({"stop": ["abc"], "include_stop_str_in_output": "off"}, {"held_back": 2}),
+        ({"use_beam_search": "false"}, {"single_chunk": False}),
+        ({"stop": ["abc"], "include_stop_str_in_output": "off"}, {"stop_holdback_chars": 2}),
     ],
     ids=str,
 )
@@ -167,7 +167,7 @@ def test_a_field_is_what_the_engine_takes_it_for(fields: dict[str, Any], told: d
     asked = read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, **fields}))
     assert {name: getattr(asked, name) for name in told} == told
     opening = StreamHeader(asked, (EpochRange(0, Epoch(1, "i-1")),), None)
-    assert read_opening(opening.to_bytes()).generation == asked
+    assert parse_stream_header(opening.to_bytes()).generation == asked
     sent = orjson.loads(asked.engine_body())
     assert all(sent[name] == value for name, value in fields.items() if name in sent and name != "return_token_ids")
 
@@ -195,7 +195,7 @@ def test_a_field_is_what_the_engine_takes_it_for(fields: dict[str, Any], told: d
     ids=str,
 )
 def test_what_only_an_engine_understands_is_left_to_one(fields: dict[str, Any]) -> None:
-    with pytest.raises(OnlyEngineKnows):
+    with pytest.raises(PassThroughRequest):
         read_generation(ApiRoute.COMPLETION, orjson.dumps({**BODY, **fields}))
 
 

@@ -21,12 +21,12 @@ def test_texts_of_prompts_that_came_as_ids_are_asked_for_first_and_outlive_the_e
     assert orjson.loads(first.body) == {**alone, "max_tokens": 0, "return_token_ids": False}
     for event in model.chunks(orjson.loads(first.body), chat=False):
         assert machine.feed(event) == b""
-    assert machine.state is StreamState.BETWEEN
+    assert machine.state is StreamState.AWAITING_NEXT_REQUEST
     answers = machine.request()
     assert "echo" not in orjson.loads(answers.body)
     for event in model.chunks(orjson.loads(answers.body), chat=False)[:1]:  # of the first choice alone
         client.raw += machine.feed(event)
-    written = bytes(machine.log)
+    written = bytes(machine.journal)
     machine = ChunkStream(generation(ApiRoute.COMPLETION, echo=True, n=2), "s")
     replay_journal(machine, written, client.seq)
     client.raw += run(machine, model, []).raw
@@ -37,12 +37,12 @@ def test_an_engine_that_dies_over_the_texts_is_asked_for_them_again_and_so_is_th
     model = ScriptedModel((b"a", b"b"))
     machine = ChunkStream(generation(ApiRoute.COMPLETION, echo=True), "s")
     first = machine.request()
-    machine.lose("reset")
-    assert (machine.state, machine.attempts) == (StreamState.LOST, 0)
+    machine.on_engine_end("reset")
+    assert (machine.state, machine.engine_attempts) == (StreamState.LOST, 0)
     assert machine.request() == first
     assert machine.feed(b'data: {"choices":[{"index":1,"text":"x","finish_reason":"length"}]}\n\n') == b""
-    assert machine.lost_why == "malformed-chunk"
-    written = bytes(machine.log)
+    assert machine.loss_reason == "malformed-chunk"
+    written = bytes(machine.journal)
     machine = ChunkStream(generation(ApiRoute.COMPLETION, echo=True), "s")
     replay_journal(machine, written, 0)
     assert run(machine, model, []).text == PROMPT_TEXT + "ab"
@@ -53,10 +53,10 @@ def test_choices_of_one_piece_that_another_engine_tells_otherwise_are_a_loss() -
     machine, client = ChunkStream(asked, "s"), Client()
     for event in ask(machine, ScriptedModel((b"ab", b"c")))[:3]:  # roles, and the first choice
         client.raw += machine.feed(event)
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     for event in ask(machine, ScriptedModel((b"xy", b"z"))):
         assert machine.feed(event) == b""
-    assert machine.lost_why == "diverged"
+    assert machine.loss_reason == "diverged"
     client.raw += run(machine, ScriptedModel((b"ab", b"c")), []).raw
     assert [client.text_of(index) for index in (0, 1)] == ["abc", "abc"]
     assert client.answer(0)["reasons"] == client.answer(1)["reasons"] == ["stop"]
@@ -72,9 +72,9 @@ def test_a_choice_whose_prompt_the_engine_forgot_to_tell_has_that_of_the_others(
             event.replace(b',"prompt_token_ids":[1,2,3]', b"") if b'"index":1' in event else event
         )
     if entry:
-        written = bytes(machine.log)
+        written = bytes(machine.journal)
         machine = ChunkStream(asked, "s")
         replay_journal(machine, written, client.seq)
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     client.raw += run(machine, model, []).raw
     assert [client.text_of(index) for index in (0, 1)] == ["abc", "abc"]

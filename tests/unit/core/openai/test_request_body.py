@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.contract.errors import RequestRejected
-from node_agent.core.openai.request_body import MAX_DEPTH, MAX_ODD_BYTES, Body, read_body
+from node_agent.core.openai.request_body import MAX_DEPTH, MAX_NONSTANDARD_BYTES, Body, read_body
 
 ASKED = {"model": "m", "prompt": "p\u00e9", "vllm_xargs": {"synkti_resume_ids": [1], "mine": 1}}
 LEFT = {**ASKED, "vllm_xargs": {"mine": 1}}
@@ -28,7 +28,7 @@ ODD: list[tuple[str, bytes]] = [
 @pytest.mark.parametrize(("name", "raw"), ODD, ids=[name for name, _ in ODD])
 def test_whatever_it_is_written_in_no_own_argument_comes_through(name: str, raw: bytes) -> None:
     body = read_body(raw)
-    assert body.is_plain
+    assert body.is_standard
     assert orjson.loads(body.to_bytes()) == LEFT
 
 
@@ -38,7 +38,7 @@ def test_whatever_it_is_written_in_no_own_argument_comes_through(name: str, raw:
 def test_what_orjson_cannot_write_is_written_as_the_engine_would_read_it(value: bytes) -> None:
     raw = TEXT.encode()[:-1] + b',"top_p":' + value + b"}"
     body = read_body(raw)
-    assert not body.is_plain
+    assert not body.is_standard
     read, right = json.loads(body.to_bytes()), json.loads(raw)
     assert repr(read["top_p"]) == repr(right["top_p"])
     assert read["vllm_xargs"] == {"mine": 1}
@@ -62,7 +62,7 @@ def test_own_arguments_are_taken_out_however_deep_they_are() -> None:
         b"\x00",
         b'{"a":' + b"1" * 5_000 + b"e}",
         b"[" * 100_000,
-        b'{"a":NaN,"b":"' + b"x" * MAX_ODD_BYTES + b'"}',
+        b'{"a":NaN,"b":"' + b"x" * MAX_NONSTANDARD_BYTES + b'"}',
     ],
     ids=range(9),
 )

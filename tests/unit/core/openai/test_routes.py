@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from node_agent.core.http.cors import Origins
-from node_agent.core.openai.routes import label, methods_of, without_slash
+from node_agent.core.openai.routes import allowed_methods, metric_label, without_trailing_slash
 
 PAGE = {b"origin": b"https://chat.example.com"}
 ASKS = PAGE | {b"access-control-request-method": b"POST", b"access-control-request-headers": b"authorization"}
@@ -28,7 +28,7 @@ ASKS = PAGE | {b"access-control-request-method": b"POST", b"access-control-reque
     ],
 )
 def test_a_route_has_its_methods(path: str, methods: tuple[str, ...] | None) -> None:
-    assert methods_of(path) == methods
+    assert allowed_methods(path) == methods
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_a_route_has_its_methods(path: str, methods: tuple[str, ...] | None) -> 
     ],
 )
 def test_a_slash_too_many_leads_to_a_route_of_ours_and_nowhere_else(target: str, shorter: str | None) -> None:
-    assert without_slash(target) == shorter
+    assert without_trailing_slash(target) == shorter
 
 
 def test_names_in_metrics_are_few() -> None:
-    assert label("/v1/chat/completions") == "/v1/chat/completions"
-    assert label("/v1/anything") == label("/health") == "other"
+    assert metric_label("/v1/chat/completions") == "/v1/chat/completions"
+    assert metric_label("/v1/anything") == metric_label("/health") == "other"
 
 
 def test_by_default_no_page_may_call() -> None:

@@ -35,7 +35,7 @@ def test_names_comments_ids_and_several_data_lines() -> None:
 
 
 def test_what_is_written_is_read_back() -> None:
-    written = sse.message(b"{}", b"s/1") + sse.comment("two\nlines") + sse.named(b"synkti-lost", b"reset")
+    written = sse.message(b"{}", b"s/1") + sse.comment("two\nlines") + sse.named_event(b"synkti-lost", b"reset")
     assert SseParser().feed(written) == [(b"", b"{}"), (b"synkti-lost", b"reset")]
 
 

@@ -16,19 +16,19 @@ LAG_S = 0.05
 
 def put(batches: AckBatches, words: str, now: float = 0.0) -> None:
     for word in words.split():
-        batches.put(word.encode(), word, now)
+        batches.add(word.encode(), word, now)
 
 
 def test_a_batch_gathers_while_another_is_on_its_way() -> None:
     batches = AckBatches(LAG_S)
     put(batches, "a")
     able = [batches.may_send]
-    assert batches.take() == b"a"
+    assert batches.next_batch() == b"a"
     put(batches, "b c")
     able.append(batches.may_send)
     assert batches.acknowledged(1) == ["a"]
     able.append(batches.may_send)
-    assert batches.take() == b"bc"
+    assert batches.next_batch() == b"bc"
     assert batches.acknowledged(1) == ["b", "c"]
     able.append(batches.may_send)
     assert able == [True, False, True, False]
@@ -37,43 +37,43 @@ def test_a_batch_gathers_while_another_is_on_its_way() -> None:
 def test_a_keeper_is_late_until_it_has_acknowledged() -> None:
     batches = AckBatches(LAG_S)
     put(batches, "a", 1.0)
-    batches.take()
+    batches.next_batch()
     batches.overdue(2.0)
-    late = [batches.is_late]
+    late = [batches.is_lagging]
     batches.acknowledged(1)
-    assert [*late, batches.is_late] == [True, False]
+    assert [*late, batches.is_lagging] == [True, False]
 
 
 def test_only_the_first_message_of_a_batch_is_the_one_to_be_sent_for() -> None:
     batches = AckBatches(LAG_S)
-    assert [batches.put(b"x", None, 0.0) for _ in range(3)] == [True, False, False]
+    assert [batches.add(b"x", None, 0.0) for _ in range(3)] == [True, False, False]
 
 
 def test_a_message_is_overdue_from_when_it_was_put_and_told_once() -> None:
     batches = AckBatches(LAG_S)
     put(batches, "a", 1.0)
-    batches.take()
+    batches.next_batch()
     put(batches, "b", 1.02)
-    assert batches.next_due() == pytest.approx(1.05)
+    assert batches.next_deadline() == pytest.approx(1.05)
     assert batches.overdue(1.049) == []
     assert batches.overdue(1.05) == ["a"]
-    assert batches.next_due() == pytest.approx(1.07)
+    assert batches.next_deadline() == pytest.approx(1.07)
     assert batches.overdue(1.07) == ["b"], "it was not even sent"
     assert batches.overdue(9.0) == []
-    assert batches.next_due() is None
+    assert batches.next_deadline() is None
     assert batches.acknowledged(1) == ["a"], "late is late, but it is there"
 
 
 def test_what_joins_a_batch_that_is_overdue_has_its_own_time() -> None:
     batches = AckBatches(LAG_S)
     put(batches, "a", 1.0)
-    batches.take()
+    batches.next_batch()
     put(batches, "b", 1.0)
     assert batches.overdue(2.0) == ["a", "b"]
-    assert batches.is_late
-    assert batches.put(b"c", "c", 2.0), "there is something new to see to"
+    assert batches.is_lagging
+    assert batches.add(b"c", "c", 2.0), "there is something new to see to"
     assert batches.overdue(2.04) == []
-    assert batches.next_due() == pytest.approx(2.05)
+    assert batches.next_deadline() == pytest.approx(2.05)
     assert batches.overdue(2.05) == ["c"]
 
 
@@ -92,13 +92,13 @@ def test_batches_are_bounded_and_every_message_comes_once_and_in_order(
         patch.setattr(batching, "MAX_BATCH_BYTES", most)
         batches, sent, receipts = AckBatches(LAG_S), [], []
         left = list(words)
-        while left or batches.held_bytes:
-            for word in left[: data.draw(st.integers(0 if batches.held_bytes else 1, 5))]:
-                batches.put(left.pop(0).encode(), word, 0.0)
+        while left or batches.queued_bytes:
+            for word in left[: data.draw(st.integers(0 if batches.queued_bytes else 1, 5))]:
+                batches.add(left.pop(0).encode(), word, 0.0)
             if data.draw(st.booleans()):
                 batches.overdue(9.0)
             if batches.may_send:
-                sent.append(batches.take())
+                sent.append(batches.next_batch())
                 receipts.append(batches.acknowledged(1))
         assert b"".join(sent).decode() == "".join(words)
         assert [receipt for batch in receipts for receipt in batch] == words
@@ -113,8 +113,8 @@ def test_an_idle_link_holds_nothing_of_what_was_acknowledged_last() -> None:
     batches = AckBatches(LAG_S)
     receipt = Receipt()
     held = weakref.ref(receipt)
-    batches.put(b"line", receipt, 0.0)
-    batches.take()
+    batches.add(b"line", receipt, 0.0)
+    batches.next_batch()
     assert batches.acknowledged(1) == [receipt]
     del receipt
     assert held() is None

@@ -9,11 +9,17 @@ import pytest
 
 from node_agent.contract.table_schema import CHECKPOINT_LIFE_S, StreamStatus, stream_record_from_item
 from node_agent.core.journal.epochs import Epoch, EpochRange
-from node_agent.core.journal.stream_header import StreamHeader, is_durable, read_opening
+from node_agent.core.journal.stream_header import StreamHeader, is_durable, parse_stream_header
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.replication import checkpoint
-from node_agent.core.replication.checkpoint import MAX_OBJECT_BYTES, CheckpointObject, parcels, read_journal, status_of
-from node_agent.core.replication.replica_store import Ended, JournalReplica
+from node_agent.core.replication.checkpoint import (
+    MAX_OBJECT_BYTES,
+    CheckpointObject,
+    build_objects,
+    read_journal,
+    status_of,
+)
+from node_agent.core.replication.replica_store import EndReason, JournalReplica
 
 ME, NOW = "i-1", 1_000.0
 GENERATION = read_generation(ApiRoute.COMPLETION, b'{"model":"m","prompt":"p"}')
@@ -30,7 +36,7 @@ def journal(owner: str = ME, number: int = 1, lines: bytes = b"0 1 a\n0 2 b\n", 
 
 
 def left(*journals: JournalReplica) -> list[CheckpointObject]:
-    return list(parcels([(f"s{number}", one) for number, one in enumerate(journals)], ME, 7, NOW))
+    return list(build_objects([(f"s{number}", one) for number, one in enumerate(journals)], ME, 7, NOW))
 
 
 @pytest.mark.parametrize(
@@ -39,12 +45,12 @@ def left(*journals: JournalReplica) -> list[CheckpointObject]:
         (journal(), StreamStatus.HANDED_OFF),
         (journal(f"{ME}+1f"), StreamStatus.HANDED_OFF),
         (journal("i-2"), None),
-        (journal("i-2", orphan_since=NOW), StreamStatus.ORPHANED),
-        (journal(ended=Ended.FINISHED), None),
-        (journal("i-2", orphan_since=NOW, ended=Ended.FINISHED), None),
-        (journal(opening=opening(durable=False)), None),
-        (journal(opening=b"{"), None),
-        (journal(opening=b"[]"), None),
+        (journal("i-2", orphaned_at=NOW), StreamStatus.ORPHANED),
+        (journal(end_reason=EndReason.FINISHED), None),
+        (journal("i-2", orphaned_at=NOW, end_reason=EndReason.FINISHED), None),
+        (journal(header=opening(durable=False)), None),
+        (journal(header=b"{"), None),
+        (journal(header=b"[]"), None),
     ],
     ids=["own", "own, taken over", "of one alive", "orphan", "finished", "finished orphan", "private", "half", "none"],
 )
@@ -60,8 +66,8 @@ def test_a_journal_is_read_again_as_it_was_by_an_owner_that_is_higher() -> None:
     assert (first.stream, second.stream) == ("s0", "s1")
     assert first.expires_at == NOW + CHECKPOINT_LIFE_S
     taken = read_journal(second, parcel.body[second.start : second.start + second.length])
-    assert (taken.written_in, taken.number, taken.seq) == (Epoch(3, "i-1+ab"), 4, 2)
-    assert (taken.opening, taken.lines) == (kept.opening, bytes(kept.lines))
+    assert (taken.written_epoch, taken.next_number, taken.seq) == (Epoch(3, "i-1+ab"), 4, 2)
+    assert (taken.header, taken.lines) == (kept.header, bytes(kept.lines))
 
 
 def test_a_record_is_the_same_behind_its_item() -> None:
@@ -109,5 +115,5 @@ def test_an_opening_says_whether_its_client_wants_it_kept() -> None:
     assert is_durable(opening())
     assert not is_durable(opening(durable=False))
     assert "durable" not in orjson.loads(opening()), "what every stream has costs no bytes"
-    assert read_opening(opening(durable=False)).durable is False
-    assert read_opening(opening()).durable is True
+    assert parse_stream_header(opening(durable=False)).durable is False
+    assert parse_stream_header(opening()).durable is True

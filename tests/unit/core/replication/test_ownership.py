@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from node_agent.core.journal.epochs import Epoch, EpochRange, EventId, event_id_suffix, parse_event_id, was_sent_by
-from node_agent.core.replication.replica_store import Refused, ReplicaStore, newest
+from node_agent.core.replication.replica_store import ReplicaRefused, ReplicaStore, newest
 from node_agent.core.replication.replicated_log import Command, DropReplica, OpenReplica, Replica, ReplicatedLog
 
 NOW = 1000.0
@@ -87,19 +87,19 @@ class Ownership(RuleBasedStateMachine):
         return a == b or frozenset((a, b)) not in self.cut
 
     def send(self, owner: ReplicatedLog, instructions: list[Command]) -> None:
-        lines = bytes(owner.log).splitlines(keepends=True)
+        lines = bytes(owner.lines).splitlines(keepends=True)
         for instruction in instructions:
             match instruction:
                 case OpenReplica(copy):
-                    self.messages.append(Message(owner, copy.keeper, copy, "open", 1, lines))
+                    self.messages.append(Message(owner, copy.instance_id, copy, "open", 1, lines))
                 case DropReplica(keeper):
                     self.messages.append(Message(owner, keeper, None, "forget", 0, []))
 
     def write(self, owner: ReplicatedLog, line: bytes) -> None:
-        owner.log += line
+        owner.lines += line
         first = owner.seq + 1
         owner.seq = first
-        for name, copy in owner.copies.items():
+        for name, copy in owner.replicas.items():
             self.messages.append(Message(owner, name, copy, "append", first, [line]))
 
     @precondition(lambda self: self.messages)
@@ -121,14 +121,14 @@ class Ownership(RuleBasedStateMachine):
         keeper, owner = self.keepers[message.keeper], message.owner
         try:
             if message.kind == "open":
-                seq = keeper.open(STREAM, owner.epoch, owner.opening, len(message.lines), b"".join(message.lines), NOW)
+                seq = keeper.open(STREAM, owner.epoch, owner.header, len(message.lines), b"".join(message.lines), NOW)
             elif message.kind == "append":
                 seq = keeper.append(STREAM, owner.epoch, message.first, b"".join(message.lines), NOW)
             else:
-                keeper.forget(STREAM, owner.epoch)
+                keeper.drop(STREAM, owner.epoch)
                 seq = -1
-        except Refused as refused:
-            return Reply(owner, message.keeper, message.copy, 0, refused.why)
+        except ReplicaRefused as refused:
+            return Reply(owner, message.keeper, message.copy, 0, refused.reason)
         return Reply(owner, message.keeper, message.copy, seq, None)
 
     @precondition(lambda self: self.messages)
@@ -160,12 +160,12 @@ class Ownership(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_keeper_is_slow(self, data: st.DataObject) -> None:
         owner = data.draw(st.sampled_from(self.owners))
-        if owner.copies:
-            owner.overdue(owner.copies[data.draw(st.sampled_from(sorted(owner.copies)))], owner.seq)
+        if owner.replicas:
+            owner.overdue(owner.replicas[data.draw(st.sampled_from(sorted(owner.replicas)))], owner.seq)
 
     def review(self, owner: ReplicatedLog) -> None:
         others = [name for name in NODES if name != node_of(owner)]
-        self.send(owner, owner.review(others, others))
+        self.send(owner, owner.reconcile(others, others))
 
     @precondition(lambda self: self.owners)
     @rule(data=st.data())
@@ -177,7 +177,7 @@ class Ownership(RuleBasedStateMachine):
     def generate(self, data: st.DataObject) -> None:
         """An owner's engine says the next thing, once the last was delivered."""
         owner = data.draw(st.sampled_from(self.owners))
-        if owner.seq == owner.delivered and owner.epoch not in self.replays and not owner.fenced:
+        if owner.seq == owner.committed and owner.epoch not in self.replays and not owner.is_fenced:
             self.write(owner, line(owner.seq + 1, owner.epoch))
 
     @precondition(lambda self: self.owners)
@@ -185,21 +185,21 @@ class Ownership(RuleBasedStateMachine):
     def deliver(self, data: st.DataObject) -> None:
         owner = data.draw(st.sampled_from(self.owners))
         is_replay = owner.epoch in self.replays
-        waits = owner.copies and not owner.synced if is_replay else owner.deliverable() < owner.seq
-        if owner.fenced or (owner.seq == owner.delivered and not is_replay) or waits:
+        waits = owner.replicas and not owner.in_sync if is_replay else owner.commit_limit() < owner.seq
+        if owner.is_fenced or (owner.seq == owner.committed and not is_replay) or waits:
             return
-        gaps = owner.gaps
-        owner.deliver(owner.seq)
+        gaps = owner.unreplicated
+        owner.commit(owner.seq)
         self.replays.discard(owner.epoch)
         if owner is self.client.owner:
-            lines = bytes(owner.log).splitlines(keepends=True)
+            lines = bytes(owner.lines).splitlines(keepends=True)
             assert lines[: len(self.client.received)] == self.client.received, "a seam"
             assert len(lines) == len(self.client.received) + 1 or is_replay
             self.client.received = lines
             self.client.epochs.append(owner.epoch)
             self.client.last = self._id(owner, owner.seq)
-            self.client.holders = set(owner.synced)
-            assert gaps < owner.gaps or not owner.seq or is_replay or self.client.holders, (
+            self.client.holders = set(owner.in_sync)
+            assert gaps < owner.unreplicated or not owner.seq or is_replay or self.client.holders, (
                 "delivered without a copy, and not counted"
             )
 
@@ -212,7 +212,7 @@ class Ownership(RuleBasedStateMachine):
         reached = [other for other in sorted(asked | {name}) if self.reaches(name, other)]
         self.takeovers += 1
         label = f"{name}-{self.takeovers}"
-        taken = [(other, self.keepers[other].take(STREAM, label, NOW)) for other in reached]
+        taken = [(other, self.keepers[other].take_over(STREAM, label, NOW)) for other in reached]
         found = {other: journal for other, journal in taken if journal is not None}
         if not found:
             return
@@ -220,22 +220,22 @@ class Ownership(RuleBasedStateMachine):
         if journal.seq < len(self.client.received):
             assert not self.client.holders & set(found), "a keeper in sync had less than the client"
             return
-        runs = self.runs[journal.opening]
+        runs = self.runs[journal.header]
         if not was_sent_by(self.client.last, runs):
             assert not self.client.holders & set(found), "a keeper in sync had another owner's words"
             return
-        epoch = Epoch(max(one.number for one in found.values()), label)
+        epoch = Epoch(max(one.next_number for one in found.values()), label)
         opening = str(epoch).encode()
         self.runs[opening] = [*runs, EpochRange(journal.seq, epoch)]
-        owner = ReplicatedLog(STREAM, epoch, opening, log=bytearray(journal.lines), seq=journal.seq)
-        owner.delivered = journal.seq
+        owner = ReplicatedLog(STREAM, epoch, opening, lines=bytearray(journal.lines), seq=journal.seq)
+        owner.committed = journal.seq
         self.owners.append(owner)
         self.client.owner = owner
         self.replays.add(epoch)  # what the client lacks waits for a copy, as every line does
         self.review(owner)
 
     def _id(self, owner: ReplicatedLog, seq: int) -> EventId:
-        suffix = event_id_suffix(self.runs[owner.opening], seq).decode()
+        suffix = event_id_suffix(self.runs[owner.header], seq).decode()
         return parse_event_id(f"{STREAM}/{seq}{suffix}")
 
     @invariant()
@@ -255,7 +255,7 @@ def test_what_an_owner_that_was_cut_off_wrote_is_no_journal_of_the_clients() -> 
     keeper = ReplicaStore()
     keeper.open(STREAM, ours, b"", 3, b"".join(cut_off), 0.0)
     told = parse_event_id("s/3/2.n2")
-    taken = keeper.take(STREAM, "n1", 0.0)
+    taken = keeper.take_over(STREAM, "n1", 0.0)
     assert taken is not None
     assert taken.seq >= told.seq
     assert not was_sent_by(told, runs)

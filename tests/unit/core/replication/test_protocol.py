@@ -24,12 +24,12 @@ MESSAGES = st.lists(st.builds(Message, st.integers(0, 5), st.integers(0, 9), st.
 @given(st.lists(MESSAGES, max_size=5), st.integers(1, 50))
 def test_messages_arrive_whole_in_any_cuts(frames: list[list[Message]], step: int) -> None:
     sealer, opener = FrameWriter(KEY, b"owner"), FrameReader(KEY, b"owner")
-    data = b"".join(sealer.seal(b"".join(encode(*message) for message in messages)) for messages in frames)
+    data = b"".join(sealer.frame(b"".join(encode(*message) for message in messages)) for messages in frames)
     assert [frame for at in range(0, len(data), step) for frame in opener.feed(data[at : at + step])] == frames
 
 
 def frame(key: bytes = KEY, side: bytes = b"owner") -> bytes:
-    return FrameWriter(key, side).seal(encode(APPEND, 1, 1, b"x"))
+    return FrameWriter(key, side).frame(encode(APPEND, 1, 1, b"x"))
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_a_frame_is_bounded() -> None:
 def test_a_message_that_lies_about_its_length_is_refused() -> None:
     lie = encode(ACK, 1, 1)[:-1] + b"\x09"
     with pytest.raises(BadFrame, match="a message that is none"):
-        FrameReader(KEY, b"owner").feed(FrameWriter(KEY, b"owner").seal(lie))
+        FrameReader(KEY, b"owner").feed(FrameWriter(KEY, b"owner").frame(lie))

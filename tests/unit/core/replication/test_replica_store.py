@@ -15,15 +15,15 @@ from node_agent.core.node.status import NodeStatus, Pool
 from node_agent.core.replication import replica_store as keeping
 from node_agent.core.replication.placement import RANKS, choose_replicas, rendezvous_rank
 from node_agent.core.replication.replica_store import (
-    FINISHED_SHARE,
-    LIFE_S,
+    FINISHED_DIVISOR,
     ORPHAN_AFTER_S,
     OVERHEAD_BYTES,
-    Ended,
-    Refused,
+    RETENTION_S,
+    EndReason,
+    ReplicaRefused,
     ReplicaStore,
 )
-from node_agent.core.replication.replicated_log import Command, Condition, OpenReplica, Replica, ReplicatedLog
+from node_agent.core.replication.replicated_log import Command, OpenReplica, Replica, ReplicaState, ReplicatedLog
 
 ONE, TWO = Epoch(1, "i-a"), Epoch(2, "i-b")
 
@@ -39,8 +39,8 @@ def gone(keeper: ReplicaStore, *streams: str) -> list[str]:
     return [stream for stream in streams if keeper.has_expired(stream)]
 
 
-def why(refused: pytest.ExceptionInfo[Refused]) -> str:
-    return refused.value.why
+def why(refused: pytest.ExceptionInfo[ReplicaRefused]) -> str:
+    return refused.value.reason
 
 
 def test_a_keeper_skips_what_it_has_and_refuses_what_leaves_a_gap() -> None:
@@ -48,20 +48,20 @@ def test_a_keeper_skips_what_it_has_and_refuses_what_leaves_a_gap() -> None:
     opened(keeper)
     assert keeper.append("s", ONE, 1, b"1\n2\n", 0.0) == 2
     assert keeper.append("s", ONE, 2, b"2\n3\n", 0.0) == 3
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ReplicaRefused) as refused:
         keeper.append("s", ONE, 5, b"5\n", 0.0)
     assert why(refused) == keeping.GAP
-    taken = keeper.take("s", "i-b", 0.0)
+    taken = keeper.take_over("s", "i-b", 0.0)
     assert taken is not None
-    assert (taken.lines, taken.seq, taken.written_in, taken.number) == (b"1\n2\n3\n", 3, ONE, 2)
+    assert (taken.lines, taken.seq, taken.written_epoch, taken.next_number) == (b"1\n2\n3\n", 3, ONE, 2)
 
 
 def test_after_a_takeover_the_old_owner_is_refused_and_the_new_one_is_not() -> None:
     keeper = ReplicaStore()
     opened(keeper)
-    keeper.take("s", "i-b", 0.0)
+    keeper.take_over("s", "i-b", 0.0)
     for attempt in (lambda: keeper.append("s", ONE, 1, b"x\n", 0.0), lambda: opened(keeper)):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ReplicaRefused) as refused:
             attempt()
         assert why(refused) == keeping.STALE
     assert keeper.open("s", TWO, b"", 1, b"1\n", 0.0) == 1
@@ -69,17 +69,17 @@ def test_after_a_takeover_the_old_owner_is_refused_and_the_new_one_is_not() -> N
 
 def test_a_journal_is_bounded_and_so_are_all_of_them_together() -> None:
     keeper = ReplicaStore(max_bytes=2 * KIB * 10, max_journal_bytes=10 * KIB)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ReplicaRefused) as refused:
         opened(keeper, "large", 10 * KIB + 1)
     assert why(refused) == keeping.TOO_LARGE
     opened(keeper, "a", 10 * KIB - OVERHEAD_BYTES, client="one")
     opened(keeper, "b", 10 * KIB - OVERHEAD_BYTES, client="another")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ReplicaRefused) as refused:
         opened(keeper, "c", client="a third")
     assert why(refused) == keeping.FULL
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ReplicaRefused) as refused:
         keeper.append("a", ONE, 1, b"x\n", 0.0)
-    assert why(refused) == keeping.SHARE
+    assert why(refused) == keeping.OVER_SHARE
     assert (len(keeper), keeper.held_bytes) == (2, 20 * KIB)
 
 
@@ -89,7 +89,7 @@ def test_a_journal_costs_more_than_its_bytes() -> None:
     opened(keeper, "b", client="one")
     opened(keeper, "c", client="another")
     opened(keeper, "d", client="another")
-    with pytest.raises(Refused):
+    with pytest.raises(ReplicaRefused):
         opened(keeper, "e", client="a third")
 
 
@@ -98,7 +98,7 @@ def test_what_a_client_abandons_goes_before_anything_live_is_refused_and_the_hea
     for stream, client in (("first", "heavy"), ("second", "heavy"), ("light", "light"), ("live", "third")):
         opened(keeper, stream, 8 * KIB, client=client)
     for stream in ("light", "second", "first"):
-        keeper.end(stream, ONE, Ended.ABANDONED)
+        keeper.end(stream, ONE, EndReason.ABANDONED)
     opened(keeper, "new", 8 * KIB, client="fourth")
     assert gone(keeper, "first", "second", "light", "live") == ["second"], "of the heaviest, what it left first"
     opened(keeper, "newer", 19 * KIB, client="fifth")
@@ -108,10 +108,10 @@ def test_what_a_client_abandons_goes_before_anything_live_is_refused_and_the_hea
 def test_a_client_that_comes_back_makes_its_journal_live_again() -> None:
     keeper = ReplicaStore(max_bytes=20 * KIB)
     opened(keeper, "s", 8 * KIB, client="one")
-    keeper.end("s", ONE, Ended.ABANDONED)
-    assert keeper.take("s", "i-b", 0.0) is not None
+    keeper.end("s", ONE, EndReason.ABANDONED)
+    assert keeper.take_over("s", "i-b", 0.0) is not None
     opened(keeper, "other", 8 * KIB, client="another")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ReplicaRefused) as refused:
         opened(keeper, "third", 8 * KIB, client="third")
     assert why(refused) == keeping.FULL
     assert not keeper.has_expired("s")
@@ -121,25 +121,25 @@ def test_one_client_has_half_of_the_room_and_its_own_abandoned_journals_go_for_i
     keeper = ReplicaStore(max_bytes=40 * KIB)
     opened(keeper, "a", 9 * KIB, client="greedy")
     opened(keeper, "b", 9 * KIB, client="greedy")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ReplicaRefused) as refused:
         opened(keeper, "c", 9 * KIB, client="greedy")
-    assert why(refused) == keeping.SHARE
-    keeper.end("a", ONE, Ended.ABANDONED)
+    assert why(refused) == keeping.OVER_SHARE
+    keeper.end("a", ONE, EndReason.ABANDONED)
     opened(keeper, "c", 9 * KIB, client="greedy")
     assert gone(keeper, "a", "b", "c") == ["a"]
-    keeper.forget("b", ONE)
+    keeper.drop("b", ONE)
     opened(keeper, "small", client="greedy")
-    keeper.end("small", ONE, Ended.FINISHED)
-    assert keeper._shares.of("greedy") == 10 * KIB, "what is finished is nobody's share"
+    keeper.end("small", ONE, EndReason.FINISHED)
+    assert keeper._shares.bytes_of("greedy") == 10 * KIB, "what is finished is nobody's share"
 
 
 def test_finished_journals_have_a_part_of_the_room_however_much_there_is() -> None:
     keeper = ReplicaStore(max_bytes=10_000 * KIB)
     for number in range(10_000):
         opened(keeper, f"s{number}", 100, client=f"client {number % 7}")
-        keeper.end(f"s{number}", ONE, Ended.FINISHED)
-    assert 0 < keeper.held_bytes <= keeper.max_bytes / FINISHED_SHARE
-    assert keeper.take("s9999", "i-b", 0.0) is not None, "the last ones are there"
+        keeper.end(f"s{number}", ONE, EndReason.FINISHED)
+    assert 0 < keeper.held_bytes <= keeper.max_bytes / FINISHED_DIVISOR
+    assert keeper.take_over("s9999", "i-b", 0.0) is not None, "the last ones are there"
 
 
 STEPS = st.lists(
@@ -155,34 +155,34 @@ def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
 ) -> None:
     keeper = ReplicaStore(max_bytes=40 * KIB, max_journal_bytes=8 * KIB)
     for at, (what, stream, client, size) in enumerate(steps):
-        journal = keeper._kept.get(stream)
+        journal = keeper._journals.get(stream)
         epoch = journal.epoch if journal is not None else ONE
-        live = {name for name, kept in keeper._kept.items() if kept.ended is None}
-        with contextlib.suppress(Refused):
+        live = {name for name, kept in keeper._journals.items() if kept.end_reason is None}
+        with contextlib.suppress(ReplicaRefused):
             match what:
                 case "open":
                     keeper.open(stream, Epoch(epoch.number + at % 2, "i-b"), b"o" * size, 0, b"", float(at), client)
                 case "append":
                     keeper.append(stream, epoch, (journal.seq if journal else 0) + 1, b"l" * size + b"\n", float(at))
                 case "finish":
-                    keeper.end(stream, epoch, Ended.FINISHED)
+                    keeper.end(stream, epoch, EndReason.FINISHED)
                 case "abandon":
-                    keeper.end(stream, epoch, Ended.ABANDONED)
+                    keeper.end(stream, epoch, EndReason.ABANDONED)
                 case "take":
-                    keeper.take(stream, f"i-{at}", float(at))
+                    keeper.take_over(stream, f"i-{at}", float(at))
                 case "forget":
-                    keeper.forget(stream, epoch)
+                    keeper.drop(stream, epoch)
                 case "expire":
                     keeper.expire(float(at))
         if what in ("open", "append"):
-            assert live <= keeper._kept.keys(), "a live journal never goes for another"
-        assert keeper.held_bytes == sum(kept.size for kept in keeper._kept.values()) <= keeper.max_bytes
+            assert live <= keeper._journals.keys(), "a live journal never goes for another"
+        assert keeper.held_bytes == sum(kept.size for kept in keeper._journals.values()) <= keeper.max_bytes
         shares: Counter[str] = Counter()
-        for kept in keeper._kept.values():
-            shares[kept.client] += 0 if kept.finished else kept.size
+        for kept in keeper._journals.values():
+            shares[kept.client] += 0 if kept.is_finished else kept.size
         assert +shares == keeper._shares._bytes
-        assert keeper._finished_bytes == sum(kept.size for kept in keeper._kept.values() if kept.finished)
-        assert set(keeper._finished) == {name for name, kept in keeper._kept.items() if kept.finished}
+        assert keeper._finished_bytes == sum(kept.size for kept in keeper._journals.values() if kept.is_finished)
+        assert set(keeper._finished) == {name for name, kept in keeper._journals.items() if kept.is_finished}
 
 
 def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -> None:
@@ -190,34 +190,34 @@ def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -
     for stream in ("first", "second"):
         opened(keeper, stream)
     opened(keeper, "third", 30 * KIB, client="a client")
-    keeper.end("second", ONE, Ended.FINISHED)
-    keeper.end("first", ONE, Ended.FINISHED)
+    keeper.end("second", ONE, EndReason.FINISHED)
+    keeper.end("first", ONE, EndReason.FINISHED)
     opened(keeper, "fourth", 31 * KIB, client="another")
     assert gone(keeper, "first", "second", "third") == ["second"]
-    assert keeper.take("third", "i-b", 0.0) is not None
+    assert keeper.take_over("third", "i-b", 0.0) is not None
 
 
 def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_as_expired() -> None:
     keeper = ReplicaStore()
     opened(keeper, now=0.0)
     keeper.append("s", ONE, 1, b"x\n", 100.0)
-    keeper.expire(100.0 + LIFE_S)
+    keeper.expire(100.0 + RETENTION_S)
     assert len(keeper) == 1
-    keeper.expire(100.1 + LIFE_S)
+    keeper.expire(100.1 + RETENTION_S)
     assert (len(keeper), keeper.held_bytes, keeper.has_expired("s")) == (0, 0, True)
-    assert keeper.take("s", "i-b", 0.0) is None
+    assert keeper.take_over("s", "i-b", 0.0) is None
 
 
 def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
     keeper = ReplicaStore()
     opened(keeper)
     opened(keeper, "finished")
-    keeper.end("finished", ONE, Ended.FINISHED)
+    keeper.end("finished", ONE, EndReason.FINISHED)
     for stream in ("s", "finished", "nobody"):
-        keeper.orphaned(stream, ONE, 100.0)
+        keeper.mark_orphaned(stream, ONE, 100.0)
     assert list(keeper.orphans(100.0 + ORPHAN_AFTER_S / 2)) == []
     assert [stream for stream, _ in keeper.orphans(100.0 + ORPHAN_AFTER_S)] == ["s"]
-    keeper.take("s", "i-b", 200.0)
+    keeper.take_over("s", "i-b", 200.0)
     assert list(keeper.orphans(200.0)) == []
     assert len(list(keeper.orphans(200.0 + ORPHAN_AFTER_S))) == 1, "who took it never came back with it"
     keeper.open("s", Epoch(2, "i-b"), b"", 0, b"", 200.0)
@@ -231,18 +231,21 @@ def ahead() -> ReplicatedLog:
     return ReplicatedLog("s", ONE, b"o")
 
 
-def asked(instructions: list[Command]) -> list[str]:
+def asked(commands: list[Command]) -> list[str]:
     """What is to be done with whom."""
-    return [f"open {i.copy.keeper}" if isinstance(i, OpenReplica) else f"forget {i.keeper}" for i in instructions]
+    return [
+        f"open {command.replica.instance_id}" if isinstance(command, OpenReplica) else f"forget {command.instance_id}"
+        for command in commands
+    ]
 
 
 def review(stream: ReplicatedLog, keepers: str) -> list[str]:
-    return asked(stream.review(list(keepers), list(keepers)))
+    return asked(stream.reconcile(list(keepers), list(keepers)))
 
 
 def acknowledge(stream: ReplicatedLog, keepers: str, seq: int) -> None:
     for keeper in keepers:
-        stream.acknowledged(stream.copies[keeper], seq)
+        stream.acknowledged(stream.replicas[keeper], seq)
 
 
 def in_sync(keepers: str) -> ReplicatedLog:
@@ -257,35 +260,35 @@ def test_an_event_waits_for_every_synced_copy_and_for_no_other() -> None:
     assert review(stream, "ab") == ["open a", "open b"]
     acknowledge(stream, "a", 0)
     stream.seq = 1
-    assert stream.deliverable() == 0
+    assert stream.commit_limit() == 0
     acknowledge(stream, "a", 1)
-    assert stream.deliverable() == 1, "b was never in sync"
-    stream.deliver(1)
+    assert stream.commit_limit() == 1, "b was never in sync"
+    stream.commit(1)
     acknowledge(stream, "b", 1)
     stream.seq = 3
     acknowledge(stream, "a", 3)
-    assert stream.deliverable() == 1
+    assert stream.commit_limit() == 1
     acknowledge(stream, "b", 2)
-    assert stream.deliverable() == 2
+    assert stream.commit_limit() == 2
     acknowledge(stream, "b", 3)
-    assert stream.deliverable() == 3
-    assert stream.gaps == 0
+    assert stream.commit_limit() == 3
+    assert stream.unreplicated == 0
 
 
 def test_a_keeper_that_lags_is_not_waited_for_is_replaced_and_let_go() -> None:
     stream = in_sync("ab")
     stream.seq = 1
     acknowledge(stream, "a", 1)
-    assert stream.deliverable() == 0
-    stream.overdue(stream.copies["b"], 1)
-    assert stream.deliverable() == 1
-    stream.deliver(1)
-    assert stream.copies["b"].condition is Condition.LATE
+    assert stream.commit_limit() == 0
+    stream.overdue(stream.replicas["b"], 1)
+    assert stream.commit_limit() == 1
+    stream.commit(1)
+    assert stream.replicas["b"].state is ReplicaState.LAGGING
     assert not stream.is_settled
     assert review(stream, "abc") == ["open c"]
     acknowledge(stream, "c", 1)
     assert review(stream, "abc") == ["forget b"]
-    assert sorted(stream.synced) == ["a", "c"]
+    assert sorted(stream.in_sync) == ["a", "c"]
     assert stream.is_settled
 
 
@@ -293,49 +296,49 @@ def test_where_all_copies_lag_nobody_is_waited_for_and_what_goes_out_is_counted(
     stream = in_sync("ab")
     stream.seq = 1
     for keeper in "ab":
-        stream.overdue(stream.copies[keeper], 1)
-    assert stream.deliverable() == 1
-    stream.deliver(1)
-    assert (stream.gaps, stream.synced) == (1, [])
+        stream.overdue(stream.replicas[keeper], 1)
+    assert stream.commit_limit() == 1
+    stream.commit(1)
+    assert (stream.unreplicated, stream.in_sync) == (1, [])
 
 
 def test_what_was_acknowledged_meanwhile_is_not_overdue() -> None:
     stream = in_sync("a")
     stream.seq = 2
     acknowledge(stream, "a", 1)
-    stream.overdue(stream.copies["a"], 1)
-    assert stream.synced == ["a"]
+    stream.overdue(stream.replicas["a"], 1)
+    assert stream.in_sync == ["a"]
 
 
 def test_a_late_keeper_that_has_caught_up_is_in_sync_again() -> None:
     stream = in_sync("a")
     stream.seq = 1
-    stream.overdue(stream.copies["a"], 1)
-    stream.deliver(stream.deliverable())
+    stream.overdue(stream.replicas["a"], 1)
+    stream.commit(stream.commit_limit())
     acknowledge(stream, "a", 1)
-    assert stream.synced == ["a"]
+    assert stream.in_sync == ["a"]
 
 
 def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_place() -> None:
     stream = in_sync("a")
     stream.seq = 1
-    before: Replica = stream.copies["a"]
+    before: Replica = stream.replicas["a"]
     assert asked(stream.refused("a", keeping.GAP)) == ["open a"]
     stream.acknowledged(before, 1)
-    assert stream.deliverable() < 1
+    assert stream.commit_limit() < 1
     acknowledge(stream, "a", 1)
-    assert stream.deliverable() == 1
+    assert stream.commit_limit() == 1
 
 
 def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted_unless_none_is_wanted() -> None:
     for wanted, gaps in ((2, 1), (0, 0)):
         stream = ahead()
-        stream.wanted = wanted
+        stream.replication_factor = wanted
         assert review(stream, "") == []
         stream.seq = 1
-        assert stream.deliverable() == 1
-        stream.deliver(1)
-        assert stream.gaps == gaps
+        assert stream.commit_limit() == 1
+        stream.commit(1)
+        assert stream.unreplicated == gaps
 
 
 def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewhere() -> None:
@@ -346,14 +349,14 @@ def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewh
     assert stream.refused("b", keeping.FULL) == []
     assert review(stream, "abc") == ["open c"]
     assert stream.refused("a", keeping.STALE) == []
-    assert stream.fenced
+    assert stream.is_fenced
     assert review(stream, "a") == []
 
 
 def test_a_keeper_that_leaves_is_replaced_before_it_is_let_go() -> None:
     stream = in_sync("ab")
     assert review(stream, "bc") == ["open c"]
-    assert "a" in stream.synced
+    assert "a" in stream.in_sync
     acknowledge(stream, "c", 0)
     assert review(stream, "bc") == ["forget a"]
 

@@ -7,50 +7,50 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.core.routing import admission as admitting
-from node_agent.core.routing.admission import Admission, Refused, Ticket
+from node_agent.core.routing.admission import Admission, Rejection, Ticket
 
 
 def test_who_cannot_be_served_waits_first_come_first_served() -> None:
     admission = Admission()
-    assert admission.may_pass()
-    first, second = admission.arrive(0.0, 0.5), admission.arrive(0.1, 0.5)
+    assert admission.may_bypass_queue()
+    first, second = admission.enqueue(0.0, 0.5), admission.enqueue(0.1, 0.5)
     assert isinstance(first, Ticket)
     assert isinstance(second, Ticket)
-    assert not admission.may_pass()  # nobody overtakes
+    assert not admission.may_bypass_queue()  # nobody overtakes
     assert admission.next == first
     admission.admitted(0.5, first)
     assert admission.next == second
     for _ in range(2):  # the second time there is nothing to take back
-        admission.withdraw(second)
+        admission.cancel(second)
     assert admission.next_deadline() is None
     assert len(admission) == 0
 
 
 def test_the_queue_is_bounded_in_number_and_in_time() -> None:
     admission = Admission(max_waiting=3, max_wait_s=10.0)
-    tickets = [admission.arrive(float(number), 0.5) for number in range(3)]
-    refused = admission.arrive(3.0, 0.5)
-    assert isinstance(refused, Refused)
-    assert refused.why == "queue-full"
+    tickets = [admission.enqueue(float(number), 0.5) for number in range(3)]
+    refused = admission.enqueue(3.0, 0.5)
+    assert isinstance(refused, Rejection)
+    assert refused.reason == "queue-full"
     assert len(admission) == 3
     assert admission.next_deadline() == 10.0
-    assert admission.overdue(9.9) == []
-    assert admission.overdue(11.0) == tickets[:2]
-    assert admission.waited_too_long(11.0, 0.5).why == "waited-too-long"
+    assert admission.pop_expired(9.9) == []
+    assert admission.pop_expired(11.0) == tickets[:2]
+    assert admission.timeout_rejection(11.0, 0.5).reason == "waited-too-long"
     assert len(admission) == 1
 
 
 def test_retry_after_follows_from_how_fast_requests_were_let_in() -> None:
     admission = Admission(max_waiting=100)
-    assert admission.retry_after_s(0.0, 0.5) == admitting.MOST_RETRY_S  # nothing was, ever
+    assert admission.retry_after_s(0.0, 0.5) == admitting.MAX_RETRY_S  # nothing was, ever
     for tick in range(1, 400):
         admission.admitted(tick * 0.1)  # ten a second
     for _ in range(49):
-        admission.arrive(40.0, 0.5)
+        admission.enqueue(40.0, 0.5)
     assert admission.retry_after_s(40.0, 0.5) == pytest.approx(5.0, rel=0.15)
     assert admission.retry_after_s(40.0, 0.0) < admission.retry_after_s(40.0, 1.0)
-    assert admission.retry_after_s(4_000.0, 0.5) == admitting.MOST_RETRY_S
-    assert Admission().retry_after_s(0.0, 0.0) >= admitting.LEAST_RETRY_S
+    assert admission.retry_after_s(4_000.0, 0.5) == admitting.MAX_RETRY_S
+    assert Admission().retry_after_s(0.0, 0.0) >= admitting.MIN_RETRY_S
 
 
 @given(st.lists(st.tuples(st.sampled_from("arn"), st.floats(0, 5), st.floats(0, 0.999)), max_size=80))
@@ -61,11 +61,11 @@ def test_whatever_happens_the_queue_stays_within_its_bound_and_promises_are_sane
     for kind, wait_s, chance in steps:
         now += wait_s
         if kind == "a":
-            answer = admission.arrive(now, chance)
-            if isinstance(answer, Refused):
-                assert admitting.LEAST_RETRY_S <= answer.retry_after_s <= admitting.MOST_RETRY_S
+            answer = admission.enqueue(now, chance)
+            if isinstance(answer, Rejection):
+                assert admitting.MIN_RETRY_S <= answer.retry_after_s <= admitting.MAX_RETRY_S
         elif kind == "r" and admission.next is not None:
             admission.admitted(now, admission.next)
         else:
-            assert all(ticket.due <= now for ticket in admission.overdue(now))
+            assert all(ticket.deadline <= now for ticket in admission.pop_expired(now))
         assert len(admission) <= 5

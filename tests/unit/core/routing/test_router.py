@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from node_agent.contract.states import NodeState
 from node_agent.core.node.status import Load, NodeStatus, Pool
-from node_agent.core.routing.circuit_breaker import FAILURES, FIRST_OPEN_S, MAX_OPEN_S, TRIAL_S, CircuitBreaker
+from node_agent.core.routing.circuit_breaker import FAILURE_THRESHOLD, FIRST_OPEN_S, MAX_OPEN_S, TRIAL_S, CircuitBreaker
 from node_agent.core.routing.hash_ring import key_of
-from node_agent.core.routing.router import BOUND, MAX_WAITING, NEAR, SLACK, NoRoute, Request, Route, Router
+from node_agent.core.routing.router import BOUND, MAX_WAITING, NEAR, SLACK, NoRoute, Route, Router, RouteRequest
 
 KEYS = [key_of(b"%d" % number) for number in range(400)]
 
@@ -43,18 +43,18 @@ class Scene:
         self.renew()
 
     def renew(self) -> None:
-        self.router.renew(self.peers.values(), self.sources, self.own)
+        self.router.update(self.peers.values(), self.sources, self.own)
 
     def recount(self) -> None:
         for _ in range(2 * len(self.peers) + 2):
-            self.route(Request("m", 0, goes_on=True))
+            self.route(RouteRequest("m", 0, is_continuation=True))
 
-    def route(self, request: Request, now: float = 0.0) -> Route:
-        route = self.router.choose(request, now)
+    def route(self, request: RouteRequest, now: float = 0.0) -> Route:
+        route = self.router.route(request, now)
         assert isinstance(route, Route), route
         return route
 
-    def chosen(self, request: Request, now: float = 0.0) -> str:
+    def chosen(self, request: RouteRequest, now: float = 0.0) -> str:
         return self.route(request, now).node.instance_id
 
 
@@ -64,43 +64,43 @@ def peers(names: str, **fields: NodeState | str | Pool) -> list[NodeStatus]:
 
 def test_all_nodes_choose_alike_whatever_order_they_know_each_other_in() -> None:
     one, two = Scene(*peers("abcde")), Scene(*peers("edcba"))
-    assert [one.chosen(Request("m", key)) for key in KEYS] == [two.chosen(Request("m", key)) for key in KEYS]
-    assert {one.route(Request("m", key)).reason for key in KEYS} == {"prefix"}
+    assert [one.chosen(RouteRequest("m", key)) for key in KEYS] == [two.chosen(RouteRequest("m", key)) for key in KEYS]
+    assert {one.route(RouteRequest("m", key)).reason for key in KEYS} == {"prefix"}
 
 
 def test_a_session_goes_where_it_went_and_says_so() -> None:
     scene = Scene(*peers("abc"))
-    routes = {scene.route(Request("m", 77, by_session=True)) for _ in range(20)}
+    routes = {scene.route(RouteRequest("m", 77, by_session=True)) for _ in range(20)}
     assert len(routes) == 1
     assert routes.pop().reason == "session"
 
 
 def test_an_owner_beyond_the_bound_is_passed_over_for_the_least_loaded_of_the_next_few() -> None:
     scene = Scene(*peers("abcdefgh"))
-    key = next(key for key in KEYS if scene.chosen(Request("m", key)) == "a")
-    order = [candidate.name for candidate in scene.router._sides["m"].ring.walk(key)]
+    key = next(key for key in KEYS if scene.chosen(RouteRequest("m", key)) == "a")
+    order = [candidate.name for candidate in scene.router._pools["m"].ring.walk(key)]
     for name in order[1:]:
         if name != "me":
             scene.sources[name].say(6)
-    scene.router.own_load.measured(Load(6, 0, 0.1, 0.03, 1000.0))
+    scene.router.own_load.set(Load(6, 0, 0.1, 0.03, 1000.0))
     scene.recount()
     scene.sources["a"].say(10)  # the mean is 5.3, so the bound is 10.7
-    assert scene.chosen(Request("m", key)) == "a"
+    assert scene.chosen(RouteRequest("m", key)) == "a"
     scene.sources["a"].say(14)
     third = next(name for name in order[2:4] if name != "me")
     scene.sources[third].say(2)
     scene.recount()
-    assert (scene.chosen(Request("m", key)), scene.route(Request("m", key)).reason) == (third, "overflow")
+    assert (scene.chosen(RouteRequest("m", key)), scene.route(RouteRequest("m", key)).reason) == (third, "overflow")
 
 
 def test_where_all_near_ones_are_beyond_the_bound_the_least_loaded_of_more_is_taken() -> None:
     scene = Scene(*[status(f"n{number}") for number in range(20)], own=status("me", NodeState.STARTING))
     key = KEYS[0]
-    order = [candidate.name for candidate in scene.router._sides["m"].ring.walk(key)]
+    order = [candidate.name for candidate in scene.router._pools["m"].ring.walk(key)]
     for name in order[:4]:
         scene.sources[name].say(50)
     scene.recount()
-    route = scene.route(Request("m", key))
+    route = scene.route(RouteRequest("m", key))
     assert route.reason == "crowded"
     assert route.node.instance_id in order[4:]
 
@@ -111,39 +111,39 @@ def test_what_this_node_sent_since_a_node_spoke_counts_too() -> None:
     key = KEYS[0]
     seen: Counter[str] = Counter()
     for _ in range(60):
-        name = scene.chosen(Request("m", key))
+        name = scene.chosen(RouteRequest("m", key))
         seen[name] += 1
-        scene.router.opened(name)
+        scene.router.request_started(name)
     assert len(seen) == 4
     assert max(seen.values()) <= BOUND * 15 + SLACK + 2
     busiest = max(seen, key=lambda name: seen[name])
     for _ in range(seen[busiest]):
-        scene.router.closed(busiest)
-    scene.router.closed(busiest)  # once too often: nothing to take away
-    assert scene.chosen(Request("m", key)) == busiest
+        scene.router.request_ended(busiest)
+    scene.router.request_ended(busiest)  # once too often: nothing to take away
+    assert scene.chosen(RouteRequest("m", key)) == busiest
 
 
 def test_a_request_without_a_beginning_stays_here_while_here_is_within_the_bound() -> None:
     scene = Scene(*peers("abc"))
-    assert scene.route(Request("m")) == Route(scene.own, "local")
-    scene.router.own_load.measured(Load(30, 0, 0.1, 0.03, 1000.0))
+    assert scene.route(RouteRequest("m")) == Route(scene.own, "local")
+    scene.router.own_load.set(Load(30, 0, 0.1, 0.03, 1000.0))
     scene.recount()
-    route = scene.route(Request("m"))
+    route = scene.route(RouteRequest("m"))
     assert route.reason == "least-loaded"
     assert route.node.instance_id != "me"
     scene.own = status("me", NodeState.DRAINING)
     scene.renew()
-    assert {scene.chosen(Request("m")) for _ in range(30)} <= {"a", "b", "c"}
-    assert scene.route(Request("m")).reason == "least-loaded"
+    assert {scene.chosen(RouteRequest("m")) for _ in range(30)} <= {"a", "b", "c"}
+    assert scene.route(RouteRequest("m")).reason == "least-loaded"
 
 
 def test_at_risk_nodes_serve_only_where_no_other_does() -> None:
     scene = Scene(*peers("ab", state=NodeState.AT_RISK), *peers("c"), own=status("me", NodeState.STARTING))
-    assert {scene.chosen(Request("m", key)) for key in KEYS} == {"c"}
-    assert scene.chosen(Request("m")) == "c"
+    assert {scene.chosen(RouteRequest("m", key)) for key in KEYS} == {"c"}
+    assert scene.chosen(RouteRequest("m")) == "c"
     scene.peers.pop("c")
     scene.renew()
-    routes = [scene.route(Request("m", key)) for key in KEYS[:50]]
+    routes = [scene.route(RouteRequest("m", key)) for key in KEYS[:50]]
     assert {route.reason for route in routes} == {"prefix;only-at-risk"}
     assert {route.node.instance_id for route in routes} == {"a", "b"}
 
@@ -151,16 +151,16 @@ def test_at_risk_nodes_serve_only_where_no_other_does() -> None:
 def test_a_full_ready_node_is_worse_than_one_at_risk() -> None:
     scene = Scene(*peers("a", state=NodeState.AT_RISK), *peers("b"), own=status("me", NodeState.STARTING))
     scene.sources["b"].say(40, MAX_WAITING)
-    assert scene.chosen(Request("m", KEYS[0])) == "a"
+    assert scene.chosen(RouteRequest("m", KEYS[0])) == "a"
 
 
 def test_after_a_loss_other_pools_come_first_and_the_same_one_is_better_than_none() -> None:
     scene = Scene(*peers("ab", pool=Pool("b", "g5")), *peers("cd"), own=status("me", NodeState.STARTING))
     lost = Pool("a", "g5")
-    routes = [scene.route(Request("m", key, avoid=lost, tried=("c",))) for key in KEYS]
+    routes = [scene.route(RouteRequest("m", key, avoid=lost, tried=("c",))) for key in KEYS]
     assert {route.node.instance_id for route in routes} == {"a", "b"}
     assert {route.reason for route in routes} == {"prefix;other-pool"}
-    route = scene.route(Request("m", KEYS[0], avoid=lost, tried=("a", "b", "c")))
+    route = scene.route(RouteRequest("m", KEYS[0], avoid=lost, tried=("a", "b", "c")))
     assert (route.node.instance_id, route.reason) == ("d", "prefix;same-pool")
 
 
@@ -170,60 +170,63 @@ def test_only_who_is_able_is_chosen_also_where_another_was_named() -> None:
     def able(node: NodeStatus) -> bool:
         return node.instance_id == "c"
 
-    assert {scene.route(Request("m", key, able=able)).node.instance_id for key in KEYS} == {"c"}
-    assert scene.route(Request("m", KEYS[0], able=able, handed_to="b")).node.instance_id == "c"
-    assert scene.router.choose(Request("m", KEYS[0], able=lambda node: False), 0.0) is NoRoute.FULL
+    assert {scene.route(RouteRequest("m", key, can_serve=able)).node.instance_id for key in KEYS} == {"c"}
+    assert scene.route(RouteRequest("m", KEYS[0], can_serve=able, handoff_target="b")).node.instance_id == "c"
+    assert scene.router.route(RouteRequest("m", KEYS[0], can_serve=lambda node: False), 0.0) is NoRoute.FULL
 
 
 def test_who_is_handed_over_goes_to_the_one_it_was_handed_to_if_that_one_can() -> None:
     scene = Scene(*peers("abc"))
-    route = scene.route(Request("m", KEYS[0], handed_to="b", goes_on=True))
+    route = scene.route(RouteRequest("m", KEYS[0], handoff_target="b", is_continuation=True))
     assert (route.node.instance_id, route.reason) == ("b", "handed-over")
-    assert scene.route(Request("m", KEYS[0], handed_to="b", tried=("b",))).node.instance_id != "b"
-    assert scene.route(Request("m", KEYS[0], handed_to="gone")).reason == "prefix"
+    assert scene.route(RouteRequest("m", KEYS[0], handoff_target="b", tried=("b",))).node.instance_id != "b"
+    assert scene.route(RouteRequest("m", KEYS[0], handoff_target="gone")).reason == "prefix"
 
 
 def test_a_request_goes_where_its_model_is() -> None:
     scene = Scene(*peers("ab"), *peers("cd", model="other"), *peers("e", model=""))
-    assert {scene.chosen(Request("other", key)) for key in KEYS[:50]} == {"c", "d"}
-    assert {scene.chosen(Request("m", key)) for key in KEYS[:50]} == {"a", "b", "me"}
-    assert scene.chosen(Request(None)) == "me"
+    assert {scene.chosen(RouteRequest("other", key)) for key in KEYS[:50]} == {"c", "d"}
+    assert {scene.chosen(RouteRequest("m", key)) for key in KEYS[:50]} == {"a", "b", "me"}
+    assert scene.chosen(RouteRequest(None)) == "me"
     assert scene.router.models() == {"m", "other"}
-    assert scene.router.choose(Request("unknown", 1), 0.0) is NoRoute.NO_MODEL
-    assert Router("me").choose(Request("m", 1), 0.0) is NoRoute.NO_NODE
+    assert scene.router.route(RouteRequest("unknown", 1), 0.0) is NoRoute.NO_MODEL
+    assert Router("me").route(RouteRequest("m", 1), 0.0) is NoRoute.NO_NODE
 
 
 def test_a_full_fleet_says_so_and_what_has_begun_goes_on_all_the_same() -> None:
     scene = Scene(*peers("ab"))
     scene.sources["a"].say(30, MAX_WAITING)
     scene.sources["b"].say(30, 0, kv_use=0.99)
-    scene.router.own_load.measured(Load(30, MAX_WAITING, 0.9, 0.03, 1000.0))
-    assert scene.router.choose(Request("m", KEYS[0]), 0.0) is NoRoute.FULL
-    assert scene.router.choose(Request("m"), 0.0) is NoRoute.FULL
-    assert scene.route(Request("m", KEYS[0], goes_on=True)).node.instance_id in ("a", "b", "me")
-    assert scene.router.choose(Request("m", KEYS[0], goes_on=True, tried=("a", "b", "me")), 0.0) is NoRoute.FULL
+    scene.router.own_load.set(Load(30, MAX_WAITING, 0.9, 0.03, 1000.0))
+    assert scene.router.route(RouteRequest("m", KEYS[0]), 0.0) is NoRoute.FULL
+    assert scene.router.route(RouteRequest("m"), 0.0) is NoRoute.FULL
+    assert scene.route(RouteRequest("m", KEYS[0], is_continuation=True)).node.instance_id in ("a", "b", "me")
+    assert (
+        scene.router.route(RouteRequest("m", KEYS[0], is_continuation=True, tried=("a", "b", "me")), 0.0)
+        is NoRoute.FULL
+    )
 
 
 def test_a_peer_that_loses_requests_again_and_again_is_left_alone_and_tried_with_one() -> None:
     scene = Scene(*peers("ab"), own=status("me", NodeState.STARTING))
-    key = next(key for key in KEYS if scene.chosen(Request("m", key)) == "a")
-    for _ in range(FAILURES):
+    key = next(key for key in KEYS if scene.chosen(RouteRequest("m", key)) == "a")
+    for _ in range(FAILURE_THRESHOLD):
         scene.router.failed("a", 10.0)
-    assert scene.chosen(Request("m", key), 10.1) == "b"
+    assert scene.chosen(RouteRequest("m", key), 10.1) == "b"
     later = 10.0 + FIRST_OPEN_S
-    assert scene.chosen(Request("m", key), later) == "a"  # the trial
-    assert scene.chosen(Request("m", key), later) == "b"
+    assert scene.chosen(RouteRequest("m", key), later) == "a"  # the trial
+    assert scene.chosen(RouteRequest("m", key), later) == "b"
     scene.router.succeeded("a")
-    assert scene.chosen(Request("m", key), later) == "a"
+    assert scene.chosen(RouteRequest("m", key), later) == "a"
     scene.router.failed("nobody", 0.0)
     scene.router.succeeded("nobody")
-    scene.router.opened("nobody")
+    scene.router.request_started("nobody")
 
 
 def test_what_is_known_of_a_node_survives_a_change_of_its_state_and_not_its_new_life() -> None:
     scene = Scene(*peers("ab"))
     for _ in range(20):
-        scene.router.opened("a")
+        scene.router.request_started("a")
     scene.peers["a"] = status("a", NodeState.AT_RISK)
     scene.renew()
     assert scene.router._candidates["a"].in_flight() == 20
@@ -250,9 +253,9 @@ def test_whatever_the_loads_a_route_keeps_the_rules(
     for n, (running, waiting, _) in enumerate(loads):
         scene.sources[f"n{n}"].say(running, waiting)
     for _ in range(len(loads)):
-        scene.router.choose(Request("m", 1), 0.0)
+        scene.router.route(RouteRequest("m", 1), 0.0)
     names = {f"n{n}" for n in tried}
-    route = scene.router.choose(Request("m", KEYS[number], tried=names, goes_on=goes_on), 0.0)
+    route = scene.router.route(RouteRequest("m", KEYS[number], tried=names, is_continuation=goes_on), 0.0)
     able = {
         f"n{n}": NodeState(state)
         for n, (_, waiting, state) in enumerate(loads)
@@ -281,13 +284,13 @@ def test_a_route_looks_at_a_few_nodes_at_any_size(nodes: int, running: int) -> N
             looked[place] += 1
             return True
 
-        scene.router.choose(Request("m", key, able=look), 0.0)
+        scene.router.route(RouteRequest("m", key, can_serve=look), 0.0)
     assert max(looked.values()) <= 2 * NEAR
 
 
 def test_a_breaker_opens_after_some_failures_and_twice_as_long_each_time() -> None:
     breaker, now, opened = CircuitBreaker(), 0.0, []
-    for _ in range(FAILURES - 1):
+    for _ in range(FAILURE_THRESHOLD - 1):
         breaker.failed(now)
     assert breaker.allows(now)
     for _ in range(8):
@@ -297,7 +300,7 @@ def test_a_breaker_opens_after_some_failures_and_twice_as_long_each_time() -> No
         while not breaker.allows(now):
             now += 0.25
         opened.append(now - began)
-        breaker.chosen(now)
+        breaker.request_sent(now)
         assert not breaker.allows(now)
     assert opened == [1.0, 2.0, 4.0, 8.0, 16.0, MAX_OPEN_S, MAX_OPEN_S, MAX_OPEN_S]
     assert breaker.allows(now + TRIAL_S)  # whoever had the trial never said how it ended
@@ -311,20 +314,20 @@ def test_a_nodes_own_engine_has_a_breaker_too_and_the_next_engine_a_new_one() ->
     scene = Scene(*peers("ab"))
     for _ in range(10):
         scene.router.failed("me", 100.0)
-    assert {scene.chosen(Request("m", key), 100.1) for key in KEYS} == {"a", "b"}
-    assert scene.chosen(Request("m"), 100.1) != "me"
+    assert {scene.chosen(RouteRequest("m", key), 100.1) for key in KEYS} == {"a", "b"}
+    assert scene.chosen(RouteRequest("m"), 100.1) != "me"
     scene.renew()
-    assert {scene.chosen(Request("m", key), 100.1) for key in KEYS} == {"a", "b"}
+    assert {scene.chosen(RouteRequest("m", key), 100.1) for key in KEYS} == {"a", "b"}
     scene.own = status("me", NodeState.STARTING)
     scene.renew()
     scene.own = status("me")
     scene.renew()
-    assert "me" in {scene.chosen(Request("m", key), 100.2) for key in KEYS}
+    assert "me" in {scene.chosen(RouteRequest("m", key), 100.2) for key in KEYS}
 
 
 def broken(scene: Scene, *names: str) -> None:
     for name in names:
-        for _ in range(FAILURES):
+        for _ in range(FAILURE_THRESHOLD):
             scene.router.failed(name, 10.0)
 
 
@@ -332,29 +335,29 @@ def test_with_every_breaker_open_a_request_goes_to_whoever_has_least_to_do() -> 
     scene = Scene(*peers("ab"))
     broken(scene, "a", "b", "me")
     scene.sources["a"].say(9)
-    scene.router.own_load.measured(Load(9, 0, 0.1, 0.03, 1000.0))
+    scene.router.own_load.set(Load(9, 0, 0.1, 0.03, 1000.0))
     for key in (*KEYS[:20], None):
-        route = scene.route(Request("m", key), 10.1)
+        route = scene.route(RouteRequest("m", key), 10.1)
         assert (route.node.instance_id, route.reason) == ("b", "last-resort")
-    assert scene.chosen(Request("m", KEYS[0], tried=("b",)), 10.1) in ("a", "me")
-    assert scene.router.choose(Request("m", KEYS[0], tried=("a", "b", "me")), 10.1) is NoRoute.FULL
+    assert scene.chosen(RouteRequest("m", KEYS[0], tried=("b",)), 10.1) in ("a", "me")
+    assert scene.router.route(RouteRequest("m", KEYS[0], tried=("a", "b", "me")), 10.1) is NoRoute.FULL
 
 
 def test_with_every_breaker_open_a_full_engine_stays_full() -> None:
     scene = Scene(*peers("a"))
     broken(scene, "a", "me")
     scene.sources["a"].say(30, MAX_WAITING)
-    scene.router.own_load.measured(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
-    assert scene.router.choose(Request("m", KEYS[0]), 10.1) is NoRoute.FULL
-    assert scene.route(Request("m", KEYS[0], goes_on=True), 10.1).reason == "last-resort"
+    scene.router.own_load.set(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
+    assert scene.router.route(RouteRequest("m", KEYS[0]), 10.1) is NoRoute.FULL
+    assert scene.route(RouteRequest("m", KEYS[0], is_continuation=True), 10.1).reason == "last-resort"
 
 
 def test_where_others_are_only_full_an_open_breaker_is_a_last_resort_for_who_has_waited() -> None:
     scene = Scene(*peers("a"))
     broken(scene, "a")
-    scene.router.own_load.measured(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
-    assert scene.router.choose(Request("m", KEYS[0]), 10.1) is NoRoute.FULL
-    route = scene.route(Request("m", KEYS[0], last_resort=True), 10.1)
+    scene.router.own_load.set(Load(30, MAX_WAITING, 0.1, 0.03, 1000.0))
+    assert scene.router.route(RouteRequest("m", KEYS[0]), 10.1) is NoRoute.FULL
+    route = scene.route(RouteRequest("m", KEYS[0], last_resort=True), 10.1)
     assert (route.node.instance_id, route.reason) == ("a", "last-resort")
 
 
@@ -367,9 +370,9 @@ def test_hundreds_of_losses_in_one_moment_open_a_breaker_once() -> None:
 
 def test_a_trial_that_ends_without_saying_anything_of_the_node_leaves_room_for_another() -> None:
     breaker = CircuitBreaker()
-    for _ in range(FAILURES):
+    for _ in range(FAILURE_THRESHOLD):
         breaker.failed(0.0)
-    breaker.chosen(FIRST_OPEN_S)
+    breaker.request_sent(FIRST_OPEN_S)
     assert not breaker.allows(FIRST_OPEN_S)
     breaker.undecided()
     assert breaker.allows(FIRST_OPEN_S)

@@ -115,11 +115,11 @@ def run(machine: ChunkStream, model: ScriptedModel, cuts: list[Cut], able: Colle
             continue
         if cut.entry:
             client.lose(cut.unread)
-            written = bytes(machine.log)
+            written = bytes(machine.journal)
             after, machine = client.seq, ChunkStream(machine.generation, "s")
             replay = replay_journal(machine, written, after)
             client.raw += replay
-        client.raw += machine.lose("reset")
+        client.raw += machine.on_engine_end("reset")
     return client
 
 
@@ -154,7 +154,7 @@ def of_kind(kind: ApiRoute, fields: dict[str, Any], *, is_text: bool, is_whole: 
 def told(model: ScriptedModel, asked: GenerationRequest) -> Client:
     """What the client would have heard of a lone engine, with nobody in between."""
     client = Client()
-    client.raw = b"".join(model.chunks(dict(asked.body), chat=asked.kind is ApiRoute.CHAT))
+    client.raw = b"".join(model.chunks(dict(asked.body), chat=asked.route is ApiRoute.CHAT))
     return client
 
 
@@ -188,7 +188,7 @@ def test_an_answer_that_was_cut_equals_the_one_that_was_not(
     assert client.numbers == list(range(1, len(client.numbers) + 1))
     usages = [chunk["usage"] for chunk in client.chunks() if "usage" in chunk]
     assert len(usages) == ("stream_options" in fields)
-    if usages and not asked.in_one_piece:
+    if usages and not asked.single_chunk:
         counting = {key: value for key, value in asked.body.items() if key != "echo"} | {"return_token_ids": True}
         finished = told(model, read_generation(kind, orjson.dumps(counting)))
         tokens = sum(len(finished.answer(index)["ids"]) for index in range(asked.choices))
@@ -214,7 +214,7 @@ def test_what_the_client_has_is_always_a_prefix_whatever_the_chunking(
         data = data[: -step if step < len(data) else None]  # the last event comes half, or with half a character
         for at in range(0, len(data), step):
             client.raw += machine.feed(data[at : at + step])
-        client.raw += machine.lose("eof")
+        client.raw += machine.on_engine_end("eof")
         assert whole.startswith(client.text)
         if machine.state is StreamState.COMPLETE:
             assert client.text == whole
@@ -233,7 +233,7 @@ def test_the_client_sees_one_answer_under_one_name() -> None:
     client = Client()
     for event in ask(machine, model)[:2]:
         client.raw += machine.feed(event.replace(b'"id":"e"', b'"id":"first"').replace(b'"created":1', b'"created":9'))
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     for event in ask(machine, model):
         client.raw += machine.feed(event)
     assert {(chunk["id"], chunk["created"]) for chunk in client.chunks()} == {("first", 9)}
@@ -260,7 +260,7 @@ def test_each_way_to_lose_an_engine_is_a_loss_and_delivers_nothing(why: str, dat
     before = machine.feed(events[0]) + machine.feed(events[1])
     assert before
     assert machine.feed(data) == b""
-    assert (machine.state, machine.lost_why) == (StreamState.LOST, why)
+    assert (machine.state, machine.loss_reason) == (StreamState.LOST, why)
 
 
 @pytest.mark.parametrize("data", LOSSES.values())
@@ -295,11 +295,11 @@ def test_what_a_rewind_would_corrupt_is_refused_after_the_first_token_and_repeat
 ) -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT, temperature=1, **field), "s")
     first = machine.request()
-    machine.lose("refused")
+    machine.on_engine_end("refused")
     assert machine.request() == first
     events = ScriptedModel((b"a", b"b")).chunks(orjson.loads(first.body), chat=True)
     machine.feed(events[0] + events[1])
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     with pytest.raises(ContinuationImpossible):
         machine.request()
 
@@ -308,7 +308,7 @@ def test_reasoning_is_refused_although_nothing_in_the_request_says_so() -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT), "s")
     machine.request()
     machine.feed(b'data: {"choices":[{"index":0,"delta":{"reasoning":"hm"},"finish_reason":null,"token_ids":[9]}]}\n\n')
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     with pytest.raises(ContinuationImpossible, match="reasoning"):
         machine.request()
 
@@ -317,10 +317,10 @@ def test_a_continuation_that_says_something_else_is_a_loss_not_a_seam() -> None:
     machine = ChunkStream(generation(ApiRoute.CHAT, stop=["zzz"]), "s")
     model = ScriptedModel((b"abc", b"def", b"ghi"))
     delivered = b"".join(machine.feed(event) for event in ask(machine, model)[:3])  # "abcd": two are held back
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     other = ScriptedModel((b"abc", b"XYZ", b"ghi"))
     assert b"".join(machine.feed(event) for event in ask(machine, other)) == b""
-    assert machine.lost_why == "diverged"
+    assert machine.loss_reason == "diverged"
     rest = b"".join(machine.feed(event) for event in ask(machine, model))
     client = Client()
     client.raw = delivered + rest
@@ -331,7 +331,7 @@ def test_limits_are_reduced_by_what_was_generated() -> None:
     machine = ChunkStream(generation(ApiRoute.COMPLETION, max_tokens=10, min_tokens=6), "s")
     for event in ask(machine, ScriptedModel((b"a", b"b", b"c", b"d", b"e", b"f")))[:4]:
         machine.feed(event)
-    machine.lose("reset")
+    machine.on_engine_end("reset")
     body = orjson.loads(machine.request().body)
     assert (body["max_tokens"], body["min_tokens"]) == (6, 2)
     assert body["prompt"] == [*PROMPT, *range(FIRST_ID, FIRST_ID + 4)]

@@ -26,15 +26,15 @@ TOLD = b'{"id":"mine","choices":[{"index":0,"delta":{"content":"first"},"finish_
 
 
 def compare(event: bytes) -> tuple[bytes, bytes, bytes] | None:
-    learned = chunk_template.learn(chunk("first", 7), "first", 7, TOLD)
+    learned = chunk_template.derive(chunk("first", 7), "first", 7, TOLD)
     assert learned is not None
-    return learned.compare()(event)
+    return learned.matcher()(event)
 
 
 def test_what_differs_in_text_and_id_alone_is_matched() -> None:
     for text in (" word", "漢", "a]b:{},c"):
         shown = b"\ndata: " + TOLD.replace(b"first", text.encode()) + b"\n\n"
-        assert compare(chunk_template.as_event(chunk(text, 123))) == (b"123", text.encode(), shown)
+        assert compare(chunk_template.wrap(chunk(text, 123))) == (b"123", text.encode(), shown)
 
 
 OTHERS = {
@@ -55,12 +55,12 @@ OTHERS = {
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
 def test_all_else_is_read_in_full(other: bytes) -> None:
-    assert compare(chunk_template.as_event(other)) is None
+    assert compare(chunk_template.wrap(other)) is None
 
 
 @pytest.mark.parametrize("part", [slice(None, -1), slice(1, None)])
 def test_half_an_event_and_two_of_them_are_none(part: slice) -> None:
-    event = chunk_template.as_event(chunk("a", 1))
+    event = chunk_template.wrap(chunk("a", 1))
     assert compare(event[part]) is None
     assert compare(event + event) is None
 
@@ -75,7 +75,7 @@ def test_half_an_event_and_two_of_them_are_none(part: slice) -> None:
     ids=["no id", "another text", "two texts"],
 )
 def test_what_is_no_example_teaches_nothing(payload: bytes) -> None:
-    assert chunk_template.learn(payload, "first", 7, TOLD) is None
+    assert chunk_template.derive(payload, "first", 7, TOLD) is None
 
 
 @settings(max_examples=200)
@@ -87,14 +87,14 @@ def test_a_client_and_a_keeper_get_the_same_whether_events_are_compared_or_read(
     for learns in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             if not learns:
-                patch.setattr(chunk_template, "learn", lambda *_: None)
+                patch.setattr(chunk_template, "derive", lambda *_: None)
             machine = ChunkStream(generation(kind), "s")
-            raw = machine.feed(b"".join(ask(machine, model)[:cut])) + machine.lose("reset")
+            raw = machine.feed(b"".join(ask(machine, model)[:cut])) + machine.on_engine_end("reset")
             data = b"".join(ask(machine, model)) if machine.state.value == "lost" else b""
             raw += b"".join(machine.feed(data[at : at + step]) for at in range(0, len(data), step))
             again = ChunkStream(machine.generation, "s")
-            replay = replay_journal(again, bytes(machine.log), 0)
-            told.append((raw, replay, [(j.text, j.ids, j.last_mark(None)) for j in again.journals]))
+            replay = replay_journal(again, bytes(machine.journal), 0)
+            told.append((raw, replay, [(j.text, j.ids, j.last_resume_point(None)) for j in again.histories]))
     assert told[0] == told[1]
 
 

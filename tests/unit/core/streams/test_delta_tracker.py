@@ -65,11 +65,11 @@ def test_a_client_has_the_whole_account_whoever_told_which_part(
     first, second = told
     deltas, heard = DeltaTracker(), []
     for delta in first[:cut]:
-        deltas.unseen(delta)
+        deltas.new_part(delta)
         heard.append(delta)
-    deltas.replay()
-    heard += [new for delta in second if (new := deltas.unseen(delta))]
-    assert deltas.is_level
+    deltas.restart()
+    heard += [new for delta in second if (new := deltas.new_part(delta))]
+    assert deltas.is_caught_up
     reasoning, calls = sums(heard)
     right_reasoning, right_calls = sums(first)
     assert reasoning == right_reasoning
@@ -80,22 +80,22 @@ def test_a_client_has_the_whole_account_whoever_told_which_part(
 def told_so_far() -> DeltaTracker:
     deltas = DeltaTracker()
     for delta in ({"reasoning": "let me see"}, call(0, "look", '{"a": 1')):
-        deltas.unseen(delta)
-    deltas.replay()
+        deltas.new_part(delta)
+    deltas.restart()
     return deltas
 
 
 def test_text_is_not_its_business() -> None:
     deltas = DeltaTracker()
-    assert deltas.unseen({"role": "assistant", "content": "text"}) == {}
-    assert deltas.unseen({"content": ""}) == {}
+    assert deltas.new_part({"role": "assistant", "content": "text"}) == {}
+    assert deltas.new_part({"content": ""}) == {}
     assert deltas.is_empty
 
 
 @pytest.mark.parametrize("delta", [{"reasoning": "hm"}, call(0, "look", "")], ids=str)
 def test_what_a_parser_said_is_its_business(delta: Delta) -> None:
     deltas = DeltaTracker()
-    deltas.unseen(delta)
+    deltas.new_part(delta)
     assert not deltas.is_empty
 
 
@@ -106,21 +106,21 @@ def test_what_a_parser_said_is_its_business(delta: Delta) -> None:
 )
 def test_another_account_is_noticed(delta: Delta) -> None:
     with pytest.raises(ValueError, match="continuation"):
-        told_so_far().unseen(delta)
+        told_so_far().new_part(delta)
 
 
 @pytest.mark.parametrize("delta", [{"reasoning": "let me"}, call(0, "look", "")], ids=["reasoning", "call"])
 def test_an_engine_that_has_not_repeated_all_is_not_level(delta: Delta) -> None:
     deltas = told_so_far()
-    assert deltas.unseen(delta) == {}
-    assert not deltas.is_level
+    assert deltas.new_part(delta) == {}
+    assert not deltas.is_caught_up
 
 
 def test_what_is_repeated_is_dropped_and_what_is_new_is_told_without_a_second_id() -> None:
     deltas = told_so_far()
-    assert deltas.unseen({"reasoning": "let me see now"}) == {"reasoning": " now"}
-    assert deltas.unseen(call(0, "look", '{"a": 12', 2)) == {
+    assert deltas.new_part({"reasoning": "let me see now"}) == {"reasoning": " now"}
+    assert deltas.new_part(call(0, "look", '{"a": 12', 2)) == {
         "tool_calls": [{"index": 0, "function": {"arguments": "2"}}]
     }
-    assert deltas.unseen(call(1, "listen", "", 3)) == call(1, "listen", "", 3)
-    assert deltas.is_level
+    assert deltas.new_part(call(1, "listen", "", 3)) == call(1, "listen", "", 3)
+    assert deltas.is_caught_up

@@ -33,8 +33,8 @@ def machine(kind: ApiRoute, **fields: Any) -> EventStream:
 def tell(stream: EventStream, engine: Engine, upto: int | None = None, able: tuple[str, ...] = ABLE) -> bytes:
     """Ask the engine, and feed its first `upto` events."""
     request = stream.request(able)
-    assert request.path == stream.generation.kind.value
-    events = engine.answer(stream.generation.kind, orjson.loads(request.body))
+    assert request.path == stream.generation.route.value
+    events = engine.answer(stream.generation.route, orjson.loads(request.body))
     return b"".join(map(stream.feed, events[:upto]))
 
 
@@ -69,9 +69,9 @@ def test_any_cuts_leave_one_answer(
         out += tell(stream, Engine(thoughts, pieces, number, batch, cached=number), upto, able)
         if stream.state is StreamState.COMPLETE:
             break
-        stream.lose("reset")
+        stream.on_engine_end("reset")
         if takes_entry and stream.seq:
-            again, replay = restore_stream(stream.generation, "s", bytes(stream.log), 0)
+            again, replay = restore_stream(stream.generation, "s", bytes(stream.journal), 0)
             assert joined(seen(replay)) == joined(seen(out))
             assert isinstance(again, EventStream)
             stream = again
@@ -106,9 +106,9 @@ def test_what_the_plug_in_says_beside_the_answer_is_not_the_clients(kind: ApiRou
 def test_until_more_than_the_opening_was_heard_the_request_is_asked_again_whole(kind: ApiRoute) -> None:
     stream = machine(kind)
     out = tell(stream, Engine(THOUGHTS, PIECES, 1), 1)
-    stream.lose("reset")
+    stream.on_engine_end("reset")
     out += tell(stream, Engine(("Other",), ("words",), 2), able=())
-    assert stream.chosen is None
+    assert stream.method_choice is None
     assert stream.state is StreamState.COMPLETE
     assert joined(seen(out)) == joined(whole(kind, Engine(("Other",), ("words",), 1)))
 
@@ -118,7 +118,7 @@ def test_an_engine_without_the_plug_in_may_answer_what_another_had_only_opened()
     stream = machine(ApiRoute.MESSAGES)
     told = Engine(THOUGHTS, PIECES, 1).answer(ApiRoute.MESSAGES, orjson.loads(stream.request(ABLE).body))
     out = b"".join(map(stream.feed, (b"event: synkti-ids\ndata: [100]\n\n", told[0])))
-    stream.lose("reset")
+    stream.on_engine_end("reset")
     out += tell(stream, Engine(THOUGHTS, PIECES, 2, plugged=False))
     assert stream.state is StreamState.COMPLETE
     assert joined(seen(out)) == joined(whole(ApiRoute.MESSAGES, Engine(THOUGHTS, PIECES, 1)))
@@ -130,8 +130,8 @@ def test_without_the_plug_in_an_answer_is_passed_on_and_its_loss_says_why_it_end
     assert joined(whole(kind, plain)) == joined(whole(kind, Engine(THOUGHTS, PIECES, 1)))
     stream = machine(kind)
     tell(stream, plain, 6)
-    stream.lose("reset")
-    assert not stream.can_go_on(ABLE)
+    stream.on_engine_end("reset")
+    assert not stream.can_continue_on(ABLE)
     with pytest.raises(ContinuationImpossible, match="no plug-in"):
         stream.request(ABLE)
 
@@ -140,8 +140,8 @@ def test_without_the_plug_in_an_answer_is_passed_on_and_its_loss_says_why_it_end
 def test_a_node_that_can_neither_resume_nor_force_is_no_place_to_go_on(kind: ApiRoute) -> None:
     stream = machine(kind)
     tell(stream, Engine(THOUGHTS, PIECES, 1), 9)
-    stream.lose("reset")
-    assert not stream.can_go_on(())
+    stream.on_engine_end("reset")
+    assert not stream.can_continue_on(())
     with pytest.raises(ContinuationImpossible, match="parsers"):
         stream.request(())
 
@@ -152,7 +152,7 @@ def test_an_engine_that_was_told_to_go_does_not_end_the_answer(kind: ApiRoute) -
     stream = machine(kind)
     out = tell(stream, Engine(THOUGHTS, PIECES[:2], 1, finish="abort"))
     assert stream.state is StreamState.LOST
-    assert stream.lost_why == "abort"
+    assert stream.loss_reason == "abort"
     assert b"completed" not in out
     assert b"message_stop" not in out
 
@@ -160,7 +160,7 @@ def test_an_engine_that_was_told_to_go_does_not_end_the_answer(kind: ApiRoute) -
 def test_a_message_without_a_stop_reason_is_no_whole_one() -> None:
     stream = machine(ApiRoute.MESSAGES)
     out = tell(stream, Engine(THOUGHTS, PIECES, 1, plugged=False, finish="abort"))
-    assert (stream.state, stream.lost_why) == (StreamState.LOST, "end-without-finish")
+    assert (stream.state, stream.loss_reason) == (StreamState.LOST, "end-without-finish")
     assert b"message_stop" not in out
 
 
@@ -181,16 +181,16 @@ def test_an_engine_that_tells_another_answer_is_lost_before_its_first_word_is_de
     stream = machine(kind)
     before = tell(stream, Engine(THOUGHTS, PIECES, 1), -4)
     assert before
-    stream.lose("reset")
+    stream.on_engine_end("reset")
     after = tell(stream, other, able=("forced",)) if len(other.ids) >= 7 else _told_blindly(stream, other)
-    assert (after, stream.state, stream.lost_why) == (b"", StreamState.LOST, "diverged")
+    assert (after, stream.state, stream.loss_reason) == (b"", StreamState.LOST, "diverged")
 
 
 def _told_blindly(stream: EventStream, engine: Engine) -> bytes:
     """From an engine that ignores the ids that it is given."""
     stream.request(ABLE)
     body = {"vllm_xargs": {"synkti_tell_ids": 1}}
-    return b"".join(map(stream.feed, engine.answer(stream.generation.kind, body)))
+    return b"".join(map(stream.feed, engine.answer(stream.generation.route, body)))
 
 
 def test_where_logprobs_are_told_only_ids_are_given_whose_logprobs_the_client_has() -> None:
@@ -200,8 +200,8 @@ def test_where_logprobs_are_told_only_ids_are_given_whose_logprobs_the_client_ha
     delta = next(at for at, event in enumerate(told) if b"text.delta" in event)
     out = b"".join(map(stream.feed, told[:delta]))
     assert stream.tokens == len(THOUGHTS) + 1
-    stream.lose("reset")
-    written = bytes(stream.log)
+    stream.on_engine_end("reset")
+    written = bytes(stream.journal)
     given = orjson.loads(stream.request(ABLE).body)["vllm_xargs"]["synkti_resume_ids"]
     assert given == Engine(THOUGHTS, PIECES, 1).ids[: len(THOUGHTS)]
     assert restore_stream(stream.generation, "s", written, 0)[0].request(ABLE).body == stream_asked(stream)
@@ -219,15 +219,15 @@ def test_before_the_first_logprobs_any_number_of_engines_may_be_lost() -> None:
     for _ in range(3):
         for event in told[:delta]:
             stream.feed(event)
-        stream.lose("reset")
+        stream.on_engine_end("reset")
         assert orjson.loads(stream.request(ABLE).body)["vllm_xargs"]["synkti_resume_ids"] == []
-        stream.lose("reset")
+        stream.on_engine_end("reset")
         stream.request(ABLE)
 
 
 def stream_asked(stream: EventStream) -> bytes:
     """What the stream asks an engine now."""
-    stream.lose("reset")
+    stream.on_engine_end("reset")
     return stream.request(ABLE).body
 
 
@@ -240,15 +240,15 @@ def test_an_engine_may_be_silent_while_it_reads_and_longer_where_it_tells_no_ids
     allowed = []
     for event in told:
         stream.feed(event)
-        allowed.append(stream.silence_s(2.0))
+        allowed.append(stream.token_timeout_s(2.0))
     ids = next((at for at, event in enumerate(told) if b"synkti-ids" in event), 2)
     assert allowed[:ids] == [None] * ids
     assert set(allowed[ids:]) == ({2.0} if plugged else {MAX_FIRST_TOKEN_S})
     stream = machine(ApiRoute.RESPONSES)
     tell(stream, Engine(THOUGHTS, PIECES, 1), 9)
-    stream.lose("reset")
+    stream.on_engine_end("reset")
     stream.request(ABLE)
-    assert stream.silence_s(2.0) is None, "the next engine has to read first, too"
+    assert stream.token_timeout_s(2.0) is None, "the next engine has to read first, too"
 
 
 def test_an_answer_of_several_generations_is_passed_on_and_ends_with_its_engine() -> None:
@@ -259,9 +259,9 @@ def test_an_answer_of_several_generations_is_passed_on_and_ends_with_its_engine(
     assert stream.feed(more) == b""
     assert stream.state is StreamState.STREAMING
     stream.feed(b'event: response.x\ndata: {"type":"response.x"}\n\n')
-    stream.lose("reset")
-    again, _ = restore_stream(stream.generation, "s", bytes(stream.log), 0)
-    assert not again.can_go_on(ABLE)
+    stream.on_engine_end("reset")
+    again, _ = restore_stream(stream.generation, "s", bytes(stream.journal), 0)
+    assert not again.can_continue_on(ABLE)
     with pytest.raises(ContinuationImpossible, match="called tools"):
         stream.request(ABLE)
 
@@ -270,10 +270,10 @@ def test_an_answer_of_several_generations_is_passed_on_and_ends_with_its_engine(
 def test_other_ids_or_another_prompt_are_another_answer(beside: str) -> None:
     stream = machine(ApiRoute.RESPONSES)
     tell(stream, Engine(THOUGHTS, PIECES, 1), 9)
-    stream.lose("reset")
+    stream.on_engine_end("reset")
     stream.request(ABLE)
     assert stream.feed(f"event: {beside}\ndata: [7]\n\n".encode()) == b""
-    assert stream.lost_why == "diverged"
+    assert stream.loss_reason == "diverged"
 
 
 @pytest.mark.parametrize(
@@ -295,9 +295,9 @@ def test_what_counts_as_a_loss(data: bytes, why: str) -> None:
     stream = machine(ApiRoute.RESPONSES)
     stream.request(ABLE)
     assert stream.feed(data) == b""
-    assert (stream.state, stream.lost_why) == (StreamState.LOST, why)
-    assert stream.feed(data) == stream.lose("eof") == b""
-    assert stream.lost_why == why
+    assert (stream.state, stream.loss_reason) == (StreamState.LOST, why)
+    assert stream.feed(data) == stream.on_engine_end("eof") == b""
+    assert stream.loss_reason == why
 
 
 def test_the_clients_own_arguments_stay() -> None:
@@ -310,7 +310,7 @@ def test_a_new_owner_tells_what_the_client_lacks_under_the_ids_that_it_had(kind:
     stream = machine(kind)
     out = tell(stream, Engine(THOUGHTS, PIECES, 1), 12)
     runs = (EpochRange(0, Epoch(1, "i-1")), EpochRange(stream.seq, Epoch(2, "i-2")))
-    again, replay = restore_stream(stream.generation, "s", bytes(stream.log), 3, runs)
+    again, replay = restore_stream(stream.generation, "s", bytes(stream.journal), 3, runs)
     assert out.endswith(replay)
     assert [number for number in (3, 4) if b"id: s/%d\n" % number in replay] == [4]
     assert isinstance(again, EventStream)
@@ -323,8 +323,8 @@ def test_a_new_owner_tells_what_the_client_lacks_under_the_ids_that_it_had(kind:
 def test_a_whole_journal_needs_no_engine(kind: ApiRoute) -> None:
     stream = machine(kind)
     tell(stream, Engine(THOUGHTS, PIECES, 1))
-    again, _ = restore_stream(stream.generation, "s", bytes(stream.log), stream.seq)
-    states = [again.state, again.lose("resumed"), again.state]
+    again, _ = restore_stream(stream.generation, "s", bytes(stream.journal), stream.seq)
+    states = [again.state, again.on_engine_end("resumed"), again.state]
     assert states == [StreamState.FINISHED, b"", StreamState.COMPLETE]
 
 

@@ -57,8 +57,8 @@ def test_a_recorded_stream_goes_on(name: str) -> None:
     for cut in sorted({*range(1, min(12, len(told))), *range(12, len(told), 1 + len(told) // 40), len(told) - 1}):
         stream = stream_of(name)
         out = b"".join(map(stream.feed, told[:cut]))
-        stream.lose("reset")
+        stream.on_engine_end("reset")
         stream.request(("resume",))
         out += b"".join(map(stream.feed, again))
-        assert (stream.state, stream.lost_why) == (StreamState.COMPLETE, "reset"), cut
+        assert (stream.state, stream.loss_reason) == (StreamState.COMPLETE, "reset"), cut
         assert joined(seen(out)) == right, cut

@@ -12,11 +12,11 @@ import pytest
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.contract.states import NodeState
-from node_agent.core.failure.attribution import By, judge_loss
+from node_agent.core.failure.attribution import Origin, classify_loss
 from node_agent.core.node.status import IDLE, Load
 from node_agent.core.routing.admission import Admission
-from node_agent.core.routing.circuit_breaker import FAILURES, MAX_OPEN_S
-from node_agent.core.routing.router import MAX_WAITING, Request, Route
+from node_agent.core.routing.circuit_breaker import FAILURE_THRESHOLD, MAX_OPEN_S
+from node_agent.core.routing.router import MAX_WAITING, Route, RouteRequest
 from node_agent.runtime.client_api.admission_queue import AdmissionQueue
 from node_agent.runtime.client_api.buffered_request import ClientGone
 from node_agent.runtime.node.context import NodeContext
@@ -24,7 +24,7 @@ from node_agent.testing.fakes import MemoryRequest
 from tests.unit.runtime.a_node import make_node
 
 FULL = Load(8, MAX_WAITING, 0.5, 0.02, 0.0)
-WANTED = Request("m")
+WANTED = RouteRequest("m")
 
 
 def tell(
@@ -98,8 +98,8 @@ def test_who_waited_too_long_for_full_nodes_goes_to_one_with_an_open_breaker() -
         node = make_node(1)
         node.gossip.clock = lambda: now
         assert isinstance(node.route(WANTED), Route)
-        for _ in range(FAILURES):
-            node.failed("i-1", judge_loss(By.PEER, "reset"))
+        for _ in range(FAILURE_THRESHOLD):
+            node.failed("i-1", classify_loss(Origin.PEER, "reset"))
         node.measured(FULL)
         entrance = AdmissionQueue(node, lambda: 0.5, Admission(max_wait_s=0.1))
         letting_in = asyncio.ensure_future(entrance.run())
@@ -122,10 +122,10 @@ def test_who_has_to_wait_does_not_use_up_the_one_trial_of_a_node_that_failed() -
         node = make_node(1)
         node.gossip.clock = lambda: now
         node.become(NodeState.STARTING)
-        for _ in range(FAILURES):
-            node.failed("i-1", judge_loss(By.PEER, "reset"))
+        for _ in range(FAILURE_THRESHOLD):
+            node.failed("i-1", classify_loss(Origin.PEER, "reset"))
         now = MAX_OPEN_S + 1.0
-        admission.arrive(now, 0.5)  # somebody waits already
+        admission.enqueue(now, 0.5)  # somebody waits already
         waiting = asyncio.ensure_future(AdmissionQueue(node, lambda: 0.5, admission).route(WANTED, MemoryRequest()))
         await asyncio.sleep(0)
         assert len(admission) == 2
@@ -151,7 +151,7 @@ def test_a_client_that_leaves_the_queue_leaves_nothing_behind() -> None:
 
 
 def test_a_client_that_leaves_the_queue_is_freed_without_a_collector() -> None:
-    class Waited(Request):
+    class Waited(RouteRequest):
         """A request that can be looked for."""
 
     async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
@@ -183,7 +183,7 @@ def test_a_model_that_nobody_serves_is_said_at_once_also_where_others_wait() -> 
         waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
         await until_waiting(node, 1)
         with pytest.raises(RequestRejected, match="served: m") as refused:
-            await entrance.route(Request("another"), MemoryRequest())
+            await entrance.route(RouteRequest("another"), MemoryRequest())
         assert (refused.value.status, refused.value.code) == (404, "model_not_found")
         waiting.cancel()
 

@@ -11,7 +11,7 @@ import pytest
 
 from node_agent.contract.errors import FleetFull, NoReadyPeer, RequestRejected
 from node_agent.core.openai import sse
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.state import LOST_EVENT
 from node_agent.ports import ExchangeLost
 from node_agent.runtime.client_api.buffered_request import BufferedRequest, BufferedRequests
@@ -20,7 +20,7 @@ from node_agent.runtime.engine.keepalive import KEEPALIVE, OVERTAKEN
 from node_agent.testing.fakes import MemoryRequest
 from tests.unit.runtime.a_node import make_node
 
-ASKED = BufferedRequest("POST", "/v1/responses", {}, b"{}", Request("m"))
+ASKED = BufferedRequest("POST", "/v1/responses", {}, b"{}", RouteRequest("m"))
 TOKEN = b'event: response.output_text.delta\ndata: {"delta":"a"}\n\n'
 LAST = b"event: response.completed\ndata: {}\n\n"
 
@@ -111,7 +111,7 @@ def test_a_peers_signs_of_life_are_not_for_the_client(sign: bytes) -> None:
         ([TOKEN, TOKEN], None, "eof"),
         ([TOKEN, TOKEN[:20]], None, "eof"),
         ([TOKEN], "reset", "reset"),
-        ([TOKEN, b"\n\n" + sse.named(LOST_EVENT, b"silence")], None, "silence"),
+        ([TOKEN, b"\n\n" + sse.named_event(LOST_EVENT, b"silence")], None, "silence"),
     ],
     ids=["a clean end", "half an event", "a reset", "a peer's word"],
 )
@@ -128,7 +128,7 @@ def test_one_that_is_lost_midway_ends_with_an_explicit_error(
 
 @pytest.mark.parametrize(
     "lost",
-    [Stream(), Stream(then="eof"), Stream(b"\n\n" + sse.named(LOST_EVENT, b"reset"))],
+    [Stream(), Stream(then="eof"), Stream(b"\n\n" + sse.named_event(LOST_EVENT, b"reset"))],
     ids=["empty", "eof", "word"],
 )
 def test_one_that_is_lost_before_its_first_byte_is_asked_elsewhere(lost: Stream) -> None:

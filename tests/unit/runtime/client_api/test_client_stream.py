@@ -20,7 +20,7 @@ from node_agent.core.openai.client_headers import StreamReader
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.replication.replica_store import ReplicaStore
 from node_agent.core.replication.replicated_log import ReplicatedLog
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.ports import ExchangeLost, ReplicaLink, Response
 from node_agent.runtime.client_api import client_stream
@@ -125,7 +125,7 @@ def make_node(peers: int, able: Sequence[int] = ()) -> NodeContext:
     """able: the numbers of those whose engines can resume."""
     statuses = [status_of(number) for number in range(1, peers + 1)]
     ways = [("resume",) if number in able else () for number in range(1, peers + 1)]
-    told = [replace(status, ways=way) for status, way in zip(statuses, ways, strict=True)]
+    told = [replace(status, continuation_methods=way) for status, way in zip(statuses, ways, strict=True)]
     return lone_node(status_of(0), told, lambda: 0.0)
 
 
@@ -147,12 +147,12 @@ def run(
     async def story() -> int:
         node = make_node(peers, able)
         generation = read_generation(ApiRoute.CHAT, orjson.dumps({**BODY, **fields}))
-        kept = ReplicationManager(node, NoLinks(), ReplicaStore()).begin(
+        kept = ReplicationManager(node, NoLinks(), ReplicaStore()).open_stream(
             ReplicatedLog("s", Epoch(1, "i-0"), b"o"), None, durable=False
         )
         machine = ChunkStream(generation, "s")
-        reply = SseResponse(client, "s", generation.kind.value, StreamReader(uses_ids=True))
-        stream = ClientStream(node, engines, machine, kept, reply, Request("m"))  # type: ignore[arg-type] # plays Engines
+        reply = SseResponse(client, "s", generation.route.value, StreamReader(wants_event_ids=True))
+        stream = ClientStream(node, engines, machine, kept, reply, RouteRequest("m"))  # type: ignore[arg-type] # plays Engines
         running = asyncio.ensure_future(stream.run(Route(node.status(), "prefix")))
         if during is not None:
             await engines.asked.wait()
@@ -383,7 +383,7 @@ def test_engines_without_room_are_a_429() -> None:
 
 
 def test_a_request_that_ends_two_engines_ends_no_third() -> None:
-    word = sse.named(b"synkti-lost", b"engine-died 4 alone")
+    word = sse.named_event(b"synkti-lost", b"engine-died 4 alone")
     engines = in_turn(lambda: Part(then="engine-died 1 alone"), lambda: Part(word))
     _, body, _ = run(engines, peers=9)
     assert len(engines.opened) == 2

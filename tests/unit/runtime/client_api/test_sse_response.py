@@ -11,10 +11,10 @@ from node_agent.runtime.client_api import sse_response as replies
 from node_agent.runtime.client_api.sse_response import SseResponse
 from node_agent.testing.fakes import MemoryRequest
 
-KEEPS_IDS = StreamReader(uses_ids=True)
-PLAIN = StreamReader(uses_ids=False)
-SDK = StreamReader(uses_ids=False, parses=True)
-EVENT_SOURCE = StreamReader(uses_ids=True, reconnects=True, parses=True)
+KEEPS_IDS = StreamReader(wants_event_ids=True)
+PLAIN = StreamReader(wants_event_ids=False)
+SDK = StreamReader(wants_event_ids=False, parses_sse=True)
+EVENT_SOURCE = StreamReader(wants_event_ids=True, is_event_source=True, parses_sse=True)
 
 
 def played(

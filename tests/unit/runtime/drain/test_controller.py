@@ -82,7 +82,7 @@ def test_what_cannot_finish_is_given_to_who_has_room_and_the_record_says_so() ->
     def story(stage: Stage) -> None:
         short, long, unknown = stage.ask(200), stage.ask(100_000), stage.ask(None)
         deadline = stage.begin(60.0)
-        stage.draining.move(deadline)
+        stage.draining.run_plan(deadline)
         told = [exchange.aborted for exchange in stage.engine.exchanges]
         assert told[0] == []
         assert all(word[0].startswith("handoff to i-") for word in told[1:])
@@ -91,8 +91,8 @@ def test_what_cannot_finish_is_given_to_who_has_room_and_the_record_says_so() ->
             gone.close()
         stage.now += 2.0
         short.close()
-        stage.draining.move(deadline)
-        stage.draining.tell("retired")
+        stage.draining.run_plan(deadline)
+        stage.draining.record_step("retired")
         assert stage.steps == {
             "asked": None, "cordoned": None, "planned": 2, "handed-off": 2, "finished": 1, "retired": None,
         }  # fmt: skip
@@ -106,10 +106,10 @@ def test_with_nobody_to_go_on_streams_stay_until_the_last_moments() -> None:
     def story(stage: Stage) -> None:
         stage.ask(None)
         deadline = stage.begin(60.0)
-        stage.draining.move(deadline)
+        stage.draining.run_plan(deadline)
         assert stage.engine.exchanges[0].aborted == []
         stage.now = deadline - 5.0
-        stage.draining.move(deadline)
+        stage.draining.run_plan(deadline)
         assert stage.engine.exchanges[0].aborted == ["handoff"]
 
     tell(story, peers=0)
@@ -117,7 +117,7 @@ def test_with_nobody_to_go_on_streams_stay_until_the_last_moments() -> None:
 
 def test_clients_that_are_closed_are_counted_and_what_was_never_a_drain_leaves_no_record() -> None:
     def story(stage: Stage) -> None:
-        stage.draining.tell("retired")
+        stage.draining.record_step("retired")
         assert stage.kept == []
         assert stage.draining.record is None
         stage.ask(None)

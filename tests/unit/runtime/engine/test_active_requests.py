@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from node_agent.core.common.address import Address
-from node_agent.core.failure.attribution import By, judge_loss
-from node_agent.core.failure.report import EngineDeath, read_death, read_loss
+from node_agent.core.failure.attribution import Origin, classify_loss
+from node_agent.core.failure.report import EngineDeath, parse_death, parse_loss
 from node_agent.ports import ExchangeLost
 from node_agent.runtime.engine import active_requests as module
 from node_agent.runtime.engine.active_requests import EngineCalls, WatchedGroup
@@ -137,7 +137,7 @@ def test_whoever_waits_for_an_engine_that_dies_learns_that_it_died(why: str) -> 
         exchange.told.put_nowait(why)  # a connection breaks before its process is gone
         await asyncio.sleep(0)
         stage.inner.ended.set_result(134)
-        assert read_death(await waiting) == EngineDeath("1", alone=True)
+        assert parse_death(await waiting) == EngineDeath("1", alone=True)
 
     play(story)
 
@@ -160,7 +160,7 @@ def test_behind_a_head_there_is_no_answer_yet_and_behind_the_first_bytes_there_i
         stage.inner.ended.set_result(134)
         line = await stage.loss(one.pipe(got.append))
         assert got == parts
-        assert (read_death(line) is not None) is is_blamed
+        assert (parse_death(line) is not None) is is_blamed
 
     play(story)
 
@@ -177,7 +177,7 @@ def test_a_connection_that_breaks_under_a_living_engine_is_only_that(monkeypatch
 
 
 def test_an_answer_in_one_piece_that_is_long_under_way_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "begins_within_s", lambda body_bytes: 0.0)
+    monkeypatch.setattr(module, "answer_start_timeout_s", lambda body_bytes: 0.0)
 
     async def story(stage: Stage) -> None:
         one, whole = stage.ask()
@@ -187,7 +187,7 @@ def test_an_answer_in_one_piece_that_is_long_under_way_is_not_blamed(monkeypatch
         for each in (whole, stream):
             each.told.put_nowait("reset")
         assert await stage.loss(one.head()) == "reset"
-        assert read_death(await stage.loss(other.head())) == EngineDeath("1", alone=True)
+        assert parse_death(await stage.loss(other.head())) == EngineDeath("1", alone=True)
 
     play(story)
 
@@ -202,7 +202,7 @@ def test_an_engine_that_is_ended_because_it_is_stuck_is_a_death_to_those_without
         await other.read()
         stage.served.abort_all("engine-stuck")
         line = await stage.loss(one.head())
-        assert (read_loss(line), read_death(line)) == (("engine-stuck", None), EngineDeath("1", alone=True))
+        assert (parse_loss(line), parse_death(line)) == (("engine-stuck", None), EngineDeath("1", alone=True))
         assert await stage.loss(other.read()) == "engine-stuck"
 
     play(story)
@@ -234,7 +234,7 @@ def test_an_api_server_that_says_its_engine_is_dead_is_believed_if_its_health_ag
         exchange.told.put_nowait(b"")
         waiting = one.pipe(lambda data: None) if streams else one.read_all(99)
         if is_dead:
-            assert read_death(await stage.loss(waiting)) == EngineDeath("1", alone=True)
+            assert parse_death(await stage.loss(waiting)) == EngineDeath("1", alone=True)
         else:
             await waiting
 
@@ -251,8 +251,8 @@ def test_who_comes_to_an_engine_that_is_dead_already_did_not_end_it() -> None:
             exchange.status = 500
             exchange.told.put_nowait(DEAD)
             line = await stage.loss(one.read_all(99))
-            assert (read_death(line) is not None) is is_first
-            assert is_first or judge_loss(By.ENGINE, line).why == "not-serving"
+            assert (parse_death(line) is not None) is is_first
+            assert is_first or classify_loss(Origin.ENGINE, line).code == "not-serving"
 
     play(story)
 
@@ -290,7 +290,7 @@ def test_a_suspect_does_not_wait_for_ever_and_is_then_not_alone(monkeypatch: pyt
         for each in (first, second, third):
             each.told.put_nowait("reset")
         lines = [await stage.loss(each.head()) for each in (one, other, innocent)]
-        assert [read_death(line) for line in lines] == [EngineDeath("1", alone=False)] * 3
+        assert [parse_death(line) for line in lines] == [EngineDeath("1", alone=False)] * 3
         one.close()
         other.close()
         (await stage.served.acquire_turn()).release()
@@ -305,7 +305,7 @@ def test_the_next_engine_is_another_life_and_one_that_is_stopped_has_ended() -> 
         await stage.start()
         later, _ = stage.ask()
         exchange.told.put_nowait("reset")
-        assert read_death(await stage.loss(one.head())) == EngineDeath("1", alone=True)
+        assert parse_death(await stage.loss(one.head())) == EngineDeath("1", alone=True)
         assert stage.served.lifetime.number == 2
         assert not stage.served.lifetime.has_ended
         later.close()

@@ -11,7 +11,7 @@ from local.aws import free_port
 from node_agent.adapters.http import HttpClient
 from node_agent.core.common.address import Address, parse_address
 from node_agent.runtime.engine.self_test import supported_methods
-from tests.engines import MODEL, standin
+from tests.engines import MODEL, fake_engine
 
 
 def ways(address: Address, within_s: float = 20.0) -> tuple[str, ...]:
@@ -26,7 +26,7 @@ def ways(address: Address, within_s: float = 20.0) -> tuple[str, ...]:
 
 
 def test_an_engine_without_the_plug_in_is_not_advertised(tmp_path: Path) -> None:
-    with standin(tmp_path) as engine:
+    with fake_engine(tmp_path) as engine:
         assert ways(parse_address(engine.url.removeprefix("http://"))) == ()
 
 

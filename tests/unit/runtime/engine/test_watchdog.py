@@ -11,7 +11,7 @@ import pytest
 
 from node_agent.contract.names import SIGNS_HEADER
 from node_agent.core.common.address import Address
-from node_agent.core.continuation.timeouts import FIRST_TOKEN_S, MIN_SILENCE_S, keepalive_interval_s
+from node_agent.core.continuation.timeouts import FIRST_TOKEN_S, MIN_INTER_TOKEN_S, keepalive_interval_s
 from node_agent.core.engine.liveness import STUCK_S
 from node_agent.ports import ExchangeLost
 from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
@@ -129,7 +129,7 @@ class Stage:
     watching: asyncio.Task[str]
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 
-    def ask(self, silence_s: float = MIN_SILENCE_S, *, own: bool = True) -> EngineCall:
+    def ask(self, silence_s: float = MIN_INTER_TOKEN_S, *, own: bool = True) -> EngineCall:
         return self.served.request("POST", "/v1/completions", {}, b"x", None, silence_s, own=own)
 
     def generate(self, served: EngineCall, every_s: float, tokens: int = 100_000) -> asyncio.Task[None]:
@@ -269,7 +269,7 @@ def test_a_stream_that_hangs_in_an_engine_that_works_is_lost_alone() -> None:
             stage.generate(each, 0.05, tokens=20)
         await stage.runs(1.1)
         lost: list[Any] = [each.exchange for each in (hangs, well, of_peer, whole)]
-        await stage.runs(MIN_SILENCE_S - 0.3)
+        await stage.runs(MIN_INTER_TOKEN_S - 0.3)
         assert [exchange.lost for exchange in lost] == [None] * 4
         await stage.runs(3.0)
         assert [exchange.lost for exchange in lost] == ["silence", None, None, None]
@@ -344,7 +344,7 @@ def test_steps_that_the_plug_in_counts_are_work_although_nothing_else_is_seen() 
 
 def test_signs_are_shown_between_events_while_nothing_else_is_sent() -> None:
     async def run() -> None:
-        signs, request, engine = KeepAlives(keepalive_interval_s(MIN_SILENCE_S)), MemoryRequest(), Engine()
+        signs, request, engine = KeepAlives(keepalive_interval_s(MIN_INTER_TOKEN_S)), MemoryRequest(), Engine()
         node, http = make_node(0), engine
         any_http: Any = http
         served = EngineCalls(node, any_http, ADDRESS)

@@ -12,7 +12,7 @@ from local.lone_node import lone_node
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.contract.states import NodeState
 from node_agent.core.common.address import Address
-from node_agent.core.kv.blocks import block_name, chain, root, seal
+from node_agent.core.kv.blocks import block_name, chain, chain_root, pack_header
 from node_agent.core.kv.index import Batch, Index
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import ExchangeLost
@@ -37,7 +37,7 @@ class Clock:
 
 
 def make_node(state: NodeState = NodeState.DRAINING) -> NodeContext:
-    return lone_node(status_of(0), [replace(status_of(1, state), peer="10.0.0.2:1")], lambda: 0.0)
+    return lone_node(status_of(0), [replace(status_of(1, state), peer_address="10.0.0.2:1")], lambda: 0.0)
 
 
 def shelf(path: Path, made: bytes = MADE) -> LocalBlocks:
@@ -47,11 +47,11 @@ def shelf(path: Path, made: bytes = MADE) -> LocalBlocks:
 
 
 def lay(path: Path, stream: str = STREAM, blocks: int = 30, size: int = SIZE) -> list[str]:
-    folder, parent = BlockFolder(path, 10**9), root(MADE, stream)
+    folder, parent = BlockFolder(path, 10**9), chain_root(MADE, stream)
     keys = chain(parent, range(blocks * 16), 16)
     for place, key in enumerate(keys):
         payload = bytes([place]) * size
-        folder.write(block_name(key), seal(MADE, key, parent, place, payload), payload)
+        folder.write(block_name(key), pack_header(MADE, key, parent, place, payload), payload)
         parent = key
     folder.append_last_blocks({f"cmpl-{stream}-0": keys[-1]})
     return list(map(block_name, keys))

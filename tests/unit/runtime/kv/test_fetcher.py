@@ -57,7 +57,7 @@ def test_a_context_comes_from_s3_in_batches_a_few_at_once(tmp_path: Path, monkey
         mine = shelf(tmp_path / "mine")
         brought = await contexts(mine, store).fetch(STREAM, IN_S3)
         assert brought is not None
-        assert (brought.choice.way, brought.blocks) == (ContextSource.S3, 30)
+        assert (brought.choice.source, brought.blocks) == (ContextSource.S3, 30)
         assert len(store.batches) == 30
         assert 1 < store.most_at_once <= MAX_CONCURRENCY
         again = await contexts(mine, store).fetch(STREAM, IN_S3)
@@ -172,11 +172,11 @@ def test_of_those_that_drain_whoever_has_most_gives_it_also_where_another_was_lo
             data = await shelf(path).read(index.names, 10**9)
             told[f"10.0.0.{number}:1"] = Talking(index.to_bytes(), data)
         states = {1: NodeState.READY, 2: NodeState.DRAINING, 3: NodeState.DRAINING, 4: NodeState.GONE}
-        statuses = [replace(status_of(n, state), peer=f"10.0.0.{n}:1") for n, state in states.items()]
+        statuses = [replace(status_of(n, state), peer_address=f"10.0.0.{n}:1") for n, state in states.items()]
         node, peers = lone_node(status_of(0), statuses, lambda: 0.0), Several(told)
         brought = await contexts(shelf(tmp_path / "mine"), None, node, peers).fetch(STREAM, source)
         assert brought is not None
-        assert (brought.choice.way, brought.blocks) == (ContextSource.PEER, 20)
+        assert (brought.choice.source, brought.blocks) == (ContextSource.PEER, 20)
         named = {"i-1": {"10.0.0.1:1"}}.get(source, set())
         assert set(peers.asked) == {"10.0.0.2:1", "10.0.0.3:1"} | named
 
@@ -185,7 +185,7 @@ def test_of_those_that_drain_whoever_has_most_gives_it_also_where_another_was_lo
 
 def test_of_many_that_drain_few_are_asked(tmp_path: Path) -> None:
     async def story() -> None:
-        statuses = [replace(status_of(n, NodeState.DRAINING), peer=f"10.0.0.{n}:1") for n in range(1, 30)]
+        statuses = [replace(status_of(n, NodeState.DRAINING), peer_address=f"10.0.0.{n}:1") for n in range(1, 30)]
         node, peers = lone_node(status_of(0), statuses, lambda: 0.0), Several({})
         assert await contexts(shelf(tmp_path), None, node, peers).fetch(STREAM, "i-17") is None
         assert len(set(peers.asked)) == len(peers.asked) == MAX_PEERS
@@ -227,14 +227,14 @@ def test_a_store_that_is_down_or_stuck_costs_time_only(tmp_path: Path, monkeypat
 
 
 def test_a_folder_that_hangs_costs_no_more_than_any_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetcher, "WITHIN_S", 0.05)
+    monkeypatch.setattr(fetcher, "MAX_TRANSFER_S", 0.05)
 
     async def story() -> None:
         here = shelf(tmp_path)
         monkeypatch.setattr(here, "layout", asyncio.Event().wait)
         brought = await contexts(here, Store()).fetch(STREAM, IN_S3)
         assert brought is not None
-        assert brought.choice.way is ContextSource.RECOMPUTE
+        assert brought.choice.source is ContextSource.RECOMPUTE
         assert "no context within" in brought.choice.reason
 
     run(story)
@@ -258,7 +258,7 @@ def test_a_transfer_that_takes_longer_than_computing_is_given_up_and_what_came_i
         async with asyncio.timeout(5):
             brought = await bringing.fetch(STREAM, IN_S3)
         assert brought is not None
-        assert (brought.choice.way, brought.blocks, brought.timed_out) == (ContextSource.S3, 10, True)
+        assert (brought.choice.source, brought.blocks, brought.timed_out) == (ContextSource.S3, 10, True)
         assert brought.size >= 10 * SIZE
         index = await store.index(MADE, STREAM)
         assert index is not None
@@ -289,7 +289,7 @@ def test_a_way_that_was_slow_is_not_taken_again_and_tried_anew_after_a_while(
         for stream in streams:
             brought = await made.fetch(stream, IN_S3)
             assert brought is not None
-            ways.append(brought.choice.way)
+            ways.append(brought.choice.source)
         turned = ways.index(ContextSource.RECOMPUTE)
         assert ways == [ContextSource.S3] * turned + [ContextSource.RECOMPUTE] * (40 - turned)
         clock.now += 1.1 * RATE_LIFETIME_S
@@ -322,7 +322,7 @@ def test_a_context_for_which_there_is_no_room_is_not_fetched(tmp_path: Path) -> 
         folder.write_layout({"fingerprint": MADE.hex(), "block_tokens": 16, "shards": 1})
         brought = await contexts(LocalBlocks(folder), store).fetch(STREAM, IN_S3)
         assert brought is not None
-        assert brought.choice.way is ContextSource.RECOMPUTE
+        assert brought.choice.source is ContextSource.RECOMPUTE
         assert "more than are kept here" in brought.choice.reason
         assert not store.batches
 

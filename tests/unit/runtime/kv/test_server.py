@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.core.kv.blocks import chain, root
+from node_agent.core.kv.blocks import chain, chain_root
 from node_agent.kv.folder import BlockFolder
 from node_agent.runtime.kv.server import BLOCKS, INDEX_OF, MAX_CONCURRENCY, TRANSFER_TIMEOUT_S, BlockServer
 from node_agent.testing.fakes import MemoryRequest
@@ -124,7 +124,7 @@ def test_the_index_of_a_stream_of_several_choices_is_its_longest(tmp_path: Path)
         here = shelf(tmp_path)
         short = lay(tmp_path, STREAM, 4)
         folder = BlockFolder(tmp_path, 10**9)
-        keys = chain(root(MADE, STREAM), range(30 * 16), 16)
+        keys = chain(chain_root(MADE, STREAM), range(30 * 16), 16)
         folder.append_last_blocks({f"cmpl-{STREAM}-1": keys[1]})
         index = await here.index(STREAM)
         assert index is not None

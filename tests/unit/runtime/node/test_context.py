@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from local.lone_node import meet
+from local.lone_node import add_peer
 from node_agent.contract.states import NodeState
-from node_agent.core.failure.attribution import Body, By, judge_answer, judge_loss
+from node_agent.core.failure.attribution import BodyKind, Origin, classify_answer, classify_loss
 from node_agent.core.membership import REFUSED, PeerRequestFailed
 from node_agent.core.node.status import Load
-from node_agent.core.routing.router import Request, Route
+from node_agent.core.routing.router import Route, RouteRequest
 from node_agent.runtime.node.context import NodeContext
 from tests.unit.runtime.a_node import make_node, status_of
 
@@ -28,7 +28,7 @@ def doubt(node: NodeContext, name: str) -> None:
 
 
 def chosen(node: NodeContext, model: str = "m", **asked: object) -> str:
-    route = node.route(Request(model, **asked))  # type: ignore[arg-type] # the test names fields
+    route = node.route(RouteRequest(model, **asked))  # type: ignore[arg-type] # the test names fields
     return route.node.instance_id if isinstance(route, Route) else route.value
 
 
@@ -44,7 +44,7 @@ def test_a_peer_that_refuses_a_connection_is_not_chosen_from_then_on() -> None:
 
 def test_a_suspect_serves_where_nobody_else_has_its_model() -> None:
     def story(node: NodeContext) -> None:
-        meet(node, status_of(7, model="rare"))
+        add_peer(node, status_of(7, model="rare"))
         doubt(node, "i-7")
         doubt(node, "i-1")
         assert chosen(node, "rare") == "i-7"
@@ -67,19 +67,19 @@ def test_only_what_is_a_nodes_fault_opens_its_breaker() -> None:
     def story(node: NodeContext) -> None:
         node.become(NodeState.STARTING)
         of_no_node = [
-            judge_loss(By.ENGINE, "handoff"),
-            judge_loss(By.ENGINE, "engine-died"),
-            judge_answer(By.ENGINE, 400, Body.ERROR),
-            judge_answer(By.ENGINE, 500, Body.ERROR),
-            judge_answer(By.ENGINE, 500, Body.OTHER),
-            judge_answer(By.ENGINE, 503, Body.ERROR),
-            judge_answer(By.PEER, 429, Body.ERROR),
+            classify_loss(Origin.ENGINE, "handoff"),
+            classify_loss(Origin.ENGINE, "engine-died"),
+            classify_answer(Origin.ENGINE, 400, BodyKind.ERROR),
+            classify_answer(Origin.ENGINE, 500, BodyKind.ERROR),
+            classify_answer(Origin.ENGINE, 500, BodyKind.OTHER),
+            classify_answer(Origin.ENGINE, 503, BodyKind.ERROR),
+            classify_answer(Origin.PEER, 429, BodyKind.ERROR),
         ]
         for verdict in of_no_node * 3:
             node.failed("i-1", verdict)
         assert reason(node) != "last-resort"
         for _ in range(3):
-            node.failed("i-1", judge_loss(By.ENGINE, "reset"))
+            node.failed("i-1", classify_loss(Origin.ENGINE, "reset"))
         assert reason(node) == "last-resort"
         node.succeeded("i-1")
         assert reason(node) != "last-resort"
@@ -92,7 +92,7 @@ def test_only_what_is_a_nodes_fault_opens_its_breaker() -> None:
 
 def reason(node: NodeContext) -> str:
     """Why i-1 is chosen, the only one that is ready."""
-    route = node.route(Request("m", goes_on=True))
+    route = node.route(RouteRequest("m", is_continuation=True))
     assert isinstance(route, Route)
     return route.reason
 

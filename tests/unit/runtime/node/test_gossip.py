@@ -18,8 +18,11 @@ from node_agent.core.node.status import Liveness, NodeStatus, Pool, TaggedNode
 from node_agent.ports import ServerRequest
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.gossip import MEMBERS_TARGET, Gossip
+from tests.borders.virtual_time import play
 
-FAST = GossipConfig(probe_every_s=0.05, direct_s=0.02, whole_s=0.04, gossip_every_s=0.02, compare_after_news_s=0.2)
+FAST = GossipConfig(
+    probe_interval_s=0.05, probe_timeout_s=0.02, probe_deadline_s=0.04, gossip_interval_s=0.02, sync_after_change_s=0.2
+)
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Party:
         address = f"127.0.0.1:{self.listener.getsockname()[1]}"
         status = NodeStatus(f"i-{number}", address, "f:1", NodeState.READY, Pool("z", "t"), "m", 1)
         clock = asyncio.get_running_loop().time
-        machine = Membership(status, bytes([number] * 6), b"key", clock(), lambda: 0.3, tempo=FAST)
+        machine = Membership(status, bytes([number] * 6), b"key", clock(), lambda: 0.3, config=FAST)
         self.client = HttpClient()
         self.gossip = Gossip(machine, air, self.client, clock, Metrics())
         self.heard: list[MemberChanged] = []
@@ -79,7 +82,7 @@ def tell(story: Callable[[Party, Party, Air], Coroutine[Any, Any, None]]) -> Non
             party.door.abort()
             await party.client.close()
 
-    asyncio.run(run())
+    play(run)
 
 
 async def until(check: Callable[[], bool]) -> None:
@@ -93,7 +96,7 @@ def test_a_tag_is_enough_for_two_nodes_to_know_each_other_and_one_that_ends_is_m
         await until(lambda: one.holds(2) is two.holds(1) is Liveness.ALIVE)
         assert [change.after for change in one.heard] == [Liveness.ALIVE]
         await until(lambda: two.asked + one.asked > 0)  # their tables were compared over a door
-        del air.by_address[two.tag.peer]
+        del air.by_address[two.tag.peer_address]
         two.door.abort()
         await until(lambda: one.holds(2) is Liveness.DEAD)
         assert one.heard[-1].after is Liveness.DEAD
@@ -142,11 +145,11 @@ def test_an_ec2_that_does_not_answer_changes_nothing() -> None:
             super().__init__(0.0)
             self.waits: list[float] = []
 
-        def next_s(self, nodes: int, chance: float) -> float:
+        def next_delay_s(self, nodes: int, chance: float) -> float:
             return 0.0
 
-        def after_failure_s(self, nodes: int, chance: float) -> float:
-            self.waits.append(super().after_failure_s(nodes, chance))
+        def retry_delay_s(self, nodes: int, chance: float) -> float:
+            self.waits.append(super().retry_delay_s(nodes, chance))
             return 0.0
 
     async def story(one: Party, two: Party, air: Air) -> None:

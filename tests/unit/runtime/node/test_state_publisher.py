@@ -214,7 +214,7 @@ def test_an_ec2_that_is_away_holds_up_no_record_and_is_made_up_for() -> None:
         publisher = StatePublisher(RECORD, instances, records, lambda: 0.0)
         running = asyncio.create_task(publisher.run())
         publisher.publish(DRAINING, NodeState.DRAINING, STARTED)
-        publisher.keep_drain(DRAIN)
+        publisher.put_drain(DRAIN)
         async with asyncio.timeout(10):
             while not records.drains or "i-1" not in records.records:  # noqa: ASYNC110 # writes are all that happens
                 await asyncio.sleep(0)

@@ -12,7 +12,7 @@ import pytest
 from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_HEADER, CLOCK_HELPS, RequestVerifier, sign
+from node_agent.core.common.request_auth import AUTH_HEADER, CLOCK_ERRORS, CLOCK_HEADER, RequestVerifier, sign
 from node_agent.core.node.peer_clocks import PeerClocks
 from node_agent.ports import ServerRequest
 from node_agent.runtime.peer_api.signed_client import SignedClient
@@ -26,17 +26,17 @@ class Peer:
     def __init__(self, ahead_s: float, honest: bool = True) -> None:
         self.ahead_s = ahead_s
         self.honest = honest
-        self.doorkeeper = RequestVerifier(KEY, door="d1")
+        self.doorkeeper = RequestVerifier(KEY, audience="d1")
         self.answers: list[str] = []
 
     async def __call__(self, request: ServerRequest) -> None:
         stamp, now = request.headers.get(AUTH_HEADER.encode(), b"").decode(), time.time() + self.ahead_s
-        why = self.doorkeeper.refusal(stamp, request.method, request.target, request.body, now)
+        why = self.doorkeeper.rejection_reason(stamp, request.method, request.target, request.body, now)
         self.answers.append(why or "welcome")
         if why is None:
             request.respond(200, request.body)
-        elif why in CLOCK_HELPS and self.honest:
-            request.respond(401, b"", more=[(CLOCK_HEADER, self.doorkeeper.clock(stamp, now).encode())])
+        elif why in CLOCK_ERRORS and self.honest:
+            request.respond(401, b"", more=[(CLOCK_HEADER, self.doorkeeper.signed_clock(stamp, now).encode())])
         else:
             request.respond(401, why.encode())
 

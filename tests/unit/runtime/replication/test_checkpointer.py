@@ -27,7 +27,7 @@ def test_whether_a_stream_was_left_is_known_in_time_or_not_known(
     store: MemoryCheckpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that came back waited for all of AWS's time-outs, 39 s."""
-    monkeypatch.setattr(checkpointing, "_FIND_WITHIN_S", 0.05)
+    monkeypatch.setattr(checkpointing, "_FIND_TIMEOUT_S", 0.05)
 
     async def story() -> bool | object | None:
         async with asyncio.timeout(10):

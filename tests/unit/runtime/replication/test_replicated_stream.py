@@ -13,17 +13,17 @@ from node_agent.contract.errors import StaleEpoch
 from node_agent.core.common.address import Address
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.replication import protocol
-from node_agent.core.replication.protocol import APPEND, FINISH, FORGET, OPEN
-from node_agent.core.replication.replica_store import FULL, GAP, MAX_OPENING_BYTES, STALE, TOO_LARGE, ReplicaStore
+from node_agent.core.replication.protocol import APPEND, DROP, FINISH, OPEN
+from node_agent.core.replication.replica_store import FULL, GAP, MAX_HEADER_BYTES, STALE, TOO_LARGE, ReplicaStore
 from node_agent.core.replication.replicated_log import (
+    HEADER_TOO_LARGE,
     JOURNAL_TOO_LARGE,
     MAX_REOPENS,
-    OPENING_TOO_LARGE,
-    Closing,
+    CloseReason,
     ReplicatedLog,
 )
 from node_agent.ports import LinkListener, ReplicaLink
-from node_agent.runtime.replication.manager import _LOOK_FOR_ROOM_EVERY, ReplicationManager
+from node_agent.runtime.replication.manager import _RETRY_FULL_EVERY, ReplicationManager
 from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 from node_agent.testing.fakes import MemoryRequest
 from tests.unit.runtime.a_node import make_node
@@ -74,9 +74,9 @@ class Stage:
         node = make_node(self.peers)
         self.own = ReplicaStore()
         self.keepers = ReplicationManager(node, self, self.own, self.wanted)
-        stream = self.keepers.begin(ReplicatedLog("s", Epoch(1, "i-0"), b"opening"), None)
+        stream = self.keepers.open_stream(ReplicatedLog("s", Epoch(1, "i-0"), b"opening"), None)
         stream.deliver = self.client.write
-        stream.fenced = self._fence
+        stream.on_fenced = self._fence
         return stream
 
     def _fence(self) -> None:
@@ -89,8 +89,8 @@ class Stage:
 
 def write(stream: ReplicatedStream, *events: bytes) -> None:
     for event in events:
-        stream.ahead.log += event + b"\n"
-        stream.write(stream.ahead.seq + 1, event)
+        stream.log.lines += event + b"\n"
+        stream.write(stream.log.seq + 1, event)
 
 
 def tell(story: Callable[[Stage, ReplicatedStream], Any], peers: int = 2, wanted: int = 2) -> None:
@@ -193,7 +193,7 @@ def test_once_the_stream_is_somebody_elses_nothing_more_is_delivered() -> None:
     async def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
-        draining = asyncio.ensure_future(stream.drained())
+        draining = asyncio.ensure_future(stream.wait_until_delivered())
         await asyncio.sleep(0)
         next(iter(stage.links.values())).owner.refused(stream.handle, STALE)
         write(stream, b"two")
@@ -209,13 +209,13 @@ def test_the_end_waits_for_what_waits() -> None:
     async def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
-        draining = asyncio.ensure_future(stream.drained())
+        draining = asyncio.ensure_future(stream.wait_until_delivered())
         await asyncio.sleep(0)
         assert not draining.done()
         stage.acknowledge()
         await draining
         assert stage.client.sent == [b"one"]
-        stream.close(Closing.FINISHED)
+        stream.close(CloseReason.FINISHED)
         assert [link.sent[-1][0] for link in stage.links.values()] == [FINISH, FINISH]
         assert len(stage.own) == 0, "its keepers have it"
 
@@ -228,9 +228,9 @@ def test_a_journal_whose_client_may_come_back_stays_here_too_and_is_copied_when_
         write(stream, b"one")
         stage.acknowledge()
         having = set(stage.links)
-        stream.close(Closing.MOVES)
+        stream.close(CloseReason.MOVED)
         assert len(stage.own) == 1
-        going = asyncio.ensure_future(stage.keepers.send_away(5.0))
+        going = asyncio.ensure_future(stage.keepers.evacuate(5.0))
         await asyncio.sleep(0)
         (new,) = set(stage.links) - having
         assert stage.links[new].sent[0][0] == OPEN
@@ -286,13 +286,13 @@ def test_a_link_that_worked_for_some_time_is_made_anew_at_once() -> None:
 def test_a_request_too_large_to_be_kept_is_sent_to_nobody_and_counted() -> None:
     def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.links.clear()
-        large = stage.keepers.begin(ReplicatedLog("l", Epoch(1, "i-0"), b"o" * (MAX_OPENING_BYTES + 1)), None)
+        large = stage.keepers.open_stream(ReplicatedLog("l", Epoch(1, "i-0"), b"o" * (MAX_HEADER_BYTES + 1)), None)
         large.deliver = stage.client.write
         write(large, b"one")
         assert all(link.sent == [] for link in stage.links.values())
-        assert (stage.client.sent, large.ahead.unkept, large.ahead.gaps) == ([b"one"], OPENING_TOO_LARGE, 0)
+        assert (stage.client.sent, large.log.stop_reason, large.log.unreplicated) == ([b"one"], HEADER_TOO_LARGE, 0)
         assert b'synkti_streams_unkept_total{why="request-too-large"} 1.0' in stage.keepers.node.metrics.exposition()
-        large.close(Closing.ABANDONED)
+        large.close(CloseReason.ABANDONED)
         assert len(stage.own) == 0
 
     tell(story)
@@ -302,12 +302,12 @@ def test_a_journal_that_outgrows_its_keepers_is_the_loss_of_its_stream_alone_and
     def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         said: list[str] = []
-        stream.unkept = lambda: said.append(stream.ahead.unkept)
+        stream.on_replication_stopped = lambda: said.append(stream.log.stop_reason)
         write(stream, b"one")
         first, second = stage.links.values()
         first.owner.refused(stream.handle, TOO_LARGE)
         assert said == [JOURNAL_TOO_LARGE]
-        assert second.sent[-1][0] == FORGET
+        assert second.sent[-1][0] == DROP
         assert stage.client.sent == [b"one"]
         write(stream, b"two")
         second.owner.refused(stream.handle, TOO_LARGE)
@@ -326,8 +326,8 @@ def test_a_keeper_without_room_is_asked_again_after_some_time_and_one_that_loses
             forgetful.acknowledge()
         opened = [[kind for kind, _ in link.sent].count(OPEN) for link in (full, forgetful)]
         assert opened == [1, 1 + MAX_REOPENS]
-        for _ in range(2 * _LOOK_FOR_ROOM_EVERY):
-            stage.keepers._review_all()
+        for _ in range(2 * _RETRY_FULL_EVERY):
+            stage.keepers._reconcile_all()
         assert [[kind for kind, _ in link.sent].count(OPEN) for link in (full, forgetful)] == [2, 1 + MAX_REOPENS]
 
     tell(story)
@@ -336,13 +336,13 @@ def test_a_keeper_without_room_is_asked_again_after_some_time_and_one_that_loses
 @pytest.mark.parametrize(
     ("how", "said", "kept_here"),
     [
-        (Closing.FINISHED, (FINISH, 0), 0),
-        (Closing.ABANDONED, (FINISH, 1), 0),
-        (Closing.UNHEARD_OF, (FORGET, 0), 0),
-        (Closing.MOVES, (OPEN, 0), 1),
+        (CloseReason.FINISHED, (FINISH, 0), 0),
+        (CloseReason.ABANDONED, (FINISH, 1), 0),
+        (CloseReason.NEVER_ANNOUNCED, (DROP, 0), 0),
+        (CloseReason.MOVED, (OPEN, 0), 1),
     ],
 )
-def test_keepers_are_told_how_a_stream_ends(how: Closing, said: tuple[int, int], kept_here: int) -> None:
+def test_keepers_are_told_how_a_stream_ends(how: CloseReason, said: tuple[int, int], kept_here: int) -> None:
     def story(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         stream.close(how)

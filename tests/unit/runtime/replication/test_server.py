@@ -16,11 +16,11 @@ from node_agent.adapters import replication_client
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.adapters.replication_client import TURNED_AWAY, TcpReplicaLink, TcpReplicaLinks
 from node_agent.core.common.address import Address
-from node_agent.core.common.request_auth import RequestVerifier, nonce_of, tell_clock
+from node_agent.core.common.request_auth import RequestVerifier, nonce_of, sign_clock
 from node_agent.core.journal.epochs import Epoch
 from node_agent.core.node.peer_clocks import PeerClocks
-from node_agent.core.replication.protocol import APPEND, CLOCK_PREFACE, FORGET, MAX_PREFACE_BYTES, OPEN, PREFACE, encode
-from node_agent.core.replication.replica_store import LIFE_S, UNREADABLE, ReplicaStore
+from node_agent.core.replication.protocol import APPEND, CLOCK_PREFACE, DROP, MAX_PREFACE_BYTES, OPEN, PREFACE, encode
+from node_agent.core.replication.replica_store import RETENTION_S, UNREADABLE, ReplicaStore
 from node_agent.ports import ServerRequest
 from node_agent.runtime.replication import server
 from node_agent.runtime.replication.server import ReplicationServer
@@ -42,7 +42,7 @@ class Ends:
         self.journals = ReplicationServer(self.keeper, RequestVerifier(KEY), lambda: NOW)
         self.listener = bind("127.0.0.1", 0, "peer door")
         self.address = Address("127.0.0.1", self.listener.getsockname()[1])
-        self.server = HttpServer(http, alternate=self.journals.other())
+        self.server = HttpServer(http, alternate=self.journals.alternate_protocol())
         self.heard: asyncio.Queue[object] = asyncio.Queue()
         self.why: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -98,9 +98,9 @@ def test_lines_are_kept_and_acknowledged_in_their_order() -> None:
         link.send(encode(APPEND, 1, 5, b"five\n"), "five")
         heard = [await ends.heard.get() for _ in range(4)]
         assert heard == [(1, "gap"), "opened", "two", "five"], "a refusal comes before the receipts of its batch"
-        taken = ends.keeper.take("s", "i-b", NOW)
+        taken = ends.keeper.take_over("s", "i-b", NOW)
         assert taken is not None
-        assert (taken.opening, taken.lines, taken.seq) == (b"opening", b"one\ntwo\n", 2)
+        assert (taken.header, taken.lines, taken.seq) == (b"opening", b"one\ntwo\n", 2)
         link.send(encode(APPEND, 1, 3, b"three\n"))
         assert await ends.heard.get() == (1, "stale")
         link.close()
@@ -111,7 +111,7 @@ def test_lines_are_kept_and_acknowledged_in_their_order() -> None:
 def test_forgotten_is_gone_and_the_door_still_speaks_http() -> None:
     async def story(ends: Ends) -> None:
         link = ends.link()
-        link.send(opened() + encode(FORGET, 1))
+        link.send(opened() + encode(DROP, 1))
         await ends.heard.get()
         assert len(ends.keeper) == 0
         reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
@@ -160,7 +160,7 @@ def test_a_keeper_that_only_ever_says_its_time_is_lost_after_the_second_time() -
             nonlocal connections
             connections += 1
             stamp = (await reader.readline()).decode().strip().removeprefix(PREFACE.decode())
-            line = tell_clock(KEY, "d1", NOW + 3600 * connections, nonce_of(stamp))
+            line = sign_clock(KEY, "d1", NOW + 3600 * connections, nonce_of(stamp))
             writer.write(CLOCK_PREFACE + line.encode() + b"\n")
             await writer.drain()
             writer.close()
@@ -235,7 +235,7 @@ def test_a_keeper_that_accepts_and_says_nothing_is_lost(monkeypatch: pytest.Monk
 def test_who_does_not_prove_to_be_a_peer_in_time_is_closed_and_so_is_the_oldest_of_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "MAX_STRANGERS", 2)
+    monkeypatch.setattr(server, "MAX_UNVERIFIED", 2)
 
     async def story(ends: Ends) -> None:
         strangers = []
@@ -245,11 +245,11 @@ def test_who_does_not_prove_to_be_a_peer_in_time_is_closed_and_so_is_the_oldest_
             strangers.append((reader, writer))
             await ends.until(partial(has_strangers, ends, min(len(strangers), 2)))
         assert await ended(strangers[0][0]), "the oldest gave way"
-        assert len(ends.journals.strangers) == len(ends.journals.connections) == 2
+        assert len(ends.journals.unverified) == len(ends.journals.connections) == 2
         link = ends.link()
         link.send(opened(), "opened")
         assert await ends.heard.get() == "opened", "a peer has nothing to wait for"
-        monkeypatch.setattr(server, "GREET_WITHIN_S", 0.05)
+        monkeypatch.setattr(server, "HANDSHAKE_TIMEOUT_S", 0.05)
         reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
         writer.write(PREFACE + b"v1 ")
         strangers.append((reader, writer))
@@ -264,7 +264,7 @@ def test_who_does_not_prove_to_be_a_peer_in_time_is_closed_and_so_is_the_oldest_
 
 
 def has_strangers(ends: Ends, count: int) -> bool:
-    return len(ends.journals.strangers) == count
+    return len(ends.journals.unverified) == count
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:
@@ -290,7 +290,7 @@ def test_a_message_that_cannot_be_read_costs_its_own_stream_alone() -> None:
         link.send(opened() + b"".join(bad) + encode(APPEND, 1, 1, b"one\n"), "done")
         heard = [await ends.heard.get() for _ in range(len(bad) + 1)]
         assert heard == [*((handle, UNREADABLE) for handle in (2, 3, 4, 5, 6, 7, 8, 1, 1)), "done"]
-        taken = ends.keeper.take("s", "i-b", NOW)
+        taken = ends.keeper.take_over("s", "i-b", NOW)
         assert taken is not None
         assert taken.lines == b"one\n"
         assert len(ends.keeper) == 1
@@ -300,14 +300,14 @@ def test_a_message_that_cannot_be_read_costs_its_own_stream_alone() -> None:
 
 
 def test_a_connection_does_not_remember_journals_that_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_TIDY_AT", 8)
+    monkeypatch.setattr(server, "_CLEANUP_AT", 8)
 
     async def story(ends: Ends) -> None:
         link = ends.link()
         for number in range(100):
             link.send(encode(OPEN, number, 0, orjson.dumps({"stream": f"s{number}", "epoch": [1, "i"]}) + b"\no\n"))
             assert await ends.heard.get() is None
-            ends.keeper.expire(NOW + 2 * LIFE_S)
+            ends.keeper.expire(NOW + 2 * RETENTION_S)
         (connection,) = ends.journals.connections
         assert len(connection._streams) <= 8
         link.close()

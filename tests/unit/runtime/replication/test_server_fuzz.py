@@ -22,8 +22,8 @@ from node_agent.core.replication.ack_batches import AckBatches
 from node_agent.core.replication.protocol import (
     ACK,
     APPEND,
+    DROP,
     FINISH,
-    FORGET,
     MAX_FRAME_BYTES,
     MAX_PREFACE_BYTES,
     OPEN,
@@ -109,15 +109,15 @@ def test_a_stranger_gets_nothing_and_holds_nothing(data: bytes, cuts: list[int])
         at_keeper, wire, keeper = connection()
         for piece in pieces(data, cuts):
             at_keeper.data_received(piece)
-            assert len(at_keeper._held) <= MAX_PREFACE_BYTES + 400
+            assert len(at_keeper._buffer) <= MAX_PREFACE_BYTES + 400
         assert wire.written == b""
         assert len(keeper) == 0
         if b"\n" in data or len(data) > MAX_PREFACE_BYTES:
             assert wire.is_aborted
-            assert not at_keeper._door.connections
+            assert not at_keeper._server.connections
         at_keeper.connection_lost(None)
-        assert not at_keeper._door.connections
-        assert not at_keeper._door.strangers
+        assert not at_keeper._server.connections
+        assert not at_keeper._server.unverified
 
     in_a_loop(story)
 
@@ -136,7 +136,7 @@ BODIES = st.one_of(
 )
 MESSAGES = st.builds(
     encode,
-    st.one_of(st.sampled_from([OPEN, APPEND, FINISH, FORGET, ACK, REFUSED]), st.integers(0, 255)),
+    st.one_of(st.sampled_from([OPEN, APPEND, FINISH, DROP, ACK, REFUSED]), st.integers(0, 255)),
     st.one_of(st.integers(1, 4), UINT32),
     st.one_of(st.integers(0, 6), UINT32),
     BODIES,
@@ -150,17 +150,17 @@ def test_whatever_a_peer_says_costs_only_the_streams_that_it_says_it_of(
     def story() -> None:
         at_keeper, wire, keeper, sealer, opener = greeted()
         good = opening("good", [1, "i-good"], b"")
-        at_keeper.data_received(sealer.seal(encode(OPEN, 77, 0, good)))
+        at_keeper.data_received(sealer.frame(encode(OPEN, 77, 0, good)))
         for number, messages in enumerate(frames, start=1):
             line = encode(APPEND, 77, number, b"%d\n" % number)
             others = [each for each in messages if each[1:5] != line[1:5]]
-            for piece in pieces(sealer.seal(b"".join((*others, line))), cuts):
+            for piece in pieces(sealer.frame(b"".join((*others, line))), cuts):
                 at_keeper.data_received(piece)
             assert keeper.held_bytes <= ROOM
         assert not wire.is_aborted
         answers = opener.feed(wire.written)
         assert [answer[-1][:3] for answer in answers] == [(ACK, 0, count) for count in range(1, len(frames) + 2)]
-        taken = keeper.take("good", "i-b", NOW)
+        taken = keeper.take_over("good", "i-b", NOW)
         assert taken is not None
         assert taken.lines == b"".join(b"%d\n" % number for number in range(1, len(frames) + 1))
         at_keeper.connection_lost(None)
@@ -174,15 +174,15 @@ def test_a_frame_that_is_not_this_peers_ends_the_connection_and_nothing_else(
 ) -> None:
     def story() -> None:
         at_keeper, wire, keeper, sealer, _ = greeted()
-        at_keeper.data_received(sealer.seal(encode(OPEN, 1, 0, opening("a", [1, "i-a"], b""))))
-        frame = bytearray(sealer.seal(encode(APPEND, 1, 1, b"x\n")) + rubbish)
+        at_keeper.data_received(sealer.frame(encode(OPEN, 1, 0, opening("a", [1, "i-a"], b""))))
+        frame = bytearray(sealer.frame(encode(APPEND, 1, 1, b"x\n")) + rubbish)
         frame[4 + flipped % 30] ^= 1  # its signature, or what it is of
         for piece in pieces(bytes(frame), cuts):
             at_keeper.data_received(piece)
         assert wire.is_aborted
-        assert len(at_keeper._opener._held if at_keeper._opener else b"") <= MAX_FRAME_BYTES
+        assert len(at_keeper._reader._buffer if at_keeper._reader else b"") <= MAX_FRAME_BYTES
         at_keeper.connection_lost(None)
-        taken = keeper.take("a", "i-b", NOW)
+        taken = keeper.take_over("a", "i-b", NOW)
         assert taken is not None
         assert taken.seq == 0, "its lines before are kept, those of the frame are not"
 
@@ -251,7 +251,7 @@ def test_whatever_a_keeper_answers_nothing_is_acknowledged_that_was_not_sent(
         sealer = FrameWriter(derive_connection_key(KEY, greeting.nonce, "nonce"), b"keeper")
         link.send(encode(APPEND, 1, 1, b"x\n"), "receipt")
         link._flush()
-        sealed = b"".join(sealer.seal(b"".join(messages)) for messages in frames)
+        sealed = b"".join(sealer.frame(b"".join(messages)) for messages in frames)
         with contextlib.suppress(asyncio.CancelledError):
             for piece in pieces(sealed + rubbish, cuts):
                 link.data_received(piece)

@@ -1,0 +1,30 @@
+"""Runs a program of this package so that signals cancel it and none of its processes outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from local.process_cleanup import CleanupProcess
+
+
+async def run_with_cleanup(out: Path, run: Callable[[Path, Path], Awaitable[bool]], log: Callable[[str], None]) -> bool:
+    """Run with a new folder below `out`, then end every process that works in it; return what `run` returns.
+
+    run: called with the run's folder and a scratch folder with a short path. SIGTERM, SIGHUP and SIGINT cancel it.
+    """
+    task = asyncio.current_task()
+    if task is None:
+        raise AssertionError("asyncio.run gives a task")
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    folder = out / "run" / secrets.token_hex(4)
+    cleanup = CleanupProcess(folder)
+    try:
+        return await run(folder, cleanup.scratch)
+    finally:
+        if not cleanup.finish():
+            log("a process of this run did not end")

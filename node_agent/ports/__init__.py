@@ -1,0 +1,33 @@
+"""What the agent needs of the outside, as protocols. Each has an adapter for the real thing and a fake in memory.
+
+Every method may raise a TransientError of the contract, and no other error that is expected.
+"""
+
+from node_agent.ports.aws import Identity, Instances, Metadata, Records, ScalingGroup, Secrets
+from node_agent.ports.engine import EngineGroup, EngineSteps
+from node_agent.ports.gossip import Datagrams
+from node_agent.ports.http import AlternateProtocol, ExchangeLost, Http, Response, ServerRequest
+from node_agent.ports.kv import BlockStore
+from node_agent.ports.replication import Checkpoints, LinkListener, ReplicaLink, ReplicaLinks
+
+__all__ = [
+    "AlternateProtocol",
+    "BlockStore",
+    "Checkpoints",
+    "Datagrams",
+    "EngineGroup",
+    "EngineSteps",
+    "ExchangeLost",
+    "Http",
+    "Identity",
+    "Instances",
+    "LinkListener",
+    "Metadata",
+    "Records",
+    "ReplicaLink",
+    "ReplicaLinks",
+    "Response",
+    "ScalingGroup",
+    "Secrets",
+    "ServerRequest",
+]

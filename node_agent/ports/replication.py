@@ -1,0 +1,73 @@
+"""Copies of journals: connections to peers' replicas, and checkpoints in S3."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from node_agent.contract.table_schema import StreamRecord
+from node_agent.core.common.address import Address
+
+
+class Checkpoints(Protocol):
+    """The checkpoints bucket and the streams' records: journals of nodes that end."""
+
+    async def write(self, key: str, body: bytes, records: Sequence[StreamRecord]) -> int:
+        """Write the object, then the records, except those that would move their stream back.
+
+        Returns how many records were written. Raises StoreUnavailable where the object or a record was not written.
+        """
+        ...
+
+    async def find(self, stream: str) -> StreamRecord | None: ...
+
+    async def read(self, record: StreamRecord) -> bytes | None:
+        """Return the bytes that the record points at; None where the object does not exist any more."""
+        ...
+
+
+class ReplicaLink(Protocol):
+    """A connection to a peer's replica store (`core/replication/protocol`).
+
+    It is made in the background; messages sent before are queued.
+    """
+
+    @property
+    def is_late(self) -> bool:
+        """True while an acknowledgement is overdue."""
+        ...
+
+    def send(self, message: bytes, receipt: object = None) -> None:
+        """Send a message, together with the others of this moment. If it is lost, `lost` is called.
+
+        receipt: passed to `acknowledged` once the replica has processed the message.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class LinkListener(Protocol):
+    """Receives the events of a link."""
+
+    def acknowledged(self, receipts: Sequence[Any]) -> None:
+        """The replica has processed these messages; the refused ones were reported before."""
+        ...
+
+    def overdue(self, receipts: Sequence[Any]) -> None:
+        """The acknowledgement of these messages is overdue; called once for each."""
+        ...
+
+    def refused(self, handle: int, why: str) -> None:
+        """The replica refused a message of this stream."""
+        ...
+
+    def lost(self, why: str) -> None:
+        """The connection broke, or could not be made; called once."""
+        ...
+
+
+class ReplicaLinks(Protocol):
+    """Opens connections to replicas."""
+
+    def connect(self, address: Address, owner: LinkListener) -> ReplicaLink: ...
