@@ -22,7 +22,7 @@ export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export CDK_DISABLE_CLI_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chaos faults soak abuse fuzz simulate check test test-all test-stress bench lint synth checkov lock clean
+.PHONY: help setup run chaos faults soak abuse fuzz simulate engine check test test-all test-stress bench lint synth checkov lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -51,12 +51,16 @@ lint: setup  ## style, types, layers
 abuse: setup  ## somebody with a socket and no manners before a fleet of real agents: it serves on, its memory comes back
 	$(BIN)/python -m pytest --durations=8 tests/abuse
 
+engine: setup  ## the local vLLM and its tiny model, made once for all checkouts of this machine (600 MB to download)
+	@$(BIN)/python -c "from local.engines import VLLM, prepare_engine; prepare_engine(VLLM, print)"
+
 check: lint  ## in a minute and a half: style, types, layers, unit tests
 	SYNKTI_HYPOTHESIS=quick $(BIN)/python -m pytest -q --numprocesses=3 --dist=loadfile tests/unit
 
 test: lint  ## everything that CI runs: lint, unit, templates, scenarios, both engines end to end
 	@status=0; \
 	$(BIN)/python -m pytest --durations=8 --numprocesses=3 --dist=loadfile $(CHEAP) || status=1; \
+	$(MAKE) --no-print-directory engine || status=1; \
 	$(BIN)/python -m pytest --durations=8 $(WHOLE) || status=1; \
 	exit $$status
 
