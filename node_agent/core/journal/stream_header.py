@@ -26,6 +26,7 @@ class StreamHeader:
     """The client wants its journal replicated."""
 
     def to_bytes(self) -> bytes:
+        """Serialize the header; `parse_stream_header` parses it."""
         return dump_compact(
             {
                 "kind": self.generation.route.value,
