@@ -6,7 +6,7 @@ grammar), and then its second half from its first. Rules:
 
 * a complete answer that is repeated proves nothing, because one without the argument would be the same. So the test
   passes ids that are not the engine's own: the first half of the answer to *another* seed. They must be repeated;
-* what is generated after them must be the same, whether the continuation starts at the first of them or forced_later.
+* what is generated after them must be the same, whether the continuation starts at the first of them or later.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ class Epoch:
         return f"{self.number}.{self.owner}"
 
     def to_json(self) -> list[Any]:
+        """Return `[number, owner]`; `epoch_from_json` parses it."""
         return [self.number, self.owner]
 
 

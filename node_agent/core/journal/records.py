@@ -30,19 +30,18 @@ class TokenRecord(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What one event added to its choice, or, with a chunk in `extra`, the event itself.
-
-    at: position of the first id. resume_length: length of the text at the resume point that the ids end with, or
-    NO_RESUME_POINT. extra: None, or rare fields: `frame`, `echoes` and `prompt` with the first event; `role`;
-    `logprobs`; `reason` and `stop` with the last; `chunk`.
-    """
+    """What one event added to its choice, or, with a chunk in `extra`, the event itself."""
 
     choice: int
     at: int
+    """Position of the first id."""
     ids: Sequence[int]
     text: str
     resume_length: int
+    """Length of the text at the resume point that the ids end with, or NO_RESUME_POINT."""
     extra: dict[str, Any] | None
+    """None, or rare fields: `frame`, `echoes` and `prompt` with the first event; `role`; `logprobs`; `reason` and
+    `stop` with the last; `chunk`."""
 
 
 def encode_record(

@@ -15,18 +15,18 @@ from node_agent.core.openai.generation_request import ApiRoute, GenerationReques
 
 @dataclass(frozen=True)
 class StreamHeader:
-    """What a stream started with.
-
-    ranges: the owners of the stream and their first events; the last is the writer of this header. request_id: the
-    client's own, None where it sent none. durable: the client wants its journal replicated.
-    """
+    """What a stream started with."""
 
     generation: GenerationRequest
     ranges: tuple[EpochRange, ...]
+    """The owners of the stream and their first events; the last one wrote this header."""
     request_id: str | None
+    """The client's own id, None where it sent none."""
     durable: bool = True
+    """The client wants its journal replicated."""
 
     def to_bytes(self) -> bytes:
+        """Serialize the header; `parse_stream_header` parses it."""
         return dump_compact(
             {
                 "kind": self.generation.route.value,

@@ -60,6 +60,7 @@ class TokenHistory:
 
     @property
     def text(self) -> str:
+        """The delivered text."""
         return "".join(self._parts)
 
     @property

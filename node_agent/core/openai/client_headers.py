@@ -49,15 +49,14 @@ _TRUE = frozenset({b"true", b"1", b"yes"})
 
 @dataclass(frozen=True)
 class StreamReader:
-    """How a client reads a stream.
-
-    wants_event_ids: each event has an `id:` line, and comments are allowed. is_event_source: the client is an
-    EventSource, which reconnects by itself after the time in `retry:`. parses_sse: a comment line is harmless.
-    """
+    """How a client reads a stream."""
 
     wants_event_ids: bool
+    """Each event has an `id:` line, and comments are allowed."""
     is_event_source: bool = False
+    """The client is an EventSource, which reconnects by itself after the time in `retry:`."""
     parses_sse: bool = False
+    """A comment line is harmless."""
 
 
 def stream_reader(headers: Mapping[bytes, bytes]) -> StreamReader:

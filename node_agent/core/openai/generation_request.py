@@ -60,31 +60,30 @@ _PROMPT_FIELD = {
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A client's generation request, parsed once.
-
-    body: with the fields that are parsed here in the engine's types. original_fields: those that the client wrote in
-    another form ("true", 3.0), as it wrote them: the engine receives the client's form, and validates some of it.
-
-    choices: answers to generate, of all prompts together. prompt_count: prompts of a completion, 0 on other routes.
-    echoes: texts of a completion's prompts, () where they are unknown or not requested. max_tokens: None where the
-    engine decides. stop: the strings that end the answer. affinity_key: of the prompt's prefix
-    (`core/routing/affinity`), None where it has no usable one.
-    """
+    """A client's generation request, parsed once."""
 
     route: ApiRoute
     body: PackedJson
+    """The body, with the fields that are parsed here in the engine's types."""
     model: str
     streaming: bool
     wants_ids: bool
     wants_usage: bool
     wants_running_usage: bool
     choices: int
+    """Answers to generate, of all prompts together."""
     prompt_count: int
+    """Prompts of a completion, 0 on other routes."""
     echoes: tuple[str, ...]
+    """Texts of a completion's prompts, () where they are unknown or not requested."""
     max_tokens: int | None
+    """None where the engine decides."""
     stop: tuple[str, ...]
+    """The strings that end the answer."""
     affinity_key: int | None
+    """Key of the prompt's prefix (`core/routing/affinity`), None where it has no usable one."""
     original_fields: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of another form ("true", 3.0), as the client wrote them: the engine receives and validates this form."""
 
     @property
     def original_body(self) -> dict[str, Any]:
@@ -223,8 +222,7 @@ _READERS: Mapping[_Reader, tuple[str, ...]] = {
     read_int: ("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "seed", "min_tokens", "top_logprobs"),
     read_float: ("temperature", "frequency_penalty", "presence_penalty"),
 }  # fmt: skip
-"""The fields of a request that are parsed here, by the way an engine parses them. A completion's logprobs are a number.
-"""
+"""The fields that are parsed here, by the way an engine parses them. A completion's logprobs are a number."""
 
 _EXACT_TYPES: Mapping[_Reader, tuple[type, ...]] = {read_bool: (bool,), read_int: (int,), read_float: (int, float)}
 _FIELDS: Mapping[ApiRoute, tuple[tuple[str, _Reader], ...]] = {
@@ -292,8 +290,8 @@ def _choices(body: Mapping[str, Any], prompts: tuple[Any, ...]) -> int:
     if n < 1:
         raise PassThroughRequest("n is less than 1")
     if n * max(1, len(prompts)) > MAX_CHOICES:
-        asked = f"{len(prompts)} prompts with n={n}" if len(prompts) > 1 else f"n={n}"
-        message = f"One request may ask for {MAX_CHOICES} answers, and this one asks for {asked}; send several."
+        requested = f"{len(prompts)} prompts with n={n}" if len(prompts) > 1 else f"n={n}"
+        message = f"One request may ask for {MAX_CHOICES} answers, and this one asks for {requested}; send several."
         raise RequestRejected(400, "invalid_request", message, "prompt" if n == 1 else "n")
     return int(n) * max(1, len(prompts))
 

@@ -19,14 +19,14 @@ MAX_NAME = 512
 
 @dataclass(frozen=True)
 class ModelCards:
-    """The models of an engine.
-
-    cards: in the engine's order and words. names: their ids. max_model_len: the context length, None if unknown.
-    """
+    """The models of an engine."""
 
     cards: tuple[Mapping[str, Any], ...] = ()
+    """The cards, in the engine's order and words."""
     names: frozenset[str] = frozenset()
+    """The ids of the cards."""
     max_model_len: int | None = None
+    """The context length in tokens, None if unknown."""
 
 
 NO_CARDS = ModelCards()

@@ -31,13 +31,12 @@ INTERNAL_ARG_PREFIX = "synkti_"
 
 @dataclass(frozen=True)
 class Body:
-    """A parsed body.
-
-    value: the JSON, without internal arguments. is_standard: orjson can serialize it, also inside of other JSON.
-    """
+    """A parsed body."""
 
     value: Any
+    """The JSON, without internal arguments."""
     is_standard: bool = True
+    """True when orjson can serialize the value, also inside of other JSON."""
 
     def to_bytes(self) -> bytes:
         """Serialize the body. Raises RequestRejected (400) where it is nested too deep."""

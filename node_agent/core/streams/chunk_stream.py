@@ -55,18 +55,14 @@ _CAN_REQUEST = (StreamState.WAITING, StreamState.LOST, StreamState.AWAITING_NEXT
 
 
 class ChunkStream(DeliveredState, Continuable):
-    """The state machine of a stream of chunks.
-
-    loss_reason: short reason for the loss of the last engine. engine_error: the error event that it ended with, b""
-    for none. method_choice: how the current engine continues, None where it answers the whole request.
-    """
+    """The state machine of a stream of chunks."""
 
     def __init__(self, generation: GenerationRequest, stream_id: str, ranges: Sequence[EpochRange] = ()) -> None:
         super().__init__(generation, stream_id, ranges)
         self.state = StreamState.WAITING
-        self.loss_reason = ""
-        self.engine_error = b""
-        self.method_choice: MethodChoice | None = None
+        self.loss_reason = ""  # a short reason for the loss of the last engine
+        self.engine_error = b""  # the error event that the last engine ended with, b"" for none
+        self.method_choice: MethodChoice | None = None  # None: the current engine answers the whole request
         self._method: ContinuationMethod | None = None  # None: the current engine answers the whole request
         self._continued_choice: int | None = None  # None: the current engine answers for all choices
         self._parser = sse.SseParser()

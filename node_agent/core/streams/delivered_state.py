@@ -25,10 +25,7 @@ from node_agent.core.streams.sse_writer import SseWriter
 
 
 class DeliveredState:
-    """What the client has of one stream.
-
-    writer: encodes the client's events. histories: one for each choice. journal: the encoded records.
-    """
+    """What the client has of one stream."""
 
     def __init__(self, generation: GenerationRequest, stream_id: str, ranges: Sequence[EpochRange] = ()) -> None:
         self.generation = generation
@@ -36,8 +33,8 @@ class DeliveredState:
         self.histories = [
             TokenHistory(generation.stop_holdback_chars, generation.exposes_token_ids)
             for _ in range(generation.choices)
-        ]
-        self.journal = bytearray()
+        ]  # one for each choice
+        self.journal = bytearray()  # the encoded records
         self._token_record_choice = 0
         self._unapplied_token_records = 0  # at the end of the journal, not yet in their history
         self._unapplied_from = 0  # where in the journal they start

@@ -41,14 +41,14 @@ _VOLATILE_FIELDS = frozenset({
 
 @dataclass
 class _DeliveredEvent:
-    """One delivered event.
-
-    shape: the event without its text and its number. text: None for a complete event. entries: its logprobs.
-    """
+    """One delivered event."""
 
     shape: Event
+    """The event without its text and its number."""
     text: str | None = None
+    """None for a complete event."""
     entries: list[Event] = field(default_factory=list)
+    """The logprobs of the text."""
 
 
 class EventReplay:

@@ -64,21 +64,16 @@ _METHOD_REASON = "only the engine's parsers make these events, and they have to 
 
 
 class EventStream(Continuable):
-    """The state machine of a stream of named events, with the interface of `core/streams/chunk_stream.ChunkStream`.
-
-    writer: encodes the client's events. journal: the encoded records. loss_reason: short reason for the loss of the
-    last engine. engine_error: the error event that it ended with, b"" for none. method_choice: how the current engine
-    continues, None where it answers the whole request.
-    """
+    """The state machine of a stream of named events, with the interface of `core/streams/chunk_stream.ChunkStream`."""
 
     def __init__(self, generation: GenerationRequest, stream_id: str, ranges: Sequence[EpochRange] = ()) -> None:
         self.generation = generation
         self.writer = SseWriter(generation, stream_id, ranges)
-        self.journal = bytearray()
+        self.journal = bytearray()  # the encoded records
         self.state = StreamState.WAITING
-        self.loss_reason = ""
-        self.engine_error = b""
-        self.method_choice: MethodChoice | None = None
+        self.loss_reason = ""  # a short reason for the loss of the last engine
+        self.engine_error = b""  # the error event that the last engine ended with, b"" for none
+        self.method_choice: MethodChoice | None = None  # None: the current engine answers the whole request
         self.engine_attempts = 0
         self._parser = sse.SseParser()
         self._replay = EventReplay()

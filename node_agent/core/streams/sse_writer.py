@@ -19,17 +19,18 @@ _ENVELOPE_FIELDS = ("id", "object", "created", "model")
 class SseWriter:
     """Encode the events of one stream.
 
-    seq: the number of the last event. known_envelope: the fields that all chunks share, None before the first chunk.
-    generation: the request; its prompts' texts may be added later. ranges: the owners of the stream and their first
-    events (`core/journal/epochs`). includes_ids: the client can use event ids; without them an event is what a stock
-    vLLM sends (`core/openai/client_headers`).
+    Args:
+        generation: the request; its prompts' texts may be added later.
+        stream_id: the first part of each event's id.
+        ranges: the owners of the stream and their first events (`core/journal/epochs`).
     """
 
     def __init__(self, generation: GenerationRequest, stream_id: str, ranges: Sequence[EpochRange]) -> None:
         self.ranges = ranges
-        self.seq = 0
+        self.seq = 0  # the number of the last event
+        # False: the client cannot use event ids, and gets what a stock vLLM sends (`core/openai/client_headers`).
         self.includes_ids = True
-        self.known_envelope: dict[str, Any] | None = None
+        self.known_envelope: dict[str, Any] | None = None  # the fields that all chunks share
         self.generation = generation
         self._id = stream_id.encode()
         self._suffix = b""
