@@ -25,7 +25,9 @@ LOOK_S = 0.25
 NO_FIGURES: EngineMetrics | None = None
 
 
-def figures(generated: float = 0.0, waiting: int = 0, preemptions: float | None = 0.0, **more: float) -> EngineMetrics:
+def engine_metrics(
+    generated: float = 0.0, waiting: int = 0, preemptions: float | None = 0.0, **more: float
+) -> EngineMetrics:
     return EngineMetrics(1, waiting, more.get("kv_use", 0.5), preemptions, generated, more.get("prompted", 0.0))
 
 
@@ -97,10 +99,10 @@ def test_an_engine_that_answers_nothing_at_all_is_found_in_half_the_time() -> No
     [
         ("tokens of any stream", lambda at: {"tokens": int(at / 7.0)}),
         ("steps that the plug-in counts", lambda at: {"steps": int(at / 7.0)}),
-        ("tokens that the engine has made", lambda at: {"metrics": figures(generated=int(at / 7.0))}),
-        ("prompts that it reads", lambda at: {"metrics": figures(prompted=int(at / 7.0))}),
-        ("preemptions", lambda at: {"metrics": figures(preemptions=int(at / 7.0))}),
-        ("the cache that a long prefill fills", lambda at: {"metrics": figures(kv_use=int(at / 7.0) / 100)}),
+        ("tokens that the engine has made", lambda at: {"metrics": engine_metrics(generated=int(at / 7.0))}),
+        ("prompts that it reads", lambda at: {"metrics": engine_metrics(prompted=int(at / 7.0))}),
+        ("preemptions", lambda at: {"metrics": engine_metrics(preemptions=int(at / 7.0))}),
+        ("the cache that a long prefill fills", lambda at: {"metrics": engine_metrics(kv_use=int(at / 7.0) / 100)}),
     ],
 )
 def test_any_sign_of_work_is_enough(name: str, work: Callable[[float], dict[str, object]]) -> None:
@@ -208,7 +210,7 @@ def lost_at(engine: Played, evidence: Callable[[float], dict[str, object]], with
 
 
 def working(at: float) -> dict[str, object]:
-    return {"tokens": int(at * 20), "metrics": figures(generated=int(at * 20))}
+    return {"tokens": int(at * 20), "metrics": engine_metrics(generated=int(at * 20))}
 
 
 def test_a_stream_that_others_overtake_without_a_reason_is_lost_after_the_inter_token_timeout() -> None:
@@ -220,10 +222,10 @@ def test_a_stream_that_others_overtake_without_a_reason_is_lost_after_the_inter_
 @pytest.mark.parametrize(
     ("name", "evidence"),
     [
-        ("preempted", lambda at: {**working(at), "metrics": figures(at, preemptions=float(at >= 1.5))}),
-        ("requests wait", lambda at: {**working(at), "metrics": figures(at, waiting=int(at < 15.0))}),
+        ("preempted", lambda at: {**working(at), "metrics": engine_metrics(at, preemptions=float(at >= 1.5))}),
+        ("requests wait", lambda at: {**working(at), "metrics": engine_metrics(at, waiting=int(at < 15.0))}),
         ("no figures", lambda at: {**working(at), "metrics": None}),
-        ("figures without preemptions", lambda at: {**working(at), "metrics": figures(at, preemptions=None)}),
+        ("figures without preemptions", lambda at: {**working(at), "metrics": engine_metrics(at, preemptions=None)}),
     ],
 )
 def test_a_silence_that_may_have_a_reason_waits_and_not_for_ever(
@@ -243,7 +245,7 @@ def test_nobody_is_lost_before_somebody_has_overtaken_it() -> None:
 
 def test_what_waits_needs_no_probe() -> None:
     engine = played(answers=0.1)
-    lost_at(engine, lambda at: {**working(at), "metrics": figures(at, waiting=3)}, 20.0)
+    lost_at(engine, lambda at: {**working(at), "metrics": engine_metrics(at, waiting=3)}, 20.0)
     assert len(engine.probes) <= 1
 
 
