@@ -1,4 +1,4 @@
-"""Whether an engine works: what counts as work, when it is stuck, and when one stream of it is lost."""
+"""Test engine liveness: what counts as work, when an engine is stuck, and when one stream is lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def engine_metrics(
 
 @dataclass
 class Played:
-    """An engine that is looked at four times a second. answers: how long a probe takes, None for no answer."""
+    """An engine that is observed four times a second. answers: how long a probe takes, None for no answer."""
 
     machine: EngineLiveness
     answers: float | None = None
@@ -58,18 +58,18 @@ class Played:
         return judgement
 
     def forget_probe(self) -> None:
-        """A test has ended it."""
+        """Drop the probe: a test has ended it."""
         self._sent = None
 
     def until_stuck(self, within_s: float, evidence: Callable[[float], dict[str, object]] = lambda at: {}) -> float:
-        """When it was found stuck."""
+        """Return when it was found stuck."""
         while self.now < within_s:
             if self.look(**evidence(self.now)).state is EngineState.STUCK:
                 return self.now
         raise AssertionError(f"not stuck within {within_s} s: {self.judged[-1]}")
 
     def runs(self, seconds: float, evidence: Callable[[float], dict[str, object]] = lambda at: {}) -> None:
-        """So long, and never stuck."""
+        """Run for so long, never stuck."""
         end = self.now + seconds
         while self.now < end:
             judgement = self.look(**evidence(self.now))
@@ -110,7 +110,7 @@ def test_any_sign_of_work_is_enough(name: str, work: Callable[[float], dict[str,
 
 
 def test_requests_that_come_and_go_are_no_work() -> None:
-    """What a stuck core's API server says of them moves; nothing of the core does."""
+    """The API server's own counts change while its core is stuck; no metric of the core does."""
     of_requests = lambda at: {  # noqa: E731 # of one test
         "in_flight": 1 + int(at * 4) % 9,
         "metrics": EngineMetrics(1 + int(at * 4) % 9, int(at * 4) % 5, 0.5, 0.0, 3.0, 4.0),
@@ -199,7 +199,7 @@ ALLOWED_S, PATIENT_S = 2.0, 30.0
 
 
 def lost_at(engine: Played, evidence: Callable[[float], dict[str, object]], within_s: float) -> float | None:
-    """When a stream was lost that is silent since SINCE."""
+    """Return when a stream is lost that is silent since SINCE."""
     while engine.now < within_s:
         wants = engine.machine.needs_proof(SINCE, ALLOWED_S, PATIENT_S)
         judgement = engine.look(needs_proof=wants, **evidence(engine.now))
@@ -264,7 +264,7 @@ def test_whatever_works_at_least_every_nine_seconds_is_never_stuck(
 
 
 def _work(kinds: list[str], done: int, pace_s: float) -> dict[str, object]:
-    """One of the kinds has moved with each."""
+    """One of the kinds changes with each step."""
     counts = {name: done // len(kinds) + (name in kinds[: done % len(kinds)]) for name in kinds}
     made = {name: float(counts.get(name, 0)) for name in ("generated", "preemptions", "kv_use")}
     kv_use = (made["kv_use"] % 7) / 7

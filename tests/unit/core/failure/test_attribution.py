@@ -1,4 +1,4 @@
-"""Whose fault a failed hop is: the module's own table, row by row; and what a request's tries come to."""
+"""Test attribution by the module's own table, row by row; and the outcome of a request's attempts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEAD = f"{ENGINE_DEAD}. See stack trace (above) for the root cause."
 
 
 def rows() -> list[list[str]]:
-    """The table's rows, by its columns' places."""
+    """Return the table's rows, split at its columns."""
     lines = (attribution.__doc__ or "").splitlines()
     rule = next(line for line in lines if line.strip().startswith("------"))
     starts = [at for at, char in enumerate(rule) if char == "-" and rule[at - 1] == " "]

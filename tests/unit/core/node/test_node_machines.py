@@ -1,4 +1,4 @@
-"""Lifecycle, drain, routing, fleet, signing, backoff and patience: the node's pure decisions, on virtual time."""
+"""Test the node's pure decisions on virtual time: lifecycle, drain, routing, fleet, signing, backoff, timeouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures between nodes whose clocks differ, and what peers' clocks say of one's own. No clock runs here."""
+"""Test signatures between nodes whose clocks differ, and the verdict on one's own clock. No clock runs here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WHAT = ("POST", "/peer/v1/take", b"body")
 
 
 def send(clocks: PeerClocks, verifier: RequestVerifier, now: float, door_now: float, nonce: str) -> str | None:
-    """One message as a node sends it; a refusal with a clock is learned from."""
+    """Send one message as a node does; a rejection's clock is recorded."""
     stamp = clocks.sign("peer:1", *WHAT, now, nonce)
     why = verifier.rejection_reason(stamp, *WHAT, door_now)
     if why in CLOCK_ERRORS:
@@ -66,7 +66,7 @@ def test_a_peer_whose_clock_jumps_is_measured_again() -> None:
 
 
 def test_a_recording_is_worth_nothing_at_any_door() -> None:
-    """What is signed in the time of a door that runs an hour ahead is in the future of all others."""
+    """A message that is signed in the time of a node an hour ahead is in the future for all others."""
     clocks, ahead, right = PeerClocks(KEY), RequestVerifier(KEY, audience="d1"), RequestVerifier(KEY, audience="d2")
     send(clocks, ahead, T0, T0 + 3600, "n0")
     recording = clocks.sign("peer:1", *WHAT, T0, "n1")

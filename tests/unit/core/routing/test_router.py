@@ -1,4 +1,4 @@
-"""Which engine serves a request, and why; when a peer that fails is left alone."""
+"""Test the router: which engine serves a request, and when a failing peer gets none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def status(name: str, state: NodeState = NodeState.READY, zone: str = "a", model
 
 
 class Scene:
-    """A router on node `me` and its peers, each with a load of its own."""
+    """A router on node `me` and its peers, each with its own load."""
 
     def __init__(self, *peers: NodeStatus, own: NodeStatus | None = None) -> None:
         self.own = own or status("me")
@@ -273,7 +273,7 @@ def test_whatever_the_loads_a_route_keeps_the_rules(
 @pytest.mark.parametrize("nodes", [3, 1_000])
 @pytest.mark.parametrize("running", [0, 50])
 def test_a_route_looks_at_a_few_nodes_at_any_size(nodes: int, running: int) -> None:
-    """What that takes in microseconds is bench/choosing.py's."""
+    """bench/choosing.py measures its time in microseconds."""
     scene = Scene(*[status(f"n{number}") for number in range(nodes - 1)])
     for number in range(0, nodes - 1, 2):
         scene.sources[f"n{number}"].say(running)

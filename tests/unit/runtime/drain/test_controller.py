@@ -1,4 +1,4 @@
-"""A drain as the node carries it out, and the record that it leaves."""
+"""Test how a node runs a drain, and the record that it writes."""
 
 from __future__ import annotations
 
