@@ -143,31 +143,31 @@ SAID = EngineResponse(500, b'{"error":{"message":"it"}}')
 
 def test_an_error_of_the_request_is_tried_once_more_and_then_passed_on() -> None:
     tries = Attempts()
-    assert tries.failed("a", FAILED, SAID)
-    assert not tries.failed("b", FAILED, SAID)
+    assert tries.record_failure("a", FAILED, SAID)
+    assert not tries.record_failure("b", FAILED, SAID)
     assert tries.response == SAID
     assert not tries.in_doubt
 
 
 def test_a_refusal_is_passed_on_at_once() -> None:
     tries = Attempts()
-    assert not tries.failed("a", REFUSED, SAID)
+    assert not tries.record_failure("a", REFUSED, SAID)
     assert tries.response == SAID
 
 
 def test_a_loss_between_two_errors_of_the_request_changes_nothing() -> None:
     tries = Attempts()
-    assert tries.failed("a", FAILED, SAID)
-    assert tries.failed("b", LOST)
-    assert not tries.failed("c", LOST)
+    assert tries.record_failure("a", FAILED, SAID)
+    assert tries.record_failure("b", LOST)
+    assert not tries.record_failure("c", LOST)
     assert tries.response == SAID, "the only answer that there is"
 
 
 def test_errors_without_words_are_nodes_faults_only_if_another_can() -> None:
     tries = Attempts()
-    assert tries.failed("a", WORDLESS, EngineResponse(500, b"oops", b"text/plain"))
+    assert tries.record_failure("a", WORDLESS, EngineResponse(500, b"oops", b"text/plain"))
     assert (tries.response, tries.in_doubt) == (None, ["a"])
-    assert not tries.failed("b", WORDLESS, EngineResponse(500, b""))
+    assert not tries.record_failure("b", WORDLESS, EngineResponse(500, b""))
     assert tries.response is not None
     told = orjson.loads(tries.response.body)["error"]
     assert (tries.response.status, told["code"]) == (500, "engine_error")
@@ -176,19 +176,19 @@ def test_errors_without_words_are_nodes_faults_only_if_another_can() -> None:
 def test_the_bound_is_on_engines_whatever_they_do() -> None:
     for verdict in (LOST, BUSY):
         tries, asked = Attempts(), 1
-        while tries.failed("x", verdict):
+        while tries.record_failure("x", verdict):
             asked += 1
         assert asked == MAX_ENGINES
         assert tries.response is None
         assert tries.all_busy is (verdict is BUSY)
     tries = Attempts()
     for _ in range(MAX_REQUESTS - 1):
-        assert tries.failed("x", HANDED_OVER), "nothing was lost"
-    assert not tries.failed("x", HANDED_OVER)
+        assert tries.record_failure("x", HANDED_OVER), "nothing was lost"
+    assert not tries.record_failure("x", HANDED_OVER)
 
 
 def test_failures_are_told_in_words() -> None:
     tries = Attempts()
     for _ in range(3):
-        tries.failed("x", BUSY)
+        tries.record_failure("x", BUSY)
     assert tries.summary("engines") == "3 engines (engine-busy, engine-busy, engine-busy)"
