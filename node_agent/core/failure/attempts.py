@@ -55,7 +55,7 @@ class Attempts:
         self._response: EngineResponse | None = None
         self._failures = 0
 
-    def failed(self, instance_id: str, verdict: Verdict, answer: EngineResponse | None = None) -> bool:
+    def record_failure(self, instance_id: str, verdict: Verdict, answer: EngineResponse | None = None) -> bool:
         """Record a failure. Returns whether another engine may be tried. answer: the engine's, where it sent one."""
         self.codes.append(verdict.code)
         if verdict.breaker is BreakerEffect.IN_DOUBT:

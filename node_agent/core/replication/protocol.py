@@ -8,7 +8,7 @@ A handle is the owner's number for a stream on this connection. Kinds, with the 
     OPEN      number of records   the stream's identity in a line of JSON, the header's line, and all records
     APPEND    first record's      records, one a line
     FINISH    end reason          -               0: the client has all of it, 1: the client left
-    FORGET    -                   -
+    DROP      -                   -
     REFUSED   -                   reason
     ACK       frames processed    -
 

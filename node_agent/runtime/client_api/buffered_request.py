@@ -109,7 +109,7 @@ class BufferedRequests:
                 verdict = failed.verdict
                 self._node.failed(name, verdict)
                 _log.info("request to %s at %s: %s: %s", request.target, name, verdict.code, verdict.reason)
-                if not attempts.failed(name, verdict, failed.answer) or clock() >= give_up_at:
+                if not attempts.record_failure(name, verdict, failed.answer) or clock() >= give_up_at:
                     break
                 to = failed.target
                 routing = replace(

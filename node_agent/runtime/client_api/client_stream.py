@@ -428,7 +428,7 @@ class ClientStream:
     def _on_failure(self, node: NodeStatus, verdict: Verdict, answer: EngineResponse | None) -> None:
         """The engine of this node did not answer, or not to the end. answer: what it said in its place."""
         self._node.failed(node.instance_id, verdict)
-        self._may_retry = self._attempts.failed(node.instance_id, verdict, answer)
+        self._may_retry = self._attempts.record_failure(node.instance_id, verdict, answer)
         why = verdict.code
         if self.machine.state is not StreamState.LOST:
             self.machine.on_engine_end(why)

@@ -1,4 +1,4 @@
-"""Fields read as pydantic reads them in its lax mode, which is how vLLM's server reads a request."""
+"""Test that fields are parsed as by pydantic's lax mode, which vLLM's server uses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VALUES: st.SearchStrategy[object] = NO_VALUES | st.booleans() | st.integers() | 
 
 
 def both(kind: type, value: object) -> tuple[object, object]:
-    """What is read here and by pydantic; None where it is refused."""
+    """Return the values parsed here and by pydantic; None where it is rejected."""
     ours: object = None
     theirs: object = None
     try:

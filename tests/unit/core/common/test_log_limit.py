@@ -1,4 +1,4 @@
-"""How many log lines of one kind pass."""
+"""Test how many log lines of one kind are logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A JSON object of which what is large is held as bytes."""
+"""Test JSON objects whose large values are held as bytes."""
 
 from __future__ import annotations
 

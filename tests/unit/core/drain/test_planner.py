@@ -1,4 +1,4 @@
-"""The drain planner: who finishes, who goes, when and to whom; and what is left of that when half a fleet goes."""
+"""Test the drain planner: which streams finish or are handed off, when and to whom; also when half a fleet drains."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_shorter_deadline_is_planned_anew() -> None:
 
 
 def test_nodes_that_drain_together_share_those_that_stay() -> None:
-    """Two hundred of four hundred go: each has peers of its own, and nobody is everybody's."""
+    """Two hundred of four hundred drain: each chooses its own peers, and no peer is chosen by all."""
     staying = [Peer(status(f"s{number}"), CALM) for number in range(200)]
     given: dict[str, int] = {}
     for number in range(200):
@@ -161,7 +161,7 @@ def test_nodes_that_drain_together_share_those_that_stay() -> None:
 
 
 def longest_queue_s(drainers: int, staying: int, streams: int, hears_of_others: bool) -> float:
-    """The longest queue of prefill at any peer, in seconds, when so many nodes drain so many streams each at once.
+    """Return the longest prefill queue of any peer, in seconds, when so many nodes drain so many streams each at once.
 
     hears_of_others: whether the planners know how many they are.
     """
@@ -183,7 +183,7 @@ def longest_queue_s(drainers: int, staying: int, streams: int, hears_of_others: 
 
 
 def test_nodes_that_drain_together_hold_to_the_bound_together() -> None:
-    """As many go as stay: a peer's queue stays near the bound, where each by itself would exceed it several times."""
+    """As many drain as stay: a peer's queue stays near the bound; without shares it would be several times that."""
     assert longest_queue_s(50, 50, 10, hears_of_others=True) < 2.5 * BACKLOG_S
     assert longest_queue_s(50, 50, 10, hears_of_others=False) > 8 * BACKLOG_S
 

@@ -1,4 +1,4 @@
-"""A drain's record, and the words in which streams are handed over."""
+"""Test a drain's record, and the lines with which streams are handed off."""
 
 from __future__ import annotations
 

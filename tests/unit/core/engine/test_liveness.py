@@ -1,4 +1,4 @@
-"""Whether an engine works: what counts as work, when it is stuck, and when one stream of it is lost."""
+"""Test engine liveness: what counts as work, when an engine is stuck, and when one stream is lost."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ LOOK_S = 0.25
 NO_FIGURES: EngineMetrics | None = None
 
 
-def figures(generated: float = 0.0, waiting: int = 0, preemptions: float | None = 0.0, **more: float) -> EngineMetrics:
+def engine_metrics(
+    generated: float = 0.0, waiting: int = 0, preemptions: float | None = 0.0, **more: float
+) -> EngineMetrics:
     return EngineMetrics(1, waiting, more.get("kv_use", 0.5), preemptions, generated, more.get("prompted", 0.0))
 
 
 @dataclass
 class Played:
-    """An engine that is looked at four times a second. answers: how long a probe takes, None for no answer."""
+    """An engine that is observed four times a second. answers: how long a probe takes, None for no answer."""
 
     machine: EngineLiveness
     answers: float | None = None
@@ -56,18 +58,18 @@ class Played:
         return judgement
 
     def forget_probe(self) -> None:
-        """A test has ended it."""
+        """Drop the probe: a test has ended it."""
         self._sent = None
 
     def until_stuck(self, within_s: float, evidence: Callable[[float], dict[str, object]] = lambda at: {}) -> float:
-        """When it was found stuck."""
+        """Return when it was found stuck."""
         while self.now < within_s:
             if self.look(**evidence(self.now)).state is EngineState.STUCK:
                 return self.now
         raise AssertionError(f"not stuck within {within_s} s: {self.judged[-1]}")
 
     def runs(self, seconds: float, evidence: Callable[[float], dict[str, object]] = lambda at: {}) -> None:
-        """So long, and never stuck."""
+        """Run for so long, never stuck."""
         end = self.now + seconds
         while self.now < end:
             judgement = self.look(**evidence(self.now))
@@ -97,10 +99,10 @@ def test_an_engine_that_answers_nothing_at_all_is_found_in_half_the_time() -> No
     [
         ("tokens of any stream", lambda at: {"tokens": int(at / 7.0)}),
         ("steps that the plug-in counts", lambda at: {"steps": int(at / 7.0)}),
-        ("tokens that the engine has made", lambda at: {"metrics": figures(generated=int(at / 7.0))}),
-        ("prompts that it reads", lambda at: {"metrics": figures(prompted=int(at / 7.0))}),
-        ("preemptions", lambda at: {"metrics": figures(preemptions=int(at / 7.0))}),
-        ("the cache that a long prefill fills", lambda at: {"metrics": figures(kv_use=int(at / 7.0) / 100)}),
+        ("tokens that the engine has made", lambda at: {"metrics": engine_metrics(generated=int(at / 7.0))}),
+        ("prompts that it reads", lambda at: {"metrics": engine_metrics(prompted=int(at / 7.0))}),
+        ("preemptions", lambda at: {"metrics": engine_metrics(preemptions=int(at / 7.0))}),
+        ("the cache that a long prefill fills", lambda at: {"metrics": engine_metrics(kv_use=int(at / 7.0) / 100)}),
     ],
 )
 def test_any_sign_of_work_is_enough(name: str, work: Callable[[float], dict[str, object]]) -> None:
@@ -108,7 +110,7 @@ def test_any_sign_of_work_is_enough(name: str, work: Callable[[float], dict[str,
 
 
 def test_requests_that_come_and_go_are_no_work() -> None:
-    """What a stuck core's API server says of them moves; nothing of the core does."""
+    """The API server's own counts change while its core is stuck; no metric of the core does."""
     of_requests = lambda at: {  # noqa: E731 # of one test
         "in_flight": 1 + int(at * 4) % 9,
         "metrics": EngineMetrics(1 + int(at * 4) % 9, int(at * 4) % 5, 0.5, 0.0, 3.0, 4.0),
@@ -197,7 +199,7 @@ ALLOWED_S, PATIENT_S = 2.0, 30.0
 
 
 def lost_at(engine: Played, evidence: Callable[[float], dict[str, object]], within_s: float) -> float | None:
-    """When a stream was lost that is silent since SINCE."""
+    """Return when a stream is lost that is silent since SINCE."""
     while engine.now < within_s:
         wants = engine.machine.needs_proof(SINCE, ALLOWED_S, PATIENT_S)
         judgement = engine.look(needs_proof=wants, **evidence(engine.now))
@@ -208,7 +210,7 @@ def lost_at(engine: Played, evidence: Callable[[float], dict[str, object]], with
 
 
 def working(at: float) -> dict[str, object]:
-    return {"tokens": int(at * 20), "metrics": figures(generated=int(at * 20))}
+    return {"tokens": int(at * 20), "metrics": engine_metrics(generated=int(at * 20))}
 
 
 def test_a_stream_that_others_overtake_without_a_reason_is_lost_after_the_inter_token_timeout() -> None:
@@ -220,10 +222,10 @@ def test_a_stream_that_others_overtake_without_a_reason_is_lost_after_the_inter_
 @pytest.mark.parametrize(
     ("name", "evidence"),
     [
-        ("preempted", lambda at: {**working(at), "metrics": figures(at, preemptions=float(at >= 1.5))}),
-        ("requests wait", lambda at: {**working(at), "metrics": figures(at, waiting=int(at < 15.0))}),
+        ("preempted", lambda at: {**working(at), "metrics": engine_metrics(at, preemptions=float(at >= 1.5))}),
+        ("requests wait", lambda at: {**working(at), "metrics": engine_metrics(at, waiting=int(at < 15.0))}),
         ("no figures", lambda at: {**working(at), "metrics": None}),
-        ("figures without preemptions", lambda at: {**working(at), "metrics": figures(at, preemptions=None)}),
+        ("figures without preemptions", lambda at: {**working(at), "metrics": engine_metrics(at, preemptions=None)}),
     ],
 )
 def test_a_silence_that_may_have_a_reason_waits_and_not_for_ever(
@@ -243,7 +245,7 @@ def test_nobody_is_lost_before_somebody_has_overtaken_it() -> None:
 
 def test_what_waits_needs_no_probe() -> None:
     engine = played(answers=0.1)
-    lost_at(engine, lambda at: {**working(at), "metrics": figures(at, waiting=3)}, 20.0)
+    lost_at(engine, lambda at: {**working(at), "metrics": engine_metrics(at, waiting=3)}, 20.0)
     assert len(engine.probes) <= 1
 
 
@@ -262,7 +264,7 @@ def test_whatever_works_at_least_every_nine_seconds_is_never_stuck(
 
 
 def _work(kinds: list[str], done: int, pace_s: float) -> dict[str, object]:
-    """One of the kinds has moved with each."""
+    """One of the kinds changes with each step."""
     counts = {name: done // len(kinds) + (name in kinds[: done % len(kinds)]) for name in kinds}
     made = {name: float(counts.get(name, 0)) for name in ("generated", "preemptions", "kv_use")}
     kv_use = (made["kv_use"] % 7) / 7

@@ -1,4 +1,4 @@
-"""vLLM's gauges among its metrics."""
+"""Test the parser of vLLM's metrics."""
 
 from __future__ import annotations
 

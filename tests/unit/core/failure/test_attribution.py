@@ -1,4 +1,4 @@
-"""Whose fault a failed hop is: the module's own table, row by row; and what a request's tries come to."""
+"""Test attribution by the module's own table, row by row; and the outcome of a request's attempts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEAD = f"{ENGINE_DEAD}. See stack trace (above) for the root cause."
 
 
 def rows() -> list[list[str]]:
-    """The table's rows, by its columns' places."""
+    """Return the table's rows, split at its columns."""
     lines = (attribution.__doc__ or "").splitlines()
     rule = next(line for line in lines if line.strip().startswith("------"))
     starts = [at for at, char in enumerate(rule) if char == "-" and rule[at - 1] == " "]
@@ -143,31 +143,31 @@ SAID = EngineResponse(500, b'{"error":{"message":"it"}}')
 
 def test_an_error_of_the_request_is_tried_once_more_and_then_passed_on() -> None:
     tries = Attempts()
-    assert tries.failed("a", FAILED, SAID)
-    assert not tries.failed("b", FAILED, SAID)
+    assert tries.record_failure("a", FAILED, SAID)
+    assert not tries.record_failure("b", FAILED, SAID)
     assert tries.response == SAID
     assert not tries.in_doubt
 
 
 def test_a_refusal_is_passed_on_at_once() -> None:
     tries = Attempts()
-    assert not tries.failed("a", REFUSED, SAID)
+    assert not tries.record_failure("a", REFUSED, SAID)
     assert tries.response == SAID
 
 
 def test_a_loss_between_two_errors_of_the_request_changes_nothing() -> None:
     tries = Attempts()
-    assert tries.failed("a", FAILED, SAID)
-    assert tries.failed("b", LOST)
-    assert not tries.failed("c", LOST)
+    assert tries.record_failure("a", FAILED, SAID)
+    assert tries.record_failure("b", LOST)
+    assert not tries.record_failure("c", LOST)
     assert tries.response == SAID, "the only answer that there is"
 
 
 def test_errors_without_words_are_nodes_faults_only_if_another_can() -> None:
     tries = Attempts()
-    assert tries.failed("a", WORDLESS, EngineResponse(500, b"oops", b"text/plain"))
+    assert tries.record_failure("a", WORDLESS, EngineResponse(500, b"oops", b"text/plain"))
     assert (tries.response, tries.in_doubt) == (None, ["a"])
-    assert not tries.failed("b", WORDLESS, EngineResponse(500, b""))
+    assert not tries.record_failure("b", WORDLESS, EngineResponse(500, b""))
     assert tries.response is not None
     told = orjson.loads(tries.response.body)["error"]
     assert (tries.response.status, told["code"]) == (500, "engine_error")
@@ -176,19 +176,19 @@ def test_errors_without_words_are_nodes_faults_only_if_another_can() -> None:
 def test_the_bound_is_on_engines_whatever_they_do() -> None:
     for verdict in (LOST, BUSY):
         tries, asked = Attempts(), 1
-        while tries.failed("x", verdict):
+        while tries.record_failure("x", verdict):
             asked += 1
         assert asked == MAX_ENGINES
         assert tries.response is None
         assert tries.all_busy is (verdict is BUSY)
     tries = Attempts()
     for _ in range(MAX_REQUESTS - 1):
-        assert tries.failed("x", HANDED_OVER), "nothing was lost"
-    assert not tries.failed("x", HANDED_OVER)
+        assert tries.record_failure("x", HANDED_OVER), "nothing was lost"
+    assert not tries.record_failure("x", HANDED_OVER)
 
 
 def test_failures_are_told_in_words() -> None:
     tries = Attempts()
     for _ in range(3):
-        tries.failed("x", BUSY)
+        tries.record_failure("x", BUSY)
     assert tries.summary("engines") == "3 engines (engine-busy, engine-busy, engine-busy)"

@@ -1,4 +1,4 @@
-"""Requests that end engines: what is one request, who is suspected, and who is refused."""
+"""Test crash suspects: what counts as one request, which are suspected, and which are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One budget for all bodies: who goes when there is no room."""
+"""Test the body budget: which body is aborted when there is no room."""
 
 from __future__ import annotations
 

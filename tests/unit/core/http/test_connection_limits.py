@@ -1,4 +1,4 @@
-"""Who may connect to a door."""
+"""Test the limits on a server's connections."""
 
 from __future__ import annotations
 

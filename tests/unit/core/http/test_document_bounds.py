@@ -1,4 +1,4 @@
-"""How much a document costs to read, known before it is read."""
+"""Test the bounds on a document before it is parsed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ values = st.recursive(
 
 
 def counted(value: Any) -> tuple[int, int, int]:
-    """Commas outside of texts, lists and objects, texts and keys."""
+    """Count commas outside of strings; arrays and objects; strings and keys."""
     if isinstance(value, str):
         return 0, 0, 1
     if not isinstance(value, (list, dict)):

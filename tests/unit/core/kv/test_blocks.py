@@ -1,4 +1,4 @@
-"""A block's name and header: equal only for equal contexts, and whatever is wrong with a block is seen."""
+"""Test a block's name and header: equal only for equal contexts, and every defect is detected."""
 
 from __future__ import annotations
 

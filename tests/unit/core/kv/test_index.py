@@ -1,4 +1,4 @@
-"""Indexes of blocks, and how blocks are asked for, taken apart and found again from the last one."""
+"""Test the index of blocks: how they are requested, split, and found again from the last one."""
 
 from __future__ import annotations
 

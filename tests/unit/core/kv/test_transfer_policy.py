@@ -1,4 +1,4 @@
-"""Recompute, peer or S3: a table of cases, and what holds for all of them."""
+"""Test the choice of a context's source: a table of cases, and properties of all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two minutes of a notice, whatever the clocks say: bounded from the first look at it, on virtual time."""
+"""Test a notice's two minutes, whatever the clocks show: bounded from its first read, on virtual time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ T0 = 1_800_000_000.0
 
 @pytest.mark.parametrize("skew_s", [-180.0, -3600.0, 130.0, 1e9, -1e9, 0.0])
 def test_a_notice_has_its_two_minutes_whatever_time_this_node_thinks_it_is(skew_s: float) -> None:
-    """EC2 takes the instance 120 s after the notice, and the deadline in it is by EC2's clock."""
+    """EC2 terminates the instance 120 s after the notice, whose deadline is by EC2's clock."""
     now = T0 + skew_s
     machine = Lifecycle()
     machine.handle(EngineReady(now - 100))
@@ -61,7 +61,7 @@ def test_no_notice_is_believed_to_leave_more_than_two_minutes_or_none(deadline: 
 
 @pytest.mark.parametrize("skew_s", [-180.0, 110.0, 130.0, 60.0])
 def test_a_notice_is_counted_by_the_clock_of_whoever_gives_it_where_it_says_what_time_it_is(skew_s: float) -> None:
-    """IMDS has a Date. Half of the two minutes are over: a node whose clock is off learns that, too."""
+    """IMDS sends a Date. Half of the two minutes are over: a node whose clock is off detects that, too."""
     now = T0 + skew_s
     assert to_local_time(InterruptionNotice(T0 + 60, "terminate", as_of=T0), now) == now + 60
 

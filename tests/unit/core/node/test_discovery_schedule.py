@@ -1,4 +1,4 @@
-"""The EC2 calls of whole fleets, added up against the account's bucket."""
+"""Test the EC2 calls of whole fleets against the account's bucket."""
 
 from __future__ import annotations
 

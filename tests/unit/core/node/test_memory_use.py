@@ -1,4 +1,4 @@
-"""When memory is looked through."""
+"""Test when a full collection runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node still has to fetch, and whether it reads from the disk or from S3."""
+"""Test what a node still has to fetch, and whether it loads from the disk or from S3."""
 
 from __future__ import annotations
 

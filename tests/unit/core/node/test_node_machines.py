@@ -1,4 +1,4 @@
-"""Lifecycle, drain, routing, fleet, signing, backoff and patience: the node's pure decisions, on virtual time."""
+"""Test the node's pure decisions on virtual time: lifecycle, drain, routing, fleet, signing, backoff, timeouts."""
 
 from __future__ import annotations
 
@@ -137,27 +137,27 @@ def test_whatever_happens_a_drain_is_never_undone_and_the_deadline_never_moves_a
 
 
 def test_a_signed_message_is_welcome_once_and_nothing_else_is() -> None:
-    keeper = RequestVerifier(b"key")
+    verifier = RequestVerifier(b"key")
     stamp = sign(b"key", "POST", "/x", b"body", T0, "n1")
-    assert keeper.rejection_reason(None, "POST", "/x", b"body", T0) == "no signature"
-    assert keeper.rejection_reason("v1 a b c", "POST", "/x", b"body", T0) == "no signature"
-    assert keeper.rejection_reason(stamp, "POST", "/y", b"body", T0) == "wrong signature"
-    assert keeper.rejection_reason(stamp, "POST", "/x", b"other", T0) == "wrong signature"
+    assert verifier.rejection_reason(None, "POST", "/x", b"body", T0) == "no signature"
+    assert verifier.rejection_reason("v1 a b c", "POST", "/x", b"body", T0) == "no signature"
+    assert verifier.rejection_reason(stamp, "POST", "/y", b"body", T0) == "wrong signature"
+    assert verifier.rejection_reason(stamp, "POST", "/x", b"other", T0) == "wrong signature"
     assert (
-        keeper.rejection_reason(sign(b"other", "POST", "/x", b"body", T0, "n2"), "POST", "/x", b"body", T0)
+        verifier.rejection_reason(sign(b"other", "POST", "/x", b"body", T0, "n2"), "POST", "/x", b"body", T0)
         == "wrong signature"
     )
-    assert keeper.rejection_reason(stamp, "POST", "/x", b"body", T0 + MAX_SKEW_S + 1) == "too old or too new"
-    assert keeper.rejection_reason(stamp, "POST", "/x", b"body", T0 - MAX_SKEW_S - 1) == "too old or too new"
-    assert keeper.rejection_reason(stamp, "POST", "/x", b"body", T0) is None
-    assert keeper.rejection_reason(stamp, "POST", "/x", b"body", T0 + 1) == "seen before"
+    assert verifier.rejection_reason(stamp, "POST", "/x", b"body", T0 + MAX_SKEW_S + 1) == "too old or too new"
+    assert verifier.rejection_reason(stamp, "POST", "/x", b"body", T0 - MAX_SKEW_S - 1) == "too old or too new"
+    assert verifier.rejection_reason(stamp, "POST", "/x", b"body", T0) is None
+    assert verifier.rejection_reason(stamp, "POST", "/x", b"body", T0 + 1) == "seen before"
 
 
 def test_nonces_are_forgotten_by_time_and_by_number() -> None:
-    keeper = RequestVerifier(b"key", max_nonces=3)
+    verifier = RequestVerifier(b"key", max_nonces=3)
     for i in range(10):
-        assert keeper.rejection_reason(sign(b"key", "GET", "/", b"", T0, str(i)), "GET", "/", b"", T0) is None
-    assert len(keeper._seen) == len(keeper._order) == 3
+        assert verifier.rejection_reason(sign(b"key", "GET", "/", b"", T0, str(i)), "GET", "/", b"", T0) is None
+    assert len(verifier._seen) == len(verifier._order) == 3
 
 
 # backoff and patience

@@ -1,4 +1,4 @@
-"""Signatures between nodes whose clocks differ, and what peers' clocks say of one's own. No clock runs here."""
+"""Test signatures between nodes whose clocks differ, and the verdict on one's own clock. No clock runs here."""
 
 from __future__ import annotations
 
@@ -31,44 +31,44 @@ KEY, T0 = b"key", 1_800_000_000.0
 WHAT = ("POST", "/peer/v1/take", b"body")
 
 
-def knock(clocks: PeerClocks, door: RequestVerifier, now: float, door_now: float, nonce: str) -> str | None:
-    """One message as a node sends it; a refusal with a clock is learned from."""
+def send(clocks: PeerClocks, verifier: RequestVerifier, now: float, door_now: float, nonce: str) -> str | None:
+    """Send one message as a node does; a rejection's clock is recorded."""
     stamp = clocks.sign("peer:1", *WHAT, now, nonce)
-    why = door.rejection_reason(stamp, *WHAT, door_now)
+    why = verifier.rejection_reason(stamp, *WHAT, door_now)
     if why in CLOCK_ERRORS:
-        assert clocks.record("peer:1", door.signed_clock(stamp, door_now), nonce, 0.01, now)
+        assert clocks.record("peer:1", verifier.signed_clock(stamp, door_now), nonce, 0.01, now)
     return why
 
 
 @pytest.mark.parametrize("skew_s", [60.0, -45.0, 3600.0, -86_400.0, 1e9])
 def test_a_skew_is_measured_at_the_first_refusal_and_allowed_for_from_then_on(skew_s: float) -> None:
-    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
-    assert knock(clocks, door, T0, T0 + skew_s, "n0") == WRONG_TIME
+    clocks, verifier = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
+    assert send(clocks, verifier, T0, T0 + skew_s, "n0") == WRONG_TIME
     for number in range(1, 4):
         now = T0 + 3600 * number
-        assert knock(clocks, door, now, now + skew_s, f"n{number}") is None
+        assert send(clocks, verifier, now, now + skew_s, f"n{number}") is None
     assert clocks.ahead_s("peer:1") == pytest.approx(skew_s, abs=0.1)
 
 
 @pytest.mark.parametrize("skew_s", [0.0, 9.0, -9.0])
 def test_small_differences_need_nothing(skew_s: float) -> None:
-    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
-    assert knock(clocks, door, T0, T0 + skew_s, "n") is None
+    clocks, verifier = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
+    assert send(clocks, verifier, T0, T0 + skew_s, "n") is None
     clocks.record("peer:1", sign_clock(KEY, "d1", T0 + skew_s, "n"), "n", 0.0, T0)
     assert clocks.sign("peer:1", *WHAT, T0, "m").startswith("v1 "), "any door of the fleet takes it"
 
 
 def test_a_peer_whose_clock_jumps_is_measured_again() -> None:
-    clocks, door = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
+    clocks, verifier = PeerClocks(KEY), RequestVerifier(KEY, audience="d1")
     for step, door_ahead_s in enumerate((60.0, -45.0, 0.0, 7200.0)):
-        assert knock(clocks, door, T0, T0 + door_ahead_s, f"a{step}") == WRONG_TIME
-        assert knock(clocks, door, T0, T0 + door_ahead_s, f"b{step}") is None
+        assert send(clocks, verifier, T0, T0 + door_ahead_s, f"a{step}") == WRONG_TIME
+        assert send(clocks, verifier, T0, T0 + door_ahead_s, f"b{step}") is None
 
 
 def test_a_recording_is_worth_nothing_at_any_door() -> None:
-    """What is signed in the time of a door that runs an hour ahead is in the future of all others."""
+    """A message that is signed in the time of a node an hour ahead is in the future for all others."""
     clocks, ahead, right = PeerClocks(KEY), RequestVerifier(KEY, audience="d1"), RequestVerifier(KEY, audience="d2")
-    knock(clocks, ahead, T0, T0 + 3600, "n0")
+    send(clocks, ahead, T0, T0 + 3600, "n0")
     recording = clocks.sign("peer:1", *WHAT, T0, "n1")
     assert ahead.rejection_reason(recording, *WHAT, T0 + 3600) is None
     assert ahead.rejection_reason(recording, *WHAT, T0 + 3601) == "seen before"
@@ -81,10 +81,10 @@ def test_a_recording_is_worth_nothing_at_any_door() -> None:
 
 def test_a_peer_that_was_started_again_under_its_address_is_met_anew() -> None:
     clocks = PeerClocks(KEY)
-    knock(clocks, RequestVerifier(KEY, audience="d1"), T0, T0 + 3600, "n0")
+    send(clocks, RequestVerifier(KEY, audience="d1"), T0, T0 + 3600, "n0")
     after = RequestVerifier(KEY, audience="d2")
-    assert knock(clocks, after, T0, T0, "n1") == WRONG_AUDIENCE
-    assert knock(clocks, after, T0, T0, "n2") is None
+    assert send(clocks, after, T0, T0, "n1") == WRONG_AUDIENCE
+    assert send(clocks, after, T0, T0, "n2") is None
     assert not clocks.is_off("peer:1")
 
 

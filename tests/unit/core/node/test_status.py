@@ -1,4 +1,4 @@
-"""What nodes say of themselves, on the way."""
+"""Test the encoding of nodes' status and load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages to one keeper: one batch on its way, the next one gathering, and nobody waits for long."""
+"""Test ack batches: one in flight, the next one collecting, and overdue messages are reported."""
 
 from __future__ import annotations
 

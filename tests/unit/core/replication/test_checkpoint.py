@@ -1,4 +1,4 @@
-"""What a node that goes leaves of its journals, and that nothing else is ever taken for them."""
+"""Test checkpoints: what a terminating node writes of its journals, and that no other body is accepted."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def opening(*, durable: bool = True, owner: str = ME) -> bytes:
 
 def journal(owner: str = ME, number: int = 1, lines: bytes = b"0 1 a\n0 2 b\n", **fields: object) -> JournalReplica:
     epoch = Epoch(number, owner)
-    kept = JournalReplica(epoch, epoch, opening(owner=owner), lines.count(b"\n"), bytearray(lines), NOW)
-    return replace(kept, **fields)  # type: ignore[arg-type] # fields of it
+    replica = JournalReplica(epoch, epoch, opening(owner=owner), lines.count(b"\n"), bytearray(lines), NOW)
+    return replace(replica, **fields)  # type: ignore[arg-type] # fields of it
 
 
 def left(*journals: JournalReplica) -> list[CheckpointObject]:
@@ -40,7 +40,7 @@ def left(*journals: JournalReplica) -> list[CheckpointObject]:
 
 
 @pytest.mark.parametrize(
-    ("kept", "status"),
+    ("replica", "status"),
     [
         (journal(), StreamStatus.HANDED_OFF),
         (journal(f"{ME}+1f"), StreamStatus.HANDED_OFF),
@@ -54,20 +54,20 @@ def left(*journals: JournalReplica) -> list[CheckpointObject]:
     ],
     ids=["own", "own, taken over", "of one alive", "orphan", "finished", "finished orphan", "private", "half", "none"],
 )
-def test_only_what_nobody_else_looks_after_is_left(kept: JournalReplica, status: StreamStatus | None) -> None:
-    assert status_of(kept, ME) is status
-    assert len(left(kept)) == (status is not None)
+def test_only_what_nobody_else_looks_after_is_left(replica: JournalReplica, status: StreamStatus | None) -> None:
+    assert status_of(replica, ME) is status
+    assert len(left(replica)) == (status is not None)
 
 
 def test_a_journal_is_read_again_as_it_was_by_an_owner_that_is_higher() -> None:
-    kept = journal("i-1+ab", number=3)
-    (parcel,) = left(journal(), kept, journal("i-2"))
+    replica = journal("i-1+ab", number=3)
+    (parcel,) = left(journal(), replica, journal("i-2"))
     first, second = parcel.records
     assert (first.stream, second.stream) == ("s0", "s1")
     assert first.expires_at == NOW + CHECKPOINT_LIFE_S
-    taken = read_journal(second, parcel.body[second.start : second.start + second.length])
-    assert (taken.written_epoch, taken.next_number, taken.seq) == (Epoch(3, "i-1+ab"), 4, 2)
-    assert (taken.header, taken.lines) == (kept.header, bytes(kept.lines))
+    snapshot = read_journal(second, parcel.body[second.start : second.start + second.length])
+    assert (snapshot.written_epoch, snapshot.next_number, snapshot.seq) == (Epoch(3, "i-1+ab"), 4, 2)
+    assert (snapshot.header, snapshot.lines) == (replica.header, bytes(replica.lines))
 
 
 def test_a_record_is_the_same_behind_its_item() -> None:

@@ -1,4 +1,4 @@
-"""Who may deliver: owners, keepers and a client over a network that loses, repeats and reorders, as a state machine.
+"""Test ownership: owners, replicas and a client over a network that loses, repeats and reorders, as a state machine.
 
 The real ReplicatedLog and Keeper, and no other decision; only sockets and clocks are played.
 """
@@ -22,11 +22,11 @@ STREAM = "s"
 
 @dataclass
 class Message:
-    """From an owner to a keeper, with what it carried when it was sent. copy: as the owner saw it then."""
+    """From an owner to a replica, with its content when it was sent. replica: the owner's view of it then."""
 
     owner: ReplicatedLog
-    keeper: str
-    copy: Replica | None
+    replica_id: str
+    replica: Replica | None
     kind: str
     first: int
     lines: list[bytes]
@@ -35,17 +35,17 @@ class Message:
 @dataclass
 class Reply:
     owner: ReplicatedLog
-    keeper: str
-    copy: Replica | None
+    replica_id: str
+    replica: Replica | None
     seq: int
     refused: str | None
 
 
 @dataclass
 class Client:
-    """What it has, the id of the last event, and whom it listens to.
+    """What it has received, the id of the last event, and its owner.
 
-    holders: the keepers that had the last event in sync when it came.
+    holders: the replicas in sync when the last event arrived.
     """
 
     received: list[bytes] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Client:
 
 
 def line(number: int, epoch: Epoch) -> bytes:
-    """Every owner's engine says something else, so that a seam between two of them shows."""
+    """Every owner's engine generates different records, so that a seam between two of them shows."""
     return b"%d by %d of %b\n" % (number, epoch.number, epoch.owner.encode())
 
 
@@ -65,11 +65,11 @@ def node_of(owner: ReplicatedLog) -> str:
 
 
 class Ownership(RuleBasedStateMachine):
-    """Nodes crash with all they keep, links are cut and heal, and the client comes back at any node."""
+    """Nodes crash with their stores, links are cut and heal, and the client reconnects at any node."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.keepers = {name: ReplicaStore() for name in NODES}
+        self.stores = {name: ReplicaStore() for name in NODES}
         self.takeovers = 0
         self.replays: set[Epoch] = set()
         self.cut: set[frozenset[str]] = set()
@@ -86,50 +86,50 @@ class Ownership(RuleBasedStateMachine):
     def reaches(self, a: str, b: str) -> bool:
         return a == b or frozenset((a, b)) not in self.cut
 
-    def send(self, owner: ReplicatedLog, instructions: list[Command]) -> None:
+    def send(self, owner: ReplicatedLog, commands: list[Command]) -> None:
         lines = bytes(owner.lines).splitlines(keepends=True)
-        for instruction in instructions:
-            match instruction:
-                case OpenReplica(copy):
-                    self.messages.append(Message(owner, copy.instance_id, copy, "open", 1, lines))
-                case DropReplica(keeper):
-                    self.messages.append(Message(owner, keeper, None, "forget", 0, []))
+        for command in commands:
+            match command:
+                case OpenReplica(replica):
+                    self.messages.append(Message(owner, replica.instance_id, replica, "open", 1, lines))
+                case DropReplica(replica_id):
+                    self.messages.append(Message(owner, replica_id, None, "forget", 0, []))
 
     def write(self, owner: ReplicatedLog, line: bytes) -> None:
         owner.lines += line
         first = owner.seq + 1
         owner.seq = first
-        for name, copy in owner.replicas.items():
-            self.messages.append(Message(owner, name, copy, "append", first, [line]))
+        for name, replica in owner.replicas.items():
+            self.messages.append(Message(owner, name, replica, "append", first, [line]))
 
     @precondition(lambda self: self.messages)
     @rule(data=st.data(), repeat=st.booleans())
     def arrive(self, data: st.DataObject, repeat: bool) -> None:
         at = data.draw(st.integers(0, len(self.messages) - 1))
         message = self.messages[at] if repeat else self.messages.pop(at)
-        if not self.reaches(node_of(message.owner), message.keeper):
+        if not self.reaches(node_of(message.owner), message.replica_id):
             return
         if isinstance(message, Reply):
-            if message.refused is None and message.copy is not None:
-                message.owner.acknowledged(message.copy, message.seq)
+            if message.refused is None and message.replica is not None:
+                message.owner.acknowledged(message.replica, message.seq)
             elif message.refused is not None:
-                self.send(message.owner, message.owner.refused(message.keeper, message.refused))
+                self.send(message.owner, message.owner.refused(message.replica_id, message.refused))
             return
         self.messages.append(self._answer(message))
 
     def _answer(self, message: Message) -> Reply:
-        keeper, owner = self.keepers[message.keeper], message.owner
+        store, owner = self.stores[message.replica_id], message.owner
         try:
             if message.kind == "open":
-                seq = keeper.open(STREAM, owner.epoch, owner.header, len(message.lines), b"".join(message.lines), NOW)
+                seq = store.open(STREAM, owner.epoch, owner.header, len(message.lines), b"".join(message.lines), NOW)
             elif message.kind == "append":
-                seq = keeper.append(STREAM, owner.epoch, message.first, b"".join(message.lines), NOW)
+                seq = store.append(STREAM, owner.epoch, message.first, b"".join(message.lines), NOW)
             else:
-                keeper.drop(STREAM, owner.epoch)
+                store.drop(STREAM, owner.epoch)
                 seq = -1
         except ReplicaRefused as refused:
-            return Reply(owner, message.keeper, message.copy, 0, refused.reason)
-        return Reply(owner, message.keeper, message.copy, seq, None)
+            return Reply(owner, message.replica_id, message.replica, 0, refused.reason)
+        return Reply(owner, message.replica_id, message.replica, seq, None)
 
     @precondition(lambda self: self.messages)
     @rule(data=st.data())
@@ -144,11 +144,11 @@ class Ownership(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NODES))
     def crash(self, name: str) -> None:
         """All that a node kept and owned is gone; it comes back empty."""
-        self.keepers[name] = ReplicaStore()
+        self.stores[name] = ReplicaStore()
         self.client.holders.discard(name)
         dead = [owner for owner in self.owners if node_of(owner) == name]
         self.owners = [owner for owner in self.owners if owner not in dead]
-        self.messages = [m for m in self.messages if m.keeper != name and m.owner not in dead]
+        self.messages = [m for m in self.messages if m.replica_id != name and m.owner not in dead]
         for owner in self.owners:
             owner.lost(name)
         if self.client.owner in dead:
@@ -175,7 +175,7 @@ class Ownership(RuleBasedStateMachine):
     @precondition(lambda self: self.owners)
     @rule(data=st.data())
     def generate(self, data: st.DataObject) -> None:
-        """An owner's engine says the next thing, once the last was delivered."""
+        """An owner's engine generates the next record, once the last was committed."""
         owner = data.draw(st.sampled_from(self.owners))
         if owner.seq == owner.committed and owner.epoch not in self.replays and not owner.is_fenced:
             self.write(owner, line(owner.seq + 1, owner.epoch))
@@ -207,22 +207,22 @@ class Ownership(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NODES), asked=st.sets(st.sampled_from(NODES)))
     def resume_at(self, name: str, asked: set[str]) -> None:
-        """The client's connection is gone; it asks another node, which asks those keepers that it reaches."""
+        """The client reconnects at another node, which queries the replicas that it reaches."""
         self.client.owner = None
         reached = [other for other in sorted(asked | {name}) if self.reaches(name, other)]
         self.takeovers += 1
         label = f"{name}-{self.takeovers}"
-        taken = [(other, self.keepers[other].take_over(STREAM, label, NOW)) for other in reached]
+        taken = [(other, self.stores[other].take_over(STREAM, label, NOW)) for other in reached]
         found = {other: journal for other, journal in taken if journal is not None}
         if not found:
             return
         journal = newest(list(found.values()))
         if journal.seq < len(self.client.received):
-            assert not self.client.holders & set(found), "a keeper in sync had less than the client"
+            assert not self.client.holders & set(found), "a replica in sync had less than the client"
             return
         runs = self.runs[journal.header]
         if not was_sent_by(self.client.last, runs):
-            assert not self.client.holders & set(found), "a keeper in sync had another owner's words"
+            assert not self.client.holders & set(found), "a replica in sync had another owner's records"
             return
         epoch = Epoch(max(one.next_number for one in found.values()), label)
         opening = str(epoch).encode()
@@ -231,7 +231,7 @@ class Ownership(RuleBasedStateMachine):
         owner.committed = journal.seq
         self.owners.append(owner)
         self.client.owner = owner
-        self.replays.add(epoch)  # what the client lacks waits for a copy, as every line does
+        self.replays.add(epoch)  # the replayed events wait for a replica, as every record does
         self.review(owner)
 
     def _id(self, owner: ReplicatedLog, seq: int) -> EventId:
@@ -249,13 +249,13 @@ class Ownership(RuleBasedStateMachine):
 
 
 def test_what_an_owner_that_was_cut_off_wrote_is_no_journal_of_the_clients() -> None:
-    """n0 is cut off with n1 and goes on; n2 goes on from n3's shorter journal, and loses that; n1 must not serve it."""
+    """n0 is cut off with n1 and continues; n2 continues from n3's shorter one and loses it; n1 must not serve it."""
     ours, cut_off = Epoch(1, "n0"), [b"1\n", b"2\n", b"3\n"]
     runs = [EpochRange(0, ours)]
-    keeper = ReplicaStore()
-    keeper.open(STREAM, ours, b"", 3, b"".join(cut_off), 0.0)
+    store = ReplicaStore()
+    store.open(STREAM, ours, b"", 3, b"".join(cut_off), 0.0)
     told = parse_event_id("s/3/2.n2")
-    taken = keeper.take_over(STREAM, "n1", 0.0)
+    taken = store.take_over(STREAM, "n1", 0.0)
     assert taken is not None
     assert taken.seq >= told.seq
     assert not was_sent_by(told, runs)

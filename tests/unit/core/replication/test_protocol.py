@@ -1,4 +1,4 @@
-"""The frames between owners and keepers: whole in any cuts, and worth nothing when forged, repeated or sent back."""
+"""Test the replication frames: whole in any cuts, and refused when forged, repeated or reflected."""
 
 from __future__ import annotations
 

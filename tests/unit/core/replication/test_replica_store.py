@@ -1,4 +1,4 @@
-"""Keepers, write-ahead and placement: bounds, replacement, and who is asked first."""
+"""Test the replica store, the replicated log and placement: bounds, replacement, and the order of candidates."""
 
 from __future__ import annotations
 
@@ -31,115 +31,115 @@ ONE, TWO = Epoch(1, "i-a"), Epoch(2, "i-b")
 KIB = 1024
 
 
-def opened(keeper: ReplicaStore, stream: str = "s", size: int = 0, now: float = 0.0, client: str = "") -> None:
-    keeper.open(stream, ONE, b"o" * size, 0, b"", now, client)
+def stored(store: ReplicaStore, stream: str = "s", size: int = 0, now: float = 0.0, client: str = "") -> None:
+    store.open(stream, ONE, b"o" * size, 0, b"", now, client)
 
 
-def gone(keeper: ReplicaStore, *streams: str) -> list[str]:
-    return [stream for stream in streams if keeper.has_expired(stream)]
+def gone(store: ReplicaStore, *streams: str) -> list[str]:
+    return [stream for stream in streams if store.has_expired(stream)]
 
 
-def why(refused: pytest.ExceptionInfo[ReplicaRefused]) -> str:
+def reason_of(refused: pytest.ExceptionInfo[ReplicaRefused]) -> str:
     return refused.value.reason
 
 
 def test_a_keeper_skips_what_it_has_and_refuses_what_leaves_a_gap() -> None:
-    keeper = ReplicaStore()
-    opened(keeper)
-    assert keeper.append("s", ONE, 1, b"1\n2\n", 0.0) == 2
-    assert keeper.append("s", ONE, 2, b"2\n3\n", 0.0) == 3
+    store = ReplicaStore()
+    stored(store)
+    assert store.append("s", ONE, 1, b"1\n2\n", 0.0) == 2
+    assert store.append("s", ONE, 2, b"2\n3\n", 0.0) == 3
     with pytest.raises(ReplicaRefused) as refused:
-        keeper.append("s", ONE, 5, b"5\n", 0.0)
-    assert why(refused) == keeping.GAP
-    taken = keeper.take_over("s", "i-b", 0.0)
+        store.append("s", ONE, 5, b"5\n", 0.0)
+    assert reason_of(refused) == keeping.GAP
+    taken = store.take_over("s", "i-b", 0.0)
     assert taken is not None
     assert (taken.lines, taken.seq, taken.written_epoch, taken.next_number) == (b"1\n2\n3\n", 3, ONE, 2)
 
 
 def test_after_a_takeover_the_old_owner_is_refused_and_the_new_one_is_not() -> None:
-    keeper = ReplicaStore()
-    opened(keeper)
-    keeper.take_over("s", "i-b", 0.0)
-    for attempt in (lambda: keeper.append("s", ONE, 1, b"x\n", 0.0), lambda: opened(keeper)):
+    store = ReplicaStore()
+    stored(store)
+    store.take_over("s", "i-b", 0.0)
+    for attempt in (lambda: store.append("s", ONE, 1, b"x\n", 0.0), lambda: stored(store)):
         with pytest.raises(ReplicaRefused) as refused:
             attempt()
-        assert why(refused) == keeping.STALE
-    assert keeper.open("s", TWO, b"", 1, b"1\n", 0.0) == 1
+        assert reason_of(refused) == keeping.STALE
+    assert store.open("s", TWO, b"", 1, b"1\n", 0.0) == 1
 
 
 def test_a_journal_is_bounded_and_so_are_all_of_them_together() -> None:
-    keeper = ReplicaStore(max_bytes=2 * KIB * 10, max_journal_bytes=10 * KIB)
+    store = ReplicaStore(max_bytes=2 * KIB * 10, max_journal_bytes=10 * KIB)
     with pytest.raises(ReplicaRefused) as refused:
-        opened(keeper, "large", 10 * KIB + 1)
-    assert why(refused) == keeping.TOO_LARGE
-    opened(keeper, "a", 10 * KIB - OVERHEAD_BYTES, client="one")
-    opened(keeper, "b", 10 * KIB - OVERHEAD_BYTES, client="another")
+        stored(store, "large", 10 * KIB + 1)
+    assert reason_of(refused) == keeping.TOO_LARGE
+    stored(store, "a", 10 * KIB - OVERHEAD_BYTES, client="one")
+    stored(store, "b", 10 * KIB - OVERHEAD_BYTES, client="another")
     with pytest.raises(ReplicaRefused) as refused:
-        opened(keeper, "c", client="a third")
-    assert why(refused) == keeping.FULL
+        stored(store, "c", client="a third")
+    assert reason_of(refused) == keeping.FULL
     with pytest.raises(ReplicaRefused) as refused:
-        keeper.append("a", ONE, 1, b"x\n", 0.0)
-    assert why(refused) == keeping.OVER_SHARE
-    assert (len(keeper), keeper.held_bytes) == (2, 20 * KIB)
+        store.append("a", ONE, 1, b"x\n", 0.0)
+    assert reason_of(refused) == keeping.OVER_SHARE
+    assert (len(store), store.held_bytes) == (2, 20 * KIB)
 
 
 def test_a_journal_costs_more_than_its_bytes() -> None:
-    keeper = ReplicaStore(max_bytes=4 * OVERHEAD_BYTES)
-    opened(keeper, "a", client="one")
-    opened(keeper, "b", client="one")
-    opened(keeper, "c", client="another")
-    opened(keeper, "d", client="another")
+    store = ReplicaStore(max_bytes=4 * OVERHEAD_BYTES)
+    stored(store, "a", client="one")
+    stored(store, "b", client="one")
+    stored(store, "c", client="another")
+    stored(store, "d", client="another")
     with pytest.raises(ReplicaRefused):
-        opened(keeper, "e", client="a third")
+        stored(store, "e", client="a third")
 
 
 def test_what_a_client_abandons_goes_before_anything_live_is_refused_and_the_heaviest_client_pays() -> None:
-    keeper = ReplicaStore(max_bytes=40 * KIB)
+    store = ReplicaStore(max_bytes=40 * KIB)
     for stream, client in (("first", "heavy"), ("second", "heavy"), ("light", "light"), ("live", "third")):
-        opened(keeper, stream, 8 * KIB, client=client)
+        stored(store, stream, 8 * KIB, client=client)
     for stream in ("light", "second", "first"):
-        keeper.end(stream, ONE, EndReason.ABANDONED)
-    opened(keeper, "new", 8 * KIB, client="fourth")
-    assert gone(keeper, "first", "second", "light", "live") == ["second"], "of the heaviest, what it left first"
-    opened(keeper, "newer", 19 * KIB, client="fifth")
-    assert gone(keeper, "first", "light", "live") == ["first", "light"]
+        store.end(stream, ONE, EndReason.ABANDONED)
+    stored(store, "new", 8 * KIB, client="fourth")
+    assert gone(store, "first", "second", "light", "live") == ["second"], "of the heaviest, what it left first"
+    stored(store, "newer", 19 * KIB, client="fifth")
+    assert gone(store, "first", "light", "live") == ["first", "light"]
 
 
 def test_a_client_that_comes_back_makes_its_journal_live_again() -> None:
-    keeper = ReplicaStore(max_bytes=20 * KIB)
-    opened(keeper, "s", 8 * KIB, client="one")
-    keeper.end("s", ONE, EndReason.ABANDONED)
-    assert keeper.take_over("s", "i-b", 0.0) is not None
-    opened(keeper, "other", 8 * KIB, client="another")
+    store = ReplicaStore(max_bytes=20 * KIB)
+    stored(store, "s", 8 * KIB, client="one")
+    store.end("s", ONE, EndReason.ABANDONED)
+    assert store.take_over("s", "i-b", 0.0) is not None
+    stored(store, "other", 8 * KIB, client="another")
     with pytest.raises(ReplicaRefused) as refused:
-        opened(keeper, "third", 8 * KIB, client="third")
-    assert why(refused) == keeping.FULL
-    assert not keeper.has_expired("s")
+        stored(store, "third", 8 * KIB, client="third")
+    assert reason_of(refused) == keeping.FULL
+    assert not store.has_expired("s")
 
 
 def test_one_client_has_half_of_the_room_and_its_own_abandoned_journals_go_for_its_new_ones() -> None:
-    keeper = ReplicaStore(max_bytes=40 * KIB)
-    opened(keeper, "a", 9 * KIB, client="greedy")
-    opened(keeper, "b", 9 * KIB, client="greedy")
+    store = ReplicaStore(max_bytes=40 * KIB)
+    stored(store, "a", 9 * KIB, client="greedy")
+    stored(store, "b", 9 * KIB, client="greedy")
     with pytest.raises(ReplicaRefused) as refused:
-        opened(keeper, "c", 9 * KIB, client="greedy")
-    assert why(refused) == keeping.OVER_SHARE
-    keeper.end("a", ONE, EndReason.ABANDONED)
-    opened(keeper, "c", 9 * KIB, client="greedy")
-    assert gone(keeper, "a", "b", "c") == ["a"]
-    keeper.drop("b", ONE)
-    opened(keeper, "small", client="greedy")
-    keeper.end("small", ONE, EndReason.FINISHED)
-    assert keeper._shares.bytes_of("greedy") == 10 * KIB, "what is finished is nobody's share"
+        stored(store, "c", 9 * KIB, client="greedy")
+    assert reason_of(refused) == keeping.OVER_SHARE
+    store.end("a", ONE, EndReason.ABANDONED)
+    stored(store, "c", 9 * KIB, client="greedy")
+    assert gone(store, "a", "b", "c") == ["a"]
+    store.drop("b", ONE)
+    stored(store, "small", client="greedy")
+    store.end("small", ONE, EndReason.FINISHED)
+    assert store._shares.bytes_of("greedy") == 10 * KIB, "what is finished is nobody's share"
 
 
 def test_finished_journals_have_a_part_of_the_room_however_much_there_is() -> None:
-    keeper = ReplicaStore(max_bytes=10_000 * KIB)
+    store = ReplicaStore(max_bytes=10_000 * KIB)
     for number in range(10_000):
-        opened(keeper, f"s{number}", 100, client=f"client {number % 7}")
-        keeper.end(f"s{number}", ONE, EndReason.FINISHED)
-    assert 0 < keeper.held_bytes <= keeper.max_bytes / FINISHED_DIVISOR
-    assert keeper.take_over("s9999", "i-b", 0.0) is not None, "the last ones are there"
+        stored(store, f"s{number}", 100, client=f"client {number % 7}")
+        store.end(f"s{number}", ONE, EndReason.FINISHED)
+    assert 0 < store.held_bytes <= store.max_bytes / FINISHED_DIVISOR
+    assert store.take_over("s9999", "i-b", 0.0) is not None, "the last ones are there"
 
 
 STEPS = st.lists(
@@ -153,85 +153,85 @@ STEPS = st.lists(
 def test_whatever_comes_the_room_is_bounded_and_every_byte_is_accounted_for(
     steps: list[tuple[str, str, str, int]],
 ) -> None:
-    keeper = ReplicaStore(max_bytes=40 * KIB, max_journal_bytes=8 * KIB)
+    store = ReplicaStore(max_bytes=40 * KIB, max_journal_bytes=8 * KIB)
     for at, (what, stream, client, size) in enumerate(steps):
-        journal = keeper._journals.get(stream)
+        journal = store._journals.get(stream)
         epoch = journal.epoch if journal is not None else ONE
-        live = {name for name, kept in keeper._journals.items() if kept.end_reason is None}
+        live = {name for name, kept in store._journals.items() if kept.end_reason is None}
         with contextlib.suppress(ReplicaRefused):
             match what:
                 case "open":
-                    keeper.open(stream, Epoch(epoch.number + at % 2, "i-b"), b"o" * size, 0, b"", float(at), client)
+                    store.open(stream, Epoch(epoch.number + at % 2, "i-b"), b"o" * size, 0, b"", float(at), client)
                 case "append":
-                    keeper.append(stream, epoch, (journal.seq if journal else 0) + 1, b"l" * size + b"\n", float(at))
+                    store.append(stream, epoch, (journal.seq if journal else 0) + 1, b"l" * size + b"\n", float(at))
                 case "finish":
-                    keeper.end(stream, epoch, EndReason.FINISHED)
+                    store.end(stream, epoch, EndReason.FINISHED)
                 case "abandon":
-                    keeper.end(stream, epoch, EndReason.ABANDONED)
+                    store.end(stream, epoch, EndReason.ABANDONED)
                 case "take":
-                    keeper.take_over(stream, f"i-{at}", float(at))
+                    store.take_over(stream, f"i-{at}", float(at))
                 case "forget":
-                    keeper.drop(stream, epoch)
+                    store.drop(stream, epoch)
                 case "expire":
-                    keeper.expire(float(at))
+                    store.expire(float(at))
         if what in ("open", "append"):
-            assert live <= keeper._journals.keys(), "a live journal never goes for another"
-        assert keeper.held_bytes == sum(kept.size for kept in keeper._journals.values()) <= keeper.max_bytes
+            assert live <= store._journals.keys(), "a live journal never goes for another"
+        assert store.held_bytes == sum(kept.size for kept in store._journals.values()) <= store.max_bytes
         shares: Counter[str] = Counter()
-        for kept in keeper._journals.values():
+        for kept in store._journals.values():
             shares[kept.client] += 0 if kept.is_finished else kept.size
-        assert +shares == keeper._shares._bytes
-        assert keeper._finished_bytes == sum(kept.size for kept in keeper._journals.values() if kept.is_finished)
-        assert set(keeper._finished) == {name for name, kept in keeper._journals.items() if kept.is_finished}
+        assert +shares == store._shares._bytes
+        assert store._finished_bytes == sum(kept.size for kept in store._journals.values() if kept.is_finished)
+        assert set(store._finished) == {name for name, kept in store._journals.items() if kept.is_finished}
 
 
 def test_room_is_made_of_finished_journals_the_oldest_first_and_of_no_others() -> None:
-    keeper = ReplicaStore(max_bytes=64 * KIB)
+    store = ReplicaStore(max_bytes=64 * KIB)
     for stream in ("first", "second"):
-        opened(keeper, stream)
-    opened(keeper, "third", 30 * KIB, client="a client")
-    keeper.end("second", ONE, EndReason.FINISHED)
-    keeper.end("first", ONE, EndReason.FINISHED)
-    opened(keeper, "fourth", 31 * KIB, client="another")
-    assert gone(keeper, "first", "second", "third") == ["second"]
-    assert keeper.take_over("third", "i-b", 0.0) is not None
+        stored(store, stream)
+    stored(store, "third", 30 * KIB, client="a client")
+    store.end("second", ONE, EndReason.FINISHED)
+    store.end("first", ONE, EndReason.FINISHED)
+    stored(store, "fourth", 31 * KIB, client="another")
+    assert gone(store, "first", "second", "third") == ["second"]
+    assert store.take_over("third", "i-b", 0.0) is not None
 
 
 def test_a_journal_lives_five_minutes_past_its_last_line_and_is_then_remembered_as_expired() -> None:
-    keeper = ReplicaStore()
-    opened(keeper, now=0.0)
-    keeper.append("s", ONE, 1, b"x\n", 100.0)
-    keeper.expire(100.0 + RETENTION_S)
-    assert len(keeper) == 1
-    keeper.expire(100.1 + RETENTION_S)
-    assert (len(keeper), keeper.held_bytes, keeper.has_expired("s")) == (0, 0, True)
-    assert keeper.take_over("s", "i-b", 0.0) is None
+    store = ReplicaStore()
+    stored(store, now=0.0)
+    store.append("s", ONE, 1, b"x\n", 100.0)
+    store.expire(100.0 + RETENTION_S)
+    assert len(store) == 1
+    store.expire(100.1 + RETENTION_S)
+    assert (len(store), store.held_bytes, store.has_expired("s")) == (0, 0, True)
+    assert store.take_over("s", "i-b", 0.0) is None
 
 
 def test_an_orphan_is_to_be_copied_on_until_somebody_owns_it_again() -> None:
-    keeper = ReplicaStore()
-    opened(keeper)
-    opened(keeper, "finished")
-    keeper.end("finished", ONE, EndReason.FINISHED)
+    store = ReplicaStore()
+    stored(store)
+    stored(store, "finished")
+    store.end("finished", ONE, EndReason.FINISHED)
     for stream in ("s", "finished", "nobody"):
-        keeper.mark_orphaned(stream, ONE, 100.0)
-    assert list(keeper.orphans(100.0 + ORPHAN_AFTER_S / 2)) == []
-    assert [stream for stream, _ in keeper.orphans(100.0 + ORPHAN_AFTER_S)] == ["s"]
-    keeper.take_over("s", "i-b", 200.0)
-    assert list(keeper.orphans(200.0)) == []
-    assert len(list(keeper.orphans(200.0 + ORPHAN_AFTER_S))) == 1, "who took it never came back with it"
-    keeper.open("s", Epoch(2, "i-b"), b"", 0, b"", 200.0)
-    assert list(keeper.orphans(300.0)) == []
+        store.mark_orphaned(stream, ONE, 100.0)
+    assert list(store.orphans(100.0 + ORPHAN_AFTER_S / 2)) == []
+    assert [stream for stream, _ in store.orphans(100.0 + ORPHAN_AFTER_S)] == ["s"]
+    store.take_over("s", "i-b", 200.0)
+    assert list(store.orphans(200.0)) == []
+    assert len(list(store.orphans(200.0 + ORPHAN_AFTER_S))) == 1, "who took it never came back with it"
+    store.open("s", Epoch(2, "i-b"), b"", 0, b"", 200.0)
+    assert list(store.orphans(300.0)) == []
 
 
 # write-ahead
 
 
-def ahead() -> ReplicatedLog:
+def new_log() -> ReplicatedLog:
     return ReplicatedLog("s", ONE, b"o")
 
 
-def asked(commands: list[Command]) -> list[str]:
+def described(commands: list[Command]) -> list[str]:
     """What is to be done with whom."""
     return [
         f"open {command.replica.instance_id}" if isinstance(command, OpenReplica) else f"forget {command.instance_id}"
@@ -240,23 +240,23 @@ def asked(commands: list[Command]) -> list[str]:
 
 
 def review(stream: ReplicatedLog, keepers: str) -> list[str]:
-    return asked(stream.reconcile(list(keepers), list(keepers)))
+    return described(stream.reconcile(list(keepers), list(keepers)))
 
 
 def acknowledge(stream: ReplicatedLog, keepers: str, seq: int) -> None:
-    for keeper in keepers:
-        stream.acknowledged(stream.replicas[keeper], seq)
+    for store in keepers:
+        stream.acknowledged(stream.replicas[store], seq)
 
 
 def in_sync(keepers: str) -> ReplicatedLog:
-    stream = ahead()
+    stream = new_log()
     review(stream, keepers)
     acknowledge(stream, keepers, 0)
     return stream
 
 
 def test_an_event_waits_for_every_synced_copy_and_for_no_other() -> None:
-    stream = ahead()
+    stream = new_log()
     assert review(stream, "ab") == ["open a", "open b"]
     acknowledge(stream, "a", 0)
     stream.seq = 1
@@ -295,8 +295,8 @@ def test_a_keeper_that_lags_is_not_waited_for_is_replaced_and_let_go() -> None:
 def test_where_all_copies_lag_nobody_is_waited_for_and_what_goes_out_is_counted() -> None:
     stream = in_sync("ab")
     stream.seq = 1
-    for keeper in "ab":
-        stream.overdue(stream.replicas[keeper], 1)
+    for store in "ab":
+        stream.overdue(stream.replicas[store], 1)
     assert stream.commit_limit() == 1
     stream.commit(1)
     assert (stream.unreplicated, stream.in_sync) == (1, [])
@@ -323,7 +323,7 @@ def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_
     stream = in_sync("a")
     stream.seq = 1
     before: Replica = stream.replicas["a"]
-    assert asked(stream.refused("a", keeping.GAP)) == ["open a"]
+    assert described(stream.refused("a", keeping.GAP)) == ["open a"]
     stream.acknowledged(before, 1)
     assert stream.commit_limit() < 1
     acknowledge(stream, "a", 1)
@@ -332,7 +332,7 @@ def test_an_acknowledgement_of_an_earlier_copy_is_none_of_the_one_that_took_its_
 
 def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted_unless_none_is_wanted() -> None:
     for wanted, gaps in ((2, 1), (0, 0)):
-        stream = ahead()
+        stream = new_log()
         stream.replication_factor = wanted
         assert review(stream, "") == []
         stream.seq = 1
@@ -342,10 +342,10 @@ def test_without_any_keeper_an_event_goes_out_at_once_and_is_counted_unless_none
 
 
 def test_a_refusal_as_stale_fences_a_gap_sends_all_again_and_no_room_goes_elsewhere() -> None:
-    stream = ahead()
+    stream = new_log()
     review(stream, "ab")
     acknowledge(stream, "a", 0)
-    assert asked(stream.refused("a", keeping.GAP)) == ["open a"]
+    assert described(stream.refused("a", keeping.GAP)) == ["open a"]
     assert stream.refused("b", keeping.FULL) == []
     assert review(stream, "abc") == ["open c"]
     assert stream.refused("a", keeping.STALE) == []

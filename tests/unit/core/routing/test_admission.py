@@ -1,4 +1,4 @@
-"""Who waits, in what order, for how long, and what who is sent away is promised."""
+"""Test admission: the queue's order and bounds, and what Retry-After promises a rejected request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request begins with, as a key."""
+"""Test the keys of requests' beginnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ring: the same in every node's eyes, and hardly another when somebody comes or goes."""
+"""Test the hash ring: the same at every node, and little changed when a node joins or leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which engine serves a request, and why; when a peer that fails is left alone."""
+"""Test the router: which engine serves a request, and when a failing peer gets none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def status(name: str, state: NodeState = NodeState.READY, zone: str = "a", model
 
 
 class Scene:
-    """A router on node `me` and its peers, each with a load of its own."""
+    """A router on node `me` and its peers, each with its own load."""
 
     def __init__(self, *peers: NodeStatus, own: NodeStatus | None = None) -> None:
         self.own = own or status("me")
@@ -244,7 +244,7 @@ def test_what_is_known_of_a_node_survives_a_change_of_its_state_and_not_its_new_
     st.sets(st.integers(0, 8), max_size=3),
 )
 def test_whatever_the_loads_a_route_keeps_the_rules(
-    loads: list[tuple[int, int, str]], number: int, goes_on: bool, tried: set[int]
+    loads: list[tuple[int, int, str]], number: int, is_continuation: bool, tried: set[int]
 ) -> None:
     scene = Scene(
         *[status(f"n{n}", NodeState(state)) for n, (_, _, state) in enumerate(loads)],
@@ -255,11 +255,11 @@ def test_whatever_the_loads_a_route_keeps_the_rules(
     for _ in range(len(loads)):
         scene.router.route(RouteRequest("m", 1), 0.0)
     names = {f"n{n}" for n in tried}
-    route = scene.router.route(RouteRequest("m", KEYS[number], tried=names, is_continuation=goes_on), 0.0)
+    route = scene.router.route(RouteRequest("m", KEYS[number], tried=names, is_continuation=is_continuation), 0.0)
     able = {
         f"n{n}": NodeState(state)
         for n, (_, waiting, state) in enumerate(loads)
-        if f"n{n}" not in names and (goes_on or waiting < MAX_WAITING)
+        if f"n{n}" not in names and (is_continuation or waiting < MAX_WAITING)
     }
     if not able:
         assert route is NoRoute.FULL
@@ -273,7 +273,7 @@ def test_whatever_the_loads_a_route_keeps_the_rules(
 @pytest.mark.parametrize("nodes", [3, 1_000])
 @pytest.mark.parametrize("running", [0, 50])
 def test_a_route_looks_at_a_few_nodes_at_any_size(nodes: int, running: int) -> None:
-    """What that takes in microseconds is bench/choosing.py's."""
+    """bench/choosing.py measures its time in microseconds."""
     scene = Scene(*[status(f"n{number}") for number in range(nodes - 1)])
     for number in range(0, nodes - 1, 2):
         scene.sources[f"n{number}"].say(running)

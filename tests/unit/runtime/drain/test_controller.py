@@ -1,4 +1,4 @@
-"""A drain as the node carries it out, and the record that it leaves."""
+"""Test how a node runs a drain, and the record that it writes."""
 
 from __future__ import annotations
 
@@ -71,15 +71,15 @@ class Stage:
         return {step.step: step.count for step in self.kept[-1].steps}
 
 
-def tell(story: Callable[[Stage], None], peers: int = 2) -> None:
+def run_scenario(scenario: Callable[[Stage], None], peers: int = 2) -> None:
     async def run() -> None:
-        story(Stage(peers))
+        scenario(Stage(peers))
 
     asyncio.run(run())
 
 
 def test_what_cannot_finish_is_given_to_who_has_room_and_the_record_says_so() -> None:
-    def story(stage: Stage) -> None:
+    def scenario(stage: Stage) -> None:
         short, long, unknown = stage.ask(200), stage.ask(100_000), stage.ask(None)
         deadline = stage.begin(60.0)
         stage.draining.run_plan(deadline)
@@ -99,11 +99,11 @@ def test_what_cannot_finish_is_given_to_who_has_room_and_the_record_says_so() ->
         told_json = stage.kept[-1].to_json()
         assert [step["left_s"] for step in told_json["steps"] if step["step"] in ("asked", "finished")] == [60.1, 58.0]
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_with_nobody_to_go_on_streams_stay_until_the_last_moments() -> None:
-    def story(stage: Stage) -> None:
+    def scenario(stage: Stage) -> None:
         stage.ask(None)
         deadline = stage.begin(60.0)
         stage.draining.run_plan(deadline)
@@ -112,11 +112,11 @@ def test_with_nobody_to_go_on_streams_stay_until_the_last_moments() -> None:
         stage.draining.run_plan(deadline)
         assert stage.engine.exchanges[0].aborted == ["handoff"]
 
-    tell(story, peers=0)
+    run_scenario(scenario, peers=0)
 
 
 def test_clients_that_are_closed_are_counted_and_what_was_never_a_drain_leaves_no_record() -> None:
-    def story(stage: Stage) -> None:
+    def scenario(stage: Stage) -> None:
         stage.draining.record_step("retired")
         assert stage.kept == []
         assert stage.draining.record is None
@@ -126,4 +126,4 @@ def test_clients_that_are_closed_are_counted_and_what_was_never_a_drain_leaves_n
         assert stage.steps["clients-closed"] == 3
         assert stage.steps["handed-off"] == 1
 
-    tell(story)
+    run_scenario(scenario)

@@ -1,4 +1,4 @@
-"""What a client is sent, and when: its events follow their lines, in their order, and nothing stays behind."""
+"""Test when a client is sent its events: after their records are replicated, in order, and all of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.unit.runtime.a_node import make_node
 
 @dataclass
 class Link:
-    """A keeper that acknowledges when it is told to."""
+    """A replica that acknowledges on command."""
 
     owner: LinkListener
     sent: list[tuple[int, bytes]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Link:
 
 @dataclass
 class Stage:
-    """A stream of a node with so many peers. links: to its keepers, by the host of their address."""
+    """A stream of a node with so many peers. links: to its replicas, by the host of their address."""
 
     peers: int = 2
     wanted: int = 2
@@ -93,10 +93,10 @@ def write(stream: ReplicatedStream, *events: bytes) -> None:
         stream.write(stream.log.seq + 1, event)
 
 
-def tell(story: Callable[[Stage, ReplicatedStream], Any], peers: int = 2, wanted: int = 2) -> None:
+def run_scenario(scenario: Callable[[Stage, ReplicatedStream], Any], peers: int = 2, wanted: int = 2) -> None:
     async def run() -> None:
         played = Stage(peers, wanted)
-        told = story(played, played.begin())
+        told = scenario(played, played.begin())
         if told is not None:
             await told
 
@@ -104,7 +104,7 @@ def tell(story: Callable[[Stage, ReplicatedStream], Any], peers: int = 2, wanted
 
 
 def test_an_event_follows_its_line_at_all_keepers() -> None:
-    def story(stage: Stage, stream: ReplicatedStream) -> None:
+    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one", b"two")
         one, other = stage.links.values()
@@ -115,11 +115,11 @@ def test_an_event_follows_its_line_at_all_keepers() -> None:
         other.acknowledge()
         assert stage.client.sent == [b"one", b"two"]
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_what_is_kept_at_once_goes_together() -> None:
-    def story(stage: Stage, stream: ReplicatedStream) -> None:
+    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one", b"two")
         for link in stage.links.values():
@@ -127,11 +127,11 @@ def test_what_is_kept_at_once_goes_together() -> None:
         stage.acknowledge()
         assert stage.client.sent == [b"onetwo"]
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_what_has_no_line_goes_behind_what_waits_and_at_once_where_nothing_does() -> None:
-    def story(stage: Stage, stream: ReplicatedStream) -> None:
+    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
         stream.write(1, b"behind")
@@ -141,20 +141,20 @@ def test_what_has_no_line_goes_behind_what_waits_and_at_once_where_nothing_does(
         stream.write(1, b"[DONE]")
         assert stage.client.answer == b"onebehind[DONE]"
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_without_keepers_an_event_goes_at_once() -> None:
-    def story(stage: Stage, stream: ReplicatedStream) -> None:
+    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         write(stream, b"one", b"two")
         assert stage.client.sent == [b"one", b"two"]
 
-    tell(story, peers=0)
-    tell(story, wanted=0)
+    run_scenario(scenario, peers=0)
+    run_scenario(scenario, wanted=0)
 
 
 def test_a_keeper_that_lags_keeps_nothing_back() -> None:
-    def story(stage: Stage, stream: ReplicatedStream) -> None:
+    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
         one, other = stage.links.values()
@@ -162,11 +162,11 @@ def test_a_keeper_that_lags_keeps_nothing_back() -> None:
         other.lag()
         assert stage.client.sent == [b"one"]
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_a_keeper_that_lags_is_replaced_at_once() -> None:
-    def story(stage: Stage, stream: ReplicatedStream) -> None:
+    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         first = set(stage.links)
         for link in list(stage.links.values()):
             link.lag()
@@ -174,11 +174,11 @@ def test_a_keeper_that_lags_is_replaced_at_once() -> None:
         for name in set(stage.links) - first:
             assert stage.links[name].sent[0][0] == OPEN
 
-    tell(story, peers=4)
+    run_scenario(scenario, peers=4)
 
 
 def test_a_keeper_that_is_lost_keeps_nothing_back() -> None:
-    def story(stage: Stage, stream: ReplicatedStream) -> None:
+    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
         one, other = stage.links.values()
@@ -186,11 +186,11 @@ def test_a_keeper_that_is_lost_keeps_nothing_back() -> None:
         other.owner.lost("reset")
         assert stage.client.sent == [b"one"]
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_once_the_stream_is_somebody_elses_nothing_more_is_delivered() -> None:
-    async def story(stage: Stage, stream: ReplicatedStream) -> None:
+    async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
         draining = asyncio.ensure_future(stream.wait_until_delivered())
@@ -202,11 +202,11 @@ def test_once_the_stream_is_somebody_elses_nothing_more_is_delivered() -> None:
             await draining
         assert (stage.client.sent, stage.fenced) == ([], 1)
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_the_end_waits_for_what_waits() -> None:
-    async def story(stage: Stage, stream: ReplicatedStream) -> None:
+    async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
         draining = asyncio.ensure_future(stream.wait_until_delivered())
@@ -219,11 +219,11 @@ def test_the_end_waits_for_what_waits() -> None:
         assert [link.sent[-1][0] for link in stage.links.values()] == [FINISH, FINISH]
         assert len(stage.own) == 0, "its keepers have it"
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_a_journal_whose_client_may_come_back_stays_here_too_and_is_copied_when_this_node_goes() -> None:
-    async def story(stage: Stage, stream: ReplicatedStream) -> None:
+    async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         write(stream, b"one")
         stage.acknowledge()
@@ -238,7 +238,7 @@ def test_a_journal_whose_client_may_come_back_stays_here_too_and_is_copied_when_
         stage.acknowledge()
         await going
 
-    tell(story, peers=3)
+    run_scenario(scenario, peers=3)
 
 
 @pytest.mark.parametrize("why", ["refused", "eof", "turned-away", "broken"])
@@ -246,7 +246,7 @@ def test_a_journal_whose_client_may_come_back_stays_here_too_and_is_copied_when_
 def test_a_peer_whose_link_ends_at_once_is_not_asked_again_at_once(why: str, works: bool) -> None:
     """That it accepts a connection, and takes the first message, proves nothing: it may do so a thousand times."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         stage, asked = Stage(peers=2), 0
 
         def end(link: Link) -> None:
@@ -261,30 +261,30 @@ def test_a_peer_whose_link_ends_at_once_is_not_asked_again_at_once(why: str, wor
             asyncio.get_running_loop().call_soon(end, link)
             return link
 
-        stage.connect = connect  # type: ignore[method-assign] # nobody keeps anything for long
+        stage.connect = connect  # type: ignore[method-assign] # no replica lasts
         stream = stage.begin()
         write(stream, b"1")
         for _ in range(200):
             await asyncio.sleep(0)
             write(stream, b"2")
         assert asked == 2
-        assert stage.client.answer == b"1" + 200 * b"2"  # with nobody to keep it, it is not held back
+        assert stage.client.answer == b"1" + 200 * b"2"  # without a replica it is not held back
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_link_that_worked_for_some_time_is_made_anew_at_once() -> None:
-    async def story(stage: Stage, stream: ReplicatedStream) -> None:
+    async def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         before = dict(stage.links)
         stage.keepers.lost("i-1", "eof", worked_s=60.0)
         assert stage.links["i-1"] is not before["i-1"]
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_a_request_too_large_to_be_kept_is_sent_to_nobody_and_counted() -> None:
-    def story(stage: Stage, stream: ReplicatedStream) -> None:
+    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.links.clear()
         large = stage.keepers.open_stream(ReplicatedLog("l", Epoch(1, "i-0"), b"o" * (MAX_HEADER_BYTES + 1)), None)
         large.deliver = stage.client.write
@@ -295,29 +295,29 @@ def test_a_request_too_large_to_be_kept_is_sent_to_nobody_and_counted() -> None:
         large.close(CloseReason.ABANDONED)
         assert len(stage.own) == 0
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_a_journal_that_outgrows_its_keepers_is_the_loss_of_its_stream_alone_and_said() -> None:
-    def story(stage: Stage, stream: ReplicatedStream) -> None:
+    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
-        said: list[str] = []
-        stream.on_replication_stopped = lambda: said.append(stream.log.stop_reason)
+        sent_kinds: list[str] = []
+        stream.on_replication_stopped = lambda: sent_kinds.append(stream.log.stop_reason)
         write(stream, b"one")
         first, second = stage.links.values()
         first.owner.refused(stream.handle, TOO_LARGE)
-        assert said == [JOURNAL_TOO_LARGE]
+        assert sent_kinds == [JOURNAL_TOO_LARGE]
         assert second.sent[-1][0] == DROP
         assert stage.client.sent == [b"one"]
         write(stream, b"two")
         second.owner.refused(stream.handle, TOO_LARGE)
-        assert (said, stage.client.sent) == ([JOURNAL_TOO_LARGE], [b"one", b"two"])
+        assert (sent_kinds, stage.client.sent) == ([JOURNAL_TOO_LARGE], [b"one", b"two"])
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_a_keeper_without_room_is_asked_again_after_some_time_and_one_that_loses_all_is_not() -> None:
-    def story(stage: Stage, stream: ReplicatedStream) -> None:
+    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         full, forgetful = stage.links.values()
         full.owner.refused(stream.handle, FULL)
         forgetful.acknowledge()
@@ -330,11 +330,11 @@ def test_a_keeper_without_room_is_asked_again_after_some_time_and_one_that_loses
             stage.keepers._reconcile_all()
         assert [[kind for kind, _ in link.sent].count(OPEN) for link in (full, forgetful)] == [2, 1 + MAX_REOPENS]
 
-    tell(story)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize(
-    ("how", "said", "kept_here"),
+    ("how", "sent_kinds", "kept_here"),
     [
         (CloseReason.FINISHED, (FINISH, 0), 0),
         (CloseReason.ABANDONED, (FINISH, 1), 0),
@@ -342,11 +342,11 @@ def test_a_keeper_without_room_is_asked_again_after_some_time_and_one_that_loses
         (CloseReason.MOVED, (OPEN, 0), 1),
     ],
 )
-def test_keepers_are_told_how_a_stream_ends(how: CloseReason, said: tuple[int, int], kept_here: int) -> None:
-    def story(stage: Stage, stream: ReplicatedStream) -> None:
+def test_keepers_are_told_how_a_stream_ends(how: CloseReason, sent_kinds: tuple[int, int], kept_here: int) -> None:
+    def scenario(stage: Stage, stream: ReplicatedStream) -> None:
         stage.acknowledge()
         stream.close(how)
-        assert [link.last for link in stage.links.values()] == [said, said]
+        assert [link.last for link in stage.links.values()] == [sent_kinds, sent_kinds]
         assert len(stage.own) == kept_here
 
-    tell(story)
+    run_scenario(scenario)

@@ -35,11 +35,11 @@ async def http(request: ServerRequest) -> None:
 
 
 class Ends:
-    """A door on a free port, and links to it. heard: receipts and refusals as they came; why: a link was lost."""
+    """A server on a free port, and links to it. heard: receipts and refusals in order; why: a link was lost."""
 
     def __init__(self) -> None:
-        self.keeper = ReplicaStore()
-        self.journals = ReplicationServer(self.keeper, RequestVerifier(KEY), lambda: NOW)
+        self.store = ReplicaStore()
+        self.journals = ReplicationServer(self.store, RequestVerifier(KEY), lambda: NOW)
         self.listener = bind("127.0.0.1", 0, "peer door")
         self.address = Address("127.0.0.1", self.listener.getsockname()[1])
         self.server = HttpServer(http, alternate=self.journals.alternate_protocol())
@@ -73,47 +73,47 @@ class Ends:
         self.why.set_result(why)
 
 
-def tell(story: Callable[[Ends], Coroutine[Any, Any, None]]) -> None:
+def run_scenario(scenario: Callable[[Ends], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
         ends = Ends()
         await ends.server.start(ends.listener)
         async with asyncio.timeout(10):
-            await story(ends)
+            await scenario(ends)
         ends.journals.close()
         await ends.server.close(0.1)
 
     asyncio.run(run())
 
 
-def opened(stream: str = "s", epoch: int = 1, lines: bytes = b"") -> bytes:
+def open_message(stream: str = "s", epoch: int = 1, lines: bytes = b"") -> bytes:
     named = orjson.dumps({"stream": stream, "epoch": [epoch, "i-a"]})
     return encode(OPEN, 1, lines.count(b"\n"), b"\n".join((named, b"opening", lines)))
 
 
 def test_lines_are_kept_and_acknowledged_in_their_order() -> None:
-    async def story(ends: Ends) -> None:
+    async def scenario(ends: Ends) -> None:
         link = ends.link()
-        link.send(opened(), "opened")
+        link.send(open_message(), "opened")
         link.send(encode(APPEND, 1, 1, b"one\ntwo\n"), "two")
         link.send(encode(APPEND, 1, 5, b"five\n"), "five")
         heard = [await ends.heard.get() for _ in range(4)]
         assert heard == [(1, "gap"), "opened", "two", "five"], "a refusal comes before the receipts of its batch"
-        taken = ends.keeper.take_over("s", "i-b", NOW)
+        taken = ends.store.take_over("s", "i-b", NOW)
         assert taken is not None
         assert (taken.header, taken.lines, taken.seq) == (b"opening", b"one\ntwo\n", 2)
         link.send(encode(APPEND, 1, 3, b"three\n"))
         assert await ends.heard.get() == (1, "stale")
         link.close()
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_forgotten_is_gone_and_the_door_still_speaks_http() -> None:
-    async def story(ends: Ends) -> None:
+    async def scenario(ends: Ends) -> None:
         link = ends.link()
-        link.send(opened() + encode(DROP, 1))
+        link.send(open_message() + encode(DROP, 1))
         await ends.heard.get()
-        assert len(ends.keeper) == 0
+        assert len(ends.store) == 0
         reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
         for part in (b"G", b"ET / HTTP/1.1\r\nhost: x\r\n\r\n"):
             writer.write(part)
@@ -122,38 +122,38 @@ def test_forgotten_is_gone_and_the_door_still_speaks_http() -> None:
         writer.close()
         link.close()
 
-    tell(story)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize(("key", "at"), [(b"another key", NOW), (KEY, NOW - 3600)])
 def test_a_stranger_and_a_recording_are_refused(key: bytes, at: float) -> None:
-    async def story(ends: Ends) -> None:
-        ends.link(key, at).send(opened())
+    async def scenario(ends: Ends) -> None:
+        ends.link(key, at).send(open_message())
         assert await ends.why == TURNED_AWAY, "that says nothing of whether the keeper's node is there"
-        assert len(ends.keeper) == 0
+        assert len(ends.store) == 0
 
-    tell(story)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize("skew_s", [60.0, -45.0, 900.0, -86_400.0])
 def test_a_keeper_with_another_clock_is_greeted_in_its_own_time(skew_s: float) -> None:
-    async def story(ends: Ends) -> None:
+    async def scenario(ends: Ends) -> None:
         clocks = PeerClocks(KEY)
         links = TcpReplicaLinks(KEY, lambda: NOW - skew_s, LAG_S, "127.0.0.1", clocks)
         for number in range(2):  # the second one needs no refusal any more
             link = links.connect(ends.address, ends)
-            link.send(opened(), number)
+            link.send(open_message(), number)
             assert await ends.heard.get() == number
             assert abs((clocks.ahead_s(str(ends.address)) or 0.0) - skew_s) < 1
             link.close()
-        assert len(ends.keeper) == 1
+        assert len(ends.store) == 1
         assert not ends.why.done()
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_a_keeper_that_only_ever_says_its_time_is_lost_after_the_second_time() -> None:
-    async def story(ends: Ends) -> None:
+    async def scenario(ends: Ends) -> None:
         connections = 0
 
         async def door(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -167,17 +167,19 @@ def test_a_keeper_that_only_ever_says_its_time_is_lost_after_the_second_time() -
 
         server = await asyncio.start_server(door, "127.0.0.1", 0)
         address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
-        TcpReplicaLinks(KEY, lambda: NOW, LAG_S, "127.0.0.1", PeerClocks(KEY)).connect(address, ends).send(opened())
+        TcpReplicaLinks(KEY, lambda: NOW, LAG_S, "127.0.0.1", PeerClocks(KEY)).connect(address, ends).send(
+            open_message()
+        )
         assert await ends.why == TURNED_AWAY
         assert connections == 2
         server.close()
 
-    tell(story)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize("rest", [b"x" * (MAX_PREFACE_BYTES + 1), b"nonsense\n"])
 def test_a_preface_is_bounded_and_checked(rest: bytes) -> None:
-    async def story(ends: Ends) -> None:
+    async def scenario(ends: Ends) -> None:
         reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
         writer.write(PREFACE + rest)
         with contextlib.suppress(ConnectionError):
@@ -185,13 +187,13 @@ def test_a_preface_is_bounded_and_checked(rest: bytes) -> None:
         assert not ends.journals.connections
         writer.close()
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_who_waits_for_a_keeper_that_does_not_answer_hears_so_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.unit.runtime.replication.test_server.LAG_S", 0.05)
 
-    async def story(ends: Ends) -> None:
+    async def scenario(ends: Ends) -> None:
         ended = asyncio.Event()
 
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -202,34 +204,34 @@ def test_who_waits_for_a_keeper_that_does_not_answer_hears_so_in_time(monkeypatc
 
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         link = ends.link(address=Address("127.0.0.1", server.sockets[0].getsockname()[1]))
-        link.send(opened(), "opened")
+        link.send(open_message(), "opened")
         assert await ends.heard.get() == "opened is overdue"
         link.close()
         await ended.wait()
         server.close()
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_a_link_that_nobody_takes_from_is_lost_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replication_client, "MAX_HELD_BYTES", 1000)
 
-    async def story(ends: Ends) -> None:
+    async def scenario(ends: Ends) -> None:
         ends.link().send(b"x" * 1001)  # before the connection is there: it is held
         assert await ends.why == "too-slow"
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_a_keeper_that_accepts_and_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replication_client, "HANDSHAKE_TIMEOUT_S", 0.05)
 
-    async def story(ends: Ends) -> None:
+    async def scenario(ends: Ends) -> None:
         with contextlib.closing(bind("127.0.0.1", 0, "a silent keeper")) as listener:
-            ends.link(address=Address("127.0.0.1", listener.getsockname()[1])).send(opened())
+            ends.link(address=Address("127.0.0.1", listener.getsockname()[1])).send(open_message())
             assert await ends.why == "silent"
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_who_does_not_prove_to_be_a_peer_in_time_is_closed_and_so_is_the_oldest_of_too_many(
@@ -237,7 +239,7 @@ def test_who_does_not_prove_to_be_a_peer_in_time_is_closed_and_so_is_the_oldest_
 ) -> None:
     monkeypatch.setattr(server, "MAX_UNVERIFIED", 2)
 
-    async def story(ends: Ends) -> None:
+    async def scenario(ends: Ends) -> None:
         strangers = []
         for _ in range(3):
             reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
@@ -247,7 +249,7 @@ def test_who_does_not_prove_to_be_a_peer_in_time_is_closed_and_so_is_the_oldest_
         assert await ended(strangers[0][0]), "the oldest gave way"
         assert len(ends.journals.unverified) == len(ends.journals.connections) == 2
         link = ends.link()
-        link.send(opened(), "opened")
+        link.send(open_message(), "opened")
         assert await ends.heard.get() == "opened", "a peer has nothing to wait for"
         monkeypatch.setattr(server, "HANDSHAKE_TIMEOUT_S", 0.05)
         reader, writer = await asyncio.open_connection(ends.address.host, ends.address.port)
@@ -260,7 +262,7 @@ def test_who_does_not_prove_to_be_a_peer_in_time_is_closed_and_so_is_the_oldest_
         for _, writer in strangers:
             writer.close()
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def has_strangers(ends: Ends, count: int) -> bool:
@@ -274,7 +276,7 @@ async def ended(reader: asyncio.StreamReader) -> bool:
 
 
 def test_a_message_that_cannot_be_read_costs_its_own_stream_alone() -> None:
-    async def story(ends: Ends) -> None:
+    async def scenario(ends: Ends) -> None:
         link = ends.link()
         bad = [
             encode(OPEN, 2, 0, b"no lines at all"),
@@ -287,40 +289,40 @@ def test_a_message_that_cannot_be_read_costs_its_own_stream_alone() -> None:
             encode(APPEND, 1, 0, b"zero\n"),
             encode(APPEND, 1, 1, b"half a line"),
         ]
-        link.send(opened() + b"".join(bad) + encode(APPEND, 1, 1, b"one\n"), "done")
+        link.send(open_message() + b"".join(bad) + encode(APPEND, 1, 1, b"one\n"), "done")
         heard = [await ends.heard.get() for _ in range(len(bad) + 1)]
         assert heard == [*((handle, UNREADABLE) for handle in (2, 3, 4, 5, 6, 7, 8, 1, 1)), "done"]
-        taken = ends.keeper.take_over("s", "i-b", NOW)
+        taken = ends.store.take_over("s", "i-b", NOW)
         assert taken is not None
         assert taken.lines == b"one\n"
-        assert len(ends.keeper) == 1
+        assert len(ends.store) == 1
         link.close()
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_a_connection_does_not_remember_journals_that_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_CLEANUP_AT", 8)
 
-    async def story(ends: Ends) -> None:
+    async def scenario(ends: Ends) -> None:
         link = ends.link()
         for number in range(100):
             link.send(encode(OPEN, number, 0, orjson.dumps({"stream": f"s{number}", "epoch": [1, "i"]}) + b"\no\n"))
             assert await ends.heard.get() is None
-            ends.keeper.expire(NOW + 2 * RETENTION_S)
+            ends.store.expire(NOW + 2 * RETENTION_S)
         (connection,) = ends.journals.connections
         assert len(connection._streams) <= 8
         link.close()
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_a_keeper_that_is_not_there_is_said_so() -> None:
-    async def story(ends: Ends) -> None:
-        ends.link(address=Address("127.0.0.1", free_port())).send(opened())
+    async def scenario(ends: Ends) -> None:
+        ends.link(address=Address("127.0.0.1", free_port())).send(open_message())
         assert await ends.why == "refused"
 
-    tell(story)
+    run_scenario(scenario)
 
 
 def test_epochs_are_ordered_by_number_and_then_by_owner() -> None:

@@ -47,7 +47,7 @@ CUTS = st.lists(st.integers(1, 400), max_size=20)
 
 
 class Wire(asyncio.Transport):
-    """What an end of a connection writes to, and whether it has given the connection up."""
+    """The transport of one end of a connection; records its writes, and whether it was aborted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,42 +76,42 @@ def pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     return [piece for piece in (*found, data[at:]) if piece]
 
 
-def in_a_loop(story: Callable[[], None]) -> None:
+def in_a_loop(scenario: Callable[[], None]) -> None:
     async def run() -> None:
-        story()
+        scenario()
 
     asyncio.run(run())
 
 
-# the keeper's side
+# the replica's side
 
 
 def connection() -> tuple[ReplicationConnection, Wire, ReplicaStore]:
-    keeper, wire = ReplicaStore(max_bytes=ROOM), Wire()
-    return ReplicationConnection(ReplicationServer(keeper, RequestVerifier(KEY), lambda: NOW), wire), wire, keeper
+    store, wire = ReplicaStore(max_bytes=ROOM), Wire()
+    return ReplicationConnection(ReplicationServer(store, RequestVerifier(KEY), lambda: NOW), wire), wire, store
 
 
 def greeted() -> tuple[ReplicationConnection, Wire, ReplicaStore, FrameWriter, FrameReader]:
-    """A connection of a peer, and the peer's own halves of it."""
-    at_keeper, wire, keeper = connection()
+    """A connection of a peer, and the peer's reader and writer."""
+    at_keeper, wire, store = connection()
     greeting = LINKS.handshake(ADDRESS)
     at_keeper.data_received(PREFACE + greeting.stamp.encode() + b"\n")
     line, _, rest = wire.written.partition(b"\n")
     assert not rest
     key = derive_connection_key(KEY, greeting.nonce, line.removeprefix(PREFACE).decode())
     wire.written = b""
-    return at_keeper, wire, keeper, FrameWriter(key, b"owner"), FrameReader(key, b"keeper")
+    return at_keeper, wire, store, FrameWriter(key, b"owner"), FrameReader(key, b"keeper")
 
 
 @given(st.one_of(st.binary(max_size=2_000), st.binary(max_size=600).map(lambda rest: PREFACE + rest)), CUTS)
 def test_a_stranger_gets_nothing_and_holds_nothing(data: bytes, cuts: list[int]) -> None:
-    def story() -> None:
-        at_keeper, wire, keeper = connection()
+    def scenario() -> None:
+        at_keeper, wire, store = connection()
         for piece in pieces(data, cuts):
             at_keeper.data_received(piece)
             assert len(at_keeper._buffer) <= MAX_PREFACE_BYTES + 400
         assert wire.written == b""
-        assert len(keeper) == 0
+        assert len(store) == 0
         if b"\n" in data or len(data) > MAX_PREFACE_BYTES:
             assert wire.is_aborted
             assert not at_keeper._server.connections
@@ -119,7 +119,7 @@ def test_a_stranger_gets_nothing_and_holds_nothing(data: bytes, cuts: list[int])
         assert not at_keeper._server.connections
         assert not at_keeper._server.unverified
 
-    in_a_loop(story)
+    in_a_loop(scenario)
 
 
 def opening(stream: Any, epoch: Any, lines: bytes) -> bytes:
@@ -147,8 +147,8 @@ MESSAGES = st.builds(
 def test_whatever_a_peer_says_costs_only_the_streams_that_it_says_it_of(
     frames: list[list[bytes]], cuts: list[int]
 ) -> None:
-    def story() -> None:
-        at_keeper, wire, keeper, sealer, opener = greeted()
+    def scenario() -> None:
+        at_keeper, wire, store, sealer, opener = greeted()
         good = opening("good", [1, "i-good"], b"")
         at_keeper.data_received(sealer.frame(encode(OPEN, 77, 0, good)))
         for number, messages in enumerate(frames, start=1):
@@ -156,24 +156,24 @@ def test_whatever_a_peer_says_costs_only_the_streams_that_it_says_it_of(
             others = [each for each in messages if each[1:5] != line[1:5]]
             for piece in pieces(sealer.frame(b"".join((*others, line))), cuts):
                 at_keeper.data_received(piece)
-            assert keeper.held_bytes <= ROOM
+            assert store.held_bytes <= ROOM
         assert not wire.is_aborted
         answers = opener.feed(wire.written)
         assert [answer[-1][:3] for answer in answers] == [(ACK, 0, count) for count in range(1, len(frames) + 2)]
-        taken = keeper.take_over("good", "i-b", NOW)
+        taken = store.take_over("good", "i-b", NOW)
         assert taken is not None
         assert taken.lines == b"".join(b"%d\n" % number for number in range(1, len(frames) + 1))
         at_keeper.connection_lost(None)
 
-    in_a_loop(story)
+    in_a_loop(scenario)
 
 
 @given(st.binary(max_size=300), st.integers(0, 100), CUTS)
 def test_a_frame_that_is_not_this_peers_ends_the_connection_and_nothing_else(
     rubbish: bytes, flipped: int, cuts: list[int]
 ) -> None:
-    def story() -> None:
-        at_keeper, wire, keeper, sealer, _ = greeted()
+    def scenario() -> None:
+        at_keeper, wire, store, sealer, _ = greeted()
         at_keeper.data_received(sealer.frame(encode(OPEN, 1, 0, opening("a", [1, "i-a"], b""))))
         frame = bytearray(sealer.frame(encode(APPEND, 1, 1, b"x\n")) + rubbish)
         frame[4 + flipped % 30] ^= 1  # its signature, or what it is of
@@ -182,11 +182,11 @@ def test_a_frame_that_is_not_this_peers_ends_the_connection_and_nothing_else(
         assert wire.is_aborted
         assert len(at_keeper._reader._buffer if at_keeper._reader else b"") <= MAX_FRAME_BYTES
         at_keeper.connection_lost(None)
-        taken = keeper.take_over("a", "i-b", NOW)
+        taken = store.take_over("a", "i-b", NOW)
         assert taken is not None
         assert taken.seq == 0, "its lines before are kept, those of the frame are not"
 
-    in_a_loop(story)
+    in_a_loop(scenario)
 
 
 # the owner's side
@@ -194,7 +194,7 @@ def test_a_frame_that_is_not_this_peers_ends_the_connection_and_nothing_else(
 
 @dataclass
 class Owner:
-    """A LinkListener; said: how often it was told that the link is lost."""
+    """A LinkListener. said: how often the loss of the link was reported."""
 
     refusals: list[tuple[int, str]] = field(default_factory=list)
     receipts: list[object] = field(default_factory=list)
@@ -204,7 +204,7 @@ class Owner:
         self.receipts += receipts
 
     def overdue(self, receipts: Sequence[object]) -> None:
-        """Nobody waits here."""
+        """Ignore it: no stream waits here."""
 
     def refused(self, handle: int, why: str) -> None:
         self.refusals.append((handle, why))
@@ -225,7 +225,7 @@ def linked(owner: Owner) -> tuple[TcpReplicaLink, Wire, Handshake]:
 
 @given(st.binary(max_size=1_500), CUTS)
 def test_a_keeper_that_does_not_greet_is_lost_once(data: bytes, cuts: list[int]) -> None:
-    def story() -> None:
+    def scenario() -> None:
         owner = Owner()
         link, wire, _ = linked(owner)
         for piece in pieces(data, cuts):
@@ -237,14 +237,14 @@ def test_a_keeper_that_does_not_greet_is_lost_once(data: bytes, cuts: list[int])
         assert not owner.receipts
         assert not owner.refusals
 
-    in_a_loop(story)
+    in_a_loop(scenario)
 
 
 @given(st.lists(st.lists(MESSAGES, max_size=5), max_size=8), st.binary(max_size=100), CUTS)
 def test_whatever_a_keeper_answers_nothing_is_acknowledged_that_was_not_sent(
     frames: list[list[bytes]], rubbish: bytes, cuts: list[int]
 ) -> None:
-    def story() -> None:
+    def scenario() -> None:
         owner = Owner()
         link, _, greeting = linked(owner)
         link.data_received(PREFACE + b"nonce\n")
@@ -260,4 +260,4 @@ def test_whatever_a_keeper_answers_nothing_is_acknowledged_that_was_not_sent(
         assert len(owner.said) == 1
         link.close()
 
-    in_a_loop(story)
+    in_a_loop(scenario)
