@@ -15,7 +15,7 @@ import uvloop
 
 from node_agent.adapters.log_lines import bound_lines
 from node_agent.adapters.systemd import systemd_lifecycle
-from node_agent.agent import run, settle_garbage_collector
+from node_agent.agent import run, tune_gc
 from node_agent.contract.errors import ConfigurationError
 from node_agent.settings import Settings, from_environ
 
@@ -26,25 +26,25 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     bound_lines(time.monotonic)
     logging.getLogger("botocore").setLevel(logging.WARNING)  # what it says of an ordinary day helps nobody
-    settle_garbage_collector()
+    tune_gc()
     try:
         settings = from_environ(os.environ)
         logging.getLogger("node_agent").setLevel(settings.log_level)
-        return uvloop.run(_watched(settings))
+        return uvloop.run(_run_supervised(settings))
     except ConfigurationError as error:
         for fault in error.faults:
             print(f"configuration: {fault}", file=sys.stderr)
         return _EXIT_CONFIGURATION
 
 
-async def _watched(settings: Settings) -> int:
+async def _run_supervised(settings: Settings) -> int:
     async with systemd_lifecycle(os.environ) as say:
         code = await run(settings, say)
-    end_now(code)
+    exit_immediately(code)
     return code
 
 
-def end_now(code: int) -> None:
+def exit_immediately(code: int) -> None:
     """End the process, whatever its threads wait for: an S3 that says nothing would hold it for 45 s."""
     logging.shutdown()
     sys.stdout.flush()

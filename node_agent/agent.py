@@ -50,7 +50,7 @@ from node_agent.core.common.address import Address
 from node_agent.core.common.backoff import Backoff
 from node_agent.core.common.request_auth import RequestVerifier
 from node_agent.core.http.body_budget import BodyBudget
-from node_agent.core.membership import Leaving, Membership
+from node_agent.core.membership import Leaving, MemberChanged, Membership
 from node_agent.core.membership.wire import BOOT_ID_BYTES
 from node_agent.core.node.discovery_schedule import DiscoverySchedule
 from node_agent.core.node.lifecycle import (
@@ -88,7 +88,7 @@ from node_agent.runtime.node.clock_monitor import ClockMonitor
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.node.gossip import Gossip, is_lost
 from node_agent.runtime.node.interruption_watcher import watch_metadata
-from node_agent.runtime.node.memory_monitor import look_after_memory
+from node_agent.runtime.node.memory_monitor import monitor_memory
 from node_agent.runtime.node.state_publisher import StatePublisher
 from node_agent.runtime.peer_api.server import PeerApi
 from node_agent.runtime.peer_api.signed_client import SignedClient
@@ -115,7 +115,7 @@ _UNTAG_S = 2.0
 _LET_GO_S = 2.0
 _DOOR_DRAIN_S = 2.0
 _START_BACKOFF = Backoff(first_s=0.5, max_s=8.0)
-_JITTER = Random()  # noqa: S311 # of waits before there is an agent
+_jitter_rng = Random()  # noqa: S311 # of waits before there is an agent
 _REMEMBERED_AFTER_S = 5.0
 """How long AWS is waited for at a start where an earlier agent's answer would do."""
 
@@ -140,7 +140,7 @@ class Dependencies:
     blocks: BlockStore | None = None
 
 
-def settle_garbage_collector() -> None:
+def tune_gc() -> None:
     """To be called once all is imported: what is there by now stays, and need not be searched for garbage for ever.
 
     With Python's own thresholds the search of boto3's tens of thousands of objects took a fifth of a token's CPU. With
@@ -152,17 +152,17 @@ def settle_garbage_collector() -> None:
     return_large_blocks()
 
 
-def _nobody(word: str) -> None:
+def _ignore_state(word: str) -> None:
     """Nobody supervises the agent."""
 
 
-async def run(settings: Settings, say: Callable[[str], None] = _nobody) -> int:
+async def run(settings: Settings, say: Callable[[str], None] = _ignore_state) -> int:
     """A node's whole life; its exit code. Raises ConfigurationError. say: hears whether it serves, at each change."""
     client = HttpClient()
     outside = await connect(settings, client)
     agent = Agent(settings, outside, client)
-    agent.say = say
-    asyncio.get_running_loop().set_exception_handler(agent.unexpected.of_loop)
+    agent.notify = say
+    asyncio.get_running_loop().set_exception_handler(agent.unexpected.handle_loop_exception)
     try:
         return await agent.run()
     finally:
@@ -225,7 +225,7 @@ async def _retry_transient(ask: Callable[[], Awaitable[_T]], remembered: _T | No
             if remembered is not None:
                 _log.warning("%s; continuing with what the last agent learned", str(error) or "AWS is slow")
                 return remembered
-            wait_s = _START_BACKOFF.wait_s(attempt, _JITTER.random()) or 0.0
+            wait_s = _START_BACKOFF.wait_s(attempt, _jitter_rng.random()) or 0.0
             _log.warning("%s; trying again in %.1f s", error, wait_s)
             await asyncio.sleep(wait_s)
     raise AssertionError("it counts for ever")
@@ -277,7 +277,15 @@ class Agent:
         machine = Membership(
             status, secrets.token_bytes(BOOT_ID_BYTES), outside.key, time.monotonic(), self._random.random
         )
-        self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
+        self._gossip = Gossip(
+            machine,
+            self._datagrams,
+            self._to_peers,
+            time.monotonic,
+            metrics,
+            on_change=self._on_member_change,
+            on_peer_clock=self._on_peer_clock,
+        )
         self._clock = clock = clock or SteadyClock()
         self._node = NodeContext(identity, settings.model_name, clock, self._gossip, metrics, settings.min_silence_s)
         self._node.clocks = clocks = PeerClocks(outside.key)
@@ -314,9 +322,6 @@ class Agent:
             self._models,
             settings.allowed_origins,
         )
-        self._gossip.changed = lambda change: (
-            self._engines.abort_peer(change.status.instance_id) if is_lost(change) else None
-        )
         doorkeeper = RequestVerifier(outside.key, audience=secrets.token_hex(8))
         self.journals = ReplicationServer(keeper, doorkeeper, clock)
         peer_door = PeerApi(
@@ -329,7 +334,6 @@ class Agent:
         self._group = WatchedGroup(group, self._served)
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
         self._clock_watch = ClockMonitor(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
-        self._gossip.heard_clock = self._clock_watch.heard
         self._engine_load = LoadMonitor(
             self._node, self._served, client, settings.engine, lambda: self.kv.fetcher.prefill_tokens_per_s or 0.0
         )
@@ -356,7 +360,15 @@ class Agent:
             self._watch.until_stuck,
         )
         self._background: set[asyncio.Task[None]] = set()
-        self.say: Callable[[str], None] = _nobody
+        self.notify: Callable[[str], None] = _ignore_state
+
+    def _on_member_change(self, change: MemberChanged) -> None:
+        """Fail the requests at a peer that is dead now."""
+        if is_lost(change):
+            self._engines.abort_peer(change.status.instance_id)
+
+    def _on_peer_clock(self, address: str, line: str, nonce: str, took_s: float) -> None:
+        self._clock_watch.on_peer_clock(address, line, nonce, took_s)
 
     def _make_doors(self, settings: Settings, peer_door: PeerApi) -> list[HttpServer]:
         """The client door and the peer door; what they hold of bodies has one bound."""
@@ -369,7 +381,7 @@ class Agent:
         )
         bodies, metrics = BodyBudget(limits.bodies_bytes), self._node.metrics
         metrics.body_bytes.set_function(lambda: bodies.held_bytes)
-        front = HttpServer(self._front, limits, bodies=bodies, on_refused=metrics.counted_at("client"))
+        front = HttpServer(self._front, limits, bodies=bodies, on_refused=metrics.refusal_counter("client"))
         # Peers' bodies are not read as documents before they are authenticated, and then only the fleet's own.
         of_peers = replace(limits, document=None)
         peers = HttpServer(
@@ -377,7 +389,7 @@ class Agent:
             of_peers,
             self.journals.alternate_protocol(),
             bodies=bodies,
-            on_refused=metrics.counted_at("peer"),
+            on_refused=metrics.refusal_counter("peer"),
         )
         return [front, peers]
 
@@ -395,8 +407,10 @@ class Agent:
 
     async def _examine_engine(self) -> None:
         """What peers may ask of this engine is what it was seen doing."""
-        self._node.ways = ()
-        self._node.ways = await supported_methods(self._client, self._settings.engine, self._settings.model_name)
+        self._node.continuation_methods = ()
+        self._node.continuation_methods = await supported_methods(
+            self._client, self._settings.engine, self._settings.model_name
+        )
 
     async def run(self) -> int:
         """Until the node's life is over; its exit code."""
@@ -409,7 +423,8 @@ class Agent:
         front_socket = bind(settings.front.host, settings.front.port, "front door")
         peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")
         await self._datagrams.open(
-            bind(settings.peer.host, settings.peer.port, "peers' datagrams", socket.SOCK_DGRAM), self._gossip.hear
+            bind(settings.peer.host, settings.peer.port, "peers' datagrams", socket.SOCK_DGRAM),
+            self._gossip.on_datagram,
         )
         if self._signals:
             self._handle_signals()
@@ -453,7 +468,7 @@ class Agent:
                     ("publisher", self._publisher.run),
                     ("keepers", self.keepers.run),
                     ("keep-alive", self.streams.keep_alive),
-                    ("memory", partial(look_after_memory, resident_bytes, release_free_memory, self._busy)),
+                    ("memory", partial(monitor_memory, resident_bytes, release_free_memory, self._busy)),
                     ("tick", self._tick),
                 )
             ]
@@ -477,7 +492,7 @@ class Agent:
             await asyncio.sleep(_TICK_S)
             self._node.metrics.loop_lag.observe(max(0.0, clock() - due))
             clients = len(self.streams) + len(self._front.buffered_requests)
-            self.say(service_status(self._node.state, len(self._served) + clients))
+            self.notify(service_status(self._node.state, len(self._served) + clients))
             self._reactor.post(Tick(self._clock(), len(self._served) + clients + self.kv.pending_transfers()))
 
     def _busy(self) -> int:
@@ -498,7 +513,7 @@ class Agent:
                 raise AssertionError("the reactor keeps this one for its caller")
 
     def _publish(self, effect: Publish) -> None:
-        self._node.become(effect.state)
+        self._node.set_state(effect.state)
         self._draining.begin(effect)
         if effect.step == "ready":
             self._in_background(self.kv.measure_prefill())
@@ -508,9 +523,9 @@ class Agent:
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)  # the loop holds tasks weakly
-        task.add_done_callback(self._ran)
+        task.add_done_callback(self._on_background_done)
 
-    def _ran(self, task: asyncio.Task[None]) -> None:
+    def _on_background_done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.unexpected.report("background", error)
@@ -518,7 +533,7 @@ class Agent:
     async def _retire(self, retire: Retire, loops: list[asyncio.Task[None]]) -> None:
         """In the order that clients need: peers hear of it, so that nobody comes any more, before the rest ends."""
         _log.info("retiring: %s", retire.reason)
-        self._node.become(NodeState.GONE)
+        self._node.set_state(NodeState.GONE)
         self._gossip.handle(Leaving(time.monotonic()))
         loops[0].cancel()  # the supervisor would start the engine again
         step = TimelineStep(retire.reason.partition(",")[0], "agent", self._clock())

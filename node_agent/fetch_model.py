@@ -50,7 +50,7 @@ def require_whole(manifest: Manifest, sizes: dict[str, int], name: str) -> None:
             )
 
 
-def bring(store: ModelStore, options: argparse.Namespace, gpus: int, tell: Callable[[str], None]) -> LoadPlan:
+def fetch(store: ModelStore, options: argparse.Namespace, gpus: int, tell: Callable[[str], None]) -> LoadPlan:
     """Everything that the command does. Raises SynktiError, OSError."""
     manifest = store.manifest(options.name)
     if options.manifest_sha256 and manifest.digest != options.manifest_sha256:
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 
     try:
         store = ModelStore(s3_client(options.region, options.workers), options.bucket)
-        plan = bring(store, options, count_gpus(), tell)
+        plan = fetch(store, options, count_gpus(), tell)
         if options.environ:
             options.environ.write_text(agents_environ(plan, options.engine_args))
     except ModelMissing as error:

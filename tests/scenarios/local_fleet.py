@@ -106,7 +106,7 @@ class LocalFleet:
     def close_breakers(self) -> None:
         """What nodes have lost until now is forgotten: a story of losses begins."""
         for node, other in itertools.product(self.nodes, self.nodes):
-            node.agent.keepers.node.succeeded(other.instance_id)
+            node.agent.keepers.node.on_request_succeeded(other.instance_id)
 
     async def ready(self, node: LocalNode) -> bool:
         with contextlib.suppress(httpx.HTTPError):

@@ -41,7 +41,9 @@ class Metrics:
         self.continuations = Counter(
             "synkti_continuations", "Streams that went on in another engine", ["why"], registry=registry
         )
-        self.ways = Counter("synkti_ways", "How engines were asked to go on", ["way"], registry=registry)
+        self.continuation_methods = Counter(
+            "synkti_ways", "How engines were asked to go on", ["way"], registry=registry
+        )
         self.pause = Histogram(
             "synkti_continuation_pause_seconds",
             "From the last byte of the lost engine to the first of the next",
@@ -134,7 +136,7 @@ class Metrics:
             counter = self._requests[route, status] = self.requests.labels(route, str(status))
         counter.inc()
 
-    def counted_at(self, door: str) -> Callable[[str], None]:
+    def refusal_counter(self, door: str) -> Callable[[str], None]:
         """What counts the connections that this door refuses, by their codes."""
         return lambda code: self.refused.labels(door, code).inc()
 

@@ -42,7 +42,7 @@ class Unexpected:
         repeated = f" ({left_out} more since the last line)" if left_out else ""
         _log.error("a bug in %s%s%s: %r", where, f", {what}" if what else "", repeated, error, exc_info=error)
 
-    def of_loop(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def handle_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The event loop's exception handler: what escaped from a callback or from a task that nobody awaits."""
         self.report("callback", context.get("exception"), str(context.get("message", "")))
 

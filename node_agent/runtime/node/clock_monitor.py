@@ -25,17 +25,17 @@ class ClockMonitor:
         self._wall_ahead_s = wall_ahead_s
         self._post = post
 
-    def heard(self, address: str, line: str, nonce: str, took_s: float) -> None:
+    def on_peer_clock(self, address: str, line: str, nonce: str, took_s: float) -> None:
         """A peer's door said its time with an answer that took so long."""
-        self._clocks.record(address, line, nonce, took_s, self._node.clock())
+        self._clocks.record(address, line, nonce, took_s, self._node.wall_clock())
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            self.look()
+            self.check()
             await asyncio.sleep(EVERY_S)
 
-    def look(self) -> None:
+    def check(self) -> None:
         node, before = self._node, self._node.own_clock
         measured = (self._clocks.ahead_s(status.peer_address) for status in node.present)
         own = judge_own_clock([ahead_s for ahead_s in measured if ahead_s is not None], self._wall_ahead_s(), before)
@@ -44,7 +44,7 @@ class ClockMonitor:
         node.metrics.clock_is_off.set(own.is_off)
         if own.is_off and not before.is_off:
             _log.error("%s: this node is at risk, for AWS refuses what such a clock signs; set its clock", own)
-            self._post(ClockOff(node.clock()))
+            self._post(ClockOff(node.wall_clock()))
         elif before.is_off and not own.is_off:
             _log.warning("this node's clock is right again")
-            self._post(ClockRight(node.clock()))
+            self._post(ClockRight(node.wall_clock()))

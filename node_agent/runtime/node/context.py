@@ -36,24 +36,24 @@ class NodeContext:
 
     identity: Identity
     model: str
-    clock: Callable[[], float]
+    wall_clock: Callable[[], float]
     gossip: Gossip
     metrics: Metrics
     min_silence_s: float = MIN_INTER_TOKEN_S
-    ways: tuple[str, ...] = ()
-    names: frozenset[str] = frozenset()
+    continuation_methods: tuple[str, ...] = ()
+    served_names: frozenset[str] = frozenset()
     own_clock: OwnClock = RIGHT
     clocks: PeerClocks | None = None
     incarnation: int = field(init=False)
     router: Router = field(init=False)
-    deadly: CrashSuspects = field(init=False)
+    crash_suspects: CrashSuspects = field(init=False)
     _view: View | None = field(init=False, default=None)
     _own: NodeStatus | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.incarnation = self.members.status.incarnation
         self.router = Router(self.instance_id)
-        self.deadly = CrashSuspects(self.gossip, self.metrics)
+        self.crash_suspects = CrashSuspects(self.gossip, self.metrics)
 
     @property
     def instance_id(self) -> str:
@@ -71,14 +71,14 @@ class NodeContext:
     def state(self) -> NodeState:
         return self.members.status.state
 
-    def become(self, state: NodeState) -> None:
+    def set_state(self, state: NodeState) -> None:
         """Have everybody told at once."""
-        self.gossip.handle(LocalStateSet(self.gossip.clock(), state, self.ways))
+        self.gossip.handle(LocalStateSet(self.gossip.monotonic(), state, self.continuation_methods))
 
-    def measured(self, load: Load) -> None:
+    def set_load(self, load: Load) -> None:
         """What this node's engine is doing now."""
         self.router.own_load.set(load)
-        self.gossip.handle(LocalLoadSet(self.gossip.clock(), load))
+        self.gossip.handle(LocalLoadSet(self.gossip.monotonic(), load))
 
     def status(self) -> NodeStatus:
         return self.members.status
@@ -107,43 +107,43 @@ class NodeContext:
     def member(self, instance_id: str) -> Member | None:
         return self.members.members.get(instance_id)
 
-    def lost(self, instance_id: str, why: str) -> None:
+    def on_connection_lost(self, instance_id: str, why: str) -> None:
         """A connection to a peer broke or could not be made."""
         if why in _NOT_THERE:
-            self.gossip.failed(instance_id, why)
+            self.gossip.on_request_failed(instance_id, why)
 
-    def succeeded(self, instance_id: str) -> None:
+    def on_request_succeeded(self, instance_id: str) -> None:
         """A node's engine began to answer."""
         self.router.succeeded(instance_id)
 
-    def failed(self, instance_id: str, verdict: Verdict) -> None:
+    def on_request_failed(self, instance_id: str, verdict: Verdict) -> None:
         """A request to a node's engine failed: count it where it counts."""
         self.metrics.failures.labels(verdict.fault.value, verdict.code).inc()
         if verdict.breaker is BreakerEffect.YES:
-            self.router.failed(instance_id, self.gossip.clock())
+            self.router.failed(instance_id, self.gossip.monotonic())
         elif verdict.next is NextStep.FINAL and verdict.fault is Fault.CLIENT:
             self.router.succeeded(instance_id)  # it answered, and well
         else:
             self.router.undecided(instance_id)
 
-    def found_wanting(self, instance_ids: Iterable[str]) -> None:
+    def on_others_failed(self, instance_ids: Iterable[str]) -> None:
         """Another engine has answered what these could not."""
         for instance_id in instance_ids:
-            self.router.failed(instance_id, self.gossip.clock())
+            self.router.failed(instance_id, self.gossip.monotonic())
 
     # routes
 
     def route(self, request: RouteRequest) -> Route | NoRoute:
         """Which engine serves a request, and why."""
-        self._renew()
-        route = self.router.route(request, self.gossip.clock())
+        self._update_router()
+        route = self.router.route(request, self.gossip.monotonic())
         if isinstance(route, Route):
             self.metrics.count_route(route.reason)
         return route
 
     def serves(self, model: str | None) -> bool:
         """Whether some node serves it now; None: anything."""
-        self._renew()
+        self._update_router()
         return self.router.serves(model)
 
     def base_model(self, name: str | None) -> str | None:
@@ -151,9 +151,9 @@ class NodeContext:
 
         name: None where the client names none: it means the model of whom it asks, as it does with an engine.
         """
-        self._renew()
+        self._update_router()
         serves = self.router.serves
-        if name is not None and (serves(name) or name not in self.names):
+        if name is not None and (serves(name) or name not in self.served_names):
             return name
         if serves(self.model):
             return self.model
@@ -162,10 +162,10 @@ class NodeContext:
 
     def models(self) -> frozenset[str]:
         """The models that some node serves now."""
-        self._renew()
+        self._update_router()
         return self.router.models()
 
-    def _renew(self) -> None:
+    def _update_router(self) -> None:
         members = self.members
         view, own = members.view, members.status
         if view is not self._view or own is not self._own:

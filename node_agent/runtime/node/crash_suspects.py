@@ -33,7 +33,7 @@ class CrashSuspects:
         self._gossip = gossip
         self._metrics = metrics
         self._cases = SuspectTable()
-        gossip.refused = self._told
+        gossip.on_refusal = self._on_peer_refusal
         metrics.deadly_cases.set_function(self._cases.__len__)
 
     def __len__(self) -> int:
@@ -43,29 +43,29 @@ class CrashSuspects:
         """Whether a request is suspected, before an engine is asked. Raises RequestRejected (422) for a refused one."""
         if content is None:
             return False
-        standing = self._cases.status(content, self._gossip.clock())
+        standing = self._cases.status(content, self._gossip.monotonic())
         if standing is SuspectStatus.REFUSED:
             self._metrics.deadly_refused.inc()
             raise RequestRejected(422, KILLS_ENGINES, _MESSAGE)
         return standing is SuspectStatus.SUSPECT
 
-    def died(self, content: bytes | None, instance_id: str, death: EngineDeath | None) -> None:
+    def on_death(self, content: bytes | None, instance_id: str, death: EngineDeath | None) -> None:
         """An engine died before it had answered a request. death: None where its node does not say which one."""
         if content is None or death is None:
             return
         self._metrics.deadly_deaths.inc()
         name = f"{instance_id}/{death.engine_number}"
         _log.warning("the engine of %s died under a request (%s) that it had not answered", instance_id, content.hex())
-        if self._cases.record_death(content, name, self._gossip.clock(), alone=death.alone):
+        if self._cases.record_death(content, name, self._gossip.monotonic(), alone=death.alone):
             _log.warning("request %s is refused: it ended two engines", content.hex())
-            self._gossip.handle(LocalRefusalAdded(self._gossip.clock(), content, RETENTION_S))
+            self._gossip.handle(LocalRefusalAdded(self._gossip.monotonic(), content, RETENTION_S))
 
-    def answered(self, content: bytes | None) -> None:
+    def on_answer(self, content: bytes | None) -> None:
         """An engine began to answer a request."""
         if content is not None:
             self._cases.record_answer(content)
 
-    def _told(self, content: bytes, left_s: float) -> None:
+    def _on_peer_refusal(self, content: bytes, left_s: float) -> None:
         """Another node refuses it."""
         _log.warning("request %s is refused, by the word of a peer", content.hex())
-        self._cases.record_refusal(content, self._gossip.clock() + left_s)
+        self._cases.record_refusal(content, self._gossip.monotonic() + left_s)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from node_agent.core.node.memory_use import MemoryUse
 
-LOOK_EVERY_S = 1.0
+CHECK_INTERVAL_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-async def look_after_memory(
+async def monitor_memory(
     resident_bytes: Callable[[], int], give_back: Callable[[], int], busy: Callable[[], int]
 ) -> None:
     """Until cancelled.
@@ -23,7 +23,7 @@ async def look_after_memory(
     clock = asyncio.get_running_loop().time
     use = MemoryUse(resident_bytes(), clock())
     while True:
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(CHECK_INTERVAL_S)
         before, began_at = resident_bytes(), clock()
         why = use.reason(before, busy(), began_at)
         if why is not None:

@@ -59,27 +59,27 @@ class StatePublisher:
         self._drain: DrainRecord | None = None
         self._drain_written: DrainRecord | None = None
         self._steps: deque[tuple[NodeState, TimelineStep]] = deque(maxlen=_MAX_STEPS)
-        self._tagging = _Lane(self._write_tags, chance)
-        self._telling = _Lane(self._write_steps, chance, RENEW_EVERY_S)
-        self._keeping = _Lane(self._write_drain, chance)
+        self._tag_lane = _Lane(self._write_tags, chance)
+        self._step_lane = _Lane(self._write_steps, chance, RENEW_EVERY_S)
+        self._drain_lane = _Lane(self._write_drain, chance)
 
     def publish(self, tags: NodeTags | None, state: NodeState, step: TimelineStep) -> None:
         """Returns at once. tags: None where they stay as they are."""
         if tags is not None:
             self._tags = tags
-            self._tagging.wake()
+            self._tag_lane.wake()
         self._steps.append((state, step))
-        self._telling.wake()
+        self._step_lane.wake()
 
     def put_drain(self, record: DrainRecord) -> None:
         """Returns at once. Only the newest word of a drain matters."""
         if record != self._drain_written:
             self._drain = record
-            self._keeping.wake()
+            self._drain_lane.wake()
 
     async def flush(self, within_s: float) -> bool:
         """Wait until everything was written, without further backoff; False where that took longer than it may."""
-        lanes = (self._tagging, self._telling, self._keeping)
+        lanes = (self._tag_lane, self._step_lane, self._drain_lane)
         for lane in lanes:
             lane.hurry()
         try:
@@ -93,7 +93,7 @@ class StatePublisher:
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as lanes:
-            for lane in (self._tagging, self._telling, self._keeping):
+            for lane in (self._tag_lane, self._step_lane, self._drain_lane):
                 lanes.create_task(lane.run())
 
     async def _write_tags(self) -> None:
@@ -121,7 +121,7 @@ class StatePublisher:
                 if began_anew:
                     raise StoreUnavailable(f"{missing}, again") from missing
                 _log.warning("%s; it begins anew", missing)
-                self._begin_anew(missing.timeline)
+                self._recreate_record(missing.timeline)
                 began_anew = True
 
     async def _advance(self, records: Records) -> None:
@@ -133,15 +133,15 @@ class StatePublisher:
         await records.advance(self._record.instance_id, self._record.incarnation, state, step)
         if self._steps and self._steps[0] is first:  # else it fell out meanwhile, at the bound
             self._steps.popleft()
-        self._note(state, step)
+        self._record_written(state, step)
 
-    def _begin_anew(self, found: Mapping[str, TimelineStep]) -> None:
+    def _recreate_record(self, found: Mapping[str, TimelineStep]) -> None:
         """found: what others wrote meanwhile in the place of this node's record."""
         timeline = {**found, **self._record.timeline}
         self._record = replace(self._record, timeline=timeline, expires_at=renewed(self._clock()))
         self._begun = False
 
-    def _note(self, state: NodeState, step: TimelineStep) -> None:
+    def _record_written(self, state: NodeState, step: TimelineStep) -> None:
         """What is written, in case that it has to be written again: the oldest steps go where there are too many."""
         timeline = {step.key: step, **self._record.timeline}
         kept = dict(sorted(timeline.items(), key=lambda item: item[1].at)[-_MAX_STEPS:])
