@@ -1,6 +1,6 @@
 """`python -m node_agent`: one node of the fleet, configured by environment variables (node_agent/settings.py).
 
-An AWS that is away at the start is waited for. Exit codes: 0 drained and gone; 69 the engine cannot be kept running;
+It waits for an AWS that is away at the start. Exit codes: 0 drained and gone; 69 the engine cannot be kept running;
 78 the configuration is wrong (all faults are on stderr). Anything else is a bug.
 """
 
@@ -25,7 +25,7 @@ _EXIT_CONFIGURATION = 78  # EX_CONFIG
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     bound_lines(time.monotonic)
-    logging.getLogger("botocore").setLevel(logging.WARNING)  # what it says of an ordinary day helps nobody
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # its info lines only repeat ours
     tune_gc()
     try:
         settings = from_environ(os.environ)
@@ -38,14 +38,14 @@ def main() -> int:
 
 
 async def _run_supervised(settings: Settings) -> int:
-    async with systemd_lifecycle(os.environ) as say:
-        code = await run(settings, say)
+    async with systemd_lifecycle(os.environ) as notify:
+        code = await run(settings, notify)
     exit_immediately(code)
     return code
 
 
 def exit_immediately(code: int) -> None:
-    """End the process, whatever its threads wait for: an S3 that says nothing would hold it for 45 s."""
+    """End the process, whatever its threads wait for: an S3 that does not respond would hold it for 45 s."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,7 +1,7 @@
-"""The composition root: every part of the node made, wired, run and ended.
+"""The composition root: makes, wires, runs and ends every part of the node.
 
-Its order is the node's life: learn who we are, open the doors (they answer 503), tag, start the engine, serve; and
-when the lifecycle says so, tell the peers, stop the engine, untag, close the doors.
+Its order: identify this instance, open the APIs (they answer 503), tag, start the engine, serve; and when the lifecycle
+retires the node, notify the peers, stop the engine, untag, close the APIs.
 """
 
 from __future__ import annotations
@@ -100,24 +100,24 @@ from node_agent.settings import Settings
 
 _TICK_S = 0.25
 _ENGINE_GRACE_S = 1.0
-"""Nothing runs at the engine any more; the rest of its end is not waited for."""
+"""No request runs at the engine any more; its shutdown is not waited for longer."""
 
 _COPY_S = 1.0
-"""For the copies of journals that a node that goes has to leave elsewhere."""
+"""The time to replicate the journals that a retiring node holds to other nodes."""
 
 _CHECKPOINT_S = 2.0
-"""For the checkpoints of journals, at the same time."""
+"""The time for checkpoints of journals, in parallel."""
 
 _FLUSH_S = 1.5
 _UNTAG_S = 2.0
-"""An EC2 that says nothing must not keep the group from hearing that this node has drained."""
+"""An EC2 that does not respond must not delay the report to the group that this node has drained."""
 
 _LET_GO_S = 2.0
 _DOOR_DRAIN_S = 2.0
 _START_BACKOFF = Backoff(first_s=0.5, max_s=8.0)
 _jitter_rng = Random()  # noqa: S311 # of waits before there is an agent
 _REMEMBERED_AFTER_S = 5.0
-"""How long AWS is waited for at a start where an earlier agent's answer would do."""
+"""How long a start waits for AWS where an earlier agent's answer would do."""
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -125,7 +125,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What a node needs of the world: learned before anything is started.
+    """The node's connections to the outside, made before anything is started.
 
     records, group: None where there is no table, no Auto Scaling group that waits; checkpoints, blocks: no bucket.
     """
@@ -141,7 +141,7 @@ class Dependencies:
 
 
 def tune_gc() -> None:
-    """To be called once all is imported: what is there by now stays, and need not be searched for garbage for ever.
+    """Freeze the objects that exist after all imports, so that the garbage collector never searches them.
 
     With Python's own thresholds the search of boto3's tens of thousands of objects took a fifth of a token's CPU. With
     these it looks at old objects hardly ever: `runtime/node/memory_monitor` does it, where there is a reason.
@@ -153,11 +153,14 @@ def tune_gc() -> None:
 
 
 def _ignore_state(word: str) -> None:
-    """Nobody supervises the agent."""
+    """Ignore the state: no supervisor runs the agent."""
 
 
 async def run(settings: Settings, say: Callable[[str], None] = _ignore_state) -> int:
-    """A node's whole life; its exit code. Raises ConfigurationError. say: hears whether it serves, at each change."""
+    """Run a node from start to end; return its exit code. Raises ConfigurationError.
+
+    say: receives the service state, at each change.
+    """
     client = HttpClient()
     outside = await connect(settings, client)
     agent = Agent(settings, outside, client)
@@ -170,7 +173,7 @@ async def run(settings: Settings, say: Callable[[str], None] = _ignore_state) ->
 
 
 def _first_status(settings: Settings, identity: Identity) -> NodeStatus:
-    """What this node says of itself while nothing is ready."""
+    """Return this node's status before anything is ready."""
     peer = settings.advertise_address or str(Address(identity.private_address, settings.peer.port))
     return NodeStatus(
         instance_id=identity.instance_id,
@@ -212,10 +215,10 @@ def _checkpoints(settings: Settings, region: str) -> Checkpoints | None:
 
 
 async def _retry_transient(ask: Callable[[], Awaitable[_T]], remembered: _T | None) -> _T:
-    """Ask until there is an answer, or take the one that an earlier agent of this machine had.
+    """Call `ask` until it succeeds, or return the value that an earlier agent of this machine stored.
 
     It never gives up: an agent that ends because AWS is away is started again by systemd, and after some times the
-    instance is given back, for nothing that another one could do better.
+    instance is given back, although another instance could do no better.
     """
     for attempt in itertools.count(1):
         try:
@@ -223,7 +226,7 @@ async def _retry_transient(ask: Callable[[], Awaitable[_T]], remembered: _T | No
                 return await ask()
         except (TransientError, TimeoutError) as error:
             if remembered is not None:
-                _log.warning("%s; continuing with what the last agent learned", str(error) or "AWS is slow")
+                _log.warning("%s; continuing with what the last agent stored", str(error) or "AWS is slow")
                 return remembered
             wait_s = _START_BACKOFF.wait_s(attempt, _jitter_rng.random()) or 0.0
             _log.warning("%s; trying again in %.1f s", error, wait_s)
@@ -232,9 +235,9 @@ async def _retry_transient(ask: Callable[[], Awaitable[_T]], remembered: _T | No
 
 
 def _engine_environ(settings: Settings) -> dict[str, str]:
-    """The agent's own, and where the plug-in counts the core's steps.
+    """Return the engine's environment: the agent's own, and where the plug-in counts the core's steps.
 
-    An engine that keeps blocks finds there what it loads of this package (`node_agent/kv`).
+    An engine that keeps blocks imports from this package there (`node_agent/kv`).
     """
     environ = {**os.environ, STEPS_DIR: str(_steps_dir(settings))}
     if not settings.kv_max_bytes:
@@ -248,9 +251,10 @@ def _steps_dir(settings: Settings) -> Path:
 
 
 class Agent:
-    """One node, from its doors' opening to its end. signals: whether SIGTERM and SIGINT are this agent's to handle.
+    """One node, from opening its APIs to its end.
 
-    clock: a steady one of its own by default; random: of waits and choices, no secret comes from it.
+    signals: whether this agent handles SIGTERM and SIGINT; clock: a steady one of its own by default; random: of waits
+    and choices, no secret comes from it.
     """
 
     def __init__(
@@ -371,7 +375,7 @@ class Agent:
         self._clock_watch.on_peer_clock(address, line, nonce, took_s)
 
     def _make_doors(self, settings: Settings, peer_door: PeerApi) -> list[HttpServer]:
-        """The client door and the peer door; what they hold of bodies has one bound."""
+        """Make the servers of the client API and the peer API; one bound holds for the bodies of both."""
         limits = Limits(
             body_bytes=settings.max_body_bytes,
             bodies_bytes=settings.max_bodies_bytes,
@@ -406,14 +410,14 @@ class Agent:
         return StatePublisher(record, outside.instances, outside.records, self._random.random, clock)
 
     async def _examine_engine(self) -> None:
-        """What peers may ask of this engine is what it was seen doing."""
+        """Run the self-test: peers may use only the methods that it saw working."""
         self._node.continuation_methods = ()
         self._node.continuation_methods = await supported_methods(
             self._client, self._settings.engine, self._settings.model_name
         )
 
     async def run(self) -> int:
-        """Until the node's life is over; its exit code."""
+        """Run until the node retires; return its exit code."""
         try:
             self._settings.state_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:  # a disk that is full or read-only: what lies there makes the next start better
@@ -477,7 +481,7 @@ class Agent:
         return retire.exit_code
 
     def request_drain(self) -> None:
-        """What SIGTERM does."""
+        """Request a drain, as SIGTERM does."""
         now = self._clock()
         self._reactor.post(TermRequested(now, now + self._settings.term_grace_s))
 
@@ -531,7 +535,7 @@ class Agent:
             self.unexpected.report("background", error)
 
     async def _retire(self, retire: Retire, loops: list[asyncio.Task[None]]) -> None:
-        """In the order that clients need: peers hear of it, so that nobody comes any more, before the rest ends."""
+        """Retire in the order that clients need: notify peers first, so that no request arrives while the rest ends."""
         _log.info("retiring: %s", retire.reason)
         self._node.set_state(NodeState.GONE)
         self._gossip.handle(Leaving(time.monotonic()))

@@ -1,6 +1,6 @@
-"""This node as its doors see it: who it is, what state it is in, whom it knows, what its engine is doing.
+"""This node's context: identity, state, peers and routes, shared by its APIs and tasks.
 
-The one mutable value that the tasks share. Only the agent's effects change `state`; the doors read it.
+It is the one mutable value that the tasks share. Only the agent's effects change `state`; the APIs read it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,22 @@ from node_agent.runtime.node.crash_suspects import CrashSuspects
 from node_agent.runtime.node.gossip import Gossip
 
 _NOT_THERE = frozenset({"refused", "unreachable", "reset"})
-"""Losses that say something of the node, not only of one request."""
+"""Losses that concern the node, not only one request."""
 
 
 @dataclass
 class NodeContext:
-    """clock: unix seconds; model: the one that it serves while its state takes requests.
+    """The state of this node that its tasks share.
 
-    incarnation: the one that this agent began with, its name in the table; min_silence_s: the least inter-token timeout
-    of the streams here; ways: what the self-test found its engine able to; names: all that the engine answers to;
-    own_clock: what peers' clocks say of this node's; clocks: what is known of theirs, None where nobody compares.
+    Args:
+        model: the one that it serves while its state takes requests.
+        wall_clock: unix seconds; `gossip.monotonic` is the clock for durations.
+        min_silence_s: the least inter-token timeout of the streams here.
+        continuation_methods: those that the self-test found the engine to support.
+        served_names: all model names that the engine answers to.
+        own_clock: the verdict on this node's clock.
+        clocks: what was measured of peers' clocks, None where they are not compared.
+        incarnation: the one that this agent began with, which its record in the table has.
     """
 
     identity: Identity
@@ -72,11 +78,11 @@ class NodeContext:
         return self.members.status.state
 
     def set_state(self, state: NodeState) -> None:
-        """Have everybody told at once."""
+        """Set the state and broadcast it at once."""
         self.gossip.handle(LocalStateSet(self.gossip.monotonic(), state, self.continuation_methods))
 
     def set_load(self, load: Load) -> None:
-        """What this node's engine is doing now."""
+        """Set the load of this node's engine."""
         self.router.own_load.set(load)
         self.gossip.handle(LocalLoadSet(self.gossip.monotonic(), load))
 
@@ -91,7 +97,7 @@ class NodeContext:
 
     @property
     def present(self) -> list[NodeStatus]:
-        """All peers that are not known to be gone; a suspect is innocent until its time is up."""
+        """All peers that are not dead or gone; suspects are included until their timeout."""
         view = self.members.view
         return [*view.alive, *view.suspects]
 
@@ -100,7 +106,7 @@ class NodeContext:
         return {status.instance_id for status in self.members.view.suspects}
 
     def clock_ahead_s(self, status: NodeStatus) -> float | None:
-        """How far a peer's clock is ahead of this node's, in seconds; None where that was not measured."""
+        """Return how far a peer's clock is ahead of this node's, in seconds; None where that was not measured."""
         ahead_s = self.clocks.ahead_s(status.peer_address) if self.clocks is not None else None
         return None if ahead_s is None else round(ahead_s, 3)
 
@@ -108,16 +114,16 @@ class NodeContext:
         return self.members.members.get(instance_id)
 
     def on_connection_lost(self, instance_id: str, why: str) -> None:
-        """A connection to a peer broke or could not be made."""
+        """Report that a connection to a peer broke or could not be made."""
         if why in _NOT_THERE:
             self.gossip.on_request_failed(instance_id, why)
 
     def on_request_succeeded(self, instance_id: str) -> None:
-        """A node's engine began to answer."""
+        """Report that a node's engine began to answer."""
         self.router.succeeded(instance_id)
 
     def on_request_failed(self, instance_id: str, verdict: Verdict) -> None:
-        """A request to a node's engine failed: count it where it counts."""
+        """Report that a request to a node's engine failed; the verdict decides whether its breaker counts it."""
         self.metrics.failures.labels(verdict.fault.value, verdict.code).inc()
         if verdict.breaker is BreakerEffect.YES:
             self.router.failed(instance_id, self.gossip.monotonic())
@@ -127,14 +133,14 @@ class NodeContext:
             self.router.undecided(instance_id)
 
     def on_others_failed(self, instance_ids: Iterable[str]) -> None:
-        """Another engine has answered what these could not."""
+        """Count a failure of engines that could not answer a request which another engine has answered."""
         for instance_id in instance_ids:
             self.router.failed(instance_id, self.gossip.monotonic())
 
     # routes
 
     def route(self, request: RouteRequest) -> Route | NoRoute:
-        """Which engine serves a request, and why."""
+        """Choose the engine for a request."""
         self._update_router()
         route = self.router.route(request, self.gossip.monotonic())
         if isinstance(route, Route):
@@ -142,14 +148,14 @@ class NodeContext:
         return route
 
     def serves(self, model: str | None) -> bool:
-        """Whether some node serves it now; None: anything."""
+        """Return whether a node serves this model now; None: any model."""
         self._update_router()
         return self.router.serves(model)
 
     def base_model(self, name: str | None) -> str | None:
-        """The model that has a name: its own, another that its engine was given, or an adapter's.
+        """Resolve a name to a base model: its own name, another that its engine was given, or an adapter's.
 
-        name: None where the client names none: it means the model of whom it asks, as it does with an engine.
+        name: None where the client names none: it means the model of the node that it calls, as with an engine.
         """
         self._update_router()
         serves = self.router.serves
@@ -161,7 +167,7 @@ class NodeContext:
         return next(iter(served)) if name is None and len(served) == 1 else name
 
     def models(self) -> frozenset[str]:
-        """The models that some node serves now."""
+        """Return the models that are served now."""
         self._update_router()
         return self.router.models()
 
@@ -174,7 +180,7 @@ class NodeContext:
 
 
 def _serving(view: View, own: NodeStatus) -> Iterable[NodeStatus]:
-    """Peers that may be chosen: suspects only where nobody else serves their model."""
+    """Return the peers that may be chosen; a suspect only where no other node serves its model."""
     models = {status.model for status in itertools.chain(view.serving, (own,) if own.state.takes_requests else ())}
     doubtful = [s for s in view.suspects if s.state.takes_requests and s.model not in models]
     return [*view.serving, *doubtful]

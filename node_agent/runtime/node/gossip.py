@@ -1,6 +1,6 @@
-"""Membership's shell: its timer, its datagrams, its questions over peers' doors, and what EC2's tags say.
+"""Membership's I/O: its timer, its datagrams, its sync requests over peer APIs, and the reads of EC2's tags.
 
-All decisions are the machine's (`core/membership`). Its clock is monotonic: nothing here depends on what time it is.
+All decisions are the machine's (`core/membership`). Its clock is monotonic: nothing here depends on the time of day.
 """
 
 from __future__ import annotations
@@ -39,18 +39,25 @@ MEMBERS_TARGET = "/peer/v1/members"
 _READ_TIMEOUT_S = 1.0
 _MAX_ANSWER_BYTES = 1024 * 1024
 _DISCOVERY_TIMEOUT_S = 120.0
-"""For all pages of a look at EC2's tags."""
+"""For all pages of one read of EC2's tags."""
 
 _MAX_EXCHANGES = 16
-"""Questions under way; one more is not asked, and the machine asks another time."""
+"""Sync requests in progress; a further one is dropped, and the machine sends it another time."""
 
 _log = logging.getLogger(__name__)
 
 
 class Gossip:
-    """client: to peers' doors; clock: monotonic seconds; changed: hears of every change, after the machine has it.
+    """Runs the membership machine.
 
-    refused: gets every content of requests that the fleet refuses, and for how many seconds.
+    Args:
+        client: for requests to peer APIs.
+        monotonic: seconds.
+        on_change: receives every change of a member, after the machine has it.
+        on_peer_clock: receives a peer API's address, its signed time, the request's nonce, and the seconds that the
+            exchange took.
+
+    `on_refusal` receives every content of requests that the fleet refuses, and for how many seconds.
     """
 
     def __init__(
@@ -77,7 +84,7 @@ class Gossip:
         metrics.watch_members(lambda: machine.stats, lambda: len(machine.view.suspects))
 
     def handle(self, event: Event) -> bytes | None:
-        """Give the machine an event, and do what it wants; the answer to a Questioned."""
+        """Pass an event to the machine and perform its effects; return the response to a SyncRequested."""
         machine, answer = self.machine, None
         due = machine.next_deadline()
         for effect in machine.handle(event):
@@ -105,19 +112,19 @@ class Gossip:
                 self._on_change(effect)
 
     def on_datagram(self, data: bytes) -> None:
-        """A datagram came in."""
+        """Handle a datagram."""
         self.handle(Received(self.monotonic(), data))
 
     def on_sync_request(self, body: bytes) -> bytes | None:
-        """The answer to a peer's question, None where it is refused."""
+        """Return the response to a peer's sync request, None where it is rejected."""
         return self.handle(SyncRequested(self.monotonic(), body))
 
     def on_request_failed(self, instance_id: str, why: str) -> None:
-        """A request to a peer failed."""
+        """Report that a request to a peer failed."""
         self.handle(PeerRequestFailed(self.monotonic(), instance_id, why))
 
     async def run(self) -> None:
-        """The machine's timer, until cancelled."""
+        """Run the machine's timer until cancelled."""
         machine = self.machine
         while True:
             self._deadline_moved.clear()
@@ -151,7 +158,7 @@ class Gossip:
             except (TransientError, TimeoutError) as error:
                 wait_s = reads.retry_delay_s(self.machine.nodes, chance())
                 why = str(error) or f"EC2 did not answer within {_DISCOVERY_TIMEOUT_S:.0f} s"
-                _log.warning("%s; the peers known stay; looking again in %.0f s", why, wait_s)
+                _log.warning("%s; the known peers stay; reading again in %.0f s", why, wait_s)
             await asyncio.sleep(wait_s)
 
     def _start_exchange(self, ask: SendSync) -> None:
@@ -162,7 +169,7 @@ class Gossip:
         task.add_done_callback(self._exchanges.discard)
 
     async def _exchange(self, ask: SendSync) -> None:
-        """The question needs no stamp: membership's messages are sealed and count once, whatever the clocks say."""
+        """Send a sync request. It needs no signature: it has a MAC, and counts once, whatever the clocks say."""
         headers = {"content-type": "application/octet-stream"}
         asked_at = self.monotonic()
         address = _address(ask.to)
@@ -191,16 +198,16 @@ class Gossip:
 
 
 def sync_request_nonce(question: bytes) -> str:
-    """What a door's word about its clock answers: this question, and no other, for each is sealed with its number."""
+    """Return the nonce that a peer's signed time has to contain: a hash of this request, which no other has."""
     return hashlib.sha256(question).hexdigest()
 
 
 def _ignore_clock(address: str, line: str, nonce: str, took_s: float) -> None:
-    """Nobody compares clocks."""
+    """Ignore a peer's clock."""
 
 
 def _address(text: str) -> Address | None:
-    """None for what is no address, as a twin of EC2 may name it: then nobody is there."""
+    """Parse an address; None for a text that is none, as an EC2 emulator may return."""
     try:
         return parse_address(text)
     except ValueError:
@@ -208,9 +215,9 @@ def _address(text: str) -> Address | None:
 
 
 def _ignore_change(changed: MemberChanged) -> None:
-    """Nobody wants to hear of it."""
+    """Ignore a change."""
 
 
 def is_lost(changed: MemberChanged) -> bool:
-    """Whether a peer is dead now: what is under way there never ends by itself."""
+    """Return whether a peer is dead now: requests that are open there do not end by themselves."""
     return changed.after is Liveness.DEAD

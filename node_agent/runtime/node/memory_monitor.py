@@ -1,4 +1,4 @@
-"""Looks at the process's memory, and has it given back where there is a reason (`core/node/memory_use`)."""
+"""Watches the process's memory, and frees it where there is a reason (`core/node/memory_use`)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _log = logging.getLogger(__name__)
 async def monitor_memory(
     resident_bytes: Callable[[], int], give_back: Callable[[], int], busy: Callable[[], int]
 ) -> None:
-    """Until cancelled.
+    """Check until cancelled.
 
-    resident_bytes: of this process; give_back: frees what nobody holds, and returns how many objects that were; busy:
-    how many requests are under way.
+    resident_bytes: of this process; give_back: frees unreferenced objects and returns their number; busy: the number of
+    requests in progress.
     """
     clock = asyncio.get_running_loop().time
     use = MemoryUse(resident_bytes(), clock())
@@ -30,4 +30,4 @@ async def monitor_memory(
             found = give_back()
             use.collected(resident_bytes(), clock())
             sizes = f"{before >> 20} -> {use.after_bytes >> 20} MiB in {(clock() - began_at) * 1000:.0f} ms"
-            _log.info("memory looked through (%s): %d objects, %s", why, found, sizes)
+            _log.info("freed memory (%s): %d objects, %s", why, found, sizes)
