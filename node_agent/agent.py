@@ -294,14 +294,14 @@ class Agent:
         self._node = NodeContext(identity, settings.model_name, clock, self._gossip, metrics, settings.min_silence_s)
         self._node.clocks = clocks = PeerClocks(outside.key)
         signed = SignedClient(self._to_peers, clocks, clock)
-        self._served = EngineCalls(self._node, client, settings.engine)
+        self._engine_calls = EngineCalls(self._node, client, settings.engine)
         folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes, MAX_WRITERS) if settings.kv_max_bytes else None
         self.kv = KvService(
             self._node, client, signed, outside.key, settings.engine, folder, outside.blocks, self._random
         )
-        self._engines = EngineClient(self._node, self._served, signed, outside.key, self.kv.fetcher.fetch)
+        self._engines = EngineClient(self._node, self._engine_calls, signed, outside.key, self.kv.fetcher.fetch)
         keeper = ReplicaStore(max_bytes=settings.max_kept_bytes)
-        self.keepers = ReplicationManager(
+        self.replication = ReplicationManager(
             self._node,
             TcpReplicaLinks(outside.key, clock, settings.keeper_lag_s, source, clocks),
             keeper,
@@ -312,41 +312,43 @@ class Agent:
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
         takeovers = Takeovers(self._node, signed, outside.key, keeper, self.streams.release, self._checkpointer)
         self._publisher = self._make_publisher(outside, status.incarnation, clock)
-        self._draining = DrainController(self._node, self._served, self._publisher.put_drain, self.kv.handed_off)
-        self._entrance = AdmissionQueue(self._node, self._random.random)
+        self._drain_controller = DrainController(
+            self._node, self._engine_calls, self._publisher.put_drain, self.kv.handed_off
+        )
+        self._admission = AdmissionQueue(self._node, self._random.random)
         self._models = ModelList(self._node, self._engines, client, settings.engine)
-        self._front = ClientApi(
+        self._client_api = ClientApi(
             self._node,
-            self._entrance,
+            self._admission,
             self._engines,
-            self.keepers,
+            self.replication,
             takeovers,
             self.streams,
-            self._draining,
+            self._drain_controller,
             self._models,
             settings.allowed_origins,
         )
         doorkeeper = RequestVerifier(outside.key, audience=secrets.token_hex(8))
-        self.journals = ReplicationServer(keeper, doorkeeper, clock)
+        self.replication_server = ReplicationServer(keeper, doorkeeper, clock)
         peer_door = PeerApi(
-            self._node, self._served, takeovers, doorkeeper, self.kv.fetcher.fetch, self.kv.server.answer
+            self._node, self._engine_calls, takeovers, doorkeeper, self.kv.fetcher.fetch, self.kv.server.answer
         )
         self._signs = peer_door.keepalives
-        self.doors = self._make_doors(settings, peer_door)
+        self.servers = self._make_servers(settings, peer_door)
         self._outside = outside
         group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
-        self._group = WatchedGroup(group, self._served)
+        self._group = WatchedGroup(group, self._engine_calls)
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
         self._clock_watch = ClockMonitor(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
         self._engine_load = LoadMonitor(
-            self._node, self._served, client, settings.engine, lambda: self.kv.fetcher.prefill_tokens_per_s or 0.0
+            self._node, self._engine_calls, client, settings.engine, lambda: self.kv.fetcher.prefill_tokens_per_s or 0.0
         )
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._client = client
         self._steps = EngineStepFiles(_steps_dir(settings))
         self._watch = EngineWatchdog(
             self._node,
-            self._served,
+            self._engine_calls,
             self._engine_load,
             client,
             settings.engine,
@@ -374,7 +376,7 @@ class Agent:
     def _on_peer_clock(self, address: str, line: str, nonce: str, took_s: float) -> None:
         self._clock_watch.on_peer_clock(address, line, nonce, took_s)
 
-    def _make_doors(self, settings: Settings, peer_door: PeerApi) -> list[HttpServer]:
+    def _make_servers(self, settings: Settings, peer_door: PeerApi) -> list[HttpServer]:
         """Make the servers of the client API and the peer API; one bound holds for the bodies of both."""
         limits = Limits(
             body_bytes=settings.max_body_bytes,
@@ -385,13 +387,13 @@ class Agent:
         )
         bodies, metrics = BodyBudget(limits.bodies_bytes), self._node.metrics
         metrics.body_bytes.set_function(lambda: bodies.held_bytes)
-        front = HttpServer(self._front, limits, bodies=bodies, on_refused=metrics.refusal_counter("client"))
+        front = HttpServer(self._client_api, limits, bodies=bodies, on_refused=metrics.refusal_counter("client"))
         # Peers' bodies are not read as documents before they are authenticated, and then only the fleet's own.
         of_peers = replace(limits, document=None)
         peers = HttpServer(
             peer_door,
             of_peers,
-            self.journals.alternate_protocol(),
+            self.replication_server.alternate_protocol(),
             bodies=bodies,
             on_refused=metrics.refusal_counter("peer"),
         )
@@ -439,15 +441,15 @@ class Agent:
         try:
             return await self._live((front_socket, peer_socket))
         finally:
-            for server in self.doors:
+            for server in self.servers:
                 server.abort()
-            self.journals.close()
+            self.replication_server.close()
             self._datagrams.close()
             await self._to_peers.close()
             await self._group.stop(0.0)  # whatever happened: an engine without its agent serves nobody
 
     async def _live(self, listeners: tuple[socket.socket, socket.socket]) -> int:
-        for server, listener in zip(self.doors, listeners, strict=True):
+        for server, listener in zip(self.servers, listeners, strict=True):
             await server.start(listener)
         reads = DiscoverySchedule(self._settings.boot_spread_s)
         watch = partial(
@@ -468,9 +470,9 @@ class Agent:
                     ("engine-load", self._engine_load.run),
                     ("signs", self._signs.run),
                     ("models", self._models.run),
-                    ("entrance", self._entrance.run),
+                    ("entrance", self._admission.run),
                     ("publisher", self._publisher.run),
-                    ("keepers", self.keepers.run),
+                    ("keepers", self.replication.run),
                     ("keep-alive", self.streams.keep_alive),
                     ("memory", partial(monitor_memory, resident_bytes, release_free_memory, self._busy)),
                     ("tick", self._tick),
@@ -495,30 +497,30 @@ class Agent:
             due = clock() + _TICK_S
             await asyncio.sleep(_TICK_S)
             self._node.metrics.loop_lag.observe(max(0.0, clock() - due))
-            clients = len(self.streams) + len(self._front.buffered_requests)
-            self.notify(service_status(self._node.state, len(self._served) + clients))
-            self._reactor.post(Tick(self._clock(), len(self._served) + clients + self.kv.pending_transfers()))
+            clients = len(self.streams) + len(self._client_api.buffered_requests)
+            self.notify(service_status(self._node.state, len(self._engine_calls) + clients))
+            self._reactor.post(Tick(self._clock(), len(self._engine_calls) + clients + self.kv.pending_transfers()))
 
     def _busy(self) -> int:
-        return sum(door.busy for door in self.doors)
+        return sum(door.busy for door in self.servers)
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
             case Publish():
                 self._publish(effect)
             case MoveStreams():
-                self._draining.run_plan(effect.deadline)
+                self._drain_controller.run_plan(effect.deadline)
             case CloseClients():
-                self._draining.close(len(self.streams) + len(self._front.buffered_requests))
+                self._drain_controller.close(len(self.streams) + len(self._client_api.buffered_requests))
                 for stream in self.streams:
                     stream.close_with_handoff()
-                self._front.buffered_requests.close_with_handoff()
+                self._client_api.buffered_requests.close_with_handoff()
             case Retire():
                 raise AssertionError("the reactor keeps this one for its caller")
 
     def _publish(self, effect: Publish) -> None:
         self._node.set_state(effect.state)
-        self._draining.begin(effect)
+        self._drain_controller.begin(effect)
         if effect.step == "ready":
             self._in_background(self.kv.measure_prefill())
         tags = NodeTags(self._settings.cluster, effect.state, self._settings.advertise_address, effect.deadline)
@@ -542,15 +544,15 @@ class Agent:
         loops[0].cancel()  # the supervisor would start the engine again
         step = TimelineStep(retire.reason.partition(",")[0], "agent", self._clock())
         self._publisher.publish(None, NodeState.GONE, step)
-        self._draining.record_step("retired")
-        closing = [asyncio.ensure_future(server.close(_DOOR_DRAIN_S)) for server in self.doors]
-        await asyncio.gather(self.keepers.evacuate(_COPY_S), self._checkpointer.write_all(_CHECKPOINT_S))
+        self._drain_controller.record_step("retired")
+        closing = [asyncio.ensure_future(server.close(_DOOR_DRAIN_S)) for server in self.servers]
+        await asyncio.gather(self.replication.evacuate(_COPY_S), self._checkpointer.write_all(_CHECKPOINT_S))
         await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
         for loop in loops:
             loop.cancel()
-        self.keepers.close()
+        self.replication.close()
         self.kv.close()
-        self.journals.close()
+        self.replication_server.close()
 
     async def _leave_tags(self) -> None:
         if not await self._publisher.flush(_FLUSH_S):
@@ -558,7 +560,7 @@ class Agent:
         with contextlib.suppress(TransientError, TimeoutError):
             async with asyncio.timeout(_UNTAG_S):
                 await self._outside.instances.untag(self._node.instance_id)
-            self._draining.record_step("untagged")
+            self._drain_controller.record_step("untagged")
             await self._publisher.flush(_FLUSH_S)
         if self._outside.group is not None:
             with contextlib.suppress(TransientError, TimeoutError):

@@ -150,13 +150,13 @@ class Settings:
     """peer: an event is sent to its client only once its record is at the replicas; none: no replicas and no wait."""
 
     keepers: int
-    """Copies of each stream's journal, at as many peers."""
+    """How many peers hold a replica of each stream's journal."""
 
     keeper_lag_s: float
-    """How long an event may wait for a keeper. Longer where nodes share a CPU and may be slow without being ill."""
+    """How long an event may wait for a replica's ack. Longer where nodes share a CPU and may be slow but healthy."""
 
     max_kept_bytes: int
-    """Of all journals that this node keeps for others."""
+    """Of all replicas of journals that this node holds for others."""
 
     kv_max_bytes: int
     """Of the KV blocks that the engine keeps on the disk (in `kv` of the state's folder), so that a context can move;
