@@ -15,7 +15,7 @@ import sys
 import uvloop
 
 from node_agent.adapters.http import HttpClient
-from node_agent.agent import Agent, Dependencies, settle_garbage_collector
+from node_agent.agent import Agent, Dependencies, tune_gc
 from node_agent.contract.states import NodeState
 from node_agent.contract.tags import NodeTags
 from node_agent.ports import Identity
@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("--peer", action="append", default=[], metavar="ID=ADDRESS")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settle_garbage_collector()
+    tune_gc()
     return uvloop.run(run(given.instance_id, given.address, dict(peer.split("=", 1) for peer in given.peer)))
 
 

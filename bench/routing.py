@@ -90,7 +90,7 @@ class RoutingNodes:
     def _update_loads(self) -> None:
         for entry in self._entries:
             load = self._load(entry.host.instance_id)
-            entry.host.measured(load)
+            entry.host.set_load(load)
             entry.router.own_load.set(load)
 
     async def run_conversation(self, conversation: Conversation) -> None:
@@ -104,7 +104,7 @@ class RoutingNodes:
     async def _run_question(self, question: Question, messages: list[dict[str, str]]) -> str:
         began, entry = time.perf_counter(), self._entries[question.entry]
         chosen: asyncio.Future[Route | Rejection] = asyncio.get_running_loop().create_future()
-        entry.ask(RouteRequest(entry.host.membership.status.model, conversation_key(messages)), chosen.set_result)
+        entry.submit(RouteRequest(entry.host.membership.status.model, conversation_key(messages)), chosen.set_result)
         route = await chosen
         if isinstance(route, Rejection):
             raise LocalRunError(f"{entry.policy.value}: a turn was refused ({route.reason})")

@@ -1,6 +1,6 @@
 """`python -m node_agent`: one node of the fleet, configured by environment variables (node_agent/settings.py).
 
-An AWS that is away at the start is waited for. Exit codes: 0 drained and gone; 69 the engine cannot be kept running;
+It waits for an AWS that is away at the start. Exit codes: 0 drained and gone; 69 the engine cannot be kept running;
 78 the configuration is wrong (all faults are on stderr). Anything else is a bug.
 """
 
@@ -15,7 +15,7 @@ import uvloop
 
 from node_agent.adapters.log_lines import bound_lines
 from node_agent.adapters.systemd import systemd_lifecycle
-from node_agent.agent import run, settle_garbage_collector
+from node_agent.agent import run, tune_gc
 from node_agent.contract.errors import ConfigurationError
 from node_agent.settings import Settings, from_environ
 
@@ -25,27 +25,27 @@ _EXIT_CONFIGURATION = 78  # EX_CONFIG
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     bound_lines(time.monotonic)
-    logging.getLogger("botocore").setLevel(logging.WARNING)  # what it says of an ordinary day helps nobody
-    settle_garbage_collector()
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # its info lines only repeat ours
+    tune_gc()
     try:
         settings = from_environ(os.environ)
         logging.getLogger("node_agent").setLevel(settings.log_level)
-        return uvloop.run(_watched(settings))
+        return uvloop.run(_run_supervised(settings))
     except ConfigurationError as error:
         for fault in error.faults:
             print(f"configuration: {fault}", file=sys.stderr)
         return _EXIT_CONFIGURATION
 
 
-async def _watched(settings: Settings) -> int:
-    async with systemd_lifecycle(os.environ) as say:
-        code = await run(settings, say)
-    end_now(code)
+async def _run_supervised(settings: Settings) -> int:
+    async with systemd_lifecycle(os.environ) as notify:
+        code = await run(settings, notify)
+    exit_immediately(code)
     return code
 
 
-def end_now(code: int) -> None:
-    """End the process, whatever its threads wait for: an S3 that says nothing would hold it for 45 s."""
+def exit_immediately(code: int) -> None:
+    """End the process, whatever its threads wait for: an S3 that does not respond would hold it for 45 s."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

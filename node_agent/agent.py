@@ -1,7 +1,7 @@
-"""The composition root: every part of the node made, wired, run and ended.
+"""The composition root: makes, wires, runs and ends every part of the node.
 
-Its order is the node's life: learn who we are, open the doors (they answer 503), tag, start the engine, serve; and
-when the lifecycle says so, tell the peers, stop the engine, untag, close the doors.
+Its order: identify this instance, open the APIs (they answer 503), tag, start the engine, serve; and when the lifecycle
+retires the node, notify the peers, stop the engine, untag, close the APIs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from node_agent.core.common.address import Address
 from node_agent.core.common.backoff import Backoff
 from node_agent.core.common.request_auth import RequestVerifier
 from node_agent.core.http.body_budget import BodyBudget
-from node_agent.core.membership import Leaving, Membership
+from node_agent.core.membership import Leaving, MemberChanged, Membership
 from node_agent.core.membership.wire import BOOT_ID_BYTES
 from node_agent.core.node.discovery_schedule import DiscoverySchedule
 from node_agent.core.node.lifecycle import (
@@ -88,7 +88,7 @@ from node_agent.runtime.node.clock_monitor import ClockMonitor
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.node.gossip import Gossip, is_lost
 from node_agent.runtime.node.interruption_watcher import watch_metadata
-from node_agent.runtime.node.memory_monitor import look_after_memory
+from node_agent.runtime.node.memory_monitor import monitor_memory
 from node_agent.runtime.node.state_publisher import StatePublisher
 from node_agent.runtime.peer_api.server import PeerApi
 from node_agent.runtime.peer_api.signed_client import SignedClient
@@ -100,24 +100,24 @@ from node_agent.settings import Settings
 
 _TICK_S = 0.25
 _ENGINE_GRACE_S = 1.0
-"""Nothing runs at the engine any more; the rest of its end is not waited for."""
+"""No request runs at the engine any more; its shutdown is not waited for longer."""
 
 _COPY_S = 1.0
-"""For the copies of journals that a node that goes has to leave elsewhere."""
+"""The time to replicate the journals that a retiring node holds to other nodes."""
 
 _CHECKPOINT_S = 2.0
-"""For the checkpoints of journals, at the same time."""
+"""The time for checkpoints of journals, in parallel."""
 
 _FLUSH_S = 1.5
 _UNTAG_S = 2.0
-"""An EC2 that says nothing must not keep the group from hearing that this node has drained."""
+"""An EC2 that does not respond must not delay the report to the group that this node has drained."""
 
 _LET_GO_S = 2.0
 _DOOR_DRAIN_S = 2.0
 _START_BACKOFF = Backoff(first_s=0.5, max_s=8.0)
-_JITTER = Random()  # noqa: S311 # of waits before there is an agent
+_jitter_rng = Random()  # noqa: S311 # of waits before there is an agent
 _REMEMBERED_AFTER_S = 5.0
-"""How long AWS is waited for at a start where an earlier agent's answer would do."""
+"""How long a start waits for AWS where an earlier agent's answer would do."""
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -125,7 +125,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What a node needs of the world: learned before anything is started.
+    """The node's connections to the outside, made before anything is started.
 
     records, group: None where there is no table, no Auto Scaling group that waits; checkpoints, blocks: no bucket.
     """
@@ -140,8 +140,8 @@ class Dependencies:
     blocks: BlockStore | None = None
 
 
-def settle_garbage_collector() -> None:
-    """To be called once all is imported: what is there by now stays, and need not be searched for garbage for ever.
+def tune_gc() -> None:
+    """Freeze the objects that exist after all imports, so that the garbage collector never searches them.
 
     With Python's own thresholds the search of boto3's tens of thousands of objects took a fifth of a token's CPU. With
     these it looks at old objects hardly ever: `runtime/node/memory_monitor` does it, where there is a reason.
@@ -152,17 +152,20 @@ def settle_garbage_collector() -> None:
     return_large_blocks()
 
 
-def _nobody(word: str) -> None:
-    """Nobody supervises the agent."""
+def _ignore_state(word: str) -> None:
+    """Ignore the state: no supervisor runs the agent."""
 
 
-async def run(settings: Settings, say: Callable[[str], None] = _nobody) -> int:
-    """A node's whole life; its exit code. Raises ConfigurationError. say: hears whether it serves, at each change."""
+async def run(settings: Settings, say: Callable[[str], None] = _ignore_state) -> int:
+    """Run a node from start to end; return its exit code. Raises ConfigurationError.
+
+    say: receives the service state, at each change.
+    """
     client = HttpClient()
     outside = await connect(settings, client)
     agent = Agent(settings, outside, client)
-    agent.say = say
-    asyncio.get_running_loop().set_exception_handler(agent.unexpected.of_loop)
+    agent.notify = say
+    asyncio.get_running_loop().set_exception_handler(agent.unexpected.handle_loop_exception)
     try:
         return await agent.run()
     finally:
@@ -170,7 +173,7 @@ async def run(settings: Settings, say: Callable[[str], None] = _nobody) -> int:
 
 
 def _first_status(settings: Settings, identity: Identity) -> NodeStatus:
-    """What this node says of itself while nothing is ready."""
+    """Return this node's status before anything is ready."""
     peer = settings.advertise_address or str(Address(identity.private_address, settings.peer.port))
     return NodeStatus(
         instance_id=identity.instance_id,
@@ -212,10 +215,10 @@ def _checkpoints(settings: Settings, region: str) -> Checkpoints | None:
 
 
 async def _retry_transient(ask: Callable[[], Awaitable[_T]], remembered: _T | None) -> _T:
-    """Ask until there is an answer, or take the one that an earlier agent of this machine had.
+    """Call `ask` until it succeeds, or return the value that an earlier agent of this machine stored.
 
     It never gives up: an agent that ends because AWS is away is started again by systemd, and after some times the
-    instance is given back, for nothing that another one could do better.
+    instance is given back, although another instance could do no better.
     """
     for attempt in itertools.count(1):
         try:
@@ -223,18 +226,18 @@ async def _retry_transient(ask: Callable[[], Awaitable[_T]], remembered: _T | No
                 return await ask()
         except (TransientError, TimeoutError) as error:
             if remembered is not None:
-                _log.warning("%s; continuing with what the last agent learned", str(error) or "AWS is slow")
+                _log.warning("%s; continuing with what the last agent stored", str(error) or "AWS is slow")
                 return remembered
-            wait_s = _START_BACKOFF.wait_s(attempt, _JITTER.random()) or 0.0
+            wait_s = _START_BACKOFF.wait_s(attempt, _jitter_rng.random()) or 0.0
             _log.warning("%s; trying again in %.1f s", error, wait_s)
             await asyncio.sleep(wait_s)
     raise AssertionError("it counts for ever")
 
 
 def _engine_environ(settings: Settings) -> dict[str, str]:
-    """The agent's own, and where the plug-in counts the core's steps.
+    """Return the engine's environment: the agent's own, and where the plug-in counts the core's steps.
 
-    An engine that keeps blocks finds there what it loads of this package (`node_agent/kv`).
+    An engine that keeps blocks imports from this package there (`node_agent/kv`).
     """
     environ = {**os.environ, STEPS_DIR: str(_steps_dir(settings))}
     if not settings.kv_max_bytes:
@@ -248,9 +251,10 @@ def _steps_dir(settings: Settings) -> Path:
 
 
 class Agent:
-    """One node, from its doors' opening to its end. signals: whether SIGTERM and SIGINT are this agent's to handle.
+    """One node, from opening its APIs to its end.
 
-    clock: a steady one of its own by default; random: of waits and choices, no secret comes from it.
+    signals: whether this agent handles SIGTERM and SIGINT; clock: a steady one of its own by default; random: of waits
+    and choices, no secret comes from it.
     """
 
     def __init__(
@@ -277,19 +281,27 @@ class Agent:
         machine = Membership(
             status, secrets.token_bytes(BOOT_ID_BYTES), outside.key, time.monotonic(), self._random.random
         )
-        self._gossip = Gossip(machine, self._datagrams, self._to_peers, time.monotonic, metrics)
+        self._gossip = Gossip(
+            machine,
+            self._datagrams,
+            self._to_peers,
+            time.monotonic,
+            metrics,
+            on_change=self._on_member_change,
+            on_peer_clock=self._on_peer_clock,
+        )
         self._clock = clock = clock or SteadyClock()
         self._node = NodeContext(identity, settings.model_name, clock, self._gossip, metrics, settings.min_silence_s)
         self._node.clocks = clocks = PeerClocks(outside.key)
         signed = SignedClient(self._to_peers, clocks, clock)
-        self._served = EngineCalls(self._node, client, settings.engine)
+        self._engine_calls = EngineCalls(self._node, client, settings.engine)
         folder = BlockFolder(settings.kv_dir, settings.kv_max_bytes, MAX_WRITERS) if settings.kv_max_bytes else None
         self.kv = KvService(
             self._node, client, signed, outside.key, settings.engine, folder, outside.blocks, self._random
         )
-        self._engines = EngineClient(self._node, self._served, signed, outside.key, self.kv.fetcher.fetch)
+        self._engines = EngineClient(self._node, self._engine_calls, signed, outside.key, self.kv.fetcher.fetch)
         keeper = ReplicaStore(max_bytes=settings.max_kept_bytes)
-        self.keepers = ReplicationManager(
+        self.replication = ReplicationManager(
             self._node,
             TcpReplicaLinks(outside.key, clock, settings.keeper_lag_s, source, clocks),
             keeper,
@@ -300,45 +312,43 @@ class Agent:
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
         takeovers = Takeovers(self._node, signed, outside.key, keeper, self.streams.release, self._checkpointer)
         self._publisher = self._make_publisher(outside, status.incarnation, clock)
-        self._draining = DrainController(self._node, self._served, self._publisher.put_drain, self.kv.handed_off)
-        self._entrance = AdmissionQueue(self._node, self._random.random)
+        self._drain_controller = DrainController(
+            self._node, self._engine_calls, self._publisher.put_drain, self.kv.handed_off
+        )
+        self._admission = AdmissionQueue(self._node, self._random.random)
         self._models = ModelList(self._node, self._engines, client, settings.engine)
-        self._front = ClientApi(
+        self._client_api = ClientApi(
             self._node,
-            self._entrance,
+            self._admission,
             self._engines,
-            self.keepers,
+            self.replication,
             takeovers,
             self.streams,
-            self._draining,
+            self._drain_controller,
             self._models,
             settings.allowed_origins,
         )
-        self._gossip.changed = lambda change: (
-            self._engines.abort_peer(change.status.instance_id) if is_lost(change) else None
-        )
         doorkeeper = RequestVerifier(outside.key, audience=secrets.token_hex(8))
-        self.journals = ReplicationServer(keeper, doorkeeper, clock)
+        self.replication_server = ReplicationServer(keeper, doorkeeper, clock)
         peer_door = PeerApi(
-            self._node, self._served, takeovers, doorkeeper, self.kv.fetcher.fetch, self.kv.server.answer
+            self._node, self._engine_calls, takeovers, doorkeeper, self.kv.fetcher.fetch, self.kv.server.answer
         )
         self._signs = peer_door.keepalives
-        self.doors = self._make_doors(settings, peer_door)
+        self.servers = self._make_servers(settings, peer_door)
         self._outside = outside
         group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
-        self._group = WatchedGroup(group, self._served)
+        self._group = WatchedGroup(group, self._engine_calls)
         self._reactor = Reactor(Lifecycle(settings.linger_s), self._perform)
         self._clock_watch = ClockMonitor(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
-        self._gossip.heard_clock = self._clock_watch.heard
         self._engine_load = LoadMonitor(
-            self._node, self._served, client, settings.engine, lambda: self.kv.fetcher.prefill_tokens_per_s or 0.0
+            self._node, self._engine_calls, client, settings.engine, lambda: self.kv.fetcher.prefill_tokens_per_s or 0.0
         )
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._client = client
         self._steps = EngineStepFiles(_steps_dir(settings))
         self._watch = EngineWatchdog(
             self._node,
-            self._served,
+            self._engine_calls,
             self._engine_load,
             client,
             settings.engine,
@@ -356,10 +366,18 @@ class Agent:
             self._watch.until_stuck,
         )
         self._background: set[asyncio.Task[None]] = set()
-        self.say: Callable[[str], None] = _nobody
+        self.notify: Callable[[str], None] = _ignore_state
 
-    def _make_doors(self, settings: Settings, peer_door: PeerApi) -> list[HttpServer]:
-        """The client door and the peer door; what they hold of bodies has one bound."""
+    def _on_member_change(self, change: MemberChanged) -> None:
+        """Fail the requests at a peer that is dead now."""
+        if is_lost(change):
+            self._engines.abort_peer(change.status.instance_id)
+
+    def _on_peer_clock(self, address: str, line: str, nonce: str, took_s: float) -> None:
+        self._clock_watch.on_peer_clock(address, line, nonce, took_s)
+
+    def _make_servers(self, settings: Settings, peer_door: PeerApi) -> list[HttpServer]:
+        """Make the servers of the client API and the peer API; one bound holds for the bodies of both."""
         limits = Limits(
             body_bytes=settings.max_body_bytes,
             bodies_bytes=settings.max_bodies_bytes,
@@ -369,15 +387,15 @@ class Agent:
         )
         bodies, metrics = BodyBudget(limits.bodies_bytes), self._node.metrics
         metrics.body_bytes.set_function(lambda: bodies.held_bytes)
-        front = HttpServer(self._front, limits, bodies=bodies, on_refused=metrics.counted_at("client"))
+        front = HttpServer(self._client_api, limits, bodies=bodies, on_refused=metrics.refusal_counter("client"))
         # Peers' bodies are not read as documents before they are authenticated, and then only the fleet's own.
         of_peers = replace(limits, document=None)
         peers = HttpServer(
             peer_door,
             of_peers,
-            self.journals.alternate_protocol(),
+            self.replication_server.alternate_protocol(),
             bodies=bodies,
-            on_refused=metrics.counted_at("peer"),
+            on_refused=metrics.refusal_counter("peer"),
         )
         return [front, peers]
 
@@ -394,12 +412,14 @@ class Agent:
         return StatePublisher(record, outside.instances, outside.records, self._random.random, clock)
 
     async def _examine_engine(self) -> None:
-        """What peers may ask of this engine is what it was seen doing."""
-        self._node.ways = ()
-        self._node.ways = await supported_methods(self._client, self._settings.engine, self._settings.model_name)
+        """Run the self-test: peers may use only the methods that it saw working."""
+        self._node.continuation_methods = ()
+        self._node.continuation_methods = await supported_methods(
+            self._client, self._settings.engine, self._settings.model_name
+        )
 
     async def run(self) -> int:
-        """Until the node's life is over; its exit code."""
+        """Run until the node retires; return its exit code."""
         try:
             self._settings.state_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:  # a disk that is full or read-only: what lies there makes the next start better
@@ -409,7 +429,8 @@ class Agent:
         front_socket = bind(settings.front.host, settings.front.port, "front door")
         peer_socket = bind(settings.peer.host, settings.peer.port, "peer door")
         await self._datagrams.open(
-            bind(settings.peer.host, settings.peer.port, "peers' datagrams", socket.SOCK_DGRAM), self._gossip.hear
+            bind(settings.peer.host, settings.peer.port, "peers' datagrams", socket.SOCK_DGRAM),
+            self._gossip.on_datagram,
         )
         if self._signals:
             self._handle_signals()
@@ -420,15 +441,15 @@ class Agent:
         try:
             return await self._live((front_socket, peer_socket))
         finally:
-            for server in self.doors:
+            for server in self.servers:
                 server.abort()
-            self.journals.close()
+            self.replication_server.close()
             self._datagrams.close()
             await self._to_peers.close()
             await self._group.stop(0.0)  # whatever happened: an engine without its agent serves nobody
 
     async def _live(self, listeners: tuple[socket.socket, socket.socket]) -> int:
-        for server, listener in zip(self.doors, listeners, strict=True):
+        for server, listener in zip(self.servers, listeners, strict=True):
             await server.start(listener)
         reads = DiscoverySchedule(self._settings.boot_spread_s)
         watch = partial(
@@ -449,11 +470,11 @@ class Agent:
                     ("engine-load", self._engine_load.run),
                     ("signs", self._signs.run),
                     ("models", self._models.run),
-                    ("entrance", self._entrance.run),
+                    ("entrance", self._admission.run),
                     ("publisher", self._publisher.run),
-                    ("keepers", self.keepers.run),
+                    ("keepers", self.replication.run),
                     ("keep-alive", self.streams.keep_alive),
-                    ("memory", partial(look_after_memory, resident_bytes, release_free_memory, self._busy)),
+                    ("memory", partial(monitor_memory, resident_bytes, release_free_memory, self._busy)),
                     ("tick", self._tick),
                 )
             ]
@@ -462,7 +483,7 @@ class Agent:
         return retire.exit_code
 
     def request_drain(self) -> None:
-        """What SIGTERM does."""
+        """Request a drain, as SIGTERM does."""
         now = self._clock()
         self._reactor.post(TermRequested(now, now + self._settings.term_grace_s))
 
@@ -476,30 +497,30 @@ class Agent:
             due = clock() + _TICK_S
             await asyncio.sleep(_TICK_S)
             self._node.metrics.loop_lag.observe(max(0.0, clock() - due))
-            clients = len(self.streams) + len(self._front.buffered_requests)
-            self.say(service_status(self._node.state, len(self._served) + clients))
-            self._reactor.post(Tick(self._clock(), len(self._served) + clients + self.kv.pending_transfers()))
+            clients = len(self.streams) + len(self._client_api.buffered_requests)
+            self.notify(service_status(self._node.state, len(self._engine_calls) + clients))
+            self._reactor.post(Tick(self._clock(), len(self._engine_calls) + clients + self.kv.pending_transfers()))
 
     def _busy(self) -> int:
-        return sum(door.busy for door in self.doors)
+        return sum(door.busy for door in self.servers)
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
             case Publish():
                 self._publish(effect)
             case MoveStreams():
-                self._draining.run_plan(effect.deadline)
+                self._drain_controller.run_plan(effect.deadline)
             case CloseClients():
-                self._draining.close(len(self.streams) + len(self._front.buffered_requests))
+                self._drain_controller.close(len(self.streams) + len(self._client_api.buffered_requests))
                 for stream in self.streams:
                     stream.close_with_handoff()
-                self._front.buffered_requests.close_with_handoff()
+                self._client_api.buffered_requests.close_with_handoff()
             case Retire():
                 raise AssertionError("the reactor keeps this one for its caller")
 
     def _publish(self, effect: Publish) -> None:
-        self._node.become(effect.state)
-        self._draining.begin(effect)
+        self._node.set_state(effect.state)
+        self._drain_controller.begin(effect)
         if effect.step == "ready":
             self._in_background(self.kv.measure_prefill())
         tags = NodeTags(self._settings.cluster, effect.state, self._settings.advertise_address, effect.deadline)
@@ -508,30 +529,30 @@ class Agent:
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)  # the loop holds tasks weakly
-        task.add_done_callback(self._ran)
+        task.add_done_callback(self._on_background_done)
 
-    def _ran(self, task: asyncio.Task[None]) -> None:
+    def _on_background_done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.unexpected.report("background", error)
 
     async def _retire(self, retire: Retire, loops: list[asyncio.Task[None]]) -> None:
-        """In the order that clients need: peers hear of it, so that nobody comes any more, before the rest ends."""
+        """Retire in the order that clients need: notify peers first, so that no request arrives while the rest ends."""
         _log.info("retiring: %s", retire.reason)
-        self._node.become(NodeState.GONE)
+        self._node.set_state(NodeState.GONE)
         self._gossip.handle(Leaving(time.monotonic()))
         loops[0].cancel()  # the supervisor would start the engine again
         step = TimelineStep(retire.reason.partition(",")[0], "agent", self._clock())
         self._publisher.publish(None, NodeState.GONE, step)
-        self._draining.record_step("retired")
-        closing = [asyncio.ensure_future(server.close(_DOOR_DRAIN_S)) for server in self.doors]
-        await asyncio.gather(self.keepers.evacuate(_COPY_S), self._checkpointer.write_all(_CHECKPOINT_S))
+        self._drain_controller.record_step("retired")
+        closing = [asyncio.ensure_future(server.close(_DOOR_DRAIN_S)) for server in self.servers]
+        await asyncio.gather(self.replication.evacuate(_COPY_S), self._checkpointer.write_all(_CHECKPOINT_S))
         await asyncio.gather(self._group.stop(_ENGINE_GRACE_S), self._leave_tags(), *closing)
         for loop in loops:
             loop.cancel()
-        self.keepers.close()
+        self.replication.close()
         self.kv.close()
-        self.journals.close()
+        self.replication_server.close()
 
     async def _leave_tags(self) -> None:
         if not await self._publisher.flush(_FLUSH_S):
@@ -539,7 +560,7 @@ class Agent:
         with contextlib.suppress(TransientError, TimeoutError):
             async with asyncio.timeout(_UNTAG_S):
                 await self._outside.instances.untag(self._node.instance_id)
-            self._draining.record_step("untagged")
+            self._drain_controller.record_step("untagged")
             await self._publisher.flush(_FLUSH_S)
         if self._outside.group is not None:
             with contextlib.suppress(TransientError, TimeoutError):

@@ -1,15 +1,15 @@
-"""Bring the model to this node, or see that it is whole in S3: what the boot script calls before the agent starts.
+"""Download the model to this node, or check that it is complete in S3: the boot script runs this before the agent.
 
     python -m node_agent.fetch_model --to FOLDER [--environ FILE] [--bucket B] [--name N] [--load download|stream] ...
 
-Downloads in parallel ranges, compares every file's SHA-256 with the manifest, goes on where an earlier run was
-interrupted, and does nothing where all is there. With `--load stream` nothing is downloaded where vLLM can read the
-model from S3; then the objects' sizes are compared with the manifest's. What is not given is read from the
-environment: SYNKTI_MODELS_BUCKET, SYNKTI_MODEL_NAME, SYNKTI_MODEL_SHA256, SYNKTI_MODEL_LOAD, SYNKTI_ENGINE_ARGS.
+Downloads in parallel ranges, compares every file's SHA-256 with the manifest, continues where an earlier run was
+interrupted, and does nothing where all files are there. With `--load stream` nothing is downloaded where vLLM can read
+the model from S3; then the objects' sizes are compared with the manifest's. Options that are not given are read from
+the environment: SYNKTI_MODELS_BUCKET, SYNKTI_MODEL_NAME, SYNKTI_MODEL_SHA256, SYNKTI_MODEL_LOAD, SYNKTI_ENGINE_ARGS.
 
-`--environ FILE` writes what the agent has to be told: SYNKTI_MODEL_DIR, the folder or an s3:// address, and
-SYNKTI_ENGINE_ARGS, with the streamer's arguments where it is used. The one line on standard output is a JSON object:
-`load`, `model`, `arguments`, `reason`. All else is told on standard error.
+`--environ FILE` writes the agent's variables: SYNKTI_MODEL_DIR, the folder or an s3:// address, and SYNKTI_ENGINE_ARGS,
+with the streamer's arguments where it is used. The one line on standard output is a JSON object: `load`, `model`,
+`arguments`, `reason`. All other output goes to standard error.
 
 Exit codes, as in sysexits.h: 0 done · 2 bad usage · 65 the model is damaged · 66 there is no such model · 69 S3 does
 not answer, or refuses · 73 the disk does not take it. A failure is one line. Standard library and boto3 only.
@@ -40,7 +40,7 @@ MAX_WORKERS = 64
 
 
 def require_whole(manifest: Manifest, sizes: dict[str, int], name: str) -> None:
-    """Every file of the manifest is in the bucket at its length. Raises ModelMissing or ModelDamaged."""
+    """Check that every file of the manifest is in the bucket at its length. Raises ModelMissing or ModelDamaged."""
     for file in manifest.files:
         if file.path not in sizes:
             raise ModelMissing(f"models/{name}/{file.path} is not there; push the model again")
@@ -50,8 +50,8 @@ def require_whole(manifest: Manifest, sizes: dict[str, int], name: str) -> None:
             )
 
 
-def bring(store: ModelStore, options: argparse.Namespace, gpus: int, tell: Callable[[str], None]) -> LoadPlan:
-    """Everything that the command does. Raises SynktiError, OSError."""
+def fetch(store: ModelStore, options: argparse.Namespace, gpus: int, tell: Callable[[str], None]) -> LoadPlan:
+    """Download or check the model, as the options say. Raises SynktiError, OSError."""
     manifest = store.manifest(options.name)
     if options.manifest_sha256 and manifest.digest != options.manifest_sha256:
         raise ModelDamaged(
@@ -73,7 +73,7 @@ def bring(store: ModelStore, options: argparse.Namespace, gpus: int, tell: Calla
 
 
 def agents_environ(plan: LoadPlan, engine_args: Sequence[str]) -> str:
-    """Two lines that a shell and systemd read alike."""
+    """Format the agent's variables: two lines that a shell and systemd read alike."""
     arguments = json.dumps([*plan.arguments, *engine_args])
     return f"SYNKTI_MODEL_DIR={shlex.quote(plan.model)}\nSYNKTI_ENGINE_ARGS={shlex.quote(arguments)}\n"
 
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 
     try:
         store = ModelStore(s3_client(options.region, options.workers), options.bucket)
-        plan = bring(store, options, count_gpus(), tell)
+        plan = fetch(store, options, count_gpus(), tell)
         if options.environ:
             options.environ.write_text(agents_environ(plan, options.engine_args))
     except ModelMissing as error:

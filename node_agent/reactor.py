@@ -1,4 +1,4 @@
-"""The reactor: one queue into the lifecycle machine, its effects out, one after another.
+"""The reactor: queues events for the lifecycle machine, and performs its effects one after another.
 
 The only broad `except` of the agent is here, and it re-raises: a bug ends the process loudly, with the recent events.
 """
@@ -16,7 +16,10 @@ _log = logging.getLogger(__name__)
 
 
 class Reactor:
-    """perform: carries one effect out; it must not wait for anything slow, or the next event waits with it."""
+    """Runs the lifecycle machine.
+
+    perform: performs one effect; it must not wait for anything slow, or the next event waits with it.
+    """
 
     def __init__(self, lifecycle: Lifecycle, perform: Callable[[Effect], Awaitable[None]]) -> None:
         self._lifecycle = lifecycle
@@ -24,11 +27,11 @@ class Reactor:
         self._events: asyncio.Queue[Event] = asyncio.Queue(_MAX_EVENTS)
 
     def post(self, event: Event) -> None:
-        """Raises asyncio.QueueFull: a thousand unhandled events are a bug, not a load."""
+        """Queue an event. Raises asyncio.QueueFull: a thousand unhandled events are a bug, not a load."""
         self._events.put_nowait(event)
 
     async def run(self) -> Retire:
-        """Until the node's life is over; returns how it ended."""
+        """Handle events until the node retires; return how it ended."""
         while True:
             event = await self._events.get()
             try:

@@ -1,4 +1,4 @@
-"""The agent's settings: read once, from environment variables, all faults reported together."""
+"""The agent's settings: read once, from environment variables; all faults are reported together."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ class Settings:
     """The fleet this node belongs to; the tag SynktiCluster has the same value."""
 
     model_name: str
-    """What clients call the model."""
+    """The model's name for clients."""
 
     model_dir: str
-    """Where the engine finds its weights."""
+    """Where the engine finds the model's weights."""
 
     front: Address
-    """SYNKTI_FRONT_HOST, SYNKTI_FRONT_PORT: clients' door. The security group decides who reaches it."""
+    """SYNKTI_FRONT_HOST, SYNKTI_FRONT_PORT: the client API. The security group decides who reaches it."""
 
     peer: Address
-    """SYNKTI_PEER_HOST, SYNKTI_PEER_PORT: peers' door, on the private network only."""
+    """SYNKTI_PEER_HOST, SYNKTI_PEER_PORT: the peer API, on the private network only."""
 
     engine: Address
     """SYNKTI_ENGINE_HOST, SYNKTI_ENGINE_PORT: vLLM's own address; loopback, because it checks no keys."""
@@ -72,14 +72,14 @@ class Settings:
     with SYNKTI_ENGINE_ARGS, a JSON list of further arguments."""
 
     advertise_address: str | None
-    """host:port of the peer door where the private address is not what reaches it; becomes the tag SynktiAddress."""
+    """host:port of the peer API where the private address does not reach it; becomes the tag SynktiAddress."""
 
     state_dir: Path
     """The agent's own folder: the note of the engine's process group, the engine's log."""
 
     runtime_dir: Path | None
-    """RUNTIME_DIRECTORY, which systemd sets: a folder in memory for what the next agent of this machine is to start
-    with while AWS is away. None: nothing is kept."""
+    """RUNTIME_DIRECTORY, which systemd sets: a folder in memory for what the next agent of this machine starts with
+    while AWS is away. None: nothing is kept."""
 
     cluster_key_secret: str
     """The name in Secrets Manager under which the peers' common key lies; the key itself is in no variable."""
@@ -88,7 +88,7 @@ class Settings:
     """SYNKTI_TABLE: the DynamoDB table; the cluster's own by default, none where it is empty."""
 
     checkpoints_bucket: str | None
-    """The S3 bucket for journals whose nodes go; none where they are left nowhere. It needs the table, too."""
+    """The S3 bucket for journals of nodes that end; none disables checkpoints. It needs the table, too."""
 
     group: str | None
     """The Auto Scaling group that waits for this node's drain; none where nothing waits."""
@@ -103,25 +103,25 @@ class Settings:
     """How long the engine may take until it is healthy: a large model takes minutes to load."""
 
     engine_restarts: int
-    """How many times in a row the engine may end before the node gives up."""
+    """How many times in a row the engine may end before the node retires."""
 
     boot_spread_s: float
-    """Nodes that boot together look for each other one after another within that time."""
+    """Nodes that boot together spread their first read of EC2's tags over that time."""
 
     term_grace_s: float
     """The deadline that SIGTERM gives a drain. systemd's TimeoutStopSec has to be longer."""
 
     linger_s: float
-    """How long a node that is asked to drain stays at least, although it has nothing to do any more: it forwards what a
-    load balancer still sends it. 0 where there is none."""
+    """How long a node stays at least after a request to drain, even with nothing left to do: it forwards what a load
+    balancer still sends it. 0 where there is none."""
 
     engine_stuck_s: float
-    """How long the engine may do nothing at all, with requests under way, until it is restarted. Longer where it
-    compiles at requests, after its start; an engine of long steps is given more by itself."""
+    """How long the engine may make no progress, with requests in progress, until it is restarted. Longer where it
+    compiles at requests, after its start; an engine of long steps gets more by itself."""
 
     min_silence_s: float
-    """How long a peer may show no sign of life on a request, and the least inter-token timeout of a stream that its
-    working engine has left behind. Longer where machines are slow; a slow engine needs none of it."""
+    """How long a peer may show no sign of life on a request, and the least inter-token timeout of a stream whose engine
+    works. Longer where machines are slow; a slow engine needs none of it."""
 
     max_body_bytes: int
     """Of a client's request; images in chat messages are the largest."""
@@ -131,10 +131,10 @@ class Settings:
     503 with Retry-After. A node's memory has to have about three times as much to spare."""
 
     max_connections: int
-    """At each door, at once; beyond it a client may ask for the node's health only."""
+    """At each API, at once; beyond it a client may request the node's health only."""
 
     max_connections_per_address: int
-    """Of one client's address, at each door; a balancer or proxy that hides its clients is one address."""
+    """Of one client's address, at each API; a balancer or proxy that hides its clients is one address."""
 
     unread_s: float
     """How long a client may read nothing of what it is sent, before its connection is cut off. Its stream can be
@@ -147,16 +147,16 @@ class Settings:
     """Clients' streams open on this node at once; more get a 429."""
 
     durability: str
-    """peer: an event reaches its client only when its line is at keepers; none: no copies, and no waiting."""
+    """peer: an event is sent to its client only once its record is at the replicas; none: no replicas and no wait."""
 
     keepers: int
-    """Copies of each stream's journal, at as many peers."""
+    """How many peers hold a replica of each stream's journal."""
 
     keeper_lag_s: float
-    """How long an event may wait for a keeper. Longer where nodes share a CPU and may be slow without being ill."""
+    """How long an event may wait for a replica's ack. Longer where nodes share a CPU and may be slow but healthy."""
 
     max_kept_bytes: int
-    """Of all journals that this node keeps for others."""
+    """Of all replicas of journals that this node holds for others."""
 
     kv_max_bytes: int
     """Of the KV blocks that the engine keeps on the disk (in `kv` of the state's folder), so that a context can move;
@@ -168,12 +168,12 @@ class Settings:
 
     @property
     def engine_argv(self) -> tuple[str, ...]:
-        """The engine's command, with what makes it keep its blocks."""
+        """The engine's command, with the arguments that make it keep its blocks."""
         return (*self.engine_command, *(kv_arguments(str(self.kv_dir), self.kv_max_bytes) if self.kv_max_bytes else ()))
 
 
 def default_engine_command(model_dir: str, model_name: str, engine: Address) -> tuple[str, ...]:
-    """`vllm serve` on its own address, with request ids, load figures, and a moment for streams at SIGTERM."""
+    """Build `vllm serve` on its own address, with request ids and load figures."""
     return (
         "vllm", "serve", model_dir, "--served-model-name", model_name,
         "--host", engine.host, "--port", str(engine.port),
@@ -182,7 +182,7 @@ def default_engine_command(model_dir: str, model_name: str, engine: Address) -> 
 
 
 class _Reader:
-    """Reads variables, and keeps what is wrong with them until all were read."""
+    """Reads variables, and collects their faults until all were read."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -204,11 +204,11 @@ class _Reader:
         return self.get(name, "", parse)
 
     def named(self, name: str, default: str) -> str:
-        """A name, or another text of one line."""
+        """Read a name, or another text of one line."""
         return self.get(name, default, _line)
 
     def maybe(self, name: str, default: str = "") -> str | None:
-        """None where it is empty, which is not the same as not set."""
+        """Read a text; None where it is set and empty, which differs from not set."""
         if self._environ.get(name) == "":
             return None
         return self.named(name, default) or None
@@ -218,7 +218,7 @@ class _Reader:
 
 
 def from_environ(environ: Mapping[str, str]) -> Settings:
-    """Raises ConfigurationError with every fault there is."""
+    """Read the settings. Raises ConfigurationError with every fault there is."""
     read = _Reader(environ)
     cluster = read.get("SYNKTI_CLUSTER", DEFAULT_CLUSTER, _cluster)
     model_name, model_dir = read.required("SYNKTI_MODEL_NAME", _model), read.required("SYNKTI_MODEL_DIR", _line)
@@ -284,14 +284,14 @@ def _port(text: str) -> int:
 
 
 def _host(text: str) -> str:
-    """Of a listener, or of the engine: an IPv4 address, or a name that the host knows (localhost)."""
+    """Parse a listener's or the engine's host: an IPv4 address, or a name that the host resolves (localhost)."""
     if not _HOST.fullmatch(text):
         raise ValueError("an IPv4 address or a host's name")
     return text
 
 
 def _node_address(text: str) -> str | None:
-    """Peers send datagrams there, so it is no name and not IPv6."""
+    """Parse the address to which peers send datagrams; no name, and not IPv6."""
     if not text:
         return None
     read_node_address(text)

@@ -1,4 +1,4 @@
-"""`python -m sim --nodes 1000 --seed 1`: a simulated fleet of that size, measured; see docs/scale.md."""
+"""`python -m sim --nodes 1000 --seed 1`: simulates a fleet of that size and measures it; see docs/scale.md."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What membership costs a node: messages, bytes and processor time in a second, and how far off the loads are that it
-knows for that."""
+"""What membership costs a node: messages, bytes and processor time in a second, and the error of the loads it knows."""
 
 from __future__ import annotations
 
@@ -17,14 +16,14 @@ from sim.host import Host
 from sim.observations import MOST_TABLES, SETTLE_S
 
 TAPED = 4
-"""Hosts whose events are played again, to see what each costs by itself."""
+"""Hosts whose events are replayed, to measure the cost of one node by itself."""
 
 PLAYED = 3
-"""Times, of which the quickest counts: the machine may be busy with something else."""
+"""Replays, of which the quickest counts: the machine may be busy with something else."""
 
 
 def keep_loads_changing(fleet: Fleet, seed: int) -> None:
-    """Every engine has other work twice a second."""
+    """Change the load of every engine twice a second."""
     rng = random.Random(f"loads {seed}")  # noqa: S311 # a simulation
     busy = dict.fromkeys(fleet.hosts, 8.0)
 
@@ -32,15 +31,15 @@ def keep_loads_changing(fleet: Fleet, seed: int) -> None:
         for name, host in fleet.hosts.items():
             busy[name] = min(60.0, max(0.0, busy.get(name, 8.0) + rng.gauss(0.0, 1.5)))
             running = int(busy[name])
-            host.measured(Load(running, max(0, running - 32), running / 64, 0.03, 4_000.0))
+            host.set_load(Load(running, max(0, running - 32), running / 64, 0.03, 4_000.0))
 
     fleet.scheduler.every(0.5, change)
 
 
 def cost(nodes: int, seed: int, seconds: float, *, loads: bool = True) -> dict[str, Any]:
-    """Messages, bytes and CPU of a node in a second, without and with changing loads; how far off loads are.
+    """Measure messages, bytes and CPU of a node in a second, without and with changing loads, and the loads' error.
 
-    loads: whether they change at all; where they do, every node hears something of every other, which takes 2 kB of
+    loads: whether they change at all; where they do, every node receives loads of every other, which takes 2 kB of
     memory for each pair.
     """
     fleet = Fleet(seed)
@@ -56,7 +55,7 @@ def cost(nodes: int, seed: int, seconds: float, *, loads: bool = True) -> dict[s
 
 
 def _rates(fleet: Fleet, tapes: list[EventRecording], seconds: float) -> dict[str, float]:
-    """Of a node; and how many virtual seconds of the whole fleet a processor gets through in a minute."""
+    """Measure the rates of a node, and the virtual seconds of the fleet that a processor simulates in a minute."""
     network, nodes, since = fleet.network, len(fleet.hosts), fleet.scheduler.now
     messages, octets, began = network.messages, network.octets, process_time()
     fleet.pass_time(seconds)
@@ -70,8 +69,10 @@ def _rates(fleet: Fleet, tapes: list[EventRecording], seconds: float) -> dict[st
 
 
 class EventRecording:
-    """All that one host is told, from its start on, to be played again by itself: in the simulation a thousand nodes
-    take turns with the processor's caches, which no real node has to."""
+    """The events of one host from its start, to be replayed alone.
+
+    In the simulation a thousand nodes share the processor's caches, which no real node has to.
+    """
 
     def __init__(self, host: Host, hosts: list[Host]) -> None:
         self._host = host
@@ -81,14 +82,14 @@ class EventRecording:
         host.recording = self._events
 
     def cpu_us_s(self, since: float, until: float) -> float:
-        """Of the host in a second between these instants, in microseconds; to be asked once `until` is over.
+        """Return the host's CPU microseconds in a second between these instants; call it once `until` is over.
 
-        Raises InvalidTransition where the same events had other consequences.
+        Raises InvalidTransition where the same events had other effects.
         """
         return min(self._play(since, until) for _ in range(PLAYED)) / (until - since) * 1e6
 
     def _play(self, since: float, until: float) -> float:
-        """The seconds that another machine like the host's own took for these events, after all of those before."""
+        """Return the seconds that another machine like the host's took for these events, after all of those before."""
         host, others = self._host, self._others
         rng = random.Random(host.seed).random  # noqa: S311 # the same as the host's
         again = Membership(
@@ -112,7 +113,7 @@ class EventRecording:
 
 
 def _load_error(fleet: Fleet) -> Spread:
-    """How far what a node knows of another's requests in flight is from the truth, in requests."""
+    """Return the error of known loads, in requests in flight."""
     hosts = list(fleet.hosts.values())
     truth = {host.instance_id: host.membership._local.load.in_flight for host in hosts}
     errors = [

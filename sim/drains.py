@@ -23,14 +23,14 @@ NOTICE_S = 120.0
 REPLAN_S = 0.5
 LOOKS_AT_ENGINE_S = 0.5
 WARM_UP_S = 240.0
-"""Until as many requests end as come: an answer takes two minutes on average."""
+"""Until as many requests end as start: an answer takes two minutes on average."""
 
 CONTEXT = (200, 6_000)
 ANSWER = (100, 8_000)
 """Tokens of prompts and answers, from and to."""
 
 MOST_ENTRIES = 60
-"""Nodes that clients come in at: each has a router, which in a large fleet knows a thousand engines."""
+"""Nodes at which clients connect: each has a router, which in a large fleet knows a thousand engines."""
 
 WAIT_FOR_NODE_S = 15.0
 """How long a stream that has begun waits for a node, as the agent's does."""
@@ -46,7 +46,7 @@ class Node:
 
 @dataclass
 class Door:
-    """A node at which clients come in."""
+    """A node at which clients connect."""
 
     node: Node
     entry: Entry
@@ -54,7 +54,7 @@ class Door:
 
 @dataclass
 class Outcome:
-    """Everything counted. lost: streams whose client got no answer and no error that says how to go on."""
+    """All counts. lost: streams whose client got no answer and no error that says how to continue."""
 
     asked: int = 0
     finished: int = 0
@@ -70,7 +70,7 @@ class Outcome:
 
 
 class MassInterruption:
-    """nodes: of the fleet; share: of it that goes; rate: requests a second that come in at each node."""
+    """Runs the scenario. nodes: of the fleet; share: of it that is interrupted; rate: requests a second per node."""
 
     def __init__(self, nodes: int, seed: int, share: float, rate: float) -> None:
         self.fleet = Fleet(seed)
@@ -91,7 +91,7 @@ class MassInterruption:
             scheduler.after(self._random.expovariate(self._rate), self._request, door)
 
     def run(self) -> Outcome:
-        """From a busy fleet to two minutes after the last of those that go is gone."""
+        """Simulate from a busy fleet to a minute after the last interrupted node is gone."""
         scheduler = self.fleet.scheduler
         self.fleet.pass_time(WARM_UP_S)
         nodes = list(self.nodes.values())
@@ -104,29 +104,29 @@ class MassInterruption:
     # requests
 
     def _request(self, door: Door) -> None:
-        """A client asks a node that a load balancer still sends to."""
+        """Send a client's request to a node that a load balancer still uses."""
         self.fleet.scheduler.after(self._random.expovariate(self._rate), self._request, door)
         if not door.node.host.is_running:
             return
         self.outcome.asked += 1
         context, answer = self._random.randint(*CONTEXT), self._random.randint(*ANSWER)
         work = Work(self._random.getrandbits(64), context, answer, self._begun, self._ended)
-        self._ask(work, door, self.fleet.scheduler.now)
+        self._submit(work, door, self.fleet.scheduler.now)
 
-    def _ask(self, work: Work, door: Door, asked_at: float) -> None:
+    def _submit(self, work: Work, door: Door, asked_at: float) -> None:
         def answered(route: Route | Rejection) -> None:
             if isinstance(route, Rejection):
                 self.outcome.refused += 1
                 self.outcome.retry_after.append(route.retry_after_s)
             elif self._is_full(door, route):
-                self._ask(work, door, asked_at)
+                self._submit(work, door, asked_at)
             else:
                 self._send(work, door, route, asked_at, set())
 
-        door.entry.ask(RouteRequest("llama", work.prefix), answered)
+        door.entry.submit(RouteRequest("llama", work.prefix), answered)
 
     def _is_full(self, door: Door, route: Route) -> bool:
-        """Whether the engine node says no: the entry's word for its load was old. It knows better now."""
+        """Return whether the engine node refuses: the entry's load of it was old. The entry gets the present load."""
         name = route.node.instance_id
         engine = self.nodes[name].engine
         door.entry.router.load_reported(name, engine.load)
@@ -136,21 +136,21 @@ class MassInterruption:
         target = self.nodes[route.node.instance_id]
         if not target.host.is_running or not target.host.membership.status.state.takes_requests:
             tried.add(route.node.instance_id)  # stale: its door says so, and the entry asks on
-            self._go_on(work, door, since, tried, None)
+            self._continue(work, door, since, tried, None)
             return
         self._routed[id(work)] = door, route.node.instance_id
         door.entry.router.request_started(route.node.instance_id)
         target.engine.submit(work)
         work.came_at = since
 
-    def _is_there_no_more(self, work: Work) -> Door:
-        """An engine has one less to do, and its entry knows: whose stream it is."""
+    def _release(self, work: Work) -> Door:
+        """Remove a request from its engine's load at its entry, and return the entry."""
         door, name = self._routed.pop(id(work))
         door.entry.router.request_ended(name)
         return door
 
-    def _go_on(self, work: Work, door: Door, since: float, tried: set[str], to: str | None) -> None:
-        """A stream that was handed off, or met a node that goes, finds another one."""
+    def _continue(self, work: Work, door: Door, since: float, tried: set[str], to: str | None) -> None:
+        """Route a stream again that was handed off, or met a draining node."""
         if not door.node.host.is_running:  # its client resumed elsewhere
             door = self._random.choice([other for other in self.doors if other.node.host.is_running])
         route = door.entry.route(
@@ -160,7 +160,7 @@ class MassInterruption:
         if isinstance(route, Route):
             self._send(work, door, route, since, tried)
         elif now - since < WAIT_FOR_NODE_S:
-            self.fleet.scheduler.after(0.1, self._go_on, work, door, since, set(), None)
+            self.fleet.scheduler.after(0.1, self._continue, work, door, since, set(), None)
         else:
             self.outcome.lost += 1
 
@@ -169,7 +169,7 @@ class MassInterruption:
         (self.outcome.pauses if work.generation > 1 else self.outcome.first_tokens).append(waited_s)
 
     def _ended(self, work: Work) -> None:
-        self._is_there_no_more(work)
+        self._release(work)
         self.outcome.finished += 1
 
     # nodes
@@ -177,7 +177,7 @@ class MassInterruption:
     def _measure(self) -> None:
         for node in self.nodes.values():
             if node.host.is_running:
-                node.host.measured(node.engine.load)
+                node.host.set_load(node.engine.load)
                 if node.deadline is None:
                     self.outcome.backlogs.append(node.engine.queue_s)
         for door in self.doors:
@@ -211,12 +211,10 @@ class MassInterruption:
         self.outcome.handed_off += 1
         self.outcome.crowded += hand_off.is_overflow
         node.engine.hand_off(work)
-        self._go_on(
-            work, self._is_there_no_more(work), self.fleet.scheduler.now, {node.host.instance_id}, hand_off.target
-        )
+        self._continue(work, self._release(work), self.fleet.scheduler.now, {node.host.instance_id}, hand_off.target)
 
     def _close(self, node: Node, works: list[Work]) -> None:
-        """The last moment: what is still here goes, and the node leaves."""
+        """Hand off what is still here at the last moment, and leave."""
         for work in works:
             self.outcome.at_deadline += 1
             self._hand_off(node, work, HandOff(0, None, self.fleet.scheduler.now))
@@ -224,14 +222,14 @@ class MassInterruption:
 
 
 def _served(key: int, work: Work, engine: Engine) -> ServedStream:
-    """What the node's planner knows of one request; of one that waits, not how long it will take."""
-    made = engine.made_so_far(work)
+    """Describe a request for the node's planner; of one that waits, the remaining length is unknown."""
+    made = engine.generated_tokens(work)
     remaining = work.remaining - made if work.began_at is not None else None
     return ServedStream(key, remaining, TIME_PER_TOKEN_S, work.context + made)
 
 
 def mass_interruption(nodes: int, seed: int, share: float = 0.5, *, rate: float) -> dict[str, Any]:
-    """What became of everything."""
+    """Run the scenario; return its counts."""
     story = MassInterruption(nodes, seed, share, rate)
     outcome = story.run()
     running = sum(len(node.engine.running) + len(node.engine.waiting) for node in story.nodes.values())

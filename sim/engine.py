@@ -1,7 +1,7 @@
-"""A model of a node's engine: requests are read one after another, then generate side by side in a number of slots.
+"""A model of a node's engine: it reads requests one after another, then generates side by side in a number of slots.
 
-Not vLLM: just enough of it for routing and drains to have consequences. A prompt's beginning that the engine has read
-before is not read again (prefix caching), while there is room for it; the least recently used goes first.
+Not vLLM: just enough of it for routing and drains to have consequences. A prompt's prefix that the engine has read
+before is not read again (prefix caching), while there is room for it; the least recently used is evicted first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SLOTS = 32
 PREFILL_TOKENS_S = 4_000.0
 TIME_PER_TOKEN_S = 0.03
 CACHE_TOKENS = 150_000
-"""What an A10G has room for beside the weights of an 8B model, about."""
+"""About what an A10G has room for beside the weights of an 8B model."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Engine:
 
     @property
     def queue_s(self) -> float:
-        """How long a prompt waits until the engine begins to read it."""
+        """How long a new prompt waits until the engine begins to read it, in seconds."""
         return max(0.0, self.read_until - self.scheduler.now)
 
     def submit(self, work: Work) -> None:
@@ -98,16 +98,16 @@ class Engine:
         if self.running.get(id(work)) is not work or generation != work.generation:
             return
         self._remember(work.prefix, work.context + work.remaining)
-        self.take_away(work)
+        self.remove(work)
         work.ended(work)
 
-    def made_so_far(self, work: Work) -> int:
+    def generated_tokens(self, work: Work) -> int:
         if work.began_at is None:
             return 0
         return min(work.remaining, int((self.scheduler.now - work.began_at) / TIME_PER_TOKEN_S))
 
-    def take_away(self, work: Work) -> None:
-        """It goes, ended or not; what waits gets its slot."""
+    def remove(self, work: Work) -> None:
+        """Remove a request, ended or not; a waiting one gets its slot."""
         if self.running.pop(id(work), None) is None:
             if work in self.waiting:
                 self.waiting.remove(work)
@@ -116,9 +116,9 @@ class Engine:
             self._start(self.waiting.popleft())
 
     def hand_off(self, work: Work) -> None:
-        """It goes on elsewhere, with all that it has so far."""
-        made = self.made_so_far(work)
-        self.take_away(work)
+        """Remove a request that continues elsewhere, with the tokens that it has so far."""
+        made = self.generated_tokens(work)
+        self.remove(work)
         work.context += made
         work.remaining -= made
         work.began_at = None

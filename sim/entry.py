@@ -1,4 +1,4 @@
-"""What a simulated node does with a client's request: the real router and admission, or what is usual elsewhere."""
+"""How a simulated node routes a client's request: the real router and admission, or a baseline policy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOOK_EVERY_S = 0.05
 
 
 class Policy(Enum):
-    """How an engine is chosen. PREFIX is Synkti's own; the others are what is usual."""
+    """How an engine is chosen. PREFIX is Synkti's own; the others are baselines."""
 
     PREFIX = "prefix, bounded load"
     ROUND_ROBIN = "round robin"
@@ -25,7 +25,7 @@ class Policy(Enum):
 
 
 class Entry:
-    """One host's front door. routes: how many requests were routed, reasons: why so."""
+    """One host's client API. reasons: how many requests were routed, by reason."""
 
     def __init__(self, scheduler: Scheduler, host: Host, seed: str, policy: Policy = Policy.PREFIX) -> None:
         self.host = host
@@ -43,20 +43,20 @@ class Entry:
         self._is_looking = False
 
     def route(self, request: RouteRequest) -> Route | NoRoute:
-        """Where it goes now, if anywhere."""
+        """Choose a node for a request now, if one can take it."""
         machine = self.host.membership
         view, own = machine.view, machine.status
         if view.version != self._view_version or own is not self._own_status:
             self._view_version, self._own_status = view.version, own
             self.router.update(view.serving, machine.members, own)
         if self.policy is not Policy.PREFIX:
-            return self._usual(view.serving)
+            return self._baseline_route(view.serving)
         route = self.router.route(request, self._scheduler.now)
         reason = route.reason if isinstance(route, Route) else route.value
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
         return route
 
-    def _usual(self, serving: tuple[NodeStatus, ...]) -> Route | NoRoute:
+    def _baseline_route(self, serving: tuple[NodeStatus, ...]) -> Route | NoRoute:
         machine = self.host.membership
         nodes = [*serving, machine.status] if machine.status.state.takes_requests else list(serving)
         if not nodes:
@@ -76,8 +76,8 @@ class Entry:
             chosen = min(nodes, key=lambda node: (in_flight(node), self._random.random()))
         return Route(chosen, self.policy.value)
 
-    def ask(self, request: RouteRequest, answer: Callable[[Route | Rejection], None]) -> None:
-        """Route a request now, or when a node can take it; `answer` hears where, or that it was refused."""
+    def submit(self, request: RouteRequest, answer: Callable[[Route | Rejection], None]) -> None:
+        """Route a request now, or when a node can take it; `answer` receives the route, or the refusal."""
         now = self._scheduler.now
         route = self.route(request) if self.admission.may_bypass_queue() or request.is_continuation else NoRoute.FULL
         if isinstance(route, Route):
@@ -89,14 +89,14 @@ class Entry:
             self._refuse(waits, answer)
             return
         self._waiting[waits.number] = (waits, request, answer)
-        self._look_later()
+        self._schedule_check()
 
-    def _look_later(self) -> None:
+    def _schedule_check(self) -> None:
         if not self._is_looking:
             self._is_looking = True
-            self._scheduler.after(_LOOK_EVERY_S, self._look)
+            self._scheduler.after(_LOOK_EVERY_S, self._check_waiting)
 
-    def _look(self) -> None:
+    def _check_waiting(self) -> None:
         self._is_looking = False
         now = self._scheduler.now
         for ticket in self.admission.pop_expired(now):
@@ -111,7 +111,7 @@ class Entry:
             self.admission.admitted(now, first)
             answer(route)
         if len(self.admission):
-            self._look_later()
+            self._schedule_check()
 
     def _refuse(self, refused: Rejection, answer: Callable[[Route | Rejection], None]) -> None:
         self.refused[refused.reason] = self.refused.get(refused.reason, 0) + 1

@@ -1,4 +1,4 @@
-"""What a simulation found: figures by name, and how many of them there were."""
+"""Summaries of measurements."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Spread:
-    """Of many measurements, in whatever unit they were."""
+    """Percentiles of many measurements, in their unit."""
 
     p50: float
     p99: float
@@ -24,7 +24,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Of no values at all: not a number, n = 0."""
+    """Summarize values; of no values at all: not a number, n = 0."""
     ordered = sorted(values)
     if not ordered:
         return Spread(float("nan"), float("nan"), float("nan"), 0)

@@ -1,4 +1,4 @@
-"""A simulated fleet: hosts, the EC2 that names them, and what can befall them."""
+"""A simulated fleet: hosts, an EC2 that lists them, and the faults that can be injected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MakeRoster = Callable[[Rng], MemberTable]
 
 
 def status_of(number: int, incarnation: int) -> NodeStatus:
-    """The node of that number: its address, its pool and its names, as EC2 would give them."""
+    """Build the status of the node of that number: its address, its pool and its ids, as EC2 would give them."""
     host = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
     pool = Pool(ZONES[number % len(ZONES)], TYPES[number // len(ZONES) % len(TYPES)])
     instance_id = f"i-{number:017x}"
@@ -33,7 +33,7 @@ def status_of(number: int, incarnation: int) -> NodeStatus:
 
 
 class Fleet:
-    """seed: of everything that is left to chance here; watch: gets every change that any host tells."""
+    """A fleet of hosts. seed: of all randomness here; watch: receives every change that any host reports."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Fleet:
         self.changes.append((self.scheduler.now, host.instance_id, change))
 
     def make(self, state: NodeState = NodeState.READY) -> Host:
-        """A new instance, which nobody knows yet."""
+        """Start a new instance, which no other knows yet."""
         self._numbers += 1
         status = replace(status_of(self._numbers, _BEGAN + self._numbers), state=state)
         return self._start(status)
@@ -74,7 +74,7 @@ class Fleet:
         return host
 
     def gather(self, count: int, *, share: bool = False) -> list[Host]:
-        """So many hosts that have long met. share: their tables begin as one (`sim/shared_roster`)."""
+        """Start so many hosts that know each other. share: their tables begin as one (`sim/shared_roster`)."""
         self._max_nodes = max(self._max_nodes, 2 * count)
         if share:
             return self._gather_shared(count)
@@ -100,14 +100,17 @@ class Fleet:
         ]
 
     def boot(self, count: int = 1, state: NodeState = NodeState.READY) -> list[Host]:
-        """So many instances that find the others by tags, as in life."""
+        """Start so many instances that discover the others by tags."""
         hosts = [self.make(state) for _ in range(count)]
         for host in hosts:
             self._look(host)
         return hosts
 
     def restart(self, host: Host, clock_set_back_s: float = 0.0) -> Host:
-        """The same instance's agent, in a new life. clock_set_back_s: how wrong its clock became meanwhile."""
+        """Restart the same instance's agent, under a new boot id.
+
+        clock_set_back_s: how wrong its clock became meanwhile.
+        """
         status = host.membership.status
         began = status.incarnation + round(1000 * (self.scheduler.now + 1 - clock_set_back_s))
         host.terminate()
@@ -116,7 +119,7 @@ class Fleet:
         return again
 
     def keep_looking(self, host: Host) -> None:
-        """Read the tags now and every half minute, as an agent does."""
+        """Read the tags every half minute, as an agent does."""
         self.scheduler.every(TAGS_EVERY_S * (0.8 + 0.4 * self._random.random()), self._look, host)
 
     def _look(self, host: Host) -> None:
@@ -125,9 +128,9 @@ class Fleet:
             host.tagged(self.tags())
 
     def tags(self, *still_shown: str) -> list[TaggedNode]:
-        """What DescribeInstances would say: every instance that runs, also those whose agent does not.
+        """Return what DescribeInstances would: every instance that runs, also those whose agent does not.
 
-        still_shown: instance ids that run no more, and that EC2 has not noticed to be gone.
+        still_shown: instance ids that no longer run, which EC2 still lists.
         """
         return [
             TaggedNode(name, host.address, NodeState.READY)

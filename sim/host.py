@@ -1,4 +1,4 @@
-"""One simulated node: the real membership machine, and what the agent's shell would do for it."""
+"""One simulated node: the real membership machine, and the agent's I/O for it."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from sim.scheduler import Scheduler
 
 STREAM_PATIENCE_S = 2.0
 _SOCKET_BUFFER_BYTES = 212_992
-"""What Linux keeps of a socket that nobody reads (net.core.rmem_default)."""
+"""What Linux buffers for a socket that is not read (net.core.rmem_default)."""
 
 Watch = Callable[["Host", MemberChanged], None]
 
 
 class Host:
-    """membership: the machine; side, is_up, listens: as the network sees it."""
+    """A node. membership: the machine; side, is_up, listens: as the network sees it."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Host:
         self.clock_offset_s = 0.0
         self.is_frozen = False
         self.recording: list[Event] | None = None
-        """Every event, where somebody wants to play them again."""
+        """Every event, where it is to be replayed."""
 
         self._watch = watch
         self._held_back: deque[bytes] = deque()
@@ -86,12 +86,12 @@ class Host:
 
     @property
     def is_running(self) -> bool:
-        """Whether the agent would answer now."""
+        """True where the agent would answer now."""
         return self.is_up and self.listens and not self.is_frozen
 
     @property
     def clock(self) -> float:
-        """What this host takes for the time."""
+        """The time on this host's clock."""
         return self.scheduler.now + self.clock_offset_s
 
     # what happens to it
@@ -102,34 +102,34 @@ class Host:
     def announce(self, state: NodeState) -> None:
         self.handle(LocalStateSet(self.clock, state))
 
-    def measured(self, load: Load) -> None:
+    def set_load(self, load: Load) -> None:
         self.handle(LocalLoadSet(self.clock, load))
 
     def failed(self, instance_id: str, why: str = REFUSED) -> None:
         self.handle(PeerRequestFailed(self.clock, instance_id, why))
 
     def leave(self, linger_s: float = 0.5) -> None:
-        """End as it should: say so, and go a moment later."""
+        """Announce the end, and terminate a moment later."""
         self.handle(Leaving(self.clock))
         self.scheduler.after(linger_s, self.terminate)
 
     def terminate(self) -> None:
-        """The instance is taken away: nothing answers there any more."""
+        """Terminate the instance: nothing answers there any more."""
         self.is_up = False
 
     def crash(self) -> None:
-        """The agent's process ends; its host refuses connections."""
+        """End the agent's process; its host refuses connections."""
         self.listens = False
 
     def freeze(self) -> None:
         self.is_frozen = True
 
     def resume(self) -> None:
-        """Go on as if nothing had been, with all that the socket kept."""
+        """Continue after a freeze, with all that the socket buffered."""
         self.is_frozen = False
         held, self._held_back, self._held_bytes = self._held_back, deque(), 0
         for data in held:
-            self.hear(data)
+            self.on_datagram(data)
         self._due = float("inf")
         self._wait()
 
@@ -142,7 +142,7 @@ class Host:
             if type(effect) is Send:
                 self.network.send(self, effect.to, effect.data)
             elif type(effect) is SendSync:
-                self._ask(effect)
+                self._send_sync(effect)
             elif type(effect) is MemberChanged:
                 self._watch(self, effect)
         self._wait()
@@ -165,38 +165,38 @@ class Host:
         if self.is_running:
             self.handle(Tick(self.clock))
 
-    def hear(self, data: bytes) -> None:
+    def on_datagram(self, data: bytes) -> None:
         if not self.is_frozen:
             self.handle(Received(self.clock, data))
         elif self._held_bytes + len(data) <= _SOCKET_BUFFER_BYTES:
             self._held_back.append(data)
             self._held_bytes += len(data)
 
-    def _ask(self, asked: SendSync) -> None:
+    def _send_sync(self, asked: SendSync) -> None:
         reach, host = self.network.reach(self, asked.to)
         delay_s = self.network.stream_delay_s(opens=True)
         if reach is ConnectResult.OPEN and host is not None:
             self.network.count(len(asked.body))
-            self.scheduler.after(delay_s, host.question, self, asked.instance_id, asked.body)
+            self.scheduler.after(delay_s, host.on_sync_request, self, asked.instance_id, asked.body)
         elif reach is ConnectResult.REFUSED:
             self.scheduler.after(delay_s, self.failed, asked.instance_id, REFUSED)
         else:
             self.scheduler.after(STREAM_PATIENCE_S, self.failed, asked.instance_id, "silence")
 
-    def question(self, asker: Host, instance_id: str, body: bytes) -> None:
-        """A comparison's question arrives; a frozen process's kernel takes the connection, and nobody answers."""
+    def on_sync_request(self, asker: Host, instance_id: str, body: bytes) -> None:
+        """Handle a sync request; a frozen process's kernel accepts the connection, and no response comes."""
         if not self.is_running:
             self.scheduler.after(STREAM_PATIENCE_S, asker.failed, instance_id, "silence")
             return
         for effect in self._handle(SyncRequested(self.clock, body)):
             if type(effect) is SyncReply and effect.body is not None:
                 self.network.count(len(effect.body))
-                self.scheduler.after(self.network.stream_delay_s(opens=False), asker.answered, effect.body)
+                self.scheduler.after(self.network.stream_delay_s(opens=False), asker.on_sync_response, effect.body)
             elif type(effect) is Send:
                 self.network.send(self, effect.to, effect.data)
             elif type(effect) is MemberChanged:
                 self._watch(self, effect)
         self._wait()
 
-    def answered(self, body: bytes) -> None:
+    def on_sync_response(self, body: bytes) -> None:
         self.handle(SyncReplied(self.clock, body))

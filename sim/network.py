@@ -23,7 +23,7 @@ _DATA_AGAIN_S = 0.2
 
 @dataclass(frozen=True)
 class NetworkConditions:
-    """How the network is: shares from 0 to 1, delays in seconds.
+    """The network's faults: shares from 0 to 1, delays in seconds.
 
     delay_s: the median one way; late: the share of datagrams that take up to late_s, and so overtake each other.
     """
@@ -36,7 +36,7 @@ class NetworkConditions:
 
 
 class ConnectResult(Enum):
-    """What comes of a stream's connection."""
+    """The result of a connection attempt."""
 
     OPEN = "open"
     REFUSED = "refused"
@@ -54,7 +54,7 @@ class Endpoint(Protocol):
     is_up: bool
     listens: bool
 
-    def hear(self, data: bytes) -> None: ...
+    def on_datagram(self, data: bytes) -> None: ...
 
 
 _Host = TypeVar("_Host", bound=Endpoint)
@@ -97,7 +97,7 @@ class Network(Generic[_Host]):
         return delay_s
 
     def send(self, source: _Host, to: str, data: bytes) -> None:
-        """A datagram; whether it arrives is nobody's business."""
+        """Send a datagram, which may be lost."""
         self.messages += 1
         self.octets += len(data) + _DATAGRAM_HEADERS
         target = self._hosts.get(to)
@@ -117,16 +117,16 @@ class Network(Generic[_Host]):
 
     def _arrive(self, target: _Host, data: bytes) -> None:
         if target.is_up and target.listens:
-            target.hear(data)
+            target.on_datagram(data)
 
     def reach(self, source: _Host, to: str) -> tuple[ConnectResult, _Host | None]:
-        """What comes of a connection to that address now."""
+        """Return the result of a connection to that address now."""
         target = self._hosts.get(to)
         if target is None or not target.is_up or self._is_cut(source, target) or self._is_cut(target, source):
             return ConnectResult.SILENT, None
         return (ConnectResult.OPEN, target) if target.listens else (ConnectResult.REFUSED, None)
 
     def count(self, octets: int) -> None:
-        """A message over a stream."""
+        """Count a message over a stream."""
         self.messages += 1
         self.octets += octets + _STREAM_HEADERS

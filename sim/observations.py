@@ -1,4 +1,4 @@
-"""A fleet that is watched: whatever any host says of any other, with its instant."""
+"""Records every change of liveness that any host reports, with its instant."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sim.network import NetworkConditions
 
 SETTLE_S = 3.0
 MOST_TABLES = 500
-"""Hosts with a table each; more begin with one together (`sim/shared_roster`)."""
+"""Hosts with a table each; larger fleets begin with one shared table (`sim/shared_roster`)."""
 
 
 @dataclass
 class Observations:
-    """Everything that any host said of any other, by whom it was about."""
+    """All reported changes, by their subject."""
 
     of: dict[str, list[tuple[float, str, Liveness, str]]] = field(default_factory=dict)
 
@@ -27,7 +27,7 @@ class Observations:
         seen.append((host.scheduler.now, host.instance_id, change.after, change.why))
 
     def delays(self, subject: str, after: Liveness, since: float) -> list[float]:
-        """How long after `since` each observer first held the subject for that."""
+        """Return how long after `since` each observer first reported that liveness of the subject."""
         first: dict[str, float] = {}
         for at, by, held, _ in self.of.get(subject, ()):
             if held is after and at >= since:
@@ -35,7 +35,7 @@ class Observations:
         return list(first.values())
 
     def count(self, after: Liveness, of: Callable[[str], bool] = lambda _: True) -> int:
-        """How many (node, incarnation) were held for that by anybody at all, counted once for each wave of opinions."""
+        """Count the (node, incarnation) that any host reported so, once for each wave of reports."""
         waves = 0
         for subject, seen in self.of.items():
             if of(subject):
@@ -49,7 +49,7 @@ class Observations:
 
 
 def met(nodes: int, seed: int, conditions: NetworkConditions | None = None) -> tuple[Fleet, Observations]:
-    """A fleet of so many that have met, and all that they will say."""
+    """Build a fleet of so many nodes that know each other, and its observations."""
     sightings = Observations()
     fleet = Fleet(seed, conditions, sightings)
     fleet.gather(nodes, share=nodes > MOST_TABLES)

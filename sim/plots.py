@@ -1,4 +1,4 @@
-"""`python -m sim.plots`: pictures for docs/scale.md from what simulations of several sizes wrote to out/."""
+"""`python -m sim.plots`: draws the figures of docs/scale.md from the simulations' output in out/."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Found = dict[str, Any]
 
 
 def read(folder: Path, chapter: str, seed: int) -> list[tuple[int, Found]]:
-    """By the number of nodes, what was found."""
+    """Read what was found, by the number of nodes."""
     found = []
     for path in folder.glob(f"simulation-{chapter}-*-{seed}.json"):
         told = json.loads(path.read_text())
@@ -23,7 +23,7 @@ def read(folder: Path, chapter: str, seed: int) -> list[tuple[int, Found]]:
 
 
 def pictures(found: list[tuple[int, Found]]) -> dict[str, str]:
-    """SVG by file name."""
+    """Draw the figures of fleets: SVG by file name."""
     sizes = [f"{nodes:,} nodes" for nodes, _ in found]
 
     def values(look: Callable[[Found], Any]) -> list[float | None]:
@@ -63,7 +63,7 @@ def pictures(found: list[tuple[int, Found]]) -> dict[str, str]:
 
 
 def policy_pictures(found: Found) -> dict[str, str]:
-    """The comparison of ways to choose an engine."""
+    """Draw the comparison of routing policies."""
     chat, unrelated = found["policies"]["chat"], found["policies"]["unrelated"]
     names = list(chat)
     return {

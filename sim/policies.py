@@ -1,7 +1,7 @@
-"""Ways to choose an engine, side by side: the same clients, the same engines, loads as gossip has them.
+"""Compares routing policies: the same clients, the same engines, loads as gossip has them.
 
-Chat: conversations of several turns, each of which begins with all that was said before; every turn may come in at
-another node, as a load balancer has it. Unrelated: prompts that share nothing.
+Chat: conversations of several turns, each of which begins with all messages before; every turn may reach another node,
+as behind a load balancer. Unrelated: prompts that share nothing.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Bench:
             self.imbalance.append(max(in_flight) * NODES / sum(in_flight))
         for entry in self.entries:
             load = self.engines[entry.host.instance_id].load
-            entry.host.measured(load)
+            entry.host.set_load(load)
             entry.router.own_load.set(load)
 
     def _arrive(self) -> None:
@@ -132,14 +132,14 @@ class Bench:
                 self.engines[name].submit(work)
                 work.came_at = asked_at
 
-        entry.ask(RouteRequest("llama", work.prefix if talk is not None or not self._chat else None), answered)
+        entry.submit(RouteRequest("llama", work.prefix if talk is not None or not self._chat else None), answered)
 
     def _begun(self, work: Work) -> None:
         self.first_tokens.append(self.fleet.scheduler.now - work.came_at)
 
 
 def compare(seed: int, chat_rate: float = 1.0, alone_rate: float = 10.0) -> dict[str, dict[str, dict[str, Any]]]:
-    """By the kind of clients, then by policy."""
+    """Run every policy; results by the kind of clients, then by policy."""
     return {
         kind: {policy.value: Bench(policy, chat, seed, rate).run() for policy in Policy}
         for kind, chat, rate in (("chat", True, chat_rate), ("unrelated", False, alone_rate))

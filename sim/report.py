@@ -1,4 +1,4 @@
-"""What was found, as a table for people and as JSON for everything else."""
+"""Formats results as a table for people and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WIDTH = 46
 
 
 def to_json(found: Any) -> Any:
-    """Plain values of whatever was found; what is not a number is null."""
+    """Convert results to plain values; NaN becomes null."""
     if isinstance(found, Spread):
         return {name: to_json(value) for name, value in found.to_json().items()}
     if isinstance(found, dict):
@@ -20,14 +20,14 @@ def to_json(found: Any) -> Any:
 
 
 def without_cpu(found: Any) -> Any:
-    """All that depends on the seed alone: processor time is another one each time."""
+    """Return the results that depend on the seed alone, without processor times."""
     if isinstance(found, dict):
         return {name: without_cpu(value) for name, value in found.items() if not name.startswith("cpu")}
     return found
 
 
 def lines(name: str, found: dict[str, Any], indent: str = "") -> list[str]:
-    """A measure as lines of a table. Spreads are p50 / p99 / max."""
+    """Format a measure as lines of a table. Spreads are p50 / p99 / max."""
     table = [f"{indent}{name}"] if not indent else []
     for key, value in found.items():
         if isinstance(value, dict):

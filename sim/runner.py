@@ -1,4 +1,4 @@
-"""Measures are taken one after another, or several at a time, each in a process of its own."""
+"""Runs measures one after another, or several at a time, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from sim.suites import CHAPTERS, Found
 
 
 def take(chapter: str, nodes: int, seed: int, name: str) -> Found:
-    """One measure, in whatever process."""
+    """Run one measure, in whatever process."""
     gc.disable()  # nothing here is cyclic garbage, and looking for it in a million members takes half of the time
     return CHAPTERS[chapter](nodes, seed)[name]()
 
 
 def measured(chapter: str, nodes: int, seed: int, jobs: int) -> Iterator[tuple[str, Found]]:
-    """Every measure's name and what it found, in their order; each has fleets and chances of its own, so that the
-    figures do not depend on how many are taken at a time."""
+    """Run every measure; yield its name and result, in order.
+
+    Each has fleets and randomness of its own, so that the figures do not depend on how many run at a time.
+    """
     names = list(CHAPTERS[chapter](nodes, seed))
     found = partial(take, chapter, nodes, seed)
     if jobs == 1:

@@ -1,4 +1,4 @@
-"""What is measured of membership, each on a fleet of its own: what it finds, how fast, how wrongly."""
+"""Membership's scenarios, each on a fleet of its own: failure detection, propagation, joins, partitions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROUTES_PER_S = 50.0
 
 @dataclass
 class FailureStats:
-    """What deaths in several fleets came to."""
+    """Counts and delays of node failures in several fleets."""
 
     suspected: list[float] = field(default_factory=list)
     dead: list[float] = field(default_factory=list)
@@ -34,8 +34,10 @@ class FailureStats:
 
 
 def deaths(nodes: int, seed: int, fleets: int, count: int, every_s: float, loss: float) -> dict[str, Any]:
-    """Instances vanish one after another: how long until each survivor suspects and excludes them, and what is routed
-    to them meanwhile. In several fleets, where one has too few nodes to lose."""
+    """Terminate instances one after another; measure detection at each survivor, and routes to them meanwhile.
+
+    It runs several fleets, where one has too few nodes to lose.
+    """
     told = FailureStats()
     for number in range(fleets):
         _deaths(nodes, seed * 10_000 + number, count, every_s, loss, told)
@@ -78,7 +80,7 @@ def _deaths(nodes: int, seed: int, count: int, every_s: float, loss: float, told
 
 
 class RouteCheck:
-    """Entries that route all the time, and how often to a node that is gone, or said that it goes."""
+    """Routes all the time at some entries, and counts routes to a node that is gone or draining."""
 
     def __init__(self, fleet: Fleet, entries: list[Entry], seed: int) -> None:
         self.routes = 0
@@ -99,7 +101,7 @@ class RouteCheck:
 
 
 def lossy(nodes: int, seed: int, seconds: float, loss: float) -> dict[str, Any]:
-    """Nobody dies, datagrams get lost, come late and twice: who is blamed all the same."""
+    """Lose, delay and repeat datagrams while no node fails; count false suspicions and deaths."""
     fleet, sightings = met(nodes, seed, NetworkConditions(loss=loss, repeated=0.01, late=0.02))
     fleet.pass_time(seconds)
     hours = nodes * seconds / 3600
@@ -111,7 +113,7 @@ def lossy(nodes: int, seed: int, seconds: float, loss: float) -> dict[str, Any]:
 
 
 def news(nodes: int, seed: int, count: int) -> dict[str, Any]:
-    """Nodes say that they drain: how long until each other one knows."""
+    """Measure how long a new state takes to reach each other node."""
     fleet, _ = met(nodes, seed)
     hosts = list(fleet.hosts.values())
     delays: list[float] = []
@@ -129,7 +131,7 @@ def news(nodes: int, seed: int, count: int) -> dict[str, Any]:
 
 
 def boots(nodes: int, seed: int, count: int) -> dict[str, Any]:
-    """So many boot at once: how long until everyone knows everyone."""
+    """Boot so many at once; measure how long until each node knows all."""
     fleet, _ = met(nodes, seed)
     bytes_before = fleet.network.octets
     newcomers = fleet.boot(count)
@@ -150,7 +152,7 @@ def boots(nodes: int, seed: int, count: int) -> dict[str, Any]:
 
 
 def zone_failure(nodes: int, seed: int) -> dict[str, Any]:
-    """One of three zones vanishes at once."""
+    """Terminate one of three zones at once."""
     fleet, sightings = met(nodes, seed)
     hosts = list(fleet.hosts.values())
     gone = [host for host in hosts if host.membership.status.pool.zone == "us-east-1a"]
@@ -168,7 +170,7 @@ def zone_failure(nodes: int, seed: int) -> dict[str, Any]:
 
 
 def split(nodes: int, seed: int, seconds: float) -> dict[str, Any]:
-    """The network is cut in two for a while: how long until all hold all for alive again."""
+    """Partition the network in two for a while; measure how long until all are alive to all again."""
     fleet, _ = met(nodes, seed)
     hosts = list(fleet.hosts.values())
     third = len(hosts) // 3
@@ -191,7 +193,7 @@ def split(nodes: int, seed: int, seconds: float) -> dict[str, Any]:
 
 
 def frozen(nodes: int, seed: int, count: int, seconds: float) -> dict[str, Any]:
-    """Some processes are stopped and go on: whom they blame, and how long until they are taken back."""
+    """Stop some processes and resume them; count whom they declare dead, and measure how long until they are back."""
     fleet, sightings = met(nodes, seed)
     hosts = list(fleet.hosts.values())
     stopped = random.Random(f"frozen {seed}").sample(hosts, count)  # noqa: S311 # a simulation

@@ -1,4 +1,4 @@
-"""Virtual time: what happens when, in one order that depends on nothing but the seed."""
+"""Virtual time: runs callbacks in one order that depends on nothing but the seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Scheduler:
-    """now: virtual seconds since the start; done: how many things have happened."""
+    """Callbacks by time. now: virtual seconds since the start; done: how many have run."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -20,7 +20,7 @@ class Scheduler:
         return len(self._heap)
 
     def at(self, when: float, do: Callable[..., None], *arguments: Any) -> None:
-        """Do it then; things of the same instant happen in the order in which they were put down."""
+        """Schedule a callback; those of the same instant run in the order in which they were scheduled."""
         self._count += 1
         heapq.heappush(self._heap, (when, self._count, do, arguments))
 
@@ -28,7 +28,7 @@ class Scheduler:
         self.at(self.now + seconds, do, *arguments)
 
     def every(self, seconds: float, do: Callable[..., None], *arguments: Any) -> None:
-        """Do it again and again, for the first time after `seconds`."""
+        """Schedule a callback again and again, for the first time after `seconds`."""
 
         def again() -> None:
             do(*arguments)
@@ -37,7 +37,7 @@ class Scheduler:
         self.after(seconds, again)
 
     def run_until(self, when: float) -> None:
-        """Let everything happen up to then, that instant included."""
+        """Run everything up to then, that instant included."""
         heap = self._heap
         while heap and heap[0][0] <= when:
             self.now, _, do, arguments = heapq.heappop(heap)

@@ -1,8 +1,8 @@
 """Tables of members for fleets too large to have one each: ten thousand nodes know a hundred million others.
 
-All begin with the same members, which nobody has heard anything new of. So a table begins as a reference to those, and
-a member becomes its own only when something happens to it, or somebody looks. It does exactly what `MemberTable` does,
-in the same order of chances; tests/unit/sim holds the two to that.
+All begin with the same members, with no changes yet. So a table begins as a reference to those, and a member is copied
+only when it changes or is read. It does exactly what `MemberTable` does, with the same random draws in the same order;
+tests/unit/sim holds the two to that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _Key = TypeVar("_Key", bound=bytes | str)
 
 @dataclass
 class Start:
-    """Whom all know at first, and by which names."""
+    """The members that all tables begin with, and their indexes."""
 
     boot_ids: list[bytes]
     statuses: list[NodeStatus]
@@ -181,7 +181,7 @@ class _SharedRotation(ProbeOrder):
 
 
 class SharedMemberTable(MemberTable):
-    """own: this node's number in the start."""
+    """A table over the start. own: this node's number in the start."""
 
     def __init__(self, own: int, rng: Rng, start: Start, max_nodes: int) -> None:
         super().__init__(start.statuses[own].instance_id, rng, max_nodes)

@@ -1,4 +1,4 @@
-"""A whole simulation: every measure, on as many fleets of that size as give it enough to say."""
+"""Whole simulations: every measure, on as many fleets of that size as give it enough data."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sim.cost import cost
 Found = dict[str, Any]
 Measure = Callable[[], Found]
 MASS_NODES = 200
-"""A mass interruption is played with that many nodes at most, but where it is asked for by itself: five hundred nodes
-that plan their drains twice a second take a while."""
+"""The most nodes of a mass interruption, unless it is requested by itself: five hundred nodes that plan their drains
+twice a second take a while."""
 
 NORMAL_RATE, BUSY_RATE = 0.15, 0.22
 """Requests a second at each node: an engine of the model can serve 0.26. So half of the fleet that is left has 114 %
@@ -22,11 +22,11 @@ of what it can do, and 167 %."""
 
 @dataclass(frozen=True)
 class Plan:
-    """What a simulation of so many nodes does.
+    """What a simulation of so many nodes runs.
 
     cost_s, loss_s: virtual seconds; fleets: for measures of which one fleet gives too few; deaths: in each of them;
-    deaths_every_s: between two; wide: whether splits and mass interruptions are played, too; deep: whether changing
-    loads, boots, stops and a zone's failure are, in which each host hears something of many others.
+    deaths_every_s: between two; wide: whether splits and mass interruptions run, too; deep: whether changing loads,
+    boots, stops and a zone's failure do, in which each host receives updates of many others.
     """
 
     nodes: int
@@ -40,7 +40,7 @@ class Plan:
 
 
 def plan_for(nodes: int) -> Plan:
-    """As much of everything as a machine does in a few minutes."""
+    """Plan as much of everything as a machine does in a few minutes."""
     if nodes < 50:
         return Plan(nodes, cost_s=60.0, loss_s=3_600.0, fleets=max(1, 1_000 // nodes), deaths=1, deaths_every_s=1.0)
     if nodes < 500:
@@ -51,12 +51,12 @@ def plan_for(nodes: int) -> Plan:
 
 
 def quick_plan(nodes: int) -> Plan:
-    """A little of everything, in seconds."""
+    """Plan a little of everything, in seconds."""
     return Plan(nodes, cost_s=3.0, loss_s=20.0, fleets=1, deaths=1, deaths_every_s=1.0, wide=False)
 
 
 def steps(plan: Plan, seed: int) -> Iterator[tuple[str, Measure]]:
-    """The measures by name, in their order."""
+    """Yield the measures by name, in order."""
     nodes = plan.nodes
 
     def deaths(loss: float) -> Found:
@@ -78,13 +78,13 @@ def steps(plan: Plan, seed: int) -> Iterator[tuple[str, Measure]]:
 
 
 def mass_steps(nodes: int, seed: int) -> Iterator[tuple[str, Measure]]:
-    """Half of a fleet goes, which the other half can hardly replace, and cannot at all."""
+    """Yield interruptions of half a fleet, which the other half can hardly replace, and cannot at all."""
     yield "half the fleet goes", lambda: drains.mass_interruption(nodes, seed, rate=NORMAL_RATE)
     yield "half goes, too busy", lambda: drains.mass_interruption(nodes, seed, rate=BUSY_RATE)
 
 
 def policy_steps(seed: int) -> Iterator[tuple[str, Measure]]:
-    """Ways to choose an engine, of which the size of the fleet is no matter."""
+    """Yield the comparison of routing policies; the size of the fleet does not matter."""
     yield "policies", lambda: policies.compare(seed)
 
 
@@ -94,4 +94,4 @@ CHAPTERS: dict[str, Callable[[int, int], dict[str, Measure]]] = {
     "mass": lambda nodes, seed: dict(mass_steps(nodes, seed)),
     "policies": lambda _, seed: dict(policy_steps(seed)),
 }
-"""What can be asked for by itself: its measures by name, for so many nodes and that seed."""
+"""The suites by name: each returns its measures, for so many nodes and a seed."""

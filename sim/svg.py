@@ -1,4 +1,4 @@
-"""Bars and lines as SVG, and nothing else: a plotting library would be the largest package of the whole environment."""
+"""Draws bars and lines as SVG: a plotting library would be the largest package of the whole environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INK = "#6b7280"
 
 
 def ticks(most: float, wanted: int = 5) -> list[float]:
-    """Round values from 0 to at least `most`, about as many as wanted."""
+    """Return round values from 0 to at least `most`, about as many as wanted."""
     if most <= 0:
         return [0.0, 1.0]
     magnitude = 1.0
@@ -30,7 +30,7 @@ def ticks(most: float, wanted: int = 5) -> list[float]:
 
 
 def lines(title: str, unit: str, along: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Values over something that grows. along: the unit of the first number of each pair; series: points by name."""
+    """Draw values over a growing one. along: the unit of the first number of each pair; series: points by name."""
     points = [point for values in series.values() for point in values]
     across, marks = ticks(max((x for x, _ in points), default=0.0)), ticks(max((y for _, y in points), default=0.0))
     plot_w, plot_h = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
@@ -53,7 +53,7 @@ def lines(title: str, unit: str, along: str, series: Mapping[str, Sequence[tuple
 
 
 def _frame(title: str, unit: str, marks: Sequence[float]) -> list[str]:
-    """What every picture begins with: its title, the unit, and a line for each mark of the scale."""
+    """Draw the common parts: the title, the unit, and a line for each mark of the scale."""
     plot_h = _HEIGHT - _TOP - _BOTTOM
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
@@ -79,7 +79,7 @@ def _legend(number: int, name: str) -> list[str]:
 
 
 def bars(title: str, unit: str, groups: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> str:
-    """groups: the names along the bottom; series: for each its values, one a group, None where there is none."""
+    """Draw bars. groups: names along the bottom; series: values by name, one a group, None where there is none."""
     marks = ticks(max((value for values in series.values() for value in values if value is not None), default=0.0))
     plot_w, plot_h = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     group_w = plot_w / max(1, len(groups))

@@ -1,8 +1,8 @@
-"""Where a node is reached: an IPv4 address and a port.
+"""A node's address: IPv4 and a port.
 
 Names and IPv6 are refused: peers' datagrams leave through an IPv4 socket that resolves no names, and a name would make
-every send wait for a resolver. So are addresses that are nobody's, everybody's, or the instance's own metadata service:
-a tag, or a peer, must not be able to point the fleet there.
+every send wait for a resolver. So are addresses that are unspecified, broadcast, or the instance's own metadata
+service: a tag, or a peer, must not be able to point the fleet there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LONGEST = 21
 
 
 def read_node_address(text: str) -> tuple[str, int]:
-    """Host and port of IPv4:port. Raises ValueError that says what is wrong with it."""
+    """Parse IPv4:port into host and port. Raises ValueError that says what is wrong with it."""
     if len(text) > _LONGEST:
         raise ValueError(f"not IPv4:port: {text[:_LONGEST]!r}...")
     host, colon, port = text.rpartition(":")
@@ -29,7 +29,7 @@ def read_node_address(text: str) -> tuple[str, int]:
 
 
 def check_node_host(host: str) -> None:
-    """Raises ValueError where no node can be reached at that host."""
+    """Raise ValueError where no node can be reached at that host."""
     try:
         address = IPv4Address(host)
     except AddressValueError:
@@ -39,7 +39,7 @@ def check_node_host(host: str) -> None:
 
 
 def node_address(text: object) -> str | None:
-    """The same text where it is a node's address; None where it is not."""
+    """Return the text where it is a node's address; None where it is not."""
     if not isinstance(text, str):
         return None
     try:

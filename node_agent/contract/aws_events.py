@@ -1,8 +1,8 @@
-"""What AWS says about an instance: from IMDS on the node, from EventBridge in the Lambdas. One parser for each kind.
+"""AWS's events about an instance: from IMDS on the node, from EventBridge in the Lambdas. One parser for each kind.
 
-Rules kept here: the unknown is not an error but `None`, because AWS adds kinds; the malformed raises ValueError,
-because silence would hide it; an instance is named by `detail.instance-id`, never by the event's ARN, which for
-spot events holds a zone in the place of a region and no account.
+Rules kept here: an unknown kind is not an error but `None`, because AWS adds kinds; a malformed event raises
+ValueError, because ignoring it would hide it; an instance is named by `detail.instance-id`, never by the event's ARN,
+which for spot events holds a zone in the place of a region and no account.
 
 Source: facts of the AWS documentation on spot-instance-termination-notices and rebalance recommendations.
 """
@@ -25,9 +25,9 @@ _INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 
 @dataclass(frozen=True)
 class InterruptionNotice:
-    """EC2 takes the instance at `deadline` (unix seconds); action is terminate, stop or hibernate.
+    """EC2 reclaims the instance at `deadline` (unix seconds); action is terminate, stop or hibernate.
 
-    as_of: what time it was, by the clock of whoever gave the notice, when it was read; None where nobody said.
+    as_of: when the notice was read, by the clock of its sender; None where it sent no time.
     """
 
     deadline: float
@@ -62,18 +62,18 @@ Ec2Event = SpotInterruption | RebalanceRecommendation | StateChange
 
 
 def parse_instance_action(body: str) -> InterruptionNotice:
-    """The body of IMDS `spot/instance-action`. Raises ValueError where it is not one."""
+    """Parse the body of IMDS `spot/instance-action`. Raises ValueError."""
     document = _document(body)
     return InterruptionNotice(parse_instant(_text(document, "time")), _text(document, "action"))
 
 
 def parse_rebalance(body: str) -> float:
-    """The body of IMDS `events/recommendations/rebalance`: when it was given, unix seconds. Raises ValueError."""
+    """Parse the body of IMDS `events/recommendations/rebalance`: when it was given, unix seconds. Raises ValueError."""
     return parse_instant(_text(_document(body), "noticeTime"))
 
 
 def parse_event(event: Mapping[str, Any]) -> Ec2Event | None:
-    """An EventBridge event of EC2, or None for a kind that no handler knows.
+    """Parse an EventBridge event of EC2; None for a kind that no handler knows.
 
     Raises ValueError where a known kind lacks what it must have: the invocation should fail and be seen.
     """

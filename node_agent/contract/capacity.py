@@ -1,7 +1,7 @@
-"""Capacity: what EC2 Auto Scaling says of a launch, and the record of what was done about a lack of it.
+"""Capacity: launch events of EC2 Auto Scaling, and the record of the changes that a lack of spot capacity caused.
 
-The record belongs to the group. It holds how many instances were last asked for on demand because spot had none, so
-that the next event, which may be late, repeated or out of order, is judged by what happened before it.
+The record belongs to the group. It holds how many on-demand instances were last set because spot had none, so that the
+next event, which may be late, repeated or out of order, is judged by what happened before it.
 
 Source: Amazon EC2 Auto Scaling's event reference, "Successful" and "Unsuccessful scaling events".
 """
@@ -23,7 +23,7 @@ MAX_HISTORY = 20
 
 @dataclass(frozen=True)
 class LaunchFailed:
-    """message: AWS's own words for why; at: unix seconds."""
+    """A launch failed. message: AWS's own text; at: unix seconds."""
 
     event_id: str
     group: str
@@ -43,7 +43,7 @@ LaunchEvent = LaunchFailed | LaunchSucceeded
 
 
 def parse_launch(event: Mapping[str, Any]) -> LaunchEvent | None:
-    """An EventBridge event of a launch, or None for another kind.
+    """Parse an EventBridge event of a launch; None for another kind.
 
     Raises ValueError where a launch's event lacks what it must have: the invocation should fail and be seen.
     """
@@ -72,7 +72,7 @@ def group_key(group: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class CapacityChange:
-    """base: on-demand instances from then on; at: unix seconds."""
+    """One change. base: on-demand instances from then on; at: unix seconds."""
 
     base: int
     at: float
@@ -81,8 +81,10 @@ class CapacityChange:
 
 @dataclass(frozen=True)
 class CapacityRecord:
-    """base: as it was last set for want of spot; failed_at: the last such failure, changed_at: the last change (unix
-    seconds, 0 for never); event_id: of the event that changed it; version: one more with every write.
+    """The record of a group.
+
+    base: as last set for want of spot; failed_at: the last such failure, changed_at: the last change (unix seconds, 0
+    for never); event_id: of the event that changed it; version: one more with every write.
     """
 
     group: str
@@ -95,7 +97,7 @@ class CapacityRecord:
     history: tuple[CapacityChange, ...] = ()
 
     def to_item(self) -> dict[str, Any]:
-        """Plain values as the DynamoDB resource API takes them; instants in whole milliseconds."""
+        """Encode it as the DynamoDB resource API takes it; instants in whole milliseconds."""
         return {
             **group_key(self.group),
             "group": self.group,
@@ -110,7 +112,7 @@ class CapacityRecord:
 
 
 def capacity_from_item(item: Mapping[str, Any]) -> CapacityRecord:
-    """The record behind an item of the table. Raises ValueError where it is not one."""
+    """Decode an item of the table. Raises ValueError."""
     history = (CapacityChange(whole(c, "base"), seconds(c, "at_ms"), text(c, "why")) for c in listing(item, "history"))
     return CapacityRecord(
         group=text(item, "group"),

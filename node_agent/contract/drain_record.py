@@ -1,4 +1,4 @@
-"""The record that every drain leaves: what happened when, and how far the deadline was then."""
+"""The record of a drain: each step, when it happened, and how far the deadline was then."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DRAIN_KIND = "drain"
 
 @dataclass(frozen=True)
 class DrainStep:
-    """step: asked, cordoned, planned, handed-off, finished, clients-closed, retired, untagged; at: unix seconds.
+    """One step: asked, cordoned, planned, handed-off, finished, clients-closed, retired, untagged; at: unix seconds.
 
     count: streams or clients that it is about, None where it is about the node.
     """
@@ -26,8 +26,9 @@ class DrainStep:
 
 @dataclass(frozen=True)
 class DrainRecord:
-    """why: notice-seen, termination-requested; deadline, expires_at: unix seconds; steps: in the order of time.
+    """One drain of a node.
 
+    why: notice-seen, termination-requested; deadline, expires_at: unix seconds; steps: in the order of time;
     incarnation: of the agent that drained.
     """
 
@@ -39,7 +40,7 @@ class DrainRecord:
     steps: tuple[DrainStep, ...] = ()
 
     def to_item(self) -> dict[str, Any]:
-        """As the DynamoDB resource API takes it; instants in whole milliseconds."""
+        """Encode it as the DynamoDB resource API takes it; instants in whole milliseconds."""
         key = node_key(self.instance_id)
         return {
             PARTITION_KEY: key[PARTITION_KEY],
@@ -53,7 +54,7 @@ class DrainRecord:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """For people and programs: with how many seconds were left at each step."""
+        """Encode it for people and programs, with the seconds that were left at each step."""
         return {
             "instance_id": self.instance_id,
             "why": self.why,
@@ -70,7 +71,7 @@ def _step_item(step: DrainStep) -> dict[str, Any]:
 
 
 def drain_from_item(item: Mapping[str, Any]) -> DrainRecord:
-    """The record behind an item of the table. Raises ValueError where it is not one."""
+    """Decode an item of the table. Raises ValueError."""
     return DrainRecord(
         instance_id=text(item, "instance_id"),
         incarnation=whole(item, "incarnation"),

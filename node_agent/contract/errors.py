@@ -7,11 +7,11 @@ from typing import Any
 
 
 class SynktiError(Exception):
-    """Anything that this system expects may go wrong."""
+    """A failure that this system expects."""
 
 
 class ConfigurationError(SynktiError):
-    """Refuse to start. All faults are reported together: nobody should fix them one run at a time."""
+    """The configuration is wrong. All faults are reported together, so that they can be fixed in one go."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         super().__init__("; ".join(faults))
@@ -19,7 +19,7 @@ class ConfigurationError(SynktiError):
 
 
 class TransientError(SynktiError):
-    """Worth another try, after `retry_after_s`."""
+    """Another try may succeed, after `retry_after_s`."""
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -31,11 +31,11 @@ class EngineUnavailable(TransientError):
 
 
 class PeerUnreachable(TransientError):
-    """A peer did not answer on its peer door."""
+    """A peer did not answer on its peer API."""
 
 
 class StoreUnavailable(TransientError):
-    """EC2, DynamoDB, S3 or Secrets Manager did not do what was asked."""
+    """EC2, DynamoDB, S3 or Secrets Manager did not perform a request."""
 
 
 class MetadataUnavailable(TransientError):
@@ -69,7 +69,7 @@ class ModelDamaged(PermanentError):
 
 
 class ContinuationImpossible(PermanentError):
-    """No way of continuing reproduces this request's state exactly."""
+    """No continuation method reproduces this request's state exactly."""
 
 
 class NoReadyPeer(TransientError):
@@ -77,7 +77,7 @@ class NoReadyPeer(TransientError):
 
 
 class FleetFull(TransientError):
-    """Every node that could take the request has more than enough to do."""
+    """Every node that could take the request is overloaded."""
 
 
 class DeadlineExceeded(SynktiError):
@@ -85,11 +85,11 @@ class DeadlineExceeded(SynktiError):
 
 
 class StaleEpoch(SynktiError):
-    """Someone newer owns this: stop."""
+    """A newer owner exists: stop."""
 
 
 class InvalidTransition(AssertionError):
-    """A bug in a machine: its message holds the recent events."""
+    """A bug in a state machine: its message holds the recent events."""
 
 
 MAX_MESSAGE_CHARACTERS = 1_000
@@ -99,7 +99,7 @@ _TYPES = {400: "invalid_request_error", 404: "not_found_error", 413: "invalid_re
 
 
 def openai_error(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
-    """OpenAI's error body: {"error": {"message", "type", "param", "code"}}."""
+    """Build OpenAI's error body: {"error": {"message", "type", "param", "code"}}."""
     kind = _TYPES.get(status, "invalid_request_error" if 400 <= status < 500 else "server_error")
     return {"error": {"message": _clipped(message), "type": kind, "param": param, "code": code}}
 
@@ -115,7 +115,7 @@ _ANTHROPIC_TYPES = {
 
 
 def anthropic_error(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
-    """Anthropic's error body: {"type": "error", "error": {"type", "message"}}; its clients skip what is beside them."""
+    """Build Anthropic's body: {"type": "error", "error": {"type", "message"}}; its clients ignore other fields."""
     kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
     return {"type": "error", "error": {"type": kind, "message": _clipped(message), "param": param, "code": code}}
 

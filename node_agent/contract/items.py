@@ -1,4 +1,4 @@
-"""Reading an item of the table: each attribute a text, or a whole number, or a ValueError that names it.
+"""Reads items of the table: each attribute a text, or a whole number, or a ValueError that names it.
 
 An item is as foreign as anything from outside: another version wrote it, a person edited it, a write was cut in half by
 the table's time to live. boto3 gives numbers as Decimal, which also holds NaN and infinity.
@@ -17,7 +17,7 @@ MAX_WHOLE = 2**63 - 1
 
 
 def text(item: Mapping[str, Any], name: str) -> str:
-    """Raises ValueError."""
+    """Read a text. Raises ValueError."""
     value = item.get(name)
     if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise ValueError(f"{name!r} is missing or no text")
@@ -25,7 +25,7 @@ def text(item: Mapping[str, Any], name: str) -> str:
 
 
 def whole(item: Mapping[str, Any], name: str) -> int:
-    """A whole number from 0 to MAX_WHOLE. Raises ValueError."""
+    """Read a whole number from 0 to MAX_WHOLE. Raises ValueError."""
     value = item.get(name)
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise ValueError(f"{name!r} is missing or no number")
@@ -37,19 +37,19 @@ def whole(item: Mapping[str, Any], name: str) -> int:
 
 
 def seconds(item: Mapping[str, Any], name: str) -> float:
-    """Of whole milliseconds. Raises ValueError."""
+    """Read whole milliseconds as seconds. Raises ValueError."""
     return whole(item, name) / 1000
 
 
 def mapping(value: object, name: str) -> Mapping[str, Any]:
-    """Raises ValueError."""
+    """Return the value as a mapping. Raises ValueError."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{name!r} is missing or no map")
     return value
 
 
 def listing(item: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """A list of maps. Raises ValueError."""
+    """Read a list of maps. Raises ValueError."""
     value = item.get(name)
     if not isinstance(value, list | tuple):
         raise ValueError(f"{name!r} is missing or no list")

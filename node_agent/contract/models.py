@@ -23,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 @dataclass(frozen=True, order=True)
 class ModelFile:
-    """path: below the model's folder, with slashes; size: bytes."""
+    """A file of a model. path: below the model's folder, with slashes; size: bytes."""
 
     path: str
     sha256: str
@@ -31,12 +31,12 @@ class ModelFile:
 
 
 def is_model_name(name: str) -> bool:
-    """Letters, digits, dots, hyphens and underscores, up to 96: a folder's name on disk and in S3."""
+    """Return whether it is up to 96 letters, digits, dots, hyphens, underscores: a folder's name on disk and in S3."""
     return _NAME.fullmatch(name) is not None
 
 
 def model_prefix(name: str) -> str:
-    """The key under which all of a model's objects lie."""
+    """Return the key under which all of a model's objects lie."""
     return f"models/{name}/"
 
 
@@ -45,7 +45,7 @@ def manifest_key(name: str) -> str:
 
 
 def format_manifest(files: Iterable[ModelFile]) -> str:
-    """Raises ValueError where a path could not be read back, or would lie outside the model's folder."""
+    """Write a manifest. Raises ValueError where a path cannot be read back, or would lie outside the model's folder."""
     ordered = sorted(files)
     for file in ordered:
         _check_path(file.path)
@@ -53,7 +53,7 @@ def format_manifest(files: Iterable[ModelFile]) -> str:
 
 
 def parse_manifest(text: str) -> tuple[ModelFile, ...]:
-    """Raises ValueError, naming the line, for anything that `format_manifest` would not have written."""
+    """Read a manifest. Raises ValueError, naming the line, for anything that `format_manifest` does not write."""
     files = []
     for number, line in enumerate(text.splitlines(), start=1):
         match = _LINE.fullmatch(line)
@@ -71,7 +71,7 @@ def parse_manifest(text: str) -> tuple[ModelFile, ...]:
 
 
 def manifest_digest(text: str) -> str:
-    """What the setting `model_sha256` holds."""
+    """Return the digest that the setting `model_sha256` holds."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The names under which the parts find each other: ports, resources, headers, stacks.
+"""The names that the parts share: ports, resources, headers, stacks.
 
 Resource names derive from the cluster's name alone, so that nothing has to be looked up or configured twice.
 """
@@ -24,15 +24,15 @@ NODE_HEADER = "x-synkti-node"
 """The instance whose engine serves the request, as it was first routed."""
 
 DURABILITY_HEADER = b"x-synkti-durability"
-"""A request's own word on its stream's journal: peer (kept by peers, the default) or none."""
+"""Chooses where a request's journal is kept: peer (copies at peers, the default) or none."""
 
 NOT_DURABLE = "none"
 
 SIGNS_HEADER = b"x-synkti-signs"
-"""On a peer door's interim answer: that it shows signs of life on this request for as long as its engine works."""
+"""On a peer API's interim response: it sends signs of life on this request for as long as its engine works."""
 
 SESSION_HEADER = b"x-synkti-session"
-"""A client's own name for requests that belong together: they go to one node while it has room."""
+"""A client's own name for requests that belong together: they are routed to one node while it has room."""
 
 EVENT_IDS_HEADER = "x-synkti-event-ids"
 """A client that can use the ids of events sends this with `true`: each event of its stream then has an `id:` line, and
@@ -47,12 +47,12 @@ _CLUSTER = re.compile(r"[a-z][a-z0-9-]{0,18}[a-z0-9]")
 
 
 def is_cluster_name(name: str) -> bool:
-    """Lower case letters, digits and hyphens, 2-20 characters: it has to fit in a bucket's name."""
+    """Return whether it is 2-20 lower case letters, digits and hyphens: it has to fit in a bucket's name."""
     return _CLUSTER.fullmatch(name) is not None
 
 
 def is_origin(text: str) -> bool:
-    """Whether it is a web page's origin as browsers write it, `https://chat.example.com`, or `*` for any."""
+    """Return whether it is a web page's origin as browsers write it, `https://chat.example.com`, or `*` for any."""
     return _ORIGIN.fullmatch(text) is not None
 
 
@@ -87,37 +87,37 @@ IN_FLIGHT_METRIC = "InFlightRequests"
 """Requests under way at a node's engine, once a minute from each node; its average scales the fleet."""
 
 JOURNALS_PREFIX = "journals/"
-"""Where in the checkpoints bucket nodes that go leave unfinished journals: journals/<instance>/<incarnation>-<n>."""
+"""In the checkpoints bucket: unfinished journals of nodes that ended, journals/<instance>/<incarnation>-<n>."""
 
 KV_BLOCKS_PREFIX = "kv/"
-"""Where there they leave the KV blocks of streams that they hand off: kv/<fingerprint>/<stream>."""
+"""In the same bucket: the KV blocks of streams that were handed off, kv/<fingerprint>/<stream>."""
 
 END_OF_LIFE_PREFIX = "end-of-life/"
-"""Where in the checkpoints bucket nodes leave their last log: end-of-life/<instance>/<instant>.log."""
+"""In the same bucket: the last log of each node, end-of-life/<instance>/<instant>.log."""
 
 
 def node_log_group_name(cluster: str) -> str:
-    """In CloudWatch; one stream for each instance, under its id."""
+    """Return the log group in CloudWatch; it has one stream for each instance, under its id."""
     return f"/synkti/{cluster}/nodes"
 
 
 def github_role_name(cluster: str) -> str:
-    """The role that a repository's workflow deploys with."""
+    """Return the role that a repository's workflow deploys with."""
     return f"{cluster}-github-deployer"
 
 
 def image_parameter_name(cluster: str) -> str:
-    """In Systems Manager: the id of the machine image that was made for the fleet."""
+    """Return the parameter in Systems Manager that holds the id of the fleet's machine image."""
     return f"/synkti/{cluster}/image-id"
 
 
 def stack_name(cluster: str, part: str) -> str:
-    """`part` is state, image, fleet, events or github."""
+    """Return a stack's name. part: state, image, fleet, events or github."""
     return f"{cluster}-{part}"
 
 
 def function_name(cluster: str, handler: str) -> str:
-    """`handler` is the module's name in lambdas/handlers, e.g. node_interrupted."""
+    """Return a function's name. handler: the module's name in lambdas/handlers, e.g. node_interrupted."""
     return f"{cluster}-{handler.replace('_', '-')}"
 
 

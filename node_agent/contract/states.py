@@ -1,4 +1,4 @@
-"""The states of a node, in the one order in which they may be left behind."""
+"""The states of a node, in the one order in which it passes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class NodeState(StrEnum):
-    """A node's place in its life; the value is what tags, records and peers carry."""
+    """A node's state; tags, records and peers carry the value."""
 
     STARTING = "starting"
     READY = "ready"
@@ -16,12 +16,12 @@ class NodeState(StrEnum):
 
     @property
     def rank(self) -> int:
-        """Position in the only allowed direction: a writer may raise a record's rank, never lower it."""
+        """The position in the only allowed direction: a writer may raise a record's rank, never lower it."""
         return _ORDER.index(self)
 
     @property
     def takes_requests(self) -> bool:
-        """Whether peers may choose this node for a new request (at-risk: last, but they may)."""
+        """True where peers may choose this node for a new request (an at-risk node last)."""
         return self in (NodeState.READY, NodeState.AT_RISK)
 
 

@@ -1,7 +1,7 @@
-"""The EC2 tags of a node: the fleet's slow truth, and how a new node finds the others.
+"""The EC2 tags of a node: how a new node finds the others.
 
-Rules kept here: keys are few and values short (50 tags, 256 characters); load never travels in tags; what cannot be
-read is treated as absent, because a person may edit a tag by hand.
+Rules kept here: keys are few and values short (50 tags, 256 characters); load is never tagged; a tag that cannot be
+parsed counts as absent, because a person may edit a tag by hand.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ ADDRESS_TAG = "SynktiAddress"
 DEADLINE_TAG = "SynktiDeadline"
 VERSION_TAG = "SynktiVersion"
 """What was deployed when the instance was launched: a digest of agent, engine, model and boot script. The Auto Scaling
-group writes it at launch, nobody changes it, and the fleet stack's output FleetVersion has the newest."""
+group writes it at launch, it never changes, and the fleet stack's output FleetVersion has the newest."""
 
 WORKER_ROLE = "worker"
 
 NODE_TAGS = (ROLE_TAG, STATE_TAG, ADDRESS_TAG, DEADLINE_TAG)
-"""What a node removes from itself on a graceful end; the cluster's tag belongs to the Auto Scaling group."""
+"""The tags that a node removes from itself on a graceful end; the cluster's tag belongs to the Auto Scaling group."""
 
 
 @dataclass(frozen=True)
 class NodeTags:
-    """What a node says of itself in tags.
+    """A node's tags.
 
-    address: host:port of its peer door, only where the private address is not enough; deadline: unix seconds.
+    address: host:port of its peer API, only where the private address is not enough; deadline: unix seconds.
     """
 
     cluster: str
@@ -52,9 +52,9 @@ class NodeTags:
 
 
 def decode_tags(tags: Mapping[str, str]) -> NodeTags | None:
-    """The node behind a set of tags, or None where they are not those of a worker of any cluster.
+    """Decode the tags of a node; None where they are not those of a worker of any cluster.
 
-    Each of the others counts as absent where it cannot be read: an address that is not IPv4:port, too.
+    Each of the other tags counts as absent where it cannot be parsed: also an address that is not IPv4:port.
     """
     cluster = tags.get(CLUSTER_TAG)
     if not cluster or tags.get(ROLE_TAG) != WORKER_ROLE:
@@ -64,7 +64,7 @@ def decode_tags(tags: Mapping[str, str]) -> NodeTags | None:
 
 
 def tags_from_ec2(listed: object) -> dict[str, str]:
-    """EC2's list of {"Key", "Value"} as a mapping; what has another form is left out."""
+    """Turn EC2's list of {"Key", "Value"} into a mapping; entries of another form are skipped."""
     if not isinstance(listed, list):
         return {}
     pairs = ((tag.get("Key"), tag.get("Value")) for tag in listed if isinstance(tag, Mapping))

@@ -1,4 +1,4 @@
-"""Instants as they travel: RFC 3339 in UTC outside, unix seconds (float) inside."""
+"""Converts instants: RFC 3339 in UTC outside, unix seconds (float) inside."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _LAST = 253_402_300_799.0
 
 
 def parse_instant(text: str) -> float:
-    """Unix seconds of an RFC 3339 instant (`2026-11-23T10:00:00Z`, fractions and offsets allowed).
+    """Parse an RFC 3339 instant (`2026-11-23T10:00:00Z`, fractions and offsets allowed) into unix seconds.
 
-    Raises ValueError for anything else, an instant without an offset included (whose midnight would it be?), and one
-    that is before 1970, which no clock of ours ever was.
+    Raises ValueError for anything else, including an instant without an offset (its zone is unknown) and one before
+    1970, which none of our clocks ever showed.
     """
     if len(text) > _LONGEST:
         raise ValueError(f"not an instant: {text[:_LONGEST]!r}...")
@@ -32,6 +32,6 @@ def parse_instant(text: str) -> float:
 
 
 def format_instant(at: float) -> str:
-    """RFC 3339 in UTC with milliseconds: sorts as text in the order of time. Beyond its range, the nearest within."""
+    """Format as RFC 3339 in UTC with milliseconds, which sorts as text in the order of time; clamped to its range."""
     moment = datetime.fromtimestamp(min(_LAST, max(0.0, at)), tz=UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"

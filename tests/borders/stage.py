@@ -222,7 +222,7 @@ async def stage(
     agent = Agent(
         from_environ(_environ(host, folder / str(run))), outside, to_engine, signals=False, random=Random(run)
     )
-    asyncio.get_running_loop().set_exception_handler(agent.unexpected.of_loop)
+    asyncio.get_running_loop().set_exception_handler(agent.unexpected.handle_loop_exception)
     on_stage = Stage(host, agent, engine, odd, folder / str(run))
     on_stage.life = asyncio.create_task(agent.run())
     try:

@@ -114,7 +114,7 @@ def drawn(seed: int, count: int) -> list[tuple[str, str]]:
 async def made_up_for(fleet: LocalFleet) -> bool:
     """Whether tags and records say of every node what it is now."""
     for node in fleet.nodes:
-        state = node.agent.keepers.node.state.value
+        state = node.agent.replication.node.state.value
         record = fleet.records.records.get(node.instance_id)
         tags = fleet.instances.tags.get(node.instance_id, {})
         if tags.get("SynktiState") != state or record is None or record.state.value != state:

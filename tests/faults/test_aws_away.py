@@ -28,7 +28,7 @@ def test_a_fleet_serves_whichever_service_is_away_and_makes_up_for_it(seed: int,
                 print(f"seed {seed}: {service} is {way}")
                 away[service].begin(way)
                 await load.everywhere(fleet.nodes)
-                states = {node.agent.keepers.node.state for node in fleet.nodes}
+                states = {node.agent.replication.node.state for node in fleet.nodes}
                 assert states == {NodeState.READY}, f"{service} is {way}"
                 assert all(node.life is not None and not node.life.done() for node in fleet.nodes)
                 away[service].end()

@@ -75,10 +75,10 @@ class LocalNode:
 
     async def crash(self) -> None:
         """Its agent is gone in the middle of a word, with all that it kept and every connection."""
-        for door in self.agent.doors:
+        for door in self.agent.servers:
             door.abort()
-        self.agent.journals.close()
-        self.agent.keepers.close()
+        self.agent.replication_server.close()
+        self.agent.replication.close()
         if self.life is not None:
             self.life.cancel()
             await asyncio.wait({self.life})
@@ -106,7 +106,7 @@ class LocalFleet:
     def close_breakers(self) -> None:
         """What nodes have lost until now is forgotten: a story of losses begins."""
         for node, other in itertools.product(self.nodes, self.nodes):
-            node.agent.keepers.node.succeeded(other.instance_id)
+            node.agent.replication.node.on_request_succeeded(other.instance_id)
 
     async def ready(self, node: LocalNode) -> bool:
         with contextlib.suppress(httpx.HTTPError):

@@ -79,7 +79,7 @@ def test_an_orphan_outlives_the_fleet_too(tmp_path: Path) -> None:
             return any(
                 journal.orphaned_at is not None
                 for node in fleet.nodes[1:]
-                for _, journal in node.agent.journals.store.unfinished()
+                for _, journal in node.agent.replication_server.store.unfinished()
             )
 
         await eventually("its keepers know", orphaned)

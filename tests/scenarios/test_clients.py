@@ -123,7 +123,7 @@ def test_an_answer_in_one_piece_survives_the_loss_of_the_entry(tmp_path: Path) -
             busy: list[LocalNode] = []
 
             async def connected() -> bool:
-                busy[:] = [node for node in fleet.nodes if node.agent.doors[0].busy]
+                busy[:] = [node for node in fleet.nodes if node.agent.servers[0].busy]
                 return bool(busy)
 
             await eventually("a node was asked", connected)

@@ -74,7 +74,7 @@ def test_no_client_notices_a_clock_that_is_wrong_and_the_node_says_so(skew_s: fl
             wrong, right = fleet.nodes[1], fleet.nodes[0]
 
             async def at_risk() -> bool:
-                return wrong.agent.keepers.node.state is NodeState.AT_RISK
+                return wrong.agent.replication.node.state is NodeState.AT_RISK
 
             await eventually("the wrong one is at risk", at_risk)
             own = await clock_of(fleet, wrong)
@@ -83,7 +83,7 @@ def test_no_client_notices_a_clock_that_is_wrong_and_the_node_says_so(skew_s: fl
             assert await metric(fleet, wrong, "synkti_clock_is_off") == 1
             for node in (right, fleet.nodes[2]):
                 assert not (await clock_of(fleet, node))["is_off"]
-                assert node.agent.keepers.node.state is NodeState.READY
+                assert node.agent.replication.node.state is NodeState.READY
                 assert await metric(fleet, node, "synkti_write_ahead_gaps_total") == 0
             await ask_everywhere(fleet, 2)
             told = (await fleet.http.get(f"{right.url}/v1/synkti/nodes")).json()["nodes"]
@@ -98,7 +98,7 @@ def test_jumps_in_mid_life_change_nothing_and_a_clock_set_right_ends_the_risk(tm
     async def story() -> None:
         wall = Wall()
         async with local_fleet(tmp_path, seconds_per_token=0.002, clocks={0: SteadyClock(wall)}) as fleet:
-            node = fleet.nodes[0].agent.keepers.node
+            node = fleet.nodes[0].agent.replication.node
             await ask_everywhere(fleet, 2)
 
             async def measured() -> bool:
@@ -131,7 +131,7 @@ def test_a_jump_in_the_middle_of_a_drain_moves_no_deadline(jump_s: float, tmp_pa
             node.notice(60.0)
 
             async def draining() -> bool:
-                return node.agent.keepers.node.state is not NodeState.READY
+                return node.agent.replication.node.state is not NodeState.READY
 
             lifecycle = node.agent._reactor._lifecycle
             await eventually("it drains", draining)

@@ -56,6 +56,6 @@ def test_after_many_streams_memory_is_what_it_was_and_no_descriptor_is_left(tmp_
         await eventually("no descriptor is left", is_back)
         assert resident_bytes() <= GROWTH * before
         assert all(len(node.agent.streams) == 0 for node in fleet.nodes)
-        assert all(not node.agent.keepers._streams for node in fleet.nodes)
+        assert all(not node.agent.replication._streams for node in fleet.nodes)
 
     tell(tmp_path, story, seconds_per_token=0.0, SYNKTI_KEEPER_LAG_S="5")

@@ -169,11 +169,11 @@ def test_loads_reach_all_of_a_small_fleet_within_seconds() -> None:
     fleet = calm(10)
     busy, *rest = fleet.hosts.values()
     load = Load(7, 3, 0.5, 0.02, 1500.0)
-    busy.measured(load)
+    busy.set_load(load)
     fleet.pass_time(3)
     told = [host.membership.members[busy.instance_id].load for host in rest]
     assert sum(heard.in_flight == load.in_flight for heard in told) >= 8
-    busy.measured(load)  # nothing new: nothing is sent
+    busy.set_load(load)  # nothing new: nothing is sent
     fleet.pass_time(5)
     assert busy.membership.stats["loads"] == 0
 

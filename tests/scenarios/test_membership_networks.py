@@ -205,7 +205,7 @@ def test_other_clusters_and_damaged_datagrams_are_refused() -> None:
 def test_no_datagram_is_larger_than_its_bound() -> None:
     fleet = calm(40)
     for number, host in enumerate(fleet.hosts.values()):
-        host.measured(Load(number, 1, 0.5, 0.02, 100.0))
+        host.set_load(Load(number, 1, 0.5, 0.02, 100.0))
         host.announce(NodeState.AT_RISK)
     fleet.boot(10)
     tape = recorded(fleet, 5)
@@ -223,7 +223,7 @@ def test_a_node_sends_no_more_in_a_fleet_ten_times_as_large() -> None:
 
         def load(fleet: Fleet = fleet) -> None:
             for number, host in enumerate(fleet.hosts.values()):
-                host.measured(Load((number + round(fleet.scheduler.now * 7)) % 23, 2, 0.5, 0.03, 1000.0))
+                host.set_load(Load((number + round(fleet.scheduler.now * 7)) % 23, 2, 0.5, 0.03, 1000.0))
 
         fleet.scheduler.every(0.5, load)
         fleet.pass_time(10)

@@ -104,7 +104,7 @@ def test_a_connection_that_breaks_is_freed(how: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with local_fleet(tmp_path, size=1) as fleet:
             node = fleet.nodes[0]
-            bodies = node.agent.doors[0].bodies
+            bodies = node.agent.servers[0].bodies
             with collector_off():
                 before = count_instances(REQUEST_CLASSES)
                 for _ in range(TIMES):

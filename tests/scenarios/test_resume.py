@@ -214,8 +214,8 @@ def test_a_finished_stream_is_replayed_whole_and_expires_after_five_minutes(tmp_
         again.check_whole("chat")
         assert (again.last_id.split("/")[1], again.events) == (first.last_id.split("/")[1], first.events)
         for node in fleet.nodes:
-            keeper = node.agent.journals.store
-            keeper.expire(node.agent.journals.clock() + RETENTION_S + 1)
+            keeper = node.agent.replication_server.store
+            keeper.expire(node.agent.replication_server.clock() + RETENTION_S + 1)
         assert await again.come_back(fleet.nodes[2]) == 410
         assert again.error is not None
         assert again.error["code"] == "stream_expired"
@@ -254,7 +254,7 @@ def test_without_durability_nothing_is_kept_at_peers_but_the_entry_itself_can_go
     async def story(fleet: LocalFleet) -> None:
         reader = Reader(fleet)
         await reader.ask(fleet.nodes[0], "chat", until=30, headers={"x-synkti-durability": "none"})
-        assert all(len(node.agent.journals.store) == 0 for node in fleet.nodes[1:])
+        assert all(len(node.agent.replication_server.store) == 0 for node in fleet.nodes[1:])
         assert await reader.come_back(fleet.nodes[1]) == 200
         reader.check_whole("chat")
 
@@ -262,7 +262,7 @@ def test_without_durability_nothing_is_kept_at_peers_but_the_entry_itself_can_go
 
 
 def keeping(nodes: Sequence[LocalNode]) -> list[LocalNode]:
-    return [node for node in nodes if len(node.agent.journals.store)]
+    return [node for node in nodes if len(node.agent.replication_server.store)]
 
 
 def test_a_keeper_that_dies_is_replaced_and_the_stream_still_outlives_its_entry(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_keeper_that_dies_is_replaced_and_the_stream_still_outlives_its_entry(
         keepers = keeping(others)
         await keepers[0].crash()
         left = [node for node in others if node is not keepers[0]]
-        await eventually("both others keep it", lambda: _soon(all(len(n.agent.journals.store) for n in left)))
+        await eventually("both others keep it", lambda: _soon(all(len(n.agent.replication_server.store) for n in left)))
         before = reader.events
         await eventually("more came", lambda: _soon(reader.events >= before + 10))
         await entry.crash()
@@ -299,7 +299,7 @@ def test_an_orphan_outlives_its_keepers_too(tmp_path: Path) -> None:
         (last,) = [node for node in others if node not in keepers]
         await entry.crash()
         await reading
-        await eventually("the orphan was copied on", lambda: _soon(len(last.agent.journals.store) == 1))
+        await eventually("the orphan was copied on", lambda: _soon(len(last.agent.replication_server.store) == 1))
         for keeper in keepers:
             await keeper.crash()
         assert await reader.come_back(last) == 200

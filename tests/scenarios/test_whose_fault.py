@@ -225,7 +225,7 @@ def test_a_node_that_refuses_its_peers_is_not_the_clients_business(stage: Stage,
     """It has another key: it refuses all of them (401)."""
 
     async def story() -> None:
-        doorkeeper = stage.fleet.nodes[2].agent.journals.verifier
+        doorkeeper = stage.fleet.nodes[2].agent.replication_server.verifier
         key, doorkeeper.key = doorkeeper.key, b"another key"
         try:
             for number in range(40):

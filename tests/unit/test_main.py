@@ -10,12 +10,12 @@ from pathlib import Path
 _WAITING = """
 import logging, threading
 from concurrent.futures import ThreadPoolExecutor
-from node_agent.__main__ import end_now
+from node_agent.__main__ import exit_immediately
 logging.basicConfig(level=logging.INFO)
 ThreadPoolExecutor().submit(threading.Event().wait, 60.0)
 logging.info("the last word")
 print("and on the other channel")
-end_now(69)
+exit_immediately(69)
 """
 
 

@@ -40,7 +40,7 @@ class AdmissionQueue:
     def __init__(self, node: NodeContext, chance: Callable[[], float], admission: Admission | None = None) -> None:
         self._node = node
         self._chance = chance
-        self._now = node.gossip.clock
+        self._now = node.gossip.monotonic
         self._admission = Admission() if admission is None else admission
         self._waiting: dict[int, _Waiting] = {}
         self._has_waiting = asyncio.Event()

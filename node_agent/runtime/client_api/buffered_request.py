@@ -97,7 +97,7 @@ class BufferedRequests:
         """
         route: Route | None = first
         attempts, tried = Attempts(), list[str]()
-        clock = self._node.gossip.clock
+        clock = self._node.gossip.monotonic
         give_up_at = clock() + MAX_TOTAL_S
         while route is not None:
             last = route
@@ -107,7 +107,7 @@ class BufferedRequests:
                 status = await self._try_engine(request, route, client)
             except _AttemptFailed as failed:
                 verdict = failed.verdict
-                self._node.failed(name, verdict)
+                self._node.on_request_failed(name, verdict)
                 _log.info("request to %s at %s: %s: %s", request.target, name, verdict.code, verdict.reason)
                 if not attempts.record_failure(name, verdict, failed.answer) or clock() >= give_up_at:
                     break
@@ -118,7 +118,7 @@ class BufferedRequests:
                 found = self._node.route(routing)
                 route = found if isinstance(found, Route) else None
             else:
-                self._node.found_wanting(attempts.in_doubt)
+                self._node.on_others_failed(attempts.in_doubt)
                 return status
         return self._answer_exhausted(attempts, last, client)
 
@@ -135,7 +135,7 @@ class BufferedRequests:
 
     async def _try_engine(self, request: BufferedRequest, route: Route, client: ServerRequest) -> int:
         """The status that the client saw. Raises _Failed, ClientGone, NoReadyPeer."""
-        node, deadly = route.node, self._node.deadly
+        node, deadly = route.node, self._node.crash_suspects
         is_suspect = bool(deadly) and deadly.check(request.digest)
         headers = {**request.headers, SUSPECT_HEADER: "1"} if is_suspect else request.headers
         response = self._engines.request(
@@ -162,9 +162,9 @@ class BufferedRequests:
         finally:
             self._active.discard(response)
             response.close()
-        self._node.succeeded(node.instance_id)
+        self._node.on_request_succeeded(node.instance_id)
         if deadly:
-            deadly.answered(request.digest)
+            deadly.on_answer(request.digest)
         return status
 
     def _is_own(self, node: NodeStatus) -> bool:
@@ -176,7 +176,7 @@ class BufferedRequests:
         verdict = classify_loss(by, why)
         self._node.metrics.losses.labels(verdict.code).inc()
         if verdict.is_death:
-            self._node.deadly.died(request.digest, route.node.instance_id, parse_death(line))
+            self._node.crash_suspects.on_death(request.digest, route.node.instance_id, parse_death(line))
         return _AttemptFailed(verdict, target=target)
 
     async def _relay(self, request: BufferedRequest, response: Response, route: Route, client: ServerRequest) -> int:

@@ -252,10 +252,10 @@ class ClientStream:
                 "continuation_impossible", f"The engine was lost, and {impossible} rules out to go on."
             )
         if (chosen := self.machine.method_choice) is not None:
-            self._node.metrics.ways.labels(chosen.method.value).inc()
+            self._node.metrics.continuation_methods.labels(chosen.method.value).inc()
             _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.method.value, chosen.reason)
         try:
-            is_suspect = bool(self._node.deadly) and self._node.deadly.check(self._request_digest())
+            is_suspect = bool(self._node.crash_suspects) and self._node.crash_suspects.check(self._request_digest())
         except RequestRejected as refused:
             return await self._fail(refused.code, str(refused), refused.status)
         await self._engines.prefetch(node, self.stream_id, context_source)
@@ -303,7 +303,7 @@ class ClientStream:
         await response.head()
         if response.status != 200 or not response.is_event_stream:
             return await self._on_refusal(route.node, response)
-        self._node.succeeded(route.node.instance_id)
+        self._node.on_request_succeeded(route.node.instance_id)
         self._sse.start(route)
         await response.pipe(self._on_data)
         return await self._on_engine_end(route.node, "eof", Origin.ENGINE)
@@ -385,8 +385,8 @@ class ClientStream:
         self.journal.write(self.machine.writer.seq, out)
 
     async def _end(self) -> int:
-        if self._node.deadly:
-            self._node.deadly.answered(self._request_digest())  # also where no token was told apart
+        if self._node.crash_suspects:
+            self._node.crash_suspects.on_answer(self._request_digest())  # also where no token was told apart
         await self.journal.wait_until_delivered()
         return self._sse.end()
 
@@ -396,10 +396,10 @@ class ClientStream:
     def _on_answer_begun(self) -> None:
         """The engine has begun to answer: whoever could not is found wanting, and the request ends no engines."""
         if self._attempts.in_doubt:
-            self._node.found_wanting(self._attempts.in_doubt)
+            self._node.on_others_failed(self._attempts.in_doubt)
             self._attempts.in_doubt.clear()
-        if self._node.deadly and self.machine.tokens:
-            self._node.deadly.answered(self._request_digest())
+        if self._node.crash_suspects and self.machine.tokens:
+            self._node.crash_suspects.on_answer(self._request_digest())
 
     async def _on_refusal(self, node: NodeStatus, response: Response) -> int | None:
         """An answer that is no stream."""
@@ -422,12 +422,12 @@ class ClientStream:
             return
         verdict = classify_loss(by, why)
         if verdict.is_death:
-            self._node.deadly.died(self._request_digest(), node.instance_id, parse_death(line))
+            self._node.crash_suspects.on_death(self._request_digest(), node.instance_id, parse_death(line))
         self._on_failure(node, verdict, None)
 
     def _on_failure(self, node: NodeStatus, verdict: Verdict, answer: EngineResponse | None) -> None:
         """The engine of this node did not answer, or not to the end. answer: what it said in its place."""
-        self._node.failed(node.instance_id, verdict)
+        self._node.on_request_failed(node.instance_id, verdict)
         self._may_retry = self._attempts.record_failure(node.instance_id, verdict, answer)
         why = verdict.code
         if self.machine.state is not StreamState.LOST:

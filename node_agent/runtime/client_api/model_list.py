@@ -46,7 +46,7 @@ class ModelList:
     async def _refresh(self) -> None:
         response = self._client.request(self._engine, "GET", _TARGET, headers={}, read_timeout_s=_SILENCE_S)
         self.own = await _read_response(response) or self.own
-        self._node.names = self.own.names
+        self._node.served_names = self.own.names
 
     async def base_model(self, name: str | None) -> str | None:
         """The model that has a name, any engine's of the fleet; the name itself where nobody is known to have it.
@@ -56,7 +56,7 @@ class ModelList:
         found = self._node.base_model(name)
         if name is None or found != name or self._node.serves(name):
             return found
-        now = self._node.gossip.clock()
+        now = self._node.gossip.monotonic()
         if name not in self._owners and now - self._fetched_at > _OTHERS_EVERY_S and len(self._node.models()) > 1:
             self._fetched_at = now
             await self.list_all()
@@ -73,7 +73,7 @@ class ModelList:
         self._owners = {name: model for model, known in self._others.items() for name in known.names}
         for model in missing:
             known = self._others.get(model, NO_CARDS).cards
-            cards += known or [minimal_card(model, int(self._node.clock()))]
+            cards += known or [minimal_card(model, int(self._node.wall_clock()))]
         return cards
 
     async def _fetch(self, model: str) -> None:
@@ -86,7 +86,7 @@ class ModelList:
         )
         if (cards := await _read_response(response)) is not None:
             self._others[model] = cards
-            self._node.succeeded(route.node.instance_id)
+            self._node.on_request_succeeded(route.node.instance_id)
 
 
 async def _read_response(response: Response) -> ModelCards | None:

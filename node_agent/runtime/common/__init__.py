@@ -1,1 +1,1 @@
-"""What both APIs and all loops share."""
+"""Parts that both APIs and all loops share."""

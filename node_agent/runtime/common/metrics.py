@@ -13,7 +13,7 @@ _LAGS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 
 class Metrics:
-    """What a node counts. Labels are few and bounded: states, reasons, routes, never ids."""
+    """The node's metrics. Labels are few and bounded: states, reasons, routes, never ids."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -41,7 +41,9 @@ class Metrics:
         self.continuations = Counter(
             "synkti_continuations", "Streams that went on in another engine", ["why"], registry=registry
         )
-        self.ways = Counter("synkti_ways", "How engines were asked to go on", ["way"], registry=registry)
+        self.continuation_methods = Counter(
+            "synkti_ways", "How engines were asked to go on", ["way"], registry=registry
+        )
         self.pause = Histogram(
             "synkti_continuation_pause_seconds",
             "From the last byte of the lost engine to the first of the next",
@@ -128,25 +130,25 @@ class Metrics:
         self._routes: dict[str, Counter] = {}
 
     def count_request(self, route: str, status: int) -> None:
-        """An answered request."""
+        """Count an answered request."""
         counter = self._requests.get((route, status))
         if counter is None:
             counter = self._requests[route, status] = self.requests.labels(route, str(status))
         counter.inc()
 
-    def counted_at(self, door: str) -> Callable[[str], None]:
-        """What counts the connections that this door refuses, by their codes."""
+    def refusal_counter(self, door: str) -> Callable[[str], None]:
+        """Return a function that counts the connections that this API refuses, by their codes."""
         return lambda code: self.refused.labels(door, code).inc()
 
     def count_route(self, reason: str) -> None:
-        """A node was chosen."""
+        """Count a routing decision."""
         counter = self._routes.get(reason)
         if counter is None:
             counter = self._routes[reason] = self.routes.labels(reason)
         counter.inc()
 
     def watch_members(self, figures: Callable[[], Mapping[str, int]], suspects: Callable[[], int]) -> None:
-        """Have membership's figures read whenever somebody asks for the metrics."""
+        """Read membership's counts whenever the metrics are scraped."""
         self.peers.labels("alive").set_function(lambda: figures()["present"] - suspects())
         self.peers.labels("suspect").set_function(suspects)
         self.peers.labels("dead").set_function(lambda: figures()["dead"])

@@ -1,4 +1,4 @@
-"""Answers that both doors give in the same form: JSON, and errors as the route's clients read them."""
+"""Responses that both APIs send in the same form: JSON, and errors in the form of the route's clients."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from node_agent.contract.errors import anthropic_error, openai_error
 from node_agent.ports import ServerRequest
 
 MAX_MESSAGE = 1_000
-"""Characters: what a client sent is quoted in messages, and may be megabytes."""
+"""Characters: messages quote what a client sent, which may be megabytes."""
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""Of an engine's answer that is read whole."""
+"""Of an engine's response that is read whole."""
 
 CLIENT_GONE = "client-gone"
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
@@ -24,7 +24,7 @@ _FINAL = (b"x-should-retry", b"false")
 
 
 def final_headers(status: int) -> list[tuple[bytes, bytes]]:
-    """For an answer that would be the same at any node."""
+    """Return the headers of a response that would be the same at any node."""
     return [_FINAL] if status >= 500 else []
 
 
@@ -42,14 +42,14 @@ def answer_error(
     retry_after_s: float | None = None,
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
-    """An error in its route's form; with Retry-After (whole seconds, at least 1) where another try makes sense."""
+    """Send an error in its route's form; with Retry-After (whole seconds, at least 1) where another try makes sense."""
     more = [] if retry_after_s is None else [(b"retry-after", str(max(1, round(retry_after_s))).encode())]
     body = error_body(request.path, status, code, message, param)
     request.respond(status, body, more=[*more, *headers])
 
 
 def error_body(path: str, status: int, code: str, message: str, param: str | None = None) -> bytes:
-    """In Anthropic's form on its routes, in OpenAI's on all others. path: of the route."""
+    """Encode an error in Anthropic's form on its routes, in OpenAI's on all others. path: of the route."""
     form = anthropic_error if path.startswith(_ANTHROPIC) else openai_error
     if len(message) > MAX_MESSAGE:
         message = message[:MAX_MESSAGE] + "..."

@@ -50,14 +50,14 @@ class DrainController:
         """Start the record: the node is cordoned, and readiness and peers show it."""
         if publish.deadline is None:
             return
-        now = self._node.clock()
+        now = self._node.wall_clock()
         self._timeline.begin(publish.step, publish.at, now, publish.deadline, int(now) + RECORD_LIFE_S)
         self._open_before = len(self._calls.streams())
         self._write()
 
     def run_plan(self, deadline: float) -> None:
         """Plan again, and hand off what is due. deadline: unix seconds."""
-        node, now = self._node, self._node.clock()
+        node, now = self._node, self._node.wall_clock()
         streams = self._update_finished(now)
         present = node.present
         peers = [
@@ -81,7 +81,7 @@ class DrainController:
 
     def close(self, clients: int) -> None:
         """Hand off all remaining streams. clients: how many connections are closed, to resume elsewhere."""
-        now = self._node.clock()
+        now = self._node.wall_clock()
         self._update_finished(now)
         self._record_handed_off(self._calls.hand_off_all(), now)
         self._open_before = 0
@@ -90,7 +90,7 @@ class DrainController:
 
     def record_step(self, step: str) -> None:
         """Record that a step of the drain happened now."""
-        self._timeline.record_step(step, self._node.clock())
+        self._timeline.record_step(step, self._node.wall_clock())
         self._write()
 
     def _record_handed_off(self, moved: Sequence[EngineCall], now: float) -> None:

@@ -108,7 +108,7 @@ class EngineClient:
                 method, target, headers, body, max_tokens, silence_timeout_s, own=True, turn=turn
             )
         peer_target = ENGINE_PREFIX + target
-        stamp = sign(self._key, method, peer_target, body, self._node.clock(), secrets.token_hex(12))
+        stamp = sign(self._key, method, peer_target, body, self._node.wall_clock(), secrets.token_hex(12))
         extra = {AUTH_HEADER: stamp}
         if max_tokens is not None:
             extra[MAX_TOKENS_HEADER] = str(max_tokens)
@@ -121,7 +121,7 @@ class EngineClient:
             read_timeout_s=silence_timeout_s,
             accept_timeout_s=accept_timeout_s(self._node.min_silence_s),
             keepalive_timeout_s=self._node.min_silence_s,
-            on_lost=lambda why: self._node.lost(name, why),
+            on_lost=lambda why: self._node.on_connection_lost(name, why),
         )
         call = PeerEngineCall(self, name, exchange)
         self._at_peers.add(call)

@@ -58,7 +58,7 @@ class LoadMonitor:
                 else:
                     self.metrics = None
             polls += 1
-            self._node.measured(self.load())
+            self._node.set_load(self.load())
             await asyncio.sleep(INTERVAL_S)
 
     def load(self) -> Load:

@@ -270,7 +270,7 @@ class ContextFetcher:
         self, address: str, method: str, target: str, body: bytes, read_timeout_s: float, max_bytes: int
     ) -> bytes:
         """Raises ExchangeLost, also for an answer that is none."""
-        stamp = sign(self._key, method, target, body, self._node.clock(), secrets.token_hex(12))
+        stamp = sign(self._key, method, target, body, self._node.wall_clock(), secrets.token_hex(12))
         headers = {"content-type": "application/json", AUTH_HEADER: stamp}
         exchange = await self._client.open(
             parse_address(address), method, target, headers=headers, body=body, read_timeout_s=read_timeout_s

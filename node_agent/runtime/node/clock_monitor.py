@@ -1,4 +1,4 @@
-"""Whether this node's clock is off: peers' clocks compared every few seconds (`core/node/peer_clocks` decides)."""
+"""Detects that this node's clock is off: compares peers' clocks every few seconds (`core/node/peer_clocks` decides)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _log = logging.getLogger(__name__)
 
 
 class ClockMonitor:
-    """post: gives an event to the reactor; wall_ahead_s: of the node's steady clock."""
+    """Compares clocks, and posts ClockOff and ClockRight to the reactor.
+
+    wall_ahead_s: how far the system's time of day is ahead of this node's steady clock, in seconds.
+    """
 
     def __init__(
         self, node: NodeContext, clocks: PeerClocks, wall_ahead_s: Callable[[], float], post: Callable[[Event], None]
@@ -25,17 +28,18 @@ class ClockMonitor:
         self._wall_ahead_s = wall_ahead_s
         self._post = post
 
-    def heard(self, address: str, line: str, nonce: str, took_s: float) -> None:
-        """A peer's door said its time with an answer that took so long."""
-        self._clocks.record(address, line, nonce, took_s, self._node.clock())
+    def on_peer_clock(self, address: str, line: str, nonce: str, took_s: float) -> None:
+        """Record the time that a peer API sent with a response that took so long."""
+        self._clocks.record(address, line, nonce, took_s, self._node.wall_clock())
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Check until cancelled."""
         while True:
-            self.look()
+            self.check()
             await asyncio.sleep(EVERY_S)
 
-    def look(self) -> None:
+    def check(self) -> None:
+        """Compare the clocks once."""
         node, before = self._node, self._node.own_clock
         measured = (self._clocks.ahead_s(status.peer_address) for status in node.present)
         own = judge_own_clock([ahead_s for ahead_s in measured if ahead_s is not None], self._wall_ahead_s(), before)
@@ -43,8 +47,8 @@ class ClockMonitor:
         node.metrics.clock_off.set(own.off_s)
         node.metrics.clock_is_off.set(own.is_off)
         if own.is_off and not before.is_off:
-            _log.error("%s: this node is at risk, for AWS refuses what such a clock signs; set its clock", own)
-            self._post(ClockOff(node.clock()))
+            _log.error("%s: this node is at risk, because AWS refuses requests that such a clock signs; set it", own)
+            self._post(ClockOff(node.wall_clock()))
         elif before.is_off and not own.is_off:
             _log.warning("this node's clock is right again")
-            self._post(ClockRight(node.clock()))
+            self._post(ClockRight(node.wall_clock()))

@@ -1,6 +1,6 @@
-"""This node as its doors see it: who it is, what state it is in, whom it knows, what its engine is doing.
+"""This node's context: identity, state, peers and routes, shared by its APIs and tasks.
 
-The one mutable value that the tasks share. Only the agent's effects change `state`; the doors read it.
+It is the one mutable value that the tasks share. Only the agent's effects change `state`; the APIs read it.
 """
 
 from __future__ import annotations
@@ -22,38 +22,44 @@ from node_agent.runtime.node.crash_suspects import CrashSuspects
 from node_agent.runtime.node.gossip import Gossip
 
 _NOT_THERE = frozenset({"refused", "unreachable", "reset"})
-"""Losses that say something of the node, not only of one request."""
+"""Losses that concern the node, not only one request."""
 
 
 @dataclass
 class NodeContext:
-    """clock: unix seconds; model: the one that it serves while its state takes requests.
+    """The state of this node that its tasks share.
 
-    incarnation: the one that this agent began with, its name in the table; min_silence_s: the least inter-token timeout
-    of the streams here; ways: what the self-test found its engine able to; names: all that the engine answers to;
-    own_clock: what peers' clocks say of this node's; clocks: what is known of theirs, None where nobody compares.
+    Args:
+        model: the one that it serves while its state takes requests.
+        wall_clock: unix seconds; `gossip.monotonic` is the clock for durations.
+        min_silence_s: the least inter-token timeout of the streams here.
+        continuation_methods: those that the self-test found the engine to support.
+        served_names: all model names that the engine answers to.
+        own_clock: the verdict on this node's clock.
+        clocks: what was measured of peers' clocks, None where they are not compared.
+        incarnation: the one that this agent began with, which its record in the table has.
     """
 
     identity: Identity
     model: str
-    clock: Callable[[], float]
+    wall_clock: Callable[[], float]
     gossip: Gossip
     metrics: Metrics
     min_silence_s: float = MIN_INTER_TOKEN_S
-    ways: tuple[str, ...] = ()
-    names: frozenset[str] = frozenset()
+    continuation_methods: tuple[str, ...] = ()
+    served_names: frozenset[str] = frozenset()
     own_clock: OwnClock = RIGHT
     clocks: PeerClocks | None = None
     incarnation: int = field(init=False)
     router: Router = field(init=False)
-    deadly: CrashSuspects = field(init=False)
+    crash_suspects: CrashSuspects = field(init=False)
     _view: View | None = field(init=False, default=None)
     _own: NodeStatus | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.incarnation = self.members.status.incarnation
         self.router = Router(self.instance_id)
-        self.deadly = CrashSuspects(self.gossip, self.metrics)
+        self.crash_suspects = CrashSuspects(self.gossip, self.metrics)
 
     @property
     def instance_id(self) -> str:
@@ -71,14 +77,14 @@ class NodeContext:
     def state(self) -> NodeState:
         return self.members.status.state
 
-    def become(self, state: NodeState) -> None:
-        """Have everybody told at once."""
-        self.gossip.handle(LocalStateSet(self.gossip.clock(), state, self.ways))
+    def set_state(self, state: NodeState) -> None:
+        """Set the state and broadcast it at once."""
+        self.gossip.handle(LocalStateSet(self.gossip.monotonic(), state, self.continuation_methods))
 
-    def measured(self, load: Load) -> None:
-        """What this node's engine is doing now."""
+    def set_load(self, load: Load) -> None:
+        """Set the load of this node's engine."""
         self.router.own_load.set(load)
-        self.gossip.handle(LocalLoadSet(self.gossip.clock(), load))
+        self.gossip.handle(LocalLoadSet(self.gossip.monotonic(), load))
 
     def status(self) -> NodeStatus:
         return self.members.status
@@ -91,7 +97,7 @@ class NodeContext:
 
     @property
     def present(self) -> list[NodeStatus]:
-        """All peers that are not known to be gone; a suspect is innocent until its time is up."""
+        """All peers that are not dead or gone; suspects are included until their timeout."""
         view = self.members.view
         return [*view.alive, *view.suspects]
 
@@ -100,60 +106,60 @@ class NodeContext:
         return {status.instance_id for status in self.members.view.suspects}
 
     def clock_ahead_s(self, status: NodeStatus) -> float | None:
-        """How far a peer's clock is ahead of this node's, in seconds; None where that was not measured."""
+        """Return how far a peer's clock is ahead of this node's, in seconds; None where that was not measured."""
         ahead_s = self.clocks.ahead_s(status.peer_address) if self.clocks is not None else None
         return None if ahead_s is None else round(ahead_s, 3)
 
     def member(self, instance_id: str) -> Member | None:
         return self.members.members.get(instance_id)
 
-    def lost(self, instance_id: str, why: str) -> None:
-        """A connection to a peer broke or could not be made."""
+    def on_connection_lost(self, instance_id: str, why: str) -> None:
+        """Report that a connection to a peer broke or could not be made."""
         if why in _NOT_THERE:
-            self.gossip.failed(instance_id, why)
+            self.gossip.on_request_failed(instance_id, why)
 
-    def succeeded(self, instance_id: str) -> None:
-        """A node's engine began to answer."""
+    def on_request_succeeded(self, instance_id: str) -> None:
+        """Report that a node's engine began to answer."""
         self.router.succeeded(instance_id)
 
-    def failed(self, instance_id: str, verdict: Verdict) -> None:
-        """A request to a node's engine failed: count it where it counts."""
+    def on_request_failed(self, instance_id: str, verdict: Verdict) -> None:
+        """Report that a request to a node's engine failed; the verdict decides whether its breaker counts it."""
         self.metrics.failures.labels(verdict.fault.value, verdict.code).inc()
         if verdict.breaker is BreakerEffect.YES:
-            self.router.failed(instance_id, self.gossip.clock())
+            self.router.failed(instance_id, self.gossip.monotonic())
         elif verdict.next is NextStep.FINAL and verdict.fault is Fault.CLIENT:
             self.router.succeeded(instance_id)  # it answered, and well
         else:
             self.router.undecided(instance_id)
 
-    def found_wanting(self, instance_ids: Iterable[str]) -> None:
-        """Another engine has answered what these could not."""
+    def on_others_failed(self, instance_ids: Iterable[str]) -> None:
+        """Count a failure of engines that could not answer a request which another engine has answered."""
         for instance_id in instance_ids:
-            self.router.failed(instance_id, self.gossip.clock())
+            self.router.failed(instance_id, self.gossip.monotonic())
 
     # routes
 
     def route(self, request: RouteRequest) -> Route | NoRoute:
-        """Which engine serves a request, and why."""
-        self._renew()
-        route = self.router.route(request, self.gossip.clock())
+        """Choose the engine for a request."""
+        self._update_router()
+        route = self.router.route(request, self.gossip.monotonic())
         if isinstance(route, Route):
             self.metrics.count_route(route.reason)
         return route
 
     def serves(self, model: str | None) -> bool:
-        """Whether some node serves it now; None: anything."""
-        self._renew()
+        """Return whether a node serves this model now; None: any model."""
+        self._update_router()
         return self.router.serves(model)
 
     def base_model(self, name: str | None) -> str | None:
-        """The model that has a name: its own, another that its engine was given, or an adapter's.
+        """Resolve a name to a base model: its own name, another that its engine was given, or an adapter's.
 
-        name: None where the client names none: it means the model of whom it asks, as it does with an engine.
+        name: None where the client names none: it means the model of the node that it calls, as with an engine.
         """
-        self._renew()
+        self._update_router()
         serves = self.router.serves
-        if name is not None and (serves(name) or name not in self.names):
+        if name is not None and (serves(name) or name not in self.served_names):
             return name
         if serves(self.model):
             return self.model
@@ -161,11 +167,11 @@ class NodeContext:
         return next(iter(served)) if name is None and len(served) == 1 else name
 
     def models(self) -> frozenset[str]:
-        """The models that some node serves now."""
-        self._renew()
+        """Return the models that are served now."""
+        self._update_router()
         return self.router.models()
 
-    def _renew(self) -> None:
+    def _update_router(self) -> None:
         members = self.members
         view, own = members.view, members.status
         if view is not self._view or own is not self._own:
@@ -174,7 +180,7 @@ class NodeContext:
 
 
 def _serving(view: View, own: NodeStatus) -> Iterable[NodeStatus]:
-    """Peers that may be chosen: suspects only where nobody else serves their model."""
+    """Return the peers that may be chosen; a suspect only where no other node serves its model."""
     models = {status.model for status in itertools.chain(view.serving, (own,) if own.state.takes_requests else ())}
     doubtful = [s for s in view.suspects if s.state.takes_requests and s.model not in models]
     return [*view.serving, *doubtful]

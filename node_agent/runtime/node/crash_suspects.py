@@ -1,7 +1,7 @@
-"""Requests that end engines, as one node deals with them: counted, refused, and told to the others.
+"""Requests that crash engines, on one node: counted, refused, and broadcast to the other nodes.
 
 The decisions are `core/failure/crash_suspects`'s. While nothing is suspected or refused, which is nearly always, no
-request is read for it.
+request body is read for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.gossip import Gossip
 
 SUSPECT_HEADER = "x-synkti-suspect"
-"""On a request to an engine: another one died before it had answered it."""
+"""On a request to an engine: another engine died before it had answered this request."""
 
 KILLS_ENGINES = "request_kills_engines"
 _MESSAGE = (
@@ -27,45 +27,51 @@ _log = logging.getLogger(__name__)
 
 
 class CrashSuspects:
-    """Of one node. gossip: hears of what is refused here, and says what is refused elsewhere."""
+    """The suspects of one node. gossip: broadcasts refusals of this node, and delivers those of others."""
 
     def __init__(self, gossip: Gossip, metrics: Metrics) -> None:
         self._gossip = gossip
         self._metrics = metrics
         self._cases = SuspectTable()
-        gossip.refused = self._told
+        gossip.on_refusal = self._on_peer_refusal
         metrics.deadly_cases.set_function(self._cases.__len__)
 
     def __len__(self) -> int:
         return len(self._cases)
 
     def check(self, content: bytes | None) -> bool:
-        """Whether a request is suspected, before an engine is asked. Raises RequestRejected (422) for a refused one."""
+        """Return whether a request is suspected, before it is sent to an engine.
+
+        Raises RequestRejected (422) for a refused one.
+        """
         if content is None:
             return False
-        standing = self._cases.status(content, self._gossip.clock())
+        standing = self._cases.status(content, self._gossip.monotonic())
         if standing is SuspectStatus.REFUSED:
             self._metrics.deadly_refused.inc()
             raise RequestRejected(422, KILLS_ENGINES, _MESSAGE)
         return standing is SuspectStatus.SUSPECT
 
-    def died(self, content: bytes | None, instance_id: str, death: EngineDeath | None) -> None:
-        """An engine died before it had answered a request. death: None where its node does not say which one."""
+    def on_death(self, content: bytes | None, instance_id: str, death: EngineDeath | None) -> None:
+        """Record that an engine died before it had answered a request.
+
+        death: None where its node does not report which one.
+        """
         if content is None or death is None:
             return
         self._metrics.deadly_deaths.inc()
         name = f"{instance_id}/{death.engine_number}"
         _log.warning("the engine of %s died under a request (%s) that it had not answered", instance_id, content.hex())
-        if self._cases.record_death(content, name, self._gossip.clock(), alone=death.alone):
+        if self._cases.record_death(content, name, self._gossip.monotonic(), alone=death.alone):
             _log.warning("request %s is refused: it ended two engines", content.hex())
-            self._gossip.handle(LocalRefusalAdded(self._gossip.clock(), content, RETENTION_S))
+            self._gossip.handle(LocalRefusalAdded(self._gossip.monotonic(), content, RETENTION_S))
 
-    def answered(self, content: bytes | None) -> None:
-        """An engine began to answer a request."""
+    def on_answer(self, content: bytes | None) -> None:
+        """Record that an engine began to answer a request."""
         if content is not None:
             self._cases.record_answer(content)
 
-    def _told(self, content: bytes, left_s: float) -> None:
-        """Another node refuses it."""
-        _log.warning("request %s is refused, by the word of a peer", content.hex())
-        self._cases.record_refusal(content, self._gossip.clock() + left_s)
+    def _on_peer_refusal(self, content: bytes, left_s: float) -> None:
+        """Add a refusal of another node."""
+        _log.warning("request %s is refused, as a peer reported", content.hex())
+        self._cases.record_refusal(content, self._gossip.monotonic() + left_s)

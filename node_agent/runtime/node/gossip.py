@@ -1,6 +1,6 @@
-"""Membership's shell: its timer, its datagrams, its questions over peers' doors, and what EC2's tags say.
+"""Membership's I/O: its timer, its datagrams, its sync requests over peer APIs, and the reads of EC2's tags.
 
-All decisions are the machine's (`core/membership`). Its clock is monotonic: nothing here depends on what time it is.
+All decisions are the machine's (`core/membership`). Its clock is monotonic: nothing here depends on the time of day.
 """
 
 from __future__ import annotations
@@ -36,21 +36,28 @@ from node_agent.ports import Datagrams, ExchangeLost, Http, Instances
 from node_agent.runtime.common.metrics import Metrics
 
 MEMBERS_TARGET = "/peer/v1/members"
-_SILENCE_S = 1.0
+_READ_TIMEOUT_S = 1.0
 _MAX_ANSWER_BYTES = 1024 * 1024
-_LOOK_WITHIN_S = 120.0
-"""For all pages of a look at EC2's tags."""
+_DISCOVERY_TIMEOUT_S = 120.0
+"""For all pages of one read of EC2's tags."""
 
-_MAX_ASKED = 16
-"""Questions under way; one more is not asked, and the machine asks another time."""
+_MAX_EXCHANGES = 16
+"""Sync requests in progress; a further one is dropped, and the machine sends it another time."""
 
 _log = logging.getLogger(__name__)
 
 
 class Gossip:
-    """client: to peers' doors; clock: monotonic seconds; changed: hears of every change, after the machine has it.
+    """Runs the membership machine.
 
-    refused: gets every content of requests that the fleet refuses, and for how many seconds.
+    Args:
+        client: for requests to peer APIs.
+        monotonic: seconds.
+        on_change: receives every change of a member, after the machine has it.
+        on_peer_clock: receives a peer API's address, its signed time, the request's nonce, and the seconds that the
+            exchange took.
+
+    `on_refusal` receives every content of requests that the fleet refuses, and for how many seconds.
     """
 
     def __init__(
@@ -58,26 +65,26 @@ class Gossip:
         machine: Membership,
         datagrams: Datagrams,
         client: Http,
-        clock: Callable[[], float],
+        monotonic: Callable[[], float],
         metrics: Metrics,
+        *,
+        on_change: Callable[[MemberChanged], None] | None = None,
+        on_peer_clock: Callable[[str, str, str, float], None] | None = None,
     ) -> None:
         self.machine = machine
-        self.clock = clock
-        self.changed: Callable[[MemberChanged], None] = _nobody
-        self.heard_clock: Callable[[str, str, str, float], None] = _no_clocks
-        """Hears what time a peer's door says it is: its address, its line, the question's nonce, and the seconds from
-        the question to the answer."""
-
-        self.refused: Callable[[bytes, float], None] = lambda content, left_s: None
+        self.monotonic = monotonic
+        self._on_change = on_change or _ignore_change
+        self._on_peer_clock = on_peer_clock or _ignore_clock
+        self.on_refusal: Callable[[bytes, float], None] = lambda content, left_s: None
         self._datagrams = datagrams
         self._client = client
         self._metrics = metrics
-        self._sooner = asyncio.Event()
-        self._asked: set[asyncio.Task[None]] = set()
+        self._deadline_moved = asyncio.Event()
+        self._exchanges: set[asyncio.Task[None]] = set()
         metrics.watch_members(lambda: machine.stats, lambda: len(machine.view.suspects))
 
     def handle(self, event: Event) -> bytes | None:
-        """Give the machine an event, and do what it wants; the answer to a Questioned."""
+        """Pass an event to the machine and perform its effects; return the response to a SyncRequested."""
         machine, answer = self.machine, None
         due = machine.next_deadline()
         for effect in machine.handle(event):
@@ -86,7 +93,7 @@ class Gossip:
             else:
                 self._perform(effect)
         if machine.next_deadline() < due:
-            self._sooner.set()
+            self._deadline_moved.set()
         return answer
 
     def _perform(self, effect: Effect) -> None:
@@ -95,41 +102,41 @@ class Gossip:
                 if (address := _address(to)) is not None:
                     self._datagrams.send(address, data)
             case SendSync():
-                self._ask(effect)
+                self._start_exchange(effect)
             case Refused(content, left_s):
-                self.refused(content, left_s)
+                self.on_refusal(content, left_s)
             case MemberChanged(status, before, after, why):
                 was = before.value if before is not None else "new"
                 _log.info("%s at %s: %s, was %s: %s", status.instance_id, status.peer_address, after.value, was, why)
                 self._metrics.member_changes.labels(after.value).inc()
-                self.changed(effect)
+                self._on_change(effect)
 
-    def hear(self, data: bytes) -> None:
-        """A datagram came in."""
-        self.handle(Received(self.clock(), data))
+    def on_datagram(self, data: bytes) -> None:
+        """Handle a datagram."""
+        self.handle(Received(self.monotonic(), data))
 
-    def question(self, body: bytes) -> bytes | None:
-        """The answer to a peer's question, None where it is refused."""
-        return self.handle(SyncRequested(self.clock(), body))
+    def on_sync_request(self, body: bytes) -> bytes | None:
+        """Return the response to a peer's sync request, None where it is rejected."""
+        return self.handle(SyncRequested(self.monotonic(), body))
 
-    def failed(self, instance_id: str, why: str) -> None:
-        """A request to a peer failed."""
-        self.handle(PeerRequestFailed(self.clock(), instance_id, why))
+    def on_request_failed(self, instance_id: str, why: str) -> None:
+        """Report that a request to a peer failed."""
+        self.handle(PeerRequestFailed(self.monotonic(), instance_id, why))
 
     async def run(self) -> None:
-        """The machine's timer, until cancelled."""
+        """Run the machine's timer until cancelled."""
         machine = self.machine
         while True:
-            self._sooner.clear()
-            wait_s = machine.next_deadline() - self.clock()
+            self._deadline_moved.clear()
+            wait_s = machine.next_deadline() - self.monotonic()
             if wait_s > 0:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
-                        await self._sooner.wait()
+                        await self._deadline_moved.wait()
             else:
                 await asyncio.sleep(0)
-            if machine.next_deadline() <= self.clock():
-                self.handle(Tick(self.clock()))
+            if machine.next_deadline() <= self.monotonic():
+                self.handle(Tick(self.monotonic()))
 
     async def discover(
         self, instances: Instances, cluster: str, reads: DiscoverySchedule, chance: Callable[[], float]
@@ -139,37 +146,39 @@ class Gossip:
         most_calls: int | None = FIRST_READ_CALLS
         while True:
             try:
-                async with asyncio.timeout(_LOOK_WITHIN_S):
+                async with asyncio.timeout(_DISCOVERY_TIMEOUT_S):
                     found = await instances.nodes(cluster, most_calls)
                 most_calls = None
                 self.handle(
-                    NodesDiscovered(self.clock(), [node for node in found if _address(node.peer_address) is not None])
+                    NodesDiscovered(
+                        self.monotonic(), [node for node in found if _address(node.peer_address) is not None]
+                    )
                 )
                 wait_s = reads.next_delay_s(self.machine.nodes, chance())
             except (TransientError, TimeoutError) as error:
                 wait_s = reads.retry_delay_s(self.machine.nodes, chance())
-                why = str(error) or f"EC2 did not answer within {_LOOK_WITHIN_S:.0f} s"
-                _log.warning("%s; the peers known stay; looking again in %.0f s", why, wait_s)
+                why = str(error) or f"EC2 did not answer within {_DISCOVERY_TIMEOUT_S:.0f} s"
+                _log.warning("%s; the known peers stay; reading again in %.0f s", why, wait_s)
             await asyncio.sleep(wait_s)
 
-    def _ask(self, ask: SendSync) -> None:
-        if len(self._asked) >= _MAX_ASKED:
+    def _start_exchange(self, ask: SendSync) -> None:
+        if len(self._exchanges) >= _MAX_EXCHANGES:
             return
         task = asyncio.get_running_loop().create_task(self._exchange(ask))
-        self._asked.add(task)
-        task.add_done_callback(self._asked.discard)
+        self._exchanges.add(task)
+        task.add_done_callback(self._exchanges.discard)
 
     async def _exchange(self, ask: SendSync) -> None:
-        """The question needs no stamp: membership's messages are sealed and count once, whatever the clocks say."""
+        """Send a sync request. It needs no signature: it has a MAC, and counts once, whatever the clocks say."""
         headers = {"content-type": "application/octet-stream"}
-        asked_at = self.clock()
+        asked_at = self.monotonic()
         address = _address(ask.to)
         if address is None:
-            self.failed(ask.instance_id, "unreachable")
+            self.on_request_failed(ask.instance_id, "unreachable")
             return
         try:
             exchange = await self._client.open(
-                address, "POST", MEMBERS_TARGET, headers=headers, body=ask.body, read_timeout_s=_SILENCE_S
+                address, "POST", MEMBERS_TARGET, headers=headers, body=ask.body, read_timeout_s=_READ_TIMEOUT_S
             )
             try:
                 answer = await exchange.read_all(_MAX_ANSWER_BYTES)
@@ -177,38 +186,38 @@ class Gossip:
             finally:
                 exchange.close()
         except ExchangeLost as lost:
-            self.failed(ask.instance_id, lost.why)
+            self.on_request_failed(ask.instance_id, lost.why)
             return
         if status == 200:
             if line is not None:
-                took_s = self.clock() - asked_at
-                self.heard_clock(ask.to, line.decode("latin-1"), question_nonce(ask.body), took_s)
-            self.handle(SyncReplied(self.clock(), answer))
+                took_s = self.monotonic() - asked_at
+                self._on_peer_clock(ask.to, line.decode("latin-1"), sync_request_nonce(ask.body), took_s)
+            self.handle(SyncReplied(self.monotonic(), answer))
         else:
-            self.failed(ask.instance_id, f"status-{status}")
+            self.on_request_failed(ask.instance_id, f"status-{status}")
 
 
-def question_nonce(question: bytes) -> str:
-    """What a door's word about its clock answers: this question, and no other, for each is sealed with its number."""
+def sync_request_nonce(question: bytes) -> str:
+    """Return the nonce that a peer's signed time has to contain: a hash of this request, which no other has."""
     return hashlib.sha256(question).hexdigest()
 
 
-def _no_clocks(address: str, line: str, nonce: str, took_s: float) -> None:
-    """Nobody compares clocks."""
+def _ignore_clock(address: str, line: str, nonce: str, took_s: float) -> None:
+    """Ignore a peer's clock."""
 
 
 def _address(text: str) -> Address | None:
-    """None for what is no address, as a twin of EC2 may name it: then nobody is there."""
+    """Parse an address; None for a text that is none, as an EC2 emulator may return."""
     try:
         return parse_address(text)
     except ValueError:
         return None
 
 
-def _nobody(changed: MemberChanged) -> None:
-    """Nobody wants to hear of it."""
+def _ignore_change(changed: MemberChanged) -> None:
+    """Ignore a change."""
 
 
 def is_lost(changed: MemberChanged) -> bool:
-    """Whether a peer is dead now: what is under way there never ends by itself."""
+    """Return whether a peer is dead now: requests that are open there do not end by themselves."""
     return changed.after is Liveness.DEAD

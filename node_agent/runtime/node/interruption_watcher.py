@@ -1,6 +1,6 @@
-"""Asks IMDS every second whether EC2, or the Auto Scaling group, wants the instance back: the primary source of it.
+"""Polls IMDS every second for interruption notices and requests to terminate: their primary source.
 
-Each path is asked by itself, by a loop of its own: one that fails, or does not answer, hides nothing of the others.
+Each path is polled by a loop of its own: one that fails, or does not answer, hides nothing of the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from node_agent.ports import Metadata
 
 EVERY_S = 1.0
 _WITHIN_S = 10.0
-"""For one answer, whatever the adapter waits for: then it is asked again."""
+"""The timeout of one answer, whatever the adapter's own: then the path is read again."""
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -25,9 +25,9 @@ _log = logging.getLogger(__name__)
 async def watch_metadata(
     metadata: Metadata, post: Callable[[Event], None], clock: Callable[[], float], term_grace_s: float
 ) -> None:
-    """Until cancelled. A path that does not answer is logged once, not every second, and asked again.
+    """Poll until cancelled. A path that does not answer is logged once, not every second, and read again.
 
-    clock: unix seconds; term_grace_s: what a drain may take that the group asked for; it waits a little longer.
+    clock: unix seconds; term_grace_s: what a drain may take that the group requested; the group waits a little longer.
     """
     async with asyncio.TaskGroup() as paths:
         paths.create_task(_watch_notice(metadata, post, clock))
@@ -36,7 +36,7 @@ async def watch_metadata(
 
 
 async def _watch_notice(metadata: Metadata, post: Callable[[Event], None], clock: Callable[[], float]) -> None:
-    """For ever: a second notice may have another deadline."""
+    """Poll for ever: a second notice may have another deadline."""
     noticed: float | None = None
     path = _Path("the interruption notice", metadata.interruption)
     while True:
@@ -71,21 +71,21 @@ class _Path(Generic[_T]):
         self._silent = False
 
     async def until(self, there: Callable[[_T | None], bool]) -> None:
-        """Read it every second until the answer is the one that is waited for."""
+        """Read it every second until an answer satisfies `there`."""
         while True:
             if there(await self.read()):
                 return
             await asyncio.sleep(EVERY_S)
 
     async def read(self) -> _T | None:
-        """Its answer; None where there is none now."""
+        """Return its answer; None where there is none now."""
         try:
             async with asyncio.timeout(_WITHIN_S):
                 answer = await self._ask()
         except (TransientError, TimeoutError) as error:
             if not self._silent:
                 why = str(error) or f"no answer within {_WITHIN_S:.0f} s"
-                _log.warning("%s: %s; asking on", self._name, why)
+                _log.warning("%s: %s; polling continues", self._name, why)
             self._silent = True
             return None
         self._silent = False

@@ -1,10 +1,10 @@
-"""Writes what this node has become: its tags, its record's timeline, its drain. In the background, with retries.
+"""Writes this node's state: its tags, its record's timeline, its drain. In the background, with retries.
 
-Nothing that a client sees waits for these writes. Only the newest tags and the newest word of a drain matter, so a
-backlog collapses to them; every step of the timeline is written, in order. Each of the three has a loop of its own
-(`_Lane`): a service that is away, or slow, holds up nothing of another one, and is made up for once it is back. The
-table deletes what nobody wrote to for a week, so a node that lives renews its record, and one whose record is gone all
-the same begins it anew, with all that it wrote before.
+No client waits for these writes. Only the newest tags and the newest record of a drain matter, so a backlog collapses
+to them; every step of the timeline is written, in order. Each of the three has a loop of its own (`_Lane`): a service
+that is away, or slow, delays none of the others, and is caught up with once it is back. The table deletes a record that
+was not written to for a week, so a running node renews its record, and recreates one that is gone all the same, with
+all that it wrote before.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from node_agent.ports import Instances, Records
 
 _MAX_STEPS = 256
 _WITHIN_S = 120.0
-"""For one round of writes, whatever the adapters wait for: then it is tried again."""
+"""The timeout of one round of writes, whatever the adapters' own: then it is tried again."""
 
 RENEW_EVERY_S = 24 * 3600.0
 """Once a day, of a life of seven."""
@@ -36,9 +36,10 @@ _log = logging.getLogger(__name__)
 
 
 class StatePublisher:
-    """record: the one this incarnation begins with; records: None where there is no table.
+    """Queues and writes tags, steps and drain records.
 
-    chance: uniform in [0, 1), for backoff; clock: unix seconds.
+    record: the one that this incarnation begins with; records: None where there is no table. chance: uniform in [0, 1),
+    for backoff; clock: unix seconds.
     """
 
     def __init__(
@@ -59,27 +60,27 @@ class StatePublisher:
         self._drain: DrainRecord | None = None
         self._drain_written: DrainRecord | None = None
         self._steps: deque[tuple[NodeState, TimelineStep]] = deque(maxlen=_MAX_STEPS)
-        self._tagging = _Lane(self._write_tags, chance)
-        self._telling = _Lane(self._write_steps, chance, RENEW_EVERY_S)
-        self._keeping = _Lane(self._write_drain, chance)
+        self._tag_lane = _Lane(self._write_tags, chance)
+        self._step_lane = _Lane(self._write_steps, chance, RENEW_EVERY_S)
+        self._drain_lane = _Lane(self._write_drain, chance)
 
     def publish(self, tags: NodeTags | None, state: NodeState, step: TimelineStep) -> None:
-        """Returns at once. tags: None where they stay as they are."""
+        """Queue tags and a step; return at once. tags: None where they stay as they are."""
         if tags is not None:
             self._tags = tags
-            self._tagging.wake()
+            self._tag_lane.wake()
         self._steps.append((state, step))
-        self._telling.wake()
+        self._step_lane.wake()
 
     def put_drain(self, record: DrainRecord) -> None:
-        """Returns at once. Only the newest word of a drain matters."""
+        """Queue the record of a drain; return at once. Only the newest is written."""
         if record != self._drain_written:
             self._drain = record
-            self._keeping.wake()
+            self._drain_lane.wake()
 
     async def flush(self, within_s: float) -> bool:
         """Wait until everything was written, without further backoff; False where that took longer than it may."""
-        lanes = (self._tagging, self._telling, self._keeping)
+        lanes = (self._tag_lane, self._step_lane, self._drain_lane)
         for lane in lanes:
             lane.hurry()
         try:
@@ -91,9 +92,9 @@ class StatePublisher:
         return True
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Write until cancelled."""
         async with asyncio.TaskGroup() as lanes:
-            for lane in (self._tagging, self._telling, self._keeping):
+            for lane in (self._tag_lane, self._step_lane, self._drain_lane):
                 lanes.create_task(lane.run())
 
     async def _write_tags(self) -> None:
@@ -120,8 +121,8 @@ class StatePublisher:
             except RecordMissing as missing:
                 if began_anew:
                     raise StoreUnavailable(f"{missing}, again") from missing
-                _log.warning("%s; it begins anew", missing)
-                self._begin_anew(missing.timeline)
+                _log.warning("%s; writing it anew", missing)
+                self._recreate_record(missing.timeline)
                 began_anew = True
 
     async def _advance(self, records: Records) -> None:
@@ -133,16 +134,16 @@ class StatePublisher:
         await records.advance(self._record.instance_id, self._record.incarnation, state, step)
         if self._steps and self._steps[0] is first:  # else it fell out meanwhile, at the bound
             self._steps.popleft()
-        self._note(state, step)
+        self._record_written(state, step)
 
-    def _begin_anew(self, found: Mapping[str, TimelineStep]) -> None:
-        """found: what others wrote meanwhile in the place of this node's record."""
+    def _recreate_record(self, found: Mapping[str, TimelineStep]) -> None:
+        """Prepare the record to be written again. found: what other writers added meanwhile in its place."""
         timeline = {**found, **self._record.timeline}
         self._record = replace(self._record, timeline=timeline, expires_at=renewed(self._clock()))
         self._begun = False
 
-    def _note(self, state: NodeState, step: TimelineStep) -> None:
-        """What is written, in case that it has to be written again: the oldest steps go where there are too many."""
+    def _record_written(self, state: NodeState, step: TimelineStep) -> None:
+        """Keep what is written, in case that it has to be written again; the oldest steps are dropped at the bound."""
         timeline = {step.key: step, **self._record.timeline}
         kept = dict(sorted(timeline.items(), key=lambda item: item[1].at)[-_MAX_STEPS:])
         forward = max(self._record.state, state, key=lambda each: each.rank)
@@ -158,7 +159,7 @@ class StatePublisher:
 
 
 class _Lane:
-    """One kind of writes: `write` is called when there is something, and again, later and later, where it fails.
+    """One kind of write: `write` is called when there is something to write, and again with backoff where it fails.
 
     every_s: it is called at least so often, too.
     """
@@ -176,12 +177,12 @@ class _Lane:
         self._backoff = Backoff(first_s=0.5, max_s=15.0)
 
     def wake(self) -> None:
-        """There is something to write."""
+        """Report that there is something to write."""
         self._idle.clear()
         self._news.set()
 
     def hurry(self) -> None:
-        """Try now what waits for its next try."""
+        """Retry at once, without the rest of the backoff."""
         self._hurry.set()
 
     async def idle(self) -> None:
@@ -189,7 +190,7 @@ class _Lane:
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Write until cancelled."""
         attempt = 0
         while True:
             await _wait(self._news, self._every_s)
@@ -209,7 +210,7 @@ class _Lane:
 
 
 async def _wait(event: asyncio.Event, most_s: float | None) -> None:
-    """For the event, and no longer than that."""
+    """Wait for the event, at most that long."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(most_s):
             await event.wait()

@@ -39,7 +39,7 @@ from node_agent.runtime.engine.client import (
 from node_agent.runtime.engine.keepalive import KeepAliveRequest, KeepAlives
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.node.crash_suspects import SUSPECT_HEADER
-from node_agent.runtime.node.gossip import MEMBERS_TARGET, question_nonce
+from node_agent.runtime.node.gossip import MEMBERS_TARGET, sync_request_nonce
 from node_agent.runtime.replication.takeover import TAKE_TARGET, Takeovers
 
 _READ_TIMEOUT_S = 900.0
@@ -82,7 +82,7 @@ class PeerApi:
             return
         stamp = request.headers.get(_AUTH)
         why = self._verifier.rejection_reason(
-            stamp.decode("latin-1") if stamp else None, request.method, target, request.body, self._node.clock()
+            stamp.decode("latin-1") if stamp else None, request.method, target, request.body, self._node.wall_clock()
         )
         if why is not None:
             self._reject(request, stamp, why)
@@ -102,17 +102,19 @@ class PeerApi:
             _log.warning("peer door: refused %s %s: %s", request.method, request.target[:_MAX_LOGGED_CHARS], why)
             answer_error(request, 401, "not_a_peer", message)
             return
-        clock = self._verifier.signed_clock(stamp.decode("latin-1"), self._node.clock())
+        clock = self._verifier.signed_clock(stamp.decode("latin-1"), self._node.wall_clock())
         body = orjson.dumps(openai_error(401, "not_a_peer", message))
         request.respond(401, body, more=[(CLOCK_HEADER, clock.encode())])
 
     def _sync_members(self, request: ServerRequest) -> None:
-        answer = self._node.gossip.question(request.body)
+        answer = self._node.gossip.on_sync_request(request.body)
         if answer is None:
             answer_error(request, 401, "not_a_peer", "This door is for peers: the message is not sealed as theirs are.")
         else:
             verifier = self._verifier
-            clock = sign_clock(verifier.key, verifier.audience, self._node.clock(), question_nonce(request.body))
+            clock = sign_clock(
+                verifier.key, verifier.audience, self._node.wall_clock(), sync_request_nonce(request.body)
+            )
             request.respond(200, answer, b"application/octet-stream", [(CLOCK_HEADER, clock.encode())])
 
     def _send_journal(self, request: ServerRequest) -> None:

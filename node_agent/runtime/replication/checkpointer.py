@@ -38,7 +38,7 @@ class Checkpointer:
         """Write a checkpoint of every unfinished journal. within_s: what takes longer is lost, and counted."""
         if self._checkpoints is None:
             return
-        now, node = self._node.clock(), self._node
+        now, node = self._node.wall_clock(), self._node
         objects = list(build_objects(self._replicas.unfinished(), node.instance_id, node.incarnation, now))
         if not objects:
             return
@@ -74,7 +74,7 @@ class Checkpointer:
                 record = await self._checkpoints.find(stream)
                 if record is None:
                     return False
-                if record.expires_at <= self._node.clock():
+                if record.expires_at <= self._node.wall_clock():
                     return True
                 return await self._read(self._checkpoints, record)
         except (StoreUnavailable, TimeoutError) as error:

@@ -156,7 +156,7 @@ class ReplicationManager:
             await asyncio.sleep(RECONCILE_EVERY_S)
             self._reconcile_all()
             self._replicate_orphans()
-            self.store.expire(self.node.clock())
+            self.store.expire(self.node.wall_clock())
             self.node.metrics.kept_bytes.set(self.store.held_bytes)
 
     def _reconcile_all(self) -> None:
@@ -272,7 +272,7 @@ class ReplicationManager:
         self.node.metrics.keeper_losses.labels(reason).inc()
         self._lost_at[replica_id] = now = asyncio.get_running_loop().time()
         self._reconnects.ended(replica_id, now, worked_s=worked_s, chance=self._chance())
-        self.node.lost(replica_id, reason)
+        self.node.on_connection_lost(replica_id, reason)
         for stream in list(self._streams.values()):
             if replica_id in stream.log.replicas:
                 stream.log.lost(replica_id)
@@ -295,7 +295,7 @@ class ReplicationManager:
     def _store_locally(self, log: ReplicatedLog, reason: CloseReason) -> None:
         store, stream, epoch = self.store, log.stream, log.epoch
         try:
-            store.open(stream, epoch, log.header, log.seq, bytes(log.lines), self.node.clock(), log.client)
+            store.open(stream, epoch, log.header, log.seq, bytes(log.lines), self.node.wall_clock(), log.client)
         except ReplicaRefused as refused:
             _log.info("stream %s: not stored here: %s", stream, refused.reason)
             return
@@ -314,7 +314,7 @@ class ReplicationManager:
             await asyncio.wait(sent, timeout=within_s)
 
     def _replicate_orphans(self) -> None:
-        for name, journal in self.store.orphans(self.node.clock()):
+        for name, journal in self.store.orphans(self.node.wall_clock()):
             alive = {peer.instance_id for peer in self.node.present}
             self._replicate_to(name, journal, self._replication_factor - len(journal.copied_to & alive))
 

@@ -135,7 +135,7 @@ class Takeovers:
     def take_over_locally(self, stream: str, owner: str) -> JournalSnapshot | None:
         """Return this node's copy, or the journal of a stream that it owns, for a new owner."""
         self._release(stream)
-        return self._store.take_over(stream, owner, self._node.clock())
+        return self._store.take_over(stream, owner, self._node.wall_clock())
 
     def handle_request(self, raw: bytes) -> tuple[int, bytes]:
         """Answer a peer's request for a journal: (status, body). Raises ValueError, KeyError where it is none."""
@@ -196,7 +196,7 @@ class Takeovers:
         """Request a peer's copy. Returns it, or whether it expired there; None where the peer does not answer."""
         body = orjson.dumps({"stream": stream, "owner": owner})
         async with self._gate:
-            signature = sign(self._key, "POST", TAKE_TARGET, body, self._node.clock(), secrets.token_hex(12))
+            signature = sign(self._key, "POST", TAKE_TARGET, body, self._node.wall_clock(), secrets.token_hex(12))
             headers = {"content-type": "application/json", AUTH_HEADER: signature}
             try:
                 exchange = await self._client.open(
@@ -213,7 +213,7 @@ class Takeovers:
                 finally:
                     exchange.close()
             except ExchangeLost as lost:
-                self._node.lost(name, lost.why)
+                self._node.on_connection_lost(name, lost.why)
             except (ValueError, KeyError, TypeError) as error:
                 _log.warning("peer %s sent an invalid answer: %r", name, error)
         return None

@@ -132,7 +132,7 @@ def arrivals(conditions: NetworkConditions, count: int = 4_000) -> list[tuple[in
     source, target = fleet.make(), fleet.make()
     fleet.network.plug_in(target)
     heard: list[tuple[int, float]] = []
-    target.hear = lambda data: heard.append((int(data), fleet.scheduler.now - int(data)))  # type: ignore[method-assign]
+    target.on_datagram = lambda data: heard.append((int(data), fleet.scheduler.now - int(data)))  # type: ignore[method-assign]
     for number in range(count):
         fleet.scheduler.at(float(number), fleet.network.send, source, target.address, b"%d" % number)
     fleet.scheduler.run_until(count + 10.0)
@@ -174,7 +174,7 @@ def test_a_stopped_process_s_socket_keeps_what_fits_in_its_buffer() -> None:
     host = fleet.make()
     host.freeze()
     for _ in range(300):
-        host.hear(bytes(1_000))
+        host.on_datagram(bytes(1_000))
     host.resume()
     assert host.membership.rejected["mac"] == _SOCKET_BUFFER_BYTES // 1_000
 
@@ -235,7 +235,7 @@ def test_a_stream_that_is_handed_off_takes_along_what_it_has() -> None:
     engine.hand_off(one)
     assert (one.context, one.remaining, one.began_at) == (1_010, 990, None)
     assert list(engine.running.values()) == [next_one]
-    engine.take_away(one)  # not there any more
+    engine.remove(one)  # not there any more
 
 
 # the larger stories, short

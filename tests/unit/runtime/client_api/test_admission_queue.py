@@ -53,7 +53,7 @@ async def until_waiting(node: NodeContext, count: int) -> None:
 
 def test_who_finds_no_room_waits_and_comes_in_first_come_first_served() -> None:
     async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
-        node.measured(FULL)
+        node.set_load(FULL)
         order: list[int] = []
 
         async def come(number: int) -> None:
@@ -62,7 +62,7 @@ def test_who_finds_no_room_waits_and_comes_in_first_come_first_served() -> None:
 
         waiting = [asyncio.ensure_future(come(number)) for number in range(3)]
         await until_waiting(node, 3)
-        node.measured(IDLE)
+        node.set_load(IDLE)
         await asyncio.gather(*waiting)
         assert order == [0, 1, 2]
         assert b"synkti_requests_waiting 0.0" in node.metrics.exposition()
@@ -72,7 +72,7 @@ def test_who_finds_no_room_waits_and_comes_in_first_come_first_served() -> None:
 
 def test_beyond_the_queue_a_request_hears_429_and_when_to_come_again() -> None:
     async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
-        node.measured(FULL)
+        node.set_load(FULL)
         waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
         await until_waiting(node, 1)
         with pytest.raises(FleetFull, match="as many requests wait here as may") as full:
@@ -85,7 +85,7 @@ def test_beyond_the_queue_a_request_hears_429_and_when_to_come_again() -> None:
 
 def test_who_waited_too_long_is_sent_away() -> None:
     async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
-        node.measured(FULL)
+        node.set_load(FULL)
         with pytest.raises(FleetFull, match="No node had room for this request in time"):
             await entrance.route(WANTED, MemoryRequest())
 
@@ -96,11 +96,11 @@ def test_who_waited_too_long_for_full_nodes_goes_to_one_with_an_open_breaker() -
     async def run() -> None:
         now = 0.0
         node = make_node(1)
-        node.gossip.clock = lambda: now
+        node.gossip.monotonic = lambda: now
         assert isinstance(node.route(WANTED), Route)
         for _ in range(FAILURE_THRESHOLD):
-            node.failed("i-1", classify_loss(Origin.PEER, "reset"))
-        node.measured(FULL)
+            node.on_request_failed("i-1", classify_loss(Origin.PEER, "reset"))
+        node.set_load(FULL)
         entrance = AdmissionQueue(node, lambda: 0.5, Admission(max_wait_s=0.1))
         letting_in = asyncio.ensure_future(entrance.run())
         waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
@@ -120,10 +120,10 @@ def test_who_has_to_wait_does_not_use_up_the_one_trial_of_a_node_that_failed() -
     async def run() -> None:
         now = 0.0
         node = make_node(1)
-        node.gossip.clock = lambda: now
-        node.become(NodeState.STARTING)
+        node.gossip.monotonic = lambda: now
+        node.set_state(NodeState.STARTING)
         for _ in range(FAILURE_THRESHOLD):
-            node.failed("i-1", classify_loss(Origin.PEER, "reset"))
+            node.on_request_failed("i-1", classify_loss(Origin.PEER, "reset"))
         now = MAX_OPEN_S + 1.0
         admission.enqueue(now, 0.5)  # somebody waits already
         waiting = asyncio.ensure_future(AdmissionQueue(node, lambda: 0.5, admission).route(WANTED, MemoryRequest()))
@@ -137,14 +137,14 @@ def test_who_has_to_wait_does_not_use_up_the_one_trial_of_a_node_that_failed() -
 
 def test_a_client_that_leaves_the_queue_leaves_nothing_behind() -> None:
     async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
-        node.measured(FULL)
+        node.set_load(FULL)
         clients = [MemoryRequest(), MemoryRequest()]
         first, second = (asyncio.ensure_future(entrance.route(WANTED, client)) for client in clients)
         await until_waiting(node, 2)
         clients[0].disconnect()
         with pytest.raises(ClientGone):
             await first
-        node.measured(IDLE)
+        node.set_load(IDLE)
         assert (await second).node.instance_id == "i-0"
 
     tell(story)
@@ -155,7 +155,7 @@ def test_a_client_that_leaves_the_queue_is_freed_without_a_collector() -> None:
         """A request that can be looked for."""
 
     async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
-        node.measured(FULL)
+        node.set_load(FULL)
         client = MemoryRequest()
 
         async def served() -> None:
@@ -179,7 +179,7 @@ def test_a_client_that_leaves_the_queue_is_freed_without_a_collector() -> None:
 
 def test_a_model_that_nobody_serves_is_said_at_once_also_where_others_wait() -> None:
     async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
-        node.measured(FULL)
+        node.set_load(FULL)
         waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
         await until_waiting(node, 1)
         with pytest.raises(RequestRejected, match="served: m") as refused:
@@ -192,10 +192,10 @@ def test_a_model_that_nobody_serves_is_said_at_once_also_where_others_wait() -> 
 
 def test_a_node_that_goes_while_requests_wait_answers_them() -> None:
     async def story(node: NodeContext, entrance: AdmissionQueue) -> None:
-        node.measured(FULL)
+        node.set_load(FULL)
         waiting = asyncio.ensure_future(entrance.route(WANTED, MemoryRequest()))
         await until_waiting(node, 1)
-        node.become(NodeState.DRAINING)
+        node.set_state(NodeState.DRAINING)
         with pytest.raises(NoReadyPeer):
             await waiting
 

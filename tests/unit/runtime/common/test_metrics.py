@@ -13,7 +13,7 @@ from node_agent.runtime.common.metrics import Metrics
 DECLARED = {name: value for name, value in vars(Metrics()).items() if isinstance(value, MetricWrapperBase)}
 
 SET_BY_METHODS = {"requests", "routes", "refused", "peers", "health"}
-"""Set by `Metrics` itself: its `count_...`, `counted_at` and `watch_members`."""
+"""Set by `Metrics` itself: its `count_...`, `refusal_counter` and `watch_members`."""
 
 NEVER_SET = {"engine_starts"}
 """Declared, exposed as 0, and set nowhere: a defect. Delete the name here with its repair."""

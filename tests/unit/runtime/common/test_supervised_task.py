@@ -71,7 +71,7 @@ def test_what_escapes_from_a_callback_is_counted() -> None:
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(Unexpected(metrics, loop.time).of_loop)
+        loop.set_exception_handler(Unexpected(metrics, loop.time).handle_loop_exception)
         loop.call_soon(lambda: 1 / 0)
         await asyncio.sleep(0.1)
 

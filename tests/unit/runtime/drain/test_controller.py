@@ -48,7 +48,7 @@ class Stage:
     def __init__(self, peers: int) -> None:
         self.now = 1_000.0
         self.node: NodeContext = make_node(peers)
-        self.node.clock = lambda: self.now
+        self.node.wall_clock = lambda: self.now
         self.engine = Engine()
         http: Any = self.engine
         self.served = EngineCalls(self.node, http, Address("127.0.0.1", 1))
@@ -61,7 +61,7 @@ class Stage:
         return self.served.request("POST", "/v1/completions", headers, b"x" * 400, max_tokens, 1.0)
 
     def begin(self, left_s: float) -> float:
-        self.node.become(NodeState.DRAINING)
+        self.node.set_state(NodeState.DRAINING)
         deadline = self.now + left_s
         self.draining.begin(Publish(NodeState.DRAINING, "notice-seen", "imds", self.now - 0.1, deadline))
         return deadline

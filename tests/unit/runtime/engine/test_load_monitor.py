@@ -87,7 +87,7 @@ def test_waiting_and_kv_use_are_the_engines_word_and_the_number_of_requests_is_c
 def test_an_engine_that_is_not_ready_is_not_asked() -> None:
     async def story() -> None:
         node, engine = make_node(0), Engine()
-        node.become(NodeState.STARTING)
+        node.set_state(NodeState.STARTING)
         http: Any = engine
         loads = LoadMonitor(node, EngineCalls(node, http, ADDRESS), http, ADDRESS, lambda: 0.0)
         looking = asyncio.ensure_future(loads.run())

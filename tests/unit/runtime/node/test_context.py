@@ -24,7 +24,7 @@ def tell(story: Callable[[NodeContext], None], peers: int = 2) -> None:
 
 def doubt(node: NodeContext, name: str) -> None:
     """Nobody listens there any more."""
-    node.gossip.handle(PeerRequestFailed(node.gossip.clock(), name, REFUSED))
+    node.gossip.handle(PeerRequestFailed(node.gossip.monotonic(), name, REFUSED))
 
 
 def chosen(node: NodeContext, model: str = "m", **asked: object) -> str:
@@ -35,7 +35,7 @@ def chosen(node: NodeContext, model: str = "m", **asked: object) -> str:
 def test_a_peer_that_refuses_a_connection_is_not_chosen_from_then_on() -> None:
     def story(node: NodeContext) -> None:
         assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-1", "i-2"}
-        node.lost("i-1", "refused")
+        node.on_connection_lost("i-1", "refused")
         assert {chosen(node, key=key << 56) for key in range(256)} == {"i-0", "i-2"}
         assert [status.instance_id for status in node.present] == ["i-2", "i-1"]
 
@@ -55,7 +55,7 @@ def test_a_suspect_serves_where_nobody_else_has_its_model() -> None:
 
 def test_a_node_without_its_engine_serves_nothing_and_routes_to_others() -> None:
     def story(node: NodeContext) -> None:
-        node.become(NodeState.DRAINING)
+        node.set_state(NodeState.DRAINING)
         assert node.status().to_json()["model"] == ""
         assert chosen(node) in ("i-1", "i-2")
         assert node.models() == {"m"}
@@ -65,7 +65,7 @@ def test_a_node_without_its_engine_serves_nothing_and_routes_to_others() -> None
 
 def test_only_what_is_a_nodes_fault_opens_its_breaker() -> None:
     def story(node: NodeContext) -> None:
-        node.become(NodeState.STARTING)
+        node.set_state(NodeState.STARTING)
         of_no_node = [
             classify_loss(Origin.ENGINE, "handoff"),
             classify_loss(Origin.ENGINE, "engine-died"),
@@ -76,15 +76,15 @@ def test_only_what_is_a_nodes_fault_opens_its_breaker() -> None:
             classify_answer(Origin.PEER, 429, BodyKind.ERROR),
         ]
         for verdict in of_no_node * 3:
-            node.failed("i-1", verdict)
+            node.on_request_failed("i-1", verdict)
         assert reason(node) != "last-resort"
         for _ in range(3):
-            node.failed("i-1", classify_loss(Origin.ENGINE, "reset"))
+            node.on_request_failed("i-1", classify_loss(Origin.ENGINE, "reset"))
         assert reason(node) == "last-resort"
-        node.succeeded("i-1")
+        node.on_request_succeeded("i-1")
         assert reason(node) != "last-resort"
         for _ in range(3):
-            node.found_wanting(["i-1"])
+            node.on_others_failed(["i-1"])
         assert reason(node) == "last-resort"
 
     tell(story, peers=1)
@@ -100,7 +100,7 @@ def reason(node: NodeContext) -> str:
 def test_a_node_tells_what_its_engine_does() -> None:
     def story(node: NodeContext) -> None:
         load = Load(3, 1, 0.5, 0.02, 0.0)
-        node.measured(load)
+        node.set_load(load)
         assert node.load_of("i-0") == load
         assert node.load_of("i-1").in_flight == 0
 

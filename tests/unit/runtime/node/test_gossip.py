@@ -35,7 +35,7 @@ class Air:
     def send(self, to: Address, data: bytes) -> None:
         gossip = self.by_address.get(str(to))
         if gossip is not None and not self.deaf:
-            asyncio.get_running_loop().call_soon(gossip.hear, data)
+            asyncio.get_running_loop().call_soon(gossip.on_datagram, data)
 
 
 class Party:
@@ -48,9 +48,8 @@ class Party:
         clock = asyncio.get_running_loop().time
         machine = Membership(status, bytes([number] * 6), b"key", clock(), lambda: 0.3, config=FAST)
         self.client = HttpClient()
-        self.gossip = Gossip(machine, air, self.client, clock, Metrics())
         self.heard: list[MemberChanged] = []
-        self.gossip.changed = self.heard.append
+        self.gossip = Gossip(machine, air, self.client, clock, Metrics(), on_change=self.heard.append)
         self.tag = TaggedNode(f"i-{number}", address, NodeState.READY)
         self.door = HttpServer(self._answer)
         self.asked = 0
@@ -59,7 +58,7 @@ class Party:
     async def _answer(self, request: ServerRequest) -> None:
         assert request.target == MEMBERS_TARGET
         self.asked += 1
-        answer = self.gossip.question(request.body)
+        answer = self.gossip.on_sync_request(request.body)
         request.respond(401 if answer is None else 200, answer or b"")
 
     def holds(self, number: int) -> Liveness | None:
@@ -92,7 +91,7 @@ async def until(check: Callable[[], bool]) -> None:
 
 def test_a_tag_is_enough_for_two_nodes_to_know_each_other_and_one_that_ends_is_missed() -> None:
     async def story(one: Party, two: Party, air: Air) -> None:
-        one.gossip.handle(NodesDiscovered(one.gossip.clock(), [one.tag, two.tag]))
+        one.gossip.handle(NodesDiscovered(one.gossip.monotonic(), [one.tag, two.tag]))
         await until(lambda: one.holds(2) is two.holds(1) is Liveness.ALIVE)
         assert [change.after for change in one.heard] == [Liveness.ALIVE]
         await until(lambda: two.asked + one.asked > 0)  # their tables were compared over a door
@@ -106,7 +105,7 @@ def test_a_tag_is_enough_for_two_nodes_to_know_each_other_and_one_that_ends_is_m
 
 def test_a_network_without_datagrams_still_has_a_fleet() -> None:
     async def story(one: Party, two: Party, air: Air) -> None:
-        one.gossip.handle(NodesDiscovered(one.gossip.clock(), [two.tag]))
+        one.gossip.handle(NodesDiscovered(one.gossip.monotonic(), [two.tag]))
         await until(lambda: one.holds(2) is Liveness.ALIVE)
         air.deaf = True
         asked = two.asked
@@ -118,7 +117,7 @@ def test_a_network_without_datagrams_still_has_a_fleet() -> None:
 
 def test_a_question_of_a_stranger_gets_no_answer() -> None:
     async def story(one: Party, two: Party, air: Air) -> None:
-        assert one.gossip.question(b"let me in") is None
+        assert one.gossip.on_sync_request(b"let me in") is None
 
     tell(story)
 
