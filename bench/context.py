@@ -105,7 +105,7 @@ async def measure(engine: ContextEngine, aws: EmbeddedAws, tokens: int, rounds: 
     contexts.prefill_tokens_per_s = _ALWAYS
 
     async def bring(source: str) -> None:
-        brought = await contexts.bring(stream, source)
+        brought = await contexts.fetch(stream, source)
         assert brought is not None
         assert brought.blocks == len(index.names), brought
 
@@ -136,7 +136,7 @@ async def measure(engine: ContextEngine, aws: EmbeddedAws, tokens: int, rounds: 
     await client.close()
     _print_results(tokens, index.size, durations, transfer_times)
     rate = tokens / median(durations["recompute"])
-    offers = tuple(contexts.offer(way, tokens, index.size) for way in contexts.ways)
+    offers = tuple(contexts.offer(way, tokens, index.size) for way in contexts.sources)
     print(f"\nwith these figures the choice is: {choose_source(tokens, rate, offers).reason}")
 
 

@@ -27,9 +27,9 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.command import RunFolder, run, table
-from bench.doors import ROOT, send_request
+from bench.conversations import Conversation, Question, RunResult, rows, shared_prompt_trace, unrelated_trace
 from bench.figures import rotation as in_turn
-from bench.talks import Conversation, Question, RunResult, rows, shared_prompt_trace, unrelated_trace
+from bench.proxies import ROOT, send_request
 from local.emulated_instance import free_network
 from local.engines import MODEL, VLLM, prepare_engine
 from local.errors import LocalRunError
@@ -44,7 +44,7 @@ from node_agent.core.openai.sse import DONE, SseParser
 from node_agent.core.routing.admission import Rejection
 from node_agent.core.routing.affinity import conversation_key
 from node_agent.core.routing.router import Route, RouteRequest
-from node_agent.runtime.engine.load_monitor import EVERY_S
+from node_agent.runtime.engine.load_monitor import INTERVAL_S
 from sim.entry import Entry, Policy
 from sim.fleet import Fleet
 
@@ -75,7 +75,7 @@ class RoutingNodes:
         self._open: Counter[str] = Counter()
         self._salt = salt
         self.client = HttpClient()
-        fleet.scheduler.every(EVERY_S, self._update_loads)
+        fleet.scheduler.every(INTERVAL_S, self._update_loads)
 
     async def run_clock(self) -> None:
         """Advance the nodes' time until cancelled."""

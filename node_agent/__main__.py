@@ -14,7 +14,7 @@ import time
 import uvloop
 
 from node_agent.adapters.log_lines import bound_lines
-from node_agent.adapters.systemd import known_to_systemd
+from node_agent.adapters.systemd import systemd_lifecycle
 from node_agent.agent import run, settle_garbage_collector
 from node_agent.contract.errors import ConfigurationError
 from node_agent.settings import Settings, from_environ
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 async def _watched(settings: Settings) -> int:
-    async with known_to_systemd(os.environ) as say:
+    async with systemd_lifecycle(os.environ) as say:
         code = await run(settings, say)
     end_now(code)
     return code

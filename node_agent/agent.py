@@ -25,9 +25,9 @@ from typing import Any, TypeVar
 
 from node_agent.adapters.auto_scaling import AutoScaling
 from node_agent.adapters.aws import aws_client
-from node_agent.adapters.block_store import AT_ONCE as RANGES_AT_ONCE
+from node_agent.adapters.block_store import MAX_CONCURRENCY as RANGES_AT_ONCE
 from node_agent.adapters.block_store import S3BlockStore
-from node_agent.adapters.checkpoints import AT_ONCE, AwsCheckpoints
+from node_agent.adapters.checkpoints import MAX_CONCURRENCY, AwsCheckpoints
 from node_agent.adapters.datagrams import UdpDatagrams
 from node_agent.adapters.dynamodb import DynamoRecords
 from node_agent.adapters.ec2 import Ec2
@@ -37,7 +37,7 @@ from node_agent.adapters.http import HttpClient
 from node_agent.adapters.http_limits import Limits
 from node_agent.adapters.http_server import HttpServer, bind
 from node_agent.adapters.imds import Imds
-from node_agent.adapters.process_memory import give_back, resident_bytes, return_large_blocks
+from node_agent.adapters.process_memory import release_free_memory, resident_bytes, return_large_blocks
 from node_agent.adapters.remembered import Remembered
 from node_agent.adapters.replication_client import TcpReplicaLinks
 from node_agent.adapters.secrets import SecretsManager
@@ -207,7 +207,7 @@ def _blocks(settings: Settings, region: str) -> BlockStore | None:
 def _checkpoints(settings: Settings, region: str) -> Checkpoints | None:
     if settings.checkpoints_bucket is None or settings.table is None:
         return None
-    s3, dynamodb = (aws_client(service, region, AT_ONCE) for service in ("s3", "dynamodb"))
+    s3, dynamodb = (aws_client(service, region, MAX_CONCURRENCY) for service in ("s3", "dynamodb"))
     return AwsCheckpoints(s3, settings.checkpoints_bucket, dynamodb, settings.table)
 
 
@@ -287,7 +287,7 @@ class Agent:
         self.kv = KvService(
             self._node, client, signed, outside.key, settings.engine, folder, outside.blocks, self._random
         )
-        self._engines = EngineClient(self._node, self._served, signed, outside.key, self.kv.contexts.bring)
+        self._engines = EngineClient(self._node, self._served, signed, outside.key, self.kv.fetcher.fetch)
         keeper = ReplicaStore(max_bytes=settings.max_kept_bytes)
         self.keepers = ReplicationManager(
             self._node,
@@ -298,7 +298,7 @@ class Agent:
         )
         self.streams = StreamRegistry(self._node.metrics, settings.max_streams)
         self._checkpointer = Checkpointer(self._node, keeper, outside.checkpoints)
-        takeovers = Takeovers(self._node, signed, outside.key, keeper, self.streams.give_up, self._checkpointer)
+        takeovers = Takeovers(self._node, signed, outside.key, keeper, self.streams.release, self._checkpointer)
         self._publisher = self._make_publisher(outside, status.incarnation, clock)
         self._draining = DrainController(self._node, self._served, self._publisher.put_drain, self.kv.handed_off)
         self._entrance = AdmissionQueue(self._node, self._random.random)
@@ -320,9 +320,9 @@ class Agent:
         doorkeeper = RequestVerifier(outside.key, audience=secrets.token_hex(8))
         self.journals = ReplicationServer(keeper, doorkeeper, clock)
         peer_door = PeerApi(
-            self._node, self._served, takeovers, doorkeeper, self.kv.contexts.bring, self.kv.door.answer
+            self._node, self._served, takeovers, doorkeeper, self.kv.fetcher.fetch, self.kv.server.answer
         )
-        self._signs = peer_door.signs
+        self._signs = peer_door.keepalives
         self.doors = self._make_doors(settings, peer_door)
         self._outside = outside
         group = EngineProcess(settings.engine_argv, _engine_environ(settings), settings.state_dir / "engine.group")
@@ -331,7 +331,7 @@ class Agent:
         self._clock_watch = ClockMonitor(self._node, clocks, clock.wall_ahead_s, self._reactor.post)
         self._gossip.heard_clock = self._clock_watch.heard
         self._engine_load = LoadMonitor(
-            self._node, self._served, client, settings.engine, lambda: self.kv.contexts.prefill_tokens_per_s or 0.0
+            self._node, self._served, client, settings.engine, lambda: self.kv.fetcher.prefill_tokens_per_s or 0.0
         )
         plan = EnginePlan(settings.engine, settings.model_name, settings.engine_start_s, settings.engine_restarts)
         self._client = client
@@ -369,11 +369,15 @@ class Agent:
         )
         bodies, metrics = BodyBudget(limits.bodies_bytes), self._node.metrics
         metrics.body_bytes.set_function(lambda: bodies.held_bytes)
-        front = HttpServer(self._front, limits, bodies=bodies, counted=metrics.counted_at("client"))
+        front = HttpServer(self._front, limits, bodies=bodies, on_refused=metrics.counted_at("client"))
         # Peers' bodies are not read as documents before they are authenticated, and then only the fleet's own.
         of_peers = replace(limits, document=None)
         peers = HttpServer(
-            peer_door, of_peers, self.journals.alternate_protocol(), bodies=bodies, counted=metrics.counted_at("peer")
+            peer_door,
+            of_peers,
+            self.journals.alternate_protocol(),
+            bodies=bodies,
+            on_refused=metrics.counted_at("peer"),
         )
         return [front, peers]
 
@@ -449,7 +453,7 @@ class Agent:
                     ("publisher", self._publisher.run),
                     ("keepers", self.keepers.run),
                     ("keep-alive", self.streams.keep_alive),
-                    ("memory", partial(look_after_memory, resident_bytes, give_back, self._busy)),
+                    ("memory", partial(look_after_memory, resident_bytes, release_free_memory, self._busy)),
                     ("tick", self._tick),
                 )
             ]
@@ -472,9 +476,9 @@ class Agent:
             due = clock() + _TICK_S
             await asyncio.sleep(_TICK_S)
             self._node.metrics.loop_lag.observe(max(0.0, clock() - due))
-            clients = len(self.streams) + len(self._front.whole_requests)
+            clients = len(self.streams) + len(self._front.buffered_requests)
             self.say(service_status(self._node.state, len(self._served) + clients))
-            self._reactor.post(Tick(self._clock(), len(self._served) + clients + self.kv.owed()))
+            self._reactor.post(Tick(self._clock(), len(self._served) + clients + self.kv.pending_transfers()))
 
     def _busy(self) -> int:
         return sum(door.busy for door in self.doors)
@@ -486,10 +490,10 @@ class Agent:
             case MoveStreams():
                 self._draining.run_plan(effect.deadline)
             case CloseClients():
-                self._draining.close(len(self.streams) + len(self._front.whole_requests))
+                self._draining.close(len(self.streams) + len(self._front.buffered_requests))
                 for stream in self.streams:
                     stream.close_with_handoff()
-                self._front.whole_requests.close_with_handoff()
+                self._front.buffered_requests.close_with_handoff()
             case Retire():
                 raise AssertionError("the reactor keeps this one for its caller")
 
@@ -497,7 +501,7 @@ class Agent:
         self._node.become(effect.state)
         self._draining.begin(effect)
         if effect.step == "ready":
-            self._in_background(self.kv.measure())
+            self._in_background(self.kv.measure_prefill())
         tags = NodeTags(self._settings.cluster, effect.state, self._settings.advertise_address, effect.deadline)
         self._publisher.publish(tags, effect.state, TimelineStep(effect.step, effect.source, effect.at))
 
@@ -526,7 +530,7 @@ class Agent:
         for loop in loops:
             loop.cancel()
         self.keepers.close()
-        self.kv.shut()
+        self.kv.close()
         self.journals.close()
 
     async def _leave_tags(self) -> None:

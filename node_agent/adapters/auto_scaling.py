@@ -33,8 +33,8 @@ class AutoScaling:
                 self._threads,
             )
         except StoreUnavailable as error:
-            said = error_message(error).lower()
-            if error_code(error) == "ValidationError" and _NOT_WAITING in said:
+            message = error_message(error).lower()
+            if error_code(error) == "ValidationError" and _NOT_WAITING in message:
                 return False
             raise
         return True

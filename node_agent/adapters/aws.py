@@ -24,10 +24,10 @@ _CONNECTIONS = 10
 _THREADS = 4
 """Of one service: what its adapter does at once, for a call that hangs takes 40 s until its last try is over."""
 
-_WITHIN_S = 60.0
+_TIMEOUT_S = 60.0
 """For one call with all its tries. Only its thread waits longer, where an answer comes byte by byte."""
 
-AWS_FAILS = (
+CALL_ERRORS = (
     BotoCoreError, Boto3Error, ClientError, ResponseParserError, OSError,
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
 )  # fmt: skip
@@ -56,12 +56,12 @@ async def in_thread(what: str, call: Callable[[], _T], threads: Executor) -> _T:
     return await in_pool(threads, what, call)
 
 
-async def in_pool(pool: Executor, what: str, call: Callable[[], _T], within_s: float = _WITHIN_S) -> _T:
+async def in_pool(pool: Executor, what: str, call: Callable[[], _T], within_s: float = _TIMEOUT_S) -> _T:
     """The same, with a bound of one's own."""
     return await _bounded(what, asyncio.get_running_loop().run_in_executor(pool, call), within_s)
 
 
-async def _bounded(what: str, running: Awaitable[_T], within_s: float = _WITHIN_S) -> _T:
+async def _bounded(what: str, running: Awaitable[_T], within_s: float = _TIMEOUT_S) -> _T:
     try:
         async with asyncio.timeout(within_s):
             return await running
@@ -69,21 +69,21 @@ async def _bounded(what: str, running: Awaitable[_T], within_s: float = _WITHIN_
         raise StoreUnavailable(f"{what}: no answer within {within_s:.0f} s") from error
     except (BotoCoreError, Boto3Error, ClientError) as error:
         raise StoreUnavailable(f"{what}: {error}") from error
-    except AWS_FAILS as error:
+    except CALL_ERRORS as error:
         raise StoreUnavailable(f"{what}: an answer that cannot be read: {error!r}") from error
 
 
 def error_code(error: StoreUnavailable) -> str:
     """AWS's own code for the failure, "" where there was no answer."""
-    return _told(error, "Code")
+    return _error_field(error, "Code")
 
 
 def error_message(error: StoreUnavailable) -> str:
     """AWS's own words for the failure, "" where there was no answer."""
-    return _told(error, "Message")
+    return _error_field(error, "Message")
 
 
-def _told(error: StoreUnavailable, what: str) -> str:
+def _error_field(error: StoreUnavailable, what: str) -> str:
     cause = error.__cause__
-    told = cause.response.get("Error") if isinstance(cause, ClientError) else None
-    return str(told.get(what, "")) if isinstance(told, dict) else ""
+    answer = cause.response.get("Error") if isinstance(cause, ClientError) else None
+    return str(answer.get(what, "")) if isinstance(answer, dict) else ""

@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 from node_agent.adapters.aws import in_pool
 from node_agent.core.kv.index import MAX_BLOCKS, Batch, Index, blocks_key, index_key, parse_index
 
-AT_ONCE = 8
+MAX_CONCURRENCY = 8
 """Parts or ranges under way: about 700 MB/s, more than half of a 10 Gb/s network."""
 
 _WITHIN_S = 150.0
@@ -42,26 +42,26 @@ class S3BlockStore:
         self._client = client
         self._bucket = bucket
         self._config = TransferConfig(
-            multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_concurrency=AT_ONCE
+            multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_concurrency=MAX_CONCURRENCY
         )
         # Its own threads: those of a range wait for the network, and everything else of AWS must not wait for them.
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="kv-s3")
+        self._pool = ThreadPoolExecutor(MAX_CONCURRENCY, thread_name_prefix="kv-s3")
 
     async def keep(self, stream: str, index: Index, read: Callable[[str], bytes | bytearray | None]) -> None:
         key = blocks_key(index.fingerprint, stream)
-        told = replace(index, object_key=key).to_bytes()
-        given_up = threading.Event()
+        index_bytes = replace(index, object_key=key).to_bytes()
+        cancelled = threading.Event()
 
         def write() -> None:
             # Buffered, because boto3 takes a short read for the end, and all of it for one part.
-            blocks = io.BufferedReader(_OneAfterTheOther(index, read, given_up), self._config.multipart_chunksize)
+            blocks = io.BufferedReader(_ConcatenatedBlocks(index, read, cancelled), self._config.multipart_chunksize)
             self._client.upload_fileobj(blocks, self._bucket, key, Config=self._config)
-            self._client.put_object(Bucket=self._bucket, Key=index_key(index.fingerprint, stream), Body=told)
+            self._client.put_object(Bucket=self._bucket, Key=index_key(index.fingerprint, stream), Body=index_bytes)
 
         try:
             await self._run(f"keeping the blocks of stream {stream}", write)
         except asyncio.CancelledError:
-            given_up.set()  # else the thread, and with it the process, would go on until all of it was written
+            cancelled.set()  # else the thread, and with it the process, would go on until all of it was written
             raise
 
     async def index(self, fingerprint: bytes, stream: str) -> Index | None:
@@ -98,14 +98,14 @@ class S3BlockStore:
         return await in_pool(self._pool, what, call, _WITHIN_S)
 
 
-class _OneAfterTheOther(io.RawIOBase):
+class _ConcatenatedBlocks(io.RawIOBase):
     """The blocks of an index as one file, of which no more than a block is in memory. Raises OSError for one that is
     not there any more, or is not as the index has it, and once it is given up: the upload ends there."""
 
     def __init__(
-        self, index: Index, read: Callable[[str], bytes | bytearray | None], given_up: threading.Event
+        self, index: Index, read: Callable[[str], bytes | bytearray | None], cancelled: threading.Event
     ) -> None:
-        self._given_up = given_up
+        self._given_up = cancelled
         self._left = iter(zip(index.names, index.sizes, strict=True))
         self._read = read
         self._held = memoryview(b"")

@@ -20,7 +20,7 @@ from node_agent.contract.table_schema import StreamRecord, stream_key, stream_re
 from node_agent.core.replication.checkpoint import MAX_OBJECT_BYTES
 from node_agent.core.replication.replica_store import MAX_JOURNAL_BYTES
 
-AT_ONCE = 16
+MAX_CONCURRENCY = 16
 """Records written at the same time. A node that goes has seconds for up to 2,000 of them."""
 
 _FORWARD = (
@@ -39,8 +39,8 @@ class AwsCheckpoints:
         self._bucket = bucket
         self._dynamodb = dynamodb
         self._table = table
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="checkpoints")
-        self._s3_threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="checkpoints-s3")
+        self._pool = ThreadPoolExecutor(MAX_CONCURRENCY, thread_name_prefix="checkpoints")
+        self._s3_threads = ThreadPoolExecutor(MAX_CONCURRENCY, thread_name_prefix="checkpoints-s3")
 
     async def write(self, key: str, body: bytes, records: Sequence[StreamRecord]) -> int:
         await in_thread(

@@ -22,13 +22,13 @@ class UdpDatagrams(asyncio.DatagramProtocol):
     """
 
     def __init__(self) -> None:
-        self._hear: Callable[[bytes], None] = _ignore
+        self._receive: Callable[[bytes], None] = _ignore
         self._transport: asyncio.DatagramTransport | None = None
         self.unsent = 0
 
-    async def open(self, bound: socket.socket, hear: Callable[[bytes], None]) -> None:
-        """hear: gets what comes in. Where from says nothing: anybody can write any sender's address."""
-        self._hear = hear
+    async def open(self, bound: socket.socket, receive: Callable[[bytes], None]) -> None:
+        """receive: gets what comes in. Where from says nothing: anybody can write any sender's address."""
+        self._receive = receive
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=bound)
 
     def send(self, to: Address, data: bytes) -> None:
@@ -54,7 +54,7 @@ class UdpDatagrams(asyncio.DatagramProtocol):
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._hear(data)
+        self._receive(data)
 
     def error_received(self, exc: Exception) -> None:
         """Nobody listens there, or no way leads there: membership finds that out by the silence."""

@@ -95,12 +95,12 @@ class DynamoRecords:
             self._threads,
         )
         try:
-            held = whole(item, "incarnation")
+            owner = whole(item, "incarnation")
         except ValueError:  # it is gone, or so damaged that nobody owns it
-            held = -1
-        if held > incarnation:
-            raise StaleEpoch(f"the record belongs to incarnation {held}, not to {incarnation}")
-        if held < incarnation:
+            owner = -1
+        if owner > incarnation:
+            raise StaleEpoch(f"the record belongs to incarnation {owner}, not to {incarnation}")
+        if owner < incarnation:
             raise RecordMissing(f"there is no record of incarnation {incarnation}", timeline_from_item(item))
 
     async def _update(

@@ -25,7 +25,7 @@ MAX_HEAD_BYTES = 64 * 1024
 """With the interim answers before it: signs of life for twenty minutes."""
 
 
-_DOUBT_S = 0.25
+_GRACE_S = 0.25
 """From a silence that was too long to the loss: timers run before what came is read, and where it was this process that
 stood still, all of it came meanwhile."""
 
@@ -100,7 +100,7 @@ class Exchange(asyncio.Protocol):
         self._released = released
         self._on_lost = on_lost
         self._connection: Connection | None = None
-        self._was_idle = False
+        self._was_reused = False
         self._connecting: asyncio.Task[Connection] | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._head_bytes = 0
@@ -124,7 +124,7 @@ class Exchange(asyncio.Protocol):
 
     def begin(self, connection: Connection, *, was_idle: bool) -> None:
         """Send the request. was_idle: whether the connection waited for it, and may have been closed meanwhile."""
-        self._connection, self._was_idle = connection, was_idle
+        self._connection, self._was_reused = connection, was_idle
         if connection.transport is None:
             self.fail("reset")
             return
@@ -154,7 +154,7 @@ class Exchange(asyncio.Protocol):
             if self._done:
                 self._wake()
             return
-        self._was_idle = False
+        self._was_reused = False
         if not self.first_read_at:
             self.first_read_at = self.last_read_at
             if self._accept_timeout_s is not None or self._sends_keepalives:
@@ -178,7 +178,7 @@ class Exchange(asyncio.Protocol):
             return
         self._loss_reason = why
         self._stop_timer()
-        if self._on_lost is not None and not self._was_idle:
+        if self._on_lost is not None and not self._was_reused:
             self._on_lost(why)
         self._wake()
 
@@ -219,7 +219,7 @@ class Exchange(asyncio.Protocol):
         """Wait for the response's head. Raises ExchangeLost."""
         while not self._head_seen:
             if self._loss_reason is not None:
-                if not self._was_idle or self._loss_reason not in ("eof", "reset"):
+                if not self._was_reused or self._loss_reason not in ("eof", "reset"):
                     raise ExchangeLost(self._loss_reason)
                 self._loss_reason = None  # the server had closed it: nothing was answered, another connection may ask
                 self._connection = None
@@ -240,7 +240,7 @@ class Exchange(asyncio.Protocol):
                 raise
             raise ExchangeLost(self._loss_reason) from None
         except ExchangeLost as lost:
-            self._was_idle = False
+            self._was_reused = False
             self.fail(lost.why)
             raise
         finally:
@@ -336,7 +336,7 @@ class Exchange(asyncio.Protocol):
             self._set_timer(max(rest_s, 0.001))
         elif self._overdue_since != self.last_read_at:
             self._overdue_since = self.last_read_at
-            self._set_timer(min(_DOUBT_S, allowed_s / 4))
+            self._set_timer(min(_GRACE_S, allowed_s / 4))
         else:
             self.abort("silence")
 
@@ -348,7 +348,7 @@ class Exchange(asyncio.Protocol):
     def abort(self, why: str) -> None:
         """Break it off: whoever waits gets ExchangeLost(why); the server sees its client go."""
         was_over = self._done
-        self._was_idle = False
+        self._was_reused = False
         self.fail(why)
         if self._connecting is not None:
             self._connecting.cancel()

@@ -31,19 +31,19 @@ _BYTES_PER_CHUNK = 16
 class Receiver(Protocol):
     """Who gets what was read."""
 
-    def request(self, method: str, target: str, headers: dict[bytes, bytes], body: bytes) -> None:
+    def on_request(self, method: str, target: str, headers: dict[bytes, bytes], body: bytes) -> None:
         """A whole request. `version` and `should_keep_alive` of the reader are still of this one."""
         ...
 
-    def fault(self, fault: ErrorResponse) -> None:
+    def on_fault(self, fault: ErrorResponse) -> None:
         """The last thing that is read."""
         ...
 
-    def wants_leave(self) -> None:
+    def on_expect_continue(self) -> None:
         """The client waits with its body until it is told to go on (Expect: 100-continue)."""
         ...
 
-    def holds(self, size: int) -> bool:
+    def reserve_body(self, size: int) -> bool:
         """The body has grown to `size` bytes, more than SMALL_BYTES; whether there is room."""
         ...
 
@@ -59,12 +59,12 @@ class MessageReader:
         self._limits = limits
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._is_last = False  # what comes behind this request is nothing of ours
-        self._owed = 0  # bytes of a body that the parser does not read
+        self._unparsed_bytes = 0  # bytes of a body that the parser does not read
         self._outside = 0  # bytes since the last request's end that are of no body
         self._in_bodies = 0  # bytes of bodies among those that are being fed
         self._ended = False  # a request ended among those that are being fed
-        self._fed: bytes | bytearray = b""  # what is being fed, with the beginning of a head that came before it
-        self._seen = 0  # how much of that was looked at for heads
+        self._input: bytes | bytearray = b""  # what is being fed, with the beginning of a head that came before it
+        self._searched = 0  # how much of that was looked at for heads
         self._reset()
 
     def _reset(self) -> None:
@@ -79,8 +79,8 @@ class MessageReader:
     def stop(self) -> None:
         """Nothing more is read, also of what is being fed now."""
         self._receiver = None
-        self._owed, self._is_last = 0, True
-        self._headers, self._body, self._fed = {}, b"", b""
+        self._unparsed_bytes, self._is_last = 0, True
+        self._headers, self._body, self._input = {}, b"", b""
 
     def close(self) -> None:
         """The connection is gone."""
@@ -104,17 +104,17 @@ class MessageReader:
 
     def feed(self, data: bytes) -> None:
         """Bytes of the client."""
-        if self._owed:
+        if self._unparsed_bytes:
             self._collect(data)
             return
         if self._parser is None or self._is_last:
             return
         if not self.is_partial or self.head_is_complete:
-            self._fed, self._seen = data, 0
-        elif isinstance(self._fed, bytes):
-            self._fed = bytearray(self._fed) + data
+            self._input, self._searched = data, 0
+        elif isinstance(self._input, bytes):
+            self._input = bytearray(self._input) + data
         else:
-            self._fed += data
+            self._input += data
         self._in_bodies, self._ended = 0, False
         try:
             self._parser.feed_data(data)
@@ -126,7 +126,7 @@ class MessageReader:
                 ErrorResponse(400, "invalid_http", f"This is not HTTP/1.1 as this door understands it: {error}.")
             )
         if not self.is_partial or self.head_is_complete:
-            self._fed = b""
+            self._input = b""
         self._count(len(data))
 
     def _count(self, size: int) -> None:
@@ -166,8 +166,8 @@ class MessageReader:
         if size > self._limits.head_bytes:
             self._fail_head()
             return
-        at = self._fed.find(self._url + b" HTTP/", self._seen)
-        self._seen = max(at + len(self._url), self._seen)
+        at = self._input.find(self._url + b" HTTP/", self._searched)
+        self._searched = max(at + len(self._url), self._searched)
         fault = check_head(parser.get_method().decode("latin-1"), parser.get_http_version(), headers, is_http=at >= 0)
         if fault is not None:
             self._fail(fault)
@@ -176,7 +176,7 @@ class MessageReader:
         if announced.isdigit() and int(announced) > self._limits.body_bytes:
             self._fail_body()
         elif headers.get(b"expect", b"").lower() == b"100-continue":
-            self._receiver.wants_leave()
+            self._receiver.on_expect_continue()
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
@@ -196,7 +196,7 @@ class MessageReader:
         size = len(self._body)
         if size > self._limits.body_bytes:
             self._fail_body()
-        elif size > SMALL_BYTES and not self._receiver.holds(size):
+        elif size > SMALL_BYTES and not self._receiver.reserve_body(size):
             self._fail(
                 ErrorResponse(503, "too_many_bodies", "This node holds as many large bodies as it may; try again.")
             )
@@ -205,18 +205,18 @@ class MessageReader:
         announced = self._headers.get(b"content-length", b"0")
         if self._parser is not None and self._parser.should_upgrade() and announced.isdigit() and int(announced):
             # The parser takes a body behind an offer to upgrade for the other protocol; clients in Java send such.
-            self._owed = int(announced)
+            self._unparsed_bytes = int(announced)
         else:
             self._complete()
 
     def _collect(self, data: bytes) -> None:
         """A body that the parser does not read."""
-        if not self._owed:
+        if not self._unparsed_bytes:
             return
-        data = data[: self._owed]
-        self._owed -= len(data)
+        data = data[: self._unparsed_bytes]
+        self._unparsed_bytes -= len(data)
         self.on_body(data)
-        if not self._owed:
+        if not self._unparsed_bytes:
             self._complete()
 
     def _complete(self) -> None:
@@ -226,7 +226,7 @@ class MessageReader:
         body, method = bytes(self._body), self._parser.get_method().decode("ascii")
         target, headers = self._url.decode("latin-1"), self._headers
         self.is_partial, self._body = False, b""
-        self._receiver.request(method, target, headers, body)
+        self._receiver.on_request(method, target, headers, body)
 
     # faults
 
@@ -242,4 +242,4 @@ class MessageReader:
         receiver = self._receiver
         self.stop()  # the parser may still be in the middle of its bytes: nobody hears of what it finds there
         if receiver is not None:
-            receiver.fault(fault)
+            receiver.on_fault(fault)

@@ -31,8 +31,8 @@ class Request:
         self.is_gone = False
         self.is_begun = False
         self.is_ended = False
-        self.may_stay = True
-        self.knows_chunks = True
+        self.keeps_alive = True
+        self.supports_chunks = True
         self._is_head = method == "HEAD"
         self._added: dict[bytes, bytes] = {}
         self._connection = connection
@@ -68,18 +68,18 @@ class Request:
         if self._connection.is_congested:
             call(True)
 
-    def client_left(self) -> None:
+    def on_client_gone(self) -> None:
         self.is_gone = True
         gone = self._gone
-        self._forget()
+        self._clear_callbacks()
         if gone is not None and not self.is_ended:
             gone()
 
-    def client_lags(self, lags: bool) -> None:
+    def on_congestion(self, is_congested: bool) -> None:
         if self._congested is not None:
-            self._congested(lags)
+            self._congested(is_congested)
 
-    def _forget(self) -> None:
+    def _clear_callbacks(self) -> None:
         """Nobody is called any more. What was to be called has this request: together they would never be freed."""
         self._gone = self._congested = None
 
@@ -92,9 +92,9 @@ class Request:
         self._added |= dict(headers)
 
     def accept(self, more: Headers = ()) -> None:
-        if self.knows_chunks and not self.is_begun:
-            told = b"".join([b"%b: %b\r\n" % header for header in more])
-            self._write(b"HTTP/1.1 102 Processing\r\n%b\r\n" % told)
+        if self.supports_chunks and not self.is_begun:
+            extra = b"".join([b"%b: %b\r\n" % header for header in more])
+            self._write(b"HTTP/1.1 102 Processing\r\n%b\r\n" % extra)
 
     def respond(self, status: int, body: bytes, content_type: bytes = b"application/json", more: Headers = ()) -> None:
         if self.is_begun:
@@ -109,31 +109,31 @@ class Request:
     def begin(self, status: int, content_type: bytes, more: Headers = ()) -> None:
         self.is_begun = True
         lines = b"content-type: %b\r\n" % content_type
-        if self.knows_chunks:
+        if self.supports_chunks:
             lines += b"transfer-encoding: chunked\r\n"
         else:
-            self.may_stay = False
+            self.keeps_alive = False
         self._write(self._head(status, lines, more))
 
     def write(self, data: bytes) -> None:
         if data and not self._is_head and not self.is_gone:
-            self._send(b"%x\r\n%b\r\n" % (len(data), data) if self.knows_chunks else data)
+            self._send(b"%x\r\n%b\r\n" % (len(data), data) if self.supports_chunks else data)
 
     def end(self, last: bytes = b"") -> None:
         if self.is_ended:
             return
         self.write(last)
-        if self.knows_chunks and not self._is_head:
+        if self.supports_chunks and not self._is_head:
             self._write(b"0\r\n\r\n")
         self._end()
 
     def _head(self, status: int, lines: bytes, more: Headers) -> bytes:
         server = self._connection.server
         if server.is_closing:
-            self.may_stay = False
-        told = b"".join([b"%b: %b\r\n" % header for header in (*self._added.items(), *more)])
-        end = b"\r\n" if self.may_stay else b"connection: close\r\n\r\n"
-        return b"".join((STATUS[status], server.date, lines, told, end))
+            self.keeps_alive = False
+        extra = b"".join([b"%b: %b\r\n" % header for header in (*self._added.items(), *more)])
+        end = b"\r\n" if self.keeps_alive else b"connection: close\r\n\r\n"
+        return b"".join((STATUS[status], server.date, lines, extra, end))
 
     def _write(self, data: bytes) -> None:
         if not self.is_gone:
@@ -141,14 +141,14 @@ class Request:
 
     def _end(self) -> None:
         self.is_ended = True
-        self._forget()
+        self._clear_callbacks()
         if not self.is_gone:
-            self._connection.answered(self)
+            self._connection.on_answered(self)
 
-    def break_off(self) -> None:
+    def abort_response(self) -> None:
         """Whoever answered it gave up in the middle: the client must not take it for an end."""
         if not self.is_ended:
             self.is_ended = True
-            self._forget()
+            self._clear_callbacks()
             if not self.is_gone:
-                self._connection.broke_off(self)
+                self._connection.on_aborted(self)

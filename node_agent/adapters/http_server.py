@@ -78,31 +78,31 @@ def bind(host: str, port: int, purpose: str, kind: socket.SocketKind = socket.SO
 class HttpServer:
     """One door.
 
-    handle: answers a request; it runs as a task of its own. other: what else may come to the door; bodies: the budget
-    that it shares with other doors; counted: called with one word (`code` of the error, `unread`, `pipelined`) for each
-    connection that was refused or cut off.
+    handle: answers a request; it runs as a task of its own. alternate: what else may come to the door; bodies: the
+    budget that it shares with other doors; on_refused: called with one word (`code` of the error, `unread`,
+    `pipelined`) for each connection that was refused or cut off.
     """
 
     def __init__(
         self,
         handle: Handle,
         limits: Limits | None = None,
-        other: AlternateProtocol | None = None,
+        alternate: AlternateProtocol | None = None,
         *,
         bodies: BodyBudget | None = None,
-        counted: Callable[[str], None] | None = None,
+        on_refused: Callable[[str], None] | None = None,
     ) -> None:
         self.limits = limits = limits or Limits()
-        self.other = other
+        self.alternate = alternate
         self.bodies = bodies or BodyBudget(limits.bodies_bytes)
         self.connections: set[ServerConnection] = set()
         self.is_closing = False
         self.is_over = False  # a connection that the loop accepted a moment before is made all the same
         self.now = 0.0  # loop time of the last sweep, good enough for what takes seconds
         self.date = b""
-        self._places = ConnectionLimits(limits.connections, limits.connections_per_address, limits.reserved)
+        self._connection_limits = ConnectionLimits(limits.connections, limits.connections_per_address, limits.reserved)
         self._handle = handle
-        self._counted = counted
+        self._on_refused = on_refused
         self._counting = asyncio.Semaphore(1)  # documents whose values are counted at once
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -124,41 +124,43 @@ class HttpServer:
 
     # what connections need
 
-    def enter(self, connection: ServerConnection, address: str) -> ConnectionSlot:
+    def add(self, connection: ServerConnection, address: str) -> ConnectionSlot:
         """A new connection, and what it may ask for."""
         self.connections.add(connection)
-        place = self._places.acquire(address)
+        place = self._connection_limits.acquire(address)
         if place is ConnectionSlot.NONE:
-            self.refused("too_many_connections")
+            self.count_refusal("too_many_connections")
         return place
 
-    def leave(self, connection: ServerConnection, address: str) -> None:
+    def remove(self, connection: ServerConnection, address: str) -> None:
         """A connection has ended."""
         if connection in self.connections:
             self.connections.remove(connection)
-            self._places.release(address, connection.place)
+            self._connection_limits.release(address, connection.slot)
 
-    def holds(self, body: HeldBody, size: int) -> bool:
+    def reserve_body(self, body: HeldBody, size: int) -> bool:
         """A body has grown to `size` bytes; whether there is room. Unfinished ones may have to go for it."""
         gone = self.bodies.grow(body, size, self.now)
         for victim in gone or ():
             victim.abort()
         return gone is not None
 
-    def refused(self, code: str) -> None:
+    def count_refusal(self, code: str) -> None:
         """Count a connection that is refused, or cut off."""
-        if self._counted is not None:
-            self._counted(code)
+        if self._on_refused is not None:
+            self._on_refused(code)
 
     def run(self, request: ServerRequest) -> asyncio.Task[None]:
         """Answer a request in the background."""
-        answer = self._handle if self.limits.document is None or len(request.body) <= SMALL_BYTES else self._look_first
+        answer = (
+            self._handle if self.limits.document is None or len(request.body) <= SMALL_BYTES else self._check_document
+        )
         task = asyncio.get_running_loop().create_task(answer(request))
         self._tasks.add(task)  # the loop holds tasks weakly
-        task.add_done_callback(self._ran)
+        task.add_done_callback(self._on_task_done)
         return task
 
-    async def _look_first(self, request: ServerRequest) -> None:
+    async def _check_document(self, request: ServerRequest) -> None:
         """Answer a request with a large body: not read as a document before it is known what that costs."""
         bounds, body = self.limits.document, request.body
         if bounds is not None and not (_is_form(request) or bounds.passes_quick_check(body)):
@@ -169,13 +171,13 @@ class HttpServer:
             if not fits:
                 message = f"The body has more than {bounds.values} values, {bounds.containers} lists and objects or"
                 message += f" {bounds.strings} texts; send less of it."
-                self.refused("document_too_large")
+                self.count_refusal("document_too_large")
                 request.respond(413, orjson.dumps(openai_error(413, "document_too_large", message)))
                 return
         del body  # or it would be held for as long as the answer takes, whatever becomes of the request's own
         await self._handle(request)
 
-    def _ran(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a request ended with a bug", exc_info=error)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LINGER_S = 2.0
 """How long a refused client may still be listened to: closed at once, it might never read why."""
 
-HEALTH_WITHIN_S = 5.0
+HEALTH_TIMEOUT_S = 5.0
 """How long a connection beyond the bounds may take to ask for the node's health."""
 
 _PROGRESS_BYTES = 48 * 1024
@@ -54,18 +54,18 @@ class ServerConnection(asyncio.Protocol):
         self.server = server
         self.is_congested = False
         self.address = ""
-        self.write: Callable[[bytes], None] = _to_nobody
-        self.place = ConnectionSlot.NONE
+        self.write: Callable[[bytes], None] = _discard
+        self.slot = ConnectionSlot.NONE
         self._transport: asyncio.Transport | None = None
         self._reader = MessageReader(self, server.limits)
-        self._first: bytes | None = b"" if server.other is not None else None
+        self._prefix: bytes | None = b"" if server.alternate is not None else None
         self._current: Request | None = None
         self._waiting: deque[Request] = deque()
-        self._refusal: bytes | None = None  # the last word on this connection, in its turn
-        self._refused_at: float | None = None  # when it was written
-        self._owes_leave = False  # a client waits with its body until the answers before it are written
+        self._final_error: bytes | None = None  # the last word on this connection, in its turn
+        self._final_error_at: float | None = None  # when it was written
+        self._continue_pending = False  # a client waits with its body until the answers before it are written
         self._free_at = self._began_at = server.now  # since when nothing is being answered; since when a request comes
-        self._mark: tuple[float, int] = (server.now, 0)  # when its body was so large
+        self._progress: tuple[float, int] = (server.now, 0)  # when its body was so large
         self._unread: tuple[float, int] | None = None  # since when a client has not read, and how much lay there
         self._body: HeldBody | None = None  # of the request that is not whole
         self._bodies: dict[Request, HeldBody] = {}
@@ -77,45 +77,45 @@ class ServerConnection(asyncio.Protocol):
         self.write = self._transport.write  # type: ignore[union-attr] # it was just set
         name = transport.get_extra_info("peername")
         self.address = str(name[0]) if name else ""
-        self.place = self.server.enter(self, self.address)
-        if self.place is ConnectionSlot.NONE or self.server.is_over:
+        self.slot = self.server.add(self, self.address)
+        if self.slot is ConnectionSlot.NONE or self.server.is_over:
             self.abort()  # even to say so costs a connection
         elif self.server.is_closing:
-            self.fault(_FULL)
+            self.on_fault(_FULL)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.server.leave(self, self.address)
-        self._transport, self.write = None, _to_nobody
+        self.server.remove(self, self.address)
+        self._transport, self.write = None, _discard
         self._reader.close()
         requests = (self._current, *self._waiting)
         self._current = None
         self._waiting.clear()
         for request in requests:
             if request is not None:
-                request.client_left()
+                request.on_client_gone()
         for body in (self._body, *self._bodies.values()):
             if body is not None:
                 self.server.bodies.release(body)
-        self._body, self._refusal = None, None
+        self._body, self._final_error = None, None
         self._bodies.clear()
 
     def pause_writing(self) -> None:
-        self._lag(True)
+        self._set_congested(True)
 
     def resume_writing(self) -> None:
-        self._lag(False)
-        if self._current is None and self._refused_at is None:
-            self._go_on()
+        self._set_congested(False)
+        if self._current is None and self._final_error_at is None:
+            self._process_next()
 
-    def _lag(self, lags: bool) -> None:
-        self.is_congested = lags
+    def _set_congested(self, is_congested: bool) -> None:
+        self.is_congested = is_congested
         if self._current is not None:
-            self._current.client_lags(lags)
+            self._current.on_congestion(is_congested)
 
     def data_received(self, data: bytes) -> None:
-        if self._first is not None:
-            data = self._greet(self._first + data)
-        if data and self._refusal is None:
+        if self._prefix is not None:
+            data = self._detect_protocol(self._prefix + data)
+        if data and self._final_error is None:
             if not self._reader.is_partial:
                 self._time_request()
             self._reader.feed(data)
@@ -123,104 +123,104 @@ class ServerConnection(asyncio.Protocol):
     def _time_request(self) -> None:
         """From now on a request is coming."""
         self._began_at = self.server.now
-        self._mark = (self._began_at, 0)
+        self._progress = (self._began_at, 0)
 
-    def _greet(self, first: bytes) -> bytes:
+    def _detect_protocol(self, first: bytes) -> bytes:
         """The first bytes, unless they, or what may still come, begin something else than HTTP."""
-        other = self.server.other
-        if other is None or self._transport is None:
+        alternate = self.server.alternate
+        if alternate is None or self._transport is None:
             return first
-        if len(first) < len(other.preface) and other.preface.startswith(first):
-            self._first = first
+        if len(first) < len(alternate.preface) and alternate.preface.startswith(first):
+            self._prefix = first
             return b""
-        self._first = None
-        if not first.startswith(other.preface) or self.place is not ConnectionSlot.FULL:
+        self._prefix = None
+        if not first.startswith(alternate.preface) or self.slot is not ConnectionSlot.FULL:
             return first
-        transport, self._transport, self.write = self._transport, None, _to_nobody
-        self.server.leave(self, self.address)
+        transport, self._transport, self.write = self._transport, None, _discard
+        self.server.remove(self, self.address)
         self._reader.close()
-        protocol = other.take_over(transport)
+        protocol = alternate.take_over(transport)
         transport.set_protocol(protocol)
         protocol.data_received(first)
         return b""
 
     # what the reader reads
 
-    def request(self, method: str, target: str, headers: dict[bytes, bytes], body: bytes) -> None:
+    def on_request(self, method: str, target: str, headers: dict[bytes, bytes], body: bytes) -> None:
         request = Request(self, method, target, headers, body)
-        request.knows_chunks = self._reader.version == "1.1"
-        request.may_stay = request.knows_chunks and self._reader.keeps_alive
-        self._owes_leave = False
+        request.supports_chunks = self._reader.version == "1.1"
+        request.keeps_alive = request.supports_chunks and self._reader.keeps_alive
+        self._continue_pending = False
         if self._body is not None:
             self._body.is_complete = True
             self._bodies[request] = self._body
             self._body = None
-        if self.place is not ConnectionSlot.FULL:
+        if self.slot is not ConnectionSlot.FULL:
             if request.method != "GET" or request.path not in self.server.limits.health:
-                self.fault(_FULL if self.place is ConnectionSlot.HEALTH_ONLY else _FULL_OF_ADDRESS)
+                self.on_fault(_FULL if self.slot is ConnectionSlot.HEALTH_ONLY else _FULL_OF_ADDRESS)
                 return
-            request.may_stay = False
+            request.keeps_alive = False
         if self._current is None and not self._waiting and not self.is_congested:
             self._answer(request)
         elif len(self._waiting) < self.server.limits.pipelined:
             self._waiting.append(request)
-            self._read(False)
+            self._set_reading(False)
         else:
-            self.server.refused("pipelined")
+            self.server.count_refusal("pipelined")
             self.abort()
 
-    def holds(self, size: int) -> bool:
+    def reserve_body(self, size: int) -> bool:
         if self._body is None:
-            self._body = HeldBody(self.address, self._give_up_body)
-        return self.server.holds(self._body, size)
+            self._body = HeldBody(self.address, self._release_unfinished_body)
+        return self.server.reserve_body(self._body, size)
 
-    def _give_up_body(self) -> None:
-        self.fault(
+    def _release_unfinished_body(self) -> None:
+        self.on_fault(
             ErrorResponse(503, "too_many_bodies", "This node needs the room of your unfinished request; try again.")
         )
 
-    def wants_leave(self) -> None:
+    def on_expect_continue(self) -> None:
         if self._current is None and not self._waiting:
             self.write(_CONTINUE)
         else:
-            self._owes_leave = True
+            self._continue_pending = True
 
-    def fault(self, fault: ErrorResponse) -> None:
+    def on_fault(self, fault: ErrorResponse) -> None:
         """An error that is the last word on this connection; the client may read it before it is closed.
 
         Answers that were asked for before come before it.
         """
-        if self._refusal is not None or self._transport is None:
+        if self._final_error is not None or self._transport is None:
             return
         self._reader.stop()
-        self.server.refused(fault.code)
+        self.server.count_refusal(fault.code)
         body = orjson.dumps(openai_error(fault.status, fault.code, fault.message))
-        again = b"retry-after: 1\r\n" if fault.status in (429, 503) else b""
+        retry_after = b"retry-after: 1\r\n" if fault.status in (429, 503) else b""
         lines = b"content-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n"
-        self._refusal = b"".join((STATUS[fault.status], self.server.date, lines % (len(body), again), body))
+        self._final_error = b"".join((STATUS[fault.status], self.server.date, lines % (len(body), retry_after), body))
         if self._body is not None:
             self.server.bodies.release(self._body)
             self._body = None
         if self._current is None and not self._waiting:
-            self._go_on()
+            self._process_next()
 
     # requests
 
     def _answer(self, request: Request) -> None:
         self._current = request
-        self.server.run(request).add_done_callback(lambda task: request.break_off())
+        self.server.run(request).add_done_callback(lambda task: request.abort_response())
 
-    def answered(self, request: Request) -> None:
+    def on_answered(self, request: Request) -> None:
         """The answer to the current request was written."""
         self._current = None
         self._release(request)
         self._free_at = self.server.now
-        if not request.may_stay or self.server.is_closing:
+        if not request.keeps_alive or self.server.is_closing:
             self._close()
         elif not self.is_congested:
-            self._go_on()
+            self._process_next()
 
-    def broke_off(self, request: Request) -> None:
+    def on_aborted(self, request: Request) -> None:
         """Nobody will answer the current request any more, which is not answered, or not to its end."""
         if request.is_begun:
             self.abort()
@@ -228,35 +228,35 @@ class ServerConnection(asyncio.Protocol):
         self._current = None
         self._release(request)
         self._waiting.clear()
-        self._refusal = None
-        self.fault(ErrorResponse(500, "internal_error", "This node could not answer; the reason is in its log."))
+        self._final_error = None
+        self.on_fault(ErrorResponse(500, "internal_error", "This node could not answer; the reason is in its log."))
 
     def _release(self, request: Request) -> None:
         if self._bodies and (body := self._bodies.pop(request, None)) is not None:
             self.server.bodies.release(body)
 
-    def _go_on(self) -> None:
+    def _process_next(self) -> None:
         """Nothing is being answered: what comes next."""
         if self._waiting:
             self._answer(self._waiting.popleft())
-        elif self._refusal is not None:
-            self._refused_at = self.server.now
-            self._read(True)
-            self.write(self._refusal)
+        elif self._final_error is not None:
+            self._final_error_at = self.server.now
+            self._set_reading(True)
+            self.write(self._final_error)
         else:
-            if self._owes_leave:
-                self._owes_leave = False
+            if self._continue_pending:
+                self._continue_pending = False
                 self._time_request()
                 self.write(_CONTINUE)
-            self._read(True)
+            self._set_reading(True)
 
     # the transport
 
-    def _read(self, reads: bool) -> None:
-        if self._transport is not None and self._transport.is_reading() is not reads:
-            if reads and self._transport.is_closing():
+    def _set_reading(self, is_reading: bool) -> None:
+        if self._transport is not None and self._transport.is_reading() is not is_reading:
+            if is_reading and self._transport.is_closing():
                 return
-            (self._transport.resume_reading if reads else self._transport.pause_reading)()
+            (self._transport.resume_reading if is_reading else self._transport.pause_reading)()
 
     def _close(self) -> None:
         if self._transport is not None:
@@ -282,8 +282,8 @@ class ServerConnection(asyncio.Protocol):
             self._check_reader(transport, now)
         else:
             self._unread = None
-        if self._refused_at is not None:
-            quiet_s = now - self._refused_at
+        if self._final_error_at is not None:
+            quiet_s = now - self._final_error_at
             if quiet_s > LINGER_S:
                 self.abort() if quiet_s > 2 * LINGER_S else self._close()
         elif self._current is None and not self._waiting:
@@ -297,30 +297,30 @@ class ServerConnection(asyncio.Protocol):
             since, before = now, size
         self._unread = since, max(before, size)
         if now - since > self.server.limits.unread_s:
-            self.server.refused("unread")
+            self.server.count_refusal("unread")
             self.abort()
 
     def _check_request(self, now: float) -> None:
         """A request that is not whole, or none."""
         limits, reader = self.server.limits, self._reader
-        if self.place is not ConnectionSlot.FULL and now - self._free_at > HEALTH_WITHIN_S:
-            self.fault(_FULL if self.place is ConnectionSlot.HEALTH_ONLY else _FULL_OF_ADDRESS)
-        elif reader.is_partial or self._first:
+        if self.slot is not ConnectionSlot.FULL and now - self._free_at > HEALTH_TIMEOUT_S:
+            self.on_fault(_FULL if self.slot is ConnectionSlot.HEALTH_ONLY else _FULL_OF_ADDRESS)
+        elif reader.is_partial or self._prefix:
             took_s = now - self._began_at
-            if took_s > (limits.request_s if reader.head_is_complete else limits.stalled_s) or self._trickles(now):
-                self.fault(ErrorResponse(408, "request_timeout", f"The request was not whole after {took_s:.0f} s."))
+            if took_s > (limits.request_s if reader.head_is_complete else limits.stalled_s) or self._is_too_slow(now):
+                self.on_fault(ErrorResponse(408, "request_timeout", f"The request was not whole after {took_s:.0f} s."))
         elif now - self._free_at > limits.idle_s:
             self._close()
 
-    def _trickles(self, now: float) -> bool:
+    def _is_too_slow(self, now: float) -> bool:
         """Whether less of a body came, within `stalled_s`, than has to come."""
         limits, size = self.server.limits, self._reader.body_bytes
-        since, before = self._mark
+        since, before = self._progress
         if now - since <= limits.stalled_s:
             return False
-        self._mark = (now, size)
+        self._progress = (now, size)
         return size - before < limits.stalled_bytes
 
 
-def _to_nobody(data: bytes) -> None:
+def _discard(data: bytes) -> None:
     """The client is gone: nobody reads it."""

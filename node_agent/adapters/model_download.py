@@ -23,29 +23,29 @@ ROUNDS = 2
 SPARE_BYTES = 2 * 2**30
 """Left free on the disk: logs, and whatever the engine compiles."""
 
-_TELL_EVERY_S = 5.0
+_REPORT_INTERVAL_S = 5.0
 
 
 @dataclass
 class Progress:
     """Tells at most every five seconds how far it is. total: bytes to fetch."""
 
-    tell: Callable[[str], None]
+    report: Callable[[str], None]
     total: int = 0
-    got: int = 0
+    received: int = 0
     began: float = field(default_factory=time.monotonic)
-    _told: float = field(default_factory=time.monotonic)
+    _reported_at: float = field(default_factory=time.monotonic)
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, count: int) -> None:
         with self._lock:
-            self.got += count
+            self.received += count
             now = time.monotonic()
-            if now - self._told < _TELL_EVERY_S:
+            if now - self._reported_at < _REPORT_INTERVAL_S:
                 return
-            self._told = now
-        rate = self.got / max(now - self.began, 1e-3)
-        self.tell(f"{gib(self.got)} of {gib(self.total)} GiB, {gib(rate)} GiB/s")
+            self._reported_at = now
+        rate = self.received / max(now - self.began, 1e-3)
+        self.report(f"{gib(self.received)} of {gib(self.total)} GiB, {gib(rate)} GiB/s")
 
 
 def gib(count: float) -> str:
@@ -62,14 +62,14 @@ class Downloader:
         name: str,
         *,
         workers: int,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
         self._folder = folder
         self._name = name
         self._workers = workers
-        self._tell = tell
+        self._report = report
         self._sleep = sleep
         self.fetched = 0
 
@@ -81,7 +81,7 @@ class Downloader:
         wrong: list[str] = []
         for _ in range(ROUNDS):
             if wrong:
-                self._tell(f"not what the manifest says: {', '.join(wrong[:3])}; fetched again")
+                self._report(f"not what the manifest says: {', '.join(wrong[:3])}; fetched again")
             plan = plan_download(files, self._folder.files(), self._folder.verified)
             for path in plan.remove:
                 self._folder.remove(path)
@@ -102,7 +102,7 @@ class Downloader:
                 f"{gib(needed + SPARE_BYTES)} GiB are needed and {gib(free)} GiB free; "
                 "set root_gib higher, or take instance types with a disk of their own"
             )
-        progress = Progress(self._tell, needed)
+        progress = Progress(self._report, needed)
         with ThreadPoolExecutor(self._workers) as pool:
             futures = [pool.submit(self._compare, file, wrong) for file in plan.compare]
             for (file, part), ranges in zip(parts, missing, strict=True):
@@ -115,7 +115,7 @@ class Downloader:
                 wait(futures)
                 for _, part in parts:
                     part.close()
-        self.fetched += progress.got
+        self.fetched += progress.received
         return wrong
 
     def _compare(self, file: ModelFile, wrong: list[str]) -> None:
@@ -133,15 +133,15 @@ class Downloader:
         progress: Progress,
     ) -> list[Future[None]]:
         """A future for each range that is missing; the one that is done last compares the file."""
-        left, lock = [max(1, len(missing))], Lock()
+        remaining, lock = [max(1, len(missing))], Lock()
 
         def one(start: int, end: int) -> None:
             if end > start:
                 self._range(file, part, start, end)
                 progress.add(end - start)
             with lock:
-                left[0] -= 1
-                last = left[0] == 0
+                remaining[0] -= 1
+                last = remaining[0] == 0
             if last and not self._folder.finish(file, part):
                 wrong.append(file.path)
 
@@ -162,7 +162,7 @@ class Downloader:
                     raise
                 self._sleep(0.5 * 2**attempt)
             else:
-                part.has(start)
+                part.mark_done(start)
                 return
 
 

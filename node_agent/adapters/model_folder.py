@@ -122,7 +122,7 @@ class PartFile:
             written = os.pwrite(fd, view, offset)
             view, offset = view[written:], offset + written
 
-    def has(self, start: int) -> None:
+    def mark_done(self, start: int) -> None:
         """The range that begins there is written."""
         with self._lock, self._list.open("a") as listing:
             listing.write(f"{start}\n")

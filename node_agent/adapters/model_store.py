@@ -84,17 +84,17 @@ class ModelStore:
         found.pop(MANIFEST, None)
         return found
 
-    def read(self, name: str, path: str, start: int, end: int, take: Callable[[bytes], None]) -> None:
-        """Give `take` the bytes from start to end (exclusive), in pieces. Raises ModelMissing, StoreUnavailable."""
+    def read(self, name: str, path: str, start: int, end: int, sink: Callable[[bytes], None]) -> None:
+        """Give `sink` the bytes from start to end (exclusive), in pieces. Raises ModelMissing, StoreUnavailable."""
         key = model_prefix(name) + path
         with self._errors(f"s3://{self.bucket}/{key}"):
             answer = self._client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={start}-{end - 1}")
-            got = 0
+            received = 0
             for piece in answer["Body"].iter_chunks(_CHUNK_BYTES):
-                got += len(piece)
-                take(piece)
-        if got != end - start:
-            raise StoreUnavailable(f"s3://{self.bucket}/{key}: {got} bytes came of {end - start}")
+                received += len(piece)
+                sink(piece)
+        if received != end - start:
+            raise StoreUnavailable(f"s3://{self.bucket}/{key}: {received} bytes came of {end - start}")
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:

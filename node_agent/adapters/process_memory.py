@@ -35,7 +35,7 @@ def return_large_blocks() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _TRIMMED_BYTES)
 
 
-def give_back() -> int:
+def release_free_memory() -> int:
     """Free what only holds itself, and give free memory back to the system; how many objects were found."""
     found = gc.collect()
     libc = _glibc()

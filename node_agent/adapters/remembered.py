@@ -34,13 +34,17 @@ class Remembered:
 
     def identity(self) -> Identity | None:
         try:
-            told = json.loads(self._read(_IDENTITY) or b"null")
+            values = json.loads(self._read(_IDENTITY) or b"null")
         except ValueError:
             return None
         names = {field.name for field in fields(Identity)}
-        if not isinstance(told, dict) or told.keys() != names or not all(isinstance(v, str) for v in told.values()):
+        if (
+            not isinstance(values, dict)
+            or values.keys() != names
+            or not all(isinstance(v, str) for v in values.values())
+        ):
             return None
-        return Identity(**told)
+        return Identity(**values)
 
     def keep_identity(self, identity: Identity) -> None:
         self._write(_IDENTITY, json.dumps(asdict(identity)).encode())

@@ -34,7 +34,7 @@ from node_agent.core.replication.protocol import (
 from node_agent.ports import LinkListener
 
 CONNECT_TIMEOUT_S = 2.0
-GREET_WITHIN_S = 5.0
+HANDSHAKE_TIMEOUT_S = 5.0
 TURNED_AWAY = "turned-away"
 _TCP_OPTIONS = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -69,10 +69,10 @@ class TcpReplicaLinks:
         self._lag_s = lag_s
         self._clocks = clocks
 
-    def connect(self, address: Address, owner: LinkListener) -> TcpReplicaLink:
-        return TcpReplicaLink(address, self._source, self, AckBatches(self._lag_s), owner)
+    def connect(self, address: Address, listener: LinkListener) -> TcpReplicaLink:
+        return TcpReplicaLink(address, self._source, self, AckBatches(self._lag_s), listener)
 
-    def greeting(self, address: Address) -> Handshake:
+    def handshake(self, address: Address) -> Handshake:
         """What a connection to a keeper begins with, signed in the keeper's own time where that is known."""
         nonce, now = secrets.token_hex(12), self._clock()
         if self._clocks is None:
@@ -81,12 +81,12 @@ class TcpReplicaLinks:
             stamp = self._clocks.sign(str(address), *SIGNED_TARGET, b"", now, nonce)
         return Handshake(self._key, nonce, stamp, now)
 
-    def heard_clock(self, address: Address, greeting: Handshake, line: bytes) -> bool:
+    def on_peer_clock(self, address: Address, handshake: Handshake, line: bytes) -> bool:
         """The keeper refused the greeting and said its time. Whether a second greeting makes sense."""
         if self._clocks is None:
             return False
         now = self._clock()
-        return self._clocks.record(str(address), line.decode("latin-1"), greeting.nonce, now - greeting.at, now)
+        return self._clocks.record(str(address), line.decode("latin-1"), handshake.nonce, now - handshake.at, now)
 
 
 class Handshake(NamedTuple):
@@ -107,23 +107,23 @@ class TcpReplicaLink(asyncio.Protocol):
         source: tuple[str, int] | None,
         links: TcpReplicaLinks,
         batches: AckBatches,
-        owner: LinkListener,
+        listener: LinkListener,
     ) -> None:
         self._address = address
         self._source = source
         self._links = links
-        self._greeting = links.greeting(address)
-        self._greets_again = False
+        self._handshake = links.handshake(address)
+        self._retries_handshake = False
         self._batches = batches
-        self._owner: LinkListener | None = owner
+        self._owner: LinkListener | None = listener
         self._acknowledged = 0  # batches
         self._flushing = False
-        self._heard = b""
+        self._received = b""
         self._transport: asyncio.Transport | None = None
-        self._sealer: FrameWriter | None = None
-        self._opener: FrameReader | None = None
+        self._writer: FrameWriter | None = None
+        self._reader: FrameReader | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._greeting_timer: asyncio.TimerHandle | None = None
+        self._handshake_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._connecting = self._loop.create_task(self._connect())
 
@@ -133,9 +133,9 @@ class TcpReplicaLink(asyncio.Protocol):
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._loop.create_connection(lambda: self, host, port, local_addr=self._source)
         except ConnectionRefusedError:
-            self._lose("refused")
+            self._fail("refused")
         except (TimeoutError, OSError):
-            self._lose("unreachable")
+            self._fail("unreachable")
 
     # asyncio.Protocol
 
@@ -144,26 +144,26 @@ class TcpReplicaLink(asyncio.Protocol):
         if self._owner is None:
             self.close()
             return
-        self._greeting_timer = self._loop.call_later(GREET_WITHIN_S, self._lose, "silent")
+        self._handshake_timer = self._loop.call_later(HANDSHAKE_TIMEOUT_S, self._fail, "silent")
         if (sock := transport.get_extra_info("socket")) is not None:
             for option in _TCP_OPTIONS:
                 sock.setsockopt(*option)
-        self._transport.write(PREFACE + self._greeting.stamp.encode() + b"\n")  # type: ignore[union-attr] # it was just set
+        self._transport.write(PREFACE + self._handshake.stamp.encode() + b"\n")  # type: ignore[union-attr] # it was just set
 
     def data_received(self, data: bytes) -> None:
         if self._owner is None:
             return
-        if self._opener is None:
-            data = self._greeted(data)
-        if self._opener is None:
+        if self._reader is None:
+            data = self._on_handshake(data)
+        if self._reader is None:
             return
         try:
-            for messages in self._opener.feed(data):
-                self._hear(messages)
+            for messages in self._reader.feed(data):
+                self._on_messages(messages)
         except ValueError:  # a bad frame, or an acknowledgement of what was never sent
-            self._lose("broken")
+            self._fail("broken")
 
-    def _hear(self, messages: Iterable[Message]) -> None:
+    def _on_messages(self, messages: Iterable[Message]) -> None:
         for kind, handle, number, body in messages:
             if self._owner is None:
                 return
@@ -175,50 +175,50 @@ class TcpReplicaLink(asyncio.Protocol):
             elif kind == REFUSED:
                 self._owner.refused(handle, body.decode("ascii", "replace"))
 
-    def _greeted(self, data: bytes) -> bytes:
+    def _on_handshake(self, data: bytes) -> bytes:
         """The keeper's first line has come: what is behind it."""
-        heard = self._heard + data
-        line, end, rest = heard.partition(b"\n")
+        received = self._received + data
+        line, end, rest = received.partition(b"\n")
         if end and line.startswith(CLOCK_PREFACE):
-            self._greet_again(line.removeprefix(CLOCK_PREFACE))
+            self._retry_handshake(line.removeprefix(CLOCK_PREFACE))
             return b""
         if len(line) > MAX_PREFACE_BYTES or (end and not line.startswith(PREFACE)):
-            self._lose("broken")
+            self._fail("broken")
             return b""
         if not end:
-            self._heard = heard
+            self._received = received
             return b""
         nonce = line.removeprefix(PREFACE).decode("latin-1")
-        key = derive_connection_key(self._greeting.key, self._greeting.nonce, nonce)
-        self._sealer, self._opener = FrameWriter(key, b"owner"), FrameReader(key, b"keeper")
-        self._heard = b""
-        if self._greeting_timer is not None:
-            self._greeting_timer.cancel()
+        key = derive_connection_key(self._handshake.key, self._handshake.nonce, nonce)
+        self._writer, self._reader = FrameWriter(key, b"owner"), FrameReader(key, b"keeper")
+        self._received = b""
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
         self._flush()
         return rest
 
-    def _greet_again(self, line: bytes) -> None:
+    def _retry_handshake(self, line: bytes) -> None:
         """The keeper's clock is another one. It is believed once on a link: a second time, something else is wrong."""
-        if self._greets_again or not self._links.heard_clock(self._address, self._greeting, line):
-            self._lose(TURNED_AWAY)
+        if self._retries_handshake or not self._links.on_peer_clock(self._address, self._handshake, line):
+            self._fail(TURNED_AWAY)
             return
         _log.info("the clock of keeper %s is another one; greeting it in its own time", self._address)
-        self._greets_again = True
-        if self._greeting_timer is not None:
-            self._greeting_timer.cancel()
-        self._greeting = self._links.greeting(self._address)
-        self._heard = b""
+        self._retries_handshake = True
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+        self._handshake = self._links.handshake(self._address)
+        self._received = b""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()  # `connection_lost` then connects again
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._greets_again and self._transport is None and self._owner is not None:
+        if self._retries_handshake and self._transport is None and self._owner is not None:
             self._connecting = self._loop.create_task(self._connect())
-        elif self._opener is None:
-            self._lose(TURNED_AWAY)
+        elif self._reader is None:
+            self._fail(TURNED_AWAY)
         else:
-            self._lose("eof" if exc is None else "reset")
+            self._fail("eof" if exc is None else "reset")
 
     # ReplicaLink
 
@@ -228,48 +228,48 @@ class TcpReplicaLink(asyncio.Protocol):
 
     def send(self, message: bytes, receipt: object = None) -> None:
         if self._batches.add(message, receipt, self._loop.time()):
-            self._watch()
+            self._schedule_check()
             if not self._flushing and self._batches.may_send:
                 self._flushing = True
                 self._loop.call_soon(self._flush)  # once this moment's messages are all there
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._sealer is None or self._transport is None:
+        if self._writer is None or self._transport is None:
             if self._batches.queued_bytes > MAX_HELD_BYTES:
-                self._lose("too-slow")
+                self._fail("too-slow")
             return
         while self._batches.may_send:
-            self._transport.write(self._sealer.frame(self._batches.next_batch()))
+            self._transport.write(self._writer.frame(self._batches.next_batch()))
 
-    def _watch(self) -> None:
+    def _schedule_check(self) -> None:
         """See that the owner hears in time of what is overdue."""
-        due = self._batches.next_deadline() if self._timer is None else None
-        if due is not None:
-            self._timer = self._loop.call_at(due, self._look)
+        next_due_at = self._batches.next_deadline() if self._timer is None else None
+        if next_due_at is not None:
+            self._timer = self._loop.call_at(next_due_at, self._check_overdue)
 
-    def _look(self) -> None:
+    def _check_overdue(self) -> None:
         self._timer = None
         receipts = self._batches.overdue(self._loop.time())
-        self._watch()
+        self._schedule_check()
         if receipts and self._owner is not None:
             self._owner.overdue(receipts)
         if self._batches.queued_bytes > MAX_HELD_BYTES:
-            self._lose("too-slow")
+            self._fail("too-slow")
 
-    def _lose(self, why: str) -> None:
-        owner, self._owner = self._owner, None
+    def _fail(self, why: str) -> None:
+        listener, self._owner = self._owner, None
         self.close()
-        if owner is not None:
-            owner.lost(why)
+        if listener is not None:
+            listener.lost(why)
 
     def close(self) -> None:
         self._owner = None
         self._connecting.cancel()
-        for timer in (self._timer, self._greeting_timer):
+        for timer in (self._timer, self._handshake_timer):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._greeting_timer = None
+        self._timer = self._handshake_timer = None
         if self._transport is not None:
             self._transport.abort()
             self._transport = None

@@ -14,17 +14,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 _log = logging.getLogger(__name__)
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
-def teller(environ: Mapping[str, str]) -> Tell | None:
+def notifier(environ: Mapping[str, str]) -> Notify | None:
     """What sends a message to systemd; None where nobody listens."""
     name = environ.get("NOTIFY_SOCKET", "")
     if not name:
         return None
     address = "\0" + name[1:] if name.startswith("@") else name
 
-    def tell(message: str) -> None:
+    def notify(message: str) -> None:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
                 sock.setblocking(False)
@@ -32,7 +32,7 @@ def teller(environ: Mapping[str, str]) -> Tell | None:
         except (OSError, ValueError) as error:  # systemd does not listen, or no descriptor is left for the moment
             _log.warning("systemd could not be told %s: %s", message, error)
 
-    return tell
+    return notify
 
 
 def watchdog_s(environ: Mapping[str, str]) -> float | None:
@@ -43,39 +43,39 @@ def watchdog_s(environ: Mapping[str, str]) -> float | None:
 
 
 @contextlib.asynccontextmanager
-async def known_to_systemd(environ: Mapping[str, str]) -> AsyncIterator[Tell]:
+async def systemd_lifecycle(environ: Mapping[str, str]) -> AsyncIterator[Notify]:
     """READY=1 on entering, WATCHDOG=1 three times in each interval while inside, STOPPING=1 on leaving.
 
     Yields what sends the unit's status text, whenever it is another one (`systemctl show --property StatusText`).
     """
-    tell = teller(environ)
-    if tell is None:
+    notify = notifier(environ)
+    if notify is None:
         yield lambda status: None
         return
-    tell("READY=1")
+    notify("READY=1")
     interval = watchdog_s(environ)
-    beating = asyncio.create_task(_beat(tell, interval / 3)) if interval is not None else None
+    beating = asyncio.create_task(_beat(notify, interval / 3)) if interval is not None else None
     try:
-        yield _Status(tell)
+        yield _Status(notify)
     finally:
         if beating is not None:
             beating.cancel()
-        tell("STOPPING=1")
+        notify("STOPPING=1")
 
 
 class _Status:
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, notify: Notify) -> None:
+        self._notify = notify
         self._last = ""
 
     def __call__(self, status: str) -> None:
         if status != self._last:
             self._last = status
-            self._tell(f"STATUS={status}")
+            self._notify(f"STATUS={status}")
 
 
-async def _beat(tell: Tell, every_s: float) -> None:
+async def _beat(notify: Notify, every_s: float) -> None:
     """On the agent's own loop: a loop that hangs stops it."""
     while True:
-        tell("WATCHDOG=1")
+        notify("WATCHDOG=1")
         await asyncio.sleep(every_s)

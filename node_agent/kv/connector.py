@@ -38,9 +38,9 @@ from node_agent.kv.loader import Loader
 from node_agent.kv.pages import BlockCopier
 from node_agent.kv.requests import PROBE, Load, Requests, Save
 from node_agent.kv.weights import weights_digest
-from node_agent.kv.writer import Copied, Head, Writer
+from node_agent.kv.writer import CopiedBlock, LastBlock, Writer
 
-MADE_FOR = "0.32.0"
+VLLM_VERSION = "0.32.0"
 FORMAT = 1
 _MAX_BYTES = 4 * 1024**3
 _log = init_logger(__name__)
@@ -51,15 +51,15 @@ class StepMetadata(KVConnectorMetadata):  # type: ignore[misc] # vLLM is not in 
     """From the scheduler to the workers, for one step. heads: (request, key of its last block), kept already."""
 
     saves: list[Save] = field(default_factory=list)
-    heads: list[tuple[str, bytes]] = field(default_factory=list)
+    last_blocks: list[tuple[str, bytes]] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
 
 
 def why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) -> str | None:
     """What rules blocks out with this engine; None where nothing does."""
     parallel = config.parallel_config
-    if version.partition("+")[0] != MADE_FOR:
-        return f"made for vLLM {MADE_FOR}, this is {version}"
+    if version.partition("+")[0] != VLLM_VERSION:
+        return f"made for vLLM {VLLM_VERSION}, this is {version}"
     if len(kv_cache.kv_cache_groups) != 1:
         return f"the model has {len(kv_cache.kv_cache_groups)} KV cache groups"
     kind = type(kv_cache.kv_cache_groups[0].kv_cache_spec).__name__
@@ -74,7 +74,7 @@ def why_declined(config: Any, kv_cache: Any, version: str = vllm.__version__) ->
     return None
 
 
-def made_by(config: Any, kv_cache: Any, weights: str) -> bytes:
+def vllm_fingerprint(config: Any, kv_cache: Any, weights: str) -> bytes:
     """The fingerprint of this engine's blocks. weights: a digest of the model's."""
     model, group = config.model_config, kv_cache.kv_cache_groups[0]
     return engine_fingerprint(
@@ -112,31 +112,31 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
         self._folder = BlockFolder(Path(extra["folder"]), int(extra.get("max_bytes", _MAX_BYTES)), writers)
         self._requests: Requests | None = None
         self._loads: list[Load] = []
-        self._pages: BlockCopier | None = None
+        self._copier: BlockCopier | None = None
         self._writer: Writer | None = None
         self._loader: Loader | None = None
         self._broken: set[int] = set()
-        self._made_by = b""
+        self._fingerprint = b""
         why = why_declined(vllm_config, kv_cache_config)
         if why is None:
             weights = extra.get("weights") or weights_digest(Path(vllm_config.model_config.model))
             if weights is None:
                 why = "nobody says which weights these are"
             else:
-                self._made_by = made_by(vllm_config, kv_cache_config, weights)
+                self._fingerprint = vllm_fingerprint(vllm_config, kv_cache_config, weights)
         if role == KVConnectorRole.SCHEDULER:
-            self._begin(why)
+            self._start_scheduler(why)
 
-    def _begin(self, why: str | None) -> None:
+    def _start_scheduler(self, why: str | None) -> None:
         block_tokens = self._vllm_config.cache_config.block_size
-        told = {"format": FORMAT, "vllm": vllm.__version__, "block_tokens": block_tokens, "shards": self._shards}
+        layout = {"format": FORMAT, "vllm": vllm.__version__, "block_tokens": block_tokens, "shards": self._shards}
         if why is None:
-            self._requests = Requests(self._made_by, block_tokens, self._folder.has, self._shards)
-            told["fingerprint"] = self._made_by.hex()
+            self._requests = Requests(self._fingerprint, block_tokens, self._folder.contains, self._shards)
+            layout["fingerprint"] = self._fingerprint.hex()
         else:
             _log.warning("Synkti keeps no KV blocks: %s", why)
-            told["declined"] = why
-        self._folder.describe(told)
+            layout["declined"] = why
+        self._folder.write_layout(layout)
 
     @property
     def requires_kv_delivery(self) -> bool:
@@ -147,17 +147,17 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
         if self._requests is None or not _is_plain(request):
             return 0, False
-        most = request.num_tokens
+        max_tokens = request.num_tokens
         if request.prefill_stats is not None and request.num_preemptions <= 0:
-            most = request.num_prompt_tokens  # more than its prompt, the scheduler does not believe of a new request
-        tokens = self._requests.offer(request, request.cache_salt or "", num_computed_tokens, most)
+            max_tokens = request.num_prompt_tokens  # for a new request the scheduler accepts no more than its prompt
+        tokens = self._requests.match(request, request.cache_salt or "", num_computed_tokens, max_tokens)
         return tokens, tokens > 0
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         if self._requests is None or not _is_plain(request):
             return
         block_ids = blocks.get_block_ids()[0]
-        load = self._requests.scheduled(request, request.cache_salt or "", block_ids, num_external_tokens)
+        load = self._requests.on_scheduled(request, request.cache_salt or "", block_ids, num_external_tokens)
         if load is not None:
             self._loads.append(load)
 
@@ -168,15 +168,15 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
             return steps
         resolve = scheduler_output.kv_connector_block_state.resolve_block_ids
         for name, computing in scheduler_output.num_scheduled_tokens.items():
-            due = self._requests.due(name, computing, resolve)
-            steps.saves += due.saves
-            if due.head is not None:
-                steps.heads.append((name, due.head))
+            plan = self._requests.plan_saves(name, computing, resolve)
+            steps.saves += plan.saves
+            if plan.last_block is not None:
+                steps.last_blocks.append((name, plan.last_block))
         return steps
 
     def request_finished_all_groups(self, request: Any, block_ids: Any) -> tuple[bool, None]:
         if self._requests is not None:
-            self._requests.forget(request.request_id)
+            self._requests.remove(request.request_id)
         return False, None
 
     def request_finished(self, request: Any, block_ids: Any) -> tuple[bool, None]:
@@ -185,13 +185,13 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
     # in a worker
 
     def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
-        if not self._made_by:
+        if not self._fingerprint:
             return
         names = self._kv_cache_config.kv_cache_groups[0].layer_names
         shard = self._vllm_config.parallel_config.rank % self._shards
-        self._pages = pages = BlockCopier([kv_caches[name] for name in names], self._kv_cache_config.num_blocks)
-        self._writer = Writer(self._folder, self._made_by, shard, self._shards)
-        self._loader = Loader(self._folder, self._made_by, pages.put, pages.settle, shard, self._shards)
+        self._copier = pages = BlockCopier([kv_caches[name] for name in names], self._kv_cache_config.num_blocks)
+        self._writer = Writer(self._folder, self._fingerprint, shard, self._shards)
+        self._loader = Loader(self._folder, self._fingerprint, pages.copy_in, pages.synchronize, shard, self._shards)
         size = pages.block_bytes + HEADER_BYTES
         _log.info("Synkti keeps KV blocks of %d bytes in %s", size, self._folder.root)
 
@@ -208,19 +208,19 @@ class SynktiKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc] 
 
     def wait_for_save(self) -> None:
         steps = self._get_connector_metadata()
-        if self._writer is None or self._pages is None or not (steps.saves or steps.heads):
+        if self._writer is None or self._copier is None or not (steps.saves or steps.last_blocks):
             return
-        pages, writer = self._pages, self._writer
+        pages, writer = self._copier, self._writer
         size = pages.block_bytes
-        items: list[Copied | Head] = [
-            Copied(save, pages.take(save.block_id), size) for save in steps.saves if writer.room(save, size)
+        items: list[CopiedBlock | LastBlock] = [
+            CopiedBlock(save, pages.copy_out(save.block_id), size) for save in steps.saves if writer.reserve(save, size)
         ]
-        writer.put([*items, *(Head(*head) for head in steps.heads)])
+        writer.enqueue([*items, *(LastBlock(*head) for head in steps.last_blocks)])
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
         if self._writer is None or self._loader is None:
             return None, None
-        self._writer.forget(finished_req_ids)
+        self._writer.remove_finished(finished_req_ids)
         done, broken = self._loader.finished()
         self._broken |= broken
         return None, done

@@ -26,10 +26,10 @@ from node_agent.core.kv.blocks import NAME_SUFFIX
 LAYOUT = "layout.json"
 """What the engine keeps here: its fingerprint, its block size, or why it keeps nothing."""
 
-HEADS = "heads.log"
+LAST_BLOCKS = "heads.log"
 """Which block each request got last: lines of request id and key, appended by the engine."""
 
-MAX_HEADS_BYTES = 1024 * 1024
+MAX_LAST_BLOCKS_BYTES = 1024 * 1024
 MAX_WRITERS = 16
 """An engine's workers and the agent. The agent counts with so many, since it does not know the workers' number."""
 
@@ -58,7 +58,7 @@ class BlockFolder:
     def path(self, name: str) -> Path:
         return self.root / name[:2] / name
 
-    def has(self, name: str) -> bool:
+    def contains(self, name: str) -> bool:
         # On the scheduler's path, thousands of times for a long prompt: a third of what pathlib takes.
         return os.path.exists(f"{self.root}/{name[:2]}/{name}")
 
@@ -91,7 +91,7 @@ class BlockFolder:
         except FileNotFoundError:
             return None
 
-    def begin_of(self, name: str, count: int) -> bytes | None:
+    def read_prefix(self, name: str, count: int) -> bytes | None:
         """The first `count` bytes of a block. Raises OSError."""
         try:
             with self.path(name).open("rb") as file:
@@ -105,7 +105,7 @@ class BlockFolder:
         except FileNotFoundError:
             return None
 
-    def used(self, name: str) -> None:
+    def touch(self, name: str) -> None:
         """Somebody needed it just now."""
         with contextlib.suppress(FileNotFoundError):
             os.utime(self.path(name))
@@ -124,23 +124,23 @@ class BlockFolder:
 
     def evict(self) -> int:
         """Remove what was used longest ago, until every writer has its share; the bytes that stay."""
-        now, files, held = time.time(), [], 0
+        now, files, kept = time.time(), [], 0
         for entry in self._entries():
             with contextlib.suppress(FileNotFoundError):
-                told = entry.stat()
+                status = entry.stat()
                 if not entry.name.endswith(NAME_SUFFIX):
-                    if now - told.st_mtime > _ABANDONED_S:  # whoever wrote it was killed
+                    if now - status.st_mtime > _ABANDONED_S:  # whoever wrote it was killed
                         os.unlink(entry.path)
                     continue
-                files.append((told.st_mtime_ns, told.st_size, entry.path))
-                held += told.st_size
+                files.append((status.st_mtime_ns, status.st_size, entry.path))
+                kept += status.st_size
         files.sort(reverse=True)
-        while files and held > self.kept_bytes:
+        while files and kept > self.kept_bytes:
             _, size, path = files.pop()
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-            held -= size
-        return held
+            kept -= size
+        return kept
 
     def _entries(self) -> list[os.DirEntry[str]]:
         found: list[os.DirEntry[str]] = []
@@ -152,37 +152,37 @@ class BlockFolder:
 
     # what is beside the blocks
 
-    def describe(self, layout: Mapping[str, Any]) -> None:
+    def write_layout(self, layout: Mapping[str, Any]) -> None:
         """Say what is kept here. Raises OSError."""
         self.root.mkdir(parents=True, exist_ok=True)
         new = self.root / f"{LAYOUT}.{os.getpid()}{_TEMPORARY}"
         new.write_text(json.dumps(layout))
         new.replace(self.root / LAYOUT)
 
-    def layout(self) -> dict[str, Any] | None:
+    def read_layout(self) -> dict[str, Any] | None:
         """What the engine said of it; None where it has said nothing yet."""
         with contextlib.suppress(OSError, ValueError, RecursionError):
-            told = json.loads((self.root / LAYOUT).read_text())
-            return told if isinstance(told, dict) else None
+            status = json.loads((self.root / LAYOUT).read_text())
+            return status if isinstance(status, dict) else None
         return None
 
-    def note_heads(self, heads: Mapping[str, bytes]) -> None:
+    def append_last_blocks(self, heads: Mapping[str, bytes]) -> None:
         """Say which block each of these requests got last. Raises OSError."""
-        path = self.root / HEADS
+        path = self.root / LAST_BLOCKS
         with path.open("a") as file:
             file.write("".join(f"{request} {key.hex()}\n" for request, key in heads.items()))
             size = file.tell()
-        if size > MAX_HEADS_BYTES:
+        if size > MAX_LAST_BLOCKS_BYTES:
             path.replace(path.with_suffix(".old"))
 
-    def heads(self, having: str = "") -> dict[str, bytes]:
+    def last_blocks(self, having: str = "") -> dict[str, bytes]:
         """The last block of each request, as far back as it is known; the latest requests last.
 
         having: only of requests with this in their names. A drain asks for stream after stream, and all of the file
         parsed takes twenty times as long as some lines of it.
         """
         found: dict[str, bytes] = {}
-        for path in ((self.root / HEADS).with_suffix(".old"), self.root / HEADS):
+        for path in ((self.root / LAST_BLOCKS).with_suffix(".old"), self.root / LAST_BLOCKS):
             with contextlib.suppress(FileNotFoundError):
                 text = path.read_text(errors="replace")
                 for line in text.splitlines() if having in text else ():

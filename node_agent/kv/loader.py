@@ -32,11 +32,11 @@ class Loader:
     """put, settle: of the engine's cache; settle waits, in the same thread, until what was put is really there."""
 
     def __init__(
-        self, folder: BlockFolder, made_by: bytes, put: Put, settle: Callable[[], None],
+        self, folder: BlockFolder, fingerprint: bytes, put: Put, settle: Callable[[], None],
         shard: int = 0, shards: int = 1,
     ) -> None:  # fmt: skip
         self._folder = folder
-        self._made_by = made_by
+        self._fingerprint = fingerprint
         self._put = put
         self._settle = settle
         self._shard = shard
@@ -46,30 +46,30 @@ class Loader:
 
     def start(self, load: Load) -> None:
         blocks, each = load.blocks, max(1, -(-len(load.blocks) // THREADS))
-        parts = [self._pool.submit(self._bring, load, at, at + each) for at in range(0, len(blocks), each)]
+        parts = [self._pool.submit(self._load_part, load, at, at + each) for at in range(0, len(blocks), each)]
         self._loading.append(_Loading(load, parts))
 
     def finished(self) -> tuple[set[str], set[int]]:
         """Requests whose loading is over since the last call, and the ids of blocks that hold nothing usable."""
         if not self._loading:
             return set(), set()
-        over = [loading for loading in self._loading if all(part.done() for part in loading.parts)]
-        self._loading = [loading for loading in self._loading if loading not in over]
+        finished = [loading for loading in self._loading if all(part.done() for part in loading.parts)]
+        self._loading = [loading for loading in self._loading if loading not in finished]
         broken: set[int] = set()
-        for loading in over:
+        for loading in finished:
             failed = [at for part in loading.parts if (at := part.result()) is not None]
             if failed:
                 broken.update(block_id for block_id, _ in loading.load.blocks[min(failed) :])
-        return {loading.load.request for loading in over}, broken
+        return {loading.load.request for loading in finished}, broken
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _bring(self, load: Load, start: int, end: int) -> int | None:
+    def _load_part(self, load: Load, start: int, end: int) -> int | None:
         """The number of the first block that failed, None where none did."""
         failed = None
         for at, (block_id, key) in enumerate(load.blocks[start:end], start):
-            why = self._bring_one(block_id, block_name(key, self._shard, self._shards))
+            why = self._load_block(block_id, block_name(key, self._shard, self._shards))
             if why is not None:
                 _log.warning("request %s: KV block %d is computed again: %s", load.request, at, why)
                 failed = at
@@ -77,15 +77,15 @@ class Loader:
         self._settle()
         return failed
 
-    def _bring_one(self, block_id: int, name: str) -> str | None:
+    def _load_block(self, block_id: int, name: str) -> str | None:
         try:
             data = self._folder.read(name)
             if data is None:
                 return "missing"
-            why = block_defect(data, self._made_by, name)
+            why = block_defect(data, self._fingerprint, name)
             if why is None:
                 self._put(block_id, memoryview(data)[HEADER_BYTES:])
-                self._folder.used(name)
+                self._folder.touch(name)
                 return None
             self._folder.remove(name)
         except (OSError, ValueError) as error:

@@ -32,7 +32,7 @@ class BlockCopier:
     def _of(self, layer: Any, block_id: int) -> Any:
         return layer[block_id * self._split : (block_id + 1) * self._split]
 
-    def take(self, block_id: int) -> Callable[[], memoryview]:
+    def copy_out(self, block_id: int) -> Callable[[], memoryview]:
         """Copy a block; what is returned gives its bytes, from any thread.
 
         On a GPU the copy is queued behind the step that fills the block, and in front of any that could reuse it.
@@ -49,7 +49,7 @@ class BlockCopier:
 
         return fetched
 
-    def put(self, block_id: int, payload: memoryview) -> None:
+    def copy_in(self, block_id: int, payload: memoryview) -> None:
         """Copy bytes into a block. Raises ValueError where they are another number."""
         if len(payload) != self.block_bytes:
             raise ValueError(f"{len(payload)} bytes for a block of {self.block_bytes}")
@@ -57,7 +57,7 @@ class BlockCopier:
         for layer, part in zip(self._layers, block, strict=True):
             self._of(layer, block_id).copy_(part)
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait until what this thread has put is really there."""
         if self._device.type != "cpu":
             torch.cuda.current_stream(self._device).synchronize()

@@ -45,7 +45,7 @@ class Chain:
     block_tokens: int
     keys: list[bytes] = field(default_factory=list)
 
-    def upto(self, count: int, tokens: Sequence[int]) -> list[bytes]:
+    def keys_up_to(self, count: int, tokens: Sequence[int]) -> list[bytes]:
         """The first `count` keys; tokens: at least so many blocks."""
         while len(self.keys) < count:
             at = len(self.keys) * self.block_tokens
@@ -77,10 +77,11 @@ class Load:
 
 @dataclass(frozen=True)
 class SavePlan:
-    """saves: blocks to be kept behind a step; head: the request's last full block, where that one is kept already."""
+    """saves: blocks to be kept behind a step; last_block: the request's last full block, where that one is kept
+    already."""
 
     saves: tuple[Save, ...] = ()
-    head: bytes | None = None
+    last_block: bytes | None = None
 
 
 _NOTHING = SavePlan()
@@ -90,55 +91,55 @@ _NOTHING = SavePlan()
 class _Tracked:
     request: KnownRequest
     chain: Chain
-    seen: int = 0  # blocks that were looked at: kept before, or told to be
+    planned: int = 0  # blocks that were looked at: kept before, or told to be
 
 
 class Requests:
     """has: whether a block's file of this name is there; shards: how many files a block has."""
 
-    def __init__(self, made_by: bytes, block_tokens: int, has: Callable[[str], bool], shards: int = 1) -> None:
-        self._made_by = made_by
+    def __init__(self, fingerprint: bytes, block_tokens: int, has: Callable[[str], bool], shards: int = 1) -> None:
+        self._fingerprint = fingerprint
         self._block_tokens = block_tokens
         self._has = has
         self._shards = shards
         self._tracked: dict[str, _Tracked] = {}
         self._chains: dict[str, Chain] = {}  # of requests that were looked at and not scheduled yet
-        self._offers: dict[str, tuple[int, int]] = {}  # from where to where, in blocks; while not scheduled yet
-        self._offered: set[str] = set()  # were scheduled with blocks to load
+        self._matches: dict[str, tuple[int, int]] = {}  # from where to where, in blocks; while not scheduled yet
+        self._loaded: set[str] = set()  # were scheduled with blocks to load
 
     def __len__(self) -> int:
         """Requests that something is remembered of."""
-        return len(self._tracked.keys() | self._chains.keys() | self._offers.keys() | self._offered)
+        return len(self._tracked.keys() | self._chains.keys() | self._matches.keys() | self._loaded)
 
-    def offer(self, request: KnownRequest, salt: str, computed: int, most_tokens: int) -> int:
+    def match(self, request: KnownRequest, salt: str, computed: int, max_tokens: int) -> int:
         """How many tokens behind the first `computed` need not be computed. Asked again while it waits.
 
-        most_tokens: no more than so many in all, the computed ones included.
+        max_tokens: no more than so many in all, the computed ones included.
         """
         name = request.request_id
-        if name in self._offered:
+        if name in self._loaded:
             return 0
         start = computed // self._block_tokens
-        if (before := self._offers.get(name)) is not None and before[0] == start:
+        if (before := self._matches.get(name)) is not None and before[0] == start:
             return (before[1] - start) * self._block_tokens
         chain = self._chain(request, salt)
-        most = most_tokens // self._block_tokens
+        max_blocks = max_tokens // self._block_tokens
         end = start
-        while end < most and self._is_there(chain.upto(end + 1, request.all_token_ids)[end]):
+        while end < max_blocks and self._is_there(chain.keys_up_to(end + 1, request.all_token_ids)[end]):
             end += 1
-        self._offers[name] = start, end
+        self._matches[name] = start, end
         return (end - start) * self._block_tokens
 
     def _chain(self, request: KnownRequest, salt: str) -> Chain:
         chain = self._chains.get(request.request_id)
         if chain is None:
-            chain = self._chains[request.request_id] = Chain(chain_root(self._made_by, salt), self._block_tokens)
+            chain = self._chains[request.request_id] = Chain(chain_root(self._fingerprint, salt), self._block_tokens)
         return chain
 
     def _is_there(self, key: bytes) -> bool:
         return all(map(self._has, block_names(key, self._shards)))
 
-    def scheduled(
+    def on_scheduled(
         self, request: KnownRequest, salt: str, block_ids: Sequence[int], external_tokens: int
     ) -> Load | None:
         """The request got its place in the cache; what is to be loaded into it.
@@ -148,16 +149,16 @@ class Requests:
         name = request.request_id
         if name not in self._tracked:
             self._tracked[name] = _Tracked(request, self._chain(request, salt))
-        start, _ = self._offers.pop(name, (0, 0))
+        start, _ = self._matches.pop(name, (0, 0))
         if not external_tokens:
             return None
-        self._offered.add(name)
+        self._loaded.add(name)
         tracked = self._tracked[name]
         end = start + external_tokens // self._block_tokens
-        keys = tracked.chain.upto(end, request.all_token_ids)
+        keys = tracked.chain.keys_up_to(end, request.all_token_ids)
         return Load(name, tuple(zip(block_ids[start:end], keys[start:end], strict=True)))
 
-    def due(self, name: str, computing: int, block_ids: Callable[[str], Sequence[Sequence[int]]]) -> SavePlan:
+    def plan_saves(self, name: str, computing: int, block_ids: Callable[[str], Sequence[Sequence[int]]]) -> SavePlan:
         """What is to be kept of a request behind this step. computing: how many of its tokens the step computes.
 
         block_ids: all of a request's, group by group; asked only where something is due.
@@ -165,24 +166,24 @@ class Requests:
         tracked = self._tracked.get(name)
         if tracked is None:
             return _NOTHING
-        request, seen = tracked.request, tracked.seen
+        request, planned = tracked.request, tracked.planned
         full = min(request.num_computed_tokens + computing, request.num_tokens) // self._block_tokens
-        if full <= seen:
+        if full <= planned:
             return _NOTHING
-        tracked.seen = full
+        tracked.planned = full
         chain = tracked.chain
-        keys = chain.upto(full, request.all_token_ids)
-        new = [place for place in range(seen, full) if not self._is_there(keys[place])]
-        head = keys[full - 1] if full - 1 not in new else None
+        keys = chain.keys_up_to(full, request.all_token_ids)
+        new = [place for place in range(planned, full) if not self._is_there(keys[place])]
+        last_block = keys[full - 1] if full - 1 not in new else None
         if not new:
-            return SavePlan(head=head)
+            return SavePlan(last_block=last_block)
         ids = block_ids(name)[0]
         saves = (Save(ids[place], keys[place], chain.parent(place), place, name) for place in new)
-        return SavePlan(tuple(saves), head)
+        return SavePlan(tuple(saves), last_block)
 
-    def forget(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """It has finished, or was aborted."""
         self._tracked.pop(name, None)
         self._chains.pop(name, None)
-        self._offers.pop(name, None)
-        self._offered.discard(name)
+        self._matches.pop(name, None)
+        self._loaded.discard(name)

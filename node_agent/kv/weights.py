@@ -21,10 +21,10 @@ def weights_digest(folder: Path) -> str | None:
     files = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
     if not files:
         return None
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in files:
-        told.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
-                told.update(chunk)
-    return told.hexdigest()
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -18,12 +18,12 @@ from node_agent.kv.folder import BlockFolder
 from node_agent.kv.requests import Save
 
 MAX_QUEUED_BYTES = 128 * 1024 * 1024
-_ENDS_WITHIN_S = 2.0
+_CLOSE_TIMEOUT_S = 2.0
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Copied:
+class CopiedBlock:
     """A block outside the engine's cache. payload: gives its bytes, in the writer's thread; size: of them."""
 
     save: Save
@@ -32,7 +32,7 @@ class Copied:
 
 
 @dataclass(frozen=True)
-class Head:
+class LastBlock:
     """The request's last block is one that is kept already."""
 
     request: str
@@ -52,28 +52,33 @@ class Writer:
     """shard, shards: which part of every block this worker has."""
 
     def __init__(
-        self, folder: BlockFolder, made_by: bytes, shard: int = 0, shards: int = 1, most: int = MAX_QUEUED_BYTES
+        self,
+        folder: BlockFolder,
+        fingerprint: bytes,
+        shard: int = 0,
+        shards: int = 1,
+        max_bytes: int = MAX_QUEUED_BYTES,
     ) -> None:
         self.counts = Counts()
         self._folder = folder
-        self._made_by = made_by
+        self._fingerprint = fingerprint
         self._shard = shard
         self._shards = shards
-        self._most = most
+        self._max_bytes = max_bytes
         self._queued = 0
-        self._queue: deque[Copied | Head] = deque()
+        self._queue: deque[CopiedBlock | LastBlock] = deque()
         self._gaps: set[str] = set()
         self._wake = threading.Condition()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="synkti-kv-writer", daemon=True)
         self._thread.start()
 
-    def room(self, save: Save, size: int) -> bool:
+    def reserve(self, save: Save, size: int) -> bool:
         """Reserve room for this block. Where there is none, nothing of its request is kept any more: it has a gap."""
         if save.request in self._gaps:
             return False
         with self._wake:
-            if self._queued + size <= self._most:
+            if self._queued + size <= self._max_bytes:
                 self._queued += size
                 return True
         self._gaps.add(save.request)
@@ -82,17 +87,17 @@ class Writer:
             _log.warning("the disk cannot follow: KV of %d requests was not kept to its end", self.counts.dropped)
         return False
 
-    def put(self, items: Sequence[Copied | Head]) -> None:
+    def enqueue(self, items: Sequence[CopiedBlock | LastBlock]) -> None:
         """Hand over blocks that have their room, and heads."""
         with self._wake:
             self._queue.extend(items)
             self._wake.notify()
 
-    def forget(self, requests: Iterable[str]) -> None:
+    def remove_finished(self, requests: Iterable[str]) -> None:
         """These have finished."""
         self._gaps.difference_update(requests)
 
-    def close(self, within_s: float = _ENDS_WITHIN_S) -> None:
+    def close(self, within_s: float = _CLOSE_TIMEOUT_S) -> None:
         """Write what is queued, and end; what does not fit into that time is lost."""
         with self._wake:
             self._ending = True
@@ -107,27 +112,29 @@ class Writer:
                 self._queue.clear()
             if not batch:
                 return
-            heads = self._write(batch)
-            if heads and self._shard == 0:
+            last_blocks = self._write(batch)
+            if last_blocks and self._shard == 0:
                 with contextlib.suppress(OSError):  # a head that is missing: that stream's blocks are not sent ahead
-                    self._folder.note_heads(heads)
+                    self._folder.append_last_blocks(last_blocks)
 
-    def _write(self, batch: Sequence[Copied | Head]) -> dict[str, bytes]:
+    def _write(self, batch: Sequence[CopiedBlock | LastBlock]) -> dict[str, bytes]:
         """The last block of each request that is kept now."""
-        heads: dict[str, bytes] = {}
+        last_blocks: dict[str, bytes] = {}
         for item in batch:
-            if isinstance(item, Head):
-                heads[item.request] = item.key
+            if isinstance(item, LastBlock):
+                last_blocks[item.request] = item.key
             elif self._keep(item):
-                heads[item.save.request] = item.save.key
-        return heads
+                last_blocks[item.save.request] = item.save.key
+        return last_blocks
 
-    def _keep(self, copied: Copied) -> bool:
+    def _keep(self, copied: CopiedBlock) -> bool:
         save = copied.save
         name = block_name(save.key, self._shard, self._shards)
         try:
             payload = copied.payload()
-            header = pack_header(self._made_by, save.key, save.parent, save.place, payload, self._shard, self._shards)
+            header = pack_header(
+                self._fingerprint, save.key, save.parent, save.place, payload, self._shard, self._shards
+            )
             why = "" if self._folder.write(name, header, payload) else "one is larger than its share of the bound"
         except OSError as error:
             why = str(error)

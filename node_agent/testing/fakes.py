@@ -63,9 +63,9 @@ class MemoryInstances:
 
     async def tag(self, instance_id: str, tags: NodeTags) -> None:
         self._known(instance_id)
-        held = self.tags.setdefault(instance_id, {})
-        held.pop(DEADLINE_TAG, None)
-        held.update(tags.encode())
+        current = self.tags.setdefault(instance_id, {})
+        current.pop(DEADLINE_TAG, None)
+        current.update(tags.encode())
 
     async def untag(self, instance_id: str) -> None:
         self._known(instance_id)
@@ -74,8 +74,8 @@ class MemoryInstances:
 
     async def nodes(self, cluster: str, most_calls: int | None = None) -> list[TaggedNode]:
         found: list[TaggedNode] = []
-        for instance_id, held in self.tags.items():
-            tags = decode_tags(held)
+        for instance_id, current in self.tags.items():
+            tags = decode_tags(current)
             if tags is not None and tags.cluster == cluster:
                 address = tags.address or node_address(f"{self._addresses.get(instance_id)}:{self._peer_port}")
                 if address is not None:
@@ -124,8 +124,8 @@ class MemoryCheckpoints:
         self.objects[key] = body
         written = 0
         for record in records:
-            held = self.records.get(record.stream)
-            if held is None or held.progress <= record.progress:
+            current = self.records.get(record.stream)
+            if current is None or current.progress <= record.progress:
                 self.records[record.stream] = record
                 written += 1
         return written
@@ -159,8 +159,8 @@ class MemoryBlockStore:
         self.objects[index_key(index.fingerprint, stream)] = replace(index, object_key=key).to_bytes()
 
     async def index(self, fingerprint: bytes, stream: str) -> Index | None:
-        told = self.objects.get(index_key(fingerprint, stream))
-        return None if told is None else parse_index(told)
+        data = self.objects.get(index_key(fingerprint, stream))
+        return None if data is None else parse_index(data)
 
     async def fetch(self, index: Index, batch: Batch) -> bytes:
         if index.object_key not in self.objects:
@@ -232,11 +232,11 @@ class MemoryRequest:
         if self._gone is not None:
             self._gone()
 
-    def set_congested(self, lags: bool) -> None:
+    def set_congested(self, is_congested: bool) -> None:
         """The client is slow, or is not any more."""
-        self.is_congested = lags
+        self.is_congested = is_congested
         if self._congested is not None:
-            self._congested(lags)
+            self._congested(is_congested)
 
     def forget_body(self) -> None:
         self.body = b""

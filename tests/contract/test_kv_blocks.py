@@ -128,7 +128,7 @@ def second(left: Left, engine: Kept) -> Kept:
 
 
 def keys_of(kept: Kept, ids: list[int], salt: str = "") -> list[bytes]:
-    layout = kept.folder.layout()
+    layout = kept.folder.read_layout()
     assert layout is not None
     return chain(chain_root(bytes.fromhex(layout["fingerprint"]), salt), ids, BLOCK)
 
@@ -139,14 +139,14 @@ def whole(left: Left, seed: int = 1) -> list[int]:
 
 def test_every_full_block_is_kept_those_of_the_answer_too(left: Left) -> None:
     folder = BlockFolder(left.folder, MAX_BYTES)
-    layout = folder.layout()
+    layout = folder.read_layout()
     assert layout is not None
     assert layout["block_tokens"] == BLOCK
     for seed in left.answers:
         keys = chain(chain_root(bytes.fromhex(layout["fingerprint"])), whole(left, seed), BLOCK)
         assert len(keys) == KEPT
-        assert all(folder.has(block_name(key)) for key in keys)
-    heads = {request: key for request, key in folder.heads().items() if request.startswith("cmpl-first-")}
+        assert all(folder.contains(block_name(key)) for key in keys)
+    heads = {request: key for request, key in folder.last_blocks().items() if request.startswith("cmpl-first-")}
     assert list(heads.values()) == [chain(chain_root(bytes.fromhex(layout["fingerprint"])), whole(left), BLOCK)[-1]]
 
 
@@ -235,7 +235,7 @@ def test_a_salted_request_shares_nothing_with_others(left: Left, second: Kept) -
     assert left.salted == left.answers[1]
     keys = {*keys_of(second, whole(left)), *keys_of(second, whole(left), SALT)}
     assert len(keys) == 2 * KEPT
-    assert all(second.folder.has(block_name(key)) for key in keys)
+    assert all(second.folder.contains(block_name(key)) for key in keys)
     loaded, _ = second.loaded(lambda: second.answer(prompt(1), 1, cache_salt="another"))
     assert loaded == 0
     loaded, rest = second.loaded(lambda: second.answer(prompt(1), ANSWER, cache_salt=SALT))

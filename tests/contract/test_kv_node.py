@@ -59,7 +59,7 @@ def test_a_stream_of_a_node_with_vllm_leaves_a_context_that_another_can_bring(
 
 async def _story(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
     async def measured() -> bool:
-        return node.agent.kv.contexts.prefill_tokens_per_s is not None
+        return node.agent.kv.fetcher.prefill_tokens_per_s is not None
 
     await eventually("its prefill was measured", measured)
     theirs = BlockFolder(node.state_dir / "kv", MAX_BYTES)
@@ -71,22 +71,22 @@ async def _story(fleet: LocalFleet, node: LocalNode, elsewhere: Path) -> None:
         assert (await response.aread()).endswith(b"data: [DONE]\n\n")
 
     here = BlockFolder(elsewhere, MAX_BYTES)
-    layout = theirs.layout()
+    layout = theirs.read_layout()
     assert layout is not None
-    here.describe(layout)
+    here.write_layout(layout)
     client = HttpClient()
     contexts = ContextFetcher(_neighbour(node), client, b"cluster key", LocalBlocks(here), None, time.monotonic)
     contexts.prefill_tokens_per_s = SLOW
 
     async def brought() -> bool:  # the engine's writer may be a moment behind
-        await contexts.bring(stream, node.instance_id)
+        await contexts.fetch(stream, node.instance_id)
         return sum(1 for _ in here.root.rglob("*.kv")) >= TOKENS // BLOCK
 
     await eventually("the context is here", brought)
     await client.close()
     for path in here.root.rglob("*.kv"):
         assert path.read_bytes() == theirs.path(path.name).read_bytes()
-    last = await contexts.bring(stream, node.instance_id)
+    last = await contexts.fetch(stream, node.instance_id)
     assert last is not None
     assert (last.choice.source, last.choice.reason) == (ContextSource.RECOMPUTE, "nothing is missing")
 

@@ -51,7 +51,7 @@ def behind(ids: Sequence[int], argument: str = "synkti_resume_ids") -> dict[str,
         (["a"], {}, "must be a list of token ids"),
         ([1.5], {}, "must be a list of token ids"),
         ([5] * 21, {}, "are more than max_tokens"),
-        ([5], {"n": 2, "temperature": 1}, "one choice goes on at a time"),
+        ([5], {"n": 2, "temperature": 1}, "one choice is continued at a time"),
     ],
 )
 def test_what_no_engine_may_see_is_a_400_and_the_engine_lives(

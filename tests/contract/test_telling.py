@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from synkti_engine.telling import prompt_digest
+from synkti_engine.token_id_emitter import prompt_digest
 from tests.contract.rows import GREEDY
 from tests.contract.test_plugin import ask, choice
 from tests.contract.test_plugin import behind as plainly_behind

@@ -54,8 +54,8 @@ def slow_prefill(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def folder_of(node: LocalNode, made: bytes = MADE) -> BlockFolder:
     folder = BlockFolder(node.state_dir / "kv", 1024**3)
-    if folder.layout() is None:
-        folder.describe({"fingerprint": made.hex(), "block_tokens": BLOCK_TOKENS, "shards": 1})
+    if folder.read_layout() is None:
+        folder.write_layout({"fingerprint": made.hex(), "block_tokens": BLOCK_TOKENS, "shards": 1})
     return folder
 
 
@@ -67,12 +67,12 @@ def lay(node: LocalNode, stream: str, blocks: int = BLOCKS) -> list[str]:
         payload = secrets.token_bytes(SIZE)
         assert folder.write(block_name(key), pack_header(MADE, key, parent, place, payload), payload)
         parent = key
-    folder.note_heads({f"chatcmpl-{stream}-1f": keys[-1]})
+    folder.append_last_blocks({f"chatcmpl-{stream}-1f": keys[-1]})
     return list(map(block_name, keys))
 
 
 def held(node: LocalNode, names: list[str]) -> int:
-    return sum(map(folder_of(node).has, names))
+    return sum(map(folder_of(node).contains, names))
 
 
 async def reading(fleet: LocalFleet, reader: Reader, **fields: Any) -> tuple[asyncio.Task[Any], LocalNode]:
@@ -133,7 +133,7 @@ def test_what_is_damaged_or_another_engines_is_not_taken_and_the_stream_goes_on(
         await task
         check_whole(reader)
         assert held(others[1], names) == 0
-        assert not folder_of(others[0]).has(names[0])
+        assert not folder_of(others[0]).contains(names[0])
 
     tell(tmp_path, story, **ON)
 
@@ -275,6 +275,6 @@ def test_a_node_that_keeps_no_blocks_says_so(tmp_path: Path) -> None:
         answer = await fleet.http.get(f"http://{node.host}:8001{target}", headers={AUTH_HEADER: stamp})
         assert answer.status_code == 404
         assert answer.json()["error"]["code"] == "no_blocks"
-        assert node.agent.kv.contexts.prefill_tokens_per_s is None
+        assert node.agent.kv.fetcher.prefill_tokens_per_s is None
 
     tell(tmp_path, story, size=1)

@@ -1,16 +1,17 @@
-"""A plug-in of vLLM's (`vllm.general_plugins`): a request starts as if it had generated its first ids already.
+"""Plug-in for vLLM (`vllm.general_plugins`): starts a request as if it had generated its first ids already.
 
 Rules kept here:
 
-* it is loaded in every process of the engine, and changes each only where that one has a part in it: the API server
-  validates, and tells the ids behind a stream where it is asked to (`front`, `telling`), the engine's core starts a
-  request with its ids (`core`) and counts its steps (`steps`), the worker restores what sampling depends on (`worker`);
-* it touches private functions of vLLM's, so it is pinned to the versions that it was tested with. On any other it
-  declines, says so, and changes nothing; the agent finds out by its self-test;
-* a request without the arguments of `arguments` takes the same way through vLLM as without this plug-in, but for one
-  thing: on a CPU a seeded request whose prefill comes in pieces would end the engine, and here it does not.
+* every process of the engine loads it, and it changes each one only as far as that process is involved: the API server
+  validates, and emits the ids behind a stream on request (`api_server_patch`, `token_id_emitter`); the engine core
+  starts a request with its ids (`engine_core_patch`) and counts its steps (`steps`); the worker restores the state that
+  sampling depends on (`worker_patch`);
+* it wraps private functions of vLLM, so it is pinned to the versions that it was tested with. On any other version it
+  logs that it declines and changes nothing; the agent detects that with its self-test;
+* a request without the arguments of `arguments` runs through vLLM as it does without this plug-in, with one exception:
+  on a CPU, a seeded request with a chunked prefill would end the engine, and here it does not.
 
-Not part of it: `forced`, the other way, is a logits processor, and vLLM is told of it on its command line.
+Not part of it: `forced`, the other method, is a logits processor, which vLLM loads from its command line.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ _registered = False
 
 
 def refusal(version: str) -> str | None:
-    """Why the plug-in declines on a version of vLLM; None where it does not."""
+    """Return why the plug-in declines a version of vLLM, None where it accepts it."""
     if version.partition("+")[0] in TESTED:
         return None
     return f"it was tested with vLLM {', '.join(TESTED)}, and this is {version}"
 
 
 def register() -> None:
-    """What vLLM calls in each of its processes, more than once in some."""
-    global _registered  # noqa: PLW0603 # a process is changed once
+    """Install the patches. vLLM calls this in each of its processes, more than once in some."""
+    global _registered  # noqa: PLW0603 # a process is patched once
     if _registered:
         return
     _registered = True
@@ -45,9 +46,9 @@ def register() -> None:
         return
     from vllm.v1.core.sched.scheduler import Scheduler  # noqa: PLC0415
 
-    from synkti_engine import core, front, steps, worker  # noqa: PLC0415
+    from synkti_engine import api_server_patch, engine_core_patch, steps, worker_patch  # noqa: PLC0415
 
-    for part in (front, core, worker):
+    for part in (api_server_patch, engine_core_patch, worker_patch):
         part.install()
     steps.install(Scheduler)
     _log.info("Synkti's plug-in is in place")

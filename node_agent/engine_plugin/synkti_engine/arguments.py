@@ -1,10 +1,10 @@
-"""The arguments of a request that goes on (`vllm_xargs`), and what they must be. Imports nothing of vLLM's.
+"""Define and validate the arguments of a continued request (`vllm_xargs`). Imports nothing of vLLM.
 
     synkti_resume_ids   ids that the answer has already; the engine starts behind them
-    synkti_apart        1: every id is told apart, given ones too; else those come with the first new one, and a busy
-                        engine joins others
+    synkti_apart        1: one output per id, given ids included; else the given ids come with the first new one, and a
+                        busy engine merges others
     synkti_forced_ids   ids that the answer begins with, generated once more, one decode step each
-    synkti_tell_ids     1: a stream tells the ids behind its chunks in events of their own (`telling`), one by one
+    synkti_tell_ids     1: a stream carries the ids behind its chunks in events of their own (`telling`), one by one
 
 The agent strips all of these from what clients send (`node_agent/core/openai/generation_request`).
 """
@@ -15,22 +15,22 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 RESUME_IDS = "synkti_resume_ids"
-APART = "synkti_apart"
+PER_ID = "synkti_apart"
 FORCED_IDS = "synkti_forced_ids"
-TELL_IDS = "synkti_tell_ids"
+EMIT_IDS = "synkti_tell_ids"
 
 
 class BadArguments(ValueError):
-    """No engine may see these: what is wrong with them."""
+    """The arguments are invalid and must not reach the engine; the message says why."""
 
 
-def one_by_one(extra: Mapping[str, Any] | None) -> bool:
-    """Whether ids are told apart."""
-    return bool(extra and (extra.get(APART) or extra.get(TELL_IDS)))
+def per_token(extra: Mapping[str, Any] | None) -> bool:
+    """Return whether each id gets an output of its own."""
+    return bool(extra and (extra.get(PER_ID) or extra.get(EMIT_IDS)))
 
 
 def ids_in(extra: Mapping[str, Any] | None, name: str) -> list[int]:
-    """The ids of an argument, [] where there is none. Raises BadArguments where it is no list of ids."""
+    """Return the ids of an argument, [] where it is absent. Raises BadArguments where it is no list of ids."""
     value = (extra or {}).get(name)
     if value is None:
         return []
@@ -40,10 +40,12 @@ def ids_in(extra: Mapping[str, Any] | None, name: str) -> list[int]:
 
 
 def check(ids: Sequence[int], *, vocabulary: int, max_tokens: int, room: int, choices: int) -> None:
-    """Raises BadArguments.
+    """Validate the ids of an argument. Raises BadArguments.
 
-    vocabulary: how many ids there are, since one beyond them would end the engine; max_tokens: of the answer;
-    room: what the context has left behind the prompt; choices: of the request.
+    vocabulary: the number of ids, since one beyond them would end the engine.
+    max_tokens: of the answer.
+    room: tokens that the context has left behind the prompt.
+    choices: of the request.
     """
     unknown = [token for token in ids if token >= vocabulary]
     if unknown:
@@ -53,15 +55,15 @@ def check(ids: Sequence[int], *, vocabulary: int, max_tokens: int, room: int, ch
     if len(ids) > room:
         raise BadArguments(f"{len(ids)} ids are more than the context's {room}")
     if choices != 1:
-        raise BadArguments(f"one choice goes on at a time, and the request has n={choices}")
+        raise BadArguments(f"one choice is continued at a time, and the request has n={choices}")
 
 
 def begun(ids: Sequence[int], ends: Collection[int], most: int) -> tuple[list[int], int | None]:
-    """What an engine starts behind, and the id that must come next, None for any.
+    """Return the ids that an engine starts behind, and the id that must come next, None for any.
 
-    It starts only behind an answer that is not over: one that ended would be generated on and on. An answer that ends
-    with an end, or has as many ids as it may have (most), gets its last id once more, whatever would be sampled, and
-    ends there for the same reason as the first time. An end in the middle is none that this request could have had:
+    An engine starts only behind an answer that is not over: one that ended would be generated on and on. An answer that
+    ends with an end, or has as many ids as it may have (most), gets its last id once more, whatever would be sampled,
+    and ends there for the same reason as the first time. An end in the middle is none that this request could have had:
     what is behind it is left out, and the end is sampled again.
     """
     place = next((place for place, token in enumerate(ids) if token in ends), len(ids))

@@ -1,7 +1,7 @@
-"""The other way: the answer's first ids are generated once more, each forced on its step.
+"""Generate an answer's first ids once more, each forced on its step: the other method of continuation.
 
-Grammar, penalties and random numbers then take the steps that they took the first time. It costs a decode step for
-each id, and needs no private function of vLLM's, but a custom logits processor, which vLLM takes on its command line:
+Grammar, penalties and random numbers then repeat the steps of the first time. It costs one decode step per id, and
+needs no private function of vLLM, but a custom logits processor, which vLLM loads from its command line:
 `--logits-processors synkti_engine.forced:ForcedReplay`. Model runner V2 and speculative decoding refuse those.
 """
 
@@ -16,7 +16,8 @@ from synkti_engine.arguments import FORCED_IDS, BadArguments, ids_in
 
 
 class ForcedReplay(LogitsProcessor):  # type: ignore[misc] # vLLM has no types here
-    """requests: place in the batch -> (ids to force, the request's own list of output ids, which grows)."""
+    """Forces ids. `_requests`: place in the batch -> (ids to force, the request's own list of output ids, which
+    grows)."""
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -30,23 +31,23 @@ class ForcedReplay(LogitsProcessor):  # type: ignore[misc] # vLLM has no types h
         self._requests: dict[int, tuple[list[int], list[int]]] = {}
 
     def is_argmax_invariant(self) -> bool:
-        return False  # else greedy requests would pass it by
+        return False  # else greedy requests would bypass it
 
     def update_state(self, batch_update: Any) -> None:
         process_dict_updates(self._requests, batch_update, self._begin)
-        for place in [place for place, (ids, told) in self._requests.items() if len(told) >= len(ids)]:
+        for place in [place for place, (ids, output) in self._requests.items() if len(output) >= len(ids)]:
             del self._requests[place]
 
     def _begin(self, params: Any, prompt: Any, output_ids: list[int]) -> tuple[list[int], list[int]] | None:
         ids = ids_in(params.extra_args, FORCED_IDS)
-        # What is no id would end the engine; not forced at all it is noticed by whoever compares the answer's ids.
+        # An id outside the vocabulary would end the engine; unforced, the comparison of the answer's ids detects it.
         if len(output_ids) >= len(ids) or max(ids) >= self._vocabulary:
             return None
         return ids, output_ids
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        for place, (ids, told) in self._requests.items():
-            if len(told) < len(ids):
+        for place, (ids, output) in self._requests.items():
+            if len(output) < len(ids):
                 logits[place].fill_(float("-inf"))
-                logits[place][ids[len(told)]] = 0.0
+                logits[place][ids[len(output)]] = 0.0
         return logits

@@ -1,4 +1,4 @@
-"""How a function of vLLM's is replaced by one that calls it."""
+"""Replace a function of vLLM by one that wraps it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 Function = Callable[..., Any]
 
 
-def around(owner: type, name: str, make: Callable[[Function], Function]) -> None:
+def wrap_method(owner: type, name: str, make: Callable[[Function], Function]) -> None:
     """Replace owner.name by make(what it was). Raises AttributeError where vLLM has no such function."""
     was = getattr(owner, name)
     setattr(owner, name, functools.wraps(was)(make(was)))
 
 
-def around_classmethod(owner: type, name: str, make: Callable[[Function], Function]) -> None:
-    """As `around`, for a class method: make gets and returns functions that take the class first."""
+def wrap_classmethod(owner: type, name: str, make: Callable[[Function], Function]) -> None:
+    """As `wrap_method`, for a class method: make gets and returns functions that take the class first."""
     was = getattr(owner, name).__func__
     setattr(owner, name, classmethod(functools.wraps(was)(make(was))))

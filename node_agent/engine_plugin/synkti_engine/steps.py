@@ -1,10 +1,10 @@
-"""In the engine's core: how many steps it has done, where its agent can read it although nothing else answers.
+"""Count the engine core's steps where its agent can read them although nothing else answers.
 
-The API server's metrics say it too, as long as the API server is well. Here the core itself counts, in eight bytes of a
-file that is mapped (`$SYNKTI_STEPS_DIR/<pid>`, a little-endian uint64): no call to the system, no message to another
-process, and a reader that finds it unchanged knows that this core has computed nothing since.
+The API server's metrics have the count too, while the API server works. Here the core itself counts, in eight bytes of
+a mapped file (`$SYNKTI_STEPS_DIR/<pid>`, a little-endian uint64): no system call, no message to another process, and an
+unchanged count means that this core has computed nothing since.
 
-Only steps that computed something count: a scheduler that turns with nothing to schedule does no work.
+Only steps that computed something count: a scheduler that runs with nothing to schedule does no work.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from synkti_engine.patching import Function, around
+from synkti_engine.patching import Function, wrap_method
 
 STEPS_DIR = "SYNKTI_STEPS_DIR"
 _COUNT = struct.Struct("<Q")
@@ -25,14 +25,14 @@ _log = logging.getLogger("vllm.synkti")
 
 
 def install(scheduler: type) -> None:
-    """scheduler: vLLM's. Changes nothing where nobody wants to read the count."""
+    """Count the steps of vLLM's `scheduler`. Changes nothing where STEPS_DIR is not set."""
     folder = os.environ.get(STEPS_DIR)
     if folder:
-        around(scheduler, "update_from_output", counting(Path(folder)))
+        wrap_method(scheduler, "update_from_output", counting(Path(folder)))
 
 
 def counting(folder: Path) -> Callable[[Function], Function]:
-    """What counts the calls of `update_from_output` in the process that makes them."""
+    """Return a wrapper that counts the calls of `update_from_output` in the process that makes them."""
     count, mapped = 0, None
 
     def make(update: Function) -> Function:
@@ -53,7 +53,7 @@ def counting(folder: Path) -> Callable[[Function], Function]:
 
 
 def _mapped(folder: Path) -> mmap.mmap | None:
-    """None where there can be no file: the agent then has the metrics, and the engine is none the worse."""
+    """Map a new count file; None where that fails: the agent then uses the metrics, and the engine is unaffected."""
     try:
         path = folder / str(os.getpid())
         path.write_bytes(bytes(_COUNT.size))

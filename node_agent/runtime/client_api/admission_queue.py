@@ -16,9 +16,9 @@ from node_agent.ports import ServerRequest
 from node_agent.runtime.client_api.buffered_request import ClientGone
 from node_agent.runtime.node.context import NodeContext
 
-LOOK_EVERY_S = 0.05
+POLL_INTERVAL_S = 0.05
 _RETRY_AFTER_S = 2.0
-_MAX_NAME = 100
+_MAX_NAME_CHARS = 100
 """Characters of a name that nobody serves, in the error that says so."""
 
 
@@ -27,11 +27,11 @@ class _Waiting:
 
     def __init__(self, request: RouteRequest) -> None:
         self.request = request
-        self.turn: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
+        self.route: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
 
-    def leave(self) -> None:
-        if not self.turn.done():
-            self.turn.set_exception(ClientGone())
+    def cancel(self) -> None:
+        if not self.route.done():
+            self.route.set_exception(ClientGone())
 
 
 class AdmissionQueue:
@@ -43,7 +43,7 @@ class AdmissionQueue:
         self._now = node.gossip.clock
         self._admission = Admission() if admission is None else admission
         self._waiting: dict[int, _Waiting] = {}
-        self._somebody = asyncio.Event()
+        self._has_waiting = asyncio.Event()
         node.metrics.waiting.set_function(self._waiting.__len__)
 
     async def route(self, request: RouteRequest, client: ServerRequest) -> Route:
@@ -53,7 +53,7 @@ class AdmissionQueue:
         model.
         """
         if not self._node.serves(request.model):
-            raise self._refusal(request)
+            raise self._no_route_error(request)
         if (
             self._admission.may_bypass_queue()
         ):  # asked first: to choose a node may be its one trial, which must then be made
@@ -68,10 +68,10 @@ class AdmissionQueue:
         if isinstance(ticket, Rejection):
             raise _full(ticket)
         waiting = self._waiting[ticket.number] = _Waiting(request)
-        client.when_gone(waiting.leave)
-        self._somebody.set()
+        client.when_gone(waiting.cancel)
+        self._has_waiting.set()
         try:
-            return await waiting.turn
+            return await waiting.route
         finally:
             del self._waiting[ticket.number]
             self._admission.cancel(ticket)
@@ -80,17 +80,17 @@ class AdmissionQueue:
     async def run(self) -> None:
         """Let in who waits, until cancelled."""
         while True:
-            await self._somebody.wait()
+            await self._has_waiting.wait()
             while (ticket := self._admission.next) is not None:
-                self._send_away(self._now())
-                if not self._let_in(ticket):
-                    await asyncio.sleep(LOOK_EVERY_S)
-            self._somebody.clear()
+                self._reject_overdue(self._now())
+                if not self._try_admit(ticket):
+                    await asyncio.sleep(POLL_INTERVAL_S)
+            self._has_waiting.clear()
 
-    def _let_in(self, ticket: Ticket) -> bool:
+    def _try_admit(self, ticket: Ticket) -> bool:
         """Whether the first one waits no longer."""
         waiting = self._waiting.get(ticket.number)
-        if waiting is None or waiting.turn.done():
+        if waiting is None or waiting.route.done():
             self._admission.cancel(ticket)
             return True
         route = self._node.route(waiting.request)
@@ -98,31 +98,31 @@ class AdmissionQueue:
             return False
         if isinstance(route, Route):
             self._admission.admitted(self._now(), ticket)
-            waiting.turn.set_result(route)
+            waiting.route.set_result(route)
         else:
             self._admission.cancel(ticket)
-            waiting.turn.set_exception(self._refusal(waiting.request))
+            waiting.route.set_exception(self._no_route_error(waiting.request))
         return True
 
-    def _send_away(self, now: float) -> None:
+    def _reject_overdue(self, now: float) -> None:
         for ticket in self._admission.pop_expired(now):
             waiting = self._waiting.get(ticket.number)
-            if waiting is None or waiting.turn.done():
+            if waiting is None or waiting.route.done():
                 continue
             # Rather than none at all, a node whose breaker is open: the others are full, and it may do by now.
             route = self._node.route(replace(waiting.request, last_resort=True))
             if isinstance(route, Route):
                 self._admission.admitted(now)
-                waiting.turn.set_result(route)
+                waiting.route.set_result(route)
             else:
-                waiting.turn.set_exception(_full(self._admission.timeout_rejection(now, self._chance())))
+                waiting.route.set_exception(_full(self._admission.timeout_rejection(now, self._chance())))
 
-    def _refusal(self, request: RouteRequest) -> NoReadyPeer | RequestRejected:
+    def _no_route_error(self, request: RouteRequest) -> NoReadyPeer | RequestRejected:
         models = sorted(self._node.models())
         if not models or request.model == self._node.model:  # this node's own: it is on its way
             return NoReadyPeer("No node of the fleet is ready to serve; try again shortly.", _RETRY_AFTER_S)
         have = ", ".join(models)
-        name = repr(request.model if request.model is None else request.model[:_MAX_NAME])
+        name = repr(request.model if request.model is None else request.model[:_MAX_NAME_CHARS])
         return RequestRejected(404, "model_not_found", f"The model {name} does not exist; served: {have}.", "model")
 
 

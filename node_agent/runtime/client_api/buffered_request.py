@@ -41,19 +41,19 @@ class ClientGone(Exception):
     """The client closed its connection before it had its answer: nobody is there to be answered."""
 
 
-class _Failed(Exception):
+class _AttemptFailed(Exception):
     """An engine was asked in vain. answer: what it said, where it said something."""
 
-    def __init__(self, verdict: Verdict, answer: EngineResponse | None = None, handed_to: str | None = None) -> None:
+    def __init__(self, verdict: Verdict, answer: EngineResponse | None = None, target: str | None = None) -> None:
         super().__init__(verdict.reason)
         self.verdict = verdict
         self.answer = answer
-        self.handed_to = handed_to
+        self.target = target
 
 
 @dataclass(frozen=True)
 class BufferedRequest:
-    """What to ask. target: path and query; wanted: what routing has to know; max_tokens: None where unknown.
+    """What to ask. target: path and query; routing: what routing has to know; max_tokens: None where unknown.
 
     generates: whether it is one of a model, which whoever serves the model has to answer.
     """
@@ -62,12 +62,12 @@ class BufferedRequest:
     target: str
     headers: Mapping[str, str]
     body: bytes
-    wanted: RouteRequest
+    routing: RouteRequest
     max_tokens: int | None = None
     generates: bool = False
 
     @cached_property
-    def content(self) -> bytes | None:
+    def digest(self) -> bytes | None:
         """See `core/openai/request_digest`; it takes a while, and is seldom asked for."""
         return request_digest(self.body)
 
@@ -78,16 +78,16 @@ class BufferedRequests:
     def __init__(self, node: NodeContext, engines: EngineClient) -> None:
         self._node = node
         self._engines = engines
-        self._under_way: set[Response] = set()
+        self._active: set[Response] = set()
         self._is_closed = False
 
     def __len__(self) -> int:
-        return len(self._under_way)
+        return len(self._active)
 
     def close_with_handoff(self) -> None:
         """This node goes: the clients are to ask another one."""
         self._is_closed = True
-        for response in list(self._under_way):
+        for response in list(self._active):
             response.abort(HANDOFF)
 
     async def answer(self, request: BufferedRequest, first: Route, client: ServerRequest) -> int:
@@ -96,7 +96,7 @@ class BufferedRequests:
         Raises NoReadyPeer where engines ran out, FleetFull, RequestRejected for one that ends engines, ClientGone.
         """
         route: Route | None = first
-        tries, tried = Attempts(), list[str]()
+        attempts, tried = Attempts(), list[str]()
         clock = self._node.gossip.clock
         give_up_at = clock() + MAX_TOTAL_S
         while route is not None:
@@ -104,39 +104,39 @@ class BufferedRequests:
             name = route.node.instance_id
             tried.append(name)
             try:
-                status = await self._one_engine(request, route, client)
-            except _Failed as failed:
+                status = await self._try_engine(request, route, client)
+            except _AttemptFailed as failed:
                 verdict = failed.verdict
                 self._node.failed(name, verdict)
                 _log.info("request to %s at %s: %s: %s", request.target, name, verdict.code, verdict.reason)
-                if not tries.failed(name, verdict, failed.answer) or clock() >= give_up_at:
+                if not attempts.failed(name, verdict, failed.answer) or clock() >= give_up_at:
                     break
-                to = failed.handed_to
-                wanted = replace(
-                    request.wanted, tried=tried, avoid=route.node.pool, handoff_target=to, is_continuation=True
+                to = failed.target
+                routing = replace(
+                    request.routing, tried=tried, avoid=route.node.pool, handoff_target=to, is_continuation=True
                 )
-                found = self._node.route(wanted)
+                found = self._node.route(routing)
                 route = found if isinstance(found, Route) else None
             else:
-                self._node.found_wanting(tries.in_doubt)
+                self._node.found_wanting(attempts.in_doubt)
                 return status
-        return self._in_vain(tries, last, client)
+        return self._answer_exhausted(attempts, last, client)
 
-    def _in_vain(self, tries: Attempts, last: Route, client: ServerRequest) -> int:
+    def _answer_exhausted(self, attempts: Attempts, last: Route, client: ServerRequest) -> int:
         """No engine is left to ask, or no other would say more. last: where it was asked last."""
-        if (answer := tries.response) is not None:
-            more = [*_told(last), *answer.headers, *final_headers(answer.status)]
+        if (answer := attempts.response) is not None:
+            more = [*_route_headers(last), *answer.headers, *final_headers(answer.status)]
             client.respond(answer.status, answer.body, answer.content_type, more)
             return answer.status
-        if tries.all_busy:
+        if attempts.all_busy:
             raise FleetFull("No engine had room for this request; try again.", _RETRY_AFTER_S)
-        message = f"The request was lost by {tries.summary('nodes')}, and no other is ready; try again."
+        message = f"The request was lost by {attempts.summary('nodes')}, and no other is ready; try again."
         raise NoReadyPeer(message, _RETRY_AFTER_S)
 
-    async def _one_engine(self, request: BufferedRequest, route: Route, client: ServerRequest) -> int:
+    async def _try_engine(self, request: BufferedRequest, route: Route, client: ServerRequest) -> int:
         """The status that the client saw. Raises _Failed, ClientGone, NoReadyPeer."""
         node, deadly = route.node, self._node.deadly
-        is_suspect = bool(deadly) and deadly.check(request.content)
+        is_suspect = bool(deadly) and deadly.check(request.digest)
         headers = {**request.headers, SUSPECT_HEADER: "1"} if is_suspect else request.headers
         response = self._engines.request(
             node,
@@ -148,41 +148,41 @@ class BufferedRequests:
             silence_timeout_s=MAX_TOTAL_S,
             turn=await self._engines.acquire_turn(node) if is_suspect else None,
         )
-        self._under_way.add(response)
+        self._active.add(response)
         client.when_gone(lambda: response.abort(CLIENT_GONE))
         try:
             await response.head()
-            status = await self._answer(request, response, route, client)
+            status = await self._relay(request, response, route, client)
         except ExchangeLost as lost:
             if client.is_gone:
                 raise ClientGone from lost
             if self._is_closed:
                 raise NoReadyPeer("This node is going; ask another one.", _RETRY_AFTER_S) from lost
-            raise self._lost(request, route, lost_by(lost, is_own=self._is_own(node)), lost.why) from lost
+            raise self._on_lost(request, route, lost_by(lost, is_own=self._is_own(node)), lost.why) from lost
         finally:
-            self._under_way.discard(response)
+            self._active.discard(response)
             response.close()
         self._node.succeeded(node.instance_id)
         if deadly:
-            deadly.answered(request.content)
+            deadly.answered(request.digest)
         return status
 
     def _is_own(self, node: NodeStatus) -> bool:
         return node.instance_id == self._node.instance_id
 
-    def _lost(self, request: BufferedRequest, route: Route, by: Origin, line: str) -> _Failed:
+    def _on_lost(self, request: BufferedRequest, route: Route, by: Origin, line: str) -> _AttemptFailed:
         """An exchange that ended before its answer."""
-        why, handed_to = parse_loss(line)
+        why, target = parse_loss(line)
         verdict = classify_loss(by, why)
         self._node.metrics.losses.labels(verdict.code).inc()
         if verdict.is_death:
-            self._node.deadly.died(request.content, route.node.instance_id, parse_death(line))
-        return _Failed(verdict, handed_to=handed_to)
+            self._node.deadly.died(request.digest, route.node.instance_id, parse_death(line))
+        return _AttemptFailed(verdict, target=target)
 
-    async def _answer(self, request: BufferedRequest, response: Response, route: Route, client: ServerRequest) -> int:
+    async def _relay(self, request: BufferedRequest, response: Response, route: Route, client: ServerRequest) -> int:
         """Raises _Failed, ExchangeLost, ClientGone."""
         if response.is_event_stream and response.status < 400:
-            await self._pass_on(request, response, route, client)
+            await self._relay_stream(request, response, route, client)
             return response.status
         body = await response.read_all(MAX_ANSWER_BYTES)
         content_type, more = response.headers.get(b"content-type", b""), client_headers(response.headers)
@@ -190,11 +190,13 @@ class BufferedRequests:
             # The node said that it serves the model, or it would not have been chosen.
             kind = classify_body(body, has_model=request.generates)
             verdict = classify_answer(answered_by(response, is_own=self._is_own(route.node)), response.status, kind)
-            raise _Failed(verdict, EngineResponse(response.status, body, content_type, more))
-        client.respond(response.status, body, content_type, [*_told(route), *more])
+            raise _AttemptFailed(verdict, EngineResponse(response.status, body, content_type, more))
+        client.respond(response.status, body, content_type, [*_route_headers(route), *more])
         return response.status
 
-    async def _pass_on(self, request: BufferedRequest, response: Response, route: Route, client: ServerRequest) -> None:
+    async def _relay_stream(
+        self, request: BufferedRequest, response: Response, route: Route, client: ServerRequest
+    ) -> None:
         """A stream as it comes. Raises _Failed where it ends before it began, ExchangeLost, ClientGone."""
         ending = EndOfStreamDetector()
         data = await response.read()
@@ -203,8 +205,8 @@ class BufferedRequests:
         first = ending.feed(data)
         why = ending.incomplete_reason
         if why is not None and not first.strip():
-            raise self._lost(request, route, Origin.ENGINE, why)  # nothing was sent yet: it may go elsewhere
-        client.begin(response.status, EVENT_STREAM, _told(route))
+            raise self._on_lost(request, route, Origin.ENGINE, why)  # nothing was sent yet: it may go elsewhere
+        client.begin(response.status, EVENT_STREAM, _route_headers(route))
         client.write(first)
         client.when_congested(response.pause)
         try:
@@ -214,14 +216,14 @@ class BufferedRequests:
             if client.is_gone:
                 raise ClientGone from lost
             why = lost.why
-        client.end(self._explicit(client.path, why) if why is not None else b"")
+        client.end(self._loss_event(client.path, why) if why is not None else b"")
 
-    def _explicit(self, path: str, why: str) -> bytes:
+    def _loss_event(self, path: str, why: str) -> bytes:
         """The last event of a stream that was lost; the blank line ends what came half."""
         self._node.metrics.broken.labels("engine_lost").inc()
         message = f"The engine was lost ({why}), and this stream cannot be continued."
         return b"\n\n" + error_event(path, error_body(path, 503, "engine_lost", message))
 
 
-def _told(route: Route) -> tuple[tuple[bytes, bytes], ...]:
+def _route_headers(route: Route) -> tuple[tuple[bytes, bytes], ...]:
     return ((ROUTE_HEADER.encode(), route.reason.encode()), (NODE_HEADER.encode(), route.node.instance_id.encode()))

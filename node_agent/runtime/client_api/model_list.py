@@ -34,18 +34,18 @@ class ModelList:
         self._engine = engine
         self._others: dict[str, ModelCards] = {}
         self._owners: dict[str, str] = {}  # of the others' names: the model that each is another name of
-        self._asked_at = -_OTHERS_EVERY_S
+        self._fetched_at = -_OTHERS_EVERY_S
 
     async def run(self) -> None:
         """Until cancelled: adapters come and go while an engine runs."""
         while True:
             if self._node.state.takes_requests:
-                await self._look()
+                await self._refresh()
             await asyncio.sleep(_KNOWN_EVERY_S if self.own.cards else _UNKNOWN_EVERY_S)
 
-    async def _look(self) -> None:
+    async def _refresh(self) -> None:
         response = self._client.request(self._engine, "GET", _TARGET, headers={}, read_timeout_s=_SILENCE_S)
-        self.own = await _cards(response) or self.own
+        self.own = await _read_response(response) or self.own
         self._node.names = self.own.names
 
     async def base_model(self, name: str | None) -> str | None:
@@ -57,18 +57,18 @@ class ModelList:
         if name is None or found != name or self._node.serves(name):
             return found
         now = self._node.gossip.clock()
-        if name not in self._owners and now - self._asked_at > _OTHERS_EVERY_S and len(self._node.models()) > 1:
-            self._asked_at = now
-            await self.all()
+        if name not in self._owners and now - self._fetched_at > _OTHERS_EVERY_S and len(self._node.models()) > 1:
+            self._fetched_at = now
+            await self.list_all()
         return self._owners.get(name, name)
 
-    async def all(self) -> list[Mapping[str, Any]]:
+    async def list_all(self) -> list[Mapping[str, Any]]:
         """The cards of all that the fleet serves now, this node's first."""
         served = self._node.models()
         own = self._node.model
         cards = [*self.own.cards] if own in served and self.own.cards else []
         missing = sorted(served - {card["id"] for card in cards})
-        await asyncio.gather(*(self._ask_for(model) for model in missing[:_MAX_OTHERS]))
+        await asyncio.gather(*(self._fetch(model) for model in missing[:_MAX_OTHERS]))
         self._others = {model: self._others[model] for model in missing if model in self._others}
         self._owners = {name: model for model, known in self._others.items() for name in known.names}
         for model in missing:
@@ -76,7 +76,7 @@ class ModelList:
             cards += known or [minimal_card(model, int(self._node.clock()))]
         return cards
 
-    async def _ask_for(self, model: str) -> None:
+    async def _fetch(self, model: str) -> None:
         """The cards of a model at any node that serves it; those of before where it does not answer."""
         route = self._node.route(RouteRequest(model))
         if not isinstance(route, Route):
@@ -84,12 +84,12 @@ class ModelList:
         response = self._engines.request(
             route.node, "GET", _TARGET, {}, b"", max_tokens=None, silence_timeout_s=_SILENCE_S
         )
-        if (cards := await _cards(response)) is not None:
+        if (cards := await _read_response(response)) is not None:
             self._others[model] = cards
             self._node.succeeded(route.node.instance_id)
 
 
-async def _cards(response: Response) -> ModelCards | None:
+async def _read_response(response: Response) -> ModelCards | None:
     """What an engine answered; None where it did not, or not that."""
     try:
         await response.head()

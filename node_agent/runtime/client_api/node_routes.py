@@ -52,7 +52,7 @@ class NodeRoutes:
         request.respond(200, self._node.metrics.exposition(), CONTENT_TYPE.encode())
 
     async def _list_models(self, request: ServerRequest) -> None:
-        answer_json(request, {"object": "list", "data": await self._models.all()})
+        answer_json(request, {"object": "list", "data": await self._models.list_all()})
 
     async def _nodes(self, request: ServerRequest) -> None:
         node = self._node

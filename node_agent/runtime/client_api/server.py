@@ -67,9 +67,9 @@ class ClientApi:
     def __init__(
         self,
         node: NodeContext,
-        entrance: AdmissionQueue,
+        admission: AdmissionQueue,
         engines: EngineClient,
-        keepers: ReplicationManager,
+        replication: ReplicationManager,
         takeovers: Takeovers,
         streams: StreamRegistry,
         draining: DrainController,
@@ -77,16 +77,16 @@ class ClientApi:
         origins: Collection[str] = (),
     ) -> None:
         self._node = node
-        self._entrance = entrance
+        self._admission = admission
         self._engines = engines
-        self._keepers = keepers
+        self._replication = replication
         self._takeovers = takeovers
         self._streams = streams
         self._models = models
         self._origins = Origins(origins)
         self._tokenizing = TokenizerRequests()
         self._own_routes = NodeRoutes(node, models, draining).handlers
-        self.whole_requests = BufferedRequests(node, engines)
+        self.buffered_requests = BufferedRequests(node, engines)
 
     async def __call__(self, request: ServerRequest) -> None:
         path = request.path
@@ -118,7 +118,7 @@ class ClientApi:
         if (given := client_headers.request_id(request.headers)) is not None:
             request_id = given
             request.add_headers([(REQUEST_ID, given)])
-        if (status := self._no_route(request, path)) is not None:
+        if (status := self._reject_invalid_route(request, path)) is not None:
             return status
         if (own := self._own_routes.get(path)) is not None:
             await own(request)
@@ -127,7 +127,7 @@ class ClientApi:
             return await self._resume(request, path.removeprefix(routes.STREAMS))
         return await self._serve(request, path, request_id)
 
-    def _no_route(self, request: ServerRequest, path: str) -> int | None:
+    def _reject_invalid_route(self, request: ServerRequest, path: str) -> int | None:
         """Answer what is no route, or one asked in a wrong way; None for all others."""
         if request.method == "OPTIONS" and (allowed := self._origins.preflight(request.headers)) is not None:
             request.respond(200, b"OK", b"text/plain; charset=utf-8", allowed)
@@ -148,22 +148,22 @@ class ClientApi:
     async def _serve(self, request: ServerRequest, path: str, request_id: bytes) -> int:
         kind, content_type = _KINDS.get(path), request.headers.get(b"content-type", b"")
         if not request.body or not routes.may_be_json(content_type):
-            return await self._pass_on(request, request_id, request.body, None)
+            return await self._relay(request, request_id, request.body, None)
         body = read_body(request.body)
         if path == routes.BATCH_ROUTE:
             _check_batch(body)
         if kind is None or not routes.is_json(content_type):
-            return await self._pass_on(request, request_id, body.to_bytes(), body.model)
+            return await self._relay(request, request_id, body.to_bytes(), body.model)
         try:
             generation = parse_generation(kind, self._with_model(kind, body))
         except PassThroughRequest:
-            return await self._pass_on(request, request_id, body.to_bytes(), body.model)
+            return await self._relay(request, request_id, body.to_bytes(), body.model)
         if kind.uses_named_events and (not generation.streaming or is_engine_bound(generation)):
-            return await self._pass_on(request, request_id, body.to_bytes(), generation.model)
+            return await self._relay(request, request_id, body.to_bytes(), generation.model)
         del body  # its objects take many times its bytes, for as long as this waits
         if generation.streaming:
             return await self._stream(request, request_id, generation)
-        return await self._whole(request, request_id, generation)
+        return await self._buffered(request, request_id, generation)
 
     def _with_model(self, kind: ApiRoute, body: Body) -> Body:
         """A request that leaves the model out, with the one that it means: a continuation may be asked of any node."""
@@ -171,66 +171,72 @@ class ClientApi:
             return replace(body, value={**body.value, "model": self._node.base_model(None)})
         return body
 
-    async def _pass_on(self, request: ServerRequest, request_id: bytes, body: bytes, model: str | None) -> int:
+    async def _relay(self, request: ServerRequest, request_id: bytes, body: bytes, model: str | None) -> int:
         """What only an engine can answer, be it with an error."""
         if request.path not in routes.TOKENIZER_ROUTES:
-            return await self._at_engine(request, request_id, body, await self._wanted(request, model, None))
-        async with self._tokenizing.place(len(request.body), self._models.own.max_model_len):
-            return await self._at_engine(request, request_id, body, await self._wanted(request, model, None))
+            routing = await self._routing_request(request, model, None)
+            return await self._request_engine(request, request_id, body, routing)
+        async with self._tokenizing.slot(len(request.body), self._models.own.max_model_len):
+            routing = await self._routing_request(request, model, None)
+            return await self._request_engine(request, request_id, body, routing)
 
-    async def _whole(self, request: ServerRequest, request_id: bytes, generation: GenerationRequest) -> int:
-        wanted = await self._wanted(request, generation.model, generation.affinity_key)
-        return await self._at_engine(request, request_id, generation.engine_body(), wanted, generation)
+    async def _buffered(self, request: ServerRequest, request_id: bytes, generation: GenerationRequest) -> int:
+        routing = await self._routing_request(request, generation.model, generation.affinity_key)
+        return await self._request_engine(request, request_id, generation.engine_body(), routing, generation)
 
-    async def _at_engine(
+    async def _request_engine(
         self,
         request: ServerRequest,
         request_id: bytes,
         body: bytes,
-        wanted: RouteRequest,
+        routing: RouteRequest,
         generation: GenerationRequest | None = None,
     ) -> int:
-        route = await self._entrance.route(wanted, request)
+        route = await self._admission.route(routing, request)
         headers = _to_engine(request, request_id)
         max_tokens = generation.max_tokens if generation is not None else None
         generates = generation is not None
-        whole = BufferedRequest(request.method, request.target, headers, body, wanted, max_tokens, generates=generates)
-        return await self.whole_requests.answer(whole, route, request)
+        buffered = BufferedRequest(
+            request.method, request.target, headers, body, routing, max_tokens, generates=generates
+        )
+        return await self.buffered_requests.answer(buffered, route, request)
 
     async def _stream(self, request: ServerRequest, request_id: bytes, generation: GenerationRequest) -> int:
-        wanted = await self._wanted(request, generation.model, generation.affinity_key)
+        routing = await self._routing_request(request, generation.model, generation.affinity_key)
         durable = _is_durable(request.headers.get(DURABILITY_HEADER))
         if self._streams.is_full:
-            return self._refuse(request)
-        route = await self._entrance.route(wanted, request)
+            return self._reject_full(request)
+        route = await self._admission.route(routing, request)
         stream_id = secrets.token_hex(12)
         epoch = Epoch(1, self._node.instance_id)
         runs = (EpochRange(0, epoch),)
         opening = StreamHeader(generation, runs, request_id.decode("latin-1"), durable)
         machine = new_stream(generation, stream_id, runs)
         ahead = ReplicatedLog(stream_id, epoch, opening.to_bytes(), lines=machine.journal, client=request.address)
-        kept = self._keepers.open_stream(ahead, route.node.pool, durable=durable)
+        journal = self._replication.open_stream(ahead, route.node.pool, durable=durable)
         request.forget_body()  # the journal's opening has it
-        reply = SseResponse(request, stream_id, generation.route.value, stream_reader(request.headers))
+        sse_response = SseResponse(request, stream_id, generation.route.value, stream_reader(request.headers))
         headers = _to_engine(request, request_id)
-        stream = ClientStream(self._node, self._engines, machine, kept, reply, wanted, headers=headers)
+        stream = ClientStream(self._node, self._engines, machine, journal, sse_response, routing, headers=headers)
         return await self._run(stream, stream.run(route))
 
     async def _resume(self, request: ServerRequest, stream_id: str) -> int:
         event = _last_event(stream_id, request.headers.get(b"last-event-id"))
         if self._streams.is_full:
-            return self._refuse(request)
+            return self._reject_full(request)
         with self._counted_resume():
             takeover = await self._takeovers.take_over(event)
         takeover.log.client = request.address
-        kept = self._keepers.open_stream(takeover.log, None, durable=takeover.durable)
+        journal = self._replication.open_stream(takeover.log, None, durable=takeover.durable)
         if takeover.request_id and REQUEST_ID not in request.headers:
             request.add_headers([(REQUEST_ID, takeover.request_id.encode("latin-1", "replace"))])
         generation = takeover.machine.generation
         reader = replace(stream_reader(request.headers), wants_event_ids=True)  # or it would not be here
-        reply = SseResponse(request, event.stream, generation.route.value, reader)
-        wanted = await self._wanted(request, generation.model, generation.affinity_key)
-        stream = ClientStream(self._node, self._engines, takeover.machine, kept, reply, wanted, takeover.replay)
+        sse_response = SseResponse(request, event.stream, generation.route.value, reader)
+        routing = await self._routing_request(request, generation.model, generation.affinity_key)
+        stream = ClientStream(
+            self._node, self._engines, takeover.machine, journal, sse_response, routing, takeover.replay
+        )
         return await self._run(stream, stream.resume())
 
     @contextlib.contextmanager
@@ -257,12 +263,12 @@ class ClientApi:
             self._streams.remove(stream)
             self._node.metrics.tokens.inc(max(0, stream.machine.tokens - before))
 
-    def _refuse(self, request: ServerRequest) -> int:
-        message = f"This node holds {self._streams.most} streams, its bound; try another node, or again shortly."
+    def _reject_full(self, request: ServerRequest) -> int:
+        message = f"This node holds {self._streams.max_streams} streams, its bound; try another node, or again shortly."
         answer_error(request, 429, "too_many_streams", message, retry_after_s=1.0)
         return 429
 
-    async def _wanted(self, request: ServerRequest, model: str | None, key: int | None) -> RouteRequest:
+    async def _routing_request(self, request: ServerRequest, model: str | None, key: int | None) -> RouteRequest:
         """What routing has to know. Raises RequestRejected."""
         model = await self._models.base_model(model)
         session = request.headers.get(SESSION_HEADER)
@@ -286,11 +292,11 @@ def _check_batch(body: Body) -> None:
         raise RequestRejected(400, "invalid_request", message, "messages")
 
 
-def _is_durable(asked: bytes | None) -> bool:
+def _is_durable(value: bytes | None) -> bool:
     """Whether the client wants its stream kept by peers. Raises RequestRejected."""
-    if asked not in (None, b"peer", b"none"):
+    if value not in (None, b"peer", b"none"):
         raise RequestRejected(400, "invalid_request", f"{DURABILITY_HEADER.decode()} is peer or none.")
-    return asked != b"none"
+    return value != b"none"
 
 
 def _last_event(stream_id: str, last: bytes | None) -> EventId:

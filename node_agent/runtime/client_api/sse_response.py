@@ -35,15 +35,15 @@ class SseResponse:
         self.reader = reader
         self._stream_id = stream_id
         self._path = path
-        self.unkept = ""  # why no other node keeps the stream, though its client wants it kept
-        self._say_at = 1 if reader.wants_event_ids else round(IDLE_S / COMMENT_EVERY_S)
+        self.not_durable_reason = ""  # why no other node keeps the stream, though its client wants it kept
+        self._keepalive_after = 1 if reader.wants_event_ids else round(IDLE_S / COMMENT_EVERY_S)
         self._keep_alive = sse.comment("waiting") if reader.wants_event_ids or reader.parses_sse else _BLANK
-        self._quiet = 0  # looks at which nothing had been sent since the one before
+        self._idle_polls = 0  # looks at which nothing had been sent since the one before
         self.started = False
         self._ended = False
-        self._seen = 0
+        self._seen_events = 0
         self._clock = asyncio.get_running_loop().time
-        self._asked_at = self._clock()
+        self._began_at = self._clock()
 
     def start(self, route: Route | None) -> None:
         """The head, with where its engine is; None where none is needed any more."""
@@ -53,8 +53,8 @@ class SseResponse:
         lines = {"cache-control": "no-cache", STREAM_HEADER: self._stream_id}
         if route is not None:
             lines |= {ROUTE_HEADER: route.reason, NODE_HEADER: route.node.instance_id}
-        if self.unkept:
-            lines[DURABILITY_HEADER.decode()] = f"{NOT_DURABLE}; reason={self.unkept}"
+        if self.not_durable_reason:
+            lines[DURABILITY_HEADER.decode()] = f"{NOT_DURABLE}; reason={self.not_durable_reason}"
         more = [(key.encode(), value.encode()) for key, value in lines.items()]
         self.request.begin(200, EVENT_STREAM, more)
         if self.reader.is_event_source:
@@ -67,14 +67,14 @@ class SseResponse:
 
         events: how many the client was sent so far.
         """
-        seen, self._seen = self._seen, events
+        seen_events, self._seen_events = self._seen_events, events
         if self.request.is_congested:
             return
-        self._quiet = self._quiet + 1 if events == seen else 0
-        waits_for_head = not self.started and self._clock() - self._asked_at < EARLY_HEAD_S
-        if self._ended or waits_for_head or self._quiet < self._say_at:
+        self._idle_polls = self._idle_polls + 1 if events == seen_events else 0
+        waits_for_head = not self.started and self._clock() - self._began_at < EARLY_HEAD_S
+        if self._ended or waits_for_head or self._idle_polls < self._keepalive_after:
             return
-        self._quiet = 0
+        self._idle_polls = 0
         self.start(None)
         self.request.write(self._keep_alive)
 
@@ -83,7 +83,7 @@ class SseResponse:
         self.request.end(last)
         return 200
 
-    def pass_on(self, answer: EngineResponse) -> int:
+    def relay_error(self, answer: EngineResponse) -> int:
         """What an engine said of the request itself, in place of an answer; the status that the client saw.
 
         An error event comes as one, and its stream as vLLM ends it; a whole error comes as one where it still can.

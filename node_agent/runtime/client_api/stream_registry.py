@@ -11,10 +11,10 @@ from node_agent.runtime.common.metrics import Metrics
 
 
 class StreamRegistry:
-    """most: how many there may be at once."""
+    """max_streams: how many there may be at once."""
 
-    def __init__(self, metrics: Metrics, most: int) -> None:
-        self.most = most
+    def __init__(self, metrics: Metrics, max_streams: int) -> None:
+        self.max_streams = max_streams
         self._streams: dict[str, ClientStream] = {}
         metrics.streams.set_function(self.__len__)
 
@@ -26,7 +26,7 @@ class StreamRegistry:
 
     @property
     def is_full(self) -> bool:
-        return len(self._streams) >= self.most
+        return len(self._streams) >= self.max_streams
 
     def add(self, stream: ClientStream) -> None:
         self._streams[stream.stream_id] = stream
@@ -39,15 +39,15 @@ class StreamRegistry:
         """No client waits in silence; until cancelled."""
         while True:
             await asyncio.sleep(COMMENT_EVERY_S)
-            self._look()
+            self._keep_all_alive()
 
-    def _look(self) -> None:
+    def _keep_all_alive(self) -> None:
         """Once over all; a loop's own variable would hold the last one for as long as nobody else comes."""
         for stream in self:
             stream.keep_alive()
 
-    def give_up(self, stream_id: str) -> None:
+    def release(self, stream_id: str) -> None:
         """Let go of a stream for whoever takes it over."""
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
-            stream.give_up()
+            stream.release()

@@ -42,21 +42,21 @@ _SAMPLE_TOKENS = 4
 _BYTES_PER_TOKEN = 4
 """Of a prompt, where nobody counted: about what tokenizers make of English."""
 
-_OPENING_PIECES = 2
+_OPENING_READS = 2
 """Of a stream, which the API server may send before the core has done anything for it."""
 
-_PATIENCE_S = 900.0
+_READ_TIMEOUT_S = 900.0
 """Of the connection to the engine, whatever is found of the engine itself."""
 
-_DEATH_WITHIN_S = 0.25
+_DEATH_TIMEOUT_S = 0.25
 """From a connection's end to that of its process, as the system tells of them."""
 
-_HEALTH_WITHIN_S = 1.0
-_TURN_WITHIN_S = 10.0
+_HEALTH_TIMEOUT_S = 1.0
+_TURN_TIMEOUT_S = 10.0
 """How long a suspect waits for those before it to be answered."""
 
 _FEW_SUSPECTS = 8
-_HURRIED_S = 1.0
+_BUSY_TURN_TIMEOUT_S = 1.0
 """The same where more of them wait: after the end of a busy engine there may be hundreds, nearly all of them innocent.
 """
 
@@ -140,7 +140,7 @@ class EngineCall(ResponseProxy):
     def tokens(self) -> int:
         """What proves that the engine's core has worked for it: at most one for each token."""
         exchange = self.exchange
-        tokens = exchange.reads - _OPENING_PIECES
+        tokens = exchange.reads - _OPENING_READS
         return tokens if tokens > 0 and exchange.status == 200 and exchange.is_event_stream else 0
 
     @property
@@ -148,15 +148,15 @@ class EngineCall(ResponseProxy):
         """How long it may take until its first token, or until the next one after a preemption."""
         return first_token_timeout_s(self.body_bytes + self.reads * _BYTES_PER_TOKEN)
 
-    def timeout_s(self, least_s: float) -> float:
-        """How long it may be silent. least_s: of an inter-token timeout.
+    def timeout_s(self, min_timeout_s: float) -> float:
+        """How long it may be silent. min_timeout_s: of an inter-token timeout.
 
         What another node is the entry of is judged there; here it is shown to be overtaken.
         """
         if self.is_own:
             return self.silence_timeout_s
         return (
-            inter_token_timeout_s(self.time_per_token_s, least_s)
+            inter_token_timeout_s(self.time_per_token_s, min_timeout_s)
             if self.time_per_token_s is not None
             else self.first_token_timeout_s
         )
@@ -268,9 +268,9 @@ class EngineCalls:
         request ends.
         """
         exchange = self._client.request(
-            self._engine, method, target, headers=headers, body=body, read_timeout_s=_PATIENCE_S
+            self._engine, method, target, headers=headers, body=body, read_timeout_s=_READ_TIMEOUT_S
         )
-        served = EngineCall(
+        call = EngineCall(
             self,
             next(self._keys),
             max_tokens,
@@ -282,13 +282,13 @@ class EngineCalls:
             silence_timeout_s=silence_timeout_s,
             turn=turn,
         )
-        self._calls[served.key] = served
-        return served
+        self._calls[call.key] = call
+        return call
 
     async def acquire_turn(self) -> Turn:
         """For a request that an engine died under: until those before it are answered, but not for ever."""
         has_lock = False
-        within_s = _TURN_WITHIN_S if self._waiting_suspects < _FEW_SUSPECTS else _HURRIED_S
+        within_s = _TURN_TIMEOUT_S if self._waiting_suspects < _FEW_SUSPECTS else _BUSY_TURN_TIMEOUT_S
         self._waiting_suspects += 1
         try:
             async with asyncio.timeout(within_s):
@@ -311,7 +311,7 @@ class EngineCalls:
     async def has_died(self, life: EngineLifetime) -> bool:
         """Whether an engine has ended, or is just ending: its connections may break before its process is gone."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DEATH_WITHIN_S):
+            async with asyncio.timeout(_DEATH_TIMEOUT_S):
                 while not life.has_ended:
                     await self._engine_end.wait()
         return life.has_ended
@@ -320,7 +320,7 @@ class EngineCalls:
         """Whether an API server that says that its engine has ended stands by it; it ends itself seconds later."""
         try:
             answer = await self._client.open(
-                self._engine, "GET", "/health", headers={}, read_timeout_s=_HEALTH_WITHIN_S
+                self._engine, "GET", "/health", headers={}, read_timeout_s=_HEALTH_TIMEOUT_S
             )
         except ExchangeLost:
             is_dead = True
@@ -330,27 +330,27 @@ class EngineCalls:
         self.lifetime.is_dead = self.lifetime.is_dead or is_dead
         return is_dead
 
-    def remove(self, served: EngineCall) -> None:
-        if self._calls.pop(served.key, None) is None:
+    def remove(self, call: EngineCall) -> None:
+        if self._calls.pop(call.key, None) is None:
             return
-        self.finished_tokens += served.tokens
-        if served.is_own:
+        self.finished_tokens += call.tokens
+        if call.is_own:
             self.node.router.request_ended(self.node.instance_id)
 
     def tokens(self) -> int:
         """Received of the engine so far; it never shrinks."""
-        return self.finished_tokens + sum(served.tokens for served in self._calls.values())
+        return self.finished_tokens + sum(call.tokens for call in self._calls.values())
 
     def has_token_since(self, at: float) -> bool:
         """Whether a token of a stream that is under way came since that loop time."""
-        return any(served.exchange.last_read_at > at and served.tokens for served in self._calls.values())
+        return any(call.exchange.last_read_at > at and call.tokens for call in self._calls.values())
 
     def silent_since(self, at: float) -> list[EngineCall]:
         """Those that could have had something to say since then, and had not: sent, and taken as it comes."""
         return [
-            served
-            for served in self._calls.values()
-            if served.exchange.last_read_at <= at and served.exchange.last_read_at and not served.is_paused
+            call
+            for call in self._calls.values()
+            if call.exchange.last_read_at <= at and call.exchange.last_read_at and not call.is_paused
         ]
 
     def active(self) -> list[EngineCall]:
@@ -359,51 +359,49 @@ class EngineCalls:
     def abort_all(self, why: str) -> None:
         """The engine does not work and is to be ended: every request has to go elsewhere."""
         self.lifetime.end()
-        for served in self.active():
-            served.exchange.abort(why)
+        for call in self.active():
+            call.exchange.abort(why)
 
     def min_time_per_token_s(self) -> float:
         """The time per token of the stream that has the shortest: about a step; 0 where nobody knows."""
-        return min(
-            (pace for served in self._calls.values() if (pace := served.time_per_token_s) is not None), default=0.0
-        )
+        return min((pace for call in self._calls.values() if (pace := call.time_per_token_s) is not None), default=0.0)
 
     def time_per_token_s(self) -> float:
         """The engine's time per token: of what it serves now, else as it was last; 0 where nobody knows."""
-        paces = [pace for served in self._calls.values() if (pace := served.time_per_token_s) is not None]
+        paces = [pace for call in self._calls.values() if (pace := call.time_per_token_s) is not None]
         if paces:
             self._last_time_per_token_s = sum(paces) / len(paces)
         return self._last_time_per_token_s
 
     def streams(self) -> list[ServedStream]:
         """What is served now and was not handed off, as the drain planner wants it."""
-        pace = self.time_per_token_s()
+        time_per_token_s = self.time_per_token_s()
         return [
-            ServedStream(served.key, served.remaining_tokens, pace, served.context_tokens)
-            for served in self._calls.values()
-            if not served.handed_off
+            ServedStream(call.key, call.remaining_tokens, time_per_token_s, call.context_tokens)
+            for call in self._calls.values()
+            if not call.handed_off
         ]
 
     def hand_off(self, key: int, to: str | None) -> EngineCall | None:
         """Give one request back to its entry. to: the instance that has room for it. None where it was not here."""
-        served = self._calls.get(key)
-        if served is None or served.handed_off:
+        call = self._calls.get(key)
+        if call is None or call.handed_off:
             return None
-        served.handed_off = True
-        served.exchange.abort(format_handoff(to))
-        return served
+        call.handed_off = True
+        call.exchange.abort(format_handoff(to))
+        return call
 
     def hand_off_all(self) -> list[EngineCall]:
         """Give every request back."""
-        return [served for key in list(self._calls) if (served := self.hand_off(key, None)) is not None]
+        return [call for key in list(self._calls) if (call := self.hand_off(key, None)) is not None]
 
 
 class WatchedGroup:
     """The EngineGroup port over another one, whose starts and ends the requests at the engine learn of."""
 
-    def __init__(self, group: EngineGroup, served: EngineCalls) -> None:
+    def __init__(self, group: EngineGroup, calls: EngineCalls) -> None:
         self._group = group
-        self._calls = served
+        self._calls = calls
 
     async def start(self) -> None:
         await self._group.start()

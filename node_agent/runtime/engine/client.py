@@ -66,9 +66,9 @@ Prefetch = Callable[[str, str], Awaitable[object]]
 class EngineClient:
     """Asks the engines of the fleet."""
 
-    def __init__(self, node: NodeContext, served: EngineCalls, client: Http, key: bytes, prefetch: Prefetch) -> None:
+    def __init__(self, node: NodeContext, calls: EngineCalls, client: Http, key: bytes, prefetch: Prefetch) -> None:
         self._node = node
-        self._calls = served
+        self._calls = calls
         self._client = client
         self._key = key
         self._prefetch = prefetch
@@ -123,24 +123,24 @@ class EngineClient:
             keepalive_timeout_s=self._node.min_silence_s,
             on_lost=lambda why: self._node.lost(name, why),
         )
-        asked = PeerEngineCall(self, name, exchange)
-        self._at_peers.add(asked)
+        call = PeerEngineCall(self, name, exchange)
+        self._at_peers.add(call)
         self._node.router.request_started(name)
-        return asked
+        return call
 
-    def on_load(self, asked: PeerEngineCall) -> None:
+    def on_load(self, call: PeerEngineCall) -> None:
         """A peer has answered: with its load, where it is of a version that tells it."""
-        line = asked.headers.get(LOAD_HEADER)
+        line = call.headers.get(LOAD_HEADER)
         if line is not None:
             with contextlib.suppress(ValueError):
-                self._node.router.load_reported(asked.instance_id, load_from_header(line))
+                self._node.router.load_reported(call.instance_id, load_from_header(line))
 
-    def on_closed(self, asked: PeerEngineCall) -> None:
-        if asked in self._at_peers:
-            self._at_peers.remove(asked)
-            self._node.router.request_ended(asked.instance_id)
+    def on_closed(self, call: PeerEngineCall) -> None:
+        if call in self._at_peers:
+            self._at_peers.remove(call)
+            self._node.router.request_ended(call.instance_id)
 
     def abort_peer(self, instance_id: str) -> None:
         """A peer is dead: what is under way there is lost. Its sockets may stay open for long."""
-        for asked in [asked for asked in self._at_peers if asked.instance_id == instance_id]:
-            asked.abort(PEER_SILENT)
+        for call in [call for call in self._at_peers if call.instance_id == instance_id]:
+            call.abort(PEER_SILENT)

@@ -22,7 +22,7 @@ from node_agent.runtime.engine.active_requests import EngineCall
 KEEPALIVE = b":\n\n"
 OVERTAKEN = b": overtaken\n\n"
 KEEPALIVES = (KEEPALIVE, OVERTAKEN)
-_SHOWS_SIGNS = ((SIGNS_HEADER, b"1"),)
+_ANNOUNCEMENT = ((SIGNS_HEADER, b"1"),)
 
 
 def without_keepalives(data: bytes) -> bytes:
@@ -33,17 +33,17 @@ def without_keepalives(data: bytes) -> bytes:
 
 
 class KeepAliveRequest:
-    """One request of a peer's. every_s: between two signs."""
+    """One request of a peer's. interval_s: between two signs."""
 
-    def __init__(self, request: ServerRequest, every_s: float) -> None:
+    def __init__(self, request: ServerRequest, interval_s: float) -> None:
         self._request = request
-        self._interval_s = every_s
+        self._interval_s = interval_s
         self._call: EngineCall | None = None
         self._last_data = b"\n\n"
         self._has_begun = False
 
-    def attach(self, served: EngineCall) -> None:
-        self._call = served
+    def attach(self, call: EngineCall) -> None:
+        self._call = call
 
     def write(self, data: bytes) -> None:
         """What the engine says, for the peer."""
@@ -56,26 +56,26 @@ class KeepAliveRequest:
 
     def send_if_silent(self, now: float) -> None:
         """A sign, where nothing else was sent for a while and it would not fall into an event."""
-        served = self._call
-        if served is not None and (served.is_paused or now - served.last_read_at < self._interval_s):
+        call = self._call
+        if call is not None and (call.is_paused or now - call.last_read_at < self._interval_s):
             return
         if not self._has_begun:
             self._request.accept()
         elif self._last_data.endswith(b"\n\n"):
-            self._request.write(OVERTAKEN if served is not None and served.is_overtaken else KEEPALIVE)
+            self._request.write(OVERTAKEN if call is not None and call.is_overtaken else KEEPALIVE)
 
 
 class KeepAlives:
-    """All requests of peers that are under way here. every_s: between two signs."""
+    """All requests of peers that are under way here. interval_s: between two signs."""
 
-    def __init__(self, every_s: float) -> None:
-        self._interval_s = every_s
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
         self._requests: set[KeepAliveRequest] = set()
 
     @contextlib.contextmanager
     def track(self, request: ServerRequest) -> Iterator[KeepAliveRequest]:
         """Accept a request, and show signs on it until the block ends."""
-        request.accept(_SHOWS_SIGNS)
+        request.accept(_ANNOUNCEMENT)
         shown = KeepAliveRequest(request, self._interval_s)
         self._requests.add(shown)
         try:

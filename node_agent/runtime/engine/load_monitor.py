@@ -13,8 +13,8 @@ from node_agent.ports import ExchangeLost, Http
 from node_agent.runtime.engine.active_requests import EngineCalls
 from node_agent.runtime.node.context import NodeContext
 
-EVERY_S = 0.25
-ASK_EVERY = 4
+INTERVAL_S = 0.25
+METRICS_EVERY = 4
 _SILENCE_S = 2.0
 _MAX_BYTES = 4 * 1024 * 1024
 _NOTHING = EngineMetrics(0, 0, 0.0)
@@ -27,20 +27,20 @@ class LoadMonitor:
 
     prefill_tokens_s: how fast the engine computes a context, 0 while that was not measured.
 
-    figures: the newest, None where there are none that can be read; answered_at: the loop time at which the request was
+    metrics: the newest, None where there are none that can be read; answered_at: the loop time at which the request was
     sent that was answered last, -inf for never.
     """
 
     def __init__(
         self,
         node: NodeContext,
-        served: EngineCalls,
+        calls: EngineCalls,
         client: Http,
         engine: Address,
         prefill_tokens_s: Callable[[], float],
     ) -> None:
         self._node = node
-        self._calls = served
+        self._calls = calls
         self._client = client
         self._engine = engine
         self._prefill_tokens_s = prefill_tokens_s
@@ -50,23 +50,23 @@ class LoadMonitor:
 
     async def run(self) -> None:
         """Until cancelled."""
-        turns = 0
+        polls = 0
         while True:
-            if turns % ASK_EVERY == 0:
+            if polls % METRICS_EVERY == 0:
                 if self._node.state in _WORKS:
                     await self._poll_metrics()
                 else:
                     self.metrics = None
-            turns += 1
+            polls += 1
             self._node.measured(self.load())
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(INTERVAL_S)
 
     def load(self) -> Load:
         """Requests here are counted here; how many of them wait, and for what, only the engine knows."""
-        figures = self.metrics or _NOTHING
-        waiting = min(figures.waiting, len(self._calls))
+        metrics = self.metrics or _NOTHING
+        waiting = min(metrics.waiting, len(self._calls))
         running = len(self._calls) - waiting
-        return Load(running, waiting, figures.kv_use, self._calls.time_per_token_s(), self._prefill_tokens_s())
+        return Load(running, waiting, metrics.kv_use, self._calls.time_per_token_s(), self._prefill_tokens_s())
 
     async def _poll_metrics(self) -> None:
         """Where nothing is answered the figures stay as they were: slow, stuck or gone, the engine's watch will say."""

@@ -13,7 +13,7 @@ from node_agent.core.continuation import self_test
 from node_agent.core.continuation.method import ContinuationMethod
 from node_agent.ports import ExchangeLost, Http
 
-WITHIN_S = 60.0
+TIMEOUT_S = 60.0
 """A grammar takes seconds at its first use on a busy CPU. Without a way a node serves all the same."""
 
 _TESTED = (ContinuationMethod.RESUME, ContinuationMethod.FORCED_DECODING)
@@ -22,38 +22,38 @@ _MAX_ANSWER_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
-async def supported_methods(client: Http, engine: Address, model: str, within_s: float = WITHIN_S) -> tuple[str, ...]:
+async def supported_methods(client: Http, engine: Address, model: str, timeout_s: float = TIMEOUT_S) -> tuple[str, ...]:
     """The ways that the engine passed, by name: the second is tried where the first failed. Each result is logged."""
     passed: list[str] = []
     try:
-        async with asyncio.timeout(within_s):
-            for way in _TESTED:
-                why = await _run(client, engine, model, way)
-                _log.info("the engine's self-test: %s: %s", way.value, why or "passed")
-                if why is None:
-                    passed.append(way.value)
+        async with asyncio.timeout(timeout_s):
+            for method in _TESTED:
+                reason = await _run(client, engine, model, method)
+                _log.info("the engine's self-test: %s: %s", method.value, reason or "passed")
+                if reason is None:
+                    passed.append(method.value)
                     break
     except TimeoutError:
-        _log.warning("the engine's self-test was not done after %.0f s; passed: %s", within_s, passed or "nothing")
+        _log.warning("the engine's self-test was not done after %.0f s; passed: %s", timeout_s, passed or "nothing")
     return tuple(passed)
 
 
-async def _run(client: Http, engine: Address, model: str, way: ContinuationMethod) -> str | None:
-    steps = self_test.probe_steps(model, way)
+async def _run(client: Http, engine: Address, model: str, method: ContinuationMethod) -> str | None:
+    probe = self_test.probe_steps(model, method)
     try:
-        body = next(steps)
+        body = next(probe)
         while True:
-            body = steps.send(await _ids(client, engine, body))
+            body = probe.send(await _generated_ids(client, engine, body))
     except StopIteration as done:
-        why: str | None = done.value
-        return why
+        reason: str | None = done.value
+        return reason
     except (ExchangeLost, ValueError, LookupError, TypeError) as error:
         return f"the engine answered nothing that can be compared: {error!r}"
     finally:
-        steps.close()
+        probe.close()
 
 
-async def _ids(client: Http, engine: Address, body: dict[str, object]) -> Sequence[int]:
+async def _generated_ids(client: Http, engine: Address, body: dict[str, object]) -> Sequence[int]:
     """The ids of the engine's answer. Raises ExchangeLost, ValueError, LookupError, TypeError."""
     exchange = await client.open(
         engine,

@@ -20,13 +20,13 @@ from node_agent.runtime.engine.active_requests import EngineCall, EngineCalls
 from node_agent.runtime.engine.load_monitor import LoadMonitor
 from node_agent.runtime.node.context import NodeContext
 
-LOOK_EVERY_S = 0.25
+POLL_INTERVAL_S = 0.25
 SILENCE = "silence"
-_PROBE_WITHIN_S = 600.0
+_PROBE_TIMEOUT_S = 600.0
 """A probe of a busy engine waits as long as any request; it is the judgement that is bounded."""
 
 _MAX_ANSWER_BYTES = 64 * 1024
-_MOST_DOUBLINGS = 3
+_MAX_DOUBLINGS = 3
 _log = logging.getLogger(__name__)
 
 
@@ -40,7 +40,7 @@ class EngineWatchdog:
     def __init__(
         self,
         node: NodeContext,
-        served: EngineCalls,
+        calls: EngineCalls,
         load: LoadMonitor,
         client: Http,
         engine: Address,
@@ -48,7 +48,7 @@ class EngineWatchdog:
         stuck_s: float = STUCK_S,
     ) -> None:
         self._node = node
-        self._calls = served
+        self._calls = calls
         self._load = load
         self._client = client
         self._engine = engine
@@ -63,7 +63,7 @@ class EngineWatchdog:
 
     async def until_stuck(self, first_answer_s: float) -> str:
         """Watch an engine that is ready until it is stuck; why. first_answer_s: how long its last answer took."""
-        stuck_s = self._stuck_s * 2 ** min(self._stuck_in_a_row, _MOST_DOUBLINGS)
+        stuck_s = self._stuck_s * 2 ** min(self._stuck_in_a_row, _MAX_DOUBLINGS)
         machine = EngineLiveness(self._clock(), stuck_s, first_answer_s)
         tokens_before = self._calls.tokens()
         probe: asyncio.Task[None] | None = None
@@ -81,7 +81,7 @@ class EngineWatchdog:
                 if judgement.should_probe:
                     machine.probe_sent(self._clock())
                     probe = asyncio.create_task(self._probe(machine))
-                await asyncio.sleep(LOOK_EVERY_S)
+                await asyncio.sleep(POLL_INTERVAL_S)
         finally:
             self._steps.forget()
             if probe is not None:
@@ -98,29 +98,30 @@ class EngineWatchdog:
     def _evidence(self, machine: EngineLiveness, silent: list[EngineCall]) -> Evidence:
         """silent: for half the inter-token timeout. With a thousand streams this is looked at four times a second."""
         now = self._clock()
-        spoke = self._calls.finished_tokens != self._finished_tokens or self._calls.has_token_since(self._polled_at)
-        self._finished_tokens, self._polled_at = self._calls.finished_tokens, now
-        self._polls_with_tokens += spoke
+        finished = self._calls.finished_tokens
+        has_new_tokens = finished != self._finished_tokens or self._calls.has_token_since(self._polled_at)
+        self._finished_tokens, self._polled_at = finished, now
+        self._polls_with_tokens += has_new_tokens
         return Evidence(
             at=now,
             in_flight=len(self._calls),
             tokens=self._polls_with_tokens,
-            pace_s=0.0 if spoke else self._calls.min_time_per_token_s(),
+            pace_s=0.0 if has_new_tokens else self._calls.min_time_per_token_s(),
             metrics=self._load.metrics,
             metrics_at=self._load.answered_at,
             steps=self._steps.read(),
-            needs_proof=any(machine.needs_proof(*self._silence_of(served)) for served in silent),
+            needs_proof=any(machine.needs_proof(*self._silence_of(call)) for call in silent),
         )
 
-    def _silence_of(self, served: EngineCall) -> tuple[float, float, float]:
+    def _silence_of(self, call: EngineCall) -> tuple[float, float, float]:
         """Since when, how long it may be, and how long it may be where it is read again."""
-        return served.last_read_at, served.timeout_s(self._node.min_silence_s), served.first_token_timeout_s
+        return call.last_read_at, call.timeout_s(self._node.min_silence_s), call.first_token_timeout_s
 
     def _judge_streams(self, machine: EngineLiveness, silent: list[EngineCall]) -> None:
-        for served in silent:
-            served.is_overtaken = machine.is_overtaken(*self._silence_of(served))
-            if served.is_overtaken and served.is_own:
-                served.abort(SILENCE)
+        for call in silent:
+            call.is_overtaken = machine.is_overtaken(*self._silence_of(call))
+            if call.is_overtaken and call.is_own:
+                call.abort(SILENCE)
 
     async def _probe(self, machine: EngineLiveness) -> None:
         failed = await self._request_token()
@@ -137,7 +138,7 @@ class EngineWatchdog:
                 "/v1/completions",
                 headers=headers,
                 body=self._body,
-                read_timeout_s=_PROBE_WITHIN_S,
+                read_timeout_s=_PROBE_TIMEOUT_S,
             )
             try:
                 await exchange.read_all(_MAX_ANSWER_BYTES)

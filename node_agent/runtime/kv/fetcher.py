@@ -45,13 +45,13 @@ from node_agent.runtime.kv.local_blocks import Layout, LocalBlocks
 from node_agent.runtime.kv.server import BLOCKS, INDEX_OF
 from node_agent.runtime.node.context import NodeContext
 
-PEERS_ASKED = 3
+MAX_PEERS = 3
 """What they have of a stream; at the same time."""
 
-AT_ONCE = 4
+MAX_CONCURRENCY = 4
 """Batches under way for one stream."""
 
-STREAMS_AT_ONCE = 4
+MAX_CONCURRENT_STREAMS = 4
 """Contexts that are brought at once; the others wait for their turn, no longer than computing would take."""
 
 PEER_RATE = Rate(0.005, 300e6)
@@ -60,7 +60,7 @@ S3_RATE = Rate(0.1, 200e6)
 
 _ASSUMED = {ContextSource.PEER: PEER_RATE, ContextSource.S3: S3_RATE}
 
-REMEMBERED_S = 300.0
+RATE_LIFETIME_S = 300.0
 """How long a measured rate counts. A way that was slow once is else never taken again, and so never measured again."""
 
 _INDEX_WITHIN_S = 0.5
@@ -78,7 +78,7 @@ Fetch = Callable[[Batch], Awaitable[bytes]]
 class BlockSource:
     """Somebody who has blocks of the stream. fetch: gives some of them; raises a TransientError."""
 
-    way: ContextSource
+    source: ContextSource
     index: Index
     fetch: Fetch
 
@@ -87,14 +87,14 @@ class BlockSource:
 class FetchResult:
     """What became of a context: the choice, the blocks and bytes that came, and how long that took.
 
-    given_up: whether it took too long; what came until then is here.
+    timed_out: whether it took too long; what came until then is here.
     """
 
     choice: SourceChoice
     blocks: int = 0
     size: int = 0
-    took_s: float = 0.0
-    given_up: bool = False
+    duration_s: float = 0.0
+    timed_out: bool = False
 
 
 @dataclass
@@ -106,13 +106,13 @@ class _FetchProgress:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _MeasuredRate:
     rate: Rate
     at: float
 
 
 class ContextFetcher:
-    """shelf: None where this node's engine keeps no blocks; store: None where there is no bucket.
+    """local_blocks: None where this node's engine keeps no blocks; store: None where there is no bucket.
 
     prefill_tokens_per_s: this engine's, None while it was not measured. clock: seconds, monotonic.
     """
@@ -122,7 +122,7 @@ class ContextFetcher:
         node: NodeContext,
         client: Http,
         key: bytes,
-        shelf: LocalBlocks | None,
+        local_blocks: LocalBlocks | None,
         store: BlockStore | None,
         clock: Callable[[], float],
     ) -> None:
@@ -130,14 +130,14 @@ class ContextFetcher:
         self._node = node
         self._client = client
         self._key = key
-        self._shelf = shelf
+        self._local_blocks = local_blocks
         self._store = store
         self._clock = clock
-        self._turn = asyncio.Semaphore(STREAMS_AT_ONCE)
-        self._measured: dict[ContextSource, _Measured] = {}
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_STREAMS)
+        self._rates: dict[ContextSource, _MeasuredRate] = {}
 
     @property
-    def ways(self) -> tuple[ContextSource, ...]:
+    def sources(self) -> tuple[ContextSource, ...]:
         """The ways that a context can come."""
         return tuple(_ASSUMED)
 
@@ -146,83 +146,83 @@ class ContextFetcher:
         return SourceOffer(way, tokens, size, self._rate(way))
 
     def _rate(self, way: ContextSource) -> Rate:
-        measured = self._measured.get(way)
-        if measured is None or self._clock() - measured.at > REMEMBERED_S:
+        measured = self._rates.get(way)
+        if measured is None or self._clock() - measured.at > RATE_LIFETIME_S:
             return _ASSUMED[way]
         return measured.rate
 
-    def _observe(self, way: ContextSource, size: int, took_s: float) -> None:
+    def _update_rate(self, way: ContextSource, size: int, took_s: float) -> None:
         before = self._rate(way)
         rate = updated_rate(before, size, took_s)
         if rate is not before:
-            self._measured[way] = _Measured(rate, self._clock())
+            self._rates[way] = _MeasuredRate(rate, self._clock())
 
-    async def bring(self, stream: str, source: str) -> FetchResult | None:
+    async def fetch(self, stream: str, source: str) -> FetchResult | None:
         """Have a stream's context here, where that is faster than to compute it.
 
         source: as KV_HEADER says. None where this node keeps no blocks, or nobody has any of the stream's.
         """
-        shelf = self._shelf
-        if shelf is None or not is_stream_id(stream) or source == self._node.instance_id:
+        local_blocks = self._local_blocks
+        if local_blocks is None or not is_stream_id(stream) or source == self._node.instance_id:
             return None
         try:
             async with asyncio.timeout(MAX_TRANSFER_S):
-                brought = await self._bring(shelf, stream, source)
+                result = await self._fetch_context(local_blocks, stream, source)
         except TimeoutError:
-            brought = FetchResult(
+            result = FetchResult(
                 SourceChoice(ContextSource.RECOMPUTE, 0.0, f"no context within {MAX_TRANSFER_S:.0f} s")
             )
-        if brought is not None:
-            way = brought.choice.source.value
+        if result is not None:
+            way = result.choice.source.value
             self._node.metrics.contexts.labels(way).inc()
-            self._node.metrics.context_bytes.labels(way).inc(brought.size)
+            self._node.metrics.context_bytes.labels(way).inc(result.size)
             _log.info(
                 "stream %s: its context: %s; %d blocks came in %.3f s%s",
-                stream, brought.choice.reason, brought.blocks, brought.took_s, ", given up" * brought.given_up,
+                stream, result.choice.reason, result.blocks, result.duration_s, ", given up" * result.timed_out,
             )  # fmt: skip
-        return brought
+        return result
 
-    async def _bring(self, shelf: LocalBlocks, stream: str, source: str) -> FetchResult | None:
-        layout = await shelf.layout()
+    async def _fetch_context(self, local_blocks: LocalBlocks, stream: str, source: str) -> FetchResult | None:
+        layout = await local_blocks.layout()
         if layout is None:
             return None
-        place = await self._at_peers(layout, stream, source) or await self._in_s3(layout, stream, source)
-        if place is None:
+        found = await self._find_at_peers(layout, stream, source) or await self._find_in_s3(layout, stream, source)
+        if found is None:
             return None
-        index = place.index
-        wanted = await shelf.missing(index)
-        size = sum(size for name, size in zip(index.names, index.sizes, strict=True) if name in wanted)
-        if not shelf.has_room_for(index):
+        index = found.index
+        missing = await local_blocks.missing(index)
+        size = sum(size for name, size in zip(index.names, index.sizes, strict=True) if name in missing)
+        if not local_blocks.has_room_for(index):
             return FetchResult(
                 SourceChoice(ContextSource.RECOMPUTE, 0.0, f"{index.size} bytes of blocks are more than are kept here")
             )
-        tokens = layout.tokens(len(wanted))
-        choice = choose_source(tokens, self.prefill_tokens_per_s, (self.offer(place.way, tokens, size),))
+        tokens = layout.tokens(len(missing))
+        choice = choose_source(tokens, self.prefill_tokens_per_s, (self.offer(found.source, tokens, size),))
         if choice.source is ContextSource.RECOMPUTE:
             return FetchResult(choice)
-        return await self._fetch(shelf, place, wanted, choice)
+        return await self._transfer(local_blocks, found, missing, choice)
 
-    async def _fetch(
-        self, shelf: LocalBlocks, place: BlockSource, wanted: frozenset[str], choice: SourceChoice
+    async def _transfer(
+        self, local_blocks: LocalBlocks, found: BlockSource, missing: frozenset[str], choice: SourceChoice
     ) -> FetchResult:
-        came, began, given_up = _FetchProgress(), self._clock(), False
+        progress, began, timed_out = _FetchProgress(), self._clock(), False
         try:
-            async with asyncio.timeout(choice.timeout_s), self._turn:
+            async with asyncio.timeout(choice.timeout_s), self._slots:
                 began = self._clock()
-                await _fetch_all(shelf, place, wanted, came)
+                await _transfer_all(local_blocks, found, missing, progress)
         except TimeoutError:
-            given_up = True
+            timed_out = True
         took_s = self._clock() - began
-        self._observe(place.way, came.size, took_s)
-        return FetchResult(choice, came.blocks, came.size, took_s, given_up)
+        self._update_rate(found.source, progress.size, took_s)
+        return FetchResult(choice, progress.blocks, progress.size, took_s, timed_out)
 
-    async def _at_peers(self, layout: Layout, stream: str, source: str) -> BlockSource | None:
+    async def _find_at_peers(self, layout: Layout, stream: str, source: str) -> BlockSource | None:
         """Whoever has most of it."""
-        asked = (self._at_peer(layout, stream, address) for address in self._who_may_have_it(source))
-        places = [place for place in await asyncio.gather(*asked) if place is not None]
-        return max(places, key=lambda place: place.index.size, default=None)
+        asked = (self._find_at_peer(layout, stream, address) for address in self._candidate_peers(source))
+        sources = [found for found in await asyncio.gather(*asked) if found is not None]
+        return max(sources, key=lambda found: found.index.size, default=None)
 
-    def _who_may_have_it(self, source: str) -> list[str]:
+    def _candidate_peers(self, source: str) -> list[str]:
         """Addresses: of the node that was lost last, and of some that drain.
 
         The one that was lost last may never have had it, and a client that comes back from an entry that drains does
@@ -231,21 +231,21 @@ class ContextFetcher:
         alive = [status for status in self._node.members.view.alive if status.state is not NodeState.GONE]
         named = [status.peer_address for status in alive if status.instance_id == source]
         draining = [s.peer_address for s in alive if s.state is NodeState.DRAINING and s.instance_id != source]
-        return [*named, *draining][:PEERS_ASKED]
+        return [*named, *draining][:MAX_PEERS]
 
-    async def _at_peer(self, layout: Layout, stream: str, address: str) -> BlockSource | None:
+    async def _find_at_peer(self, layout: Layout, stream: str, address: str) -> BlockSource | None:
         async def fetch(batch: Batch) -> bytes:
             body = orjson.dumps(batch.names)
-            return await self._ask(address, "POST", BLOCKS, body, _BATCH_SILENCE_S, batch.end - batch.start)
+            return await self._request(address, "POST", BLOCKS, body, _BATCH_SILENCE_S, batch.end - batch.start)
 
         with suppress(ExchangeLost, ValueError, TimeoutError):
             async with asyncio.timeout(_INDEX_WITHIN_S):
-                told = await self._ask(address, "GET", INDEX_OF + stream, b"", _INDEX_WITHIN_S, _MAX_INDEX_BYTES)
-            index = parse_index(told)
+                answer = await self._request(address, "GET", INDEX_OF + stream, b"", _INDEX_WITHIN_S, _MAX_INDEX_BYTES)
+            index = parse_index(answer)
             return BlockSource(ContextSource.PEER, index, fetch) if index.fingerprint == layout.fingerprint else None
         return None
 
-    async def _in_s3(self, layout: Layout, stream: str, source: str) -> BlockSource | None:
+    async def _find_in_s3(self, layout: Layout, stream: str, source: str) -> BlockSource | None:
         store = self._store
         if store is None or not self._may_be_in_s3(source):
             return None
@@ -266,8 +266,8 @@ class ContextFetcher:
             return True
         return member.status.state in (NodeState.DRAINING, NodeState.GONE)
 
-    async def _ask(
-        self, address: str, method: str, target: str, body: bytes, read_timeout_s: float, most: int
+    async def _request(
+        self, address: str, method: str, target: str, body: bytes, read_timeout_s: float, max_bytes: int
     ) -> bytes:
         """Raises ExchangeLost, also for an answer that is none."""
         stamp = sign(self._key, method, target, body, self._node.clock(), secrets.token_hex(12))
@@ -276,7 +276,7 @@ class ContextFetcher:
             parse_address(address), method, target, headers=headers, body=body, read_timeout_s=read_timeout_s
         )
         try:
-            answer = await exchange.read_all(most)
+            answer = await exchange.read_all(max_bytes)
             if exchange.status != 200:
                 raise ExchangeLost(f"status-{exchange.status}")
             return answer
@@ -284,22 +284,25 @@ class ContextFetcher:
             exchange.close()
 
 
-async def _fetch_all(shelf: LocalBlocks, place: BlockSource, wanted: frozenset[str], came: _FetchProgress) -> None:
-    """Some batches at once, in their order; after one that failed no other is begun. came: what was kept is added."""
-    room, broken = asyncio.Semaphore(AT_ONCE), asyncio.Event()
+async def _transfer_all(
+    local_blocks: LocalBlocks, found: BlockSource, missing: frozenset[str], progress: _FetchProgress
+) -> None:
+    """Some batches at once, in their order; after one that failed no other is begun. progress: what was kept is
+    added."""
+    slots, broken = asyncio.Semaphore(MAX_CONCURRENCY), asyncio.Event()
 
     async def one(batch: Batch) -> None:
-        async with room:
+        async with slots:
             if broken.is_set():
                 return
             try:
-                data = await place.fetch(batch)
+                data = await found.fetch(batch)
             except TransientError as error:
                 _log.info("blocks that were promised do not come: %s", error)
                 data = b""
-            kept, size = await shelf.keep(place.index.fingerprint, split_blocks(data, batch.names))
-            came.blocks, came.size = came.blocks + kept, came.size + size
+            kept, size = await local_blocks.store(found.index.fingerprint, split_blocks(data, batch.names))
+            progress.blocks, progress.size = progress.blocks + kept, progress.size + size
             if kept < len(batch.names):
                 broken.set()
 
-    await asyncio.gather(*(one(batch) for batch in plan_batches(place.index, wanted.__contains__, BATCH_BYTES)))
+    await asyncio.gather(*(one(batch) for batch in plan_batches(found.index, missing.__contains__, BATCH_BYTES)))

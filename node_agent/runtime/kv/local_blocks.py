@@ -34,11 +34,13 @@ class LocalBlocks:
 
     async def layout(self) -> Layout | None:
         """None where the engine keeps nothing, or has not said yet what."""
-        told = await asyncio.to_thread(self._folder.layout)
-        if told is None or "declined" in told:
+        described = await asyncio.to_thread(self._folder.read_layout)
+        if described is None or "declined" in described:
             return None
         try:
-            return Layout(bytes.fromhex(told["fingerprint"]), int(told["block_tokens"]), int(told["shards"]))
+            return Layout(
+                bytes.fromhex(described["fingerprint"]), int(described["block_tokens"]), int(described["shards"])
+            )
         except (KeyError, TypeError, ValueError) as error:
             _log.warning("the engine's blocks are of a layout that is not known here: %r", error)
             return None
@@ -53,13 +55,13 @@ class LocalBlocks:
 
     def _chain(self, stream: str, shards: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
         names: list[str] = []
-        for head in last_blocks_of(stream, self._folder.heads(stream)):
+        for head in last_blocks_of(stream, self._folder.last_blocks(stream)):
             names = max(names, chain_of(head, shards, self._header), key=len)
         sizes = tuple(self._folder.size(name) or 0 for name in names)
         return (tuple(names), sizes) if all(sizes) else ((), ())
 
     def _header(self, name: str) -> BlockHeader | None:
-        begin = self._folder.begin_of(name, HEADER_BYTES)
+        begin = self._folder.read_prefix(name, HEADER_BYTES)
         try:
             return read_header(begin) if begin is not None else None
         except ValueError:
@@ -74,21 +76,21 @@ class LocalBlocks:
         return await asyncio.to_thread(self._missing, index)
 
     def _missing(self, index: Index) -> frozenset[str]:
-        here = [name for name in index.names if self._folder.has(name)]
+        here = [name for name in index.names if self._folder.contains(name)]
         for name in here:
-            self._folder.used(name)
+            self._folder.touch(name)
         return frozenset(index.names).difference(here)
 
-    async def read(self, names: Sequence[str], most_bytes: int) -> bytes:
-        """Blocks, one behind the other: up to the first that is not here, and to `most_bytes`, but one at least."""
-        return await asyncio.to_thread(self._read, names, most_bytes)
+    async def read(self, names: Sequence[str], max_bytes: int) -> bytes:
+        """Blocks, one behind the other: up to the first that is not here, and to `max_bytes`, but one at least."""
+        return await asyncio.to_thread(self._read, names, max_bytes)
 
-    def _read(self, names: Sequence[str], most_bytes: int) -> bytes:
+    def _read(self, names: Sequence[str], max_bytes: int) -> bytes:
         found: list[bytearray] = []
         size = 0
         for name in names:
             block = self.read_one(name)
-            if block is None or (found and size + len(block) > most_bytes):
+            if block is None or (found and size + len(block) > max_bytes):
                 break
             found.append(block)
             size += len(block)
@@ -102,23 +104,23 @@ class LocalBlocks:
             _log.warning("a block cannot be read: %s", error)
             return None
 
-    async def keep(self, fingerprint: bytes, blocks: Sequence[tuple[str, memoryview]]) -> tuple[int, int]:
+    async def store(self, fingerprint: bytes, blocks: Sequence[tuple[str, memoryview]]) -> tuple[int, int]:
         """Put blocks here, up to the first that is not what its name and `fingerprint` say: (blocks, bytes)."""
-        return await asyncio.to_thread(self._keep, fingerprint, blocks)
+        return await asyncio.to_thread(self._store, fingerprint, blocks)
 
-    def _keep(self, fingerprint: bytes, blocks: Sequence[tuple[str, memoryview]]) -> tuple[int, int]:
-        kept = size = 0
+    def _store(self, fingerprint: bytes, blocks: Sequence[tuple[str, memoryview]]) -> tuple[int, int]:
+        stored = size = 0
         for name, block in blocks:
             why = block_defect(block, fingerprint, name)
             if why is None:
-                why = self._written(name, block)
+                why = self._write(name, block)
             if why is not None:
                 _log.warning("a block that came is not kept: %s", why)
                 break
-            kept, size = kept + 1, size + len(block)
-        return kept, size
+            stored, size = stored + 1, size + len(block)
+        return stored, size
 
-    def _written(self, name: str, block: memoryview) -> str | None:
+    def _write(self, name: str, block: memoryview) -> str | None:
         try:
             return None if self._folder.write(name, block) else "it is larger than its share of the bound"
         except OSError as error:

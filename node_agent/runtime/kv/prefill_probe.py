@@ -43,9 +43,9 @@ class PrefillProbe:
     async def tokens_per_s(self) -> float | None:
         """None where the engine does not answer so long a prompt, or there was nothing to be measured."""
         for tokens in (LONG_TOKENS, LONG_TOKENS // 4):
-            took = [(await self._took_s(SHORT_TOKENS), await self._took_s(tokens)) for _ in range(TURNS)]
-            short = [short_s for short_s, _ in took if short_s is not None]
-            long = [long_s for _, long_s in took if long_s is not None]
+            durations = [(await self._took_s(SHORT_TOKENS), await self._took_s(tokens)) for _ in range(TURNS)]
+            short = [short_s for short_s, _ in durations if short_s is not None]
+            long = [long_s for _, long_s in durations if long_s is not None]
             if short and long:
                 difference_s = min(long) - min(short)
                 return (tokens - SHORT_TOKENS) / difference_s if difference_s > 0 else None

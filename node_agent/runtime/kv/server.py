@@ -20,79 +20,79 @@ from node_agent.runtime.kv.local_blocks import LocalBlocks
 INDEX_OF = KV_PREFIX + "of/"
 BLOCKS = KV_PREFIX + "blocks"
 
-COME_WITHIN_S = 2.0
+TRANSFER_TIMEOUT_S = 2.0
 """How long a draining node waits for the next engine's node to come for a context, and after each of its requests."""
 
-ANSWERS_AT_ONCE = 8
+MAX_CONCURRENCY = 8
 """Each holds a batch in memory until its peer has taken it; the peers of a node that drains are many."""
 
-TAKEN_WITHIN_S = 2.0
+SEND_TIMEOUT_S = 2.0
 """A peer that does not take a batch in that time is cut off: others wait for its place. Its own patience is as long."""
 
 
 class BlockServer:
-    """shelf: None where this node's engine keeps no blocks. clock: seconds, monotonic."""
+    """local_blocks: None where this node's engine keeps no blocks. clock: seconds, monotonic."""
 
-    def __init__(self, shelf: LocalBlocks | None, clock: Callable[[], float]) -> None:
-        self._shelf = shelf
+    def __init__(self, local_blocks: LocalBlocks | None, clock: Callable[[], float]) -> None:
+        self._local_blocks = local_blocks
         self._clock = clock
-        self._room = asyncio.Semaphore(ANSWERS_AT_ONCE)
-        self._owed: dict[str, float] = {}  # stream -> until when somebody is waited for
+        self._slots = asyncio.Semaphore(MAX_CONCURRENCY)
+        self._pending_until: dict[str, float] = {}  # stream -> until when somebody is waited for
 
     async def answer(self, request: ServerRequest) -> None:
         target = request.target
-        if self._shelf is None:
+        if self._local_blocks is None:
             answer_error(request, 404, "no_blocks", "This node keeps no blocks.")
         elif target.startswith(INDEX_OF):
-            await self._index(self._shelf, request, target.removeprefix(INDEX_OF))
+            await self._index(self._local_blocks, request, target.removeprefix(INDEX_OF))
         elif target == BLOCKS:
-            await self._blocks(self._shelf, request)
+            await self._blocks(self._local_blocks, request)
         else:
             answer_error(request, 404, "unknown_route", f"The peer door has no {target}.")
 
-    async def _index(self, shelf: LocalBlocks, request: ServerRequest, stream: str) -> None:
-        index = await shelf.index(stream) if is_stream_id(stream) else None
+    async def _index(self, local_blocks: LocalBlocks, request: ServerRequest, stream: str) -> None:
+        index = await local_blocks.index(stream) if is_stream_id(stream) else None
         if index is None:
-            self._owed.pop(stream, None)
+            self._pending_until.pop(stream, None)
             answer_error(request, 404, "no_blocks", "This node has no blocks of that stream.")
             return
-        self._later()
+        self._extend_deadlines()
         request.respond(200, index.to_bytes())
 
-    async def _blocks(self, shelf: LocalBlocks, request: ServerRequest) -> None:
+    async def _blocks(self, local_blocks: LocalBlocks, request: ServerRequest) -> None:
         try:
             names = parse_names(request.body)
         except ValueError as error:
             answer_error(request, 400, "invalid_blocks", f"Not a question for blocks: {error}.")
             return
-        async with self._room:
-            found = await shelf.read(names, BATCH_BYTES)
-            self._later()
-            taken = _Taken(request)
+        async with self._slots:
+            found = await local_blocks.read(names, BATCH_BYTES)
+            self._extend_deadlines()
+            monitor = _SendMonitor(request)
             request.begin(200, b"application/octet-stream")
             request.write(found)
-            if await taken.wait():
+            if await monitor.wait():
                 request.end()  # else it is broken off, and its peer computes what is missing
-            self._later()
+            self._extend_deadlines()
 
-    def _later(self) -> None:
+    def _extend_deadlines(self) -> None:
         """Somebody is at it: nobody who is waited for is given up meanwhile."""
-        until = self._clock() + COME_WITHIN_S
-        self._owed = dict.fromkeys(self._owed, until)
+        until = self._clock() + TRANSFER_TIMEOUT_S
+        self._pending_until = dict.fromkeys(self._pending_until, until)
 
     def handed_off(self, streams: Iterable[str]) -> None:
         """These go on elsewhere; somebody may come for their blocks."""
-        if self._shelf is not None:
-            self._owed |= dict.fromkeys(filter(is_stream_id, streams), self._clock() + COME_WITHIN_S)
+        if self._local_blocks is not None:
+            self._pending_until |= dict.fromkeys(filter(is_stream_id, streams), self._clock() + TRANSFER_TIMEOUT_S)
 
-    def owed(self) -> int:
+    def pending_transfers(self) -> int:
         """Contexts that somebody may still come for: a node that drains is not to end before."""
         now = self._clock()
-        self._owed = {stream: until for stream, until in self._owed.items() if until > now}
-        return len(self._owed)
+        self._pending_until = {stream: until for stream, until in self._pending_until.items() if until > now}
+        return len(self._pending_until)
 
 
-class _Taken:
+class _SendMonitor:
     """Whether a peer takes what it is sent."""
 
     def __init__(self, request: ServerRequest) -> None:
@@ -102,13 +102,13 @@ class _Taken:
         request.when_congested(self._congested)
         request.when_gone(self._free.set)
 
-    def _congested(self, lags: bool) -> None:
-        (self._free.clear if lags else self._free.set)()
+    def _congested(self, is_congested: bool) -> None:
+        (self._free.clear if is_congested else self._free.set)()
 
     async def wait(self) -> bool:
         """False where it does not, or is gone."""
         try:
-            async with asyncio.timeout(TAKEN_WITHIN_S):
+            async with asyncio.timeout(SEND_TIMEOUT_S):
                 await self._free.wait()
         except TimeoutError:
             return False

@@ -38,11 +38,11 @@ class KvService:
         random: Random,
     ) -> None:
         self._node = node
-        shelf = None if folder is None else LocalBlocks(folder)
-        self._shelf = shelf
-        self.door = BlockServer(shelf, time.monotonic)
-        self.contexts = ContextFetcher(node, to_peers, key, shelf, store, time.monotonic)
-        self._leaver = ContextUploader(node, self.contexts, shelf, store)
+        local_blocks = None if folder is None else LocalBlocks(folder)
+        self._local_blocks = local_blocks
+        self.server = BlockServer(local_blocks, time.monotonic)
+        self.fetcher = ContextFetcher(node, to_peers, key, local_blocks, store, time.monotonic)
+        self._uploader = ContextUploader(node, self.fetcher, local_blocks, store)
 
         def draw(count: int, low: int, high: int) -> Sequence[int]:
             return random.choices(range(low, high), k=count)  # a prompt that nobody has cached
@@ -51,20 +51,20 @@ class KvService:
 
     def handed_off(self, streams: Sequence[str]) -> None:
         """These streams go on at other nodes."""
-        self.door.handed_off(streams)
-        self._leaver.handed_off(streams)
+        self.server.handed_off(streams)
+        self._uploader.handed_off(streams)
 
-    def owed(self) -> int:
+    def pending_transfers(self) -> int:
         """What this node still has to do for others before it ends, its deadline permitting."""
-        return self.door.owed() + self._leaver.under_way()
+        return self.server.pending_transfers() + self._uploader.pending_uploads()
 
-    async def measure(self) -> None:
+    async def measure_prefill(self) -> None:
         """The engine is ready: how fast does it compute a context?"""
-        if self._shelf is None:
+        if self._local_blocks is None:
             return
-        rate = self.contexts.prefill_tokens_per_s = await self._probe.tokens_per_s()
+        rate = self.fetcher.prefill_tokens_per_s = await self._probe.tokens_per_s()
         self._node.metrics.prefill_rate.set(rate or 0.0)
         _log.info("the engine computes a context at %s tokens/s", f"{rate:.0f}" if rate else "no measurable number of")
 
-    def shut(self) -> None:
-        self._leaver.shut()
+    def close(self) -> None:
+        self._uploader.close()

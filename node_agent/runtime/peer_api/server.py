@@ -42,11 +42,11 @@ from node_agent.runtime.node.crash_suspects import SUSPECT_HEADER
 from node_agent.runtime.node.gossip import MEMBERS_TARGET, question_nonce
 from node_agent.runtime.replication.takeover import TAKE_TARGET, Takeovers
 
-_PATIENCE_S = 900.0
+_READ_TIMEOUT_S = 900.0
 """How long the engine may be silent on one request, whatever its watch finds (`runtime/engine/watchdog`)."""
 
 _AUTH = AUTH_HEADER.encode()
-_SHOWN = 100
+_MAX_LOGGED_CHARS = 100
 """Of a stranger's target, in the log."""
 
 _log = logging.getLogger(__name__)
@@ -61,61 +61,61 @@ class PeerApi:
     def __init__(
         self,
         node: NodeContext,
-        served: EngineCalls,
+        calls: EngineCalls,
         takeovers: Takeovers,
-        doorkeeper: RequestVerifier,
+        verifier: RequestVerifier,
         prefetch: Prefetch,
         serve_blocks: Callable[[ServerRequest], Awaitable[None]],
     ) -> None:
         self._node = node
-        self._served = served
+        self._calls = calls
         self._takeovers = takeovers
-        self._doorkeeper = doorkeeper
+        self._verifier = verifier
         self._prefetch = prefetch
         self._serve_blocks = serve_blocks
-        self.signs = KeepAlives(keepalive_interval_s(node.min_silence_s))
+        self.keepalives = KeepAlives(keepalive_interval_s(node.min_silence_s))
 
     async def __call__(self, request: ServerRequest) -> None:
         target = request.target
         if target == MEMBERS_TARGET:
-            self._compare_members(request)
+            self._sync_members(request)
             return
         stamp = request.headers.get(_AUTH)
-        why = self._doorkeeper.rejection_reason(
+        why = self._verifier.rejection_reason(
             stamp.decode("latin-1") if stamp else None, request.method, target, request.body, self._node.clock()
         )
         if why is not None:
-            self._refuse(request, stamp, why)
+            self._reject(request, stamp, why)
         elif target == TAKE_TARGET:
-            self._give_journal(request)
+            self._send_journal(request)
         elif target.startswith(ENGINE_PREFIX + "/"):
-            await self._pass_on(request, target.removeprefix(ENGINE_PREFIX))
+            await self._relay_to_engine(request, target.removeprefix(ENGINE_PREFIX))
         elif target.startswith(KV_PREFIX):
             await self._serve_blocks(request)
         else:
             answer_error(request, 404, "unknown_route", f"The peer door has no {target}.")
 
-    def _refuse(self, request: ServerRequest, stamp: bytes | None, why: str) -> None:
+    def _reject(self, request: ServerRequest, stamp: bytes | None, why: str) -> None:
         """A peer that signed rightly, and by another clock, gets this door's time, and may ask again."""
         message = f"This door is for peers: {why}."
         if stamp is None or why not in CLOCK_ERRORS:
-            _log.warning("peer door: refused %s %s: %s", request.method, request.target[:_SHOWN], why)
+            _log.warning("peer door: refused %s %s: %s", request.method, request.target[:_MAX_LOGGED_CHARS], why)
             answer_error(request, 401, "not_a_peer", message)
             return
-        clock = self._doorkeeper.signed_clock(stamp.decode("latin-1"), self._node.clock())
+        clock = self._verifier.signed_clock(stamp.decode("latin-1"), self._node.clock())
         body = orjson.dumps(openai_error(401, "not_a_peer", message))
         request.respond(401, body, more=[(CLOCK_HEADER, clock.encode())])
 
-    def _compare_members(self, request: ServerRequest) -> None:
+    def _sync_members(self, request: ServerRequest) -> None:
         answer = self._node.gossip.question(request.body)
         if answer is None:
             answer_error(request, 401, "not_a_peer", "This door is for peers: the message is not sealed as theirs are.")
         else:
-            doorkeeper = self._doorkeeper
-            clock = sign_clock(doorkeeper.key, doorkeeper.audience, self._node.clock(), question_nonce(request.body))
+            verifier = self._verifier
+            clock = sign_clock(verifier.key, verifier.audience, self._node.clock(), question_nonce(request.body))
             request.respond(200, answer, b"application/octet-stream", [(CLOCK_HEADER, clock.encode())])
 
-    def _give_journal(self, request: ServerRequest) -> None:
+    def _send_journal(self, request: ServerRequest) -> None:
         try:
             status, answer = self._takeovers.handle_request(request.body)
         except (ValueError, KeyError, TypeError) as error:
@@ -123,7 +123,7 @@ class PeerApi:
             return
         request.respond(status, answer, b"application/octet-stream")
 
-    async def _pass_on(self, request: ServerRequest, target: str) -> None:
+    async def _relay_to_engine(self, request: ServerRequest, target: str) -> None:
         limit = request.headers.get(MAX_TOKENS_HEADER.encode())
         max_tokens = int(limit) if limit is not None and limit.isdigit() else None
         headers = client_headers.engine_headers(request.headers)
@@ -134,45 +134,45 @@ class PeerApi:
         if not self._node.state.takes_requests:
             _answer_lost(request, self._node.state.value)
             return
-        with self.signs.track(request) as shown:
+        with self.keepalives.track(request) as keepalive:
             if (source := request.headers.get(KV_HEADER.encode())) is not None:
                 await self._prefetch(headers.get("x-request-id", ""), source.decode("latin-1"))
-            turn = await self._served.acquire_turn() if SUSPECT_HEADER.encode() in request.headers else None
+            turn = await self._calls.acquire_turn() if SUSPECT_HEADER.encode() in request.headers else None
             if turn is not None and request.is_gone:
                 turn.release()  # its entry has left while it waited: nobody is there to be told how it ends
                 return
-            body, patience_s = request.body, _PATIENCE_S
-            response = self._served.request(request.method, target, headers, body, max_tokens, patience_s, turn=turn)
-            shown.attach(response)
+            body, patience_s = request.body, _READ_TIMEOUT_S
+            response = self._calls.request(request.method, target, headers, body, max_tokens, patience_s, turn=turn)
+            keepalive.attach(response)
             request.when_gone(lambda: response.abort(CLIENT_GONE))
             request.when_congested(response.pause)
             try:
                 await response.head()
                 if response.is_event_stream:
-                    await self._stream(request, response, shown)
+                    await self._relay_stream(request, response, keepalive)
                 else:
-                    await self._whole(request, response)
+                    await self._relay_body(request, response)
             except ExchangeLost as lost:
                 _answer_lost(request, lost.why)
             finally:
                 response.close()
 
-    async def _stream(self, request: ServerRequest, response: Response, shown: KeepAliveRequest) -> None:
-        request.begin(response.status, EVENT_STREAM, self._told())
-        shown.on_begun()
+    async def _relay_stream(self, request: ServerRequest, response: Response, keepalive: KeepAliveRequest) -> None:
+        request.begin(response.status, EVENT_STREAM, self._engine_headers())
+        keepalive.on_begun()
         try:
-            await response.pipe(shown.write)
+            await response.pipe(keepalive.write)
             last = b""
         except ExchangeLost as lost:
             last = b"\n\n" + sse.named_event(LOST_EVENT, lost.why.encode())  # the blank line ends what came half
         request.end(last)
 
-    async def _whole(self, request: ServerRequest, response: Response) -> None:
+    async def _relay_body(self, request: ServerRequest, response: Response) -> None:
         body = await response.read_all(MAX_ANSWER_BYTES)
         content_type, more = response.headers.get(b"content-type", b""), client_headers.client_headers(response.headers)
-        request.respond(response.status, body, content_type, [*self._told(), *more])
+        request.respond(response.status, body, content_type, [*self._engine_headers(), *more])
 
-    def _told(self) -> list[tuple[bytes, bytes]]:
+    def _engine_headers(self) -> list[tuple[bytes, bytes]]:
         return [(ENGINE_HEADER, b"1"), (LOAD_HEADER, load_to_header(self._node.router.own_load.load))]
 
 

@@ -60,22 +60,22 @@ class SignedClient:
             return send(headers)
         name = str(address)
 
-        def stamped(headers: Mapping[str, str]) -> dict[str, str]:
+        def signed(headers: Mapping[str, str]) -> dict[str, str]:
             stamp = self._clocks.sign(name, method, target, body, self._clock(), secrets.token_hex(12))
             return {**headers, AUTH_HEADER: stamp}
 
-        first = stamped(headers) if self._clocks.is_off(name) else headers
+        first = signed(headers) if self._clocks.is_off(name) else headers
         sent_at = self._clock()
 
-        def again(line: bytes) -> Response | None:
+        def retry(line: bytes) -> Response | None:
             now = self._clock()
-            told = line.decode("latin-1")
-            if not self._clocks.record(name, told, nonce_of(first[AUTH_HEADER]), now - sent_at, now):
+            clock = line.decode("latin-1")
+            if not self._clocks.record(name, clock, nonce_of(first[AUTH_HEADER]), now - sent_at, now):
                 return None
             _log.info("the clock of %s is %+.1f s from this node's", name, self._clocks.ahead_s(name) or 0.0)
-            return send(stamped(headers))
+            return send(signed(headers))
 
-        return _Signed(send(first), again)
+        return _Signed(send(first), retry)
 
     async def open(
         self,
@@ -100,16 +100,16 @@ class SignedClient:
 class _Signed(ResponseProxy):
     """A signed request, sent again once where the door says what time it has."""
 
-    def __init__(self, exchange: Response, again: Callable[[bytes], Response | None]) -> None:
+    def __init__(self, exchange: Response, retry: Callable[[bytes], Response | None]) -> None:
         super().__init__(exchange)
-        self._retry: Callable[[bytes], Response | None] | None = again
+        self._retry: Callable[[bytes], Response | None] | None = retry
         self._paused = False
 
     async def head(self) -> None:
         await self.exchange.head()
-        again, self._retry = self._retry, None
+        retry, self._retry = self._retry, None
         line = self.exchange.headers.get(CLOCK_HEADER) if self.exchange.status == 401 else None
-        if again is None or line is None or (second := again(line)) is None:
+        if retry is None or line is None or (second := retry(line)) is None:
             return
         first, self.exchange = self.exchange, second
         first.close()

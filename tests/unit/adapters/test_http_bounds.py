@@ -39,17 +39,17 @@ class Read:
         self.faults: list[ErrorResponse] = []
         self.room = room
 
-    def request(self, method: str, target: str, headers: dict[bytes, bytes], body: bytes) -> None:
+    def on_request(self, method: str, target: str, headers: dict[bytes, bytes], body: bytes) -> None:
         self.bodies.append(body)
         self.headers.append(headers)
 
-    def fault(self, fault: ErrorResponse) -> None:
+    def on_fault(self, fault: ErrorResponse) -> None:
         self.faults.append(fault)
 
-    def wants_leave(self) -> None:
+    def on_expect_continue(self) -> None:
         """It gets it."""
 
-    def holds(self, size: int) -> bool:
+    def reserve_body(self, size: int) -> bool:
         return size <= self.room
 
 
@@ -439,7 +439,7 @@ def test_a_full_door_answers_for_the_nodes_health_and_nothing_else() -> None:
         silent = await another(client)
         await until(lambda: len(client.server.connections) == LIMITS.connections + 1)
         for connection in list(client.server.connections):
-            connection.check(client.server.now + http_server_connection.HEALTH_WITHIN_S + 0.1)
+            connection.check(client.server.now + http_server_connection.HEALTH_TIMEOUT_S + 0.1)
         assert (await silent.answer())[0] == 503
 
     tell(echo, story)
@@ -477,7 +477,7 @@ def test_refusals_are_counted() -> None:
     counted: list[str] = []
 
     async def story(client: Client) -> None:
-        client.server._counted = counted.append
+        client.server._on_refused = counted.append
         await client.ask(b"garbage\r\n\r\n")
         assert counted == ["invalid_http"]
 

@@ -114,7 +114,7 @@ def test_a_damaged_file_on_the_disk_is_fetched_again(s3: Any, tmp_path: Path) ->
 
 def downloader(s3: Any, folder: Path, sleep: Callable[[float], None] = lambda _: None) -> Downloader:
     store = ModelStore(s3, BUCKET)
-    return Downloader(store, ModelFolder(folder), "tiny", workers=1, tell=lambda _: None, sleep=sleep)
+    return Downloader(store, ModelFolder(folder), "tiny", workers=1, report=lambda _: None, sleep=sleep)
 
 
 def test_an_interrupted_download_goes_on_where_it_was(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

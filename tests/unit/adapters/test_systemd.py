@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.adapters.systemd import known_to_systemd, teller, watchdog_s
+from node_agent.adapters.systemd import notifier, systemd_lifecycle, watchdog_s
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_the_agent_says_that_it_runs_that_it_lives_and_that_it_stops(systemd: tu
     heard: list[bytes] = []
 
     async def story() -> None:
-        async with known_to_systemd({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "30000"}):
+        async with systemd_lifecycle({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "30000"}):
             heard.extend([await asyncio.to_thread(listener.recv, 100) for _ in range(4)])
 
     asyncio.run(story())
@@ -44,7 +44,7 @@ def test_the_units_status_is_sent_when_it_changes(systemd: tuple[str, socket.soc
     name, listener = systemd
 
     async def story() -> None:
-        async with known_to_systemd({"NOTIFY_SOCKET": name}) as say:
+        async with systemd_lifecycle({"NOTIFY_SOCKET": name}) as say:
             for status in ("not serving: starting", "serving: ready", "serving: ready", "serving: draining"):
                 say(status)
 
@@ -57,7 +57,7 @@ def test_a_loop_that_hangs_gives_no_sign_of_life(systemd: tuple[str, socket.sock
     name, listener = systemd
 
     async def story() -> None:
-        async with known_to_systemd({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "3000"}):
+        async with systemd_lifecycle({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "3000"}):
             give_up_at = time.monotonic() + 0.05
             while time.monotonic() < give_up_at:  # busy, and never back in the loop
                 pass
@@ -69,15 +69,15 @@ def test_a_loop_that_hangs_gives_no_sign_of_life(systemd: tuple[str, socket.sock
 
 def test_without_systemd_nobody_is_told(tmp_path: Path) -> None:
     async def story() -> None:
-        async with known_to_systemd({}) as say:
+        async with systemd_lifecycle({}) as say:
             say("serving: ready")
 
     asyncio.run(story())
-    assert teller({}) is None
+    assert notifier({}) is None
 
 
 def test_a_socket_that_nobody_listens_at_is_no_reason_to_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tell = teller({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    tell = notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
     assert tell is not None
     with caplog.at_level(logging.WARNING):
         tell("READY=1")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from node_agent.kv import folder as folder_module
-from node_agent.kv.folder import HEADS, BlockFolder
+from node_agent.kv.folder import LAST_BLOCKS, BlockFolder
 
 BLOCK = 1000
 
@@ -26,15 +26,15 @@ def held(folder: BlockFolder) -> list[str]:
 def test_a_block_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder = BlockFolder(tmp_path / "not there yet", 10**6)
     assert folder.read(name(1)) is None
-    assert not folder.has(name(1))
+    assert not folder.contains(name(1))
     assert folder.write(name(1), b"head", memoryview(b"payload"))
-    assert folder.has(name(1))
+    assert folder.contains(name(1))
     assert bytes(folder.read(name(1)) or b"") == b"headpayload"
-    assert folder.begin_of(name(1), 4) == b"head"
-    assert (folder.size(name(1)), folder.size(name(2)), folder.begin_of(name(2), 4)) == (11, None, None)
+    assert folder.read_prefix(name(1), 4) == b"head"
+    assert (folder.size(name(1)), folder.size(name(2)), folder.read_prefix(name(2), 4)) == (11, None, None)
     folder.remove(name(1))
     folder.remove(name(1))
-    assert not folder.has(name(1))
+    assert not folder.contains(name(1))
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_block_that_is_being_written_has_no_name_yet(tmp_path: Path) -> None:
 
     class Slow(bytes):
         def __len__(self) -> int:
-            seen.append(folder.has(name(1)))
+            seen.append(folder.contains(name(1)))
             return super().__len__()
 
     folder.write(name(1), b"head", Slow(b"payload"))
@@ -103,7 +103,7 @@ def test_what_an_earlier_process_left_is_counted(tmp_path: Path) -> None:
 def test_a_block_above_its_share_is_not_taken(tmp_path: Path) -> None:
     folder = BlockFolder(tmp_path, 16 * BLOCK)
     assert not folder.write(name(1), bytes(16 * BLOCK))
-    assert not folder.has(name(1))
+    assert not folder.contains(name(1))
 
 
 def test_unfinished_files_of_a_process_that_was_killed_go(tmp_path: Path) -> None:
@@ -114,46 +114,46 @@ def test_unfinished_files_of_a_process_that_was_killed_go(tmp_path: Path) -> Non
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 3600,) * 2)
     folder.evict()
-    assert (fresh.exists(), old.exists(), folder.has(name(1))) == (True, False, True)
+    assert (fresh.exists(), old.exists(), folder.contains(name(1))) == (True, False, True)
 
 
 def test_the_layout_is_whole_or_not_there(tmp_path: Path) -> None:
     folder = BlockFolder(tmp_path / "x", 10**6)
-    assert folder.layout() is None
-    folder.describe({"block_tokens": 16})
-    assert folder.layout() == {"block_tokens": 16}
+    assert folder.read_layout() is None
+    folder.write_layout({"block_tokens": 16})
+    assert folder.read_layout() == {"block_tokens": 16}
     (folder.root / folder_module.LAYOUT).write_text("[]")
-    assert folder.layout() is None
+    assert folder.read_layout() is None
     (folder.root / folder_module.LAYOUT).write_text("{")
-    assert folder.layout() is None
+    assert folder.read_layout() is None
 
 
 def test_heads_the_latest_wins_and_half_a_line_is_none(tmp_path: Path) -> None:
     folder = BlockFolder(tmp_path, 10**6)
-    assert folder.heads() == {}
-    folder.note_heads({"a b": b"\x01", "c": b"\x02"})
-    folder.note_heads({"a b": b"\x03"})
-    with (tmp_path / HEADS).open("a") as file:
+    assert folder.last_blocks() == {}
+    folder.append_last_blocks({"a b": b"\x01", "c": b"\x02"})
+    folder.append_last_blocks({"a b": b"\x03"})
+    with (tmp_path / LAST_BLOCKS).open("a") as file:
         file.write("d 0")
-    assert list(folder.heads().items()) == [("c", b"\x02"), ("a b", b"\x03")]
+    assert list(folder.last_blocks().items()) == [("c", b"\x02"), ("a b", b"\x03")]
 
 
 def test_the_list_of_heads_is_bounded_and_keeps_the_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_module, "MAX_HEADS_BYTES", 500)
+    monkeypatch.setattr(folder_module, "MAX_LAST_BLOCKS_BYTES", 500)
     folder = BlockFolder(tmp_path, 10**6)
     for number in range(200):
-        folder.note_heads({f"request-{number}": bytes(32)})
+        folder.append_last_blocks({f"request-{number}": bytes(32)})
     assert sum(path.stat().st_size for path in tmp_path.glob("heads.*")) < 2 * 700
-    assert list(folder.heads())[-1] == "request-199"
-    assert list(folder.heads("t-199")) == ["request-199"]
-    assert list(folder.heads("t-19")) == [request for request in folder.heads() if "t-19" in request]
-    assert folder.heads("request-200") == {}
+    assert list(folder.last_blocks())[-1] == "request-199"
+    assert list(folder.last_blocks("t-199")) == ["request-199"]
+    assert list(folder.last_blocks("t-19")) == [request for request in folder.last_blocks() if "t-19" in request]
+    assert folder.last_blocks("request-200") == {}
 
 
 def test_used_is_noted_and_of_a_block_that_is_gone_it_is_none(tmp_path: Path) -> None:
     folder = BlockFolder(tmp_path, 10**6)
     folder.write(name(1), b"x")
     os.utime(folder.path(name(1)), (1, 1))
-    folder.used(name(1))
-    folder.used(name(2))
+    folder.touch(name(1))
+    folder.touch(name(2))
     assert folder.path(name(1)).stat().st_mtime > 1

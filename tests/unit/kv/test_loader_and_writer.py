@@ -13,7 +13,7 @@ from node_agent.core.kv.blocks import HEADER_BYTES, block_defect, block_name, ch
 from node_agent.kv.folder import BlockFolder
 from node_agent.kv.loader import Loader
 from node_agent.kv.requests import Load, Save
-from node_agent.kv.writer import Copied, Head, Writer
+from node_agent.kv.writer import CopiedBlock, LastBlock, Writer
 
 MADE = bytes(16)
 KEYS = chain(chain_root(MADE), range(80), 4)
@@ -40,8 +40,8 @@ def folder(tmp_path: Path) -> BlockFolder:
 def kept(folder: BlockFolder, *places: int) -> None:
     writer = Writer(folder, MADE)
     for place in places:
-        assert writer.room(save(place), 100)
-        writer.put([Copied(save(place), lambda place=place: memoryview(PAYLOADS[place]), 100)])  # type: ignore[misc]
+        assert writer.reserve(save(place), 100)
+        writer.enqueue([CopiedBlock(save(place), lambda place=place: memoryview(PAYLOADS[place]), 100)])  # type: ignore[misc]
     writer.close(WITHIN_S)
 
 
@@ -52,40 +52,40 @@ def test_what_is_written_is_whole_and_its_request_has_a_head(folder: BlockFolder
         assert data is not None
         assert block_defect(data, MADE, block_name(KEYS[place])) is None
         assert data[HEADER_BYTES:] == PAYLOADS[place]
-    assert folder.heads() == {"r": KEYS[2]}
+    assert folder.last_blocks() == {"r": KEYS[2]}
 
 
 def test_a_head_that_was_kept_before_is_noted(folder: BlockFolder) -> None:
     writer = Writer(folder, MADE)
-    writer.put([Head("r", KEYS[4])])
+    writer.enqueue([LastBlock("r", KEYS[4])])
     writer.close(WITHIN_S)
-    assert folder.heads() == {"r": KEYS[4]}
+    assert folder.last_blocks() == {"r": KEYS[4]}
 
 
 def test_only_the_first_shard_notes_heads(folder: BlockFolder) -> None:
     writer = Writer(folder, MADE, shard=1, shards=2)
-    writer.put([Head("r", KEYS[4])])
+    writer.enqueue([LastBlock("r", KEYS[4])])
     writer.close(WITHIN_S)
-    assert folder.heads() == {}
+    assert folder.last_blocks() == {}
 
 
 def test_a_queue_that_is_full_drops_and_leaves_no_gap_in_what_it_keeps(folder: BlockFolder) -> None:
-    writer, go_on = Writer(folder, MADE, most=250), threading.Event()
+    writer, go_on = Writer(folder, MADE, max_bytes=250), threading.Event()
 
     def slow() -> memoryview:
         assert go_on.wait(WITHIN_S)
         return memoryview(PAYLOADS[0])
 
-    assert writer.room(save(0), 100)
-    assert writer.room(save(1), 100)
-    writer.put([Copied(save(0), slow, 100), Copied(save(1), lambda: memoryview(PAYLOADS[1]), 100)])
-    assert not writer.room(save(2), 100), "the bound"
+    assert writer.reserve(save(0), 100)
+    assert writer.reserve(save(1), 100)
+    writer.enqueue([CopiedBlock(save(0), slow, 100), CopiedBlock(save(1), lambda: memoryview(PAYLOADS[1]), 100)])
+    assert not writer.reserve(save(2), 100), "the bound"
     go_on.set()
     eventually(lambda: writer.counts.kept == 2)
-    assert not writer.room(save(3), 100), "this request has a gap: what is behind it would be worth nothing"
-    assert writer.room(save(3, "another"), 100)
-    writer.forget(["r"])
-    assert writer.room(save(3), 100)
+    assert not writer.reserve(save(3), 100), "this request has a gap: what is behind it would be worth nothing"
+    assert writer.reserve(save(3, "another"), 100)
+    writer.remove_finished(["r"])
+    assert writer.reserve(save(3), 100)
     assert writer.counts.dropped == 1
     writer.close(WITHIN_S)
 
@@ -96,11 +96,11 @@ def test_a_disk_that_refuses_costs_blocks_and_nothing_else(folder: BlockFolder) 
     def broken() -> memoryview:
         raise OSError("no space left on device")
 
-    assert writer.room(save(0), 100)
-    writer.put([Copied(save(0), broken, 100)])
+    assert writer.reserve(save(0), 100)
+    writer.enqueue([CopiedBlock(save(0), broken, 100)])
     eventually(lambda: writer.counts.failed == 1)
-    assert writer.room(save(1), 100)
-    writer.put([Copied(save(1), lambda: memoryview(PAYLOADS[1]), 100)])
+    assert writer.reserve(save(1), 100)
+    writer.enqueue([CopiedBlock(save(1), lambda: memoryview(PAYLOADS[1]), 100)])
     eventually(lambda: writer.counts.kept == 1)
     writer.close(WITHIN_S)
 
@@ -158,8 +158,8 @@ def test_from_the_first_that_cannot_be_used_all_are_broken(folder: BlockFolder, 
 
 def test_a_block_of_another_size_is_broken(folder: BlockFolder) -> None:
     writer = Writer(folder, MADE)
-    writer.room(save(0), 7)
-    writer.put([Copied(save(0), lambda: memoryview(b"seven by"), 7)])
+    writer.reserve(save(0), 7)
+    writer.enqueue([CopiedBlock(save(0), lambda: memoryview(b"seven by"), 7)])
     writer.close(WITHIN_S)
     _, broken = load(folder, 0)
     assert broken == {50}

@@ -44,18 +44,18 @@ class Scheduler:
 
     def step(self, request: Request, computing: int) -> tuple[list[tuple[int, int]], bytes | None]:
         """((block id, place) of what is to be kept, head). Block ids are the places + 50."""
-        due = self.requests.due(request.request_id, computing, lambda _: ([50 + place for place in range(20)],))
+        due = self.requests.plan_saves(request.request_id, computing, lambda _: ([50 + place for place in range(20)],))
         request.num_computed_tokens += computing
         for save in due.saves:
             assert (save.key, save.request) == (KEYS[save.place], request.request_id)
             assert save.parent == (KEYS[save.place - 1] if save.place else chain_root(MADE))
-        return [(save.block_id, save.place) for save in due.saves], due.head
+        return [(save.block_id, save.place) for save in due.saves], due.last_block
 
 
 def test_a_prompt_in_two_steps_then_tokens_one_by_one() -> None:
     vllm, request = Scheduler(), Request()
-    assert vllm.requests.offer(request, "", 0, 18) == 0
-    assert vllm.requests.scheduled(request, "", range(50, 55), 0) is None
+    assert vllm.requests.match(request, "", 0, 18) == 0
+    assert vllm.requests.on_scheduled(request, "", range(50, 55), 0) is None
     assert vllm.step(request, 10) == ([(50, 0), (51, 1)], None)
     assert vllm.step(request, 8) == ([(52, 2), (53, 3)], None)
     for count in range(19, 25):
@@ -67,7 +67,7 @@ def test_a_prompt_in_two_steps_then_tokens_one_by_one() -> None:
 def test_ids_that_lag_behind_the_step_keep_their_block_back() -> None:
     """With asynchronous scheduling a step runs before the ids of the one in front of it are known."""
     vllm, request = Scheduler(), Request(all_token_ids=IDS[:3])
-    vllm.requests.scheduled(request, "", range(50, 52), 0)
+    vllm.requests.on_scheduled(request, "", range(50, 52), 0)
     assert vllm.step(request, 4) == ([], None)
     request.all_token_ids = IDS[:4]
     assert vllm.step(request, 1) == ([(50, 0)], None)
@@ -76,8 +76,8 @@ def test_ids_that_lag_behind_the_step_keep_their_block_back() -> None:
 def test_what_is_there_is_offered_up_to_the_first_gap_and_loaded() -> None:
     vllm, request = Scheduler(), Request()
     vllm.keep(0, 1, 3)
-    assert vllm.requests.offer(request, "", 0, 18) == 2 * SIZE
-    load = vllm.requests.scheduled(request, "", range(50, 55), 2 * SIZE)
+    assert vllm.requests.match(request, "", 0, 18) == 2 * SIZE
+    load = vllm.requests.on_scheduled(request, "", range(50, 55), 2 * SIZE)
     assert load == Load("r", ((50, KEYS[0]), (51, KEYS[1])))
     request.num_computed_tokens = 2 * SIZE
     assert vllm.step(request, 10) == ([(52, 2)], KEYS[3]), "the fourth block is there; it is this request's last"
@@ -86,8 +86,8 @@ def test_what_is_there_is_offered_up_to_the_first_gap_and_loaded() -> None:
 def test_what_the_engine_has_itself_is_not_loaded_and_what_is_behind_it_is() -> None:
     vllm, request = Scheduler(), Request()
     vllm.keep(0, 1, 2, 3)
-    assert vllm.requests.offer(request, "", 2 * SIZE, 18) == 2 * SIZE
-    load = vllm.requests.scheduled(request, "", range(50, 55), 2 * SIZE)
+    assert vllm.requests.match(request, "", 2 * SIZE, 18) == 2 * SIZE
+    load = vllm.requests.on_scheduled(request, "", range(50, 55), 2 * SIZE)
     assert load == Load("r", ((52, KEYS[2]), (53, KEYS[3])))
 
 
@@ -95,20 +95,20 @@ def test_the_scheduler_may_ask_again_and_take_less() -> None:
     vllm, request = Scheduler(), Request()
     vllm.keep(0, 1, 2)
     for _ in range(3):
-        assert vllm.requests.offer(request, "", 0, 18) == 3 * SIZE
-    assert vllm.requests.offer(request, "", SIZE, 18) == 2 * SIZE, "the engine has found one itself meanwhile"
-    load = vllm.requests.scheduled(request, "", range(50, 55), SIZE)
+        assert vllm.requests.match(request, "", 0, 18) == 3 * SIZE
+    assert vllm.requests.match(request, "", SIZE, 18) == 2 * SIZE, "the engine has found one itself meanwhile"
+    load = vllm.requests.on_scheduled(request, "", range(50, 55), SIZE)
     assert load == Load("r", ((51, KEYS[1]),))
 
 
 def test_blocks_are_offered_once_so_that_a_load_that_fails_is_computed() -> None:
     vllm, request = Scheduler(), Request()
     vllm.keep(0, 1)
-    assert vllm.requests.offer(request, "", 0, 18) == 2 * SIZE
-    vllm.requests.scheduled(request, "", range(50, 55), 2 * SIZE)
+    assert vllm.requests.match(request, "", 0, 18) == 2 * SIZE
+    vllm.requests.on_scheduled(request, "", range(50, 55), 2 * SIZE)
     vllm.there.clear()  # the loader found them damaged, and removed them
-    assert vllm.requests.offer(request, "", 0, 18) == 0
-    assert vllm.requests.scheduled(request, "", range(60, 65), 0) is None
+    assert vllm.requests.match(request, "", 0, 18) == 0
+    assert vllm.requests.on_scheduled(request, "", range(60, 65), 0) is None
     assert vllm.step(request, 18) == ([(50, 0), (51, 1), (52, 2), (53, 3)], None), "and kept again"
 
 
@@ -116,20 +116,20 @@ def test_blocks_are_offered_once_so_that_a_load_that_fails_is_computed() -> None
 def test_no_more_is_offered_than_the_scheduler_believes(most: int) -> None:
     vllm, request = Scheduler(), Request()
     vllm.keep(0, 1, 2, 3)
-    assert vllm.requests.offer(request, "", 0, most) == most // SIZE * SIZE
+    assert vllm.requests.match(request, "", 0, most) == most // SIZE * SIZE
 
 
 def test_a_block_is_there_when_all_its_shards_are() -> None:
     vllm, request = Scheduler(shards=2), Request()
     vllm.keep(0, shards=2)
     vllm.there.add(block_name(KEYS[1], 0, 2))
-    assert vllm.requests.offer(request, "", 0, 18) == SIZE
+    assert vllm.requests.match(request, "", 0, 18) == SIZE
 
 
 def test_a_salt_has_blocks_of_its_own() -> None:
     vllm, request = Scheduler(), Request()
     vllm.keep(0, 1, 2)
-    assert vllm.requests.offer(request, "tenant", 0, 18) == 0
+    assert vllm.requests.match(request, "tenant", 0, 18) == 0
 
 
 def test_nothing_is_remembered_of_what_is_over() -> None:
@@ -137,12 +137,12 @@ def test_nothing_is_remembered_of_what_is_over() -> None:
     vllm.keep(0)
     for number in range(3):
         request = Request(f"r{number}")
-        vllm.requests.offer(request, "", 0, 18)
+        vllm.requests.match(request, "", 0, 18)
         if number:
-            vllm.requests.scheduled(request, "", range(50, 55), SIZE)
+            vllm.requests.on_scheduled(request, "", range(50, 55), SIZE)
     assert len(vllm.requests) == 3
     for number in range(3):
-        vllm.requests.forget(f"r{number}")
-    vllm.requests.forget("nobody")
+        vllm.requests.remove(f"r{number}")
+    vllm.requests.remove("nobody")
     assert len(vllm.requests) == 0
-    assert vllm.requests.due("r1", 4, lambda _: ([],)).saves == ()
+    assert vllm.requests.plan_saves("r1", 4, lambda _: ([],)).saves == ()

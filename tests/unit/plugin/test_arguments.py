@@ -11,15 +11,15 @@ from node_agent.core.continuation import requests
 from node_agent.core.openai.generation_request import PER_TOKEN
 from node_agent.core.openai.request_body import INTERNAL_ARG_PREFIX
 from synkti_engine import arguments
-from synkti_engine.arguments import BadArguments, begun, check, ids_in, one_by_one
+from synkti_engine.arguments import BadArguments, begun, check, ids_in, per_token
 
 RIGHT = {"vocabulary": 100, "max_tokens": 10, "room": 50, "choices": 1}
 
 
 def test_both_sides_mean_the_same_arguments_and_clients_may_send_none_of_them() -> None:
-    names = (arguments.RESUME_IDS, arguments.FORCED_IDS, arguments.APART)
+    names = (arguments.RESUME_IDS, arguments.FORCED_IDS, arguments.PER_ID)
     assert names == (requests.RESUME_IDS, requests.FORCED_IDS, PER_TOKEN)
-    assert all(name.startswith(INTERNAL_ARG_PREFIX) for name in (*names, arguments.TELL_IDS))
+    assert all(name.startswith(INTERNAL_ARG_PREFIX) for name in (*names, arguments.EMIT_IDS))
 
 
 @pytest.mark.parametrize("value", ["1,2", [1, "2"], [1.0], [-1], [True], {"a": 1}, 7], ids=repr)
@@ -46,7 +46,7 @@ def test_ids_that_fit_are_let_through() -> None:
         ([5, 100], {}, "id 100 is not in the vocabulary, which has 100"),
         (list(range(11)), {}, "11 ids are more than max_tokens=10"),
         (list(range(9)), {"room": 8}, "9 ids are more than the context's 8"),
-        ([5], {"choices": 2}, "one choice goes on at a time, and the request has n=2"),
+        ([5], {"choices": 2}, "one choice is continued at a time, and the request has n=2"),
     ],
 )
 def test_ids_that_would_end_an_engine_or_are_more_than_an_answer_can_have_are_refused(
@@ -88,16 +88,16 @@ def test_where_ends_are_ignored_an_answer_is_over_by_its_length_only() -> None:
         (None, False),
         ({}, False),
         ({arguments.RESUME_IDS: [1]}, False),
-        ({arguments.APART: 0, arguments.TELL_IDS: 0}, False),
-        ({arguments.APART: 1}, True),
-        ({arguments.TELL_IDS: 1}, True),
+        ({arguments.PER_ID: 0, arguments.EMIT_IDS: 0}, False),
+        ({arguments.PER_ID: 1}, True),
+        ({arguments.EMIT_IDS: 1}, True),
     ],
     ids=repr,
 )
 def test_ids_are_told_apart_for_parsers_and_for_those_who_are_told_them(
     extra: dict[str, Any] | None, apart: bool
 ) -> None:
-    assert one_by_one(extra) is apart
+    assert per_token(extra) is apart
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from synkti_engine import telling
+from synkti_engine import token_id_emitter
 from synkti_engine.arguments import BadArguments
-from synkti_engine.telling import (
+from synkti_engine.token_id_emitter import (
     FINISH_EVENT,
     IDS_EVENT,
     PROMPT_EVENT,
@@ -89,7 +89,7 @@ class Server:
         await send({"type": "http.response.start", "status": 200, "headers": self.headers})
         for part in self.first:
             await send({"type": "http.response.body", "body": part, "more_body": True})
-        held = telling.current_emitter.get()
+        held = token_id_emitter.current_emitter.get()
         made = self.engine.generate()
         if self.wants and held is not None:
             made = emit_for(made, held, choices=1, cumulative=self.cumulative)
@@ -234,7 +234,7 @@ def test_nothing_leaks_from_one_request_to_another_or_to_the_next_of_its_connect
         servers = [Server(Engine(outputs([at], [at + 100], [at + 200])), wants=at % 3 > 0) for at in range(30)]
         return [
             *await asyncio.gather(*(asked(server) for server in servers)),
-            [str(telling.current_emitter.get()).encode()],
+            [str(token_id_emitter.current_emitter.get()).encode()],
         ]
 
     *answers, outside = ran(story())
@@ -246,13 +246,13 @@ def test_nothing_leaks_from_one_request_to_another_or_to_the_next_of_its_connect
 
 def test_a_context_is_clean_after_a_server_that_fails() -> None:
     async def fails(scope: Any, receive: Any, send: Any) -> None:
-        assert telling.current_emitter.get() is not None
+        assert token_id_emitter.current_emitter.get() is not None
         raise ZeroDivisionError
 
     async def story() -> None:
         with pytest.raises(ZeroDivisionError):
             await asked(fails)
-        assert telling.current_emitter.get() is None
+        assert token_id_emitter.current_emitter.get() is None
 
     ran(story())
 
@@ -262,7 +262,7 @@ def test_a_reader_that_goes_closes_the_generation() -> None:
 
     async def story() -> None:
         async def server(scope: Any, receive: Any, send: Any) -> None:
-            held = telling.current_emitter.get()
+            held = token_id_emitter.current_emitter.get()
             assert held is not None
             made = emit_for(engine.generate(), held, choices=1, cumulative=False)
             await anext(made)
@@ -277,7 +277,7 @@ def test_a_reader_that_goes_closes_the_generation() -> None:
 
 def test_several_generations_at_once_are_refused_and_one_after_another_begin_anew() -> None:
     async def twice(scope: Any, receive: Any, send: Any) -> None:
-        held = telling.current_emitter.get()
+        held = token_id_emitter.current_emitter.get()
         assert held is not None
         with pytest.raises(BadArguments, match="n=2"):
             emit_for(Engine([]).generate(), held, choices=2, cumulative=False)
@@ -296,7 +296,7 @@ def test_several_generations_at_once_are_refused_and_one_after_another_begin_ane
 
 def test_after_its_last_body_a_stream_is_told_nothing_more() -> None:
     async def server(scope: Any, receive: Any, send: Any) -> None:
-        held = telling.current_emitter.get()
+        held = token_id_emitter.current_emitter.get()
         assert held is not None
         await send({"type": "http.response.start", "headers": HEADERS})
         await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": False})

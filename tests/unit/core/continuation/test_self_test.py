@@ -101,10 +101,10 @@ def test_a_draw_that_was_nearly_even_does_not_condemn_an_engine() -> None:
     ("engine", "why"),
     [
         (ignorant, "ignores the ids"),
-        (forgetful, "does not go on the same twice"),
-        (flattering, "does not go on the same twice"),
+        (forgetful, "does not continue the same way twice"),
+        (flattering, "does not continue the same way twice"),
         (seedless, "do not depend on the seed"),
-        (untrue, "goes on with another"),
+        (untrue, "continues with another"),
         (short, "does not have the 12"),
     ],
 )

@@ -166,7 +166,7 @@ def test_behind_a_head_there_is_no_answer_yet_and_behind_the_first_bytes_there_i
 
 
 def test_a_connection_that_breaks_under_a_living_engine_is_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_DEATH_WITHIN_S", 0.01)
+    monkeypatch.setattr(module, "_DEATH_TIMEOUT_S", 0.01)
 
     async def story(stage: Stage) -> None:
         one, exchange = stage.ask()
@@ -280,7 +280,7 @@ def test_suspects_are_asked_one_at_a_time_until_the_one_before_is_answered() -> 
 
 
 def test_a_suspect_does_not_wait_for_ever_and_is_then_not_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TURN_WITHIN_S", 0.01)
+    monkeypatch.setattr(module, "_TURN_TIMEOUT_S", 0.01)
 
     async def story(stage: Stage) -> None:
         one, first = stage.ask(await stage.served.acquire_turn())

@@ -46,7 +46,7 @@ def test_an_engine_that_says_nothing_is_waited_for_in_bounds(caplog: pytest.LogC
         async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
             address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
             try:
-                return await supported_methods(client, address, MODEL, within_s=0.3)
+                return await supported_methods(client, address, MODEL, timeout_s=0.3)
             finally:
                 over.set()
                 await client.close()

@@ -42,7 +42,7 @@ def make_node(state: NodeState = NodeState.DRAINING) -> NodeContext:
 
 def shelf(path: Path, made: bytes = MADE) -> LocalBlocks:
     folder = BlockFolder(path, 10**9)
-    folder.describe({"fingerprint": made.hex(), "block_tokens": 16, "shards": 1})
+    folder.write_layout({"fingerprint": made.hex(), "block_tokens": 16, "shards": 1})
     return LocalBlocks(folder)
 
 
@@ -53,7 +53,7 @@ def lay(path: Path, stream: str = STREAM, blocks: int = 30, size: int = SIZE) ->
         payload = bytes([place]) * size
         folder.write(block_name(key), pack_header(MADE, key, parent, place, payload), payload)
         parent = key
-    folder.note_heads({f"cmpl-{stream}-0": keys[-1]})
+    folder.append_last_blocks({f"cmpl-{stream}-0": keys[-1]})
     return list(map(block_name, keys))
 
 
@@ -138,7 +138,7 @@ def contexts(
 
 async def over(leaver: ContextUploader) -> None:
     async def none_under_way() -> bool:
-        return not leaver.under_way()
+        return not leaver.pending_uploads()
 
     await eventually("all is left", none_under_way)
 

@@ -19,7 +19,13 @@ from node_agent.core.kv.transfer_policy import ContextSource, Rate
 from node_agent.kv.folder import BlockFolder
 from node_agent.ports import ExchangeLost
 from node_agent.runtime.kv import fetcher
-from node_agent.runtime.kv.fetcher import AT_ONCE, PEERS_ASKED, REMEMBERED_S, STREAMS_AT_ONCE, ContextFetcher
+from node_agent.runtime.kv.fetcher import (
+    MAX_CONCURRENCY,
+    MAX_CONCURRENT_STREAMS,
+    MAX_PEERS,
+    RATE_LIFETIME_S,
+    ContextFetcher,
+)
 from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.kv.server import INDEX_OF
 from node_agent.testing.fakes import MemoryBlockStore
@@ -49,12 +55,12 @@ def test_a_context_comes_from_s3_in_batches_a_few_at_once(tmp_path: Path, monkey
         store = Store()
         await in_s3(store, tmp_path / "theirs", {STREAM: 30})
         mine = shelf(tmp_path / "mine")
-        brought = await contexts(mine, store).bring(STREAM, IN_S3)
+        brought = await contexts(mine, store).fetch(STREAM, IN_S3)
         assert brought is not None
         assert (brought.choice.source, brought.blocks) == (ContextSource.S3, 30)
         assert len(store.batches) == 30
-        assert 1 < store.most_at_once <= AT_ONCE
-        again = await contexts(mine, store).bring(STREAM, IN_S3)
+        assert 1 < store.most_at_once <= MAX_CONCURRENCY
+        again = await contexts(mine, store).fetch(STREAM, IN_S3)
         assert again is not None
         assert again.choice.reason == "nothing is missing"
 
@@ -68,10 +74,10 @@ def test_after_a_batch_that_failed_no_other_is_begun(tmp_path: Path, monkeypatch
         store = Store()
         await in_s3(store, tmp_path / "theirs", {STREAM: 30})
         store.broken_after = 6
-        brought = await contexts(shelf(tmp_path / "mine"), store).bring(STREAM, IN_S3)
+        brought = await contexts(shelf(tmp_path / "mine"), store).fetch(STREAM, IN_S3)
         assert brought is not None
         assert brought.blocks == 6
-        assert len(store.batches) <= 6 + AT_ONCE
+        assert len(store.batches) <= 6 + MAX_CONCURRENCY
 
     run(story)
 
@@ -93,7 +99,7 @@ def test_s3_is_asked_only_where_somebody_may_have_left_something(
 ) -> None:
     async def story() -> None:
         store, node = Store(), make_node(state)
-        assert await contexts(shelf(tmp_path), store, node).bring(STREAM, source) is None
+        assert await contexts(shelf(tmp_path), store, node).fetch(STREAM, source) is None
         assert bool(store.asked) is asks
 
     run(story)
@@ -107,7 +113,7 @@ def test_only_a_peer_that_is_alive_is_asked(tmp_path: Path) -> None:
             ("i-9", NodeState.READY, 0),
         ):
             peers, node = NoPeers(), make_node(state)
-            assert await contexts(shelf(tmp_path), None, node, peers).bring(STREAM, source) is None
+            assert await contexts(shelf(tmp_path), None, node, peers).fetch(STREAM, source) is None
             assert peers.asked == [f"10.0.0.2:1 {INDEX_OF}{STREAM}"] * asked
 
     run(story)
@@ -168,7 +174,7 @@ def test_of_those_that_drain_whoever_has_most_gives_it_also_where_another_was_lo
         states = {1: NodeState.READY, 2: NodeState.DRAINING, 3: NodeState.DRAINING, 4: NodeState.GONE}
         statuses = [replace(status_of(n, state), peer_address=f"10.0.0.{n}:1") for n, state in states.items()]
         node, peers = lone_node(status_of(0), statuses, lambda: 0.0), Several(told)
-        brought = await contexts(shelf(tmp_path / "mine"), None, node, peers).bring(STREAM, source)
+        brought = await contexts(shelf(tmp_path / "mine"), None, node, peers).fetch(STREAM, source)
         assert brought is not None
         assert (brought.choice.source, brought.blocks) == (ContextSource.PEER, 20)
         named = {"i-1": {"10.0.0.1:1"}}.get(source, set())
@@ -181,8 +187,8 @@ def test_of_many_that_drain_few_are_asked(tmp_path: Path) -> None:
     async def story() -> None:
         statuses = [replace(status_of(n, NodeState.DRAINING), peer_address=f"10.0.0.{n}:1") for n in range(1, 30)]
         node, peers = lone_node(status_of(0), statuses, lambda: 0.0), Several({})
-        assert await contexts(shelf(tmp_path), None, node, peers).bring(STREAM, "i-17") is None
-        assert len(set(peers.asked)) == len(peers.asked) == PEERS_ASKED
+        assert await contexts(shelf(tmp_path), None, node, peers).fetch(STREAM, "i-17") is None
+        assert len(set(peers.asked)) == len(peers.asked) == MAX_PEERS
         assert "10.0.0.17:1" in peers.asked
 
     run(story)
@@ -191,16 +197,16 @@ def test_of_many_that_drain_few_are_asked(tmp_path: Path) -> None:
 def test_without_blocks_of_its_own_a_node_asks_nobody(tmp_path: Path) -> None:
     async def story() -> None:
         store, peers = Store(), NoPeers()
-        assert await contexts(None, store, peers=peers).bring(STREAM, "i-1") is None
+        assert await contexts(None, store, peers=peers).fetch(STREAM, "i-1") is None
         silent = LocalBlocks(BlockFolder(tmp_path / "nothing said", 10**9))
-        assert await contexts(silent, store, peers=peers).bring(STREAM, "i-1") is None
+        assert await contexts(silent, store, peers=peers).fetch(STREAM, "i-1") is None
         declined = BlockFolder(tmp_path / "declined", 10**9)
-        declined.describe({"declined": "made for another vLLM"})
-        assert await contexts(LocalBlocks(declined), store, peers=peers).bring(STREAM, "i-1") is None
+        declined.write_layout({"declined": "made for another vLLM"})
+        assert await contexts(LocalBlocks(declined), store, peers=peers).fetch(STREAM, "i-1") is None
         odd = BlockFolder(tmp_path / "odd", 10**9)
-        odd.describe({"fingerprint": "zz"})
-        assert await contexts(LocalBlocks(odd), store, peers=peers).bring(STREAM, "i-1") is None
-        assert await contexts(shelf(tmp_path / "x"), store, peers=peers).bring("../x", "i-1") is None
+        odd.write_layout({"fingerprint": "zz"})
+        assert await contexts(LocalBlocks(odd), store, peers=peers).fetch(STREAM, "i-1") is None
+        assert await contexts(shelf(tmp_path / "x"), store, peers=peers).fetch("../x", "i-1") is None
         assert not store.asked
         assert not peers.asked
 
@@ -213,8 +219,8 @@ def test_a_store_that_is_down_or_stuck_costs_time_only(tmp_path: Path, monkeypat
     async def story() -> None:
         down, stuck = Store(), Store()
         down.down = stuck.stuck = True
-        assert await contexts(shelf(tmp_path), down).bring(STREAM, IN_S3) is None
-        assert await contexts(shelf(tmp_path), stuck).bring(STREAM, IN_S3) is None
+        assert await contexts(shelf(tmp_path), down).fetch(STREAM, IN_S3) is None
+        assert await contexts(shelf(tmp_path), stuck).fetch(STREAM, IN_S3) is None
         assert stuck.asked == [STREAM]
 
     run(story)
@@ -226,7 +232,7 @@ def test_a_folder_that_hangs_costs_no_more_than_any_context(tmp_path: Path, monk
     async def story() -> None:
         here = shelf(tmp_path)
         monkeypatch.setattr(here, "layout", asyncio.Event().wait)
-        brought = await contexts(here, Store()).bring(STREAM, IN_S3)
+        brought = await contexts(here, Store()).fetch(STREAM, IN_S3)
         assert brought is not None
         assert brought.choice.source is ContextSource.RECOMPUTE
         assert "no context within" in brought.choice.reason
@@ -250,9 +256,9 @@ def test_a_transfer_that_takes_longer_than_computing_is_given_up_and_what_came_i
         bringing = contexts(mine, store)
         bringing.prefill_tokens_per_s = QUICK
         async with asyncio.timeout(5):
-            brought = await bringing.bring(STREAM, IN_S3)
+            brought = await bringing.fetch(STREAM, IN_S3)
         assert brought is not None
-        assert (brought.choice.source, brought.blocks, brought.given_up) == (ContextSource.S3, 10, True)
+        assert (brought.choice.source, brought.blocks, brought.timed_out) == (ContextSource.S3, 10, True)
         assert brought.size >= 10 * SIZE
         index = await store.index(MADE, STREAM)
         assert index is not None
@@ -281,12 +287,12 @@ def test_a_way_that_was_slow_is_not_taken_again_and_tried_anew_after_a_while(
         made.prefill_tokens_per_s = 1_000.0
         ways = []
         for stream in streams:
-            brought = await made.bring(stream, IN_S3)
+            brought = await made.fetch(stream, IN_S3)
             assert brought is not None
             ways.append(brought.choice.source)
         turned = ways.index(ContextSource.RECOMPUTE)
         assert ways == [ContextSource.S3] * turned + [ContextSource.RECOMPUTE] * (40 - turned)
-        clock.now += 1.1 * REMEMBERED_S
+        clock.now += 1.1 * RATE_LIFETIME_S
         assert made.offer(ContextSource.S3, 1, 1).rate == assumed
 
     run(story)
@@ -303,7 +309,7 @@ def test_a_peer_that_was_cut_off_is_waited_for_as_long_as_an_index_may_take(
 
     async def story() -> None:
         async with asyncio.timeout(5):
-            assert await contexts(shelf(tmp_path), None, peers=CutOff()).bring(STREAM, "i-1") is None
+            assert await contexts(shelf(tmp_path), None, peers=CutOff()).fetch(STREAM, "i-1") is None
 
     run(story)
 
@@ -313,8 +319,8 @@ def test_a_context_for_which_there_is_no_room_is_not_fetched(tmp_path: Path) -> 
         store = Store()
         await in_s3(store, tmp_path / "theirs", {STREAM: 30})
         folder = BlockFolder(tmp_path / "mine", 30 * SIZE)
-        folder.describe({"fingerprint": MADE.hex(), "block_tokens": 16, "shards": 1})
-        brought = await contexts(LocalBlocks(folder), store).bring(STREAM, IN_S3)
+        folder.write_layout({"fingerprint": MADE.hex(), "block_tokens": 16, "shards": 1})
+        brought = await contexts(LocalBlocks(folder), store).fetch(STREAM, IN_S3)
         assert brought is not None
         assert brought.choice.source is ContextSource.RECOMPUTE
         assert "more than are kept here" in brought.choice.reason
@@ -356,7 +362,7 @@ HOSTILE_INDEXES = {
 def test_an_index_that_is_none_is_nobodys_context(tmp_path: Path, what: str) -> None:
     async def story() -> None:
         peer = Talking(HOSTILE_INDEXES[what], b"")
-        assert await contexts(shelf(tmp_path), None, peers=peer).bring(STREAM, "i-1") is None
+        assert await contexts(shelf(tmp_path), None, peers=peer).fetch(STREAM, "i-1") is None
 
     run(story)
 
@@ -379,7 +385,7 @@ def test_blocks_that_are_none_are_not_kept(tmp_path: Path, what: str) -> None:
             "more than was asked for": first * 4,
         }[what]
         mine = shelf(tmp_path / "mine")
-        brought = await contexts(mine, None, peers=Talking(index.to_bytes(), bytes(blocks))).bring(STREAM, "i-1")
+        brought = await contexts(mine, None, peers=Talking(index.to_bytes(), bytes(blocks))).fetch(STREAM, "i-1")
         assert brought is not None
         assert brought.blocks == 0
         assert await mine.missing(index) == frozenset(names)
@@ -390,17 +396,17 @@ def test_blocks_that_are_none_are_not_kept(tmp_path: Path, what: str) -> None:
 def test_few_contexts_are_brought_at_once(tmp_path: Path) -> None:
     async def story() -> None:
         store = Store()
-        streams = {f"{number:024x}": 1 for number in range(2 * STREAMS_AT_ONCE)}
+        streams = {f"{number:024x}": 1 for number in range(2 * MAX_CONCURRENT_STREAMS)}
         await in_s3(store, tmp_path / "theirs", streams)
         store.silent = True
         fetching = contexts(shelf(tmp_path / "mine"), store)
-        under_way = [asyncio.ensure_future(fetching.bring(stream, IN_S3)) for stream in streams]
+        under_way = [asyncio.ensure_future(fetching.fetch(stream, IN_S3)) for stream in streams]
         async with asyncio.timeout(DEADLINE_S):
-            while store.at_once < STREAMS_AT_ONCE or len(store.asked) < len(streams):  # noqa: ASYNC110 # two conditions
+            while store.at_once < MAX_CONCURRENT_STREAMS or len(store.asked) < len(streams):  # noqa: ASYNC110 # two conditions
                 await asyncio.sleep(0.001)
         for _ in range(100):  # turns in which more would begin
             await asyncio.sleep(0)
-        assert store.most_at_once == STREAMS_AT_ONCE
+        assert store.most_at_once == MAX_CONCURRENT_STREAMS
         for one in under_way:
             one.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
@@ -413,8 +419,8 @@ def test_what_came_of_another_engine_is_not_kept(tmp_path: Path) -> None:
         names = lay(tmp_path / "theirs")
         data = memoryview(BlockFolder(tmp_path / "theirs", 10**9).read(names[0]) or b"")
         mine = shelf(tmp_path / "mine")
-        assert await mine.keep(bytes([1] * 16), [(names[0], data)]) == (0, 0)
-        assert await mine.keep(MADE, [(names[1], data)]) == (0, 0)
-        assert await mine.keep(MADE, [(names[0], data), (names[1], data)]) == (1, len(data))
+        assert await mine.store(bytes([1] * 16), [(names[0], data)]) == (0, 0)
+        assert await mine.store(MADE, [(names[1], data)]) == (0, 0)
+        assert await mine.store(MADE, [(names[0], data), (names[1], data)]) == (1, len(data))
 
     run(story)

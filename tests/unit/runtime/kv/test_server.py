@@ -10,7 +10,7 @@ import pytest
 
 from node_agent.core.kv.blocks import chain, chain_root
 from node_agent.kv.folder import BlockFolder
-from node_agent.runtime.kv.server import ANSWERS_AT_ONCE, BLOCKS, COME_WITHIN_S, INDEX_OF, BlockServer
+from node_agent.runtime.kv.server import BLOCKS, INDEX_OF, MAX_CONCURRENCY, TRANSFER_TIMEOUT_S, BlockServer
 from node_agent.testing.fakes import MemoryRequest
 from tests.scenarios.local_fleet import eventually
 from tests.unit.runtime.kv.kv_stage import (
@@ -30,18 +30,18 @@ def test_the_door_waits_for_those_who_come_and_not_for_ever(tmp_path: Path) -> N
         door = BlockServer(shelf(tmp_path), clock)
         names = lay(tmp_path)
         door.handed_off([STREAM, "cd" * 12, "not a stream"])
-        assert door.owed() == 2
+        assert door.pending_transfers() == 2
         await door.answer(nobodys := MemoryRequest(target=INDEX_OF + "cd" * 12))
-        assert (nobodys.status, door.owed()) == (404, 1), "nothing to come for"
-        clock.now += 0.9 * COME_WITHIN_S
+        assert (nobodys.status, door.pending_transfers()) == (404, 1), "nothing to come for"
+        clock.now += 0.9 * TRANSFER_TIMEOUT_S
         await door.answer(MemoryRequest(target=INDEX_OF + STREAM))
-        clock.now += 0.9 * COME_WITHIN_S
+        clock.now += 0.9 * TRANSFER_TIMEOUT_S
         body = f'["{names[0]}"]'.encode()
         await door.answer(came := MemoryRequest("POST", BLOCKS, body=body))
         assert len(came.answer) > SIZE
-        assert door.owed() == 1
-        clock.now += 1.1 * COME_WITHIN_S
-        assert door.owed() == 0
+        assert door.pending_transfers() == 1
+        clock.now += 1.1 * TRANSFER_TIMEOUT_S
+        assert door.pending_transfers() == 0
 
     run(story)
 
@@ -69,7 +69,7 @@ class Lagging(MemoryRequest):
 def test_a_peer_that_does_not_take_what_it_asked_for_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node_agent.runtime.kv.server.TAKEN_WITHIN_S", 0.05)
+    monkeypatch.setattr("node_agent.runtime.kv.server.SEND_TIMEOUT_S", 0.05)
 
     async def story() -> None:
         door, names = BlockServer(shelf(tmp_path), Clock()), lay(tmp_path)
@@ -94,14 +94,14 @@ def test_few_answers_are_in_memory_at_once(tmp_path: Path) -> None:
     async def story() -> None:
         door, names = BlockServer(shelf(tmp_path), Clock()), lay(tmp_path)
         body = f'["{names[0]}"]'.encode()
-        requests = [Lagging("POST", BLOCKS, body=body) for _ in range(2 * ANSWERS_AT_ONCE)]
+        requests = [Lagging("POST", BLOCKS, body=body) for _ in range(2 * MAX_CONCURRENCY)]
         asking = [asyncio.create_task(door.answer(request)) for request in requests]
 
         async def full() -> bool:
-            return sum(bool(request.sent) for request in requests) >= ANSWERS_AT_ONCE
+            return sum(bool(request.sent) for request in requests) >= MAX_CONCURRENCY
 
         await eventually("as many as may be are being answered", full)
-        assert sum(bool(request.sent) for request in requests) == ANSWERS_AT_ONCE
+        assert sum(bool(request.sent) for request in requests) == MAX_CONCURRENCY
         requests[0].disconnect()
         await asking[0]
         assert not requests[0].is_ended
@@ -125,7 +125,7 @@ def test_the_index_of_a_stream_of_several_choices_is_its_longest(tmp_path: Path)
         short = lay(tmp_path, STREAM, 4)
         folder = BlockFolder(tmp_path, 10**9)
         keys = chain(chain_root(MADE, STREAM), range(30 * 16), 16)
-        folder.note_heads({f"cmpl-{STREAM}-1": keys[1]})
+        folder.append_last_blocks({f"cmpl-{STREAM}-1": keys[1]})
         index = await here.index(STREAM)
         assert index is not None
         assert list(index.names) == short

@@ -12,7 +12,7 @@ import pytest
 from node_agent.contract.errors import StoreUnavailable
 from node_agent.core.kv.index import Index, index_key
 from node_agent.kv.folder import BlockFolder
-from node_agent.runtime.kv.uploader import AT_ONCE as LEFT_AT_ONCE
+from node_agent.runtime.kv.uploader import MAX_CONCURRENCY as LEFT_AT_ONCE
 from node_agent.runtime.kv.uploader import ContextUploader
 from tests.scenarios.local_fleet import eventually
 from tests.unit.runtime.kv.kv_stage import (
@@ -37,7 +37,7 @@ def test_the_longest_context_is_left_first_and_none_that_is_computed_faster(tmp_
             lay(tmp_path, stream, blocks)
         leaver = ContextUploader(node, contexts(here, store), here, store)
         leaver.handed_off([*streams, "dd" * 12, "not a stream"])
-        assert leaver.under_way() == 1
+        assert leaver.pending_uploads() == 1
         await over(leaver)
         assert store.kept == ["bb" * 12, "cc" * 12, "aa" * 12]
         fast = contexts(here, store)
@@ -79,7 +79,7 @@ def test_few_contexts_are_left_at_once_the_longest_of_all_that_wait_first(tmp_pa
             leaver.handed_off([stream])
 
         async def full() -> bool:
-            return writing["now"] == LEFT_AT_ONCE and leaver.under_way() == LEFT_AT_ONCE
+            return writing["now"] == LEFT_AT_ONCE and leaver.pending_uploads() == LEFT_AT_ONCE
 
         await eventually("some are being written, the others wait", full)
         may_write.set()
@@ -103,8 +103,8 @@ def test_a_node_that_ends_gives_up_what_it_was_leaving(tmp_path: Path) -> None:
         store.keep = stuck  # type: ignore[method-assign, assignment]
         leaver = ContextUploader(make_node(), contexts(here, store), here, store)
         leaver.handed_off([STREAM])
-        assert leaver.under_way() == 1
-        leaver.shut()
+        assert leaver.pending_uploads() == 1
+        leaver.close()
         await over(leaver)
 
     run(story)

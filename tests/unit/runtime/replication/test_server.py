@@ -42,7 +42,7 @@ class Ends:
         self.journals = ReplicationServer(self.keeper, RequestVerifier(KEY), lambda: NOW)
         self.listener = bind("127.0.0.1", 0, "peer door")
         self.address = Address("127.0.0.1", self.listener.getsockname()[1])
-        self.server = HttpServer(http, other=self.journals.alternate_protocol())
+        self.server = HttpServer(http, alternate=self.journals.alternate_protocol())
         self.heard: asyncio.Queue[object] = asyncio.Queue()
         self.why: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -222,7 +222,7 @@ def test_a_link_that_nobody_takes_from_is_lost_at_its_bound(monkeypatch: pytest.
 
 
 def test_a_keeper_that_accepts_and_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replication_client, "GREET_WITHIN_S", 0.05)
+    monkeypatch.setattr(replication_client, "HANDSHAKE_TIMEOUT_S", 0.05)
 
     async def story(ends: Ends) -> None:
         with contextlib.closing(bind("127.0.0.1", 0, "a silent keeper")) as listener:

@@ -94,7 +94,7 @@ def connection() -> tuple[ReplicationConnection, Wire, ReplicaStore]:
 def greeted() -> tuple[ReplicationConnection, Wire, ReplicaStore, FrameWriter, FrameReader]:
     """A connection of a peer, and the peer's own halves of it."""
     at_keeper, wire, keeper = connection()
-    greeting = LINKS.greeting(ADDRESS)
+    greeting = LINKS.handshake(ADDRESS)
     at_keeper.data_received(PREFACE + greeting.stamp.encode() + b"\n")
     line, _, rest = wire.written.partition(b"\n")
     assert not rest
@@ -217,7 +217,7 @@ def linked(owner: Owner) -> tuple[TcpReplicaLink, Wire, Handshake]:
     """A link whose connection was just made."""
     wire = Wire()
     link = TcpReplicaLink(ADDRESS, None, LINKS, AckBatches(1.0), owner)
-    greeting = link._greeting
+    greeting = link._handshake
     link._connecting.cancel()
     link.connection_made(wire)
     return link, wire, greeting
@@ -230,7 +230,7 @@ def test_a_keeper_that_does_not_greet_is_lost_once(data: bytes, cuts: list[int])
         link, wire, _ = linked(owner)
         for piece in pieces(data, cuts):
             link.data_received(piece)
-            assert len(link._heard) <= MAX_PREFACE_BYTES + 400
+            assert len(link._received) <= MAX_PREFACE_BYTES + 400
         link.connection_lost(None)
         assert len(owner.said) == 1
         assert wire.is_aborted

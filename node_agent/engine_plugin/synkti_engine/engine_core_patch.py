@@ -1,8 +1,8 @@
-"""In the engine's core: a request begins with ids, as one does that was preempted and comes back.
+"""Start a request, in the engine core, with ids that it has already: in the state of a preempted request.
 
-vLLM knows how to go on with a request whose blocks were taken: one prefill over the prompt and all ids so far. A
-request that is resumed is put in that state before it is scheduled first; its grammar is led over the ids; and the
-first output tells them all, so that the API server's detokenizer, stop strings, parsers and usage see a whole answer.
+vLLM resumes a preempted request with one prefill over the prompt and all ids so far. A resumed request is put in that
+state before it is first scheduled; its grammar accepts the ids; and the first output carries them all, so that the API
+server's detokenizer, stop strings, parsers and usage see a whole answer.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
-from synkti_engine.arguments import RESUME_IDS, TELL_IDS, ids_in, one_by_one
-from synkti_engine.patching import Function, around, around_classmethod
+from synkti_engine.arguments import EMIT_IDS, RESUME_IDS, ids_in, per_token
+from synkti_engine.patching import Function, wrap_classmethod, wrap_method
 
-_untold: dict[str, list[int]] = {}
-"""Ids of scheduled requests that the API server was not told yet, by request id; gone with the request."""
+_unsent: dict[str, list[int]] = {}
+"""Ids of scheduled requests that the API server has not received yet, by request id; removed with the request."""
 
-_singly: set[str] = set()
-"""Requests whose outputs have one id each, however many a step made of them (speculative decoding); gone with them."""
+_one_per_output: set[str] = set()
+"""Requests whose outputs carry one id each, however many a step made (speculative decoding); removed at their end."""
 
 
 def install() -> None:
-    around_classmethod(Request, "from_engine_core_request", _begun)
-    around(StructuredOutputManager, "_create_grammar", _led)
-    around(Scheduler, "add_request", _noted)
-    around(Scheduler, "update_from_output", _told)
-    around(Scheduler, "finish_requests", _forgotten)
+    wrap_classmethod(Request, "from_engine_core_request", _with_resumed_ids)
+    wrap_method(StructuredOutputManager, "_create_grammar", _advance_grammar)
+    wrap_method(Scheduler, "add_request", _track_request)
+    wrap_method(Scheduler, "update_from_output", _add_unsent_ids)
+    wrap_method(Scheduler, "finish_requests", _forget_finished)
 
 
 def _extra(request: Any) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def _extra(request: Any) -> dict[str, Any]:
     return (params and params.extra_args) or {}
 
 
-def _begun(make: Function) -> Function:
+def _with_resumed_ids(make: Function) -> Function:
     def from_engine_core_request(cls: type, request: Any, block_hasher: Any) -> Any:
         made = make(cls, request, block_hasher)
         if ids := ids_in(_extra(made), RESUME_IDS):
@@ -52,8 +52,8 @@ def _begun(make: Function) -> Function:
     return from_engine_core_request
 
 
-def _led(create: Function) -> Function:
-    """As StructuredOutputManager.accept_tokens does after each step; here the grammar is not the request's yet."""
+def _advance_grammar(create: Function) -> Function:
+    """Advance a new grammar over the ids, as StructuredOutputManager.accept_tokens does after each step."""
 
     def _create_grammar(self: StructuredOutputManager, request: Any) -> Any:
         grammar = create(self, request)
@@ -70,68 +70,68 @@ def _led(create: Function) -> Function:
     return _create_grammar
 
 
-def _noted(add: Function) -> Function:
+def _track_request(add: Function) -> Function:
     def add_request(self: Scheduler, request: Any) -> None:
         if ids := ids_in(_extra(request), RESUME_IDS):
-            _untold[request.request_id] = ids
-        if _extra(request).get(TELL_IDS):
-            _singly.add(request.request_id)
+            _unsent[request.request_id] = ids
+        if _extra(request).get(EMIT_IDS):
+            _one_per_output.add(request.request_id)
         add(self, request)
 
     return add_request
 
 
-def _forgotten(finish: Function) -> Function:
+def _forget_finished(finish: Function) -> Function:
     def finish_requests(self: Scheduler, request_ids: Any, finished_status: Any) -> Any:
         finished = finish(self, request_ids, finished_status)
         for request in finished:
-            _untold.pop(request.request_id, None)
-            _singly.discard(request.request_id)
+            _unsent.pop(request.request_id, None)
+            _one_per_output.discard(request.request_id)
         return finished
 
     return finish_requests
 
 
-def _told(update: Function) -> Function:
+def _add_unsent_ids(update: Function) -> Function:
     def update_from_output(self: Scheduler, *args: Any, **kwargs: Any) -> Any:
-        requests = {name: self.requests[name] for name in _untold if name in self.requests} if _untold else {}
-        told = update(self, *args, **kwargs)
-        if requests or _singly:
-            for one in told.values():
-                one.outputs = list(_with_untold(one.outputs, requests))
-        return told
+        requests = {name: self.requests[name] for name in _unsent if name in self.requests} if _unsent else {}
+        updated = update(self, *args, **kwargs)
+        if requests or _one_per_output:
+            for one in updated.values():
+                one.outputs = list(_with_unsent(one.outputs, requests))
+        return updated
 
     return update_from_output
 
 
-def _with_untold(outputs: Iterable[Any], requests: dict[str, Any]) -> Iterable[Any]:
+def _with_unsent(outputs: Iterable[Any], requests: dict[str, Any]) -> Iterable[Any]:
     for output in outputs:
         name = output.request_id
         is_over = output.finish_reason is not None
-        ids = _untold.pop(name, None) if output.new_token_ids or is_over else None
+        ids = _unsent.pop(name, None) if output.new_token_ids or is_over else None
         if ids and output.new_token_ids and name in requests:
-            whole = _whole(output, ids)
-            yield from _pieces(whole) if one_by_one(_extra(requests[name])) else (whole,)
+            whole = _prepend(output, ids)
+            yield from _split(whole) if per_token(_extra(requests[name])) else (whole,)
         else:
-            yield from _pieces(output) if name in _singly else (output,)
+            yield from _split(output) if name in _one_per_output else (output,)
         if is_over:
-            _singly.discard(name)
+            _one_per_output.discard(name)
 
 
-def _whole(output: Any, ids: list[int]) -> Any:
+def _prepend(output: Any, ids: list[int]) -> Any:
     output.new_token_ids = [*ids, *output.new_token_ids]
     if output.new_logprobs is not None:
         output.new_logprobs = _joined(_padding(output.new_logprobs, ids), output.new_logprobs)
     return output
 
 
-def _pieces(output: Any) -> Iterable[Any]:
-    """One output for each id."""
+def _split(output: Any) -> Iterable[Any]:
+    """Split an output into one per id."""
     ids, logprobs = output.new_token_ids, output.new_logprobs
     for place, token in enumerate(ids[:-1]):
         own = None if logprobs is None else _row(logprobs, place)
         piece = EngineCoreOutput(request_id=output.request_id, new_token_ids=[token], new_logprobs=own)
-        # What the first output of a request says beside its ids, the first piece does.
+        # The events of a request's first output go with its first part.
         piece.events, output.events = output.events, None
         yield piece
     if len(ids) > 1:
@@ -141,7 +141,7 @@ def _pieces(output: Any) -> Iterable[Any]:
 
 
 def _padding(logprobs: Any, ids: list[int]) -> Any:
-    """Logprobs of ids whose logprobs nobody computed: the client has them, and what stands here never reaches it."""
+    """Pad logprobs for ids whose logprobs were not computed: the client has them, and these never reach it."""
     candidates = np.repeat(logprobs.logprob_token_ids[:1], len(ids), axis=0)
     candidates[:, 0] = ids
     return logprobs._replace(
@@ -152,7 +152,7 @@ def _padding(logprobs: Any, ids: list[int]) -> Any:
 
 
 _ROWS = ("logprob_token_ids", "logprobs", "sampled_token_ranks")
-"""What logprobs have for each id."""
+"""The arrays of logprobs that have a row per id."""
 
 
 def _joined(first: Any, second: Any) -> Any:

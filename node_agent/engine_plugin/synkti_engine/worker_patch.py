@@ -1,10 +1,10 @@
-"""In the worker of model runner V1: what sampling depends on, as it was after the ids.
+"""Restore, in the worker of model runner V1, the sampling state as it was after the ids.
 
-Penalties, bad words and min_tokens are counted over the output ids of a request's state, so that these are put there.
-A seeded request's generator is moved on by one draw for each id; draws do not depend on the logits.
+Penalties, bad words and min_tokens are counted over the output ids of a request's state, so the ids are put there. A
+seeded request's generator advances by one draw per id; draws do not depend on the logits.
 
-Model runner V2 (the default on GPUs) needs nothing here: it is sent all ids of a request that comes back, and its
-noise is a function of seed and position. That was read in its source, and not run.
+Model runner V2 (the default on GPUs) needs nothing here: it receives all ids of a resumed request, and its noise is a
+function of seed and position. That was read in its source, and not run.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch
 from vllm.v1.worker.gpu_input_batch import CachedRequestState
 
 from synkti_engine.arguments import RESUME_IDS, ids_in
-from synkti_engine.patching import Function, around
+from synkti_engine.patching import Function, wrap_method
 
 _CUDA_DRAW = 4
-"""How far one row of exponential noise moves a Philox generator: vLLM takes as much back for a discarded row."""
+"""How far one row of exponential noise advances a Philox generator: vLLM rewinds as much for a discarded row."""
 
 
 def install() -> None:
-    around(CachedRequestState, "__post_init__", _restored)
+    wrap_method(CachedRequestState, "__post_init__", _restored)
 
 
 def _restored(settle: Function) -> Function:
@@ -42,11 +42,11 @@ def _restored(settle: Function) -> Function:
 
 
 class CpuGenerator(torch.Generator):  # type: ignore[misc] # torch is not in this environment
-    """A request's generator on a CPU: its state follows from its seed and from how many ids the answer has.
+    """A request's generator on a CPU: its state follows from its seed and from the number of ids of the answer.
 
-    After each piece of a prefill but the last vLLM throws the sampled token away and moves the generator back, by an
-    offset. A CPU's generator has no offset, and a stock engine ends there. Here moving back is beginning anew, and
-    drawing once for each id.
+    After each chunk of a prefill but the last, vLLM discards the sampled token and rewinds the generator by an offset.
+    A CPU's generator has no offset, and a stock engine ends there. Here a rewind starts over from the seed and draws
+    once per id.
     """
 
     def __new__(cls, seed: int, output_ids: list[int]) -> Any:
@@ -59,7 +59,7 @@ class CpuGenerator(torch.Generator):  # type: ignore[misc] # torch is not in thi
         self.settle()
 
     def settle(self) -> None:
-        """As after one draw for each id."""
+        """Set the state that one draw per id leads to."""
         self.manual_seed(self._seed)
         if self._output_ids:
             torch.randint(0, 2**31, (len(self._output_ids),), generator=self, dtype=torch.long)

@@ -1,9 +1,10 @@
-"""In the API server: a request's ids are validated here, and told to parsers one by one where that matters.
+"""Validate a request's ids in the API server, and pass outputs to parsers one by one where that matters.
 
-Why one by one: vLLM joins the outputs of a request whose consumer is slower, and a parser of reasoning or tool calls
-that is given a hundred tokens at once does not say what it says of one after another (deepseek_r1's lets the tag of
-the reasoning's start through). Told apart, it goes through the states that it went through the first time. Of a stream
-whose ids are told every output is: what its parsers say is then a function of the ids alone, in the first engine, too.
+Why one by one: vLLM merges the outputs of a request whose consumer is slower, and a parser of reasoning or tool calls
+that receives a hundred tokens at once gives another output than for one after another (deepseek_r1's lets the tag of
+the reasoning's start through). With separate outputs it passes through the states of the first time. A stream that
+emits its ids gets separate outputs throughout: what its parsers give is then a function of the ids alone, in the first
+engine, too.
 """
 
 from __future__ import annotations
@@ -18,43 +19,49 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
 
-from synkti_engine import telling
-from synkti_engine.arguments import FORCED_IDS, RESUME_IDS, TELL_IDS, BadArguments, begun, check, ids_in, one_by_one
-from synkti_engine.patching import Function, around
+from synkti_engine import token_id_emitter
+from synkti_engine.arguments import EMIT_IDS, FORCED_IDS, RESUME_IDS, BadArguments, begun, check, ids_in, per_token
+from synkti_engine.patching import Function, wrap_method
 
 
 def install() -> None:
-    around(InputProcessor, "process_inputs", _validated)
-    around(OutputProcessor, "add_request", _told_apart)
-    around(AsyncLLM, "generate", _noted)
-    around(vllm.plugins, "load_endpoint_plugins", _with_telling)
+    wrap_method(InputProcessor, "process_inputs", _validate_arguments)
+    wrap_method(OutputProcessor, "add_request", _keep_outputs_separate)
+    wrap_method(AsyncLLM, "generate", _emit_ids)
+    wrap_method(vllm.plugins, "load_endpoint_plugins", _with_endpoint)
 
 
-def _with_telling(load: Function) -> Function:
-    """vLLM asks for these while it makes the API server's app, and only there. What it lets an operator allow by name
-    is more routes; this has none, and whoever installed the plug-in allowed it."""
+def _with_endpoint(load: Function) -> Function:
+    """Add the endpoint plug-in. vLLM loads these while it makes the API server's app, and only there.
+
+    An operator allows endpoint plug-ins by name because they add routes; this one has none, and installing it allows
+    it.
+    """
 
     def load_endpoint_plugins(*args: Any, **kwargs: Any) -> list[Any]:
-        return [*load(*args, **kwargs), telling.TokenIdEndpoint()]
+        return [*load(*args, **kwargs), token_id_emitter.TokenIdEndpoint()]
 
     return load_endpoint_plugins
 
 
-def _noted(generate: Function) -> Function:
-    def noted(self: AsyncLLM, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any) -> Any:
+def _emit_ids(generate: Function) -> Function:
+    def generate_and_emit(self: AsyncLLM, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = generate(self, prompt, sampling_params, *args, **kwargs)
-        if not (sampling_params.extra_args or {}).get(TELL_IDS) or (told := telling.current_emitter.get()) is None:
+        if (
+            not (sampling_params.extra_args or {}).get(EMIT_IDS)
+            or (emitter := token_id_emitter.current_emitter.get()) is None
+        ):
             return outputs
         try:
             cumulative = sampling_params.output_kind == RequestOutputKind.CUMULATIVE
-            return telling.emit_for(outputs, told, choices=sampling_params.n, cumulative=cumulative)
+            return token_id_emitter.emit_for(outputs, emitter, choices=sampling_params.n, cumulative=cumulative)
         except BadArguments as bad:
             raise VLLMValidationError(str(bad), parameter="vllm_xargs") from bad
 
-    return noted
+    return generate_and_emit
 
 
-def _validated(process: Function) -> Function:
+def _validate_arguments(process: Function) -> Function:
     def process_inputs(self: InputProcessor, *args: Any, **kwargs: Any) -> Any:
         request = process(self, *args, **kwargs)
         params = request.sampling_params
@@ -69,7 +76,7 @@ def _validated(process: Function) -> Function:
 
 
 def _validate(processor: InputProcessor, request: Any) -> None:
-    """Raises BadArguments. params is the request's own: vLLM copied it."""
+    """Raise BadArguments where the ids are invalid. `params` is the request's own: vLLM copied it."""
     params, model = request.sampling_params, processor.model_config
     for name in (RESUME_IDS, FORCED_IDS):
         ids = ids_in(params.extra_args, name)
@@ -84,18 +91,18 @@ def _validate(processor: InputProcessor, request: Any) -> None:
 
 
 def _begin(params: SamplingParams, ids: list[int], most: int) -> None:
-    # Both are without the model's ends where the request ignores those.
+    # Both exclude the model's end tokens where the request ignores those.
     ends = {*(params.stop_token_ids or ()), params.eos_token_id} - {None}
     kept, last = begun(ids, ends, most)
     params.extra_args = {**params.extra_args, RESUME_IDS: kept}
     if last is not None:
-        # Where nothing else is allowed nothing else is drawn. What forbids an id (a grammar, min_tokens, bad words)
-        # allowed this one the first time, and stands where it stood then.
+        # With one allowed id, only that id is drawn. What forbids an id (a grammar, min_tokens, bad words) allowed this
+        # one the first time, and has the same state now.
         params.allowed_token_ids = [last]
 
 
-class _Apart(RequestOutputCollector):  # type: ignore[misc] # vLLM has no types here
-    """Holds outputs that its consumer is behind with, each for itself. left: how many more; then they are joined."""
+class _SeparateOutputs(RequestOutputCollector):  # type: ignore[misc] # vLLM has no types here
+    """Holds outputs that its consumer lags behind with, unmerged. left: how many more; later ones are merged."""
 
     output: Any
     held: deque[Any]
@@ -127,17 +134,17 @@ class _Apart(RequestOutputCollector):  # type: ignore[misc] # vLLM has no types 
             self.ready.set()
 
 
-def _apart(params: Any) -> int:
-    """How many of a request's outputs are handed on each for itself."""
-    return (int(params.max_tokens) + 1) * int(params.n) if params and one_by_one(params.extra_args) else 0
+def _separate_outputs(params: Any) -> int:
+    """Return how many of a request's outputs are handed on unmerged."""
+    return (int(params.max_tokens) + 1) * int(params.n) if params and per_token(params.extra_args) else 0
 
 
-def _told_apart(add: Function) -> Function:
+def _keep_outputs_separate(add: Function) -> Function:
     def add_request(self: OutputProcessor, request: Any, prompt: Any, *args: Any, **kwargs: Any) -> None:
         queue = kwargs.get("queue", args[2] if len(args) > 2 else None)
-        if queue is not None and (apart := _apart(request.sampling_params)):
-            queue.__class__ = _Apart
-            queue.held, queue.left = deque(), apart
+        if queue is not None and (count := _separate_outputs(request.sampling_params)):
+            queue.__class__ = _SeparateOutputs
+            queue.held, queue.left = deque(), count
         add(self, request, prompt, *args, **kwargs)
 
     return add_request

@@ -1,8 +1,8 @@
-"""What an engine tells of the ids behind its words, where no route of its own does. Imports nothing of vLLM's.
+"""Emit the token ids behind a stream's text, where no route of the engine does. Imports nothing of vLLM.
 
 A stream of /v1/responses or /v1/messages has no token ids in it, nor has a chat that hides its reasoning, and without
-them nobody can go on with it elsewhere. Asked to (`arguments.TELL_IDS`), the engine adds events of its own to any
-stream, each in front of the first chunk that followed from what it says:
+them no other engine can continue it. On request (`arguments.EMIT_IDS`), the engine adds events of its own to any
+stream, each in front of the first chunk that followed from its content:
 
     event: synkti-prompt    data: "<SHA-256, in hex, of the prompt's ids as little-endian uint32>", or null
     event: synkti-ids       data: [12,345]
@@ -12,14 +12,15 @@ Rules kept here:
 
 * the prompt comes first, once for each generation: there are several only where the engine itself calls tools, one
   after another. null where the prompt had no ids (embeddings);
-* all ids that caused a chunk are told before it, each once, in their order; the ids that a request goes on behind too;
-* ids that no chunk follows (a parser keeps them to itself, or hides them) are told before the next ones are waited for:
-  a thought of a thousand hidden tokens is no silence, and can be gone on with from its middle;
-* why a generation ended is told before the events that end the answer: vLLM calls an aborted response completed;
+* all ids that caused a chunk are sent before it, each once, in order; so are the ids that a request resumes behind;
+* ids that no chunk follows (a parser buffers or hides them) are sent before the next ones are awaited: a thought of a
+  thousand hidden tokens is no silence, and can be continued from its middle;
+* the reason that a generation ended is sent before the events that end the answer: vLLM calls an aborted response
+  completed;
 * events go between whole events, never into one;
-* what is noted belongs to one HTTP request: a context variable leads to it, which the tasks that vLLM makes for a
+* recorded ids belong to one HTTP request: a context variable leads to them, which the tasks that vLLM makes for a
   request inherit, and no other request sees;
-* a request that does not ask is only looked through: nothing is noted, and no byte of its answer differs.
+* a request without the argument passes unchanged: nothing is recorded, and no byte of its answer differs.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 def prompt_digest(ids: Sequence[int]) -> str:
-    """By which a reader knows that two engines made the same prompt of one request."""
+    """Return the digest by which a reader verifies that two engines made the same prompt of one request."""
     return hashlib.sha256(struct.pack(f"<{len(ids)}I", *ids)).hexdigest()
 
 
@@ -54,7 +55,7 @@ def _event(name: str, data: Any) -> bytes:
 
 
 class TokenIdEmitter:
-    """What one request's reader has not been told yet; no more than one answer's ids. push: tells it by itself."""
+    """Collects what one request's reader has not received yet, at most one answer's ids. push: sends it at once."""
 
     def __init__(self, push: Callable[[], Awaitable[None]]) -> None:
         self.push = push
@@ -63,29 +64,29 @@ class TokenIdEmitter:
         self._ids: list[int] = []
 
     def begin(self, choices: int) -> None:
-        """A generation begins. Raises BadArguments where nobody could tell the ids of several apart."""
+        """Begin a generation. Raises BadArguments where the ids of several could not be distinguished."""
         if choices != 1:
-            raise BadArguments(f"the ids of one choice can be told, and the request has n={choices}")
+            raise BadArguments(f"the ids of one choice can be sent, and the request has n={choices}")
         if self._running:
-            raise BadArguments("the ids of one answer can be told, and the request has several prompts")
+            raise BadArguments("the ids of one answer can be sent, and the request has several prompts")
         self._running = True
 
     def end(self) -> None:
         self._running = False
 
-    def note_prompt(self, ids: Sequence[int] | None) -> None:
+    def record_prompt(self, ids: Sequence[int] | None) -> None:
         self._flush()
         self._events.append(_event(PROMPT_EVENT, None if ids is None else prompt_digest(ids)))
 
-    def note(self, ids: Sequence[int]) -> None:
+    def record(self, ids: Sequence[int]) -> None:
         self._ids.extend(ids)
 
-    def note_finish(self, reason: str) -> None:
+    def record_finish(self, reason: str) -> None:
         self._flush()
         self._events.append(_event(FINISH_EVENT, reason))
 
     def take(self) -> bytes:
-        """The events that are due, b"" for none."""
+        """Remove and return the pending events, b"" for none."""
         if not self._ids and not self._events:
             return b""
         self._flush()
@@ -100,44 +101,44 @@ class TokenIdEmitter:
 
 
 current_emitter: ContextVar[TokenIdEmitter | None] = ContextVar("synkti_telling", default=None)
-"""Of the HTTP request that the running task serves; None outside of one."""
+"""The emitter of the HTTP request that the running task serves; None outside of one."""
 
 
 def emit_for(
-    outputs: AsyncGenerator[Any, None], telling: TokenIdEmitter, *, choices: int, cumulative: bool
+    outputs: AsyncGenerator[Any, None], emitter: TokenIdEmitter, *, choices: int, cumulative: bool
 ) -> AsyncGenerator[Any, None]:
-    """The outputs of a generation, each noted before it is handed on. cumulative: each tells all ids so far.
+    """Yield the outputs of a generation, and record each first. cumulative: each output carries all ids so far.
 
-    Raises BadArguments at once, not when it is first iterated: the answer can still become a 400 then.
+    Raises BadArguments at once, not at the first iteration: the answer can still become a 400 then.
     """
-    telling.begin(choices)
-    return _followed(outputs, telling, cumulative)
+    emitter.begin(choices)
+    return _emitting(outputs, emitter, cumulative)
 
 
-async def _followed(
-    outputs: AsyncGenerator[Any, None], telling: TokenIdEmitter, cumulative: bool
+async def _emitting(
+    outputs: AsyncGenerator[Any, None], emitter: TokenIdEmitter, cumulative: bool
 ) -> AsyncGenerator[Any, None]:
-    told = 0
+    sent = 0
     is_first = True
     try:
         async with aclosing(outputs):
             async for output in outputs:
                 if is_first:
-                    telling.note_prompt(output.prompt_token_ids)
+                    emitter.record_prompt(output.prompt_token_ids)
                     is_first = False
                 for choice in output.outputs[:1]:
-                    telling.note(choice.token_ids[told:])
-                    told = len(choice.token_ids) if cumulative else 0
+                    emitter.record(choice.token_ids[sent:])
+                    sent = len(choice.token_ids) if cumulative else 0
                     if choice.finish_reason is not None:
-                        telling.note_finish(choice.finish_reason)
+                        emitter.record_finish(choice.finish_reason)
                 yield output
-                await telling.push()
+                await emitter.push()
     finally:
-        telling.end()
+        emitter.end()
 
 
 class TokenIdMiddleware:
-    """Puts what is noted between the events of an answer. A pure ASGI application: no task or queue is between."""
+    """Inserts recorded ids between the events of an answer. A pure ASGI application, without a task or queue."""
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -146,19 +147,19 @@ class TokenIdMiddleware:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        between = _Between(send)
-        before = current_emitter.set(between.telling)
+        sender = _EventSender(send)
+        before = current_emitter.set(sender.emitter)
         try:
-            await self.app(scope, receive, between)
+            await self.app(scope, receive, sender)
         finally:
             current_emitter.reset(before)
 
 
-class _Between:
-    """The `send` of one request. open: its answer is a stream that goes on; tail: its last two bytes so far."""
+class _EventSender:
+    """The `send` of one request. `_open`: its answer is an unfinished stream; `_tail`: its last two bytes so far."""
 
     def __init__(self, send: Send) -> None:
-        self.telling = TokenIdEmitter(self._push)
+        self.emitter = TokenIdEmitter(self._push)
         self._send = send
         self._open = False
         self._tail = b""
@@ -167,22 +168,22 @@ class _Between:
         if message["type"] == "http.response.start":
             self._open = _is_event_stream(message.get("headers", ()))
         elif self._open and message["type"] == "http.response.body":
-            self._tell(message)
+            self._prepend(message)
         await self._send(message)
 
-    def _tell(self, message: Message) -> None:
+    def _prepend(self, message: Message) -> None:
         body = message.get("body", b"")
-        if self._is_whole() and (due := self.telling.take()):
-            message["body"] = due + body
+        if self._is_whole() and (events := self.emitter.take()):
+            message["body"] = events + body
         self._tail = (self._tail + body[-2:])[-2:]
         self._open = bool(message.get("more_body"))
 
     async def _push(self) -> None:
-        if self._open and self._is_whole() and (due := self.telling.take()):
-            await self._send({"type": "http.response.body", "body": due, "more_body": True})
+        if self._open and self._is_whole() and (events := self.emitter.take()):
+            await self._send({"type": "http.response.body", "body": events, "more_body": True})
 
     def _is_whole(self) -> bool:
-        """Whether no event has begun and not ended."""
+        """Return whether the bytes sent so far end with a whole event."""
         return self._tail in (b"", b"\n\n")
 
 
@@ -191,7 +192,7 @@ def _is_event_stream(headers: Sequence[tuple[bytes, bytes]]) -> bool:
 
 
 class TokenIdEndpoint:
-    """What vLLM calls an endpoint plug-in; this one has no endpoint, and adds the middleware to the server's app."""
+    """An endpoint plug-in in vLLM's sense; it has no endpoint, and adds the middleware to the server's app."""
 
     name = "synkti"
     required_tasks = None
@@ -200,4 +201,4 @@ class TokenIdEndpoint:
         app.add_middleware(TokenIdMiddleware)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
-        """Nothing of it is in the app's state."""
+        """Do nothing: the app's state holds nothing of this plug-in."""
