@@ -25,7 +25,7 @@ blame."""
 
 _ARGUMENTS = {ContinuationMethod.RESUME: RESUME_IDS, ContinuationMethod.FORCED_DECODING: FORCED_IDS}
 
-_WRONG_LENGTH = f"its answer does not have the {PROBE_TOKENS} tokens that were asked for"
+_WRONG_LENGTH = f"its answer does not have the {PROBE_TOKENS} requested tokens"
 _SEED_IGNORED = "its answers do not depend on the seed"
 _IDS_IGNORED = "it ignores the ids that it is given"
 _CONCLUSIVE = (_WRONG_LENGTH, _SEED_IGNORED, _IDS_IGNORED)

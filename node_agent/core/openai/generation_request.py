@@ -303,7 +303,7 @@ def _prompts_of(body: Mapping[str, Any]) -> tuple[Any, ...]:
         raise PassThroughRequest("prompt_embeds is a prompt, too")
     prompts = _prompts(body["prompt"])
     if not all(isinstance(each, type(prompts[0])) for each in prompts):
-        raise PassThroughRequest("prompt is a list of several kinds")
+        raise PassThroughRequest("prompt is a list of several types")
     return prompts
 
 

@@ -48,7 +48,7 @@ _METHODS = {**NODE_ROUTES, **_ENGINE_ROUTES, **{route.value: _POST for route in 
 
 NOT_FOUND_MESSAGE = (
     "There is no route {path}; the API is under /v1, and a node's health at /health (as vLLM's), /healthz (the process "
-    "lives) and /readyz (it takes requests)."
+    "runs) and /readyz (it accepts requests)."
 )
 
 

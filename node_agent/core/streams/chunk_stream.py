@@ -74,9 +74,8 @@ class ChunkStream(DeliveredState, Continuable):
         self._active_matcher: Matcher | None = None  # the template, while the next event may be one that it matches
         self._derived_templates = 0
         self._base_offset = 0
-        self._prompt_texts: prompt_echo.PromptTextCollector | None = (
-            None  # set while the current engine is requested only to echo the prompts
-        )
+        # Set while the current engine is requested only to echo the prompts.
+        self._prompt_texts: prompt_echo.PromptTextCollector | None = None
         self._segment: range | None = None  # positions of its ids; `length` at its end does not end the answer
 
     def method_for(self, supported_methods: Collection[str]) -> MethodChoice | None:
@@ -309,22 +308,6 @@ class ChunkStream(DeliveredState, Continuable):
             extra |= {"reason": choice["finish_reason"], "stop": choice.get("stop_reason")}
         return self._emit(orjson.dumps(chunk), index, text, extra)
 
-    def _is_hidden_reasoning(self, index: int, choice: Mapping[str, Any]) -> bool:
-        """Return whether a chunk is reasoning that the client does not want; a reprompt has no delta, and none."""
-        delta = choice.get("delta")
-        if delta is None or not self.generation.hides_reasoning:
-            return False
-        return chunks.carries_reasoning(delta, has_text=self.histories[index].text_length > 0)
-
-    def _apply_envelope(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Replace a chunk's envelope by the first one's; return what the first record adds for all of them."""
-        if self.writer.known_envelope is None:
-            extra: dict[str, Any] = {"frame": self.writer.set_envelope(chunk)}
-            return extra | ({"echoes": self.generation.echoes} if self.generation.prepends_prompt else {})
-        if self._engine_attempts > 1:
-            chunk.update(self.writer.known_envelope)
-        return {}
-
     def _check_finished_choice(self, history: TokenHistory, choice: Mapping[str, Any], text: str) -> bytes:
         """Check a finished choice, which the engine repeats in a request sent again whole for the other choices."""
         if choice.get("finish_reason") is not None and text != history.text:
@@ -411,12 +394,6 @@ class ChunkStream(DeliveredState, Continuable):
         if self._continued_choice is not None or not self.generation.wants_usage or self._usage_sent:
             return b""
         return self._emit_usage({**chunk, **self.writer.envelope()})
-
-    def _end_of_stream(self) -> bytes:
-        out = b""
-        if self.generation.wants_usage and not self._usage_sent:
-            out = self._emit_usage({**self.writer.envelope(), "choices": [], "usage": self._total_usage()})
-        return out + sse.message(sse.DONE)
 
     def finish_restore(self, journal: bytes) -> None:
         """Finish restoring from `journal`: FINISHED if all choices ended, else LOST to another engine."""

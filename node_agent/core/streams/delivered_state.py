@@ -18,7 +18,7 @@ import orjson
 from node_agent.core.journal.epochs import EpochRange
 from node_agent.core.journal.records import Record, TokenRecord, encode_record, parse_token_records
 from node_agent.core.journal.token_history import TokenHistory
-from node_agent.core.openai import chunks, logprobs, prompt_echo
+from node_agent.core.openai import chunks, logprobs, prompt_echo, sse
 from node_agent.core.openai.generation_request import GenerationRequest
 from node_agent.core.streams.delta_tracker import DeltaTracker
 from node_agent.core.streams.sse_writer import SseWriter
@@ -113,6 +113,13 @@ class DeliveredState:
         holds_ids = index in self._buffering_parsers and not self.histories[index].text_length
         return holds_ids or not self._deltas[index].is_empty
 
+    def _is_hidden_reasoning(self, index: int, choice: Mapping[str, Any]) -> bool:
+        """Return whether a chunk is reasoning that the client does not want; a reprompt has no delta, and none."""
+        delta = choice.get("delta")
+        if delta is None or not self.generation.hides_reasoning:
+            return False
+        return chunks.carries_reasoning(delta, has_text=self.histories[index].text_length > 0)
+
     # records and events
 
     def _emit_templated(self, token: bytes, text: bytes, client_part: bytes) -> bytes:
@@ -130,7 +137,17 @@ class DeliveredState:
             self._unapplied_token_records = 0
         self._unapplied_from = len(self.journal)
 
+    def _apply_envelope(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Replace a chunk's envelope by the first one's; return what the first record adds for all of them."""
+        if self.writer.known_envelope is None:
+            extra: dict[str, Any] = {"frame": self.writer.set_envelope(chunk)}
+            return extra | ({"echoes": self.generation.echoes} if self.generation.prepends_prompt else {})
+        if self._engine_attempts > 1:
+            chunk.update(self.writer.known_envelope)
+        return {}
+
     def _emit(self, chunk: bytes, index: int, text: str, extra: dict[str, Any]) -> bytes:
+        """Add the record of a chunk to the journal; return the client's event. extra: see `records.Record`."""
         history = self.histories[index]
         if index not in self._prompt_recorded and history.prompt_ids is not None:
             self._prompt_recorded.add(index)
@@ -182,6 +199,13 @@ class DeliveredState:
     def _emit_usage(self, chunk: dict[str, Any]) -> bytes:
         self._usage_sent = True
         return self._emit(orjson.dumps(chunk), 0, "", {"chunk": chunk})
+
+    def _end_of_stream(self) -> bytes:
+        """Return the last events: a usage that is still missing, and [DONE]."""
+        out = b""
+        if self.generation.wants_usage and not self._usage_sent:
+            out = self._emit_usage({**self.writer.envelope(), "choices": [], "usage": self._total_usage()})
+        return out + sse.message(sse.DONE)
 
     def _total_usage(self) -> dict[str, Any]:
         each_prompt = {self.generation.prompt_index(index): history for index, history in enumerate(self.histories)}

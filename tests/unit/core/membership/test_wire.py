@@ -277,10 +277,10 @@ def test_what_changes_in_a_life_is_told_in_short_as_in_full(state: NodeState, wa
     assert isinstance(suspect, Suspect)
     assert (
         (intro.status.state, intro.status.continuation_methods)
-        == (alive.state, alive.ways)
-        == (suspect.state, suspect.ways)
+        == (alive.state, alive.continuation_methods)
+        == (suspect.state, suspect.continuation_methods)
     )
-    assert (alive.state, alive.ways) == (state, able)
+    assert (alive.state, alive.continuation_methods) == (state, able)
 
 
 def test_the_longest_introduction_and_an_accusation_fit_in_a_datagram() -> None:
