@@ -216,12 +216,12 @@ async def unready_fleet(
             node.life = asyncio.create_task(node.agent.run())
         yield fleet
     finally:
-        await _end(fleet)
+        await _stop(fleet)
         for client in clients:
             await client.close()
 
 
-async def _end(fleet: LocalFleet) -> None:
+async def _stop(fleet: LocalFleet) -> None:
     lives = [node.life for node in fleet.nodes if node.life is not None]
     for node in fleet.nodes:
         node.agent.request_drain()

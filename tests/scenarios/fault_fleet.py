@@ -22,7 +22,7 @@ Heard = TypeVar("Heard")
 
 
 @dataclass
-class FaultStage(ABC, Generic[Heard]):
+class FaultFleet(ABC, Generic[Heard]):
     """The fleet and its loop. orders: the engines that a request meets, one after another, as they are lost."""
 
     runner: asyncio.Runner
