@@ -36,7 +36,7 @@ def vllm() -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(vllm: Path) -> Path:
-    """Prompts are counted in tokens; whose tokens is nothing to the stand-in."""
+    """Prompts are counted in tokens; whose tokens is nothing to the fake engine."""
     try:
         return ensure_model(vllm, print)
     except LocalRunError as error:

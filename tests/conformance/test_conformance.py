@@ -1,6 +1,6 @@
 """A client of vLLM is a client of ours: the same requests, to vLLM and through a node in front of it.
 
-In `make test` with the stand-in, as far as it plays vLLM; in `make test-all` with a real vLLM, all of them.
+In `make test` with the fake engine, as far as it plays vLLM; in `make test-all` with a real vLLM, all of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A local fleet's stories: what a client asks, what it hears, and what it should have heard."""
+"""Reads streams of a local fleet in scenarios, and computes their expected outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Scenario = Callable[[LocalFleet], Coroutine[Any, Any, None]]
 
 
 def run_scenario(folder: Path, story: Scenario, **options: Any) -> None:
-    """Run a story on a fleet of its own."""
+    """Run a scenario on a fleet of its own."""
 
     async def run() -> None:
         async with local_fleet(folder, **options) as fleet:

@@ -1,4 +1,4 @@
-"""Stories of contexts that move. The stand-in engine keeps no blocks: each story lays them where vLLM would."""
+"""Stories of contexts that move. The fake engine keeps no blocks: each story lays them where vLLM would."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`/v1/responses` and `/v1/messages` under every loss of an engine, and of the entry: one whole answer, or an error.
 
-One fleet of agents with stand-in engines that have the plug-in; the engines are told their losses beforehand.
+One fleet of agents with fake engines that have the plug-in; the engines are told their losses beforehand.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stories of a fleet of three real agents on stand-in engines: what a client sees when an engine goes."""
+"""Stories of a fleet of three real agents on fake engines: what a client sees when an engine goes."""
 
 from __future__ import annotations
 
