@@ -28,9 +28,9 @@ from rich.console import Console
 
 from bench import figures
 from bench.command import RunFolder, run, table
-from bench.doors import NONE, PEER, ROOT, Proxies, Proxy, has_durability_setting, proxy_name
 from bench.figures import ROUTER, WHOLE, Memory, Run
 from bench.proc import rss_bytes
+from bench.proxies import NONE, PEER, ROOT, Proxies, Proxy, has_durability_setting, proxy_name
 from bench.router_env import ensure_router, router_version
 from local.emulated_instance import free_network
 from local.errors import LocalRunError, UserActionRequired

@@ -27,9 +27,9 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.command import RunFolder, run, table
-from bench.doors import ROOT, send_request
+from bench.conversations import Conversation, Question, RunResult, rows, shared_prompt_trace, unrelated_trace
 from bench.figures import rotation as in_turn
-from bench.talks import Conversation, Question, RunResult, rows, shared_prompt_trace, unrelated_trace
+from bench.proxies import ROOT, send_request
 from local.emulated_instance import free_network
 from local.engines import MODEL, VLLM, prepare_engine
 from local.errors import LocalRunError

@@ -1,1 +1,1 @@
-"""One machine: what plays AWS and the engine where there is neither."""
+"""The local run on one machine: emulates AWS and the engine."""

@@ -1,4 +1,4 @@
-"""The embedded AWS: ministack as a process on a free loopback port, and how to talk to it."""
+"""Runs the embedded AWS: ministack as a process on a free loopback port; creates its clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _READY_WITHIN_S = 30.0
 
 
 class EmbeddedAws:
-    """folder: the run's; the process ends with it."""
+    """The running process. folder: the run's, with which the process ends."""
 
     def __init__(self, folder: Path, logs: Path) -> None:
         self._folder = folder / "aws"
@@ -43,9 +43,9 @@ class EmbeddedAws:
             **self._credentials,
             "BIND_HOST": _HOST,
             "GATEWAY_PORT": str(self._port),
-            # Its Lambda workers keep their packages, and work, there.
+            # Its Lambda workers store their packages and work there.
             "TMPDIR": str(scratch),
-            # Listeners on all addresses that nobody here needs.
+            # Unused listeners on all addresses.
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
         }
@@ -57,14 +57,14 @@ class EmbeddedAws:
         return f"http://{_HOST}:{self._port}"
 
     def environ(self) -> dict[str, str]:
-        """What makes any AWS tool talk to it, on top of this process's own environment."""
+        """Return this process's environment with the settings that direct any AWS tool to this AWS."""
         return {
             **os.environ,
             **self._credentials,
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
-            # A person's profiles are about real accounts.
+            # The user's profiles are of real accounts.
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }
@@ -78,7 +78,7 @@ class EmbeddedAws:
         return session.client(service, endpoint_url=self.endpoint)  # type: ignore[call-overload]
 
     def wait(self) -> None:
-        """Until it answers. Raises LocalRunError."""
+        """Wait until it answers. Raises LocalRunError."""
         give_up_at = time.monotonic() + _READY_WITHIN_S
         while not self._healthy():
             if self._process.poll() is not None or time.monotonic() > give_up_at:
@@ -105,7 +105,7 @@ def free_port() -> int:
 
 
 def run_tool(argv: list[str], folder: Path, environ: dict[str, str], what: str, timeout_s: float = 300.0) -> str:
-    """Run a tool to its end; its output. Raises LocalRunError with the last lines of it."""
+    """Run a tool to its end; return its output. Raises LocalRunError with the last lines of it."""
     try:
         done = subprocess.run(
             argv, cwd=folder, env=environ, capture_output=True, text=True, timeout=timeout_s, check=False

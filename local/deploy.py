@@ -1,7 +1,7 @@
-"""The real CDK CLI against the embedded AWS: bootstrap, synth and deploy.
+"""Runs the real CDK CLI against the embedded AWS: bootstrap, synth and deploy.
 
-The synthesized assembly is kept in the cache under a hash of everything that it is made from, so that a run that
-changes nothing deploys without synthesizing again. Bootstrap needs no app and goes on beside the synthesis.
+The synthesized assembly is cached under a hash of all its sources, so that a run without changes deploys without
+another synthesis. Bootstrap needs no app and runs concurrently with the synthesis.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _QUIET = {
 
 @dataclass(frozen=True)
 class Deployed:
-    """What the stacks say of themselves."""
+    """The outputs of the deployed stacks."""
 
     cluster: str
     auto_scaling_group: str
@@ -52,7 +52,7 @@ def deploy(
     cluster: str = names.DEFAULT_CLUSTER,
     more: Mapping[str, str] = MappingProxyType({}),
 ) -> Deployed:
-    """Bootstrap and deploy everything; drills on. more: settings besides. Raises LocalRunError."""
+    """Bootstrap and deploy everything; drills on. more: further settings. Raises LocalRunError."""
     environ = {**aws.environ(), **_QUIET}
     outside = folder / "bootstrap"  # where there is no cdk.json: bootstrap would synthesize the app first
     outside.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def deploy(
 
 
 def synthesize(cluster: str, more: Mapping[str, str] = MappingProxyType({})) -> Path:
-    """The cloud assembly for the embedded AWS, from the cache where nothing has changed. Raises LocalRunError."""
+    """Return the cloud assembly for the embedded AWS, from the cache if nothing changed. Raises LocalRunError."""
     settings = {"settings_file": "", "local": "true", "drills": "true", "cluster": cluster, **more}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in _files(_SOURCES):
@@ -78,7 +78,7 @@ def synthesize(cluster: str, more: Mapping[str, str] = MappingProxyType({})) -> 
 
     def make(folder: Path) -> None:
         argv = [_CDK, "synth", "--quiet", "--all", "--output", str(folder / "cdk.out")]
-        # No settings file: a local run shows the same to everybody, whatever they deploy.
+        # No settings file: a local run is the same whatever the user deploys.
         argv += [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         run_tool(argv, ROOT, {**os.environ, **_QUIET}, "cdk synth")
 

@@ -1,9 +1,9 @@
-"""Plays EC2 and its Auto Scaling group where the embedded AWS only keeps records of them.
+"""Emulates EC2 and its Auto Scaling group, of which the embedded AWS only stores records.
 
-Stands in for AWS, and says so: it reads the *deployed* group, runs instances in the emulated EC2 with the group's
-propagated tags until there are as many as the group desires, boots a node for each, takes instances back with notice
-or without, replaces what is gone, and emits the events that EC2 would. Events of the source aws.ec2 cannot be put by
-anybody but AWS, so these have the source synkti.drill, which the deployed rules accept where drills are on.
+It reads the *deployed* group, runs instances in the emulated EC2 with the group's propagated tags up to the desired
+capacity, boots a node for each, reclaims instances with notice or without, replaces those that are gone, and emits the
+events that EC2 would. Only AWS can put events of the source aws.ec2, so these have the source synkti.drill, which the
+deployed rules accept if drills are on.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ INSTANCE_TYPES = ("g5.xlarge", "g6.xlarge")
 _LOOP_INTERVAL_S = 0.25
 _READ_GROUP_EVERY = 8
 MAX_LAUNCHES = 64
-"""Since a node last became ready: one that cannot start is not replaced for ever."""
+"""Since a node last became ready: nodes that cannot start are not replaced for ever."""
 
 MAX_BOOT_FAILURES = 3
 """Nodes in a row that end with an error of their own before they served, before the run gives up."""
 
 _EXTERNAL_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
-"""Whoever tries to break a node sends one of these; that is no fault of the node's."""
+"""An end by one of these signals is no failure of the node."""
 
 _ADDRESSES = 250
 
 SCALE_IN_TIMEOUT_S = 120.0
-"""What the deployed lifecycle hook gives an instance that is told to go."""
+"""The time that the deployed lifecycle hook gives an instance whose termination is requested."""
 
 
 @dataclass(frozen=True)
 class GroupAction:
-    """What the group does next: so many launches, and these instances told to go."""
+    """The group's next action: the number of launches, and the instances to terminate."""
 
     launch: int
     terminate: tuple[str, ...]
@@ -54,7 +54,7 @@ class GroupAction:
 
 @dataclass(frozen=True)
 class InstanceView:
-    """A machine that nobody has told to go. current: launched as the group says now; ready: its node is ready."""
+    """An instance without a termination request. is_current: of the current template; is_ready: its node serves."""
 
     instance_id: str
     is_current: bool = True
@@ -62,19 +62,19 @@ class InstanceView:
 
 
 def is_failure(status: int, *, served: bool) -> bool:
-    """Pure: whether an agent's end says that nodes cannot start. status: as Popen has it, negative for a signal."""
+    """Return True if an agent's end shows that nodes cannot start. Pure. status: as Popen's, negative for a signal."""
     return status != 0 and not served and -status not in _EXTERNAL_SIGNALS
 
 
 def plan_group(desired: int, nodes: Sequence[InstanceView], leaving: int, launched: int) -> GroupAction:
-    """Pure: what a group does that keeps its size, and that replaces instances of an older template.
+    """Plan how a group keeps its size and replaces instances of an older template. Pure.
 
-    As many launches as are missing, within the run's bound; the oldest go where there are too many. Where some are not
-    current, there is one more than desired, and one of them goes when all the current ones serve and the one before
-    has gone: an instance refresh that keeps all of the fleet healthy.
+    It launches the missing instances, within the run's bound, and terminates the oldest of too many. If some are
+    outdated, it runs one more than desired, and terminates an outdated one when all current ones serve and the one
+    before has ended: an instance refresh that keeps all of the fleet healthy.
 
-    nodes: in the order of their launch; leaving: those that were told to go and are still there; launched: since a node
-    last became ready.
+    nodes: in the order of their launch; leaving: the number of those that are terminating; launched: since a node last
+    became ready.
     """
     outdated = [node for node in nodes if not node.is_current]
     wanted = desired + bool(outdated and desired)
@@ -88,9 +88,9 @@ def plan_group(desired: int, nodes: Sequence[InstanceView], leaving: int, launch
 
 
 class Ec2Emulator:
-    """instances: those that exist, in the order of their launch.
+    """Runs the instances of one group. instances: in the order of their launch.
 
-    network: their addresses' first three numbers; log: hears of what happens, in a sentence.
+    network: their addresses' first three numbers; log: called with a sentence for each event.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Ec2Emulator:
         return next(instance for instance in self.instances if instance.instance_id == instance_id)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Keep the group at its size until cancelled. Raises LocalRunError if nodes cannot start."""
         group = await self._read_group()
         for turn in itertools.count():
             if turn % _READ_GROUP_EVERY == 0:
@@ -134,7 +134,7 @@ class Ec2Emulator:
             await asyncio.sleep(_LOOP_INTERVAL_S)
 
     async def _update_ready(self) -> None:
-        """A node that became ready is the proof that nodes can start: what failed before is forgotten."""
+        """Record the nodes that became ready: they prove that nodes can start, so failures before do not count."""
         waiting = [
             instance for instance in self.instances if instance.instance_id not in self._ready_ids and instance.running
         ]
@@ -145,7 +145,7 @@ class Ec2Emulator:
             self._launches_without_ready = self._boot_failures = 0
 
     async def _inspect(self, instances: Sequence[EmulatedInstance], version: str) -> list[InstanceView]:
-        """Whether they serve is asked only where something is replaced: nothing else depends on it."""
+        """View the instances. Readiness is requested only during a replacement, the only decision that needs it."""
         if all(instance.version == version for instance in instances):
             return [InstanceView(instance.instance_id) for instance in instances]
         ready = await asyncio.gather(*(asyncio.to_thread(instance.is_ready) for instance in instances))
@@ -155,7 +155,7 @@ class Ec2Emulator:
         ]
 
     async def interrupt(self, instance: EmulatedInstance, lead_s: float) -> None:
-        """EC2 wants the instance back in `lead_s` seconds: notice in IMDS, event, and the end when time is up."""
+        """Reclaim an instance in `lead_s` seconds: notice in IMDS, event, and termination at the deadline."""
         instance.give_notice(lead_s)
         self._schedule_termination(instance, lead_s)
         await self._emit(INTERRUPTION_EVENT, instance, {"instance-action": "terminate"})
@@ -165,7 +165,7 @@ class Ec2Emulator:
         await self._emit(REBALANCE_EVENT, instance, {})
 
     def _scale_in(self, instance: EmulatedInstance) -> None:
-        self._log(f"{instance.instance_id} is not needed any more: the group tells it to go")
+        self._log(f"{instance.instance_id} is surplus: the group terminates it")
         instance.scale_in()
         self._schedule_termination(instance, SCALE_IN_TIMEOUT_S)
 
@@ -214,13 +214,13 @@ class Ec2Emulator:
         await self._emit(STATE_CHANGE_EVENT, instance, {"state": "running"})
 
     def _free_address(self, index: int) -> str:
-        """Addresses come back after many launches, as they do in EC2."""
+        """Return an address; addresses are reused after many launches, as in EC2."""
         taken = {instance.metadata.address for instance in self.instances}
         every = (f"{self._network}.{(index + n) % _ADDRESSES + 1}" for n in range(_ADDRESSES))
         return next(address for address in every if address not in taken)
 
     async def _remove(self, instance: EmulatedInstance) -> None:
-        """The instance is gone, whatever its agent's reason was."""
+        """Remove an instance whose agent has ended. Raises LocalRunError after too many failures."""
         status = instance.agent.wait()
         how = "killed" if instance.killed else f"its agent ended with status {status}"
         self._log(f"{instance.instance_id} is gone: {how}")
@@ -246,12 +246,12 @@ class Ec2Emulator:
         await asyncio.to_thread(self._events.put_events, Entries=[entry])
 
     def tags(self, instance_id: str) -> dict[str, str]:
-        """What EC2 has on the instance now, the cluster's own tag left out."""
+        """Return the instance's tags in EC2 without the cluster's."""
         answer = self._ec2.describe_instances(InstanceIds=[instance_id])
         held = answer["Reservations"][0]["Instances"][0].get("Tags", [])
         return {t["Key"]: t["Value"] for t in held if t["Key"].startswith("Synkti") and t["Key"] != CLUSTER_TAG}
 
 
 def _version(group: dict[str, Any]) -> str:
-    """What is launched now, as the deployment says it."""
+    """Return the deployed version, which new instances get."""
     return next((tag["Value"] for tag in group["Tags"] if tag["Key"] == VERSION_TAG), "")

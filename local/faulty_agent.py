@@ -1,6 +1,6 @@
-"""The node agent with faults that a file switches on and off while it runs: `python -m local.faulty_agent`.
+"""Runs the node agent with faults that a file controls at run time: `python -m local.faulty_agent`.
 
-Chaos starts every node this way. FILE, in the working directory, is a JSON object; without it nothing is different:
+Chaos starts every node this way. FILE, in the working directory, is a JSON object; without it there are no faults:
 
     clock_s       seconds that the wall clock is ahead (negative: behind); it jumps when the number changes
     close_links   connections that carry journals are accepted and closed, before anything is acknowledged
@@ -22,7 +22,7 @@ _LOOK_EVERY_S = 0.1
 
 
 class FaultFile:
-    """What the file says now; read again ten times a second at the most.
+    """The current content of the file, read at most ten times a second.
 
     clock: monotonic seconds.
     """
@@ -48,7 +48,7 @@ class FaultFile:
 
 
 def write_faults(folder: Path, **values: float) -> None:
-    """Switch these faults on, and all others off. Whole or not at all: the agent may read at any moment."""
+    """Switch these faults on and all others off, atomically, because the agent may read at any moment."""
     new = folder / f"{FILE}.new"
     new.write_text(json.dumps(values))
     new.replace(folder / FILE)
@@ -65,7 +65,7 @@ class ClosedLink(asyncio.Protocol):
 
 
 def _skew_clock(faults: FaultFile) -> None:
-    """Before the agent is imported: it takes `time.time` as its wall clock."""
+    """Replace `time.time`, before the agent is imported and uses it as its wall clock."""
     right = time.time
     time.time = lambda: right() + faults.get("clock_s")
 

@@ -1,9 +1,9 @@
-"""A stand-in for IMDSv2, one process for each emulated instance, on the instance's own loopback address.
+"""A fake IMDSv2, one process for each emulated instance, on the instance's own loopback address.
 
-    python -m local.imds FILE      serves what FILE (`InstanceMetadata.to_json`) says, at every request anew
+    python -m local.imds FILE      serves FILE (`InstanceMetadata.to_json`), read at every request
 
-What it answers is a pure function of its state (`answer`); the server around it only moves bytes. It is a process of
-its own so that a busy run cannot make it late: a notice has to be seen within a second.
+Its answers are a pure function of its state (`answer`); the server only moves bytes. It is a process of its own so that
+a busy run cannot delay it: a notice has to be seen within a second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MAX_TTL_S = 21_600
 
 @dataclass(frozen=True)
 class InstanceMetadata:
-    """What one instance's metadata say. deadline, rebalance_at: unix seconds, None while EC2 wants nothing.
+    """One instance's metadata. deadline, rebalance_at: unix seconds, None without a notice.
 
     lifecycle: the state that the Auto Scaling group wants the instance in, Terminated at a scale-in.
     """
@@ -45,7 +45,7 @@ class InstanceMetadata:
         return json.dumps(asdict(self))
 
     def values(self) -> dict[str, str | None]:
-        """Path below the root to body; None is a 404."""
+        """Return the body of each path below the root; None is a 404."""
         action = {"action": "terminate", "time": format_instant(self.deadline)} if self.deadline else None
         rebalance = {"noticeTime": format_instant(self.rebalance_at)} if self.rebalance_at else None
         return {
@@ -62,7 +62,7 @@ class InstanceMetadata:
 
 
 class MetadataService:
-    """IMDSv2's rules about tokens, over metadata that may change between two requests."""
+    """Applies IMDSv2's token rules to metadata that may change between two requests."""
 
     def __init__(self) -> None:
         self.tokens: dict[str, float] = {}
@@ -70,7 +70,7 @@ class MetadataService:
     def answer(
         self, metadata: InstanceMetadata, method: str, path: str, headers: Mapping[str, str], now: float, fresh: str
     ) -> tuple[int, str]:
-        """Status and body. headers: names in lower case; fresh: what a new token would be."""
+        """Return status and body. headers: names in lower case; fresh: the next new token."""
         if path == TOKEN_PATH:
             return self._token(method, headers, now, fresh)
         expires = self.tokens.get(headers.get("x-aws-ec2-metadata-token", ""))
@@ -126,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = _respond  # http.server's names
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: it is asked twice a second."""
+        """Log nothing: there are two requests a second."""
 
 
 def main(file: Path) -> None:

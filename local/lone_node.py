@@ -18,24 +18,24 @@ from node_agent.runtime.node.gossip import Gossip
 
 
 class NoDatagrams:
-    """Nobody hears."""
+    """A datagram transport that drops everything."""
 
     def send(self, to: Address, data: bytes) -> None:
-        """It is lost."""
+        """Drop the datagram."""
 
 
 def boot_id_of(instance_id: str) -> bytes:
-    """The same whenever it is asked for."""
+    """Return a boot id that depends only on the instance id."""
     return hashlib.blake2b(instance_id.encode(), digest_size=BOOT_ID_BYTES).digest()
 
 
 def add_peer(node: NodeContext, status: NodeStatus) -> None:
-    """Have a node know another one."""
+    """Add a peer to a node's members."""
     node.members.add_member(boot_id_of(status.instance_id), status)
 
 
 def lone_node(own: NodeStatus, peers: Iterable[NodeStatus], clock: Callable[[], float]) -> NodeContext:
-    """Inside a running loop. clock: unix seconds."""
+    """Create a node in a running loop. clock: unix seconds."""
     now = asyncio.get_running_loop().time
     machine = Membership(own, boot_id_of(own.instance_id), b"key", now(), lambda: 0.5)
     metrics = Metrics()

@@ -1,8 +1,8 @@
-"""The processes of one run: started in its folder, found by it, and ended to the last.
+"""Starts the processes of one run in its folder, finds them by that folder, and ends all of them.
 
-Every process that a run starts, and everything that those start, has the run's folder (or one below it) as its working
-directory; a program may rewrite its title and its environment, as vLLM does, but not that. So "all processes of this
-run" is a question to /proc that has an answer also when the one who started them is dead.
+Every process that a run starts, and their children, has the run's folder (or one below it) as its working directory. A
+program may rewrite its title and its environment, as vLLM does, but not that. So /proc lists all processes of a run
+even after the end of the process that started them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EXIT_TIMEOUT_S = 15.0
 
 
 def start(argv: Sequence[str], folder: Path, environ: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """A process in a session of its own, working in `folder`, its output appended to `log`."""
+    """Start a process in a session of its own, working in `folder`, with its output appended to `log`."""
     folder.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -40,7 +40,7 @@ def start(argv: Sequence[str], folder: Path, environ: Mapping[str, str], log: Pa
 
 
 def processes_in(folder: Path) -> list[int]:
-    """Processes whose working directory is `folder` or below it, this one left out."""
+    """Return the processes whose working directory is `folder` or below it, without this one."""
     root = str(folder.resolve())
     found = []
     for entry in _PROC.iterdir():
@@ -53,7 +53,7 @@ def processes_in(folder: Path) -> list[int]:
 
 
 def kill_all_in(folder: Path) -> bool:
-    """SIGKILL to every process that lives in `folder`, until none is left; False where one would not go."""
+    """Send SIGKILL to every process that works in `folder` until none is left; False if one does not end."""
     give_up_at = time.monotonic() + _EXIT_TIMEOUT_S
     while living := [pid for pid in processes_in(folder) if not _is_zombie(pid)]:
         if time.monotonic() > give_up_at:
@@ -65,7 +65,7 @@ def kill_all_in(folder: Path) -> bool:
 
 def _kill(pids: Iterable[int]) -> None:
     for pid in pids:
-        shared = _shared_memory(pid)  # a killed vLLM leaves it behind
+        shared = _shared_memory(pid)  # a killed vLLM does not remove it
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
         for path in shared:
@@ -86,10 +86,10 @@ def _is_zombie(pid: int) -> bool:
 
 
 class CleanupProcess:
-    """A process that outlives the run by a moment, and ends and removes what is left of it, however it ended.
+    """A process that ends and removes what is left of a run, however the run ends.
 
-    It waits for the end of its standard input, which the kernel closes with the run. scratch: where the run's programs
-    keep temporary files, sockets among them: their paths must be short, so that it is not in the run's folder.
+    It waits for the end of its standard input, which the kernel closes with the run. scratch: folder for the run's
+    temporary files and sockets, whose paths must be short, so that it is not in the run's folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -103,14 +103,14 @@ class CleanupProcess:
         )
 
     def finish(self) -> bool:
-        """End everything now; False where something would not go."""
+        """End everything now; return False if a process does not end."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         return self._process.wait(timeout=2 * _EXIT_TIMEOUT_S) == 0
 
 
 def tail(log: Path, lines: int = 20) -> str:
-    """The last lines of a log, for a person who has to find out what went wrong."""
+    """Return the last lines of a log, for an error message."""
     try:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
     except OSError:

@@ -1,4 +1,4 @@
-"""Engines for tests: the stand-in and the real vLLM, as process groups that end with the test session."""
+"""Engines for tests: the fake engine and the real vLLM, as process groups that end with the test session."""
 
 from __future__ import annotations
 

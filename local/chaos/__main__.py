@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from local.aws import EmbeddedAws
-from local.aws_gate import AwsFaultProxy
+from local.aws_fault_proxy import AwsFaultProxy
 from local.chaos import contexts, network
 from local.chaos.faults import TERM_GRACE_S
 from local.chaos.faulty import FAKE_ENGINE_ARGS, FEW_BLOCKS_ARGS

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 
 from local.certificate import Output
-from local.chaos.event_notes import EventCollector
+from local.chaos.event_collector import EventCollector
 from local.chaos.workload import WorkloadRequest
 from local.continuation_timer import Continuation, ContinuationTimer
 from synkti_client import httpx

@@ -14,8 +14,8 @@ from typing import TypeVar
 import httpx
 
 from local.aws import ACCOUNT, REGION, EmbeddedAws
-from local.aws_gate import AwsFaultProxy
-from local.chaos.refused import UnanswerableCounts
+from local.aws_fault_proxy import AwsFaultProxy
+from local.chaos.unanswerable_counts import UnanswerableCounts
 from local.emulated_instance import EmulatedInstance, InstanceTemplate
 from local.errors import LocalRunError
 from local.imds import InstanceMetadata

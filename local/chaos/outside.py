@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Sequence
 
-from local.aws_gate import Outage
+from local.aws_fault_proxy import Outage
 from local.chaos.fleet import ChaosFleet
 from local.emulated_instance import EmulatedInstance
 from node_agent.contract.tags import ADDRESS_TAG, CLUSTER_TAG, DEADLINE_TAG, ROLE_TAG, STATE_TAG, WORKER_ROLE

@@ -24,7 +24,7 @@ from rich.console import Console
 
 import synkti_client
 from local.aws import EmbeddedAws
-from local.aws_gate import AwsFaultProxy
+from local.aws_fault_proxy import AwsFaultProxy
 from local.chaos import faults, network
 from local.chaos.fleet import ChaosFleet
 from local.demo.screen import Screen

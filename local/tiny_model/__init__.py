@@ -1,7 +1,7 @@
-"""A tiny model for a real vLLM, made on the spot: small enough for a CPU, taught to answer in many scripts.
+"""Builds a tiny model for a real vLLM: small enough for a CPU, trained to answer in many scripts.
 
-`recipe` runs in the engine's environment (it needs torch and transformers) and writes the model; everything else only
-asks for it here.
+`recipe` runs in the engine's environment (it needs torch and transformers) and writes the model; other
+modules only use `ensure_model`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _TIMEOUT_S = 600
 
 
 def ensure_model(environment: Path, log: Callable[[str], None]) -> Path:
-    """The model's folder, made where this recipe was never followed. Raises LocalRunError."""
+    """Return the model's folder, built if it is not in the cache. Raises LocalRunError."""
     digest = hashlib.sha256(_RECIPE.read_bytes()).hexdigest()[:12]
 
     def make(folder: Path) -> None:
-        log("tiny model: teaching it a few answers (some seconds)")
+        log("tiny model: training it on a few answers (some seconds)")
         command = [str(environment / "bin" / "python"), str(_RECIPE), str(folder)]
         try:
             subprocess.run(
@@ -33,6 +33,6 @@ def ensure_model(environment: Path, log: Callable[[str], None]) -> Path:
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             said = error.stderr or b""
             last = (said if isinstance(said, str) else said.decode(errors="replace")).strip().splitlines()[-1:]
-            raise LocalRunError(f"tiny model: it could not be made ({' '.join(last) or error})") from error
+            raise LocalRunError(f"tiny model: the training failed ({' '.join(last) or error})") from error
 
     return build_once(f"model-{digest}", make)

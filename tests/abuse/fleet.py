@@ -1,4 +1,4 @@
-"""Real agents as processes of their own, on loopback addresses, with stand-in engines; AWS is a twin in memory.
+"""Real agents as processes of their own, on loopback addresses, with fake engines; AWS is a twin in memory.
 
 What is measured of a node (its memory, whether it answers) is then its own, and nothing of the test's.
 """

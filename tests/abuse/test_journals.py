@@ -19,7 +19,7 @@ import orjson
 
 from node_agent.core.replication.replica_store import MAX_HEADER_BYTES, MAX_JOURNAL_BYTES
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
-from tests.scenarios.stories import PLAIN, expected, tell
+from tests.scenarios.streams import PLAIN, expected, run_scenario
 from tests.scenarios.test_resume import Reader
 
 TOKENS = 3_000
@@ -110,7 +110,7 @@ def test_a_request_that_is_too_large_to_be_kept_is_the_loss_of_its_own_stream_al
 
         await survive(fleet, attack)
 
-    tell(tmp_path, story, seconds_per_token=0.05, SYNKTI_KEEPER_LAG_S="5")
+    run_scenario(tmp_path, story, seconds_per_token=0.05, SYNKTI_KEEPER_LAG_S="5")
 
 
 def test_requests_that_their_client_broke_off_leave_room_for_others(tmp_path: Path) -> None:
@@ -126,7 +126,9 @@ def test_requests_that_their_client_broke_off_leave_room_for_others(tmp_path: Pa
 
         await survive(fleet, attack)
 
-    tell(tmp_path, story, seconds_per_token=0.05, SYNKTI_KEEPER_LAG_S="5", SYNKTI_MAX_KEPT_BYTES=str(4 * 1024 * 1024))
+    run_scenario(
+        tmp_path, story, seconds_per_token=0.05, SYNKTI_KEEPER_LAG_S="5", SYNKTI_MAX_KEPT_BYTES=str(4 * 1024 * 1024)
+    )
 
 
 def test_refused_and_broken_off_before_an_answer_nothing_is_kept(tmp_path: Path) -> None:
@@ -142,4 +144,4 @@ def test_refused_and_broken_off_before_an_answer_nothing_is_kept(tmp_path: Path)
 
         await eventually("no journal is kept", nothing_kept)
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)

@@ -1,4 +1,4 @@
-"""The stand-in engine without its process: its ASGI application behind the agent's own HTTP server."""
+"""The fake engine without its process: its ASGI application behind the agent's own HTTP server."""
 
 from __future__ import annotations
 

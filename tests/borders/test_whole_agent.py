@@ -24,13 +24,13 @@ from node_agent.core.kv.index import Index
 from node_agent.core.membership.wire import MessageMac
 from node_agent.core.node.status import TaggedNode
 from node_agent.core.replication.protocol import PREFACE
+from tests.borders.agent_fixture import KEY, Delay, Raise, Return, Stage, Turn, stage
 from tests.borders.port_protocols import methods, protocols
-from tests.borders.stage import KEY, Fails, Says, Slow, Stage, Turn, stage
-from tests.borders.virtual_time import play
+from tests.borders.virtual_time import run_virtual
 
-SLOW = st.builds(Slow, st.sampled_from([0.5, 5.0, 50.0, 5_000.0]))
-AWAY = st.just(Fails(lambda: StoreUnavailable("away")))
-GONE = st.just(Fails(lambda: MetadataUnavailable("away")))
+SLOW = st.builds(Delay, st.sampled_from([0.5, 5.0, 50.0, 5_000.0]))
+AWAY = st.just(Raise(lambda: StoreUnavailable("away")))
+GONE = st.just(Raise(lambda: MetadataUnavailable("away")))
 FLOATS = st.floats()
 WORDS = st.text(max_size=20)
 ADDRESSES = st.sampled_from(
@@ -55,8 +55,8 @@ def turns(*rubbish: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Turn]]:
     return st.lists(st.one_of(st.none(), SLOW, *rubbish), min_size=1, max_size=4)
 
 
-def says(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Says]:
-    return st.builds(Says, values)
+def says(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Return]:
+    return st.builds(Return, values)
 
 
 STORED = turns(AWAY)
@@ -69,7 +69,7 @@ ASKED: dict[tuple[str, str], st.SearchStrategy[list[Turn]]] = {
     ("Instances", "nodes"): turns(AWAY, says(TAGGED)),
     ("Records", "begin"): STORED,
     ("Records", "advance"): turns(
-        AWAY, st.just(Fails(lambda: StaleEpoch("another"))), st.just(Fails(lambda: RecordMissing("gone", {})))
+        AWAY, st.just(Raise(lambda: StaleEpoch("another"))), st.just(Raise(lambda: RecordMissing("gone", {})))
     ),
     ("Records", "put_drain"): STORED,
     ("Checkpoints", "write"): STORED,
@@ -175,7 +175,7 @@ def on_stage(folder: Path, turns: Any, story: Any) -> None:
         finally:
             monkeypatch.undo()
 
-    play(run)
+    run_virtual(run)
 
 
 async def serves(made: Stage) -> None:
@@ -235,9 +235,9 @@ def test_all_of_aws_that_never_answers_or_always_fails_ends_nothing(tmp_path: Pa
         await serves(made)
 
     def failing(port: str) -> Turn:
-        return Fails(lambda: (MetadataUnavailable if port == "Metadata" else StoreUnavailable)("away"))
+        return Raise(lambda: (MetadataUnavailable if port == "Metadata" else StoreUnavailable)("away"))
 
-    odd = {key: [Slow(10_000.0) if turn == "never answers" else failing(key[0])] for key in ASKED}
+    odd = {key: [Delay(10_000.0) if turn == "never answers" else failing(key[0])] for key in ASKED}
     on_stage(tmp_path, odd, story)
 
 
@@ -267,14 +267,14 @@ def test_three_hundred_nodes_with_rubbish_for_addresses_end_nothing(tmp_path: Pa
         await asyncio.sleep(120.0)
         await serves(made)
 
-    on_stage(tmp_path, {("Instances", "nodes"): [Says(nodes)]}, story)
+    on_stage(tmp_path, {("Instances", "nodes"): [Return(nodes)]}, story)
 
 
 @pytest.mark.parametrize("deadline", [float("inf"), float("nan"), -1.0, 0.0, 1e300])
 def test_a_notice_of_any_deadline_is_a_drain_in_good_order(tmp_path: Path, deadline: float) -> None:
     async def story(made: Stage) -> None:
         assert await made.ready(60.0)
-        made.odd["Metadata"].set_turns("interruption", [Says(InterruptionNotice(deadline, "?"))])
+        made.odd["Metadata"].set_turns("interruption", [Return(InterruptionNotice(deadline, "?"))])
         assert made.life is not None
         await asyncio.wait({made.life}, timeout=200.0)
         assert made.life.result() == 0
@@ -293,7 +293,7 @@ def test_a_bug_in_a_loop_is_counted_and_the_loop_continues(tmp_path: Path) -> No
         assert made.bugs() > 1
         assert (await made.stream())[1] == "length"
 
-    bug = Fails(lambda: ZeroDivisionError("a bug"))
+    bug = Raise(lambda: ZeroDivisionError("a bug"))
     every: dict[Any, Any] = {
         ("Instances", "nodes"): [bug],
         ("Metadata", "rebalance"): [bug],

@@ -51,7 +51,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now += seconds
 
 
-def play(story: Callable[[], Coroutine[Any, Any, _T]], *, sockets: bool = True) -> _T:
+def run_virtual(story: Callable[[], Coroutine[Any, Any, _T]], *, sockets: bool = True) -> _T:
     """Run a story on virtual time; what it returns. sockets: whether it has any."""
     with asyncio.Runner(loop_factory=partial(VirtualLoop, sockets=sockets)) as runner:
         return runner.run(story())

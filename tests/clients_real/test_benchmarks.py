@@ -16,7 +16,7 @@ from local.tiny_model import ensure_model
 from tests.clients_real.environments import GUIDELLM, not_tested
 from tests.scenarios.clients import gateway, urls
 from tests.scenarios.local_fleet import MODEL, LocalFleet
-from tests.scenarios.stories import tell
+from tests.scenarios.streams import run_scenario
 
 REQUESTS = 12
 WITHIN_S = 400.0
@@ -36,7 +36,7 @@ def vllm() -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(vllm: Path) -> Path:
-    """Prompts are counted in tokens; whose tokens is nothing to the stand-in."""
+    """Prompts are counted in tokens; whose tokens is nothing to the fake engine."""
     try:
         return ensure_model(vllm, print)
     except LocalRunError as error:
@@ -79,7 +79,7 @@ def test_vllms_own_benchmark(tmp_path: Path, through: str, backend: str, vllm: P
     async def story(fleet: LocalFleet) -> None:
         await against(through, fleet, command, tmp_path, engine_environ())
 
-    tell(tmp_path, story, size=2)
+    run_scenario(tmp_path, story, size=2)
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["completed"], result.get("failed", 0)) == (REQUESTS, 0)
 
@@ -99,7 +99,7 @@ def test_guidellm(tmp_path: Path, through: str, path: str, tokenizer: Path) -> N
     async def story(fleet: LocalFleet) -> None:
         await against(through, fleet, command, tmp_path, {**os.environ, "HF_HUB_OFFLINE": "1"})
 
-    tell(tmp_path, story, size=2)
+    run_scenario(tmp_path, story, size=2)
     counts = _counts(json.loads((tmp_path / "result.json").read_text()))
     assert (counts["successful"], counts["errored"]) == (REQUESTS, 0)
 

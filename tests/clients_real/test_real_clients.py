@@ -16,7 +16,7 @@ from tests.clients_real import environments as clients
 from tests.clients_real.programs import Outcome, Program
 from tests.scenarios.clients import entry_of_the_stream, gateway, urls
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
-from tests.scenarios.stories import CHAT, TOKENS, expected, tell
+from tests.scenarios.streams import CHAT, TOKENS, expected, run_scenario
 
 PROMPT = str(CHAT["messages"][0]["content"])  # type: ignore[index]
 RIGHT = expected("chat", CHAT)
@@ -97,7 +97,7 @@ def test_a_stock_client_gets_the_unbroken_answer_or_an_explicit_error(tmp_path: 
         assert broken.answer is None, "a part of an answer was taken for whole"
         assert "no end after" not in broken.error
 
-    tell(tmp_path, story, size=4)
+    run_scenario(tmp_path, story, size=4)
 
 
 @pytest.mark.parametrize("program", WITH_THE_PACKAGE, ids=lambda program: str(program.name))
@@ -107,7 +107,7 @@ def test_every_openai_sdk_with_the_package_survives_the_loss_of_its_entry(tmp_pa
         await (await entry_of_the_stream(fleet)).crash()
         assert await ended(reading) == Outcome((RIGHT.text, RIGHT.finish_reason))
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_an_event_source_resumes_by_itself_at_another_node(tmp_path: Path) -> None:
@@ -120,4 +120,4 @@ def test_an_event_source_resumes_by_itself_at_another_node(tmp_path: Path) -> No
         await entry.crash()
         assert await ended(reading) == Outcome((RIGHT.text, RIGHT.finish_reason))
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)

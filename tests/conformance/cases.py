@@ -45,7 +45,7 @@ def _raw(name: str, path: str, body: bytes, *differs: str, **headers: str) -> Ca
 
 
 NOT_PLAYED = ("half a surrogate", "a large number", "detokenize:", "tokenize: another model", "tokenize: a long name")
-"""What the stand-in does not play of vLLM: parts of cases' names."""
+"""What the fake engine does not play of vLLM: parts of cases' names."""
 
 TRUE: tuple[Any, ...] = ("true", "True", "yes", "on", "t", "y", "1", 1, 1.0)
 FALSE: tuple[Any, ...] = ("false", "no", "off", "f", "n", "0", 0, 0.0, None)

@@ -21,7 +21,7 @@ _ROUTER = re.compile(r"(chatcmpl|cmpl|resp|msg)[-_][0-9a-zA-Z_-]+|0x[0-9a-f]+")
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """headers: of those that matter, by lower case names."""
 
     status: int
@@ -34,7 +34,7 @@ class Answer:
 
 
 @dataclass
-class Told:
+class StreamSummary:
     """What a stream says, wherever it is cut.
 
     shapes: of its first and last chunks; middles: of those between, of which some are missing where vLLM joined its
@@ -50,7 +50,7 @@ class Told:
     ends: list[str] = field(default_factory=list)
 
 
-def differences(stock: Answer, node: Answer) -> dict[str, tuple[Any, Any]]:
+def differences(stock: HttpAnswer, node: HttpAnswer) -> dict[str, tuple[Any, Any]]:
     """What is not the same, by its name: status, a header's, or body; (stock's, the node's)."""
     found: dict[str, tuple[Any, Any]] = {}
     if stock.status != node.status:
@@ -60,13 +60,13 @@ def differences(stock: Answer, node: Answer) -> dict[str, tuple[Any, Any]]:
         if one != other:
             found[name] = (stock.headers.get(name), node.headers.get(name))
     if stock.is_stream and node.is_stream:
-        found |= _streams_differ(told(stock.body), told(node.body))
+        found |= _streams_differ(summarize(stock.body), summarize(node.body))
     elif _body(stock) != _body(node):
         found["body"] = (_body(stock), _body(node))
     return found
 
 
-def _streams_differ(stock: Told, node: Told) -> dict[str, tuple[Any, Any]]:
+def _streams_differ(stock: StreamSummary, node: StreamSummary) -> dict[str, tuple[Any, Any]]:
     found: dict[str, tuple[Any, Any]] = {}
     for part in ("shapes", "middles", "texts", "values", "usage", "names", "ends"):
         theirs, ours = getattr(stock, part), getattr(node, part)
@@ -92,19 +92,19 @@ def _header(name: str, value: str | None) -> str | None:
     return value.replace(" ", "").lower()
 
 
-def _body(answer: Answer) -> Any:
+def _body(answer: HttpAnswer) -> Any:
     try:
-        return steady(json.loads(answer.body))
+        return normalized(json.loads(answer.body))
     except ValueError:
         return answer.body
 
 
-def steady(value: Any, key: str = "") -> Any:
+def normalized(value: Any, key: str = "") -> Any:
     """Without what is random, or of the moment."""
     if isinstance(value, dict):
-        return {name: steady(inner, name) for name, inner in value.items()}
+        return {name: normalized(inner, name) for name, inner in value.items()}
     if isinstance(value, list):
-        return [steady(inner) for inner in value]
+        return [normalized(inner) for inner in value]
     if key in _RANDOM and value is not None:
         return type(value).__name__
     if key in _OF_THE_MOMENT:
@@ -114,18 +114,18 @@ def steady(value: Any, key: str = "") -> Any:
     return _ROUTER.sub("<random>", value) if isinstance(value, str) else value
 
 
-def told(stream: bytes) -> Told:
+def summarize(stream: bytes) -> StreamSummary:
     """What a stream says."""
-    found = Told()
+    found = StreamSummary()
     for name, data in _events(stream):
         if data == "[DONE]":
             found.ends.append(data)
             continue
         event = json.loads(data)
         if "choices" in event:
-            _chunk(found, event)
+            _add_chunk(found, event)
         else:
-            _named(found, name, event)
+            _add_event(found, name, event)
     found.ends.sort()  # choices end in any order
     return found
 
@@ -144,12 +144,12 @@ def _events(stream: bytes) -> Iterator[tuple[str, str]]:
             yield name, "\n".join(data)
 
 
-def _chunk(found: Told, chunk: dict[str, Any]) -> None:
+def _add_chunk(found: StreamSummary, chunk: dict[str, Any]) -> None:
     """A chunk of OpenAI's completions."""
     around = {key: value for key, value in chunk.items() if key not in ("choices", "usage")}
     if not chunk["choices"]:
         found.shapes.add(_shape(around))
-        found.usage.append(steady(chunk.get("usage")))
+        found.usage.append(normalized(chunk.get("usage")))
     for choice in chunk["choices"]:
         index = choice["index"]
         said = {**choice, **choice.get("delta", {})}
@@ -160,17 +160,17 @@ def _chunk(found: Told, chunk: dict[str, Any]) -> None:
         for key in ("token_ids", "prompt_token_ids"):
             found.values.setdefault(f"{index}.{key}", []).extend(said.get(key) or [])
         for key, value in (said.get("logprobs") or {}).items():
-            found.values.setdefault(f"{index}.{key}", []).extend(steady(value or []))
+            found.values.setdefault(f"{index}.{key}", []).extend(normalized(value or []))
         if said.get("finish_reason"):
             found.ends.append(f"{index}: {said['finish_reason']}, {said.get('stop_reason')}")
 
 
-def _named(found: Told, name: str, event: dict[str, Any]) -> None:
+def _add_event(found: StreamSummary, name: str, event: dict[str, Any]) -> None:
     """An event of responses or messages, or an error."""
     kind = event.get("type", "")
     if kind.endswith("delta"):
         delta = event.get("delta")
-        text = delta if isinstance(delta, str) else json.dumps(steady(delta))
+        text = delta if isinstance(delta, str) else json.dumps(normalized(delta))
         if isinstance(delta, dict) and isinstance(delta.get("text"), str):
             text = delta["text"]
         found.texts[kind] = found.texts.get(kind, "") + text
@@ -179,7 +179,7 @@ def _named(found: Told, name: str, event: dict[str, Any]) -> None:
         return
     found.names.append(f"{name}/{kind}")
     found.ends.append(
-        json.dumps(steady({key: event[key] for key in event if key != "sequence_number"}), sort_keys=True)
+        json.dumps(normalized({key: event[key] for key in event if key != "sequence_number"}), sort_keys=True)
     )
 
 

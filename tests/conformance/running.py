@@ -17,7 +17,7 @@ import uvloop
 from local.engine_env import engine_command, ensure_engine, ensure_plugin
 from local.tiny_model import ensure_model
 from tests.conformance.cases import MODEL, Case
-from tests.conformance.compare import Answer
+from tests.conformance.compare import HttpAnswer
 from tests.scenarios.local_fleet import LocalFleet, eventually, fake_engine_command, unready_fleet
 
 WITHIN_S = 240.0
@@ -26,12 +26,12 @@ OTHER_NAME = "tiny-too"
 
 
 @dataclass(frozen=True)
-class Pair:
+class EnginePair:
     """host: of both; the node answers on port 8000, its engine on 8002."""
 
     host: str
 
-    def ask(self, case: Case, port: int) -> Answer:
+    def ask(self, case: Case, port: int) -> HttpAnswer:
         """Send a request as it is, without any header of a library's own but Host and Content-Length."""
         connection = http.client.HTTPConnection(self.host, port, timeout=TIMEOUT_S)
         try:
@@ -42,17 +42,17 @@ class Pair:
                 connection.putheader("content-length", str(len(case.body)))
             connection.endheaders(case.body or None)
             response = connection.getresponse()
-            return Answer(
+            return HttpAnswer(
                 response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
             )
         finally:
             connection.close()
 
-    def both(self, case: Case) -> tuple[Answer, Answer]:
+    def both(self, case: Case) -> tuple[HttpAnswer, HttpAnswer]:
         return self.ask(case, 8002), self.ask(case, 8000)
 
 
-def standin_command_for(host: str) -> list[str]:
+def fake_engine_command_for(host: str) -> list[str]:
     return fake_engine_command(host, MODEL, 0.001, ("--also-named", OTHER_NAME))
 
 
@@ -66,10 +66,10 @@ def vllm_command(host: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def pair(folder: Path, command: Callable[[str], Sequence[str]], origins: str = "") -> Iterator[Pair]:
+def engine_pair(folder: Path, command: Callable[[str], Sequence[str]], origins: str = "") -> Iterator[EnginePair]:
     """A node in front of an engine that is started so. origins: the node's `allowed_origins`."""
     started = threading.Event()
-    found: list[Pair] = []
+    found: list[EnginePair] = []
     failed: list[BaseException] = []
     leave: list[Callable[[], object]] = []
 
@@ -82,7 +82,7 @@ def pair(folder: Path, command: Callable[[str], Sequence[str]], origins: str = "
             node = fleet.nodes[0]
             await eventually("the node is ready", partial(fleet.ready, node), WITHIN_S)
             await eventually("its models are known", partial(_is_known, fleet), WITHIN_S)
-            found.append(Pair(node.host))
+            found.append(EnginePair(node.host))
             started.set()
             await left.wait()
 

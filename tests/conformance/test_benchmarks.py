@@ -10,7 +10,7 @@ import pytest
 from local.engine_env import engine_environ, ensure_engine
 from local.tiny_model import ensure_model
 from tests.conformance.cases import MODEL
-from tests.conformance.running import Pair
+from tests.conformance.running import EnginePair
 
 PROMPTS = 6
 
@@ -20,7 +20,7 @@ PROMPTS = 6
 @pytest.mark.parametrize(
     ("backend", "endpoint"), [("openai-chat", "/v1/chat/completions"), ("openai", "/v1/completions")]
 )
-def test_vllm_bench_serve_counts_every_request_as_a_success(vllm: Pair, backend: str, endpoint: str) -> None:
+def test_vllm_bench_serve_counts_every_request_as_a_success(vllm: EnginePair, backend: str, endpoint: str) -> None:
     environment = ensure_engine(print)
     command = [
         str(environment / "bin" / "vllm"), "bench", "serve", "--backend", backend, "--endpoint", endpoint,

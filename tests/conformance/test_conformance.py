@@ -1,6 +1,6 @@
 """A client of vLLM is a client of ours: the same requests, to vLLM and through a node in front of it.
 
-In `make test` with the stand-in, as far as it plays vLLM; in `make test-all` with a real vLLM, all of them.
+In `make test` with the fake engine, as far as it plays vLLM; in `make test-all` with a real vLLM, all of them.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from tests.conformance.cases import NOT_PLAYED, Case, all_cases
-from tests.conformance.compare import Answer, differences
+from tests.conformance.compare import HttpAnswer, differences
 from tests.conformance.differences import DIFFERENCES
-from tests.conformance.running import Pair
+from tests.conformance.running import EnginePair
 
 CASES = all_cases()
 PLAYED = [case for case in CASES if not any(part in case.name for part in NOT_PLAYED)]
 DOC = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
 
-def check(pair: Pair, case: Case) -> None:
+def check(pair: EnginePair, case: Case) -> None:
     stock, node = pair.both(case)
     found = differences(stock, node)
     allowed = {part for name in case.differs for part in DIFFERENCES[name].parts}
@@ -35,7 +35,7 @@ def _shown(case: Case, found: dict[str, tuple[Any, Any]]) -> set[str]:
     return {name for name in case.differs if DIFFERENCES[name].parts & found.keys()}
 
 
-def _check_form(case: Case, node: Answer) -> None:
+def _check_form(case: Case, node: HttpAnswer) -> None:
     """What holds of every answer of a node."""
     assert node.headers.get("x-request-id"), "every answer carries it"
     assert len(node.body) < 1_000_000
@@ -45,14 +45,14 @@ def _check_form(case: Case, node: Answer) -> None:
 
 
 @pytest.mark.parametrize("case", PLAYED, ids=lambda case: case.name)
-def test_a_node_answers_as_its_engine(standin: Pair, case: Case) -> None:
-    check(standin, case)
+def test_a_node_answers_as_its_engine(fake_engine: EnginePair, case: Case) -> None:
+    check(fake_engine, case)
 
 
 @pytest.mark.long
 @pytest.mark.vllm
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_node_answers_as_vllm(vllm: Pair, case: Case) -> None:
+def test_a_node_answers_as_vllm(vllm: EnginePair, case: Case) -> None:
     check(vllm, case)
 
 

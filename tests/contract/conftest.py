@@ -14,10 +14,10 @@ from tests.contract.thinking_model import make_thinking_model
 from tests.engines import MODEL, VLLM_TIMEOUT_S, Engine, fake_engine, running_engine
 
 
-@pytest.fixture(scope="session", params=["stand-in", pytest.param("vllm", marks=pytest.mark.vllm)])
+@pytest.fixture(scope="session", params=["fake-engine", pytest.param("vllm", marks=pytest.mark.vllm)])
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     folder = tmp_path_factory.mktemp(f"engine-{request.param}")
-    if request.param == "stand-in":
+    if request.param == "fake-engine":
         with fake_engine(folder, "--seconds-per-token", "0.004") as made:
             yield made
         return

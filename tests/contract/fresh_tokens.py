@@ -17,7 +17,7 @@ ARGUMENT = "fresh"
 
 
 @dataclass
-class _Heard:
+class _RequestState:
     """ids: the request's own list, which grows; last: the tokens that may not be said now; taken: ids read so far."""
 
     ids: list[int]
@@ -33,7 +33,7 @@ class FreshTokens(LogitsProcessor):  # type: ignore[misc] # vLLM has no types he
     """requests: place in the batch -> what its answer has said."""
 
     def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
-        self._requests: dict[int, _Heard] = {}
+        self._requests: dict[int, _RequestState] = {}
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -41,9 +41,9 @@ class FreshTokens(LogitsProcessor):  # type: ignore[misc] # vLLM has no types he
     def update_state(self, batch_update: Any) -> None:
         process_dict_updates(self._requests, batch_update, self._begin)
 
-    def _begin(self, params: Any, prompt: Any, output_ids: list[int]) -> _Heard | None:
+    def _begin(self, params: Any, prompt: Any, output_ids: list[int]) -> _RequestState | None:
         number = (params.extra_args or {}).get(ARGUMENT)
-        return _Heard(output_ids, deque(maxlen=int(number))) if number else None
+        return _RequestState(output_ids, deque(maxlen=int(number))) if number else None
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         for place, heard in self._requests.items():

@@ -20,18 +20,18 @@ from node_agent.core.continuation.method import ContinuationMethod, choose_metho
 from node_agent.core.openai.generation_request import GenerationRequest, read_generation
 from node_agent.core.streams.chunk_stream import ChunkStream
 from node_agent.core.streams.state import EngineRequest
-from tests.contract.continued import (
+from tests.contract.continuation_runner import (
     TOKENS,
     VARIANTS,
-    Cut,
-    Player,
-    answering,
-    answers,
-    asked,
-    begins,
+    ContinuationRunner,
+    CutPoint,
+    choice_outputs,
     chunks,
+    engine_chunks,
     generation_of,
-    said,
+    is_prefix,
+    outputs_of,
+    send,
 )
 from tests.contract.rows import CONTINUOUS, EXACT, ROWS, Row
 from tests.contract.thinking_model import BIASED, TAG_IDS
@@ -78,7 +78,7 @@ def rows(*, thinks: bool) -> Any:
 def with_answer(engine: Engine, row: Row) -> tuple[GenerationRequest, bytes]:
     """The row's request, and its whole answer: one that shows the row, and on which a rewind fails where it is to."""
     for generation in candidates(engine, row):
-        player = Player(engine, generation)
+        player = ContinuationRunner(engine, generation)
         raw = player.whole()
         is_example = shows(raw) >= row.needs and len(places(player.events)) >= FEWEST_CUTS
         if is_example and (not proves(row) or rewind_fails(engine, generation, raw, player.events)):
@@ -108,24 +108,24 @@ def candidates(engine: Engine, row: Row) -> Iterator[GenerationRequest]:
 def with_bad_words(engine: Engine, row: Row) -> Iterator[GenerationRequest]:
     """Forbidden are words that are said without them."""
     for variant in VARIANTS:
-        free = said(Player(engine, generation_of(row, variant=variant)).whole())[0].text
+        free = choice_outputs(ContinuationRunner(engine, generation_of(row, variant=variant)).whole())[0].text
         for at in range(len(free) - BAD_WORD):
             generation = generation_of(row, variant=variant, bad_words=[free[at : at + BAD_WORD].strip()])
-            if said(Player(engine, generation).whole())[0].text != free:
+            if choice_outputs(ContinuationRunner(engine, generation).whole())[0].text != free:
                 yield generation
 
 
 def with_stop_string(engine: Engine, row: Row) -> Iterator[GenerationRequest]:
     """It stops at what it says after two thirds of its answer."""
     for variant in VARIANTS:
-        free = said(Player(engine, generation_of(row, variant=variant)).whole())[0].text
+        free = choice_outputs(ContinuationRunner(engine, generation_of(row, variant=variant)).whole())[0].text
         at = len(free) * 2 // 3
         yield generation_of(row, variant=variant, stop=[free[at : at + STOP_STRING]])
 
 
 def ends_soon(engine: Engine, generation: GenerationRequest) -> bool:
     limited = read_generation(generation.route, orjson.dumps({**generation.body, "max_tokens": SOON}))
-    return said(Player(engine, limited).whole())[0].reasons == ["stop"]
+    return choice_outputs(ContinuationRunner(engine, limited).whole())[0].reasons == ["stop"]
 
 
 def shows(raw: bytes) -> set[str]:
@@ -133,7 +133,7 @@ def shows(raw: bytes) -> set[str]:
 
     That is so, with a cut or without, of a tag in the wrong place and of half a character in front of one.
     """
-    one = said(raw)[0]
+    one = choice_outputs(raw)[0]
     if one.ids.count(TAG_IDS["<think>"]) > 1 or "\ufffd" in one.reasoning:
         return set()
     found = {"calls"} if len(one.calls) > 1 else set()
@@ -149,11 +149,11 @@ def places(events: int) -> list[int]:
 
 def check_row(engine: Engine, row: Row) -> None:
     generation, raw = with_answer(engine, row)
-    whole = Player(engine, generation)
+    whole = ContinuationRunner(engine, generation)
     whole.whole()
-    right = answers(raw)
+    right = outputs_of(raw)
     if generation.body.get("echo"):
-        assert answers(whole.alone()) == right, "what is put together here is not what the engine says"
+        assert outputs_of(whole.alone()) == right, "what is put together here is not what the engine says"
     has_state = reprompt_obstacle(generation, only_text=True) is not None
     ways = (
         [ContinuationMethod.RESUME, ContinuationMethod.FORCED_DECODING]
@@ -168,10 +168,10 @@ def check_row(engine: Engine, row: Row) -> None:
             heard, taken = went_on(engine, generation, raw if row.outcome == EXACT else b"", cut, way)
             assert set(taken) <= {way.value}
             if row.outcome == CONTINUOUS:
-                assert said(heard)[0].reasons == ["length"]
-                assert len(said(heard)[0].ids) == TOKENS or usage(heard)["completion_tokens"] == TOKENS
+                assert choice_outputs(heard)[0].reasons == ["length"]
+                assert len(choice_outputs(heard)[0].ids) == TOKENS or usage(heard)["completion_tokens"] == TOKENS
             else:
-                assert answers(heard) == right, f"{way.value}, cut after {cut} of {whole.events} events"
+                assert outputs_of(heard) == right, f"{way.value}, cut after {cut} of {whole.events} events"
     chosen = choose_method(generation, [way.value for way in ContinuationMethod], only_text=not row.thinks)
     assert chosen.method is row.way
     _found[row.name] = {
@@ -193,16 +193,16 @@ def went_on(
     beginning is not that of the whole answer, whatever goes on with it: it is asked for again.
     """
     for _ in range(_TRIES):
-        player = Player(engine, generation)
+        player = ContinuationRunner(engine, generation)
         try:
             heard = player.cut(
-                Cut(cut, entry=cut % 2 == 0, spoken=way is ContinuationMethod.REPROMPT), able=(way.value,)
+                CutPoint(cut, entry=cut % 2 == 0, spoken=way is ContinuationMethod.REPROMPT), able=(way.value,)
             )
         except (AssertionError, ContinuationImpossible):
-            if begins(player.before_cut, whole):
+            if is_prefix(player.before_cut, whole):
                 raise
         else:
-            if begins(player.before_cut, whole):
+            if is_prefix(player.before_cut, whole):
                 return heard, player.ways
     raise AssertionError(f"no beginning in {_TRIES} tries is that of the whole answer")
 
@@ -214,14 +214,14 @@ def usage(raw: bytes) -> dict[str, int]:
 
 def rewind_fails(engine: Engine, generation: GenerationRequest, raw: bytes, events: int) -> bool:
     """Whether a plain rewind goes on with another answer than the right one, raw, at one cut at least."""
-    right = answers(raw)
+    right = outputs_of(raw)
     if reprompt_obstacle(generation, only_text=True) is None:
-        cuts = (Cut(cut, spoken=True) for cut in range(2, events))
-        return any(answers(Player(engine, generation).cut(cut, able=())) != right for cut in cuts)
+        cuts = (CutPoint(cut, spoken=True) for cut in range(2, events))
+        return any(outputs_of(ContinuationRunner(engine, generation).cut(cut, able=())) != right for cut in cuts)
     text, ids = right[0][0], right[0][3]
     for cut in range(2, events):
         machine = ChunkStream(generation, "s")
-        first = answering(engine, machine)
+        first = engine_chunks(engine, machine)
         for event in itertools.islice(first, cut):
             machine.feed(event)
         machine.on_engine_end("reset")
@@ -232,7 +232,7 @@ def rewind_fails(engine: Engine, generation: GenerationRequest, raw: bytes, even
         body |= {name: generation.body[name] for name in STATEFUL if name in generation.body}
         known = list(journal.ids)
         behind = EngineRequest(requests.REPROMPT_PATH, orjson.dumps(body))
-        rest = said(b"".join(asked(engine, behind)))[0]
+        rest = choice_outputs(b"".join(send(engine, behind)))[0]
         if (ids and known + rest.ids != ids) or not text.endswith(rest.text):
             return True
     return False

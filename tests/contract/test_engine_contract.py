@@ -1,4 +1,4 @@
-"""What Synkti relies on in vLLM 0.32's protocol, asked of the stand-in and of a real vLLM alike."""
+"""What Synkti relies on in vLLM 0.32's protocol, asked of the fake engine and of a real vLLM alike."""
 
 from __future__ import annotations
 

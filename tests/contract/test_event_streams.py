@@ -14,7 +14,7 @@ from node_agent.core.openai.generation_request import ApiRoute, read_generation
 from node_agent.core.streams.event_stream import EventStream
 from node_agent.core.streams.factory import replay_journal
 from node_agent.core.streams.state import EngineRequest, StreamState
-from tests.contract.continued import asked
+from tests.contract.continuation_runner import send
 from tests.contract.event_rows import ROWS, Row
 from tests.engines import MODEL, Engine
 from tests.unit.core.streams.event_contents import normalized, parse_events
@@ -50,7 +50,7 @@ def stream_of(row: Row) -> EventStream:
 def play(stream: EventStream, engine: Engine, able: Collection[str], events: int | None = None) -> bytes:
     """What the client gets of the engine's first events, of its own and of the answer alike."""
     raw = b""
-    for number, event in enumerate(asked(engine, stream.request(able)), start=1):
+    for number, event in enumerate(send(engine, stream.request(able)), start=1):
         raw += stream.feed(event)
         assert stream.state is not StreamState.LOST, (stream.loss_reason, event)
         if number == events:
@@ -61,7 +61,7 @@ def play(stream: EventStream, engine: Engine, able: Collection[str], events: int
 def told_by(engine: Engine, row: Row) -> tuple[bytes, int]:
     """The whole answer, and how many events the engine told it in."""
     stream, raw, count = stream_of(row), b"", 0
-    for event in asked(engine, stream.request()):
+    for event in send(engine, stream.request()):
         raw += stream.feed(event)
         count += 1
     assert stream.state is StreamState.COMPLETE, stream.loss_reason
@@ -105,7 +105,7 @@ def rewind_says_nothing(engine: Engine, row: Row, cut: int) -> bool:
     stream.on_engine_end("reset")
     stream.request(("resume",))
     body = {"model": MODEL, "prompt": [1, 2, 3, *stream._ids], "stream": True, "max_tokens": 4}
-    for event in asked(engine, EngineRequest("/v1/completions", orjson.dumps(body))):
+    for event in send(engine, EngineRequest("/v1/completions", orjson.dumps(body))):
         assert stream.feed(event) == b""
     return stream.state is StreamState.LOST
 

@@ -25,7 +25,7 @@ import httpx
 import pytest
 
 from local.aws import EmbeddedAws
-from local.aws_gate import AwsFaultProxy
+from local.aws_fault_proxy import AwsFaultProxy
 from local.chaos.fleet import ChaosFleet
 from local.emulated_instance import EmulatedInstance, InstanceTemplate, free_network
 from local.engines import MODEL, VLLM, prepare_engine

@@ -37,7 +37,7 @@ def choice(engine: Engine, max_tokens: int, **fields: Any) -> dict[str, Any]:
     return told
 
 
-def behind(ids: Sequence[int], argument: str = "synkti_resume_ids") -> dict[str, Any]:
+def resuming(ids: Sequence[int], argument: str = "synkti_resume_ids") -> dict[str, Any]:
     return {"vllm_xargs": {argument: list(ids)}}
 
 
@@ -57,7 +57,7 @@ def behind(ids: Sequence[int], argument: str = "synkti_resume_ids") -> dict[str,
 def test_what_no_engine_may_see_is_a_400_and_the_engine_lives(
     plugged: Engine, argument: str, ids: list[Any], fields: dict[str, Any], why: str
 ) -> None:
-    response = ask(plugged, 20, **fields, **behind(ids, argument))
+    response = ask(plugged, 20, **fields, **resuming(ids, argument))
     assert response.status_code == 400
     assert why in response.text
     assert httpx.get(f"{plugged.url}/health", timeout=10).status_code == 200
@@ -69,7 +69,7 @@ def test_an_answer_that_was_over_ends_again_where_it_ended(plugged: Engine) -> N
     if whole["finish_reason"] != "stop":
         whole = choice(plugged, 2000, prompt="count", temperature=0, stop_token_ids=[whole["token_ids"][40]])
     fields = {"stop_token_ids": [whole["token_ids"][-1]]}
-    again = choice(plugged, 2000, prompt="count", temperature=0, **fields, **behind(whole["token_ids"]))
+    again = choice(plugged, 2000, prompt="count", temperature=0, **fields, **resuming(whole["token_ids"]))
     assert again["token_ids"] == whole["token_ids"]
     assert again["finish_reason"] == "stop"
 
@@ -77,7 +77,7 @@ def test_an_answer_that_was_over_ends_again_where_it_ended(plugged: Engine) -> N
 def test_ids_that_the_grammar_refuses_fail_their_request_alone(plugged: Engine) -> None:
     fields: dict[str, Any] = {"structured_outputs": {"regex": "[0-9]{30}"}}
     words = choice(plugged, 4, temperature=0, structured_outputs={"regex": "[a-z]{30}"})["token_ids"]
-    response = ask(plugged, 20, temperature=0, **fields, **behind(words))
+    response = ask(plugged, 20, temperature=0, **fields, **resuming(words))
     assert response.status_code >= 400 or response.json()["choices"][0]["finish_reason"] not in ("stop", "length")
     assert choice(plugged, 4, temperature=0, **fields)["finish_reason"] == "length"
 
@@ -88,7 +88,7 @@ def test_a_seeded_request_survives_a_prefill_in_pieces_and_goes_on_behind_one(pl
     whole = choice(plugged, 24, prompt=prompt, **SEEDED)
     assert len(whole["token_ids"]) == 24
     for cut in (1, 11, 23):
-        again = choice(plugged, 24, prompt=prompt, **SEEDED, **behind(whole["token_ids"][:cut]))
+        again = choice(plugged, 24, prompt=prompt, **SEEDED, **resuming(whole["token_ids"][:cut]))
         assert again["token_ids"] == whole["token_ids"]
     assert choice(plugged, 24, prompt=prompt, **{**SEEDED, "seed": 6})["token_ids"] != whole["token_ids"]
 
@@ -96,7 +96,7 @@ def test_a_seeded_request_survives_a_prefill_in_pieces_and_goes_on_behind_one(pl
 def test_more_ids_than_one_piece_of_a_prefill_are_gone_on_from(plugged: Engine) -> None:
     length = 2 * CHUNK + 60
     whole = choice(plugged, length, frequency_penalty=0.7, **SEEDED)
-    again = choice(plugged, length, frequency_penalty=0.7, **SEEDED, **behind(whole["token_ids"][: length - 20]))
+    again = choice(plugged, length, frequency_penalty=0.7, **SEEDED, **resuming(whole["token_ids"][: length - 20]))
     assert again["token_ids"] == whole["token_ids"]
 
 
@@ -105,7 +105,7 @@ def test_a_stream_comes_back_to_an_engine_that_has_its_blocks(plugged: Engine) -
     fields = {"prompt": "It was a dark night, and nobody knew it", **SEEDED}
     whole = choice(plugged, 400, **fields)
     for cut in (300, 300, 390):
-        assert choice(plugged, 400, **fields, **behind(whole["token_ids"][:cut]))["token_ids"] == whole["token_ids"]
+        assert choice(plugged, 400, **fields, **resuming(whole["token_ids"][:cut]))["token_ids"] == whole["token_ids"]
 
 
 def test_many_of_every_kind_go_on_at_once(plugged: Engine) -> None:
@@ -120,7 +120,9 @@ def test_many_of_every_kind_go_on_at_once(plugged: Engine) -> None:
     with ThreadPoolExecutor(len(jobs)) as pool:
         told = list(
             pool.map(
-                lambda job: choice(plugged, 48, **job[0], **behind(whole[kinds.index(job[0])][: job[1]]))["token_ids"],
+                lambda job: choice(plugged, 48, **job[0], **resuming(whole[kinds.index(job[0])][: job[1]]))[
+                    "token_ids"
+                ],
                 jobs,
             )
         )
@@ -129,7 +131,7 @@ def test_many_of_every_kind_go_on_at_once(plugged: Engine) -> None:
 
 def test_logprobs_of_what_is_generated_are_right_and_places_are_kept(plugged: Engine) -> None:
     whole = choice(plugged, 20, logprobs=2, **SEEDED)
-    again = choice(plugged, 20, logprobs=2, **SEEDED, **behind(whole["token_ids"][:8]))
+    again = choice(plugged, 20, logprobs=2, **SEEDED, **resuming(whole["token_ids"][:8]))
     assert again["logprobs"]["token_logprobs"][8:] == whole["logprobs"]["token_logprobs"][8:]
     assert len(again["logprobs"]["tokens"]) == 20
 

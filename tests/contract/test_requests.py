@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from node_agent.core.openai.generation_request import ApiRoute, read_generation
-from tests.contract.continued import Cut, Player, answers, generation_of
+from tests.contract.continuation_runner import ContinuationRunner, CutPoint, generation_of, outputs_of
 from tests.contract.rows import GREEDY, Row
 from tests.engines import MODEL, Engine
 
@@ -28,7 +28,7 @@ def post(engine: Engine, kind: ApiRoute, **fields: Any) -> httpx.Response:
 def told(engine: Engine, kind: ApiRoute, **fields: Any) -> dict[int, tuple[Any, ...]]:
     response = post(engine, kind, **fields)
     assert response.status_code == 200, response.text
-    return answers(response.content)
+    return outputs_of(response.content)
 
 
 @KINDS
@@ -56,22 +56,26 @@ def test_a_beam_search_is_streamed_by_a_chat_alone_and_in_one_piece(plugged: Eng
     assert refused.status_code == 400
     assert "beam search" in refused.text
     generation = generation_of(Row("beam", "", {**GREEDY, "use_beam_search": True, "n": 3, "max_tokens": 12}))
-    player = Player(plugged, generation)
+    player = ContinuationRunner(plugged, generation)
     right = player.whole()
     assert player.events >= 2 * generation.choices  # a role and an answer for each, and the end
     for events in range(generation.choices + 1, 2 * generation.choices):  # some have theirs, and others none
         for entry in (False, True):
-            assert answers(player.cut(Cut(events, entry=entry), able=())) == answers(right)
+            assert outputs_of(player.cut(CutPoint(events, entry=entry), able=())) == outputs_of(right)
 
 
 def test_a_prompt_without_an_answer_comes_in_one_piece(plugged: Engine) -> None:
     fields = {"echo": True, "max_tokens": 0, "logprobs": 1, "prompt": ["It was", "a dark night", [300, 257]][:2]}
     generation = generation_of(Row("none", "", {**fields, "return_token_ids": False}, kind=ApiRoute.COMPLETION))
-    player = Player(plugged, generation)
-    right = answers(player.alone())
+    player = ContinuationRunner(plugged, generation)
+    right = outputs_of(player.alone())
     assert [right[index][0] for index in (0, 1)] == ["It was", "a dark night"]
-    assert answers(player.whole()) == right
-    assert answers(player.cut(Cut(1), able=())) == answers(player.cut(Cut(1, entry=True), able=())) == right
+    assert outputs_of(player.whole()) == right
+    assert (
+        outputs_of(player.cut(CutPoint(1), able=()))
+        == outputs_of(player.cut(CutPoint(1, entry=True), able=()))
+        == right
+    )
 
 
 def test_a_completion_without_a_limit_has_16_tokens_and_may_be_given_any_that_the_context_has(plugged: Engine) -> None:

@@ -1,4 +1,4 @@
-"""`synkti bootstrap` to `synkti destroy`, whole: the embedded AWS, the real CDK CLI, nodes with the stand-in engine.
+"""`synkti bootstrap` to `synkti destroy`, whole: the embedded AWS, the real CDK CLI, nodes with the fake engine.
 
 The loop that plays EC2 (local/ec2_emulator) does for the deployed group what EC2 would; everything else is what a
 person does on a real account, with AWS_ENDPOINT_URL in the environment.

@@ -2,7 +2,7 @@
 
 The stacks are deployed to the embedded AWS twice; the second time with other arguments for the engine, and so with
 another version. The loop that plays EC2 then does what the group's instance refresh would do: a new node, ready, then
-an old one drains and goes. Clients are the OpenAI SDK with `synkti_client`; the engine is the stand-in, whose right
+an old one drains and goes. Clients are the OpenAI SDK with `synkti_client`; the engine is the fake engine, whose right
 answers are known.
 """
 

@@ -28,7 +28,7 @@ def _text(body: str, stream: bool) -> str:
 
 
 @dataclass
-class Load:
+class LoadGenerator:
     """texts: what each prompt was answered the first time; asked: answers so far."""
 
     fleet: LocalFleet

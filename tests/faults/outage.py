@@ -61,7 +61,7 @@ class Outage:
         return await call()
 
 
-class Failing:
+class FailingPort:
     """A port whose calls meet an outage. Only what is asked of AWS waits; a test sees through to the twin."""
 
     def __init__(self, port: Any, outage: Outage) -> None:
@@ -83,11 +83,11 @@ def outages() -> dict[str, Outage]:
     return {name: Outage(MetadataUnavailable if name == "metadata" else StoreUnavailable) for name in SERVICES}
 
 
-def behind(away: Mapping[str, Outage], outside: Dependencies) -> Dependencies:
+def with_outages(away: Mapping[str, Outage], outside: Dependencies) -> Dependencies:
     """AWS as a node has it, behind these outages."""
 
     def put(service: str, port: Any) -> Any:
-        return None if port is None else Failing(port, away[service])
+        return None if port is None else FailingPort(port, away[service])
 
     return replace(
         outside,
@@ -100,7 +100,7 @@ def behind(away: Mapping[str, Outage], outside: Dependencies) -> Dependencies:
     )
 
 
-def drawn(seed: int, count: int) -> list[tuple[str, str]]:
+def random_outages(seed: int, count: int) -> list[tuple[str, str]]:
     """Which service fails how, one after another: each service once before any comes again."""
     chance = random.Random(seed)
     rounds: list[tuple[str, str]] = []
@@ -111,7 +111,7 @@ def drawn(seed: int, count: int) -> list[tuple[str, str]]:
     return rounds[:count]
 
 
-async def made_up_for(fleet: LocalFleet) -> bool:
+async def has_recovered(fleet: LocalFleet) -> bool:
     """Whether tags and records say of every node what it is now."""
     for node in fleet.nodes:
         state = node.agent.replication.node.state.value

@@ -10,8 +10,8 @@ import pytest
 import uvloop
 
 from node_agent.contract.states import NodeState
-from tests.faults.load import Load
-from tests.faults.outage import SEED, SERVICES, WAYS, behind, drawn, made_up_for, outages, seeds
+from tests.faults.load import LoadGenerator
+from tests.faults.outage import SEED, SERVICES, WAYS, has_recovered, outages, random_outages, seeds, with_outages
 from tests.scenarios.local_fleet import eventually, local_fleet
 
 ROUNDS_EACH = 5
@@ -21,10 +21,10 @@ ROUNDS_EACH = 5
 def test_a_fleet_serves_whichever_service_is_away_and_makes_up_for_it(seed: int, tmp_path: Path) -> None:
     async def story() -> None:
         away = outages()
-        async with local_fleet(tmp_path, seconds_per_token=0.002, through=partial(behind, away)) as fleet:
-            load = Load(fleet)
+        async with local_fleet(tmp_path, seconds_per_token=0.002, through=partial(with_outages, away)) as fleet:
+            load = LoadGenerator(fleet)
             await load.everywhere(fleet.nodes)
-            for service, way in drawn(seed, ROUNDS_EACH):
+            for service, way in random_outages(seed, ROUNDS_EACH):
                 print(f"seed {seed}: {service} is {way}")
                 away[service].begin(way)
                 await load.everywhere(fleet.nodes)
@@ -32,7 +32,7 @@ def test_a_fleet_serves_whichever_service_is_away_and_makes_up_for_it(seed: int,
                 assert states == {NodeState.READY}, f"{service} is {way}"
                 assert all(node.life is not None and not node.life.done() for node in fleet.nodes)
                 away[service].end()
-            await eventually("tags and records are right", partial(made_up_for, fleet))
+            await eventually("tags and records are right", partial(has_recovered, fleet))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(story())
@@ -45,8 +45,8 @@ def test_a_node_drains_in_time_whichever_service_is_away(service: str, seed: int
 
     async def story() -> None:
         away = outages()
-        async with local_fleet(tmp_path, seconds_per_token=0.005, through=partial(behind, away)) as fleet:
-            load, going = Load(fleet), fleet.nodes[seed % 3]
+        async with local_fleet(tmp_path, seconds_per_token=0.005, through=partial(with_outages, away)) as fleet:
+            load, going = LoadGenerator(fleet), fleet.nodes[seed % 3]
             way = WAYS[(seed - SEED) % len(WAYS)]
             print(f"seed {seed}: {service} is {way} while {going.instance_id} drains")
             away[service].begin(way)
@@ -66,11 +66,11 @@ def test_a_notice_is_seen_as_soon_as_imds_is_back(seed: int, tmp_path: Path) -> 
     async def story() -> None:
         away, way = outages(), WAYS[(seed - SEED) % len(WAYS)]
         print(f"seed {seed}: IMDS is {way}")
-        async with local_fleet(tmp_path, 2, seconds_per_token=0.002, through=partial(behind, away)) as fleet:
+        async with local_fleet(tmp_path, 2, seconds_per_token=0.002, through=partial(with_outages, away)) as fleet:
             node = fleet.nodes[0]
             away["metadata"].begin(way)
             node.notice(15.0)
-            await Load(fleet).everywhere(fleet.nodes, 1)
+            await LoadGenerator(fleet).everywhere(fleet.nodes, 1)
             away["metadata"].end()
             assert node.life is not None
             assert await asyncio.wait_for(node.life, 20) == 0
@@ -94,16 +94,16 @@ def test_a_fleet_starts_while_tags_and_table_are_away_and_finds_itself_once_they
                 away[service].end()
 
         returning = asyncio.create_task(back())
-        async with local_fleet(tmp_path, seconds_per_token=0.002, through=partial(behind, away)) as fleet:
+        async with local_fleet(tmp_path, seconds_per_token=0.002, through=partial(with_outages, away)) as fleet:
             await returning
-            await Load(fleet).everywhere(fleet.nodes, 1)
-            await eventually("tags and records are right", partial(made_up_for, fleet))
+            await LoadGenerator(fleet).everywhere(fleet.nodes, 1)
+            await eventually("tags and records are right", partial(has_recovered, fleet))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(story())
 
 
 def test_every_service_and_way_is_drawn() -> None:
-    pairs = {pair for seed in range(40) for pair in drawn(seed, ROUNDS_EACH)}
+    pairs = {pair for seed in range(40) for pair in random_outages(seed, ROUNDS_EACH)}
     assert {service for service, _ in pairs} == set(SERVICES)
     assert {way for _, way in pairs} == set(WAYS)

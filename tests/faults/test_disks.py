@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.faults.load import Load
+from tests.faults.load import LoadGenerator
 from tests.scenarios.local_fleet import eventually, local_fleet
 
 
@@ -54,7 +54,7 @@ def test_a_disk_that_takes_nothing_ends_no_node(what: str, when: str, tmp_path: 
         if when == "before":
             spoil(disk)
         async with local_fleet(disk, 2, seconds_per_token=0.002) as fleet:
-            load = Load(fleet)
+            load = LoadGenerator(fleet)
             await load.everywhere(fleet.nodes, 1)
             if when == "while":
                 victim = fleet.nodes[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.faults.load import Load
+from tests.faults.load import LoadGenerator
 from tests.faults.outage import seeds
 from tests.scenarios.local_fleet import eventually, local_fleet
 
@@ -22,7 +22,7 @@ def test_engines_that_the_kernel_kills_are_started_again_and_cost_a_pause(seed: 
     async def story() -> None:
         chance = random.Random(seed)
         async with local_fleet(tmp_path, seconds_per_token=0.005) as fleet:
-            load = Load(fleet)
+            load = LoadGenerator(fleet)
             await load.everywhere(fleet.nodes)
             for _ in range(KILLS):
                 victim = chance.choice(fleet.nodes)
@@ -42,7 +42,7 @@ def test_an_agent_that_the_kernel_kills_takes_no_others_clients_with_it(seed: in
     async def story() -> None:
         chance = random.Random(seed)
         async with local_fleet(tmp_path, seconds_per_token=0.005) as fleet:
-            load = Load(fleet)
+            load = LoadGenerator(fleet)
             await load.everywhere(fleet.nodes)
             victim = chance.choice(fleet.nodes)
             print(f"seed {seed}: the agent of {victim.instance_id} is killed")

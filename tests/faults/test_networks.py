@@ -9,7 +9,7 @@ import pytest
 from node_agent.core.node.status import Liveness
 from sim.network import NetworkConditions
 from tests.faults.outage import ROUNDS, SEED
-from tests.scenarios.fleets import agree, calm, held, names, wait_until_agreed
+from tests.scenarios.fleets import agree, instance_ids, liveness_at, stable_fleet, wait_until_agreed
 
 SEEDS = [SEED + number for number in range(5 * ROUNDS)]
 
@@ -19,7 +19,7 @@ def test_two_halves_serve_by_themselves_and_are_one_fleet_soon_after(seed: int) 
     chance = random.Random(seed)
     size = chance.randrange(4, 13)
     weather = NetworkConditions(repeated=0.05, late=0.05) if chance.random() < 0.5 else None
-    fleet = calm(size, seed, weather)
+    fleet = stable_fleet(size, seed, weather)
     hosts = list(fleet.hosts.values())
     chance.shuffle(hosts)
     cut = chance.randrange(1, size)
@@ -29,9 +29,9 @@ def test_two_halves_serve_by_themselves_and_are_one_fleet_soon_after(seed: int) 
     for side in (left, right):
         for host in side:
             others = {status.instance_id for status in host.membership.view.alive}
-            assert others <= names(side), "nobody counts on the other half"
+            assert others <= instance_ids(side), "nobody counts on the other half"
     fleet.split()
     wait_until_agreed(fleet, hosts, 60.0)
     fleet.pass_time(30.0)
     assert agree(hosts), "and stays so"
-    assert all(held(by, host) is Liveness.ALIVE for by in hosts for host in hosts if by is not host)
+    assert all(liveness_at(by, host) is Liveness.ALIVE for by in hosts for host in hosts if by is not host)

@@ -11,28 +11,28 @@ from sim.host import Host
 from sim.network import NetworkConditions
 
 
-def held(by: Host, host: Host) -> Liveness | None:
+def liveness_at(by: Host, host: Host) -> Liveness | None:
     """What one host holds of another, None where it does not know it."""
     member = by.membership.members.get(host.instance_id)
     return member.liveness if member is not None else None
 
 
-def all_hold(hosts: Iterable[Host], host: Host, liveness: Liveness | None) -> bool:
-    return all(held(by, host) is liveness for by in hosts if by is not host)
+def all_see(hosts: Iterable[Host], host: Host, liveness: Liveness | None) -> bool:
+    return all(liveness_at(by, host) is liveness for by in hosts if by is not host)
 
 
 def serving(by: Host) -> set[str]:
     return {status.instance_id for status in by.membership.view.serving}
 
 
-def names(hosts: Iterable[Host]) -> set[str]:
+def instance_ids(hosts: Iterable[Host]) -> set[str]:
     return {host.instance_id for host in hosts}
 
 
 def agree(hosts: list[Host]) -> bool:
     """Whether each of them holds all others for alive, and nobody else."""
     return all(
-        {status.instance_id for status in host.membership.view.alive} == names(hosts) - {host.instance_id}
+        {status.instance_id for status in host.membership.view.alive} == instance_ids(hosts) - {host.instance_id}
         and not host.membership.view.suspects
         for host in hosts
     )
@@ -56,7 +56,7 @@ def wait_until_agreed(fleet: Fleet, hosts: list[Host], within_s: float) -> float
     return fleet.scheduler.now - began
 
 
-def calm(count: int, seed: int = 1, weather: NetworkConditions | None = None) -> Fleet:
+def stable_fleet(count: int, seed: int = 1, weather: NetworkConditions | None = None) -> Fleet:
     """A fleet whose nodes have met, in whatever weather."""
     fleet = Fleet(seed, weather)
     fleet.gather(count)

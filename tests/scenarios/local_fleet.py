@@ -1,4 +1,4 @@
-"""A fleet in one event loop: real agents with real doors and stand-in engines; only AWS is a twin in memory.
+"""Runs a fleet in one event loop: real agents with real servers and fake engines; only AWS is a fake in memory.
 
 Every wait has a deadline, and nothing sleeps to let something happen.
 """
@@ -47,7 +47,7 @@ _runs = itertools.count(1)
 
 
 async def eventually(what: str, check: Callable[[], Awaitable[bool]], within_s: float = READY_WITHIN_S) -> None:
-    """Wait for a condition, looking often."""
+    """Poll a condition until it holds. Raises AssertionError after `within_s`."""
     give_up_at = time.monotonic() + within_s
     while not await check():
         if time.monotonic() > give_up_at:
@@ -74,7 +74,7 @@ class LocalNode:
         self.metadata.notice = InterruptionNotice(time.time() + lead_s, "terminate")
 
     async def crash(self) -> None:
-        """Its agent is gone in the middle of a word, with all that it kept and every connection."""
+        """End the agent abruptly, with all its replicas and connections."""
         for door in self.agent.servers:
             door.abort()
         self.agent.replication_server.close()
@@ -104,7 +104,7 @@ class LocalFleet:
         return [other for other in self.nodes if other is not node]
 
     def close_breakers(self) -> None:
-        """What nodes have lost until now is forgotten: a story of losses begins."""
+        """Close all circuit breakers, before a scenario of losses begins."""
         for node, other in itertools.product(self.nodes, self.nodes):
             node.agent.replication.node.on_request_succeeded(other.instance_id)
 
@@ -114,7 +114,7 @@ class LocalFleet:
         return False
 
     async def sees(self, node: LocalNode, count: int) -> bool:
-        """Whether the node sees `count` nodes that serve, itself included."""
+        """Return True if the node lists `count` serving nodes, itself included."""
         nodes = (await self.http.get(f"{node.url}/v1/synkti/nodes")).json()["nodes"]
         return sum(1 for other in nodes if other["model"]) == count
 
@@ -153,11 +153,11 @@ async def local_fleet(
     engine: EngineCommand | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
-    """`size` nodes, each ready and known to all others.
+    """Run `size` nodes, each ready and listed by all others.
 
-    engine_options: of the stand-ins; models: what the nodes serve, in turn; checkpoints, blocks: what an earlier fleet
-    left; engine: the command of another engine than the stand-in; clocks: of nodes, by their numbers, whose clocks are
-    others; through: puts something in front of AWS's twins; extra: settings, as SYNKTI_ variables.
+    engine_options: of the fake engines; models: what the nodes serve, in rotation; checkpoints, blocks: an earlier
+    fleet's; engine: the command of a real engine; clocks: of single nodes, by their numbers; through: wraps the fake
+    AWS; extra: settings, as SYNKTI_ variables.
     """
     within_s = READY_WITHIN_S if engine is None else REAL_READY_WITHIN_S
     async with unready_fleet(
@@ -183,7 +183,7 @@ async def unready_fleet(
     engine: EngineCommand | None = None,
     **extra: str,
 ) -> AsyncIterator[LocalFleet]:
-    """The same, as soon as its agents were started; when it is left, all of them have ended."""
+    """Start the same fleet without waiting for readiness; at the end of the block all agents have ended."""
     run = next(_runs)
     addresses = {f"i-{n:08x}": f"127.{70 + os.getpid() % 100}.{run}.{n + 1}" for n in range(size)}
     fleet = LocalFleet(
@@ -216,12 +216,12 @@ async def unready_fleet(
             node.life = asyncio.create_task(node.agent.run())
         yield fleet
     finally:
-        await _end(fleet)
+        await _stop(fleet)
         for client in clients:
             await client.close()
 
 
-async def _end(fleet: LocalFleet) -> None:
+async def _stop(fleet: LocalFleet) -> None:
     lives = [node.life for node in fleet.nodes if node.life is not None]
     for node in fleet.nodes:
         node.agent.request_drain()

@@ -16,7 +16,7 @@ from local.setup import ROOT
 from synkti_client import httpx
 from tests.scenarios.clients import entry_of_the_stream, gateway, urls
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
-from tests.scenarios.stories import CHAT, TOKENS, expected, tell
+from tests.scenarios.streams import CHAT, TOKENS, expected, run_scenario
 
 PROMPT = str(CHAT["messages"][0]["content"])  # type: ignore[index]
 RIGHT = expected("chat", CHAT)
@@ -60,7 +60,7 @@ def test_the_async_sdk_with_the_transport_survives_the_loss_of_its_entry(tmp_pat
         async with openai.AsyncOpenAI(base_url="http://synkti/v1", api_key="none", http_client=http) as client:
             assert await interrupted(fleet, read_async(client), how) == (RIGHT.text, RIGHT.finish_reason)
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_the_sync_sdk_with_the_transport_survives_the_loss_of_its_entry(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_sync_sdk_with_the_transport_survives_the_loss_of_its_entry(tmp_path
             reading = asyncio.to_thread(read_sync, client)
             assert await interrupted(fleet, reading) == (RIGHT.text, RIGHT.finish_reason)
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 async def stock_python(base_url: str) -> tuple[str, str | None]:
@@ -112,7 +112,7 @@ def test_stock_clients_behind_the_gateway_survive_the_loss_of_the_entry(
         async with gateway(urls(fleet)[:1]) as base_url:
             assert await interrupted(fleet, client(base_url)) == (RIGHT.text, RIGHT.finish_reason)
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_an_answer_in_one_piece_survives_the_loss_of_the_entry(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_an_answer_in_one_piece_survives_the_loss_of_the_entry(tmp_path: Path) -
                 answer = await asking
             assert answer.choices[0].message.content == RIGHT.text
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_a_client_of_the_gateway_that_goes_ends_its_generation(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_client_of_the_gateway_that_goes_ends_its_generation(tmp_path: Path) -
 
             await eventually("no node streams", idle, within_s=2.0)
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_errors_pass_through_and_a_fleet_that_is_gone_is_said_so() -> None:
@@ -171,4 +171,4 @@ def test_a_bad_request_is_answered_once_and_as_it_is(tmp_path: Path) -> None:
                 await client.chat.completions.create(model="other", messages=[], stream=True)
             assert [model.id async for model in client.models.list()] == [MODEL]
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)

@@ -1,4 +1,4 @@
-"""Stories of contexts that move. The stand-in engine keeps no blocks: each story lays them where vLLM would."""
+"""Stories of contexts that move. The fake engine keeps no blocks: each story lays them where vLLM would."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from node_agent.runtime.kv.local_blocks import LocalBlocks
 from node_agent.runtime.kv.prefill_probe import PrefillProbe
 from node_agent.testing.fakes import MemoryBlockStore, MemoryCheckpoints
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually, local_fleet
-from tests.scenarios.stories import CHAT, expected, tell
+from tests.scenarios.streams import CHAT, expected, run_scenario
 from tests.scenarios.test_resume import Reader, metric
 
 MADE, OTHERS = bytes(16), bytes([1] * 16)
@@ -114,7 +114,7 @@ def test_a_draining_nodes_context_is_where_its_stream_goes_on(tmp_path: Path, sl
         assert sorted(held(node, names) for node in others) == [0, BLOCKS]
         assert await ways(fleet) == {"peer": 1, "s3": 0, "recompute": 0}
 
-    tell(tmp_path, story, **ON)
+    run_scenario(tmp_path, story, **ON)
 
 
 def test_what_is_damaged_or_another_engines_is_not_taken_and_the_stream_goes_on(
@@ -135,7 +135,7 @@ def test_what_is_damaged_or_another_engines_is_not_taken_and_the_stream_goes_on(
         assert held(others[1], names) == 0
         assert not folder_of(others[0]).contains(names[0])
 
-    tell(tmp_path, story, **ON)
+    run_scenario(tmp_path, story, **ON)
 
 
 def test_a_draining_node_that_hangs_in_a_transfer_costs_what_computing_costs_and_ends_by_itself(
@@ -172,7 +172,7 @@ def test_a_draining_node_that_hangs_in_a_transfer_costs_what_computing_costs_and
         async with asyncio.timeout(30):
             assert await draining.life == 0
 
-    tell(tmp_path, story, **ON)
+    run_scenario(tmp_path, story, **ON)
 
 
 def test_an_engine_that_computes_faster_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ def test_an_engine_that_computes_faster_computes(tmp_path: Path, monkeypatch: py
         assert await ways(fleet) == {"peer": 0, "s3": 0, "recompute": 1}
         assert not fleet.blocks.objects, "it is not left in S3 either"
 
-    tell(tmp_path, story, **ON)
+    run_scenario(tmp_path, story, **ON)
 
 
 def test_the_context_of_a_client_that_wants_nothing_kept_is_not_left_in_s3(tmp_path: Path, slow_prefill: None) -> None:
@@ -210,7 +210,7 @@ def test_the_context_of_a_client_that_wants_nothing_kept_is_not_left_in_s3(tmp_p
         check_whole(reader)
         assert not fleet.blocks.objects
 
-    tell(tmp_path, story, **ON)
+    run_scenario(tmp_path, story, **ON)
 
 
 def test_a_context_outlives_its_whole_fleet(tmp_path: Path, slow_prefill: None) -> None:
@@ -264,7 +264,7 @@ def test_the_door_gives_blocks_to_peers_only_and_nothing_else_to_anybody(tmp_pat
         for target in ("/peer/v1/kv/of/" + "cd" * 12, "/peer/v1/kv/of/..%2Fx", "/peer/v1/kv/else"):
             assert (await ask("GET", target))[0] == 404
 
-    tell(tmp_path, story, size=1, **ON)
+    run_scenario(tmp_path, story, size=1, **ON)
 
 
 def test_a_node_that_keeps_no_blocks_says_so(tmp_path: Path) -> None:
@@ -277,4 +277,4 @@ def test_a_node_that_keeps_no_blocks_says_so(tmp_path: Path) -> None:
         assert answer.json()["error"]["code"] == "no_blocks"
         assert node.agent.kv.fetcher.prefill_tokens_per_s is None
 
-    tell(tmp_path, story, size=1)
+    run_scenario(tmp_path, story, size=1)

@@ -1,6 +1,6 @@
 """`/v1/responses` and `/v1/messages` under every loss of an engine, and of the entry: one whole answer, or an error.
 
-One fleet of agents with stand-in engines that have the plug-in; the engines are told their losses beforehand.
+One fleet of agents with fake engines that have the plug-in; the engines are told their losses beforehand.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from local.fake_engine import model as fake_model
 from local.fake_engine.answers import SamplingParams, generate
 from node_agent.core.openai.sse import SseParser
 from tests.scenarios.clients import gateway
-from tests.scenarios.fault_stage import FaultStage, fault_fleet
+from tests.scenarios.fault_fleet import FaultFleet, fault_fleet
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, local_fleet
 from tests.scenarios.test_clients import interrupted
 
@@ -69,7 +69,7 @@ def _ids(value: Any) -> Iterator[str]:
             yield from _ids(inner)
 
 
-class Stage(FaultStage[Heard]):
+class Stage(FaultFleet[Heard]):
     async def ask(self, entry: LocalNode, form: str) -> Heard:
         heard, parser = Heard(), SseParser()
         body = {"model": MODEL, "stream": True, "temperature": 0, **BODIES[form]}

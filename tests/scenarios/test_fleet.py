@@ -1,4 +1,4 @@
-"""Stories of a fleet of three real agents on stand-in engines: what a client sees when an engine goes."""
+"""Stories of a fleet of three real agents on fake engines: what a client sees when an engine goes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.states import NodeState
 from node_agent.core.node.lifecycle import EXIT_ENGINE_GAVE_UP
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually, unready_fleet
-from tests.scenarios.stories import CHAT, PATHS, PLAIN, expected, find_engine, listen, streaming, tell
+from tests.scenarios.streams import CHAT, PATHS, PLAIN, expected, find_engine, open_stream, read_until, run_scenario
 
 HAPPENINGS: dict[str, Callable[[LocalNode], None]] = {
     "its engine is killed": lambda node: node.kill_engine(),
@@ -38,8 +38,8 @@ def test_a_stream_outlives_its_engine(tmp_path: Path, kind: str, happening: str)
     async def story(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, kind, body)
         entry = fleet.others(engine)[0]
-        async with streaming(fleet, entry, kind, body) as heard:
-            await listen(heard, 40, lambda: HAPPENINGS[happening](engine))
+        async with open_stream(fleet, entry, kind, body) as heard:
+            await read_until(heard, 40, lambda: HAPPENINGS[happening](engine))
         right = expected(kind, body)
         assert (heard.error, heard.done) == (None, True)
         assert heard.ids == right.token_ids
@@ -49,30 +49,30 @@ def test_a_stream_outlives_its_engine(tmp_path: Path, kind: str, happening: str)
         assert "\nsynkti_continuation_pause_seconds_count 0.0" not in metrics
         assert "\nsynkti_continuations_total{" in metrics
 
-    tell(tmp_path, story, **SHORT)
+    run_scenario(tmp_path, story, **SHORT)
 
 
 def test_a_node_that_its_group_wants_back_drains_and_lets_the_group_go_on(tmp_path: Path) -> None:
     async def story(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", CHAT)
-        async with streaming(fleet, fleet.others(engine)[0], "chat", CHAT) as heard:
-            await listen(heard, 40, lambda: setattr(engine.metadata, "going", True))
+        async with open_stream(fleet, fleet.others(engine)[0], "chat", CHAT) as heard:
+            await read_until(heard, 40, lambda: setattr(engine.metadata, "going", True))
         assert (heard.error, heard.text) == (None, expected("chat", CHAT).text)
         assert engine.life is not None
         assert await asyncio.wait_for(engine.life, 10) == 0
         assert fleet.group.waits_for == {other.instance_id for other in fleet.others(engine)}
 
-    tell(tmp_path, story, **SHORT)
+    run_scenario(tmp_path, story, **SHORT)
 
 
 def test_a_stream_outlives_the_engine_of_its_own_entry(tmp_path: Path) -> None:
     async def story(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", CHAT)
-        async with streaming(fleet, engine, "chat", CHAT) as heard:
-            await listen(heard, 40, engine.kill_engine)
+        async with open_stream(fleet, engine, "chat", CHAT) as heard:
+            await read_until(heard, 40, engine.kill_engine)
         assert (heard.error, heard.text) == (None, expected("chat", CHAT).text)
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_a_client_whose_entry_goes_is_told_where_to_resume(tmp_path: Path) -> None:
@@ -80,22 +80,22 @@ def test_a_client_whose_entry_goes_is_told_where_to_resume(tmp_path: Path) -> No
 
     async def story(fleet: LocalFleet) -> None:
         entry = fleet.nodes[0]
-        async with streaming(fleet, entry, "chat", body) as heard:
-            await listen(heard, 20, lambda: entry.notice(lead_s=5.5))
+        async with open_stream(fleet, entry, "chat", body) as heard:
+            await read_until(heard, 20, lambda: entry.notice(lead_s=5.5))
         assert heard.error is not None
         assert (heard.error["code"], heard.done) == ("handoff", False)
         assert heard.response.headers["x-synkti-stream"] in heard.error["message"]
         assert all(f"{other.host}:8000" in heard.error["message"] for other in fleet.others(entry))
         assert expected("chat", body).text.startswith(heard.text)
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_what_can_finish_before_the_deadline_finishes_where_it_is(tmp_path: Path) -> None:
     async def story(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", CHAT)
-        async with streaming(fleet, fleet.others(engine)[0], "chat", CHAT) as heard:
-            await listen(heard, 40, lambda: engine.notice(lead_s=60.0))
+        async with open_stream(fleet, fleet.others(engine)[0], "chat", CHAT) as heard:
+            await read_until(heard, 40, lambda: engine.notice(lead_s=60.0))
         assert heard.text == expected("chat", CHAT).text
         # No continuation was needed, and the node left with its stream's end, long before the deadline.
         metrics = (await fleet.http.get(f"{fleet.others(engine)[0].url}/metrics")).text
@@ -114,7 +114,7 @@ def test_what_can_finish_before_the_deadline_finishes_where_it_is(tmp_path: Path
         assert left_s == sorted(left_s, reverse=True)
         assert left_s[-1] > 50
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_two_engines_in_a_row(tmp_path: Path) -> None:
@@ -127,11 +127,11 @@ def test_two_engines_in_a_row(tmp_path: Path) -> None:
             first.kill_engine()
             second.kill_engine()
 
-        async with streaming(fleet, entry, "chat", CHAT) as heard:
-            await listen(heard, 30, both)
+        async with open_stream(fleet, entry, "chat", CHAT) as heard:
+            await read_until(heard, 30, both)
         assert heard.text == expected("chat", CHAT).text
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_stop_strings_and_a_natural_end_across_a_cut(tmp_path: Path) -> None:
@@ -141,12 +141,12 @@ def test_stop_strings_and_a_natural_end_across_a_cut(tmp_path: Path) -> None:
 
     async def story(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", body)
-        async with streaming(fleet, fleet.others(engine)[0], "chat", body) as heard:
-            await listen(heard, 20, engine.kill_engine)
+        async with open_stream(fleet, fleet.others(engine)[0], "chat", body) as heard:
+            await read_until(heard, 20, engine.kill_engine)
         assert heard.text == expected("chat", body).text
         assert heard.finish_reason == "stop"
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 @pytest.mark.parametrize("happening", ["its engine is killed", "EC2 takes it at short notice"])
@@ -165,7 +165,7 @@ def test_a_request_that_is_not_streamed_is_asked_again_elsewhere(tmp_path: Path,
         assert response.json()["choices"][0]["message"]["content"] == expected("chat", CHAT).text
         assert response.headers["x-synkti-node"] != engine.instance_id
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_what_cannot_be_continued_exactly_ends_with_an_error_never_cleanly(tmp_path: Path) -> None:
@@ -173,22 +173,22 @@ def test_what_cannot_be_continued_exactly_ends_with_an_error_never_cleanly(tmp_p
 
     async def story(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", body)
-        async with streaming(fleet, fleet.others(engine)[0], "chat", body) as heard:
-            await listen(heard, 20, engine.kill_engine)
+        async with open_stream(fleet, fleet.others(engine)[0], "chat", body) as heard:
+            await read_until(heard, 20, engine.kill_engine)
         assert heard.error is not None
         assert heard.error["code"] == "continuation_impossible"
         assert "frequency_penalty" in heard.error["message"]
         assert not heard.done
         assert expected("chat", CHAT).text.startswith(heard.text)
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_a_client_that_goes_away_ends_its_generation_at_once(tmp_path: Path) -> None:
     async def story(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", CHAT)
         body = {**CHAT, "max_tokens": 3000}
-        async with streaming(fleet, fleet.others(engine)[0], "chat", body) as heard:
+        async with open_stream(fleet, fleet.others(engine)[0], "chat", body) as heard:
             await anext(heard.response.aiter_bytes())
 
         async def idle() -> bool:
@@ -197,7 +197,7 @@ def test_a_client_that_goes_away_ends_its_generation_at_once(tmp_path: Path) -> 
 
         await eventually("the engine is idle", idle, within_s=3.0)
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_a_client_that_gives_up_on_a_whole_answer_ends_its_generation_at_once(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_client_that_gives_up_on_a_whole_answer_ends_its_generation_at_once(tm
 
             await eventually("the engine is idle", idle, within_s=3.0)
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_every_bad_request_gets_a_clear_error_and_the_fleet_goes_on(tmp_path: Path) -> None:
@@ -246,20 +246,20 @@ def test_every_bad_request_gets_a_clear_error_and_the_fleet_goes_on(tmp_path: Pa
         good = await fleet.http.post(url + PATHS["chat"], json=CHAT)
         assert good.status_code == 200
 
-    tell(tmp_path, story, size=2, SYNKTI_MAX_BODY_BYTES="65536")
+    run_scenario(tmp_path, story, size=2, SYNKTI_MAX_BODY_BYTES="65536")
 
 
 def test_too_many_streams_on_a_node_get_a_429(tmp_path: Path) -> None:
     async def story(fleet: LocalFleet) -> None:
         node = fleet.nodes[0]
-        async with streaming(fleet, node, "chat", CHAT) as heard:
+        async with open_stream(fleet, node, "chat", CHAT) as heard:
             await anext(heard.response.aiter_bytes())
             refused = await fleet.http.post(node.url + PATHS["chat"], json={**CHAT, "stream": True})
             assert refused.status_code == 429
             assert refused.json()["error"]["code"] == "too_many_streams"
             assert int(refused.headers["retry-after"]) >= 1
 
-    tell(tmp_path, story, size=1, SYNKTI_MAX_STREAMS="1")
+    run_scenario(tmp_path, story, size=1, SYNKTI_MAX_STREAMS="1")
 
 
 def test_without_a_ready_node_there_is_a_503_that_says_when_to_come_again(tmp_path: Path) -> None:
@@ -278,18 +278,18 @@ def test_without_a_ready_node_there_is_a_503_that_says_when_to_come_again(tmp_pa
         assert (await fleet.http.get(f"{node.url}/healthz")).status_code == 200
         await eventually("the engine is back", lambda: fleet.ready(node))
 
-    tell(tmp_path, story, size=1)
+    run_scenario(tmp_path, story, size=1)
 
 
 def test_a_node_that_drains_forwards_what_still_comes(tmp_path: Path) -> None:
     async def story(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", CHAT)
-        async with streaming(fleet, engine, "chat", CHAT) as heard:
-            await listen(heard, 20, lambda: engine.notice(lead_s=100.0))
+        async with open_stream(fleet, engine, "chat", CHAT) as heard:
+            await read_until(heard, 20, lambda: engine.notice(lead_s=100.0))
             # While it listened the notice came; the stream above kept the node alive until now.
         body = {**CHAT, "max_tokens": 400}
-        async with streaming(fleet, engine, "chat", body) as late:
-            await listen(late)
+        async with open_stream(fleet, engine, "chat", body) as late:
+            await read_until(late)
         assert late.response.headers["x-synkti-node"] != engine.instance_id
         assert late.text == expected("chat", body).text
 
@@ -297,7 +297,7 @@ def test_a_node_that_drains_forwards_what_still_comes(tmp_path: Path) -> None:
         with contextlib.suppress(httpx.ConnectError):  # drained and gone already: its port refuses, nothing hangs
             await story(fleet)
 
-    tell(tmp_path, at_once)
+    run_scenario(tmp_path, at_once)
 
 
 def test_other_routes_pass_through_and_the_models_of_the_fleet_are_listed(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_other_routes_pass_through_and_the_models_of_the_fleet_are_listed(tmp_pa
         models = (await fleet.http.get(f"{url}/v1/models")).json()
         assert [card["id"] for card in models["data"]] == [MODEL]
 
-    tell(tmp_path, story, size=2)
+    run_scenario(tmp_path, story, size=2)
 
 
 def test_the_peer_door_opens_for_peers_only(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_the_peer_door_opens_for_peers_only(tmp_path: Path) -> None:
             assert refused.status_code == 401
             assert refused.json()["error"]["code"] == "not_a_peer"
 
-    tell(tmp_path, story, size=1)
+    run_scenario(tmp_path, story, size=1)
 
 
 def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"front door cannot listen on .*:8000: Address already in use"):
             await fleet.nodes[0].agent.run()
 
-    tell(tmp_path, story, size=1)
+    run_scenario(tmp_path, story, size=1)
 
 
 def test_an_engine_that_cannot_be_run_ends_its_node(tmp_path: Path) -> None:

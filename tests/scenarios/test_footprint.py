@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
-from tests.scenarios.stories import PLAIN, tell
+from tests.scenarios.streams import PLAIN, run_scenario
 
 AT_ONCE = 16
 GROWTH = 1.2
@@ -58,4 +58,4 @@ def test_after_many_streams_memory_is_what_it_was_and_no_descriptor_is_left(tmp_
         assert all(len(node.agent.streams) == 0 for node in fleet.nodes)
         assert all(not node.agent.replication._streams for node in fleet.nodes)
 
-    tell(tmp_path, story, seconds_per_token=0.0, SYNKTI_KEEPER_LAG_S="5")
+    run_scenario(tmp_path, story, seconds_per_token=0.0, SYNKTI_KEEPER_LAG_S="5")

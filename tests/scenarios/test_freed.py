@@ -33,7 +33,7 @@ from node_agent.runtime.engine.client import PeerEngineCall
 from node_agent.runtime.replication.replicated_stream import ReplicatedStream
 from tests.scenarios.leaks import collector_off, count_instances
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
-from tests.scenarios.stories import CHAT, PLAIN, tell
+from tests.scenarios.streams import CHAT, PLAIN, run_scenario
 
 REQUEST_CLASSES = (
     ClientStream, ReplicatedStream, ReplicatedLog, SseResponse, ChunkStream, EventStream, TokenHistory,
@@ -181,7 +181,7 @@ def test_nothing_of_a_request_stays(tmp_path: Path, size: int) -> None:
                 left += await not_freed(getattr(send, "__name__", "choices"), before)
         assert not left
 
-    tell(tmp_path, story, size=size)
+    run_scenario(tmp_path, story, size=size)
 
 
 def large_values(least: int) -> dict[int, int]:
@@ -214,4 +214,4 @@ def test_an_open_stream_holds_its_request_twice_and_no_objects_of_it(tmp_path: P
         assert len(gc.get_objects()) - objects < 20_000
         writer.transport.abort()
 
-    tell(tmp_path, story, size=1)
+    run_scenario(tmp_path, story, size=1)

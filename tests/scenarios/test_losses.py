@@ -16,7 +16,7 @@ import pytest
 from local.fake_engine import model as fake_model
 from local.fake_engine.answers import CompletionOutput, SamplingParams, generate, generate_steps
 from node_agent.core.openai.sse import SseParser
-from tests.scenarios.fault_stage import Fault, FaultStage, fault_fleet
+from tests.scenarios.fault_fleet import Fault, FaultFleet, fault_fleet
 from tests.scenarios.local_fleet import MODEL, LocalNode
 
 TOKENS = 100
@@ -72,7 +72,7 @@ class Heard:
             self.finish_reasons += [choice["finish_reason"]] if choice["finish_reason"] else []
 
 
-class Stage(FaultStage[Heard]):
+class Stage(FaultFleet[Heard]):
     async def ask(self, entry: LocalNode, form: str, **fields: Any) -> Heard:
         path = "/v1/completions" if kind_of(form) == "plain" else "/v1/chat/completions"
         heard, parser = Heard(), SseParser()

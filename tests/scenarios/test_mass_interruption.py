@@ -10,7 +10,7 @@ from typing import Any
 import uvloop
 
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, local_fleet
-from tests.scenarios.stories import CHAT, PATHS, expected, listen, streaming
+from tests.scenarios.streams import CHAT, PATHS, expected, open_stream, read_until
 
 SIZE = 6
 STREAMS = 18
@@ -29,14 +29,14 @@ def test_half_the_fleet_at_once_costs_no_stream_and_new_requests_hear_what_is_go
         all_begun = asyncio.Event()
 
         async def stream(number: int, entry: LocalNode) -> None:
-            async with streaming(fleet, entry, "chat", body(number)) as heard:
+            async with open_stream(fleet, entry, "chat", body(number)) as heard:
 
                 def on_the_way() -> None:
                     begun.append(number)
                     if len(begun) == STREAMS:
                         all_begun.set()
 
-                await listen(heard, 10, on_the_way)
+                await read_until(heard, 10, on_the_way)
             assert (heard.error, heard.done) == (None, True), number
             assert heard.text == expected("chat", body(number)).text
 

@@ -9,13 +9,13 @@ import pytest
 from node_agent.contract.states import NodeState
 from node_agent.core.node.status import Liveness, Load
 from sim.network import NetworkConditions
-from tests.scenarios.fleets import agree, all_hold, calm, changes, held, serving
+from tests.scenarios.fleets import agree, all_see, changes, liveness_at, serving, stable_fleet
 
 # probing
 
 
 def test_who_answers_is_never_suspected() -> None:
-    fleet = calm(20)
+    fleet = stable_fleet(20)
     fleet.pass_time(300)
     assert fleet.changes == []
     assert agree(list(fleet.hosts.values()))
@@ -23,10 +23,10 @@ def test_who_answers_is_never_suspected() -> None:
 
 def test_everyone_is_probed_in_turn_and_nobody_twice_in_a_round() -> None:
     """SWIM's round-robin: a silent node is met within one round of any single other one."""
-    fleet = calm(2)
+    fleet = stable_fleet(2)
     lonely, gone = fleet.hosts.values()
     for host in (lonely, gone):
-        assert held(lonely, host) is Liveness.ALIVE or host is lonely
+        assert liveness_at(lonely, host) is Liveness.ALIVE or host is lonely
     gone.terminate()
     began = fleet.scheduler.now
     fleet.pass_time(8)
@@ -35,13 +35,13 @@ def test_everyone_is_probed_in_turn_and_nobody_twice_in_a_round() -> None:
 
 
 def test_a_vanished_node_is_suspected_then_dead_for_everyone() -> None:
-    fleet = calm(10)
+    fleet = stable_fleet(10)
     gone, *rest = fleet.hosts.values()
     gone.terminate()
     fleet.pass_time(0.5)
-    assert all_hold(rest, gone, Liveness.ALIVE)
+    assert all_see(rest, gone, Liveness.ALIVE)
     fleet.pass_time(9)
-    assert all_hold(rest, gone, Liveness.DEAD)
+    assert all_see(rest, gone, Liveness.DEAD)
     order = [change.after for _, by, change in fleet.changes if by == rest[0].instance_id]
     assert order == [Liveness.SUSPECT, Liveness.DEAD]
 
@@ -50,7 +50,7 @@ def test_a_vanished_node_is_suspected_then_dead_for_everyone() -> None:
 def test_ten_nodes_exclude_a_dead_one_within_six_seconds(loss: float) -> None:
     suspected, dead = [], []
     for seed in range(40):
-        fleet = calm(10, seed, NetworkConditions(loss=loss))
+        fleet = stable_fleet(10, seed, NetworkConditions(loss=loss))
         gone = fleet.hosts["i-00000000000000003"]
         began = fleet.scheduler.now
         gone.terminate()
@@ -64,7 +64,7 @@ def test_ten_nodes_exclude_a_dead_one_within_six_seconds(loss: float) -> None:
 
 
 def test_a_node_that_one_peer_cannot_reach_is_vouched_for_by_helpers() -> None:
-    fleet = calm(6)
+    fleet = stable_fleet(6)
     a, b, *_ = fleet.hosts.values()
     fleet.network.cut_links |= {(a.address, b.address), (b.address, a.address)}
     fleet.pass_time(120)
@@ -73,7 +73,7 @@ def test_a_node_that_one_peer_cannot_reach_is_vouched_for_by_helpers() -> None:
 
 def test_a_node_that_hears_nobody_doubts_itself_and_nobody_dies_of_it() -> None:
     """Lifeguard: it accuses everyone, they refute, and the suspicions that nobody confirms are long."""
-    fleet = calm(12)
+    fleet = stable_fleet(12)
     deaf, *rest = fleet.hosts.values()
     fleet.network.cut_links |= {(host.address, deaf.address) for host in rest}
     fleet.pass_time(4)
@@ -87,7 +87,7 @@ def test_a_node_that_hears_nobody_doubts_itself_and_nobody_dies_of_it() -> None:
 
 
 def test_a_node_that_is_slow_for_a_moment_refutes_and_is_taken_back() -> None:
-    fleet = calm(10)
+    fleet = stable_fleet(10)
     slow, *rest = fleet.hosts.values()
     before = slow.membership.status.incarnation
     while not changes(fleet, slow, Liveness.SUSPECT):
@@ -97,20 +97,20 @@ def test_a_node_that_is_slow_for_a_moment_refutes_and_is_taken_back() -> None:
         fleet.pass_time(1.0)
     fleet.pass_time(3)
     assert changes(fleet, slow, Liveness.DEAD) == []
-    assert all_hold(rest, slow, Liveness.ALIVE)
+    assert all_see(rest, slow, Liveness.ALIVE)
     assert slow.membership.status.incarnation > before
     assert all(host.membership.members[slow.instance_id].incarnation > before for host in rest)
 
 
 def test_a_suspect_serves_nobody_until_it_refutes() -> None:
-    fleet = calm(5)
+    fleet = stable_fleet(5)
     a, b, *rest = fleet.hosts.values()
     b.freeze()
     a.failed(b.instance_id)
-    assert held(a, b) is Liveness.SUSPECT
+    assert liveness_at(a, b) is Liveness.SUSPECT
     assert b.instance_id not in serving(a)
     fleet.pass_time(0.6)
-    assert all_hold(rest, b, Liveness.SUSPECT)
+    assert all_see(rest, b, Liveness.SUSPECT)
     b.resume()
     fleet.pass_time(1)
     assert all(b.instance_id in serving(host) for host in (a, *rest))
@@ -120,33 +120,33 @@ def test_a_suspect_serves_nobody_until_it_refutes() -> None:
 
 
 def test_a_refused_connection_makes_a_crashed_peer_suspect_at_once_and_dead_soon() -> None:
-    fleet = calm(10)
+    fleet = stable_fleet(10)
     crashed, first, *rest = fleet.hosts.values()
     crashed.crash()
     first.failed(crashed.instance_id)
-    assert held(first, crashed) is Liveness.SUSPECT
+    assert liveness_at(first, crashed) is Liveness.SUSPECT
     fleet.pass_time(1)
-    assert all_hold(rest, crashed, Liveness.SUSPECT)
+    assert all_see(rest, crashed, Liveness.SUSPECT)
     fleet.pass_time(3)
-    assert all_hold([first, *rest], crashed, Liveness.DEAD)
+    assert all_see([first, *rest], crashed, Liveness.DEAD)
 
 
 def test_a_peer_that_was_refused_by_mistake_refutes_within_a_round_trip() -> None:
-    fleet = calm(10)
+    fleet = stable_fleet(10)
     fine, wrong, *_ = fleet.hosts.values()
     wrong.failed(fine.instance_id)
-    assert held(wrong, fine) is Liveness.SUSPECT
+    assert liveness_at(wrong, fine) is Liveness.SUSPECT
     fleet.pass_time(0.1)
-    assert held(wrong, fine) is Liveness.ALIVE
+    assert liveness_at(wrong, fine) is Liveness.ALIVE
 
 
 def test_a_request_that_only_failed_is_a_reason_to_probe_not_to_suspect() -> None:
-    fleet = calm(10)
+    fleet = stable_fleet(10)
     gone, first, *_ = fleet.hosts.values()
     gone.terminate()
     began = fleet.scheduler.now
     first.failed(gone.instance_id, "silence")
-    assert held(first, gone) is Liveness.ALIVE
+    assert liveness_at(first, gone) is Liveness.ALIVE
     fleet.pass_time(1)
     assert changes(fleet, gone, Liveness.SUSPECT)[0][0] - began < 0.9
     first.failed("i-unknown")  # whoever that was
@@ -156,17 +156,17 @@ def test_a_request_that_only_failed_is_a_reason_to_probe_not_to_suspect() -> Non
 
 
 def test_a_changed_state_is_everywhere_within_a_second() -> None:
-    fleet = calm(100)
+    fleet = stable_fleet(100)
     going, *rest = fleet.hosts.values()
     going.announce(NodeState.DRAINING)
     fleet.pass_time(1.2)
     assert not any(going.instance_id in serving(host) for host in rest)
-    assert all_hold(rest, going, Liveness.ALIVE)
+    assert all_see(rest, going, Liveness.ALIVE)
     assert all(host.membership.members[going.instance_id].status.state is NodeState.DRAINING for host in rest)
 
 
 def test_loads_reach_all_of_a_small_fleet_within_seconds() -> None:
-    fleet = calm(10)
+    fleet = stable_fleet(10)
     busy, *rest = fleet.hosts.values()
     load = Load(7, 3, 0.5, 0.02, 1500.0)
     busy.set_load(load)
@@ -179,18 +179,18 @@ def test_loads_reach_all_of_a_small_fleet_within_seconds() -> None:
 
 
 def test_who_leaves_is_known_to_have_left_at_once_and_never_comes_back_under_that_incarnation() -> None:
-    fleet = calm(10)
+    fleet = stable_fleet(10)
     leaver, *rest = fleet.hosts.values()
     leaver.leave()
     fleet.pass_time(1)
-    assert all_hold(rest, leaver, Liveness.LEFT)
+    assert all_see(rest, leaver, Liveness.LEFT)
     assert changes(fleet, leaver, Liveness.SUSPECT) == []
     for host in rest:  # the tags are still there for a while
         host.tagged(fleet.tags(leaver.instance_id))
     fleet.pass_time(120)
-    assert all_hold(rest, leaver, None)  # only its tombstone is left
+    assert all_see(rest, leaver, None)  # only its tombstone is left
     for host in rest:
         host.tagged(fleet.tags(leaver.instance_id))
     fleet.pass_time(30)
-    assert all_hold(rest, leaver, None)
+    assert all_see(rest, leaver, None)
     assert all(host.membership.stats["join_candidates"] == 0 for host in rest)

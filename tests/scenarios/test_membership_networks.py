@@ -10,13 +10,22 @@ from node_agent.core.membership.wire import MAX_DATAGRAM
 from node_agent.core.node.status import Liveness, Load
 from sim.fleet import Fleet
 from sim.network import NetworkConditions
-from tests.scenarios.fleets import agree, all_hold, calm, changes, held, names, serving, wait_until_agreed
+from tests.scenarios.fleets import (
+    agree,
+    all_see,
+    changes,
+    instance_ids,
+    liveness_at,
+    serving,
+    stable_fleet,
+    wait_until_agreed,
+)
 
 # the network
 
 
 def test_repeated_late_and_reordered_datagrams_change_nothing() -> None:
-    fleet = calm(20, weather=NetworkConditions(repeated=0.3, late=0.2, late_s=0.25))
+    fleet = stable_fleet(20, weather=NetworkConditions(repeated=0.3, late=0.2, late_s=0.25))
     fleet.pass_time(120)
     assert [change for _, _, change in fleet.changes if change.after is Liveness.DEAD] == []
     assert all(host.membership.rejected["replayed"] > 0 for host in fleet.hosts.values())
@@ -24,7 +33,7 @@ def test_repeated_late_and_reordered_datagrams_change_nothing() -> None:
 
 
 def test_five_percent_loss_suspects_few_and_kills_nobody() -> None:
-    fleet = calm(30, weather=NetworkConditions(loss=0.05))
+    fleet = stable_fleet(30, weather=NetworkConditions(loss=0.05))
     fleet.pass_time(600)
     suspicions = {(change.status.instance_id, change.status.incarnation) for _, _, change in fleet.changes}
     assert len(suspicions) <= 6  # of 18,000 probes
@@ -33,21 +42,21 @@ def test_five_percent_loss_suspects_few_and_kills_nobody() -> None:
 
 def test_a_network_that_passes_streams_only_still_has_a_fleet() -> None:
     """Datagrams may be closed by a security group: every probe then falls back to a question over a stream."""
-    fleet = calm(4, weather=NetworkConditions(loss=1.0))
+    fleet = stable_fleet(4, weather=NetworkConditions(loss=1.0))
     fleet.pass_time(60)
     assert [change for _, _, change in fleet.changes if change.after is Liveness.DEAD] == []
     assert agree(list(fleet.hosts.values()))
 
 
 def test_a_split_fleet_serves_on_both_sides_and_heals() -> None:
-    fleet = calm(20)
+    fleet = stable_fleet(20)
     hosts = list(fleet.hosts.values())
     left, right = hosts[:8], hosts[8:]
     fleet.split(left, right)
     fleet.pass_time(40)
     for side in (left, right):
         assert agree(side)
-        assert all(serving(host) == names(side) - {host.instance_id} for host in side)
+        assert all(serving(host) == instance_ids(side) - {host.instance_id} for host in side)
     joined_meanwhile = fleet.boot()[0]
     fleet.pass_time(10)
     healed_at = fleet.scheduler.now
@@ -61,7 +70,7 @@ def test_a_split_fleet_serves_on_both_sides_and_heals() -> None:
 
 def test_a_split_that_nobody_sees_from_outside_heals_too() -> None:
     """No newcomer, no tags: the dead are tried again now and then."""
-    fleet = calm(12)
+    fleet = stable_fleet(12)
     hosts = list(fleet.hosts.values())
     fleet.split(hosts[:6], hosts[6:])
     fleet.pass_time(300)
@@ -71,20 +80,20 @@ def test_a_split_that_nobody_sees_from_outside_heals_too() -> None:
 
 
 def test_who_missed_a_refutation_hears_it_again_from_the_accused() -> None:
-    fleet = calm(6)
+    fleet = stable_fleet(6)
     accused, deaf, *rest = fleet.hosts.values()
     accused.freeze()
     fleet.pass_time(15)
-    assert held(deaf, accused) is Liveness.DEAD
+    assert liveness_at(deaf, accused) is Liveness.DEAD
     deaf.side = 1  # it misses how the others take the accused back
     accused.resume()
     fleet.pass_time(0.8)
-    assert all_hold(rest, accused, Liveness.ALIVE)
-    assert held(deaf, accused) is Liveness.DEAD
+    assert all_see(rest, accused, Liveness.ALIVE)
+    assert liveness_at(deaf, accused) is Liveness.DEAD
     fleet.network.cut_links |= {(host.address, deaf.address) for host in rest}
     deaf.side = 0
     fleet.pass_time(12)
-    assert held(deaf, accused) is Liveness.ALIVE
+    assert liveness_at(deaf, accused) is Liveness.ALIVE
 
 
 def test_second_opinions_settle_a_suspicion_without_waiting_for_the_rotation() -> None:
@@ -106,7 +115,7 @@ def test_second_opinions_settle_a_suspicion_without_waiting_for_the_rotation() -
 
 
 def test_a_zone_that_goes_at_once_is_excluded_and_the_rest_goes_on() -> None:
-    fleet = calm(60)
+    fleet = stable_fleet(60)
     hosts = list(fleet.hosts.values())
     gone = [host for host in hosts if host.membership.status.pool.zone == "us-east-1a"]
     rest = [host for host in hosts if host not in gone]
@@ -117,7 +126,7 @@ def test_a_zone_that_goes_at_once_is_excluded_and_the_rest_goes_on() -> None:
 
 
 def test_half_of_a_fleet_that_goes_at_once_is_excluded() -> None:
-    fleet = calm(50)
+    fleet = stable_fleet(50)
     hosts = list(fleet.hosts.values())
     for host in hosts[::2]:
         host.terminate()
@@ -143,7 +152,7 @@ def recorded(fleet: Fleet, seconds: float) -> list[tuple[str, bytes]]:
 
 
 def test_yesterday_s_datagrams_change_nothing_today() -> None:
-    fleet = calm(6)
+    fleet = stable_fleet(6)
     hosts = list(fleet.hosts.values())
     gone, restarted = hosts[0], hosts[1]
     tape = recorded(fleet, 20)
@@ -169,7 +178,7 @@ def test_yesterday_s_datagrams_change_nothing_today() -> None:
 
 def test_a_stranger_s_recording_is_asked_and_never_believed() -> None:
     """A hello of a node that is gone and forgotten: nobody is there to answer for it."""
-    fleet = calm(3)
+    fleet = stable_fleet(3)
     newcomer = fleet.make()
     hosts = [host for host in fleet.hosts.values() if host is not newcomer]
     hosts[0].tagged(fleet.tags())
@@ -186,11 +195,11 @@ def test_a_stranger_s_recording_is_asked_and_never_believed() -> None:
         for host in hosts:
             host.handle(Received(host.clock, data))
     fleet.pass_time(5)
-    assert all_hold(hosts, ghost, None)
+    assert all_see(hosts, ghost, None)
 
 
 def test_other_clusters_and_damaged_datagrams_are_refused() -> None:
-    fleet = calm(3)
+    fleet = stable_fleet(3)
     a, b, _ = fleet.hosts.values()
     tape = [data for to, data in recorded(fleet, 3) if to == a.address]
     damaged = [bytes((data[0], *data[1:-1], data[-1] ^ 1)) for data in tape]
@@ -203,7 +212,7 @@ def test_other_clusters_and_damaged_datagrams_are_refused() -> None:
 
 
 def test_no_datagram_is_larger_than_its_bound() -> None:
-    fleet = calm(40)
+    fleet = stable_fleet(40)
     for number, host in enumerate(fleet.hosts.values()):
         host.set_load(Load(number, 1, 0.5, 0.02, 100.0))
         host.announce(NodeState.AT_RISK)
@@ -219,7 +228,7 @@ def test_no_datagram_is_larger_than_its_bound() -> None:
 def test_a_node_sends_no_more_in_a_fleet_ten_times_as_large() -> None:
     rates = {}
     for count in (20, 200):
-        fleet = calm(count)
+        fleet = stable_fleet(count)
 
         def load(fleet: Fleet = fleet) -> None:
             for number, host in enumerate(fleet.hosts.values()):
@@ -238,7 +247,7 @@ def test_a_node_sends_no_more_in_a_fleet_ten_times_as_large() -> None:
 
 
 def test_the_view_is_the_same_until_something_changes() -> None:
-    fleet = calm(10)
+    fleet = stable_fleet(10)
     host, other, *_ = fleet.hosts.values()
     view = host.membership.view
     fleet.pass_time(30)
@@ -250,7 +259,7 @@ def test_the_view_is_the_same_until_something_changes() -> None:
 
 
 def test_everything_that_waits_stays_within_bounds_while_half_the_fleet_flaps() -> None:
-    fleet = calm(40, weather=NetworkConditions(loss=0.1))
+    fleet = stable_fleet(40, weather=NetworkConditions(loss=0.1))
     hosts = list(fleet.hosts.values())
     for step in range(40):
         for host in hosts[step % 2 :: 2]:

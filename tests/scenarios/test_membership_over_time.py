@@ -7,23 +7,23 @@ import pytest
 from node_agent.contract.states import NodeState
 from node_agent.core.node.status import Liveness, TaggedNode
 from sim.fleet import Fleet
-from tests.scenarios.fleets import agree, all_hold, calm, held, wait_until_agreed
+from tests.scenarios.fleets import agree, all_see, liveness_at, stable_fleet, wait_until_agreed
 
 # tags
 
 
 def test_a_node_that_only_tags_know_is_greeted_and_then_known_to_all() -> None:
-    fleet = calm(10)
+    fleet = stable_fleet(10)
     first, *_ = fleet.hosts.values()
     newcomer = fleet.make()  # it has not read any tag itself
     first.tagged(fleet.tags())
     fleet.pass_time(4)
     assert agree(list(fleet.hosts.values()))
-    assert held(newcomer, first) is Liveness.ALIVE
+    assert liveness_at(newcomer, first) is Liveness.ALIVE
 
 
 def test_a_node_that_only_gossip_knows_is_kept_while_it_lives() -> None:
-    fleet = calm(5)
+    fleet = stable_fleet(5)
     untagged, *rest = fleet.hosts.values()
     for host in rest:
         host.tagged([tag for tag in fleet.tags() if tag.instance_id != untagged.instance_id])
@@ -32,7 +32,7 @@ def test_a_node_that_only_gossip_knows_is_kept_while_it_lives() -> None:
 
 
 def test_a_dead_node_that_ec2_still_shows_is_not_brought_back() -> None:
-    fleet = calm(5)
+    fleet = stable_fleet(5)
     gone, *rest = fleet.hosts.values()
     gone.terminate()
     fleet.pass_time(10)
@@ -40,26 +40,26 @@ def test_a_dead_node_that_ec2_still_shows_is_not_brought_back() -> None:
         for host in rest:
             host.tagged(fleet.tags(gone.instance_id))
         fleet.pass_time(30)
-        assert all_hold(rest, gone, Liveness.DEAD)
+        assert all_see(rest, gone, Liveness.DEAD)
     for host in rest:
         host.tagged(fleet.tags())
     fleet.pass_time(1)
-    assert all_hold(rest, gone, None)
+    assert all_see(rest, gone, None)
     for host in rest:  # and once more, as eventually consistent as ever
         host.tagged(fleet.tags(gone.instance_id))
     fleet.pass_time(30)
-    assert all_hold(rest, gone, None)
+    assert all_see(rest, gone, None)
 
 
 def test_an_instance_whose_tag_says_gone_is_not_greeted() -> None:
-    fleet = calm(3)
+    fleet = stable_fleet(3)
     host = next(iter(fleet.hosts.values()))
     host.tagged([TaggedNode("i-other", "10.9.9.9:8001", NodeState.GONE)])
     assert host.membership.stats["join_candidates"] == 0
 
 
 def test_twenty_nodes_that_boot_at_once_know_all_within_seconds() -> None:
-    fleet = calm(10)
+    fleet = stable_fleet(10)
     booted = fleet.boot(20)
     assert wait_until_agreed(fleet, list(fleet.hosts.values()), 12) < 12
     assert all(host.membership.discovery_done for host in booted)
@@ -76,7 +76,7 @@ def test_the_first_nodes_of_a_fleet_find_each_other() -> None:
 
 
 def test_an_outage_of_the_ec2_api_changes_nothing() -> None:
-    fleet = calm(10)
+    fleet = stable_fleet(10)
     for host in fleet.hosts.values():
         fleet.keep_looking(host)
     fleet.api_is_up = False
@@ -91,7 +91,7 @@ def test_an_outage_of_the_ec2_api_changes_nothing() -> None:
 
 @pytest.mark.parametrize("set_back_s", [0.0, 5 * 3600.0])
 def test_a_restarted_agent_takes_its_old_life_s_place_also_with_its_clock_set_back(set_back_s: float) -> None:
-    fleet = calm(8)
+    fleet = stable_fleet(8)
     old, *rest = fleet.hosts.values()
     new = fleet.restart(old, set_back_s)
     fleet.pass_time(6)
@@ -103,7 +103,7 @@ def test_a_restarted_agent_takes_its_old_life_s_place_also_with_its_clock_set_ba
 
 
 def test_a_clock_set_back_is_made_up_for_also_where_only_some_knew_the_old_life() -> None:
-    fleet = calm(6)
+    fleet = stable_fleet(6)
     old, *rest = fleet.hosts.values()
     younger = fleet.boot(4)
     for host in younger:
@@ -119,7 +119,7 @@ def test_a_clock_set_back_is_made_up_for_also_where_only_some_knew_the_old_life(
 
 
 def test_a_restarted_agent_comes_back_after_it_left() -> None:
-    fleet = calm(5)
+    fleet = stable_fleet(5)
     old, *rest = fleet.hosts.values()
     old.leave()
     fleet.pass_time(2)
@@ -129,7 +129,7 @@ def test_a_restarted_agent_comes_back_after_it_left() -> None:
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
 def test_a_clock_that_jumps_blames_nobody(jump_s: float) -> None:
-    fleet = calm(10)
+    fleet = stable_fleet(10)
     jumper, *rest = fleet.hosts.values()
     jumper.clock_offset_s += jump_s
     fleet.pass_time(30)
@@ -139,7 +139,7 @@ def test_a_clock_that_jumps_blames_nobody(jump_s: float) -> None:
 
 def test_a_probe_that_was_under_way_when_the_node_was_stopped_says_nothing() -> None:
     """Its answer may have been dropped with a full socket buffer. Only a probe that was lived through counts."""
-    fleet = calm(2)
+    fleet = stable_fleet(2)
     a, b = fleet.hosts.values()
     b.terminate()
     while not a.membership.stats["probes"]:
@@ -150,15 +150,15 @@ def test_a_probe_that_was_under_way_when_the_node_was_stopped_says_nothing() -> 
     fleet.pass_time(0.6)  # the old probe would have ended by now
     assert fleet.changes == []
     fleet.pass_time(2)
-    assert held(a, b) is not Liveness.ALIVE
+    assert liveness_at(a, b) is not Liveness.ALIVE
 
 
 def test_a_node_that_was_stopped_for_a_minute_blames_nobody_and_comes_back() -> None:
-    fleet = calm(10)
+    fleet = stable_fleet(10)
     stopped, *rest = fleet.hosts.values()
     stopped.freeze()
     fleet.pass_time(60)
-    assert all_hold(rest, stopped, Liveness.DEAD)
+    assert all_see(rest, stopped, Liveness.DEAD)
     thawed_at = fleet.scheduler.now
     stopped.resume()
     wait_until_agreed(fleet, [stopped, *rest], 10)

@@ -16,7 +16,7 @@ from local.fake_engine.model import encode
 from node_agent.contract.names import EVENT_IDS_HEADER
 from node_agent.core.replication.replica_store import RETENTION_S
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
-from tests.scenarios.stories import CHAT, PATHS, PLAIN, expected, tell
+from tests.scenarios.streams import CHAT, PATHS, PLAIN, expected, run_scenario
 
 BODIES = {"chat": CHAT, "plain": PLAIN}
 
@@ -105,7 +105,7 @@ def test_a_stream_outlives_its_entry(tmp_path: Path, kind: str, events: int) -> 
         assert await reader.come_back(others[0]) == 200
         reader.check_whole(kind)
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 async def _soon(value: bool) -> bool:
@@ -122,7 +122,7 @@ def test_a_stream_outlives_entry_after_entry(tmp_path: Path) -> None:
         reader.check_whole("chat")
         assert reader.last_id.count("/") == 2, "the id names the owner"
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 PROMPT_IDS = encode(str(PLAIN["prompt"]))
@@ -153,7 +153,7 @@ def test_choices_logprobs_and_echo_outlive_the_entry_and_its_engine(tmp_path: Pa
             reader.text[0] = reader.text[0].removeprefix(PLAIN["prompt"])  # type: ignore[arg-type]
         reader.check_whole("plain", choices=fields.get("n", 1))
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_an_owner_that_is_cut_off_from_its_client_delivers_nothing_once_another_has_taken_over(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_an_owner_that_is_cut_off_from_its_client_delivers_nothing_once_another_
         assert not old.done
         new.check_whole("chat")
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_of_two_that_resume_at_once_one_gets_the_stream(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_of_two_that_resume_at_once_one_gets_the_stream(tmp_path: Path) -> None:
         assert loser.error is not None
         assert loser.error["code"] == "stream_taken"
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_a_client_whose_entry_drains_resumes_at_a_node_that_the_error_names(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_client_whose_entry_drains_resumes_at_a_node_that_the_error_names(tmp_
         assert await reader.come_back(named) == 200
         reader.check_whole("chat")
 
-    tell(tmp_path, story, seconds_per_token=0.02)
+    run_scenario(tmp_path, story, seconds_per_token=0.02)
 
 
 def test_a_finished_stream_is_replayed_whole_and_expires_after_five_minutes(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_finished_stream_is_replayed_whole_and_expires_after_five_minutes(tmp_
         assert again.error is not None
         assert again.error["code"] == "stream_expired"
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
         )
         assert asked.status_code == 400
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_without_durability_nothing_is_kept_at_peers_but_the_entry_itself_can_go_on(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_without_durability_nothing_is_kept_at_peers_but_the_entry_itself_can_go
         assert await reader.come_back(fleet.nodes[1]) == 200
         reader.check_whole("chat")
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def keeping(nodes: Sequence[LocalNode]) -> list[LocalNode]:
@@ -283,7 +283,7 @@ def test_a_keeper_that_dies_is_replaced_and_the_stream_still_outlives_its_entry(
         assert await reader.come_back(left[0]) == 200
         reader.check_whole("chat")
 
-    tell(tmp_path, story, size=4)
+    run_scenario(tmp_path, story, size=4)
 
 
 def test_an_orphan_outlives_its_keepers_too(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_an_orphan_outlives_its_keepers_too(tmp_path: Path) -> None:
         assert await reader.come_back(last) == 200
         reader.check_whole("chat")
 
-    tell(tmp_path, story, size=4)
+    run_scenario(tmp_path, story, size=4)
 
 
 def test_a_client_that_goes_leaves_a_journal_and_no_generation(tmp_path: Path) -> None:
@@ -321,4 +321,4 @@ def test_a_client_that_goes_leaves_a_journal_and_no_generation(tmp_path: Path) -
         assert await reader.come_back(fleet.nodes[2]) == 200
         reader.check_whole("chat")
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from tests.scenarios.local_fleet import MODEL, LocalFleet, LocalNode, eventually
-from tests.scenarios.stories import CHAT, PATHS, expected, find_engine, listen, streaming, tell
+from tests.scenarios.streams import CHAT, PATHS, expected, find_engine, open_stream, read_until, run_scenario
 
 SHORT: dict[str, Any] = {**CHAT, "max_tokens": 2}
 
@@ -43,7 +43,7 @@ def test_all_turns_of_a_conversation_meet_one_engine_whichever_node_is_asked(tmp
             engines |= met
         assert len(engines) == len(fleet.nodes)
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_a_session_stays_together_and_says_so(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_session_stays_together_and_says_so(tmp_path: Path) -> None:
         )
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_a_full_fleet_lets_requests_wait_and_then_says_429(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_full_fleet_lets_requests_wait_and_then_says_429(tmp_path: Path) -> No
             request.cancel()
         assert (await waiting).status_code == 200
 
-    tell(tmp_path, story, size=1, engine_options=("--max-num-seqs", "1"))
+    run_scenario(tmp_path, story, size=1, engine_options=("--max-num-seqs", "1"))
 
 
 def test_a_request_goes_where_its_model_is_and_models_are_the_fleets(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_request_goes_where_its_model_is_and_models_are_the_fleets(tmp_path: P
             assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
             assert "served: m, n." in missing.json()["error"]["message"]
 
-    tell(tmp_path, story, size=2, models=(MODEL, "n"))
+    run_scenario(tmp_path, story, size=2, models=(MODEL, "n"))
 
 
 def test_a_node_that_goes_says_who_goes_on_and_its_entry_follows(tmp_path: Path) -> None:
@@ -106,15 +106,15 @@ def test_a_node_that_goes_says_who_goes_on_and_its_entry_follows(tmp_path: Path)
     async def story(fleet: LocalFleet) -> None:
         engine = await find_engine(fleet, "chat", body)
         entry = fleet.others(engine)[0]
-        async with streaming(fleet, entry, "chat", body) as heard:
-            await listen(heard, 40, lambda: engine.notice(lead_s=6.5))
+        async with open_stream(fleet, entry, "chat", body) as heard:
+            await read_until(heard, 40, lambda: engine.notice(lead_s=6.5))
         assert heard.text == expected("chat", body).text
         metrics = (await fleet.http.get(f"{entry.url}/metrics")).text
         routes = [line for line in metrics.splitlines() if line.startswith('synkti_routes_total{reason="handed-over')]
         assert len(routes) == 1
         assert 'synkti_continuations_total{why="handoff"} 1.0' in metrics
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)
 
 
 def test_a_drain_is_told_while_it_goes_on(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_drain_is_told_while_it_goes_on(tmp_path: Path) -> None:
         engine = await find_engine(fleet, "chat", CHAT)
         assert (await fleet.http.get(f"{engine.url}/v1/synkti/drains")).json() == {"drains": []}
         body = {**CHAT, "max_tokens": 2_000}
-        async with streaming(fleet, fleet.others(engine)[0], "chat", body) as heard:
+        async with open_stream(fleet, fleet.others(engine)[0], "chat", body) as heard:
             events = heard.response.aiter_lines()
             for _ in range(40):
                 await anext(events)
@@ -141,4 +141,4 @@ def test_a_drain_is_told_while_it_goes_on(tmp_path: Path) -> None:
             assert cordoned["at"] - asked["at"] < 0.5
             assert 90 < cordoned["left_s"] < 100
 
-    tell(tmp_path, story)
+    run_scenario(tmp_path, story)

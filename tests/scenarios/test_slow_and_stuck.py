@@ -15,7 +15,16 @@ import httpx
 import pytest
 
 from tests.scenarios.local_fleet import LocalFleet, LocalNode, eventually
-from tests.scenarios.stories import CHAT, PLAIN, Heard, expected, find_engine, listen, streaming, tell
+from tests.scenarios.streams import (
+    CHAT,
+    PLAIN,
+    StreamReader,
+    expected,
+    find_engine,
+    open_stream,
+    read_until,
+    run_scenario,
+)
 
 STUCK_S = 3.0
 FLEET: dict[str, Any] = {"engine_options": ["--faults"]}
@@ -34,9 +43,9 @@ async def metrics(fleet: LocalFleet, name: str) -> list[str]:
     return [line for text in texts for line in text.splitlines() if line.startswith(f"{name}{{")]
 
 
-async def whole(fleet: LocalFleet, entry: LocalNode, body: dict[str, Any], kind: str = "plain") -> Heard:
-    async with streaming(fleet, entry, kind, body) as heard:
-        await listen(heard)
+async def whole(fleet: LocalFleet, entry: LocalNode, body: dict[str, Any], kind: str = "plain") -> StreamReader:
+    async with open_stream(fleet, entry, kind, body) as heard:
+        await read_until(heard)
     return heard
 
 
@@ -56,8 +65,8 @@ def test_a_stuck_core_is_found_its_streams_go_on_and_it_is_started_anew(
             stuck.append(asyncio.create_task(change(fleet, engine, wedged=True)))
 
         began = time.monotonic()
-        async with streaming(fleet, entry, kind, body) as heard:
-            await listen(heard, 40, strike)
+        async with open_stream(fleet, entry, kind, body) as heard:
+            await read_until(heard, 40, strike)
         assert (heard.error, heard.done) == (None, True)
         assert (heard.ids, heard.text) == (expected(kind, body).token_ids, expected(kind, body).text)
         assert time.monotonic() - began >= STUCK_S - 1.0, "it was given its time"
@@ -65,7 +74,7 @@ def test_a_stuck_core_is_found_its_streams_go_on_and_it_is_started_anew(
         await eventually("it was started anew", lambda: fleet.ready(engine))
         assert (await fleet.http.get(f"http://{engine.host}:8002/standin/core")).json()["wedged"] is False
 
-    tell(tmp_path, story, **FLEET, **SETTINGS)
+    run_scenario(tmp_path, story, **FLEET, **SETTINGS)
 
 
 def test_a_whole_answer_of_a_stuck_engine_is_asked_again_elsewhere_and_the_node_is_out_of_the_routes(
@@ -86,7 +95,7 @@ def test_a_whole_answer_of_a_stuck_engine_is_asked_again_elsewhere_and_the_node_
 
         await eventually("its node was out of the routes, and is back", was_out)
 
-    tell(tmp_path, story, **FLEET, **SETTINGS)
+    run_scenario(tmp_path, story, **FLEET, **SETTINGS)
 
 
 def test_an_idle_core_that_hangs_is_found_before_a_client_comes(tmp_path: Path) -> None:
@@ -106,7 +115,7 @@ def test_an_idle_core_that_hangs_is_found_before_a_client_comes(tmp_path: Path) 
         await eventually("it was found", starts)
         await eventually("it was started anew", is_anew)
 
-    tell(tmp_path, story, **FLEET, **SETTINGS)
+    run_scenario(tmp_path, story, **FLEET, **SETTINGS)
 
 
 async def assert_nothing_lost(fleet: LocalFleet) -> None:
@@ -125,7 +134,7 @@ def test_a_model_of_seconds_a_token_loses_nothing(tmp_path: Path) -> None:
         assert [each.text for each in heard] == [expected("plain", SLOW).text] * 6
         await assert_nothing_lost(fleet)
 
-    tell(tmp_path, story, **FLEET, **{**SETTINGS, "SYNKTI_ENGINE_STUCK_S": "10"})
+    run_scenario(tmp_path, story, **FLEET, **{**SETTINGS, "SYNKTI_ENGINE_STUCK_S": "10"})
 
 
 def test_streams_whose_blocks_are_taken_wait_and_lose_nothing(tmp_path: Path) -> None:
@@ -135,9 +144,9 @@ def test_streams_whose_blocks_are_taken_wait_and_lose_nothing(tmp_path: Path) ->
         engine = await find_engine(fleet, "plain", body)
         begun = asyncio.Barrier(5)
 
-        async def one(entry: LocalNode) -> Heard:
-            async with streaming(fleet, entry, "plain", body) as heard:
-                await listen(heard, 20, lambda: waits.append(asyncio.create_task(begun.wait())))
+        async def one(entry: LocalNode) -> StreamReader:
+            async with open_stream(fleet, entry, "plain", body) as heard:
+                await read_until(heard, 20, lambda: waits.append(asyncio.create_task(begun.wait())))
             return heard
 
         waits: list[asyncio.Task[int]] = []
@@ -148,7 +157,7 @@ def test_streams_whose_blocks_are_taken_wait_and_lose_nothing(tmp_path: Path) ->
         assert [each.text for each in heard] == [expected("plain", body).text] * 4
         await assert_nothing_lost(fleet)
 
-    tell(tmp_path, story, **FLEET, **SETTINGS)
+    run_scenario(tmp_path, story, **FLEET, **SETTINGS)
 
 
 def test_one_long_step_holds_up_everybody_and_loses_nobody(tmp_path: Path) -> None:
@@ -159,9 +168,9 @@ def test_one_long_step_holds_up_everybody_and_loses_nobody(tmp_path: Path) -> No
         def strike() -> None:
             held.append(asyncio.create_task(change(fleet, engine, step_s=2.5)))
 
-        async with streaming(fleet, fleet.others(engine)[0], "plain", PLAIN) as heard:
-            await listen(heard, 40, strike)
+        async with open_stream(fleet, fleet.others(engine)[0], "plain", PLAIN) as heard:
+            await read_until(heard, 40, strike)
         assert heard.text == expected("plain", PLAIN).text
         await assert_nothing_lost(fleet)
 
-    tell(tmp_path, story, **FLEET, **{**SETTINGS, "SYNKTI_ENGINE_STUCK_S": "10"})
+    run_scenario(tmp_path, story, **FLEET, **{**SETTINGS, "SYNKTI_ENGINE_STUCK_S": "10"})

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from bench import talks
+from bench import conversations
+from bench.conversations import Conversation, RunResult, rows, shared_prompt_trace, unrelated_trace
 from bench.routing import ANSWER_TOKENS, CLIENTS, ENGINES, prefix_counts, run_trace
-from bench.talks import Conversation, RunResult, rows, shared_prompt_trace, unrelated_trace
 from local.engine_env import MAX_MODEL_LEN, engine_command
 from local.errors import LocalRunError
 from node_agent.core.common.address import Address
@@ -104,7 +104,7 @@ def engines() -> Iterator[list[Address]]:
 
 @pytest.fixture(autouse=True)
 def _hasty_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(talks, "THINKS_S", 0.002)
+    monkeypatch.setattr(conversations, "THINKS_S", 0.002)
 
 
 def played(policy: Policy, clients: str, trace: list[Conversation], engines: list[Address]) -> RunResult:
@@ -115,7 +115,7 @@ def test_conversations_stay_warm_where_their_beginning_decides_and_only_there(en
     trace = shared_prompt_trace(1, ENGINES)
     plays = {policy: played(policy, "chat", trace, engines) for policy in Policy}
     for found in plays.values():
-        assert sum(found.requests_by_engine) == len(found.first_token_s) == talks.CHATS * talks.TURNS
+        assert sum(found.requests_by_engine) == len(found.first_token_s) == conversations.CHATS * conversations.TURNS
         assert all(0 < waited < 60 for waited in found.first_token_s)
     ring = plays.pop(Policy.PREFIX)
     assert all(ring.hit_rate > found.hit_rate + 0.05 for found in plays.values())
@@ -127,8 +127,8 @@ def test_nothing_is_warm_for_unrelated_prompts_nor_left_from_the_play_before(eng
     trace = unrelated_trace(1, ENGINES)
     for policy in Policy:
         found = played(policy, "unrelated", trace, engines)
-        assert (found.cached, sum(found.requests_by_engine)) == (0, talks.ALONE)
-        assert found.read > talks.ALONE * talks.ALONE_CHARACTERS[0]
+        assert (found.cached, sum(found.requests_by_engine)) == (0, conversations.ALONE)
+        assert found.read > conversations.ALONE * conversations.ALONE_CHARACTERS[0]
 
 
 @pytest.mark.parametrize("last", [None, FINISHED | {"finish_reason": "abort"}])
@@ -163,8 +163,11 @@ def test_chats_share_their_system_prompt_and_no_key() -> None:
 def test_what_clients_say_fits_into_the_engine() -> None:
     around = 20  # tokens that the chat template puts around a message, at most
     most_bytes = 4 * ANSWER_TOKENS  # an answer's characters may be other tokens in the next prompt
-    longest = talks.SYSTEM_CHARACTERS + talks.TURNS * (talks.QUESTION_CHARACTERS[1] + most_bytes + 2 * around) + around
-    assert max(longest, talks.ALONE_CHARACTERS[1] + ANSWER_TOKENS + 2 * around) <= MAX_MODEL_LEN
+    question_characters = conversations.QUESTION_CHARACTERS[1]
+    longest = (
+        conversations.SYSTEM_CHARACTERS + conversations.TURNS * (question_characters + most_bytes + 2 * around) + around
+    )
+    assert max(longest, conversations.ALONE_CHARACTERS[1] + ANSWER_TOKENS + 2 * around) <= MAX_MODEL_LEN
     command = engine_command(Path("env"), Path("model"), "tiny", "127.0.0.1", 1)
     assert int(command[command.index("--max-num-seqs") + 1]) >= CLIENTS
 

@@ -1,4 +1,4 @@
-"""The stand-in's core: slow, stuck and short of blocks on request, with vLLM's figures of it."""
+"""The fake engine's core: slow, stuck and short of blocks on request, with vLLM's figures of it."""
 
 from __future__ import annotations
 

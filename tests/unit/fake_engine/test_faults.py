@@ -119,7 +119,7 @@ def test_what_is_no_list_of_faults_is_refused(wrong: object) -> None:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with fake_engine(tmp_path_factory.mktemp("standin"), "--seconds-per-token", "0.001", "--faults") as made:
+    with fake_engine(tmp_path_factory.mktemp("fake_engine"), "--seconds-per-token", "0.001", "--faults") as made:
         yield made
 
 

@@ -1,4 +1,4 @@
-"""Values of the stand-in: in vLLM's shapes, and the same wherever an answer goes on."""
+"""Values of the fake engine: in vLLM's shapes, and the same wherever an answer goes on."""
 
 from __future__ import annotations
 

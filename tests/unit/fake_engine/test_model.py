@@ -1,4 +1,4 @@
-"""The stand-in's model: deterministic, continuable at every whole character, and trapped inside one."""
+"""The fake engine's model: deterministic, continuable at every whole character, and trapped inside one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stand-in's ways to end, which are vLLM's (the measurements are in docs/continuation.md)."""
+"""The fake engine's ways to end, which are vLLM's (the measurements are in docs/continuation.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that the stand-in fails at."""
+"""Requests that the fake engine fails at."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from local.chaos import contexts
-from local.chaos.event_notes import EventCollector
+from local.chaos.event_collector import EventCollector
 from local.chaos.kinds import FAULT_KINDS, FailureBudget, FaultKind, shuffled
 from local.chaos.runner import ChaosRun, scale_of
 from local.chaos.workload import WorkloadRequest, expected, random_request

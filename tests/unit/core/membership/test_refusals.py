@@ -10,7 +10,7 @@ from node_agent.core.membership import LocalRefusalAdded
 from node_agent.core.membership.refusals import MAX_DURATION_S, MAX_REBROADCAST, Refusals
 from node_agent.core.membership.wire import Refusal, read_updates, write_refusal
 from sim.host import Host
-from tests.scenarios.fleets import calm
+from tests.scenarios.fleets import stable_fleet
 
 CONTENT = b"c" * 16
 
@@ -21,7 +21,7 @@ def refuses(host: Host) -> bool:
 
 @pytest.mark.parametrize("count", [3, 40])
 def test_every_node_hears_of_it_within_seconds_and_forgets_it_in_time(count: int) -> None:
-    fleet = calm(count)
+    fleet = stable_fleet(count)
     hosts = fleet.running()
     hosts[0].handle(LocalRefusalAdded(hosts[0].clock, CONTENT, 60.0))
     fleet.pass_time(3)
@@ -31,7 +31,7 @@ def test_every_node_hears_of_it_within_seconds_and_forgets_it_in_time(count: int
 
 
 def test_a_node_that_comes_later_hears_of_it_too() -> None:
-    fleet = calm(5)
+    fleet = stable_fleet(5)
     host = fleet.running()[0]
     host.handle(LocalRefusalAdded(host.clock, CONTENT, 600.0))
     fleet.pass_time(60)

@@ -31,7 +31,7 @@ from node_agent.runtime.engine.keepalive import KEEPALIVE, OVERTAKEN
 from node_agent.runtime.node.context import NodeContext
 from node_agent.runtime.replication.manager import ReplicationManager
 from node_agent.testing.fakes import MemoryRequest
-from tests.borders.virtual_time import play
+from tests.borders.virtual_time import run_virtual
 from tests.unit.runtime.a_node import status_of
 
 BODY = {"model": "m", "stream": True, "temperature": 0, "messages": [{"role": "user", "content": "x"}]}
@@ -161,7 +161,7 @@ def run(
         async with asyncio.timeout(3_600 if virtual else 5):
             return await running
 
-    status = play(story, sockets=False) if virtual else asyncio.run(story())
+    status = run_virtual(story, sockets=False) if virtual else asyncio.run(story())
     return status, client.answer, client.status
 
 

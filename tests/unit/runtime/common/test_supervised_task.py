@@ -9,7 +9,7 @@ import pytest
 
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.common.supervised_task import Unexpected, keep_running
-from tests.borders.virtual_time import play
+from tests.borders.virtual_time import run_virtual
 
 
 def counted(metrics: Metrics, where: str) -> float:
@@ -34,7 +34,7 @@ def test_a_loop_that_raises_is_started_again_ever_later_and_each_time_is_counted
         await asyncio.wait({running})
         assert running.cancelled()
 
-    play(story)
+    run_virtual(story)
     waits = [later - earlier for earlier, later in itertools.pairwise(begun)]
     assert waits == sorted(waits)
     assert waits[0] < 0.5
@@ -57,7 +57,7 @@ def test_a_loop_that_ends_is_not_started_again_and_a_group_of_errors_is_one_bug(
     async def story() -> None:
         await keep_running("metadata", loop, Unexpected(metrics, asyncio.get_running_loop().time), lambda: 0.0)
 
-    play(story)
+    run_virtual(story)
     assert len(turns) == 2
     assert counted(metrics, "metadata") == 1
 
@@ -75,5 +75,5 @@ def test_what_escapes_from_a_callback_is_counted() -> None:
         loop.call_soon(lambda: 1 / 0)
         await asyncio.sleep(0.1)
 
-    play(story)
+    run_virtual(story)
     assert counted(metrics, "callback") == 1

@@ -19,7 +19,7 @@ from node_agent.runtime.engine.keepalive import KEEPALIVE, OVERTAKEN, KeepAlives
 from node_agent.runtime.engine.load_monitor import LoadMonitor
 from node_agent.runtime.engine.watchdog import EngineWatchdog
 from node_agent.testing.fakes import MemoryEngineSteps, MemoryRequest
-from tests.borders.virtual_time import play
+from tests.borders.virtual_time import run_virtual
 from tests.unit.runtime.a_node import make_node
 
 ADDRESS = Address("127.0.0.1", 8002)
@@ -172,7 +172,7 @@ def tell(story: Callable[[Stage], Coroutine[Any, Any, None]], **engine: Any) -> 
             for task in (loading, stage.watching, *stage.tasks):
                 task.cancel()
 
-    play(run, sockets=False)
+    run_virtual(run, sockets=False)
 
 
 def test_a_core_that_hangs_is_found_and_all_that_it_served_is_lost_at_once() -> None:
@@ -376,4 +376,4 @@ def test_signs_are_shown_between_events_while_nothing_else_is_sent() -> None:
         assert request.sent == before
         showing.cancel()
 
-    play(run, sockets=False)
+    run_virtual(run, sockets=False)

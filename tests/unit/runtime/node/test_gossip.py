@@ -18,7 +18,7 @@ from node_agent.core.node.status import Liveness, NodeStatus, Pool, TaggedNode
 from node_agent.ports import ServerRequest
 from node_agent.runtime.common.metrics import Metrics
 from node_agent.runtime.node.gossip import MEMBERS_TARGET, Gossip
-from tests.borders.virtual_time import play
+from tests.borders.virtual_time import run_virtual
 
 FAST = GossipConfig(
     probe_interval_s=0.05, probe_timeout_s=0.02, probe_deadline_s=0.04, gossip_interval_s=0.02, sync_after_change_s=0.2
@@ -81,7 +81,7 @@ def tell(story: Callable[[Party, Party, Air], Coroutine[Any, Any, None]]) -> Non
             party.door.abort()
             await party.client.close()
 
-    play(run)
+    run_virtual(run)
 
 
 async def until(check: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ from node_agent.ports import Identity
 from node_agent.runtime.node import interruption_watcher as watching
 from node_agent.runtime.node.interruption_watcher import watch_metadata
 from node_agent.testing.fakes import MemoryMetadata
-from tests.borders.virtual_time import play
+from tests.borders.virtual_time import run_virtual
 
 NOW, GRACE_S = 1000.0, 90.0
 
@@ -93,5 +93,5 @@ def test_a_path_that_fails_hides_no_other(hangs: bool) -> None:
         watch.cancel()
         await asyncio.wait({watch})
 
-    play(story)
+    run_virtual(story)
     assert events == [TermRequested(NOW, NOW + GRACE_S)]

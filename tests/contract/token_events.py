@@ -33,12 +33,12 @@ def body(path: str, text: str, tokens: int, **fields: Any) -> dict[str, Any]:
     return {"model": MODEL, "stream": True, **asked, **fields}
 
 
-def telling(**arguments: Any) -> dict[str, Any]:
+def with_token_ids(**arguments: Any) -> dict[str, Any]:
     return {"vllm_xargs": {"synkti_tell_ids": 1, **arguments}}
 
 
-def behind(ids: Sequence[int]) -> dict[str, Any]:
-    return telling(synkti_resume_ids=list(ids))
+def resuming(ids: Sequence[int]) -> dict[str, Any]:
+    return with_token_ids(synkti_resume_ids=list(ids))
 
 
 def events(engine: Engine, path: str, request: dict[str, Any]) -> list[Event]:
@@ -61,16 +61,16 @@ def ids_of(told: Sequence[Event]) -> list[int]:
     return [token for name, data in told if name == "synkti-ids" for token in data]
 
 
-def others(told: Sequence[Event]) -> list[Event]:
+def vllm_events(told: Sequence[Event]) -> list[Event]:
     """Those that vLLM says by itself."""
     return [event for event in told if not event[0].startswith("synkti-")]
 
 
-def same(told: Any, but: Set[str] = frozenset()) -> Any:
+def normalized(told: Any, but: Set[str] = frozenset()) -> Any:
     """Without what is random. but: further fields to leave out."""
     if isinstance(told, dict):
-        return {name: same(value, but) for name, value in told.items() if name not in RANDOM | but}
-    return [same(one, but) for one in told] if isinstance(told, list | tuple) else told
+        return {name: normalized(value, but) for name, value in told.items() if name not in RANDOM | but}
+    return [normalized(one, but) for one in told] if isinstance(told, list | tuple) else told
 
 
 def recorded() -> dict[str, tuple[str, dict[str, Any], list[Event]]]:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from local.aws_gate import AwsFaultProxy, Outage
+from local.aws_fault_proxy import AwsFaultProxy, Outage
 from node_agent.adapters.http_server import HttpServer
 from node_agent.ports import ServerRequest
 

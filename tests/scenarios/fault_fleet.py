@@ -1,4 +1,4 @@
-"""A fleet whose stand-in engines are told their losses beforehand, and one loop for all stories that it plays."""
+"""A fleet whose fake engines get their faults beforehand, and one event loop for all its scenarios."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Heard = TypeVar("Heard")
 
 
 @dataclass
-class FaultStage(ABC, Generic[Heard]):
+class FaultFleet(ABC, Generic[Heard]):
     """The fleet and its loop. orders: the engines that a request meets, one after another, as they are lost."""
 
     runner: asyncio.Runner
@@ -70,7 +70,7 @@ class FaultStage(ABC, Generic[Heard]):
 
 @contextlib.contextmanager
 def fault_fleet(folder: Path, *engine_options: str) -> Iterator[tuple[asyncio.Runner, LocalFleet]]:
-    """Three nodes whose engines take faults, and patience for tests. engine_options: more of the stand-ins'."""
+    """Run three nodes whose engines accept faults, with short timeouts. engine_options: further ones of the engines."""
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(timeouts, "FIRST_TOKEN_S", SILENCE_S)

@@ -1,7 +1,7 @@
-"""A door in front of the embedded AWS that lets one service after another fail, in the ways in which AWS fails.
+"""A proxy in front of the embedded AWS that lets services fail as AWS does.
 
-A request names its service in its signature (`.../us-east-1/ec2/aws4_request`). One whose service is well is passed on;
-one whose service is away gets what `Outage` says.
+A request names its service in its signature (`.../us-east-1/ec2/aws4_request`). The proxy forwards it, or answers as
+the service's `Outage` has it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _RECOMPUTED_HEADERS = frozenset({"content-length", "transfer-encoding", "connect
 
 
 class Outage(Enum):
-    """What a service does that is away."""
+    """How a failing service answers."""
 
-    ERROR = "error"  # 500 without a word
+    ERROR = "error"  # 500 with an empty body
     THROTTLED = "throttled"  # 503, slow down
-    DENIED = "denied"  # 403: somebody has changed a policy
-    GARBAGE = "garbage"  # 200 with a body that is none
-    SILENCE = "silence"  # it takes the request, and nothing comes until it is back
+    DENIED = "denied"  # 403, as after a change of a policy
+    GARBAGE = "garbage"  # 200 with an invalid body
+    SILENCE = "silence"  # it accepts the request and does not answer until the outage ends
 
 
 _OUTAGE_RESPONSES = {
@@ -40,7 +40,7 @@ _OUTAGE_RESPONSES = {
 
 
 class AwsFaultProxy:
-    """endpoint: of the AWS behind it. `start` it within a running loop; `away` says what is away now."""
+    """endpoint: of the AWS behind it. Call `start` in a running loop; `outages` has the services that fail now."""
 
     def __init__(self, endpoint: str) -> None:
         self.outages: dict[str, Outage] = {}
@@ -69,7 +69,7 @@ class AwsFaultProxy:
         self._outage_ended.clear()
 
     def end_outage(self, service: str) -> None:
-        """It is well again; requests that had no answer are passed on now."""
+        """End the outage of a service and forward its requests that have no answer yet."""
         self.outages.pop(service, None)
         self._outage_ended.set()
 
@@ -101,6 +101,6 @@ class AwsFaultProxy:
 
 
 def service_of(request: ServerRequest) -> str:
-    """The service that a signed request is for; empty where it is not signed."""
+    """Return the service that a signed request is for; empty if it is not signed."""
     found = _SIGNED_SERVICE.search(request.headers.get(b"authorization", b""))
     return found.group(1).decode("ascii", "replace") if found else ""

@@ -1,4 +1,4 @@
-"""A local fleet's stories: what a client asks, what it hears, and what it should have heard."""
+"""Reads streams of a local fleet in scenarios, and computes their expected outputs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ MESSAGES: list[dict[str, object]] = [{"role": "user", "content": "a night train"
 CHAT = {"model": MODEL, "messages": MESSAGES, "temperature": 0, "max_tokens": TOKENS, "ignore_eos": True}
 PLAIN = {"model": MODEL, "prompt": "a night train", "temperature": 0, "max_tokens": TOKENS, "ignore_eos": True}
 PATHS = {"chat": "/v1/chat/completions", "plain": "/v1/completions"}
-Story = Callable[[LocalFleet], Coroutine[Any, Any, None]]
+Scenario = Callable[[LocalFleet], Coroutine[Any, Any, None]]
 
 
-def tell(folder: Path, story: Story, **options: Any) -> None:
-    """Run a story on a fleet of its own."""
+def run_scenario(folder: Path, story: Scenario, **options: Any) -> None:
+    """Run a scenario on a fleet of its own."""
 
     async def run() -> None:
         async with local_fleet(folder, **options) as fleet:
@@ -46,7 +46,7 @@ def expected(kind: str, body: dict[str, Any]) -> CompletionOutput:
 
 
 @dataclass
-class Heard:
+class StreamReader:
     """A stream as its client hears it."""
 
     response: httpx.Response
@@ -71,13 +71,15 @@ class Heard:
 
 
 @contextlib.asynccontextmanager
-async def streaming(fleet: LocalFleet, entry: LocalNode, kind: str, body: dict[str, Any]) -> AsyncIterator[Heard]:
+async def open_stream(
+    fleet: LocalFleet, entry: LocalNode, kind: str, body: dict[str, Any]
+) -> AsyncIterator[StreamReader]:
     request = {**body, "stream": True}
     async with fleet.http.stream("POST", entry.url + PATHS[kind], json=request) as response:
-        yield Heard(response)
+        yield StreamReader(response)
 
 
-async def listen(heard: Heard, after_events: int = 0, then: Callable[[], None] | None = None) -> None:
+async def read_until(heard: StreamReader, after_events: int = 0, then: Callable[[], None] | None = None) -> None:
     """To the end; `then` is called once `after_events` events were heard."""
     parser = SseParser()
     async for data in heard.response.aiter_bytes():
@@ -91,6 +93,6 @@ async def listen(heard: Heard, after_events: int = 0, then: Callable[[], None] |
 
 async def find_engine(fleet: LocalFleet, kind: str, body: dict[str, Any]) -> LocalNode:
     """The node to whose engine this request is routed."""
-    async with streaming(fleet, fleet.nodes[0], kind, {**body, "max_tokens": 1}) as heard:
-        await listen(heard)
+    async with open_stream(fleet, fleet.nodes[0], kind, {**body, "max_tokens": 1}) as heard:
+        await read_until(heard)
         return fleet.by_id(heard.response.headers["x-synkti-node"])

@@ -43,31 +43,31 @@ _runs = itertools.count(1)
 
 
 @dataclass(frozen=True)
-class Fails:
+class Raise:
     """A turn of a border: it raises. error: made anew each time."""
 
     error: Callable[[], Exception]
 
 
 @dataclass(frozen=True)
-class Slow:
+class Delay:
     """A turn of a border: its answer takes that many virtual seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
-class Says:
+class Return:
     """A turn of a border: this value, in the place of the twin's own."""
 
     value: Any
 
 
-Turn = Fails | Slow | Says | None
+Turn = Raise | Delay | Return | None
 """None: what the twin says."""
 
 
-class Odd:
+class FaultyAdapter:
     """A port's twin of which each method takes its turns, again and again, until it is calm."""
 
     def __init__(self, twin: Any, turns: Mapping[str, Sequence[Turn]]) -> None:
@@ -87,11 +87,11 @@ class Odd:
         async def odd(*arguments: Any, **named: Any) -> Any:
             turn = next(self._turns[name])
             match turn:
-                case Fails(error):
+                case Raise(error):
                     raise error()
-                case Slow(seconds):
+                case Delay(seconds):
                     await asyncio.sleep(seconds)
-                case Says(value):
+                case Return(value):
                     return value
             return await plain(*arguments, **named)
 
@@ -105,7 +105,7 @@ class Stage:
     host: str
     agent: Agent
     engine: LocalEngine
-    odd: dict[str, Odd]
+    odd: dict[str, FaultyAdapter]
     folder: Path
     client: HttpClient = field(default_factory=HttpClient)
     life: asyncio.Task[int] | None = None
@@ -212,7 +212,7 @@ async def stage(
         "Checkpoints": MemoryCheckpoints(), "BlockStore": MemoryBlockStore(),
         "ScalingGroup": MemoryScalingGroup({"i-00000000"}),
     }  # fmt: skip
-    odd = {name: Odd(twin, turns.get(name, {})) for name, twin in twins.items()}
+    odd = {name: FaultyAdapter(twin, turns.get(name, {})) for name, twin in twins.items()}
     ports: dict[str, Any] = odd
     outside = Dependencies(
         identity, ports["Metadata"], ports["Instances"], ports["Records"], KEY, ports["ScalingGroup"],

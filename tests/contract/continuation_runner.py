@@ -24,17 +24,24 @@ VARIANTS = ("", " Please.", " Once more!", " Now?", " (In a few words.)", " 雨"
 
 def generation_of(row: Row, variant: str = "", **more: Any) -> GenerationRequest:
     """variant: what the question ends with."""
-    asked: dict[str, Any] = (
+    prompt_fields: dict[str, Any] = (
         {"messages": [{"role": "user", "content": row.prompt + variant}]}
         if row.kind is ApiRoute.CHAT
         else {"prompt": "It was a dark night" + variant}
     )
-    body = {"model": MODEL, "stream": True, "max_tokens": TOKENS, "return_token_ids": True, **asked, **row.fields}
+    body = {
+        "model": MODEL,
+        "stream": True,
+        "max_tokens": TOKENS,
+        "return_token_ids": True,
+        **prompt_fields,
+        **row.fields,
+    }
     return read_generation(row.kind, orjson.dumps({**body, **more}))
 
 
 @dataclass
-class Said:
+class ChoiceOutput:
     """All that a client can learn of one choice, whatever events it came in; ids of calls are random, and left out."""
 
     text: str = ""
@@ -67,21 +74,21 @@ def chunks(raw: bytes) -> list[dict[str, Any]]:
     return [orjson.loads(data) for _, data in SseParser().feed(raw) if data != b"[DONE]"]
 
 
-def said(raw: bytes) -> dict[int, Said]:
+def choice_outputs(raw: bytes) -> dict[int, ChoiceOutput]:
     """By choice."""
-    found: dict[int, Said] = {}
+    found: dict[int, ChoiceOutput] = {}
     for chunk in chunks(raw):
         for choice in chunk["choices"]:
-            found.setdefault(choice["index"], Said()).take(choice)
+            found.setdefault(choice["index"], ChoiceOutput()).take(choice)
     return found
 
 
-def answers(raw: bytes) -> dict[int, tuple[Any, ...]]:
-    return {index: one.same() for index, one in said(raw).items()}
+def outputs_of(raw: bytes) -> dict[int, tuple[Any, ...]]:
+    return {index: one.same() for index, one in choice_outputs(raw).items()}
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutPoint:
     """events: of the engine that arrive; entry: whether the entry dies with it; spoken: as many more as bring a text.
 
     Ids alone may be a part of a reasoning as well as of a character: nobody can rewind those. How many events there are
@@ -93,10 +100,10 @@ class Cut:
     spoken: bool = False
 
     def is_here(self, events: int, raw: bytes) -> bool:
-        return events >= self.events and (not self.spoken or any(one.text for one in said(raw).values()))
+        return events >= self.events and (not self.spoken or any(one.text for one in choice_outputs(raw).values()))
 
 
-class Player:
+class ContinuationRunner:
     """Plays one row's stream at an engine. ways: of each continuation, as the machine chose them."""
 
     def __init__(self, engine: Engine, generation: GenerationRequest) -> None:
@@ -109,12 +116,12 @@ class Player:
     def alone(self) -> bytes:
         """The engine's own answer, without anybody in between."""
         request = EngineRequest(self.generation.route.value, orjson.dumps(self.generation.body.as_written))
-        return b"".join(asked(self.engine, request))
+        return b"".join(send(self.engine, request))
 
     def whole(self) -> bytes:
         return self._play(ChunkStream(self.generation, "s"), b"", (), None)
 
-    def cut(self, *cuts: Cut, able: Collection[str]) -> bytes:
+    def cut(self, *cuts: CutPoint, able: Collection[str]) -> bytes:
         machine, raw = ChunkStream(self.generation, "s"), b""
         for cut in cuts:
             raw = self._play(machine, raw, able, cut)
@@ -128,14 +135,14 @@ class Player:
                 assert replay == b""
         return self._play(machine, raw, able, None)
 
-    def _play(self, machine: ChunkStream, raw: bytes, able: Collection[str], cut: Cut | None) -> bytes:
+    def _play(self, machine: ChunkStream, raw: bytes, able: Collection[str], cut: CutPoint | None) -> bytes:
         heard = 0
         while True:
             request = machine.request(able)
             if machine.method_choice is not None:
                 self.ways.append(machine.method_choice.method.value)
             self.events = 0
-            for event in asked(self.engine, request):
+            for event in send(self.engine, request):
                 raw += machine.feed(event)
                 if not machine.seq:
                     continue  # texts of prompts, of which no client hears
@@ -152,28 +159,28 @@ class Player:
                 return raw
 
 
-def begins(raw: bytes, whole: bytes) -> bool:
+def is_prefix(raw: bytes, whole: bytes) -> bool:
     """Whether what was heard is a part of the whole answer, reasoning and ids included. whole: empty for any."""
-    right = said(whole)
+    right = choice_outputs(whole)
     return not whole or all(
         right[index].text.startswith(one.text)
         and right[index].reasoning.startswith(one.reasoning)
         and right[index].ids[: len(one.ids)] == one.ids
-        for index, one in said(raw).items()
+        for index, one in choice_outputs(raw).items()
     )
 
 
-def answering(engine: Engine, machine: ChunkStream) -> Iterator[bytes]:
+def engine_chunks(engine: Engine, machine: ChunkStream) -> Iterator[bytes]:
     """The first engine's events, once it was asked for the answer."""
-    events = asked(engine, machine.request())
+    events = send(engine, machine.request())
     if prompt_echo.needs_prompt_texts(machine.generation):
         for event in events:
             machine.feed(event)
-        events = asked(engine, machine.request())
+        events = send(engine, machine.request())
     return events
 
 
-def asked(engine: Engine, request: EngineRequest) -> Iterator[bytes]:
+def send(engine: Engine, request: EngineRequest) -> Iterator[bytes]:
     """The engine's events, one after another."""
     headers = {"content-type": "application/json"}
     with httpx.stream(
