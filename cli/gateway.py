@@ -81,13 +81,13 @@ class Gateway:
 
     async def _answer(self, request: ServerRequest, page: Headers) -> None:
         try:
-            asked = _to_httpx(request)
+            forwarded = _to_httpx(request)
         except (ValueError, httpx.InvalidURL) as error:
             message = f"The request's target cannot be read: {error}."
             answer_error(request, 400, "invalid_target", message, headers=page)
             return
         try:
-            response = await self.transport.handle_async_request(asked)
+            response = await self.transport.handle_async_request(forwarded)
         except httpx.LocalProtocolError as error:
             message = f"The request cannot be sent on: {error}."
             answer_error(request, 400, "invalid_request", message, headers=page)

@@ -161,12 +161,12 @@ def _cloudwatch(terminal: Terminal, fleet: Fleet, given: str | None, lines: int,
 
 
 def _events(client: Any, group: str, stream: str | None, start_ms: int) -> list[dict[str, Any]]:
-    asked: dict[str, Any] = {"logGroupName": group, "startTime": start_ms}
+    query: dict[str, Any] = {"logGroupName": group, "startTime": start_ms}
     if stream:
-        asked["logStreamNamePrefix"] = stream
+        query["logStreamNamePrefix"] = stream
     found: list[dict[str, Any]] = []
     try:
-        for number, page in enumerate(client.get_paginator("filter_log_events").paginate(**asked)):
+        for number, page in enumerate(client.get_paginator("filter_log_events").paginate(**query)):
             found += [event for event in page["events"] if event["logStreamName"].startswith(stream or "")]
             if number >= _MAX_PAGES:
                 break

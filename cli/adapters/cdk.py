@@ -200,8 +200,8 @@ class Cdk:
 def required_toolkit(assembly: Path) -> int:
     """Return the version of the CDK's own stack that the templates require."""
     artifacts = json.loads((assembly / "manifest.json").read_text()).get("artifacts", {}).values()
-    asked = [each.get("properties", {}).get("requiresBootstrapStackVersion", 0) for each in artifacts]
-    return max((int(version) for version in asked), default=0)
+    versions = [each.get("properties", {}).get("requiresBootstrapStackVersion", 0) for each in artifacts]
+    return max((int(version) for version in versions), default=0)
 
 
 def templates_of(assembly: Path) -> dict[str, Path]:

@@ -149,9 +149,9 @@ def _quotas(account: Account, types: tuple[str, ...]) -> dict[str, float]:
     if account.is_embedded:
         raise Failed("the embedded AWS has no Service Quotas")
     client = account.client("service-quotas")
-    asked = {quota.code for each in types for spot in (True, False) if (quota := quota_of(each, spot=spot))}
+    codes = {quota.code for each in types for spot in (True, False) if (quota := quota_of(each, spot=spot))}
     found = {}
-    for code in sorted(asked):
+    for code in sorted(codes):
         try:
             found[code] = float(client.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"])
         except ClientError as error:

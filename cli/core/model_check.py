@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 
 POINTERS = {
-    b"version https://git-lfs.github.com/spec/": "Git LFS; git lfs pull brings the file",
-    b"/annex/objects/": "git-annex; git annex get brings the file",
+    b"version https://git-lfs.github.com/spec/": "Git LFS; git lfs pull fetches the file",
+    b"/annex/objects/": "git-annex; git annex get fetches the file",
 }
 """The start of files that are only pointers to the real ones, and the tool that created them."""
 

@@ -47,7 +47,7 @@ def model_fault(paths: Collection[str]) -> str | None:
         return "there is no file in it"
     if any(path in _CONFIGS or path.endswith(".gguf") for path in paths):
         return None
-    return f"it has none of {', '.join(_CONFIGS)}, *.gguf, so vLLM could not tell what model it is"
+    return f"it has none of {', '.join(_CONFIGS)}, *.gguf, so vLLM cannot detect the model's type"
 
 
 def is_repository(text: str) -> bool:
