@@ -1,4 +1,4 @@
-"""The account and region that a command works in: credentials as every AWS tool finds them, and clients for them."""
+"""The AWS account and region of a command: standard AWS credentials, and clients that use them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose credentials these are. account: twelve digits."""
+    """The principal of the credentials. account: twelve digits."""
 
     account: str
     arn: str
 
 
 class Account:
-    """profile, region: what was asked for; None for what AWS's own configuration says. Raises BotoCoreError."""
+    """An account and region. profile, region: None for those of AWS's own configuration. Raises BotoCoreError."""
 
     def __init__(self, profile: str | None = None, region: str | None = None) -> None:
-        # Every AWS tool reads AWS_REGION, but this library only AWS_DEFAULT_REGION.
+        # AWS's tools read AWS_REGION, but boto3 reads only AWS_DEFAULT_REGION.
         chosen = region or os.environ.get("AWS_REGION") or None
         self._session = boto3.session.Session(profile_name=profile or None, region_name=chosen)
         self.profile = profile or None
@@ -40,29 +40,29 @@ class Account:
 
     @cached_property
     def identity(self) -> Identity:
-        """Asks AWS. Raises BotoCoreError, ClientError."""
+        """Return the principal, which AWS is queried for once. Raises BotoCoreError, ClientError."""
         answer = self.client("sts").get_caller_identity()
         return Identity(answer["Account"], answer["Arn"])
 
     @property
-    def where(self) -> str:
-        """For a message: account and region."""
+    def description(self) -> str:
+        """Return account and region for messages."""
         return f"account {self.identity.account}, region {self.region}"
 
-    def known_regions(self) -> frozenset[str]:
-        """The regions that this machine's AWS library knows of; asks nobody."""
+    def local_regions(self) -> frozenset[str]:
+        """Return the regions in the installed boto3's data, without a request."""
         partitions = self._session.get_available_partitions()
         return frozenset(
             region for each in partitions for region in self._session.get_available_regions("ec2", partition_name=each)
         )
 
     @property
-    def embedded(self) -> bool:
-        """Whether AWS is a program on this machine (AWS_ENDPOINT_URL), as for tests and trials."""
+    def is_embedded(self) -> bool:
+        """Return True where AWS is emulated on this machine (AWS_ENDPOINT_URL), for tests and trials."""
         return is_embedded(os.environ.get("AWS_ENDPOINT_URL", ""))
 
-    def require(self, account: str) -> None:
-        """Refuse to work in another account than synkti.toml says ("": any). Raises BadConfiguration."""
+    def require_account(self, account: str) -> None:
+        """Raise BadConfiguration where the credentials belong to another account ("": any is accepted)."""
         if account and account != self.identity.account:
             raise BadConfiguration(
                 f"synkti.toml is for account {account}, and these credentials are for {self.identity.account}",
@@ -70,7 +70,7 @@ class Account:
             )
 
     def environ(self) -> dict[str, str]:
-        """For a program that is to work in the same account and region, on top of this one's own environment."""
+        """Return the environment for a subprocess that works in the same account and region."""
         chosen = {"AWS_REGION": self.region, "AWS_DEFAULT_REGION": self.region}
         return {**os.environ, **chosen, **({"AWS_PROFILE": self.profile} if self.profile else {})}
 
@@ -85,5 +85,5 @@ class Account:
 
 
 def is_embedded(endpoint: str) -> bool:
-    """Whether an AWS_ENDPOINT_URL leads to this machine."""
+    """Return True where an AWS_ENDPOINT_URL points to this machine."""
     return urlsplit(endpoint).hostname in _LOOPBACK

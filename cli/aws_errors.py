@@ -1,4 +1,4 @@
-"""AWS's failures in words for a person: whose mistake it is, and what to do. Nobody sees a stack trace for these."""
+"""Convert AWS's errors to errors of this command, with a cause and an advice instead of a stack trace."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cli.errors import BadConfiguration, CliError, Failed, NoAccess
 
-_SIGN_IN = "aws configure, aws sso login, or set AWS_PROFILE; then: aws sts get-caller-identity"
+_SIGN_IN_ADVICE = "aws configure, aws sso login, or set AWS_PROFILE; then: aws sts get-caller-identity"
 
-_NO_CREDENTIALS = (
+_CREDENTIAL_ERRORS = (
     aws.NoCredentialsError,
     aws.PartialCredentialsError,
     aws.CredentialRetrievalError,
@@ -17,7 +17,7 @@ _NO_CREDENTIALS = (
     aws.SSOError,
     aws.NoAuthTokenError,
 )
-_BAD_CREDENTIALS = frozenset(
+_BAD_CREDENTIAL_CODES = frozenset(
     {
         "ExpiredToken",
         "ExpiredTokenException",
@@ -30,45 +30,47 @@ _BAD_CREDENTIALS = frozenset(
         "RequestTimeTooSkewed",
     }
 )
-_NOT_ALLOWED = frozenset(
+_ACCESS_DENIED_CODES = frozenset(
     {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedException", "403", "Forbidden"}
 )
-_BUSY = frozenset({"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException", "SlowDown"})
+_THROTTLING_CODES = frozenset(
+    {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException", "SlowDown"}
+)
 
 
-def explained(error: BotoCoreError | ClientError) -> CliError:
-    """The same failure as an error of this command."""
-    return _answered(error) if isinstance(error, ClientError) else _unanswered(error)
+def to_cli_error(error: BotoCoreError | ClientError) -> CliError:
+    """Convert an error of botocore."""
+    return _from_response(error) if isinstance(error, ClientError) else _from_botocore(error)
 
 
 def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _answered(error: ClientError) -> CliError:
+def _from_response(error: ClientError) -> CliError:
     code = error_code(error)
-    said = str(error.response.get("Error", {}).get("Message", "")) or code
-    if code in _BAD_CREDENTIALS:
-        return NoAccess(f"AWS does not accept these credentials ({code})", _SIGN_IN)
-    if code in _NOT_ALLOWED:
+    message = str(error.response.get("Error", {}).get("Message", "")) or code
+    if code in _BAD_CREDENTIAL_CODES:
+        return NoAccess(f"AWS does not accept these credentials ({code})", _SIGN_IN_ADVICE)
+    if code in _ACCESS_DENIED_CODES:
         return NoAccess(
-            f"these credentials may not do {error.operation_name}: {said}",
+            f"these credentials may not do {error.operation_name}: {message}",
             "ask for the permission; docs/gitops.md lists what each command needs",
         )
     if code == "OptInRequired":
         return NoAccess(
-            f"the account is not signed up for this ({said})", "enable the region or service in AWS's console"
+            f"the account is not signed up for this ({message})", "enable the region or service in AWS's console"
         )
-    if code in _BUSY:
-        return Failed(f"AWS is asked too often ({code})", "wait a minute and run the command again")
-    return Failed(f"{error.operation_name} failed: {said} ({code})")
+    if code in _THROTTLING_CODES:
+        return Failed(f"AWS throttles requests ({code})", "wait a minute and run the command again")
+    return Failed(f"{error.operation_name} failed: {message} ({code})")
 
 
-def _unanswered(error: BotoCoreError) -> CliError:
+def _from_botocore(error: BotoCoreError) -> CliError:
     if isinstance(error, aws.ProfileNotFound):
         return NoAccess(f"{error}", "see ~/.aws/config for the profiles there are, or leave out --profile")
-    if isinstance(error, _NO_CREDENTIALS):
-        return NoAccess(f"no AWS credentials: {error}", _SIGN_IN)
+    if isinstance(error, _CREDENTIAL_ERRORS):
+        return NoAccess(f"no AWS credentials: {error}", _SIGN_IN_ADVICE)
     if isinstance(error, aws.NoRegionError):
         return BadConfiguration("no AWS region is set", "--region us-east-1, AWS_REGION, or region in synkti.toml")
     if isinstance(error, aws.InvalidRegionError):
@@ -78,4 +80,4 @@ def _unanswered(error: BotoCoreError) -> CliError:
             f"AWS cannot be reached: {error}",
             "is the region's name right, and is there a network? (AWS_ENDPOINT_URL changes where AWS is)",
         )
-    return Failed(f"AWS could not be asked: {error}")
+    return Failed(f"the request to AWS failed: {error}")

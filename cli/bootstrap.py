@@ -1,4 +1,4 @@
-"""`synkti bootstrap`: from an AWS account to a fleet that answers, and on from wherever an earlier try ended."""
+"""`synkti bootstrap`: deploy a fleet to an AWS account; a repeated run continues where an earlier one stopped."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Annotated, Any
 import typer
 
 from cli.account import Account
-from cli.adapters.cdk import Cdk, needed_toolkit, templates_of
-from cli.adapters.examine import is_there, model_seen, toolkit_version
+from cli.adapters.cdk import Cdk, required_toolkit, templates_of
+from cli.adapters.doctor_collector import model_state, resource_exists, toolkit_version
 from cli.adapters.model_files import find_source
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.stacks import Stacks
 from cli.core.clusters import Stack, clusters_of
-from cli.core.doctor_inputs import ModelSeen, Verdict
+from cli.core.doctor_inputs import ModelState, Verdict
 from cli.core.resource_import import import_template, retained
 from cli.deployment import Deployment, read_request, resolve
-from cli.doctor import cdk_log, examined, show
-from cli.endpoint import answers_from_here, base_urls, curl_line
+from cli.doctor import cdk_log, print_findings, run_checks
+from cli.endpoint import base_urls, example_request, is_reachable
 from cli.errors import Failed, NotFound
 from cli.exit_codes import ExitCode
 from cli.fleet import Fleet
 from cli.model import push_model
-from cli.nodes import Looking, wait_until_whole
+from cli.nodes import FleetMonitor, wait_until_converged
 from cli.options import Cluster, Json, Profile, Region, Settings, Yes
 from cli.polling import Clock
 from cli.terminal import Terminal
@@ -43,13 +43,13 @@ def bootstrap(
         str | None,
         typer.Option(
             metavar="DIR|NAME",
-            help="A model to bring to the models bucket, under the name in synkti.toml; see `synkti model push`.",
+            help="A model to upload to the models bucket, under the name in synkti.toml; see `synkti model push`.",
             show_default=False,
         ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until the nodes are ready.")] = True,
-    within: Annotated[int, typer.Option(help="How long to wait for them: seconds.", min=1, max=86_400)] = 3_600,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Even where doctor finds a fault.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the nodes are ready.")] = True,
+    within: Annotated[int, typer.Option(help="How long to wait for them, in seconds.", min=1, max=86_400)] = 3_600,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Deploy although doctor finds a fault.")] = False,
     context: Settings = None,
     yes: Yes = False,
     cluster: Cluster = None,
@@ -57,11 +57,11 @@ def bootstrap(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """From an account to a fleet: doctor, cdk bootstrap, the stacks, the model, and waiting until the nodes are ready.
+    """Deploy a fleet: run doctor and cdk bootstrap, deploy the stacks, upload the model, wait for the nodes.
 
-    What is done already is not done again: run it again after whatever stopped it, or when synkti.toml has changed. The
-    bucket and the model come before the nodes do, so that no node starts without its weights. It asks before it makes
-    anything that costs money.
+    Steps that are done already are skipped: run it again after an interruption, or when synkti.toml has changed. The
+    model is uploaded before the nodes are created, so that no node starts without its weights. It asks for confirmation
+    before it creates anything that costs money.
 
     \b
     Examples:
@@ -71,180 +71,180 @@ def bootstrap(
     """
     terminal = Terminal(as_json)
     what = read_request(cluster, region, profile, context or ())
-    findings = examined(terminal, what, templates=False)
+    findings = run_checks(terminal, what, templates=False)
     deployment = resolve(what)
-    notable = [f for f in findings if f.verdict in (Verdict.FAULT, Verdict.WARNING) and f.check not in _OURS]
+    notable = [f for f in findings if f.verdict in (Verdict.FAULT, Verdict.WARNING) and f.check not in _HANDLED_CHECKS]
     if notable:
-        show(terminal, notable)
+        print_findings(terminal, notable)
     faults = [f for f in notable if f.verdict is Verdict.FAULT]
     if faults and not anyway:
         terminal.document({"cluster": deployment.cluster, "findings": [f.document() for f in faults]})
-        terminal.say("mend that first, or go on with --anyway")
+        terminal.status("fix that first, or continue with --anyway")
         raise typer.Exit(ExitCode.FINDINGS)
-    terminal.confirm(_question(deployment), yes=yes or deployment.account.embedded)
+    terminal.confirm(_question(deployment), yes=yes or deployment.account.is_embedded)
     made = _Bootstrap(terminal, deployment).run(model, within if wait else 0)
     terminal.document(made)
 
 
-_OURS = frozenset({"cdk bootstrap", "stacks", "model", "sessions", "templates"})
-"""Findings that bootstrap mends itself, looks at itself, or does not depend on."""
+_HANDLED_CHECKS = frozenset({"cdk bootstrap", "stacks", "model", "sessions", "templates"})
+"""Checks that bootstrap fixes or repeats itself, or does not depend on."""
 
 
 def _question(deployment: Deployment) -> str:
     s = deployment.settings
     nodes = f"{s.min_nodes} to {s.max_nodes}" if s.is_autoscaled else str(s.nodes)
     return (
-        f"Deploy the cluster {s.cluster!r} in {deployment.account.where}: "
+        f"Deploy the cluster {s.cluster!r} in {deployment.account.description}: "
         f"{nodes} nodes of {', '.join(s.instance_types)}, which cost money until synkti stop?"
     )
 
 
 @dataclass
 class _Bootstrap:
-    """The steps in their order; each looks first whether it was done."""
+    """The steps of the command; each is skipped where it is already done."""
 
     terminal: Terminal
     deployment: Deployment
-    changed: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
 
     @property
     def account(self) -> Account:
         return self.deployment.account
 
     def run(self, model: str | None, wait_s: float) -> dict[str, Any]:
-        """Everything; the document for `--json`."""
+        """Run all steps; return the document for `--json`."""
         with tempfile.TemporaryDirectory(prefix="synkti-") as folder:
             return self._run(Path(folder) / "cdk.out", model, wait_s)
 
     def _run(self, output: Path, model: str | None, wait_s: float) -> dict[str, Any]:
         log = cdk_log(os.environ, time.time())
-        with self.terminal.working("synthesizing the templates") as show_step:
+        with self.terminal.progress_spinner("synthesizing the templates") as show_step:
             cdk = Cdk(
                 self.deployment.project,
                 self.account.environ(),
                 self.deployment.context,
                 log,
-                self.terminal.say,
+                self.terminal.status,
                 show_step,
             )
             assembly = cdk.synth(output)
-            self._toolkit(cdk, assembly)
+            self._bootstrap_toolkit(cdk, assembly)
             before = self._stacks()
-            self._state_before_model(cdk, assembly)
-        self._model(model)
-        with self.terminal.working("deploying the stacks") as show_step:
-            cdk.show = show_step
+            self._deploy_state(cdk, assembly)
+        self._ensure_model(model)
+        with self.terminal.progress_spinner("deploying the stacks") as show_step:
+            cdk.on_progress = show_step
             self._deploy(cdk, assembly, ())
         after = self._stacks()
-        known = {stack.name: stack.changed for stack in before}
-        self.changed += [stack.name for stack in after if stack.changed != known.get(stack.name)]
-        return self._ready(Fleet(self.account, self.deployment.cluster, tuple(after)), wait_s)
+        known = {stack.name: stack.changed_at for stack in before}
+        self.changes += [stack.name for stack in after if stack.changed_at != known.get(stack.name)]
+        return self._wait_and_report(Fleet(self.account, self.deployment.cluster, tuple(after)), wait_s)
 
     def _stacks(self) -> Sequence[Stack]:
-        every = Stacks(self.account.client("cloudformation")).every()
+        every = Stacks(self.account.client("cloudformation")).list_stacks()
         return clusters_of(every).get(self.deployment.cluster, ())
 
-    def _toolkit(self, cdk: Cdk, assembly: Path) -> None:
-        version, needed = toolkit_version(self.account), needed_toolkit(assembly)
+    def _bootstrap_toolkit(self, cdk: Cdk, assembly: Path) -> None:
+        version, needed = toolkit_version(self.account), required_toolkit(assembly)
         if version is not None and version >= needed:
             return
         cdk.bootstrap(self.account.identity.account, self.account.region)
-        self.changed.append("CDKToolkit")
+        self.changes.append("CDKToolkit")
 
-    def _state_before_model(self, cdk: Cdk, assembly: Path) -> None:
-        """The bucket has to be there before the model, and the model before the nodes."""
+    def _deploy_state(self, cdk: Cdk, assembly: Path) -> None:
+        """Deploy the state stack first: the model needs its bucket, and the nodes need the model."""
         name = stack_name(self.deployment.cluster, "state")
-        # By its name: one that has only taken something over has no tag yet.
+        # By its name: a stack that has only imported resources has no tag yet.
         stack = Stacks(self.account.client("cloudformation")).find(name)
         if stack is None or stack.status == "ROLLBACK_COMPLETE":
-            self._take_over(name, stack, assembly)
+            self._import_retained(name, stack, assembly)
         elif stack.is_deployed and stack.status != "IMPORT_COMPLETE":
             return
         self._deploy(cdk, assembly, (name,))
 
-    def _take_over(self, name: str, stack: Stack | None, assembly: Path) -> None:
-        """What an earlier cluster of this name has left becomes this one's; a new stack could not make it again."""
+    def _import_retained(self, name: str, stack: Stack | None, assembly: Path) -> None:
+        """Import what an earlier cluster of this name has retained; a new stack could not create it again."""
         template = json.loads(templates_of(assembly)[name].read_text())
         known = {
             "AWS::S3::Bucket": self._bucket(),
             "AWS::DynamoDB::Table": table_name(self.deployment.cluster),
         }
-        left = [each for each in retained(template, known) if is_there(self.account, each.kind, each.name)]
+        left = [each for each in retained(template, known) if resource_exists(self.account, each.kind, each.name)]
         if not left:
             return
         stacks = Stacks(self.account.client("cloudformation"))
-        every_s = 0.2 if self.account.embedded else 5.0
-        if stack is not None:  # an earlier try that was rolled back; it has no resources, and stands in the way
-            stacks.delete(name, within_s=600, every_s=every_s, clock=CLOCK, tell=self.terminal.say)
-        stacks.take_over(name, import_template(template, left), left, every_s=every_s, clock=CLOCK)
-        self.terminal.say(f"{name} takes over {', '.join(each.name for each in left)}")
+        every_s = 0.2 if self.account.is_embedded else 5.0
+        if stack is not None:  # rolled back by an earlier run: it has no resources, and blocks the import
+            stacks.delete(name, within_s=600, every_s=every_s, clock=CLOCK, report=self.terminal.status)
+        stacks.import_resources(name, import_template(template, left), left, every_s=every_s, clock=CLOCK)
+        self.terminal.status(f"{name} imports {', '.join(each.name for each in left)}")
 
     def _deploy(self, cdk: Cdk, assembly: Path, names: Sequence[str]) -> None:
         try:
-            cdk.deploy(assembly, names, direct=self.account.embedded)
+            cdk.deploy(assembly, names, direct=self.account.is_embedded)
         except Failed as error:
             stacks = Stacks(self.account.client("cloudformation"))
-            reasons = [f"{s.name}: {why}" for s in self._stacks() if (why := stacks.failure(s.name))]
+            reasons = [f"{s.name}: {why}" for s in self._stacks() if (why := stacks.failure_reason(s.name))]
             raise Failed("\n".join([error.message, *reasons]), error.advice) from error
 
     def _bucket(self) -> str:
         return models_bucket_name(self.deployment.cluster, self.account.identity.account, self.account.region)
 
-    def _model(self, given: str | None) -> None:
-        """Bring it there, or see that it is there. Raises NotFound, Failed."""
+    def _ensure_model(self, given: str | None) -> None:
+        """Upload the model if one is given, and check that the bucket has all of it. Raises NotFound, Failed."""
         name = self.deployment.settings.model
         if given is not None:
             fleet = Fleet(self.account, self.deployment.cluster, tuple(self._stacks()))
-            source = find_source(given, os.environ, self.terminal.say)
-            if push_model(fleet, source, name, self.terminal, quiet_result=True).sent:
-                self.changed.append(f"models/{name}")
-        seen = model_seen(ModelsBucket(self.account.client("s3"), self._bucket()), name)
+            source = find_source(given, os.environ, self.terminal.status)
+            if push_model(fleet, source, name, self.terminal, quiet_result=True).sent_bytes:
+                self.changes.append(f"models/{name}")
+        seen = model_state(ModelsBucket(self.account.client("s3"), self._bucket()), name)
         if not seen.manifest or seen.missing:
             raise NotFound(
-                f"the model {name!r} is not in {self._bucket()}, or not whole: its nodes could not start",
+                f"the model {name!r} is not in {self._bucket()}, or not complete: its nodes could not start",
                 "run this again with --model DIR, or push it: synkti model push DIR --name " + name,
             )
-        self._same_weights(seen)
-        self.terminal.say(f"the model {name!r} is there ({seen.digest[:12]})")
+        self._check_digest(seen)
+        self.terminal.status(f"the model {name!r} is there ({seen.digest[:12]})")
 
-    def _same_weights(self, seen: ModelSeen) -> None:
+    def _check_digest(self, seen: ModelState) -> None:
         wanted = self.deployment.settings.model_sha256
         if wanted not in ("", seen.digest):
             raise Failed(
                 f"the model in the bucket has the SHA-256 {seen.digest}, and model_sha256 is another",
-                f'push the one that is meant, or set model_sha256 = "{seen.digest}"',
+                f'push the intended one, or set model_sha256 = "{seen.digest}"',
             )
 
-    def _ready(self, fleet: Fleet, wait_s: float) -> dict[str, Any]:
+    def _wait_and_report(self, fleet: Fleet, wait_s: float) -> dict[str, Any]:
         version = fleet.output("FleetVersion")
-        looking = Looking(fleet, version)
-        status = wait_until_whole(self.terminal, looking, within_s=wait_s) if wait_s else looking.status()
+        monitor = FleetMonitor(fleet, version)
+        status = wait_until_converged(self.terminal, monitor, within_s=wait_s) if wait_s else monitor.read_status()
         document: dict[str, Any] = {
             "cluster": fleet.cluster,
             "account": self.account.identity.account,
             "region": self.account.region,
-            "changed": self.changed,
+            "changed": self.changes,
             "version": version,
             "desired": status.desired,
             "ready": len(status.ready),
             "base_urls": [],
         }
-        self.terminal.say("nothing had to be changed" if not self.changed else f"changed: {', '.join(self.changed)}")
+        self.terminal.status("nothing had to be changed" if not self.changes else f"changed: {', '.join(self.changes)}")
         if not status.ready:
-            self.terminal.line(f"{fleet.cluster} is deployed; {status.sentence}")
-            self.terminal.say("synkti nodes --wait waits for them, synkti endpoint says where they answer")
+            self.terminal.line(f"{fleet.cluster} is deployed; {status.summary}")
+            self.terminal.status("synkti nodes --wait waits for them, synkti endpoint says where they answer")
             return document
         document["base_urls"], _ = base_urls(fleet)
-        self._tell_endpoint(document["base_urls"], fleet)
+        self._print_endpoint(document["base_urls"], fleet)
         return document
 
-    def _tell_endpoint(self, urls: Sequence[str], fleet: Fleet) -> None:
+    def _print_endpoint(self, urls: Sequence[str], fleet: Fleet) -> None:
         for url in urls:
             self.terminal.line(url)
-        if answers_from_here(urls[0]):
-            self.terminal.say(f"try it: {curl_line(urls[0], self.deployment.settings.model)}")
+        if is_reachable(urls[0]):
+            self.terminal.status(f"try it: {example_request(urls[0], self.deployment.settings.model)}")
         else:
-            self.terminal.say(
+            self.terminal.status(
                 "it does not answer from here: client_cidrs in synkti.toml says who may call; "
                 f"synkti connect NODE --forward 8000:8000 --cluster {fleet.cluster} always works"
             )

@@ -1,4 +1,4 @@
-"""`synkti connect`: a shell on a node, or a way to one of its ports, through Systems Manager: no SSH, no open port."""
+"""`synkti connect`: open a shell on a node, or forward one of its ports, by Systems Manager: no SSH, no open port."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from cli.adapters.instances import Instances
-from cli.adapters.ssm import become, session_command
-from cli.core.nodes import pick
+from cli.adapters.ssm import exec_replace, session_command
+from cli.core.nodes import select_node
 from cli.errors import BadUsage
 from cli.fleet import open_fleet
 from cli.options import Cluster, Json, Profile, Region
@@ -21,7 +21,7 @@ NodeArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="NODE",
-        help="An instance's id, the beginning of one, or an address; not needed where there is one node.",
+        help="An instance's id, the beginning of one, or an address; not needed if there is only one node.",
         show_default=False,
     ),
 ]
@@ -31,17 +31,19 @@ def connect(
     node: NodeArgument = None,
     forward: Annotated[
         str | None,
-        typer.Option(metavar="LOCAL:REMOTE", help="A port of the node on this machine instead.", show_default=False),
+        typer.Option(
+            metavar="LOCAL:REMOTE", help="Forward a local port to one of the node instead.", show_default=False
+        ),
     ] = None,
     cluster: Cluster = None,
     region: Region = None,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """A shell on a node, or one of its ports on this machine.
+    """Open a shell on a node, or forward one of its ports to this machine.
 
-    It runs the aws command with its session-manager-plugin, which both have to be installed. With --json nothing is
-    run: the command is printed.
+    It runs the aws command with its session-manager-plugin; both have to be installed. With --json the command is
+    printed, not run.
 
     \b
     Examples:
@@ -49,9 +51,9 @@ def connect(
       synkti connect i-0abc --forward 8000:8000     # then http://127.0.0.1:8000/v1
     """
     terminal = Terminal(as_json)
-    ports = _ports(forward) if forward else None
+    ports = _parse_ports(forward) if forward else None
     fleet = open_fleet(cluster, region, profile)
-    chosen = pick(Instances(fleet.account.client("ec2"), fleet.cluster).nodes(), node)
+    chosen = select_node(Instances(fleet.account.client("ec2"), fleet.cluster).nodes(), node)
     document, parameters = (
         ("AWS-StartPortForwardingSession", {"localPortNumber": [ports[0]], "portNumber": [ports[1]]})
         if ports
@@ -61,14 +63,14 @@ def connect(
     if as_json:
         terminal.document({"cluster": fleet.cluster, "node": chosen.instance_id, "command": command})
         return
-    terminal.say(
+    terminal.status(
         f"{chosen.instance_id} ({chosen.instance_type}, {chosen.zone})" + (f", port {forward}" if ports else "")
     )
-    become(command, fleet.account.environ())
+    exec_replace(command, fleet.account.environ())
 
 
-def _ports(text: str) -> tuple[str, str]:
-    """Local and remote port. Raises BadUsage."""
+def _parse_ports(text: str) -> tuple[str, str]:
+    """Parse local and remote port. Raises BadUsage."""
     match = _FORWARD.fullmatch(text)
     local, remote = (match[1], match[2] or match[1]) if match else ("", "")
     if not match or not (0 < int(local) < 65_536 and 0 < int(remote) < 65_536):

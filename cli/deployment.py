@@ -1,4 +1,4 @@
-"""What is to be deployed, and where: settings, account and cluster, for the commands that deploy or examine."""
+"""Resolve settings, account and cluster for the commands that deploy or check a deployment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cli.adapters.cdk import Project, cache_folder, find_project
 from cli.adapters.stacks import Stacks
 from cli.core.clusters import choose_for_deployment, clusters_of
 from cli.errors import BadConfiguration, BadUsage
-from cli.fleet import named
+from cli.fleet import select_cluster
 from node_agent.contract.errors import ConfigurationError
 from node_agent.contract.names import DEFAULT_CLUSTER
 from stacks.settings import FleetSettings, from_values, load
@@ -21,7 +21,7 @@ from stacks.settings import FleetSettings, from_values, load
 
 @dataclass(frozen=True)
 class Deployment:
-    """context: what goes above the settings' file, for the CDK; settings: with it."""
+    """A resolved deployment. context: overrides of the settings' file, for the CDK; settings: with these overrides."""
 
     account: Account
     project: Project
@@ -35,7 +35,7 @@ class Deployment:
 
 @dataclass(frozen=True)
 class DeploymentRequest:
-    """What a person wants deployed, before AWS is asked. named: whether the cluster was; settings: or their faults."""
+    """A requested deployment, before any request to AWS. cluster: None if none is named; settings: or their faults."""
 
     account: Account
     project: Project
@@ -44,12 +44,12 @@ class DeploymentRequest:
     settings: FleetSettings | tuple[str, ...]
 
     @property
-    def cluster_or_default(self) -> str:
+    def target_cluster(self) -> str:
         return self.cluster or DEFAULT_CLUSTER
 
 
 def read_context(pairs: Sequence[str]) -> dict[str, str]:
-    """`-c KEY=VALUE`, as the CDK has it. Raises BadUsage for a key that is no setting."""
+    """Parse `-c KEY=VALUE`, as the CDK has it. Raises BadUsage for a key that is no setting."""
     known = [each.name for each in fields(FleetSettings)]
     found = {}
     for pair in pairs:
@@ -68,31 +68,31 @@ def read_context(pairs: Sequence[str]) -> dict[str, str]:
 def read_request(
     cluster: str | None, region: str | None, profile: str | None, pairs: Sequence[str]
 ) -> DeploymentRequest:
-    """Everything that can be known without asking AWS. Raises CliError, BotoCoreError, ConfigurationError."""
+    """Read the request without requests to AWS. Raises CliError, BotoCoreError, ConfigurationError."""
     context = read_context(pairs)
     project = find_project(Path.cwd(), cache_folder(os.environ))
-    told = named(
+    selection = select_cluster(
         cluster or context.get("cluster"), region or context.get("region"), project.settings and project.settings.parent
     )
-    if told.cluster:
-        context["cluster"] = told.cluster
-    account = Account(profile, told.region)
-    if account.embedded:
+    if selection.cluster:
+        context["cluster"] = selection.cluster
+    account = Account(profile, selection.region)
+    if account.is_embedded:
         context.setdefault("local", "true")
     settings = _settings(project, context)
     if isinstance(settings, FleetSettings) and settings.region not in ("", account.region):
         context["region"] = account.region
         settings = _settings(project, context)
-    return DeploymentRequest(account, project, context, told.cluster, settings)
+    return DeploymentRequest(account, project, context, selection.cluster, settings)
 
 
 def resolve(what: DeploymentRequest) -> Deployment:
-    """The same, when AWS was asked which clusters there are. Raises CliError, AWS's errors."""
+    """Check the request against the account and its clusters. Raises CliError, AWS's errors."""
     if not isinstance(what.settings, FleetSettings):
         raise BadConfiguration("; ".join(what.settings), "synkti.toml has every setting, with its meaning")
-    what.account.require(what.settings.account)
-    found = clusters_of(Stacks(what.account.client("cloudformation")).every())
-    choose_for_deployment(what.cluster, what.settings.cluster, found, what.account.where)
+    what.account.require_account(what.settings.account)
+    found = clusters_of(Stacks(what.account.client("cloudformation")).list_stacks())
+    choose_for_deployment(what.cluster, what.settings.cluster, found, what.account.description)
     return Deployment(what.account, what.project, what.settings, what.context)
 
 

@@ -1,4 +1,4 @@
-"""`synkti destroy`: everything away but what cannot be had again."""
+"""`synkti destroy`: delete the cluster's stacks; models and records are retained."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cli.terminal import Terminal
 from node_agent.contract.names import stack_name
 
 CLOCK = Clock()
-_ORDER = ("github", "events", "fleet", "image", "state")
-"""Nothing is deleted before what was made on top of it."""
+_DELETION_ORDER = ("github", "events", "fleet", "image", "state")
+"""A stack is deleted before those that it depends on."""
 
-_WITHIN_S = 3_600.0
+_STACK_TIMEOUT_S = 3_600.0
 """For each stack: the group's nodes drain before they end."""
 
 
@@ -31,9 +31,8 @@ def destroy(
 ) -> None:
     """Delete the cluster's stacks: nodes, network, Lambdas, checkpoints, keys. Nodes drain before they end.
 
-    The models bucket stays, and so does everything else that the templates retain (the table of records, which is
-    protected): they are named before it asks, and a new `synkti bootstrap` takes them over. The CDK's own stack,
-    CDKToolkit, stays too: other apps may use it.
+    The models bucket and the table of records are retained: they are listed before the confirmation, and a new `synkti
+    bootstrap` imports them. The CDK's own stack, CDKToolkit, remains too: other apps may use it.
 
     \b
     Examples:
@@ -45,38 +44,38 @@ def destroy(
     stacks = Stacks(fleet.account.client("cloudformation"))
     ordered = deletion_order(fleet.cluster, fleet.stacks)
     kept = [resource for stack in ordered for resource in stacks.retained(stack.name)]
-    terminal.say(f"goes: {', '.join(stack.name for stack in ordered)}")
+    terminal.status(f"delete: {', '.join(stack.name for stack in ordered)}")
     for resource in kept:
-        terminal.say(f"stays: {resource.physical} ({resource.kind.removeprefix('AWS::')})")
-    terminal.confirm(f"Delete the cluster {fleet.cluster!r} in {fleet.account.where}?", yes=yes)
+        terminal.status(f"retain: {resource.physical_id} ({resource.kind.removeprefix('AWS::')})")
+    terminal.confirm(f"Delete the cluster {fleet.cluster!r} in {fleet.account.description}?", yes=yes)
     for stack in ordered:
         _delete(terminal, fleet, stacks, stack)
     terminal.document(
         {
             "cluster": fleet.cluster,
             "deleted": [stack.name for stack in ordered],
-            "kept": [{"kind": each.kind, "name": each.physical} for each in kept],
+            "kept": [{"kind": each.kind, "name": each.physical_id} for each in kept],
         }
     )
-    terminal.line(f"{fleet.cluster} is gone" + (f"; still there: {', '.join(_names(kept))}" if kept else ""))
+    terminal.line(f"{fleet.cluster} is deleted" + (f"; retained: {', '.join(_names(kept))}" if kept else ""))
 
 
 def deletion_order(cluster: str, stacks: Sequence[Stack]) -> list[Stack]:
-    """What depends on others first; stacks of a part that is not known here before all others."""
-    parts = {stack_name(cluster, part): number for number, part in enumerate(_ORDER)}
+    """Return dependent stacks first; stacks of unknown parts before all others."""
+    parts = {stack_name(cluster, part): number for number, part in enumerate(_DELETION_ORDER)}
     return sorted(stacks, key=lambda stack: (parts.get(stack.name, -1), stack.name))
 
 
 def _delete(terminal: Terminal, fleet: Fleet, stacks: Stacks, stack: Stack) -> None:
     if (bucket := stack.outputs.get("CheckpointsBucket")) is not None:
-        # Here and not before: nodes that end leave their last log there.
+        # Not earlier: nodes that end store their last log there.
         empty(fleet.account.client("s3"), bucket)
-    every_s = 0.2 if fleet.account.embedded else 5.0
+    every_s = 0.2 if fleet.account.is_embedded else 5.0
     began = time.monotonic()
-    with terminal.doing(f"deleting {stack.name}"):
-        stacks.delete(stack.name, within_s=_WITHIN_S, every_s=every_s, clock=CLOCK, tell=terminal.say)
-    terminal.say(f"{stack.name} is deleted ({time.monotonic() - began:.0f} s)")
+    with terminal.spinner(f"deleting {stack.name}"):
+        stacks.delete(stack.name, within_s=_STACK_TIMEOUT_S, every_s=every_s, clock=CLOCK, report=terminal.status)
+    terminal.status(f"{stack.name} is deleted ({time.monotonic() - began:.0f} s)")
 
 
 def _names(kept: Sequence[Resource]) -> list[str]:
-    return [each.physical or each.logical for each in kept]
+    return [each.physical_id or each.logical_id for each in kept]

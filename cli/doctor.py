@@ -1,4 +1,4 @@
-"""`synkti doctor`: what a deployment would fail of, before it is tried."""
+"""`synkti doctor`: find what would make a deployment fail."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from cli.adapters.cdk import Cdk, cache_folder, needed_toolkit
-from cli.adapters.examine import LEAST_TOOLKIT, examine, seen, validated
-from cli.core.doctor import conclude, worst
-from cli.core.doctor_inputs import Finding, Seen, Unavailable, Verdict
+from cli.adapters.cdk import Cdk, cache_folder, required_toolkit
+from cli.adapters.doctor_collector import MIN_TOOLKIT_VERSION, collect, result_of, validate_templates
+from cli.core.doctor import evaluate, worst_verdict
+from cli.core.doctor_inputs import Finding, Result, Unavailable, Verdict
 from cli.deployment import DeploymentRequest, read_request
 from cli.errors import Failed, ToolMissing
 from cli.exit_codes import ExitCode
@@ -31,7 +31,7 @@ _MARKS = {
 
 def doctor(
     templates: Annotated[
-        bool, typer.Option("--templates/--no-templates", help="Synthesize the templates and have them checked.")
+        bool, typer.Option("--templates/--no-templates", help="Synthesize and validate the templates.")
     ] = True,
     context: Settings = None,
     cluster: Cluster = None,
@@ -39,11 +39,11 @@ def doctor(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Look at everything that a deployment needs: settings, Node.js, credentials, region, instance types, GPU quotas,
+    """Check everything that a deployment needs: settings, Node.js, credentials, region, instance types, GPU quotas,
     VPC, the CDK's own stack, the cluster's stacks, the model, the templates. Nothing is changed.
 
-    For each finding it says what to do. What could not be looked at is said to be unknown. With a fault it ends with
-    exit code 3.
+    Each finding has an advice. Checks that could not be made are reported as unknown. With a fault it ends with exit
+    code 3.
 
     \b
     Examples:
@@ -53,34 +53,34 @@ def doctor(
     """
     terminal = Terminal(as_json)
     what = read_request(cluster, region, profile, context or ())
-    findings = examined(terminal, what, templates=templates)
-    verdict = worst(findings)
+    findings = run_checks(terminal, what, templates=templates)
+    verdict = worst_verdict(findings)
     terminal.document(
         {
-            "cluster": what.cluster_or_default,
+            "cluster": what.target_cluster,
             "region": what.account.region,
             "verdict": verdict.value,
             "findings": [finding.document() for finding in findings],
         }
     )
-    show(terminal, findings)
+    print_findings(terminal, findings)
     if verdict is Verdict.FAULT:
         raise typer.Exit(ExitCode.FINDINGS)
 
 
-def examined(terminal: Terminal, what: DeploymentRequest, *, templates: bool) -> tuple[Finding, ...]:
-    """All findings. Synthesizing takes some seconds, asking AWS two or three."""
-    found: Seen[Mapping[str, str | None]] = Unavailable("not looked at")
-    toolkit = LEAST_TOOLKIT
+def run_checks(terminal: Terminal, what: DeploymentRequest, *, templates: bool) -> tuple[Finding, ...]:
+    """Run all checks; return the findings. Synthesis takes some seconds, the requests to AWS two or three."""
+    found: Result[Mapping[str, str | None]] = Unavailable("not looked at")
+    toolkit = MIN_TOOLKIT_VERSION
     if templates:
-        with tempfile.TemporaryDirectory(prefix="synkti-") as folder, terminal.doing("synthesizing the templates"):
-            found, toolkit = _synthesized(what, Path(folder))
-    with terminal.doing(f"looking at {what.account.region}"):
-        return conclude(examine(what.account, what.cluster_or_default, what.settings, found, toolkit))
+        with tempfile.TemporaryDirectory(prefix="synkti-") as folder, terminal.spinner("synthesizing the templates"):
+            found, toolkit = _synthesize(what, Path(folder))
+    with terminal.spinner(f"looking at {what.account.region}"):
+        return evaluate(collect(what.account, what.target_cluster, what.settings, found, toolkit))
 
 
-def show(terminal: Terminal, findings: Sequence[Finding]) -> None:
-    """A line for each finding, and what to do below it."""
+def print_findings(terminal: Terminal, findings: Sequence[Finding]) -> None:
+    """Print a line for each finding, with its advice below."""
     width = max(len(finding.check) for finding in findings)
     for finding in findings:
         mark, style = _MARKS[finding.verdict]
@@ -90,19 +90,19 @@ def show(terminal: Terminal, findings: Sequence[Finding]) -> None:
 
 
 def cdk_log(environ: Mapping[str, str], now: float) -> Path:
-    """Where the CDK's output of one command goes."""
+    """Return the log file of the CDK's output for one command."""
     return cache_folder(environ) / "logs" / f"cdk-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}.log"
 
 
-def _synthesized(what: DeploymentRequest, folder: Path) -> tuple[Seen[Mapping[str, str | None]], int]:
+def _synthesize(what: DeploymentRequest, folder: Path) -> tuple[Result[Mapping[str, str | None]], int]:
     if isinstance(what.settings, tuple):
-        return Unavailable("not synthesized: the settings are wrong"), LEAST_TOOLKIT
+        return Unavailable("not synthesized: the settings are wrong"), MIN_TOOLKIT_VERSION
     try:
         log = cdk_log(os.environ, time.time())
         cdk = Cdk(what.project, what.account.environ(), what.context, log, lambda done: None)
         assembly = cdk.synth(folder / "cdk.out")
     except ToolMissing as error:
-        return Unavailable(error.message), LEAST_TOOLKIT
+        return Unavailable(error.message), MIN_TOOLKIT_VERSION
     except Failed as error:
-        return {"synthesis": error.message}, LEAST_TOOLKIT
-    return seen(lambda: validated(what.account, assembly)), needed_toolkit(assembly)
+        return {"synthesis": error.message}, MIN_TOOLKIT_VERSION
+    return result_of(lambda: validate_templates(what.account, assembly)), required_toolkit(assembly)

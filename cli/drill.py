@@ -9,7 +9,7 @@ import typer
 
 from cli.adapters.drills import EventDrills, Interruptions
 from cli.adapters.instances import Instances
-from cli.core.nodes import Node, pick
+from cli.core.nodes import Node, select_node
 from cli.errors import BadUsage, Failed
 from cli.fleet import Fleet, open_fleet
 from cli.options import Cluster, Json, Profile, Region, Yes
@@ -21,14 +21,16 @@ _POLICY = "docs/gitops.md, under Drills, has the role and its policy"
 
 def drill(
     node: Annotated[str, typer.Argument(metavar="NODE", help="An instance's id, the beginning of one, or an address.")],
-    fis: Annotated[bool, typer.Option("--fis", help="A real interruption, by AWS's Fault Injection Service.")] = False,
+    fis: Annotated[
+        bool, typer.Option("--fis", help="Interrupt the instance for real, by AWS's Fault Injection Service.")
+    ] = False,
     fis_role: Annotated[
         str | None,
         typer.Option(
-            metavar="ARN", envvar="SYNKTI_FIS_ROLE", help="With --fis: the role it works with.", show_default=False
+            metavar="ARN", envvar="SYNKTI_FIS_ROLE", help="With --fis: the role of the experiment.", show_default=False
         ),
     ] = None,
-    rebalance: Annotated[bool, typer.Option("--rebalance", help="A rebalance recommendation instead.")] = False,
+    rebalance: Annotated[bool, typer.Option("--rebalance", help="Send a rebalance recommendation instead.")] = False,
     yes: Yes = False,
     cluster: Cluster = None,
     region: Region = None,
@@ -37,12 +39,12 @@ def drill(
 ) -> None:
     """Rehearse the loss of a node.
 
-    By default an event as EC2's is put on the bus, under a source of its own. It shows that the rules, the Lambdas, the
-    tags and the records work; the node itself does not hear of it, since nodes listen to EC2's metadata only. It needs
-    drills = true in synkti.toml, because whoever may put events could use it.
+    By default an event like EC2's is sent to the event bus, with a source of its own. It tests the rules, the Lambdas,
+    the tags and the records; the node does not receive it, since nodes read EC2's metadata only. It needs drills = true
+    in synkti.toml, because every principal that may put events could use it.
 
-    With --fis the instance is really taken: EC2's notice comes in its metadata, it drains, two minutes later it is gone
-    and the group replaces it. Spot instances only.
+    With --fis the instance is interrupted for real: EC2's notice appears in its metadata, the node drains, two minutes
+    later the instance ends, and the group replaces it. Spot instances only.
 
     \b
     Examples:
@@ -51,10 +53,10 @@ def drill(
       synkti drill i-0abc --fis --fis-role arn:aws:iam::123456789012:role/synkti-drills
     """
     if fis and rebalance:
-        raise BadUsage("FIS sends the interruption that was asked for; --rebalance is for events")
+        raise BadUsage("--fis sends an interruption; --rebalance is for events only")
     terminal = Terminal(as_json)
     fleet = open_fleet(cluster, region, profile)
-    chosen = pick(Instances(fleet.account.client("ec2"), fleet.cluster).nodes(), node)
+    chosen = select_node(Instances(fleet.account.client("ec2"), fleet.cluster).nodes(), node)
     if fis:
         _interrupt(terminal, fleet, chosen, fis_role, yes=yes)
     else:
@@ -63,9 +65,9 @@ def drill(
 
 def _event(terminal: Terminal, fleet: Fleet, node: Node, kind: str) -> None:
     drills = EventDrills(fleet.account.client("events"), fleet.cluster)
-    if not drills.are_on():
+    if not drills.is_enabled():
         raise Failed(
-            f"drills are off in {fleet.cluster}: its rules take events from EC2 only",
+            f"drills are off in {fleet.cluster}: its rules match events from EC2 only",
             "set drills = true in synkti.toml and deploy; or --fis for a real interruption",
         )
     detail = {"instance-action": "terminate"} if kind == INTERRUPTION_EVENT else {}
@@ -74,17 +76,19 @@ def _event(terminal: Terminal, fleet: Fleet, node: Node, kind: str) -> None:
         {"cluster": fleet.cluster, "node": node.instance_id, "event": kind, "event_id": event_id, "by": "eventbridge"}
     )
     terminal.line(f"{kind} for {node.instance_id} is on the bus ({event_id})")
-    terminal.say("the Lambda writes tags and records within seconds (synkti nodes); the node goes on serving")
+    terminal.status("the Lambda writes tags and records within seconds (synkti nodes); the node keeps serving")
 
 
 def _interrupt(terminal: Terminal, fleet: Fleet, node: Node, role: str | None, *, yes: bool) -> None:
-    if fleet.account.embedded:
+    if fleet.account.is_embedded:
         raise Failed("the embedded AWS has no Fault Injection Service", "leave out --fis")
-    if node.bought != "spot":
-        raise Failed(f"{node.instance_id} is {node.bought}: only spot instances are interrupted", "choose another node")
+    if node.purchase_option != "spot":
+        raise Failed(
+            f"{node.instance_id} is {node.purchase_option}: only spot instances are interrupted", "choose another node"
+        )
     role = role or fleet.output("DrillRole")
     if not role:
-        raise BadUsage("--fis needs the role that the Fault Injection Service works with: --fis-role ARN", _POLICY)
+        raise BadUsage("--fis needs the role of the Fault Injection Service: --fis-role ARN", _POLICY)
     terminal.confirm(f"Have EC2 take {node.instance_id} ({node.instance_type}) in two minutes?", yes=yes)
     account = fleet.account
     arn = (
@@ -93,7 +97,7 @@ def _interrupt(terminal: Terminal, fleet: Fleet, node: Node, role: str | None, *
     experiment = Interruptions(account.client("fis"), fleet.cluster).interrupt(arn, role, str(uuid.uuid4()))
     terminal.document({"cluster": fleet.cluster, "node": node.instance_id, "experiment": experiment, "by": "fis"})
     terminal.line(f"{node.instance_id} is taken in two minutes (experiment {experiment})")
-    terminal.say("watch it drain and be replaced: synkti nodes --watch")
+    terminal.status("watch it drain and be replaced: synkti nodes --watch")
 
 
 def _partition(region: str) -> str:

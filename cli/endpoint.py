@@ -1,4 +1,4 @@
-"""`synkti endpoint`: what a client sets as its base URL."""
+"""`synkti endpoint`: print the base URLs for clients."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _CHECK_S = 3.0
 
 
 def endpoint(
-    private: Annotated[bool, typer.Option("--private", help="Addresses for clients in the same VPC.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Ask each whether it answers from here.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Print addresses for clients in the same VPC.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check which of them answer from here.")] = False,
     cluster: Cluster = None,
     region: Region = None,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """The base URL for OpenAI clients: the load balancer's where there is one, else one for each ready node.
+    """Print the base URL for OpenAI clients: the load balancer's if there is one, else one for each ready node.
 
-    Any node answers any request. A client that should survive the loss of the node that it talks to goes through
-    `synkti gateway` or uses synkti_client (docs/clients.md).
+    Any node answers any request. To survive the loss of the node that it is connected to, a client uses `synkti
+    gateway` or synkti_client (docs/clients.md).
 
     \b
     Examples:
@@ -40,7 +40,7 @@ def endpoint(
     terminal = Terminal(as_json)
     fleet = open_fleet(cluster, region, profile)
     urls, balanced = base_urls(fleet, private=private)
-    answers = {url: answers_from_here(url) for url in urls} if check else {}
+    answers = {url: is_reachable(url) for url in urls} if check else {}
     terminal.document(
         {
             "cluster": fleet.cluster,
@@ -57,23 +57,23 @@ def endpoint(
             "client_cidrs in synkti.toml says who may call; synkti connect NODE --forward 8000:8000 always works",
         )
     if not balanced and len(urls) > 1:
-        terminal.say(f"any of them answers; to survive the loss of one: synkti gateway --cluster {fleet.cluster}")
+        terminal.status(f"any of them answers; to survive the loss of one: synkti gateway --cluster {fleet.cluster}")
 
 
 def base_urls(fleet: Fleet, *, private: bool = False) -> tuple[list[str], bool]:
-    """What clients may use, and whether it is a load balancer's. Raises NotFound where no node is ready."""
+    """Return the base URLs, and True where it is a load balancer's. Raises NotFound where no node is ready."""
     balancer = fleet.output("Endpoint")
     if balancer is not None and not private:
         return [f"{balancer.rstrip('/')}/v1"], True
-    nodes = [node for node in Instances(fleet.account.client("ec2"), fleet.cluster).nodes() if node.ready]
+    nodes = [node for node in Instances(fleet.account.client("ec2"), fleet.cluster).nodes() if node.is_ready]
     hosts = [host for node in nodes if (host := node.private_host if private else node.host)]
     if not hosts:
         raise NotFound("no node is ready", "synkti nodes --wait waits for one")
     return [f"http://{host}:{FRONT_DOOR_PORT}/v1" for host in hosts], False
 
 
-def answers_from_here(base_url: str) -> bool:
-    """Whether `/readyz` says that it takes requests, within three seconds."""
+def is_reachable(base_url: str) -> bool:
+    """Return True where `/readyz` answers 200 within three seconds."""
     address = base_url.removesuffix("/v1") + "/readyz"
     try:
         with urllib.request.urlopen(address, timeout=_CHECK_S) as answer:  # noqa: S310 # http, from EC2's own answer
@@ -82,7 +82,7 @@ def answers_from_here(base_url: str) -> bool:
         return False
 
 
-def curl_line(base_url: str, model: str) -> str:
-    """A command that a person can try at once."""
+def example_request(base_url: str, model: str) -> str:
+    """Return a curl command for a first request."""
     body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "hello"}}]}}'
     return f"curl -N {base_url}/chat/completions -H 'content-type: application/json' -d '{body}'"

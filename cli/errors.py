@@ -1,4 +1,4 @@
-"""What a command ends with when it cannot do what was asked: one sentence, what to do about it, an exit code."""
+"""The errors of the commands: a sentence, an advice, an exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cli.exit_codes import ExitCode
 
 
 class CliError(Exception):
-    """advice: what to do, a sentence or a command; may be empty."""
+    """The base class. advice: what to do, a sentence or a command; may be empty."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
 
@@ -18,10 +18,10 @@ class CliError(Exception):
         self.advice = advice
 
     def document(self) -> dict[str, object]:
-        """What `--json` prints in the place of a result."""
+        """Return what `--json` prints instead of a result."""
         return {
             "error": {
-                "code": self.exit_code.word,
+                "code": self.exit_code.label,
                 "exit_code": int(self.exit_code),
                 "message": self.message,
                 "advice": self.advice,

@@ -1,4 +1,4 @@
-"""What `synkti` ends with, for scripts and workflows. docs/cli.md has this table, made from here."""
+"""The exit codes of `synkti`, for scripts and workflows. The table in docs/cli.md is generated from here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """One meaning each, whichever command it was."""
+    """Exit codes, with the same meaning for every command."""
 
     DONE = 0
     FAILED = 1
@@ -22,22 +22,22 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
     @property
-    def word(self) -> str:
-        """The error's name in `--json`."""
+    def label(self) -> str:
+        """Return the error's name in `--json`."""
         return self.name.lower()
 
 
-MEANINGS = {
+DESCRIPTIONS = {
     ExitCode.DONE: "done; also where there was nothing to do",
-    ExitCode.FAILED: "something went wrong on the way; the message says what, and whether to run the command again",
+    ExitCode.FAILED: "the command failed; the message has the cause, and whether to run the command again",
     ExitCode.USAGE: "the command line is wrong; see `--help`",
-    ExitCode.FINDINGS: "`doctor` found something that has to be mended first",
+    ExitCode.FINDINGS: "`doctor` found something that has to be fixed first",
     ExitCode.NOT_FOUND: "there is no such cluster, node or model",
-    ExitCode.AMBIGUOUS: "there are several, and none was named; nothing was done",
+    ExitCode.AMBIGUOUS: "there are several, and none is named; nothing was done",
     ExitCode.NO_ACCESS: "no credentials, or they may not do this",
     ExitCode.TOOL_MISSING: "a program that the command needs is not installed",
-    ExitCode.TIMED_OUT: "what was waited for did not happen in time; it may still",
-    ExitCode.DECLINED: "the question was answered with no, or there was nobody to ask; nothing was done",
-    ExitCode.CONFIGURATION: "synkti.toml or an option has a value that cannot be; nothing was done",
-    ExitCode.INTERRUPTED: "Ctrl-C; what was begun can be gone on with",
+    ExitCode.TIMED_OUT: "the awaited state was not reached in time; it may still be",
+    ExitCode.DECLINED: "the question was answered with no, or there was no terminal to ask; nothing was done",
+    ExitCode.CONFIGURATION: "synkti.toml or an option has an invalid value; nothing was done",
+    ExitCode.INTERRUPTED: "Ctrl-C; running the command again continues",
 }

@@ -1,4 +1,4 @@
-"""One cluster in one account and region: what every command that is about a running cluster begins with."""
+"""Open the cluster that a command works on: its account, region and stacks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stacks.settings import SETTINGS_FILE
 
 @dataclass(frozen=True)
 class ClusterSelection:
-    """What a person has said of which cluster is meant, on the command line or in synkti.toml; None: nothing."""
+    """The cluster that the command line or synkti.toml names; None where it names none."""
 
     cluster: str | None
     account: str
@@ -29,21 +29,21 @@ class ClusterSelection:
 
 @dataclass(frozen=True)
 class Fleet:
-    """stacks: the cluster's, in the order in which they were made or changed."""
+    """A cluster. stacks: in the order of their last change."""
 
     account: Account
     cluster: str
     stacks: tuple[Stack, ...]
 
     def output(self, key: str) -> str | None:
-        """What the stacks say of themselves, by the output's name."""
+        """Return the value of a stack's output; None where no stack has it."""
         return next((stack.outputs[key] for stack in self.stacks if key in stack.outputs), None)
 
     def group_name(self) -> str:
-        """The Auto Scaling group's name. Raises NotFound where the cluster has none yet."""
+        """Return the Auto Scaling group's name. Raises NotFound where the cluster has none yet."""
         name = self.output("AutoScalingGroupName")
         if name is None:
-            raise NotFound(f"the cluster {self.cluster!r} has no fleet yet", "go on with synkti bootstrap")
+            raise NotFound(f"the cluster {self.cluster!r} has no fleet yet", "continue with synkti bootstrap")
         return name
 
     @property
@@ -53,8 +53,11 @@ class Fleet:
         )
 
 
-def named(cluster: str | None, region: str | None, folder: Path | None = None) -> ClusterSelection:
-    """Command line over synkti.toml (of `folder`, by default the working directory). Raises ConfigurationError."""
+def select_cluster(cluster: str | None, region: str | None, folder: Path | None = None) -> ClusterSelection:
+    """Read the selection: the command line overrides synkti.toml in `folder` (default: the working directory).
+
+    Raises ConfigurationError, BadConfiguration.
+    """
     path = (folder or Path.cwd()) / SETTINGS_FILE
     try:
         held = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -68,34 +71,34 @@ def named(cluster: str | None, region: str | None, folder: Path | None = None) -
 
 
 def open_account(cluster: str | None, region: str | None, profile: str | None) -> tuple[ClusterSelection, Account]:
-    """The account that is meant, and what was said of the cluster. Raises CliError, ConfigurationError."""
-    meant = named(cluster, region)
-    account = Account(profile, meant.region)
-    account.require(meant.account)
-    return meant, account
+    """Return the selection and its account. Raises CliError, ConfigurationError."""
+    selection = select_cluster(cluster, region)
+    account = Account(profile, selection.region)
+    account.require_account(selection.account)
+    return selection, account
 
 
 def open_fleet(cluster: str | None, region: str | None, profile: str | None) -> Fleet:
-    """The cluster that is meant. Raises CliError (none, several), ConfigurationError, AWS's errors."""
-    meant, account = open_account(cluster, region, profile)
-    found = clusters_of(Stacks(account.client("cloudformation")).every())
-    chosen = choose(meant.cluster, found, account.where)
+    """Return the selected cluster. Raises CliError (none, several), ConfigurationError, AWS's errors."""
+    selection, account = open_account(cluster, region, profile)
+    found = clusters_of(Stacks(account.client("cloudformation")).list_stacks())
+    chosen = choose(selection.cluster, found, account.description)
     return Fleet(account, chosen, found[chosen])
 
 
 def open_models(cluster: str | None, region: str | None, profile: str | None) -> Fleet:
-    """As open_fleet, but a models bucket is enough: it outlives its cluster."""
-    meant, account = open_account(cluster, region, profile)
-    found = clusters_of(Stacks(account.client("cloudformation")).every())
+    """Return the selected cluster, as open_fleet; a models bucket without stacks is enough, since it outlives them."""
+    selection, account = open_account(cluster, region, profile)
+    found = clusters_of(Stacks(account.client("cloudformation")).list_stacks())
     every = {**dict.fromkeys(_clusters_with_a_bucket(account), ()), **found}
-    # A bucket that was left behind makes nothing ambiguous as long as there is one cluster.
-    among = every if meant.cluster is not None or not found else found
-    chosen = choose(meant.cluster, among, account.where)
+    # Retained buckets do not make the choice ambiguous as long as there is one cluster.
+    among = every if selection.cluster is not None or not found else found
+    chosen = choose(selection.cluster, among, account.description)
     return Fleet(account, chosen, among[chosen])
 
 
 def _clusters_with_a_bucket(account: Account) -> list[str]:
-    """Those whose models bucket is in the account; none where the buckets may not be listed."""
+    """Return the clusters with a models bucket in the account; none where listing buckets is not allowed."""
     suffix = names.models_bucket_name("", account.identity.account, account.region)
     try:
         buckets = account.client("s3").list_buckets()["Buckets"]

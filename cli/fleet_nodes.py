@@ -1,4 +1,4 @@
-"""The nodes of a cluster as EC2 knows them, for commands that run outside of it."""
+"""Find a cluster's nodes by their EC2 tags, for commands that run outside of it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from node_agent.contract.names import FRONT_DOOR_PORT, PEER_DOOR_PORT
 from node_agent.contract.states import NodeState
 
 
-class NoNodes(NotFound):
-    """None could be found."""
+class NoNodesFound(NotFound):
+    """No node was found."""
 
 
-def fronts_by_tag(cluster: str, region: str | None = None) -> list[str]:
-    """URLs of the front doors of the cluster's running nodes. Raises NoNodes."""
+def node_urls_by_tag(cluster: str, region: str | None = None) -> list[str]:
+    """Return the client API's URLs of the cluster's running nodes. Raises NoNodesFound."""
     try:
         ec2 = Ec2(aws_client("ec2", region), PEER_DOOR_PORT)
         nodes = asyncio.run(ec2.nodes(cluster))
     except (TransientError, BotoCoreError) as error:
-        raise NoNodes(f"EC2 does not answer: {error}", "check credentials and region") from error
+        raise NoNodesFound(f"EC2 does not answer: {error}", "check credentials and region") from error
     hosts = [node.peer_address.rpartition(":")[0] for node in nodes if node.state is not NodeState.GONE]
     if not hosts:
-        raise NoNodes(f"no running instance carries the tag SynktiCluster={cluster}", "synkti nodes shows the nodes")
+        raise NoNodesFound(
+            f"no running instance carries the tag SynktiCluster={cluster}", "synkti nodes shows the nodes"
+        )
     return [f"http://{host}:{FRONT_DOOR_PORT}" for host in hosts]

@@ -1,7 +1,7 @@
 """`synkti gateway`: a proxy beside the application, so that any client in any language survives the loss of any node.
 
-All that resumes is `synkti_client`; this is a door for those who cannot use an httpx transport. It holds no cluster
-key: a client's own API key is passed on as it is.
+`synkti_client` continues the streams; the gateway makes it available to clients that cannot use an httpx transport. It
+has no cluster key: it forwards a client's own API key unchanged.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Annotated
 import typer
 
 import synkti_client
-from cli.core.callers import Callers
+from cli.core.callers import CallerPolicy
 from cli.errors import BadUsage
-from cli.fleet_nodes import NoNodes, fronts_by_tag
+from cli.fleet_nodes import NoNodesFound, node_urls_by_tag
 from cli.options import Json
 from cli.terminal import Terminal
 from node_agent.adapters.http_limits import Limits
@@ -33,16 +33,16 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 DEFAULT_PORT = 8080
-_NODES_EVERY_S = 2.0
-_TAGS_EVERY_S = 30.0
-_END_WITHIN_S = 5.0
+_NODES_INTERVAL_S = 2.0
+_TAGS_INTERVAL_S = 30.0
+_CLOSE_TIMEOUT_S = 5.0
 _HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"te", b"upgrade", b"host"})
-_NOT_ASKED = _HOP_BY_HOP | {b"content-length", b"accept-encoding", b"expect"}
-_NOT_ANSWERED = _HOP_BY_HOP | {b"content-length", b"content-type", b"date"}
+_DROPPED_REQUEST_HEADERS = _HOP_BY_HOP | {b"content-length", b"accept-encoding", b"expect"}
+_DROPPED_RESPONSE_HEADERS = _HOP_BY_HOP | {b"content-length", b"content-type", b"date"}
 _FLEET = httpx.URL("http://synkti")
-_SHOWN = 100
-_TRIED = ((b"retry-after", b"5"), (b"x-should-retry", b"false"))
-"""An SDK would try it twice again; all of that was done here."""
+_MAX_SHOWN_CHARS = 100
+_RETRY_HEADERS = ((b"retry-after", b"5"), (b"x-should-retry", b"false"))
+"""SDKs would retry twice; the gateway has already retried."""
 
 _PREFLIGHT = (
     (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
@@ -53,14 +53,14 @@ _NO_TIMEOUT = dict.fromkeys(("connect", "read", "write", "pool"))
 
 
 class Gateway:
-    """Answers an application's requests over an AsyncContinuousTransport. callers: who may call it."""
+    """Answers an application's requests with an AsyncContinuousTransport. policy: which callers are accepted."""
 
-    def __init__(self, transport: synkti_client.AsyncContinuousTransport, callers: Callers | None = None) -> None:
+    def __init__(self, transport: synkti_client.AsyncContinuousTransport, policy: CallerPolicy | None = None) -> None:
         self.transport = transport
-        self._callers = callers or Callers()
+        self._caller_policy = policy or CallerPolicy()
 
     async def __call__(self, request: ServerRequest) -> None:
-        if (fault := self._callers.fault(request.headers)) is not None:
+        if (fault := self._caller_policy.rejection_reason(request.headers)) is not None:
             answer_error(request, 403, "caller_not_allowed", fault)
             return
         page = self._page_headers(request)
@@ -73,37 +73,37 @@ class Gateway:
             await answering
 
     def _page_headers(self, request: ServerRequest) -> Headers:
-        """What lets a page of an allowed origin read the answer."""
+        """Return the CORS headers for a page of an allowed origin."""
         origin = request.headers.get(b"origin", b"")
-        if not origin or not self._callers.is_allowed(origin.decode("latin-1")):
+        if not origin or not self._caller_policy.is_allowed_origin(origin.decode("latin-1")):
             return ()
         return ((b"access-control-allow-origin", origin), (b"vary", b"origin"))
 
     async def _answer(self, request: ServerRequest, page: Headers) -> None:
         try:
-            asked = _asked(request)
+            forwarded = _to_httpx(request)
         except (ValueError, httpx.InvalidURL) as error:
             message = f"The request's target cannot be read: {error}."
             answer_error(request, 400, "invalid_target", message, headers=page)
             return
         try:
-            response = await self.transport.handle_async_request(asked)
+            response = await self.transport.handle_async_request(forwarded)
         except httpx.LocalProtocolError as error:
             message = f"The request cannot be sent on: {error}."
             answer_error(request, 400, "invalid_request", message, headers=page)
             return
         except httpx.TransportError as error:
             code = "no_node_answers" if isinstance(error, synkti_client.NoNodeAnswers) else "request_lost"
-            answer_error(request, 503, code, str(error) or type(error).__name__, headers=(*page, *_TRIED))
+            answer_error(request, 503, code, str(error) or type(error).__name__, headers=(*page, *_RETRY_HEADERS))
             return
         try:
-            await self._pass_on(request, response, page)
+            await self._forward(request, response, page)
         finally:
             await response.aclose()
 
-    async def _pass_on(self, request: ServerRequest, response: httpx.Response, page: Headers) -> None:
+    async def _forward(self, request: ServerRequest, response: httpx.Response, page: Headers) -> None:
         content_type = response.headers.get("content-type", "application/octet-stream").encode("latin-1")
-        kept = [(key, value) for key, value in response.headers.raw if key.lower() not in _NOT_ANSWERED]
+        kept = [(key, value) for key, value in response.headers.raw if key.lower() not in _DROPPED_RESPONSE_HEADERS]
         room = asyncio.Event()
         room.set()
         request.when_congested(lambda is_congested: room.clear() if is_congested else room.set())
@@ -115,20 +115,20 @@ class Gateway:
                 await room.wait()
         except httpx.TransportError as error:
             if not content_type.startswith(b"text/event-stream"):
-                return  # not ended, so that the server breaks the connection off: what came is not whole
+                return  # without an end the server breaks off the connection: the body is incomplete
             message = str(error) or "The connection to the node broke, and this stream cannot be continued."
             last = b"\n\n" + error_event(request.path, error_body(request.path, 503, "stream_lost", message))
         request.end(last)
 
 
-def _asked(request: ServerRequest) -> httpx.Request:
-    """The request as the transport takes it. Raises ValueError and InvalidURL."""
+def _to_httpx(request: ServerRequest) -> httpx.Request:
+    """Convert a request for the transport. Raises ValueError and InvalidURL."""
     if not request.target.startswith("/"):
-        raise ValueError(f"{request.target[:_SHOWN]!r} is no path")
+        raise ValueError(f"{request.target[:_MAX_SHOWN_CHARS]!r} is no path")
     return httpx.Request(
         request.method,
         _FLEET.copy_with(raw_path=request.target.encode("latin-1")),
-        headers=[(key, value) for key, value in request.headers.items() if key not in _NOT_ASKED],
+        headers=[(key, value) for key, value in request.headers.items() if key not in _DROPPED_REQUEST_HEADERS],
         content=request.body,
         extensions={"timeout": _NO_TIMEOUT},
     )
@@ -141,15 +141,15 @@ def _cancel(task: asyncio.Future[None]) -> None:
 async def _follow_nodes(
     transport: synkti_client.AsyncContinuousTransport, cluster: str | None, region: str | None
 ) -> None:
-    """Keep the list of nodes fresh, from the nodes themselves; from the tags seldom, or when no node answers."""
-    read_tags_at = time.monotonic() + _TAGS_EVERY_S
+    """Refresh the list of nodes from the nodes; from their tags less often, and when no node answers."""
+    read_tags_at = time.monotonic() + _TAGS_INTERVAL_S
     while True:
-        await asyncio.sleep(_NODES_EVERY_S)
+        await asyncio.sleep(_NODES_INTERVAL_S)
         answered = await transport.refresh()
         if cluster is not None and (not answered or time.monotonic() >= read_tags_at):
-            read_tags_at = time.monotonic() + _TAGS_EVERY_S
-            with contextlib.suppress(NoNodes):  # an EC2 that does not answer changes nothing
-                transport.nodes.replace(await asyncio.to_thread(fronts_by_tag, cluster, region))
+            read_tags_at = time.monotonic() + _TAGS_INTERVAL_S
+            with contextlib.suppress(NoNodesFound):  # without an answer of EC2 the list stays
+                transport.nodes.replace(await asyncio.to_thread(node_urls_by_tag, cluster, region))
 
 
 def gateway(
@@ -165,11 +165,11 @@ def gateway(
     region: Annotated[
         str | None, typer.Option(help="The cluster's region, if not the configured one.", show_default=False)
     ] = None,
-    host: Annotated[str, typer.Option(help="Where applications call it; the loopback by default.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 for any that is free.")] = DEFAULT_PORT,
+    host: Annotated[str, typer.Option(help="The address to listen on; the loopback by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on; 0 for any free one.")] = DEFAULT_PORT,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="A name, with a dot in it, under which it is called; may be repeated.", show_default=False),
+        typer.Option(help="A public name under which it may be called; may be repeated.", show_default=False),
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
@@ -177,35 +177,35 @@ def gateway(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """A proxy beside your application: stock OpenAI clients go on when the node they stream from is taken away.
+    """Run a proxy beside your application: stock OpenAI clients keep their streams when a node is interrupted.
 
-    It runs until Ctrl-C. With --json the line that says where it listens is a JSON object. It answers programs; web
-    pages only of origins that are named, as http://localhost:3000.
+    It runs until Ctrl-C. With --json the line with its address is a JSON object. It answers programs, and web pages of
+    the origins given, such as http://localhost:3000.
 
     \b
     Examples:
       synkti gateway --cluster synkti      # then base_url="http://127.0.0.1:8080/v1" in any OpenAI client
       synkti gateway --node http://10.0.1.5:8000 --node http://10.0.2.7:8000
     """
-    fronts = [*(node or ()), *(fronts_by_tag(cluster, region) if cluster else ())]
+    fronts = [*(node or ()), *(node_urls_by_tag(cluster, region) if cluster else ())]
     try:
         transport = synkti_client.async_transport(fronts, discovery=discovery)
     except ValueError as error:
         raise BadUsage(f"{error}", "--cluster NAME finds nodes by their tags") from error
     listener = bind(host, port, "gateway")
-    callers = Callers(tuple(allow_host or ()), tuple(allow_origin or ()))
+    callers = CallerPolicy(tuple(allow_host or ()), tuple(allow_origin or ()))
     asyncio.run(_serve(transport, callers, cluster, region, listener, Terminal(as_json)))
 
 
 async def _serve(
     transport: synkti_client.AsyncContinuousTransport,
-    callers: Callers,
+    callers: CallerPolicy,
     cluster: str | None,
     region: str | None,
     listener: socket.socket,
     terminal: Terminal,
 ) -> None:
-    """Until SIGINT or SIGTERM, and what runs then has a moment to end."""
+    """Serve until SIGINT or SIGTERM, then give running requests a moment to end."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
@@ -220,5 +220,5 @@ async def _serve(
     terminal.out.file.flush()
     await stop.wait()
     following.cancel()
-    await server.close(_END_WITHIN_S)
+    await server.close(_CLOSE_TIMEOUT_S)
     await transport.aclose()

@@ -1,4 +1,4 @@
-"""`synkti logs`: what a node writes: its journal while it is there, CloudWatch and its last log when it is gone."""
+"""`synkti logs`: print a node's log: its journal while it runs; CloudWatch's lines or its last log afterwards."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typer
 from botocore.exceptions import ClientError
 
 from cli.adapters.instances import Instances
-from cli.adapters.ssm import Commands, become, session_command
+from cli.adapters.ssm import Commands, exec_replace, session_command
 from cli.aws_errors import error_code
 from cli.connect import NodeArgument
-from cli.core.nodes import Node, pick
+from cli.core.nodes import Node, select_node
 from cli.errors import BadUsage, NotFound
 from cli.fleet import Fleet, open_fleet
 from cli.options import Cluster, Json, Profile, Region
@@ -24,14 +24,14 @@ from node_agent.contract.timestamps import format_instant
 
 CLOCK = Clock()
 MAX_LINES = 2_000
-_UNITS = "'synkti*'"  # the shell on the node is not to take it for files
+_UNIT_PATTERN = "'synkti*'"  # quoted against the shell's globbing on the node
 _LAST_LOG_BYTES = 8 * 1024 * 1024
-_PAGES = 20
-"""Of CloudWatch's answer; each has up to 10,000 lines."""
+_MAX_PAGES = 20
+"""The most pages of CloudWatch's response; each has up to 10,000 lines."""
 
 
-class Origin(StrEnum):
-    """Where lines are read."""
+class LogSource(StrEnum):
+    """Where the lines are read from."""
 
     AUTO = "auto"
     JOURNAL = "journal"
@@ -41,21 +41,24 @@ class Origin(StrEnum):
 
 def logs(
     node: NodeArgument = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="The last so many.", min=1, max=MAX_LINES)] = 200,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="New lines as they come, until Ctrl-C.")] = False,
-    origin: Annotated[Origin, typer.Option("--from", help="auto: the journal of a node that is there.")] = Origin.AUTO,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="The number of last lines.", min=1, max=MAX_LINES)] = 200,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines as they arrive, until Ctrl-C.")
+    ] = False,
+    origin: Annotated[
+        LogSource, typer.Option("--from", help="auto: the journal of a running node, else CloudWatch.")
+    ] = LogSource.AUTO,
     since: Annotated[int, typer.Option(help="With CloudWatch: minutes back.", min=1, max=43_200)] = 60,
     cluster: Cluster = None,
     region: Region = None,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """What a node's boot and agent have written, vLLM's own lines among them.
+    """Print the log of a node's boot and agent, which includes vLLM's.
 
-    A node that is there is asked for its journal, through Systems Manager. Of a node that is gone the lines in
-    CloudWatch are read, or, where there are none, the last log that it left in the checkpoints bucket (--from last).
-    Without NODE it is the lines of all nodes in CloudWatch. --follow needs the aws command with its
-    session-manager-plugin.
+    The journal of a running node is read by Systems Manager. Of a terminated node the lines in CloudWatch are read, or,
+    if there are none, the last log that it stored in the checkpoints bucket (--from last). Without NODE the lines of
+    all nodes in CloudWatch are printed. --follow needs the aws command with its session-manager-plugin.
 
     \b
     Examples:
@@ -69,56 +72,56 @@ def logs(
         raise BadUsage("--follow has no end, and so no document", "leave out --json")
     fleet = open_fleet(cluster, region, profile)
     there = Instances(fleet.account.client("ec2"), fleet.cluster).nodes()
-    chosen = _chosen(there, node, origin)
+    chosen = _select(there, node, origin)
     if chosen is not None:
         _journal(terminal, fleet, chosen, lines, follow=follow)
     elif follow:
-        raise BadUsage("only the journal of one node that is there can be followed", "say which node")
-    elif origin is Origin.LAST:
+        raise BadUsage("only the journal of one running node can be followed", "name the node")
+    elif origin is LogSource.LAST:
         if node is None:
-            raise BadUsage("--from last is the log of one node", "say which: an instance's id")
+            raise BadUsage("--from last is the log of one node", "name it: an instance's id")
         _last_log(terminal, fleet, node, lines)
     else:
-        _gone(terminal, fleet, node, lines, since, origin)
+        _terminated(terminal, fleet, node, lines, since, origin)
 
 
-def _chosen(there: tuple[Node, ...], given: str | None, origin: Origin) -> Node | None:
-    """The node whose journal is read; None for CloudWatch. Raises CliError."""
-    if origin in (Origin.CLOUDWATCH, Origin.LAST) or (origin is Origin.AUTO and given is None):
+def _select(there: tuple[Node, ...], given: str | None, origin: LogSource) -> Node | None:
+    """Return the node whose journal is read; None for CloudWatch. Raises CliError."""
+    if origin in (LogSource.CLOUDWATCH, LogSource.LAST) or (origin is LogSource.AUTO and given is None):
         return None
     try:
-        return pick(there, given)
+        return select_node(there, given)
     except NotFound:
-        if origin is Origin.JOURNAL:
+        if origin is LogSource.JOURNAL:
             raise
-        return None  # it is gone; CloudWatch may have its lines
+        return None  # terminated; CloudWatch may have its lines
 
 
 def _journal(terminal: Terminal, fleet: Fleet, node: Node, lines: int, *, follow: bool) -> None:
-    command = f"journalctl --unit {_UNITS} --lines {lines} --no-pager --output short-iso"
+    command = f"journalctl --unit {_UNIT_PATTERN} --lines {lines} --no-pager --output short-iso"
     if follow:
         document = "AWS-StartInteractiveCommand"
         session = session_command(fleet.account, node.instance_id, document, {"command": [f"sudo {command} --follow"]})
-        become(session, fleet.account.environ())
-    with terminal.doing(f"asking {node.instance_id} for its journal"):
-        said = Commands(fleet.account.client("ssm"), CLOCK).run(node.instance_id, command)
-    told = said.splitlines()
-    terminal.document({"cluster": fleet.cluster, "node": node.instance_id, "from": "journal", "lines": told})
-    for line in told:
+        exec_replace(session, fleet.account.environ())
+    with terminal.spinner(f"reading the journal of {node.instance_id}"):
+        output = Commands(fleet.account.client("ssm"), CLOCK).run(node.instance_id, command)
+    shown = output.splitlines()
+    terminal.document({"cluster": fleet.cluster, "node": node.instance_id, "from": "journal", "lines": shown})
+    for line in shown:
         terminal.line(line)
 
 
-def _gone(terminal: Terminal, fleet: Fleet, given: str | None, lines: int, since: int, origin: Origin) -> None:
+def _terminated(terminal: Terminal, fleet: Fleet, given: str | None, lines: int, since: int, origin: LogSource) -> None:
     try:
         _cloudwatch(terminal, fleet, given, lines, since)
     except NotFound:
-        if origin is Origin.CLOUDWATCH or given is None:
+        if origin is LogSource.CLOUDWATCH or given is None:
             raise
         _last_log(terminal, fleet, given, lines)
 
 
 def _last_log(terminal: Terminal, fleet: Fleet, instance_id: str, lines: int) -> None:
-    """What the node wrote to S3 when it ended. Raises NotFound."""
+    """Print the log that the node stored in S3 when it ended. Raises NotFound."""
     bucket = fleet.output("CheckpointsBucket")
     if bucket is None:
         raise NotFound(f"the cluster {fleet.cluster!r} has no checkpoints bucket")
@@ -130,17 +133,17 @@ def _last_log(terminal: Terminal, fleet: Fleet, instance_id: str, lines: int) ->
             "logs there are kept for a week; --since looks further back in CloudWatch",
         )
     key = max(found, key=lambda entry: entry["LastModified"])["Key"]
-    said = s3.get_object(Bucket=bucket, Key=key)["Body"].read(_LAST_LOG_BYTES).decode(errors="replace")
-    told = said.splitlines()[-lines:]
-    terminal.say(f"s3://{bucket}/{key}:")
-    terminal.document({"cluster": fleet.cluster, "node": instance_id, "from": f"s3://{bucket}/{key}", "lines": told})
-    for line in told:
+    output = s3.get_object(Bucket=bucket, Key=key)["Body"].read(_LAST_LOG_BYTES).decode(errors="replace")
+    shown = output.splitlines()[-lines:]
+    terminal.status(f"s3://{bucket}/{key}:")
+    terminal.document({"cluster": fleet.cluster, "node": instance_id, "from": f"s3://{bucket}/{key}", "lines": shown})
+    for line in shown:
         terminal.line(line)
 
 
 def _cloudwatch(terminal: Terminal, fleet: Fleet, given: str | None, lines: int, since: int) -> None:
     group = node_log_group_name(fleet.cluster)
-    with terminal.doing(f"reading {group}"):
+    with terminal.spinner(f"reading {group}"):
         events = _events(fleet.account.client("logs"), group, given, round((time.time() - since * 60) * 1000))
     if not events:
         whose = f"of {given} " if given else ""
@@ -158,14 +161,14 @@ def _cloudwatch(terminal: Terminal, fleet: Fleet, given: str | None, lines: int,
 
 
 def _events(client: Any, group: str, stream: str | None, start_ms: int) -> list[dict[str, Any]]:
-    asked: dict[str, Any] = {"logGroupName": group, "startTime": start_ms}
+    query: dict[str, Any] = {"logGroupName": group, "startTime": start_ms}
     if stream:
-        asked["logStreamNamePrefix"] = stream
+        query["logStreamNamePrefix"] = stream
     found: list[dict[str, Any]] = []
     try:
-        for number, page in enumerate(client.get_paginator("filter_log_events").paginate(**asked)):
+        for number, page in enumerate(client.get_paginator("filter_log_events").paginate(**query)):
             found += [event for event in page["events"] if event["logStreamName"].startswith(stream or "")]
-            if number >= _PAGES:
+            if number >= _MAX_PAGES:
                 break
     except ClientError as error:
         if error_code(error) != "ResourceNotFoundException":

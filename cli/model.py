@@ -1,4 +1,4 @@
-"""`synkti model`: what lies in the models bucket, from where nodes take it."""
+"""`synkti model`: manage the models bucket, from which nodes download models."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from cli.adapters.model_check import faults
-from cli.adapters.model_files import Source, find_source, hash_files, list_files
-from cli.adapters.models_bucket import Listed, ModelsBucket
-from cli.core.model_source import choose_files, model_fault
-from cli.core.upload_plan import PushPlan, plan_push, replaces
+from cli.adapters.model_files import ModelSource, find_source, hash_files, list_files
+from cli.adapters.models_bucket import ModelListing, ModelsBucket
+from cli.core.model_source import model_fault, select_files
+from cli.core.upload_plan import PushPlan, plan_push, replaces_model
 from cli.errors import BadUsage, Failed, NotFound
 from cli.fleet import Fleet, open_models
 from cli.model_push import Pusher
@@ -35,31 +35,33 @@ def push(
         str, typer.Argument(metavar="DIR|NAME", help="A model's folder, or its name on the hub: owner/name.")
     ],
     name: Annotated[
-        str | None, typer.Option(help="What to call it; else what the folder is called.", show_default=False)
+        str | None, typer.Option(help="The model's name; by default the folder's.", show_default=False)
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Write over a model of this name and other content.")
+        bool, typer.Option("--replace", help="Replace a model of this name with other content.")
     ] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Also weights in other formats than safetensors.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Include weights in other formats than safetensors.")
+    ] = False,
     unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Even what looks incomplete, where you know that vLLM loads it.")
+        bool, typer.Option("--unchecked", help="Push also what looks incomplete, if you know that vLLM loads it.")
     ] = False,
-    parallel: Annotated[int, typer.Option(help="Uploads at once.", min=1, max=MAX_WORKERS)] = 8,
+    parallel: Annotated[int, typer.Option(help="Parallel uploads.", min=1, max=MAX_WORKERS)] = 8,
     cluster: Cluster = None,
     region: Region = None,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Upload a model: in parallel, going on where an earlier push was interrupted, the manifest last.
+    """Upload a model in parallel, resuming an interrupted push; the manifest is written last.
 
-    DIR is a folder with a model in it, or one in the layout of Hugging Face's cache. A NAME is looked for in that
-    cache; where it is not, it is downloaded first, if huggingface_hub is installed.
+    DIR is a model's folder, or one in the layout of Hugging Face's cache. A NAME is searched for in that cache, and
+    downloaded first if it is not there and huggingface_hub is installed.
 
-    Where there are safetensors, other weights are left out. A model of the same name and the same content is left as it
-    is. Other content wants another name (nodes may be reading the old one), or --replace.
+    Where there are safetensors, other weights are excluded. A model of the same name and content is not uploaded again.
+    Other content needs another name (nodes may be reading the old one), or --replace.
 
-    What vLLM could not load is refused before anything is sent, and each file named: a shard or a tokenizer that is
-    missing, a file that is cut off, a pointer of Git LFS in the place of a file.
+    A model that vLLM could not load is refused before the upload, with the name of each faulty file: a missing shard or
+    tokenizer, a truncated file, a pointer of Git LFS instead of a file.
 
     \b
     Examples:
@@ -68,7 +70,7 @@ def push(
       synkti model push ~/.cache/huggingface/hub/models--Qwen--Qwen2.5-7B-Instruct
     """
     terminal = Terminal(as_json)
-    found = find_source(source, os.environ, terminal.say)
+    found = find_source(source, os.environ, terminal.status)
     fleet = open_models(cluster, region, profile)
     options = PushOptions(replace, everything, unchecked, parallel)
     push_model(fleet, found, name or found.name, terminal, options)
@@ -76,7 +78,7 @@ def push(
 
 @dataclass(frozen=True)
 class PushOptions:
-    """As the options of `model push` of the same names."""
+    """The options of `model push` of the same names."""
 
     replace: bool = False
     everything: bool = False
@@ -85,63 +87,65 @@ class PushOptions:
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """digest: the manifest's SHA-256; sent: bytes that had to be."""
+class PushResult:
+    """The result of a push. digest: the manifest's SHA-256; sent_bytes: the bytes that were uploaded."""
 
     digest: str
-    sent: int
+    sent_bytes: int
 
 
 def push_model(
     fleet: Fleet,
-    source: Source,
+    source: ModelSource,
     name: str,
     terminal: Terminal,
     options: PushOptions | None = None,
     *,
     quiet_result: bool = False,
-) -> Pushed:
-    """Everything that `model push` does. Raises CliError and AWS's errors."""
+) -> PushResult:
+    """Check, hash and upload a model, as `model push`. Raises CliError and AWS's errors."""
     if not is_model_name(name):
         raise BadUsage(f"{name!r} cannot be a model's name", "give one with --name: letters, digits, dots, hyphens")
     options = options or PushOptions()
-    choice = choose_files(list_files(source.folder), everything=options.everything)
-    if fault := model_fault(choice.take):
+    choice = select_files(list_files(source.folder), everything=options.everything)
+    if fault := model_fault(choice.included):
         raise NotFound(f"{source.folder} is no model: {fault}")
     if not options.unchecked:
-        _require_whole(source.folder, choice.take)
-    if choice.leave:
-        terminal.say(f"left out: {len(choice.leave)} files ({choice.reason}); --all takes them too")
+        _require_complete(source.folder, choice.included)
+    if choice.excluded:
+        terminal.status(f"excluded: {len(choice.excluded)} files ({choice.reason}); --all includes them")
     parallel = options.parallel
     bucket = ModelsBucket(fleet.account.client("s3", parallel), fleet.models_bucket, parallel)
     bucket.require()
-    total = sum((source.folder / path).stat().st_size for path in choice.take)
+    total = sum((source.folder / path).stat().st_size for path in choice.included)
     with terminal.transfer("hashing", total) as bar:
-        files = hash_files(source.folder, choice.take, bar.add)
+        files = hash_files(source.folder, choice.included, bar.add)
     digest = _manifest_digest(files)
-    with terminal.doing("looking what is there"):
+    with terminal.spinner("listing the bucket"):
         manifest = bucket.manifest(name)
-        plan = plan_push(files, bucket.objects(name), bucket.unfinished(name), manifest.files if manifest else None)
-    if replaces(files, manifest.files if manifest else None) and not options.replace:
+        plan = plan_push(
+            files, bucket.objects(name), bucket.unfinished_uploads(name), manifest.files if manifest else None
+        )
+    if replaces_model(files, manifest.files if manifest else None) and not options.replace:
         raise Failed(
             f"there is a model {name!r} already, with other content",
-            "push it under another --name and set model in synkti.toml, or write over it with --replace",
+            "push it under another --name and set model in synkti.toml, or replace it with --replace",
         )
-    sent = 0 if plan.same else _upload(bucket, source, name, plan, files, terminal, parallel)
+    sent = 0 if plan.is_noop else _upload(bucket, source, name, plan, files, terminal, parallel)
     if not quiet_result:
-        _tell_pushed(terminal, fleet, name, files, digest, sent, same=plan.same)
-    return Pushed(digest, sent)
+        _print_result(terminal, fleet, name, files, digest, sent, same=plan.is_noop)
+    return PushResult(digest, sent)
 
 
-def _require_whole(folder: Path, paths: Sequence[str]) -> None:
-    """Raises Failed, naming all that is wrong."""
+def _require_complete(folder: Path, paths: Sequence[str]) -> None:
+    """Raise Failed with all faults of an incomplete model."""
     found = faults(folder, paths)
     if found:
         listed = "".join(f"\n  {fault}" for fault in found[:_MAX_FAULTS])
         more = f"\n  and {len(found) - _MAX_FAULTS} more" if len(found) > _MAX_FAULTS else ""
         raise Failed(
-            f"{folder} is no whole model, and was not pushed:{listed}{more}",
-            "mend that, or push it as it is: synkti model push --unchecked",
+            f"{folder} is no complete model, and was not pushed:{listed}{more}",
+            "fix that, or push it as it is: synkti model push --unchecked",
         )
 
 
@@ -149,31 +153,31 @@ def _manifest_digest(files: Sequence[ModelFile]) -> str:
     try:
         return manifest_digest(format_manifest(files))
     except ValueError as error:
-        raise Failed(f"a file's name cannot be: {error}", "rename it, or leave it out of the folder") from error
+        raise Failed(f"a file's name is invalid: {error}", "rename it, or remove it from the folder") from error
 
 
 def _upload(
     bucket: ModelsBucket,
-    source: Source,
+    source: ModelSource,
     name: str,
     plan: PushPlan,
     files: Sequence[ModelFile],
     terminal: Terminal,
     parallel: int,
 ) -> int:
-    if plan.there:
-        terminal.say(f"{len(plan.there)} of {len(files)} files are there already")
+    if plan.unchanged:
+        terminal.status(f"{len(plan.unchanged)} of {len(files)} files are there already")
     with terminal.transfer(f"models/{name}", plan.upload_bytes) as bar:
         pusher = Pusher(bucket, name, source.folder, parallel, bar.add)
         try:
             pusher.push(plan, files)
         except KeyboardInterrupt:
-            terminal.say("stopped; the same command goes on from here (for a day)")
+            terminal.status("stopped; the same command continues from here (for a day)")
             raise
-    return pusher.sent
+    return pusher.sent_bytes
 
 
-def _tell_pushed(
+def _print_result(
     terminal: Terminal, fleet: Fleet, name: str, files: Sequence[ModelFile], digest: str, sent: int, *, same: bool
 ) -> None:
     size = sum(file.size for file in files)
@@ -190,14 +194,14 @@ def _tell_pushed(
         }
     )
     what = f"{name}: {len(files)} files, {human_bytes(size)}"
-    terminal.line(f"{what}; nothing to do, it is all there" if same else f"{what}; {human_bytes(sent)} sent")
+    terminal.line(f"{what}; nothing to do, it is up to date" if same else f"{what}; {human_bytes(sent)} sent")
     terminal.line(f'  model = "{name}"')
     terminal.line(f'  model_sha256 = "{digest}"')
 
 
 @app.command("ls")
 def list_models(cluster: Cluster = None, region: Region = None, profile: Profile = None, as_json: Json = False) -> None:
-    """The models that nodes can be told to serve.
+    """List the models that nodes can serve.
 
     \b
     Examples:
@@ -212,7 +216,13 @@ def list_models(cluster: Cluster = None, region: Region = None, profile: Profile
             "cluster": fleet.cluster,
             "bucket": fleet.models_bucket,
             "models": [
-                {"name": m.name, "files": m.files, "bytes": m.size, "whole": m.whole, "changed_at": int(m.changed)}
+                {
+                    "name": m.name,
+                    "files": m.files,
+                    "bytes": m.size,
+                    "whole": m.is_complete,
+                    "changed_at": int(m.changed),
+                }
                 for m in models
             ],
         }
@@ -226,28 +236,28 @@ def list_models(cluster: Cluster = None, region: Region = None, profile: Profile
 MODEL_HEADERS = ("MODEL", "FILES", "SIZE", "PUSHED", "STATE")
 
 
-def model_row(model: Listed, now: float) -> tuple[str, ...]:
-    """A line of `model ls`. now: unix seconds."""
-    state = "whole" if model.whole else "not whole: push it again"
+def model_row(model: ModelListing, now: float) -> tuple[str, ...]:
+    """Return a row of `model ls`. now: unix seconds."""
+    state = "whole" if model.is_complete else "not whole: push it again"
     return model.name, str(model.files), human_bytes(model.size), f"{human_age(now - model.changed)} ago", state
 
 
 @app.command("rm")
 def remove(
-    name: Annotated[str, typer.Argument(help="As `synkti model ls` shows it.")],
+    name: Annotated[str, typer.Argument(help="The name that `synkti model ls` shows.")],
     purge: Annotated[
-        bool, typer.Option("--purge", help="Also the versions that the bucket keeps: for good, and no longer paid for.")
+        bool, typer.Option("--purge", help="Delete also the versions that the bucket keeps, permanently.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Even where the fleet serves it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Remove it although the fleet serves it.")] = False,
     yes: Yes = False,
     cluster: Cluster = None,
     region: Region = None,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Remove a model. Its manifest goes first, so that no node takes a half of it for a whole.
+    """Remove a model. Its manifest is deleted first, so that no node treats the rest as complete.
 
-    The bucket keeps old versions, which can be brought back, and are paid for until they are purged.
+    The bucket keeps old versions, which can be restored, and cost money until they are purged.
 
     \b
     Examples:
@@ -268,7 +278,7 @@ def remove(
     terminal.confirm(f"Remove {name!r}{size} from {bucket.name}{', with all its versions' if purge else ''}?", yes=yes)
     if held is not None:
         bucket.remove_manifest(name)
-        bucket.remove(name, bucket.sizes(name))
+        bucket.delete_objects(name, bucket.sizes(name))
     versions = bucket.purge(name) if purge else 0
     if held is None and not versions:
         raise NotFound(f"there is no version of {name!r} in {bucket.name}")

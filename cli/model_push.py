@@ -1,4 +1,4 @@
-"""Uploads a model: as `core/upload_plan` plans it, in many parts at once, the manifest last."""
+"""Upload a model according to its plan (`core/upload_plan`): many parts in parallel, the manifest last."""
 
 from __future__ import annotations
 
@@ -16,43 +16,45 @@ from node_agent.contract.models import ModelFile
 
 
 class Pusher:
-    """done: hears of the bytes that need not be sent any more, from any thread."""
+    """Uploads one model. on_progress: called with bytes that are done, from any thread."""
 
     def __init__(
-        self, bucket: ModelsBucket, name: str, folder: Path, workers: int, done: Callable[[int], None]
+        self, bucket: ModelsBucket, name: str, folder: Path, workers: int, on_progress: Callable[[int], None]
     ) -> None:
         self._bucket = bucket
         self._name = name
         self._folder = folder
         self._workers = workers
-        self._done = done
+        self._on_progress = on_progress
         self._lock = Lock()
-        self.sent = 0
+        self.sent_bytes = 0
 
     def push(self, plan: PushPlan, files: Sequence[ModelFile]) -> None:
-        """Until the bucket holds exactly these files and their manifest. Raises Failed, BotoCoreError, ClientError.
+        """Make the bucket contain exactly these files and their manifest. Raises Failed, BotoCoreError, ClientError.
 
-        Whatever stops it, what was uploaded stays, and the next push goes on from there.
+        After an error the uploaded parts stay, and the next push resumes from there.
         """
-        if plan.unseal:
+        if plan.removes_manifest:
             self._bucket.remove_manifest(self._name)
         for unfinished in plan.abort:
-            self._bucket.abort(self._name, unfinished)
+            self._bucket.abort_upload(self._name, unfinished)
         with ThreadPoolExecutor(self._workers) as pool:
             futures: list[Future[None]] = []
             try:
                 for upload in plan.uploads:
-                    futures += self._whole(pool, upload) if upload.whole else self._parts(pool, upload)
+                    futures += (
+                        self._put_whole(pool, upload) if upload.is_single_request else self._put_parts(pool, upload)
+                    )
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
             finally:
                 for future in futures:
                     future.cancel()
-        self._bucket.remove(self._name, plan.remove)
+        self._bucket.delete_objects(self._name, plan.remove)
         self._bucket.write_manifest(self._name, files)
 
-    def _whole(self, pool: ThreadPoolExecutor, upload: Upload) -> list[Future[None]]:
+    def _put_whole(self, pool: ThreadPoolExecutor, upload: Upload) -> list[Future[None]]:
         def put() -> None:
             file = upload.file
             self._bucket.put(self._name, file, self._read(file, 0, file.size))
@@ -60,10 +62,10 @@ class Pusher:
 
         return [pool.submit(put)]
 
-    def _parts(self, pool: ThreadPoolExecutor, upload: Upload) -> list[Future[None]]:
-        """A future for each part; the last one that is done makes them an object."""
+    def _put_parts(self, pool: ThreadPoolExecutor, upload: Upload) -> list[Future[None]]:
+        """Return a future for each part; the one that finishes last completes the upload."""
         file = upload.file
-        upload_id = upload.upload_id or self._bucket.begin(self._name, file)
+        upload_id = upload.upload_id or self._bucket.begin_upload(self._name, file)
         etags: dict[int, str] = {}
         lock = Lock()
 
@@ -72,18 +74,18 @@ class Pusher:
             there = upload.candidates.get(number)
             if there is not None and there.md5 == hashlib.md5(body, usedforsecurity=False).hexdigest():
                 etag = f'"{there.md5}"'
-                self._done(end - start)
+                self._on_progress(end - start)
             else:
                 etag = self._bucket.put_part(self._name, file.path, upload_id, number, body)
                 self._count(end - start)
             with lock:
                 etags[number] = etag
                 last = len(etags) == len(upload.ranges)
-            if last and not self._bucket.complete(self._name, file, upload_id, etags):
-                self._bucket.remove(self._name, [file.path])
+            if last and not self._bucket.complete_upload(self._name, file, upload_id, etags):
+                self._bucket.delete_objects(self._name, [file.path])
                 raise Failed(
-                    f"{file.path} is not in S3 what it is here: its upload was begun with another content",
-                    "run the command again; this file is uploaded anew",
+                    f"{file.path} differs in S3: its upload was begun with other content",
+                    "run the command again; this file is uploaded from its start",
                 )
 
         return [pool.submit(part, *each) for each in upload.ranges]
@@ -93,5 +95,5 @@ class Pusher:
 
     def _count(self, count: int) -> None:
         with self._lock:
-            self.sent += count
-        self._done(count)
+            self.sent_bytes += count
+        self._on_progress(count)

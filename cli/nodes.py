@@ -1,4 +1,4 @@
-"""`synkti nodes`: who is there, and whether the fleet is as it should be."""
+"""`synkti nodes`: list the nodes, watch them, or wait until the fleet has converged."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from rich.console import Group as Lines
 from rich.live import Live
 
 from cli.adapters.instances import Group, Instances
-from cli.core.nodes import HEADERS, FleetStatus, row, style
+from cli.core.nodes import TABLE_HEADERS, FleetStatus, row_style, table_row
 from cli.errors import BadUsage, NotFound, TimedOut
 from cli.fleet import Fleet, open_fleet
 from cli.options import Cluster, Json, Profile, Region
 from cli.polling import Clock
-from cli.terminal import Terminal, human_age, made_table
+from cli.terminal import Terminal, build_table, human_age
 
 CLOCK = Clock()
 DEPLOYED = "deployed"
-_EVERY_S = 2.0
-_TROUBLE_S = 3_600.0
+_POLL_INTERVAL_S = 2.0
+_FAILURE_WINDOW_S = 3_600.0
 
 
 def nodes(
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Until as many nodes are ready as there should be.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Update the list until Ctrl-C.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until as many nodes are ready as desired.")] = False,
     version: Annotated[
         str | None,
-        typer.Option(help="Of this version; `deployed` for what the stacks have deployed last.", show_default=False),
+        typer.Option(help="Count nodes of this version only; `deployed`: the stacks' last one.", show_default=False),
     ] = None,
     within: Annotated[int, typer.Option(help="With --wait: seconds, then exit code 8.", min=1, max=86_400)] = 1_800,
     cluster: Cluster = None,
@@ -36,10 +36,10 @@ def nodes(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """The nodes, as their EC2 tags tell: state, instance, zone, address, version.
+    """List the nodes by their EC2 tags: state, instance, zone, address, version.
 
-    With --wait --version V it ends when every node is ready on version V and none of another version takes requests:
-    that is how the deployment workflow sees that it has succeeded.
+    With --wait --version V it ends when every node is ready on version V and none of another version accepts requests:
+    the deployment workflow checks its success this way.
 
     \b
     Examples:
@@ -52,18 +52,18 @@ def nodes(
         raise BadUsage("--watch has no end and --wait has one: choose")
     terminal = Terminal(as_json)
     fleet = open_fleet(cluster, region, profile)
-    looking = Looking(fleet, wanted_version(fleet, version))
+    monitor = FleetMonitor(fleet, wanted_version(fleet, version))
     if watch:
-        _watch(terminal, looking)
+        _watch(terminal, monitor)
     if wait:
-        wait_until_whole(terminal, looking, within_s=within)
-    status = looking.status()
+        wait_until_converged(terminal, monitor, within_s=within)
+    status = monitor.read_status()
     terminal.document({"cluster": fleet.cluster, "region": fleet.account.region, **status.document()})
-    show(terminal, fleet, status)
+    print_status(terminal, fleet, status)
 
 
 def wanted_version(fleet: Fleet, given: str | None) -> str | None:
-    """The version that is asked for. Raises NotFound where the deployed one is not known."""
+    """Return the expected version. Raises NotFound where the deployed one is not known."""
     if given != DEPLOYED:
         return given
     deployed = fleet.output("FleetVersion")
@@ -72,8 +72,8 @@ def wanted_version(fleet: Fleet, given: str | None) -> str | None:
     return deployed
 
 
-class Looking:
-    """Looks at one fleet, as often as it is asked to."""
+class FleetMonitor:
+    """Reads the status of one fleet. version: the expected one; None for any."""
 
     def __init__(self, fleet: Fleet, version: str | None = None) -> None:
         self.fleet = fleet
@@ -81,81 +81,81 @@ class Looking:
         self._instances = Instances(fleet.account.client("ec2"), fleet.cluster)
         self._version = version
 
-    def status(self) -> FleetStatus:
+    def read_status(self) -> FleetStatus:
         return FleetStatus(self._instances.nodes(), self.group.size().desired, self._version)
 
 
-def show(terminal: Terminal, fleet: Fleet, status: FleetStatus) -> None:
-    """The table, and what keeps the fleet from being whole."""
-    terminal.line(f"{fleet.cluster} in {fleet.account.region}: {status.sentence}")
+def print_status(terminal: Terminal, fleet: Fleet, status: FleetStatus) -> None:
+    """Print the table, and the launch failures where the fleet has not converged."""
+    terminal.line(f"{fleet.cluster} in {fleet.account.region}: {status.summary}")
     if status.nodes:
-        terminal.table(HEADERS, _rows(status), [style(node) for node in status.nodes])
-    if not status.is_whole:
-        tell_troubles(
-            terminal, Group(fleet.account.client("autoscaling"), fleet.group_name()), time.time() - _TROUBLE_S
+        terminal.table(TABLE_HEADERS, _rows(status), [row_style(node) for node in status.nodes])
+    if not status.is_converged:
+        print_launch_failures(
+            terminal, Group(fleet.account.client("autoscaling"), fleet.group_name()), time.time() - _FAILURE_WINDOW_S
         )
 
 
-def tell_troubles(terminal: Terminal, group: Group, since: float) -> None:
-    """Why the group could not launch instances since then (unix seconds)."""
-    for trouble in group.troubles(since)[:3]:
-        terminal.say(f"EC2, {human_age(time.time() - trouble.at)} ago: {trouble.said}", "yellow")
+def print_launch_failures(terminal: Terminal, group: Group, since: float) -> None:
+    """Print why the group could not launch instances since then (unix seconds)."""
+    for trouble in group.launch_failures(since)[:3]:
+        terminal.status(f"EC2, {human_age(time.time() - trouble.at)} ago: {trouble.message}", "yellow")
         if trouble.advice:
-            terminal.say(f"  {trouble.advice}")
+            terminal.status(f"  {trouble.advice}")
 
 
-def wait_until_whole(terminal: Terminal, looking: Looking, *, within_s: float) -> FleetStatus:
-    """Tells what changes; raises TimedOut."""
+def wait_until_converged(terminal: Terminal, monitor: FleetMonitor, *, within_s: float) -> FleetStatus:
+    """Poll until the fleet has converged, and print changes. Raises TimedOut."""
     began, give_up_at = time.time(), CLOCK.now() + within_s
-    told: dict[str, str] = {}
+    known: dict[str, str] = {}
     last = ""
-    with terminal.doing("waiting for the nodes"):
+    with terminal.spinner("waiting for the nodes"):
         while True:
-            status = looking.status()
+            status = monitor.read_status()
             states = {node.instance_id: node.state.value if node.state else node.ec2_state for node in status.nodes}
             for instance_id, state in states.items():
-                if told.get(instance_id) != state:
-                    terminal.say(f"{instance_id} {state} ({status.sentence})")
-            for instance_id in told.keys() - states.keys():
-                terminal.say(f"{instance_id} is gone ({status.sentence})")
-            if states == told and status.sentence != last:
-                terminal.say(status.sentence)
-            told, last = states, status.sentence
-            if status.is_whole:
+                if known.get(instance_id) != state:
+                    terminal.status(f"{instance_id} {state} ({status.summary})")
+            for instance_id in known.keys() - states.keys():
+                terminal.status(f"{instance_id} is gone ({status.summary})")
+            if states == known and status.summary != last:
+                terminal.status(status.summary)
+            known, last = states, status.summary
+            if status.is_converged:
                 return status
-            if CLOCK.now() + _EVERY_S > give_up_at:
+            if CLOCK.now() + _POLL_INTERVAL_S > give_up_at:
                 break
-            CLOCK.sleep(_EVERY_S)
-    tell_troubles(terminal, looking.group, began - _TROUBLE_S)
+            CLOCK.sleep(_POLL_INTERVAL_S)
+    print_launch_failures(terminal, monitor.group, began - _FAILURE_WINDOW_S)
     raise TimedOut(
-        f"{status.sentence} after {within_s:.0f} s",
-        "synkti logs NODE says what a node does; run the command again to go on waiting",
+        f"{status.summary} after {within_s:.0f} s",
+        "synkti logs NODE prints a node's log; run the command again to continue waiting",
     )
 
 
 def _rows(status: FleetStatus) -> list[tuple[str, ...]]:
     now = time.time()
-    return [row(node, now, human_age(now - node.launched)) for node in status.nodes]
+    return [table_row(node, now, human_age(now - node.launched_at)) for node in status.nodes]
 
 
-def _watch(terminal: Terminal, looking: Looking) -> None:
-    """Until Ctrl-C: a table that changes on a terminal; elsewhere the new state whenever there is one."""
-    fleet = looking.fleet
+def _watch(terminal: Terminal, monitor: FleetMonitor) -> None:
+    """Update a table on a terminal until Ctrl-C; elsewhere print each new state."""
+    fleet = monitor.fleet
     if terminal.out.is_terminal and not terminal.as_json:
         with Live(console=terminal.out, auto_refresh=False) as live:
             while True:
-                status = looking.status()
-                head = f"{fleet.cluster} in {fleet.account.region}: {status.sentence}"
-                table = made_table(HEADERS, _rows(status), [style(node) for node in status.nodes])
+                status = monitor.read_status()
+                head = f"{fleet.cluster} in {fleet.account.region}: {status.summary}"
+                table = build_table(TABLE_HEADERS, _rows(status), [row_style(node) for node in status.nodes])
                 live.update(Lines(head, table), refresh=True)
-                CLOCK.sleep(_EVERY_S)
+                CLOCK.sleep(_POLL_INTERVAL_S)
     last: FleetStatus | None = None
     while True:
-        status = looking.status()
+        status = monitor.read_status()
         if status != last:
             last = status
             if terminal.as_json:
                 terminal.json_line({"cluster": fleet.cluster, **status.document()})
             else:
-                show(terminal, fleet, status)
-        CLOCK.sleep(_EVERY_S)
+                print_status(terminal, fleet, status)
+        CLOCK.sleep(_POLL_INTERVAL_S)

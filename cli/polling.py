@@ -1,4 +1,4 @@
-"""Waiting for something that AWS does: a look now and then, and an end to it."""
+"""Poll until a condition holds, with a timeout."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Clock:
-    """now: seconds, from any start; sleep: seconds. Tests bring their own."""
+    """now: seconds from any start; sleep: waits seconds. Tests replace both."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
 
 def wait_for(
-    look: Callable[[], _T | None], what: str, *, within_s: float, every_s: float, clock: Clock, advice: str = ""
+    poll: Callable[[], _T | None], what: str, *, within_s: float, every_s: float, clock: Clock, advice: str = ""
 ) -> _T:
-    """What `look` gives as soon as it is not None. Raises TimedOut, saying `what` did not happen."""
+    """Call `poll` until its result is not None, and return that. Raises TimedOut. what: for the error's message."""
     give_up_at = clock.now() + within_s
     while True:
-        found = look()
+        found = poll()
         if found is not None:
             return found
         if clock.now() + every_s > give_up_at:

@@ -1,4 +1,4 @@
-"""`synkti scale` and what `synkti stop` shares with it: how many nodes the fleet keeps, until the next deployment."""
+"""`synkti scale`: set the number of nodes until the next deployment. `synkti stop` uses the same functions."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Annotated
 import typer
 
 from cli.adapters.instances import Group
-from cli.core.scaling_group import MAX_NODES, Size, resized
+from cli.core.scaling_group import MAX_NODES, GroupSize, with_desired
 from cli.fleet import Fleet, open_fleet
-from cli.nodes import Looking, wait_until_whole
+from cli.nodes import FleetMonitor, wait_until_converged
 from cli.options import Cluster, Json, Profile, Region
 from cli.terminal import Terminal
 
 
 def scale(
-    nodes: Annotated[int, typer.Argument(metavar="N", help="How many nodes there should be.", min=0, max=MAX_NODES)],
-    wait: Annotated[bool, typer.Option("--wait", help="Until they are ready.")] = False,
+    nodes: Annotated[int, typer.Argument(metavar="N", help="The desired number of nodes.", min=0, max=MAX_NODES)],
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until they are ready.")] = False,
     within: Annotated[int, typer.Option(help="With --wait: seconds, then exit code 8.", min=1, max=86_400)] = 1_800,
     cluster: Cluster = None,
     region: Region = None,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Tell the Auto Scaling group to keep N nodes. A node that is one too many drains first: no stream is lost.
+    """Set the Auto Scaling group's desired size. Nodes drain before they end: no stream is lost.
 
-    It holds until the next deployment, which says again what synkti.toml says.
+    The next deployment sets the size of synkti.toml again.
 
     \b
     Examples:
@@ -36,7 +36,7 @@ def scale(
     fleet = open_fleet(cluster, region, profile)
     before, after = resize(fleet, nodes)
     same = before.desired == after.desired
-    status = wait_until_whole(terminal, Looking(fleet), within_s=within) if wait else None
+    status = wait_until_converged(terminal, FleetMonitor(fleet), within_s=within) if wait else None
     terminal.document(
         {
             "cluster": fleet.cluster,
@@ -49,14 +49,14 @@ def scale(
         f"{fleet.cluster} keeps {after.desired} nodes" + (" as before" if same else f", was {before.desired}")
     )
     if not same:
-        terminal.say(f"the next deployment keeps as many as synkti.toml says; to stay with it: nodes = {nodes}")
+        terminal.status(f"the next deployment keeps as many as synkti.toml says; to stay with it: nodes = {nodes}")
 
 
-def resize(fleet: Fleet, nodes: int) -> tuple[Size, Size]:
-    """The group's size before and after; it is told only where that is another."""
+def resize(fleet: Fleet, nodes: int) -> tuple[GroupSize, GroupSize]:
+    """Resize the group if needed; return its size before and after."""
     group = Group(fleet.account.client("autoscaling"), fleet.group_name())
     before = group.size()
-    after = resized(before, nodes)
+    after = with_desired(before, nodes)
     if after != before:
         group.resize(after)
     return before, after

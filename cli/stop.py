@@ -1,4 +1,4 @@
-"""`synkti stop`: no nodes, and nothing lost; `synkti scale N` starts again."""
+"""`synkti stop`: set the number of nodes to zero; `synkti scale N` starts them again."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from cli.terminal import Terminal
 
 
 def stop(cluster: Cluster = None, region: Region = None, profile: Profile = None, as_json: Json = False) -> None:
-    """No nodes: the group is told to keep none, and each drains before it ends. Everything else stays as it is.
+    """Set the number of nodes to zero; each drains before it ends. Everything else stays as it is.
 
-    What still costs: storage of the models bucket, the table and the logs (cents), and the load balancer where there is
+    Remaining costs: storage of the models bucket, the table and the logs (cents), and the load balancer if there is
     one. The next deployment starts as many nodes as synkti.toml says.
 
     \b
     Examples:
       synkti stop
-      synkti scale 3        # and on again
+      synkti scale 3        # start again
     """
     terminal = Terminal(as_json)
     fleet = open_fleet(cluster, region, profile)
@@ -29,4 +29,4 @@ def stop(cluster: Cluster = None, region: Region = None, profile: Profile = None
     terminal.line(f"{fleet.cluster} keeps no nodes, was {before.desired}; they drain and end within two minutes")
     again = f"synkti scale {before.desired}"
     balanced = "; the load balancer still costs" if fleet.output("Endpoint") else ""
-    terminal.say(f"on again: {again}{balanced}; all of it away: synkti destroy")
+    terminal.status(f"start again: {again}{balanced}; delete everything: synkti destroy")

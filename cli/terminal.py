@@ -1,7 +1,7 @@
-"""What a command writes, and where: results on standard output, what happens meanwhile on standard error.
+"""Print a command's results on standard output, and its progress on standard error.
 
-With `--json` standard output has one document and nothing else, and standard error is quiet. Colour, and anything that
-moves, is for terminals only.
+With `--json` standard output has one document and nothing else, and nothing goes to standard error. Only terminals get
+color and animations.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from rich.text import Text
 
 from cli.errors import Declined
 
-_TELL_EVERY_S = 10.0
-_WIDE = 10_000
-"""Where nobody looks at it, a line is as long as it is: a file or a pipe has no right margin."""
+_PROGRESS_INTERVAL_S = 10.0
+_UNLIMITED_WIDTH = 10_000
+"""The width for files and pipes: lines are not wrapped there."""
 
 
 class Terminal:
-    """as_json: one document on standard output, nothing else anywhere."""
+    """The two output streams. as_json: print one document on standard output, and nothing else."""
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
@@ -33,117 +33,117 @@ class Terminal:
         self.err = _console(stderr=True)
 
     @property
-    def moves(self) -> bool:
-        """Whether somebody looks at standard error now: bars and spinners make sense."""
+    def is_animated(self) -> bool:
+        """Return True where standard error is a terminal, which can show bars and spinners."""
         return self.err.is_terminal and not self.as_json
 
-    def say(self, text: str, style: str = "") -> None:
-        """What happens meanwhile; for people only."""
+    def status(self, text: str, style: str = "") -> None:
+        """Print a line about the progress; not with `--json`."""
         if not self.as_json:
             self.err.print(text, style=style, markup=False, soft_wrap=True)
 
     def line(self, text: str, style: str = "") -> None:
-        """A line of the result, for people."""
+        """Print a line of the result; not with `--json`."""
         if not self.as_json:
             self.out.print(text, style=style, markup=False, soft_wrap=True)
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()) -> None:
-        """Rows of the result, for people. styles: one for each row, or none."""
+        """Print rows of the result; not with `--json`. styles: one for each row, or none."""
         if self.as_json:
             return
-        self.out.print(made_table(headers, rows, styles))
+        self.out.print(build_table(headers, rows, styles))
 
     def document(self, value: object) -> None:
-        """The result, for programs: with `--json` only."""
+        """Print the result as JSON; only with `--json`."""
         if self.as_json:
             self.out.file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def json_line(self, value: object) -> None:
-        """One result of several, on a line of its own."""
+        """Print one of several results as a line of JSON."""
         self.out.file.write(json.dumps(value, ensure_ascii=False) + "\n")
         self.out.file.flush()
 
     def confirm(self, question: str, *, yes: bool) -> None:
-        """Ask, where --yes was not given. Raises Declined."""
+        """Ask for confirmation, unless `yes` is set. Raises Declined."""
         if yes:
             return
         if self.as_json or not sys.stdin.isatty():
-            raise Declined(f"nobody is there to answer: {question}", "add --yes")
+            raise Declined(f"there is no terminal to confirm: {question}", "add --yes")
         self.err.print(f"{question} [y/N] ", end="", markup=False)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Declined("nothing was done")
 
     @contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        """Something that takes a moment: a spinner on a terminal, a line elsewhere."""
-        if self.moves:
+    def spinner(self, what: str) -> Iterator[None]:
+        """Show a spinner on a terminal, a line elsewhere, during a short operation."""
+        if self.is_animated:
             with self.err.status(what):
                 yield
         else:
-            self.say(f"{what} ...")
+            self.status(f"{what} ...")
             yield
 
     @contextmanager
-    def working(self, what: str) -> Iterator[Callable[[str], None]]:
-        """As `doing`, for something that says what it is at: give that to what is yielded, as often as you like."""
-        if self.moves:
+    def progress_spinner(self, what: str) -> Iterator[Callable[[str], None]]:
+        """Show a spinner whose text can change: the context's value is a function that sets it."""
+        if self.is_animated:
             with self.err.status(what) as status:
                 yield lambda step: status.update(Text(step))
         else:
-            self.say(f"{what} ...")
+            self.status(f"{what} ...")
             yield lambda step: None
 
     def transfer(self, what: str, total: int) -> Transfer:
-        """A bar for so many bytes."""
+        """Return a progress bar for this many bytes."""
         return Transfer(self, what, total)
 
 
 class Transfer:
-    """Bytes that go somewhere: a bar on a terminal, elsewhere a line every ten seconds. Any thread may add."""
+    """The progress of a transfer: a bar on a terminal, elsewhere a line every ten seconds. `add` is thread-safe."""
 
     def __init__(self, terminal: Terminal, what: str, total: int) -> None:
         self._terminal = terminal
         self._what = what
         self._total = total
         self._done = 0
-        self._told_at = time.monotonic()
+        self._printed_at = time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
         self._bar = Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=terminal.err)
 
     def __enter__(self) -> Transfer:
-        if self._terminal.moves:
+        if self._terminal.is_animated:
             self._bar.start()
             self._task = self._bar.add_task(self._what, total=self._total)
         elif self._total:
-            self._terminal.say(f"{self._what}: {human_bytes(self._total)} ...")
+            self._terminal.status(f"{self._what}: {human_bytes(self._total)} ...")
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._terminal.moves:
+        if self._terminal.is_animated:
             self._bar.stop()
 
     def add(self, count: int) -> None:
-        if self._terminal.moves:
+        if self._terminal.is_animated:
             self._bar.advance(self._task, count)
             return
         self._done += count
         now = time.monotonic()
-        if now - self._told_at >= _TELL_EVERY_S:
-            self._told_at = now
-            self._terminal.say(f"{self._what}: {human_bytes(self._done)} of {human_bytes(self._total)}")
+        if now - self._printed_at >= _PROGRESS_INTERVAL_S:
+            self._printed_at = now
+            self._terminal.status(f"{self._what}: {human_bytes(self._done)} of {human_bytes(self._total)}")
 
 
-def made_table(headers: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()) -> Table:
-    """Columns under their names, without lines around them."""
+def build_table(headers: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()) -> Table:
+    """Return a table with headers and without borders."""
     table = Table(*headers, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for number, row in enumerate(rows):
-        # As they are: an address or a message may look like markup.
+        # Text, because an address or a message may look like markup.
         table.add_row(*map(Text, row), style=styles[number] if styles else None)
     return table
 
 
 def human_bytes(count: float) -> str:
-    """In the unit that makes it readable: 15.0 GiB."""
+    """Return a size with a readable unit: 15.0 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
@@ -152,7 +152,7 @@ def human_bytes(count: float) -> str:
 
 
 def human_age(seconds: float) -> str:
-    """How long ago, to the unit that matters: 45 s, 12 min, 3 h, 5 d."""
+    """Return a duration in its largest unit: 45 s, 12 min, 3 h, 5 d."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size:.0f} {unit}"
@@ -161,4 +161,4 @@ def human_age(seconds: float) -> str:
 
 def _console(*, stderr: bool) -> Console:
     console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDE)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_UNLIMITED_WIDTH)

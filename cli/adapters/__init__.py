@@ -1,1 +1,1 @@
-"""What the commands need of the outside: AWS by service, the CDK's command-line tool, this machine's files."""
+"""Adapters of the commands: AWS's services, the CDK's command-line tool, local files."""

@@ -1,7 +1,7 @@
-"""The CDK's command-line tool: where it is, where the app is that it deploys, and how it is run.
+"""Find and run the CDK's command-line tool and the app that it deploys.
 
-In a checkout the checkout's own app is deployed, so that a person deploys what the workflow would; anywhere else it is
-the app that was installed with the command.
+In a checkout the checkout's app is deployed, as the workflow does; elsewhere the app that is installed with the
+command.
 """
 
 from __future__ import annotations
@@ -18,41 +18,46 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import stacks
-from cli.core.cdk_output import ended, failure, plain, under_way
+from cli.core.cdk_output import failure_excerpt, parse_completion, parse_progress, strip_colors
 from cli.core.doctor import NEEDED_NODE
 from cli.errors import Failed, TimedOut, ToolMissing
 from stacks.settings import SETTINGS_FILE, SETTINGS_FILE_KEY
 
-_QUIET = {
+_ENVIRONMENT = {
     "CDK_DISABLE_CLI_TELEMETRY": "true",
-    # It wants to hear which versions of Node.js are known to be old.
+    # Turns off the tool's warning about the end of life of this version of Node.js.
     "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
     "FORCE_COLOR": "0",
 }
 _KEPT_LINES = 400
-_DEPLOY_WITHIN_S = 7_200.0
-"""An instance refresh of a large fleet takes its time; GitHub's job has the same bound."""
+_DEPLOY_TIMEOUT_S = 7_200.0
+"""An instance refresh of a large fleet is slow; GitHub's job has the same timeout."""
 
-_SYNTH_WITHIN_S = 600.0
+_SYNTH_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
 class Project:
-    """root: where app.py and what it deploys are; folder: where the tool runs, with cdk.json; settings: the file."""
+    """The app to deploy."""
 
     root: Path
+    """The folder of app.py and the code that it deploys."""
+
     folder: Path
+    """Where the tool runs; it contains cdk.json."""
+
     settings: Path | None
+    """The settings' file; None where there is none."""
 
     @property
-    def pinned(self) -> str:
-        """The version of the tool that fits the app's library."""
-        document = json.loads(_shipped(self.root, "package.json").read_text())
+    def pinned_version(self) -> str:
+        """Return the version of the tool that fits the app's library."""
+        document = json.loads(_installed_file(self.root, "package.json").read_text())
         return str(document["devDependencies"]["aws-cdk"])
 
 
 def find_project(here: Path, cache: Path) -> Project:
-    """here: the working directory; cache: where the tool works when there is no checkout."""
+    """Find the project. here: the working directory; cache: where the tool runs outside a checkout."""
     for folder in (here, *here.parents):
         if all((folder / name).is_file() for name in ("app.py", "cdk.json", "stacks/settings.py")):
             settings = folder / SETTINGS_FILE
@@ -60,29 +65,29 @@ def find_project(here: Path, cache: Path) -> Project:
     root = Path(stacks.__file__).resolve().parents[1]
     folder = cache / "cdk"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cdk.json").write_bytes(_shipped(root, "cdk.json").read_bytes())
+    (folder / "cdk.json").write_bytes(_installed_file(root, "cdk.json").read_bytes())
     settings = here / SETTINGS_FILE
     return Project(root, folder, settings if settings.is_file() else None)
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
-    """What may be thrown away: logs of the tool, its work."""
+    """Return the folder of the tool's logs and outputs, which may be deleted at any time."""
     base = environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "synkti"
 
 
 def node_version() -> int | None:
-    """Node's major version; None where there is no Node, or no npm with it."""
+    """Return Node.js's major version; None without Node.js or npm."""
     node = shutil.which("node")
     if node is None or shutil.which("npx") is None:
         return None
-    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout.strip()
-    major = said.removeprefix("v").split(".")[0]
+    output = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    major = output.removeprefix("v").split(".")[0]
     return int(major) if major.isdigit() else None
 
 
-def tool(project: Project) -> list[str]:
-    """The command that runs the pinned tool. Raises ToolMissing."""
+def tool_command(project: Project) -> list[str]:
+    """Return the command that runs the pinned tool. Raises ToolMissing."""
     version = node_version()
     if version is None or version < NEEDED_NODE:
         found = "Node.js is not installed" if version is None else f"Node.js {version} is too old"
@@ -90,13 +95,19 @@ def tool(project: Project) -> list[str]:
     for folder in (project.root, project.folder):
         if (folder / "node_modules" / ".bin" / "cdk").is_file():
             return [str(folder / "node_modules" / ".bin" / "cdk")]
-    return ["npx", "--yes", f"aws-cdk@{project.pinned}"]
+    return ["npx", "--yes", f"aws-cdk@{project.pinned_version}"]
 
 
 class Cdk:
-    """context: settings above the file; log: takes all that the tool prints.
+    """Runs the CDK's command-line tool.
 
-    tell: hears what is done; show: what is going on, many times a second.
+    Args:
+        project: the app.
+        environ: the tool's environment.
+        context: settings that override the file.
+        log: the file to which the tool's output is appended.
+        on_done: called with a line for each completed step.
+        on_progress: called with the current step, many times a second.
     """
 
     def __init__(
@@ -105,55 +116,55 @@ class Cdk:
         environ: Mapping[str, str],
         context: Mapping[str, str],
         log: Path,
-        tell: Callable[[str], None],
-        show: Callable[[str], None] = lambda what: None,
+        on_done: Callable[[str], None],
+        on_progress: Callable[[str], None] = lambda what: None,
     ) -> None:
         self._project = project
-        self._environ = {**environ, **_QUIET}
+        self._environ = {**environ, **_ENVIRONMENT}
         self._context = context
         self._log = log
-        self._tell = tell
-        self.show = show
-        self._tool = tool(project)
+        self._on_done = on_done
+        self.on_progress = on_progress
+        self._tool = tool_command(project)
         log.parent.mkdir(parents=True, exist_ok=True)
 
     def synth(self, output: Path) -> Path:
-        """The cloud assembly, in `output`. Raises Failed, ToolMissing."""
+        """Synthesize the cloud assembly into `output` and return it. Raises Failed, ToolMissing."""
         app = shlex.join([sys.executable, str(self._project.root / "app.py")])
         settings = str(self._project.settings) if self._project.settings else ""
         context = {SETTINGS_FILE_KEY: settings, **self._context}
         pairs = [word for key, value in context.items() for word in ("-c", f"{key}={value}")]
-        self._run("synth", "--quiet", "--all", "--app", app, "--output", str(output), *pairs, within_s=_SYNTH_WITHIN_S)
+        self._run("synth", "--quiet", "--all", "--app", app, "--output", str(output), *pairs, within_s=_SYNTH_TIMEOUT_S)
         return output
 
     def bootstrap(self, account: str, region: str) -> None:
-        """The CDK's own stack. Raises Failed, ToolMissing."""
-        # Where there is a cdk.json the tool would synthesize the app first, for nothing.
+        """Deploy the CDK's own stack. Raises Failed, ToolMissing."""
+        # In a folder with a cdk.json the tool would needlessly synthesize the app first.
         outside = self._log.parent / "outside"
         outside.mkdir(exist_ok=True)
-        self._run("bootstrap", f"aws://{account}/{region}", within_s=_SYNTH_WITHIN_S, folder=outside)
+        self._run("bootstrap", f"aws://{account}/{region}", within_s=_SYNTH_TIMEOUT_S, folder=outside)
 
     def deploy(self, assembly: Path, names: Sequence[str], *, direct: bool) -> None:
-        """names: of stacks; none for all. direct: without a change set, which is quicker, and which nobody can look at.
+        """Deploy stacks. names: empty for all; direct: without a change set, which is faster but cannot be reviewed.
 
         Raises Failed, ToolMissing, TimedOut.
         """
         words = ["deploy", *(names or ["--all"]), "--app", str(assembly), "--require-approval", "never"]
         words += ["--progress", "events", "--concurrency", "3", *(["--method", "direct"] if direct else [])]
-        self._run(*words, within_s=_DEPLOY_WITHIN_S)
+        self._run(*words, within_s=_DEPLOY_TIMEOUT_S)
 
     def _run(self, *words: str, within_s: float, folder: Path | None = None) -> None:
-        """Run the tool to its end, its output in the log and, in short, on the screen."""
+        """Run the tool; write its output to the log, and a summary to the callbacks."""
         kept: deque[str] = deque(maxlen=_KEPT_LINES)
         with self._log.open("a", encoding="utf-8") as log:
             log.write(f"$ cdk {shlex.join(words)}\n")
             process = self._start(words, folder or self._project.folder)
             late = threading.Timer(within_s, process.terminate)
             late.start()
-            with process:  # waits for its end, whatever happens here
+            with process:  # waits for its end, also after an exception
                 try:
                     for raw in process.stdout or ():
-                        line = plain(raw)
+                        line = strip_colors(raw)
                         log.write(line + "\n")
                         kept.append(line)
                         self._follow(line)
@@ -161,11 +172,11 @@ class Cdk:
                 finally:
                     timely = late.is_alive()
                     late.cancel()
-                    process.terminate()  # where this one was interrupted
+                    process.terminate()  # if this process is interrupted
         if not timely:
             raise TimedOut(f"cdk {words[0]} did not end within {within_s:.0f} s", f"its output: {self._log}")
         if status:
-            raise Failed(f"cdk {words[0]} failed:\n{failure(list(kept))}", f"its whole output: {self._log}")
+            raise Failed(f"cdk {words[0]} failed:\n{failure_excerpt(list(kept))}", f"its whole output: {self._log}")
 
     def _start(self, words: Sequence[str], folder: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -180,21 +191,21 @@ class Cdk:
         )
 
     def _follow(self, line: str) -> None:
-        if (what := under_way(line)) is not None:
-            self.show(what)
-        elif (done := ended(line)) is not None:
-            self._tell(done)
+        if (what := parse_progress(line)) is not None:
+            self.on_progress(what)
+        elif (done := parse_completion(line)) is not None:
+            self._on_done(done)
 
 
-def needed_toolkit(assembly: Path) -> int:
-    """The version of the CDK's own stack that the templates ask for."""
+def required_toolkit(assembly: Path) -> int:
+    """Return the version of the CDK's own stack that the templates require."""
     artifacts = json.loads((assembly / "manifest.json").read_text()).get("artifacts", {}).values()
-    asked = [each.get("properties", {}).get("requiresBootstrapStackVersion", 0) for each in artifacts]
-    return max((int(version) for version in asked), default=0)
+    versions = [each.get("properties", {}).get("requiresBootstrapStackVersion", 0) for each in artifacts]
+    return max((int(version) for version in versions), default=0)
 
 
 def templates_of(assembly: Path) -> dict[str, Path]:
-    """The template's file for each stack."""
+    """Return each stack's template file."""
     artifacts = json.loads((assembly / "manifest.json").read_text()).get("artifacts", {})
     return {
         name: assembly / each["properties"]["templateFile"]
@@ -203,8 +214,8 @@ def templates_of(assembly: Path) -> dict[str, Path]:
     }
 
 
-def _shipped(root: Path, name: str) -> Path:
-    """A file that lies beside app.py in a checkout, and among the installed data otherwise. Raises Failed."""
+def _installed_file(root: Path, name: str) -> Path:
+    """Return a file that is beside app.py in a checkout, else in the installed data. Raises Failed."""
     for folder in (root, Path(sys.prefix) / "share" / "synkti"):
         if (folder / name).is_file():
             return folder / name

@@ -1,4 +1,4 @@
-"""Rehearsals: EC2's events under a source of our own, and real interruptions by the Fault Injection Service."""
+"""Drills: EC2's events from a source of our own, and real interruptions by the Fault Injection Service."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 from cli.errors import Failed
 from node_agent.contract.names import DRILL_EVENT_SOURCE
 
-_SPOT = "aws:ec2:send-spot-instance-interruptions"
-_RULES = 500
-"""Rules that are looked at: a region's default quota is 300."""
+_INTERRUPTION_ACTION = "aws:ec2:send-spot-instance-interruptions"
+_MAX_RULES = 500
+"""The most rules that are read; a region's default quota is 300."""
 
 
 class EventDrills:
-    """client: boto3's of EventBridge. Raises BotoCoreError and ClientError."""
+    """Sends drill events. client: boto3's of EventBridge. Methods raise BotoCoreError and ClientError."""
 
     def __init__(self, client: Any, cluster: str) -> None:
         self._client = client
         self._cluster = cluster
 
-    def are_on(self) -> bool:
-        """Whether a rule of the cluster takes events of the drills' source."""
+    def is_enabled(self) -> bool:
+        """Return True where a rule of the cluster matches events of the drills' source."""
         seen = 0
         for page in self._client.get_paginator("list_rules").paginate(NamePrefix=f"{self._cluster}-"):
             for rule in page["Rules"]:
@@ -29,12 +29,12 @@ class EventDrills:
                 if DRILL_EVENT_SOURCE in pattern.get("source", ()):
                     return True
             seen += len(page["Rules"])
-            if seen > _RULES:
+            if seen > _MAX_RULES:
                 break
         return False
 
     def send(self, kind: str, instance_id: str, zone: str, detail: dict[str, str]) -> str:
-        """An event as EC2's; its id. Raises Failed where EventBridge does not take it."""
+        """Send an event like EC2's and return its id. Raises Failed where EventBridge rejects it."""
         entry = {
             "Source": DRILL_EVENT_SOURCE,
             "DetailType": kind,
@@ -43,21 +43,21 @@ class EventDrills:
         }
         (answer,) = self._client.put_events(Entries=[entry])["Entries"]
         if "EventId" not in answer:
-            raise Failed(f"EventBridge did not take the event: {answer.get('ErrorMessage', answer.get('ErrorCode'))}")
+            raise Failed(f"EventBridge rejected the event: {answer.get('ErrorMessage', answer.get('ErrorCode'))}")
         return str(answer["EventId"])
 
 
 class Interruptions:
-    """client: boto3's of FIS. Raises BotoCoreError and ClientError."""
+    """Interrupts spot instances. client: boto3's of FIS. Methods raise BotoCoreError and ClientError."""
 
     def __init__(self, client: Any, cluster: str) -> None:
         self._client = client
         self._cluster = cluster
 
     def interrupt(self, instance_arn: str, role_arn: str, token: str) -> str:
-        """EC2's notice in the node's metadata now, and the instance taken two minutes later; the experiment's id.
+        """Start an interruption: EC2's notice now, the instance's end in two minutes. Returns the experiment's id.
 
-        token: makes a repeated request the same one. The template goes again; the experiment does not need it.
+        token: the idempotency token. The template is deleted again, since the experiment does not need it.
         """
         template = self._client.create_experiment_template(
             clientToken=token,
@@ -73,7 +73,7 @@ class Interruptions:
             },
             actions={
                 "interrupt": {
-                    "actionId": _SPOT,
+                    "actionId": _INTERRUPTION_ACTION,
                     "parameters": {"durationBeforeInterruption": "PT2M"},
                     "targets": {"SpotInstances": "node"},
                 }

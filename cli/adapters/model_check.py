@@ -1,4 +1,4 @@
-"""Reads what shows whether a model on this disk is whole: heads of weights, indexes, small documents."""
+"""Check whether a local model is complete, by its weights' headers, indexes and small documents."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from cli.core.safetensors import Unreadable
 _MAX_JSON_BYTES = 256 * 1024 * 1024
 _FIRST_BYTES = 256
 _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""What torch.save wrote before its version 1.6: a pickle, whose length nothing says."""
+"""The start of files of torch.save before version 1.6: pickles, which do not contain their length."""
 
 
 def faults(folder: Path, paths: Collection[str]) -> list[str]:
-    """Why vLLM could not load these files of a folder, each fault with what to do. Raises OSError."""
+    """Return why vLLM could not load these files of a folder; each fault has an advice. Raises OSError."""
     found = name_faults(paths)
     indexes: dict[str, object] = {}
     tensors: dict[str, Collection[str] | None] = {}
@@ -60,7 +60,7 @@ def _document(folder: Path, path: str) -> tuple[object, str | None]:
 
 
 def _weights(folder: Path, path: str) -> tuple[Collection[str] | None, str | None]:
-    """The names of its tensors, where its head has them, and what is wrong with it."""
+    """Return the names of a file's tensors, where its header has them, and its fault."""
     file = folder / path
     size = file.stat().st_size
     if size == 0:
@@ -85,11 +85,11 @@ def _safetensors(path: Path, size: int) -> safetensors.Header:
 
 def _gguf(path: Path) -> int:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return gguf.least_size(data)
+        return gguf.min_size(data)
 
 
 def _torch(path: Path) -> None:
-    """An archive as torch.save writes it has its directory at its end. Raises Unreadable."""
+    """Check a file of torch.save: an archive, whose directory is at its end. Raises Unreadable."""
     with path.open("rb") as file:
         first = file.read(len(_LEGACY_TORCH))
     if first == _LEGACY_TORCH:

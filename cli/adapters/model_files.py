@@ -1,4 +1,4 @@
-"""A model's files on this machine: found, hashed, read in parts."""
+"""Find, hash and read a model's files on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.core.model_source import cache_folder, default_name, is_repository
+from cli.core.model_source import cache_folder_name, default_name, is_repository
 from cli.errors import Failed, NotFound
 from node_agent.contract.models import MAX_FILES, ModelFile
 
@@ -17,36 +17,37 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a model's files are. name: what it is called after; origin: for a person, where it was found."""
+class ModelSource:
+    """A model's folder. name: the default name of the model; origin: describes where it was found."""
 
     folder: Path
     name: str
     origin: str
 
 
-def find_source(given: str, environ: Mapping[str, str], tell: Callable[[str], None]) -> Source:
-    """given: a folder or a model's name. Looks at the disk, then in Hugging Face's cache, then asks the hub.
+def find_source(given: str, environ: Mapping[str, str], report: Callable[[str], None]) -> ModelSource:
+    """Find a model on the disk, then in Hugging Face's cache, else download it from the hub.
 
-    Raises NotFound, saying what was tried.
+    given: a folder or a model's name; report: called with a line about a download. Raises NotFound, which names the
+    folders that were searched.
     """
     folder = Path(given).expanduser()
     if folder.is_dir():
-        found = _snapshot(folder.resolve()) if (folder / "snapshots").is_dir() else folder.resolve()
-        return Source(found, default_name(found), str(folder))
+        found = _snapshot_folder(folder.resolve()) if (folder / "snapshots").is_dir() else folder.resolve()
+        return ModelSource(found, default_name(found), str(folder))
     if not is_repository(given):
         raise NotFound(f"there is no folder {given}", "give a model's folder, or its name on the hub: owner/name")
     tried = []
     for cache in cache_folders(environ):
-        kept = cache / cache_folder(given)
+        kept = cache / cache_folder_name(given)
         if (kept / "snapshots").is_dir():
-            return Source(_snapshot(kept), given.rsplit("/", 1)[-1], f"Hugging Face's cache, {cache}")
+            return ModelSource(_snapshot_folder(kept), given.rsplit("/", 1)[-1], f"Hugging Face's cache, {cache}")
         tried.append(str(cache))
-    return Source(_download(given, tried, tell), given.rsplit("/", 1)[-1], "the hub")
+    return ModelSource(_download(given, tried, report), given.rsplit("/", 1)[-1], "the hub")
 
 
 def cache_folders(environ: Mapping[str, str]) -> list[Path]:
-    """Where Hugging Face's libraries keep models, by their own variables."""
+    """Return where Hugging Face's libraries store models, according to their environment variables."""
     if environ.get("HF_HUB_CACHE"):
         return [Path(environ["HF_HUB_CACHE"])]
     if environ.get("HF_HOME"):
@@ -56,7 +57,7 @@ def cache_folders(environ: Mapping[str, str]) -> list[Path]:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Paths below the folder, with slashes; links count as what they lead to. Raises Failed for a broken link."""
+    """Return the paths below the folder, with slashes; links are followed. Raises Failed for a broken link."""
     found = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [each for each in folders if not each.startswith(".")]
@@ -70,8 +71,8 @@ def list_files(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def hash_files(folder: Path, paths: Iterable[str], done: Callable[[int], None]) -> list[ModelFile]:
-    """Every file with its size and SHA-256, several at once. done: hears of bytes read, from any thread."""
+def hash_files(folder: Path, paths: Iterable[str], on_bytes: Callable[[int], None]) -> list[ModelFile]:
+    """Return every file with its size and SHA-256, in parallel. on_bytes: called with bytes read, from any thread."""
 
     def one(path: str) -> ModelFile:
         digest, size = hashlib.sha256(), 0
@@ -79,7 +80,7 @@ def hash_files(folder: Path, paths: Iterable[str], done: Callable[[int], None]) 
             while piece := file.read(_CHUNK_BYTES):
                 digest.update(piece)
                 size += len(piece)
-                done(len(piece))
+                on_bytes(len(piece))
         return ModelFile(path, digest.hexdigest(), size)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -87,7 +88,7 @@ def hash_files(folder: Path, paths: Iterable[str], done: Callable[[int], None]) 
 
 
 def read_part(folder: Path, path: str, start: int, end: int) -> bytes:
-    """The bytes from start to end (exclusive). Raises Failed where the file has become shorter."""
+    """Return the bytes from start to end (exclusive). Raises Failed where the file has become shorter."""
     with (folder / path).open("rb") as file:
         file.seek(start)
         body = file.read(end - start)
@@ -96,8 +97,8 @@ def read_part(folder: Path, path: str, start: int, end: int) -> bytes:
     return body
 
 
-def _snapshot(repository: Path) -> Path:
-    """The revision that `main` names; the only one where nothing is named so."""
+def _snapshot_folder(repository: Path) -> Path:
+    """Return the folder of the revision `main`; the only revision where there is no `main`. Raises NotFound."""
     main = repository / "refs" / "main"
     if main.is_file():
         folder = repository / "snapshots" / main.read_text().strip()
@@ -112,16 +113,16 @@ def _snapshot(repository: Path) -> Path:
     return revisions[0]
 
 
-def _download(repository: str, tried: list[str], tell: Callable[[str], None]) -> Path:
+def _download(repository: str, tried: list[str], report: Callable[[str], None]) -> Path:
     try:
-        import huggingface_hub  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 # only where it is there
+        import huggingface_hub  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 # optional
     except ImportError:
         raise NotFound(
             f"{repository} is neither a folder here nor in {', '.join(tried)}",
             "give a folder; or install huggingface_hub beside synkti (pipx inject synkti huggingface_hub)",
         ) from None
-    tell(f"{repository} is downloaded from the hub first")
+    report(f"{repository} is downloaded from the hub first")
     try:
         return Path(huggingface_hub.snapshot_download(repository))
-    except (OSError, ValueError) as error:  # what that library's own errors are made of
+    except (OSError, ValueError) as error:  # the base classes of that library's errors
         raise NotFound(f"{repository} could not be downloaded from the hub: {error}") from error

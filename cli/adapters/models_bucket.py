@@ -1,4 +1,4 @@
-"""The models bucket as the person's side sees it: what lies there, uploads in parts, removal."""
+"""The models bucket: list, upload in parts, delete."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cli.adapters.buckets import remove
+from cli.adapters.buckets import delete_objects
 from cli.aws_errors import error_code
-from cli.core.upload_plan import Part, Remote, Unfinished
+from cli.core.upload_plan import Part, RemoteObject, UnfinishedUpload
 from cli.errors import NotFound
 from node_agent.adapters.model_store import Manifest, ModelStore
 from node_agent.contract.errors import ModelMissing
 from node_agent.contract.models import MANIFEST, ModelFile, format_manifest, manifest_key, model_prefix
 
-_DIGEST = "sha256"
-"""The object's own metadata: what its content was when it was uploaded."""
+_SHA256_METADATA = "sha256"
+"""The metadata key of the SHA-256 with which an object was uploaded."""
 
-_MISSING = frozenset({"NoSuchBucket", "404", "NoSuchKey", "NotFound", "NoSuchUpload"})
+_MISSING_CODES = frozenset({"NoSuchBucket", "404", "NoSuchKey", "NotFound", "NoSuchUpload"})
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A model as a list of the bucket shows it. size: bytes of all objects; changed: unix seconds."""
+class ModelListing:
+    """A model in a listing of the bucket. size: bytes of all objects; changed: unix seconds."""
 
     name: str
     files: int
     size: int
     changed: float
-    whole: bool
+    is_complete: bool
 
 
 class ModelsBucket:
-    """client: boto3's of S3. Everything raises BotoCoreError and ClientError; a missing bucket is NotFound."""
+    """The bucket. client: boto3's of S3. Methods raise BotoCoreError and ClientError; NotFound for a missing bucket."""
 
     def __init__(self, client: Any, bucket: str, workers: int = 8) -> None:
         self.name = bucket
@@ -47,47 +47,47 @@ class ModelsBucket:
         try:
             self._client.head_bucket(Bucket=self.name)
         except ClientError as error:
-            if error_code(error) in _MISSING:
+            if error_code(error) in _MISSING_CODES:
                 return False
             raise
         return True
 
     def require(self) -> None:
-        """Raises NotFound where there is no such bucket."""
+        """Raise NotFound where there is no such bucket."""
         if not self.exists():
             raise NotFound(f"there is no bucket {self.name}", "synkti bootstrap makes it")
 
-    def models(self) -> list[Listed]:
-        """Every model, by name."""
+    def models(self) -> list[ModelListing]:
+        """Return all models, sorted by name."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for entry in self._entries("models/"):
+        for entry in self._list_entries("models/"):
             name, _, path = entry["Key"].removeprefix("models/").partition("/")
             if path:
                 found.setdefault(name, []).append(entry)
-        return [_listed(name, entries) for name, entries in sorted(found.items())]
+        return [_listing(name, entries) for name, entries in sorted(found.items())]
 
     def manifest(self, name: str) -> Manifest | None:
-        """None where there is none. Raises ModelDamaged where it cannot be read."""
+        """Return the model's manifest; None where there is none. Raises ModelDamaged where it cannot be parsed."""
         try:
             return ModelStore(self._client, self.name).manifest(name)
         except ModelMissing:
             return None
 
     def sizes(self, name: str) -> dict[str, int]:
-        """The model's objects, by path, without the manifest."""
+        """Return the sizes of the model's objects by path, without the manifest."""
         prefix = model_prefix(name)
-        held = {entry["Key"].removeprefix(prefix): int(entry["Size"]) for entry in self._entries(prefix)}
+        held = {entry["Key"].removeprefix(prefix): int(entry["Size"]) for entry in self._list_entries(prefix)}
         held.pop(MANIFEST, None)
         return held
 
-    def objects(self, name: str) -> dict[str, Remote]:
-        """The model's objects with what they were uploaded as; asks for each of them."""
+    def objects(self, name: str) -> dict[str, RemoteObject]:
+        """Return the model's objects with the SHA-256 of their upload; one request each."""
         sizes = self.sizes(name)
         with ThreadPoolExecutor(self._workers) as pool:
-            return dict(pool.map(lambda path: (path, self._look(name, path)), sizes))
+            return dict(pool.map(lambda path: (path, self._head(name, path)), sizes))
 
-    def unfinished(self, name: str) -> list[Unfinished]:
-        """Uploads that were begun and not completed, the newest first."""
+    def unfinished_uploads(self, name: str) -> list[UnfinishedUpload]:
+        """Return multipart uploads that were not completed, the newest first."""
         prefix = model_prefix(name)
         pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=prefix)
         begun = [each for page in pages for each in page.get("Uploads", ())]
@@ -102,43 +102,43 @@ class ModelsBucket:
                 for page in pages
                 for part in page.get("Parts", ())
             }
-            found.append(Unfinished(each["Key"].removeprefix(prefix), each["UploadId"], parts))
+            found.append(UnfinishedUpload(each["Key"].removeprefix(prefix), each["UploadId"], parts))
         return found
 
     def put(self, name: str, file: ModelFile, body: bytes) -> None:
         self._client.put_object(
-            Bucket=self.name, Key=model_prefix(name) + file.path, Body=body, Metadata={_DIGEST: file.sha256}
+            Bucket=self.name, Key=model_prefix(name) + file.path, Body=body, Metadata={_SHA256_METADATA: file.sha256}
         )
 
-    def begin(self, name: str, file: ModelFile) -> str:
-        """The id of a new upload in parts."""
+    def begin_upload(self, name: str, file: ModelFile) -> str:
+        """Begin a multipart upload; return its id."""
         answer = self._client.create_multipart_upload(
-            Bucket=self.name, Key=model_prefix(name) + file.path, Metadata={_DIGEST: file.sha256}
+            Bucket=self.name, Key=model_prefix(name) + file.path, Metadata={_SHA256_METADATA: file.sha256}
         )
         return str(answer["UploadId"])
 
     def put_part(self, name: str, path: str, upload_id: str, number: int, body: bytes) -> str:
-        """The part's ETag."""
+        """Upload a part; return its ETag."""
         answer = self._client.upload_part(
             Bucket=self.name, Key=model_prefix(name) + path, UploadId=upload_id, PartNumber=number, Body=body
         )
         return str(answer["ETag"])
 
-    def complete(self, name: str, file: ModelFile, upload_id: str, etags: dict[int, str]) -> bool:
-        """Make the parts one object; whether it is the one that the file should be."""
+    def complete_upload(self, name: str, file: ModelFile, upload_id: str, etags: dict[int, str]) -> bool:
+        """Complete a multipart upload; return True where the object has the file's size and SHA-256."""
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in sorted(etags.items())]
         self._client.complete_multipart_upload(
             Bucket=self.name, Key=model_prefix(name) + file.path, UploadId=upload_id, MultipartUpload={"Parts": parts}
         )
-        return self._look(name, file.path) == Remote(file.size, file.sha256)
+        return self._head(name, file.path) == RemoteObject(file.size, file.sha256)
 
-    def abort(self, name: str, upload: Unfinished) -> None:
+    def abort_upload(self, name: str, upload: UnfinishedUpload) -> None:
         try:
             self._client.abort_multipart_upload(
                 Bucket=self.name, Key=model_prefix(name) + upload.path, UploadId=upload.upload_id
             )
         except ClientError as error:
-            if error_code(error) not in _MISSING:
+            if error_code(error) not in _MISSING_CODES:
                 raise
 
     def write_manifest(self, name: str, files: Iterable[ModelFile]) -> None:
@@ -148,26 +148,26 @@ class ModelsBucket:
     def remove_manifest(self, name: str) -> None:
         self._client.delete_object(Bucket=self.name, Key=manifest_key(name))
 
-    def remove(self, name: str, paths: Iterable[str]) -> None:
-        """Objects of the model; the bucket keeps their old versions."""
-        remove(self._client, self.name, [{"Key": model_prefix(name) + path} for path in paths])
+    def delete_objects(self, name: str, paths: Iterable[str]) -> None:
+        """Delete objects of the model; the bucket keeps their old versions."""
+        delete_objects(self._client, self.name, [{"Key": model_prefix(name) + path} for path in paths])
 
     def purge(self, name: str) -> int:
-        """Every version of every object of the model, for good; how many there were."""
+        """Delete every version of every object of the model permanently; return their number."""
         pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self.name, Prefix=model_prefix(name))
         versions = [
             {"Key": each["Key"], "VersionId": each["VersionId"]}
             for page in pages
             for each in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
         ]
-        remove(self._client, self.name, versions)
+        delete_objects(self._client, self.name, versions)
         return len(versions)
 
-    def _look(self, name: str, path: str) -> Remote:
+    def _head(self, name: str, path: str) -> RemoteObject:
         answer = self._client.head_object(Bucket=self.name, Key=model_prefix(name) + path)
-        return Remote(int(answer["ContentLength"]), answer.get("Metadata", {}).get(_DIGEST))
+        return RemoteObject(int(answer["ContentLength"]), answer.get("Metadata", {}).get(_SHA256_METADATA))
 
-    def _entries(self, prefix: str) -> Iterable[dict[str, Any]]:
+    def _list_entries(self, prefix: str) -> Iterable[dict[str, Any]]:
         try:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
                 yield from page.get("Contents", ())
@@ -177,7 +177,7 @@ class ModelsBucket:
             raise
 
 
-def _listed(name: str, entries: list[dict[str, Any]]) -> Listed:
+def _listing(name: str, entries: list[dict[str, Any]]) -> ModelListing:
     own = [each for each in entries if each["Key"] != manifest_key(name)]
     newest: datetime = max(each["LastModified"] for each in entries)
-    return Listed(name, len(own), sum(each["Size"] for each in own), newest.timestamp(), len(own) < len(entries))
+    return ModelListing(name, len(own), sum(each["Size"] for each in own), newest.timestamp(), len(own) < len(entries))

@@ -1,4 +1,4 @@
-"""CloudFormation: the stacks that there are, what outlives them, and their end."""
+"""CloudFormation: list stacks and their retained resources, delete stacks, import resources."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from cli.polling import Clock, wait_for
 from node_agent.contract.tags import CLUSTER_TAG
 
 _MAX_STACKS = 2_000
-"""CloudFormation's default quota; an account with more would have to be asked stack by stack."""
+"""The most stacks that are listed: CloudFormation's default quota."""
 
 _IMPORT_WITHIN_S = 600.0
 
 
 @dataclass(frozen=True)
 class Resource:
-    """logical: its name in the template; physical: in the account."""
+    """A stack's resource. logical_id: its name in the template; physical_id: its name in the account."""
 
     kind: str
-    logical: str
-    physical: str
+    logical_id: str
+    physical_id: str
 
 
 class Stacks:
-    """client: boto3's of CloudFormation. Everything raises BotoCoreError and ClientError."""
+    """The region's stacks. client: boto3's of CloudFormation. Methods raise BotoCoreError and ClientError."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def every(self) -> list[Stack]:
-        """All stacks of the region."""
+    def list_stacks(self) -> list[Stack]:
+        """Return all stacks of the region."""
         found: list[Stack] = []
         for page in self._client.get_paginator("describe_stacks").paginate():
             found += [_stack(stack) for stack in page["Stacks"]]
@@ -46,7 +46,7 @@ class Stacks:
         return found
 
     def find(self, name: str) -> Stack | None:
-        """The stack of this name, where there is one."""
+        """Return the stack of this name; None where there is none."""
         try:
             answer = self._client.describe_stacks(StackName=name)
         except ClientError as error:
@@ -54,10 +54,10 @@ class Stacks:
                 return None
             raise
         stack = _stack(answer["Stacks"][0])
-        return stack if stack.is_there else None
+        return stack if stack.exists else None
 
     def retained(self, name: str) -> list[Resource]:
-        """What stays when the stack is deleted."""
+        """Return the resources that remain when the stack is deleted."""
         body = self._client.get_template(StackName=name)["TemplateBody"]
         template = json.loads(body) if isinstance(body, str) else body
         kept = {
@@ -73,10 +73,15 @@ class Stacks:
             if each["LogicalResourceId"] in kept
         ]
 
-    def delete(self, name: str, *, within_s: float, every_s: float, clock: Clock, tell: Callable[[str], None]) -> None:
-        """Until the stack is gone. Raises Failed with CloudFormation's reason, TimedOut."""
+    def delete(
+        self, name: str, *, within_s: float, every_s: float, clock: Clock, report: Callable[[str], None]
+    ) -> None:
+        """Delete a stack and wait until it is gone. report: called with each new status.
+
+        Raises Failed with CloudFormation's reason, TimedOut.
+        """
         self._client.delete_stack(StackName=name)
-        told: list[str] = []
+        reported: list[str] = []
 
         def gone() -> bool | None:
             stack = self.find(name)
@@ -84,20 +89,20 @@ class Stacks:
                 return True
             if stack.status == "DELETE_FAILED":
                 raise Failed(
-                    f"the stack {name} could not be deleted: {self.failure(name)}",
-                    "mend that and run synkti destroy again",
+                    f"the stack {name} could not be deleted: {self.failure_reason(name)}",
+                    "fix that and run synkti destroy again",
                 )
-            if told[-1:] != [stack.status]:
-                told.append(stack.status)
-                tell(f"{name}: {stack.status.lower().replace('_', ' ')}")
+            if reported[-1:] != [stack.status]:
+                reported.append(stack.status)
+                report(f"{name}: {stack.status.lower().replace('_', ' ')}")
             return None
 
         wait_for(gone, f"the end of the stack {name}", within_s=within_s, every_s=every_s, clock=clock)
 
-    def take_over(
+    def import_resources(
         self, name: str, template: Mapping[str, Any], left: Sequence[RetainedResource], *, every_s: float, clock: Clock
     ) -> None:
-        """Make a stack of what an earlier one has left. Raises Failed with CloudFormation's reason, TimedOut."""
+        """Create a stack by importing an earlier one's retained resources. Raises Failed with the reason, TimedOut."""
         change = {"StackName": name, "ChangeSetName": "take-over"}
         self._client.create_change_set(
             **change,
@@ -117,15 +122,15 @@ class Stacks:
         def done() -> bool | None:
             stack = self.find(name)
             if stack is None or "ROLLBACK" in stack.status or stack.status.endswith("FAILED"):
-                raise Failed(f"{name} could not take over what is there: {self.failure(name)}")
+                raise Failed(f"{name} could not take over what is there: {self.failure_reason(name)}")
             return True if stack.status == "IMPORT_COMPLETE" else None
 
         wait_for(made, "the change set", within_s=_IMPORT_WITHIN_S, every_s=every_s, clock=clock)
         self._client.execute_change_set(**change)
         wait_for(done, "the import", within_s=_IMPORT_WITHIN_S, every_s=every_s, clock=clock)
 
-    def failure(self, name: str) -> str:
-        """CloudFormation's word on what failed first in the last operation; empty where it has none."""
+    def failure_reason(self, name: str) -> str:
+        """Return what failed first in the stack's last operation; empty where nothing did."""
         return first_failure(self._client.describe_stack_events(StackName=name)["StackEvents"])
 
 

@@ -1,4 +1,4 @@
-"""What the CDK's command-line tool prints while it works, in a form that a person can follow."""
+"""Parse and shorten the output of the CDK's command-line tool."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Sequence
 _EVENT = re.compile(
     r"^\s*(?P<stack>[\w-]+) \|\s*(?P<done>\d+)(?:/(?P<all>\d+))? \|.*\| (?P<status>\w+) +\| (?P<rest>.+)$"
 )
-_ENDED = re.compile(r"^\s*✅\s+(?:Environment\s+)?(?P<what>\S+)(?P<rest>.*)$")
+_COMPLETION = re.compile(r"^\s*✅\s+(?:Environment\s+)?(?P<what>\S+)(?P<rest>.*)$")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_SAID = 12
+_MAX_LINES = 12
 
 
-def plain(line: str) -> str:
-    """A line without its colours."""
+def strip_colors(line: str) -> str:
+    """Return a line without its color codes."""
     return _COLOUR.sub("", line).rstrip()
 
 
-def under_way(line: str) -> str | None:
-    """One event of CloudFormation in short, for a line that changes all the time; None for other lines."""
+def parse_progress(line: str) -> str | None:
+    """Return a summary of a line with an event of CloudFormation; None for other lines."""
     match = _EVENT.match(line)
     if match is None:
         return None
@@ -29,17 +29,17 @@ def under_way(line: str) -> str | None:
     )
 
 
-def ended(line: str) -> str | None:
-    """What is done now, and whether it changed anything; None for other lines."""
-    match = _ENDED.match(line)
+def parse_completion(line: str) -> str | None:
+    """Return a summary of a line that reports a completed stack; None for other lines."""
+    match = _COMPLETION.match(line)
     if match is None:
         return None
     unchanged = "no changes" in match["rest"]
     return f"{match['what']}{': no change' if unchanged else ' is deployed'}"
 
 
-def failure(lines: Sequence[str]) -> str:
-    """The lines in which the tool says why it failed; the last ones where it does not say."""
-    told = [line for line in lines if line.strip()]
-    marked = [n for n, line in enumerate(told) if "❌" in line or line.startswith(("Error", "configuration:"))]
-    return "\n".join(told[marked[0] :][:_SAID] if marked else told[-_SAID:])
+def failure_excerpt(lines: Sequence[str]) -> str:
+    """Return the lines with the tool's error; the last lines where there is none."""
+    printed = [line for line in lines if line.strip()]
+    marked = [n for n, line in enumerate(printed) if "❌" in line or line.startswith(("Error", "configuration:"))]
+    return "\n".join(printed[marked[0] :][:_MAX_LINES] if marked else printed[-_MAX_LINES:])

@@ -1,10 +1,10 @@
-"""Which cluster a command is about.
+"""Choose the cluster that a command works on.
 
-Rules kept here:
+Rules:
 
-* a cluster is known by its stacks: they are tagged SynktiCluster=<cluster>, and named after it;
-* the cluster that is named is taken, whether by --cluster, SYNKTI_CLUSTER or synkti.toml;
-* where none is named, the only one is; where there are several, nothing is done.
+* a cluster is a set of stacks that are tagged SynktiCluster=<cluster> and named after it;
+* --cluster, SYNKTI_CLUSTER or synkti.toml name the cluster;
+* without a name the only cluster is used; where there are several, the command fails.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from cli.errors import Ambiguous, NotFound
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack as CloudFormation tells of it.
-
-    cluster: what its tag says; changed: when it was created or updated last, unix seconds.
-    """
+    """A stack as CloudFormation describes it."""
 
     name: str
     status: str
     cluster: str | None
+    """The value of its tag."""
+
     outputs: Mapping[str, str]
-    changed: float
+    changed_at: float
+    """Its creation or last update, in unix seconds."""
 
     @property
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         return self.status != "DELETE_COMPLETE"
 
     @property
     def is_deployed(self) -> bool:
-        """Whether its resources exist; a first creation that was rolled back left none."""
+        """Return True where its resources exist; a first creation that was rolled back has none."""
         return self.status.endswith("_COMPLETE") and self.status not in ("ROLLBACK_COMPLETE", "DELETE_COMPLETE")
 
 
 def clusters_of(stacks: Iterable[Stack]) -> dict[str, tuple[Stack, ...]]:
-    """Every cluster's stacks, in the order of their creation or last change; other people's stacks are left out."""
+    """Return each cluster's stacks in the order of their last change; other stacks are ignored."""
     found: dict[str, list[Stack]] = {}
-    for stack in sorted(stacks, key=lambda stack: (stack.changed, stack.name)):
-        if stack.cluster and stack.name.startswith(f"{stack.cluster}-") and stack.is_there:
+    for stack in sorted(stacks, key=lambda stack: (stack.changed_at, stack.name)):
+        if stack.cluster and stack.name.startswith(f"{stack.cluster}-") and stack.exists:
             found.setdefault(stack.cluster, []).append(stack)
     return {cluster: tuple(its) for cluster, its in sorted(found.items())}
 
 
 def choose(named: str | None, found: Collection[str], where: str) -> str:
-    """named: what a person said; found: the clusters that there are; where: for the message. Raises CliError."""
+    """Return the cluster to use. named: by the user; found: existing ones; where: for the message. Raises CliError."""
     if named is not None:
         if named not in found:
             there = f"; there is {_listed(found)}" if found else ""
@@ -65,7 +65,10 @@ def choose(named: str | None, found: Collection[str], where: str) -> str:
 
 
 def choose_for_deployment(named: str | None, default: str, found: Collection[str], where: str) -> str:
-    """What `bootstrap` deploys: the one that is named; else the default, where nobody could have meant another."""
+    """Return the cluster that `bootstrap` deploys: the named one, else the default if there is no other cluster.
+
+    Raises Ambiguous.
+    """
     if named is not None:
         return named
     if not found or set(found) == {default}:
@@ -76,11 +79,11 @@ def choose_for_deployment(named: str | None, default: str, found: Collection[str
     )
 
 
-_BEGINNINGS = ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS")
+_START_STATUSES = ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS")
 
 
 def first_failure(events: Iterable[Mapping[str, Any]]) -> str:
-    """What failed first in a stack's last operation, and why; empty where nothing did.
+    """Return what failed first in a stack's last operation, and why; empty where nothing did.
 
     events: as DescribeStackEvents gives them, the newest first. Later failures are mostly "cancelled" for the first.
     """
@@ -90,7 +93,7 @@ def first_failure(events: Iterable[Mapping[str, Any]]) -> str:
         reason = f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason') or 'no reason given'}"
         if event.get("ResourceType") != "AWS::CloudFormation::Stack":
             failure = reason if status.endswith("FAILED") else failure
-        elif status in _BEGINNINGS:
+        elif status in _START_STATUSES:
             break
         elif status.endswith("FAILED"):
             own_failure = reason

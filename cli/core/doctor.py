@@ -1,10 +1,10 @@
-"""What `synkti doctor` concludes of what was found: for each check a verdict, a sentence, and what to do.
+"""Evaluate the inputs of `synkti doctor`: for each check a verdict, a sentence, and an advice.
 
-Rules kept here:
+Rules:
 
-* what could not be looked at is said to be unknown, with the reason; it never counts as right;
-* a fault is what a deployment, or a fleet, will fail of; everything else that a person may want to change is a warning;
-* every fault and warning says what to do.
+* an input that could not be read gives UNKNOWN with the reason, never OK;
+* FAULT: a deployment or the fleet will fail; WARNING: something that an operator may want to change;
+* every FAULT and WARNING has an advice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cli.core.doctor_inputs import DoctorInputs, Finding, Unavailable, Verdict
-from cli.core.quotas import Quota, increase_command, needs, quota_of
+from cli.core.quotas import Quota, increase_command, quota_needs, quota_of
 from node_agent.contract.names import stack_name
 from stacks.settings import FleetSettings
 
@@ -20,8 +20,8 @@ NEEDED_NODE = 20
 """The oldest Node.js that the CDK's command-line tool runs on."""
 
 
-def conclude(o: DoctorInputs) -> tuple[Finding, ...]:
-    """One finding or more for each check, in the order in which a person would mend them."""
+def evaluate(o: DoctorInputs) -> tuple[Finding, ...]:
+    """Return one or more findings for each check, in the order in which to fix them."""
     return (
         _settings(o),
         _node(o),
@@ -38,8 +38,8 @@ def conclude(o: DoctorInputs) -> tuple[Finding, ...]:
     )
 
 
-def worst(findings: Sequence[Finding]) -> Verdict:
-    """FAULT, WARNING, UNKNOWN or OK, the first of these that is there."""
+def worst_verdict(findings: Sequence[Finding]) -> Verdict:
+    """Return the first of FAULT, WARNING, UNKNOWN, OK that a finding has."""
     there = {finding.verdict for finding in findings}
     return next((v for v in (Verdict.FAULT, Verdict.WARNING, Verdict.UNKNOWN) if v in there), Verdict.OK)
 
@@ -55,12 +55,14 @@ def _settings(o: DoctorInputs) -> Finding:
 
 
 def _node(o: DoctorInputs) -> Finding:
-    if o.node is None:
+    if o.node_version is None:
         advice = f"install Node.js {NEEDED_NODE} or newer, with npm: the CDK's command-line tool runs on it"
         return Finding("node.js", Verdict.FAULT, "Node.js is not installed", advice)
-    if o.node < NEEDED_NODE:
-        return Finding("node.js", Verdict.FAULT, f"Node.js {o.node} is too old", f"install {NEEDED_NODE} or newer")
-    return Finding("node.js", Verdict.OK, f"Node.js {o.node}")
+    if o.node_version < NEEDED_NODE:
+        return Finding(
+            "node.js", Verdict.FAULT, f"Node.js {o.node_version} is too old", f"install {NEEDED_NODE} or newer"
+        )
+    return Finding("node.js", Verdict.OK, f"Node.js {o.node_version}")
 
 
 def _credentials(o: DoctorInputs) -> Finding:
@@ -76,7 +78,7 @@ def _credentials(o: DoctorInputs) -> Finding:
     if o.caller.endswith(":root") and o.account != "000000000000":
         found = f"{o.caller}: the account's root user"
         return Finding(
-            "credentials", Verdict.WARNING, found, "make a user or a role for this; root needs no key at all"
+            "credentials", Verdict.WARNING, found, "create a user or a role for this; root should have no access key"
         )
     return Finding("credentials", Verdict.OK, o.caller)
 
@@ -97,19 +99,19 @@ def _region(o: DoctorInputs) -> Finding:
 def _types(o: DoctorInputs) -> Iterator[Finding]:
     if not isinstance(o.settings, FleetSettings):
         return
-    if isinstance(o.offered, Unavailable):
-        yield Finding("instance types", Verdict.UNKNOWN, o.offered.reason)
+    if isinstance(o.offerings, Unavailable):
+        yield Finding("instance types", Verdict.UNKNOWN, o.offerings.reason)
         return
     types = o.settings.instance_types
-    there = [each for each in types if o.offered.get(each)]
+    there = [each for each in types if o.offerings.get(each)]
     if not there:
         found = f"{o.region} has none of {', '.join(types)}"
         yield Finding("instance types", Verdict.FAULT, found, "change instance_types, or the region")
         return
-    pools = sum(len(o.offered[each]) for each in there)
+    pools = sum(len(o.offerings[each]) for each in there)
     found = f"{len(there)} of {len(types)} types are in {o.region}, in {pools} pools"
     if pools < 2 * o.settings.nodes:
-        advice = "name more instance_types: with few pools EC2 takes several nodes at once"
+        advice = "name more instance_types: with few pools EC2 interrupts several nodes at once"
         yield Finding("instance types", Verdict.WARNING, found, advice)
     else:
         yield Finding("instance types", Verdict.OK, found)
@@ -137,25 +139,27 @@ def _quota(o: DoctorInputs, check: str, s: FleetSettings, nodes: int, *, spot: b
             return
     assert not isinstance(o.vcpus, Unavailable)
     assert not isinstance(o.quotas, Unavailable)
-    for need in needs(s.instance_types, o.vcpus, nodes, spot=spot):
+    for need in quota_needs(s.instance_types, o.vcpus, nodes, spot=spot):
         quota: Quota = need.quota
         have = o.quotas.get(quota.code)
-        # An update starts a new node before an old one goes.
-        ask = need.most + need.most // nodes
+        # An update starts a new node before an old one ends.
+        ask = need.max_vcpus + need.max_vcpus // nodes
         advice = increase_command(quota, ask, o.region)
         if have is None:
             yield Finding(check, Verdict.UNKNOWN, f'"{quota.name}" could not be read')
-        elif have < need.least // nodes:
+        elif have < need.min_vcpus // nodes:
             needed = s.on_demand_base > 0 or spot
             found = f'"{quota.name}" is {have:g} vCPUs: not one of {nodes} nodes can start'
             yield Finding(check, Verdict.FAULT if needed else Verdict.WARNING, found, advice)
-        elif have < need.most:
-            room = int(have // (need.most // nodes))
-            found = f'"{quota.name}" is {have:g} vCPUs: {nodes} nodes may need {need.most}, {room} are sure to start'
+        elif have < need.max_vcpus:
+            room = int(have // (need.max_vcpus // nodes))
+            found = (
+                f'"{quota.name}" is {have:g} vCPUs: {nodes} nodes may need {need.max_vcpus}, {room} are sure to start'
+            )
             yield Finding(check, Verdict.WARNING, found, advice)
         else:
             yield Finding(
-                check, Verdict.OK, f'"{quota.name}" is {have:g} vCPUs, {nodes} nodes need {need.most} at most'
+                check, Verdict.OK, f'"{quota.name}" is {have:g} vCPUs, {nodes} nodes need {need.max_vcpus} at most'
             )
 
 
@@ -177,8 +181,8 @@ def _toolkit(o: DoctorInputs) -> Finding:
         return Finding("cdk bootstrap", Verdict.UNKNOWN, o.toolkit.reason)
     if o.toolkit is None:
         return Finding("cdk bootstrap", Verdict.WARNING, f"{o.region} is not bootstrapped", "synkti bootstrap does it")
-    if o.toolkit < o.needed_toolkit:
-        found = f"version {o.toolkit}, and {o.needed_toolkit} is needed"
+    if o.toolkit < o.required_toolkit:
+        found = f"version {o.toolkit}, and {o.required_toolkit} is needed"
         return Finding("cdk bootstrap", Verdict.WARNING, found, "synkti bootstrap brings it up to date")
     return Finding("cdk bootstrap", Verdict.OK, f"version {o.toolkit}")
 
@@ -201,7 +205,7 @@ def _stacks(o: DoctorInputs) -> Iterator[Finding]:
     parts = {stack_name(o.cluster, part) for part in ("state", "fleet", "events")}
     missing = sorted(parts - {stack.name for stack in o.stacks})
     if missing:
-        yield Finding("stacks", Verdict.WARNING, f"{', '.join(missing)} not deployed", "synkti bootstrap goes on")
+        yield Finding("stacks", Verdict.WARNING, f"{', '.join(missing)} not deployed", "synkti bootstrap continues")
     elif not bad and not busy:
         yield Finding("stacks", Verdict.OK, f"{len(o.stacks)} stacks are deployed")
 
@@ -212,7 +216,7 @@ def _model(o: DoctorInputs) -> Finding:
     name = o.settings.model
     push = f"synkti model push DIR --name {name}"
     if not o.model.bucket:
-        advice = "synkti bootstrap --model DIR makes it and brings the model there"
+        advice = "synkti bootstrap --model DIR creates it and uploads the model"
         return Finding("model", Verdict.WARNING, "there is no models bucket yet", advice)
     if not o.model.manifest:
         return Finding("model", Verdict.FAULT, f"{name} is not in the models bucket, or not whole", push)

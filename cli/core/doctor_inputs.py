@@ -1,4 +1,4 @@
-"""What `synkti doctor` has looked at, and what it may conclude: values only."""
+"""The inputs and findings of `synkti doctor`: values only."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from stacks.settings import FleetSettings
 
 
 class Verdict(StrEnum):
+    """The result of a check."""
+
     OK = "ok"
     WARNING = "warning"
     FAULT = "fault"
@@ -20,7 +22,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """check: a short name; found: a sentence; advice: what to do, empty where nothing is to be done."""
+    """A check's result. check: a short name; found: a sentence; advice: what to do, may be empty."""
 
     check: str
     verdict: Verdict
@@ -33,19 +35,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Unavailable:
-    """What could not be looked at, and why."""
+    """An input that could not be read, with the reason."""
 
     reason: str
 
 
 _T = TypeVar("_T")
-Seen: TypeAlias = _T | Unavailable
-"""A value, or why there is none."""
+Result: TypeAlias = _T | Unavailable
+"""A value, or why it could not be read."""
 
 
 @dataclass(frozen=True)
-class ModelSeen:
-    """What lies in the bucket under the model's name. bucket: whether there is one; missing: paths of its manifest."""
+class ModelState:
+    """The model in the bucket. bucket, manifest: whether they exist; missing: files of the manifest without object."""
 
     bucket: bool
     manifest: bool = False
@@ -55,30 +57,44 @@ class ModelSeen:
 
 @dataclass(frozen=True)
 class DoctorInputs:
-    """Everything that was found. Where a field is Unseen, nothing is known.
-
-    settings: or all faults of them; node: Node's major version, None where there is none; programs: of those that
-    sessions need, the ones that are there; caller: an ARN; regions: those that the account may use; vcpus: by type;
-    offered: zones by type; quotas: vCPUs by code; toolkit: the version of the CDK's own stack, None where there is
-    none; needed_toolkit: what the templates ask for; templates: of each stack, what CloudFormation says against it,
-    "" for nothing, None where it is too long to be asked about.
-    """
+    """Everything that was collected."""
 
     settings: FleetSettings | tuple[str, ...]
+    """Valid settings, or their faults."""
+
     cluster: str
     region: str
-    node: int | None
+    node_version: int | None
+    """Node.js's major version; None where it is not installed."""
+
     programs: frozenset[str]
-    account: Seen[str]
-    caller: Seen[str]
-    regions: Seen[frozenset[str]]
-    zones: Seen[int]
-    vcpus: Seen[Mapping[str, int]]
-    offered: Seen[Mapping[str, frozenset[str]]]
-    quotas: Seen[Mapping[str, float]]
-    default_vpc: Seen[str | None]
-    toolkit: Seen[int | None]
-    needed_toolkit: int
-    stacks: Seen[Sequence[Stack]]
-    model: Seen[ModelSeen]
-    templates: Seen[Mapping[str, str | None]]
+    """The installed ones of the programs that sessions need."""
+
+    account: Result[str]
+    caller: Result[str]
+    """The ARN of the credentials' principal."""
+
+    regions: Result[frozenset[str]]
+    """The regions that the account may use."""
+
+    zones: Result[int]
+    vcpus: Result[Mapping[str, int]]
+    """By instance type."""
+
+    offerings: Result[Mapping[str, frozenset[str]]]
+    """Zones by instance type."""
+
+    quotas: Result[Mapping[str, float]]
+    """vCPUs by quota code."""
+
+    default_vpc: Result[str | None]
+    toolkit: Result[int | None]
+    """The version of the CDK's own stack; None where there is none."""
+
+    required_toolkit: int
+    """The version that the templates require."""
+
+    stacks: Result[Sequence[Stack]]
+    model: Result[ModelState]
+    templates: Result[Mapping[str, str | None]]
+    """CloudFormation's error by stack: "" for none, None where the template is too long to validate."""

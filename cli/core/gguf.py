@@ -1,4 +1,4 @@
-"""The head of a GGUF file: how long the file has to be at least.
+"""Parse the header of a GGUF file to compute the file's minimum size.
 
     "GGUF", version (u32), number of tensors (u64), number of keys (u64)
     each key:     name, type (u32), value
@@ -28,31 +28,31 @@ _BLOCKS = {
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
     20: (32, 18), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 30: (1, 2),
 }  # fmt: skip
-"""By type: weights in a block, bytes of a block. Types that are not here count as one byte at least."""
+"""Weights in a block and bytes of a block by type. Unknown types count as one byte at least."""
 
 
 class _Cursor:
     def __init__(self, data: Any) -> None:
         self._data = data
-        self.at = 0
+        self.offset = 0
 
-    def take(self, size: int) -> bytes:
-        if self.at + size > len(self._data):
+    def read(self, size: int) -> bytes:
+        if self.offset + size > len(self._data):
             raise Unreadable(f"is cut off in its head: it has {len(self._data)} bytes")
-        taken = bytes(self._data[self.at : self.at + size])
-        self.at += size
+        taken = bytes(self._data[self.offset : self.offset + size])
+        self.offset += size
         return taken
 
     def skip(self, size: int) -> None:
-        if self.at + size > len(self._data):
+        if self.offset + size > len(self._data):
             raise Unreadable(f"is cut off in its head: it has {len(self._data)} bytes")
-        self.at += size
+        self.offset += size
 
     def u32(self) -> int:
-        return int(struct.unpack("<I", self.take(4))[0])
+        return int(struct.unpack("<I", self.read(4))[0])
 
     def u64(self) -> int:
-        return int(struct.unpack("<Q", self.take(8))[0])
+        return int(struct.unpack("<Q", self.read(8))[0])
 
     def count(self) -> int:
         count = self.u64()
@@ -61,8 +61,8 @@ class _Cursor:
         return count
 
 
-def least_size(data: Any) -> int:
-    """Bytes that the file has at least when it is whole. data: the file, as bytes or mapped. Raises Unreadable."""
+def min_size(data: Any) -> int:
+    """Return the complete file's minimum size in bytes. data: the file, as bytes or mapped. Raises Unreadable."""
     cursor = _Cursor(data)
     if bytes(data[:4]) != MAGIC:
         raise Unreadable("is no GGUF file: it does not begin with 'GGUF'")
@@ -72,11 +72,11 @@ def least_size(data: Any) -> int:
     tensors, keys = cursor.count(), cursor.count()
     alignment = 32
     for _ in range(keys):
-        name, value = cursor.take(cursor.count()), _value(cursor, cursor.u32())
+        name, value = cursor.read(cursor.count()), _value(cursor, cursor.u32())
         if name == _ALIGNMENT and value:
             alignment = value
     ends = [_tensor(cursor) for _ in range(tensors)]
-    return -(-cursor.at // alignment) * alignment + max(ends, default=0)
+    return -(-cursor.offset // alignment) * alignment + max(ends, default=0)
 
 
 def _value(cursor: _Cursor, kind: int) -> int:
@@ -99,7 +99,7 @@ def _skip_list(cursor: _Cursor) -> None:
     if kind in _SIZES:
         cursor.skip(_SIZES[kind] * count)
         return
-    if kind != _TEXT or count > 10 * _MAX_COUNT:  # lists of lists are allowed, and nobody writes them
+    if kind != _TEXT or count > 10 * _MAX_COUNT:  # lists of lists are allowed, but not in use
         raise Unreadable("is damaged: its head cannot be read")
     for _ in range(count):
         cursor.skip(cursor.u64())

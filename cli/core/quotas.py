@@ -1,7 +1,7 @@
-"""EC2's quotas for GPU instances: which one counts, and whether it is enough.
+"""EC2's quotas for GPU instances: which one applies to a type, and how much of it nodes need.
 
-They are counted in vCPUs, for each region, and for spot and on-demand apart; spot quotas of GPU families are 0 in a new
-account. Source: the EC2 User Guide, "Spot Instance quotas" and "On-Demand Instance quotas".
+They count vCPUs, per region, separately for spot and on-demand; spot quotas of GPU families are 0 in a new account.
+Source: the EC2 User Guide, "Spot Instance quotas" and "On-Demand Instance quotas".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _FAMILY = re.compile(r"([a-z]+)(\d+)")
 
 @dataclass(frozen=True)
 class Quota:
-    """code: in Service Quotas, of the service ec2."""
+    """A quota of the service ec2. code: in Service Quotas."""
 
     code: str
     name: str
@@ -29,7 +29,7 @@ _DEMAND_P = Quota("L-417A185B", "Running On-Demand P instances")
 
 
 def quota_of(instance_type: str, *, spot: bool) -> Quota | None:
-    """The quota that an instance of this type counts against; None for a family that is not known here."""
+    """Return the quota of an instance type; None for a family that is not known here."""
     match = _FAMILY.match(instance_type)
     family, generation = (match[1], int(match[2])) if match else ("", 0)
     if family in ("g", "gr", "vt"):
@@ -40,30 +40,30 @@ def quota_of(instance_type: str, *, spot: bool) -> Quota | None:
 
 
 @dataclass(frozen=True)
-class Need:
-    """vCPUs that so many nodes take of one quota: of its smallest types, and of its largest."""
+class QuotaNeed:
+    """The vCPUs that nodes need of one quota: with its smallest type, and with its largest."""
 
     quota: Quota
     types: tuple[str, ...]
-    least: int
-    most: int
+    min_vcpus: int
+    max_vcpus: int
 
 
-def needs(types: Collection[str], vcpus: Mapping[str, int], nodes: int, *, spot: bool) -> tuple[Need, ...]:
-    """What `nodes` nodes need of each quota, if all of them were of its types. vcpus: by type; a type may lack."""
+def quota_needs(types: Collection[str], vcpus: Mapping[str, int], nodes: int, *, spot: bool) -> tuple[QuotaNeed, ...]:
+    """Return what `nodes` nodes need of each quota if all are of its types. vcpus: by type; may lack types."""
     grouped: dict[Quota, list[str]] = {}
     for each in types:
         quota = quota_of(each, spot=spot)
         if quota is not None and each in vcpus:
             grouped.setdefault(quota, []).append(each)
     return tuple(
-        Need(quota, tuple(its), nodes * min(vcpus[t] for t in its), nodes * max(vcpus[t] for t in its))
+        QuotaNeed(quota, tuple(its), nodes * min(vcpus[t] for t in its), nodes * max(vcpus[t] for t in its))
         for quota, its in grouped.items()
     )
 
 
 def increase_command(quota: Quota, vcpus: int, region: str) -> str:
-    """How to ask for more."""
+    """Return the command that requests an increase. vcpus: the new value."""
     return (
         f"aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {quota.code} "
         f"--desired-value {vcpus} --region {region}"

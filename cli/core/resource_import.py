@@ -1,8 +1,8 @@
-"""A new cluster where an old one was: what the old one left behind becomes the new one's.
+"""Import the resources that an earlier cluster of the same name retained into a new stack.
 
-The models bucket and the table outlive their stack on purpose, and a new stack cannot make what is there already. So
-they are imported first: CloudFormation takes a template that has nothing but them, and the identifier of each. The
-deployment after it adds the rest.
+The models bucket and the table outlive their stack on purpose, and a new stack cannot create what already exists. So
+they are imported first, with a template that contains only them, and the identifier of each. The deployment after that
+adds the rest.
 
 Rules of CloudFormation's import: every resource in the template is imported, each needs a DeletionPolicy, and there
 are no outputs. (`cdk deploy --import-existing-resources` takes only names that are literal in the template; ours have
@@ -21,23 +21,23 @@ IDENTIFIERS = {"AWS::S3::Bucket": "BucketName", "AWS::DynamoDB::Table": "TableNa
 
 @dataclass(frozen=True)
 class RetainedResource:
-    """Something that an earlier stack has left. name: in the account."""
+    """A resource that an earlier stack retained. name: in the account."""
 
     kind: str
-    logical: str
+    logical_id: str
     name: str
 
     def to_import(self) -> dict[str, Any]:
-        """As CreateChangeSet takes it."""
+        """Return the resource for CreateChangeSet."""
         return {
             "ResourceType": self.kind,
-            "LogicalResourceId": self.logical,
+            "LogicalResourceId": self.logical_id,
             "ResourceIdentifier": {IDENTIFIERS[self.kind]: self.name},
         }
 
 
 def retained(template: Mapping[str, Any], known: Mapping[str, str]) -> tuple[RetainedResource, ...]:
-    """What the stack of this template would leave behind. known: the name of the one of each kind that is retained."""
+    """Return the resources that a template's stack retains. known: the name of the retained one of each type."""
     return tuple(
         RetainedResource(resource["Type"], logical, known[resource["Type"]])
         for logical, resource in template["Resources"].items()
@@ -46,8 +46,8 @@ def retained(template: Mapping[str, Any], known: Mapping[str, str]) -> tuple[Ret
 
 
 def import_template(template: Mapping[str, Any], left: Sequence[RetainedResource]) -> dict[str, Any]:
-    """The template with nothing but these resources."""
+    """Return the template with these resources only."""
     return {
         "Description": template.get("Description", ""),
-        "Resources": {each.logical: template["Resources"][each.logical] for each in left},
+        "Resources": {each.logical_id: template["Resources"][each.logical_id] for each in left},
     }

@@ -1,4 +1,4 @@
-"""The header of a safetensors file: which tensors are in it, and how long the file has to be.
+"""Parse the header of a safetensors file: its tensors, and the file's size.
 
     8 bytes     the header's length, little endian
     header      JSON: {"<tensor>": {"dtype", "shape", "data_offsets": [begin, end]}, ..., "__metadata__": {...}}
@@ -25,19 +25,19 @@ _BITS = {
 
 
 class Unreadable(ValueError):
-    """What is wrong with a file, as the end of a sentence that begins with its name."""
+    """A file is damaged. The message completes a sentence that begins with the file's name."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """size: of the whole file in bytes, as the header has it."""
+    """A parsed header. size: of the whole file in bytes."""
 
     tensors: frozenset[str]
     size: int
 
 
 def header_bytes(first: bytes, size: int) -> int:
-    """How long the header is. first: the file's first 8 bytes; size: of the file. Raises Unreadable."""
+    """Return the header's length. first: the file's first 8 bytes; size: the file's. Raises Unreadable."""
     if len(first) < LENGTH_BYTES:
         raise Unreadable(f"is no safetensors file: it has {size} bytes")
     length = int.from_bytes(first, "little")
@@ -49,7 +49,7 @@ def header_bytes(first: bytes, size: int) -> int:
 
 
 def parse_header(raw: bytes) -> Header:
-    """raw: the header alone. Raises Unreadable."""
+    """Parse a header. raw: the header without its length. Raises Unreadable."""
     try:
         entries = json.loads(raw.decode())
         tensors = {name: _extent(entry) for name, entry in entries.items() if name != _METADATA}
@@ -64,7 +64,7 @@ def parse_header(raw: bytes) -> Header:
 
 
 def _extent(entry: Any) -> tuple[int, int]:
-    """Where a tensor begins and ends. Raises ValueError and what a document of another shape raises."""
+    """Return a tensor's offsets. Raises ValueError, AttributeError, KeyError or TypeError for an invalid entry."""
     begin, end = entry["data_offsets"]
     shape, bits = entry["shape"], _BITS.get(entry["dtype"])
     if not (isinstance(begin, int) and isinstance(end, int) and 0 <= begin <= end):

@@ -1,4 +1,4 @@
-"""The Auto Scaling group: how many nodes it keeps, and why it could not."""
+"""The Auto Scaling group's size, and the causes of its failed launches."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_NODES = 1_000
-"""As in the settings: more is a mistake in typing."""
+"""The same limit as in the settings; a larger number is a typing error."""
 
 
 @dataclass(frozen=True)
-class Size:
-    """What the group is told: at least, at most, and now."""
+class GroupSize:
+    """The group's minimum, maximum and desired capacity."""
 
-    least: int
-    most: int
+    minimum: int
+    maximum: int
     desired: int
 
 
-def resized(size: Size, nodes: int) -> Size:
-    """The group's bounds give way to what a person asks for; the next deployment sets them again."""
-    return Size(min(size.least, nodes), max(size.most, nodes), nodes)
+def with_desired(size: GroupSize, nodes: int) -> GroupSize:
+    """Return the size with another desired capacity; its bounds are extended if needed, until the next deployment."""
+    return GroupSize(min(size.minimum, nodes), max(size.maximum, nodes), nodes)
 
 
 @dataclass(frozen=True)
 class LaunchFailure:
-    """Why the group could not launch an instance. at: unix seconds; said: AWS's own words."""
+    """A failed launch. at: unix seconds; message: AWS's."""
 
     at: float
-    said: str
+    message: str
     advice: str
 
 
-_KNOWN = (
+_KNOWN_CAUSES = (
     (
         ("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded"),
         "the quota for spot GPUs is too small: synkti doctor says how much of which one to ask for",
@@ -61,8 +61,8 @@ _KNOWN = (
 )
 
 
-def troubles(activities: Iterable[Mapping[str, Any]], since: float) -> tuple[LaunchFailure, ...]:
-    """What kept the group from its size, the newest first, each reason once.
+def launch_failures(activities: Iterable[Mapping[str, Any]], since: float) -> tuple[LaunchFailure, ...]:
+    """Return the failed launches, the newest first, each cause once.
 
     activities: as DescribeScalingActivities has them, the newest first; since: unix seconds.
     """
@@ -71,15 +71,15 @@ def troubles(activities: Iterable[Mapping[str, Any]], since: float) -> tuple[Lau
         if activity.get("StatusCode") not in ("Failed", "Cancelled"):
             continue
         at = activity["StartTime"].timestamp()
-        said = str(activity.get("StatusMessage") or activity.get("Description") or "no reason given")
+        message = str(activity.get("StatusMessage") or activity.get("Description") or "no reason given")
         if at >= since:
-            found.setdefault(_advice(said) or said, LaunchFailure(at, said, _advice(said)))
+            found.setdefault(_advice(message) or message, LaunchFailure(at, message, _advice(message)))
     return tuple(found.values())
 
 
-def _advice(said: str) -> str:
-    lowered = said.lower()
-    for words, advice in _KNOWN:
+def _advice(message: str) -> str:
+    lowered = message.lower()
+    for words, advice in _KNOWN_CAUSES:
         if any(word.lower() in lowered for word in words):
             return advice
     return ""

@@ -1,12 +1,12 @@
-"""What a push of a model still has to upload.
+"""Plan what a push of a model has to upload.
 
-Rules kept here:
+Rules:
 
-* an object is right when its size and the SHA-256 that it was uploaded with are the file's;
-* an upload that was interrupted is gone on with where its parts have the sizes that this file would be cut into;
-  whether a part is the file's, its MD5 (which S3 tells as ETag) decides, part by part, when it comes to it;
-* a whole model of the same name and other content is not written over unless somebody says so: nodes may be reading it;
-* the manifest goes first when something is about to change, and comes back last: what has one is whole.
+* an object is up to date when its size and the SHA-256 of its upload are the file's;
+* an interrupted upload is resumed where its parts have the sizes into which this file is split; each part's MD5 (S3's
+  ETag) decides during the upload whether it is the file's;
+* a complete model of the same name with other content is replaced only on request: nodes may be reading it;
+* the manifest is deleted before any change and written last: a model with a manifest is complete.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from node_agent.contract.models import ModelFile
 
 MIB = 1024 * 1024
 PART_BYTES = 16 * MIB
-"""Of one request. One of 45 MB/s uploads it in a third of a second; S3's least is 5 MiB."""
+"""The size of a part. At 45 MB/s its upload takes a third of a second; S3's minimum is 5 MiB."""
 
 MAX_PARTS = 10_000
-"""S3's own bound for one object."""
+"""S3's limit for one object."""
 
 
 @dataclass(frozen=True)
-class Remote:
-    """An object as S3 has it. sha256: what it was uploaded with; None where nobody wrote that down."""
+class RemoteObject:
+    """An object in S3. sha256: that of its upload; None where it has no such metadata."""
 
     size: int
     sha256: str | None
@@ -34,15 +34,15 @@ class Remote:
 
 @dataclass(frozen=True)
 class Part:
-    """A part that S3 has. md5: its ETag, in hexadecimal where the bucket encrypts with S3's own keys."""
+    """A part in S3. md5: its ETag, which is the MD5 in hexadecimal where the bucket encrypts with S3's own keys."""
 
     size: int
     md5: str
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """An upload that was begun and not completed. parts: by number, from 1."""
+class UnfinishedUpload:
+    """A multipart upload that was not completed. parts: by number, from 1."""
 
     path: str
     upload_id: str
@@ -51,36 +51,42 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Upload:
-    """A file to upload. upload_id: what to go on with; candidates: the parts that S3 seems to have of it."""
+    """A file to upload. upload_id: of the upload to resume; candidates: parts in S3 that may be the file's."""
 
     file: ModelFile
     upload_id: str | None
     candidates: Mapping[int, Part]
 
     @property
-    def whole(self) -> bool:
-        """Whether one request carries it."""
+    def is_single_request(self) -> bool:
+        """Return True where one request uploads the whole file."""
         return self.file.size <= PART_BYTES
 
     @property
     def ranges(self) -> tuple[tuple[int, int, int], ...]:
-        """Number, beginning and end (exclusive) of each part."""
+        """Return number, start and end (exclusive) of each part."""
         return part_ranges(self.file.size)
 
 
 @dataclass(frozen=True)
 class PushPlan:
-    """there: right already; uploads: to do; abort: unfinished ones of no use; remove: objects that do not belong.
+    """The steps of a push."""
 
-    unseal: whether there is a manifest, which goes first; same: everything is there, and nothing has to be done.
-    """
+    unchanged: tuple[ModelFile, ...]
+    """Files whose objects are up to date."""
 
-    there: tuple[ModelFile, ...]
     uploads: tuple[Upload, ...]
-    abort: tuple[Unfinished, ...]
+    abort: tuple[UnfinishedUpload, ...]
+    """Unfinished uploads that cannot be resumed."""
+
     remove: tuple[str, ...]
-    unseal: bool
-    same: bool
+    """Objects that are not in the model."""
+
+    removes_manifest: bool
+    """True where there is a manifest, which is deleted first."""
+
+    is_noop: bool
+    """True where everything is up to date."""
 
     @property
     def upload_bytes(self) -> int:
@@ -88,7 +94,7 @@ class PushPlan:
 
 
 def part_bytes(size: int) -> int:
-    """How a file of this size is cut: 16 MiB, or as many whole MiB as keep it under S3's number of parts."""
+    """Return the size of a file's parts: 16 MiB, or more whole MiB to stay within S3's number of parts."""
     least = -(-size // MAX_PARTS)
     return max(PART_BYTES, -(-least // MIB) * MIB)
 
@@ -100,17 +106,17 @@ def part_ranges(size: int) -> tuple[tuple[int, int, int], ...]:
 
 def plan_push(
     files: Collection[ModelFile],
-    remote: Mapping[str, Remote],
-    unfinished: Collection[Unfinished],
+    remote: Mapping[str, RemoteObject],
+    unfinished: Collection[UnfinishedUpload],
     manifest: Collection[ModelFile] | None,
 ) -> PushPlan:
-    """remote: the objects below the model's prefix, by path; manifest: what it names; None where there is none."""
+    """Plan a push. remote: the model's objects by path; manifest: its files, None where there is none."""
     there, uploads, used = [], [], set()
     for file in files:
-        if remote.get(file.path) == Remote(file.size, file.sha256):
+        if remote.get(file.path) == RemoteObject(file.size, file.sha256):
             there.append(file)
             continue
-        going = _to_go_on_with(file, unfinished)
+        going = _resumable_upload(file, unfinished)
         if going is not None:
             used.add(going.upload_id)
         uploads.append(Upload(file, going.upload_id if going else None, going.parts if going else {}))
@@ -122,13 +128,13 @@ def plan_push(
     )
 
 
-def replaces(files: Collection[ModelFile], manifest: Collection[ModelFile] | None) -> bool:
-    """Whether a whole model of other content has this name already."""
+def replaces_model(files: Collection[ModelFile], manifest: Collection[ModelFile] | None) -> bool:
+    """Return True where a complete model of this name has other content."""
     return manifest is not None and set(manifest) != set(files)
 
 
-def _to_go_on_with(file: ModelFile, unfinished: Collection[Unfinished]) -> Unfinished | None:
-    """The upload that has most of the file; None where it is uploaded in one request."""
+def _resumable_upload(file: ModelFile, unfinished: Collection[UnfinishedUpload]) -> UnfinishedUpload | None:
+    """Return the unfinished upload with most of the file's parts; None where there is none."""
     if file.size <= PART_BYTES:
         return None
     sizes = {number: end - start for number, start, end in part_ranges(file.size)}

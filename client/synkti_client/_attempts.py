@@ -168,7 +168,7 @@ class Attempts:
 
     def _failures(self) -> str:
         named = list(self._reasons.items())[-_MAX_NAMED_NODES:]
-        return "; ".join(f"{node}: {reason}" for node, reason in named) or "no node could be asked"
+        return "; ".join(f"{node}: {reason}" for node, reason in named) or "no node was tried"
 
 
 def reason_of(error: Exception) -> str:

@@ -84,7 +84,7 @@ def _is_true(value: object) -> bool:
 
 
 def _uses_ids(headers: httpx.Headers) -> bool:
-    if (asked := headers.get(EVENT_IDS_HEADER)) is not None:
-        return asked.strip().lower() in _TRUE_HEADER_VALUES
+    if (value := headers.get(EVENT_IDS_HEADER)) is not None:
+        return value.strip().lower() in _TRUE_HEADER_VALUES
     accepted = headers.get("accept", "").partition(";")[0].strip().lower()
     return accepted == "text/event-stream" or "last-event-id" in headers

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Makes an instance a node: dependencies, the model, the agent's settings, the agent. Run by synkti-boot.service, at
-# every start of the instance. Idempotent: every step looks first whether it was done. Pinned: nothing here asks for a
-# newest version. Checked: packages and weights have their SHA-256 compared.
+# Sets up an instance as a node: dependencies, model, the agent's settings, the agent. synkti-boot.service runs it at
+# every start of the instance. Every step is skipped where it is already done. All versions are pinned, and the SHA-256
+# of packages and weights is verified.
 set -euo pipefail
 # shellcheck source=stacks/boot/instance.sh
 . "$(dirname "$0")/instance.sh"
@@ -9,7 +9,7 @@ release=$home/current
 state=$root/var/lib/synkti
 id synkti >/dev/null 2>&1 || useradd --system --home-dir "$state" --shell /usr/sbin/nologin synkti
 
-# The root volume, or the instance's own disk, which is faster and costs nothing. AWS's GPU image mounts it there.
+# Models go to the instance's own disk where AWS's GPU image mounts it (faster, and free), else to the root volume.
 models=$home/models
 if mountpoint --quiet "$root/opt/dlami/nvme"; then
   models=$root/opt/dlami/nvme/synkti-models
@@ -18,15 +18,15 @@ mkdir -p "$models" "$state" "$root/var/log/synkti"
 
 "$release/stacks/boot/install.sh" "$release"
 
-# The plug-in is this release's; the engine's environment may be older, and in an image. It is built from the archive,
-# whose hash was compared, with what that environment has: nothing is downloaded. The agent's self-test says whether it
-# works, and without it the node serves all the same.
+# The plug-in is installed from this release's verified archive, since the engine's environment may be an older one of
+# an image. It is built with that environment's packages; nothing is downloaded. The agent's self-test checks whether
+# it works; without it the node still serves.
 "$home/uv/bin/uv" pip install --quiet --no-cache --offline --no-deps --no-build-isolation --reinstall \
   --python "$home/engine/bin/python" "$release/node_agent/engine_plugin" ||
-  say "the engine's plug-in cannot be installed; this node will not go on with answers of other nodes that need it"
+  log "the engine's plug-in cannot be installed; this node cannot continue other nodes' streams that need it"
 
-# The agent's unit may gain no privileges, so what makes the GPU's device files has to run before it.
-# One file for each GPU: the first call loads the driver, which then says how many there are.
+# The agent's unit cannot gain privileges, so the GPU's device files are created here, one for each GPU. The first call
+# loads the driver, whose /proc entries list the GPUs.
 if command -v nvidia-modprobe >/dev/null; then
   nvidia-modprobe -c 0 -u
   for gpu in "$root"/proc/driver/nvidia/gpus/*/information; do
@@ -35,10 +35,10 @@ if command -v nvidia-modprobe >/dev/null; then
   done
 fi
 
-say "model $SYNKTI_MODEL_NAME ($SYNKTI_MODEL_LOAD)"
+log "model $SYNKTI_MODEL_NAME ($SYNKTI_MODEL_LOAD)"
 folder=$home/baked-models/$SYNKTI_MODEL_NAME
 [ -d "$folder" ] || folder=$models/$SYNKTI_MODEL_NAME
-# It says where the engine finds the model, and with which arguments: from the disk, or straight from S3.
+# It writes the model's location (on the disk or in S3) and the engine's arguments for it to model.env.
 "$home/agent/bin/python" -m node_agent.fetch_model --to "$folder" --environ "$root/etc/synkti/model.env"
 
 cat >"$root/etc/synkti/node.env.new" <<ENVIRONMENT
@@ -68,10 +68,10 @@ watcher=$root/opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl
 if [ -x "$watcher" ]; then
   sed "s|@LOG_GROUP@|$SYNKTI_LOG_GROUP|" "$release/stacks/boot/cloudwatch-agent.json" >"$root/etc/synkti/cloudwatch-agent.json"
   "$watcher" -a fetch-config -m ec2 -s -c "file:$root/etc/synkti/cloudwatch-agent.json" >/dev/null ||
-    say "CloudWatch's agent does not start; the journal and the log in S3 are all there is"
+    log "CloudWatch's agent does not start; logs are only in the journal and in S3"
 else
-  say "this image has no CloudWatch agent; the journal and the log in S3 are all there is"
+  log "this image has no CloudWatch agent; logs are only in the journal and in S3"
 fi
 
 systemctl start --no-block synkti.service synkti-load.timer
-say "the agent starts"
+log "the agent starts"

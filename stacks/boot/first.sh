@@ -1,7 +1,6 @@
 # shellcheck shell=bash
-# The end of an instance's user data; in front of it stand `#!/bin/bash` and one line that writes boot.env.
-# It only brings the agent's archive here, checked, and hands over to what is in it. cloud-init runs it once in an
-# instance's life, as root.
+# The end of an instance's user data, after `#!/bin/bash` and the lines that write boot.env. It downloads and verifies
+# the agent's archive, and starts the units in it. cloud-init runs it once in an instance's life, as root.
 set -euo pipefail
 root=${SYNKTI_ROOT:-}
 set -a
@@ -9,7 +8,7 @@ set -a
 . "$root/etc/synkti/boot.env"
 set +a
 
-failed() { # Nothing of ours is here yet, so this cannot be left to give-up.sh.
+failed() { # give-up.sh is not installed yet
   trap - ERR
   echo "synkti: the agent could not be fetched; line $1 failed"
   aws s3 cp --only-show-errors "$root/var/log/cloud-init-output.log" \
@@ -23,7 +22,7 @@ release=$root/opt/synkti/releases/$SYNKTI_AGENT_SHA256
 archive=$release.tar
 mkdir -p "$root/opt/synkti/releases"
 if [ ! -d "$release" ]; then
-  for wait in 2 10 60 240 0; do # S3 may be away for minutes, and another instance would fare no better
+  for wait in 2 10 60 240 0; do # S3 may be unavailable for minutes, and a new instance would not help
     aws s3 cp --only-show-errors "$SYNKTI_AGENT_URL" "$archive" && break
     [ "$wait" -gt 0 ] && sleep "$wait"
   done

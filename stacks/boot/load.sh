@@ -1,5 +1,5 @@
 #!/bin/bash
-# Tells CloudWatch how many requests are under way at this node's engine: what the fleet is scaled by. Once a minute.
+# Publishes the requests in flight at this node's engine to CloudWatch, once a minute. Automatic scaling uses them.
 set -euo pipefail
 # shellcheck source=stacks/boot/instance.sh
 . "$(dirname "$0")/instance.sh"

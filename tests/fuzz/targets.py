@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from cli.core.gguf import least_size
+from cli.core.gguf import min_size
 from cli.core.safetensors import Unreadable, header_bytes, parse_header
 from node_agent.adapters.http_server import HttpServer
 from node_agent.adapters.http_server_connection import ServerConnection
@@ -271,7 +271,7 @@ TARGETS: dict[str, Target] = {
     "safetensors": Target(
         _safetensors, (SAFETENSORS,), (Unreadable,)
     ),
-    "gguf": Target(least_size, (b"GGUF\3\0\0\0" + bytes(16),), (Unreadable,)),
+    "gguf": Target(min_size, (b"GGUF\3\0\0\0" + bytes(16),), (Unreadable,)),
     "door": Target(
         _door,
         (

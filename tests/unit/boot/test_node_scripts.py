@@ -254,7 +254,7 @@ def test_a_group_that_does_not_answer_is_told_until_it_does_and_the_node_serves_
     instance.variables["SYNKTI_READY_WITHIN_S"] = "1"
     done = instance.run("ready.sh")
     assert completed(instance) == ["CONTINUE"] * 13
-    assert "told the group: CONTINUE" in done.stdout
+    assert "reported to the group: CONTINUE" in done.stdout
     waits = [line for line in (instance.root / "calls").read_text().splitlines() if line.startswith("sleep")]
     assert max(int(wait.split()[1]) for wait in waits) == 30, "asked less and less often, and not for ever less"
 

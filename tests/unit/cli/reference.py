@@ -25,10 +25,10 @@ from moto import mock_aws
 
 from cli import bootstrap, destroy, logs, model, nodes
 from cli.account import Account
-from cli.adapters import examine
+from cli.adapters import doctor_collector
 from cli.adapters.instances import Instances
 from cli.core.nodes import Node
-from cli.exit_codes import MEANINGS
+from cli.exit_codes import DESCRIPTIONS
 from cli.main import main
 from tests.unit.cli import weights
 from tests.unit.cli.conftest import REGION, DeployedFleet, make_state
@@ -88,7 +88,7 @@ def page() -> str:
         for title, argv, examples in world.commands():
             parts.append(f"\n## `synkti {' '.join(argv) or title}`\n\n```\n{_help(argv)}\n```\n")
             parts += [f"\n```\n{example}\n```\n" for example in examples]
-    table = [f"| {int(code)} | `{code.word}` | {meaning} |\n" for code, meaning in MEANINGS.items()]
+    table = [f"| {int(code)} | `{code.label}` | {meaning} |\n" for code, meaning in DESCRIPTIONS.items()]
     return "".join([*parts, _OUTRO, *table])
 
 
@@ -138,8 +138,8 @@ class _World:
     def commands(self) -> Iterator[tuple[str, tuple[str, ...], list[str]]]:
         """Title, words of the command, and its examples."""
         yield "", ("doctor",), [self._example("doctor", "--no-templates")]
-        boto3.client("ssm").put_parameter(Name=examine.TOOLKIT_PARAMETER, Value="30", Type="String")
-        examine._quotas = lambda account, types: {"L-3819A6DF": 64.0, "L-DB2E81BA": 64.0}
+        boto3.client("ssm").put_parameter(Name=doctor_collector.TOOLKIT_PARAMETER, Value="30", Type="String")
+        doctor_collector._quotas = lambda account, types: {"L-3819A6DF": 64.0, "L-DB2E81BA": 64.0}
         make_state(self._cloudformation, "synkti")
         pushing = self._example("model", "push", "./llama-3.1-8b", "--name", "model")
         yield "", ("bootstrap",), [self._example("bootstrap", "--yes")]
@@ -191,9 +191,9 @@ def _world() -> Iterator[_World]:
         _time(patch)
         MemoryCdk.ran, MemoryCdk.cloudformation, MemoryCdk.fails = [], cloudformation, ""
         patch.setattr(bootstrap, "Cdk", MemoryCdk)
-        patch.setattr(bootstrap, "answers_from_here", lambda url: True)
-        patch.setattr(examine, "_quotas", lambda account, types: {"L-3819A6DF": 0.0, "L-DB2E81BA": 64.0})
-        patch.setattr(examine, "node_version", lambda: 22)
+        patch.setattr(bootstrap, "is_reachable", lambda url: True)
+        patch.setattr(doctor_collector, "_quotas", lambda account, types: {"L-3819A6DF": 0.0, "L-DB2E81BA": 64.0})
+        patch.setattr(doctor_collector, "node_version", lambda: 22)
         patch.setattr(shutil, "which", lambda program: None)
         _spot_in_several_zones(patch)
         _clients(patch, cloudformation, world)
@@ -241,7 +241,9 @@ def _spot_in_several_zones(patch: pytest.MonkeyPatch) -> None:
 
     def seen(self: Instances) -> tuple[Node, ...]:
         found = zip(real(self), itertools.cycle(_ZONES), itertools.cycle(_ADDRESSES), strict=False)
-        return tuple(replace(node, bought="spot", zone=zone, public=address) for node, zone, address in found)
+        return tuple(
+            replace(node, purchase_option="spot", zone=zone, public_address=address) for node, zone, address in found
+        )
 
     patch.setattr(Instances, "nodes", seen)
 

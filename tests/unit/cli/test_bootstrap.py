@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from cli import bootstrap, destroy, endpoint, nodes
-from cli.adapters import examine
+from cli.adapters import doctor_collector
 from cli.core.clusters import Stack
 from cli.core.resource_import import import_template, retained
 from cli.destroy import deletion_order
@@ -43,7 +43,7 @@ class MemoryCdk:
     fails: str = ""
 
     def __init__(self, *_: object) -> None:
-        self.show = None
+        self.on_progress = None
 
     def synth(self, output: Path) -> Path:
         self.ran.append("synth")
@@ -55,7 +55,7 @@ class MemoryCdk:
 
     def bootstrap(self, account: str, region: str) -> None:
         self.ran.append(f"bootstrap {account}/{region}")
-        boto3.client("ssm").put_parameter(Name=examine.TOOLKIT_PARAMETER, Value="30", Type="String")
+        boto3.client("ssm").put_parameter(Name=doctor_collector.TOOLKIT_PARAMETER, Value="30", Type="String")
 
     def deploy(self, assembly: Path, names: Sequence[str], *, direct: bool) -> None:
         self.ran.append("deploy " + (" ".join(names) or "everything"))
@@ -72,9 +72,9 @@ def cdk(aws: MemoryCloudFormation, monkeypatch: pytest.MonkeyPatch) -> type[Memo
     MemoryCdk.ran, MemoryCdk.cloudformation, MemoryCdk.fails = [], aws, ""
     monkeypatch.setattr(bootstrap, "Cdk", MemoryCdk)
     monkeypatch.setattr(nodes, "CLOCK", FakeClock().clock)
-    monkeypatch.setattr(endpoint, "answers_from_here", lambda url: False)
-    monkeypatch.setattr(bootstrap, "answers_from_here", lambda url: False)
-    monkeypatch.setattr(examine, "_quotas", lambda account, types: {"L-3819A6DF": 640.0, "L-DB2E81BA": 64.0})
+    monkeypatch.setattr(endpoint, "is_reachable", lambda url: False)
+    monkeypatch.setattr(bootstrap, "is_reachable", lambda url: False)
+    monkeypatch.setattr(doctor_collector, "_quotas", lambda account, types: {"L-3819A6DF": 640.0, "L-DB2E81BA": 64.0})
     return MemoryCdk
 
 
@@ -136,7 +136,7 @@ def test_nothing_is_made_before_somebody_says_yes(cdk: type[MemoryCdk], model: P
 def test_a_fault_stops_it_before_anything_is_made(
     cdk: type[MemoryCdk], model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examine, "_quotas", lambda account, types: {"L-3819A6DF": 0.0, "L-DB2E81BA": 64.0})
+    monkeypatch.setattr(doctor_collector, "_quotas", lambda account, types: {"L-3819A6DF": 0.0, "L-DB2E81BA": 64.0})
     done = run("bootstrap", "--model", model, "--yes")
     assert done.code == 3
     assert "gpu spot quota" in done.out
@@ -187,7 +187,7 @@ def test_a_second_cluster_has_to_be_named(cdk: type[MemoryCdk], aws: MemoryCloud
 def test_only_what_is_kept_is_taken_over() -> None:
     known = {"AWS::S3::Bucket": BUCKET, "AWS::DynamoDB::Table": "synkti-records"}
     left = retained(STATE, known)
-    assert [(each.logical, each.name) for each in left] == [("Models", BUCKET), ("Records", "synkti-records")]
+    assert [(each.logical_id, each.name) for each in left] == [("Models", BUCKET), ("Records", "synkti-records")]
     assert left[0].to_import() == {
         "ResourceType": "AWS::S3::Bucket",
         "LogicalResourceId": "Models",
@@ -209,7 +209,7 @@ def test_a_bucket_that_was_left_is_taken_over(
     boto3.client("ec2").delete_launch_template(LaunchTemplateName="synkti-node")
     done = run("bootstrap", "--yes", "--no-wait")
     assert done.code == 0, done.err
-    assert f"synkti-state takes over {BUCKET}" in done.err
+    assert f"synkti-state imports {BUCKET}" in done.err
     assert aws.imported == [{"Models": BUCKET}]
 
 
@@ -249,8 +249,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_destroy_says_what_stays_before_it_asks(fleet: DeployedFleet, run: Run) -> None:
     done = run("destroy")
     assert done.code == 9
-    assert "goes: synkti-fleet, synkti-state" in done.err
-    assert f"stays: {BUCKET} (S3::Bucket)" in done.err
+    assert "delete: synkti-fleet, synkti-state" in done.err
+    assert f"retain: {BUCKET} (S3::Bucket)" in done.err
     assert fleet.cloudformation.deleted == []
 
 

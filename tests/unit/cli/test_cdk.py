@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from cli.adapters import cdk
-from cli.adapters.cdk import Cdk, Project, find_project, needed_toolkit, templates_of, tool
-from cli.core.cdk_output import ended, failure, plain, under_way
+from cli.adapters.cdk import Cdk, Project, find_project, required_toolkit, templates_of, tool_command
+from cli.core.cdk_output import failure_excerpt, parse_completion, parse_progress, strip_colors
 from cli.errors import Failed, TimedOut, ToolMissing
 
 ROOT = Path(__file__).parents[3]
@@ -22,27 +22,27 @@ ROOT = Path(__file__).parents[3]
 
 def test_events_of_cloudformation_in_short() -> None:
     line = "synkti-state |  3/12 | 10:00:00 PM | CREATE_IN_PROGRESS   | AWS::S3::Bucket | Models (ModelsC55D3500)"
-    assert under_way(line) == "synkti-state 3/12: create in progress Models (ModelsC55D3500)"
+    assert parse_progress(line) == "synkti-state 3/12: create in progress Models (ModelsC55D3500)"
     uncounted = "synkti-state |   0 | 10:00:00 PM | UPDATE_COMPLETE | AWS::S3::Bucket | Models"
-    assert under_way(uncounted) == "synkti-state 0: update complete Models"
-    assert under_way("synkti-state: deploying... [1/1]") is None
+    assert parse_progress(uncounted) == "synkti-state 0: update complete Models"
+    assert parse_progress("synkti-state: deploying... [1/1]") is None
 
 
 def test_what_has_ended_and_whether_it_changed_anything() -> None:
-    assert ended(" ✅  synkti-state") == "synkti-state is deployed"
-    assert ended(" ✅  synkti-state (no changes)") == "synkti-state: no change"
-    assert ended(" ✅  Environment aws://1/us-east-1 bootstrapped.") == "aws://1/us-east-1 is deployed"
-    assert ended("✨  Synthesis time: 9.78s") is None
+    assert parse_completion(" ✅  synkti-state") == "synkti-state is deployed"
+    assert parse_completion(" ✅  synkti-state (no changes)") == "synkti-state: no change"
+    assert parse_completion(" ✅  Environment aws://1/us-east-1 bootstrapped.") == "aws://1/us-east-1 is deployed"
+    assert parse_completion("✨  Synthesis time: 9.78s") is None
 
 
 def test_colours_are_left_out() -> None:
-    assert plain("\x1b[31m❌\x1b[39m  failed  \n") == "❌  failed"
+    assert strip_colors("\x1b[31m❌\x1b[39m  failed  \n") == "❌  failed"
 
 
 def test_why_it_failed_is_where_it_says_so() -> None:
     told = ["a", "", "❌  synkti-fleet failed", "‣ quota", "b"]
-    assert failure(told) == "❌  synkti-fleet failed\n‣ quota\nb"
-    assert failure([f"line {n}" for n in range(40)]).splitlines() == [f"line {n}" for n in range(28, 40)]
+    assert failure_excerpt(told) == "❌  synkti-fleet failed\n‣ quota\nb"
+    assert failure_excerpt([f"line {n}" for n in range(40)]).splitlines() == [f"line {n}" for n in range(28, 40)]
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def made(project: Project, told: list[str] | None = None, shown: list[str] | Non
 
 def test_a_checkout_deploys_itself_from_any_of_its_folders(project: Project, tmp_path: Path) -> None:
     assert project == Project(tmp_path, tmp_path, tmp_path / "synkti.toml")
-    assert project.pinned == "2.9.9"
-    assert tool(project) == [str(tmp_path / "node_modules" / ".bin" / "cdk")]
+    assert project.pinned_version == "2.9.9"
+    assert tool_command(project) == [str(tmp_path / "node_modules" / ".bin" / "cdk")]
 
 
 def test_elsewhere_the_installed_app_is_deployed_with_the_settings_found_there(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_elsewhere_the_installed_app_is_deployed_with_the_settings_found_there(t
 
 def test_without_node_modules_npx_brings_the_pinned_one(project: Project) -> None:
     shutil.rmtree(project.root / "node_modules")
-    assert tool(project) == ["npx", "--yes", "aws-cdk@2.9.9"]
+    assert tool_command(project) == ["npx", "--yes", "aws-cdk@2.9.9"]
 
 
 @pytest.mark.parametrize(("version", "said"), [(None, "Node.js is not installed"), (18, "Node.js 18 is too old")])
@@ -94,7 +94,7 @@ def test_without_node_it_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(cdk, "node_version", lambda: version)
     with pytest.raises(ToolMissing, match=said):
-        tool(project)
+        tool_command(project)
 
 
 def test_what_it_is_asked(project: Project) -> None:
@@ -133,7 +133,7 @@ def test_a_failure_has_its_reason_and_its_log(project: Project) -> None:
 
 
 def test_one_that_does_not_end_is_ended(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cdk, "_DEPLOY_WITHIN_S", 0.2)
+    monkeypatch.setattr(cdk, "_DEPLOY_TIMEOUT_S", 0.2)
     (project.root / "behave").write_text("import threading; threading.Event().wait(60)")
     with pytest.raises(TimedOut, match="did not end within 0 s"):
         made(project).deploy(project.root, (), direct=True)
@@ -149,10 +149,10 @@ def test_what_an_assembly_says(tmp_path: Path) -> None:
         "Tree": {"type": "cdk:tree"},
     }
     (tmp_path / "manifest.json").write_text(json.dumps({"artifacts": artifacts}))
-    assert needed_toolkit(tmp_path) == 8
+    assert required_toolkit(tmp_path) == 8
     assert templates_of(tmp_path) == {"synkti-state": tmp_path / "s.json"}
     (tmp_path / "manifest.json").write_text("{}")
-    assert needed_toolkit(tmp_path) == 0
+    assert required_toolkit(tmp_path) == 0
 
 
 def test_the_wheel_has_everything_that_the_app_deploys_from() -> None:

@@ -11,11 +11,11 @@ import boto3
 import pytest
 
 from cli import doctor as command
-from cli.adapters import cdk, examine
+from cli.adapters import cdk, doctor_collector
 from cli.core.clusters import Stack
-from cli.core.doctor import conclude, worst
-from cli.core.doctor_inputs import DoctorInputs, Finding, ModelSeen, Unavailable, Verdict
-from cli.core.quotas import needs, quota_of
+from cli.core.doctor import evaluate, worst_verdict
+from cli.core.doctor_inputs import DoctorInputs, Finding, ModelState, Unavailable, Verdict
+from cli.core.quotas import quota_needs, quota_of
 from stacks.settings import FleetSettings
 from tests.unit.cli.conftest import DeployedFleet, Run, make_fleet
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
@@ -33,53 +33,53 @@ WELL = DoctorInputs(
     settings=SETTINGS,
     cluster="synkti",
     region="us-east-1",
-    node=22,
+    node_version=22,
     programs=frozenset({"aws", "session-manager-plugin"}),
     account="123456789012",
     caller="arn:aws:iam::123456789012:user/ann",
     regions=frozenset({"us-east-1"}),
     zones=6,
     vcpus={"g6.xlarge": 4, "g6.2xlarge": 8},
-    offered={"g6.xlarge": frozenset("abcd"), "g6.2xlarge": frozenset("abc")},
+    offerings={"g6.xlarge": frozenset("abcd"), "g6.2xlarge": frozenset("abc")},
     quotas={G_SPOT: 64.0, G_DEMAND: 8.0},
     default_vpc="vpc-1",
     toolkit=30,
-    needed_toolkit=6,
+    required_toolkit=6,
     stacks=(stack("state"), stack("fleet"), stack("events")),
-    model=ModelSeen(bucket=True, manifest=True, digest="d" * 64),
+    model=ModelState(bucket=True, manifest=True, digest="d" * 64),
     templates={"synkti-state": "", "synkti-events": None},
 )
 
 
 def found(check: str, **changes: Any) -> Finding:
     """The finding of this check where everything else is well."""
-    return next(finding for finding in conclude(replace(WELL, **changes)) if finding.check == check)
+    return next(finding for finding in evaluate(replace(WELL, **changes)) if finding.check == check)
 
 
 def test_where_everything_is_well_nothing_is_to_be_done() -> None:
-    findings = conclude(WELL)
+    findings = evaluate(WELL)
     assert {finding.verdict for finding in findings} == {Verdict.OK}
     assert not any(finding.advice for finding in findings)
-    assert worst(findings) is Verdict.OK
+    assert worst_verdict(findings) is Verdict.OK
 
 
 NO_DEMAND = {"quotas": {G_SPOT: 64.0, G_DEMAND: 0.0}}
 FAULTS = [
     ("settings", {"settings": ("nodes='x': no number", "zones=9: too many")}, "no number; zones=9"),
-    ("node.js", {"node": None}, "not installed"),
-    ("node.js", {"node": 18}, "too old"),
+    ("node.js", {"node_version": None}, "not installed"),
+    ("node.js", {"node_version": 18}, "too old"),
     ("credentials", {"caller": Unavailable("no AWS credentials")}, "no AWS credentials"),
     ("credentials", {"settings": replace(SETTINGS, account="999999999999")}, "synkti.toml says 999999999999"),
     ("region", {"regions": frozenset({"eu-west-1"})}, "no region that this account may use"),
     ("region", {"zones": 2}, "has 2 zones, and zones = 3"),
-    ("instance types", {"offered": {}}, "none of g6.xlarge, g6.2xlarge"),
+    ("instance types", {"offerings": {}}, "none of g6.xlarge, g6.2xlarge"),
     ("gpu spot quota", {"quotas": {G_SPOT: 0.0}}, "is 0 vCPUs: not one of 3 nodes can start"),
     ("gpu on-demand quota", {"settings": replace(SETTINGS, on_demand_base=1), **NO_DEMAND}, "is 0"),
     ("default vpc", {"settings": replace(SETTINGS, vpc="default"), "default_vpc": None}, "has none"),
     ("stacks", {"stacks": (stack("state"), stack("fleet", "UPDATE_ROLLBACK_FAILED"))}, "UPDATE_ROLLBACK_FAILED"),
     ("stacks", {"stacks": (stack("state", "ROLLBACK_COMPLETE"),)}, "ROLLBACK_COMPLETE"),
-    ("model", {"model": ModelSeen(bucket=True)}, "is not in the models bucket"),
-    ("model", {"model": ModelSeen(bucket=True, manifest=True, missing=("w.safetensors",))}, "w.safetensors"),
+    ("model", {"model": ModelState(bucket=True)}, "is not in the models bucket"),
+    ("model", {"model": ModelState(bucket=True, manifest=True, missing=("w.safetensors",))}, "w.safetensors"),
     ("model", {"settings": replace(SETTINGS, model_sha256="e" * 64)}, "model_sha256 is another"),
     ("templates", {"templates": {"synkti-fleet": "Unresolved resource"}}, "synkti-fleet: Unresolved resource"),
 ]  # fmt: skip
@@ -95,7 +95,7 @@ def test_a_fault_is_told_with_what_to_do(check: str, changes: dict[str, Any], sa
 
 WARNINGS = [
     ("credentials", {"caller": "arn:aws:iam::123456789012:root"}, "root user"),
-    ("instance types", {"offered": {"g6.xlarge": frozenset("ab")}}, "1 of 2 types"),
+    ("instance types", {"offerings": {"g6.xlarge": frozenset("ab")}}, "1 of 2 types"),
     ("gpu spot quota", {"quotas": {G_SPOT: 16.0}}, "3 nodes may need 24, 2 are sure to start"),
     ("gpu on-demand quota", {"settings": replace(SETTINGS, on_demand_limit=2), **NO_DEMAND}, "is 0"),
     ("cdk bootstrap", {"toolkit": None}, "not bootstrapped"),
@@ -103,7 +103,7 @@ WARNINGS = [
     ("stacks", {"stacks": ()}, "is not deployed"),
     ("stacks", {"stacks": (stack("state"),)}, "synkti-events, synkti-fleet not deployed"),
     ("stacks", {"stacks": (*WELL.stacks[:2], stack("events", "UPDATE_IN_PROGRESS"))}, "under way"),  # type: ignore[index]
-    ("model", {"model": ModelSeen(bucket=False)}, "no models bucket yet"),
+    ("model", {"model": ModelState(bucket=False)}, "no models bucket yet"),
     ("sessions", {"programs": frozenset({"aws"})}, "session-manager-plugin not installed"),
 ]  # fmt: skip
 
@@ -120,7 +120,7 @@ def test_what_may_be_wanted_is_a_warning(check: str, changes: dict[str, Any], sa
     ("check", "field"),
     [
         ("region", "regions"),
-        ("instance types", "offered"),
+        ("instance types", "offerings"),
         ("gpu spot quota", "quotas"),
         ("gpu spot quota", "vcpus"),
         ("cdk bootstrap", "toolkit"),
@@ -157,7 +157,7 @@ def test_credentials_are_not_judged_in_a_region_that_is_none() -> None:
 
 def test_the_worst_verdict_is_the_whole_ones() -> None:
     def of(*verdicts: Verdict) -> Verdict:
-        return worst([Finding("x", verdict, "") for verdict in verdicts])
+        return worst_verdict([Finding("x", verdict, "") for verdict in verdicts])
 
     assert of(Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING, Verdict.FAULT) is Verdict.FAULT
     assert of(Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING) is Verdict.WARNING
@@ -186,7 +186,7 @@ def test_which_quota_counts(instance_type: str, spot: str, demand: str) -> None:
 
 def test_other_families_have_no_quota_here() -> None:
     assert quota_of("m5.large", spot=True) is None
-    assert needs(["m5.large"], {"m5.large": 2}, 3, spot=True) == ()
+    assert quota_needs(["m5.large"], {"m5.large": 2}, 3, spot=True) == ()
     unknown = replace(SETTINGS, instance_types=("inf2.xlarge",))
     assert found("gpu quota", settings=unknown).verdict is Verdict.UNKNOWN
 
@@ -198,7 +198,7 @@ def test_other_families_have_no_quota_here() -> None:
 def quota(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What Service Quotas answers; moto's knows only defaults of its own."""
     values = {G_SPOT: 64.0, G_DEMAND: 64.0}
-    monkeypatch.setattr(examine, "_quotas", lambda account, types: values)
+    monkeypatch.setattr(doctor_collector, "_quotas", lambda account, types: values)
     return values
 
 
@@ -216,7 +216,7 @@ def test_doctor_finds_what_is_there(fleet: DeployedFleet, quota: dict[str, float
     assert told["cdk bootstrap"] == "warning"
     assert told["model"] == "fault"
     assert told["templates"] == "unknown"
-    boto3.client("ssm").put_parameter(Name=examine.TOOLKIT_PARAMETER, Value="30", Type="String")
+    boto3.client("ssm").put_parameter(Name=doctor_collector.TOOLKIT_PARAMETER, Value="30", Type="String")
     assert verdicts(run("doctor", "--no-templates", "--json").document)["cdk bootstrap"] == "ok"
 
 

@@ -12,9 +12,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cli import main as command
 from cli.account import Account, is_embedded
-from cli.aws_errors import explained
+from cli.aws_errors import to_cli_error
 from cli.errors import CliError, Declined
-from cli.exit_codes import MEANINGS, ExitCode
+from cli.exit_codes import DESCRIPTIONS, ExitCode
 from cli.polling import Clock, wait_for
 from cli.terminal import Terminal, human_age, human_bytes
 from node_agent.contract.errors import ModelDamaged
@@ -37,25 +37,25 @@ def client_error(code: str, message: str = "no") -> ClientError:
         (aws_exceptions.InvalidRegionError(region_name="us east"), ExitCode.CONFIGURATION, "us east"),
         (aws_exceptions.EndpointConnectionError(endpoint_url="https://x"), ExitCode.FAILED, "cannot be reached"),
         (aws_exceptions.ReadTimeoutError(endpoint_url="https://x"), ExitCode.FAILED, "cannot be reached"),
-        (aws_exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2), ExitCode.FAILED, "could not be asked"),
+        (aws_exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2), ExitCode.FAILED, "AWS failed"),
         (client_error("ExpiredToken"), ExitCode.NO_ACCESS, "does not accept these credentials"),
         (client_error("InvalidClientTokenId"), ExitCode.NO_ACCESS, "does not accept these credentials"),
         (client_error("UnauthorizedOperation", "you may not"), ExitCode.NO_ACCESS, "DescribeInstances: you may not"),
         (client_error("AccessDenied"), ExitCode.NO_ACCESS, "these credentials may not"),
         (client_error("OptInRequired"), ExitCode.NO_ACCESS, "not signed up"),
-        (client_error("RequestLimitExceeded"), ExitCode.FAILED, "asked too often"),
+        (client_error("RequestLimitExceeded"), ExitCode.FAILED, "throttles requests"),
         (client_error("ValidationError", "bad name"), ExitCode.FAILED, "bad name (ValidationError)"),
         (client_error("", ""), ExitCode.FAILED, "DescribeInstances failed"),
     ],
 )
 def test_awss_failures_in_words(error: BotoCoreError | ClientError, code: ExitCode, said: str) -> None:
-    told = explained(error)
+    told = to_cli_error(error)
     assert told.exit_code is code
     assert said in told.message
 
 
 def test_every_exit_code_has_a_meaning_and_every_error_a_code_of_its_own() -> None:
-    assert set(MEANINGS) == set(ExitCode)
+    assert set(DESCRIPTIONS) == set(ExitCode)
     codes = [kind.exit_code for kind in CliError.__subclasses__()]
     assert len(codes) == len(set(codes))
 
@@ -162,10 +162,10 @@ def test_a_question_is_answered_by_a_person(answer: str, accepted: bool, monkeyp
 
 def test_where_nobody_can_answer_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    with pytest.raises(Declined, match="nobody is there"):
+    with pytest.raises(Declined, match="no terminal to confirm"):
         Terminal().confirm("Really?", yes=False)
     monkeypatch.setattr("sys.stdin", Tty("y\n"))
-    with pytest.raises(Declined, match="nobody is there"):
+    with pytest.raises(Declined, match="no terminal to confirm"):
         Terminal(as_json=True).confirm("Really?", yes=False)
     Terminal(as_json=True).confirm("Really?", yes=True)
 

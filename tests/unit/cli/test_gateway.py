@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import synkti_client
-from cli.core.callers import Callers
+from cli.core.callers import CallerPolicy
 from cli.gateway import Gateway
 from node_agent.adapters.http_server import HttpServer, bind
 from synkti_client import httpx
@@ -40,7 +40,7 @@ CHAT = "/v1/chat/completions"
     ],
 )
 def test_programs_and_named_pages_may_call(headers: dict[bytes, bytes]) -> None:
-    assert Callers(("gateway.internal",), ("http://localhost:3000",)).fault(headers) is None
+    assert CallerPolicy(("gateway.internal",), ("http://localhost:3000",)).rejection_reason(headers) is None
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_programs_and_named_pages_may_call(headers: dict[bytes, bytes]) -> None:
     ],
 )
 def test_web_pages_may_not(headers: dict[bytes, bytes], advice: str) -> None:
-    assert advice in (Callers(origins=("http://localhost:3000",)).fault(headers) or "")
+    assert advice in (CallerPolicy(origins=("http://localhost:3000",)).rejection_reason(headers) or "")
 
 
 # over a socket
@@ -69,7 +69,7 @@ Ask = Callable[[bytes], Awaitable[tuple[bytes, bytes]]]
 
 
 @contextlib.asynccontextmanager
-async def served(script: Script, callers: Callers | None = None) -> AsyncIterator[Ask]:
+async def served(script: Script, callers: CallerPolicy | None = None) -> AsyncIterator[Ask]:
     """A gateway over scripted nodes; what sends it bytes and reads head and body of the answer."""
     transport = synkti_client.AsyncContinuousTransport(Nodes(NODES), QUICK, httpx.MockTransport(script))
     server, listener = HttpServer(Gateway(transport, callers)), bind("127.0.0.1", 0, "gateway")
@@ -95,7 +95,7 @@ def raw(method: str = "POST", target: bytes = CHAT.encode(), body: bytes = b"{}"
     return head + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
 
 
-def answered(script: Script, request: bytes, callers: Callers | None = None) -> tuple[int, bytes, Any]:
+def answered(script: Script, request: bytes, callers: CallerPolicy | None = None) -> tuple[int, bytes, Any]:
     """Status, head and JSON body of the answer to one request."""
 
     async def run() -> tuple[bytes, bytes]:
@@ -117,7 +117,7 @@ def test_a_page_of_another_origin_reaches_no_node() -> None:
 
 
 def test_a_page_of_an_allowed_origin_can_read_the_answer_and_ask_before() -> None:
-    callers, script = Callers(origins=("http://localhost:3000",)), Script(lambda request: OK)
+    callers, script = CallerPolicy(origins=("http://localhost:3000",)), Script(lambda request: OK)
     origin = b"origin: http://localhost:3000"
     status, head, _ = answered(script, raw("OPTIONS", CHAT.encode(), b"", origin), callers)
     assert status == 204

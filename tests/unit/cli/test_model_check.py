@@ -177,7 +177,7 @@ def test_who_knows_better_may_push_it(bucket: str, run: Run, tmp_path: Path) -> 
 def least_size(data: bytes) -> int:
     """Of either format, by how it begins."""
     if data.startswith(b"GGUF"):
-        return gguf.least_size(data)
+        return gguf.min_size(data)
     return safetensors.parse_header(data[8 : 8 + safetensors.header_bytes(data[:8], len(data))]).size
 
 

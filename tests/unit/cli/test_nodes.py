@@ -10,7 +10,7 @@ import pytest
 
 from cli import endpoint, nodes
 from cli.adapters.instances import Group
-from cli.core.scaling_group import troubles
+from cli.core.scaling_group import launch_failures
 from tests.unit.cli.conftest import VERSION, DeployedFleet, Run, make_fleet
 from tests.unit.cli.fake_clock import FakeClock
 from tests.unit.cli.memory_cloudformation import MemoryCloudFormation
@@ -95,7 +95,7 @@ def test_why_there_are_too_few_is_told(fleet: DeployedFleet, run: Run, monkeypat
         "StartTime": datetime.now(UTC),
         "StatusMessage": "MaxSpotInstanceCountExceeded - Max spot instance count exceeded",
     }
-    monkeypatch.setattr(Group, "troubles", lambda self, since: troubles([activity, activity], since))
+    monkeypatch.setattr(Group, "launch_failures", lambda self, since: launch_failures([activity, activity], since))
     done = run("nodes")
     assert "the quota for spot GPUs is too small" in done.err
     assert done.err.count("MaxSpotInstanceCountExceeded") == 1
@@ -117,7 +117,7 @@ def test_no_cluster_is_4_and_several_are_5(aws: MemoryCloudFormation, run: Run) 
 
 def test_a_cluster_without_a_fleet_says_how_to_go_on(bucket: str, run: Run) -> None:
     done = run("nodes")
-    assert (done.code, "go on with synkti bootstrap" in done.err) == (4, True)
+    assert (done.code, "continue with synkti bootstrap" in done.err) == (4, True)
 
 
 def test_an_endpoint_for_each_ready_node(fleet: DeployedFleet, run: Run) -> None:
@@ -147,12 +147,12 @@ def test_an_endpoint_is_asked_whether_it_answers(
         asked.append(url)
         return len(asked) == 1
 
-    monkeypatch.setattr(endpoint, "answers_from_here", answers)
+    monkeypatch.setattr(endpoint, "is_reachable", answers)
     done = run("endpoint", "--check")
     assert [line.split("  ")[1] for line in done.out.splitlines()] == ["answers", "does not answer from here"]
-    monkeypatch.setattr(endpoint, "answers_from_here", lambda url: False)
+    monkeypatch.setattr(endpoint, "is_reachable", lambda url: False)
     assert run("endpoint", "--check").code == 1
 
 
 def test_nothing_listens_and_nobody_is_harmed() -> None:
-    assert not endpoint.answers_from_here("http://127.0.0.1:9/v1")
+    assert not endpoint.is_reachable("http://127.0.0.1:9/v1")

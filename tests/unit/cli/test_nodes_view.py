@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.core.nodes import FleetStatus, Node, node_of, pick, row, style
-from cli.core.scaling_group import Size, resized, troubles
+from cli.core.nodes import FleetStatus, Node, node_of, row_style, select_node, table_row
+from cli.core.scaling_group import GroupSize, launch_failures, with_desired
 from cli.errors import Ambiguous, BadUsage, NotFound
 from node_agent.contract.states import NodeState
 
@@ -44,8 +44,13 @@ def node(**changes: Any) -> Node:
 
 def test_a_node_is_what_its_instance_and_its_tags_say() -> None:
     found = node()
-    assert (found.state, found.bought, found.zone, found.version) == (NodeState.READY, "spot", "us-east-1a", "v2")
-    assert found.ready
+    assert (found.state, found.purchase_option, found.zone, found.version) == (
+        NodeState.READY,
+        "spot",
+        "us-east-1a",
+        "v2",
+    )
+    assert found.is_ready
     assert found.document()["launched_at"] == "2026-11-24T10:00:00.000Z"
     assert node_of(instance(Tags=[{"Key": "Name", "Value": "somebody else's"}])) is None
 
@@ -56,21 +61,21 @@ def test_what_ec2_leaves_out_is_unknown_or_on_demand() -> None:
         del bare[key]
     found = node_of(bare)
     assert found is not None
-    assert (found.bought, found.zone, found.ec2_state, found.host) == ("on-demand", "unknown", "unknown", None)
-    assert not found.ready
+    assert (found.purchase_option, found.zone, found.ec2_state, found.host) == ("on-demand", "unknown", "unknown", None)
+    assert not found.is_ready
 
 
 def test_a_stopping_instance_is_not_ready_whatever_its_tag_says() -> None:
-    assert not node(ec2_state="shutting-down").ready
+    assert not node(ec2_state="shutting-down").is_ready
 
 
 @pytest.mark.parametrize(
     ("changes", "outside", "inside"),
     [
         ({}, "3.91.24.7", "10.0.0.1"),
-        ({"public": None}, "10.0.0.1", "10.0.0.1"),
+        ({"public_address": None}, "10.0.0.1", "10.0.0.1"),
         ({"address": "127.0.0.5:8001"}, "127.0.0.5", "127.0.0.5"),
-        ({"public": None, "private": None}, None, None),
+        ({"public_address": None, "private_address": None}, None, None),
     ],
 )
 def test_where_clients_reach_it(changes: dict[str, Any], outside: str | None, inside: str | None) -> None:
@@ -78,7 +83,7 @@ def test_where_clients_reach_it(changes: dict[str, Any], outside: str | None, in
 
 
 def test_a_line_of_the_table() -> None:
-    assert row(node(), 0.0, "4 min") == (
+    assert table_row(node(), 0.0, "4 min") == (
         "i-0a1",
         "ready",
         "g6.xlarge",
@@ -89,11 +94,11 @@ def test_a_line_of_the_table() -> None:
         "4 min",
     )
     draining = node(state=NodeState.DRAINING, deadline=100.0)
-    assert row(draining, 58.4, "")[1] == "draining, 42 s left"
-    assert row(draining, 200.0, "")[1] == "draining, 0 s left"
-    silent = node(state=None, ec2_state="pending", version=None, public=None, private=None)
-    assert row(silent, 0.0, "")[1::4] == ("pending", "-")
-    assert (style(node()), style(silent)) == ("green", "")
+    assert table_row(draining, 58.4, "")[1] == "draining, 42 s left"
+    assert table_row(draining, 200.0, "")[1] == "draining, 0 s left"
+    silent = node(state=None, ec2_state="pending", version=None, public_address=None, private_address=None)
+    assert table_row(silent, 0.0, "")[1::4] == ("pending", "-")
+    assert (row_style(node()), row_style(silent)) == ("green", "")
 
 
 def status(*nodes: Node, desired: int = 2, version: str | None = None) -> FleetStatus:
@@ -101,23 +106,23 @@ def status(*nodes: Node, desired: int = 2, version: str | None = None) -> FleetS
 
 
 def test_a_fleet_is_whole_when_as_many_serve_as_should() -> None:
-    assert status(node(), node()).is_whole
-    assert not status(node(), node(state=NodeState.STARTING)).is_whole
-    assert not status(node(), node(state=NodeState.AT_RISK)).is_whole
-    assert status(desired=0).is_whole
-    assert status(node(), node(), node()).is_whole, "one more, while one takes another's place"
+    assert status(node(), node()).is_converged
+    assert not status(node(), node(state=NodeState.STARTING)).is_converged
+    assert not status(node(), node(state=NodeState.AT_RISK)).is_converged
+    assert status(desired=0).is_converged
+    assert status(node(), node(), node()).is_converged, "one more, while one takes another's place"
 
 
 def test_a_version_is_there_when_no_other_serves_any_more() -> None:
     old = node(version="v1")
-    assert not status(node(), old, version="v2").is_whole
-    assert not status(node(), node(), old, version="v2").is_whole
-    assert status(node(), node(), replace(old, state=NodeState.DRAINING), version="v2").is_whole
-    assert not status(node(), node(version=None), version="v2").is_whole
-    assert status(node(), node(), old, version="v2").sentence == "2 of 2 nodes ready on version v2, 1 on another"
+    assert not status(node(), old, version="v2").is_converged
+    assert not status(node(), node(), old, version="v2").is_converged
+    assert status(node(), node(), replace(old, state=NodeState.DRAINING), version="v2").is_converged
+    assert not status(node(), node(version=None), version="v2").is_converged
+    assert status(node(), node(), old, version="v2").summary == "2 of 2 nodes ready on version v2, 1 on another"
 
 
-NODES = (node(), node(instance_id="i-0a2", private="10.0.0.2", public="3.91.24.8"))
+NODES = (node(), node(instance_id="i-0a2", private_address="10.0.0.2", public_address="3.91.24.8"))
 
 
 @pytest.mark.parametrize(
@@ -125,35 +130,35 @@ NODES = (node(), node(instance_id="i-0a2", private="10.0.0.2", public="3.91.24.8
     [("i-0a1", 0), ("i-0a2", 1), ("10.0.0.2", 1), ("3.91.24.7", 0)],
 )
 def test_a_node_is_named_by_its_id_or_an_address(given_: str, found: int) -> None:
-    assert pick(NODES, given_) is NODES[found]
+    assert select_node(NODES, given_) is NODES[found]
 
 
 def test_what_could_be_several_nodes_is_none() -> None:
-    assert pick(NODES[:1], None) is NODES[0]
-    assert pick((node(instance_id="i-0b"), NODES[0]), "i-0b").instance_id == "i-0b"
+    assert select_node(NODES[:1], None) is NODES[0]
+    assert select_node((node(instance_id="i-0b"), NODES[0]), "i-0b").instance_id == "i-0b"
     with pytest.raises(Ambiguous, match="there are 2 nodes"):
-        pick(NODES, None)
+        select_node(NODES, None)
     with pytest.raises(Ambiguous, match="i-0a1 or i-0a2"):
-        pick(NODES, "i-0a")
+        select_node(NODES, "i-0a")
     with pytest.raises(NotFound, match="no node 'i-0c'"):
-        pick(NODES, "i-0c")
+        select_node(NODES, "i-0c")
     with pytest.raises(NotFound, match="no node now"):
-        pick((), None)
+        select_node((), None)
     with pytest.raises(BadUsage):
-        pick(NODES, "i-")
+        select_node(NODES, "i-")
 
 
 def test_an_id_that_another_begins_with_is_itself() -> None:
     short, long = node(instance_id="i-0a"), node(instance_id="i-0a1")
-    assert pick((long, short), "i-0a") is short
+    assert select_node((long, short), "i-0a") is short
 
 
 @given(st.integers(0, 1_000), st.integers(0, 1_000), st.integers(0, 1_000))
 def test_a_groups_bounds_give_way(least: int, more: int, nodes: int) -> None:
-    size = resized(Size(least, least + more, least), nodes)
-    assert size.least <= size.desired == nodes <= size.most
-    assert size.least <= least
-    assert size.most >= least + more
+    size = with_desired(GroupSize(least, least + more, least), nodes)
+    assert size.minimum <= size.desired == nodes <= size.maximum
+    assert size.minimum <= least
+    assert size.maximum >= least + more
 
 
 def activity(message: str, at: int = 100, code: str = "Failed") -> dict[str, Any]:
@@ -172,14 +177,14 @@ def activity(message: str, at: int = 100, code: str = "Failed") -> dict[str, Any
     ],
 )
 def test_what_ec2_says_has_an_advice(message: str, advice: str) -> None:
-    (found,) = troubles([activity(message)], since=0)
-    assert found.said == message
+    (found,) = launch_failures([activity(message)], since=0)
+    assert found.message == message
     assert advice in found.advice
 
 
 def test_each_reason_is_told_once_and_the_newest_of_it() -> None:
     capacity = "InsufficientInstanceCapacity in us-east-1"
-    found = troubles(
+    found = launch_failures(
         [
             activity("Launching a new EC2 instance", code="Successful"),
             activity(f"{capacity}b", at=300),
@@ -189,10 +194,10 @@ def test_each_reason_is_told_once_and_the_newest_of_it() -> None:
         ],
         since=100,
     )
-    assert [(each.at, each.said) for each in found] == [
+    assert [(each.at, each.message) for each in found] == [
         (300, f"{capacity}b"),
         (150, "something that nobody knows"),
     ]
     assert found[1].advice == ""
     unnamed = {"StatusCode": "Cancelled", "StartTime": datetime.fromtimestamp(1, UTC)}
-    assert troubles([unnamed], since=0)[0].said == "no reason given"
+    assert launch_failures([unnamed], since=0)[0].message == "no reason given"

@@ -8,53 +8,53 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.core.model_source import choose_files, default_name, is_repository, model_fault
+from cli.core.model_source import default_name, is_repository, model_fault, select_files
 from cli.core.upload_plan import (
     MAX_PARTS,
     MIB,
     PART_BYTES,
     Part,
-    Remote,
-    Unfinished,
+    RemoteObject,
+    UnfinishedUpload,
     part_bytes,
     part_ranges,
     plan_push,
-    replaces,
+    replaces_model,
 )
 from node_agent.contract.models import ModelFile
 
 CONFIG = ModelFile("config.json", "c" * 64, 3)
 WEIGHTS = ModelFile("w.safetensors", "e" * 64, 3 * PART_BYTES + 5)
 FILES = (CONFIG, WEIGHTS)
-THERE = {file.path: Remote(file.size, file.sha256) for file in FILES}
+THERE = {file.path: RemoteObject(file.size, file.sha256) for file in FILES}
 PARTS = {1: Part(PART_BYTES, "m1"), 4: Part(5, "m4")}
 
 
 def test_a_first_push_uploads_everything() -> None:
     plan = plan_push(FILES, {}, (), None)
     assert [upload.file for upload in plan.uploads] == [CONFIG, WEIGHTS]
-    assert (plan.unseal, plan.same, plan.upload_bytes) == (False, False, CONFIG.size + WEIGHTS.size)
-    assert [upload.whole for upload in plan.uploads] == [True, False]
+    assert (plan.removes_manifest, plan.is_noop, plan.upload_bytes) == (False, False, CONFIG.size + WEIGHTS.size)
+    assert [upload.is_single_request for upload in plan.uploads] == [True, False]
 
 
 def test_a_second_push_does_nothing() -> None:
     plan = plan_push(FILES, THERE, (), FILES)
-    assert (plan.same, plan.unseal, plan.uploads, plan.remove) == (True, False, (), ())
+    assert (plan.is_noop, plan.removes_manifest, plan.uploads, plan.remove) == (True, False, (), ())
 
 
 def test_a_push_that_lacked_only_its_manifest_writes_it() -> None:
     plan = plan_push(FILES, THERE, (), None)
-    assert (plan.same, plan.unseal, plan.uploads) == (False, False, ())
+    assert (plan.is_noop, plan.removes_manifest, plan.uploads) == (False, False, ())
 
 
-@pytest.mark.parametrize("remote", [Remote(3, "0" * 64), Remote(3, None), Remote(4, CONFIG.sha256)])
-def test_an_object_of_other_or_unknown_content_is_uploaded_again(remote: Remote) -> None:
+@pytest.mark.parametrize("remote", [RemoteObject(3, "0" * 64), RemoteObject(3, None), RemoteObject(4, CONFIG.sha256)])
+def test_an_object_of_other_or_unknown_content_is_uploaded_again(remote: RemoteObject) -> None:
     plan = plan_push(FILES, {**THERE, "config.json": remote}, (), None)
     assert [upload.file for upload in plan.uploads] == [CONFIG]
 
 
 def test_an_interrupted_upload_is_gone_on_with() -> None:
-    begun = Unfinished(WEIGHTS.path, "u1", PARTS)
+    begun = UnfinishedUpload(WEIGHTS.path, "u1", PARTS)
     plan = plan_push(FILES, {}, (begun,), None)
     assert plan.uploads[1].upload_id == "u1"
     assert plan.uploads[1].candidates == PARTS
@@ -62,8 +62,8 @@ def test_an_interrupted_upload_is_gone_on_with() -> None:
 
 
 def test_the_upload_that_has_most_is_gone_on_with_and_the_others_end() -> None:
-    little = Unfinished(WEIGHTS.path, "u1", {})
-    much = Unfinished(WEIGHTS.path, "u2", PARTS)
+    little = UnfinishedUpload(WEIGHTS.path, "u1", {})
+    much = UnfinishedUpload(WEIGHTS.path, "u2", PARTS)
     plan = plan_push(FILES, {}, (little, much), None)
     assert plan.uploads[1].upload_id == "u2"
     assert plan.abort == (little,)
@@ -75,28 +75,30 @@ def test_the_upload_that_has_most_is_gone_on_with_and_the_others_end() -> None:
     ids=["cut", "more", "last"],
 )
 def test_an_upload_that_was_cut_otherwise_is_of_no_use(parts: dict[int, Part]) -> None:
-    begun = Unfinished(WEIGHTS.path, "u1", parts)
+    begun = UnfinishedUpload(WEIGHTS.path, "u1", parts)
     plan = plan_push(FILES, {}, (begun,), None)
     assert plan.uploads[1].upload_id is None
     assert plan.abort == (begun,)
 
 
 def test_an_upload_of_a_file_that_is_gone_or_small_now_ends() -> None:
-    begun = (Unfinished("old.safetensors", "u1", PARTS), Unfinished(CONFIG.path, "u2", {}))
+    begun = (UnfinishedUpload("old.safetensors", "u1", PARTS), UnfinishedUpload(CONFIG.path, "u2", {}))
     assert plan_push(FILES, {}, begun, None).abort == begun
 
 
 def test_what_does_not_belong_is_removed_and_the_manifest_goes_first() -> None:
-    plan = plan_push(FILES, {**THERE, "old.safetensors": Remote(1, None)}, (), (*FILES, ModelFile("old", "0" * 64, 1)))
+    plan = plan_push(
+        FILES, {**THERE, "old.safetensors": RemoteObject(1, None)}, (), (*FILES, ModelFile("old", "0" * 64, 1))
+    )
     assert plan.remove == ("old.safetensors",)
-    assert plan.unseal
-    assert not plan.same
+    assert plan.removes_manifest
+    assert not plan.is_noop
 
 
 def test_a_whole_model_of_other_content_is_told_from_a_half_one() -> None:
-    assert replaces(FILES, (CONFIG,))
-    assert not replaces(FILES, FILES)
-    assert not replaces(FILES, None)
+    assert replaces_model(FILES, (CONFIG,))
+    assert not replaces_model(FILES, FILES)
+    assert not replaces_model(FILES, None)
 
 
 @given(st.integers(0, 5 * 1024 * MIB * 1024))
@@ -120,11 +122,11 @@ def test_weights_are_taken_once() -> None:
         ".git/HEAD",
         "a.safetensors.index.json",
     ]
-    choice = choose_files(paths, everything=False)
-    assert choice.take == ("a.safetensors", "a.safetensors.index.json", "config.json")
-    assert choice.leave == ("original/params.json", "pytorch_model.bin")
-    assert choose_files(paths, everything=True).leave == ()
-    assert choose_files(["config.json", "m.bin"], everything=False).take == ("config.json", "m.bin")
+    choice = select_files(paths, everything=False)
+    assert choice.included == ("a.safetensors", "a.safetensors.index.json", "config.json")
+    assert choice.excluded == ("original/params.json", "pytorch_model.bin")
+    assert select_files(paths, everything=True).excluded == ()
+    assert select_files(["config.json", "m.bin"], everything=False).included == ("config.json", "m.bin")
 
 
 def test_what_vllm_could_not_load_is_no_model() -> None:

@@ -29,7 +29,7 @@ def test_every_command_and_every_exit_code_is_on_the_page() -> None:
     for name in [*names, "model push", "model ls", "model rm"]:
         assert f"## `synkti {name}`" in told
     for code in ExitCode:
-        assert f"| {int(code)} | `{code.word}` |" in told
+        assert f"| {int(code)} | `{code.label}` |" in told
 
 
 def test_every_command_has_examples_and_json() -> None:

@@ -1,4 +1,4 @@
-"""Looks at the account, the region and this machine, for `synkti doctor`. Whatever cannot be seen says why."""
+"""Collect the inputs of `synkti doctor`: account, region, this machine. What cannot be read has the reason instead."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ from cli.account import Account
 from cli.adapters.cdk import node_version, templates_of
 from cli.adapters.models_bucket import ModelsBucket
 from cli.adapters.stacks import Stacks
-from cli.aws_errors import error_code, explained
+from cli.aws_errors import error_code, to_cli_error
 from cli.core.clusters import clusters_of
-from cli.core.doctor_inputs import DoctorInputs, ModelSeen, Seen, Unavailable
+from cli.core.doctor_inputs import DoctorInputs, ModelState, Result, Unavailable
 from cli.core.quotas import quota_of
 from cli.errors import CliError, Failed
 from node_agent.contract.errors import SynktiError
 from node_agent.contract.names import models_bucket_name
 from stacks.settings import FleetSettings
 
-LEAST_TOOLKIT = 6
-"""What templates of this generation of the CDK ask for; the synthesized ones say it exactly."""
+MIN_TOOLKIT_VERSION = 6
+"""The version that templates of this generation of the CDK require; synthesized templates have the exact one."""
 
 TOOLKIT_PARAMETER = "/cdk-bootstrap/hnb659fds/version"
 _INLINE_BYTES = 51_200
-"""The longest template that ValidateTemplate takes without S3."""
+"""The longest template that ValidateTemplate accepts without S3."""
 
 _PROGRAMS = ("aws", "session-manager-plugin")
 _T = TypeVar("_T")
 
 
-def seen(look: Callable[[], _T]) -> Seen[_T]:
-    """What `look` gives, or why it could not be seen."""
+def result_of(query: Callable[[], _T]) -> Result[_T]:
+    """Return the query's result, or Unavailable where it raises an error of AWS or of this command."""
     try:
-        return look()
+        return query()
     except (BotoCoreError, ClientError) as error:
-        return Unavailable(explained(error).message)
+        return Unavailable(to_cli_error(error).message)
     except CliError as error:
         return Unavailable(error.message)
     except SynktiError as error:
         return Unavailable(str(error))
 
 
-def examine(
+def collect(
     account: Account,
     cluster: str,
     settings: FleetSettings | tuple[str, ...],
-    templates: Seen[Mapping[str, str | None]],
-    needed_toolkit: int = LEAST_TOOLKIT,
+    templates: Result[Mapping[str, str | None]],
+    required_toolkit: int = MIN_TOOLKIT_VERSION,
 ) -> DoctorInputs:
-    """settings: those that hold, or what is wrong with them; templates: what was found of them already."""
-    known = account.known_regions()
+    """Collect all inputs. settings: valid ones or their faults; templates: their validation's result, passed on."""
+    known = account.local_regions()
     wrong = Unavailable(f"{account.region} is no region of AWS") if account.region not in known else None
-    caller = wrong if wrong is not None else seen(lambda: account.identity.arn)
-    # Without credentials nothing else can be asked, and each question would take its time to fail.
-    blind = Unavailable("not looked at: there are no valid credentials") if isinstance(caller, Unavailable) else None
+    caller = wrong if wrong is not None else result_of(lambda: account.identity.arn)
+    # Without credentials every other request would fail too, each after some time.
+    skipped = Unavailable("not looked at: there are no valid credentials") if isinstance(caller, Unavailable) else None
 
-    def ask(look: Callable[[], _T]) -> Seen[_T]:
-        return seen(look) if blind is None else wrong or blind
+    def ask(query: Callable[[], _T]) -> Result[_T]:
+        return result_of(query) if skipped is None else wrong or skipped
 
     types = settings.instance_types if isinstance(settings, FleetSettings) else ()
     ec2 = account.client("ec2")
@@ -68,26 +68,26 @@ def examine(
         settings=settings,
         cluster=cluster,
         region=account.region,
-        node=node_version(),
+        node_version=node_version(),
         programs=frozenset(name for name in _PROGRAMS if shutil.which(name)),
         account=ask(lambda: account.identity.account),
         caller=caller,
         regions=known if wrong else ask(lambda: _regions(ec2)),
         zones=ask(lambda: _zones(ec2)),
         vcpus=ask(lambda: _vcpus(ec2, types)),
-        offered=ask(lambda: _offered(ec2, types)),
+        offerings=ask(lambda: _offerings(ec2, types)),
         quotas=ask(lambda: _quotas(account, types)),
         default_vpc=ask(lambda: _default_vpc(ec2)),
         toolkit=ask(lambda: toolkit_version(account)),
-        needed_toolkit=needed_toolkit,
-        stacks=ask(lambda: clusters_of(Stacks(account.client("cloudformation")).every()).get(cluster, ())),
-        model=ask(lambda: _model(account, cluster, settings)),
+        required_toolkit=required_toolkit,
+        stacks=ask(lambda: clusters_of(Stacks(account.client("cloudformation")).list_stacks()).get(cluster, ())),
+        model=ask(lambda: _model_state(account, cluster, settings)),
         templates=templates if isinstance(templates, Unavailable) else ask(lambda: templates),
     )
 
 
 def toolkit_version(account: Account) -> int | None:
-    """The version of the CDK's own stack; None where the region has none."""
+    """Return the version of the CDK's own stack; None where the region has none."""
     try:
         answer = account.client("ssm").get_parameter(Name=TOOLKIT_PARAMETER)
     except ClientError as error:
@@ -97,13 +97,13 @@ def toolkit_version(account: Account) -> int | None:
     return int(answer["Parameter"]["Value"])
 
 
-def validated(account: Account, assembly: Path) -> dict[str, str | None]:
-    """What CloudFormation says against each template; "" for nothing, None where it is too long to be asked about."""
+def validate_templates(account: Account, assembly: Path) -> dict[str, str | None]:
+    """Return CloudFormation's error for each template; "" for none, None where the template is too long to validate."""
     client = account.client("cloudformation")
-    return {name: _fault(client, path.read_text()) for name, path in templates_of(assembly).items()}
+    return {name: _template_fault(client, path.read_text()) for name, path in templates_of(assembly).items()}
 
 
-def _fault(client: Any, body: str) -> str | None:
+def _template_fault(client: Any, body: str) -> str | None:
     if len(body.encode()) > _INLINE_BYTES:
         return None
     try:
@@ -125,7 +125,7 @@ def _zones(ec2: Any) -> int:
 
 
 def _vcpus(ec2: Any, types: tuple[str, ...]) -> dict[str, int]:
-    """Of the types that the region has; the others are left out."""
+    """Return the vCPUs of the types that the region offers."""
     pages = ec2.get_paginator("describe_instance_types").paginate(
         Filters=[{"Name": "instance-type", "Values": list(types)}]
     )
@@ -133,7 +133,7 @@ def _vcpus(ec2: Any, types: tuple[str, ...]) -> dict[str, int]:
     return {each["InstanceType"]: int(each["VCpuInfo"]["DefaultVCpus"]) for each in every}
 
 
-def _offered(ec2: Any, types: tuple[str, ...]) -> dict[str, frozenset[str]]:
+def _offerings(ec2: Any, types: tuple[str, ...]) -> dict[str, frozenset[str]]:
     pages = ec2.get_paginator("describe_instance_type_offerings").paginate(
         LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": list(types)}]
     )
@@ -145,13 +145,13 @@ def _offered(ec2: Any, types: tuple[str, ...]) -> dict[str, frozenset[str]]:
 
 
 def _quotas(account: Account, types: tuple[str, ...]) -> dict[str, float]:
-    """Every quota that the types count against, by its code; one that cannot be found is left out."""
-    if account.embedded:
+    """Return the quotas that apply to the types, by code; those that do not exist are skipped."""
+    if account.is_embedded:
         raise Failed("the embedded AWS has no Service Quotas")
     client = account.client("service-quotas")
-    asked = {quota.code for each in types for spot in (True, False) if (quota := quota_of(each, spot=spot))}
+    codes = {quota.code for each in types for spot in (True, False) if (quota := quota_of(each, spot=spot))}
     found = {}
-    for code in sorted(asked):
+    for code in sorted(codes):
         try:
             found[code] = float(client.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"])
         except ClientError as error:
@@ -165,31 +165,31 @@ def _default_vpc(ec2: Any) -> str | None:
     return str(found[0]["VpcId"]) if found else None
 
 
-def _model(account: Account, cluster: str, settings: FleetSettings | tuple[str, ...]) -> ModelSeen:
+def _model_state(account: Account, cluster: str, settings: FleetSettings | tuple[str, ...]) -> ModelState:
     if not isinstance(settings, FleetSettings):
-        return ModelSeen(bucket=False)
+        return ModelState(bucket=False)
     name = models_bucket_name(cluster, account.identity.account, account.region)
-    return model_seen(ModelsBucket(account.client("s3"), name), settings.model)
+    return model_state(ModelsBucket(account.client("s3"), name), settings.model)
 
 
-def model_seen(bucket: ModelsBucket, model: str) -> ModelSeen:
-    """Whether the bucket has the model, and all of it."""
+def model_state(bucket: ModelsBucket, model: str) -> ModelState:
+    """Return whether the bucket has the model, and which of its files are missing."""
     if not bucket.exists():
-        return ModelSeen(bucket=False)
+        return ModelState(bucket=False)
     manifest = bucket.manifest(model)
     if manifest is None:
-        return ModelSeen(bucket=True)
+        return ModelState(bucket=True)
     sizes = bucket.sizes(model)
     missing = tuple(file.path for file in manifest.files if sizes.get(file.path) != file.size)
-    return ModelSeen(bucket=True, manifest=True, missing=missing, digest=manifest.digest)
+    return ModelState(bucket=True, manifest=True, missing=missing, digest=manifest.digest)
 
 
-def is_there(account: Account, kind: str, name: str) -> bool:
-    """Whether the account has a bucket or a table of this name. Raises ValueError for other kinds."""
+def resource_exists(account: Account, kind: str, name: str) -> bool:
+    """Return True where the account has a bucket or table of this name. Raises ValueError for other kinds."""
     if kind == "AWS::S3::Bucket":
         return ModelsBucket(account.client("s3"), name).exists()
     if kind != "AWS::DynamoDB::Table":
-        raise ValueError(f"no {kind} is looked for")
+        raise ValueError(f"unsupported resource type {kind}")
     try:
         account.client("dynamodb").describe_table(TableName=name)
     except ClientError as error:
