@@ -257,7 +257,7 @@ class ClientStream:
             )
         if (chosen := self.machine.method_choice) is not None:
             self._node.metrics.ways.labels(chosen.method.value).inc()
-            _log.info("stream %s: goes on by %s: %s", self.stream_id, chosen.method.value, chosen.reason)
+            _log.info("stream %s: continues by %s: %s", self.stream_id, chosen.method.value, chosen.reason)
         try:
             is_suspect = bool(self._node.deadly) and self._node.deadly.check(self._request_digest())
         except RequestRejected as refused:
